@@ -1,0 +1,201 @@
+//! The event and its parts: the vocabulary everyone shares.
+//!
+//! A source makes an [`Event`] out of what a platform delivered, after it verified it. From then on the event is
+//! the only authority on who is acted for: user, company, chat and message ids are read from here and never from
+//! a guest.
+
+mod subject;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use subject::{ModuleChosen, Subject, UserMessage, UserMessageCreated};
+
+/// A name out of `modules.toml`: of a source, a tenant or a module. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for Name {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Something that happened on a platform, verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Where it comes from and whose it is.
+    pub header: Header,
+    /// What the host understood of the payload.
+    pub subject: Subject,
+    /// The body as it was delivered and signed, unknown fields and all.
+    raw: Bytes,
+    /// Where in the body the payload stands.
+    payload: Range<usize>,
+}
+
+/// Where an event comes from and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The platform's id of the event; a redelivery carries the same one.
+    pub id: String,
+    /// The configured source it came through.
+    pub source: Name,
+    /// What happened, in the platform's words: `unique.chat.external-module.chosen`.
+    pub name: String,
+    /// The tenant it belongs to.
+    pub tenant: Name,
+    /// The user it happened to, in the platform's ids.
+    pub user_id: Option<String>,
+    /// The company of that user, in the platform's ids.
+    pub company_id: Option<String>,
+    /// When the platform says it happened, in seconds since 1970.
+    pub created_at: Option<u64>,
+}
+
+impl std::ops::Deref for Event {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Event {
+    /// An event out of a verified body, whose payload stands at `payload`.
+    ///
+    /// A payload in a shape that is not known is no error: the subject is [`Subject::Other`] then, and the log says why.
+    pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
+        let mut event = Self { header, subject: Subject::Other, raw, payload };
+        event.subject = Subject::of(&event.header.name, event.payload()).unwrap_or_else(|error| {
+            tracing::warn!(event = event.id, name = event.name, "the payload has an unknown shape: {error}");
+            Subject::Other
+        });
+        event
+    }
+
+    /// The body as it was delivered and signed.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// Where in the body the payload stands.
+    pub fn payload_range(&self) -> Range<usize> {
+        self.payload.clone()
+    }
+
+    /// The source's own JSON of the payload, whole.
+    pub fn payload(&self) -> &str {
+        let bytes = self.raw.get(self.payload.clone()).unwrap_or_default();
+        // Whoever made the event read the body as JSON, and JSON is UTF-8.
+        std::str::from_utf8(bytes).unwrap_or("null")
+    }
+
+    /// The module the event names, if it is of a kind that names one.
+    pub fn module(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::ModuleChosen(chosen) => Some(&chosen.name),
+            _ => None,
+        }
+    }
+
+    /// Whether the event is of a kind that is for one module alone, whether or not it could be read which.
+    pub fn chooses(&self) -> bool {
+        self.name == subject::MODULE_CHOSEN
+    }
+
+    /// The chat the event happened in, if it happened in one.
+    pub fn chat_id(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::ModuleChosen(chosen) => Some(&chosen.chat_id),
+            Subject::UserMessageCreated(created) => Some(&created.chat_id),
+            Subject::Other => None,
+        }
+    }
+
+    /// The assistant (space) the event happened in, if it happened in one.
+    pub fn assistant_id(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::ModuleChosen(chosen) => Some(&chosen.assistant_id),
+            Subject::UserMessageCreated(created) => Some(&created.assistant_id),
+            Subject::Other => None,
+        }
+    }
+
+    /// The assistant message that waits to be filled, if the event brought one.
+    pub fn assistant_message_id(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::ModuleChosen(chosen) => Some(&chosen.assistant_message_id),
+            _ => None,
+        }
+    }
+}
+
+/// The id of a delivery: the same for the same event and module, whenever and wherever it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId(String);
+
+impl DeliveryId {
+    /// The id of an event's delivery to a module.
+    pub fn new(event: &Event, module: &Name) -> Self {
+        let mut hash = Sha256::new();
+        for part in [event.source.as_str(), &event.id, module.as_str()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Self(format!("dlv_{}", hex::encode(&hash.finalize()[..12])))
+    }
+
+    /// An id as it was written down or typed; it need not be one that exists.
+    pub fn from_text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

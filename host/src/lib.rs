@@ -1,0 +1,16 @@
+//! The host of modules: WebAssembly components that answer events.
+
+pub mod capabilities;
+pub mod commands;
+pub mod config;
+pub mod console;
+pub mod dispatch;
+pub mod engine;
+pub mod event;
+pub mod host;
+pub mod journal;
+pub mod local;
+pub mod plan;
+pub mod platform;
+pub mod sources;
+pub mod telemetry;
