@@ -1,0 +1,137 @@
+//! Holds the parts of the settings against each other.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::document::Document;
+use super::file::{Located, Parts};
+use super::settings::{Settings, Source, Tenant};
+use super::{ConfigError, Place, nearest};
+use crate::event::Name;
+
+/// Reports everything that doesn't fit together. What couldn't be read was reported before; it stands here as an
+/// empty name, and is passed over.
+pub(super) fn check(document: &Document<'_>, parts: &Parts) {
+    unique(document, "[[source]]", parts.sources.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.place)));
+    unique(document, "[[tenant]]", parts.tenants.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.place)));
+    unique(document, "[[module]]", parts.modules.iter().map(|it| (it.part.name.as_str(), &it.name, &it.part.place)));
+    one_source_a_path(document, &parts.sources);
+    one_tenant_a_company(document, &parts.tenants);
+    known_tenants(document, parts);
+    some_tenant(document, parts);
+    told_apart(document, parts);
+}
+
+/// No two of a kind have the same name.
+fn unique<'p>(
+    document: &Document<'_>,
+    title: &str,
+    parts: impl Iterator<Item = (&'p str, &'p Range<usize>, &'p Place)>,
+) {
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    for (name, span, place) in parts.filter(|(name, ..)| !name.is_empty()) {
+        if let Some(first) = seen.get(name) {
+            let message = format!("there is a {title} named \"{name}\" already, at line {}", first.line);
+            document.report(span.clone(), message, "give one of them another name");
+        } else {
+            seen.insert(name, place);
+        }
+    }
+}
+
+fn one_source_a_path(document: &Document<'_>, sources: &[Located<Source>]) {
+    let mut seen: HashMap<&str, &Name> = HashMap::new();
+    for source in sources.iter().filter(|source| !source.part.path.is_empty()) {
+        if let Some(first) = seen.get(source.part.path.as_str()) {
+            let message = format!("the source \"{first}\" listens on \"{}\" already", source.part.path);
+            document.report(source.path.clone(), message, "give each source a path of its own");
+        } else {
+            seen.insert(&source.part.path, &source.part.name);
+        }
+    }
+}
+
+fn one_tenant_a_company(document: &Document<'_>, tenants: &[Located<Tenant>]) {
+    let mut seen: HashMap<&str, &Name> = HashMap::new();
+    for tenant in tenants {
+        for (company, span) in
+            tenant.part.companies.iter().zip(&tenant.companies).filter(|(company, _)| !company.is_empty())
+        {
+            let first = *seen.entry(company).or_insert(&tenant.part.name);
+            if *first != tenant.part.name {
+                let message = format!("the company \"{company}\" belongs to the tenant \"{first}\" already");
+                document.report(span.clone(), message, "list each company with one tenant only");
+            }
+        }
+    }
+}
+
+fn known_tenants(document: &Document<'_>, parts: &Parts) {
+    let names: Vec<&str> = parts.tenants.iter().map(|tenant| tenant.part.name.as_str()).collect();
+    if names.is_empty() || names.contains(&"") {
+        // Reported already, and any name may be the missing one.
+        return;
+    }
+    let of_sources = parts.sources.iter().flat_map(|source| source.part.tenant.iter().zip(&source.tenants));
+    let of_modules = parts.modules.iter().flat_map(|module| module.part.tenants.iter().zip(&module.tenants));
+    for (name, span) in of_sources.chain(of_modules).filter(|(name, _)| !name.as_str().is_empty()) {
+        if !names.contains(&name.as_str()) {
+            let message = format!("there is no [[tenant]] named \"{name}\"");
+            document.report(span.clone(), message, nearest::advice(name.as_str(), &names));
+        }
+    }
+}
+
+fn some_tenant(document: &Document<'_>, parts: &Parts) {
+    if parts.tenants.is_empty() {
+        document.report_whole(
+            "there is no [[tenant]]: nobody to work for, and no platform to answer on",
+            "add one, with name = \"default\" and its platform",
+        );
+    }
+}
+
+/// A source without a tenant leaves it to the event's company; that fails when two tenants take any company.
+fn told_apart(document: &Document<'_>, parts: &Parts) {
+    let any_company: Vec<&str> =
+        parts.tenants.iter().filter(|it| it.companies.is_empty()).map(|it| it.part.name.as_str()).collect();
+    if any_company.len() < 2 {
+        return;
+    }
+    for source in parts.sources.iter().filter(|source| source.part.tenant.is_none()) {
+        document.report(
+            source.name.clone(),
+            format!("whose events does this source bring? The tenants {} all take any company", any_company.join(", ")),
+            "add tenant = \"…\" to the source, or companies = [\"…\"] to all of these tenants but one",
+        );
+    }
+}
+
+/// What is worth telling, though the host can work with it.
+pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
+    let mut warnings = Vec::new();
+    let file = settings.file.display();
+    if settings.modules.is_empty() {
+        let warning =
+            ConfigError::new(format!("{file} has no [[module]]: events are taken in, and nobody answers them"));
+        warnings.push(warning.advice("add one, with a name and a component"));
+    }
+    if settings.sources.is_empty() {
+        let warning = ConfigError::new(format!("{file} has no [[source]]: no events come in"));
+        warnings.push(warning.advice("add one, with name, path, scheme and secrets"));
+        return warnings;
+    }
+    // A source without a tenant brings events of them all.
+    let is_served =
+        |tenant: &Name| settings.sources.iter().any(|it| it.tenant.as_ref().is_none_or(|name| name == tenant));
+    for tenant in settings.tenants.iter().filter(|tenant| !is_served(&tenant.name)) {
+        let warning = ConfigError::new(format!("no source brings events of the tenant \"{}\"", tenant.name));
+        warnings.push(warning.at(Some(tenant.place.clone())).advice("add a [[source]] with this tenant"));
+    }
+    for module in settings.modules.iter().filter(|it| !it.tenants.is_empty() && !it.tenants.iter().any(is_served)) {
+        let warning = ConfigError::new(format!("nobody delivers to the module \"{}\"", module.name));
+        let advice = "none of its tenants has a [[source]]: add one, or change its `tenants`";
+        warnings.push(warning.at(Some(module.place.clone())).advice(advice));
+    }
+    warnings
+}

@@ -1,0 +1,124 @@
+//! Finds what must not be shown of a modules.toml.
+//!
+//! An error shows the line it is about. A secret should never stand in the file, but that is just the mistake such
+//! an error may be about, and the file may not even be TOML. So the text is scanned for keys that sound like a
+//! secret's, misspelt ones and a module's own among them, and whatever stands behind them is concealed unless it is
+//! a reference.
+
+use std::ops::Range;
+
+use super::reference::is_reference;
+
+/// What the keys of secrets have in them.
+const SECRET_WORDS: [&str; 4] = ["secret", "key", "token", "password"];
+
+/// The ranges of the text that hold, or may hold, a secret.
+pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let lowercase = text.to_ascii_lowercase();
+    for word in SECRET_WORDS {
+        for (at, _) in lowercase.match_indices(word) {
+            let behind = &text[at + word.len()..];
+            // To the end of the key, which may be quoted; anything else before the `=` makes it prose.
+            let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c));
+            if let Some(value) = rest.trim_start_matches([' ', '\t']).strip_prefix('=') {
+                conceal_value(text, text.len() - value.len(), &mut ranges);
+            }
+        }
+    }
+    ranges
+}
+
+/// Conceals the value that starts at `start`: the literals of a list, one literal, or whatever else is on the line.
+fn conceal_value(text: &str, start: usize, ranges: &mut Vec<Range<usize>>) {
+    let mut at = skip_spaces(text, start);
+    if !text[at..].starts_with('[') {
+        conceal_item(text, at, ranges);
+        return;
+    }
+    at += 1;
+    // Until the bracket closes, or a new section shows that it never did.
+    while let Some(next) = text[at..].chars().next() {
+        match next {
+            ']' | '[' => return,
+            ',' => at += 1,
+            '#' => at += line_length(&text[at..]),
+            _ if next.is_whitespace() => at += next.len_utf8(),
+            _ => at = conceal_item(text, at, ranges),
+        }
+    }
+}
+
+/// Conceals one value unless it is a reference; returns where it ends.
+fn conceal_item(text: &str, at: usize, ranges: &mut Vec<Range<usize>>) -> usize {
+    let rest = &text[at..];
+    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| rest.starts_with(quote));
+    let Some(quote) = quote else {
+        // Not text, so not a reference either: a comma may be part of it.
+        let end = at + line_length(rest);
+        ranges.push(at..end);
+        return end;
+    };
+    let inner = at + quote.len();
+    let closing =
+        text[inner..].find(quote).filter(|length| quote.len() == 3 || !text[inner..inner + length].contains('\n'));
+    let (inner_end, end) = match closing {
+        Some(length) => (inner + length, inner + length + quote.len()),
+        None => (inner + line_length(&text[inner..]), inner + line_length(&text[inner..])),
+    };
+    if closing.is_none() || !is_reference(&text[inner..inner_end]) {
+        ranges.push(inner..inner_end);
+    }
+    end
+}
+
+fn skip_spaces(text: &str, at: usize) -> usize {
+    text.len() - text[at..].trim_start_matches([' ', '\t']).len()
+}
+
+fn line_length(text: &str) -> usize {
+    text.find(['\r', '\n']).unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let hidden = ranges(text);
+        text.char_indices()
+            .map(|(at, c)| if hidden.iter().any(|range| range.contains(&at)) { '·' } else { c })
+            .collect()
+    }
+
+    #[test]
+    fn conceals_literals_and_leaves_references() {
+        assert_eq!(shown(r#"secrets = ["env:A|B", "usig_1"]"#), r#"secrets = ["env:A|B", "······"]"#);
+        assert_eq!(shown("api_key='k'\nmodel='m'"), "api_key='·'\nmodel='m'");
+        assert_eq!(shown(r#"{ "api_key" = "k", model = "m" }"#), r#"{ "api_key" = "·", model = "m" }"#);
+        assert_eq!(
+            shown("secrets = [\n  \"a\", # why\n  'b',\n]\npath = '/'"),
+            "secrets = [\n  \"·\", # why\n  '·',\n]\npath = '/'"
+        );
+    }
+
+    #[test]
+    fn conceals_misspelt_keys_and_those_of_modules() {
+        assert_eq!(shown("secret = 'a'"), "secret = '·'");
+        assert_eq!(shown("APIKEY='a'"), "APIKEY='·'");
+        assert_eq!(shown("{ access-token-2 = 'a', name = 'b' }"), "{ access-token-2 = '·', name = 'b' }");
+    }
+
+    #[test]
+    fn conceals_what_is_not_toml_either() {
+        assert_eq!(shown("api_key = ukey_1\nx = 1"), "api_key = ······\nx = 1");
+        assert_eq!(shown("api_key = \"ukey\nx = 1"), "api_key = \"····\nx = 1");
+        assert_eq!(shown("secrets = [\"a\n[[tenant]]"), "secrets = [\"·\n[[tenant]]");
+        assert_eq!(shown("secrets = 'a'"), "secrets = '·'");
+    }
+
+    #[test]
+    fn leaves_prose_alone() {
+        assert_eq!(shown("# the secrets of the source"), "# the secrets of the source");
+    }
+}

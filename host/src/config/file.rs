@@ -1,0 +1,435 @@
+//! What the file may hold: each table read into its part of the settings.
+//!
+//! A value that can't be read is reported and its default stands in, so that reading goes on and finds whatever
+//! else is wrong. Nothing that was put together like this is ever used.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderName;
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::document::Document;
+use super::settings::{
+    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Scheme, Server, Source, Tenant,
+    TenantLimits,
+};
+use super::table::{Table, Value, to_json};
+use super::{Reference, nearest, reference};
+use crate::event::Name;
+
+/// The event a module wants if it doesn't say otherwise.
+const DEFAULT_EVENT: &str = "unique.chat.external-module.chosen";
+
+/// The size of one page of WebAssembly memory, the least a module can have, in bytes.
+const MIN_MEMORY: u64 = 64 << 10;
+
+/// What a module can address with 32 bits, in bytes.
+const MAX_MEMORY: u64 = 4 << 30;
+
+/// The parts of the settings, before they were held against each other.
+pub(super) struct Parts {
+    pub server: Server,
+    pub sources: Vec<Located<Source>>,
+    pub tenants: Vec<Located<Tenant>>,
+    pub modules: Vec<Located<Module>>,
+}
+
+/// A part of the settings, and where in the file those of its values stand that are checked against other parts.
+pub(super) struct Located<T> {
+    pub part: T,
+    /// Its name.
+    pub name: Range<usize>,
+    /// A source's path.
+    pub path: Range<usize>,
+    /// The tenants a source or module names, in their order.
+    pub tenants: Vec<Range<usize>>,
+    /// The companies of a tenant, in their order.
+    pub companies: Vec<Range<usize>>,
+}
+
+/// Reads the whole file.
+pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Parts {
+    let root = Table::new(document, "the file", root.span(), root.get_ref());
+    let server = root.get("server").and_then(|value| value.table("[server]")).map(server);
+    let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
+    let parts = Parts {
+        server: server.unwrap_or_else(|| default_server(document)),
+        sources: tables("source", "[[source]]").into_iter().map(source).collect(),
+        tenants: tables("tenant", "[[tenant]]").into_iter().map(tenant).collect(),
+        modules: tables("module", "[[module]]").into_iter().map(module).collect(),
+    };
+    root.finish();
+    parts
+}
+
+fn default_server(document: &Document<'_>) -> Server {
+    let server = Server::default();
+    Server { data_dir: beside(document, &server.data_dir), ..server }
+}
+
+fn server(table: Table<'_>) -> Server {
+    let default = default_server(table.document);
+    let listen = table.get("listen");
+    let admin_listen = table.get("admin_listen");
+    let admin_token = table.get("admin_token").and_then(|value| reference::read_secret(&value));
+    let server = Server {
+        listen: listen.as_ref().and_then(address).unwrap_or(default.listen),
+        admin_listen: admin_listen.as_ref().and_then(address).unwrap_or(default.admin_listen),
+        admin_token,
+        data_dir: table.get("data_dir").and_then(|value| path(&value)).unwrap_or(default.data_dir),
+        max_body: table.get("max_body").and_then(|value| value.size()).unwrap_or(default.max_body),
+        max_deliveries: table.get("max_deliveries").and_then(|value| value.count()).unwrap_or(default.max_deliveries),
+        concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
+        apology: text(table.get("apology")).unwrap_or(default.apology),
+        retry_notice: text(table.get("retry_notice")).unwrap_or(default.retry_notice),
+        retention: table
+            .get("retention")
+            .and_then(|value| value.table("[server.retention]"))
+            .map(retention)
+            .unwrap_or(default.retention),
+    };
+    let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();
+    if let Some(value) = admin_listen.as_ref().filter(|_| is_open) {
+        value.wrong(
+            "`admin_listen` can be reached from other machines, and nobody is asked who they are",
+            "add admin_token = \"env:MODHOST_ADMIN_TOKEN\", or listen on 127.0.0.1",
+        );
+    }
+    if let Some(value) =
+        admin_listen.or(listen).filter(|_| server.listen == server.admin_listen && server.listen.port() != 0)
+    {
+        let message = format!("`listen` and `admin_listen` are both {}", server.listen);
+        value.wrong(message, "give one of them another port: events and operators come in by different doors");
+    }
+    table.finish();
+    server
+}
+
+fn source(table: Table<'_>) -> Located<Source> {
+    let name = table.require("name", "\"unique\"");
+    let path = table.require("path", "\"/webhook\"");
+    let scheme = scheme(&table);
+    let secrets = table.require("secrets", "[\"env:UNIQUE_ENDPOINT_SECRET\"]");
+    let tenant = table.get("tenant");
+    let source = Located {
+        name: span_of(&name, &table),
+        path: span_of(&path, &table),
+        tenants: tenant.iter().map(Value::span).collect(),
+        companies: Vec::new(),
+        part: Source {
+            name: name_of(name),
+            path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
+            scheme,
+            secrets: secrets.as_ref().map(secret_list).unwrap_or_default(),
+            tenant: tenant.map(|value| name_of(Some(value))),
+            place: table.document.place(table.span().start),
+        },
+    };
+    table.finish();
+    source
+}
+
+fn scheme(table: &Table<'_>) -> Scheme {
+    let scheme = table.require("scheme", "\"unique\"");
+    if let Some(value) = scheme {
+        one_of(&value, &[("unique", ())]);
+    }
+    let tolerance = table.get("tolerance").and_then(|value| value.duration_or_zero());
+    match tolerance {
+        Some(age) => Scheme::Unique { tolerance: Some(age).filter(|age| !age.is_zero()) },
+        None => Scheme::default(),
+    }
+}
+
+fn tenant(table: Table<'_>) -> Located<Tenant> {
+    let name = table.require("name", "\"default\"");
+    let companies = items(table.get("companies"));
+    let platform =
+        table.require("platform", "{ kind = \"unique\", … }").and_then(|value| value.table("[tenant.platform]"));
+    let limits = table.get("limits").and_then(|value| value.table("[tenant.limits]"));
+    let tenant = Located {
+        name: span_of(&name, &table),
+        path: table.span(),
+        tenants: Vec::new(),
+        companies: companies.iter().map(Value::span).collect(),
+        part: Tenant {
+            name: name_of(name),
+            companies: companies.iter().map(|value| value.text().unwrap_or_default().to_owned()).collect(),
+            platform: platform.map(platform_settings).unwrap_or_else(no_platform),
+            limits: limits.map(tenant_limits).unwrap_or_default(),
+            place: table.document.place(table.span().start),
+        },
+    };
+    table.finish();
+    tenant
+}
+
+fn platform_settings(table: Table<'_>) -> PlatformSettings {
+    let none = no_platform();
+    let kind =
+        table.require("kind", "\"unique\"").and_then(|value| one_of(&value, &[("unique", PlatformKind::Unique)]));
+    let api_base = table.require("api_base", "\"env:UNIQUE_API_BASE\"").and_then(|value| api_base(&value));
+    let app_id = table.require("app_id", "\"env:UNIQUE_APP_ID\"").and_then(|value| reference::read(&value));
+    let api_key = table.require("api_key", "\"env:UNIQUE_API_KEY\"").and_then(|value| reference::read_secret(&value));
+    let settings = PlatformSettings {
+        kind: kind.unwrap_or(none.kind),
+        api_base: api_base.unwrap_or(none.api_base),
+        app_id: app_id.unwrap_or(none.app_id),
+        api_key: api_key.unwrap_or(none.api_key),
+        model: text(table.get("model")),
+        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(none.timeout),
+        idempotency_header: match table.get("idempotency_header") {
+            Some(value) => header_name(&value),
+            None => none.idempotency_header,
+        },
+    };
+    table.finish();
+    settings
+}
+
+/// Stands in for platform settings that couldn't be read; its time limit is the default.
+fn no_platform() -> PlatformSettings {
+    PlatformSettings {
+        kind: PlatformKind::Unique,
+        api_base: Reference::given(""),
+        app_id: Reference::given(""),
+        api_key: Reference::given(""),
+        model: None,
+        timeout: Duration::from_secs(600),
+        idempotency_header: Some(HeaderName::from_static("idempotency-key")),
+    }
+}
+
+/// The name of a header; `none` is no name.
+fn header_name(value: &Value<'_>) -> Option<HeaderName> {
+    let text = value.text().filter(|text| *text != "none")?;
+    let name = HeaderName::from_bytes(text.as_bytes()).ok();
+    if name.is_none() {
+        value.wrong(
+            format!("`{}` can't be the name of a header", value.key),
+            r#"write for example "Idempotency-Key", or "none""#,
+        );
+    }
+    name
+}
+
+fn retention(table: Table<'_>) -> Retention {
+    let default = Retention::default();
+    let time = |key, default| table.get(key).and_then(|value| value.duration()).unwrap_or(default);
+    let retention = Retention {
+        completed: time("completed", default.completed),
+        dead: time("dead", default.dead),
+        ids: time("ids", default.ids),
+        max_size: table.get("max_size").and_then(|value| value.size()).unwrap_or(default.max_size),
+    };
+    table.finish();
+    retention
+}
+
+fn retry(table: Table<'_>) -> Retry {
+    let default = Retry::default();
+    let retry = Retry {
+        attempts: table.get("attempts").and_then(|value| value.count()).unwrap_or(default.attempts),
+        first: table.get("first").and_then(|value| value.duration()).unwrap_or(default.first),
+        max: table.get("max").and_then(|value| value.duration()).unwrap_or(default.max),
+    };
+    table.finish();
+    retry
+}
+
+fn tenant_limits(table: Table<'_>) -> TenantLimits {
+    let default = TenantLimits::default();
+    let events_per_second = table.get("events_per_second").and_then(|value| value.count());
+    let max_deliveries = table.get("max_deliveries").and_then(|value| value.count());
+    let concurrency = table.get("concurrency").and_then(|value| value.count());
+    table.finish();
+    TenantLimits {
+        concurrency: concurrency.unwrap_or(default.concurrency),
+        max_deliveries: max_deliveries.unwrap_or(default.max_deliveries),
+        events_per_second,
+    }
+}
+
+fn module(table: Table<'_>) -> Located<Module> {
+    let name = table.require("name", "\"DemoApp\"");
+    let component = table.require("component", "\"demo_app.wasm\"");
+    let build = text(table.get("build"));
+    let watch = items(table.get("watch"));
+    let events = events(table.get("events"));
+    let tenants = items(table.get("tenants"));
+    let config = table.get("config").and_then(|value| value.table("[module.config]"));
+    let limits = table.get("limits").and_then(|value| value.table("[module.limits]"));
+    let retry_table = table.get("retry").and_then(|value| value.table("[module.retry]"));
+    let ordering = table.get("ordering");
+    let module = Located {
+        name: span_of(&name, &table),
+        path: table.span(),
+        tenants: tenants.iter().map(Value::span).collect(),
+        companies: Vec::new(),
+        part: Module {
+            name: name_of(name),
+            component: component.as_ref().and_then(path).unwrap_or_default(),
+            build,
+            watch: watch.iter().filter_map(path).collect(),
+            events,
+            tenants: tenants.into_iter().map(|value| name_of(Some(value))).collect(),
+            config: config.map(module_config).unwrap_or_default(),
+            limits: limits.map(module_limits).unwrap_or_default(),
+            retry: retry_table.map(retry).unwrap_or_default(),
+            ordered_by_chat: ordering
+                .and_then(|value| one_of(&value, &[("none", false), ("chat", true)]))
+                .unwrap_or(false),
+            resume: table.get("resume").and_then(|value| value.flag()).unwrap_or(true),
+            apology: text(table.get("apology")),
+            place: table.document.place(table.span().start),
+        },
+    };
+    table.finish();
+    module
+}
+
+fn events(value: Option<Value<'_>>) -> Vec<String> {
+    let Some(value) = value else {
+        return vec![DEFAULT_EVENT.into()];
+    };
+    let events = items(Some(value.clone()));
+    if value.list_is_empty() {
+        value.wrong(
+            "`events` is an empty list: the module would never run",
+            format!("leave it out for \"{DEFAULT_EVENT}\""),
+        );
+    }
+    events.iter().filter_map(|event| event.text().map(str::to_owned)).collect()
+}
+
+fn module_config(table: Table<'_>) -> BTreeMap<String, String> {
+    let mut config = BTreeMap::new();
+    for (key, value) in table.entries() {
+        match to_json(value.get_ref()) {
+            Ok(serde_json::Value::String(text)) => config.insert(key.to_owned(), text),
+            Ok(json) => config.insert(key.to_owned(), json.to_string()),
+            Err(reason) => {
+                let message = format!("`{key}` can't be handed to the module: {reason}");
+                table.document.report(value.span(), message, "write it in quotes, as text");
+                None
+            }
+        };
+    }
+    config
+}
+
+fn module_limits(table: Table<'_>) -> ModuleLimits {
+    let default = ModuleLimits::default();
+    let limits = ModuleLimits {
+        memory: table.get("memory").and_then(|value| memory(&value)).unwrap_or(default.memory),
+        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(default.timeout),
+        cpu: table.get("cpu").and_then(|value| value.duration()).unwrap_or(default.cpu),
+        concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
+        log_lines: table.get("log_lines").and_then(|value| value.count()).unwrap_or(default.log_lines),
+        journal: table.get("journal").and_then(|value| value.size()).unwrap_or(default.journal),
+    };
+    table.finish();
+    limits
+}
+
+fn memory(value: &Value<'_>) -> Option<u64> {
+    let bytes = value.size()?;
+    if (MIN_MEMORY..=MAX_MEMORY).contains(&bytes) {
+        return Some(bytes);
+    }
+    value.wrong("a module's memory is between 64KiB and 4GiB", r#"write for example "128MiB""#);
+    None
+}
+
+/// The name of a source, tenant or module; an empty one stands in for what can't be read.
+fn name_of(value: Option<Value<'_>>) -> Name {
+    let name = value.and_then(|value| {
+        let name = value.text()?;
+        if name.trim() != name || name.chars().any(char::is_control) {
+            value.wrong(format!("`{}` has spaces around it or control characters in it", value.key), "remove them");
+            return None;
+        }
+        Some(name)
+    });
+    Name::from(name.unwrap_or_default())
+}
+
+/// The items of a list that may be left out.
+fn items(value: Option<Value<'_>>) -> Vec<Value<'_>> {
+    value.and_then(|value| value.list()).unwrap_or_default()
+}
+
+fn text(value: Option<Value<'_>>) -> Option<String> {
+    value.and_then(|value| value.text().map(str::to_owned))
+}
+
+fn path(value: &Value<'_>) -> Option<PathBuf> {
+    value.text().map(|path| beside(value.document, Path::new(path)))
+}
+
+/// A path, seen from the folder of the file.
+fn beside(document: &Document<'_>, path: &Path) -> PathBuf {
+    document.file().parent().unwrap_or(Path::new("")).join(path)
+}
+
+fn span_of(value: &Option<Value<'_>>, table: &Table<'_>) -> Range<usize> {
+    value.as_ref().map_or_else(|| table.span(), Value::span)
+}
+
+fn address(value: &Value<'_>) -> Option<SocketAddr> {
+    let advice = r#"write it as numbers: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for everyone"#;
+    value.text_as(|text| text.parse().ok(), "an address and a port", advice)
+}
+
+fn webhook_path(value: &Value<'_>) -> Option<String> {
+    let path = value.text()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    if !path.starts_with('/') {
+        value.wrong(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
+    } else if path == "/health" {
+        value.wrong("`/health` is where the host says that it is well", "write another path, such as \"/webhook\"");
+    } else if !path.chars().all(is_plain) {
+        value.wrong(format!("\"{path}\" is no plain path"), "use letters, digits, and - . _ ~ / only");
+    } else {
+        return Some(path.to_owned());
+    }
+    None
+}
+
+fn secret_list(value: &Value<'_>) -> Vec<Reference> {
+    if value.list_is_empty() {
+        value.wrong(
+            "`secrets` is an empty list: nothing could be verified",
+            r#"write where the secret is, for example: secrets = ["env:UNIQUE_ENDPOINT_SECRET"]"#,
+        );
+    }
+    items(Some(value.clone())).iter().filter_map(reference::read_secret).collect()
+}
+
+fn api_base(value: &Value<'_>) -> Option<Reference> {
+    let reference = reference::read(value)?;
+    if reference.literal().is_some_and(|text| reference::web_address(text).is_none()) {
+        value.wrong(
+            "`api_base` is neither a reference nor an address",
+            r#"write "env:UNIQUE_API_BASE", or the address itself: "https://gateway.<tenant>.unique.app/public/chat""#,
+        );
+        return None;
+    }
+    Some(reference)
+}
+
+/// One of a few words.
+fn one_of<T: Clone>(value: &Value<'_>, choices: &[(&'static str, T)]) -> Option<T> {
+    let text = value.text()?;
+    if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
+        return Some(choice.clone());
+    }
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    value.wrong(format!("`{}` can't be \"{text}\"", value.key), nearest::advice(text, &words));
+    None
+}

@@ -1,0 +1,29 @@
+//! modules.toml and the environment, checked and typed.
+//!
+//! [`Settings::load`] reads the file and checks all of it before anything runs: what it returns can be used as it
+//! is, and what it refuses it refuses with every mistake at once, each with its line. Secrets are not in the file;
+//! it names where they are ([`Reference`]), and they are looked up in an [`Environment`] when they are needed.
+
+mod check;
+mod conceal;
+mod document;
+mod environment;
+mod error;
+mod file;
+mod nearest;
+mod place;
+mod reference;
+mod secret;
+mod settings;
+mod table;
+mod units;
+
+pub use environment::Environment;
+pub use error::{ConfigError, ConfigErrors};
+pub use place::Place;
+pub use reference::Reference;
+pub use secret::Secret;
+pub use settings::{
+    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Scheme, Server, Settings, Source, Tenant,
+    TenantLimits,
+};

@@ -1,0 +1,253 @@
+//! Values that are not in modules.toml but named by it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::table::Value;
+use super::{ConfigError, Environment, Place, Secret};
+
+/// Where a value is: `env:NAME`, `env:A|B|C` (the first that is set and not empty), `file:PATH`, or the value
+/// itself where it is no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    origin: Origin,
+    place: Option<Place>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The first of these variables that is set and not empty. Never none.
+    Variables(Vec<String>),
+    /// The content of this file.
+    File(PathBuf),
+    /// No secret, and so written down.
+    Literal(String),
+    /// Known already.
+    Given(Secret),
+}
+
+impl Reference {
+    /// A value that is known already, as the local platform's credentials are.
+    pub fn given(value: impl Into<String>) -> Self {
+        Self { origin: Origin::Given(Secret::new(value)), place: None }
+    }
+
+    /// Looks the value up.
+    ///
+    /// # Errors
+    ///
+    /// If no variable is set or the file can't be read; says which, and what to do.
+    pub fn resolve(&self, environment: &Environment) -> Result<Secret, ConfigError> {
+        match &self.origin {
+            Origin::Variables(names) => {
+                let value = names.iter().find_map(|name| environment.get(name).filter(|value| !value.is_empty()));
+                value.map(Secret::new).ok_or_else(|| self.unset(names, environment))
+            }
+            Origin::File(path) => self.content(path),
+            Origin::Literal(text) => Ok(Secret::new(text.as_str())),
+            Origin::Given(secret) => Ok(secret.clone()),
+        }
+    }
+
+    /// Looks up a value that has to be a web address.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reference::resolve`], and if the value is no address.
+    pub fn resolve_url(&self, environment: &Environment) -> Result<Url, ConfigError> {
+        let value = self.resolve(environment)?;
+        web_address(value.expose()).ok_or_else(|| {
+            self.error("what this names is not a web address".into())
+                .advice("it has to look like https://gateway.<tenant>.unique.app/public/chat")
+        })
+    }
+
+    /// Reads a reference to a secret from the command line; `flag` names where it stood.
+    ///
+    /// # Errors
+    ///
+    /// If it is no reference: the secret itself would stand in the shell's history.
+    pub fn from_flag(flag: &str, text: &str) -> Result<Self, ConfigError> {
+        let origin = match scheme(text) {
+            Some(("env", _)) if is_reference(text) => {
+                Origin::Variables(text["env:".len()..].split('|').map(|name| name.trim().to_owned()).collect())
+            }
+            Some(("file", path)) if !path.trim().is_empty() => Origin::File(PathBuf::from(path)),
+            _ => {
+                return Err(ConfigError::new(format!("{flag} takes a reference, not the secret itself"))
+                    .advice("write env:NAME for an environment variable, file:PATH for a file"));
+            }
+        };
+        Ok(Self { origin, place: None })
+    }
+
+    /// The value, if it stands in the file itself.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Literal(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn error(&self, message: String) -> ConfigError {
+        ConfigError::new(message).at(self.place.clone())
+    }
+
+    fn unset(&self, names: &[String], environment: &Environment) -> ConfigError {
+        let message = match names {
+            [name] if environment.get(name).is_some() => format!("the environment variable {name} is empty"),
+            [name] => format!("the environment variable {name} is not set"),
+            names => format!("none of these environment variables has a value: {}", names.join(", ")),
+        };
+        // The first is the one we would rather see.
+        let name = names.first().map(String::as_str).unwrap_or_default();
+        let file = self.place.as_ref().and_then(|place| place.file.file_name()).unwrap_or("modules.toml".as_ref());
+        let file = file.to_string_lossy();
+        self.error(message).advice(format!("export {name}, or write a line {name}=… into .env beside {file}"))
+    }
+
+    fn content(&self, path: &Path) -> Result<Secret, ConfigError> {
+        let shown = path.display();
+        let text = fs::read_to_string(path).map_err(|error| {
+            let message = match error.kind() {
+                ErrorKind::NotFound => format!("there is no file {shown}"),
+                ErrorKind::IsADirectory => format!("{shown} is a folder, not a file"),
+                ErrorKind::PermissionDenied => format!("{shown} may not be read by this user"),
+                ErrorKind::InvalidData => format!("{shown} is not written in UTF-8"),
+                _ => format!("{shown} can't be read: {error}"),
+            };
+            self.error(message).advice("put the value, and nothing else, into this file, or name another")
+        })?;
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => {
+                Err(self.error(format!("{shown} is empty")).advice("put the value, and nothing else, into this file"))
+            }
+            value => Ok(Secret::new(value)),
+        }
+    }
+}
+
+/// Reads a reference to something that may be written down.
+pub(super) fn read(value: &Value<'_>) -> Option<Reference> {
+    let text = value.text()?;
+    let origin = match scheme(text) {
+        Some(("env", names)) => Origin::Variables(variables(value, names)?),
+        Some((_, path)) => Origin::File(file(value, path)?),
+        None => Origin::Literal(text.to_owned()),
+    };
+    Some(Reference { origin, place: Some(value.document.place(value.span().start)) })
+}
+
+/// Reads a reference to a secret: the secret itself is refused, and not repeated.
+pub(super) fn read_secret(value: &Value<'_>) -> Option<Reference> {
+    let text = value.text()?;
+    if scheme(text).is_none() {
+        let message = format!("`{}` holds a secret itself, and secrets don't belong in this file", value.key);
+        value.wrong(message, r#"write where it is: "env:NAME" for an environment variable, "file:PATH" for a file"#);
+        return None;
+    }
+    read(value)
+}
+
+/// The address a text is, if it is one of the web.
+pub(super) fn web_address(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
+}
+
+/// Whether a text can be taken for a reference, and so be shown: `env:` and names of variables, or `file:`.
+pub(super) fn is_reference(text: &str) -> bool {
+    match scheme(text) {
+        Some(("env", names)) => names.split('|').all(is_variable),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+fn scheme(text: &str) -> Option<(&'static str, &str)> {
+    ["env", "file"].into_iter().find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?.strip_prefix(':')?)))
+}
+
+fn is_variable(name: &str) -> bool {
+    let name = name.trim();
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn variables(value: &Value<'_>, names: &str) -> Option<Vec<String>> {
+    if !names.split('|').all(is_variable) {
+        // What was written may be the secret, so it isn't repeated.
+        let message = format!("`{}` doesn't name an environment variable", value.key);
+        value.wrong(message, r#"write its name behind env: as in "env:UNIQUE_API_KEY", several as in "env:A|B""#);
+        return None;
+    }
+    Some(names.split('|').map(|name| name.trim().to_owned()).collect())
+}
+
+fn file(value: &Value<'_>, path: &str) -> Option<PathBuf> {
+    if path.trim().is_empty() {
+        value.wrong(
+            format!("`{}` names no file", value.key),
+            r#"write its path behind file: as in "file:secrets/api-key""#,
+        );
+        return None;
+    }
+    Some(value.document.file().parent().unwrap_or(Path::new("")).join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(names: &[&str]) -> Reference {
+        let place = Place { file: Path::new("config/modules.toml").into(), line: 3, column: 11 };
+        Reference { origin: Origin::Variables(names.iter().map(|name| name.to_string()).collect()), place: Some(place) }
+    }
+
+    fn file(path: PathBuf) -> Reference {
+        Reference { origin: Origin::File(path), place: None }
+    }
+
+    #[test]
+    fn takes_the_first_variable_with_a_value() {
+        let environment: Environment = [("B", ""), ("C", "third"), ("D", "fourth")].into_iter().collect();
+        assert_eq!(variables(&["A", "B", "C", "D"]).resolve(&environment).unwrap().expose(), "third");
+    }
+
+    #[test]
+    fn says_which_variables_it_looked_for() {
+        let environment: Environment = [("B", "")].into_iter().collect();
+        assert_eq!(
+            variables(&["A"]).resolve(&environment).unwrap_err().to_string(),
+            "config/modules.toml:3:11: the environment variable A is not set\n  \
+             = export A, or write a line A=… into .env beside modules.toml"
+        );
+        let empty = variables(&["B"]).resolve(&environment).unwrap_err();
+        assert_eq!(empty.message(), "the environment variable B is empty");
+        let none = variables(&["A", "B"]).resolve(&environment).unwrap_err();
+        assert_eq!(none.message(), "none of these environment variables has a value: A, B");
+    }
+
+    #[test]
+    fn reads_a_file_without_its_last_newline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, " a key \r\n").unwrap();
+        assert_eq!(file(path.clone()).resolve(&Environment::default()).unwrap().expose(), " a key ");
+
+        fs::write(&path, "\n").unwrap();
+        assert!(file(path).resolve(&Environment::default()).unwrap_err().message().ends_with("key is empty"));
+        let missing = file(folder.path().join("none")).resolve(&Environment::default()).unwrap_err();
+        assert!(missing.message().starts_with("there is no file "), "{missing}");
+    }
+
+    #[test]
+    fn what_is_given_is_never_printed() {
+        let given = Reference::given("ukey_local");
+        assert_eq!(given.resolve(&Environment::default()).unwrap().expose(), "ukey_local");
+        assert!(!format!("{given:?}").contains("ukey_local"));
+    }
+}

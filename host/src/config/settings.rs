@@ -1,0 +1,381 @@
+//! The settings of a host, checked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::document::Document;
+use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
+use crate::event::Name;
+
+/// Everything modules.toml says, checked, with the defaults filled in.
+///
+/// Two settings are equal if they mean the same, whatever line they stand on: a reload compares them to tell what
+/// changed. The values behind references are no part of that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The file they were read from.
+    pub file: PathBuf,
+    /// `[server]`: the host itself.
+    pub server: Server,
+    /// `[[source]]`: the ways events come in.
+    pub sources: Vec<Source>,
+    /// `[[tenant]]`: whom the host works for.
+    pub tenants: Vec<Tenant>,
+    /// `[[module]]`: what answers events.
+    pub modules: Vec<Module>,
+}
+
+/// The host itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Where events come in. Default `127.0.0.1:8080`; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where operators look in. Default `127.0.0.1:8081`; port 0 picks a free one.
+    pub admin_listen: SocketAddr,
+    /// What operators have to know to look in; needed if others than this machine can reach `admin_listen`.
+    pub admin_token: Option<Reference>,
+    /// What the host keeps on disk. Default `.modhost` beside the file.
+    pub data_dir: PathBuf,
+    /// The largest body of an event, in bytes. Default 1 MiB.
+    pub max_body: u64,
+    /// How many deliveries may be accepted and not finished; beyond it an event is refused for now (503). Default
+    /// 1 000 000.
+    pub max_deliveries: u64,
+    /// How many deliveries run at once on the whole host. Default 256.
+    pub concurrency: usize,
+    /// What the user reads when a module couldn't answer and says nothing itself.
+    pub apology: String,
+    /// What the user reads while a delivery that failed waits for its next attempt.
+    pub retry_notice: String,
+    /// How long what has ended is kept in the journal.
+    pub retention: Retention,
+}
+
+/// A way events come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// The path of its webhook on [`Server::listen`].
+    pub path: String,
+    /// How its events are signed.
+    pub scheme: Scheme,
+    /// What they may be signed with; several while one replaces another. Never empty.
+    pub secrets: Vec<Reference>,
+    /// The tenant all its events belong to; none: the event's company tells.
+    pub tenant: Option<Name>,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+/// How a source's events are signed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scheme {
+    /// As Unique AI signs its webhooks.
+    Unique {
+        /// How old an event may be; none: as old as it likes. Default 300 s, as in the official SDK.
+        tolerance: Option<Duration>,
+    },
+}
+
+/// Whom the host works for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: Name,
+    /// Its companies, in the platform's ids; empty: any company of its source.
+    pub companies: Vec<String>,
+    /// The platform its modules answer on.
+    pub platform: PlatformSettings,
+    /// What it may use of the host.
+    pub limits: TenantLimits,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+/// What a tenant may use of the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantLimits {
+    /// How many of its deliveries may be accepted and not finished. Default 100 000.
+    pub max_deliveries: u64,
+    /// How many of its events are taken a second; none: as many as come.
+    pub events_per_second: Option<u32>,
+    /// How many of its deliveries run at once. Default 32.
+    pub concurrency: usize,
+}
+
+/// The platform a tenant's modules answer on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlatformSettings {
+    /// Which one.
+    pub kind: PlatformKind,
+    /// The address its paths are appended to: `https://gateway.<tenant>.unique.app/public/chat`.
+    pub api_base: Reference,
+    /// The id of the app the host speaks as.
+    pub app_id: Reference,
+    /// The key of that app.
+    pub api_key: Reference,
+    /// The language model asked when a module names none.
+    pub model: Option<String>,
+    /// How long one call may take. Default 600 s, as in the official SDK.
+    pub timeout: Duration,
+    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
+    pub idempotency_header: Option<http::HeaderName>,
+}
+
+/// The platforms the host can answer on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlatformKind {
+    /// Unique AI.
+    Unique,
+}
+
+/// What answers events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Module {
+    /// Its name on the platform: what events are routed by.
+    pub name: Name,
+    /// The component, resolved against the folder of the file. It need not exist yet.
+    pub component: PathBuf,
+    /// The command that makes the component, run in the folder of the file.
+    pub build: Option<String>,
+    /// The files and folders it is made from, resolved against the folder of the file: `dev` builds it again when one
+    /// of them changes.
+    pub watch: Vec<PathBuf>,
+    /// The events it wants. Never empty; default `unique.chat.external-module.chosen`.
+    pub events: Vec<String>,
+    /// The tenants it works for; empty: all.
+    pub tenants: Vec<Name>,
+    /// What it reads as its configuration: texts as they are, all other values as JSON.
+    pub config: BTreeMap<String, String>,
+    /// What one of its deliveries may use.
+    pub limits: ModuleLimits,
+    /// How its deliveries are tried again.
+    pub retry: Retry,
+    /// Whether the deliveries of one chat go one at a time, in the order their events came.
+    pub ordered_by_chat: bool,
+    /// Whether a delivery that starts again gets the answers it got before. Default yes.
+    pub resume: bool,
+    /// What the user reads when it couldn't answer; none: [`Server::apology`].
+    pub apology: Option<String>,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+/// What a delivery to a module may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleLimits {
+    /// Memory, in bytes. Default 128 MiB.
+    pub memory: u64,
+    /// Time from start to end, waiting included. Default 60 s.
+    pub timeout: Duration,
+    /// Time the module itself runs, waiting not included. Default 10 s.
+    pub cpu: Duration,
+    /// How many deliveries of the module run at once. Default 16.
+    pub concurrency: usize,
+    /// Lines of log. Default 1000.
+    pub log_lines: u32,
+    /// The calls of a delivery and their answers, in bytes. Default 16 MiB.
+    pub journal: u64,
+}
+
+/// How deliveries of a module are tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// How many attempts there are, the first included. Default 5.
+    pub attempts: u32,
+    /// The longest wait before the second attempt; it doubles from there. Default 2 s.
+    pub first: Duration,
+    /// The longest wait. Default 5 min.
+    pub max: Duration,
+}
+
+/// How long what has ended is kept in the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retention {
+    /// Deliveries that completed or were dropped. Default 7 days.
+    pub completed: Duration,
+    /// Deliveries that were given up. Default 30 days.
+    pub dead: Duration,
+    /// The ids of events, by which a redelivery is known. Default 30 days.
+    pub ids: Duration,
+    /// How large the journal may be, in bytes. Default 10 GiB.
+    pub max_size: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            admin_token: None,
+            data_dir: ".modhost".into(),
+            max_body: 1 << 20,
+            max_deliveries: 1_000_000,
+            concurrency: 256,
+            apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
+            retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+impl Default for Scheme {
+    fn default() -> Self {
+        Self::Unique { tolerance: Some(Duration::from_secs(300)) }
+    }
+}
+
+impl Default for TenantLimits {
+    fn default() -> Self {
+        Self { concurrency: 32, max_deliveries: 100_000, events_per_second: None }
+    }
+}
+
+impl Default for ModuleLimits {
+    fn default() -> Self {
+        Self {
+            memory: 128 << 20,
+            timeout: Duration::from_secs(60),
+            cpu: Duration::from_secs(10),
+            concurrency: 16,
+            log_lines: 1000,
+            journal: 16 << 20,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 5, first: Duration::from_secs(2), max: Duration::from_secs(300) }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            completed: Duration::from_secs(7 * DAY),
+            dead: Duration::from_secs(30 * DAY),
+            ids: Duration::from_secs(30 * DAY),
+            max_size: 10 << 30,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read, isn't TOML, or doesn't make sense: then with everything that is wrong with it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let text = decode(path, &bytes)?;
+        Self::parse(text, path)
+    }
+
+    /// Checks the text of a file; `path` is what it is called in errors, and what its paths are relative to.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't TOML or doesn't make sense: then with everything that is wrong with it.
+    pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
+        let path = path.as_ref();
+        // Editors on Windows put it there.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.trim().is_empty() {
+            let error = ConfigError::new(format!("{} is empty", path.display()));
+            return Err(error.advice("it needs at least a [[source]], a [[tenant]] and a [[module]]").into());
+        }
+        let document = Document::new(path, text);
+        let root = DeTable::parse(text).map_err(|error| {
+            let end = text.len();
+            document.error(error.span().unwrap_or(end..end), format!("this is not TOML: {}", error.message()))
+        })?;
+        let parts = file::read(&document, &root);
+        check::check(&document, &parts);
+        ConfigErrors::none_of(document.into_problems())?;
+        Ok(Self {
+            file: path.to_owned(),
+            server: parts.server,
+            sources: parts.sources.into_iter().map(|source| source.part).collect(),
+            tenants: parts.tenants.into_iter().map(|tenant| tenant.part).collect(),
+            modules: parts.modules.into_iter().map(|module| module.part).collect(),
+        })
+    }
+
+    /// What is worth telling the operator, though the host can work with it.
+    pub fn warnings(&self) -> Vec<ConfigError> {
+        check::warnings(self)
+    }
+}
+
+/// Why a file can't be read, and what to do.
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::NotFound => ConfigError::new(format!("there is no file {path}"))
+            .advice("run this in the folder of your modules.toml, or name the file: --config path/to/modules.toml"),
+        ErrorKind::IsADirectory => ConfigError::new(format!("{path} is a folder, not a file"))
+            .advice(format!("name the file in it: {path}/modules.toml")),
+        ErrorKind::PermissionDenied => ConfigError::new(format!("{path} may not be read by this user"))
+            .advice("change the owner or the mode of the file, or run as a user who may read it"),
+        _ => ConfigError::new(format!("{path} can't be read: {error}")),
+    }
+}
+
+fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
+    let refuse = |message: String| Err(ConfigError::new(message).advice("save the file as UTF-8"));
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return refuse(format!("{} is written in UTF-16", path.display()));
+    }
+    str::from_utf8(bytes).or_else(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        refuse(format!("{}:{line}: this line is not written in UTF-8", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(name: &str, bytes: &[u8]) -> Result<Settings, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        Settings::load(&path).map_err(|errors| errors.to_string().replace(folder.path().to_str().unwrap(), "…"))
+    }
+
+    #[test]
+    fn says_why_a_file_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Settings::load(folder.path().join("modules.toml")).unwrap_err().to_string();
+        assert!(missing.starts_with("there is no file ") && missing.contains("--config"), "{missing}");
+        let directory = Settings::load(folder.path()).unwrap_err().to_string();
+        assert!(directory.contains("is a folder, not a file"), "{directory}");
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_the_text() {
+        let empty = load("m.toml", b" \n").unwrap_err();
+        assert_eq!(empty, "…/m.toml is empty\n  = it needs at least a [[source]], a [[tenant]] and a [[module]]");
+        let latin = load("m.toml", b"a = 1\nb = \"\xfc\"\n").unwrap_err();
+        assert_eq!(latin, "…/m.toml:2: this line is not written in UTF-8\n  = save the file as UTF-8");
+        let wide = load("m.toml", b"\xff\xfea\0").unwrap_err();
+        assert_eq!(wide, "…/m.toml is written in UTF-16\n  = save the file as UTF-8");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let error = load("m.toml", b"\xef\xbb\xbfnonsense = 1\n").unwrap_err();
+        assert!(error.contains("m.toml:1:1: the file has no setting `nonsense`"), "{error}");
+    }
+}

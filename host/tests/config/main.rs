@@ -1,0 +1,179 @@
+//! What modules.toml says, and what is said about one that is wrong.
+//!
+//! Each `NAME.toml` beside this file is wrong in some way, and `NAME.txt` is word for word what a person reads about
+//! it. `UPDATE_EXPECTED=1 cargo test --release --test config` writes them anew: read them before you commit them.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use modhost::config::{Environment, Scheme, Settings};
+
+#[test]
+fn mistakes_are_told_word_for_word() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        count += 1;
+        let name = path.file_name().unwrap();
+        let Err(errors) = Settings::parse(&fs::read_to_string(&path).unwrap(), name) else {
+            panic!("nothing was found wrong with {}", path.display());
+        };
+        let told = format!("{errors}\n");
+        assert!(!told.contains("sesame"), "{} lets a secret out:\n{told}", path.display());
+        let expected = path.with_extension("txt");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&expected, &told).unwrap();
+        }
+        let wanted = fs::read_to_string(&expected).unwrap_or_default();
+        assert!(told == wanted, "of {} this is told:\n{told}\ninstead of:\n{wanted}", path.display());
+    }
+    assert!(count > 0, "no files in {}", folder.display());
+}
+
+/// The least that works, with one line more at the end of the module.
+fn small(line: &str) -> Settings {
+    let text = format!(
+        r#"
+        [[source]]
+        name = "unique"
+        path = "/webhook"
+        scheme = "unique"
+        secrets = ["env:S"]
+
+        [[tenant]]
+        name = "default"
+        platform = {{ kind = "unique", api_base = "https://example.com", app_id = "app_1", api_key = "env:K" }}
+
+        [[module]]
+        name = "DemoApp"
+        component = "demo.wasm"
+        {line}
+        "#
+    );
+    Settings::parse(&text, "some/where/modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    settings.warnings().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_shipped_file_is_fine() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules.toml");
+    let settings = Settings::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    let modules: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
+    assert_eq!(modules, ["Assistant", "DemoApp", "ChatLog"]);
+    assert_eq!(settings.modules[1].config["greeting"], "Hello");
+    assert_eq!(settings.modules[2].events, ["unique.chat.user-message.created"]);
+    assert_eq!(settings.tenants[0].platform.model.as_deref(), Some("AZURE_GPT_4o_2024_1120"));
+    assert!(settings.modules.iter().all(|module| module.build.is_some()));
+    assert_eq!(warnings(&settings), [""; 0]);
+}
+
+/// Its commented lines say what the defaults are, and must not lie.
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let is_setting =
+        |line: &str| line.starts_with("# [") || line.split_once(" = ").is_some_and(|(key, _)| !key[2..].contains(' '));
+    let skipped = ["# companies", "# tenant", "# events_per_second", "# apology = \"…\""];
+    let shown: Vec<_> = text
+        .lines()
+        .map(|line| {
+            match line.starts_with("# ") && is_setting(line) && !skipped.iter().any(|it| line.starts_with(it)) {
+                true => &line[2..],
+                false => line,
+            }
+        })
+        .collect();
+    assert_ne!(shown.join("\n"), text.trim_end(), "no default is shown");
+    let with_defaults = Settings::parse(&shown.join("\n"), &path).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(with_defaults, Settings::parse(&text, &path).unwrap());
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let settings = small("");
+    assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.server.admin_listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(settings.server.data_dir, Path::new("some/where/.modhost"));
+    assert_eq!(settings.sources[0].scheme, Scheme::Unique { tolerance: Some(Duration::from_secs(300)) });
+    assert_eq!(settings.tenants[0].platform.timeout, Duration::from_secs(600));
+    let module = &settings.modules[0];
+    assert_eq!(module.component, Path::new("some/where/demo.wasm"));
+    assert_eq!(module.events, ["unique.chat.external-module.chosen"]);
+    assert_eq!((module.limits.memory, module.limits.cpu), (128 << 20, Duration::from_secs(10)));
+    assert_eq!((module.place.line, module.place.column), (12, 9));
+}
+
+#[test]
+fn config_reaches_the_module_as_text() {
+    let settings =
+        small("config = { text = 'a \"b\"', number = 0x10, list = [1, 'x'], when = 2026-01-02, deep.er = true }");
+    let config = &settings.modules[0].config;
+    assert_eq!(config["text"], "a \"b\"");
+    assert_eq!(config["number"], "16");
+    assert_eq!(config["list"], r#"[1,"x"]"#);
+    assert_eq!(config["when"], "2026-01-02");
+    assert_eq!(config["deep"], r#"{"er":true}"#);
+}
+
+#[test]
+fn an_age_of_zero_switches_the_check_off() {
+    let text = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntolerance = '0s'\n";
+    let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
+    let settings = Settings::parse(&format!("{text}{tenant}"), "modules.toml").unwrap();
+    assert_eq!(settings.sources[0].scheme, Scheme::Unique { tolerance: None });
+}
+
+#[test]
+fn settings_are_equal_wherever_they_stand() {
+    assert_eq!(small(""), small("\n# a comment\n"));
+    assert_ne!(small(""), small("limits = { memory = '1MiB' }"));
+    assert_ne!(small(""), small("config = { greeting = 'Hello' }"));
+}
+
+#[test]
+fn what_may_be_written_down_resolves_to_itself() {
+    let settings = small("");
+    let platform = &settings.tenants[0].platform;
+    let environment: Environment = [("K", "ukey_1")].into_iter().collect();
+    assert_eq!(platform.app_id.resolve(&environment).unwrap().expose(), "app_1");
+    assert_eq!(platform.api_key.resolve(&environment).unwrap().expose(), "ukey_1");
+    let unset = settings.sources[0].secrets[0].resolve(&environment).unwrap_err().to_string();
+    assert!(unset.starts_with("some/where/modules.toml:6:20: the environment variable S is not set"), "{unset}");
+}
+
+#[test]
+fn a_host_with_nothing_to_do_is_only_warned() {
+    let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
+    let settings = Settings::parse(tenant, "modules.toml").unwrap();
+    let warnings = warnings(&settings);
+    assert!(warnings[0].starts_with("modules.toml has no [[module]]"), "{warnings:?}");
+    assert!(warnings[1].starts_with("modules.toml has no [[source]]"), "{warnings:?}");
+}
+
+#[test]
+fn a_module_nobody_delivers_to_is_only_warned() {
+    let platform = "platform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
+    let text = format!(
+        "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntenant = 'acme'\n\
+         [[tenant]]\nname = 'acme'\n{platform}\n[[tenant]]\nname = 'globex'\n{platform}\n\
+         [[module]]\nname = 'M'\ncomponent = 'm.wasm'\ntenants = ['globex']\n"
+    );
+    let settings = Settings::parse(&text, "modules.toml").unwrap();
+    assert_eq!(
+        warnings(&settings),
+        [
+            "modules.toml:10:1: no source brings events of the tenant \"globex\"\n  = add a [[source]] with this tenant",
+            "modules.toml:13:1: nobody delivers to the module \"M\"\n  \
+             = none of its tenants has a [[source]]: add one, or change its `tenants`",
+        ]
+    );
+}
