@@ -1,0 +1,299 @@
+//! Answers of a language model. They are slow and they cost money: a call may take minutes.
+
+use std::iter::FusedIterator;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::bindings::modhost::module::completion as wit;
+use crate::error::Error;
+use crate::json::Json;
+use crate::messages::{self, Role};
+use crate::search::Hit;
+
+/// A question to a language model.
+///
+/// ```no_run
+/// # use modhost_sdk::prelude::*;
+/// # fn example() -> Result<()> {
+/// let answer = Completion::new()
+///     .system("You translate into French.")
+///     .user("Where is the station?")
+///     .temperature(0.3)
+///     .run()?;
+/// messages::reply(answer.text).complete()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is asked before `run`, `into_reply` or `stream`"]
+pub struct Completion(wit::Request);
+
+impl Completion {
+    /// A question yet to be asked: add messages to it.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("What is the capital of Assyria?");
+    /// ```
+    #[expect(clippy::new_without_default, reason = "a question that asks nothing is no sensible default")]
+    pub fn new() -> Self {
+        Self(wit::Request {
+            model: None,
+            messages: Vec::new(),
+            temperature: None,
+            max_tokens: None,
+            options: None,
+            timeout_ms: None,
+        })
+    }
+
+    /// Adds instructions.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().system("Answer in one word.").user("Is it raining?");
+    /// ```
+    pub fn system(self, content: impl Into<String>) -> Self {
+        self.message(Role::System, content)
+    }
+
+    /// Adds what a person says.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("Is it raining?");
+    /// ```
+    pub fn user(self, content: impl Into<String>) -> Self {
+        self.message(Role::User, content)
+    }
+
+    /// Adds what the model is made to have said.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("2+2?").assistant("4").user("3+3?");
+    /// ```
+    pub fn assistant(self, content: impl Into<String>) -> Self {
+        self.message(Role::Assistant, content)
+    }
+
+    /// Adds a message; the oldest comes first.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// use modhost_sdk::Role;
+    ///
+    /// let question = Completion::new().message(Role::User, "Is it raining?");
+    /// ```
+    pub fn message(mut self, role: Role, content: impl Into<String>) -> Self {
+        self.0.messages.push(wit::Message { role: role.into(), content: content.into() });
+        self
+    }
+
+    /// Adds messages of the chat, as [`history`](messages::history) gives them; those without a text are left out,
+    /// such as the reply that is yet to be written.
+    ///
+    /// ```no_run
+    /// # use modhost_sdk::prelude::*;
+    /// # fn example() -> Result<()> {
+    /// let answer = Completion::new().system("Be brief.").conversation(messages::history(10)?).run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn conversation(self, messages: impl IntoIterator<Item = messages::Message>) -> Self {
+        messages.into_iter().fold(self, |question, message| match message.text {
+            Some(text) if !text.is_empty() => question.message(message.role, text),
+            _ => question,
+        })
+    }
+
+    /// The model, by the platform's name, in place of the tenant's default.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().model("AZURE_GPT_4o_2024_1120").user("Is it raining?");
+    /// ```
+    pub fn model(mut self, name: impl Into<String>) -> Self {
+        self.0.model = Some(name.into());
+        self
+    }
+
+    /// How freely it words its answer: 0 not at all, 2 at most.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("Write a poem.").temperature(1.2);
+    /// ```
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.0.temperature = Some(temperature);
+        self
+    }
+
+    /// How long the answer may be, in the model's tokens.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("Write a poem.").max_tokens(200);
+    /// ```
+    pub fn max_tokens(mut self, tokens: u32) -> Self {
+        self.0.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Further options the platform hands to the model as they are, an object.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// let question = Completion::new().user("Pick a number.").options(json!({ "top_p": 0.9, "seed": 7 }));
+    /// ```
+    pub fn options(mut self, options: impl Into<Json>) -> Self {
+        self.0.options = Some(options.into().into_text());
+        self
+    }
+
+    /// How long to wait for the answer, in place of as long as the delivery may take.
+    ///
+    /// ```
+    /// # use modhost_sdk::prelude::*;
+    /// use std::time::Duration;
+    ///
+    /// let question = Completion::new().user("Is it raining?").timeout(Duration::from_secs(20));
+    /// ```
+    pub fn timeout(mut self, wait: Duration) -> Self {
+        self.0.timeout_ms = Some(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Waits for the whole answer.
+    ///
+    /// ```no_run
+    /// # use modhost_sdk::prelude::*;
+    /// # fn example() -> Result<()> {
+    /// let answer = Completion::new().user("Is it raining?").run()?;
+    /// messages::reply(answer.text).complete()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run(self) -> Result<Answer, Error> {
+        wit::complete(&self.0).map(Into::into).map_err(Error::of("completion.complete"))
+    }
+
+    /// Writes the answer into the event's reply while it is being made, and completes the reply. `[source0]` in the
+    /// answer becomes a footnote that refers to the first of the hits, and so on.
+    ///
+    /// ```no_run
+    /// # use modhost_sdk::prelude::*;
+    /// # fn example(question: &str) -> Result<()> {
+    /// let hits = Search::new(question).limit(3).run()?;
+    /// Completion::new().user(question).into_reply(&hits)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_reply(self, hits: &[Hit]) -> Result<Answer, Error> {
+        let sources: Vec<_> = hits.iter().map(Into::into).collect();
+        let answer = wit::complete_into_reply(&self.0, &sources);
+        answer.map(Into::into).map_err(Error::of("completion.complete-into-reply"))
+    }
+
+    /// Starts an answer to be read piece by piece.
+    ///
+    /// ```no_run
+    /// # use modhost_sdk::prelude::*;
+    /// # fn example() -> Result<()> {
+    /// let mut text = String::new();
+    /// for piece in Completion::new().user("Tell me a story.").stream()? {
+    ///     text += &piece?;
+    ///     messages::show(&text)?;
+    /// }
+    /// messages::reply(text).complete()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stream(self) -> Result<Tokens, Error> {
+        let tokens = wit::stream(&self.0).map_err(Error::of("completion.stream"))?;
+        Ok(Tokens(Some(tokens)))
+    }
+}
+
+/// What the model answered.
+///
+/// ```no_run
+/// # use modhost_sdk::prelude::*;
+/// # fn example() -> Result<()> {
+/// let answer = Completion::new().user("Write a poem.").max_tokens(50).run()?;
+/// if answer.finish_reason.as_deref() == Some("length") {
+///     info!("the poem was cut short");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The answer.
+    pub text: String,
+    /// Why it stopped, in the model's words: `stop`, `length`, …
+    pub finish_reason: Option<String>,
+    /// What it cost, where the platform tells.
+    pub usage: Option<Usage>,
+}
+
+/// What an answer cost, in the model's tokens.
+///
+/// ```no_run
+/// # use modhost_sdk::prelude::*;
+/// # fn example() -> Result<()> {
+/// if let Some(usage) = Completion::new().user("Write a poem.").run()?.usage {
+///     info!("{} tokens", usage.prompt_tokens + usage.completion_tokens);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Read.
+    pub prompt_tokens: u32,
+    /// Written.
+    pub completion_tokens: u32,
+}
+
+/// An answer on its way, piece by piece. Pieces are as large as the platform makes them: one that doesn't stream
+/// sends the whole answer as one. After an error there are no more; dropping it gives up the rest.
+///
+/// ```no_run
+/// # use modhost_sdk::prelude::*;
+/// # fn example() -> Result<()> {
+/// let pieces = Completion::new().user("Tell me a story.").stream()?;
+/// let story: String = pieces.collect::<Result<_, _>>()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "pieces come as they are asked for"]
+pub struct Tokens(Option<wit::Tokens>);
+
+impl Iterator for Tokens {
+    type Item = Result<String, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.0.as_ref()?.next().map_err(Error::of("completion.tokens.next")).transpose();
+        if !matches!(next, Some(Ok(_))) {
+            self.0 = None;
+        }
+        next
+    }
+}
+
+impl FusedIterator for Tokens {}
+
+impl From<wit::Answer> for Answer {
+    fn from(answer: wit::Answer) -> Self {
+        Self { text: answer.text, finish_reason: answer.finish_reason, usage: answer.usage.map(Into::into) }
+    }
+}
+
+impl From<wit::Usage> for Usage {
+    fn from(usage: wit::Usage) -> Self {
+        Self { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a module is called with.
+
+use serde::Serialize;
+
+use crate::bindings::modhost::module::events as wit;
+use crate::failure::{Failure, Result};
+use crate::json::Json;
+
+/// Something that happened on a platform, verified by the host.
+///
+/// A module that takes it hears of events of every kind that `events` names in `modules.toml`.
+///
+/// ```no_run
+/// use modhost_sdk::prelude::*;
+/// use modhost_sdk::info;
+///
+/// modhost_sdk::module!(answer);
+///
+/// fn answer(event: Event) -> Result<()> {
+///     match event.subject {
+///         Subject::ModuleChosen(chosen) => {
+///             messages::reply(format!("Hello from {}", chosen.name)).complete()?;
+///         }
+///         Subject::UserMessageCreated(message) => info!("someone wrote {}", message.text),
+///         Subject::Other => {
+///             let payload: serde_json::Value = event.payload.parse()?;
+///             info!("{} brought {payload}", event.name);
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Event {
+    /// The platform's id of the event.
+    pub id: String,
+    /// The name of the source it came through, as in `modules.toml`.
+    pub source: String,
+    /// What happened, in the platform's words: `unique.chat.external-module.chosen`.
+    pub name: String,
+    /// When the platform says it happened, in seconds since 1970.
+    pub created_at: Option<u64>,
+    /// Which attempt at answering it this is, from 1.
+    pub attempt: u32,
+    /// What the host understood of it.
+    pub subject: Subject,
+    /// The payload in the platform's own JSON, whole, whatever `subject` is.
+    pub payload: Json,
+}
+
+/// What the host understood of an event.
+///
+/// ```
+/// use modhost_sdk::Subject;
+///
+/// fn text(subject: &Subject) -> Option<&str> {
+///     match subject {
+///         Subject::ModuleChosen(chosen) => Some(&chosen.user_message.text),
+///         Subject::UserMessageCreated(created) => Some(&created.text),
+///         Subject::Other => None,
+///     }
+/// }
+/// # assert_eq!(text(&Subject::Other), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A user's message chose this module.
+    ModuleChosen(ModuleChosen),
+    /// A user wrote a message.
+    UserMessageCreated(UserMessageCreated),
+    /// Anything else: read [`Event::name`] and [`Event::payload`].
+    Other,
+}
+
+/// A user's message chose this module to answer it (`unique.chat.external-module.chosen`).
+///
+/// ```no_run
+/// use modhost_sdk::prelude::*;
+///
+/// fn answer(event: ModuleChosen) -> Result<()> {
+///     messages::reply(format!("You said: {}", event.user_message.text)).complete()?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModuleChosen {
+    /// The module's name on the platform.
+    pub name: String,
+    /// What the module's owner wrote about it there.
+    pub description: String,
+    /// The module's settings in this assistant, an object; [`config`](crate::config) reads them key by key.
+    pub configuration: Json,
+    /// The chat, for information: the host acts on no other.
+    pub chat_id: String,
+    /// The assistant (space) the chat belongs to.
+    pub assistant_id: String,
+    /// The message to answer.
+    pub user_message: UserMessage,
+    /// The empty message shown under it, which [`messages::reply`](crate::messages::reply) fills.
+    pub assistant_message_id: String,
+}
+
+/// The message of a user that chose the module.
+///
+/// ```
+/// use modhost_sdk::UserMessage;
+///
+/// fn as_typed(message: &UserMessage) -> &str {
+///     message.original_text.as_deref().unwrap_or(&message.text)
+/// }
+/// # let message = UserMessage {
+/// #     id: "m".into(), text: "t".into(), original_text: None, language: None, created_at: String::new(),
+/// # };
+/// # assert_eq!(as_typed(&message), "t");
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UserMessage {
+    /// The platform's id of the message.
+    pub id: String,
+    /// The text to answer.
+    pub text: String,
+    /// What the user wrote, where the platform changed it (say, put it into the words of a search).
+    pub original_text: Option<String>,
+    /// The language the platform believes the text to be in, as a BCP 47 tag.
+    pub language: Option<String>,
+    /// When it was written, as the platform writes times (RFC 3339).
+    pub created_at: String,
+}
+
+/// A user wrote a message (`unique.chat.user-message.created`). It has no reply to fill.
+///
+/// ```
+/// use modhost_sdk::prelude::*;
+/// use modhost_sdk::info;
+///
+/// fn note(event: UserMessageCreated) -> Result<()> {
+///     info!("chat {}: {}", event.chat_id, event.text);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UserMessageCreated {
+    /// The chat it was written in.
+    pub chat_id: String,
+    /// The assistant (space) the chat belongs to.
+    pub assistant_id: String,
+    /// What the user wrote.
+    pub text: String,
+}
+
+/// What a module's function may take: see [`module!`](crate::module!).
+///
+/// Implement it for an event of your own platform:
+///
+/// ```
+/// use modhost_sdk::prelude::*;
+/// use modhost_sdk::FromEvent;
+///
+/// #[derive(serde::Deserialize)]
+/// struct DocumentProcessed {
+///     document_id: String,
+/// }
+///
+/// impl FromEvent for DocumentProcessed {
+///     fn from_event(event: Event) -> Result<Self> {
+///         match event.name.as_str() {
+///             "document.processed" => Ok(event.payload.parse()?),
+///             _ => Err(event.unexpected("document.processed")),
+///         }
+///     }
+/// }
+///
+/// modhost_sdk::module!(answer);
+///
+/// fn answer(event: DocumentProcessed) -> Result<()> {
+///     modhost_sdk::info!("{} is ready", event.document_id);
+///     Ok(())
+/// }
+/// ```
+pub trait FromEvent: Sized {
+    /// Takes the event, or says why it can't: mostly with [`Event::unexpected`].
+    ///
+    /// ```
+    /// # use modhost_sdk::{Event, FromEvent, ModuleChosen, Subject, json};
+    /// # let event = Event {
+    /// #     id: "evt_1".into(), source: "unique".into(), name: "document.failed".into(), created_at: None,
+    /// #     attempt: 1, subject: Subject::Other, payload: json!({}).into(),
+    /// # };
+    /// assert!(ModuleChosen::from_event(event).is_err());
+    /// ```
+    fn from_event(event: Event) -> Result<Self>;
+}
+
+impl FromEvent for Event {
+    fn from_event(event: Event) -> Result<Self> {
+        Ok(event)
+    }
+}
+
+impl FromEvent for ModuleChosen {
+    fn from_event(event: Event) -> Result<Self> {
+        match event.subject {
+            Subject::ModuleChosen(chosen) => Ok(chosen),
+            _ => Err(event.unexpected("unique.chat.external-module.chosen")),
+        }
+    }
+}
+
+impl FromEvent for UserMessageCreated {
+    fn from_event(event: Event) -> Result<Self> {
+        match event.subject {
+            Subject::UserMessageCreated(created) => Ok(created),
+            _ => Err(event.unexpected("unique.chat.user-message.created")),
+        }
+    }
+}
+
+impl Event {
+    /// The failure of a module that got an event of a kind it doesn't take. Trying again won't help.
+    ///
+    /// ```
+    /// # use modhost_sdk::{Event, Failure, Subject, json};
+    /// # let event = Event {
+    /// #     id: "evt_1".into(), source: "unique".into(), name: "document.failed".into(), created_at: None,
+    /// #     attempt: 1, subject: Subject::Other, payload: json!({}).into(),
+    /// # };
+    /// let failure = event.unexpected("document.processed");
+    /// assert!(failure.reason.contains("document.failed"));
+    /// assert_eq!(failure.retry_after, None);
+    /// ```
+    pub fn unexpected(&self, takes: &str) -> Failure {
+        Failure::new(format!(
+            "the event `{}` ({}) is of a kind this module doesn't take: it takes `{takes}`. Name only that under \
+             `events` of the module in modules.toml.",
+            self.name, self.id
+        ))
+    }
+}
+
+impl From<wit::Event> for Event {
+    fn from(event: wit::Event) -> Self {
+        Self {
+            id: event.id,
+            source: event.source,
+            name: event.name,
+            created_at: event.created_at,
+            attempt: event.attempt,
+            subject: event.subject.into(),
+            payload: Json::from_host(event.payload),
+        }
+    }
+}
+
+impl From<wit::Subject> for Subject {
+    fn from(subject: wit::Subject) -> Self {
+        match subject {
+            wit::Subject::ModuleChosen(chosen) => Self::ModuleChosen(chosen.into()),
+            wit::Subject::UserMessageCreated(created) => Self::UserMessageCreated(created.into()),
+            wit::Subject::Other => Self::Other,
+        }
+    }
+}
+
+impl From<wit::ModuleChosen> for ModuleChosen {
+    fn from(chosen: wit::ModuleChosen) -> Self {
+        Self {
+            name: chosen.name,
+            description: chosen.description,
+            configuration: Json::from_host(chosen.configuration),
+            chat_id: chosen.chat_id,
+            assistant_id: chosen.assistant_id,
+            user_message: chosen.user_message.into(),
+            assistant_message_id: chosen.assistant_message_id,
+        }
+    }
+}
+
+impl From<wit::UserMessage> for UserMessage {
+    fn from(message: wit::UserMessage) -> Self {
+        Self {
+            id: message.id,
+            text: message.text,
+            original_text: message.original_text,
+            language: message.language,
+            created_at: message.created_at,
+        }
+    }
+}
+
+impl From<wit::UserMessageCreated> for UserMessageCreated {
+    fn from(created: wit::UserMessageCreated) -> Self {
+        Self { chat_id: created.chat_id, assistant_id: created.assistant_id, text: created.text }
+    }
+}
