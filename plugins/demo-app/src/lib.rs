@@ -1,0 +1,51 @@
+//! The tutorial's DemoApp: says what the user said, in a message of its own.
+
+use modhost_sdk::prelude::*;
+
+modhost_sdk::module!(answer);
+
+/// The name this module goes by on the platform.
+const NAME: &str = "DemoApp";
+
+fn answer(event: ModuleChosen) -> Result<()> {
+    if event.name != NAME {
+        let reason =
+            format!("this module is {NAME} and doesn't answer for `{}`: name it {NAME} in modules.toml", event.name);
+        return Err(Failure::new(reason));
+    }
+
+    let greeting = config::get("greeting")?.unwrap_or_else(|| "Hello".to_owned());
+    messages::create(event.user_message.text).complete()?;
+    // The platform made an empty reply and waits for it to be filled; the echo is another message.
+    messages::reply(format!("{greeting}! What you wrote comes back in the next message.")).complete()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use modhost_sdk::UserMessage;
+
+    use super::*;
+
+    #[test]
+    fn answers_only_its_own_name() {
+        let failure = answer(ModuleChosen {
+            name: "OtherApp".into(),
+            description: String::new(),
+            configuration: json!({}).into(),
+            chat_id: "chat_1".into(),
+            assistant_id: "assistant_1".into(),
+            assistant_message_id: "msg_2".into(),
+            user_message: UserMessage {
+                id: "msg_1".into(),
+                text: "Hello".into(),
+                original_text: None,
+                language: None,
+                created_at: "2026-01-01T00:00:00Z".into(),
+            },
+        })
+        .unwrap_err();
+        assert!(failure.reason.contains("OtherApp"), "{failure}");
+        assert_eq!(failure.retry_after, None);
+    }
+}
