@@ -1,0 +1,297 @@
+//! The client side of a platform: what carries a capability's call out of the host.
+//!
+//! A capability speaks in the types of this module; each platform turns them into its own wire format. Who is
+//! acted for ([`Caller`]) comes from the verified event, so no call can be made in another tenant's name.
+
+mod error;
+mod rehearsal;
+pub mod unique;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use error::{ErrorKind, PlatformError};
+pub use rehearsal::Rehearsal;
+
+/// What a call to a platform ends in.
+pub type Result<T> = std::result::Result<T, PlatformError>;
+
+/// On whose behalf a call is made: always the user and company of the verified event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The company, in the platform's ids.
+    pub company_id: String,
+    /// The user, in the platform's ids; some events come from none.
+    pub user_id: Option<String>,
+    /// What tells this call from any other, and a second try of it from a new one: a platform that knows such keys
+    /// does nothing twice.
+    pub idempotency_key: Option<String>,
+}
+
+/// A platform modules answer on.
+#[async_trait]
+pub trait Platform: Send + Sync {
+    /// Shows a step under a message; answers with the step's id.
+    async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String>;
+
+    /// Changes a step that was shown before.
+    async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()>;
+
+    /// Writes a new assistant message into a chat; every call writes another one.
+    async fn create_message(
+        &self,
+        caller: &Caller,
+        assistant_id: &str,
+        chat_id: &str,
+        change: &MessageChange,
+    ) -> Result<Message>;
+
+    /// Changes a message.
+    async fn modify_message(&self, caller: &Caller, chat_id: &str, id: &str, change: &MessageChange)
+    -> Result<Message>;
+
+    /// Shows a text in a message's place for the moment, without storing it.
+    async fn show_message(&self, caller: &Caller, chat_id: &str, id: &str, text: &str) -> Result<()>;
+
+    /// The messages of a chat, oldest first.
+    async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>>;
+
+    /// Searches the knowledge base, best hit first. `chat_id` lets the platform see the chat's own documents.
+    async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>>;
+
+    /// Lets a language model answer.
+    async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion>;
+
+    /// Lets a language model answer straight into a message, word by word as it comes; `[sourceN]` in the answer
+    /// becomes a reference to the N-th of `sources`, counted from 0. The platform stamps the message as streamed; only
+    /// [`Platform::modify_message`] makes it complete.
+    async fn complete_into(
+        &self,
+        caller: &Caller,
+        target: &StreamTarget,
+        request: &CompletionRequest,
+        sources: &[Hit],
+    ) -> Result<Completion>;
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StepStatus {
+    /// Shown with a spinner.
+    Running,
+    /// Done.
+    Completed,
+    /// Ended without its result.
+    Failed,
+}
+
+/// A step to show under a message: a line of its log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewStep {
+    /// The message it is shown under.
+    pub message_id: String,
+    /// What the user reads.
+    pub text: String,
+    /// How far it is.
+    pub status: StepStatus,
+    /// Its place among the steps of the message, from 1.
+    pub order: u32,
+}
+
+/// What changes of a step; what is `None` or empty stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepChange {
+    /// What the user reads.
+    pub text: Option<String>,
+    /// How far it is.
+    pub status: Option<StepStatus>,
+    /// Details in the platform's own shape, a JSON object.
+    pub details: Option<serde_json::Value>,
+    /// Sources the step found.
+    pub references: Vec<Reference>,
+}
+
+/// A source named in a message or a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// What the user reads.
+    pub name: String,
+    /// More about it.
+    pub description: Option<String>,
+    /// Where it can be opened.
+    pub url: Option<String>,
+    /// The number it is shown with, from 1.
+    pub sequence_number: u32,
+    /// The places in the list of sources it was made from.
+    pub original_index: Vec<u32>,
+    /// The platform's id of what it points to: `<content id>_<chunk id>` for a hit of a search.
+    pub source_id: String,
+    /// The kind of source: `node-ingestion-chunks` for a hit of a search.
+    pub source: String,
+}
+
+/// Who wrote a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Instructions nobody wrote in the chat.
+    System,
+    /// A person.
+    User,
+    /// A module or a model.
+    Assistant,
+}
+
+/// A message of a chat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The platform's id.
+    pub id: String,
+    /// Who wrote it.
+    pub role: Role,
+    /// What it says; an assistant message nobody filled yet says nothing.
+    pub text: Option<String>,
+    /// The sources it names.
+    pub references: Vec<Reference>,
+    /// When it was written (RFC 3339).
+    pub created_at: Option<String>,
+}
+
+/// What changes of a message; what is `None` or empty stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MessageChange {
+    /// What it says.
+    pub text: Option<String>,
+    /// The sources it names.
+    pub references: Vec<Reference>,
+    /// What the platform keeps for people who look for mistakes, a JSON object.
+    pub debug_info: Option<serde_json::Value>,
+    /// Whether this is the final text: the platform stamps it, and a client that waits for the answer has it.
+    pub completed: bool,
+}
+
+/// How the knowledge base is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SearchKind {
+    /// By meaning and by words.
+    Combined,
+    /// By meaning.
+    Vector,
+    /// By words.
+    FullText,
+}
+
+/// A question to the knowledge base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Query {
+    /// What is looked for.
+    pub text: String,
+    /// How.
+    pub kind: SearchKind,
+    /// How many hits at most; the platform's default is 20, its ceiling 1000.
+    pub limit: Option<u32>,
+    /// Which page of hits, from 1.
+    pub page: Option<u32>,
+    /// Only in these scopes; empty: wherever the user may look.
+    pub scope_ids: Vec<String>,
+    /// Only in these contents; empty: in all.
+    pub content_ids: Vec<String>,
+    /// Only in what was uploaded to the chat.
+    pub chat_only: bool,
+    /// The language of the text index, as the platform names it (`english`).
+    pub language: Option<String>,
+    /// Drop hits below this score.
+    pub score_threshold: Option<f32>,
+    /// A filter in UniqueQL.
+    pub metadata_filter: Option<serde_json::Value>,
+    /// The deployment that ranks the hits anew.
+    pub reranker: Option<String>,
+}
+
+/// A passage of the knowledge base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    /// The platform's id of the content.
+    pub id: String,
+    /// The passage in it.
+    pub chunk_id: String,
+    /// The passage's text.
+    pub text: String,
+    /// The content's title.
+    pub title: Option<String>,
+    /// The content's key: usually its file name.
+    pub key: Option<String>,
+    /// Where it can be opened.
+    pub url: Option<String>,
+    /// The passage's place in the content.
+    pub order: u32,
+    /// The first page it stands on; -1 or none where the content has no pages.
+    pub start_page: Option<i32>,
+    /// The last page it stands on.
+    pub end_page: Option<i32>,
+    /// What the platform knows about the content besides, a JSON object.
+    pub metadata: Option<serde_json::Value>,
+}
+
+/// A message to a language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelMessage {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+/// A question to a language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompletionRequest {
+    /// The model, in the platform's names; none leaves it to the platform's configuration.
+    pub model: Option<String>,
+    /// The conversation so far.
+    pub messages: Vec<ModelMessage>,
+    /// How freely the model words its answer; wins over the same field of `options`, and so does `max_tokens`.
+    pub temperature: Option<f32>,
+    /// How long the answer may be, in the model's tokens.
+    pub max_tokens: Option<u32>,
+    /// Options the platform hands on to the model as they are, a JSON object.
+    pub options: Option<serde_json::Value>,
+    /// How long the caller waits; never longer than the platform's settings allow.
+    pub timeout: Option<Duration>,
+}
+
+/// What a language model answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// The answer.
+    pub text: String,
+    /// Why the model stopped, in its own words (`stop`, `length`).
+    pub finish_reason: Option<String>,
+    /// What it cost, where the platform tells.
+    pub usage: Option<Usage>,
+}
+
+/// What an answer cost, in the model's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Read.
+    pub prompt_tokens: u32,
+    /// Written.
+    pub completion_tokens: u32,
+}
+
+/// Where an answer is streamed to: the event's own messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTarget {
+    /// The chat.
+    pub chat_id: String,
+    /// The assistant (space) of the chat.
+    pub assistant_id: String,
+    /// The message that asks.
+    pub user_message_id: String,
+    /// The message that is filled.
+    pub assistant_message_id: String,
+}

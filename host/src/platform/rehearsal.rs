@@ -1,0 +1,76 @@
+//! A platform for rehearsals: nothing leaves the host. What a call would make is made up, what it would read is not there.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+
+use super::{
+    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
+    Query, Result, Role, StepChange, StreamTarget,
+};
+
+/// The platform of a rehearsal.
+#[derive(Default)]
+pub struct Rehearsal {
+    made: AtomicU32,
+}
+
+impl Rehearsal {
+    fn made_up(&self, what: &str) -> String {
+        format!("{what}_rehearsed_{}", self.made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn message(id: String, change: &MessageChange) -> Message {
+        let (text, references) = (change.text.clone(), change.references.clone());
+        Message { id, role: Role::Assistant, text, references, created_at: None }
+    }
+}
+
+fn not_there(what: &str) -> PlatformError {
+    PlatformError::new(ErrorKind::Unsupported, format!("a rehearsal has no {what} that was not recorded"))
+}
+
+#[async_trait]
+impl Platform for Rehearsal {
+    async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
+        Ok(self.made_up("step"))
+    }
+
+    async fn update_step(&self, _: &Caller, _: &str, _: &StepChange) -> Result<()> {
+        Ok(())
+    }
+
+    async fn create_message(&self, _: &Caller, _: &str, _: &str, change: &MessageChange) -> Result<Message> {
+        Ok(Self::message(self.made_up("message"), change))
+    }
+
+    async fn modify_message(&self, _: &Caller, _: &str, id: &str, change: &MessageChange) -> Result<Message> {
+        Ok(Self::message(id.to_owned(), change))
+    }
+
+    async fn show_message(&self, _: &Caller, _: &str, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn list_messages(&self, _: &Caller, _: &str) -> Result<Vec<Message>> {
+        Err(not_there("history"))
+    }
+
+    async fn search(&self, _: &Caller, _: Option<&str>, _: &Query) -> Result<Vec<Hit>> {
+        Err(not_there("search"))
+    }
+
+    async fn complete(&self, _: &Caller, _: &CompletionRequest) -> Result<Completion> {
+        Err(not_there("completion"))
+    }
+
+    async fn complete_into(
+        &self,
+        _: &Caller,
+        _: &StreamTarget,
+        _: &CompletionRequest,
+        _: &[Hit],
+    ) -> Result<Completion> {
+        Err(not_there("completion"))
+    }
+}

@@ -1,0 +1,271 @@
+//! One call over HTTP: its attempts, the waits between them, and the limits in time and size.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::failure::{Failure, Told, presentable, quote, redacted};
+use super::retry::{Repeat, RetryPolicy, parse_retry_after};
+use super::{SetupError, UniqueSettings};
+use crate::config::Secret;
+use crate::platform::{Caller, ErrorKind, PlatformError, Result};
+
+/// The version of the API the host speaks, as the official Python SDK names it.
+const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
+
+const X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
+const X_APP_ID: HeaderName = HeaderName::from_static("x-app-id");
+const X_COMPANY_ID: HeaderName = HeaderName::from_static("x-company-id");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
+/// The largest answer that is read, in bytes: a thousand long passages fit in well.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How much of an error answer is read, in bytes; what it says stands at its beginning.
+const ERROR_LIMIT: usize = 64 * 1024;
+
+/// A request, and how often and how long it may be tried.
+pub(super) struct Call {
+    method: Method,
+    /// Below `api_base`, encoded. What errors and logs name.
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Option<Bytes>,
+    repeat: Repeat,
+    started: Instant,
+    limit: Duration,
+}
+
+impl Call {
+    /// A call that must end within `limit` from now, attempts, waits and all.
+    pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeat, limit: Duration) -> Self {
+        let (query, body, started) = (Vec::new(), None, Instant::now());
+        Self { method, path: path.into(), query, body, repeat, started, limit }
+    }
+
+    /// With this JSON.
+    pub(super) fn json(mut self, body: &impl Serialize) -> Result<Self> {
+        let body = serde_json::to_vec(body).map_err(|error| {
+            PlatformError::new(ErrorKind::Invalid, format!("{self}: can't be written as JSON: {error}"))
+        })?;
+        self.body = Some(body.into());
+        Ok(self)
+    }
+
+    /// With these query parameters instead of earlier ones.
+    pub(super) fn set_query(&mut self, query: Vec<(&'static str, String)>) {
+        self.query = query;
+    }
+
+    fn remaining(&self) -> Duration {
+        self.limit.saturating_sub(self.started.elapsed())
+    }
+}
+
+impl std::fmt::Display for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// What the platform answered, when it answered with success.
+pub(super) struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// The way to the platform: address, credentials and the manner of trying again.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    client: reqwest::Client,
+    api_base: Url,
+    headers: HeaderMap,
+    key: Secret,
+    retry: RetryPolicy,
+    idempotency_header: Option<HeaderName>,
+}
+
+impl Exchange {
+    pub(super) fn new(settings: &UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
+        let api_base = settings.api_base.clone();
+        check_base(&api_base)?;
+        let key = settings.api_key.expose();
+        header(key, SetupError::ApiKey)?;
+        let mut bearer = header(&format!("Bearer {key}"), SetupError::ApiKey)?;
+        bearer.set_sensitive(true);
+        let app_id = header(&settings.app_id, SetupError::AppId)?;
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (X_APP_ID, app_id), (X_API_VERSION, API_VERSION)]);
+        let (key, retry) = (settings.api_key.clone(), settings.retry.clone());
+        let idempotency_header = settings.idempotency_header.clone();
+        Ok(Self { client, api_base, headers, key, retry, idempotency_header })
+    }
+
+    /// Carries out a call, trying again where that is allowed and may help.
+    pub(super) async fn send(&self, caller: &Caller, call: &Call) -> Result<Answer> {
+        let headers = self.headers_for(caller, call)?;
+        let mut attempt = 1;
+        loop {
+            let tried = tokio::time::timeout(call.remaining(), self.attempt(&headers, call, attempt)).await;
+            let failure = match tried {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::TimedOut,
+            };
+            let Some(wait) = self.retry.wait(call.repeat, attempt, &failure, call.remaining()) else {
+                return Err(self.failed(call, attempt, &failure));
+            };
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    /// Reads an answer. A missing body is an empty object, as it is for the official Python SDK.
+    pub(super) fn decode<T: DeserializeOwned>(&self, call: &Call, answer: &Answer) -> Result<T> {
+        let body = answer.body.trim_ascii();
+        let body = if body.is_empty() { b"{}" } else { body };
+        serde_json::from_slice(body).map_err(|error| self.unreadable(call, answer, &error.to_string()))
+    }
+
+    /// The error for an answer that says success and isn't what was to be expected.
+    pub(super) fn unreadable(&self, call: &Call, answer: &Answer, why: &str) -> PlatformError {
+        let Answer { status, body } = answer;
+        let quoted = quote(&redacted(body, self.key.expose()));
+        self.error(
+            ErrorKind::Unavailable,
+            &format!("{call}: {status}, but the answer can't be understood ({why}): {quoted}"),
+        )
+    }
+
+    async fn attempt(&self, headers: &HeaderMap, call: &Call, attempt: u32) -> std::result::Result<Answer, Failure> {
+        let begun = Instant::now();
+        let mut request = self.client.request(call.method.clone(), self.url(call)).headers(headers.clone());
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
+        }
+        let answered = request.send().await;
+        let status = answered.as_ref().ok().map(|response| response.status().as_u16());
+        let elapsed = begun.elapsed();
+        tracing::debug!(method = %call.method, path = %call.path, attempt, status, ?elapsed, "called the platform");
+        self.receive(answered.map_err(Failure::of)?).await
+    }
+
+    /// Reads a response to its end.
+    async fn receive(&self, mut response: reqwest::Response) -> std::result::Result<Answer, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return match read(&mut response, ANSWER_LIMIT).await? {
+                Read::Whole(body) => Ok(Answer { status, body }),
+                Read::Cut(_) => Err(Failure::TooLarge { status }),
+            };
+        }
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|value| parse_retry_after(value, Timestamp::now()));
+        // The status says enough, should the words be lost on the way.
+        let body = read(&mut response, ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
+        let Told { message, retryable } = Told::read(&redacted(&body, self.key.expose()));
+        Err(Failure::Refused { status, retry_after, retryable, message })
+    }
+
+    fn url(&self, call: &Call) -> Url {
+        let mut url = self.api_base.clone();
+        url.set_path(&format!("{}{}", self.api_base.path().trim_end_matches('/'), call.path));
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        url
+    }
+
+    fn headers_for(&self, caller: &Caller, call: &Call) -> Result<HeaderMap> {
+        let value = |what: &str, id: &str| {
+            HeaderValue::from_str(id)
+                .map_err(|_| self.error(ErrorKind::Invalid, &format!("{call}: the {what} id can't stand in a header")))
+        };
+        let mut headers = self.headers.clone();
+        headers.insert(X_COMPANY_ID, value("company", &caller.company_id)?);
+        if let Some(user_id) = &caller.user_id {
+            headers.insert(X_USER_ID, value("user", user_id)?);
+        }
+        // A read needs none; under one key the pages of a list would be taken for one and the same request.
+        if let (Some(name), Some(key)) = (&self.idempotency_header, &caller.idempotency_key)
+            && call.method != Method::GET
+        {
+            headers.insert(name, value("idempotency", key)?);
+        }
+        Ok(headers)
+    }
+
+    /// The error for a call that failed for good.
+    fn failed(&self, call: &Call, attempts: u32, failure: &Failure) -> PlatformError {
+        let limit = humantime::format_duration(call.limit);
+        let what = match failure {
+            Failure::NotSent(error) => format!("can't connect to {}: {error}", self.api_base.authority()),
+            Failure::Interrupted(error) => format!("the connection broke, and it may have been carried out: {error}"),
+            Failure::TimedOut => format!("no answer within {limit}, and it may have been carried out"),
+            Failure::TooLarge { status } => format!("{status}, but the answer is larger than {ANSWER_LIMIT} bytes"),
+            Failure::Refused { status, .. } if status.is_redirection() => format!(
+                "{status}: redirects are not followed, since the credentials would go along; check the configured api_base"
+            ),
+            Failure::Refused { status, message, .. } => format!("{status}: {message}"),
+        };
+        let tried = if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
+        self.error(failure.kind(), &format!("{call}{tried}: {what}"))
+    }
+
+    fn error(&self, kind: ErrorKind, message: &str) -> PlatformError {
+        PlatformError::new(kind, presentable(message, self.key.expose()))
+    }
+}
+
+/// What was read of a body.
+enum Read {
+    /// All of it.
+    Whole(Bytes),
+    /// Its beginning, up to the limit.
+    Cut(Bytes),
+}
+
+impl Read {
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) | Self::Cut(bytes) => bytes,
+        }
+    }
+}
+
+/// Reads a body up to a limit in bytes.
+async fn read(response: &mut reqwest::Response, limit: usize) -> std::result::Result<Read, Failure> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
+        let room = limit - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return Ok(Read::Cut(body.freeze()));
+        }
+    }
+    Ok(Read::Whole(body.freeze()))
+}
+
+/// A setting as a header's value.
+fn header(setting: &str, error: SetupError) -> std::result::Result<HeaderValue, SetupError> {
+    HeaderValue::from_str(setting).ok().filter(|value| !value.is_empty()).ok_or(error)
+}
+
+/// Refuses an address that no path can be appended to, or that holds what would end up in logs.
+fn check_base(api_base: &Url) -> std::result::Result<(), SetupError> {
+    let problem = if !matches!(api_base.scheme(), "http" | "https") {
+        "isn't an http or https address"
+    } else if !api_base.username().is_empty() || api_base.password().is_some() {
+        "has a user name or a password in it; the API key is set on its own"
+    } else if api_base.query().is_some() || api_base.fragment().is_some() {
+        "has a ? or # in it, where paths are to be appended"
+    } else {
+        return Ok(());
+    };
+    Err(SetupError::ApiBase(problem))
+}

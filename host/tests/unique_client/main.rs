@@ -1,0 +1,8 @@
+//! The client of Unique's REST API, against a server that records what it is sent and answers from a script.
+
+mod calls;
+mod failures;
+mod requests;
+mod retries;
+mod sdk;
+mod server;

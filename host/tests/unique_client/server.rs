@@ -1,0 +1,152 @@
+//! The far side of the network: a server that records requests and answers from a script.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::{HeaderMap, Method, StatusCode};
+use modhost::config::Secret;
+use modhost::platform::Caller;
+use modhost::platform::unique::{RetryPolicy, Unique, UniqueSettings, http_client};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// The key every test calls with.
+pub const KEY: &str = "ukey_very_secret";
+
+/// What the server does with a request.
+pub enum Reply {
+    Answer(Response),
+    /// Nothing, and the connection stays.
+    Silence,
+}
+
+/// An answer with this status and body.
+pub fn answer(status: u16, body: impl Into<Body>) -> Reply {
+    answer_with(status, &[], body)
+}
+
+/// An answer with this status, these headers and this body.
+pub fn answer_with(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
+    let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    Reply::Answer(response.body(body.into()).unwrap())
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub method: Method,
+    /// As it stood in the request line.
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Recorded {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    script: Mutex<VecDeque<Reply>>,
+    /// When the script is at its end.
+    otherwise: Mutex<Option<Box<dyn Fn() -> Reply + Send>>>,
+    requests: Mutex<Vec<Recorded>>,
+}
+
+/// A server on a port of its own. It ends with the test's runtime.
+pub struct Server {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Answers with these, in turn; then with 500.
+    pub async fn scripted(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let shared = Arc::new(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() });
+        Self::start(shared).await
+    }
+
+    /// Answers every request alike.
+    pub async fn always(reply: impl Fn() -> Reply + Send + 'static) -> Self {
+        let shared = Arc::new(Shared { otherwise: Mutex::new(Some(Box::new(reply))), ..Shared::default() });
+        Self::start(shared).await
+    }
+
+    async fn start(shared: Arc<Shared>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().fallback(serve).with_state(shared.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { address, shared }
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// The only request so far.
+    pub fn request(&self) -> Recorded {
+        let requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests.into_iter().next().unwrap()
+    }
+
+    /// A client of this server.
+    pub fn client(&self) -> Unique {
+        self.client_with(|_| {})
+    }
+
+    /// A client of this server with other settings.
+    pub fn client_with(&self, change: impl FnOnce(&mut UniqueSettings)) -> Unique {
+        let mut settings = settings(self.address);
+        change(&mut settings);
+        Unique::new(settings, http_client().unwrap()).unwrap()
+    }
+}
+
+async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    shared.requests.lock().unwrap().push(Recorded {
+        method: parts.method,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().map(str::to_owned),
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    });
+    let scripted = shared.script.lock().unwrap().pop_front();
+    let reply = scripted.or_else(|| shared.otherwise.lock().unwrap().as_ref().map(|reply| reply()));
+    match reply.unwrap_or_else(|| answer(500, "the script is at its end")) {
+        Reply::Answer(response) => response,
+        Reply::Silence => std::future::pending().await,
+    }
+}
+
+/// Settings for a platform at this address, with waits of a test.
+pub fn settings(address: SocketAddr) -> UniqueSettings {
+    let api_base = format!("http://{address}/public/chat").parse().unwrap();
+    let mut settings = UniqueSettings::new(api_base, "app_test", Secret::new(KEY));
+    settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+    settings
+}
+
+/// Who calls.
+pub fn caller() -> Caller {
+    Caller { company_id: "company_1".into(), user_id: Some("user_1".into()), idempotency_key: None }
+}
