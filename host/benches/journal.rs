@@ -1,0 +1,221 @@
+//! What the journal costs: events recorded a second at 1, 16 and 256 callers, beside what the disk allows one who
+//! commits every row by itself; and dispatch out of a backlog of a million.
+//!
+//! `cargo bench --bench journal` measures in the system's temporary directory; `JOURNAL_BENCH_DIR` names another.
+//! `JOURNAL_BENCH_BACKLOG` makes the backlog smaller or larger.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use modhost::event::{DeliveryId, Event, Header, Name};
+use modhost::journal::{Attempt, Call, Claim, Journal, NewDelivery, Next, Recorded, Sqlite, SqliteSettings};
+
+/// How long each figure is measured.
+const MEASURED: Duration = Duration::from_secs(4);
+
+/// As large as a chat platform's events are.
+const BODY: usize = 1_200;
+
+const LANES: u64 = 100;
+
+fn main() {
+    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let parent = std::env::var_os("JOURNAL_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = parent.join(format!("modhost-journal-bench-{}", std::process::id()));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    raw_commits(&directory.join("raw"));
+    runtime.block_on(async {
+        for callers in [1, 16, 256] {
+            record(&directory.join(format!("record-{callers}")), callers).await;
+        }
+        whole_way(&directory.join("way")).await;
+        backlog(&directory.join("backlog")).await;
+    });
+    std::fs::remove_dir_all(&directory).expect("the bench's directory can be removed");
+}
+
+/// One row of an event's size a transaction, by SQLite alone: what a commit costs on this disk.
+fn raw_commits(directory: &Path) {
+    std::fs::create_dir_all(directory).expect("there is room");
+    let tables = rusqlite::Connection::open(directory.join("raw.sqlite")).expect("SQLite opens");
+    tables
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE rows (body BLOB)")
+        .expect("a table is made");
+    let body = vec![7_u8; BODY];
+    let mut insert = tables.prepare("INSERT INTO rows (body) VALUES (?1)").expect("it is SQL");
+    let began = Instant::now();
+    let mut times = Vec::new();
+    while began.elapsed() < MEASURED {
+        let one = Instant::now();
+        insert.execute([&body]).expect("a row is written");
+        times.push(one.elapsed());
+    }
+    report("SQLite alone, a row a transaction", began.elapsed(), &mut times);
+}
+
+async fn open(directory: &Path) -> Arc<Sqlite> {
+    Arc::new(Sqlite::open(SqliteSettings { directory: directory.to_owned() }).await.expect("the journal opens"))
+}
+
+async fn record(directory: &Path, callers: u64) {
+    let journal = open(directory).await;
+    let next = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let (journal, next) = (Arc::clone(&journal), Arc::clone(&next));
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while began.elapsed() < MEASURED {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let (event, deliveries) = event(number);
+                    let one = Instant::now();
+                    let recorded = journal.record(event, deliveries, SystemTime::now()).await.expect("it is recorded");
+                    times.push(one.elapsed());
+                    assert_eq!(recorded, Recorded::New);
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.expect("it ends"));
+    }
+    report(&format!("record, {callers} callers"), began.elapsed(), &mut times);
+    journal.close().await.expect("it closes");
+}
+
+/// A delivery's whole way through the journal: recorded, claimed, three calls, settled; 64 at a time.
+async fn whole_way(directory: &Path) {
+    let journal = open(directory).await;
+    let began = Instant::now();
+    let mut times = Vec::new();
+    let mut number = 0;
+    while began.elapsed() < MEASURED {
+        let one = Instant::now();
+        let ways = (0..64).map(|_| {
+            number += LANES; // all in one lane
+            let (event, deliveries) = event(number);
+            journal.record(event, deliveries, SystemTime::now())
+        });
+        futures::future::try_join_all(ways).await.expect("they are recorded");
+        let claimed = journal.claim(claim(0, 64)).await.expect("they are claimed");
+        assert_eq!(claimed.len(), 64);
+        let ends = claimed.into_iter().map(|claimed| {
+            for number in 0..3 {
+                let answer = Some(vec![1; 500]);
+                let call = Call {
+                    number,
+                    import: "search.search".into(),
+                    arguments: vec![0; 32],
+                    answer,
+                    at: SystemTime::now(),
+                };
+                drop(journal.write(&claimed.id, call).expect("there is room"));
+            }
+            journal.settle(claimed.id.clone(), attempt(claimed.attempt), Next::Completed)
+        });
+        futures::future::try_join_all(ends).await.expect("they are settled");
+        times.extend(std::iter::repeat_n(one.elapsed() / 64, 64));
+    }
+    report("record, claim, 3 calls, settle; 64 at a time", began.elapsed(), &mut times);
+    journal.close().await.expect("it closes");
+}
+
+async fn backlog(directory: &Path) {
+    let wanted = std::env::var("JOURNAL_BENCH_BACKLOG").ok().and_then(|it| it.parse().ok()).unwrap_or(1_000_000_u64);
+    let journal = open(directory).await;
+    let began = Instant::now();
+    let mut number = 0;
+    while number < wanted {
+        let end = wanted.min(number + 1_024);
+        let some = (number..end).map(|number| {
+            let (event, deliveries) = event(number);
+            journal.record(event, deliveries, SystemTime::now())
+        });
+        futures::future::try_join_all(some).await.expect("they are recorded");
+        number = end;
+    }
+    println!("a backlog of {wanted} in {LANES} lanes: recorded in {:.1?}, {}", began.elapsed(), memory());
+    journal.close().await.expect("it closes");
+    drop(journal);
+
+    let began = Instant::now();
+    let journal = open(directory).await;
+    println!("  opened in {:.2?}, {}", began.elapsed(), memory());
+    let lanes = journal.lanes().await.expect("they are counted");
+    assert_eq!(lanes.iter().map(|lane| lane.waiting).sum::<u64>(), wanted);
+
+    let began = Instant::now();
+    let mut times = Vec::new();
+    let mut claimed = 0;
+    for lane in (0..LANES).cycle() {
+        let one = Instant::now();
+        claimed += journal.claim(claim(lane, 16)).await.expect("they are claimed").len();
+        times.push(one.elapsed());
+        if began.elapsed() > MEASURED {
+            break;
+        }
+    }
+    let rate = claimed as f64 / began.elapsed().as_secs_f64();
+    report("  claims of 16", began.elapsed(), &mut times);
+    println!("  {rate:.0} deliveries claimed a second, {}", memory());
+    journal.close().await.expect("it closes");
+}
+
+fn event(number: u64) -> (Arc<Event>, Vec<NewDelivery>) {
+    let head = format!(r#"{{"id":"evt_{number}","payload":{{"text":""#);
+    let mut raw = head.into_bytes();
+    let start = raw.iter().rposition(|byte| *byte == b'{').unwrap_or_default();
+    raw.resize(BODY - 3, b'x');
+    raw.extend(br#""}}"#);
+    let header = Header {
+        // As random as the ids of a platform are.
+        id: format!("evt_{:016x}{number:08x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        source: "unique".into(),
+        name: "bench.happened".to_owned(),
+        tenant: format!("tenant-{}", number % LANES).into(),
+        user_id: Some("user_1".to_owned()),
+        company_id: Some("company_1".to_owned()),
+        created_at: Some(1_790_000_000),
+    };
+    let end = raw.len() - 1;
+    let event = Event::new(header, Bytes::from(raw), start..end);
+    let module = Name::from("Echo");
+    let delivery = NewDelivery { id: DeliveryId::new(&event, &module), module, one_at_a_time: None };
+    (Arc::new(event), vec![delivery])
+}
+
+fn claim(lane: u64, limit: u32) -> Claim {
+    let now = SystemTime::now();
+    let until = now + Duration::from_secs(60);
+    let tenant = format!("tenant-{lane}").into();
+    Claim { tenant, module: "Echo".into(), limit, now, owner: "bench".to_owned(), until }
+}
+
+fn attempt(number: u32) -> Attempt {
+    let now = SystemTime::now();
+    let (owner, outcome) = ("bench".to_owned(), "completed".to_owned());
+    Attempt { number, owner, started: now, ended: now, version: Some("v1".to_owned()), outcome, log: Vec::new() }
+}
+
+fn report(what: &str, took: Duration, times: &mut [Duration]) {
+    times.sort_unstable();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+    let rate = times.len() as f64 / took.as_secs_f64();
+    println!("{what}: {rate:.0} a second, p50 {:.2?}, p99 {:.2?}, worst {:.2?}", at(0.5), at(0.99), at(1.0 - 1e-9));
+}
+
+/// How much memory the process takes, as Linux says; nothing elsewhere.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" unknown");
+    format!("resident memory {}", line.trim())
+}

@@ -1,0 +1,141 @@
+//! The tables, and how older ones become today's.
+
+use rusqlite::Connection;
+
+/// What `PRAGMA application_id` says of a journal: `mdhj`, so that `file` and people can tell.
+pub(super) const APPLICATION_ID: i32 = 0x6d64_686a;
+
+/// The version of the schema this code works with: the number of [`MIGRATIONS`].
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// What makes each version of the schema out of the one before. One that was released is never changed.
+const MIGRATIONS: [&str; 1] = [V1];
+
+/// Brings the tables of an older version, 0 for an empty file, up to today's: all or nothing.
+pub(super) fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    let missing = MIGRATIONS.get(usize::try_from(from).unwrap_or_default()..).unwrap_or_default();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    tracing::debug!(from, to = VERSION, "bringing the journal's schema up to date");
+    let transaction = connection.transaction()?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// References are written for people who open the file; they are not enforced, for the writer keeps them anyway.
+const V1: &str = "
+-- A tenant's deliveries to a module.
+CREATE TABLE lanes (
+    id     INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    module TEXT NOT NULL,
+    UNIQUE (tenant, module)
+) STRICT;
+
+-- Events that have deliveries here. Times are milliseconds since 1970, but created_at, which is the platform's.
+CREATE TABLE events (
+    number         INTEGER PRIMARY KEY,
+    source         TEXT NOT NULL,
+    id             TEXT NOT NULL,
+    name           TEXT NOT NULL,
+    tenant         TEXT NOT NULL,
+    user_id        TEXT,
+    company_id     TEXT,
+    created_at     INTEGER,
+    received_at    INTEGER NOT NULL,
+    payload_start  INTEGER NOT NULL,
+    payload_length INTEGER NOT NULL,
+    body           BLOB NOT NULL
+) STRICT;
+
+-- The events that were ever recorded, for as long as a redelivery is to be known. event is null once it is removed.
+CREATE TABLE known_events (
+    id     TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    event  INTEGER REFERENCES events (number),
+    PRIMARY KEY (id, source)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX known_events_by_age ON known_events (at) WHERE event IS NULL;
+
+-- seq is the order of arrival. One that waits with timed = 0 is due at once, and due_at is only its place in the queue;
+-- with timed = 1 it is not due before due_at. behind: another delivery of its chat comes first.
+CREATE TABLE deliveries (
+    seq         INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    event       INTEGER NOT NULL REFERENCES events (number),
+    lane        INTEGER NOT NULL REFERENCES lanes (id),
+    chat        TEXT,
+    behind      INTEGER NOT NULL,
+    state       TEXT NOT NULL,
+    attempt     INTEGER NOT NULL,
+    earlier     INTEGER NOT NULL,
+    due_at      INTEGER NOT NULL,
+    timed       INTEGER NOT NULL,
+    owner       TEXT,
+    lease_until INTEGER,
+    version     TEXT,
+    reason      TEXT,
+    changed_at  INTEGER NOT NULL,
+    changes     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_event ON deliveries (event);
+CREATE INDEX deliveries_by_state ON deliveries (state, changed_at, lane);
+CREATE INDEX deliveries_ready ON deliveries (lane, due_at) WHERE state = 'waiting' AND behind = 0 AND timed = 0;
+CREATE INDEX deliveries_timed ON deliveries (lane, due_at) WHERE state = 'waiting' AND behind = 0 AND timed = 1;
+CREATE INDEX deliveries_due ON deliveries (due_at) WHERE state = 'waiting' AND behind = 0 AND timed = 1;
+CREATE INDEX deliveries_of_chat ON deliveries (lane, chat) WHERE chat IS NOT NULL AND state IN ('waiting', 'running');
+
+-- Every change of a delivery's state but the first, which is its event's received_at.
+CREATE TABLE changes (
+    delivery INTEGER NOT NULL REFERENCES deliveries (seq),
+    number   INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    state    TEXT NOT NULL,
+    reason   TEXT,
+    PRIMARY KEY (delivery, number)
+) STRICT, WITHOUT ROWID;
+
+-- The attempts that have ended; log is a JSON list of lines.
+CREATE TABLE attempts (
+    delivery INTEGER NOT NULL REFERENCES deliveries (seq),
+    number   INTEGER NOT NULL,
+    owner    TEXT NOT NULL,
+    started  INTEGER NOT NULL,
+    ended    INTEGER NOT NULL,
+    version  TEXT,
+    outcome  TEXT NOT NULL,
+    log      TEXT NOT NULL,
+    UNIQUE (delivery, number)
+) STRICT;
+
+-- A call's answer stands in answer, or in the large answer it refers to; in neither while the call is in flight.
+CREATE TABLE calls (
+    delivery  INTEGER NOT NULL REFERENCES deliveries (seq),
+    number    INTEGER NOT NULL,
+    import    TEXT NOT NULL,
+    arguments BLOB NOT NULL,
+    at        INTEGER NOT NULL,
+    large     INTEGER REFERENCES large_answers (id),
+    answer    BLOB,
+    UNIQUE (delivery, number)
+) STRICT;
+CREATE INDEX calls_by_large_answer ON calls (large) WHERE large IS NOT NULL;
+
+-- Large answers, each stored once by its SHA-256 for as long as a call refers to it.
+CREATE TABLE large_answers (
+    id     INTEGER PRIMARY KEY,
+    hash   BLOB NOT NULL UNIQUE,
+    answer BLOB NOT NULL
+) STRICT;
+
+-- Random bytes, drawn once: what is derived from them can be derived again.
+CREATE TABLE salt (
+    value BLOB NOT NULL
+) STRICT;
+INSERT INTO salt SELECT randomblob(32);
+";

@@ -1,0 +1,15 @@
+//! The promises of the journal, held by the SQLite engine: real files, opened, closed, killed and damaged.
+
+mod calls;
+mod chats;
+mod crash;
+mod dispatch;
+mod files;
+mod full;
+mod keeping;
+mod model;
+mod people;
+mod recording;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
+mod support;
