@@ -1,0 +1,198 @@
+//! `completion`: answers of a language model.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+
+use super::bindings::modhost::module::completion::{
+    Answer, Host as Imports, HostTokens, Request, Usage, add_to_linker,
+};
+use super::bindings::modhost::module::search::Hit;
+use super::delivery::Weight;
+use super::types::{Error, object};
+use super::{Capability, Delivery, Grants, Host, Progress};
+use crate::platform::{
+    self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, PlatformError, StreamTarget,
+};
+
+/// The capability. Its name leaves `Completion` to what a platform answers.
+pub(super) struct CompletionCapability {
+    delivery: Arc<Delivery>,
+}
+
+/// A guest's handle of an answer on its way. Dropping it gives the call up.
+pub struct Tokens(Pieces);
+
+enum Pieces {
+    /// The platform is asked; it answers its clients whole.
+    Asked(AbortOnDropHandle<Result<Completion, PlatformError>>),
+    /// Everything was read.
+    Done,
+}
+
+/// The capability and the guest's handles, for the length of one call.
+pub(super) struct View<'a> {
+    delivery: &'a Arc<Delivery>,
+    table: &'a mut ResourceTable,
+}
+
+impl HasData for CompletionCapability {
+    type Data<'a> = View<'a>;
+}
+
+impl Capability for CompletionCapability {
+    type Prepared = ();
+
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, Self>(linker, |data| {
+            let capabilities = data.capabilities();
+            View { delivery: &capabilities.completion.delivery, table: &mut capabilities.table }
+        })
+    }
+
+    fn prepare(_: &Grants) {}
+
+    fn begin((): &(), delivery: &Arc<Delivery>) -> Self {
+        Self { delivery: delivery.clone() }
+    }
+}
+
+impl Imports for View<'_> {
+    async fn complete(&mut self, request: Request) -> wasmtime::Result<Result<Answer, Error>> {
+        Ok(complete(self.delivery, request).await)
+    }
+
+    async fn complete_into_reply(
+        &mut self,
+        request: Request,
+        sources: Vec<Hit>,
+    ) -> wasmtime::Result<Result<Answer, Error>> {
+        Ok(complete_into_reply(self.delivery, request, sources).await)
+    }
+
+    async fn stream(&mut self, request: Request) -> wasmtime::Result<Result<Resource<Tokens>, Error>> {
+        match start(self.delivery, request) {
+            Ok(tokens) => Ok(Ok(self.table.push(tokens)?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
+impl HostTokens for View<'_> {
+    async fn next(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<Result<Option<String>, Error>> {
+        let Tokens(pieces) = self.table.get_mut(&tokens)?;
+        Ok(next(pieces).await)
+    }
+
+    async fn drop(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<()> {
+        self.table.delete(tokens)?;
+        Ok(())
+    }
+}
+
+async fn complete(delivery: &Arc<Delivery>, request: Request) -> Result<Answer, Error> {
+    let request = CompletionRequest::try_from(request)?;
+    Ok(ask(delivery, "completion.complete", request)?.await?.into())
+}
+
+async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources: Vec<Hit>) -> Result<Answer, Error> {
+    let target = target(delivery)?;
+    let request = CompletionRequest::try_from(request)?;
+    let sources = sources.into_iter().map(platform::Hit::try_from).collect::<Result<Vec<_>, _>>()?;
+    let pending = delivery.prepare(Weight::Paid, "completion.complete-into-reply", &(&request, &sources))?;
+    let (chat_id, message_id) = (target.chat_id.clone(), target.assistant_message_id.clone());
+    let make = move |platform: Arc<dyn Platform>, caller| async move {
+        platform.complete_into(&caller, &target, &request, &sources).await
+    };
+    let completion = pending.make(make, |_, _| {}).await?;
+    // The stream writes the text; that it is final has to be said.
+    let pending = delivery.prepare(Weight::Change, "messages.reply", &"completed")?;
+    let make = move |platform: Arc<dyn Platform>, caller| async move {
+        let change = MessageChange { completed: true, ..MessageChange::default() };
+        platform.modify_message(&caller, &chat_id, &message_id, &change).await
+    };
+    let take_in = |progress: &mut Progress, _: &platform::Message| progress.reply.completed = true;
+    pending.make(make, take_in).await?;
+    Ok(completion.into())
+}
+
+fn start(delivery: &Arc<Delivery>, request: Request) -> Result<Tokens, Error> {
+    let request = CompletionRequest::try_from(request)?;
+    let asked = tokio::spawn(ask(delivery, "completion.stream", request)?);
+    Ok(Tokens(Pieces::Asked(AbortOnDropHandle::new(asked))))
+}
+
+/// Asks for an answer; its place in the record is taken before this returns.
+fn ask(
+    delivery: &Arc<Delivery>,
+    import: &'static str,
+    request: CompletionRequest,
+) -> Result<impl Future<Output = Result<Completion, PlatformError>> + Send + 'static, PlatformError> {
+    let pending = delivery.prepare(Weight::Paid, import, &request)?;
+    let make = |platform: Arc<dyn Platform>, caller| async move { platform.complete(&caller, &request).await };
+    Ok(pending.make(make, |_, _| {}))
+}
+
+async fn next(pieces: &mut Pieces) -> Result<Option<String>, Error> {
+    match std::mem::replace(pieces, Pieces::Done) {
+        Pieces::Done => Ok(None),
+        Pieces::Asked(task) => match task.await {
+            Ok(completion) => Ok(Some(completion?.text)),
+            Err(error) => Err(Error::Unavailable(format!("the answer broke off: {error}"))),
+        },
+    }
+}
+
+fn target(delivery: &Delivery) -> Result<StreamTarget, PlatformError> {
+    match &delivery.event.subject {
+        crate::event::Subject::ModuleChosen(chosen) => Ok(StreamTarget {
+            chat_id: chosen.chat_id.clone(),
+            assistant_id: chosen.assistant_id.clone(),
+            user_message_id: chosen.user_message.id.clone(),
+            assistant_message_id: chosen.assistant_message_id.clone(),
+        }),
+        _ => Err(PlatformError::new(
+            ErrorKind::Unsupported,
+            format!("an event `{}` has no reply to stream into", delivery.event.name),
+        )),
+    }
+}
+
+impl TryFrom<Request> for CompletionRequest {
+    type Error = Error;
+
+    fn try_from(request: Request) -> Result<Self, Error> {
+        if request.messages.is_empty() {
+            return Err(Error::Invalid("`messages` is empty: a model needs something to answer".into()));
+        }
+        if request.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
+            return Err(Error::Invalid("`temperature` has to be from 0 to 2".into()));
+        }
+        Ok(Self {
+            model: request.model,
+            messages: request
+                .messages
+                .into_iter()
+                .map(|message| ModelMessage { role: message.role.into(), content: message.content })
+                .collect(),
+            temperature: request.temperature,
+            max_tokens: request.max_tokens,
+            options: object("options", request.options)?,
+            timeout: request.timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+        })
+    }
+}
+
+impl From<Completion> for Answer {
+    fn from(completion: Completion) -> Self {
+        Self {
+            text: completion.text,
+            finish_reason: completion.finish_reason,
+            usage: completion
+                .usage
+                .map(|usage| Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens }),
+        }
+    }
+}

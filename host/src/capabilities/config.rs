@@ -1,0 +1,71 @@
+//! `wasi:config/store`: the module's settings, those of the assistant before those of `modules.toml`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use wasmtime::component::{HasData, Linker};
+
+use super::bindings::wasi::config::store::{Error, Host as Imports, add_to_linker};
+use super::{Capability, Delivery, Grants, Host};
+use crate::event::Subject;
+
+/// The capability.
+pub(super) struct ConfigCapability {
+    module: Arc<BTreeMap<String, String>>,
+    delivery: Arc<Delivery>,
+    /// The event's own configuration, read when it is first asked for.
+    assistant: Option<Map<String, Value>>,
+}
+
+impl HasData for ConfigCapability {
+    type Data<'a> = &'a mut ConfigCapability;
+}
+
+impl Capability for ConfigCapability {
+    type Prepared = Arc<BTreeMap<String, String>>;
+
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, Self>(linker, |data| &mut data.capabilities().config)
+    }
+
+    fn prepare(grants: &Grants) -> Self::Prepared {
+        grants.config.clone()
+    }
+
+    fn begin(module: &Self::Prepared, delivery: &Arc<Delivery>) -> Self {
+        Self { module: module.clone(), delivery: delivery.clone(), assistant: None }
+    }
+}
+
+impl ConfigCapability {
+    fn assistant(&mut self) -> &Map<String, Value> {
+        let delivery = &self.delivery;
+        self.assistant.get_or_insert_with(|| match &delivery.event.subject {
+            Subject::ModuleChosen(chosen) => serde_json::from_str(&chosen.configuration).unwrap_or_default(),
+            _ => Map::new(),
+        })
+    }
+}
+
+impl Imports for ConfigCapability {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, Error>> {
+        let assistant = self.assistant().get(&key).and_then(text);
+        Ok(Ok(assistant.or_else(|| self.module.get(&key).cloned())))
+    }
+
+    async fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, Error>> {
+        let mut all = (*self.module).clone();
+        all.extend(self.assistant().iter().filter_map(|(key, value)| Some((key.clone(), text(value)?))));
+        Ok(Ok(all.into_iter().collect()))
+    }
+}
+
+/// Text as it is, any other value as JSON; `null` is as good as not there.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}

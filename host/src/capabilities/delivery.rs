@@ -1,0 +1,343 @@
+//! One delivery as its capabilities see it: whom it acts for, what it has written so far, and the calls it makes.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tokio_util::task::TaskTracker;
+
+use super::tape::{Answer, Place, Turn};
+use super::{DeliveryLog, Tape, message_log};
+use crate::event::{DeliveryId, Event, Name};
+use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
+
+/// One delivery of an event to a module.
+pub struct Delivery {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The event.
+    pub event: Arc<Event>,
+    /// The module that answers it.
+    pub module: Name,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Where its guest's lines go.
+    pub log: DeliveryLog,
+    /// The record of its calls.
+    pub tape: Arc<Tape>,
+    platform: Arc<dyn Platform>,
+    caller: Option<Caller>,
+    progress: Mutex<Progress>,
+    changes: TaskTracker,
+    salt: [u8; 32],
+}
+
+/// What an attempt at a delivery begins with.
+pub struct Begin {
+    /// The event.
+    pub event: Arc<Event>,
+    /// The module that is to answer it.
+    pub module: Name,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// Where calls are carried out.
+    pub platform: Arc<dyn Platform>,
+    /// The record of the calls of earlier attempts.
+    pub tape: Tape,
+    /// How many lines the guest may log.
+    pub log_lines: u32,
+    /// What makes the chance a delivery draws impossible to guess, and yet the same whenever it starts again.
+    pub salt: [u8; 32],
+}
+
+/// What a call costs if it is made twice, and so how it is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Nothing: its answer is written down in passing. It is given up when the guest that waits for it ends.
+    Read,
+    /// Money: that it is made is on disk before, its answer at once after.
+    Paid,
+    /// Something is shown twice: that it is made is on disk before. It is carried to its end even if the guest that
+    /// waits for it ends, so that nothing is shown to the user that nobody knows of.
+    Change,
+}
+
+/// A call that has its place in the record and is still to be answered.
+pub(super) struct Pending {
+    delivery: Arc<Delivery>,
+    weight: Weight,
+    import: &'static str,
+    arguments: Vec<u8>,
+    turn: Turn,
+}
+
+/// What a delivery has shown to the user so far, and so what has to be tidied up when it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The steps of the message log by their order.
+    pub steps: BTreeMap<u32, Step>,
+    /// The reply.
+    pub reply: Reply,
+    orders_given: u32,
+}
+
+/// A step that is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The platform's id of it.
+    pub id: String,
+    /// How far it was when last heard of.
+    pub status: StepStatus,
+}
+
+/// The event's assistant message, as far as this delivery has filled it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The text last written, if any was.
+    pub text: Option<String>,
+    /// Whether the guest has said that it is final.
+    pub completed: bool,
+}
+
+impl Progress {
+    /// The order of the next step, from 1.
+    pub(super) fn next_order(&mut self) -> u32 {
+        self.orders_given += 1;
+        self.orders_given
+    }
+
+    /// Takes in a step that was shown, now or by an earlier attempt.
+    pub(super) fn step_shown(&mut self, order: u32, id: &str, status: StepStatus) {
+        self.orders_given = self.orders_given.max(order);
+        self.steps.insert(order, Step { id: id.to_owned(), status });
+    }
+}
+
+impl Delivery {
+    /// A delivery that begins, or begins again: the steps of earlier attempts are known.
+    pub fn new(begin: Begin) -> Self {
+        let Begin { event, module, attempt, platform, tape, log_lines, salt } = begin;
+        let id = DeliveryId::new(&event, &module);
+        let caller = event.company_id.clone().map(|company_id| Caller {
+            company_id,
+            user_id: event.user_id.clone(),
+            idempotency_key: None,
+        });
+        let log = DeliveryLog::new(module.clone(), id.to_string(), event.user_id.clone(), log_lines);
+        let mut progress = Progress::default();
+        for (import, answer) in tape.answers() {
+            message_log::remember(&mut progress, &import, &answer);
+        }
+        Self {
+            id,
+            event,
+            module,
+            attempt,
+            log,
+            tape: Arc::new(tape),
+            platform,
+            caller,
+            progress: Mutex::new(progress),
+            changes: TaskTracker::new(),
+            salt,
+        }
+    }
+
+    /// The seed of the chance its guest draws, for one of several uses: the same whenever the delivery starts again.
+    pub fn chance(&self, use_: u8) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        hash.update([use_]);
+        hash.update(self.id.as_str());
+        hash.finalize().into()
+    }
+
+    /// The platform that carries calls out.
+    pub fn platform(&self) -> &Arc<dyn Platform> {
+        &self.platform
+    }
+
+    /// On whose behalf calls are made.
+    ///
+    /// # Errors
+    ///
+    /// When the event names no company.
+    pub fn caller(&self) -> Result<&Caller, PlatformError> {
+        self.caller.as_ref().ok_or_else(|| lacks("company", &self.event))
+    }
+
+    /// The chat the event happened in.
+    ///
+    /// # Errors
+    ///
+    /// When it happened in none.
+    pub fn chat_id(&self) -> Result<&str, PlatformError> {
+        self.event.chat_id().ok_or_else(|| lacks("chat", &self.event))
+    }
+
+    /// The assistant of that chat.
+    ///
+    /// # Errors
+    ///
+    /// When the event names none.
+    pub fn assistant_id(&self) -> Result<&str, PlatformError> {
+        self.event.assistant_id().ok_or_else(|| lacks("assistant", &self.event))
+    }
+
+    /// The assistant message that waits to be filled.
+    ///
+    /// # Errors
+    ///
+    /// When the event brought none.
+    pub fn reply_id(&self) -> Result<&str, PlatformError> {
+        self.event.assistant_message_id().ok_or_else(|| lacks("reply", &self.event))
+    }
+
+    /// What has been shown so far.
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a call its place in the record; whether it was made before is known then.
+    ///
+    /// # Errors
+    ///
+    /// When the record takes no more calls.
+    pub(super) fn prepare(
+        self: &Arc<Self>,
+        weight: Weight,
+        import: &'static str,
+        arguments: &impl Serialize,
+    ) -> Result<Pending, PlatformError> {
+        let arguments = serde_json::to_vec(arguments)
+            .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
+        let turn = self.tape.turn(import, &arguments)?;
+        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn })
+    }
+
+    /// Makes a call, unless the record has its answer: [`Delivery::prepare`] and [`Pending::make`] in one.
+    pub(super) async fn call<T, F>(
+        self: &Arc<Self>,
+        weight: Weight,
+        import: &'static str,
+        arguments: &impl Serialize,
+        make: impl FnOnce(Arc<dyn Platform>, Caller) -> F + Send + 'static,
+    ) -> Result<T, PlatformError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+    {
+        self.prepare(weight, import, arguments)?.make(make, |_, _| {}).await
+    }
+
+    /// Waits until every call that changes something has come to its end.
+    pub async fn changes_done(&self) {
+        self.changes.close();
+        self.changes.wait().await;
+    }
+
+    fn note<T>(&self, import: &'static str, started: Instant, answer: &Result<T, PlatformError>) {
+        let (module, delivery, took) = (&self.module, &self.id, started.elapsed());
+        match answer {
+            Ok(_) => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
+            Err(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),
+        }
+    }
+}
+
+impl Pending {
+    /// Makes the call, unless the record has its answer; `apply` takes in what an answer means, recorded or new.
+    pub(super) async fn make<T, F>(
+        self,
+        make: impl FnOnce(Arc<dyn Platform>, Caller) -> F + Send + 'static,
+        apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
+    ) -> Result<T, PlatformError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+    {
+        let Self { delivery, weight, import, arguments, turn } = self;
+        let place = match turn {
+            Turn::Replayed(answer) => {
+                let answer = answer.into_result();
+                if let Ok(answer) = &answer {
+                    apply(&mut delivery.progress(), answer);
+                }
+                return answer;
+            }
+            Turn::Live(place) => place,
+        };
+        let mut caller = delivery.caller()?.clone();
+        caller.idempotency_key = Some(idempotency_key(&delivery.id, place, import, &arguments));
+        let call = make(delivery.platform.clone(), caller);
+        let record = Record { delivery: delivery.clone(), place, import, arguments };
+        match weight {
+            Weight::Read => record.answer(call, weight, apply).await,
+            Weight::Paid => {
+                record.begin().await?;
+                record.answer(call, weight, apply).await
+            }
+            Weight::Change => {
+                let whole = async move {
+                    record.begin().await?;
+                    record.answer(call, weight, apply).await
+                };
+                let done = delivery.changes.spawn(whole).await;
+                let broke =
+                    |error| PlatformError::new(ErrorKind::Unavailable, format!("`{import}` broke off: {error}"));
+                done.unwrap_or_else(|error| Err(broke(error)))
+            }
+        }
+    }
+}
+
+/// The same whenever this call is made again. What is asked is part of it: another version of a module may ask something
+/// else in the same place, and must not be given the answer to what was asked before.
+fn idempotency_key(delivery: &DeliveryId, place: Place, import: &str, arguments: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(import);
+    hash.update([0]);
+    hash.update(arguments);
+    format!("{delivery}-{}-{}", place.0, hex::encode(&hash.finalize()[..8]))
+}
+
+/// A live call and its place in the record.
+struct Record {
+    delivery: Arc<Delivery>,
+    place: Place,
+    import: &'static str,
+    arguments: Vec<u8>,
+}
+
+impl Record {
+    async fn begin(&self) -> Result<(), PlatformError> {
+        self.delivery.tape.begin(self.place, self.import, &self.arguments).await
+    }
+
+    /// Waits for the answer, takes it in, and writes it down.
+    async fn answer<T: Serialize>(
+        self,
+        call: impl Future<Output = Result<T, PlatformError>>,
+        weight: Weight,
+        apply: impl FnOnce(&mut Progress, &T),
+    ) -> Result<T, PlatformError> {
+        let started = Instant::now();
+        let answer = call.await;
+        self.delivery.note(self.import, started, &answer);
+        if let Ok(answer) = &answer {
+            apply(&mut self.delivery.progress(), answer);
+        }
+        let recorded = Answer::of(&answer)?;
+        let wait = weight == Weight::Paid;
+        self.delivery.tape.end(self.place, self.import, &self.arguments, &recorded, wait).await?;
+        answer
+    }
+}
+
+fn lacks(what: &str, event: &Event) -> PlatformError {
+    PlatformError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", event.name))
+}

@@ -1,0 +1,259 @@
+//! What a guest logs, prints and complains about: line by line, with module and delivery, bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::event::Name;
+use crate::journal::LogLine;
+
+/// How long a line may be, in bytes; the rest of a longer one is left out.
+const MAX_LINE: usize = 4096;
+
+/// How many of the last lines of standard error are kept: a guest that panics says there why.
+const LAST_LINES: usize = 12;
+
+/// How many bytes of lines are kept with a delivery; what is beyond is in the host's log only.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// The log of one delivery.
+#[derive(Clone)]
+pub struct DeliveryLog(Arc<Inner>);
+
+struct Inner {
+    module: Name,
+    delivery: String,
+    user: Option<String>,
+    state: Mutex<State>,
+}
+
+struct State {
+    lines_left: u32,
+    /// Whether it was told that lines are left out.
+    told: bool,
+    last_errors: VecDeque<String>,
+    kept: Vec<LogLine>,
+    bytes_left: usize,
+}
+
+/// Where a line comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl DeliveryLog {
+    /// The log of a delivery, of so many lines at most.
+    pub fn new(module: Name, delivery: String, user: Option<String>, max_lines: u32) -> Self {
+        let state = State {
+            lines_left: max_lines,
+            told: false,
+            last_errors: VecDeque::new(),
+            kept: Vec::new(),
+            bytes_left: KEPT_BYTES,
+        };
+        Self(Arc::new(Inner { module, delivery, user, state: Mutex::new(state) }))
+    }
+
+    /// Writes a text at a level, with the context the guest gave it: each of its lines as one of its own, or a guest
+    /// could write lines that look like somebody else's.
+    pub fn text(&self, level: tracing::Level, context: &str, text: &str) {
+        if text.is_empty() {
+            return self.line(level, context, "");
+        }
+        text.lines().for_each(|line| self.line(level, context, line));
+    }
+
+    fn line(&self, level: tracing::Level, context: &str, line: &str) {
+        if !self.take_turn() {
+            return;
+        }
+        self.keep(level, context, line);
+        let Inner { module, delivery, user, .. } = &*self.0;
+        let (user, line) = (user.as_deref(), shortened(line));
+        match level {
+            tracing::Level::ERROR => tracing::error!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::WARN => tracing::warn!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::INFO => tracing::info!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::DEBUG => tracing::debug!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::TRACE => tracing::trace!(target: "module", %module, %delivery, user, context, "{line}"),
+        }
+    }
+
+    /// Writes a line that came from one of the standard streams.
+    pub fn printed(&self, stream: Stream, line: &str) {
+        if stream == Stream::Stderr {
+            let mut state = self.state();
+            if state.last_errors.len() == LAST_LINES {
+                state.last_errors.pop_front();
+            }
+            state.last_errors.push_back(shortened(line).to_owned());
+        }
+        match stream {
+            Stream::Stdout => self.line(tracing::Level::INFO, "stdout", line),
+            Stream::Stderr => self.line(tracing::Level::WARN, "stderr", line),
+        }
+    }
+
+    /// The lines so far, as they are kept with the delivery.
+    pub fn take(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.state().kept)
+    }
+
+    fn keep(&self, level: tracing::Level, context: &str, line: &str) {
+        let text = shortened(line);
+        let mut state = self.state();
+        let Some(left) = state.bytes_left.checked_sub(text.len() + context.len()) else { return };
+        state.bytes_left = left;
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        state.kept.push(LogLine {
+            at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            level: level.as_str().to_ascii_lowercase(),
+            context: context.to_owned(),
+            text: text.to_owned(),
+        });
+    }
+
+    /// The last lines of standard error.
+    pub fn last_errors(&self) -> Vec<String> {
+        self.state().last_errors.iter().cloned().collect()
+    }
+
+    /// Whether one more line fits; the first that doesn't is told of, once.
+    fn take_turn(&self) -> bool {
+        let mut state = self.state();
+        if let Some(left) = state.lines_left.checked_sub(1) {
+            state.lines_left = left;
+            return true;
+        }
+        if !std::mem::replace(&mut state.told, true) {
+            let (module, delivery) = (&self.0.module, &self.0.delivery);
+            tracing::warn!(target: "module", %module, %delivery, "more lines than `log_lines` allows: the rest is left out");
+        }
+        false
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shortened(line: &str) -> &str {
+    &line[..line.floor_char_boundary(MAX_LINE)]
+}
+
+/// A standard stream of a guest, cut into lines for its delivery's log.
+#[derive(Clone)]
+pub struct LineStream {
+    log: DeliveryLog,
+    stream: Stream,
+    unfinished: Arc<Mutex<Vec<u8>>>,
+}
+
+impl LineStream {
+    /// Sends the lines of a stream to a log.
+    pub fn new(log: DeliveryLog, stream: Stream) -> Self {
+        Self { log, stream, unfinished: Arc::default() }
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(end) => {
+                    keep(&mut unfinished, end);
+                    self.emit(&unfinished);
+                    unfinished.clear();
+                }
+                None => keep(&mut unfinished, piece),
+            }
+        }
+    }
+
+    /// Writes what stands without a line's end, when the guest has ended.
+    pub fn finish(&self) {
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unfinished.is_empty() {
+            self.emit(&unfinished);
+            unfinished.clear();
+        }
+    }
+
+    fn emit(&self, line: &[u8]) {
+        self.log.printed(self.stream, String::from_utf8_lossy(line).trim_end_matches('\r'));
+    }
+}
+
+/// Adds to a line what still fits in it, and a little more: a character that is cut in two here is left out whole later.
+fn keep(line: &mut Vec<u8>, more: &[u8]) {
+    let room = (MAX_LINE + 3).saturating_sub(line.len());
+    line.extend_from_slice(&more[..more.len().min(room)]);
+}
+
+impl IsTerminal for LineStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LineStream {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for LineStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 * 1024)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for LineStream {
+    async fn ready(&mut self) {}
+}
+
+impl tokio::io::AsyncWrite for LineStream {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.push(bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}

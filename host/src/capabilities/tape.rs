@@ -1,0 +1,505 @@
+//! The record of a delivery's calls: what is replayed when the delivery starts again, and what is written as it goes.
+//!
+//! Calls are matched in order. As long as the guest asks what it asked before, it gets the answers it got before and
+//! nothing leaves the host. At the first call that differs the record is cut off there, and the rest runs live. What an
+//! earlier attempt made that can't be unmade (a step, a message) is kept aside: asked for in the same words, it is found
+//! again rather than made twice.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::event::DeliveryId;
+use crate::journal::{Call, Journal};
+use crate::platform::{ErrorKind, PlatformError};
+
+/// The calls that make something which would stand there twice if they were made again.
+const MAKING: [&str; 2] = [super::message_log::CREATE, super::messages::CREATE];
+
+/// What is recorded under this name is no call: readings of the clocks.
+const CLOCK: &str = "wasi:clocks";
+
+/// What is recorded under this name is no call: what an earlier attempt made and this one hasn't asked for yet.
+const KEPT_ASIDE: &str = "modhost:kept-aside";
+
+/// How many entries a delivery's record may have.
+const MAX_ENTRIES: u32 = 20_000;
+
+/// The record of one delivery's calls.
+pub struct Tape {
+    delivery: DeliveryId,
+    journal: Option<Arc<dyn Journal>>,
+    rehearsal: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// What is still to be replayed, in order.
+    ahead: VecDeque<Entry>,
+    /// Clock readings that are still to be replayed, in order.
+    readings_ahead: VecDeque<u64>,
+    /// What was made by calls that are not replayed.
+    kept_aside: Vec<Made>,
+    /// Whether nothing is replayed.
+    afresh: bool,
+    /// The number of the next entry.
+    next: u32,
+    /// Clock readings not written yet.
+    readings: Vec<u64>,
+    bytes_left: u64,
+    /// Calls that were in flight when the attempt before was cut off, and are made again.
+    again: u32,
+    /// The calls of this attempt that failed and may succeed another time.
+    failed: Vec<(Place, String, Vec<u8>)>,
+    /// Every call that was asked for, in a rehearsal.
+    asked: Vec<Asked>,
+}
+
+/// A recorded call.
+#[derive(Clone)]
+struct Entry {
+    number: u32,
+    import: String,
+    arguments: Vec<u8>,
+    answer: Option<Answer>,
+}
+
+/// A recorded answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// What was answered.
+    Ok(Value),
+    /// How it failed.
+    Error(PlatformError),
+    /// It failed, and is to be made again.
+    Again,
+}
+
+/// Something that was made and can't be unmade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Made {
+    import: String,
+    arguments: Value,
+    answer: Value,
+}
+
+/// A call a guest asked for in a rehearsal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// What was called.
+    pub import: String,
+    /// Its arguments.
+    pub arguments: Value,
+    /// What the record has of it.
+    pub known: Known,
+}
+
+/// What the record has of a call that was asked for in a rehearsal.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Known {
+    /// The same call, and so its answer.
+    Same,
+    /// The same function with these arguments: its answer then is its answer now.
+    Changed(Value),
+    /// Nothing: what it would make is made up, what it would read isn't there.
+    Added,
+}
+
+/// What becomes of a call.
+pub(super) enum Turn {
+    /// It was made before: this is its answer.
+    Replayed(Answer),
+    /// It is to be made now.
+    Live(Place),
+}
+
+/// The place of a live call in the record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(pub(super) u32);
+
+impl Tape {
+    /// The record of a delivery with what earlier attempts left in it; `max_bytes` is how large it may grow.
+    pub fn new(journal: Arc<dyn Journal>, delivery: DeliveryId, recorded: Vec<Call>, max_bytes: u64) -> Self {
+        Self::with(Some(journal), delivery, recorded, max_bytes, false)
+    }
+
+    /// A record that is read and never written, for code that may ask other things than what is in it.
+    pub fn rehearsal(delivery: DeliveryId, recorded: Vec<Call>) -> Self {
+        Self::with(None, delivery, recorded, u64::MAX, true)
+    }
+
+    /// No record at all: every call is made, and none is written down.
+    pub fn off(delivery: DeliveryId) -> Self {
+        Self::with(None, delivery, Vec::new(), u64::MAX, false)
+    }
+
+    fn with(
+        journal: Option<Arc<dyn Journal>>,
+        delivery: DeliveryId,
+        recorded: Vec<Call>,
+        max_bytes: u64,
+        rehearsal: bool,
+    ) -> Self {
+        let mut state = State {
+            ahead: VecDeque::new(),
+            readings_ahead: VecDeque::new(),
+            kept_aside: Vec::new(),
+            afresh: false,
+            next: 0,
+            readings: Vec::new(),
+            bytes_left: max_bytes,
+            again: 0,
+            failed: Vec::new(),
+            asked: Vec::new(),
+        };
+        for call in recorded {
+            state.load(call);
+        }
+        Self { delivery, journal, rehearsal, state: Mutex::new(state) }
+    }
+
+    /// Replays nothing: what is recorded only says what was shown to the user. What was made is found again all the same.
+    pub fn start_afresh(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.readings_ahead.clear();
+        state.afresh = true;
+    }
+
+    /// Makes calls that failed again rather than hear of the failure once more: a person has sent the delivery again, and
+    /// will have seen to what was wrong.
+    pub fn make_failed_calls_again(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for entry in &mut state.ahead {
+            if matches!(entry.answer, Some(Answer::Error(_))) {
+                entry.answer = Some(Answer::Again);
+            }
+        }
+    }
+
+    /// Every answer on record, import by import: what earlier attempts have done.
+    pub(super) fn answers(&self) -> Vec<(String, Value)> {
+        let state = self.state();
+        let recorded = state.ahead.iter().filter_map(|entry| match &entry.answer {
+            Some(Answer::Ok(value)) => Some((entry.import.clone(), value.clone())),
+            _ => None,
+        });
+        let aside = state.kept_aside.iter().map(|made| (made.import.clone(), made.answer.clone()));
+        recorded.chain(aside).collect()
+    }
+
+    /// Finds out whether a call was made before; takes its place in the record.
+    ///
+    /// # Errors
+    ///
+    /// When the record is full.
+    pub(super) fn turn(&self, import: &'static str, arguments: &[u8]) -> Result<Turn, PlatformError> {
+        let mut state = self.state();
+        if self.rehearsal {
+            return Ok(state.rehearse(import, arguments));
+        }
+        if !state.afresh
+            && let Some(turn) = state.replay(import, arguments)
+        {
+            return Ok(turn);
+        }
+        if !state.ahead.is_empty() {
+            self.cut(&mut state)?;
+        }
+        if MAKING.contains(&import)
+            && let Some(found) = state.take_made(import, arguments)
+        {
+            let place = state.place()?;
+            let answer = Answer::Ok(found.answer);
+            drop(self.write(&mut state, place, import, arguments, Some(&answer))?);
+            return Ok(Turn::Replayed(answer));
+        }
+        Ok(Turn::Live(state.place()?))
+    }
+
+    /// Writes down that a call is about to be made. When this returns, it and all before it is on disk.
+    pub(super) async fn begin(
+        &self,
+        place: Place,
+        import: &'static str,
+        arguments: &[u8],
+    ) -> Result<(), PlatformError> {
+        let written = {
+            let mut state = self.state();
+            self.write_readings(&mut state)?;
+            self.write(&mut state, place, import, arguments, None)?
+        };
+        written.on_disk().await.map_err(broken)
+    }
+
+    /// Writes an answer down; with `wait` it is on disk when this returns.
+    pub(super) async fn end(
+        &self,
+        place: Place,
+        import: &'static str,
+        arguments: &[u8],
+        answer: &Answer,
+        wait: bool,
+    ) -> Result<(), PlatformError> {
+        let written = {
+            let mut state = self.state();
+            state.remember_failure(place, import, arguments, answer);
+            self.write(&mut state, place, import, arguments, Some(answer))?
+        };
+        if wait { written.on_disk().await.map_err(broken) } else { Ok(()) }
+    }
+
+    /// Lets the next attempt make those calls again that failed and may succeed then, rather than hear of the failure
+    /// once more.
+    ///
+    /// # Errors
+    ///
+    /// When the journal takes nothing more.
+    pub fn forgive(&self) -> Result<(), PlatformError> {
+        let mut state = self.state();
+        for (place, import, arguments) in std::mem::take(&mut state.failed) {
+            drop(self.write(&mut state, place, &import, &arguments, Some(&Answer::Again))?);
+        }
+        Ok(())
+    }
+
+    /// A reading of a clock: the recorded one, or the real one, which is recorded.
+    pub(super) fn reading(&self, real: impl FnOnce() -> u64) -> u64 {
+        let mut state = self.state();
+        if let Some(reading) = state.readings_ahead.pop_front() {
+            return reading;
+        }
+        let reading = real();
+        if self.journal.is_some() {
+            state.readings.push(reading);
+        }
+        reading
+    }
+
+    /// Whether what is asked of the clocks is still answered from the record.
+    pub(super) fn replays_clocks(&self) -> bool {
+        !self.state().readings_ahead.is_empty()
+    }
+
+    /// How many calls were made a second time because it is not known whether they had happened.
+    pub fn made_again(&self) -> u32 {
+        self.state().again
+    }
+
+    /// The recorded calls nobody has asked for, in order: what was called, and its arguments.
+    pub fn left(&self) -> Vec<(String, Value)> {
+        let state = self.state();
+        let left = state.ahead.iter();
+        left.map(|entry| (entry.import.clone(), serde_json::from_slice(&entry.arguments).unwrap_or_default())).collect()
+    }
+
+    /// The calls asked for in a rehearsal, in order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    /// Cuts the record off where the guest has left it: what follows is new. What can't be unmade is kept aside.
+    fn cut(&self, state: &mut State) -> Result<(), PlatformError> {
+        let Some(from) = state.ahead.front().map(|entry| entry.number) else { return Ok(()) };
+        for entry in std::mem::take(&mut state.ahead) {
+            if let (true, Some(Answer::Ok(answer))) = (MAKING.contains(&&*entry.import), entry.answer) {
+                let arguments = serde_json::from_slice(&entry.arguments).unwrap_or_default();
+                state.kept_aside.push(Made { import: entry.import, arguments, answer });
+            }
+        }
+        state.readings_ahead.clear();
+        state.next = from;
+        let Some(journal) = &self.journal else { return Ok(()) };
+        tracing::debug!(delivery = %self.delivery, from, "the module asks for other things than before: the rest runs live");
+        // Nothing waits for these two: whatever is written next is on disk after them.
+        drop(journal.forget(&self.delivery, from).map_err(broken)?);
+        if !state.kept_aside.is_empty() {
+            let aside = serde_json::to_value(&state.kept_aside).map_err(unwritable)?;
+            let place = state.place()?;
+            drop(self.write(state, place, KEPT_ASIDE, b"null", Some(&Answer::Ok(aside)))?);
+        }
+        Ok(())
+    }
+
+    fn write_readings(&self, state: &mut State) -> Result<(), PlatformError> {
+        if state.readings.is_empty() {
+            return Ok(());
+        }
+        let readings = serde_json::to_value(std::mem::take(&mut state.readings)).map_err(unwritable)?;
+        let place = state.place()?;
+        drop(self.write(state, place, CLOCK, b"null", Some(&Answer::Ok(readings)))?);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        state: &mut State,
+        place: Place,
+        import: &str,
+        arguments: &[u8],
+        answer: Option<&Answer>,
+    ) -> Result<crate::journal::Written, PlatformError> {
+        let Some(journal) = &self.journal else { return Ok(crate::journal::Written::already()) };
+        let answer = answer.map(serde_json::to_vec).transpose().map_err(unwritable)?;
+        let size = (arguments.len() + answer.as_ref().map_or(0, Vec::len)) as u64;
+        state.bytes_left = state.bytes_left.checked_sub(size).ok_or_else(|| {
+            let reason = "the calls of this delivery and their answers are larger than `limits.journal` allows";
+            PlatformError::new(ErrorKind::Invalid, reason)
+        })?;
+        let (import, arguments) = (import.to_owned(), arguments.to_vec());
+        let call = Call { number: place.0, import, arguments, answer, at: SystemTime::now() };
+        journal.write(&self.delivery, call).map_err(broken)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn load(&mut self, call: Call) {
+        self.next = call.number + 1;
+        let size = call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len);
+        self.bytes_left = self.bytes_left.saturating_sub(size as u64);
+        // An answer in a form this version can't read is as good as none: the call is made again.
+        let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
+        match (call.import.as_str(), &answer) {
+            (CLOCK, Some(Answer::Ok(readings))) => {
+                self.readings_ahead.extend(Vec::<u64>::deserialize(readings).unwrap_or_default());
+            }
+            (KEPT_ASIDE, Some(Answer::Ok(made))) => {
+                self.kept_aside = Vec::<Made>::deserialize(made).unwrap_or_default();
+            }
+            (CLOCK | KEPT_ASIDE, _) => {}
+            _ => {
+                self.asked_for_since(&call.import, answer.as_ref());
+                let (number, import, arguments) = (call.number, call.import, call.arguments);
+                self.ahead.push_back(Entry { number, import, arguments, answer });
+            }
+        }
+    }
+
+    /// What was kept aside and then asked for again is no longer aside: it stands in the record itself.
+    fn asked_for_since(&mut self, import: &str, answer: Option<&Answer>) {
+        let Some(Answer::Ok(answer)) = answer else { return };
+        if let Some(index) = self.kept_aside.iter().position(|made| made.import == import && made.answer == *answer) {
+            self.kept_aside.remove(index);
+        }
+    }
+
+    /// The next recorded call, if it is this one.
+    fn replay(&mut self, import: &str, arguments: &[u8]) -> Option<Turn> {
+        let entry = self.ahead.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
+        let place = Place(entry.number);
+        match entry.answer {
+            Some(Answer::Again) => Some(Turn::Live(place)),
+            Some(answer) => {
+                self.remember_failure(place, import, arguments, &answer);
+                Some(Turn::Replayed(answer))
+            }
+            None => {
+                self.again += 1;
+                Some(Turn::Live(place))
+            }
+        }
+    }
+
+    fn remember_failure(&mut self, place: Place, import: &str, arguments: &[u8], answer: &Answer) {
+        if matches!(answer, Answer::Error(error) if error.is_temporary()) {
+            self.failed.push((place, import.to_owned(), arguments.to_vec()));
+        }
+    }
+
+    /// Answers a call from whatever is recorded: the same call, else the next one of the same function.
+    fn rehearse(&mut self, import: &str, arguments: &[u8]) -> Turn {
+        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        let answered =
+            |entry: &Entry| entry.import == import && matches!(entry.answer, Some(Answer::Ok(_) | Answer::Error(_)));
+        // Compared as JSON: what was looked up through the admin API has its fields in another order.
+        let wanted = json(arguments);
+        let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == wanted);
+        let found = same.or_else(|| self.ahead.iter().position(answered)).and_then(|index| self.ahead.remove(index));
+        let known = match &found {
+            Some(_) if same.is_some() => Known::Same,
+            Some(entry) => Known::Changed(json(&entry.arguments)),
+            None => Known::Added,
+        };
+        self.asked.push(Asked { import: import.to_owned(), arguments: wanted, known });
+        match found.and_then(|entry| entry.answer) {
+            Some(answer) => Turn::Replayed(answer),
+            None => Turn::Live(Place(0)),
+        }
+    }
+
+    fn take_made(&mut self, import: &str, arguments: &[u8]) -> Option<Made> {
+        let arguments: Value = serde_json::from_slice(arguments).ok()?;
+        let index = self.kept_aside.iter().position(|made| made.import == import && made.arguments == arguments)?;
+        Some(self.kept_aside.remove(index))
+    }
+
+    fn place(&mut self) -> Result<Place, PlatformError> {
+        if self.next >= MAX_ENTRIES {
+            return Err(PlatformError::new(
+                ErrorKind::Invalid,
+                format!("more than {MAX_ENTRIES} calls in one delivery"),
+            ));
+        }
+        self.next += 1;
+        Ok(Place(self.next - 1))
+    }
+}
+
+impl Answer {
+    pub(super) fn of<T: Serialize>(answer: &Result<T, PlatformError>) -> Result<Self, PlatformError> {
+        match answer {
+            Ok(value) => serde_json::to_value(value).map(Self::Ok).map_err(unwritable),
+            Err(error) => Ok(Self::Error(error.clone())),
+        }
+    }
+
+    pub(super) fn into_result<T: DeserializeOwned>(self) -> Result<T, PlatformError> {
+        match self {
+            Self::Ok(value) => serde_json::from_value(value).map_err(unwritable),
+            Self::Error(error) => Err(error),
+            Self::Again => Err(PlatformError::new(ErrorKind::Unavailable, "it is to be made again")),
+        }
+    }
+}
+
+fn broken(error: crate::journal::JournalError) -> PlatformError {
+    PlatformError::new(ErrorKind::Unavailable, error.to_string())
+}
+
+fn unwritable(error: serde_json::Error) -> PlatformError {
+    PlatformError::new(ErrorKind::Unavailable, format!("an answer can't be put into the journal: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::capabilities::message_log::CREATE;
+
+    fn recorded(number: u32, import: &str, arguments: &[u8], answer: Value) -> Call {
+        let answer = serde_json::to_vec(&Answer::Ok(answer)).unwrap();
+        let (import, arguments) = (import.to_owned(), arguments.to_vec());
+        Call { number, import, arguments, answer: Some(answer), at: SystemTime::UNIX_EPOCH }
+    }
+
+    /// A step was kept aside, asked for again, and the attempt cut off: the next one may ask for two in the same words.
+    #[test]
+    fn what_was_kept_aside_is_found_once() {
+        let (arguments, step) = (json!(["Working…", "RUNNING"]), json!({ "id": "step_1" }));
+        let made = json!([{ "import": CREATE, "arguments": arguments, "answer": step }]);
+        let arguments = arguments.to_string().into_bytes();
+        let calls = vec![recorded(0, KEPT_ASIDE, b"null", made), recorded(1, CREATE, &arguments, step)];
+        let tape = Tape::with(None, DeliveryId::from_text("dlv_1"), calls, u64::MAX, false);
+        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Replayed(_))));
+        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Live(_))), "the second step is another one");
+    }
+}

@@ -1,0 +1,172 @@
+//! Runs components: compiles them, keeps the current version of each module, makes one instance for a delivery and
+//! ends it at its limits. Knows nothing of HTTP.
+
+mod instance;
+mod limits;
+mod registry;
+mod version;
+mod watch;
+
+pub mod fit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+pub use instance::{Ended, Failure};
+pub use limits::{LimitReached, Limits};
+pub use registry::{Registry, Status};
+pub use version::{ContentHash, Spec, Version};
+pub use watch::FileWatch;
+
+use crate::capabilities::{self, WorldPre};
+use fit::Misfit;
+use instance::State;
+
+/// How many components are compiled at once; compiling one uses every core as it is.
+const COMPILED_AT_ONCE: usize = 2;
+
+/// The machine that runs components: one a process.
+#[derive(Clone)]
+pub struct Engine {
+    wasmtime: wasmtime::Engine,
+    linker: Arc<Linker<State>>,
+    compiling: Arc<Semaphore>,
+}
+
+/// Why a component can't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("can't read {path}: {error}")]
+    Unreadable {
+        /// Its file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// It doesn't fit the world.
+    #[error("{0}")]
+    Misfit(#[from] Misfit),
+    /// It needs more memory to begin with than it may have.
+    #[error("it wants {wanted} bytes of memory to begin with, `limits.memory` is {limit}")]
+    Memory {
+        /// What it wants.
+        wanted: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// Wasmtime refuses it for another reason.
+    #[error("it can't be compiled: {0}")]
+    Compile(String),
+}
+
+impl Engine {
+    /// Starts an engine for so many instances at once.
+    ///
+    /// # Errors
+    ///
+    /// When this machine can't run Wasmtime.
+    pub fn new(instances: usize) -> wasmtime::Result<Self> {
+        let wasmtime = match wasmtime::Engine::new(&wasmtime_config(Some(instances))) {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::info!("instances are made on demand, since a pool of {instances} doesn't fit: {error:#}");
+                wasmtime::Engine::new(&wasmtime_config(None))?
+            }
+        };
+        start_clock(&wasmtime)?;
+        let mut linker = Linker::new(&wasmtime);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        capabilities::link(&mut linker)?;
+        Ok(Self { wasmtime, linker: Arc::new(linker), compiling: Arc::new(Semaphore::new(COMPILED_AT_ONCE)) })
+    }
+
+    /// Makes a version of a module out of its component's bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no component, or one that doesn't fit the world or the module's limits.
+    pub async fn load(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Version, LoadError> {
+        let turn = self.compiling.clone().acquire_owned().await;
+        let (engine, spec) = (self.clone(), spec.clone());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            engine.compile(&bytes, &spec)
+        });
+        loaded.await.unwrap_or_else(|panic| Err(LoadError::Compile(format!("the compiler broke off: {panic}"))))
+    }
+
+    fn compile(&self, bytes: &[u8], spec: &Spec) -> Result<Version, LoadError> {
+        let anatomy = fit::examine(bytes, fit::MAX_SIZE)?;
+        anatomy.fit()?;
+        if anatomy.minimum_memory > spec.limits.memory {
+            return Err(LoadError::Memory { wanted: anatomy.minimum_memory, limit: spec.limits.memory });
+        }
+        let refused = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
+        let component = Component::from_binary(&self.wasmtime, bytes).map_err(refused)?;
+        let instance = self.linker.instantiate_pre(&component).map_err(refused)?;
+        let world = WorldPre::new(instance).map_err(refused)?;
+        Ok(Version::new(ContentHash::of(bytes), world, spec))
+    }
+}
+
+/// The settings of Wasmtime: guests are interrupted by the clock, and instances come from a pool of this size if one is
+/// asked for.
+///
+/// Public for the benchmark, which runs Wasmtime alone with the same settings.
+pub fn wasmtime_config(instances: Option<usize>) -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_component_model(true);
+    if let Some(instances) = instances {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    }
+    config
+}
+
+/// A pool of instances. What stays resident between two deliveries is what makes instances cheap: without it every
+/// delivery pays for page faults, and with more than one thread for the kernel's locks.
+fn pool(instances: usize) -> PoolingAllocationConfig {
+    // A component made by QuickJS has dozens of core instances; the totals have to be multiples of these.
+    const CORE_INSTANCES: u32 = 60;
+    const MEMORIES: u32 = 4;
+    const TABLES: u32 = 20;
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX / CORE_INSTANCES).max(1);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .total_tables(instances.saturating_mul(TABLES))
+        .total_stacks(instances)
+        .linear_memory_keep_resident(512 * 1024)
+        .table_keep_resident(64 * 1024)
+        .async_stack_keep_resident(64 * 1024)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// Ticks for as long as the engine lives.
+fn start_clock(engine: &wasmtime::Engine) -> wasmtime::Result<()> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(limits::TICK);
+        }
+    };
+    std::thread::Builder::new().name("modhost-clock".into()).spawn(tick)?;
+    Ok(())
+}
+
+/// How long something took, for people.
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}

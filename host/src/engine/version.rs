@@ -1,0 +1,100 @@
+//! One version of a module: a compiled component with the settings it runs under.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::instance::{self, Ended, State};
+use super::limits::Limits;
+use crate::capabilities::{Delivery, Grants, Prepared, WorldPre};
+use crate::event::Name;
+
+/// The hash of a component's bytes: what tells two versions of a module apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// The hash of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+/// The first twelve digits: enough for people.
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0[..6]))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What a module is to be run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The module.
+    pub name: Name,
+    /// Where its component lies.
+    pub component: std::path::PathBuf,
+    /// What one delivery may use.
+    pub limits: Limits,
+    /// What it may do and know.
+    pub grants: Grants,
+}
+
+/// One version of a module, ready to answer.
+pub struct Version {
+    hash: ContentHash,
+    world: WorldPre<State>,
+    limits: Limits,
+    grants: Grants,
+    prepared: Prepared,
+}
+
+impl Version {
+    pub(super) fn new(hash: ContentHash, world: WorldPre<State>, spec: &Spec) -> Self {
+        Self { hash, world, limits: spec.limits, grants: spec.grants.clone(), prepared: Prepared::new(&spec.grants) }
+    }
+
+    /// Whether this is already what a spec and a content hash ask for.
+    pub(super) fn is(&self, hash: ContentHash, spec: &Spec) -> bool {
+        self.hash == hash && self.limits == spec.limits && self.grants == spec.grants
+    }
+
+    /// The same component under other settings.
+    pub(super) fn with_settings(&self, spec: &Spec) -> Self {
+        Self::new(self.hash, self.world.clone(), spec)
+    }
+
+    /// The hash of its component.
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
+    /// What one delivery may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn engine(&self) -> &wasmtime::Engine {
+        self.world.engine()
+    }
+
+    pub(super) fn world(&self) -> &WorldPre<State> {
+        &self.world
+    }
+
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// Runs a fresh instance on a delivery, to whatever end.
+    pub async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+        instance::run(self, delivery).await
+    }
+}
