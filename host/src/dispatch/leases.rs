@@ -1,0 +1,46 @@
+//! Leases: what a host that dies was working on is given to whoever lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inner, clock, lock};
+
+/// How long a delivery is a host's own without a heartbeat.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// Prolongs this host's leases, and takes up those that have run out, until all its deliveries have ended.
+pub(super) async fn keep(inner: Arc<Inner>) {
+    let mut beat = tokio::time::interval(LEASE / 3);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            () = all_ended(&inner) => return,
+        }
+        if let Err(error) = one_beat(&inner).await {
+            tracing::error!("leases can't be prolonged: {error}");
+        }
+    }
+}
+
+async fn one_beat(inner: &Inner) -> crate::journal::Result<()> {
+    let now = clock::now();
+    let mine: Vec<_> = lock(&inner.running).deliveries.iter().cloned().collect();
+    for lost in inner.journal.heartbeat(&inner.settings.owner, mine, now + LEASE).await? {
+        tracing::warn!(delivery = %lost, "its lease ran out: what this host makes of it doesn't count");
+    }
+    let given_up = inner.journal.reclaim(None, now).await?;
+    if given_up > 0 {
+        tracing::warn!("{given_up} deliveries of a host that is gone wait again");
+        inner.look_again(now);
+    }
+    Ok(())
+}
+
+/// Waits until the host closes and nothing runs any more.
+async fn all_ended(inner: &Inner) {
+    inner.closing.cancelled().await;
+    while lock(&inner.running).deliveries.first().is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,133 @@
+//! Who gets an event: by its name, its tenant, and the module it names.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::rate::Rate;
+use super::{Refused, RetryPolicy};
+use crate::event::{DeliveryId, Event, Name};
+use crate::journal::NewDelivery;
+use crate::platform::Platform;
+
+/// A tenant, as dispatch needs it.
+pub struct TenantSpec {
+    /// Its name.
+    pub name: Name,
+    /// Where its calls are carried out.
+    pub platform: Arc<dyn Platform>,
+    /// How many of its deliveries run at once.
+    pub concurrency: usize,
+    /// How many of its deliveries may wait and run together.
+    pub max_deliveries: u64,
+    /// How many of its events are taken a second, on average; none: as many as come.
+    pub events_per_second: Option<u32>,
+}
+
+/// A module, as dispatch needs it.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// Its name; an event that names a module goes to no other.
+    pub module: Name,
+    /// The names of the events it wants.
+    pub events: HashSet<String>,
+    /// The tenants it serves; empty: all.
+    pub tenants: HashSet<Name>,
+    /// How many of its deliveries run at once.
+    pub concurrency: usize,
+    /// Whether the deliveries of one chat go one at a time, in the order their events came.
+    pub ordered_by_chat: bool,
+    /// Whether a delivery that starts again gets the answers it got before.
+    pub resume: bool,
+    /// How often it is tried again.
+    pub retry: RetryPolicy,
+    /// What a user reads when it fails.
+    pub apology: Arc<str>,
+    /// What a user reads while it is tried again.
+    pub retry_notice: Arc<str>,
+    /// How many lines one delivery may log.
+    pub log_lines: u32,
+    /// How many bytes the calls of one delivery and their answers may have.
+    pub max_journal: u64,
+}
+
+/// The table of routes.
+pub struct Routes {
+    tenants: HashMap<Name, Arc<Tenant>>,
+    modules: Vec<Arc<RouteSpec>>,
+    /// What a user reads when the module that was to answer is no longer there.
+    apology: Arc<str>,
+}
+
+pub(super) struct Tenant {
+    pub(super) platform: Arc<dyn Platform>,
+    pub(super) concurrency: usize,
+    pub(super) max_deliveries: u64,
+    rate: Option<Arc<Rate>>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { tenants: HashMap::new(), modules: Vec::new(), apology: "".into() }
+    }
+}
+
+impl Routes {
+    pub(super) fn new(tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>, before: &Self) -> Self {
+        let tenants = tenants.into_iter().map(|spec| {
+            let known = before.tenants.get(&spec.name).and_then(|tenant| tenant.rate.clone());
+            let rate = spec.events_per_second.map(|per_second| match known {
+                Some(rate) if rate.per_second() == f64::from(per_second) => rate,
+                _ => Arc::new(Rate::new(per_second)),
+            });
+            let TenantSpec { name, platform, concurrency, max_deliveries, .. } = spec;
+            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, rate }))
+        });
+        Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
+    }
+
+    pub(super) fn tenant(&self, name: &Name) -> Option<&Arc<Tenant>> {
+        self.tenants.get(name)
+    }
+
+    pub(super) fn module(&self, name: &Name) -> Option<&Arc<RouteSpec>> {
+        self.modules.iter().find(|route| route.module == *name)
+    }
+
+    /// What a user reads when the module that was to answer is no longer there.
+    pub(super) fn apology(&self) -> &str {
+        &self.apology
+    }
+
+    /// Takes one of the turns a tenant's events have.
+    pub(super) fn take_turn(&self, tenant: &Name) -> Result<(), Refused> {
+        let Some(rate) = self.tenants.get(tenant).and_then(|tenant| tenant.rate.as_ref()) else { return Ok(()) };
+        rate.take().map_err(|retry_after| Refused::TooFast { tenant: tenant.clone(), retry_after })
+    }
+
+    /// The deliveries an event makes; none if no module wants it.
+    pub(super) fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
+        if !self.tenants.contains_key(&event.tenant) {
+            return Vec::new();
+        }
+        let routes = self.modules.iter().filter(|route| route.wants(event));
+        routes
+            .map(|route| NewDelivery {
+                id: DeliveryId::new(event, &route.module),
+                module: route.module.clone(),
+                one_at_a_time: event.chat_id().filter(|_| route.ordered_by_chat).map(str::to_owned),
+            })
+            .collect()
+    }
+}
+
+impl RouteSpec {
+    fn wants(&self, event: &Event) -> bool {
+        self.events.contains(&event.name)
+            && (self.tenants.is_empty() || self.tenants.contains(&event.tenant))
+            && match event.module() {
+                Some(module) => module == self.module.as_str(),
+                // One that chose a module, and couldn't be read, is not for all of them.
+                None => !event.chooses(),
+            }
+    }
+}

@@ -1,0 +1,44 @@
+//! Removes what need not be kept any longer, a little at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inner, clock};
+
+/// How often it is looked for what may go.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How many deliveries go at once: few enough that nobody waits for it.
+const BATCH: u32 = 200;
+
+/// Between two batches others have their turn.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Keeps the journal small for as long as the host runs.
+pub(super) async fn keep(inner: Arc<Inner>) {
+    let upkeep = async {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            remove(&inner).await;
+        }
+    };
+    inner.closing.run_until_cancelled(upkeep).await;
+}
+
+async fn remove(inner: &Inner) {
+    let mut removed = 0;
+    loop {
+        match inner.journal.retain(inner.settings.retention.clone(), clock::now(), BATCH).await {
+            Ok(0) => break,
+            Ok(more) => removed += more,
+            Err(error) => {
+                tracing::error!("what need not be kept can't be removed: {error}");
+                break;
+            }
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+    if removed > 0 {
+        tracing::info!("{removed} deliveries that ended long ago were removed from the journal");
+    }
+}
