@@ -1,0 +1,137 @@
+//! The public listener: events in, `/health`, and what is answered when.
+//!
+//! The answers follow from how Unique reads them: 2xx is delivered; 3xx, 429 and 5xx are brought again, up to five
+//! times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for forgeries and for
+//! what can never be an event; whatever may pass later is answered with 503 and `Retry-After`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+
+use super::{ComeBack, Rejection, Sink, Source, Sources};
+
+/// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
+const AFTER_TOO_LARGE: u64 = 60;
+
+/// How much of a body that is too large is heard out, in bytes.
+const HEARD_OUT: usize = 16 << 20;
+
+/// How long a body that is too large is heard out.
+const HEAR_OUT_WITHIN: Duration = Duration::from_secs(5);
+
+struct Listener<S> {
+    sources: Arc<Sources>,
+    sink: S,
+}
+
+/// The routes of the public listener: `/health`, and every other path as the sources have it.
+pub fn router<S: Sink>(sources: Arc<Sources>, sink: S) -> Router {
+    let listener = Arc::new(Listener { sources, sink });
+    Router::new().route("/health", get(health)).fallback(receive::<S>).with_state(listener)
+}
+
+async fn health() -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Request) -> Response {
+    let source = listener.sources.by_path.load().get(request.uri().path()).cloned();
+    let Some(source) = source else {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "no source has this path; the `path` of a source in modules.toml is where events go",
+        );
+    };
+    if request.method() != Method::POST {
+        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
+            .into_response();
+    }
+    let max_body = **listener.sources.max_body.load();
+    let (parts, body) = request.into_parts();
+    match read(&parts.headers, body, max_body).await {
+        Ok(body) => answer(&listener.sink, &source, &parts.headers, body).await,
+        Err(Unread::TooLarge) => {
+            tracing::error!(source = %source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
+            ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
+        }
+        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+    }
+}
+
+async fn answer(sink: &impl Sink, source: &Source, headers: &HeaderMap, body: Bytes) -> Response {
+    let event = match source.receive(headers, &body, SystemTime::now()) {
+        Ok(event) => event,
+        Err(rejection) => {
+            tracing::warn!(source = %source.name, "request refused: {rejection}");
+            let status = match rejection {
+                Rejection::ForeignCompany(_) => StatusCode::FORBIDDEN,
+                Rejection::Forgery(_) | Rejection::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+            };
+            return refusal(status, &rejection.to_string());
+        }
+    };
+    match sink.take(event).await {
+        Ok(()) => Json(json!({ "success": true })).into_response(),
+        Err(ComeBack { after, too_fast }) => {
+            let (status, error) = if too_fast {
+                (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "the host can't take more events at the moment")
+            };
+            ([(header::RETRY_AFTER, whole_seconds(after))], refusal(status, error)).into_response()
+        }
+    }
+}
+
+/// Rounded up, and never nothing: who comes back after this time is not early.
+fn whole_seconds(time: std::time::Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn refusal(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "success": false, "error": error }))).into_response()
+}
+
+enum Unread {
+    TooLarge,
+    BrokenOff,
+}
+
+/// Reads a body to its end, and keeps no more of it than the limit.
+async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, Unread> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        // Who asks first is told without having sent anything.
+        if !headers.contains_key(header::EXPECT) {
+            hear_out(body).await;
+        }
+        return Err(Unread::TooLarge);
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    match Limited::new(&mut body, limit).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            hear_out(body).await;
+            Err(Unread::TooLarge)
+        }
+        Err(_) => Err(Unread::BrokenOff),
+    }
+}
+
+/// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer
+/// is read, and the platform would take the host for one that is out of reach.
+async fn hear_out(body: Body) {
+    let mut rest = Limited::new(body, HEARD_OUT);
+    let read = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // Who takes longer hears nothing.
+    let _ = tokio::time::timeout(HEAR_OUT_WITHIN, read).await;
+}
