@@ -1,0 +1,46 @@
+//! Who is asking: the headers every request of the public API carries.
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::error::ApiError;
+use super::settings::{API_KEY, APP_ID, COMPANY_ID, USER_ID};
+
+/// Lets requests through that carry the local credentials.
+pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
+    // The SDK may leave the user out where a call only asks a model.
+    let user_needed = !request.uri().path().starts_with("/openai/");
+    authenticate(request.headers(), user_needed)?;
+    Ok(next.run(request).await)
+}
+
+fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
+    let authorization = text(headers, header::AUTHORIZATION.as_str()).ok_or_else(|| {
+        ApiError::unauthenticated(format!("the Authorization header is missing: send `Bearer {API_KEY}`"))
+    })?;
+    if authorization.strip_prefix("Bearer ").map(str::trim) != Some(API_KEY) {
+        return Err(ApiError::unauthenticated(format!(
+            "the local platform's only API key is {API_KEY:?}; the Authorization header brings another"
+        )));
+    }
+    expect(headers, "x-app-id", APP_ID, "app").map_err(ApiError::unauthenticated)?;
+    expect(headers, "x-company-id", COMPANY_ID, "company").map_err(ApiError::forbidden)?;
+    if user_needed || headers.contains_key("x-user-id") {
+        expect(headers, "x-user-id", USER_ID, "user").map_err(ApiError::forbidden)?;
+    }
+    Ok(())
+}
+
+fn expect(headers: &HeaderMap, name: &str, value: &str, what: &str) -> Result<(), String> {
+    match text(headers, name) {
+        Some(sent) if sent == value => Ok(()),
+        Some(sent) => Err(format!("{name} is {sent:?}, but the local platform's only {what} is {value:?}")),
+        None => Err(format!("the {name} header is missing: the local platform's only {what} is {value:?}")),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,72 @@
+//! The events a user's message makes, as the platform's webhook documentation describes them.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::settings::{Assistant, COMPANY_ID, USER_ID};
+use super::wire::{Message, Object, Stamp, new_id};
+
+/// The version of the payloads, in every envelope and in `X-Unique-Version`.
+pub const VERSION: &str = "1.0.0";
+
+/// What is delivered: an event and who it is about.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope {
+    /// `evt_…`.
+    pub id: String,
+    version: &'static str,
+    /// What happened.
+    pub event: &'static str,
+    /// Unix seconds, as a string: the documentation's form.
+    created_at: String,
+    user_id: &'static str,
+    company_id: &'static str,
+    payload: Value,
+}
+
+impl Envelope {
+    fn new(event: &'static str, payload: Value) -> Self {
+        Self {
+            id: new_id("evt"),
+            version: VERSION,
+            event,
+            created_at: Stamp::now().unix_seconds().to_string(),
+            user_id: USER_ID,
+            company_id: COMPANY_ID,
+            payload,
+        }
+    }
+}
+
+/// `unique.chat.user-message.created`: a user wrote a message.
+pub fn user_message_created(assistant: &Assistant, message: &Message) -> Envelope {
+    let payload = json!({ "chatId": message.chat_id, "assistantId": assistant.id, "text": message.text });
+    Envelope::new("unique.chat.user-message.created", payload)
+}
+
+/// `unique.chat.external-module.chosen`: the message chose the assistant's module. `choices` are the optional fields
+/// the message was sent with, under the payload's names.
+pub fn module_chosen(assistant: &Assistant, question: &Message, answer: &Message, choices: Object) -> Envelope {
+    let mut payload = json!({
+        "name": assistant.module,
+        "description": assistant.name,
+        "configuration": assistant.configuration,
+        "chatId": question.chat_id,
+        "assistantId": assistant.id,
+        "text": question.text,
+        "userMessage": {
+            "id": question.id,
+            "text": question.text,
+            "originalText": question.original_text,
+            "createdAt": question.created_at,
+            // The index knows English only, and so do the documents that ship; nobody detects languages here.
+            "language": "en",
+        },
+        "assistantMessage": { "id": answer.id, "createdAt": answer.created_at },
+    });
+    if let Value::Object(fields) = &mut payload {
+        fields.extend(choices);
+    }
+    Envelope::new("unique.chat.external-module.chosen", payload)
+}

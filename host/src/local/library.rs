@@ -1,0 +1,208 @@
+//! The knowledge base: a folder of documents behind a full-text index (SQLite's FTS5).
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::LocalError;
+use super::documents::{self, Document, Found, Passage};
+use super::words::telling_words;
+
+/// How often the folder is looked at for changes, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many words of a question are looked for: FTS5 takes only so deep an expression, and by then the question has
+/// said what it is about.
+const MOST_WORDS: usize = 64;
+
+/// A folder of documents and its index.
+pub struct Library {
+    folder: Option<PathBuf>,
+    base: Url,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    index: Connection,
+    files: BTreeMap<String, File>,
+    looked: Instant,
+}
+
+/// A file of the folder as it was last seen.
+struct File {
+    seen: Found,
+    /// None if it couldn't be read: it is not tried (and complained about) again before it changes.
+    document: Option<Arc<Document>>,
+}
+
+/// A passage that was found, and the document it stands in.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// The document.
+    pub document: Arc<Document>,
+    /// The passage in it.
+    pub passage: Passage,
+    /// Where the document can be read.
+    pub url: Url,
+}
+
+impl Library {
+    /// Reads and indexes a folder. Documents are reachable below `base`.
+    pub fn open(folder: Option<&Path>, base: Url) -> Result<Self, LocalError> {
+        let index = Connection::open_in_memory()
+            .and_then(|index| index.execute_batch(SCHEMA).map(|()| index))
+            .map_err(LocalError::Index)?;
+        let mut inner = Inner { index, files: BTreeMap::new(), looked: Instant::now() };
+        if let Some(folder) = folder {
+            let unreadable = |source| LocalError::Documents { path: folder.to_owned(), source };
+            let found = documents::find(folder).map_err(unreadable)?;
+            inner.take_in(found).map_err(LocalError::Index)?;
+        }
+        Ok(Self { folder: folder.map(Path::to_owned), base, inner: Mutex::new(inner) })
+    }
+
+    /// The passages that fit a text best, the best first, of the documents `wanted` lets through. A text without any
+    /// word finds nothing.
+    pub fn search(&self, text: &str, wanted: impl Fn(&Document) -> bool) -> rusqlite::Result<Vec<Hit>> {
+        let inner = self.current();
+        let expression = match_expression(text);
+        if expression.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = inner.index.prepare_cached(SEARCH)?;
+        let places = statement.query_map([expression], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?)))?;
+        let mut hits = Vec::new();
+        for place in places {
+            let (key, order) = place?;
+            let Some(document) = inner.document(&key).filter(|document| wanted(document)) else {
+                continue;
+            };
+            let Some(passage) = document.passages.get(order as usize) else {
+                continue;
+            };
+            hits.push(Hit { document: Arc::clone(document), passage: passage.clone(), url: self.url(&key) });
+        }
+        Ok(hits)
+    }
+
+    /// Every document, by key.
+    pub fn documents(&self) -> Vec<Arc<Document>> {
+        self.current().files.values().filter_map(|file| file.document.clone()).collect()
+    }
+
+    /// The document of this key.
+    pub fn document(&self, key: &str) -> Option<Arc<Document>> {
+        self.current().document(key).cloned()
+    }
+
+    /// Where the document of this key can be read.
+    pub fn url(&self, key: &str) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(["local", "documents"]).extend(key.split('/'));
+        }
+        url
+    }
+
+    /// The documents as they are on disk, looked at anew if the last look was a while ago.
+    fn current(&self) -> MutexGuard<'_, Inner> {
+        // A panic in the middle of a change leaves at worst a document to be read again.
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = self.folder.as_deref().filter(|_| inner.looked.elapsed() >= LOOK_EVERY) {
+            inner.looked = Instant::now();
+            let taken_in = documents::find(folder)
+                .map_err(|error| error.to_string())
+                .and_then(|found| inner.take_in(found).map_err(|error| error.to_string()));
+            if let Err(error) = taken_in {
+                tracing::warn!(folder = %folder.display(), %error, "the documents folder can't be read: searching what was read before");
+            }
+        }
+        inner
+    }
+}
+
+impl Inner {
+    fn document(&self, key: &str) -> Option<&Arc<Document>> {
+        self.files.get(key)?.document.as_ref()
+    }
+
+    /// Takes in what changed since the last look.
+    fn take_in(&mut self, found: Vec<Found>) -> rusqlite::Result<()> {
+        let still_there: HashSet<&str> = found.iter().map(|found| found.key.as_str()).collect();
+        let gone: Vec<String> = self.files.keys().filter(|key| !still_there.contains(key.as_str())).cloned().collect();
+        for key in gone {
+            self.forget(&key)?;
+        }
+        for seen in found {
+            if self.files.get(&seen.key).is_some_and(|file| file.seen == seen) {
+                continue;
+            }
+            self.forget(&seen.key)?;
+            let document = documents::read(&seen)
+                .inspect_err(|error| tracing::warn!(file = %seen.path.display(), %error, "left out of the search"))
+                .ok();
+            if let Some(document) = &document {
+                self.add(document)?;
+            }
+            self.files.insert(seen.key.clone(), File { seen, document: document.map(Arc::new) });
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &str) -> rusqlite::Result<()> {
+        if self.files.remove(key).is_some() {
+            self.index.execute("DELETE FROM passages WHERE key = ?1", [key])?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, document: &Document) -> rusqlite::Result<()> {
+        let transaction = self.index.transaction()?;
+        for passage in &document.passages {
+            transaction.execute(
+                "INSERT INTO passages (key, place, title, text) VALUES (?1, ?2, ?3, ?4)",
+                params![document.key, passage.order, document.title, passage.text],
+            )?;
+        }
+        transaction.commit()
+    }
+}
+
+const SCHEMA: &str = "CREATE VIRTUAL TABLE passages USING fts5(
+    key UNINDEXED, place UNINDEXED, title, text, tokenize = 'porter unicode61 remove_diacritics 2'
+)";
+
+/// A word in the title counts twice. Equal ranks keep the documents' own order, so that the same question always gets
+/// the same answer.
+const SEARCH: &str = "SELECT key, CAST(place AS INTEGER) FROM passages WHERE passages MATCH ?1
+    ORDER BY bm25(passages, 0.0, 0.0, 2.0, 1.0), key, CAST(place AS INTEGER)";
+
+/// Any of the telling words of a text, as an expression of FTS5. The words are letters and digits only, and quoted:
+/// nothing a person types is taken for syntax.
+fn match_expression(text: &str) -> String {
+    let mut expression = String::new();
+    for word in telling_words(text).iter().take(MOST_WORDS) {
+        let or = if expression.is_empty() { "" } else { " OR " };
+        // Writing to a string can't fail.
+        let _ = write!(expression, "{or}\"{word}\"");
+    }
+    expression
+}
+
+impl Document {
+    /// What the platform's searches tell about a content besides its text, and what filters see.
+    pub fn metadata(&self) -> Value {
+        json!({
+            "key": self.key,
+            "title": self.title,
+            "mimeType": self.mime_type,
+            "folderIdPath": format!("uniquepathid://{}", self.scopes.join("/")),
+        })
+    }
+}

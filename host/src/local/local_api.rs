@@ -1,0 +1,107 @@
+//! What the real platform doesn't have: looking at the local one. No credentials are asked for.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::LocalState;
+use super::chats::Chat;
+use super::deliver::Record;
+use super::error::ApiError;
+use super::wire::{Message, Step};
+
+/// A chat with all that is in it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WholeChat {
+    #[serde(flatten)]
+    chat: Chat,
+    messages: Vec<WholeMessage>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WholeMessage {
+    #[serde(flatten)]
+    message: Message,
+    /// What viewers see in the message's place for the moment: made by a message event, not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shown_text: Option<String>,
+    steps: Vec<Step>,
+}
+
+/// `GET /health`.
+pub async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /local/chats`: every chat, the newest first.
+pub async fn chats(State(state): State<Arc<LocalState>>) -> Result<Json<Vec<Chat>>, ApiError> {
+    Ok(Json(state.chats.chats()?))
+}
+
+/// `GET /local/chats/{chatId}`: a chat, its messages oldest first, each with its steps in order.
+pub async fn chat(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<WholeChat>, ApiError> {
+    let chat = state.chat(&id)?;
+    let whole = |message: Message| {
+        let steps = state.chats.steps(&message.id)?;
+        Ok(WholeMessage { shown_text: state.chats.shown_text(&message.id), steps, message })
+    };
+    let messages = state.chats.messages(&id)?.into_iter().map(whole).collect::<Result<_, ApiError>>()?;
+    Ok(Json(WholeChat { chat, messages }))
+}
+
+/// `GET /local/assistants`.
+pub async fn assistants(State(state): State<Arc<LocalState>>) -> Json<Value> {
+    let assistants = state.assistants.load();
+    let answer = assistants.iter().map(|assistant| {
+        json!({
+            "id": assistant.id,
+            "name": assistant.name,
+            "module": assistant.module,
+            "configuration": assistant.configuration,
+            "chooses": assistant.chooses,
+        })
+    });
+    Json(answer.collect())
+}
+
+/// `GET /local/deliveries`: what was delivered and what was answered, oldest first.
+pub async fn deliveries(State(state): State<Arc<LocalState>>) -> Json<Vec<Record>> {
+    Json(state.deliverer.records())
+}
+
+/// `POST /local/endpoint/revive`: lets events go out again to an endpoint that is expired.
+pub async fn revive(State(state): State<Arc<LocalState>>) -> Json<Value> {
+    Json(json!({ "revived": state.deliverer.revive() }))
+}
+
+/// `GET /local/documents`: the knowledge base, with the ids searches can be confined to.
+pub async fn documents(State(state): State<Arc<LocalState>>) -> Json<Value> {
+    let answer = state.library.documents().into_iter().map(|document| {
+        json!({
+            "id": document.id,
+            "key": document.key,
+            "title": document.title,
+            "url": state.library.url(&document.key),
+            "scopeIds": document.scopes,
+            "passages": document.passages.len(),
+            "updatedAt": document.updated_at,
+        })
+    });
+    Json(answer.collect())
+}
+
+/// `GET /local/documents/{key}`: a document as it was read. Only what is indexed is served, so that no path leads
+/// elsewhere.
+pub async fn document(State(state): State<Arc<LocalState>>, Path(key): Path<String>) -> Result<Response, ApiError> {
+    let document = state.library.document(&key).ok_or_else(|| ApiError::not_found("document", &key))?;
+    // Markdown as plain text: browsers would offer to save it otherwise.
+    let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((content_type, document.text.clone()).into_response())
+}

@@ -1,0 +1,58 @@
+//! Which path leads where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware;
+use axum::routing::{get, patch, post};
+
+use super::error::ApiError;
+use super::{LocalState, completion, credentials, local_api, message_log, messages, search, space, stream_completions};
+
+/// The largest body that is read: long conversations with their context fit.
+const LARGEST_BODY: usize = 16 * 1024 * 1024;
+
+/// The whole server: the public API under both prefixes it is known by, and what only the local platform has.
+pub fn router(state: Arc<LocalState>) -> Router {
+    Router::new()
+        .nest("/public/chat", public_api())
+        .nest("/public", public_api())
+        .route("/health", get(local_api::health))
+        .route("/local/assistants", get(local_api::assistants))
+        .route("/local/chats", get(local_api::chats))
+        .route("/local/chats/{id}", get(local_api::chat))
+        .route("/local/deliveries", get(local_api::deliveries))
+        .route("/local/documents", get(local_api::documents))
+        .route("/local/documents/{*key}", get(local_api::document))
+        .route("/local/endpoint/revive", post(local_api::revive))
+        .method_not_allowed_fallback(async |request: Request| {
+            ApiError::wrong_method(request.method().as_str(), request.uri().path())
+        })
+        .fallback(async |request: Request| ApiError::no_such_call(request.method().as_str(), request.uri().path()))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .with_state(state)
+}
+
+fn public_api() -> Router<Arc<LocalState>> {
+    Router::new()
+        .route("/message-log", post(message_log::create))
+        .route("/message-log/{id}", patch(message_log::update))
+        .route("/messages", get(messages::list).post(messages::create))
+        .route("/messages/{id}", get(messages::retrieve).patch(messages::modify).delete(messages::delete))
+        .route("/messages/{id}/event", post(messages::show))
+        .route("/search/search", post(search::search))
+        .route("/search/search-string", post(search::search_string))
+        .route("/openai/chat/completions", post(completion::complete))
+        .route("/openai/models", get(completion::models))
+        .route("/openai/embeddings", post(completion::embeddings))
+        .route("/integrated/chat/stream-completions", post(stream_completions::stream))
+        .route("/space", get(space::list_spaces))
+        .route("/space/message", post(space::create_message))
+        .route("/space/chat", post(space::create_chat))
+        .route("/space/chat/{id}", patch(space::rename_chat).delete(space::delete_chat))
+        .route("/space/chat/{id}/messages", get(space::messages))
+        .route("/space/{id}", get(space::get_space))
+        .route("/space/{id}/messages/latest", get(space::latest_message))
+        .layer(middleware::from_fn(credentials::check))
+}

@@ -1,0 +1,252 @@
+//! `/space`: what people (and the programs that act for them) do with assistants and their chats.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::LocalState;
+use super::chats::Chat;
+use super::error::{ApiError, Body, Params};
+use super::events;
+use super::messages::is_true;
+use super::settings::{Assistant, COMPANY_ID};
+use super::wire::{Correlation, Message, Object, Role, SpaceMessage};
+
+/// A user's message as the official Python SDK sends it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewSpaceMessage {
+    chat_id: Option<String>,
+    assistant_id: String,
+    text: Option<String>,
+    language_model: Option<String>,
+    tool_choices: Option<Vec<String>>,
+    skill_choices: Option<Vec<Object>>,
+    available_skills: Option<Vec<Object>>,
+    scope_rules: Option<Object>,
+    correlation: Option<Correlation>,
+}
+
+impl NewSpaceMessage {
+    /// What of the message the payload of a chosen module carries, where it was given.
+    fn choices(&self) -> Object {
+        let given = [
+            ("toolChoices", self.tool_choices.as_ref().map(|choices| json!(choices))),
+            ("skillChoices", self.skill_choices.as_ref().map(|choices| json!(choices))),
+            ("availableSkills", self.available_skills.as_ref().map(|skills| json!(skills))),
+            ("rawScopeRules", self.scope_rules.as_ref().map(|rules| json!(rules))),
+            ("modelChoice", self.language_model.as_ref().map(|model| json!(model))),
+            ("correlation", self.correlation.as_ref().map(|correlation| json!(correlation))),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
+
+/// `POST /space/message`: stores the user's message and answers with it; the empty message of the assistant is there
+/// and the events are on their way by then.
+pub async fn create_message(
+    State(state): State<Arc<LocalState>>,
+    Body(new): Body<NewSpaceMessage>,
+) -> Result<Json<SpaceMessage>, ApiError> {
+    let assistant = state.assistant(&new.assistant_id)?;
+    let chat = chat_for(&state, &assistant, new.chat_id.as_deref())?;
+    let choices = new.choices();
+    let question = Message {
+        correlation: new.correlation,
+        ..Message::new(&chat.id, Role::User, Some(new.text.unwrap_or_default()))
+    };
+    state.chats.add_message(&question)?;
+    let mut events = vec![events::user_message_created(&assistant, &question)];
+    if assistant.chooses {
+        let answer = Message::new(&chat.id, Role::Assistant, None);
+        state.chats.add_message(&answer)?;
+        events.push(events::module_chosen(&assistant, &question, &answer, choices));
+    }
+    state.deliverer.deliver(events);
+    Ok(Json(question.into()))
+}
+
+fn chat_for(state: &LocalState, assistant: &Assistant, chat_id: Option<&str>) -> Result<Chat, ApiError> {
+    let Some(chat_id) = chat_id else {
+        return Ok(state.chats.create_chat(&assistant.id, None)?);
+    };
+    let chat = state.chat(chat_id)?;
+    if chat.assistant_id != assistant.id {
+        let message = format!("assistantId is {:?}, but the chat belongs to {:?}", assistant.id, chat.assistant_id);
+        return Err(ApiError::invalid(message));
+    }
+    Ok(chat)
+}
+
+/// What `POST /space/chat` is sent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewChat {
+    title: String,
+    assistant_id: String,
+}
+
+/// `POST /space/chat`: begins an empty chat.
+pub async fn create_chat(
+    State(state): State<Arc<LocalState>>,
+    Body(new): Body<NewChat>,
+) -> Result<Json<Value>, ApiError> {
+    let assistant = state.assistant(&new.assistant_id)?;
+    Ok(Json(chat_answer(&state.chats.create_chat(&assistant.id, Some(&new.title))?)))
+}
+
+/// What `PATCH /space/chat/{chatId}` is sent.
+#[derive(Deserialize)]
+pub struct Rename {
+    title: String,
+}
+
+/// `PATCH /space/chat/{chatId}`: gives a chat another title.
+pub async fn rename_chat(
+    State(state): State<Arc<LocalState>>,
+    Path(id): Path<String>,
+    Body(rename): Body<Rename>,
+) -> Result<Json<Value>, ApiError> {
+    if rename.title.is_empty() {
+        return Err(ApiError::invalid("title is empty"));
+    }
+    let chat = state.chats.rename_chat(&id, &rename.title)?.ok_or_else(|| ApiError::not_found("chat", &id))?;
+    Ok(Json(chat_answer(&chat)))
+}
+
+fn chat_answer(chat: &Chat) -> Value {
+    json!({ "id": chat.id, "title": chat.title, "createdAt": chat.created_at })
+}
+
+/// `DELETE /space/chat/{chatId}`.
+pub async fn delete_chat(
+    State(state): State<Arc<LocalState>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if !state.chats.delete_chat(&id)? {
+        return Err(ApiError::not_found("chat", &id));
+    }
+    Ok(Json(json!({ "chat_id": id })))
+}
+
+/// Which part of a list is wanted.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    skip: Option<usize>,
+    take: Option<usize>,
+    exclude_gpt_request: Option<String>,
+    name: Option<String>,
+}
+
+impl Part {
+    /// How many to skip and to take, with the platform's own default and ceiling.
+    fn range(&self, default: usize, ceiling: usize) -> Result<(usize, usize), ApiError> {
+        let take = self.take.unwrap_or(default);
+        if !(1..=ceiling).contains(&take) {
+            return Err(ApiError::invalid(format!("take is {take}, but must be from 1 to {ceiling}")));
+        }
+        Ok((self.skip.unwrap_or(0), take))
+    }
+}
+
+/// `GET /space/chat/{chatId}/messages`: a part of a chat, oldest first, and how many messages it has in all.
+pub async fn messages(
+    State(state): State<Arc<LocalState>>,
+    Path(id): Path<String>,
+    Params(part): Params<Part>,
+) -> Result<Json<Value>, ApiError> {
+    state.chat(&id)?;
+    let (skip, take) = part.range(10, 100)?;
+    let mut messages = state.chats.messages(&id)?;
+    let total = messages.len();
+    if is_true(part.exclude_gpt_request.as_deref()) {
+        messages.iter_mut().for_each(|message| message.gpt_request = None);
+    }
+    let messages: Vec<SpaceMessage> = messages.into_iter().skip(skip).take(take).map(SpaceMessage::from).collect();
+    Ok(Json(json!({ "messages": messages, "totalCount": total })))
+}
+
+/// `GET /space/{chatId}/messages/latest`: what a client that waits for an answer asks again and again.
+pub async fn latest_message(
+    State(state): State<Arc<LocalState>>,
+    Path(id): Path<String>,
+) -> Result<Json<SpaceMessage>, ApiError> {
+    state.chat(&id)?;
+    let latest = state.chats.latest_message(&id)?;
+    Ok(Json(latest.ok_or_else(|| ApiError::not_found("message in the empty chat", &id))?.into()))
+}
+
+/// `GET /space/{spaceId}`: the assistant of this id.
+pub async fn get_space(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(space_answer(&state, &*state.assistant(&id)?)))
+}
+
+/// `GET /space`: the assistants, by a part of their name if one is given.
+pub async fn list_spaces(
+    State(state): State<Arc<LocalState>>,
+    Params(part): Params<Part>,
+) -> Result<Json<Value>, ApiError> {
+    let (skip, take) = part.range(50, 1000)?;
+    let name = part.name.unwrap_or_default().to_lowercase();
+    let assistants = state.assistants.load();
+    let named = assistants.iter().filter(|assistant| assistant.name.to_lowercase().contains(&name));
+    let spaces: Vec<Value> = named.skip(skip).take(take).map(|assistant| space_answer(&state, assistant)).collect();
+    Ok(Json(json!({ "data": spaces })))
+}
+
+/// An assistant with every field the official Python SDK names; those the local platform has no use for are empty.
+fn space_answer(state: &LocalState, assistant: &Assistant) -> Value {
+    json!({
+        "id": assistant.id,
+        "name": assistant.name,
+        "defaultForCompanyId": null,
+        "title": assistant.name,
+        "subtitle": null,
+        "explanation": null,
+        "alert": null,
+        "inputLimit": null,
+        "inputPlaceholder": null,
+        "chatUpload": "DISABLED",
+        "goals": [],
+        "languageModel": null,
+        "allowModelSwitching": false,
+        "switchableLanguageModels": null,
+        "fallbackModule": assistant.module,
+        "access": [],
+        "isExternal": !assistant.chooses,
+        "isPinned": false,
+        "isSubAgent": false,
+        "subAgentSettings": null,
+        "uiType": "UNIQUE_CUSTOM",
+        "settings": null,
+        "subAgents": [],
+        "assistantMcpServers": [],
+        "modules": [{
+            "id": format!("module_{}", assistant.module),
+            "name": assistant.module,
+            "description": assistant.name,
+            "toolDefinition": null,
+            "configuration": assistant.configuration,
+            "assistantId": assistant.id,
+            "weight": 1,
+            "isExternal": true,
+            "isCustomInstructionEnabled": false,
+            "moduleTemplateId": null,
+            "createdAt": state.started,
+            "updatedAt": state.started,
+        }],
+        "scopeRules": [],
+        "assistantAccess": [{
+            "id": format!("access_{}", assistant.module),
+            "entityId": COMPANY_ID,
+            "entityType": "GROUP",
+            "type": "USE",
+        }],
+        "createdAt": state.started,
+        "updatedAt": state.started,
+    })
+}

@@ -1,0 +1,8 @@
+//! The local platform through its front door: real HTTP in, real deliveries out.
+
+mod access;
+mod chats;
+mod completion;
+mod deliveries;
+mod help;
+mod search;

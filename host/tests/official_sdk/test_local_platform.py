@@ -1,0 +1,405 @@
+"""The official Python SDK against the local platform, by every call the four capabilities stand on.
+
+The local platform must be running, with the assistants `assistant_Assistant` and a module that answers it:
+
+    modhost dev --no-build
+    MODHOST_LOCAL_BASE=http://127.0.0.1:8092/public/chat pytest host/tests/official_sdk
+"""
+
+import asyncio
+import os
+from contextlib import contextmanager
+from datetime import datetime, timezone
+
+import pytest
+import unique_sdk
+from unique_sdk._error import PermissionError  # the one error the package doesn't export
+from unique_sdk.utils.chat_in_space import send_message_and_wait_for_completion
+
+BASE = os.environ["MODHOST_LOCAL_BASE"]
+ASSISTANT = "assistant_Assistant"
+WHO = {"user_id": "user_local", "company_id": "company_local"}
+# One event loop for all tests: the SDK keeps its connections, and one that belongs to a closed loop makes it send again
+# what was sent already.
+RUNNER = asyncio.Runner()
+REFERENCE = {
+    "name": "Travel policy",
+    "description": "",
+    "url": "https://example.com/travel",
+    "sequenceNumber": 1,
+    "originalIndex": [0],
+    "sourceId": "cont_1_chunk_1",
+    "source": "node-ingestion-chunks",
+}
+
+
+@pytest.fixture(autouse=True)
+def credentials():
+    unique_sdk.api_base = BASE
+    unique_sdk.api_key = "ukey_local"
+    unique_sdk.app_id = "app_local"
+
+
+@pytest.fixture
+def chat():
+    """A chat with one assistant message in it that no module writes to."""
+    chat = unique_sdk.Space.create_chat(**WHO, title="A test", assistantId=ASSISTANT)
+    message = unique_sdk.Message.create(
+        **WHO,
+        chatId=chat["id"],
+        assistantId=ASSISTANT,
+        role="ASSISTANT",
+        text="first",
+        references=[dict(REFERENCE)],
+        debugInfo={"why": "test"},
+        completedAt=None,
+    )
+    yield chat["id"], message
+    unique_sdk.Space.delete_chat(**WHO, chat_id=chat["id"])
+
+
+@contextmanager
+def refused(kind, status, *words):
+    """Expects the SDK to raise an error of this very kind, with these words in its message."""
+    with pytest.raises(kind) as raised:
+        yield
+    assert type(raised.value) is kind
+    assert raised.value.http_status == status
+    for word in words:
+        assert word in str(raised.value)
+
+
+def now():
+    return datetime.now(timezone.utc).isoformat()
+
+
+# Messages
+
+
+def test_a_created_message_is_a_message(chat):
+    chat_id, message = chat
+    assert isinstance(message, unique_sdk.Message)
+    assert message.object == "message"
+    assert message.chatId == chat_id
+    assert message.role == "ASSISTANT"
+    assert message.text == "first"
+    assert message.debugInfo == {"why": "test"}
+    assert message.completedAt is None
+    assert message.createdAt.endswith("Z")
+    assert message.references[0].sourceId == "cont_1_chunk_1"
+    assert "description" not in message.references[0]
+
+
+def test_a_modified_message_keeps_what_was_not_named(chat):
+    chat_id, message = chat
+    at = now()
+    changed = unique_sdk.Message.modify(
+        **WHO,
+        id=message.id,
+        chatId=chat_id,
+        text="second",
+        originalText="raw",
+        references=None,
+        completedAt=at,
+        startedStreamingAt=at,
+        stoppedStreamingAt=at,
+    )
+    again = unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id)
+    assert changed == again
+    assert (again.text, again.originalText) == ("second", "raw")
+    assert len(again.references) == 1
+    written = again.completedAt
+    assert written == again.startedStreamingAt == again.stoppedStreamingAt
+    assert abs((datetime.fromisoformat(written) - datetime.fromisoformat(at)).total_seconds()) < 0.001
+
+
+def test_messages_are_listed_oldest_first(chat):
+    chat_id, first = chat
+    second = unique_sdk.Message.create(
+        **WHO, chatId=chat_id, assistantId=ASSISTANT, role="ASSISTANT", text="later", references=[], debugInfo={}, completedAt=now()
+    )
+    listed = unique_sdk.Message.list(**WHO, chatId=chat_id)
+    assert isinstance(listed, unique_sdk.ListObject)
+    assert listed.has_more is False
+    assert [message.id for message in listed] == [first.id, second.id]
+
+
+def test_a_message_event_stores_nothing(chat):
+    chat_id, message = chat
+    shown = unique_sdk.Message.create_event(**WHO, messageId=message.id, chatId=chat_id, text="for the moment")
+    assert shown.text == "for the moment"
+    assert unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id).text == "first"
+
+
+def test_a_deleted_message_is_gone(chat):
+    chat_id, message = chat
+    unique_sdk.Message.delete(message.id, **WHO, chatId=chat_id)
+    with refused(unique_sdk.InvalidRequestError, 404, message.id):
+        unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id)
+
+
+def test_the_asynchronous_calls_work_too(chat):
+    chat_id, message = chat
+
+    async def calls():
+        await unique_sdk.Message.modify_async(**WHO, id=message.id, chatId=chat_id, text="async")
+        return await unique_sdk.Message.list_async(**WHO, chatId=chat_id)
+
+    assert RUNNER.run(calls()).data[0].text == "async"
+
+
+# Message log
+
+
+def test_a_step_is_created_and_updated(chat):
+    _, message = chat
+    step = unique_sdk.MessageLog.create(
+        **WHO, messageId=message.id, text="Searching…", status="RUNNING", order=1, details={"data": []}, references=[dict(REFERENCE)]
+    )
+    assert step.object == "message_log"
+    assert step.messageId == message.id
+    assert step.uncitedReferences == {}
+    done = unique_sdk.MessageLog.update(
+        **WHO, message_log_id=step.id, status="COMPLETED", text="Found it", uncitedReferences={"data": [1]}
+    )
+    assert (done.id, done.status, done.text, done.order) == (step.id, "COMPLETED", "Found it", 1)
+    assert done.details == {"data": []}
+    assert done.uncitedReferences == {"data": [1]}
+    assert done.references[0].name == "Travel policy"
+    assert done.updatedAt >= done.createdAt
+
+
+def test_steps_need_their_message_and_a_known_status(chat):
+    _, message = chat
+    with refused(unique_sdk.InvalidRequestError, 404, "msg_unknown"):
+        unique_sdk.MessageLog.create(**WHO, messageId="msg_unknown", text="x", status="RUNNING", order=1)
+    with refused(unique_sdk.InvalidRequestError, 400, "status", "DANCING"):
+        unique_sdk.MessageLog.create(**WHO, messageId=message.id, text="x", status="DANCING", order=1)
+    with refused(unique_sdk.InvalidRequestError, 404, "message_log_unknown"):
+        unique_sdk.MessageLog.update(**WHO, message_log_id="message_log_unknown", status="FAILED")
+
+
+# Search
+
+
+def test_a_search_finds_passages_with_every_field():
+    hits = unique_sdk.Search.create(**WHO, searchString="How much may a hotel cost?", searchType="COMBINED", limit=3)
+    assert isinstance(hits, list) and 1 <= len(hits) <= 3
+    best = hits[0]
+    assert best.title == "Travel policy"
+    assert best.key == "money/travel-policy.md"
+    assert "140 euros a night" in best.text
+    assert best.id.startswith("cont_") and best.chunkId.startswith("chunk_")
+    assert best.url.startswith("http://") and best.url.endswith("/money/travel-policy.md")
+    assert (best.startPage, best.endPage) == (1, 1)
+    assert isinstance(best.order, int)
+    assert best.metadata["mimeType"] == "text/markdown"
+    assert best.createdAt.endswith("Z") and best.updatedAt.endswith("Z")
+
+
+def test_a_search_can_be_confined():
+    def keys(**params):
+        hits = unique_sdk.Search.create(**WHO, searchString="days of leave", searchType="VECTOR", **params)
+        return {hit.key for hit in hits}
+
+    everywhere = keys()
+    assert len(everywhere) > 1
+    leave = unique_sdk.Search.create(**WHO, searchString="parental leave", searchType="FULL_TEXT", limit=1)[0]
+    assert keys(contentIds=[leave.id]) == {"people/parental-leave.md"}
+    folder = leave.metadata["folderIdPath"].removeprefix("uniquepathid://").split("/")[-1]
+    assert all(key.startswith("people/") for key in keys(scopeIds=[folder]))
+    title = {"path": ["title"], "operator": unique_sdk.UQLOperator.EQUALS, "value": "Parental leave"}
+    assert keys(metaDataFilter={unique_sdk.UQLCombinator.AND: [title]}) == {"people/parental-leave.md"}
+    assert keys(chatOnly=True) == set()
+    assert not keys(page=1000)
+
+
+def test_a_search_says_what_it_cannot_honour():
+    ask = {"searchString": "leave", "searchType": "COMBINED"}
+    for name, value in {"scoreThreshold": 0.7, "reranker": {"deploymentName": "x"}, "includeScores": True}.items():
+        with refused(unique_sdk.InvalidRequestError, 400, name):
+            unique_sdk.Search.create(**WHO, **ask, **{name: value})
+    with refused(unique_sdk.InvalidRequestError, 400, "limit"):
+        unique_sdk.Search.create(**WHO, **ask, limit=1001)
+    with refused(unique_sdk.InvalidRequestError, 400, "searchType"):
+        unique_sdk.Search.create(**WHO, searchString="leave", searchType="GUESS")
+
+
+def test_a_search_string_is_made_of_what_matters():
+    made = unique_sdk.SearchString.create(**WHO, prompt="What is our travel policy, please?")
+    assert made.searchString == "travel policy"
+    history = [{"role": "user", "text": "How much may a hotel cost?"}]
+    made = unique_sdk.SearchString.create(**WHO, prompt="And in London?", messages=history)
+    assert "london" in made.searchString and "hotel" in made.searchString
+
+
+# Completion
+
+
+def question(text="How much may a hotel cost a night?"):
+    return [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": text}]
+
+
+def test_a_completion_answers():
+    answer = unique_sdk.ChatCompletion.create(
+        company_id="company_local", user_id="user_local", messages=question(), options={"temperature": 0.3}, timeout=60_000
+    )
+    assert isinstance(answer, unique_sdk.ChatCompletion)
+    assert answer.choices[0].index == 0
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].message.role == "assistant"
+    assert "140 euros" in answer.choices[0].message.content
+    again = unique_sdk.ChatCompletion.create(company_id="company_local", messages=question())
+    assert again.choices[0].message.content == answer.choices[0].message.content
+
+
+def test_a_completion_needs_messages():
+    with refused(unique_sdk.InvalidRequestError, 400, "messages"):
+        unique_sdk.ChatCompletion.create(company_id="company_local", messages=[])
+    with refused(unique_sdk.InvalidRequestError, 400, "messages[0].role", "robot"):
+        unique_sdk.ChatCompletion.create(company_id="company_local", messages=[{"role": "robot", "content": "x"}])
+
+
+def test_there_is_a_model():
+    assert unique_sdk.LLMModels.get_models(**WHO)["models"]
+
+
+def test_there_are_no_embeddings_and_the_sdk_does_not_try_again():
+    with refused(unique_sdk.APIError, 501, "embeddings"):
+        unique_sdk.Embeddings.create(**WHO, texts=["x"])
+
+
+def test_a_completion_is_streamed_into_a_message(chat):
+    chat_id, message = chat
+    sources = unique_sdk.Search.create(**WHO, searchString="hotel cost night", searchType="COMBINED", limit=2)
+    context = "\n\n".join(f"[source{place}] {hit.text}" for place, hit in enumerate(sources))
+    result = unique_sdk.Integrated.chat_stream_completion(
+        **WHO,
+        chatId=chat_id,
+        assistantId=ASSISTANT,
+        assistantMessageId=message.id,
+        userMessageId=message.id,
+        messages=[{"role": "system", "content": context}, {"role": "user", "content": "How much may a hotel cost a night?"}],
+        searchContext=[{"id": hit.id, "chunkId": hit.chunkId, "key": hit.key, "title": hit.title, "url": hit.url} for hit in sources],
+        model="AZURE_GPT_4o_2024_1120",
+        startText="So: ",
+        debugInfo={"streamed": True},
+        options={"temperature": 0},
+        timeout=60_000,
+    )
+    assert result["object"] == "streamResult"
+    assert result["toolCalls"] == []
+    assert result["usage"]["totalTokens"] >= 0
+    written = unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id)
+    assert result["message"] == written
+    assert written.text.startswith("So: ") and "140 euros" in written.text
+    assert "<sup>1</sup>" in written.text and "[source" not in written.text
+    assert "[source0]" in written.originalText
+    assert written.references[0].sourceId == f"{sources[0].id}_{sources[0].chunkId}"
+    assert written.references[0].sequenceNumber == 1
+    assert written.completedAt and written.startedStreamingAt and written.stoppedStreamingAt
+    assert written.debugInfo == {"streamed": True}
+
+
+# Space
+
+
+def test_a_space_is_found():
+    space = unique_sdk.Space.get_space(**WHO, space_id=ASSISTANT)
+    assert space.id == ASSISTANT
+    assert space.modules[0].name == "Assistant"
+    spaces = unique_sdk.Space.get_spaces(**WHO, name="assist")
+    assert ASSISTANT in [space["id"] for space in spaces["data"]]
+    with refused(unique_sdk.InvalidRequestError, 404, "assistant_nobody"):
+        unique_sdk.Space.get_space(**WHO, space_id="assistant_nobody")
+
+
+def test_a_chat_is_read_in_parts_renamed_and_deleted(chat):
+    chat_id, message = chat
+    part = unique_sdk.Space.get_chat_messages(**WHO, chat_id=chat_id, take=5, excludeGptRequest=True)
+    assert part["totalCount"] == 1
+    assert part["messages"][0]["id"] == message.id
+    assert part["messages"][0]["assessment"] == []
+    assert unique_sdk.Space.get_chat_messages(**WHO, chat_id=chat_id, skip=1)["messages"] == []
+    assert unique_sdk.Space.get_latest_message(**WHO, chat_id=chat_id)["id"] == message.id
+    assert unique_sdk.Space.update_chat(**WHO, chat_id=chat_id, title="Another")["title"] == "Another"
+    short_lived = unique_sdk.Space.create_chat(**WHO, title="Short", assistantId=ASSISTANT)
+    assert unique_sdk.Space.delete_chat(**WHO, chat_id=short_lived["id"])["chat_id"] == short_lived["id"]
+    with refused(unique_sdk.InvalidRequestError, 404, short_lived["id"]):
+        unique_sdk.Space.get_chat_messages(**WHO, chat_id=short_lived["id"])
+
+
+@pytest.mark.parametrize("stop_condition", ["stoppedStreamingAt", "completedAt"])
+def test_a_module_answers_a_message_end_to_end(stop_condition):
+    updates = []
+
+    async def seen(message):
+        updates.append(message["text"])
+
+    answer = RUNNER.run(
+        send_message_and_wait_for_completion(
+            **WHO,
+            assistant_id=ASSISTANT,
+            text="How much may a hotel cost a night?",
+            poll_interval=0.2,
+            max_wait=60,
+            stop_condition=stop_condition,
+            on_message_update=seen,
+        )
+    )
+    chat_id = answer["chatId"]
+    try:
+        assert answer["role"] == "ASSISTANT"
+        assert answer["text"] and updates[-1] == answer["text"]
+        messages = unique_sdk.Message.list(**WHO, chatId=chat_id).data
+        assert [message.role for message in messages] == ["USER", "ASSISTANT"]
+        assert messages[0].text == "How much may a hotel cost a night?"
+        assert answer["triggeringUserMessageId"] == messages[0].id
+        follow_up = RUNNER.run(
+            send_message_and_wait_for_completion(
+                **WHO, assistant_id=ASSISTANT, text="And a client dinner?", chat_id=chat_id, poll_interval=0.2, max_wait=60
+            )
+        )
+        assert follow_up["chatId"] == chat_id and follow_up["id"] != answer["id"]
+        roles = [message.role for message in unique_sdk.Message.list(**WHO, chatId=chat_id).data]
+        assert roles == ["USER", "ASSISTANT"] * 2
+    finally:
+        unique_sdk.Space.delete_chat(**WHO, chat_id=chat_id)
+
+
+# Errors
+
+
+def test_wrong_credentials_are_the_sdks_own_errors(chat):
+    chat_id, _ = chat
+    unique_sdk.api_key = "ukey_other"
+    with refused(unique_sdk.AuthenticationError, 401, "ukey_local"):
+        unique_sdk.Message.list(**WHO, chatId=chat_id)
+    unique_sdk.api_key = "ukey_local"
+    unique_sdk.app_id = "app_other"
+    with refused(unique_sdk.AuthenticationError, 401, "app_local"):
+        unique_sdk.Message.list(**WHO, chatId=chat_id)
+    unique_sdk.app_id = "app_local"
+    with refused(PermissionError, 403, "company_local"):
+        unique_sdk.Message.list(user_id="user_local", company_id="company_other", chatId=chat_id)
+    with refused(PermissionError, 403, "user_local"):
+        unique_sdk.Message.list(user_id="user_other", company_id="company_local", chatId=chat_id)
+
+
+def test_bad_requests_name_the_field(chat):
+    chat_id, message = chat
+    with refused(unique_sdk.InvalidRequestError, 404, "chat_unknown"):
+        unique_sdk.Message.list(**WHO, chatId="chat_unknown")
+    with refused(unique_sdk.InvalidRequestError, 400, "chatId"):
+        unique_sdk.Message.list(**WHO)
+    with refused(unique_sdk.InvalidRequestError, 400, "role"):
+        unique_sdk.Message.create(**WHO, chatId=chat_id, assistantId=ASSISTANT, role="USER", text="x")
+    with refused(unique_sdk.InvalidRequestError, 400, "references[0]", "sourceId"):
+        unique_sdk.Message.modify(**WHO, id=message.id, chatId=chat_id, references=[{"name": "x", "sequenceNumber": 1, "source": "x"}])
+    with refused(unique_sdk.InvalidRequestError, 400, "completedAt", "RFC 3339"):
+        unique_sdk.Message.modify(**WHO, id=message.id, chatId=chat_id, completedAt="yesterday")
+
+
+def test_what_the_platform_does_not_emulate_is_said():
+    with refused(unique_sdk.InvalidRequestError, 404, "no such call", "/short-term-memory"):
+        unique_sdk.ShortTermMemory.create(**WHO, memoryName="x", data="y", chatId="chat_x")
