@@ -1,0 +1,195 @@
+//! `modhost deliveries replay`: a recorded delivery against other code, with the recorded answers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::records::Records;
+use super::tell::value;
+use crate::capabilities::{Asked, Begin, Delivery, Grants, Known, Tape};
+use crate::config::Settings;
+use crate::console::DetailsView;
+use crate::engine::{Ended, Engine, Limits, Spec};
+use crate::event::{Event, Header, Name};
+use crate::journal::Call;
+use crate::platform::Rehearsal;
+
+/// The call that writes the reply.
+const REPLY: &str = "messages.reply";
+
+/// How many lines the module may log in a rehearsal.
+const LOG_LINES: u32 = 1000;
+
+/// Run a recorded delivery against another component.
+///
+/// The component asks, and gets the answers that were recorded; what it asks differently gets the answer the same call
+/// got then, and what is new is made up where it changes something and missing where it reads. Exit code 0 if all calls
+/// are the same, 1 if something differs or it fails.
+#[derive(Args)]
+pub(super) struct ReplayArgs {
+    /// The delivery
+    #[arg(value_name = "ID")]
+    id: String,
+    /// The component to run
+    #[arg(long, value_name = "FILE")]
+    component: PathBuf,
+    /// Give it the settings its module has in this file [default: modules.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a rehearsal came to.
+struct Rehearsed {
+    ended: Ended,
+    asked: Vec<Asked>,
+    gone: Vec<(String, Value)>,
+    reply_then: Option<Value>,
+    reply_now: Option<Value>,
+}
+
+pub(super) async fn run(records: &Records, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let details = records.show(&args.id).await?;
+    let spec = spec(args, &details)?;
+    let rehearsed = rehearse(&details, &spec, records.salt()).await?;
+    let differs = rehearsed.differs();
+    if args.json {
+        anstream::println!("{}", rehearsed.json());
+    } else {
+        anstream::print!("{}", rehearsed.story());
+    }
+    Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The component with the settings of the delivery's module.
+fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
+    let file = args.config.clone().unwrap_or_else(|| "modules.toml".into());
+    let settings = if args.config.is_some() || file.is_file() { Some(Settings::load(&file)?) } else { None };
+    let name = Name::from(details.delivery.module.as_str());
+    let module = settings.iter().flat_map(|settings| &settings.modules).find(|module| module.name == name);
+    let limits = module.map(|module| module.limits.clone()).unwrap_or_default();
+    let config = module.map(|module| module.config.clone()).unwrap_or_default();
+    Ok(Spec {
+        name,
+        component: args.component.clone(),
+        limits: Limits { memory: limits.memory, timeout: limits.timeout, cpu: limits.cpu },
+        grants: Grants { config: Arc::new(config) },
+    })
+}
+
+async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
+    let bytes = std::fs::read(&spec.component).with_context(|| format!("can't read {}", spec.component.display()))?;
+    let engine = Engine::new(1).map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
+    let version = engine.load(bytes, spec).await.with_context(|| format!("{} can't run", spec.component.display()))?;
+    let event = Arc::new(event(details)?);
+    let id = crate::event::DeliveryId::from_text(&details.delivery.id);
+    let recorded = details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?;
+    let delivery = Arc::new(Delivery::new(Begin {
+        event,
+        module: spec.name.clone(),
+        attempt: 1,
+        platform: Arc::new(Rehearsal::default()),
+        tape: Tape::rehearsal(id, recorded),
+        log_lines: LOG_LINES,
+        salt,
+    }));
+    let ended = version.run(&delivery).await;
+    delivery.changes_done().await;
+    let asked = delivery.tape.asked();
+    let reply_now = asked.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
+    let reply_then = details.calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
+    Ok(Rehearsed { ended, asked, gone: delivery.tape.left(), reply_then, reply_now })
+}
+
+fn event(details: &DetailsView) -> anyhow::Result<Event> {
+    let event = &details.event;
+    let header = Header {
+        id: event.id.clone(),
+        source: event.source.as_str().into(),
+        name: event.name.clone(),
+        tenant: event.tenant.as_str().into(),
+        user_id: event.user_id.clone(),
+        company_id: event.company_id.clone(),
+        created_at: event.created_at,
+    };
+    let payload = event.payload.get().to_owned();
+    if payload.is_empty() {
+        bail!("delivery {} has no event any more", details.delivery.id);
+    }
+    let whole = 0..payload.len();
+    Ok(Event::new(header, payload.into(), whole))
+}
+
+fn call(call: &crate::console::CallView) -> Result<Call, serde_json::Error> {
+    Ok(Call {
+        number: call.number,
+        import: call.import.clone(),
+        arguments: serde_json::to_vec(&call.arguments)?,
+        answer: call.answer.as_ref().map(serde_json::to_vec).transpose()?,
+        at: std::time::SystemTime::UNIX_EPOCH,
+    })
+}
+
+impl Rehearsed {
+    fn differs(&self) -> bool {
+        let same = self.asked.iter().all(|call| call.known == Known::Same);
+        !same || !self.gone.is_empty() || self.ended != Ended::Answered
+    }
+
+    fn ended(&self) -> String {
+        match &self.ended {
+            Ended::Answered => "answered".into(),
+            Ended::Failed(failure) => format!("failed: {}", failure.reason),
+            Ended::Trapped { reason } => format!("trap: {reason}"),
+            Ended::LimitReached(limit) => format!("limit reached: {limit}"),
+        }
+    }
+
+    fn story(&self) -> String {
+        let mut lines = vec![format!("it ended: {}", self.ended())];
+        for call in &self.asked {
+            match &call.known {
+                Known::Same => lines.push(format!("  same     {}", call.import)),
+                Known::Changed(then) => {
+                    lines.push(format!("~ changed  {}", call.import));
+                    lines.push(format!("    then   {}", value(then)));
+                    lines.push(format!("    now    {}", value(&call.arguments)));
+                }
+                Known::Added => lines.push(format!("+ added    {}  {}", call.import, value(&call.arguments))),
+            }
+        }
+        lines.extend(self.gone.iter().map(|(import, arguments)| format!("- gone     {import}  {}", value(arguments))));
+        match (&self.reply_then, &self.reply_now) {
+            (Some(then), Some(now)) if then == now => lines.push("the reply is the same".into()),
+            (then, now) => {
+                let text = |reply: &Option<Value>| reply.as_ref().map_or_else(|| "none".to_owned(), value);
+                lines.push(format!("the reply then  {}", text(then)));
+                lines.push(format!("the reply now   {}", text(now)));
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn json(&self) -> Value {
+        let calls = self.asked.iter().map(|call| match &call.known {
+            Known::Same => json!({ "import": call.import, "is": "same" }),
+            Known::Changed(then) => {
+                json!({ "import": call.import, "is": "changed", "then": then, "now": call.arguments })
+            }
+            Known::Added => json!({ "import": call.import, "is": "added", "now": call.arguments }),
+        });
+        let gone = self.gone.iter().map(|(import, then)| json!({ "import": import, "is": "gone", "then": then }));
+        json!({
+            "ended": self.ended(),
+            "differs": self.differs(),
+            "calls": calls.chain(gone).collect::<Vec<_>>(),
+            "reply": { "then": self.reply_then, "now": self.reply_now },
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! The admin API: health, deliveries, and what an operator can do about them. `openapi.json` describes it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::view::{DeliveryView, DetailsView, TotalsView};
+use crate::config::Secret;
+use crate::dispatch::{self, Dispatcher};
+use crate::engine::Registry;
+use crate::event::{DeliveryId, Name};
+use crate::journal::{Filter, Journal, JournalError};
+
+/// How many deliveries a list has unless it is asked for more.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// The most a list can be asked for.
+const MAX_LIMIT: u32 = 10_000;
+
+/// What the admin API works on.
+#[derive(Clone)]
+pub struct Admin {
+    /// The modules.
+    pub registry: Arc<Registry>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// Dispatch.
+    pub dispatcher: Dispatcher,
+}
+
+/// The routes of the admin listener; with a token, every request but `/health` has to carry it.
+pub fn router(admin: Admin, token: Option<Secret>) -> Router {
+    let api = Router::new()
+        .route("/totals", get(totals))
+        .route("/deliveries", get(list))
+        .route("/deliveries/{id}", get(show))
+        .route("/deliveries/{id}/retry", post(retry))
+        .route("/deliveries/{id}/drop", post(drop_waiting))
+        .route("/openapi.json", get(openapi))
+        .layer(middleware::from_fn_with_state(token, authorised));
+    Router::new().route("/health", get(health)).nest("/api", api).fallback(nothing_here).with_state(admin)
+}
+
+/// What is answered when a request can't be done.
+struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+async fn nothing_here() -> Problem {
+    Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())
+}
+
+/// Lets through who knows the token, compared in constant time.
+async fn authorised(State(token): State<Option<Secret>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let given = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+    let known = token.is_none_or(|token| bool::from(token.expose().as_bytes().ct_eq(given)));
+    if known {
+        return next.run(request).await;
+    }
+    Problem(StatusCode::UNAUTHORIZED, "the admin API wants the token of `admin_token` in [server]".into())
+        .into_response()
+}
+
+async fn health(State(admin): State<Admin>) -> Json<Value> {
+    let modules = admin.registry.status().into_iter().map(|module| {
+        json!({
+            "name": module.name,
+            "version": module.version.map(|version| version.to_string()),
+            "refused": module.refused,
+        })
+    });
+    Json(json!({ "status": "ok", "modules": modules.collect::<Vec<_>>() }))
+}
+
+async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
+    let totals = admin.journal.totals().await?;
+    Ok(Json(TotalsView::new(&totals, admin.dispatcher.calls_made_again())))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+/// Which deliveries a list has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    state: Option<String>,
+    module: Option<String>,
+    tenant: Option<String>,
+    event: Option<String>,
+    /// Milliseconds since 1970.
+    since: Option<u64>,
+    limit: Option<u32>,
+}
+
+impl TryFrom<Wanted> for Filter {
+    type Error = Problem;
+
+    fn try_from(wanted: Wanted) -> Result<Self, Problem> {
+        let bad = |error: String| Problem(StatusCode::BAD_REQUEST, error);
+        let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(bad(format!("`limit` has to be from 1 to {MAX_LIMIT}")));
+        }
+        Ok(Self {
+            state: wanted.state.map(|state| state.parse()).transpose().map_err(bad)?,
+            module: wanted.module.map(Name::from),
+            tenant: wanted.tenant.map(Name::from),
+            event: wanted.event,
+            since: wanted.since.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            limit: Some(limit),
+        })
+    }
+}
+
+async fn list(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Answer<Value> {
+    let deliveries = admin.journal.list(wanted.try_into()?).await?;
+    let deliveries: Vec<DeliveryView> = deliveries.into_iter().map(DeliveryView::from).collect();
+    Ok(Json(json!({ "deliveries": deliveries })))
+}
+
+async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<DetailsView> {
+    let details = admin.journal.show(&DeliveryId::from_text(&id)).await?;
+    details.map(|details| Json(details.into())).ok_or_else(|| unknown(&id))
+}
+
+/// How a delivery is sent again.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    /// Whether the answers it got before are forgotten.
+    #[serde(default)]
+    fresh: bool,
+}
+
+// A body that has to be JSON: no page in a browser can send one to this address without being asked first.
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+fn body<T>(body: Body<T>) -> Result<T, Problem> {
+    body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
+}
+
+async fn retry(State(admin): State<Admin>, Path(id): Path<String>, again: Body<Again>) -> Answer<Value> {
+    let again = body(again)?;
+    let id = DeliveryId::from_text(id);
+    let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    if !admin.journal.resend(&id, again.fresh, dispatch::now()).await? {
+        return Err(conflict(&known.summary.state, &id, "has not ended: only one that has can be sent again"));
+    }
+    admin.dispatcher.sent_again(&known.summary.tenant);
+    Ok(Json(json!({ "id": id.as_str(), "state": "waiting" })))
+}
+
+/// Why a delivery is dropped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dropping {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, dropping: Body<Dropping>) -> Answer<Value> {
+    let reason = body(dropping)?.reason.unwrap_or_else(|| "dropped by an operator".into());
+    let id = DeliveryId::from_text(id);
+    let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+    if !admin.journal.drop_waiting(&id, &reason, dispatch::now()).await? {
+        return Err(conflict(&known.summary.state, &id, "doesn't wait: only one that waits can be dropped"));
+    }
+    admin.dispatcher.dropped(&known, &reason).await;
+    Ok(Json(json!({ "id": id.as_str(), "state": "dropped" })))
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem(
+        StatusCode::NOT_FOUND,
+        format!("there is no delivery {id}; it may have been removed, see [server.retention]"),
+    )
+}
+
+fn conflict(state: &crate::journal::State, id: &DeliveryId, why: &str) -> Problem {
+    Problem(StatusCode::CONFLICT, format!("delivery {id} is {state} and {why}"))
+}
