@@ -1,0 +1,203 @@
+//! `modhost dev`: everything on this machine, rebuilt and swapped as its sources change.
+
+mod build;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use url::Url;
+
+use super::serve::listening;
+use super::{GRACE, HostArgs, program, told_to_stop};
+use crate::config::{Environment, Reference, Secret, Settings};
+use crate::host::Host;
+use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
+use build::Builder;
+
+/// The event that chooses a module; a module that doesn't take it only listens.
+const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
+
+/// Where the sample documents lie, seen from modules.toml.
+const SAMPLE_DOCUMENTS: &str = "plugins/assistant/documents";
+
+/// What `dev` can be told.
+#[derive(Args)]
+pub struct DevArgs {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Run the local platform on this port; 0 picks a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8092)]
+    platform_port: u16,
+    /// Let the local platform search the Markdown and text files in this folder [default: the samples' documents]
+    #[arg(long, value_name = "DIR")]
+    documents: Option<PathBuf>,
+    /// Complete through this OpenAI-compatible endpoint (https://…/v1) instead of quoting documents
+    #[arg(long, value_name = "URL")]
+    completion_url: Option<Url>,
+    /// The key of that endpoint, by reference: env:NAME or file:PATH
+    #[arg(long, value_name = "REFERENCE", requires = "completion_url")]
+    completion_key: Option<String>,
+    /// Ask that endpoint for this model, whichever a module names
+    #[arg(long, value_name = "MODEL", requires = "completion_url")]
+    completion_model: Option<String>,
+    /// Use the components as they are, and don't build when sources change
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs until told to stop.
+pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.host.load()?;
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let builder = Builder::new(&settings);
+    if !args.no_build {
+        builder.build_all().await;
+    }
+    let documents = documents(&args, &settings)?;
+    let platform = LocalPlatform::start(LocalSettings {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.platform_port)),
+        documents: documents.clone(),
+        data_dir: Some(settings.server.data_dir.clone()),
+        completion: completion(&args, &settings)?,
+        webhook: None,
+        assistants: assistants(&settings),
+        ..LocalSettings::default()
+    })
+    .await?;
+    let host = {
+        let (host_args, api_base) = (args.host.clone(), platform.api_base());
+        Host::start(Box::new(move || Ok(localized(host_args.load()?, &api_base)))).await?
+    };
+    platform.set_webhook(webhook(&host, &settings)?);
+    tell(&host, &settings, &platform, documents.as_deref());
+
+    tokio::select! {
+        stop = told_to_stop() => stop?,
+        never = keep_up(&args, &platform, &builder) => match never {},
+    }
+    tracing::info!("stopping");
+    host.shutdown(GRACE).await;
+    platform.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same settings with the local platform in place of any other.
+fn localized(mut settings: Settings, api_base: &Url) -> Settings {
+    for source in &mut settings.sources {
+        source.secrets = vec![Reference::given(local::ENDPOINT_SECRET)];
+    }
+    for tenant in &mut settings.tenants {
+        tenant.platform.api_base = Reference::given(api_base.as_str());
+        tenant.platform.app_id = Reference::given(local::APP_ID);
+        tenant.platform.api_key = Reference::given(local::API_KEY);
+    }
+    // The local platform has one company; it belongs to the first tenant.
+    if let Some(first) = settings.tenants.first_mut()
+        && !first.companies.is_empty()
+    {
+        first.companies = vec![local::COMPANY_ID.to_owned()];
+    }
+    settings
+}
+
+/// One assistant a module.
+fn assistants(settings: &Settings) -> Vec<Assistant> {
+    let modules = settings.modules.iter();
+    let assistant = |module: &crate::config::Module| Assistant {
+        id: format!("assistant_{}", module.name),
+        name: module.name.to_string(),
+        module: module.name.to_string(),
+        configuration: serde_json::json!({}),
+        chooses: module.events.iter().any(|event| event == MODULE_CHOSEN),
+    };
+    modules.map(assistant).collect()
+}
+
+fn webhook(host: &Host, settings: &Settings) -> anyhow::Result<Url> {
+    let Some(source) = settings.sources.first() else {
+        bail!("{} has no [[source]]: the local platform has nowhere to deliver events to", settings.file.display());
+    };
+    let address = host.public_address();
+    Url::parse(&format!("http://{address}{}", source.path)).context("the source's path makes no URL")
+}
+
+fn documents(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
+    if let Some(folder) = &args.documents {
+        if !folder.is_dir() {
+            bail!("--documents {}: there is no such folder", folder.display());
+        }
+        return Ok(Some(folder.clone()));
+    }
+    let samples = settings.file.with_file_name("").join(SAMPLE_DOCUMENTS);
+    Ok(samples.is_dir().then_some(samples))
+}
+
+fn completion(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<CompletionEndpoint>> {
+    let Some(url) = args.completion_url.clone() else { return Ok(None) };
+    let key = args.completion_key.as_deref().map(|key| completion_key(key, settings)).transpose()?;
+    Ok(Some(CompletionEndpoint { url, key, model: args.completion_model.clone() }))
+}
+
+fn completion_key(reference: &str, settings: &Settings) -> anyhow::Result<Secret> {
+    let environment = Environment::load(settings.file.with_file_name(""))?;
+    Reference::from_flag("--completion-key", reference)
+        .and_then(|reference| reference.resolve(&environment))
+        .map_err(anyhow::Error::new)
+}
+
+/// Says what runs where, and what to try.
+fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, documents: Option<&Path>) {
+    let (bold, dim) = (anstyle::Style::new().bold(), anstyle::Style::new().dimmed());
+    let documents = match documents {
+        Some(folder) => format!("searching {}", folder.display()),
+        None => "without documents: --documents DIR gives it some".to_owned(),
+    };
+    anstream::println!("\n{bold}modhost dev{bold:#}\n\n{}", listening(host, settings));
+    anstream::println!("  platform  http://{}  (local, {documents})", platform.address());
+    anstream::println!(
+        "\n  {dim}API key {} · app id {} · endpoint secret {} · company {} · user {}{dim:#}",
+        local::API_KEY,
+        local::APP_ID,
+        local::ENDPOINT_SECRET,
+        local::COMPANY_ID,
+        local::USER_ID,
+    );
+    let port = match platform.address().port() {
+        8092 => String::new(),
+        port => format!("--platform-port {port} "),
+    };
+    anstream::println!("\n  try       {} send {port}\"What is our travel policy?\"", program());
+    anstream::println!("  then      change a module's source and save: the next answer is new\n");
+}
+
+/// Builds what changed, and tells the local platform of modules that come and go.
+async fn keep_up(args: &DevArgs, platform: &LocalPlatform, builder: &Builder) -> std::convert::Infallible {
+    let mut watch = builder.watch();
+    loop {
+        let changed = watch.changed().await;
+        // The host says what is wrong with a file that is.
+        let settings = changed.contains(builder.settings_file()).then(|| args.host.load().ok()).flatten();
+        if let Some(settings) = &settings {
+            builder.set(settings);
+            watch.look();
+        }
+        // An endpoint the platform gave up may have been mended by what was just saved.
+        if platform.revive_endpoint() {
+            tracing::info!("the local platform delivers events again");
+        }
+        if !args.no_build {
+            builder.build_changed(&changed).await;
+        }
+        // Offered only now, so that nobody talks to a module before it was built.
+        if let Some(settings) = &settings
+            && let Err(error) = platform.set_assistants(assistants(settings))
+        {
+            tracing::error!("the local platform can't take in the changed modules: {error}");
+        }
+    }
+}

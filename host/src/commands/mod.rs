@@ -1,0 +1,132 @@
+//! The commands: one file each.
+
+mod check;
+mod deliveries;
+mod dev;
+mod send;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::config::{ConfigErrors, Settings};
+use crate::telemetry;
+
+/// How long deliveries may go on after the host was told to stop.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What modhost can be told to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Build the modules, and run them on this machine with a local platform to chat with
+    ///
+    /// Whatever platform modules.toml names, the local one takes its place, with credentials of its own, so that
+    /// nothing has to be set up. Save a module's source and it is built again and swapped in; if it doesn't compile,
+    /// the version before goes on answering.
+    Dev(dev::DevArgs),
+    /// Run the host against the platform that modules.toml names
+    ///
+    /// Secrets come from environment variables, from a file `.env` beside modules.toml, or from files: modules.toml
+    /// says which. Components run as they are; nothing is built. A change of modules.toml, of `.env` or of a component
+    /// is taken in while the host runs.
+    Serve(serve::ServeArgs),
+    /// Chat with a module through the local platform of `modhost dev`
+    ///
+    /// Steps go to standard error as they happen, the answer to standard output. The exit code is 0 if there is an
+    /// answer, 1 if a step failed or no answer came in time, 2 if there is nobody of that name.
+    Send(send::SendArgs),
+    /// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Tell whether a component fits, what it imports, and what it needs in modules.toml
+    ///
+    /// Nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
+    Check(check::CheckArgs),
+}
+
+/// Where settings come from, and what the command line says in their place.
+#[derive(Args, Clone)]
+pub struct HostArgs {
+    /// The settings file
+    #[arg(long, short, value_name = "FILE", default_value = "modules.toml", env = "MODHOST_CONFIG")]
+    config: PathBuf,
+    /// Take events on this port [default: that of `listen` in modules.toml, 8080]; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Answer operators on this port [default: that of `admin_listen` in modules.toml, 8081]; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+    /// Keep what has to last in this folder [default: `data_dir` in modules.toml, .modhost]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl HostArgs {
+    /// Reads the settings, with what the command line says in place of what the file says.
+    fn load(&self) -> Result<Settings, ConfigErrors> {
+        let mut settings = Settings::load(&self.config)?;
+        let server = &mut settings.server;
+        let ports = [(&mut server.listen, self.port), (&mut server.admin_listen, self.admin_port)];
+        for (address, port) in ports {
+            if let Some(port) = port {
+                *address = SocketAddr::new(address.ip(), port);
+            }
+        }
+        if let Some(data_dir) = &self.data_dir {
+            server.data_dir.clone_from(data_dir);
+        }
+        Ok(settings)
+    }
+}
+
+/// Runs a command; the exit code is 0 when it did what it was told, 1 when it could not, and 2 for wrong use.
+pub fn run(command: Command) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let done = match command {
+        Command::Dev(args) => {
+            telemetry::start();
+            runtime.block_on(dev::run(args))
+        }
+        Command::Serve(args) => {
+            telemetry::start();
+            runtime.block_on(serve::run(args))
+        }
+        Command::Deliveries(args) => runtime.block_on(deliveries::run(args)),
+        Command::Send(args) => runtime.block_on(send::run(args)),
+        Command::Check(args) => check::run(&args),
+    };
+    done.unwrap_or_else(|error| failed(&error))
+}
+
+/// This program as it was called, for commands that people copy out of what it says.
+fn program() -> String {
+    let called = std::env::args_os().next().and_then(|program| program.into_string().ok());
+    // What a shell would take apart is no help.
+    called.filter(|program| !program.is_empty() && !program.contains(char::is_whitespace)).unwrap_or("modhost".into())
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let style = anstyle::AnsiColor::Red.on_default().bold();
+    anstream::eprintln!("{style}error{style:#}: {error:#}");
+    ExitCode::from(1)
+}
+
+/// Waits until someone wants the process to stop: Ctrl-C, or SIGTERM as service managers send it.
+async fn told_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

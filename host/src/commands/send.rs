@@ -1,0 +1,293 @@
+//! `modhost send`: chats with a module through the local platform, as a client of the real one does.
+
+mod client;
+mod progress;
+mod render;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::builder::NonEmptyStringValueParser;
+use url::Url;
+
+use super::program;
+use client::{Assistant, Client};
+use progress::Progress;
+use render::{Report, Show};
+
+/// How often the chat is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long steps may go on after the answer is complete: the host closes what a module left running just after it.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// The module that is talked to when nobody says otherwise.
+const DEFAULT_MODULE: &str = "Assistant";
+
+/// What `send` can be told.
+#[derive(clap::Args, Debug)]
+pub struct SendArgs {
+    /// What to say; in quotes if it has spaces
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    text: String,
+
+    /// The module to talk to, by its name in modules.toml [default: Assistant, else the first that answers]
+    #[arg(long, value_name = "MODULE")]
+    to: Option<String>,
+
+    /// The assistant to talk to, by its id on the platform
+    #[arg(long, value_name = "ID", conflicts_with = "to")]
+    assistant: Option<String>,
+
+    /// Go on in this chat; without it a new one is begun
+    #[arg(long, value_name = "CHAT_ID")]
+    chat: Option<String>,
+
+    /// Where the local platform is
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MODHOST_PLATFORM",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8092"
+    )]
+    platform: Url,
+
+    /// The port of the local platform, if only that differs
+    #[arg(long, value_name = "PORT")]
+    platform_port: Option<u16>,
+
+    /// How long to wait for the answer
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+
+    /// Print the outcome as JSON, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    /// The answer is there.
+    Answered,
+    /// A step failed; what is shown may be an apology.
+    Failed,
+    /// No answer came in time.
+    Late,
+    /// The module only listens: no answer is to come.
+    Listening,
+}
+
+/// Sends the message and waits for the answer.
+///
+/// The exit code is 0 if there is an answer, 1 if none came in time or a step failed, 2 if what was asked for isn't
+/// there to be talked to.
+///
+/// # Errors
+///
+/// If the platform can't be reached or refuses.
+pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
+    let platform = platform(&args)?;
+    let client = Client::new(platform)?;
+    let assistants = client.assistants().await?;
+    let assistant = match choose(&assistants, &wish(&args, &client).await?) {
+        Ok(assistant) => assistant,
+        Err(problem) => {
+            anstream::eprintln!("error: {problem}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let message = client.say(&assistant.id, &args.text, args.chat.as_deref()).await?;
+    let mut progress = Progress::new(&message.id);
+    let outcome = if assistant.chooses {
+        let mut show = render::show(args.json);
+        let outcome = wait(&client, &message.chat_id, &mut progress, show.as_mut(), args.timeout).await;
+        show.close();
+        outcome?
+    } else {
+        Outcome::Listening
+    };
+    let report = Report {
+        outcome,
+        module: &assistant.module,
+        assistant_id: &assistant.id,
+        chat_id: &message.chat_id,
+        turn: progress.turn(),
+    };
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        anstream::print!("{}", report.answer());
+        anstream::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), client.base(), &message.chat_id)));
+    }
+    Ok(match outcome {
+        Outcome::Answered | Outcome::Listening => ExitCode::SUCCESS,
+        Outcome::Failed | Outcome::Late => ExitCode::FAILURE,
+    })
+}
+
+/// Looks at the chat until the answer is complete and its steps have come to an end, or the time is up.
+async fn wait(
+    client: &Client,
+    chat_id: &str,
+    progress: &mut Progress,
+    show: &mut dyn Show,
+    timeout: Duration,
+) -> anyhow::Result<Outcome> {
+    let start = Instant::now();
+    let mut answered_at = None;
+    loop {
+        let chat = client.chat(chat_id).await.context("while waiting for the answer")?;
+        progress.observe(chat).iter().for_each(|step| show.step(step));
+        if progress.is_answered() {
+            let since = *answered_at.get_or_insert_with(Instant::now);
+            if !progress.is_running() || since.elapsed() >= SETTLE_TIME {
+                return Ok(if progress.has_failed() { Outcome::Failed } else { Outcome::Answered });
+            }
+        } else if start.elapsed() >= timeout {
+            return Ok(Outcome::Late);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Where the platform is, by both flags.
+fn platform(args: &SendArgs) -> anyhow::Result<Url> {
+    let mut platform = args.platform.clone();
+    if let Some(port) = args.platform_port {
+        // Refused by addresses that can't have a port, such as `file:`.
+        let changed = platform.set_port(Some(port));
+        changed.ok().with_context(|| format!("{} can't have a port; write http://127.0.0.1:8092", args.platform))?;
+    }
+    Ok(platform)
+}
+
+/// Whom the user wants to talk to.
+#[derive(Debug, PartialEq)]
+enum Wish {
+    Anyone,
+    Module(String),
+    Assistant(String),
+}
+
+/// Reads the wish off the flags; who goes on in a chat talks to whom it began with.
+async fn wish(args: &SendArgs, client: &Client) -> anyhow::Result<Wish> {
+    Ok(match (&args.to, &args.assistant, &args.chat) {
+        (Some(module), ..) => Wish::Module(module.clone()),
+        (_, Some(id), _) => Wish::Assistant(id.clone()),
+        (.., Some(chat)) => Wish::Assistant(client.chat(chat).await?.assistant_id),
+        _ => Wish::Anyone,
+    })
+}
+
+/// Finds the assistant that was wished for; the error lists those there are.
+fn choose<'a>(assistants: &'a [Assistant], wish: &Wish) -> Result<&'a Assistant, String> {
+    let found = match wish {
+        Wish::Module(module) => assistants.iter().find(|it| it.module == *module),
+        Wish::Assistant(id) => assistants.iter().find(|it| it.id == *id),
+        Wish::Anyone => assistants
+            .iter()
+            .find(|it| it.module == DEFAULT_MODULE && it.chooses)
+            .or_else(|| assistants.iter().find(|it| it.chooses)),
+    };
+    found.ok_or_else(|| {
+        let problem = match wish {
+            Wish::Module(module) => format!("there is no module \"{module}\" on the local platform"),
+            Wish::Assistant(id) => format!("there is no assistant \"{id}\" on the local platform"),
+            Wish::Anyone => "no module on the local platform answers messages".to_owned(),
+        };
+        if assistants.is_empty() {
+            return format!("{problem}, nor any other; add a [[module]] to modules.toml");
+        }
+        let name = |it: &Assistant| match wish {
+            Wish::Assistant(_) => it.id.clone(),
+            _ => it.module.clone(),
+        };
+        format!("{problem}; there is: {}", assistants.iter().map(name).collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// The command that goes on in a chat.
+fn go_on(program: &str, platform: &Url, chat_id: &str) -> String {
+    let is_default = platform.as_str() == "http://127.0.0.1:8092/";
+    let platform = if is_default { String::new() } else { format!("--platform {platform} ") };
+    format!("{program} send {platform}--chat {chat_id} \"…\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Cli {
+        #[command(flatten)]
+        args: SendArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<SendArgs, clap::Error> {
+        Cli::try_parse_from([&["send"], args].concat()).map(|cli| cli.args)
+    }
+
+    fn assistant(module: &str, chooses: bool) -> Assistant {
+        Assistant { id: format!("assistant_{module}"), module: module.into(), chooses }
+    }
+
+    #[test]
+    fn a_port_replaces_only_the_port() {
+        let args = parse(&["hi", "--platform", "http://localhost:1/base", "--platform-port", "2"]).unwrap();
+        assert_eq!(platform(&args).unwrap().as_str(), "http://localhost:2/base");
+        let args = parse(&["hi", "--platform", "mailto:me", "--platform-port", "2"]).unwrap();
+        assert!(platform(&args).is_err());
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        assert!(parse(&[]).is_err());
+        assert!(parse(&[""]).is_err());
+        assert!(parse(&["hi", "--to", "A", "--assistant", "b"]).is_err());
+        assert!(parse(&["hi", "--timeout", "soon"]).is_err());
+    }
+
+    #[test]
+    fn talks_to_the_assistant_unless_told_otherwise() {
+        let all = [assistant("ChatLog", false), assistant("DemoApp", true), assistant("Assistant", true)];
+        assert_eq!(choose(&all, &Wish::Anyone).unwrap().module, "Assistant");
+        assert_eq!(choose(&all[..2], &Wish::Anyone).unwrap().module, "DemoApp");
+        assert_eq!(choose(&all, &Wish::Module("ChatLog".into())).unwrap().module, "ChatLog");
+        assert_eq!(choose(&all, &Wish::Assistant("assistant_DemoApp".into())).unwrap().module, "DemoApp");
+    }
+
+    #[test]
+    fn lists_whom_one_can_talk_to() {
+        let all = [assistant("ChatLog", false), assistant("DemoApp", true)];
+        assert_eq!(
+            choose(&all, &Wish::Module("Demo".into())).unwrap_err(),
+            "there is no module \"Demo\" on the local platform; there is: ChatLog, DemoApp"
+        );
+        assert_eq!(
+            choose(&all, &Wish::Assistant("a".into())).unwrap_err(),
+            "there is no assistant \"a\" on the local platform; there is: assistant_ChatLog, assistant_DemoApp"
+        );
+        assert_eq!(
+            choose(&all[..1], &Wish::Anyone).unwrap_err(),
+            "no module on the local platform answers messages; there is: ChatLog"
+        );
+        assert!(choose(&[], &Wish::Anyone).unwrap_err().ends_with("add a [[module]] to modules.toml"));
+    }
+
+    #[test]
+    fn the_command_to_go_on_finds_the_same_platform() {
+        let default = Url::parse("http://127.0.0.1:8092").unwrap();
+        assert_eq!(go_on("modhost", &default, "chat_1"), "modhost send --chat chat_1 \"…\"");
+        let other = Url::parse("http://127.0.0.1:1234").unwrap();
+        assert_eq!(
+            go_on("./modhost", &other, "chat_1"),
+            "./modhost send --platform http://127.0.0.1:1234/ --chat chat_1 \"…\""
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! A host that runs: sources, dispatch and engine put together out of the settings, and kept up with them.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ConfigErrors, Settings};
+use crate::console::{self, Admin};
+use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, Refused};
+use crate::engine::{Engine, FileWatch, Registry};
+use crate::event::Event;
+use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
+use crate::plan::Plan;
+use crate::platform::unique::{SetupError, http_client};
+use crate::sources::{self, ComeBack, Sink, Sources};
+
+/// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
+/// the same name: what it finds leased in it is its own, from a life before.
+const OWNER: &str = "this host";
+
+/// Reads the settings, at the start and whenever the file has changed.
+pub type Load = Box<dyn Fn() -> Result<Settings, ConfigErrors> + Send + Sync>;
+
+/// A running host.
+pub struct Host {
+    public: SocketAddr,
+    admin: SocketAddr,
+    registry: Arc<Registry>,
+    dispatcher: Dispatcher,
+    closing: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why a host doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are no good.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// An address can't be listened on.
+    #[error("can't listen on {address} ({error}); {flag} takes another port, 0 any that is free")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+        /// The flag that chooses another.
+        flag: &'static str,
+    },
+    /// The engine can't be started.
+    #[error("the engine can't be started: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The journal can't be used.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The HTTP client can't be made.
+    #[error("the HTTP client can't be made: {0}")]
+    Client(#[from] SetupError),
+}
+
+/// What of a host is replaced when its settings change.
+struct Parts {
+    registry: Arc<Registry>,
+    dispatcher: Dispatcher,
+    sources: Arc<Sources>,
+    client: reqwest::Client,
+    watched: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl Host {
+    /// Starts a host and keeps it up with its settings file and its components.
+    ///
+    /// # Errors
+    ///
+    /// When the settings are no good, an address is taken, or the engine can't be started. A component that can't
+    /// serve is no error: the log says why, and its file is watched.
+    pub async fn start(load: Load) -> Result<Self, StartError> {
+        let settings = load()?;
+        let client = http_client()?;
+        let plan = Plan::new(&settings, &client)?;
+        let admin_token = plan.admin_token.clone();
+        let public = listen(settings.server.listen, "--port").await?;
+        let admin = listen(settings.server.admin_listen, "--admin-port").await?;
+        let server = &settings.server;
+        let engine = Engine::new(server.concurrency).map_err(StartError::Engine)?;
+        let registry = Arc::new(Registry::new(engine));
+        let journal: Arc<dyn Journal> =
+            Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
+        let dispatch = DispatchSettings {
+            concurrency: server.concurrency,
+            max_deliveries: server.max_deliveries,
+            retention: Retention {
+                completed: server.retention.completed,
+                dead: server.retention.dead,
+                ids: server.retention.ids,
+                max_bytes: Some(server.retention.max_size),
+            },
+            owner: OWNER.into(),
+        };
+        let (dispatcher, recovered) = Dispatcher::start(registry.clone(), journal.clone(), dispatch).await?;
+        tell_recovered(&*journal, recovered).await?;
+        let parts = Parts {
+            dispatcher,
+            registry,
+            sources: Arc::default(),
+            client,
+            watched: Arc::new(Mutex::new(files(&settings))),
+        };
+        let watch = FileWatch::new({
+            let watched = parts.watched.clone();
+            move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        });
+        parts.apply(plan).await;
+        parts.dispatcher.run();
+
+        let closing = CancellationToken::new();
+        let mut host = Self {
+            public: address(&public, server.listen),
+            admin: address(&admin, server.admin_listen),
+            registry: parts.registry.clone(),
+            dispatcher: parts.dispatcher.clone(),
+            closing: closing.clone(),
+            tasks: Vec::new(),
+        };
+        let public_routes = sources::router(parts.sources.clone(), Taker(parts.dispatcher.clone()));
+        let admin_routes = console::router(
+            Admin { registry: parts.registry.clone(), journal, dispatcher: parts.dispatcher.clone() },
+            admin_token,
+        );
+        host.tasks.push(serve(public, public_routes, closing.clone()));
+        host.tasks.push(serve(admin, admin_routes, closing.clone()));
+        host.tasks.push(tokio::spawn(async move {
+            closing.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
+        }));
+        Ok(host)
+    }
+
+    /// Where events come in.
+    pub fn public_address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where operators look.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The modules and their versions.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Takes no more events, lets deliveries come to their end for so long, and stops.
+    pub async fn shutdown(self, grace: Duration) {
+        self.dispatcher.shutdown(grace).await;
+        self.closing.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!("a part of the host broke: {error}");
+            }
+        }
+    }
+}
+
+/// Hands events from the sources to the dispatcher.
+struct Taker(Dispatcher);
+
+impl Sink for Taker {
+    async fn take(&self, event: Event) -> Result<(), ComeBack> {
+        let (id, name) = (event.id.clone(), event.name.clone());
+        let named = event.module().map(str::to_owned);
+        match self.0.accept(event).await {
+            Ok(Accepted::Again) => tracing::info!(event = id, "came again; nothing is done twice"),
+            Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => match named {
+                Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
+                None => tracing::debug!(event = id, name, "no module wants it"),
+            },
+            Ok(Accepted::Deliveries(deliveries)) => {
+                tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
+            }
+            Err(refused) => {
+                tracing::warn!(event = id, "refused for now: {refused}");
+                let too_fast = matches!(refused, Refused::TooFast { .. });
+                return Err(ComeBack { after: refused.retry_after(), too_fast });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Parts {
+    async fn apply(&self, plan: Plan) {
+        self.sources.set(plan.sources, plan.max_body);
+        self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology)).await;
+    }
+
+    /// Takes in changed settings, whole or not at all.
+    async fn reload(&self, settings: &mut Settings, load: &Load) {
+        let next = match load() {
+            Ok(next) if next == *settings => None,
+            Ok(next) => Some(next),
+            Err(errors) => return tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
+        };
+        // The same file can mean other secrets: `.env` may be what changed.
+        let changed = next.is_some();
+        let next = next.unwrap_or_else(|| settings.clone());
+        let plan = match Plan::new(&next, &self.client) {
+            Ok(plan) => plan,
+            Err(errors) => return tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
+        };
+        for name in needs_restart(settings, &next) {
+            tracing::warn!("`{name}` in [server] has changed: that takes a restart");
+        }
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = files(&next);
+        self.apply(plan).await;
+        if changed {
+            tracing::info!(file = %next.file.display(), "the changed settings are taken in");
+        }
+        *settings = next;
+    }
+}
+
+/// Says what a host that didn't stop in good order has left behind.
+async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), JournalError> {
+    let totals = journal.totals().await?;
+    let waiting = totals.of(State::Waiting);
+    if recovered > 0 {
+        tracing::warn!("the host was cut off: {recovered} deliveries that ran then start again");
+    }
+    if waiting > recovered {
+        tracing::info!("{} deliveries were waiting and go on", waiting - recovered);
+    }
+    Ok(())
+}
+
+/// Takes in changed files for as long as the host runs.
+async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: FileWatch) {
+    loop {
+        let changed = watch.changed().await;
+        if changed.contains(&settings.file) || changed.contains(&dot_env(&settings.file)) {
+            parts.reload(&mut settings, &load).await;
+            watch.look();
+        } else {
+            parts.registry.refresh().await;
+        }
+    }
+}
+
+/// The files that decide what a host does.
+fn files(settings: &Settings) -> BTreeSet<PathBuf> {
+    let components = settings.modules.iter().map(|module| module.component.clone());
+    components.chain([settings.file.clone(), dot_env(&settings.file)]).collect()
+}
+
+fn dot_env(file: &Path) -> PathBuf {
+    file.with_file_name(".env")
+}
+
+/// The settings that are read only once.
+fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
+    let (before, after) = (&before.server, &after.server);
+    let changed = [
+        ("listen", before.listen != after.listen),
+        ("admin_listen", before.admin_listen != after.admin_listen),
+        ("data_dir", before.data_dir != after.data_dir),
+        ("max_deliveries", before.max_deliveries != after.max_deliveries),
+        ("admin_token", before.admin_token != after.admin_token),
+        ("concurrency", before.concurrency != after.concurrency),
+        ("retention", before.retention != after.retention),
+    ];
+    changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error, flag })
+}
+
+fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn serve(listener: TcpListener, routes: Router, closing: CancellationToken) -> JoinHandle<()> {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("answers may be slow: {error}");
+        }
+    });
+    tokio::spawn(async move {
+        let served = axum::serve(listener, routes).with_graceful_shutdown(closing.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!("a listener broke: {error}");
+        }
+    })
+}

@@ -1,0 +1,157 @@
+//! What the settings mean for each part of the host, with every reference resolved: made whole or not at all.
+
+use std::sync::Arc;
+
+use reqwest::Client;
+
+use crate::capabilities::Grants;
+use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Scheme, Secret, Settings};
+use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
+use crate::engine::{Limits, Spec};
+use crate::platform::Platform;
+use crate::platform::unique::{Unique, UniqueSettings};
+use crate::sources::{Owners, Source, schemes};
+
+/// What each part of the host is to do.
+pub struct Plan {
+    /// For the sources.
+    pub sources: Vec<Source>,
+    /// For the public listener: the largest body in bytes.
+    pub max_body: u64,
+    /// For dispatch.
+    pub tenants: Vec<TenantSpec>,
+    /// For dispatch.
+    pub routes: Vec<RouteSpec>,
+    /// For dispatch: what users read whose module is gone.
+    pub apology: Arc<str>,
+    /// For the engine.
+    pub specs: Vec<Spec>,
+    /// For the admin listener.
+    pub admin_token: Option<Secret>,
+}
+
+impl Plan {
+    /// Makes a plan of settings; references are looked up in the environment and in the `.env` beside the file.
+    ///
+    /// # Errors
+    ///
+    /// All references that lead nowhere, each with its place.
+    pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
+        let folder = settings.file.parent().unwrap_or(std::path::Path::new("."));
+        let environment = Environment::load(folder)?;
+        let mut errors = Vec::new();
+        let sources = collect(&mut errors, &settings.sources, |source| self::source(source, settings, &environment));
+        let tenants = collect(&mut errors, &settings.tenants, |tenant| self::tenant(tenant, client, &environment));
+        let admin_token = settings.server.admin_token.as_ref().map(|token| token.resolve(&environment));
+        let admin_token = admin_token.transpose().unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        });
+        ConfigErrors::none_of(errors)?;
+        Ok(Self {
+            sources,
+            max_body: settings.server.max_body,
+            tenants,
+            routes: settings.modules.iter().map(|module| route(module, settings)).collect(),
+            apology: settings.server.apology.as_str().into(),
+            specs: settings.modules.iter().map(spec).collect(),
+            admin_token,
+        })
+    }
+}
+
+/// Makes one of each, and gathers all errors rather than stopping at the first.
+fn collect<A, B>(
+    errors: &mut Vec<ConfigError>,
+    from: &[A],
+    make: impl Fn(&A) -> Result<B, Vec<ConfigError>>,
+) -> Vec<B> {
+    let made = from.iter().filter_map(|item| make(item).map_err(|more| errors.extend(more)).ok());
+    made.collect()
+}
+
+fn source(source: &config::Source, settings: &Settings, environment: &Environment) -> Result<Source, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let secrets =
+        collect(&mut errors, &source.secrets, |secret| secret.resolve(environment).map_err(|error| vec![error]));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let Scheme::Unique { tolerance } = source.scheme;
+    Ok(Source {
+        name: source.name.clone(),
+        path: source.path.clone(),
+        scheme: schemes::unique::Unique::new(secrets, tolerance),
+        owners: owners(source, settings),
+    })
+}
+
+/// Whose events a source brings: its own tenant's, the only tenant's, or that of the event's company.
+fn owners(source: &config::Source, settings: &Settings) -> Owners {
+    let own = source.tenant.as_ref().and_then(|name| settings.tenants.iter().find(|tenant| tenant.name == *name));
+    match (own, settings.tenants.as_slice()) {
+        (Some(tenant), _) | (None, [tenant]) => {
+            Owners::One { tenant: tenant.name.clone(), companies: tenant.companies.clone() }
+        }
+        (None, tenants) => {
+            let companies = tenants
+                .iter()
+                .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
+            Owners::ByCompany(companies.collect())
+        }
+    }
+}
+
+fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -> Result<TenantSpec, Vec<ConfigError>> {
+    let settings = &tenant.platform;
+    let PlatformKind::Unique = settings.kind;
+    let (base, app_id, key) = (
+        settings.api_base.resolve_url(environment),
+        settings.app_id.resolve(environment),
+        settings.api_key.resolve(environment),
+    );
+    let (api_base, app_id, api_key) = match (base, app_id, key) {
+        (Ok(base), Ok(app_id), Ok(key)) => (base, app_id, key),
+        (base, app_id, key) => return Err([base.err(), app_id.err(), key.err()].into_iter().flatten().collect()),
+    };
+    let mut platform = UniqueSettings::new(api_base, app_id.expose(), api_key);
+    platform.model.clone_from(&settings.model);
+    platform.timeout = settings.timeout;
+    platform.idempotency_header.clone_from(&settings.idempotency_header);
+    let platform: Arc<dyn Platform> = match Unique::new(platform, client.clone()) {
+        Ok(platform) => Arc::new(platform),
+        Err(error) => return Err(vec![ConfigError::new(error.to_string()).at(Some(tenant.place.clone()))]),
+    };
+    Ok(TenantSpec {
+        name: tenant.name.clone(),
+        platform,
+        concurrency: tenant.limits.concurrency,
+        max_deliveries: tenant.limits.max_deliveries,
+        events_per_second: tenant.limits.events_per_second,
+    })
+}
+
+fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
+    RouteSpec {
+        module: module.name.clone(),
+        events: module.events.iter().cloned().collect(),
+        tenants: module.tenants.iter().cloned().collect(),
+        concurrency: module.limits.concurrency,
+        ordered_by_chat: module.ordered_by_chat,
+        resume: module.resume,
+        retry: RetryPolicy { attempts: module.retry.attempts, first: module.retry.first, max: module.retry.max },
+        retry_notice: settings.server.retry_notice.as_str().into(),
+        max_journal: module.limits.journal,
+        apology: module.apology.as_ref().unwrap_or(&settings.server.apology).as_str().into(),
+        log_lines: module.limits.log_lines,
+    }
+}
+
+fn spec(module: &config::Module) -> Spec {
+    Spec {
+        name: module.name.clone(),
+        component: module.component.clone(),
+        limits: Limits { memory: module.limits.memory, timeout: module.limits.timeout, cpu: module.limits.cpu },
+        grants: Grants { config: Arc::new(module.config.clone()) },
+    }
+}
