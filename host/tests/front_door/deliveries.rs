@@ -1,0 +1,228 @@
+//! What an operator sees of deliveries and can do about them: the command, the admin API, a data directory at rest.
+
+use serde_json::{Value, json};
+
+use super::harness::{Gate, Host, Ran, Settings, chat, component, http, modhost, say, until, wait_for_answer};
+
+/// Runs `modhost deliveries` against a running host.
+async fn deliveries(host: &Host, args: &[&str]) -> Ran {
+    let mut all = vec!["--admin", host.admin.as_str()];
+    all.extend(args);
+    modhost(host.folder(), "deliveries", &all, &[]).await
+}
+
+/// The deliveries a list tells, one JSON object a line.
+fn told(ran: &Ran) -> Vec<Value> {
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until the only delivery of a module is in a state; answers with it.
+async fn in_state(host: &Host, state: &str) -> Value {
+    until(&format!("a delivery that is {state}"), async || {
+        told(&deliveries(host, &["--json", "--state", state]).await).into_iter().next()
+    })
+    .await
+}
+
+fn id(delivery: &Value) -> &str {
+    delivery["id"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_list_tells_each_delivery_on_a_line() {
+    let host = Settings::samples().start().await;
+    chat(&host, "DemoApp", "good morning").await;
+    let all = until("both deliveries to end", async || {
+        let all = told(&deliveries(&host, &["list", "--json"]).await);
+        (all.len() == 2 && all.iter().all(|it| it["state"] == "completed")).then_some(all)
+    })
+    .await;
+    let demo = all.iter().find(|it| it["module"] == "DemoApp").unwrap();
+    for key in ["event_id", "version", "created_at", "ended_at"] {
+        assert!(demo[key].as_str().is_some_and(|text| !text.is_empty()), "{key} of {demo}");
+    }
+    assert_eq!((&demo["source"], &demo["tenant"], &demo["attempts"]), (&json!("unique"), &json!("default"), &json!(1)));
+    assert_eq!(demo["reason"], Value::Null);
+
+    let event = demo["event_id"].as_str().unwrap();
+    let of_event = told(&deliveries(&host, &["--json", "--event", event]).await);
+    assert_eq!(of_event.iter().map(id).collect::<Vec<_>>(), [id(demo)]);
+    let of_module = told(&deliveries(&host, &["--json", "--module", "ChatLog", "--tenant", "default"]).await);
+    assert!(of_module.iter().all(|it| it["module"] == "ChatLog") && of_module.len() == 1, "{of_module:?}");
+    assert!(told(&deliveries(&host, &["--json", "--state", "dead"]).await).is_empty());
+    assert!(told(&deliveries(&host, &["--json", "--tenant", "nobody"]).await).is_empty());
+    assert_eq!(told(&deliveries(&host, &["--json", "--limit", "1"]).await).len(), 1);
+    assert_eq!(told(&deliveries(&host, &["--json", "--since", "1h"]).await).len(), 2);
+    assert!(told(&deliveries(&host, &["--json", "--since", "2999-01-01T00:00:00Z"]).await).is_empty());
+
+    let table = deliveries(&host, &[]).await;
+    assert!(table.stdout.contains("DemoApp") && table.stdout.contains("completed"), "{table:?}");
+}
+
+#[tokio::test]
+async fn a_story_has_changes_attempts_lines_and_calls() {
+    let host = Settings::test_guest("").start().await;
+    chat(&host, "Test", "reply good morning").await;
+    let delivery = in_state(&host, "completed").await;
+    let story: Value =
+        serde_json::from_str(&deliveries(&host, &["show", id(&delivery), "--json"]).await.stdout).unwrap();
+    let states: Vec<&str> =
+        story["changes"].as_array().unwrap().iter().map(|it| it["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["waiting", "running", "completed"]);
+    assert_eq!(story["attempts_made"][0]["outcome"], "completed");
+    assert_eq!(story["event"]["payload"]["userMessage"]["text"], "reply good morning");
+    let reply = story["calls"].as_array().unwrap().iter().find(|call| call["import"] == "messages.reply").unwrap();
+    assert!(reply["arguments"].to_string().contains("good morning"), "{reply}");
+    assert!(reply["answer"]["ok"].is_object(), "{reply}");
+
+    let text = deliveries(&host, &["show", id(&delivery)]).await.stdout;
+    assert!(text.contains("messages.reply") && text.contains("attempt 1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_dead_can_be_sent_again() {
+    let host = Settings::test_guest("").start().await;
+    chat(&host, "Test", "fail no luck").await;
+    let dead = in_state(&host, "dead").await;
+    assert_eq!(dead["reason"], "no luck");
+
+    let again = deliveries(&host, &["retry", id(&dead)]).await;
+    assert_eq!((again.code, again.stdout.trim()), (0, format!("{}  waiting", id(&dead)).as_str()), "{again:?}");
+    until("the second attempt to end", async || (in_state(&host, "dead").await["attempts"] == 2).then_some(())).await;
+
+    let unknown = deliveries(&host, &["retry", "dlv_nobody"]).await;
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("there is no delivery dlv_nobody"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn what_waits_can_be_dropped_and_its_user_reads_so() {
+    let host = Settings::test_guest("retry = { first = \"1h\", max = \"1h\" }").start().await;
+    let chat_id = say(&host.platform, "Test", "retry 3600").await;
+    let waits = until("a delivery that failed once", async || {
+        told(&deliveries(&host, &["--json", "--state", "waiting"]).await).into_iter().find(|it| it["attempts"] == 1)
+    })
+    .await;
+    assert!(waits["due_at"].is_string(), "{waits}");
+
+    let dropped = deliveries(&host, &["drop", id(&waits), "--reason", "nobody needs it"]).await;
+    assert_eq!(dropped.code, 0, "{dropped:?}");
+    assert_eq!(in_state(&host, "dropped").await["reason"], "nobody needs it");
+    let answer = wait_for_answer(&host, &chat_id).await;
+    assert!(answer.text().starts_with("Sorry"), "{answer:?}");
+    assert_eq!(deliveries(&host, &["drop", id(&waits)]).await.code, 1, "it is dropped already");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_module_that_is_gone_ends_and_its_user_reads_so() {
+    let gate = Gate::start().await;
+    let with_module = Settings::test_guest("limits = { concurrency = 1 }").args(&["--completion-url", &gate.url()]);
+    let host = with_module.start().await;
+    let runs = say(&host.platform, "Test", "complete what is it?").await;
+    gate.reached_by(1).await;
+    let waits = say(&host.platform, "Test", "reply good morning").await;
+    let waiting = in_state(&host, "waiting").await;
+
+    host.save_settings(&Settings::new());
+    let dead = in_state(&host, "dead").await;
+    assert_eq!(id(&dead), id(&waiting));
+    assert!(dead["reason"].as_str().unwrap().contains("no longer in modules.toml"), "{dead}");
+    let answer = wait_for_answer(&host, &waits).await;
+    assert!(answer.text().starts_with("Sorry"), "{answer:?}");
+    gate.open();
+    assert_eq!(wait_for_answer(&host, &runs).await.text(), Gate::ANSWER, "what runs comes to its end");
+
+    host.save_settings(&with_module);
+    host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
+    assert_eq!(deliveries(&host, &["retry", id(&dead)]).await.code, 0);
+    until("it to be answered after all", async || {
+        let all = told(&deliveries(&host, &["--json", "--state", "completed"]).await);
+        all.iter().any(|it| id(it) == id(&dead)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_recorded_delivery_runs_against_other_code() {
+    let host = Settings::samples().start().await;
+    chat(&host, "DemoApp", "good morning").await;
+    let all = until("the deliveries to end", async || {
+        let all = told(&deliveries(&host, &["--json", "--module", "DemoApp", "--state", "completed"]).await);
+        (!all.is_empty()).then_some(all)
+    })
+    .await;
+    let config = host.file("modules.toml");
+    let rehearse = async |file: &std::path::Path| {
+        let args = ["replay", id(&all[0]), "--component", file.to_str().unwrap(), "--config", config.to_str().unwrap()];
+        deliveries(&host, &args).await
+    };
+    let same = rehearse(&component("demo_app")).await;
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(
+        same.stdout.contains("same     messages.create") && same.stdout.contains("the reply is the same"),
+        "{same:?}"
+    );
+
+    let other = rehearse(&component("assistant")).await;
+    assert_eq!(other.code, 1, "{other:?}");
+    assert!(other.stdout.contains("- gone     messages.create"), "{other:?}");
+    assert!(other.stdout.contains("+ added    message-log.entry.create"), "{other:?}");
+    let chats: Value = http().get(format!("{}/local/chats", host.platform)).send().await.unwrap().json().await.unwrap();
+    assert!(!chats.to_string().contains("rehearsed"), "a rehearsal left the host: {chats}");
+}
+
+#[tokio::test]
+async fn a_data_directory_at_rest_is_read_and_not_changed() {
+    let mut host = Settings::test_guest("").start().await;
+    chat(&host, "Test", "reply good morning").await;
+    let known = in_state(&host, "completed").await;
+    host.stop().await;
+    let data = host.file(".modhost");
+    let data = data.to_str().unwrap();
+    let list = modhost(host.folder(), "deliveries", &["--data-dir", data, "--json"], &[]).await;
+    assert_eq!(told(&list).iter().map(id).collect::<Vec<_>>(), [id(&known)]);
+    let refused = modhost(host.folder(), "deliveries", &["retry", id(&known), "--data-dir", data], &[]).await;
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("only read"), "{refused:?}");
+    let nothing = modhost(host.folder(), "deliveries", &["--data-dir", "elsewhere"], &[]).await;
+    assert!(nothing.code == 1 && nothing.stderr.contains("there is no journal"), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
+    let host = Settings::test_guest("").start().await;
+    let get = async |path: &str| http().get(format!("{}{path}", host.admin)).send().await.unwrap();
+    let described: Value = get("/api/openapi.json").await.json().await.unwrap();
+    for path in described["paths"].as_object().unwrap().keys() {
+        let answer = get(&path.replace("{id}", "dlv_nobody")).await;
+        let answer = answer.text().await.unwrap();
+        assert!(!answer.contains("there is nothing here"), "{path} is described and not there: {answer}");
+    }
+    assert_eq!(get("/api/deliveries?state=lost").await.status(), 400);
+    assert_eq!(get("/api/deliveries?limit=0").await.status(), 400);
+    assert_eq!(get("/api/nothing").await.status(), 404);
+    // A page in a browser can post a form to this address, but not JSON.
+    let form = http().post(format!("{}/api/deliveries/dlv_1/retry", host.admin)).body("{}").send().await.unwrap();
+    assert_eq!(form.status(), 415);
+    let totals: Value = get("/api/totals").await.json().await.unwrap();
+    assert_eq!(totals["deliveries"]["completed"], 0);
+}
+
+#[tokio::test]
+async fn the_admin_api_asks_for_its_token() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(".env"), "ADMIN=sesame\n").unwrap();
+    let host = Settings::test_guest("").server("admin_token = \"env:ADMIN\"").start_in(folder).await;
+    let totals = format!("{}/api/totals", host.admin);
+    assert_eq!(http().get(&totals).send().await.unwrap().status(), 401);
+    assert_eq!(http().get(&totals).bearer_auth("wrong").send().await.unwrap().status(), 401);
+    assert_eq!(http().get(&totals).bearer_auth("sesame").send().await.unwrap().status(), 200);
+    assert_eq!(http().get(format!("{}/health", host.admin)).send().await.unwrap().status(), 200);
+
+    let without = deliveries(&host, &[]).await;
+    assert!(without.code == 1 && without.stderr.contains("admin_token"), "{without:?}");
+    let with = deliveries(&host, &["--admin-token", "env:ADMIN"]).await;
+    assert_eq!(with.code, 0, "{with:?}");
+    assert!(!host.log().contains("sesame"));
+}

@@ -1,0 +1,46 @@
+//! What the tests are made with: components built once, a host that runs as its own process, and a chat with it.
+
+mod chat;
+mod command;
+mod event;
+mod gate;
+mod guests;
+mod model;
+mod process;
+
+pub use chat::{Place, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
+pub use command::{Ran, Variables, bare, modhost};
+pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, user_message};
+pub use gate::Gate;
+pub use guests::{component, variant};
+pub use model::Model;
+pub use process::{Host, Settings};
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up: far longer than it ever takes, on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer; panics with `what` if none comes.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client without surprises: no proxies, no redirects. It is made once, as reading the certificates takes its time,
+/// and keeps no connection, as each belongs to the test that opened it.
+pub fn http() -> reqwest::Client {
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        client.pool_max_idle_per_host(0).build().unwrap()
+    });
+    CLIENT.clone()
+}

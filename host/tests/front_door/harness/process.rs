@@ -1,0 +1,340 @@
+//! A host that runs as its own process, as people run it.
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use modhost::engine::ContentHash;
+use modhost::local::LocalPlatform;
+use tempfile::TempDir;
+
+use super::{Variables, bare, component, http, until};
+
+/// A running `modhost dev` with a platform of its own, or `modhost serve` with the test's; killed when dropped.
+pub struct Host {
+    process: Child,
+    folder: TempDir,
+    log: Arc<Mutex<String>>,
+    output: Arc<Mutex<String>>,
+    /// Where events come in.
+    pub webhook: String,
+    /// Where operators look.
+    pub admin: String,
+    /// Where the local platform is.
+    pub platform: String,
+}
+
+/// What a host is started with.
+pub struct Settings {
+    server: String,
+    secrets: String,
+    source: String,
+    tenants: String,
+    modules: String,
+    args: Vec<String>,
+    builds: bool,
+    log: String,
+}
+
+/// What a host logs unless it is told otherwise.
+const LOG: &str = "modhost=debug,module=trace";
+
+/// The one tenant of a host that isn't told of others.
+const TENANT: &str = r#"
+[[tenant]]
+name = "default"
+
+[tenant.platform]
+kind = "unique"
+api_base = "env:TEST_API_BASE"
+app_id = "env:TEST_APP_ID"
+api_key = "env:TEST_API_KEY"
+model = "test-model"
+"#;
+
+impl Settings {
+    /// A host without modules.
+    pub fn new() -> Self {
+        Self {
+            server: String::new(),
+            secrets: r#""env:TEST_ENDPOINT_SECRET""#.to_owned(),
+            source: String::new(),
+            tenants: TENANT.to_owned(),
+            modules: String::new(),
+            args: Vec::new(),
+            builds: false,
+            log: LOG.into(),
+        }
+    }
+
+    /// The shipped modules under their shipped names.
+    pub fn samples() -> Self {
+        let listens = r#"events = ["unique.chat.user-message.created"]"#;
+        Self::new()
+            .module("Assistant", "assistant", "")
+            .module("DemoApp", "demo_app", r#"config = { greeting = "Hello" }"#)
+            .module("ChatLog", "chat_log", listens)
+    }
+
+    /// The test guest, named `Test`, with further lines for its entry.
+    pub fn test_guest(lines: &str) -> Self {
+        Self::new().module("Test", "test_guest", lines)
+    }
+
+    /// Adds a module with a built component, and further lines for its entry.
+    pub fn module(mut self, name: &str, built: &str, lines: &str) -> Self {
+        let file = component(built);
+        writeln!(self.modules, "[[module]]\nname = {name:?}\ncomponent = {file:?}\n{lines}\n").unwrap();
+        self
+    }
+
+    /// Adds a module whose component is a file in the host's own folder.
+    pub fn module_file(mut self, name: &str, file: &str, lines: &str) -> Self {
+        writeln!(self.modules, "[[module]]\nname = {name:?}\ncomponent = {file:?}\n{lines}\n").unwrap();
+        self
+    }
+
+    /// Adds lines to `[server]`.
+    pub fn server(mut self, lines: &str) -> Self {
+        writeln!(self.server, "{lines}").unwrap();
+        self
+    }
+
+    /// Logs what this filter lets through.
+    pub fn log(mut self, filter: &str) -> Self {
+        self.log = filter.to_owned();
+        self
+    }
+
+    /// Completes through a model.
+    pub fn model(self, url: &str) -> Self {
+        self.args(&["--completion-url", url])
+    }
+
+    /// Adds lines to the `[[source]]`.
+    pub fn source(mut self, lines: &str) -> Self {
+        writeln!(self.source, "{lines}").unwrap();
+        self
+    }
+
+    /// Names other secrets of the source, by reference.
+    pub fn secrets(mut self, references: &[&str]) -> Self {
+        self.secrets = references.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
+        self
+    }
+
+    /// Puts tenants of these names, each with one company, in place of the usual one.
+    pub fn tenants(mut self, tenants: &[(&str, &str)]) -> Self {
+        self.tenants.clear();
+        for (name, company) in tenants {
+            let named = format!("name = {name:?}\ncompanies = [{company:?}]");
+            self.tenants.push_str(&TENANT.replace(r#"name = "default""#, &named));
+        }
+        self
+    }
+
+    /// Runs the modules' build commands, which a host in tests doesn't do otherwise.
+    pub fn building(mut self) -> Self {
+        self.builds = true;
+        self
+    }
+
+    /// Adds arguments to the command line.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// The text of modules.toml.
+    pub fn text(&self) -> String {
+        format!(
+            r#"
+[server]
+{}
+
+[[source]]
+name = "unique"
+path = "/webhook"
+scheme = "unique"
+secrets = [{}]
+{}
+{}
+{}"#,
+            self.server, self.secrets, self.source, self.tenants, self.modules
+        )
+    }
+
+    /// Starts the host, and waits until it listens.
+    pub async fn start(&self) -> Host {
+        self.start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Starts the host in a folder, where files its modules need may already lie.
+    pub async fn start_in(&self, folder: TempDir) -> Host {
+        Host::start(self, folder).await
+    }
+}
+
+impl Host {
+    async fn start(settings: &Settings, folder: TempDir) -> Self {
+        let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/assistant/documents");
+        let mut command = bare("dev", folder.path());
+        command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0", "--documents"]).arg(documents);
+        if !settings.builds {
+            command.arg("--no-build");
+        }
+        std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
+        Self::run(command.args(&settings.args), &settings.log, folder, None).await
+    }
+
+    /// Starts a host with the modules.toml and the `.env` that lie in a folder, for a platform of the test's own.
+    pub async fn serve(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
+        let platform = platform.map(|platform| format!("http://{}", platform.address())).unwrap_or_default();
+        let mut command = bare("serve", folder.path());
+        command.args(["--port", "0", "--admin-port", "0"]).envs(variables.iter().copied());
+        Self::run(&mut command, LOG, folder, Some(platform)).await
+    }
+
+    async fn run(command: &mut Command, log: &str, folder: TempDir, platform: Option<String>) -> Self {
+        let mut process = command
+            .env("MODHOST_LOG", log)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = gather(process.stderr.take().unwrap());
+        let output = gather(process.stdout.take().unwrap());
+        let mut host = Self {
+            process,
+            folder,
+            log,
+            output,
+            webhook: String::new(),
+            admin: String::new(),
+            platform: String::new(),
+        };
+        let (webhook, admin, platform) = until("the host's addresses", async || {
+            if let Some(status) = host.process.try_wait().unwrap() {
+                panic!("the host ended ({status}):\n{}\n{}", host.output(), host.log());
+            }
+            let output = host.output();
+            let platform = platform.clone().or_else(|| address(&output, "platform"));
+            Some((address(&output, "events")?, address(&output, "admin")?, platform?))
+        })
+        .await;
+        (host.webhook, host.admin, host.platform) = (webhook, admin.replace("/health", ""), platform);
+        host
+    }
+
+    /// The folder with its modules.toml.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The file of the given name in its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Waits until it has logged a line with all of these words; answers with the line.
+    pub async fn logged(&self, words: &[&str]) -> String {
+        until(&format!("a log line with {words:?} in:\n{}", self.log()), async || {
+            let log = self.log();
+            log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        })
+        .await
+    }
+
+    /// What `/health` of the admin listener says.
+    pub async fn health(&self) -> serde_json::Value {
+        http().get(format!("{}/health", self.admin)).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// How a module stands, as `/health` says it; null if there is none of this name.
+    pub async fn module(&self, name: &str) -> serde_json::Value {
+        let health = self.health().await;
+        let modules = health["modules"].as_array().unwrap();
+        modules.iter().find(|module| module["name"] == name).cloned().unwrap_or_default()
+    }
+
+    /// Waits until this version of a module serves, and nothing is wrong with its file.
+    pub async fn serves(&self, module: &str, bytes: &[u8]) {
+        let version = ContentHash::of(bytes).to_string();
+        let what = format!("version {version} of {module}");
+        until(&what, async || {
+            let module = self.module(module).await;
+            (module["version"] == *version && module["refused"].is_null()).then_some(())
+        })
+        .await
+    }
+
+    /// Puts other settings in the place of those it was started with, as an editor that saves does.
+    pub fn save_settings(&self, settings: &Settings) {
+        self.save("modules.toml", settings.text());
+    }
+
+    /// Puts a file into its folder in one go: never to be seen half written.
+    pub fn save(&self, name: &str, content: impl AsRef<[u8]>) {
+        let whole = self.file(&format!("{name}.new"));
+        std::fs::write(&whole, content).unwrap();
+        std::fs::rename(whole, self.file(name)).unwrap();
+    }
+
+    /// Asks it to stop as a service manager does, and waits until it has.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.ended().await
+    }
+
+    /// Asks it to stop as a service manager does.
+    pub fn terminate(&self) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has stopped.
+    pub async fn ended(&mut self) -> ExitStatus {
+        until("the host to stop", async || self.process.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- what the host printed\n{}\n--- what it logged\n{}", self.output(), self.log());
+        }
+    }
+}
+
+/// The address on the first line that starts with a word.
+fn address(output: &str, word: &str) -> Option<String> {
+    let line = output.lines().map(str::trim).find(|line| line.starts_with(word))?;
+    line.split_whitespace().find(|part| part.starts_with("http://")).map(str::to_owned)
+}
+
+/// Reads a stream to its end in the background.
+fn gather(stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let gathered = text.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            writeln!(gathered.lock().unwrap(), "{line}").unwrap();
+        }
+    });
+    text
+}

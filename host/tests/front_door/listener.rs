@@ -1,0 +1,389 @@
+//! The public listener: who is let in, what is answered to whom, and when.
+
+use std::time::Duration;
+
+use futures::stream;
+use modhost::config::Secret;
+use modhost::local;
+use modhost::sources::schemes::unique;
+use reqwest::{Body, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::harness::{
+    Gate, Host, Settings, chat, chosen, http, now, post, read_chat, say, sign, signed_post, signed_with, until,
+    user_message, wait_for_answer,
+};
+
+const MIB: usize = 1 << 20;
+
+/// The name of an event the host knows nothing about.
+const UPLOADED: &str = "unique.ingestion.content.uploaded";
+
+/// Checks that a request was taken.
+async fn taken(answer: Response) {
+    let (status, body) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"success":true}"#));
+}
+
+/// Checks that a request was refused in the words the platform reads, with these among them.
+async fn refused(answer: Response, status: StatusCode, words: &str) {
+    let (found, body) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!((found, &body["success"]), (status, &json!(false)), "{body}");
+    assert!(body["error"].as_str().unwrap().contains(words), "{words:?} is not in {body}");
+}
+
+/// Checks that a request is to be brought again, and not before so many seconds.
+async fn put_off(answer: Response, seconds: &str) {
+    assert_eq!(answer.headers().get("retry-after").map(|it| it.to_str().unwrap()), Some(seconds), "{answer:?}");
+    refused(answer, StatusCode::SERVICE_UNAVAILABLE, "").await;
+}
+
+/// A signed event of a kind nobody wants, in a body of so many bytes.
+fn event_of_size(bytes: usize) -> Vec<u8> {
+    let mut event = chosen("evt_large", "Nobody", "");
+    let least = event.to_string().len();
+    event["payload"]["description"] = "x".repeat(bytes - least).into();
+    let body = event.to_string().into_bytes();
+    assert_eq!(body.len(), bytes);
+    body
+}
+
+/// An event the host knows nothing about, of a company.
+fn uploaded(id: &str, company: Option<&str>) -> String {
+    let payload = json!({ "contentId": id });
+    json!({ "id": id, "version": "1.0.0", "event": UPLOADED, "companyId": company, "payload": payload }).to_string()
+}
+
+/// Posts with a signature and a time of the test's own.
+async fn post_signed(host: &Host, body: &str, signature: &str, created_at: &str) -> Response {
+    post(&host.webhook, &[("x-unique-signature", signature), ("x-unique-created-at", created_at)], body.to_owned())
+        .await
+}
+
+#[tokio::test]
+async fn only_what_the_secret_signed_comes_in() {
+    let host = Settings::new().start().await;
+    let body = user_message("evt_1", "hello").to_string();
+    let (signature, time) = (sign(body.as_bytes()), now().to_string());
+    taken(post_signed(&host, &body, &signature, &time).await).await;
+
+    let missing = post(&host.webhook, &[("x-unique-created-at", &time)], body.clone()).await;
+    refused(missing, StatusCode::BAD_REQUEST, "missing header X-Unique-Signature").await;
+    let missing = post(&host.webhook, &[("x-unique-signature", &signature)], body.clone()).await;
+    refused(missing, StatusCode::BAD_REQUEST, "missing header X-Unique-Created-At").await;
+    refused(post(&host.webhook, &[], body.clone()).await, StatusCode::BAD_REQUEST, "missing header").await;
+
+    let other_secret = unique::sign(&Secret::new("usig_other"), body.as_bytes());
+    let changed = signature.replacen(|_| true, if signature.starts_with('0') { "1" } else { "0" }, 1);
+    let prefixed = format!("sha256={signature}");
+    let split = format!("{} {}", &signature[..32], &signature[32..]);
+    for wrong in ["", "00", &changed, &signature[..63], &signature.to_uppercase(), &prefixed, &split, &other_secret] {
+        let answer = post_signed(&host, &body, wrong, &time).await;
+        refused(answer, StatusCode::BAD_REQUEST, "invalid signature").await;
+    }
+    let re_encoded = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&body).unwrap()).unwrap();
+    for other in [re_encoded, format!("{body}\n"), body.replace("hello", "hullo")] {
+        let answer = post_signed(&host, &other, &signature, &time).await;
+        refused(answer, StatusCode::BAD_REQUEST, "invalid signature").await;
+    }
+    host.logged(&["request refused: invalid signature", "source=unique"]).await;
+    assert!(!host.log().contains(local::ENDPOINT_SECRET), "the secret is in the log");
+}
+
+/// White space around a header's value is no part of it; HTTP says so, whatever the sender meant.
+#[tokio::test]
+async fn white_space_around_a_signature_does_not_count() {
+    let host = Settings::new().start().await;
+    let body = user_message("evt_1", "hello").to_string();
+    let answer = raw(&host, &format!("X-UNIQUE-SIGNATURE: \t {} \t", sign(body.as_bytes())), &body).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_delivery_may_be_minutes_old_and_no_older() {
+    let host = Settings::new().start().await;
+    let body = user_message("evt_1", "hello").to_string();
+    let signature = sign(body.as_bytes());
+    for time in [now() - 290, now(), now() + 1_000_000] {
+        taken(post_signed(&host, &body, &signature, &time.to_string()).await).await;
+    }
+    for time in [(now() - 301).to_string(), "0".into(), "-5".into(), i64::MIN.to_string()] {
+        let answer = post_signed(&host, &body, &signature, &time).await;
+        refused(answer, StatusCode::BAD_REQUEST, "timestamp outside the tolerance of 300 seconds").await;
+    }
+    for time in ["", "soon", "1e9", "2026-01-01T00:00:00Z", "99999999999999999999"] {
+        let answer = post_signed(&host, &body, &signature, time).await;
+        refused(answer, StatusCode::BAD_REQUEST, "X-Unique-Created-At is not a whole number of seconds").await;
+    }
+    // Who can't sign learns nothing about the clock.
+    refused(post_signed(&host, &body, "00", "0").await, StatusCode::BAD_REQUEST, "invalid signature").await;
+}
+
+#[tokio::test]
+async fn without_a_tolerance_any_age_will_do() {
+    let host = Settings::new().source(r#"tolerance = "0s""#).start().await;
+    let body = user_message("evt_1", "hello").to_string();
+    let signature = sign(body.as_bytes());
+    taken(post_signed(&host, &body, &signature, "0").await).await;
+    refused(post_signed(&host, &body, &signature, "soon").await, StatusCode::BAD_REQUEST, "whole number").await;
+    refused(post_signed(&host, &body, "00", "0").await, StatusCode::BAD_REQUEST, "invalid signature").await;
+}
+
+#[tokio::test]
+async fn while_a_secret_is_replaced_both_are_good() {
+    let settings = Settings::new().secrets(&["env:NEW_SECRET", "env:OLD_SECRET"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
+    let nowhere = [("TEST_API_BASE", "http://127.0.0.1:1"), ("TEST_APP_ID", "app"), ("TEST_API_KEY", "key")];
+    let secrets = [("NEW_SECRET", "usig_new"), ("OLD_SECRET", "usig_old")];
+    let host = Host::serve(folder, &[&nowhere[..], &secrets].concat(), None).await;
+    let body = user_message("evt_1", "hello").to_string();
+    for good in ["usig_new", "usig_old"] {
+        taken(signed_with(good, &host.webhook, body.clone()).await).await;
+    }
+    for wrong in ["", "usig_newusig_old", "env:NEW_SECRET"] {
+        let answer = signed_with(wrong, &host.webhook, body.clone()).await;
+        refused(answer, StatusCode::BAD_REQUEST, "invalid signature").await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_at_most_a_mebibyte() {
+    let host = Settings::new().start().await;
+    refused(signed_post(&host.webhook, "").await, StatusCode::BAD_REQUEST, "the body is not an event").await;
+    taken(signed_post(&host.webhook, event_of_size(MIB)).await).await;
+    for size in [MIB + 1, 2 * MIB] {
+        put_off(signed_post(&host.webhook, event_of_size(size)).await, "60").await;
+        put_off(post_in_chunks(&host, event_of_size(size)).await, "60").await;
+    }
+    taken(post_in_chunks(&host, event_of_size(MIB)).await).await;
+    host.logged(&["ERROR", "1048576 bytes", "max_body", "source=unique"]).await;
+}
+
+#[tokio::test]
+async fn the_largest_body_is_a_setting() {
+    let host = Settings::new().server(r#"max_body = "2MiB""#).start().await;
+    taken(signed_post(&host.webhook, event_of_size(2 * MIB)).await).await;
+    put_off(signed_post(&host.webhook, event_of_size(2 * MIB + 1)).await, "60").await;
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_refused_however_well_signed() {
+    let host = Settings::new().start().await;
+    let mut without_payload = user_message("evt_1", "hello");
+    without_payload.as_object_mut().unwrap().remove("payload");
+    let no_events = [
+        "hello",
+        "{",
+        "[]",
+        "7",
+        "null",
+        "{}",
+        r#"{"id":7,"event":"e","payload":{}}"#,
+        &user_message("", "hello").to_string(),
+        &without_payload.to_string(),
+    ];
+    for body in no_events {
+        refused(signed_post(&host.webhook, body).await, StatusCode::BAD_REQUEST, "the body is not an event").await;
+    }
+    refused(signed_post(&host.webhook, b"{\"id\":\"\xff\"}").await, StatusCode::BAD_REQUEST, "not an event").await;
+}
+
+#[tokio::test]
+async fn an_event_nobody_wants_is_no_error() {
+    let host = Settings::test_guest("").start().await;
+    taken(signed_post(&host.webhook, chosen("evt_1", "Nobody", "hello").to_string()).await).await;
+    host.logged(&["no such module here wants it", "module=\"Nobody\"", "event=\"evt_1\""]).await;
+    taken(signed_post(&host.webhook, user_message("evt_2", "hello").to_string()).await).await;
+    taken(signed_post(&host.webhook, uploaded("evt_3", None)).await).await;
+    // Of a shape nobody has seen yet: the platform may change, and must not take us for expired when it does.
+    for (id, payload) in [("evt_4", json!({ "name": "Nobody", "chatId": 7 })), ("evt_5", json!(null))] {
+        let mut event = chosen(id, "Nobody", "hello");
+        event["payload"] = payload;
+        taken(signed_post(&host.webhook, event.to_string()).await).await;
+        host.logged(&["the payload has an unknown shape", id]).await;
+    }
+    assert_eq!(chat(&host, "Test", "reply all is well").await.text(), "all is well");
+}
+
+#[tokio::test]
+async fn every_path_has_its_answer() {
+    let host = Settings::new().start().await;
+    let public = host.webhook.strip_suffix("/webhook").unwrap();
+    for path in ["/", "/webhooks", "/webhook/", "/WEBHOOK", "/metrics"] {
+        refused(signed_post(&format!("{public}{path}"), "{}").await, StatusCode::NOT_FOUND, "no source has this path")
+            .await;
+    }
+    for method in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
+        let answer = http().request(method, &host.webhook).send().await.unwrap();
+        assert_eq!(answer.headers()["allow"], "POST");
+        refused(answer, StatusCode::METHOD_NOT_ALLOWED, "POST").await;
+    }
+    for listener in [public, &host.admin] {
+        let answer = http().get(format!("{listener}/health")).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.json::<Value>().await.unwrap()["status"], "ok");
+    }
+    // What operators may see is nothing for the world.
+    let public_health: Value = http().get(format!("{public}/health")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(public_health, json!({ "status": "ok" }));
+    assert_eq!(signed_post(&format!("{}/webhook", host.admin), "{}").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn each_company_has_its_tenant_and_no_other() {
+    let wants = |tenant: &str| format!("events = [{UPLOADED:?}]\ntenants = [{tenant:?}]");
+    let host = Settings::new()
+        .tenants(&[("ours", local::COMPANY_ID), ("theirs", "company_2")])
+        .module("Ours", "test_guest", &wants("ours"))
+        .module("Theirs", "test_guest", &wants("theirs"))
+        .start()
+        .await;
+    taken(signed_post(&host.webhook, uploaded("evt_ours", Some(local::COMPANY_ID))).await).await;
+    taken(signed_post(&host.webhook, uploaded("evt_theirs", Some("company_2"))).await).await;
+    for company in [None, Some(""), Some("company_3")] {
+        let answer = signed_post(&host.webhook, uploaded("evt_foreign", company)).await;
+        refused(answer, StatusCode::FORBIDDEN, "may not bring events of company").await;
+    }
+    for (module, own) in [("module=Ours", "evt_ours"), ("module=Theirs", "evt_theirs")] {
+        let line = host.logged(&[UPLOADED, "contentId", module]).await;
+        assert!(line.contains(own), "{line}");
+        host.logged(&["completed", module]).await;
+        assert_eq!(lines(&host, &["delivery begins", module]), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_source_of_one_tenant_brings_no_other_companies_events() {
+    let host = Settings::new().tenants(&[("ours", local::COMPANY_ID)]).start().await;
+    taken(signed_post(&host.webhook, uploaded("evt_1", Some(local::COMPANY_ID))).await).await;
+    let answer = signed_post(&host.webhook, uploaded("evt_2", Some("company_2"))).await;
+    refused(answer, StatusCode::FORBIDDEN, "company `company_2`").await;
+}
+
+#[tokio::test]
+async fn the_answer_does_not_wait_for_the_work_and_overload_is_told() {
+    let gate = Gate::start().await;
+    let host =
+        Settings::test_guest(r#"events = ["unique.chat.external-module.chosen", "unique.chat.user-message.created"]"#)
+            .server("max_deliveries = 1")
+            .args(&["--completion-url", &gate.url()])
+            .start()
+            .await;
+    // The platform tells of the message first and then chooses the module: here only the second is to hold the host up.
+    let chat_id = say(&host.platform, "Test", "complete what is it?").await;
+    gate.reached_by(1).await;
+    until("the delivery to be answered", async || {
+        let deliveries: Value =
+            http().get(format!("{}/local/deliveries", host.platform)).send().await.unwrap().json().await.unwrap();
+        let is_chosen = |it: &&Value| it["event"] == "unique.chat.external-module.chosen";
+        let chosen = deliveries.as_array()?.iter().find(is_chosen)?.clone();
+        (chosen["status"] == "delivered").then_some(())
+    })
+    .await;
+    let reply = read_chat(&host.platform, &chat_id).await["messages"][1].clone();
+    assert!(reply["completedAt"].is_null(), "the work can't be done: {reply}");
+
+    let late = user_message("evt_late", "later").to_string();
+    put_off(signed_post(&host.webhook, late.clone()).await, "5").await;
+    host.logged(&["WARN", "refused for now", "max_deliveries"]).await;
+    gate.open();
+    assert_eq!(wait_for_answer(&host, &chat_id).await.text(), Gate::ANSWER);
+    until("room for another event", async || {
+        let answer = signed_post(&host.webhook, late.clone()).await;
+        answer.status().is_success().then_some(())
+    })
+    .await;
+    host.logged(&["user-message-created later"]).await;
+    assert_eq!(lines(&host, &["user-message-created later"]), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_comes_again_is_done_once() {
+    let host = Settings::test_guest(r#"events = ["unique.chat.user-message.created"]"#).start().await;
+    let event = user_message("evt_1", "just once").to_string();
+    taken(signed_post(&host.webhook, event.clone()).await).await;
+    host.logged(&["completed", "module=Test"]).await;
+    taken(signed_post(&host.webhook, event.clone()).await).await;
+    // The id counts, not the bytes: a second delivery may be written otherwise.
+    taken(signed_post(&host.webhook, user_message("evt_1", "twice").to_string()).await).await;
+    until("both to be known again", async || (lines(&host, &["came again", "evt_1"]) == 2).then_some(())).await;
+    taken(signed_post(&host.webhook, user_message("evt_2", "another").to_string()).await).await;
+    host.logged(&["user-message-created another"]).await;
+    assert_eq!(lines(&host, &["user-message-created"]), 2, "{}", host.log());
+}
+
+#[tokio::test]
+async fn the_same_event_at_once_is_done_once() {
+    let host = Settings::test_guest(r#"events = ["unique.chat.user-message.created"]"#).start().await;
+    let event = user_message("evt_1", "just once").to_string();
+    let answers = (0..20).map(|_| signed_post(&host.webhook, event.clone()));
+    for answer in futures::future::join_all(answers).await {
+        taken(answer).await;
+    }
+    until("all others to be known again", async || (lines(&host, &["came again"]) == 19).then_some(())).await;
+    host.logged(&["completed", "module=Test"]).await;
+    assert_eq!(lines(&host, &["user-message-created"]), 1);
+}
+
+#[tokio::test]
+async fn clients_that_break_off_do_no_harm() {
+    let host = Settings::new().start().await;
+    let body = user_message("evt_1", "hello").to_string();
+    let head = head(&host, &format!("x-unique-signature: {}", sign(body.as_bytes())), body.len());
+    for sent in ["POST", &head[..40], &head, &format!("{head}{}", &body[..body.len() / 2])] {
+        let mut stream = connect(&host).await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        drop(stream);
+    }
+    // One that says it has sent all, though it hasn't.
+    let mut stream = connect(&host).await;
+    stream.write_all(format!("{head}{{").as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    taken(signed_post(&host.webhook, body).await).await;
+    assert!(!host.log().contains("panic"), "{}", host.log());
+}
+
+/// Posts without saying how much is to come.
+async fn post_in_chunks(host: &Host, body: Vec<u8>) -> Response {
+    let (signature, now) = (sign(&body), now().to_string());
+    let chunks: Vec<_> = body.chunks(64 << 10).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect();
+    let headers = [("x-unique-signature", signature.as_str()), ("x-unique-created-at", now.as_str())];
+    post(&host.webhook, &headers, Body::wrap_stream(stream::iter(chunks))).await
+}
+
+/// The head of a request, written by hand.
+fn head(host: &Host, header: &str, length: usize) -> String {
+    let address = address(host);
+    let now = now();
+    format!(
+        "POST /webhook HTTP/1.1\r\nhost: {address}\r\nx-unique-created-at: {now}\r\n{header}\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+/// Posts with a header written by hand; answers with what comes back.
+async fn raw(host: &Host, header: &str, body: &str) -> String {
+    let mut stream = connect(host).await;
+    stream.write_all(format!("{}{body}", head(host, header, body.len())).as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let length = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+async fn connect(host: &Host) -> TcpStream {
+    TcpStream::connect(address(host)).await.unwrap()
+}
+
+fn address(host: &Host) -> &str {
+    host.webhook.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/webhook")).unwrap()
+}
+
+/// How many lines of the log have all of these words.
+fn lines(host: &Host, words: &[&str]) -> usize {
+    host.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}

@@ -1,0 +1,11 @@
+//! The whole host, through its front door: the real binary, real HTTP, real components, the local platform.
+
+mod answers;
+mod capabilities;
+mod commands;
+mod deliveries;
+mod endings;
+mod harness;
+mod listener;
+mod reload;
+mod sandbox;

@@ -1,0 +1,154 @@
+//! What a module can see of the machine, and what the log tells of a module.
+
+use std::net::TcpStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+use modhost::local;
+use serde_json::json;
+
+use super::harness::{Host, Settings, chat, post, signed_post};
+
+#[tokio::test]
+async fn a_module_sees_no_files() {
+    let host = Settings::test_guest("").start().await;
+    let file = host.file("modules.toml");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("Test"));
+    for path in [file.to_str().unwrap(), "modules.toml", "./modules.toml", "/etc/passwd", "/proc/self/environ"] {
+        let answer = chat(&host, "Test", &format!("read-file {path}")).await;
+        assert!(answer.text().starts_with("error: "), "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_module_has_no_sockets() {
+    let host = Settings::test_guest("").start().await;
+    let address = host.platform.strip_prefix("http://").unwrap();
+    assert!(TcpStream::connect(address).is_ok());
+    let port = address.rsplit(':').next().unwrap();
+    for address in [address, &format!("localhost:{port}"), &format!("[::1]:{port}")] {
+        let answer = chat(&host, "Test", &format!("connect {address}")).await;
+        assert!(answer.text().starts_with("error: "), "{address}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_module_has_an_empty_environment_a_clock_and_randomness() {
+    let host = Settings::test_guest("").start().await;
+    assert_eq!(chat(&host, "Test", "env").await.json(), json!({}));
+    assert_eq!(chat(&host, "Test", "args").await.json(), json!([]));
+    let (one, other) = tokio::join!(chat(&host, "Test", "random"), chat(&host, "Test", "random"));
+    assert_ne!(one.text(), other.text());
+
+    let milliseconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let before = milliseconds();
+    let now: u128 = chat(&host, "Test", "now").await.text().parse().unwrap();
+    assert!((before..=milliseconds()).contains(&now), "{now}");
+}
+
+#[tokio::test]
+async fn what_a_module_prints_is_in_the_log_line_by_line() {
+    let host = Settings::test_guest("").start().await;
+    chat(&host, "Test", "stdout out one\nout two").await;
+    chat(&host, "Test", "stderr to the operators").await;
+    for (text, level, context) in [
+        ("out one", " INFO ", "context=\"stdout\""),
+        ("out two", " INFO ", "context=\"stdout\""),
+        ("to the operators", " WARN ", "context=\"stderr\""),
+    ] {
+        let line = host.logged(&[text, level, "module=Test", "user=\"user_local\"", context]).await;
+        // The delivery's own last line has the same id.
+        host.logged(&["completed", "module=Test", delivery(&line)]).await;
+    }
+}
+
+/// The word of a line that tells the delivery.
+fn delivery(line: &str) -> &str {
+    let found = line.split_whitespace().find(|word| word.starts_with("delivery=dlv_"));
+    found.unwrap_or_else(|| panic!("no delivery in {line}"))
+}
+
+/// `print-bytes` with these bytes.
+fn print(bytes: &[u8]) -> String {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("print-bytes {hex}")
+}
+
+#[tokio::test]
+async fn lines_need_no_end_and_no_valid_text() {
+    let host = Settings::test_guest("").start().await;
+    chat(&host, "Test", &print(b"without an end")).await;
+    chat(&host, "Test", &print(b"of Windows\r\nand after\r\n")).await;
+    chat(&host, "Test", &print(b"broken \xff\xfe text\n")).await;
+    for text in
+        ["without an end module=", "of Windows module=", "and after module=", "broken \u{fffd}\u{fffd} text module="]
+    {
+        host.logged(&[text, "context=\"stdout\""]).await;
+    }
+}
+
+#[tokio::test]
+async fn long_lines_are_cut_between_characters() {
+    let host = Settings::test_guest("").start().await;
+    for (start, letter) in [("ascii:", "~"), ("two:", "é"), ("odd two:", "é"), ("three:", "€"), ("four:", "🦀")] {
+        let line = format!("{start}{}", letter.repeat(6000));
+        for command in ["stdout", "log info"] {
+            chat(&host, "Test", &format!("{command} {line}")).await;
+            let context = if command == "stdout" { "stdout" } else { "test_guest" };
+            let logged = host.logged(&[start, &format!("context=\"{context}")]).await;
+            let room = (4096 - start.len()) / letter.len();
+            assert_eq!(logged.matches(letter).count(), room, "{logged}");
+            assert!(!logged.contains('\u{fffd}'), "{logged}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_is_told_of_and_left_out() {
+    let host = Settings::test_guest("limits = { log_lines = 10 }").start().await;
+    assert_eq!(chat(&host, "Test", "flood 10").await.text(), "printed");
+    assert_eq!(chat(&host, "Test", "flood 20000").await.text(), "printed");
+    for lines in [10, 20000] {
+        let line = host.logged(&[&format!("line 10 of {lines} ")]).await;
+        let delivery = delivery(&line).to_owned();
+        host.logged(&["completed", &delivery]).await;
+        let log = host.log();
+        let of_module = log.lines().filter(|line| line.contains(&delivery) && line.contains("context="));
+        assert_eq!(of_module.count(), 10);
+        let told = log.lines().filter(|line| line.contains(&delivery) && line.contains("`log_lines`")).count();
+        assert_eq!(told, usize::from(lines > 10), "said once if lines are left out, and only then");
+    }
+}
+
+#[tokio::test]
+async fn a_module_cannot_forge_lines_of_the_log() {
+    let host = Settings::test_guest("").start().await;
+    chat(&host, "Test", "log info first\n2026-01-01T00:00:00Z  INFO forged in the log module=Other").await;
+    chat(&host, "Test", "fail first\n2026-01-01T00:00:00Z  INFO forged in a reason module=Other").await;
+    let line = host.logged(&["forged in the log"]).await;
+    assert!(line.contains("module=Test") && !line.starts_with("2026-01-01"), "{line}");
+    let line = host.logged(&["forged in a reason"]).await;
+    assert!(line.starts_with("    ") && line.contains("module=Test"), "{line}");
+}
+
+#[tokio::test]
+async fn secrets_are_never_in_the_log() {
+    let all = "debug,modhost=trace,module=trace,hyper=trace,hyper_util=trace,reqwest=trace,h2=trace";
+    let host = Settings::test_guest("").module("Assistant", "assistant", "").log(all).start().await;
+    let commands =
+        ["reply hi", "search hotel", "complete hotel", "env", "panic", "modify msg_none x", "show x", "history"];
+    join_all(commands.map(|command| chat(&host, "Test", command))).await;
+    chat(&host, "Assistant", "What is our travel policy?").await;
+    assert_eq!(signed_post(&host.webhook, "not json").await.status(), 400);
+    assert_eq!(post(&host.webhook, &[("x-unique-signature", "00")], "{}").await.status(), 400);
+    host.logged(&["there is no message", "msg_none"]).await;
+    assert_no_secret(&host);
+}
+
+fn assert_no_secret(host: &Host) {
+    let log = host.log();
+    for secret in [local::API_KEY, local::ENDPOINT_SECRET] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
+}
