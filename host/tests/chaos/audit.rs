@@ -1,0 +1,108 @@
+//! Compares what was promised with what the platform saw and has.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::far_side::{FarSide, Question, Reply, Seen};
+
+/// The calls that were made more than once.
+#[derive(Debug, Default)]
+pub struct Doubled {
+    /// Reads: they cost nothing.
+    pub reads: usize,
+    /// Steps that were shown once more than asked for.
+    pub steps: usize,
+    /// Messages that were written once more than asked for.
+    pub messages: usize,
+    /// Completions that were paid once more.
+    pub completions: usize,
+    /// Changes that state the new value: made twice they are the same as once.
+    pub changes: usize,
+    /// Effects that this life of the host made again.
+    pub in_last_life: usize,
+}
+
+impl Doubled {
+    /// All that are no reads.
+    pub fn effects(&self) -> usize {
+        self.steps + self.messages + self.completions + self.changes
+    }
+
+    /// Counts what was made more than once, and makes sure that it was in flight when the host was killed: that its
+    /// delivery had gone on to no other effect in that life.
+    pub fn among(seen: &[Seen], last_life: u32) -> Self {
+        let mut keys: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut last_effects: HashMap<(&str, u32), usize> = HashMap::new();
+        for (place, call) in seen.iter().enumerate() {
+            let (Some(key), Some(delivery)) = (call.key.as_deref(), call.delivery()) else { continue };
+            keys.entry(key).or_default().push(place);
+            if call.is_effect() {
+                last_effects.insert((delivery, call.life), place);
+            }
+        }
+        let mut doubled = Self::default();
+        for (key, places) in keys {
+            for pair in places.windows(2) {
+                let (first, second) = (&seen[pair[0]], &seen[pair[1]]);
+                assert!(first.life < second.life, "{key} was sent twice by one life: {first:?}, {second:?}");
+                assert_eq!((&first.method, &first.path), (&second.method, &second.path), "{key} stands for two calls");
+                let last = last_effects.get(&(first.delivery().unwrap(), first.life)).copied().unwrap_or_default();
+                assert!(
+                    last <= pair[0],
+                    "{first:?} was made again, though the delivery had gone on to {:?}",
+                    seen[last]
+                );
+                doubled.count(second, last_life);
+            }
+        }
+        doubled
+    }
+
+    fn count(&mut self, call: &Seen, last_life: u32) {
+        let kind = match (call.method.as_str(), call.path.as_str()) {
+            _ if !call.is_effect() => &mut self.reads,
+            ("POST", "/message-log") => &mut self.steps,
+            ("POST", "/messages") => &mut self.messages,
+            ("POST", "/openai/chat/completions" | "/integrated/chat/stream-completions") => &mut self.completions,
+            _ => &mut self.changes,
+        };
+        *kind += 1;
+        self.in_last_life += usize::from(call.is_effect() && call.life == last_life);
+    }
+}
+
+/// What stands on the platform more often than it should.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Surplus {
+    pub steps: usize,
+    pub messages: usize,
+}
+
+/// What a question's answer has to consist of.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    pub steps: i64,
+    pub new_messages: usize,
+}
+
+/// Makes sure that a question is answered whole; answers with what is there beyond that.
+pub async fn answered(far_side: &FarSide, question: &Question, expected: Expected) -> Surplus {
+    let reply = far_side.reply(question).await;
+    assert!(reply.is_complete() && !reply.text().is_empty(), "{question:?}: {reply:?}");
+    let messages = far_side.messages(&question.chat).await.len() - 2;
+    assert!(messages >= expected.new_messages, "{question:?}: {messages} new messages");
+    Surplus { steps: surplus_steps(&reply, expected.steps), messages: messages - expected.new_messages }
+}
+
+/// Makes sure that each step was shown and closed; those beyond it are ones nobody heard of any more.
+fn surplus_steps(reply: &Reply, expected: i64) -> usize {
+    let mut by_order: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+    for (order, _, status) in reply.steps() {
+        by_order.entry(order).or_default().push(status);
+    }
+    assert!(by_order.keys().copied().eq(1..=expected), "{reply:?}");
+    for statuses in by_order.values() {
+        let closed = statuses.iter().filter(|status| **status == "COMPLETED").count();
+        assert!(closed == 1 && statuses.iter().all(|status| matches!(*status, "COMPLETED" | "RUNNING")), "{reply:?}");
+    }
+    by_order.values().map(|statuses| statuses.len() - 1).sum()
+}

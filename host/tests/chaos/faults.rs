@@ -1,0 +1,184 @@
+//! The platform is out of reach, refuses, breaks, talks nonsense or takes its time.
+
+use futures::future::join_all;
+use http::Method;
+use serde_json::Value;
+
+use super::far_side::{FarSide, Fault};
+use super::harness::until;
+use super::host::{Config, Host};
+
+const COMPLETIONS: &str = "/openai/chat/completions";
+const NOTICE: &str = "Still at it.";
+const APOLOGY: &str = "No answer, sorry.";
+
+fn config() -> Config {
+    Config::new().server(&format!("apology = {APOLOGY:?}\nretry_notice = {NOTICE:?}")).module(
+        "Assistant",
+        "assistant",
+        r#"retry = { attempts = 5, first = "100ms", max = "200ms" }"#,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_platform_is_out_of_reach_deliveries_wait() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let host = config().start(&far_side).await;
+    let question = far_side.ask("Assistant", "How do I report sick?", None).await;
+    far_side.go_down().await;
+    host.take(&question).await;
+    let waits = host.in_state_after(&question, "waiting", 1).await;
+    assert!(waits["reason"].as_str().unwrap().contains("can't connect"), "{waits}");
+    far_side.come_back().await;
+
+    let done = host.in_state(&question, "completed").await;
+    assert_eq!(done["reason"], Value::Null);
+    let reply = far_side.reply(&question).await;
+    assert!(reply.is_complete() && reply.text() != NOTICE, "{reply:?}");
+    assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
+}
+
+/// What goes wrong with a completion, and how many attempts the delivery takes then.
+const PASSING: [(&str, Fault, u64); 4] = [
+    ("limited", Fault::Answer(429, Some(1), r#"{"error":"slow down"}"#), 1),
+    ("broken", Fault::Answer(500, None, r#"{"error":"out of order"}"#), 2),
+    ("garbled", Fault::Answer(200, None, "<html>Welcome!</html>"), 2),
+    ("slow", Fault::Hold, 2),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_tried_again() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    // The client's own wait after a 429 has to have room in it.
+    let host = config().platform(r#"timeout = "4s""#).start(&far_side).await;
+    let mut questions = Vec::new();
+    for (marker, fault, attempts) in PASSING {
+        far_side.plan(Method::POST, COMPLETIONS, marker, 1, fault);
+        let question = far_side.ask("Assistant", &format!("What to do when the printer is {marker}?"), None).await;
+        host.take(&question).await;
+        questions.push((marker, question, attempts));
+    }
+    let checks = questions.into_iter().map(async |(marker, question, attempts)| {
+        if attempts > 1 {
+            host.in_state_after(&question, "waiting", 1).await;
+            let reply = far_side.reply(&question).await;
+            assert!(reply.text() == NOTICE && !reply.is_complete(), "{marker}: {reply:?}");
+        }
+        let done = host.in_state(&question, "completed").await;
+        assert_eq!(done["attempts"], attempts, "{marker}");
+        let reply = far_side.reply(&question).await;
+        assert!(reply.is_complete() && reply.text() != NOTICE, "{marker}: {reply:?}");
+        assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"], "{marker}");
+
+        let id = done["id"].as_str().unwrap();
+        let completions = far_side.seen_of(id, &Method::POST, COMPLETIONS);
+        assert_eq!(completions.len(), 2, "{marker}");
+        assert_eq!(completions[0].key, completions[1].key, "{marker}: the second try has to be known as one");
+        // What was answered before isn't asked again.
+        assert_eq!(far_side.seen_of(id, &Method::POST, "/message-log").len(), 2, "{marker}");
+    });
+    join_all(checks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_holds_up_nobody_else() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let host = config().start(&far_side).await;
+    far_side.plan(Method::POST, COMPLETIONS, "slowly", 1, Fault::Hold);
+    let slow = far_side.ask("Assistant", "Tell me slowly about travel", None).await;
+    let quick = far_side.ask("Assistant", "Tell me about travel", None).await;
+    host.take(&slow).await;
+    far_side.asked_for(&Method::POST, COMPLETIONS, 1).await;
+    host.take(&quick).await;
+    host.in_state(&quick, "completed").await;
+    assert_eq!(host.delivery(&slow).await["state"], "running");
+    far_side.let_go();
+    assert_eq!(host.in_state(&slow, "completed").await["attempts"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_given_up_and_can_be_sent_again() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let host = config().start(&far_side).await;
+    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Answer(403, None, r#"{"error":"the budget is spent"}"#));
+    let question = far_side.ask("Assistant", "What do I get for a hotel?", None).await;
+    host.take(&question).await;
+    let dead = host.in_state(&question, "dead").await;
+    assert!(dead["reason"].as_str().unwrap().contains("the budget is spent"), "{dead}");
+    assert_eq!(dead["attempts"], 1, "{dead}");
+    let reply = far_side.reply(&question).await;
+    assert!(reply.is_complete(), "{reply:?}");
+    assert_eq!((reply.text(), reply.statuses()), (APOLOGY, vec!["COMPLETED", "FAILED"]));
+
+    let id = dead["id"].as_str().unwrap();
+    deliveries(&host, &["retry", id], &format!("{id}  waiting"));
+    host.in_state(&question, "completed").await;
+    let reply = far_side.reply(&question).await;
+    assert_ne!(reply.text(), APOLOGY);
+    assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
+    assert_eq!(far_side.seen_of(id, &Method::POST, COMPLETIONS).len(), 2);
+    assert_eq!(
+        far_side.seen_of(id, &Method::POST, "/search").len(),
+        1,
+        "what was found before was not looked for again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_paid_once_though_the_reply_fails() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let host = config().start(&far_side).await;
+    // The client tries four times on its own.
+    far_side.plan(Method::PATCH, "/messages", "completedAt", 4, Fault::Answer(502, None, ""));
+    let question = far_side.ask("Assistant", "What do I get for a hotel?", None).await;
+    host.take(&question).await;
+    let done = host.in_state_after(&question, "completed", 2).await;
+    assert!(far_side.reply(&question).await.is_complete());
+    let id = done["id"].as_str().unwrap();
+    assert_eq!(far_side.seen_of(id, &Method::POST, COMPLETIONS).len(), 1);
+    assert_eq!(far_side.seen_of(id, &Method::PATCH, "/messages").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_waits_can_be_dropped() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let host = config().start(&far_side).await;
+    far_side.plan(Method::POST, COMPLETIONS, "", usize::MAX, Fault::Answer(500, None, ""));
+    let question = far_side.ask("Assistant", "What do I get for a hotel?", None).await;
+    host.take(&question).await;
+    host.in_state_after(&question, "waiting", 1).await;
+    let id = host.delivery_id(&question).await;
+    deliveries(&host, &["drop", &id, "--reason", "nobody needs it"], &format!("{id}  dropped"));
+    let dropped = host.in_state(&question, "dropped").await;
+    assert_eq!(dropped["reason"], "nobody needs it");
+    let reply = far_side.reply(&question).await;
+    assert!(reply.is_complete(), "{reply:?}");
+    assert_eq!((reply.text(), reply.statuses()), (APOLOGY, vec!["COMPLETED", "FAILED"]));
+    let again = host.deliveries_command(&["drop", &id]);
+    assert!(!again.status.success());
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(said.contains("is dropped and doesn't wait"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_could_not_be_told_is_told_later() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let retry = r#"retry = { attempts = 1, first = "100ms", max = "200ms" }"#;
+    let config = Config::new().server(&format!("apology = {APOLOGY:?}")).module("Test", "test_guest", retry);
+    let host = config.start(&far_side).await;
+    far_side.plan(Method::PATCH, "/messages", "", 4, Fault::Answer(502, None, ""));
+    let question = far_side.ask("Test", "step-and fail because it has to", None).await;
+    host.take(&question).await;
+    let dead = host.in_state(&question, "dead").await;
+    assert!(dead["reason"].as_str().unwrap().contains("because it has to"), "{dead}");
+    until("the apology", async || far_side.reply(&question).await.is_complete().then_some(())).await;
+    let reply = far_side.reply(&question).await;
+    assert_eq!((reply.text(), reply.statuses()), (APOLOGY, vec!["FAILED"]));
+}
+
+/// Runs `modhost deliveries`, which has to print this line.
+fn deliveries(host: &Host, args: &[&str], line: &str) {
+    let ran = host.deliveries_command(args);
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && out.lines().any(|known| known == line), "{out}{err}");
+}

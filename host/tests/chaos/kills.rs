@@ -1,0 +1,187 @@
+//! The host is killed at random moments, while events come without end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::audit::{Doubled, Expected, Surplus, answered};
+use super::far_side::{FarSide, Question};
+use super::harness::PATIENCE;
+use super::host::{Config, Host, TENANT};
+
+/// How often the host is killed unless `MODHOST_CHAOS_ROUNDS` says otherwise.
+const ROUNDS: u32 = 6;
+
+/// After so many kills everything is let come to its end and is compared.
+const AUDIT_EVERY: u32 = 20;
+
+/// How long the host lives at the most.
+const LONGEST_LIFE: Duration = Duration::from_millis(1500);
+
+/// How many clients post events.
+const CLIENTS: u64 = 4;
+
+/// How many deliveries run at once, and so may have a call in flight when the host is killed.
+const CONCURRENCY: usize = 16;
+
+/// What users ask, of which module, and what an answer consists of.
+const TALK: [(&str, &str, Expected); 3] = [
+    ("Assistant", "How many days of parental leave do I have?", Expected { steps: 2, new_messages: 0 }),
+    ("Test", "create A note", Expected { steps: 0, new_messages: 1 }),
+    ("Test", "complete-into-reply travel expenses", Expected { steps: 0, new_messages: 0 }),
+];
+
+/// An event that was brought to the host.
+struct Brought {
+    question: Question,
+    expected: Expected,
+    acknowledged: bool,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_done_twice() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seed = number("MODHOST_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let rounds = number("MODHOST_CHAOS_ROUNDS").map_or(ROUNDS, |rounds| rounds.try_into().unwrap());
+    println!("seed {seed}, {rounds} rounds");
+    let mut random = fastrand::Rng::with_seed(seed);
+
+    // An attempt that is cut off counts: with few of them a run of hours would give deliveries up.
+    let often = "retry = { attempts = 1000 }";
+    let config = Config::new()
+        .server(&format!("concurrency = {CONCURRENCY}"))
+        .module("Assistant", "assistant", often)
+        .module("Test", "test_guest", often);
+    let far_side = Arc::new(FarSide::start(&["Assistant", "Test"]).await);
+    let host = Arc::new(config.lay_out(&far_side));
+    let mut life = 0;
+    while life < rounds {
+        let kills = AUDIT_EVERY.min(rounds - life);
+        let brought = kill_again_and_again(&far_side, &host, &mut random, kills).await;
+        life += kills;
+        host.start().await;
+        come_to_rest(&host).await;
+        // The life after the last kill is one more.
+        compare(&far_side, &host, &brought, kills, life + life.div_ceil(AUDIT_EVERY)).await;
+        host.kill();
+        far_side.forget();
+    }
+}
+
+/// Lets the host live and die so many times while clients post; answers with what they brought.
+async fn kill_again_and_again(
+    far_side: &Arc<FarSide>,
+    host: &Arc<Host>,
+    random: &mut fastrand::Rng,
+    kills: u32,
+) -> Vec<Brought> {
+    let enough = Arc::new(AtomicBool::new(false));
+    let clients = (0..CLIENTS).map(|_| {
+        let (far_side, host, enough) = (far_side.clone(), host.clone(), enough.clone());
+        tokio::spawn(client(far_side, host, enough, random.fork()))
+    });
+    let clients: Vec<_> = clients.collect();
+    for _ in 0..kills {
+        host.spawn();
+        // Now and then it doesn't live to take an event.
+        if random.u8(..) > 50 {
+            host.listening().await;
+        }
+        tokio::time::sleep(LONGEST_LIFE.mul_f64(random.f64())).await;
+        host.kill();
+    }
+    enough.store(true, Ordering::Relaxed);
+    let mut brought = Vec::new();
+    for client in clients {
+        brought.extend(client.await.unwrap());
+    }
+    brought
+}
+
+/// Posts events until there are enough, each again and again until it is acknowledged, but for some that are given up.
+async fn client(
+    far_side: Arc<FarSide>,
+    host: Arc<Host>,
+    enough: Arc<AtomicBool>,
+    mut random: fastrand::Rng,
+) -> Vec<Brought> {
+    let mut brought = Vec::new();
+    while !enough.load(Ordering::Relaxed) {
+        let (module, text, expected) = TALK[random.usize(..TALK.len())];
+        let question = far_side.ask(module, text, None).await;
+        let mut acknowledged = bring(&host, &question).await;
+        while !acknowledged && !enough.load(Ordering::Relaxed) && random.u8(..) > 10 {
+            tokio::time::sleep(Duration::from_millis(random.u64(5..30))).await;
+            acknowledged = bring(&host, &question).await;
+        }
+        if acknowledged && random.u8(..) < 50 {
+            // As a platform does whose connection broke before it heard the answer.
+            bring(&host, &question).await;
+        }
+        brought.push(Brought { question, expected, acknowledged });
+        tokio::time::sleep(Duration::from_millis(random.u64(10..60))).await;
+    }
+    brought
+}
+
+/// Posts an event; answers whether it was acknowledged.
+async fn bring(host: &Host, question: &Question) -> bool {
+    let Some(posted) = host.post_to(TENANT, &question.event).await else { return false };
+    assert!(posted.is_acknowledged() || posted.status == 503, "{posted:?}");
+    posted.is_acknowledged()
+}
+
+/// Waits until no delivery waits or runs, for as long as there is progress.
+async fn come_to_rest(host: &Host) {
+    let (mut known, mut since) = (None, Instant::now());
+    loop {
+        let deliveries = host.totals().await["deliveries"].clone();
+        if deliveries["waiting"] == 0 && deliveries["running"] == 0 {
+            return;
+        }
+        if known.replace(deliveries.clone()).as_ref() != Some(&deliveries) {
+            since = Instant::now();
+        }
+        assert!(since.elapsed() < PATIENCE, "nothing moves any more: {deliveries}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Compares what was acknowledged with what became of it, and what was done with what the platform has.
+async fn compare(far_side: &FarSide, host: &Host, brought: &[Brought], kills: u32, last_life: u32) {
+    let mut surplus = Surplus::default();
+    let mut acknowledged = 0;
+    for Brought { question, expected, acknowledged: was_acknowledged } in brought {
+        let deliveries = host.deliveries_of(question.id()).await;
+        acknowledged += usize::from(*was_acknowledged);
+        match deliveries.as_slice() {
+            [] => {
+                assert!(!was_acknowledged, "the acknowledged {question:?} is lost");
+                assert_eq!(far_side.messages(&question.chat).await.len(), 2, "{question:?}");
+                continue;
+            }
+            [delivery] => assert_eq!(delivery["state"], "completed", "{delivery}"),
+            more => panic!("one event, several deliveries: {more:?}"),
+        }
+        let more = answered(far_side, question, *expected).await;
+        surplus.steps += more.steps;
+        surplus.messages += more.messages;
+    }
+
+    let seen = far_side.seen();
+    let doubled = Doubled::among(&seen, last_life);
+    let again = usize::try_from(host.totals().await["calls_made_again"].as_u64().unwrap()).unwrap();
+    println!(
+        "{} events, {acknowledged} acknowledged, {} calls, {kills} kills; {} calls made twice, in flight each: {doubled:?}; \
+         {again} made again by the last life",
+        brought.len(),
+        seen.len(),
+        doubled.effects(),
+    );
+    assert!(acknowledged > 0, "no event was acknowledged: that shows nothing");
+    let in_flight = usize::try_from(kills).unwrap() * CONCURRENCY;
+    assert!(doubled.effects() <= in_flight, "{doubled:?}");
+    assert_eq!(surplus, Surplus { steps: doubled.steps, messages: doubled.messages }, "{doubled:?}");
+    // It counts what it didn't know the answer of; of that, some had never left it.
+    assert!((doubled.in_last_life..=in_flight).contains(&again), "{again} counted: {doubled:?}");
+}

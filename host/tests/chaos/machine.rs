@@ -1,0 +1,86 @@
+//! The machine is no better than the platform: its disk is full, its clock jumps.
+
+use std::fs;
+use std::path::Path;
+
+use http::Method;
+
+use super::far_side::{FarSide, Fault};
+use super::harness::until;
+use super::host::{Config, TENANT};
+use super::small_disk::SmallDisk;
+
+const COMPLETIONS: &str = "/openai/chat/completions";
+
+/// What lies about the time to a program that is started with it (Debian's package `faketime`).
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_events_and_loses_none() {
+    let Some(disk) = SmallDisk::mount(8) else { return };
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let retry = r#"retry = { attempts = 50, first = "100ms", max = "200ms" }"#;
+    let data_dir = format!("data_dir = {:?}", disk.path().join("data"));
+    let host = Config::new().module("Assistant", "assistant", retry).server(&data_dir).start(&far_side).await;
+    let ballast = disk.ballast(7 * 1024 * 1024);
+
+    let mut taken = Vec::new();
+    let refused = loop {
+        let question = far_side.ask("Assistant", "What about travel?", None).await;
+        let posted = host.post_to(TENANT, &question.event).await.expect("an answer");
+        if !posted.is_acknowledged() {
+            assert_eq!(posted.status, 503);
+            assert!(posted.retry_after.is_some());
+            break question;
+        }
+        taken.push(question);
+        assert!(taken.len() < 5_000, "the disk never fills up");
+    };
+    host.logged(&["refused for now", "the journal is full"]).await;
+
+    fs::remove_file(ballast).unwrap();
+    until("the host to take events again", async || {
+        host.post_to(TENANT, &refused.event).await.filter(|posted| posted.is_acknowledged())
+    })
+    .await;
+    taken.push(refused);
+    for question in &taken {
+        host.in_state(question, "completed").await;
+        assert!(far_side.reply(question).await.is_complete());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_holds_nothing_up() {
+    if !Path::new(FAKETIME).exists() {
+        // The machine that decides has it installed.
+        assert!(std::env::var_os("CI").is_none(), "{FAKETIME} is missing");
+        eprintln!("SKIPPED: {FAKETIME} is missing, so that jumps of the clock are not tested (apt install faketime)");
+        return;
+    }
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let clock = folder.path().join("clock");
+    fs::write(&clock, "+0d").unwrap();
+    let host = Config::new()
+        .module("Assistant", "assistant", r#"retry = { attempts = 5, first = "2s", max = "2s" }"#)
+        // The test signs by the real clock.
+        .source(r#"tolerance = "0s""#)
+        .variable("LD_PRELOAD", FAKETIME)
+        .variable("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
+        .variable("FAKETIME_NO_CACHE", "1")
+        .variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .start(&far_side)
+        .await;
+    for (round, jump) in ["+1d", "-1d", "+400d", "+0d"].into_iter().enumerate() {
+        let marker = format!("jump {round}");
+        far_side.plan(Method::POST, COMPLETIONS, &marker, 1, Fault::Answer(500, None, r#"{"error":"out of order"}"#));
+        let question = far_side.ask("Assistant", &format!("What about {marker}?"), None).await;
+        host.take(&question).await;
+        // The clock jumps while the next attempt is waited for.
+        host.in_state_after(&question, "waiting", 1).await;
+        fs::write(&clock, jump).unwrap();
+        assert_eq!(host.in_state(&question, "completed").await["attempts"], 2, "{jump}");
+        assert!(far_side.reply(&question).await.is_complete(), "{jump}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What runs when: one chat at a time, a fair turn for every tenant, and no more than a host may take.
+
+use futures::stream::{self, StreamExt};
+use http::Method;
+
+use super::far_side::{FarSide, Fault};
+use super::harness::until;
+use super::host::{Config, Posted, TENANT};
+
+const MESSAGES: &str = "/messages/";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_chat_are_answered_in_order() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let lines = r#"ordering = "chat"
+retry = { attempts = 2, first = "100ms", max = "100ms" }"#;
+    let host = Config::new().module("Test", "test_guest", lines).start(&far_side).await;
+    let first = far_side.ask("Test", "retry 1", None).await;
+    let chat = Some(first.chat.as_str());
+    let second = far_side.ask("Test", "reply Two", chat).await;
+    let third = far_side.ask("Test", "reply Three", chat).await;
+    let elsewhere = far_side.ask("Test", "reply Hello", None).await;
+    for question in [&first, &second, &third, &elsewhere] {
+        host.take(question).await;
+    }
+    host.in_state(&third, "completed").await;
+    assert_eq!(host.delivery(&first).await["state"], "dead");
+    assert_eq!(host.delivery(&second).await["state"], "completed");
+
+    let seen = far_side.seen();
+    let places = |reply: &str| {
+        let path = format!("{MESSAGES}{reply}");
+        let places = seen.iter().enumerate().filter(move |(_, call)| call.is(&Method::PATCH, &path));
+        places.map(|(place, _)| place).collect::<Vec<_>>()
+    };
+    let (one, two, three) = (places(&first.reply), places(&second.reply), places(&third.reply));
+    // The notice of the first attempt, and the apology of the second.
+    assert_eq!((one.len(), two.len(), three.len()), (2, 1, 1), "{seen:?}");
+    assert!(one[1] < two[0] && two[0] < three[0], "{seen:?}");
+    assert!(places(&elsewhere.reply)[0] < one[1], "another chat doesn't wait for it: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_backlog_of_one_tenant_keeps_no_other_waiting() {
+    const BACKLOG: usize = 2000;
+    let far_side = FarSide::start(&["Test"]).await;
+    let config = Config::new().server("concurrency = 2").tenants(&[("loud", ""), ("quiet", "")]);
+    let host = config.module("Test", "test_guest", "").start(&far_side).await;
+    let loud = far_side.ask("Test", "sleep 30", None).await;
+    let events = (0..BACKLOG).map(|number| loud.again_as(&format!("evt_loud_{number}")));
+    let posts = events.map(async |event| host.post_to("loud", &event).await);
+    let posted: Vec<Option<Posted>> = stream::iter(posts).buffer_unordered(16).collect().await;
+    assert!(posted.iter().all(|posted| posted.as_ref().is_some_and(Posted::is_acknowledged)), "{posted:?}");
+
+    let quiet = far_side.ask("Test", "reply Hello", None).await;
+    let before = host.totals().await["deliveries"]["completed"].as_u64().unwrap();
+    assert!(host.post_to("quiet", &quiet.event).await.unwrap().is_acknowledged());
+    host.in_state(&quiet, "completed").await;
+    // By how many came before it, not by time: what ran had to end, and then it was its turn.
+    let ended = host.get("/api/deliveries?tenant=quiet").await["deliveries"][0]["ended_at"].clone();
+    let all = host.get("/api/deliveries?state=completed&tenant=loud&limit=10000").await;
+    let earlier = all["deliveries"].as_array().unwrap().iter().filter(|it| it["ended_at"].as_str() < ended.as_str());
+    let between = earlier.count() as u64 - before;
+    assert!(between < 200, "{between} of the loud tenant came before it");
+    let waiting = host.totals().await["deliveries"]["waiting"].as_u64().unwrap();
+    assert!(waiting > 0, "there was no backlog left: that shows nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_comes_too_fast_is_told_when_to_come_back() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let config = Config::new().tenants(&[(TENANT, "events_per_second = 1")]);
+    let host = config.module("Test", "test_guest", "").start(&far_side).await;
+    let question = far_side.ask("Test", "reply Hello", None).await;
+    let mut number = 0;
+    let refused = until("a refusal", async || {
+        number += 1;
+        let event = question.again_as(&format!("evt_fast_{number}"));
+        Some(host.post_to(TENANT, &event).await.unwrap()).filter(|posted| !posted.is_acknowledged())
+    })
+    .await;
+    assert_eq!((refused.status, refused.retry_after), (429, Some(1)));
+    assert!(host.deliveries_of(&format!("evt_fast_{number}")).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_taken_than_there_is_room_for() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let config = Config::new().tenants(&[(TENANT, "max_deliveries = 2")]);
+    let host = config.module("Test", "test_guest", "").start(&far_side).await;
+    far_side.plan(Method::PATCH, MESSAGES, "", 2, Fault::Hold);
+    let question = far_side.ask("Test", "reply Hello", None).await;
+    for id in ["evt_a", "evt_b"] {
+        assert!(host.post_to(TENANT, &question.again_as(id)).await.unwrap().is_acknowledged());
+    }
+    let refused = host.post_to(TENANT, &question.again_as("evt_c")).await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.retry_after.is_some());
+    assert!(host.deliveries_of("evt_c").await.is_empty());
+
+    far_side.let_go();
+    until("room", async || host.post_to(TENANT, &question.again_as("evt_c")).await.filter(Posted::is_acknowledged))
+        .await;
+}

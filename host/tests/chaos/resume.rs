@@ -1,0 +1,119 @@
+//! The host is killed while a module waits for an answer, and the delivery goes on in its next life.
+
+use http::Method;
+
+use super::far_side::{FarSide, Fault, Question};
+use super::harness::{component, variant};
+use super::host::{Config, Host};
+
+const COMPLETIONS: &str = "/openai/chat/completions";
+
+/// Starts a host with the assistant, and kills it when the completion was carried out and not yet answered.
+async fn cut_off(module: &str, text: &str) -> (FarSide, Host, Question) {
+    let far_side = FarSide::start(&["Module"]).await;
+    let host = Config::new().module("Module", "assistant", module).start(&far_side).await;
+    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
+    let question = far_side.ask("Module", text, None).await;
+    host.take(&question).await;
+    far_side.asked_for(&Method::POST, COMPLETIONS, 1).await;
+    host.kill();
+    (far_side, host, question)
+}
+
+/// Makes sure that a delivery that was cut off went on where it was.
+async fn went_on(far_side: &FarSide, host: &Host, question: &Question) {
+    let id = host.delivery_id(question).await;
+    let calls = |method, path| far_side.seen_of(&id, &method, path);
+    let completions = calls(Method::POST, COMPLETIONS);
+    assert_eq!(completions.len(), 2);
+    assert_eq!(completions[0].key, completions[1].key);
+    assert_eq!(calls(Method::POST, "/search").len(), 1);
+    assert_eq!(calls(Method::POST, "/message-log").len(), 2);
+    let reply = far_side.reply(question).await;
+    assert!(reply.is_complete(), "{reply:?}");
+    assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
+    assert_eq!(host.totals().await["calls_made_again"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_call_in_flight_is_made_again() {
+    let (far_side, host, question) = cut_off("", "What about expenses?").await;
+    host.start().await;
+    assert_eq!(host.in_state(&question, "completed").await["attempts"], 2);
+    went_on(&far_side, &host, &question).await;
+    host.logged(&["the host was cut off: 1 deliveries that ran then start again"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_that_asks_the_same_goes_on_too() {
+    let (far_side, host, question) = cut_off("", "What about expenses?").await;
+    host.swap("Module", &variant("assistant", 1));
+    host.start().await;
+    host.in_state(&question, "completed").await;
+    went_on(&far_side, &host, &question).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_asks_something_else_leaves_nothing_open() {
+    let (far_side, host, question) = cut_off("", "step-and reply Here you are.").await;
+    host.swap("Module", &std::fs::read(component("test_guest")).unwrap());
+    host.start().await;
+    host.in_state(&question, "completed").await;
+    let reply = far_side.reply(&question).await;
+    assert_eq!(reply.text(), "Here you are.");
+    let texts: Vec<&str> = reply.steps().into_iter().map(|(_, text, _)| text).collect();
+    assert_eq!(texts.len(), 3, "{reply:?}");
+    assert_eq!(texts[1..], ["Generating response…", "Working…"]);
+    assert_eq!(reply.statuses(), ["COMPLETED"; 3]);
+    // The same place among the calls, and yet another call.
+    let seen = far_side.seen();
+    for call in seen.iter().filter(|call| call.key.is_some()) {
+        let same = seen.iter().filter(|other| other.key == call.key);
+        assert!(same.clone().all(|other| (&other.method, &other.path) == (&call.method, &call.path)), "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_resume_everything_runs_again_and_finds_its_steps() {
+    let (far_side, host, question) = cut_off("resume = false", "What about expenses?").await;
+    host.start().await;
+    host.in_state(&question, "completed").await;
+    let id = host.delivery_id(&question).await;
+    assert_eq!(far_side.seen_of(&id, &Method::POST, "/search").len(), 2);
+    assert_eq!(far_side.seen_of(&id, &Method::POST, COMPLETIONS).len(), 2);
+    assert_eq!(far_side.seen_of(&id, &Method::POST, "/message-log").len(), 2);
+    assert_eq!(far_side.reply(&question).await.statuses(), ["COMPLETED", "COMPLETED"]);
+}
+
+/// What was shown is found again however often a module without `resume` is cut off, and each only once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_again_is_not_found_twice() {
+    let (far_side, host, question) = cut_off("resume = false", "What about expenses?").await;
+    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
+    host.start().await;
+    far_side.asked_for(&Method::POST, COMPLETIONS, 2).await;
+    host.kill();
+    host.start().await;
+    host.in_state(&question, "completed").await;
+    let id = host.delivery_id(&question).await;
+    assert_eq!(far_side.seen_of(&id, &Method::POST, "/message-log").len(), 2);
+    let reply = far_side.reply(&question).await;
+    assert_eq!(reply.steps().len(), 2, "{reply:?}");
+    assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_module_was_told_of_time_stays_as_it_was() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
+    far_side.plan(Method::PATCH, "/messages", "", 1, Fault::Hold);
+    let question = far_side.ask("Test", "now", None).await;
+    host.take(&question).await;
+    far_side.asked_for(&Method::PATCH, "/messages", 1).await;
+    host.kill();
+    let told = far_side.reply(&question).await.text().to_owned();
+    assert!(told.parse::<u64>().is_ok(), "{told}");
+    host.start().await;
+    host.in_state(&question, "completed").await;
+    assert_eq!(far_side.reply(&question).await.text(), told);
+}

@@ -1,0 +1,90 @@
+//! The host is told to stop, is started twice, and finds a journal that is no good.
+
+use std::fs;
+
+use http::Method;
+
+use super::far_side::{FarSide, Fault};
+use super::harness::until;
+use super::host::{Config, TENANT};
+
+const COMPLETIONS: &str = "/openai/chat/completions";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_finished_and_what_waits_is_done_after_the_next_start() {
+    let far_side = FarSide::start(&["Assistant"]).await;
+    let one_at_a_time = "limits = { concurrency = 1 }";
+    let host = Config::new().module("Assistant", "assistant", one_at_a_time).start(&far_side).await;
+    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
+    let runs = far_side.ask("Assistant", "What about expenses?", None).await;
+    host.take(&runs).await;
+    far_side.asked_for(&Method::POST, COMPLETIONS, 1).await;
+    let waits = far_side.ask("Assistant", "What about travel?", None).await;
+    host.take(&waits).await;
+
+    host.terminate();
+    let late = far_side.ask("Assistant", "What about me?", None).await;
+    let refused = until("the host to refuse", async || {
+        host.post_to(TENANT, &late.event).await.filter(|posted| !posted.is_acknowledged())
+    })
+    .await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.retry_after.is_some());
+    far_side.let_go();
+    let status = host.ended().await;
+    assert_eq!(status.code(), Some(0));
+    assert!(far_side.reply(&runs).await.is_complete());
+    assert!(!far_side.reply(&waits).await.is_complete());
+
+    let data_dir = host.file(".modhost");
+    let at_rest = host.command(&["deliveries", "--data-dir", data_dir.to_str().unwrap(), "--json"]).output().unwrap();
+    let at_rest = String::from_utf8(at_rest.stdout).unwrap();
+    let states: Vec<&str> =
+        at_rest.lines().map(|line| if line.contains(r#""state":"waiting""#) { "waiting" } else { "ended" }).collect();
+    assert_eq!(states, ["waiting", "ended"], "{at_rest}");
+
+    host.start().await;
+    assert_eq!(host.in_state(&waits, "completed").await["attempts"], 1);
+    host.logged(&["1 deliveries were waiting and go on"]).await;
+    assert!(!host.log().contains("was cut off"), "it stopped in good order");
+    assert_eq!(host.in_state(&runs, "completed").await["attempts"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_data_directory_has_one_host() {
+    let far_side = FarSide::start(&[]).await;
+    let host = Config::new().start(&far_side).await;
+    let second = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another modhost (process ") && said.contains("give this one another directory"), "{said}");
+    assert_eq!(host.totals().await["deliveries"]["waiting"], 0, "the first goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_is_refused_and_left_alone() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
+    let question = far_side.ask("Test", "reply Hello", None).await;
+    host.take(&question).await;
+    host.in_state(&question, "completed").await;
+    host.terminate();
+    host.ended().await;
+
+    let file = host.file(".modhost/journal.sqlite");
+    let whole = fs::read(&file).unwrap();
+    let mut scribbled = whole.clone();
+    let half = scribbled.len() / 2;
+    scribbled[4096..half].fill(0xaa);
+    for damaged in [&whole[..half], &scribbled, b"", b"not a database at all, but long enough to look at"] {
+        fs::write(&file, damaged).unwrap();
+        let refused = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("journal.sqlite") && said.contains("move"), "says nothing of what to do: {said}");
+        assert_eq!(fs::read(&file).unwrap(), damaged, "{said}");
+    }
+    fs::write(&file, &whole).unwrap();
+    host.start().await;
+    assert_eq!(host.delivery(&question).await["state"], "completed");
+}
