@@ -1,0 +1,20 @@
+//! The components that are measured, built once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// Builds the benchmark's own guest and the shipped assistant; answers with the folder their components are in.
+pub fn build() -> anyhow::Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let target = root.join("target/guests");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .args(["build", "--quiet", "-p=bench-guest", "-p=assistant"])
+        .args(["--profile", "guest", "--target", "wasm32-wasip2", "--target-dir"])
+        .arg(&target)
+        .status()?;
+    ensure!(status.success(), "the guests can't be built; is the target there? rustup target add wasm32-wasip2");
+    Ok(target.join("wasm32-wasip2/guest"))
+}

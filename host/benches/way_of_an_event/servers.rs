@@ -1,0 +1,176 @@
+//! The two servers that are measured, each in a process of its own, as it would run: the host, and next to nothing.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use axum::serve::ListenerExt;
+use axum::{Json, Router, routing::post};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::signed::SECRET;
+
+/// The argument with which the benchmark runs itself as the server that does next to nothing.
+pub const BARE_SERVER: &str = "bare-server";
+
+/// Where events go, at both servers.
+pub const PATH: &str = "/webhook";
+
+/// The module that wants the events a user's message makes, and does nothing with them.
+pub const MODULE: &str = "Nothing";
+
+/// How long is waited for a server to start, and for deliveries to come to their end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that runs; killed when dropped.
+pub struct Server {
+    process: Child,
+    /// Kept open: a server that prints into a closed pipe dies of it.
+    _output: BufReader<ChildStdout>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    log: Option<PathBuf>,
+}
+
+impl Server {
+    /// Starts `modhost serve` in a folder, with a module whose component does nothing.
+    pub fn host(folder: &Path, component: &Path) -> anyhow::Result<Self> {
+        std::fs::write(folder.join("modules.toml"), settings(component))?;
+        // The host watches the folder of its settings: a log beside them would be a sign of change with every line.
+        let log = folder.join("log/modhost.log");
+        std::fs::create_dir(folder.join("log"))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
+        command
+            .current_dir(folder)
+            .args(["serve", "--port", "0", "--admin-port", "0"])
+            .env("BENCH_SECRET", SECRET)
+            .env_remove("MODHOST_LOG")
+            .stderr(File::create(&log)?);
+        Self::start(command, Some(log))
+    }
+
+    /// Starts a server that reads bodies and answers 200.
+    pub fn bare() -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(BARE_SERVER);
+        Self::start(command, None)
+    }
+
+    /// Starts Flask behind gunicorn, with what is installed in the virtual environment that `BENCH_VENV` names; none if it
+    /// names none.
+    pub fn flask() -> anyhow::Result<Option<Self>> {
+        let Some(environment) = std::env::var_os("BENCH_VENV") else { return Ok(None) };
+        // A port that was free a moment ago: gunicorn doesn't say which one it was given.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/flask");
+        let mut command = Command::new(Path::new(&environment).join("bin/gunicorn"));
+        command
+            .args(["-w", "2", "--threads", "4", "--log-level", "error", "-b", &address.to_string(), "app:app"])
+            .current_dir(folder)
+            .env("BENCH_SECRET", SECRET)
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("gunicorn")?;
+        let output = BufReader::new(process.stdout.take().context("its standard output")?);
+        let server = Self { process, _output: output, address, log: None };
+        let deadline = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(address).is_err() {
+            if Instant::now() > deadline {
+                bail!("gunicorn doesn't listen on {address}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Some(server))
+    }
+
+    fn start(mut command: Command, log: Option<PathBuf>) -> anyhow::Result<Self> {
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(process.stdout.take().context("its standard output")?);
+        // The host names the address of its webhook first.
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let address = line.split_whitespace().find_map(|word| word.strip_prefix("http://")?.strip_suffix(PATH));
+        let Some(address) = address.and_then(|address| address.parse().ok()) else {
+            let _ = process.kill();
+            let told = log.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+            bail!("a server printed no address but `{}`:\n{told}", line.trim());
+        };
+        Ok(Self { process, _output: output, address, log })
+    }
+
+    /// How long its log is now.
+    pub fn log_length(&self) -> anyhow::Result<u64> {
+        Ok(std::fs::metadata(self.log.as_ref().context("this server has no log")?)?.len())
+    }
+
+    /// Waits until so many deliveries have been completed since its log had a length.
+    pub fn wait_for_deliveries(&self, deliveries: usize, since: u64) -> anyhow::Result<()> {
+        let mut log = File::open(self.log.as_ref().context("this server has no log")?)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut lines = String::new();
+            log.seek(SeekFrom::Start(since))?;
+            log.read_to_string(&mut lines)?;
+            let completed = lines.lines().filter(|line| line.contains(" completed ")).count();
+            if completed >= deliveries {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let last = lines.lines().last().unwrap_or_default();
+                bail!("{completed} of {deliveries} deliveries have been completed; the host said last:\n{last}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs the server that does next to nothing, until it is killed.
+pub fn serve_bare() -> anyhow::Result<()> {
+    let answer = async |_: Bytes| Json(json!({ "success": true }));
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("http://{}{PATH}", listener.local_addr()?);
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        Ok(axum::serve(listener, Router::new().route(PATH, post(answer))).await?)
+    })
+}
+
+fn settings(component: &Path) -> String {
+    format!(
+        r#"
+[[source]]
+name = "unique"
+path = "{PATH}"
+scheme = "unique"
+secrets = ["env:BENCH_SECRET"]
+
+[[tenant]]
+name = "default"
+
+[tenant.platform]
+kind = "unique"
+# Nothing is asked of it.
+api_base = "http://127.0.0.1:9/public/chat"
+app_id = "app_benchmark"
+api_key = "env:BENCH_SECRET"
+
+[[module]]
+name = "{MODULE}"
+component = {component:?}
+events = ["unique.chat.user-message.created"]
+"#
+    )
+}
