@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::harness::{Gate, Host, Ran, Settings, chat, component, http, modhost, say, until, wait_for_answer};
+use super::harness::{
+    Gate, Host, Ran, Settings, chat, component, http, modhost, say, signed_post, until, user_message, wait_for_answer,
+};
 
 /// Runs `modhost deliveries` against a running host.
 async fn deliveries(host: &Host, args: &[&str]) -> Ran {
@@ -141,6 +143,20 @@ async fn what_waits_for_a_module_that_is_gone_ends_and_its_user_reads_so() {
         all.iter().any(|it| id(it) == id(&dead)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_removed_and_its_event_still_known() {
+    let listens = r#"events = ["unique.chat.user-message.created"]"#;
+    let host = Settings::test_guest(listens).server("retention = { completed = \"1ms\" }").start().await;
+    let event = user_message("evt_1", "good morning").to_string();
+    assert!(signed_post(&host.webhook, event.clone()).await.status().is_success());
+    host.logged(&["completed", "module=Test"]).await;
+    until("the delivery to be removed", async || told(&deliveries(&host, &["--json"]).await).is_empty().then_some(()))
+        .await;
+    assert!(signed_post(&host.webhook, event).await.status().is_success());
+    host.logged(&["came again", "evt_1"]).await;
+    assert!(told(&deliveries(&host, &["--json"]).await).is_empty());
 }
 
 #[tokio::test]
