@@ -245,7 +245,7 @@ async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jou
 async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: FileWatch) {
     loop {
         let changed = watch.changed().await;
-        if changed.contains(&settings.file) || changed.contains(&dot_env(&settings.file)) {
+        if settings_files(&settings).any(|file| changed.contains(&file)) {
             parts.reload(&mut settings, &load).await;
             watch.look();
         } else {
@@ -257,7 +257,13 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
 /// The files that decide what a host does.
 fn files(settings: &Settings) -> BTreeSet<PathBuf> {
     let components = settings.modules.iter().map(|module| module.component.clone());
-    components.chain([settings.file.clone(), dot_env(&settings.file)]).collect()
+    components.chain(settings_files(settings)).collect()
+}
+
+/// The files that settings are made of: a change of one of them is a change of the settings.
+fn settings_files(settings: &Settings) -> impl Iterator<Item = PathBuf> {
+    let secrets = settings.references().filter_map(|reference| reference.file().map(Path::to_owned));
+    secrets.chain([settings.file.clone(), dot_env(&settings.file)])
 }
 
 fn dot_env(file: &Path) -> PathBuf {

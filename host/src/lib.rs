@@ -12,5 +12,6 @@ pub mod journal;
 pub mod local;
 pub mod plan;
 pub mod platform;
+mod rate;
 pub mod sources;
 pub mod telemetry;

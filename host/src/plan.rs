@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reqwest::Client;
 
 use crate::capabilities::Grants;
-use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Scheme, Secret, Settings};
+use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Secret, Settings};
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
 use crate::platform::Platform;
@@ -72,17 +72,32 @@ fn collect<A, B>(
 
 fn source(source: &config::Source, settings: &Settings, environment: &Environment) -> Result<Source, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let secrets =
-        collect(&mut errors, &source.secrets, |secret| secret.resolve(environment).map_err(|error| vec![error]));
+    let scheme = schemes::scheme(&source.scheme);
+    let keys = collect(&mut errors, &source.secrets, |reference| {
+        let secret = reference.resolve(environment).map_err(|error| vec![error])?;
+        scheme.key(&secret).map_err(|form| {
+            vec![reference.error(format!("the secret of the source \"{}\" can't be used: {form}", source.name))]
+        })
+    });
+    let envelope = scheme.envelope().with(&source.event);
+    let owners = owners(source, settings);
+    if envelope.company.is_none() && matches!(owners, Owners::ByCompany(_)) {
+        let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
+        errors.push(error.at(Some(source.place.clone())).advice(
+            "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
+        ));
+    }
     if !errors.is_empty() {
         return Err(errors);
     }
-    let Scheme::Unique { tolerance } = source.scheme;
     Ok(Source {
         name: source.name.clone(),
         path: source.path.clone(),
-        scheme: schemes::unique::Unique::new(secrets, tolerance),
-        owners: owners(source, settings),
+        events_per_second: source.events_per_second,
+        scheme,
+        keys,
+        envelope,
+        owners,
     })
 }
 

@@ -4,10 +4,11 @@ use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
-use modhost::config::Secret;
+use modhost::config::source::Window;
+use modhost::config::{Scheme, Secret};
 use modhost::event::{Event, Name};
-use modhost::sources::schemes::unique::{self, Unique};
-use modhost::sources::{Owners, Source};
+use modhost::sources::schemes::{self, Request, unique};
+use modhost::sources::{Owners, Received, Source};
 
 /// What the platform and the host both know.
 pub const SECRET: &str = "usig_benchmark";
@@ -45,16 +46,24 @@ pub fn request(path: &str, body: &str) -> Vec<u8> {
 
 /// The event a source makes of a body.
 pub fn event(body: Bytes) -> anyhow::Result<Event> {
+    let scheme = schemes::scheme(&Scheme::Unique(Window::default()));
     let source = Source {
         name: Name::from("unique"),
         path: "/webhook".into(),
-        scheme: Unique::new(vec![Secret::new(SECRET)], None),
+        keys: vec![scheme.key(&Secret::new(SECRET)).map_err(anyhow::Error::msg)?],
+        envelope: scheme.envelope(),
+        scheme,
         owners: Owners::One { tenant: Name::from("default"), companies: Vec::new() },
+        events_per_second: None,
     };
     let mut headers = HeaderMap::new();
     headers.insert(unique::SIGNATURE, HeaderValue::try_from(sign(&body))?);
     headers.insert(unique::CREATED_AT, HeaderValue::from(now()));
-    Ok(source.receive(&headers, &body, SystemTime::now())?)
+    let request = Request { headers: &headers, body: &body, now: SystemTime::now() };
+    match source.receive(&request, &body)? {
+        Received::Event(event) => Ok(event),
+        Received::Greeting(_) => anyhow::bail!("an event was taken for a greeting"),
+    }
 }
 
 fn sign(body: &[u8]) -> String {

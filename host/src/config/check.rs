@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::document::Document;
 use super::file::{Located, Parts};
-use super::settings::{Settings, Source, Tenant};
+use super::settings::{Settings, Tenant};
+use super::source::{Scheme, Source};
 use super::{ConfigError, Place, nearest};
 use crate::event::Name;
 
@@ -20,6 +21,7 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
     known_tenants(document, parts);
     some_tenant(document, parts);
     told_apart(document, parts);
+    unverified(document, parts);
 }
 
 /// No two of a kind have the same name.
@@ -107,6 +109,19 @@ fn told_apart(document: &Document<'_>, parts: &Parts) {
     }
 }
 
+/// A source that verifies nothing is for this machine only, unless it says otherwise.
+fn unverified(document: &Document<'_>, parts: &Parts) {
+    for source in &parts.sources {
+        if source.part.scheme == (Scheme::None { from_anywhere: false }) && !parts.server.listen.ip().is_loopback() {
+            document.report(
+                source.name.clone(),
+                "this source verifies nothing, and other machines can reach it: anybody could send events",
+                "listen on 127.0.0.1, name a scheme, or add from_anywhere = true if the network sees to it",
+            );
+        }
+    }
+}
+
 /// What is worth telling, though the host can work with it.
 pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     let mut warnings = Vec::new();
@@ -120,6 +135,14 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
         let warning = ConfigError::new(format!("{file} has no [[source]]: no events come in"));
         warnings.push(warning.advice("add one, with name, path, scheme and secrets"));
         return warnings;
+    }
+    for source in &settings.sources {
+        if let Scheme::None { from_anywhere } = source.scheme {
+            let who = if from_anywhere { "whoever reaches the host" } else { "every program on this machine" };
+            let warning =
+                ConfigError::new(format!("the source \"{}\" verifies nothing: {who} can send events", source.name));
+            warnings.push(warning.at(Some(source.place.clone())).advice("name the scheme its platform signs with"));
+        }
     }
     // A source without a tenant brings events of them all.
     let is_served =

@@ -37,7 +37,7 @@ impl ConfigError {
         self
     }
 
-    pub(super) fn advice(mut self, advice: impl Into<String>) -> Self {
+    pub(crate) fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
     }

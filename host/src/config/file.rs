@@ -3,6 +3,8 @@
 //! A value that can't be read is reported and its default stands in, so that reading goes on and finds whatever
 //! else is wrong. Nothing that was put together like this is ever used.
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -15,9 +17,9 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::settings::{
-    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Scheme, Server, Source, Tenant,
-    TenantLimits,
+    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Server, Tenant, TenantLimits,
 };
+use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{Reference, nearest, reference};
 use crate::event::Name;
@@ -59,7 +61,7 @@ pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Part
     let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
     let parts = Parts {
         server: server.unwrap_or_else(|| default_server(document)),
-        sources: tables("source", "[[source]]").into_iter().map(source).collect(),
+        sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
         tenants: tables("tenant", "[[tenant]]").into_iter().map(tenant).collect(),
         modules: tables("module", "[[module]]").into_iter().map(module).collect(),
     };
@@ -108,42 +110,6 @@ fn server(table: Table<'_>) -> Server {
     }
     table.finish();
     server
-}
-
-fn source(table: Table<'_>) -> Located<Source> {
-    let name = table.require("name", "\"unique\"");
-    let path = table.require("path", "\"/webhook\"");
-    let scheme = scheme(&table);
-    let secrets = table.require("secrets", "[\"env:UNIQUE_ENDPOINT_SECRET\"]");
-    let tenant = table.get("tenant");
-    let source = Located {
-        name: span_of(&name, &table),
-        path: span_of(&path, &table),
-        tenants: tenant.iter().map(Value::span).collect(),
-        companies: Vec::new(),
-        part: Source {
-            name: name_of(name),
-            path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
-            scheme,
-            secrets: secrets.as_ref().map(secret_list).unwrap_or_default(),
-            tenant: tenant.map(|value| name_of(Some(value))),
-            place: table.document.place(table.span().start),
-        },
-    };
-    table.finish();
-    source
-}
-
-fn scheme(table: &Table<'_>) -> Scheme {
-    let scheme = table.require("scheme", "\"unique\"");
-    if let Some(value) = scheme {
-        one_of(&value, &[("unique", ())]);
-    }
-    let tolerance = table.get("tolerance").and_then(|value| value.duration_or_zero());
-    match tolerance {
-        Some(age) => Scheme::Unique { tolerance: Some(age).filter(|age| !age.is_zero()) },
-        None => Scheme::default(),
-    }
 }
 
 fn tenant(table: Table<'_>) -> Located<Tenant> {
@@ -384,31 +350,6 @@ fn span_of(value: &Option<Value<'_>>, table: &Table<'_>) -> Range<usize> {
 fn address(value: &Value<'_>) -> Option<SocketAddr> {
     let advice = r#"write it as numbers: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for everyone"#;
     value.text_as(|text| text.parse().ok(), "an address and a port", advice)
-}
-
-fn webhook_path(value: &Value<'_>) -> Option<String> {
-    let path = value.text()?;
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
-    if !path.starts_with('/') {
-        value.wrong(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
-    } else if path == "/health" {
-        value.wrong("`/health` is where the host says that it is well", "write another path, such as \"/webhook\"");
-    } else if !path.chars().all(is_plain) {
-        value.wrong(format!("\"{path}\" is no plain path"), "use letters, digits, and - . _ ~ / only");
-    } else {
-        return Some(path.to_owned());
-    }
-    None
-}
-
-fn secret_list(value: &Value<'_>) -> Vec<Reference> {
-    if value.list_is_empty() {
-        value.wrong(
-            "`secrets` is an empty list: nothing could be verified",
-            r#"write where the secret is, for example: secrets = ["env:UNIQUE_ENDPOINT_SECRET"]"#,
-        );
-    }
-    items(Some(value.clone())).iter().filter_map(reference::read_secret).collect()
 }
 
 fn api_base(value: &Value<'_>) -> Option<Reference> {

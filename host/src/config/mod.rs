@@ -15,6 +15,7 @@ mod place;
 mod reference;
 mod secret;
 mod settings;
+pub mod source;
 mod table;
 mod units;
 
@@ -24,6 +25,6 @@ pub use place::Place;
 pub use reference::Reference;
 pub use secret::Secret;
 pub use settings::{
-    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Scheme, Server, Settings, Source, Tenant,
-    TenantLimits,
+    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Server, Settings, Tenant, TenantLimits,
 };
+pub use source::{Scheme, Source};

@@ -92,8 +92,17 @@ impl Reference {
         }
     }
 
-    fn error(&self, message: String) -> ConfigError {
+    /// An error about what this names.
+    pub fn error(&self, message: String) -> ConfigError {
         ConfigError::new(message).at(self.place.clone())
+    }
+
+    /// The file it names, if it names one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::File(path) => Some(path),
+            _ => None,
+        }
     }
 
     fn unset(&self, names: &[String], environment: &Environment) -> ConfigError {

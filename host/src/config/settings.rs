@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::document::Document;
+use super::source::Source;
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
 
@@ -55,33 +56,6 @@ pub struct Server {
     pub retry_notice: String,
     /// How long what has ended is kept in the journal.
     pub retention: Retention,
-}
-
-/// A way events come in.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source {
-    /// Its name.
-    pub name: Name,
-    /// The path of its webhook on [`Server::listen`].
-    pub path: String,
-    /// How its events are signed.
-    pub scheme: Scheme,
-    /// What they may be signed with; several while one replaces another. Never empty.
-    pub secrets: Vec<Reference>,
-    /// The tenant all its events belong to; none: the event's company tells.
-    pub tenant: Option<Name>,
-    /// Where it stands in the file.
-    pub place: Place,
-}
-
-/// How a source's events are signed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scheme {
-    /// As Unique AI signs its webhooks.
-    Unique {
-        /// How old an event may be; none: as old as it likes. Default 300 s, as in the official SDK.
-        tolerance: Option<Duration>,
-    },
 }
 
 /// Whom the host works for.
@@ -226,12 +200,6 @@ impl Default for Server {
     }
 }
 
-impl Default for Scheme {
-    fn default() -> Self {
-        Self::Unique { tolerance: Some(Duration::from_secs(300)) }
-    }
-}
-
 impl Default for TenantLimits {
     fn default() -> Self {
         Self { concurrency: 32, max_deliveries: 100_000, events_per_second: None }
@@ -310,6 +278,16 @@ impl Settings {
             tenants: parts.tenants.into_iter().map(|tenant| tenant.part).collect(),
             modules: parts.modules.into_iter().map(|module| module.part).collect(),
         })
+    }
+
+    /// Every reference to a value that stands elsewhere.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        let of_sources = self.sources.iter().flat_map(|source| &source.secrets);
+        let of_tenants = self.tenants.iter().flat_map(|tenant| {
+            let platform = &tenant.platform;
+            [&platform.api_base, &platform.app_id, &platform.api_key]
+        });
+        of_sources.chain(of_tenants).chain(&self.server.admin_token)
     }
 
     /// What is worth telling the operator, though the host can work with it.

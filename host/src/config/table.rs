@@ -3,7 +3,7 @@
 //! This walks the parsed document by hand, where deriving `Deserialize` would be shorter: serde stops at the first
 //! mistake, and its message for a value of the wrong type quotes the value, which may be a secret.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -22,11 +22,12 @@ pub(super) struct Table<'d> {
     span: Range<usize>,
     entries: &'d DeTable<'d>,
     known: RefCell<Vec<&'static str>>,
+    know_all: Cell<bool>,
 }
 
 impl<'d> Table<'d> {
     pub fn new(document: &'d Document<'d>, title: &'static str, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
-        Self { document, title, span, entries, known: RefCell::default() }
+        Self { document, title, span, entries, known: RefCell::default(), know_all: Cell::new(false) }
     }
 
     /// Where the table stands in the file.
@@ -56,8 +57,16 @@ impl<'d> Table<'d> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 
+    /// Calls no setting a mistake that nobody asked for.
+    pub fn know_all(&self) {
+        self.know_all.set(true);
+    }
+
     /// Reports every setting nobody asked for.
     pub fn finish(self) {
+        if self.know_all.get() {
+            return;
+        }
         let known = self.known.into_inner();
         for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let written = key.get_ref().as_ref();
@@ -184,6 +193,11 @@ impl<'d> Value<'d> {
             return self.wrong_kind("a list", "write it in brackets, its items in quotes: [\"…\", \"…\"]");
         };
         Some(items.iter().map(|value| Self { value, ..self.clone() }).collect())
+    }
+
+    /// Whether it is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Array(_))
     }
 
     /// Whether it is a list without items.

@@ -6,7 +6,6 @@
 mod clock;
 mod depth;
 mod leases;
-mod rate;
 mod retry;
 mod routes;
 mod scheduler;

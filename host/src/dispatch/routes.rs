@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::rate::Rate;
 use super::{Refused, RetryPolicy};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::NewDelivery;
 use crate::platform::Platform;
+use crate::rate::Rate;
 
 /// A tenant, as dispatch needs it.
 pub struct TenantSpec {

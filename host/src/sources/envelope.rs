@@ -1,72 +1,288 @@
-//! Unique AI's envelope: what an event looks like on the wire, made into an [`Event`].
+//! What an event looks like on the wire: where in a request its parts stand, read into an [`Event`].
 //!
-//! Shapes as in Unique's webhook documentation and in the models of its Python toolkit; where the two differ
-//! (`chatid` and `chatId`, `createdAt` as a string and as a number) both are taken. What isn't known here is kept:
-//! the payload is handed on whole.
+//! The body is looked through once, and what isn't asked for is passed over unread. What isn't known here is kept: the
+//! body is handed on whole.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+
+use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
-use serde::de::Error;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
+use super::schemes::Shown;
+use crate::config::source::{EventParts, Part};
 use crate::event::{Event, Header, Name};
 
-/// An envelope that was read, before it is known whose it is.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Envelope<'a> {
-    id: String,
-    event: String,
-    #[serde(default, deserialize_with = "seconds")]
-    created_at: Option<u64>,
-    #[serde(default)]
-    user_id: Option<String>,
-    #[serde(default)]
-    pub(super) company_id: Option<String>,
-    #[serde(borrow)]
-    payload: &'a RawValue,
+/// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
+const LONGEST_ID: usize = 256;
+
+/// What stands between the parts of an id.
+const BETWEEN_IDS: &str = "@";
+
+/// What stands between the parts of a name.
+const BETWEEN_NAMES: &str = ".";
+
+/// Where in a source's requests the parts of an event stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// What tells one event from another; all of it has to be there.
+    pub id: Vec<Part>,
+    /// What happened; some of it has to be there. Empty: the source's own name stands for it.
+    pub name: Vec<Part>,
+    /// The company it belongs to, if its events name one.
+    pub company: Option<Part>,
+    /// The user it happened to.
+    pub user: Option<Part>,
+    /// When it happened.
+    pub created_at: Option<Part>,
+    /// The keys that lead to what the module is given; none: the body.
+    pub payload: Vec<String>,
 }
 
-/// Reads a body that was verified.
-pub(super) fn open(body: &[u8]) -> Result<Envelope<'_>, serde_json::Error> {
-    let envelope: Envelope = serde_json::from_slice(body)?;
-    // Events are told apart by their ids: without one, all would be taken for the same.
-    if envelope.id.is_empty() {
-        return Err(serde_json::Error::custom("`id` is empty"));
+/// Why a verified request is no event.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAnEvent {
+    /// The body is not written in UTF-8, and so not JSON.
+    #[error("the body is not JSON: it is not written in UTF-8")]
+    NotText,
+    /// The body is not JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// A part that has to be there isn't.
+    #[error("its {what} is missing, {}", Place(.place))]
+    Missing {
+        /// The part.
+        what: &'static str,
+        /// Where it should be.
+        place: Part,
+    },
+}
+
+/// A body, and the headers it came with.
+pub(super) struct Opened<'a> {
+    headers: &'a HeaderMap,
+    raw: &'a Bytes,
+    /// The JSON of the body.
+    whole: &'a str,
+    /// The fields of the outermost object; none if it isn't one.
+    fields: Fields<'a>,
+}
+
+/// The fields of an object, each with its JSON.
+type Fields<'a> = HashMap<Cow<'a, str>, &'a str>;
+
+/// A place in the body: keys with dots between them.
+pub fn body(path: &str) -> Part {
+    Part::Body(path.split('.').map(str::to_owned).collect())
+}
+
+/// A place in the headers.
+pub fn header(name: &'static str) -> Part {
+    Part::Header(HeaderName::from_static(name))
+}
+
+impl Envelope {
+    /// An envelope of which nothing is known.
+    pub fn whole() -> Self {
+        Self {
+            id: vec![Part::Hash],
+            name: Vec::new(),
+            company: None,
+            user: None,
+            created_at: None,
+            payload: Vec::new(),
+        }
     }
-    Ok(envelope)
+
+    /// The same, with what a source's settings say in place of what the scheme says.
+    pub fn with(mut self, parts: &EventParts) -> Self {
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(from) = from {
+                to.clone_from(from);
+            }
+        }
+        set(&mut self.id, &parts.id);
+        set(&mut self.name, &parts.name);
+        set(&mut self.company, &parts.company);
+        set(&mut self.user, &parts.user);
+        set(&mut self.created_at, &parts.created_at);
+        set(&mut self.payload, &parts.payload);
+        self
+    }
 }
 
-impl Envelope<'_> {
-    /// Makes the event of it; `raw` is the body it was read from.
-    pub(super) fn into_event(self, source: Name, tenant: Name, raw: &Bytes) -> Event {
-        // The payload is borrowed from the body: its place is the distance between the two.
-        let start = self.payload.get().as_ptr().addr() - raw.as_ptr().addr();
+impl<'a> Opened<'a> {
+    /// Reads a body that was verified.
+    pub(super) fn new(headers: &'a HeaderMap, raw: &'a Bytes) -> Result<Self, NotAnEvent> {
+        let whole = std::str::from_utf8(raw).map_err(|_| NotAnEvent::NotText)?;
+        let whole = whole.trim_matches([' ', '\t', '\r', '\n']);
+        if !whole.starts_with('{') {
+            serde_json::from_str::<IgnoredAny>(whole)?;
+        }
+        Ok(Self { headers, raw, whole, fields: fields(whole)? })
+    }
+
+    /// The text of a part that names one thing.
+    pub(super) fn text(&self, part: &Part) -> Result<Option<String>, NotAnEvent> {
+        Ok(match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Hash => Some(format!("sha256:{}", hex::encode(Sha256::digest(self.raw)))),
+            Part::Header(name) => self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            Part::Body(path) => self.find(path)?.and_then(scalar),
+        }
+        .filter(|text| !text.is_empty()))
+    }
+
+    /// Makes the event of it.
+    pub(super) fn event(
+        &self,
+        envelope: &Envelope,
+        source: &Name,
+        tenant: Name,
+        company_id: Option<String>,
+    ) -> Result<Event, NotAnEvent> {
+        let optional = |part: &Option<Part>| part.as_ref().map_or(Ok(None), |part| self.text(part));
         let header = Header {
-            id: self.id,
-            source,
-            name: self.event,
+            id: self.id(&envelope.id)?,
+            name: self.name(&envelope.name, source)?,
+            source: source.clone(),
             tenant,
-            user_id: self.user_id,
-            company_id: self.company_id,
-            created_at: self.created_at,
+            user_id: optional(&envelope.user)?,
+            company_id,
+            created_at: optional(&envelope.created_at)?.and_then(|time| seconds(&time)),
         };
-        Event::new(header, raw.clone(), start..start + self.payload.get().len())
+        let payload =
+            self.find(&envelope.payload)?.ok_or_else(|| missing("payload", Part::Body(envelope.payload.clone())))?;
+        // It is borrowed from the body: its place is the distance between the two.
+        let start = payload.as_ptr().addr() - self.raw.as_ptr().addr();
+        Ok(Event::new(header, self.raw.clone(), start..start + payload.len()))
+    }
+
+    fn id(&self, parts: &[Part]) -> Result<String, NotAnEvent> {
+        let mut id = String::new();
+        for part in parts {
+            let text = self.text(part)?.ok_or_else(|| missing("id", part.clone()))?;
+            if !id.is_empty() {
+                id.push_str(BETWEEN_IDS);
+            }
+            id.push_str(&text);
+        }
+        if id.len() > LONGEST_ID {
+            id = format!("sha256:{}", hex::encode(Sha256::digest(&id)));
+        }
+        Ok(id)
+    }
+
+    fn name(&self, parts: &[Part], source: &Name) -> Result<String, NotAnEvent> {
+        let Some(first) = parts.first() else { return Ok(source.as_str().to_owned()) };
+        let texts: Result<Vec<_>, _> = parts.iter().filter_map(|part| self.text(part).transpose()).collect();
+        let texts = texts?;
+        if texts.is_empty() { Err(missing("name", first.clone())) } else { Ok(texts.join(BETWEEN_NAMES)) }
+    }
+
+    /// The value these keys lead to; the place of an item in a list is a key too.
+    fn find(&self, path: &[String]) -> Result<Option<&'a str>, NotAnEvent> {
+        let Some((first, rest)) = path.split_first() else { return Ok(Some(self.whole)) };
+        let mut found = self.fields.get(first.as_str()).copied();
+        for key in rest {
+            let Some(value) = found else { break };
+            found = if value.starts_with('[') {
+                let items: Vec<&RawValue> = serde_json::from_str(value)?;
+                key.parse().ok().and_then(|place: usize| items.get(place).map(|item| item.get()))
+            } else {
+                fields(value)?.get(key.as_str()).copied()
+            };
+        }
+        Ok(found)
     }
 }
 
-/// Seconds since 1970, as a number or as text; anything else is as good as nothing.
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Seconds {
-        Number(f64),
-        Text(String),
-        Other(serde::de::IgnoredAny),
-    }
-    Ok(match Option::<Seconds>::deserialize(deserializer)? {
-        Some(Seconds::Number(number)) if number >= 0.0 => Some(number as u64),
-        Some(Seconds::Text(text)) => text.trim().parse().ok(),
+fn missing(what: &'static str, place: Part) -> NotAnEvent {
+    NotAnEvent::Missing { what, place }
+}
+
+/// The text of a value that names something: of text and of numbers.
+fn scalar(json: &str) -> Option<String> {
+    match json.as_bytes().first()? {
+        b'"' => serde_json::from_str(json).ok(),
+        b'-' | b'0'..=b'9' => Some(json.to_owned()),
         _ => None,
-    })
+    }
+}
+
+/// A time as platforms write them: seconds or milliseconds since 1970, as a number or as text, or RFC 3339. In seconds;
+/// anything else is as good as nothing.
+fn seconds(text: &str) -> Option<u64> {
+    /// In milliseconds, the year 1973; in seconds, the year 5138.
+    const MILLISECONDS_FROM: f64 = 1e11;
+    let text = text.trim();
+    if let Ok(number) = text.parse::<f64>() {
+        let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
+        return (seconds >= 0.0).then_some(seconds as u64);
+    }
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_second()).ok()
+}
+
+/// The fields of an object, unread; none if it is something else.
+///
+/// A field that stands there twice makes it unreadable: what another reader takes it for is anybody's guess.
+fn fields(json: &str) -> serde_json::Result<Fields<'_>> {
+    struct Object<'a>(Fields<'a>);
+
+    #[derive(Deserialize)]
+    struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    struct ObjectVisitor;
+
+    impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(ObjectVisitor)
+        }
+    }
+
+    impl<'de> Visitor<'de> for ObjectVisitor {
+        type Value = Object<'de>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Fields::with_capacity(8);
+            while let Some(Key(key)) = map.next_key()? {
+                match fields.entry(key) {
+                    Entry::Occupied(twice) => {
+                        return Err(A::Error::custom(format_args!("duplicate field `{}`", twice.key())));
+                    }
+                    Entry::Vacant(place) => place.insert(map.next_value::<&RawValue>()?.get()),
+                };
+            }
+            Ok(Object(fields))
+        }
+    }
+
+    if !json.starts_with('{') {
+        return Ok(Fields::new());
+    }
+    serde_json::from_str::<Object>(json).map(|object| object.0)
+}
+
+/// A place in a request, in people's words.
+struct Place<'a>(&'a Part);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Part::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
+            Part::Header(name) => write!(f, "the header {}", Shown(name)),
+            Part::Body(_) | Part::Text(_) | Part::Hash => f.write_str("the body"),
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The public listener: events in, `/health`, and what is answered when.
 //!
-//! The answers follow from how Unique reads them: 2xx is delivered; 3xx, 429 and 5xx are brought again, up to five
-//! times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for forgeries and for
-//! what can never be an event; whatever may pass later is answered with 503 and `Retry-After`.
+//! The answers follow from how the strictest platform reads them, Unique: 2xx is delivered; 3xx, 429 and 5xx are brought
+//! again, up to five times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for
+//! forgeries and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
+//! Which 4xx it is, and how an event that was taken is acknowledged, is for the source's scheme to say.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,10 +17,14 @@ use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
-use super::{ComeBack, Rejection, Sink, Source, Sources};
+use super::schemes::Request as Verifiable;
+use super::{ComeBack, Received, Rejection, Sink, Sources, Way};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
+
+/// When an event may be brought again whose time is too far from the host's: a clock has to be set first.
+const AFTER_CLOCKS_DIFFER: u64 = 60;
 
 /// How much of a body that is too large is heard out, in bytes.
 const HEARD_OUT: usize = 16 << 20;
@@ -43,8 +48,8 @@ async fn health() -> Json<serde_json::Value> {
 }
 
 async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Request) -> Response {
-    let source = listener.sources.by_path.load().get(request.uri().path()).cloned();
-    let Some(source) = source else {
+    let way = listener.sources.by_path.load().get(request.uri().path()).cloned();
+    let Some(way) = way else {
         return refusal(
             StatusCode::NOT_FOUND,
             "no source has this path; the `path` of a source in modules.toml is where events go",
@@ -57,9 +62,9 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
     let max_body = **listener.sources.max_body.load();
     let (parts, body) = request.into_parts();
     match read(&parts.headers, body, max_body).await {
-        Ok(body) => answer(&listener.sink, &source, &parts.headers, body).await,
+        Ok(body) => answer(&listener.sink, &way, &parts.headers, body).await,
         Err(Unread::TooLarge) => {
-            tracing::error!(source = %source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
+            tracing::error!(source = %way.source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
@@ -67,29 +72,55 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
     }
 }
 
-async fn answer(sink: &impl Sink, source: &Source, headers: &HeaderMap, body: Bytes) -> Response {
-    let event = match source.receive(headers, &body, SystemTime::now()) {
-        Ok(event) => event,
-        Err(rejection) => {
-            tracing::warn!(source = %source.name, "request refused: {rejection}");
-            let status = match rejection {
-                Rejection::ForeignCompany(_) => StatusCode::FORBIDDEN,
-                Rejection::Forgery(_) | Rejection::NotAnEvent(_) => StatusCode::BAD_REQUEST,
-            };
-            return refusal(status, &rejection.to_string());
+async fn answer(sink: &impl Sink, way: &Way, headers: &HeaderMap, body: Bytes) -> Response {
+    let source = &way.source;
+    let request = Verifiable { headers, body: &body, now: SystemTime::now() };
+    let event = match source.receive(&request, &body) {
+        Ok(Received::Event(event)) => event,
+        Ok(Received::Greeting(answer)) => {
+            tracing::info!(source = %source.name, "the platform asked whether anybody is here, and was answered");
+            return answer;
         }
+        Err(rejection) => return rejected(way, &rejection),
     };
-    match sink.take(event).await {
-        Ok(()) => Json(json!({ "success": true })).into_response(),
-        Err(ComeBack { after, too_fast }) => {
-            let (status, error) = if too_fast {
-                (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
-            } else {
-                (StatusCode::SERVICE_UNAVAILABLE, "the host can't take more events at the moment")
-            };
-            ([(header::RETRY_AFTER, whole_seconds(after))], refusal(status, error)).into_response()
-        }
+    // Only what is verified uses up a turn: a forger can't use up the platform's.
+    if let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take()) {
+        tracing::warn!(source = %source.name, event = event.id, "events come faster than `events_per_second` allows");
+        return come_back(ComeBack { after, too_fast: true });
     }
+    match sink.take(event).await {
+        Ok(()) => source.scheme.taken(),
+        Err(put_off) => come_back(put_off),
+    }
+}
+
+fn rejected(way: &Way, rejection: &Rejection) -> Response {
+    let source = &way.source;
+    tracing::warn!(source = %source.name, "request refused: {rejection}");
+    let status = match rejection {
+        Rejection::Forgery(forgery) => source.scheme.refusal(forgery),
+        Rejection::ForeignCompany(_) => StatusCode::FORBIDDEN,
+        Rejection::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+    };
+    let answer = refusal(status, &rejection.to_string());
+    if status.is_server_error() {
+        return ([(header::RETRY_AFTER, AFTER_CLOCKS_DIFFER)], answer).into_response();
+    }
+    answer
+}
+
+fn come_back(ComeBack { after, too_fast }: ComeBack) -> Response {
+    let (status, error) = if too_fast {
+        (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the host can't take more events at the moment")
+    };
+    ([(header::RETRY_AFTER, whole_seconds(after))], refusal(status, error)).into_response()
+}
+
+/// What most platforms read as well as any other 2xx.
+pub(super) fn success() -> Response {
+    Json(json!({ "success": true })).into_response()
 }
 
 /// Rounded up, and never nothing: who comes back after this time is not early.

@@ -1,29 +1,37 @@
 //! The ways in: webhook paths, each with its signature scheme. A source verifies what comes and makes an [`Event`] of
 //! it; what happens to the event is not its business.
 
-mod envelope;
+pub mod envelope;
 mod http;
 pub mod schemes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::http::HeaderMap;
+use axum::response::Response;
 use bytes::Bytes;
 
 use crate::event::{Event, Name};
+use crate::rate::Rate;
+use envelope::{Envelope, NotAnEvent, Opened};
 pub use http::router;
-use schemes::{Forgery, unique::Unique};
+use schemes::{Forgery, Key, Request, Scheme};
 
 /// The sources of this host, by path.
 ///
 /// They can be replaced while requests are served.
 #[derive(Default)]
 pub struct Sources {
-    by_path: ArcSwap<HashMap<String, Arc<Source>>>,
+    by_path: ArcSwap<HashMap<String, Arc<Way>>>,
     max_body: ArcSwap<u64>,
+}
+
+/// A source, and how fast its events may come.
+struct Way {
+    source: Source,
+    rate: Option<Arc<Rate>>,
 }
 
 /// One configured way in.
@@ -33,9 +41,15 @@ pub struct Source {
     /// The path of its webhook.
     pub path: String,
     /// How real events are told from forged ones.
-    pub scheme: Unique,
+    pub scheme: Box<dyn Scheme>,
+    /// With which keys.
+    pub keys: Vec<Key>,
+    /// Where in a request the parts of an event stand.
+    pub envelope: Envelope,
     /// Whose events it brings.
     pub owners: Owners,
+    /// How many of its events are taken a second; none: as many as come.
+    pub events_per_second: Option<u32>,
 }
 
 /// Whose events a source brings.
@@ -66,6 +80,14 @@ pub struct ComeBack {
     pub too_fast: bool,
 }
 
+/// What a verified request brought.
+pub enum Received {
+    /// An event.
+    Event(Event),
+    /// A question for the endpoint itself, which this answers.
+    Greeting(Response),
+}
+
 /// Why a request brought no event.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
@@ -73,8 +95,8 @@ pub enum Rejection {
     #[error("{0}")]
     Forgery(#[from] Forgery),
     /// It is signed, but no event.
-    #[error("the body is not an event: {0}")]
-    NotAnEvent(#[from] serde_json::Error),
+    #[error("this is not an event: {0}")]
+    NotAnEvent(#[from] NotAnEvent),
     /// It names a company this source may not speak for.
     #[error("this source may not bring events of company `{0}`")]
     ForeignCompany(String),
@@ -83,8 +105,18 @@ pub enum Rejection {
 impl Sources {
     /// Takes events from these sources from now on; `max_body` is the largest body in bytes.
     pub fn set(&self, sources: impl IntoIterator<Item = Source>, max_body: u64) {
-        let by_path = sources.into_iter().map(|source| (source.path.clone(), Arc::new(source)));
-        self.by_path.store(Arc::new(by_path.collect()));
+        let before = self.by_path.load();
+        let ways = sources.into_iter().map(|source| {
+            // A rate that stays goes on counting: a reload is no new start.
+            let known = before.get(&source.path).and_then(|way| way.rate.clone());
+            let rate = source.events_per_second.map(|per_second| match known {
+                Some(rate) if rate.per_second() == f64::from(per_second) => rate,
+                _ => Arc::new(Rate::new(per_second)),
+            });
+            (source.path.clone(), Arc::new(Way { source, rate }))
+        });
+        let by_path: HashMap<_, _> = ways.collect();
+        self.by_path.store(Arc::new(by_path));
         self.max_body.store(Arc::new(max_body));
     }
 }
@@ -95,23 +127,41 @@ impl Source {
     /// # Errors
     ///
     /// When it is forged, no event, or another tenant's.
-    pub fn receive(&self, headers: &HeaderMap, body: &Bytes, now: SystemTime) -> Result<Event, Rejection> {
-        self.scheme.verify(headers, body, now)?;
-        let envelope = envelope::open(body)?;
-        let tenant = self.owners.tenant_of(envelope.company_id.as_deref())?;
-        Ok(envelope.into_event(self.name.clone(), tenant, body))
+    pub fn receive(&self, request: &Request<'_>, body: &Bytes) -> Result<Received, Rejection> {
+        self.scheme.verify(request, &self.keys)?;
+        if let Some(answer) = self.scheme.greeting(request) {
+            return Ok(Received::Greeting(answer));
+        }
+        self.open(request, body).map(Received::Event)
+    }
+
+    /// Makes an event of a request, whoever it is from.
+    ///
+    /// # Errors
+    ///
+    /// When it is no event, or another tenant's.
+    pub fn open(&self, request: &Request<'_>, body: &Bytes) -> Result<Event, Rejection> {
+        let opened = Opened::new(request.headers, body)?;
+        let company = self.envelope.company.as_ref();
+        let company_id = company.map_or(Ok(None), |part| opened.text(part))?;
+        let tenant = self.owners.tenant_of(company.map(|_| company_id.as_deref()))?;
+        Ok(opened.event(&self.envelope, &self.name, tenant, company_id)?)
     }
 }
 
 impl Owners {
-    fn tenant_of(&self, company: Option<&str>) -> Result<Name, Rejection> {
-        let foreign = || Rejection::ForeignCompany(company.unwrap_or_default().to_owned());
+    /// Whose an event is; `company` is what it names, and none if events of its source never name one.
+    fn tenant_of(&self, company: Option<Option<&str>>) -> Result<Name, Rejection> {
+        let named = company.flatten();
+        let foreign = || Rejection::ForeignCompany(named.unwrap_or_default().to_owned());
         match self {
             Self::One { tenant, companies } => {
-                let owned = companies.is_empty() || companies.iter().any(|own| Some(own.as_str()) == company);
-                if owned { Ok(tenant.clone()) } else { Err(foreign()) }
+                let is_own = company.is_none()
+                    || companies.is_empty()
+                    || companies.iter().any(|own| Some(own.as_str()) == named);
+                if is_own { Ok(tenant.clone()) } else { Err(foreign()) }
             }
-            Self::ByCompany(tenants) => company.and_then(|company| tenants.get(company)).cloned().ok_or_else(foreign),
+            Self::ByCompany(tenants) => named.and_then(|company| tenants.get(company)).cloned().ok_or_else(foreign),
         }
     }
 }

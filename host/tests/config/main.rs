@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use modhost::config::source::Window;
 use modhost::config::{Environment, Scheme, Settings};
 
 #[test]
@@ -103,7 +104,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.server.data_dir, Path::new("some/where/.modhost"));
-    assert_eq!(settings.sources[0].scheme, Scheme::Unique { tolerance: Some(Duration::from_secs(300)) });
+    assert_eq!(settings.sources[0].scheme, Scheme::Unique(Window::default()));
     assert_eq!(settings.tenants[0].platform.timeout, Duration::from_secs(600));
     let module = &settings.modules[0];
     assert_eq!(module.component, Path::new("some/where/demo.wasm"));
@@ -129,7 +130,7 @@ fn an_age_of_zero_switches_the_check_off() {
     let text = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntolerance = '0s'\n";
     let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
     let settings = Settings::parse(&format!("{text}{tenant}"), "modules.toml").unwrap();
-    assert_eq!(settings.sources[0].scheme, Scheme::Unique { tolerance: None });
+    assert_eq!(settings.sources[0].scheme, Scheme::Unique(Window { past: None, ..Window::default() }));
 }
 
 #[test]

@@ -106,12 +106,20 @@ async fn a_delivery_may_be_minutes_old_and_no_older() {
     let host = Settings::new().start().await;
     let body = user_message("evt_1", "hello").to_string();
     let signature = sign(body.as_bytes());
-    for time in [now() - 290, now(), now() + 1_000_000] {
+    for time in [now() - 290, now(), now() + 290] {
         taken(post_signed(&host, &body, &signature, &time.to_string()).await).await;
     }
-    for time in [(now() - 301).to_string(), "0".into(), "-5".into(), i64::MIN.to_string()] {
+    // Whoever knows the secret is no forger: it may be this host's clock that is wrong.
+    let too_old = [(now() - 301).to_string(), "0".into(), "-5".into(), i64::MIN.to_string()];
+    for (time, words) in
+        too_old.iter().map(|time| (time.clone(), "timestamp outside the tolerance of 300 seconds")).chain([
+            ((now() + 400).to_string(), "timestamp more than 300 seconds ahead of this host's clock"),
+            (i64::MAX.to_string(), "ahead"),
+        ])
+    {
         let answer = post_signed(&host, &body, &signature, &time).await;
-        refused(answer, StatusCode::BAD_REQUEST, "timestamp outside the tolerance of 300 seconds").await;
+        assert_eq!(answer.headers()["retry-after"], "60");
+        refused(answer, StatusCode::SERVICE_UNAVAILABLE, words).await;
     }
     for time in ["", "soon", "1e9", "2026-01-01T00:00:00Z", "99999999999999999999"] {
         let answer = post_signed(&host, &body, &signature, time).await;
@@ -152,7 +160,7 @@ async fn while_a_secret_is_replaced_both_are_good() {
 #[tokio::test]
 async fn a_body_has_at_most_a_mebibyte() {
     let host = Settings::new().start().await;
-    refused(signed_post(&host.webhook, "").await, StatusCode::BAD_REQUEST, "the body is not an event").await;
+    refused(signed_post(&host.webhook, "").await, StatusCode::BAD_REQUEST, "this is not an event").await;
     taken(signed_post(&host.webhook, event_of_size(MIB)).await).await;
     for size in [MIB + 1, 2 * MIB] {
         put_off(signed_post(&host.webhook, event_of_size(size)).await, "60").await;
@@ -181,12 +189,13 @@ async fn what_is_no_event_is_refused_however_well_signed() {
         "7",
         "null",
         "{}",
-        r#"{"id":7,"event":"e","payload":{}}"#,
+        r#"{"id":null,"event":"e","payload":{}}"#,
+        r#"{"id":"1","id":"2","event":"e","payload":{}}"#,
         &user_message("", "hello").to_string(),
         &without_payload.to_string(),
     ];
     for body in no_events {
-        refused(signed_post(&host.webhook, body).await, StatusCode::BAD_REQUEST, "the body is not an event").await;
+        refused(signed_post(&host.webhook, body).await, StatusCode::BAD_REQUEST, "this is not an event").await;
     }
     refused(signed_post(&host.webhook, b"{\"id\":\"\xff\"}").await, StatusCode::BAD_REQUEST, "not an event").await;
 }

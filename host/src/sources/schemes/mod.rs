@@ -1,20 +1,217 @@
 //! How a source tells a real event from a forged one: one file a signature scheme.
+//!
+//! A scheme is the rules alone; the keys are the source's. Whatever is compared with what a sender wrote is compared in
+//! constant time, and every key is tried whichever fits, so that the time taken tells nothing about any of them.
 
+mod archivus;
+pub mod hmac;
+mod nexus;
+mod none;
 pub mod unique;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::envelope::Envelope;
+use crate::config::source::Window;
+use crate::config::{self, Secret};
+
+/// The rules by which a source's requests are told from forged ones, and what its platform expects of a receiver.
+pub trait Scheme: Send + Sync {
+    /// Makes a key of a secret, in the form the scheme works with.
+    ///
+    /// # Errors
+    ///
+    /// When the secret is not written as the scheme wants it; says how that is, and never what was written.
+    fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
+        Ok(Key::new(secret.expose().as_bytes()))
+    }
+
+    /// Checks that a request comes from who knows one of the keys.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't.
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery>;
+
+    /// The headers with which the platform would send a body.
+    ///
+    /// # Errors
+    ///
+    /// When the host can't sign in the platform's place; says why.
+    fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str>;
+
+    /// Where in a request the parts of an event stand.
+    fn envelope(&self) -> Envelope;
+
+    /// The status that answers a request which is refused.
+    fn refusal(&self, forgery: &Forgery) -> StatusCode {
+        let _ = forgery;
+        StatusCode::UNAUTHORIZED
+    }
+
+    /// The answer to a verified request that is meant for the endpoint and not for a module: a platform's question
+    /// whether anybody is there.
+    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+        let _ = request;
+        None
+    }
+
+    /// The answer to an event that was taken.
+    fn taken(&self) -> Response {
+        super::http::success()
+    }
+}
+
+/// A request as it came, before anything about it is believed.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, as it came.
+    pub body: &'a [u8],
+    /// When it came.
+    pub now: SystemTime,
+}
+
+/// A request to be made in a platform's place.
+pub struct Outgoing<'a> {
+    /// Its body, byte by byte.
+    pub body: &'a [u8],
+    /// The headers that are there already, for schemes that sign some.
+    pub headers: &'a HeaderMap,
+    /// When it is made.
+    pub now: SystemTime,
+    /// An id that no request had before, for schemes that give each one.
+    pub id: &'a str,
+}
+
+/// A key of a source, in the form its scheme works with. Never shown.
+pub struct Key(Box<[u8]>);
 
 /// Why a request is taken for a forgery. The text goes to the sender and to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forgery {
     /// A header the scheme needs is not there.
-    #[error("missing header {0}")]
-    MissingHeader(&'static str),
+    #[error("missing header {}", Shown(.0))]
+    MissingHeader(HeaderName),
     /// A header can't be read.
-    #[error("header {0} is not {1}")]
-    BadHeader(&'static str, &'static str),
+    #[error("header {} is not {}", Shown(.0), .1)]
+    BadHeader(HeaderName, &'static str),
+    /// A header stands there more than once: which of them counts is anybody's guess.
+    #[error("more than one header {}", Shown(.0))]
+    TwoHeaders(HeaderName),
+    /// The body lacks what the scheme needs of it.
+    #[error("the body has no {0}")]
+    MissingInBody(&'static str),
     /// No secret makes this signature of this body.
     #[error("invalid signature")]
     WrongSignature,
-    /// The signature is older than the source allows.
+    /// Nothing is verified, and who sent it is not on this machine.
+    #[error(
+        "the request was passed on by a proxy; without `from_anywhere` this source takes those of this machine only"
+    )]
+    PassedOn,
+    /// The signature is right, and older than the source allows.
     #[error("timestamp outside the tolerance of {0} seconds")]
     Stale(u64),
+    /// The signature is right, and from further ahead than the source allows.
+    #[error("timestamp more than {0} seconds ahead of this host's clock")]
+    Ahead(u64),
+}
+
+impl Forgery {
+    /// Whether all that is wrong is the time: the sender knew a key, and one of the two clocks may be off.
+    pub fn is_of_time(&self) -> bool {
+        matches!(self, Self::Stale(_) | Self::Ahead(_))
+    }
+}
+
+impl Key {
+    /// A key of these bytes.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The value of a header the scheme needs, which stands there once.
+    fn header(&self, name: &HeaderName) -> Result<&'a [u8], Forgery> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(value.as_bytes()),
+            (None, _) => Err(Forgery::MissingHeader(name.clone())),
+            (Some(_), Some(_)) => Err(Forgery::TwoHeaders(name.clone())),
+        }
+    }
+
+    /// The value of a header that holds a time in seconds since 1970.
+    fn timestamp(&self, name: &HeaderName) -> Result<i64, Forgery> {
+        let value = self.header(name)?;
+        let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+        seconds.ok_or_else(|| Forgery::BadHeader(name.clone(), "a whole number of seconds"))
+    }
+}
+
+impl Window {
+    /// Checks a time, in seconds since 1970, against the host's.
+    fn check(&self, timestamp: i64, now: SystemTime) -> Result<(), Forgery> {
+        let now = i64::try_from(unix_seconds(now)).unwrap_or(i64::MAX);
+        match (self.past, self.ahead) {
+            (Some(past), _) if timestamp < now.saturating_sub_unsigned(past.as_secs()) => {
+                Err(Forgery::Stale(past.as_secs()))
+            }
+            (_, Some(ahead)) if timestamp > now.saturating_add_unsigned(ahead.as_secs()) => {
+                Err(Forgery::Ahead(ahead.as_secs()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The scheme that settings name.
+pub fn scheme(settings: &config::Scheme) -> Box<dyn Scheme> {
+    match settings {
+        config::Scheme::Unique(window) => Box::new(unique::Unique::new(*window)),
+        config::Scheme::Nexus { header } => Box::new(nexus::Nexus::new(header.clone())),
+        config::Scheme::Archivus => Box::new(archivus::Archivus),
+        config::Scheme::Hmac(rules) => Box::new(hmac::Hmac::new(rules.clone())),
+        config::Scheme::None { from_anywhere } => Box::new(none::None { from_anywhere: *from_anywhere }),
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// Text as the value of a header; what can't stand in one is left out.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// A header's name as people write it: `X-Unique-Signature`.
+pub(super) struct Shown<'a>(pub(super) &'a HeaderName);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, word) in self.0.as_str().split('-').enumerate() {
+            let (first, rest) = word.split_at(word.len().min(1));
+            let dash = if place == 0 { "" } else { "-" };
+            write!(f, "{dash}{}{rest}", first.to_ascii_uppercase())?;
+        }
+        Ok(())
+    }
 }

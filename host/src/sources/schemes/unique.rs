@@ -1,77 +1,94 @@
-//! Unique AI's signature: lowercase hex HMAC-SHA256 of the raw body, keyed with the endpoint secret as it stands.
+//! `unique`: Unique AI's signature, the lowercase hex HMAC-SHA256 of the raw body, keyed with the endpoint secret as it
+//! stands.
 //!
 //! The rules and their order are those of `Webhook.construct_event` in Unique's Python SDK: both headers there, the
-//! timestamp an integer, the signature right, and, if a tolerance is set, the timestamp not older than that. The
-//! timestamp is not covered by the signature, so it can't hold off a replay: the event's id does.
+//! timestamp an integer, the signature right, and, if a tolerance is set, the timestamp not older than that. What the
+//! SDK lacks and the host has is a limit for times ahead of its clock. The timestamp is not covered by the signature, so
+//! it can't hold off a replay: the event's id does.
 
-use std::time::{Duration, SystemTime};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use serde_json::Value;
 
-use hmac::{Hmac, KeyInit, Mac};
-use http::HeaderMap;
-use sha2::Sha256;
+use super::hmac::mac;
+use super::{Forgery, Key, Outgoing, Request, Scheme, unix_seconds, value};
+use crate::config::Secret;
+use crate::config::source::{Algorithm, Window};
+use crate::sources::envelope::{Envelope, body};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::Forgery;
-use crate::config::Secret;
-
 /// The header with the signature.
-pub const SIGNATURE: &str = "x-unique-signature";
+pub const SIGNATURE: HeaderName = HeaderName::from_static("x-unique-signature");
 
 /// The header with the time of the delivery, in seconds since 1970.
-pub const CREATED_AT: &str = "x-unique-created-at";
+pub const CREATED_AT: HeaderName = HeaderName::from_static("x-unique-created-at");
 
 /// The scheme as one source uses it.
 pub struct Unique {
-    secrets: Vec<Secret>,
-    tolerance: Option<Duration>,
+    window: Window,
 }
 
 impl Unique {
-    /// A scheme that accepts what any of these secrets signed, and nothing older than the tolerance.
-    pub fn new(secrets: Vec<Secret>, tolerance: Option<Duration>) -> Self {
-        Self { secrets, tolerance }
+    /// A scheme that accepts times within this window.
+    pub fn new(window: Window) -> Self {
+        Self { window }
     }
+}
 
-    /// Checks that a request comes from who knows one of the secrets.
-    ///
-    /// # Errors
-    ///
-    /// When it doesn't.
-    pub fn verify(&self, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Result<(), Forgery> {
-        let signature = header(headers, SIGNATURE, "X-Unique-Signature")?;
-        let created_at = header(headers, CREATED_AT, "X-Unique-Created-At")?;
-        let created_at: i64 = std::str::from_utf8(created_at)
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .ok_or(Forgery::BadHeader("X-Unique-Created-At", "a whole number of seconds"))?;
-        if !self.signed(signature, body) {
-            return Err(Forgery::WrongSignature);
-        }
-        let Some(tolerance) = self.tolerance else { return Ok(()) };
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let oldest = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub_unsigned(tolerance.as_secs());
-        if created_at < oldest { Err(Forgery::Stale(tolerance.as_secs())) } else { Ok(()) }
-    }
-
-    /// Tries every secret and compares in constant time, so that the time taken tells nothing about any of them.
-    fn signed(&self, signature: &[u8], body: &[u8]) -> bool {
+impl Scheme for Unique {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+        let signature = request.header(&SIGNATURE)?;
+        let created_at = request.timestamp(&CREATED_AT)?;
         let mut any = Choice::from(0);
-        for secret in &self.secrets {
-            any |= sign(secret, body).as_bytes().ct_eq(signature);
+        for key in keys {
+            any |= signature_of(key, request.body).as_bytes().ct_eq(signature);
         }
-        any.into()
+        if bool::from(any) { self.window.check(created_at, request.now) } else { Err(Forgery::WrongSignature) }
+    }
+
+    fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {
+        let key = key.ok_or("it needs a secret")?;
+        let mut headers = HeaderMap::new();
+        headers.insert(SIGNATURE, value(&signature_of(key, outgoing.body)));
+        headers.insert(CREATED_AT, unix_seconds(outgoing.now).into());
+        // What else the platform sends says what the body says.
+        let event: Value = serde_json::from_slice(outgoing.body).unwrap_or_default();
+        for (name, field) in [
+            ("x-unique-id", "id"),
+            ("x-unique-version", "version"),
+            ("x-unique-user-id", "userId"),
+            ("x-unique-company-id", "companyId"),
+        ] {
+            if let Some(text) = event[field].as_str() {
+                headers.insert(HeaderName::from_static(name), value(text));
+            }
+        }
+        Ok(headers)
+    }
+
+    /// Shapes as in Unique's webhook documentation and in the models of its Python toolkit.
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: vec![body("id")],
+            name: vec![body("event")],
+            company: Some(body("companyId")),
+            user: Some(body("userId")),
+            created_at: Some(body("createdAt")),
+            payload: vec!["payload".into()],
+        }
+    }
+
+    /// Unique takes any status but 2xx, 3xx, 429 and 5xx for an endpoint that has expired, and sends nothing more. That is
+    /// right for a forgery; a signature that is right and only the time is wrong may be this host's own clock.
+    fn refusal(&self, forgery: &Forgery) -> StatusCode {
+        if forgery.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
     }
 }
 
 /// The signature of a body, as the header has it.
 pub fn sign(secret: &Secret, body: &[u8]) -> String {
-    // HMAC takes a key of any length, so that this never fails.
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).unwrap_or_else(|_| Hmac::new(&Default::default()));
-    mac.update(body);
-    hex::encode(mac.finalize().into_bytes())
+    signature_of(&Key::new(secret.expose().as_bytes()), body)
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &'static str, shown: &'static str) -> Result<&'a [u8], Forgery> {
-    headers.get(name).map(|value| value.as_bytes()).ok_or(Forgery::MissingHeader(shown))
+fn signature_of(key: &Key, body: &[u8]) -> String {
+    hex::encode(mac(Algorithm::Sha256, key, &[body]))
 }

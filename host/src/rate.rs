@@ -1,4 +1,4 @@
-//! How fast a tenant's events may come.
+//! How fast events may come: those of a tenant, those of a source.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 const BURST: f64 = 5.0;
 
 /// A bucket of turns that fills at a steady rate.
-pub(super) struct Rate {
+pub(crate) struct Rate {
     per_second: f64,
     bucket: Mutex<(f64, Instant)>,
 }
 
 impl Rate {
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second.max(1));
         Self { per_second, bucket: Mutex::new((per_second * BURST, Instant::now())) }
     }
 
     /// How many turns come a second.
-    pub(super) fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.per_second
     }
 
     /// Takes a turn, or says when there will be one.
-    pub(super) fn take(&self) -> Result<(), Duration> {
+    pub(crate) fn take(&self) -> Result<(), Duration> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let (turns, filled) = &mut *bucket;
         let now = Instant::now();

@@ -1,0 +1,238 @@
+//! `[[source]]`: read into its settings.
+
+use http::HeaderName;
+use std::time::Duration;
+
+use super::{Located, items, name_of, one_of, span_of};
+use crate::config::reference;
+use crate::config::source::{
+    Algorithm, Encoding, EventParts, HmacRules, KeyEncoding, Part, Scheme, SignedPart, Source, Window,
+};
+use crate::config::table::{Table, Value};
+use crate::config::{Reference, nearest};
+
+/// What a source may be signed with: how each scheme is called, and how its settings are read.
+const SCHEMES: [(&str, fn(&Table<'_>) -> Scheme); 5] = [
+    ("unique", |table| Scheme::Unique(window(table))),
+    ("nexus", nexus),
+    ("archivus", |_| Scheme::Archivus),
+    ("hmac", |table| Scheme::Hmac(hmac(table))),
+    ("none", |table| Scheme::None {
+        from_anywhere: table.get("from_anywhere").and_then(|value| value.flag()).unwrap_or(false),
+    }),
+];
+
+pub(super) fn source(table: Table<'_>) -> Located<Source> {
+    let name = table.require("name", "\"unique\"");
+    let path = table.require("path", "\"/webhook\"");
+    let scheme = scheme(&table);
+    let secrets = secrets(&table, &scheme);
+    let tenant = table.get("tenant");
+    let event = table.get("event").and_then(|value| value.table("[source.event]"));
+    let source = Located {
+        name: span_of(&name, &table),
+        path: span_of(&path, &table),
+        tenants: tenant.iter().map(Value::span).collect(),
+        companies: Vec::new(),
+        part: Source {
+            name: name_of(name),
+            path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
+            scheme,
+            secrets,
+            event: event.map(event_parts).unwrap_or_default(),
+            tenant: tenant.map(|value| name_of(Some(value))),
+            events_per_second: table.get("events_per_second").and_then(|value| value.count()),
+            place: table.document.place(table.span().start),
+        },
+    };
+    table.finish();
+    source
+}
+
+fn scheme(table: &Table<'_>) -> Scheme {
+    let read = table.require("scheme", "\"unique\"").and_then(|value| one_of(&value, &SCHEMES));
+    match read {
+        Some(read) => read(table),
+        None => {
+            // Which settings belong here is not known: none is called a mistake.
+            table.know_all();
+            Scheme::Archivus
+        }
+    }
+}
+
+fn secrets(table: &Table<'_>, scheme: &Scheme) -> Vec<Reference> {
+    if !matches!(scheme, Scheme::None { .. }) {
+        let secrets = table.require("secrets", "[\"env:UNIQUE_ENDPOINT_SECRET\"]");
+        return secrets.as_ref().map(secret_list).unwrap_or_default();
+    }
+    if let Some(value) = table.get("secrets") {
+        value.wrong("a source with the scheme \"none\" verifies nothing", "remove its `secrets`, or name a scheme");
+    }
+    Vec::new()
+}
+
+fn secret_list(value: &Value<'_>) -> Vec<Reference> {
+    if value.list_is_empty() {
+        value.wrong(
+            "`secrets` is an empty list: nothing could be verified",
+            r#"write where the secret is, for example: secrets = ["env:UNIQUE_ENDPOINT_SECRET"]"#,
+        );
+    }
+    items(Some(value.clone())).iter().filter_map(reference::read_secret).collect()
+}
+
+fn webhook_path(value: &Value<'_>) -> Option<String> {
+    let path = value.text()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    if !path.starts_with('/') {
+        value.wrong(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
+    } else if path == "/health" {
+        value.wrong("`/health` is where the host says that it is well", "write another path, such as \"/webhook\"");
+    } else if !path.chars().all(is_plain) {
+        value.wrong(format!("\"{path}\" is no plain path"), "use letters, digits, and - . _ ~ / only");
+    } else {
+        return Some(path.to_owned());
+    }
+    None
+}
+
+/// How far a request's time may be from the host's; zero switches a side off.
+fn window(table: &Table<'_>) -> Window {
+    let default = Window::default();
+    let side = |key, default| match table.get(key).and_then(|value| value.duration_or_zero()) {
+        Some(time) => Some(time).filter(|time: &Duration| !time.is_zero()),
+        None => default,
+    };
+    Window { past: side("tolerance", default.past), ahead: side("tolerance_ahead", default.ahead) }
+}
+
+fn nexus(table: &Table<'_>) -> Scheme {
+    let header = table.require("header", "\"nexus-signature\"").and_then(|value| header_name(&value));
+    Scheme::Nexus { header: header.unwrap_or(HeaderName::from_static("nexus-signature")) }
+}
+
+fn hmac(table: &Table<'_>) -> HmacRules {
+    let header = table.require("header", "\"X-Signature\"").and_then(|value| header_name(&value));
+    let algorithms = [("sha256", Algorithm::Sha256), ("sha512", Algorithm::Sha512), ("sha1", Algorithm::Sha1)];
+    let keys = [("text", KeyEncoding::Text), ("hex", KeyEncoding::Hex), ("base64", KeyEncoding::Base64)];
+    let encodings = [("hex", Encoding::Hex), ("base64", Encoding::Base64)];
+    let timestamp = table.get("timestamp_header").and_then(|value| header_name(&value));
+    let signed = match table.get("signed") {
+        Some(value) => signed_parts(&value, timestamp.as_ref()).unwrap_or_default(),
+        None => vec![SignedPart::Body],
+    };
+    HmacRules {
+        header: header.unwrap_or(HeaderName::from_static("x-signature")),
+        prefix: table.get("prefix").and_then(|value| value.text().map(str::to_owned)).unwrap_or_default(),
+        algorithm: table.get("algorithm").and_then(|it| one_of(&it, &algorithms)).unwrap_or(Algorithm::Sha256),
+        encoding: table.get("encoding").and_then(|it| one_of(&it, &encodings)).unwrap_or(Encoding::Hex),
+        key: table.get("secret_encoding").and_then(|it| one_of(&it, &keys)).unwrap_or(KeyEncoding::Text),
+        // Without a time there is nothing to hold against the clock, and the settings for it are mistakes.
+        window: timestamp.as_ref().map_or(Window { past: None, ahead: None }, |_| window(table)),
+        signed,
+        timestamp,
+    }
+}
+
+/// Reads what is signed: text with `{body}`, `{timestamp}` and `{header:NAME}` in it.
+fn signed_parts(value: &Value<'_>, timestamp: Option<&HeaderName>) -> Option<Vec<SignedPart>> {
+    const ADVICE: &str = r#"write for example "{body}", or "v0:{timestamp}:{body}""#;
+    let wrong = |message: String| {
+        value.wrong(message, ADVICE);
+        None
+    };
+    let mut rest = value.text()?;
+    let mut parts = Vec::new();
+    while let Some((text, after)) = rest.split_once('{') {
+        if !text.is_empty() {
+            parts.push(SignedPart::Text(text.to_owned()));
+        }
+        let Some((what, after)) = after.split_once('}') else {
+            return wrong(format!("a brace of `{}` isn't closed", value.key));
+        };
+        parts.push(match (what, timestamp) {
+            ("body", _) => SignedPart::Body,
+            ("timestamp", Some(header)) => SignedPart::Header(header.clone()),
+            ("timestamp", None) => {
+                return wrong("`signed` has a {timestamp}, and there is no `timestamp_header`".into());
+            }
+            _ => match what.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
+                Some(name) => SignedPart::Header(name),
+                None => return wrong(format!("`{}` knows no {{{what}}}", value.key)),
+            },
+        });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        parts.push(SignedPart::Text(rest.to_owned()));
+    }
+    if !parts.contains(&SignedPart::Body) {
+        return wrong("`signed` has no {body}: anybody could put another body behind a signature".into());
+    }
+    Some(parts)
+}
+
+fn header_name(value: &Value<'_>) -> Option<HeaderName> {
+    let name = HeaderName::from_bytes(value.text()?.as_bytes()).ok();
+    if name.is_none() {
+        value.wrong(format!("`{}` can't be the name of a header", value.key), r#"write for example "X-Signature""#);
+    }
+    name
+}
+
+fn event_parts(table: Table<'_>) -> EventParts {
+    let parts = EventParts {
+        id: table.get("id").and_then(|value| joined(&value)),
+        name: table.get("name").and_then(|value| joined(&value)),
+        company: table.get("company").and_then(|value| part_or_none(&value)),
+        user: table.get("user").and_then(|value| part_or_none(&value)),
+        created_at: table.get("created_at").and_then(|value| part_or_none(&value)),
+        payload: table.get("payload").and_then(|value| match part(&value)? {
+            Part::Body(path) => Some(path),
+            _ => {
+                value.wrong("`payload` is a part of the body", r#"write for example "body:data""#);
+                None
+            }
+        }),
+    };
+    table.finish();
+    parts
+}
+
+/// One part, or a list of them that are joined.
+fn joined(value: &Value<'_>) -> Option<Vec<Part>> {
+    if !value.is_list() {
+        return part(value).map(|part| vec![part]);
+    }
+    if value.list_is_empty() {
+        value.wrong(format!("`{}` is an empty list", value.key), r#"write for example ["body:id", "body:updatedAt"]"#);
+    }
+    items(Some(value.clone())).iter().map(part).collect()
+}
+
+/// One part, or `none`: then the event says nothing about it.
+fn part_or_none(value: &Value<'_>) -> Option<Option<Part>> {
+    if value.text()? == "none" { Some(None) } else { part(value).map(Some) }
+}
+
+fn part(value: &Value<'_>) -> Option<Part> {
+    let text = value.text()?;
+    match text.split_once(':') {
+        None if text == "body" => return Some(Part::Body(Vec::new())),
+        None if text == "hash" => return Some(Part::Hash),
+        Some(("body", path)) if path.split('.').all(|key| !key.is_empty()) => {
+            return Some(Part::Body(path.split('.').map(str::to_owned).collect()));
+        }
+        Some(("text", text)) if !text.is_empty() => return Some(Part::Text(text.to_owned())),
+        Some(("header", name)) => {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                return Some(Part::Header(name));
+            }
+        }
+        _ => {}
+    }
+    let advice = nearest::advice(text, &["body:KEY.KEY", "header:NAME", "text:WORDS", "body", "hash"]);
+    value.wrong(format!("`{}` doesn't say where that stands in a request: \"{text}\"", value.key), advice);
+    None
+}

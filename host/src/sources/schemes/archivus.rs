@@ -1,0 +1,41 @@
+//! `archivus`: `X-Archivus-Signature: sha256=<hex HMAC-SHA256 of the raw body>`.
+//!
+//! As its webhook page has it, which also says what a receiver answers: 401 for a signature that is missing or wrong, 400
+//! for a body that is not JSON, 200 for everything else, within five seconds.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use super::hmac::Hmac;
+use super::{Forgery, Key, Outgoing, Request, Scheme};
+use crate::sources::envelope::{Envelope, body};
+
+/// The header with the signature.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-archivus-signature");
+
+pub(super) struct Archivus;
+
+fn hmac() -> Hmac {
+    Hmac::of_body(SIGNATURE, "sha256=")
+}
+
+impl Scheme for Archivus {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+        hmac().verify(request, keys)
+    }
+
+    fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {
+        hmac().sign(outgoing, key)
+    }
+
+    /// `{"id": "event_…", "type": "…", "timestamp": "…", "data": {…}}`.
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: vec![body("id")],
+            name: vec![body("type")],
+            company: None,
+            user: None,
+            created_at: Some(body("timestamp")),
+            payload: vec!["data".into()],
+        }
+    }
+}
