@@ -5,12 +5,13 @@ use std::sync::Arc;
 use reqwest::Client;
 
 use crate::capabilities::Grants;
-use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Secret, Settings};
+use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Reference, Secret, Settings};
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
 use crate::platform::Platform;
 use crate::platform::unique::{Unique, UniqueSettings};
-use crate::sources::{Owners, Source, schemes};
+use crate::sources::schemes::{self, Key, Scheme};
+use crate::sources::{Owners, Source};
 
 /// What each part of the host is to do.
 pub struct Plan {
@@ -72,30 +73,54 @@ fn collect<A, B>(
 
 fn source(source: &config::Source, settings: &Settings, environment: &Environment) -> Result<Source, Vec<ConfigError>> {
     let mut errors = Vec::new();
+    let keyless = keyless_source(source, settings).map_err(|error| errors.push(error)).ok();
     let scheme = schemes::scheme(&source.scheme);
-    let keys = collect(&mut errors, &source.secrets, |reference| {
-        let secret = reference.resolve(environment).map_err(|error| vec![error])?;
-        scheme.key(&secret).map_err(|form| {
-            vec![reference.error(format!("the secret of the source \"{}\" can't be used: {form}", source.name))]
-        })
+    let keys = collect(&mut errors, &source.secrets, |secret| {
+        key(source, &*scheme, secret, environment).map_err(|error| vec![error])
     });
+    match keyless {
+        Some(keyless) if errors.is_empty() => Ok(Source { keys, ..keyless }),
+        _ => Err(errors),
+    }
+}
+
+/// A key of a source, in the form its scheme works with.
+///
+/// # Errors
+///
+/// When the secret can't be looked up, or is written in another form; says where and which.
+pub fn key(
+    source: &config::Source,
+    scheme: &dyn Scheme,
+    secret: &Reference,
+    environment: &Environment,
+) -> Result<Key, ConfigError> {
+    let value = secret.resolve(environment)?;
+    let wrong = |form| secret.error(format!("the secret of the source \"{}\" can't be used: {form}", source.name));
+    scheme.key(&value).map_err(wrong)
+}
+
+/// A source that can read events, and verify none.
+///
+/// # Errors
+///
+/// When nothing says whose its events are.
+pub fn keyless_source(source: &config::Source, settings: &Settings) -> Result<Source, ConfigError> {
+    let scheme = schemes::scheme(&source.scheme);
     let envelope = scheme.envelope().with(&source.event);
     let owners = owners(source, settings);
     if envelope.company.is_none() && matches!(owners, Owners::ByCompany(_)) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
-        errors.push(error.at(Some(source.place.clone())).advice(
+        return Err(error.at(Some(source.place.clone())).advice(
             "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
         ));
-    }
-    if !errors.is_empty() {
-        return Err(errors);
     }
     Ok(Source {
         name: source.name.clone(),
         path: source.path.clone(),
         events_per_second: source.events_per_second,
         scheme,
-        keys,
+        keys: Vec::new(),
         envelope,
         owners,
     })
@@ -149,8 +174,7 @@ fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -
 fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
     RouteSpec {
         module: module.name.clone(),
-        events: module.events.iter().cloned().collect(),
-        tenants: module.tenants.iter().cloned().collect(),
+        wants: module.wants.clone(),
         concurrency: module.limits.concurrency,
         ordered_by_chat: module.ordered_by_chat,
         resume: module.resume,

@@ -3,6 +3,8 @@
 mod check;
 mod deliveries;
 mod dev;
+mod event_file;
+mod routes;
 mod send;
 mod serve;
 
@@ -34,25 +36,43 @@ pub enum Command {
     /// says which. Components run as they are; nothing is built. A change of modules.toml, of `.env` or of a component
     /// is taken in while the host runs.
     Serve(serve::ServeArgs),
-    /// Chat with a module through the local platform of `modhost dev`
+    /// Chat with a module through the local platform of `modhost dev`, or send an event as a platform would
     ///
     /// Steps go to standard error as they happen, the answer to standard output. The exit code is 0 if there is an
     /// answer, 1 if a step failed or no answer came in time, 2 if there is nobody of that name.
+    ///
+    /// With --source, the event in a file is signed as that source's platform signs, and sent to the host. The exit code
+    /// is 0 if the host took it, 1 if it didn't.
     Send(send::SendArgs),
     /// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code
     Deliveries(deliveries::DeliveriesArgs),
+    /// Print which module gets which events, or who would get one and why
+    Routes(routes::RoutesArgs),
     /// Tell whether a component fits, what it imports, and what it needs in modules.toml
     ///
     /// Nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
     Check(check::CheckArgs),
 }
 
-/// Where settings come from, and what the command line says in their place.
-#[derive(Args, Clone)]
-pub struct HostArgs {
+/// Where settings come from.
+#[derive(Args, Clone, Debug)]
+pub struct SettingsFile {
     /// The settings file
     #[arg(long, short, value_name = "FILE", default_value = "modules.toml", env = "MODHOST_CONFIG")]
     config: PathBuf,
+}
+
+impl SettingsFile {
+    fn load(&self) -> Result<Settings, ConfigErrors> {
+        Settings::load(&self.config)
+    }
+}
+
+/// Where settings come from, and what the command line says in their place.
+#[derive(Args, Clone)]
+pub struct HostArgs {
+    #[command(flatten)]
+    file: SettingsFile,
     /// Take events on this port [default: that of `listen` in modules.toml, 8080]; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
@@ -67,7 +87,7 @@ pub struct HostArgs {
 impl HostArgs {
     /// Reads the settings, with what the command line says in place of what the file says.
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        let mut settings = Settings::load(&self.config)?;
+        let mut settings = self.file.load()?;
         let server = &mut settings.server;
         let ports = [(&mut server.listen, self.port), (&mut server.admin_listen, self.admin_port)];
         for (address, port) in ports {
@@ -99,6 +119,7 @@ pub fn run(command: Command) -> ExitCode {
         }
         Command::Deliveries(args) => runtime.block_on(deliveries::run(args)),
         Command::Send(args) => runtime.block_on(send::run(args)),
+        Command::Routes(args) => routes::run(args),
         Command::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| failed(&error))
@@ -109,6 +130,25 @@ fn program() -> String {
     let called = std::env::args_os().next().and_then(|program| program.into_string().ok());
     // What a shell would take apart is no help.
     called.filter(|program| !program.is_empty() && !program.contains(char::is_whitespace)).unwrap_or("modhost".into())
+}
+
+/// A table for people: each column as wide as its widest cell, and nothing behind the last.
+fn columns<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).chain([heading[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let dim = anstyle::Style::new().dimmed();
+    let mut text = format!("{dim}{}{dim:#}\n", line(heading));
+    for row in &rows {
+        text.push_str(&line(std::array::from_fn(|column| row[column].as_str())));
+        text.push('\n');
+    }
+    text
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

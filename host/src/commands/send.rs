@@ -1,6 +1,8 @@
-//! `modhost send`: chats with a module through the local platform, as a client of the real one does.
+//! `modhost send`: chats with a module through the local platform, as a client of the real one does; or sends an event as
+//! a platform would.
 
 mod client;
+mod event;
 mod progress;
 mod render;
 
@@ -11,7 +13,8 @@ use anyhow::Context;
 use clap::builder::NonEmptyStringValueParser;
 use url::Url;
 
-use super::program;
+use super::event_file::{HeaderLine, parse_header};
+use super::{SettingsFile, program};
 use client::{Assistant, Client};
 use progress::Progress;
 use render::{Report, Show};
@@ -28,13 +31,33 @@ const DEFAULT_MODULE: &str = "Assistant";
 /// What `send` can be told.
 #[derive(clap::Args, Debug)]
 pub struct SendArgs {
-    /// What to say; in quotes if it has spaces
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    /// What to say, in quotes if it has spaces; with --source, the file with the event's body, or - for standard input
+    #[arg(value_name = "TEXT|FILE", value_parser = NonEmptyStringValueParser::new())]
     text: String,
 
-    /// The module to talk to, by its name in modules.toml [default: Assistant, else the first that answers]
-    #[arg(long, value_name = "MODULE")]
+    /// The module to talk to, by its name in modules.toml [default: Assistant, else the first that answers]; with
+    /// --source, the address of the host [default: that of `listen` in modules.toml, on this machine]
+    #[arg(long, value_name = "MODULE|URL")]
     to: Option<String>,
+
+    /// Send an event as the platform of this source would, signed with its secret
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["assistant", "chat", "json"])]
+    source: Option<String>,
+
+    /// Send this header too: 'X-GitHub-Event: push'
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header, requires = "source")]
+    headers: Vec<HeaderLine>,
+
+    /// Sign with this secret, by reference, env:NAME or file:PATH [default: the first of the source's that is set]
+    #[arg(long, value_name = "REFERENCE", requires = "source")]
+    secret: Option<String>,
+
+    /// Print the request as a curl command instead of sending it
+    #[arg(long, requires = "source")]
+    print_curl: bool,
+
+    #[command(flatten)]
+    file: SettingsFile,
 
     /// The assistant to talk to, by its id on the platform
     #[arg(long, value_name = "ID", conflicts_with = "to")]
@@ -81,7 +104,7 @@ enum Outcome {
     Listening,
 }
 
-/// Sends the message and waits for the answer.
+/// Sends the message and waits for the answer, or sends an event.
 ///
 /// The exit code is 0 if there is an answer, 1 if none came in time or a step failed, 2 if what was asked for isn't
 /// there to be talked to.
@@ -90,6 +113,9 @@ enum Outcome {
 ///
 /// If the platform can't be reached or refuses.
 pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
+    if let Some(source) = &args.source {
+        return event::run(&args, source).await;
+    }
     let platform = platform(&args)?;
     let client = Client::new(platform)?;
     let assistants = client.assistants().await?;

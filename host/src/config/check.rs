@@ -19,6 +19,7 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
     one_source_a_path(document, &parts.sources);
     one_tenant_a_company(document, &parts.tenants);
     known_tenants(document, parts);
+    known_sources(document, parts);
     some_tenant(document, parts);
     told_apart(document, parts);
     unverified(document, parts);
@@ -75,11 +76,27 @@ fn known_tenants(document: &Document<'_>, parts: &Parts) {
         return;
     }
     let of_sources = parts.sources.iter().flat_map(|source| source.part.tenant.iter().zip(&source.tenants));
-    let of_modules = parts.modules.iter().flat_map(|module| module.part.tenants.iter().zip(&module.tenants));
+    let of_modules = parts.modules.iter().flat_map(|module| module.part.wants.tenants.iter().zip(&module.tenants));
     for (name, span) in of_sources.chain(of_modules).filter(|(name, _)| !name.as_str().is_empty()) {
         if !names.contains(&name.as_str()) {
             let message = format!("there is no [[tenant]] named \"{name}\"");
             document.report(span.clone(), message, nearest::advice(name.as_str(), &names));
+        }
+    }
+}
+
+fn known_sources(document: &Document<'_>, parts: &Parts) {
+    let names: Vec<&str> = parts.sources.iter().map(|source| source.part.name.as_str()).collect();
+    if names.contains(&"") {
+        // Reported already, and any name may be the missing one.
+        return;
+    }
+    let of_modules = parts.modules.iter().flat_map(|module| module.part.wants.sources.iter().zip(&module.sources));
+    for (name, span) in of_modules.filter(|(name, _)| !name.as_str().is_empty()) {
+        if !names.contains(&name.as_str()) {
+            let message = format!("there is no [[source]] named \"{name}\"");
+            let advice = if names.is_empty() { "add one".into() } else { nearest::advice(name.as_str(), &names) };
+            document.report(span.clone(), message, advice);
         }
     }
 }
@@ -151,7 +168,9 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
         let warning = ConfigError::new(format!("no source brings events of the tenant \"{}\"", tenant.name));
         warnings.push(warning.at(Some(tenant.place.clone())).advice("add a [[source]] with this tenant"));
     }
-    for module in settings.modules.iter().filter(|it| !it.tenants.is_empty() && !it.tenants.iter().any(is_served)) {
+    for module in
+        settings.modules.iter().filter(|it| !it.wants.tenants.is_empty() && !it.wants.tenants.iter().any(is_served))
+    {
         let warning = ConfigError::new(format!("nobody delivers to the module \"{}\"", module.name));
         let advice = "none of its tenants has a [[source]]: add one, or change its `tenants`";
         warnings.push(warning.at(Some(module.place.clone())).advice(advice));

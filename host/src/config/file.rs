@@ -3,6 +3,7 @@
 //! A value that can't be read is reported and its default stands in, so that reading goes on and finds whatever
 //! else is wrong. Nothing that was put together like this is ever used.
 
+mod interest;
 mod source;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,6 @@ use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{Reference, nearest, reference};
 use crate::event::Name;
-
-/// The event a module wants if it doesn't say otherwise.
-const DEFAULT_EVENT: &str = "unique.chat.external-module.chosen";
 
 /// The size of one page of WebAssembly memory, the least a module can have, in bytes.
 const MIN_MEMORY: u64 = 64 << 10;
@@ -48,6 +46,8 @@ pub(super) struct Located<T> {
     pub name: Range<usize>,
     /// A source's path.
     pub path: Range<usize>,
+    /// The sources a module names, in their order.
+    pub sources: Vec<Range<usize>>,
     /// The tenants a source or module names, in their order.
     pub tenants: Vec<Range<usize>>,
     /// The companies of a tenant, in their order.
@@ -121,6 +121,7 @@ fn tenant(table: Table<'_>) -> Located<Tenant> {
     let tenant = Located {
         name: span_of(&name, &table),
         path: table.span(),
+        sources: Vec::new(),
         tenants: Vec::new(),
         companies: companies.iter().map(Value::span).collect(),
         part: Tenant {
@@ -226,8 +227,7 @@ fn module(table: Table<'_>) -> Located<Module> {
     let component = table.require("component", "\"demo_app.wasm\"");
     let build = text(table.get("build"));
     let watch = items(table.get("watch"));
-    let events = events(table.get("events"));
-    let tenants = items(table.get("tenants"));
+    let interest = interest::interest(&table);
     let config = table.get("config").and_then(|value| value.table("[module.config]"));
     let limits = table.get("limits").and_then(|value| value.table("[module.limits]"));
     let retry_table = table.get("retry").and_then(|value| value.table("[module.retry]"));
@@ -235,15 +235,15 @@ fn module(table: Table<'_>) -> Located<Module> {
     let module = Located {
         name: span_of(&name, &table),
         path: table.span(),
-        tenants: tenants.iter().map(Value::span).collect(),
+        sources: interest.sources,
+        tenants: interest.tenants,
         companies: Vec::new(),
         part: Module {
             name: name_of(name),
             component: component.as_ref().and_then(path).unwrap_or_default(),
             build,
             watch: watch.iter().filter_map(path).collect(),
-            events,
-            tenants: tenants.into_iter().map(|value| name_of(Some(value))).collect(),
+            wants: interest.wants,
             config: config.map(module_config).unwrap_or_default(),
             limits: limits.map(module_limits).unwrap_or_default(),
             retry: retry_table.map(retry).unwrap_or_default(),
@@ -257,20 +257,6 @@ fn module(table: Table<'_>) -> Located<Module> {
     };
     table.finish();
     module
-}
-
-fn events(value: Option<Value<'_>>) -> Vec<String> {
-    let Some(value) = value else {
-        return vec![DEFAULT_EVENT.into()];
-    };
-    let events = items(Some(value.clone()));
-    if value.list_is_empty() {
-        value.wrong(
-            "`events` is an empty list: the module would never run",
-            format!("leave it out for \"{DEFAULT_EVENT}\""),
-        );
-    }
-    events.iter().filter_map(|event| event.text().map(str::to_owned)).collect()
 }
 
 fn module_config(table: Table<'_>) -> BTreeMap<String, String> {

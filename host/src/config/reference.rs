@@ -97,6 +97,19 @@ impl Reference {
         ConfigError::new(message).at(self.place.clone())
     }
 
+    /// What a shell reads the value with, inside double quotes.
+    pub fn in_shell(&self) -> String {
+        match &self.origin {
+            Origin::Variables(names) => {
+                // The first that has a value, as here.
+                let (last, others) = names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+                others.iter().rev().fold(format!("${{{last}}}"), |rest, name| format!("${{{name}:-{rest}}}"))
+            }
+            Origin::File(path) => format!("$(cat '{}')", path.display()),
+            Origin::Literal(_) | Origin::Given(_) => "…".to_owned(),
+        }
+    }
+
     /// The file it names, if it names one.
     pub fn file(&self) -> Option<&Path> {
         match &self.origin {

@@ -13,6 +13,7 @@ use super::document::Document;
 use super::source::Source;
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
+use crate::event::interest::Interest;
 
 /// Everything modules.toml says, checked, with the defaults filled in.
 ///
@@ -122,10 +123,8 @@ pub struct Module {
     /// The files and folders it is made from, resolved against the folder of the file: `dev` builds it again when one
     /// of them changes.
     pub watch: Vec<PathBuf>,
-    /// The events it wants. Never empty; default `unique.chat.external-module.chosen`.
-    pub events: Vec<String>,
-    /// The tenants it works for; empty: all.
-    pub tenants: Vec<Name>,
+    /// The events it wants. Default: `unique.chat.external-module.chosen`, of any source and tenant.
+    pub wants: Interest,
     /// What it reads as its configuration: texts as they are, all other values as JSON.
     pub config: BTreeMap<String, String>,
     /// What one of its deliveries may use.

@@ -1,9 +1,10 @@
-//! Who gets an event: by its name, its tenant, and the module it names.
+//! Who gets an event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Refused, RetryPolicy};
+use crate::event::interest::{Candidate, Interest};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::NewDelivery;
 use crate::platform::Platform;
@@ -28,10 +29,8 @@ pub struct TenantSpec {
 pub struct RouteSpec {
     /// Its name; an event that names a module goes to no other.
     pub module: Name,
-    /// The names of the events it wants.
-    pub events: HashSet<String>,
-    /// The tenants it serves; empty: all.
-    pub tenants: HashSet<Name>,
+    /// The events it wants.
+    pub wants: Interest,
     /// How many of its deliveries run at once.
     pub concurrency: usize,
     /// Whether the deliveries of one chat go one at a time, in the order their events came.
@@ -109,7 +108,8 @@ impl Routes {
         if !self.tenants.contains_key(&event.tenant) {
             return Vec::new();
         }
-        let routes = self.modules.iter().filter(|route| route.wants(event));
+        let candidate = Candidate::new(event);
+        let routes = self.modules.iter().filter(|route| route.wants.judge(&route.module, &candidate).is_ok());
         routes
             .map(|route| NewDelivery {
                 id: DeliveryId::new(event, &route.module),
@@ -117,17 +117,5 @@ impl Routes {
                 one_at_a_time: event.chat_id().filter(|_| route.ordered_by_chat).map(str::to_owned),
             })
             .collect()
-    }
-}
-
-impl RouteSpec {
-    fn wants(&self, event: &Event) -> bool {
-        self.events.contains(&event.name)
-            && (self.tenants.is_empty() || self.tenants.contains(&event.tenant))
-            && match event.module() {
-                Some(module) => module == self.module.as_str(),
-                // One that chose a module, and couldn't be read, is not for all of them.
-                None => !event.chooses(),
-            }
     }
 }

@@ -130,8 +130,8 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>) -> (Outcome, Option<String
         return (Outcome::TryAgain { reason: reason.into(), after: None }, None);
     };
     let hash = version.hash().to_string();
-    let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event.name);
-    tracing::debug!(%module, delivery = %id, version = %hash, event, "delivery begins");
+    let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
+    tracing::debug!(%module, delivery = %id, version = %hash, event = event.id, name = event.name, "delivery begins");
     // A panic in the host is a mistake of ours; the user must not pay for it with a spinner that never stops.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(version.run(delivery)).catch_unwind() => ended,

@@ -4,6 +4,7 @@
 //! the only authority on who is acted for: user, company, chat and message ids are read from here and never from
 //! a guest.
 
+pub mod interest;
 mod subject;
 
 use std::fmt;
@@ -136,9 +137,12 @@ impl Event {
         }
     }
 
+    /// The name of events that choose a module.
+    pub const MODULE_CHOSEN: &str = subject::MODULE_CHOSEN;
+
     /// Whether the event is of a kind that is for one module alone, whether or not it could be read which.
     pub fn chooses(&self) -> bool {
-        self.name == subject::MODULE_CHOSEN
+        self.name == Self::MODULE_CHOSEN
     }
 
     /// The chat the event happened in, if it happened in one.

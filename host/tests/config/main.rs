@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use modhost::config::source::Window;
 use modhost::config::{Environment, Scheme, Settings};
+use modhost::event::interest::NamePattern;
 
 #[test]
 fn mistakes_are_told_word_for_word() {
@@ -70,7 +71,7 @@ fn the_shipped_file_is_fine() {
     let modules: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
     assert_eq!(modules, ["Assistant", "DemoApp", "ChatLog"]);
     assert_eq!(settings.modules[1].config["greeting"], "Hello");
-    assert_eq!(settings.modules[2].events, ["unique.chat.user-message.created"]);
+    assert_eq!(settings.modules[2].wants.events, [NamePattern::Exact("unique.chat.user-message.created".into())]);
     assert_eq!(settings.tenants[0].platform.model.as_deref(), Some("AZURE_GPT_4o_2024_1120"));
     assert!(settings.modules.iter().all(|module| module.build.is_some()));
     assert_eq!(warnings(&settings), [""; 0]);
@@ -108,7 +109,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.tenants[0].platform.timeout, Duration::from_secs(600));
     let module = &settings.modules[0];
     assert_eq!(module.component, Path::new("some/where/demo.wasm"));
-    assert_eq!(module.events, ["unique.chat.external-module.chosen"]);
+    assert_eq!(module.wants.events, [NamePattern::Exact("unique.chat.external-module.chosen".into())]);
     assert_eq!((module.limits.memory, module.limits.cpu), (128 << 20, Duration::from_secs(10)));
     assert_eq!((module.place.line, module.place.column), (12, 9));
 }

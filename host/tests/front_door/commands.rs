@@ -31,11 +31,15 @@ fn failed(ran: &Ran, words: &[&str]) {
 async fn every_command_explains_itself() {
     let of_the_host = ["--config", "--port", "--admin-port", "--data-dir"];
     let of_dev = ["--platform-port", "--documents", "--no-build", "--completion-url"];
-    let commands: [(&str, &[&str]); 5] = [
-        ("--help", &["dev", "serve", "send", "check"]),
+    let commands: [(&str, &[&str]); 6] = [
+        ("--help", &["dev", "serve", "send", "check", "routes"]),
         ("dev", &[&of_the_host[..], &of_dev].concat()),
         ("serve", &of_the_host),
-        ("send", &["<TEXT>", "--to", "--chat", "--platform-port", "--json", "--timeout"]),
+        (
+            "send",
+            &["<TEXT|FILE>", "--to", "--chat", "--platform-port", "--json", "--timeout", "--source", "--print-curl"],
+        ),
+        ("routes", &["test", "--config", "--json"]),
         ("check", &["<COMPONENT>", "--json"]),
     ];
     for (command, named) in commands {

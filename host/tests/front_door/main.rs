@@ -8,4 +8,5 @@ mod endings;
 mod harness;
 mod listener;
 mod reload;
+mod routing;
 mod sandbox;

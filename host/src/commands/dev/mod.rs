@@ -12,13 +12,12 @@ use url::Url;
 
 use super::serve::listening;
 use super::{GRACE, HostArgs, program, told_to_stop};
-use crate::config::{Environment, Reference, Secret, Settings};
+use crate::config::{ConfigErrors, Environment, Reference, Scheme, Secret, Settings, Source};
+use crate::event::Event;
 use crate::host::Host;
 use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
+use crate::sources::schemes;
 use build::Builder;
-
-/// The event that chooses a module; a module that doesn't take it only listens.
-const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
 
 /// Where the sample documents lie, seen from modules.toml.
 const SAMPLE_DOCUMENTS: &str = "plugins/assistant/documents";
@@ -71,7 +70,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     .await?;
     let host = {
         let (host_args, api_base) = (args.host.clone(), platform.api_base());
-        Host::start(Box::new(move || Ok(localized(host_args.load()?, &api_base)))).await?
+        Host::start(Box::new(move || localized(host_args.load()?, &api_base))).await?
     };
     platform.set_webhook(webhook(&host, &settings)?);
     tell(&host, &settings, &platform, documents.as_deref());
@@ -87,10 +86,17 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The same settings with the local platform in place of any other.
-fn localized(mut settings: Settings, api_base: &Url) -> Settings {
-    for source in &mut settings.sources {
-        source.secrets = vec![Reference::given(local::ENDPOINT_SECRET)];
-    }
+fn localized(mut settings: Settings, api_base: &Url) -> Result<Settings, ConfigErrors> {
+    let environment = Environment::load(settings.file.with_file_name(""))?;
+    settings.sources.retain_mut(|source| {
+        let secrets = local_secrets(source, &environment);
+        if secrets.is_empty() && !source.secrets.is_empty() {
+            tracing::warn!("the source \"{}\" is left out: none of its secrets is set", source.name);
+            return false;
+        }
+        source.secrets = secrets;
+        true
+    });
     for tenant in &mut settings.tenants {
         tenant.platform.api_base = Reference::given(api_base.as_str());
         tenant.platform.app_id = Reference::given(local::APP_ID);
@@ -102,7 +108,20 @@ fn localized(mut settings: Settings, api_base: &Url) -> Settings {
     {
         first.companies = vec![local::COMPANY_ID.to_owned()];
     }
-    settings
+    Ok(settings)
+}
+
+/// The secrets of a source that are set; and the local platform's, where it signs itself or none is set.
+fn local_secrets(source: &Source, environment: &Environment) -> Vec<Reference> {
+    let mut secrets = source.secrets.clone();
+    secrets.retain(|secret| secret.resolve(environment).is_ok());
+    let local = Secret::new(local::ENDPOINT_SECRET);
+    let is_usable = || schemes::scheme(&source.scheme).key(&local).is_ok();
+    let signs_itself = matches!(source.scheme, Scheme::Unique(_));
+    if !source.secrets.is_empty() && (signs_itself || secrets.is_empty()) && is_usable() {
+        secrets.push(Reference::given(local::ENDPOINT_SECRET));
+    }
+    secrets
 }
 
 /// One assistant a module.
@@ -113,14 +132,19 @@ fn assistants(settings: &Settings) -> Vec<Assistant> {
         name: module.name.to_string(),
         module: module.name.to_string(),
         configuration: serde_json::json!({}),
-        chooses: module.events.iter().any(|event| event == MODULE_CHOSEN),
+        // One that doesn't take these only listens.
+        chooses: module.wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN)),
     };
     modules.map(assistant).collect()
 }
 
 fn webhook(host: &Host, settings: &Settings) -> anyhow::Result<Url> {
-    let Some(source) = settings.sources.first() else {
-        bail!("{} has no [[source]]: the local platform has nowhere to deliver events to", settings.file.display());
+    let is_unique = |source: &&Source| matches!(source.scheme, Scheme::Unique(_));
+    let Some(source) = settings.sources.iter().find(is_unique) else {
+        bail!(
+            "{} has no [[source]] with the scheme \"unique\": the local platform has nowhere to deliver events to",
+            settings.file.display()
+        );
     };
     let address = host.public_address();
     Url::parse(&format!("http://{address}{}", source.path)).context("the source's path makes no URL")

@@ -32,6 +32,7 @@ pub(super) fn source(table: Table<'_>) -> Located<Source> {
     let source = Located {
         name: span_of(&name, &table),
         path: span_of(&path, &table),
+        sources: Vec::new(),
         tenants: tenant.iter().map(Value::span).collect(),
         companies: Vec::new(),
         part: Source {

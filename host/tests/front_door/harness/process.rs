@@ -31,6 +31,7 @@ pub struct Settings {
     server: String,
     secrets: String,
     source: String,
+    more: String,
     tenants: String,
     modules: String,
     args: Vec<String>,
@@ -61,6 +62,7 @@ impl Settings {
             server: String::new(),
             secrets: r#""env:TEST_ENDPOINT_SECRET""#.to_owned(),
             source: String::new(),
+            more: String::new(),
             tenants: TENANT.to_owned(),
             modules: String::new(),
             args: Vec::new(),
@@ -119,6 +121,12 @@ impl Settings {
         self
     }
 
+    /// Adds tables to modules.toml.
+    pub fn more(mut self, tables: &str) -> Self {
+        writeln!(self.more, "{tables}").unwrap();
+        self
+    }
+
     /// Names other secrets of the source, by reference.
     pub fn secrets(mut self, references: &[&str]) -> Self {
         self.secrets = references.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
@@ -161,8 +169,9 @@ scheme = "unique"
 secrets = [{}]
 {}
 {}
+{}
 {}"#,
-            self.server, self.secrets, self.source, self.tenants, self.modules
+            self.server, self.secrets, self.source, self.more, self.tenants, self.modules
         )
     }
 

@@ -1,0 +1,247 @@
+//! Who gets which event, and the commands that tell and try it.
+
+use std::fs;
+
+use modhost::local;
+use serde_json::{Value, json};
+
+use super::harness::{Host, Ran, Settings, chosen, modhost, post, signed_post, until, user_message};
+
+/// A second way in, whose events are told apart by two fields of the body.
+const TICKETS: &str = r#"
+[[source]]
+name = "tickets"
+path = "/tickets"
+scheme = "hmac"
+header = "X-Tickets-Signature"
+prefix = "v1="
+signed = "{timestamp}.{body}"
+timestamp_header = "X-Tickets-Time"
+secrets = ["env:TICKETS_SECRET"]
+
+[source.event]
+id = ["body:ticket.number", "body:ticket.changed"]
+name = ["text:ticket", "body:what"]
+payload = "body:ticket"
+"#;
+
+fn ticket(number: u32, changed: u32, what: &str, urgent: bool) -> Value {
+    json!({ "what": what, "ticket": { "number": number, "changed": changed, "urgent": urgent, "tags": ["a", "b"] } })
+}
+
+fn all_modules() -> Settings {
+    Settings::new()
+        .more(TICKETS)
+        .module("Everything", "test_guest", r#"events = ["*"]"#)
+        .module("Chat", "test_guest", r#"events = ["unique.chat.*"]"#)
+        .module("OneSpace", "test_guest", "events = [\"unique.chat.*\"]\nassistants = [\"assistant_one\"]")
+        .module("Tickets", "test_guest", "events = [\"*\"]\nsources = [\"tickets\"]")
+        .module("Closed", "test_guest", r#"events = ["ticket.closed"]"#)
+        .module(
+            "Urgent",
+            "test_guest",
+            "events = [\"ticket.*\"]\nmatch = { urgent = true, number = [7, 8], tags.1 = \"b\" }",
+        )
+}
+
+/// Waits until the modules that complete a delivery of an event are these, and no others were ever begun.
+async fn reached(host: &Host, event: &str, modules: &[&str]) {
+    let delivered = |words: &[&str]| {
+        let mut modules: Vec<_> = host
+            .log()
+            .lines()
+            .filter(|line| words.iter().all(|word| line.contains(word)) && line.contains(&format!("event={event:?}")))
+            .filter_map(|line| line.split_once("module=")?.1.split_whitespace().next().map(str::to_owned))
+            .collect();
+        modules.sort();
+        modules
+    };
+    let mut wanted: Vec<_> = modules.iter().map(|module| (*module).to_owned()).collect();
+    wanted.sort();
+    until(&format!("{event} at {wanted:?}"), async || {
+        (delivered(&["delivery begins"]).len() >= wanted.len()).then_some(())
+    })
+    .await;
+    assert_eq!(delivered(&["delivery begins"]), wanted, "{}", host.log());
+}
+
+/// Sends a ticket as its platform would.
+async fn send_ticket(host: &Host, body: &Value) -> Ran {
+    fs::write(host.file("ticket.json"), body.to_string()).unwrap();
+    let to = host.webhook.replace("/webhook", "");
+    modhost(host.folder(), "send", &["--source", "tickets", "ticket.json", "--to", &to], &[]).await
+}
+
+#[tokio::test]
+async fn every_module_gets_what_it_wants_and_nothing_else() {
+    let host = all_modules().start().await;
+    let mut said = user_message("evt_said", "hello");
+    signed_post(&host.webhook, said.to_string()).await;
+    reached(&host, "evt_said", &["Everything", "Chat"]).await;
+    said["id"] = "evt_there".into();
+    said["payload"]["assistantId"] = "assistant_one".into();
+    signed_post(&host.webhook, said.to_string()).await;
+    reached(&host, "evt_there", &["Everything", "Chat", "OneSpace"]).await;
+    // One that chooses a module is for that module alone, whoever else would like it.
+    signed_post(&host.webhook, chosen("evt_chosen", "Chat", "hello").to_string()).await;
+    reached(&host, "evt_chosen", &["Chat"]).await;
+
+    for (number, what, urgent, also) in
+        [(7, "opened", true, &["Urgent"][..]), (6, "opened", true, &[]), (8, "closed", false, &["Closed"])]
+    {
+        let ran = send_ticket(&host, &ticket(number, 1, what, urgent)).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        reached(&host, &format!("{number}@1"), &[&["Everything", "Tickets"], also].concat()).await;
+    }
+}
+
+#[tokio::test]
+async fn events_without_an_id_are_told_apart_by_their_fields() {
+    let host = all_modules().start().await;
+    for (number, changed) in [(1, 1), (1, 2), (1, 1), (2, 1)] {
+        assert_eq!(send_ticket(&host, &ticket(number, changed, "opened", false)).await.code, 0);
+    }
+    for event in ["1@1", "1@2", "2@1"] {
+        reached(&host, event, &["Everything", "Tickets"]).await;
+    }
+    host.logged(&["came again", "1@1"]).await;
+    let nameless = send_ticket(&host, &json!({ "what": "opened", "ticket": { "number": 1 } })).await;
+    assert_eq!(nameless.code, 1, "{nameless:?}");
+    assert!(nameless.stdout.contains("its id is missing, `ticket.changed` in the body"), "{nameless:?}");
+}
+
+#[tokio::test]
+async fn an_event_is_signed_from_the_terminal() {
+    let host = all_modules().start().await;
+    let to = host.webhook.replace("/webhook", "");
+    fs::write(host.file("event.json"), user_message("evt_1", "from afar").to_string()).unwrap();
+    let ran = modhost(host.folder(), "send", &["--source", "unique", "event.json", "--to", &to], &[]).await;
+    assert_eq!((ran.code, ran.stdout.trim()), (0, r#"{"success":true}"#), "{ran:?}");
+    reached(&host, "evt_1", &["Everything", "Chat"]).await;
+
+    // Signed by who knows another secret.
+    let other = [("OTHER", "usig_other")];
+    let args = ["--source", "unique", "event.json", "--to", &to, "--secret", "env:OTHER"];
+    let ran = modhost(host.folder(), "send", &args, &other).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("refused: 400") && ran.stdout.contains("invalid signature"), "{ran:?}");
+
+    // Nobody is given the secret of `dev` who isn't on this machine.
+    let ran = modhost(host.folder(), "send", &["--source", "unique", "event.json", "--to", "https://example.com"], &[]);
+    let ran = ran.await;
+    assert!(ran.code == 1 && ran.stderr.contains("TEST_ENDPOINT_SECRET is not set"), "{ran:?}");
+    for (args, words) in [
+        (["--source", "nobody", "event.json"], "there is: unique, tickets"),
+        (["--source", "unique", "nothing.json"], "nothing.json can't be read"),
+    ] {
+        let ran = modhost(host.folder(), "send", &args, &[]).await;
+        assert!(ran.code == 1 && ran.stderr.contains(words), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_printed_request_is_as_good_as_a_sent_one() {
+    let host = all_modules().start().await;
+    fs::write(host.file("ticket.json"), ticket(1, 1, "opened", false).to_string()).unwrap();
+    let to = host.webhook.replace("/webhook", "");
+    let args = ["--source", "tickets", "ticket.json", "--to", &to, "--print-curl", "-H", "X-Also: it's here"];
+    let ran = modhost(host.folder(), "send", &args, &[]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let command = ran.stdout;
+    assert!(
+        command.contains(r"'x-also: it'\''s here'") && command.contains("--data-binary '@ticket.json'"),
+        "{command}"
+    );
+    assert!(!command.contains(local::ENDPOINT_SECRET), "{command}");
+    let headers: Vec<(&str, &str)> = command
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("-H '")?.split_once('\'')?.0.split_once(": "))
+        .filter(|(name, _)| name.starts_with("x-tickets"))
+        .collect();
+    assert_eq!(headers.len(), 2, "{command}");
+    let body = fs::read(host.file("ticket.json")).unwrap();
+    assert_eq!(post(&format!("{to}/tickets"), &headers, body).await.status(), 200);
+    reached(&host, "1@1", &["Everything", "Tickets"]).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_sent_as_it_stands_is_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let nexus = "[[source]]\nname = \"nexus\"\npath = \"/nexus\"\nscheme = \"nexus\"\nheader = \"nexus-signature\"\n\
+                 secrets = [\"env:OLD|NEW\"]\n";
+    fs::write(folder.path().join("modules.toml"), Settings::new().more(nexus).text()).unwrap();
+    fs::write(folder.path().join("event.json"), "{}").unwrap();
+    let args = ["--source", "nexus", "event.json", "--print-curl"];
+    let ran = modhost(folder.path(), "send", &args, &[("NEW", "sesame")]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains(r#"-H "nexus-signature: ${OLD:-${NEW}}""#), "{}", ran.stdout);
+    assert!(!format!("{ran:?}").contains("sesame"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn the_routes_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("modules.toml"), all_modules().text()).unwrap();
+    let ran = modhost(folder.path(), "routes", &[], &[]).await;
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (
+            0,
+            "\
+source   path      tenant
+unique   /webhook  default
+tickets  /tickets  default
+
+module      events         only
+Everything  *              that choose it
+Chat        unique.chat.*  that choose it
+OneSpace    unique.chat.*  that choose it, assistant assistant_one
+Tickets     *              that choose it, source tickets
+Closed      ticket.closed
+Urgent      ticket.*       number = 7 or 8, tags.1 = \"b\", urgent = true
+"
+        ),
+        "{ran:?}"
+    );
+    let ran = modhost(folder.path(), "routes", &["--json"], &[]).await;
+    let routes: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(routes["modules"][5]["match"], json!({ "number": [7, 8], "tags.1": ["b"], "urgent": [true] }));
+}
+
+#[tokio::test]
+async fn an_event_is_tried_before_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("modules.toml"), all_modules().text()).unwrap();
+    let test = async |event: &Value, args: &[&str]| {
+        fs::write(folder.path().join("event.json"), event.to_string()).unwrap();
+        modhost(folder.path(), "routes", &[&["test", "event.json"], args].concat(), &[]).await
+    };
+    let ran = test(&ticket(7, 1, "opened", false), &[]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for line in [
+        "ticket.opened 7@1  as source \"tickets\" brings it, of tenant \"default\"",
+        "  gets it  Everything",
+        "  doesn't  Chat        it wants unique.chat.*",
+        "  gets it  Tickets",
+        "  doesn't  Urgent      it wants urgent = true, and that is false",
+    ] {
+        assert!(ran.stdout.lines().any(|it| it == line), "{line:?} is not in:\n{}", ran.stdout);
+    }
+    let ran = test(&user_message("evt_1", "hello"), &["--json"]).await;
+    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&told["event"]["source"], &told["modules"][0]["gets"]), (&json!("unique"), &json!(true)));
+    let reason = told["modules"][2]["reason"].as_str().unwrap();
+    assert_eq!(reason, "it wants those of the assistant assistant_one, and the event's is \"assistant_Test\"");
+
+    let ran = test(&chosen("evt_1", "Nobody", "hello"), &[]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("the event chose the module \"Nobody\"") && ran.stdout.contains("Nobody gets it"));
+    let ran = test(&json!({ "what": "opened" }), &[]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for words in ["unique: this is not an event: its id is missing", "tickets: this is not an event: its id is missing"]
+    {
+        assert!(ran.stderr.contains(words), "{ran:?}");
+    }
+    let ran = test(&json!({}), &["--source", "nobody"]).await;
+    assert!(ran.code == 1 && ran.stderr.contains("there is no [[source]] named \"nobody\""), "{ran:?}");
+}
