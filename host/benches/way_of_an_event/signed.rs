@@ -61,7 +61,7 @@ pub fn event(body: Bytes) -> anyhow::Result<Event> {
     headers.insert(unique::CREATED_AT, HeaderValue::from(now()));
     let request = Request { headers: &headers, body: &body, now: SystemTime::now() };
     match source.receive(&request, &body)? {
-        Received::Event(event) => Ok(event),
+        Received::Event(event) => Ok(*event),
         Received::Greeting(_) => anyhow::bail!("an event was taken for a greeting"),
     }
 }

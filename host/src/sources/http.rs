@@ -88,7 +88,7 @@ async fn answer(sink: &impl Sink, way: &Way, headers: &HeaderMap, body: Bytes) -
         tracing::warn!(source = %source.name, event = event.id, "events come faster than `events_per_second` allows");
         return come_back(ComeBack { after, too_fast: true });
     }
-    match sink.take(event).await {
+    match sink.take(*event).await {
         Ok(()) => source.scheme.taken(),
         Err(put_off) => come_back(put_off),
     }

@@ -83,7 +83,7 @@ pub struct ComeBack {
 /// What a verified request brought.
 pub enum Received {
     /// An event.
-    Event(Event),
+    Event(Box<Event>),
     /// A question for the endpoint itself, which this answers.
     Greeting(Response),
 }
@@ -132,7 +132,7 @@ impl Source {
         if let Some(answer) = self.scheme.greeting(request) {
             return Ok(Received::Greeting(answer));
         }
-        self.open(request, body).map(Received::Event)
+        self.open(request, body).map(|event| Received::Event(event.into()))
     }
 
     /// Makes an event of a request, whoever it is from.

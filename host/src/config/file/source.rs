@@ -11,8 +11,11 @@ use crate::config::source::{
 use crate::config::table::{Table, Value};
 use crate::config::{Reference, nearest};
 
+/// Reads the settings of a scheme.
+type ReadScheme = fn(&Table<'_>) -> Scheme;
+
 /// What a source may be signed with: how each scheme is called, and how its settings are read.
-const SCHEMES: [(&str, fn(&Table<'_>) -> Scheme); 5] = [
+const SCHEMES: [(&str, ReadScheme); 5] = [
     ("unique", |table| Scheme::Unique(window(table))),
     ("nexus", nexus),
     ("archivus", |_| Scheme::Archivus),
