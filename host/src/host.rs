@@ -21,6 +21,7 @@ use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, S
 use crate::plan::Plan;
 use crate::platform::unique::{SetupError, http_client};
 use crate::sources::{self, ComeBack, Sink, Sources};
+use crate::telemetry::metrics::{self, EventOutcome};
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
@@ -83,6 +84,7 @@ impl Host {
     /// When the settings are no good, an address is taken, or the engine can't be started. A component that can't
     /// serve is no error: the log says why, and its file is watched.
     pub async fn start(load: Load) -> Result<Self, StartError> {
+        metrics::start();
         let settings = load()?;
         let client = http_client()?;
         let plan = Plan::new(&settings, &client)?;
@@ -137,6 +139,10 @@ impl Host {
         );
         host.tasks.push(serve(public, public_routes, closing.clone()));
         host.tasks.push(serve(admin, admin_routes, closing.clone()));
+        let gathering = closing.clone();
+        host.tasks.push(tokio::spawn(async move {
+            gathering.run_until_cancelled(gather_metrics()).await;
+        }));
         host.tasks.push(tokio::spawn(async move {
             closing.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
         }));
@@ -176,17 +182,27 @@ struct Taker(Dispatcher);
 impl Sink for Taker {
     async fn take(&self, event: Event) -> Result<(), ComeBack> {
         let (id, name) = (event.id.clone(), event.name.clone());
+        let (source, tenant) = (event.source.clone(), event.tenant.clone());
+        let count = |outcome| metrics::event(&source, &tenant, outcome);
         let named = event.module().map(str::to_owned);
         match self.0.accept(event).await {
-            Ok(Accepted::Again) => tracing::info!(event = id, "came again; nothing is done twice"),
-            Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => match named {
-                Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
-                None => tracing::debug!(event = id, name, "no module wants it"),
-            },
+            Ok(Accepted::Again) => {
+                count(EventOutcome::Again);
+                tracing::info!(event = id, "came again; nothing is done twice");
+            }
+            Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
+                count(EventOutcome::Unwanted);
+                match named {
+                    Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
+                    None => tracing::debug!(event = id, name, "no module wants it"),
+                }
+            }
             Ok(Accepted::Deliveries(deliveries)) => {
+                count(EventOutcome::Taken);
                 tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
             }
             Err(refused) => {
+                count(EventOutcome::PutOff);
                 tracing::warn!(event = id, "refused for now: {refused}");
                 let too_fast = matches!(refused, Refused::TooFast { .. });
                 return Err(ComeBack { after: refused.retry_after(), too_fast });
@@ -251,6 +267,13 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
         } else {
             parts.registry.refresh().await;
         }
+    }
+}
+
+async fn gather_metrics() -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(metrics::UPKEEP).await;
+        metrics::upkeep();
     }
 }
 

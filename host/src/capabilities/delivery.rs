@@ -14,6 +14,7 @@ use super::tape::{Answer, Place, Turn};
 use super::{DeliveryLog, Tape, message_log};
 use crate::event::{DeliveryId, Event, Name};
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
+use crate::telemetry::metrics;
 
 /// One delivery of an event to a module.
 pub struct Delivery {
@@ -242,6 +243,7 @@ impl Delivery {
 
     fn note<T>(&self, import: &'static str, started: Instant, answer: &Result<T, PlatformError>) {
         let (module, delivery, took) = (&self.module, &self.id, started.elapsed());
+        metrics::call(import, answer.as_ref().map_or_else(|error| error.kind.word(), |_| "ok"), took);
         match answer {
             Ok(_) => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
             Err(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),

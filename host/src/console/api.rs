@@ -20,6 +20,7 @@ use crate::dispatch::{self, Dispatcher};
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Filter, Journal, JournalError};
+use crate::telemetry;
 
 /// How many deliveries a list has unless it is asked for more.
 const DEFAULT_LIMIT: u32 = 100;
@@ -47,8 +48,15 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
         .route("/deliveries/{id}/retry", post(retry))
         .route("/deliveries/{id}/drop", post(drop_waiting))
         .route("/openapi.json", get(openapi))
-        .layer(middleware::from_fn_with_state(token, authorised));
-    Router::new().route("/health", get(health)).nest("/api", api).fallback(nothing_here).with_state(admin)
+        .layer(middleware::from_fn_with_state(token.clone(), authorised));
+    let metrics =
+        Router::new().route("/metrics", get(metrics)).layer(middleware::from_fn_with_state(token, authorised));
+    Router::new()
+        .route("/health", get(health))
+        .merge(metrics)
+        .nest("/api", api)
+        .fallback(nothing_here)
+        .with_state(admin)
 }
 
 /// What is answered when a request can't be done.
@@ -98,6 +106,16 @@ async fn health(State(admin): State<Admin>) -> Json<Value> {
 async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
     let totals = admin.journal.totals().await?;
     Ok(Json(TotalsView::new(&totals, admin.dispatcher.calls_made_again())))
+}
+
+/// What changes by itself is counted where it happens; what stands is read when somebody asks.
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+    telemetry::metrics::journal(&admin.journal.totals().await?);
+    for module in admin.registry.status() {
+        telemetry::metrics::serves(&module.name, module.version.is_some());
+    }
+    let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((format, telemetry::metrics::render()).into_response())
 }
 
 async fn openapi() -> Response {

@@ -14,7 +14,8 @@ use super::{Inner, RetryPolicy, clock};
 use crate::capabilities::{Begin, Delivery, Tape};
 use crate::engine::Ended;
 use crate::event::{DeliveryId, Event, Name};
-use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next};
+use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
+use crate::telemetry::metrics;
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
@@ -46,6 +47,7 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
         run(&inner, &delivery).await
     };
     let next = settle::settle(&delivery, outcome, route, allowed(&route.retry)).await;
+    metrics::calls_made_again(delivery.tape.made_again().into());
     inner.calls_made_again.fetch_add(delivery.tape.made_again().into(), Ordering::Relaxed);
     finish(&inner, &claimed, started, Done { version, log: delivery.log.take(), next }).await;
     drop(place);
@@ -174,12 +176,15 @@ struct Done {
 /// Writes down how an attempt went and what is next.
 async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
     let ended = clock::now();
-    let (outcome, retry_at, is_final) = match &done.next {
-        Next::Completed => ("completed".to_owned(), None, true),
-        Next::Retry { at, reason } => (reason.clone(), Some(*at), false),
-        Next::Dead { reason } | Next::Dropped { reason } => (reason.clone(), None, true),
+    let (outcome, state, retry_at) = match &done.next {
+        Next::Completed => ("completed".to_owned(), State::Completed, None),
+        Next::Retry { at, reason } => (reason.clone(), State::Waiting, Some(*at)),
+        Next::Dead { reason } => (reason.clone(), State::Dead, None),
+        Next::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
-    tell(claimed, &done, ended.duration_since(started).unwrap_or_default());
+    let took = ended.duration_since(started).unwrap_or_default();
+    tell(claimed, &done, took);
+    metrics::attempt(&claimed.module, &claimed.event.tenant, state, took);
     let attempt = Attempt {
         number: claimed.attempt,
         owner: inner.settings.owner.clone(),
@@ -193,7 +198,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         tracing::error!(delivery = %claimed.id, "how it ended can't be written down, it starts again: {error}");
         return;
     }
-    if is_final {
+    if state != State::Waiting {
         inner.depth.remove(&claimed.event.tenant, 1);
         // Of a chat whose deliveries go one at a time the next may begin.
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);

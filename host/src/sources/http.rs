@@ -18,6 +18,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use super::schemes::Request as Verifiable;
+use crate::telemetry::metrics;
+
 use super::{ComeBack, Received, Rejection, Sink, Sources, Way};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
@@ -62,14 +64,20 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
     let max_body = **listener.sources.max_body.load();
     let (parts, body) = request.into_parts();
     match read(&parts.headers, body, max_body).await {
-        Ok(body) => answer(&listener.sink, &way, &parts.headers, body).await,
+        Ok(body) => counted(&way, answer(&listener.sink, &way, &parts.headers, body).await),
         Err(Unread::TooLarge) => {
             tracing::error!(source = %way.source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
-            ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
+            counted(&way, ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response())
         }
-        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+        Err(Unread::BrokenOff) => counted(&way, refusal(StatusCode::BAD_REQUEST, "the body broke off")),
     }
+}
+
+/// Counts a request by its answer.
+fn counted(way: &Way, answer: Response) -> Response {
+    metrics::request(&way.source.name, answer.status().as_u16());
+    answer
 }
 
 async fn answer(sink: &impl Sink, way: &Way, headers: &HeaderMap, body: Bytes) -> Response {

@@ -7,6 +7,7 @@ mod deliveries;
 mod endings;
 mod harness;
 mod listener;
+mod metrics;
 mod reload;
 mod routing;
 mod sandbox;

@@ -1,4 +1,6 @@
-//! What the host tells operators while it runs: lines on standard error.
+//! What the host tells operators while it runs: lines on standard error, and figures.
+
+pub mod metrics;
 
 use std::io::IsTerminal;
 

@@ -1,0 +1,146 @@
+//! The figures operators watch, in Prometheus' words at `/metrics` of the admin listener.
+//!
+//! Labels are names out of modules.toml, imports of the contract and words of this file: nothing that others choose, so
+//! that nobody can make their number grow.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
+
+use crate::event::Name;
+use crate::journal::{State, Totals};
+
+const REQUESTS: &str = "modhost_requests_total";
+const EVENTS: &str = "modhost_events_total";
+const ATTEMPTS: &str = "modhost_attempts_total";
+const ATTEMPT_SECONDS: &str = "modhost_attempt_seconds";
+const CALLS: &str = "modhost_calls_total";
+const CALL_SECONDS: &str = "modhost_call_seconds";
+const CALLS_MADE_AGAIN: &str = "modhost_calls_made_again_total";
+const DELIVERIES: &str = "modhost_deliveries";
+const JOURNAL_BYTES: &str = "modhost_journal_bytes";
+const SERVES: &str = "modhost_module_serves";
+
+/// From what a trivial module takes to the longest a completion may.
+const SECONDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// How often what was measured is gathered.
+pub const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Where the process keeps its figures; none if it couldn't be set up.
+static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Starts to keep the figures; more than once is as good as once.
+pub fn start() {
+    HANDLE.get_or_init(|| {
+        let seconds = |builder: PrometheusBuilder, name: &str| {
+            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &SECONDS)
+        };
+        let builder = seconds(PrometheusBuilder::new(), ATTEMPT_SECONDS).and_then(|it| seconds(it, CALL_SECONDS));
+        let recorder = match builder {
+            // What stands is set whenever somebody asks: what isn't is gone from the host.
+            Ok(builder) => builder.idle_timeout(MetricKindMask::GAUGE, Some(UPKEEP * 12)).build_recorder(),
+            Err(error) => {
+                tracing::error!("there will be no metrics: {error}");
+                return None;
+            }
+        };
+        let handle = recorder.handle();
+        if let Err(error) = metrics::set_global_recorder(recorder) {
+            tracing::error!("there will be no metrics: {error}");
+            return None;
+        }
+        describe();
+        Some(handle)
+    });
+}
+
+fn describe() {
+    describe_counter!(REQUESTS, "Requests to the sources, by the status that answered them");
+    describe_counter!(EVENTS, "Verified events, by what became of them");
+    describe_counter!(ATTEMPTS, "Attempts at deliveries, by how they ended");
+    describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "How long attempts took");
+    describe_counter!(CALLS, "Calls of modules to their platforms, by how they were answered");
+    describe_histogram!(CALL_SECONDS, Unit::Seconds, "How long those calls took");
+    describe_counter!(CALLS_MADE_AGAIN, "Calls made a second time, because it was not known whether they had happened");
+    describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
+    describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "How large the journal is on disk");
+    describe_gauge!(SERVES, "1 if a version of the module serves, 0 if none could be loaded");
+}
+
+/// Gathers what was measured since the last time; without it, it would only grow.
+pub fn upkeep() {
+    if let Some(Some(handle)) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
+/// All figures, in Prometheus' text format.
+pub fn render() -> String {
+    HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// What became of a verified event.
+#[derive(Clone, Copy, Debug)]
+pub enum EventOutcome {
+    /// It is on disk.
+    Taken,
+    /// It was taken before.
+    Again,
+    /// No module wants it.
+    Unwanted,
+    /// It is to come again later.
+    PutOff,
+}
+
+/// Counts a request to a source.
+pub fn request(source: &Name, status: u16) {
+    counter!(REQUESTS, "source" => source.as_str().to_owned(), "status" => status.to_string()).increment(1);
+}
+
+/// Counts a verified event.
+pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
+    let outcome = match outcome {
+        EventOutcome::Taken => "taken",
+        EventOutcome::Again => "again",
+        EventOutcome::Unwanted => "unwanted",
+        EventOutcome::PutOff => "put_off",
+    };
+    let (source, tenant) = (source.as_str().to_owned(), tenant.as_str().to_owned());
+    counter!(EVENTS, "source" => source, "tenant" => tenant, "outcome" => outcome).increment(1);
+}
+
+/// Counts an attempt at a delivery, by the state it left the delivery in.
+pub fn attempt(module: &Name, tenant: &Name, state: State, took: Duration) {
+    let (module, tenant) = (module.as_str().to_owned(), tenant.as_str().to_owned());
+    histogram!(ATTEMPT_SECONDS, "module" => module.clone()).record(took);
+    counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state.word()).increment(1);
+}
+
+/// Counts a call to a platform.
+pub fn call(import: &'static str, outcome: &'static str, took: Duration) {
+    counter!(CALLS, "import" => import, "outcome" => outcome).increment(1);
+    histogram!(CALL_SECONDS, "import" => import).record(took);
+}
+
+/// Counts calls that were made a second time.
+pub fn calls_made_again(count: u64) {
+    counter!(CALLS_MADE_AGAIN).increment(count);
+}
+
+/// Says what the journal holds.
+pub fn journal(totals: &Totals) {
+    for state in State::ALL {
+        gauge!(DELIVERIES, "state" => state.word()).set(totals.of(state) as f64);
+    }
+    gauge!(JOURNAL_BYTES).set(totals.bytes as f64);
+}
+
+/// Says whether a version of a module serves.
+pub fn serves(module: &Name, serves: bool) {
+    gauge!(SERVES, "module" => module.as_str().to_owned()).set(f64::from(u8::from(serves)));
+}
