@@ -194,7 +194,7 @@ pub struct Call {
     pub arguments: Vec<u8>,
     /// The answer, in whatever form the caller can read again; none while it is in flight.
     pub answer: Option<Vec<u8>>,
-    /// When it was written down.
+    /// When it was begun.
     pub at: SystemTime,
 }
 

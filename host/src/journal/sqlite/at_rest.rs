@@ -1,10 +1,10 @@
 //! A journal nobody writes: only looked at, and left as it is.
 
-use super::fault::Place;
-use super::readers::Readers;
+use super::schema::JOURNAL;
 use super::{SqliteSettings, open, reading};
 use crate::event::DeliveryId;
 use crate::journal::{Details, Filter, JournalError, Result, State, Summary};
+use crate::sqlite::{Database, Readers};
 
 /// The journal of a host that doesn't run.
 pub struct AtRest {
@@ -19,10 +19,10 @@ impl AtRest {
     ///
     /// When there is none, or it is damaged or another version's.
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
-        let place = Place::new(settings.directory);
+        let database = Database::new(&JOURNAL, settings.directory);
         let opening = tokio::task::spawn_blocking(move || {
-            let salt = open::look(&place)?;
-            Ok(Self { readers: Readers::new(place), salt })
+            let salt = open::look(&database)?;
+            Ok(Self { readers: Readers::new(database), salt })
         });
         opening.await.map_err(|error| JournalError::Broken(format!("opening it broke off: {error}")))?
     }
@@ -35,7 +35,7 @@ impl AtRest {
     pub async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
         // How many there are of each state isn't known, so that no short cut is taken.
         let many = [u64::MAX; State::ALL.len()];
-        self.readers.read(move |connection| reading::list(connection, &filter, many)).await
+        Ok(self.readers.read(move |connection| reading::list(connection, &filter, many)).await?)
     }
 
     /// All there is to know about one delivery.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
-use super::fault::{Place, no_thread};
 use super::open;
 use crate::journal::Result;
+use crate::sqlite::{BUSY, Database, Trouble};
 
 /// From how many pages in the log on it is brought into the file in the background (4 MiB).
 const WORTHWHILE: u32 = 1024;
@@ -44,8 +44,8 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// Watches the log behind a connection that writes.
-    pub(super) fn start(connection: &mut Connection, place: &Place) -> Result<Self> {
-        let sql = |error: rusqlite::Error| place.explain(&error);
+    pub(super) fn start(connection: &mut Connection, database: &Database) -> Result<Self> {
+        let sql = |error: rusqlite::Error| database.explain(&error);
         let pages = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&pages);
         let hooked = connection.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, in_log: std::ffi::c_int| {
@@ -53,14 +53,14 @@ impl Checkpoints {
             Ok(())
         }));
         hooked.map_err(sql)?;
-        let second = open::connect(place).map_err(sql)?;
+        let second = open::connect(database).map_err(sql)?;
         let (wake, woken) = sync_channel(1);
         let work = Arc::new(Mutex::new(()));
         let held = Arc::clone(&work);
         let thread = std::thread::Builder::new()
             .name("checkpoints".into())
             .spawn(move || in_the_background(&second, &woken, &held))
-            .map_err(|error| no_thread(&error))?;
+            .map_err(|error| Trouble::no_thread(&error))?;
         Ok(Self { pages, woken_at: 0, tried_at: 0, wake, work, thread })
     }
 
@@ -107,7 +107,7 @@ fn in_the_background(connection: &Connection, woken: &Receiver<()>, work: &Mutex
 fn begin_anew(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
     let begun = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::RESTART);
-    connection.busy_timeout(open::BUSY)?;
+    connection.busy_timeout(BUSY)?;
     begun.map(drop)
 }
 

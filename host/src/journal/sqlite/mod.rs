@@ -12,7 +12,6 @@ mod column;
 mod counts;
 mod fault;
 mod open;
-mod readers;
 mod reading;
 mod record;
 mod retain;
@@ -31,14 +30,14 @@ use async_trait::async_trait;
 use self::calls::Change;
 use self::column::{millis, time};
 use self::counts::Counts;
-use self::fault::Place;
-use self::readers::Readers;
+use self::schema::JOURNAL;
 use self::writer::Writer;
 use super::{
     Attempt, Call, Claim, Claimed, Details, Filter, Journal, JournalError, Lane, NewDelivery, Next, Recorded, Result,
     Retention, Summary, Totals, Written,
 };
 use crate::event::{DeliveryId, Event};
+use crate::sqlite::{Database, Readers};
 
 /// Where the journal is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub struct SqliteSettings {
 impl SqliteSettings {
     /// The journal's file: what a backup is made of, together with the `-wal` beside it.
     pub fn file(&self) -> PathBuf {
-        Place::new(self.directory.clone()).file()
+        Database::new(&JOURNAL, self.directory.clone()).file()
     }
 }
 
@@ -61,7 +60,7 @@ pub struct Sqlite {
     writer: Writer,
     readers: Readers,
     counts: Arc<Counts>,
-    place: Place,
+    database: Database,
     salt: [u8; 32],
 }
 
@@ -73,12 +72,12 @@ impl Sqlite {
     /// [`JournalError::Unusable`] when another host runs on the directory, the journal was written by a newer version,
     /// or what is there is damaged or no journal at all: it is left as it is then.
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
-        let place = Place::new(settings.directory);
+        let database = Database::new(&JOURNAL, settings.directory);
         let opening = tokio::task::spawn_blocking(move || {
-            let opened = open::open(&place)?;
+            let opened = open::open(&database)?;
             let (counts, salt) = (Arc::clone(opened.store.counts()), opened.salt);
             let writer = Writer::start(opened)?;
-            Ok(Self { writer, readers: Readers::new(place.clone()), counts, place, salt })
+            Ok(Self { writer, readers: Readers::new(database.clone()), counts, database, salt })
         });
         opening.await.map_err(|error| JournalError::Broken(format!("opening it broke off: {error}")))?
     }
@@ -122,7 +121,7 @@ impl Journal for Sqlite {
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
         let delivery = delivery.clone();
-        self.readers.read(move |connection| reading::calls(connection, &delivery)).await
+        Ok(self.readers.read(move |connection| reading::calls(connection, &delivery)).await?)
     }
 
     fn write(&self, delivery: &DeliveryId, call: Call) -> Result<Written> {
@@ -135,7 +134,7 @@ impl Journal for Sqlite {
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
         let totals = self.counts.totals();
-        self.readers.read(move |connection| reading::list(connection, &filter, totals)).await
+        Ok(self.readers.read(move |connection| reading::list(connection, &filter, totals)).await?)
     }
 
     async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>> {
@@ -156,7 +155,7 @@ impl Journal for Sqlite {
 
     async fn totals(&self) -> Result<Totals> {
         let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let bytes = size(self.place.file()) + size(self.place.wal());
+        let bytes = size(self.database.file()) + size(self.database.wal());
         Ok(Totals { deliveries: self.counts.totals(), bytes })
     }
 

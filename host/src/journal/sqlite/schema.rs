@@ -1,30 +1,10 @@
 //! The tables, and how older ones become today's.
 
-use rusqlite::Connection;
+use crate::sqlite::Kind;
 
-/// What `PRAGMA application_id` says of a journal: `mdhj`, so that `file` and people can tell.
-pub(super) const APPLICATION_ID: i32 = 0x6d64_686a;
-
-/// The version of the schema this code works with: the number of [`MIGRATIONS`].
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
-
-/// What makes each version of the schema out of the one before. One that was released is never changed.
-const MIGRATIONS: [&str; 1] = [V1];
-
-/// Brings the tables of an older version, 0 for an empty file, up to today's: all or nothing.
-pub(super) fn migrate(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
-    let missing = MIGRATIONS.get(usize::try_from(from).unwrap_or_default()..).unwrap_or_default();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    tracing::debug!(from, to = VERSION, "bringing the journal's schema up to date");
-    let transaction = connection.transaction()?;
-    for migration in missing {
-        transaction.execute_batch(migration)?;
-    }
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
-}
+/// The journal's file: `mdhj` is what tells it from others.
+pub(super) const JOURNAL: Kind =
+    Kind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1] };
 
 /// References are written for people who open the file; they are not enforced, for the writer keeps them anyway.
 const V1: &str = "

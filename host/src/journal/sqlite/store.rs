@@ -8,14 +8,14 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::counts::{Counts, Tally};
-use super::fault::Place;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{JournalError, State};
+use crate::sqlite::Database;
 
 /// The tables, in the hands of the one thread that writes.
 pub(super) struct Store {
     connection: Connection,
-    pub(super) place: Place,
+    pub(super) database: Database,
     lanes: HashMap<(Name, Name), i64>,
     /// The largest id of a lane that is on disk.
     last_lane: i64,
@@ -32,7 +32,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Looks at what is in the tables.
-    pub(super) fn new(connection: Connection, place: Place) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: Connection, database: Database) -> rusqlite::Result<Self> {
         let counts = Counts::load(&connection)?;
         let lanes: HashMap<_, _> =
             counts.ids().into_iter().map(|(id, tenant, module)| ((tenant, module), id)).collect();
@@ -42,7 +42,7 @@ impl Store {
             next_seq: next("SELECT max(seq) FROM deliveries")?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
             connection,
-            place,
+            database,
             lanes,
             counts: Arc::new(counts),
             tallies: Vec::new(),

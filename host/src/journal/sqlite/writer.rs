@@ -7,11 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::calls::{CallJob, Change, OnTheWay};
 use super::checkpoint::Checkpoints;
-use super::fault::{Fault, no_thread};
+use super::fault::Fault;
 use super::open::{Lock, Opened};
 use super::store::Store;
 use crate::event::DeliveryId;
 use crate::journal::{JournalError, Result, Written};
+use crate::sqlite::Trouble;
 
 /// How many jobs may wait for the writer.
 const MOST_WAITING: usize = 4096;
@@ -75,7 +76,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || Thread::new(opened).run(inbox))
-            .map_err(|error| no_thread(&error))?;
+            .map_err(|error| Trouble::no_thread(&error))?;
         Ok(Self { commands: Some(commands), on_the_way: OnTheWay::default(), thread: Some(thread) })
     }
 
@@ -126,7 +127,7 @@ impl Drop for Writer {
 }
 
 pub(super) fn stopped() -> JournalError {
-    JournalError::Broken("it was closed".into())
+    Trouble::closed().into()
 }
 
 /// The thread's own side.
@@ -221,7 +222,8 @@ impl Thread {
         let mut batch = std::mem::take(&mut self.batch);
         let alone = batch.len() == 1;
         for (mut job, _) in batch.drain(..) {
-            let ended = if alone { Err(self.store.place.explain(failed)) } else { self.do_alone(job.as_mut()) };
+            let ended =
+                if alone { Err(self.store.database.explain(failed).into()) } else { self.do_alone(job.as_mut()) };
             job.finish(&mut self.store, ended);
         }
         self.batch = batch;
@@ -235,7 +237,7 @@ impl Thread {
                 self.store.roll_back();
                 Err(match fault {
                     Fault::Refused(error) => error,
-                    Fault::Storage(error) => self.store.place.explain(&error),
+                    Fault::Storage(error) => self.store.database.explain(&error).into(),
                 })
             }
         }
@@ -244,11 +246,11 @@ impl Thread {
     fn close(self) -> Result<()> {
         let Self { store, checkpoints, lock, batch: _ } = self;
         checkpoints.stop();
-        let place = store.place.clone();
+        let database = store.database.clone();
         let connection = store.into_connection();
         let closed = super::checkpoint::write_out(&connection)
             .and_then(|()| connection.close().map_err(|(_, error)| error))
-            .map_err(|error| place.explain(&error));
+            .map_err(|error| database.explain(&error).into());
         drop(lock);
         closed
     }

@@ -1,43 +1,40 @@
-//! The connections that only read, apart from the writer: a long list keeps no event waiting.
+//! The connections that only read, apart from the writer: a long reading keeps no one waiting.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::fault::Place;
-use super::open;
-use super::writer::stopped;
-use crate::journal::{JournalError, Result};
+use super::{Database, Trouble};
 
 /// How many read at the same time at the most.
 const MOST: u32 = 4;
 
 /// A few connections, opened when they are first needed.
-pub(super) struct Readers {
-    place: Place,
+pub(crate) struct Readers {
+    database: Database,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Readers {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, permits: Arc::new(Semaphore::new(MOST as usize)), idle: Arc::default() }
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, permits: Arc::new(Semaphore::new(MOST as usize)), idle: Arc::default() }
     }
 
     /// Reads something: all of it as it was at one moment.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| stopped())?;
-        let (place, idle) = (self.place.clone(), Arc::clone(&self.idle));
+    ) -> Result<T, Trouble> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Trouble::closed())?;
+        let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
         let read = tokio::task::spawn_blocking(move || {
             // A connection is whole again once it is put back, whatever panics.
             let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let read = match known {
                 Some(connection) => Ok(connection),
-                None => open::connect_to_read(&place),
+                None => database.connect_to_read(),
             }
             .and_then(|mut connection| {
                 let transaction = connection.transaction()?;
@@ -47,13 +44,13 @@ impl Readers {
                 Ok(read)
             });
             drop(permit);
-            read.map_err(|error| place.explain(&error))
+            read.map_err(|error| database.explain(&error))
         });
-        read.await.map_err(|error| JournalError::Broken(format!("reading broke off: {error}")))?
+        read.await.map_err(|error| Trouble::Broken(format!("reading broke off: {error}")))?
     }
 
     /// Waits for those that read, and lets no one begin any more.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if let Ok(all) = self.permits.acquire_many(MOST).await {
             self.permits.close();
             drop(all);

@@ -1,0 +1,144 @@
+//! Making and opening a file: nothing is touched that isn't of its kind, whole, and of a version this code can use.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{BUSY, Database, Kind, Trouble};
+
+/// How long the file is searched for damage when it is opened. A large one isn't searched to the end; what is wrong
+/// there shows when it is read.
+const LONGEST_CHECK: Duration = Duration::from_secs(1);
+
+/// After how many of SQLite's steps it is looked whether the search for damage has taken too long.
+const STEPS_BETWEEN_LOOKS: std::ffi::c_int = 1000;
+
+/// More statements than there are.
+const STATEMENTS: usize = 128;
+
+impl Database {
+    /// Makes the file if there is none, and brings one of an older version up to date. May take seconds if it is large.
+    pub(crate) fn make_ready(&self) -> Result<(), Trouble> {
+        match fs::metadata(self.file()) {
+            Ok(file) if file.len() == 0 => return Err(self.damaged("the file is empty")),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.create(),
+            Err(error) => return Err(self.unreachable(&error)),
+        }
+        let version = self.inspect()?;
+        let update = || migrate(&mut self.connect()?, self.kind, version);
+        if version < self.kind.version() { update().map_err(|error| self.explain(&error)) } else { Ok(()) }
+    }
+
+    /// A connection that writes to a file that is ready.
+    pub(crate) fn connect(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(self.file(), flags)?;
+        set_up(&connection)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        // A log that became long shrinks again to 32 MiB.
+        connection.pragma_update(None, "journal_size_limit", 32 * 1024 * 1024)?;
+        Ok(connection)
+    }
+
+    /// A connection that only reads.
+    pub(crate) fn connect_to_read(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(self.file(), flags)?;
+        set_up(&connection)?;
+        Ok(connection)
+    }
+
+    /// Makes an empty file. It gets its name when it is complete, so that a file of that name always is one.
+    fn create(&self) -> Result<(), Trouble> {
+        if fs::metadata(self.wal()).is_ok_and(|wal| wal.len() > 0) {
+            return Err(Trouble::Unusable(format!(
+                "{} is there, but not {}, which it belongs to; bring that back, or move both away to start with an \
+                 empty {}",
+                self.wal().display(),
+                self.file().display(),
+                self.kind.name
+            )));
+        }
+        let io = |error: std::io::Error| self.unreachable(&error);
+        let half_done = self.directory.join(format!("{}.new", self.kind.file));
+        match fs::remove_file(&half_done) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        create_as(&half_done, self.kind).map_err(|error| self.explain(&error))?;
+        fs::rename(&half_done, self.file()).map_err(io)?;
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(io)
+    }
+
+    /// Looks at a file before anything may write to it; answers with the version of its schema.
+    pub(crate) fn inspect(&self) -> Result<i64, Trouble> {
+        let sql = |error: rusqlite::Error| self.explain(&error);
+        let mut connection = self.connect_to_read().map_err(sql)?;
+        // Not even what is in the log is brought into the file while it isn't known to be good.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
+        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
+        if number("application_id")? != i64::from(self.kind.application_id) {
+            return Err(self.foreign("it is another program's SQLite database"));
+        }
+        let version = number("user_version")?;
+        if version > self.kind.version() {
+            return Err(Trouble::Unusable(format!(
+                "the {} {} was written by a newer modhost: its schema is version {version}, and this one knows versions \
+                 up to {}; run the newer one, or give this one another data directory",
+                self.kind.name,
+                self.file().display(),
+                self.kind.version()
+            )));
+        }
+        self.look_for_damage(&mut connection)?;
+        Ok(version)
+    }
+
+    fn look_for_damage(&self, connection: &mut Connection) -> Result<(), Trouble> {
+        let sql = |error: rusqlite::Error| self.explain(&error);
+        let began = Instant::now();
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || began.elapsed() > LONGEST_CHECK)).map_err(sql)?;
+        match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+            Ok(verdict) if verdict == "ok" => Ok(()),
+            Ok(verdict) => Err(self.damaged(&verdict)),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                tracing::debug!(file = %self.file().display(), "too large to be searched for damage to the end");
+                Ok(())
+            }
+            Err(error) => Err(sql(error)),
+        }
+    }
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "foreign_keys", false)
+}
+
+fn create_as(path: &Path, kind: &Kind) -> rusqlite::Result<()> {
+    let mut connection = Connection::open(path)?;
+    // Pages that are freed can be given back to the system a few at a time. Must come before the first table.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "application_id", kind.application_id)?;
+    migrate(&mut connection, kind, 0)?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Brings the tables of an older version, 0 for an empty file, up to today's: all or nothing.
+fn migrate(connection: &mut Connection, kind: &Kind, from: i64) -> rusqlite::Result<()> {
+    tracing::debug!(of = kind.name, from, to = kind.version(), "bringing a schema up to date");
+    let missing = kind.migrations.get(usize::try_from(from).unwrap_or_default()..).unwrap_or_default();
+    let transaction = connection.transaction()?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "user_version", kind.version())?;
+    transaction.commit()
+}
