@@ -18,6 +18,7 @@ use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, Refused};
 use crate::engine::{Engine, FileWatch, Registry};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
+use crate::keyvalue::{self, KeyValue, StoreError};
 use crate::plan::Plan;
 use crate::platform::unique::{SetupError, http_client};
 use crate::sources::{self, ComeBack, Sink, Sources};
@@ -62,6 +63,9 @@ pub enum StartError {
     /// The journal can't be used.
     #[error("{0}")]
     Journal(#[from] JournalError),
+    /// The key-value store can't be used.
+    #[error("{0}")]
+    KeyValue(#[from] StoreError),
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be made: {0}")]
     Client(#[from] SetupError),
@@ -96,6 +100,8 @@ impl Host {
         let registry = Arc::new(Registry::new(engine));
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
+        // After the journal, whose lock makes the directory this host's.
+        let keyvalue: Arc<dyn KeyValue> = Arc::new(keyvalue::Sqlite::open(server.data_dir.clone()).await?);
         let dispatch = DispatchSettings {
             concurrency: server.concurrency,
             max_deliveries: server.max_deliveries,
@@ -107,7 +113,8 @@ impl Host {
             },
             owner: OWNER.into(),
         };
-        let (dispatcher, recovered) = Dispatcher::start(registry.clone(), journal.clone(), dispatch).await?;
+        let (dispatcher, recovered) =
+            Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
         tell_recovered(&*journal, recovered).await?;
         let parts = Parts {
             dispatcher,
@@ -134,7 +141,7 @@ impl Host {
         };
         let public_routes = sources::router(parts.sources.clone(), Taker(parts.dispatcher.clone()));
         let admin_routes = console::router(
-            Admin { registry: parts.registry.clone(), journal, dispatcher: parts.dispatcher.clone() },
+            Admin { registry: parts.registry.clone(), journal, keyvalue, dispatcher: parts.dispatcher.clone() },
             admin_token,
         );
         host.tasks.push(serve(public, public_routes, closing.clone()));

@@ -191,6 +191,6 @@ fn spec(module: &config::Module) -> Spec {
         name: module.name.clone(),
         component: module.component.clone(),
         limits: Limits { memory: module.limits.memory, timeout: module.limits.timeout, cpu: module.limits.cpu },
-        grants: Grants { config: Arc::new(module.config.clone()) },
+        grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue },
     }
 }

@@ -23,6 +23,18 @@ mod bindings {
 
 pub use events::Event;
 
+/// What the benchmark's guests import.
+fn link(linker: &mut Linker<State>) -> Result<()> {
+    types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    events::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    message_log::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    messages::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    search::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    completion::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    logging::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
 /// Never reached: the bare side has no clock that moves the epoch.
 const NO_DEADLINE: u64 = 1 << 40;
 
@@ -49,7 +61,7 @@ impl Bare {
         let engine = Engine::new(&modhost::engine::wasmtime_config(Some(instances)))?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        bindings::Module::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+        link(&mut linker)?;
         let component = Component::from_file(&engine, component)?;
         let world = bindings::ModulePre::new(linker.instantiate_pre(&component)?)?;
         Ok(Self { engine, world })

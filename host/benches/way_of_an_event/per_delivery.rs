@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, ensure};
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
 use modhost::engine::{Ended, Engine, Limits, Spec, Version};
 use modhost::event::{DeliveryId, Event, Name};
+use modhost::keyvalue;
 use modhost::platform::Platform;
 use tokio::runtime::Runtime;
 
@@ -166,7 +167,16 @@ impl Sides {
     fn delivery(&self) -> Arc<Delivery> {
         let (event, module, platform) = (self.event.clone(), self.module.clone(), self.platform.clone());
         let tape = Tape::off(DeliveryId::new(&event, &module));
-        Arc::new(Delivery::new(Begin { event, module, attempt: 1, platform, tape, log_lines: 1000, salt: [0; 32] }))
+        Arc::new(Delivery::new(Begin {
+            event,
+            module,
+            attempt: 1,
+            platform,
+            keyvalue: Arc::new(keyvalue::Rehearsal),
+            tape,
+            log_lines: 1000,
+            salt: [0; 32],
+        }))
     }
 
     async fn through_engine(&self) -> anyhow::Result<()> {

@@ -9,5 +9,7 @@ wasmtime::component::bindgen!({
     with: {
         "modhost:module/message-log.entry": crate::capabilities::message_log::Entry,
         "modhost:module/completion.tokens": crate::capabilities::completion::Tokens,
+        "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket,
+        "wasi:keyvalue/atomics.cas": crate::capabilities::keyvalue::Cas,
     },
 });

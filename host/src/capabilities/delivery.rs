@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
-use super::tape::{Answer, Place, Turn};
+use super::tape::{self, Answer, Place, Turn};
 use super::{DeliveryLog, Tape, message_log};
 use crate::event::{DeliveryId, Event, Name};
+use crate::journal::Written;
+use crate::keyvalue::{KeyValue, Space};
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
 use crate::telemetry::metrics;
 
@@ -31,6 +33,7 @@ pub struct Delivery {
     /// The record of its calls.
     pub tape: Arc<Tape>,
     platform: Arc<dyn Platform>,
+    keyvalue: Arc<dyn KeyValue>,
     caller: Option<Caller>,
     progress: Mutex<Progress>,
     changes: TaskTracker,
@@ -47,6 +50,8 @@ pub struct Begin {
     pub attempt: u32,
     /// Where calls are carried out.
     pub platform: Arc<dyn Platform>,
+    /// Where the module's values are kept.
+    pub keyvalue: Arc<dyn KeyValue>,
     /// The record of the calls of earlier attempts.
     pub tape: Tape,
     /// How many lines the guest may log.
@@ -65,6 +70,9 @@ pub(super) enum Weight {
     /// Something is shown twice: that it is made is on disk before. It is carried to its end even if the guest that
     /// waits for it ends, so that nothing is shown to the user that nobody knows of.
     Change,
+    /// Nothing, since the host's own store does it once, however often it is asked: recorded and carried to its end like
+    /// [`Weight::Change`]. Once its answer is on disk, nobody will ask for it again.
+    Store,
 }
 
 /// A call that has its place in the record and is still to be answered.
@@ -121,7 +129,7 @@ impl Progress {
 impl Delivery {
     /// A delivery that begins, or begins again: the steps of earlier attempts are known.
     pub fn new(begin: Begin) -> Self {
-        let Begin { event, module, attempt, platform, tape, log_lines, salt } = begin;
+        let Begin { event, module, attempt, platform, keyvalue, tape, log_lines, salt } = begin;
         let id = DeliveryId::new(&event, &module);
         let caller = event.company_id.clone().map(|company_id| Caller {
             company_id,
@@ -141,6 +149,7 @@ impl Delivery {
             log,
             tape: Arc::new(tape),
             platform,
+            keyvalue,
             caller,
             progress: Mutex::new(progress),
             changes: TaskTracker::new(),
@@ -160,6 +169,11 @@ impl Delivery {
     /// The platform that carries calls out.
     pub fn platform(&self) -> &Arc<dyn Platform> {
         &self.platform
+    }
+
+    /// Whose values the module sees.
+    pub fn space(&self) -> Space {
+        Space { tenant: self.event.tenant.clone(), module: self.module.clone() }
     }
 
     /// On whose behalf calls are made.
@@ -252,10 +266,41 @@ impl Delivery {
 }
 
 impl Pending {
-    /// Makes the call, unless the record has its answer; `apply` takes in what an answer means, recorded or new.
+    /// Makes the call on the platform, unless the record has its answer; `apply` takes in what an answer means, recorded
+    /// or new.
     pub(super) async fn make<T, F>(
         self,
         make: impl FnOnce(Arc<dyn Platform>, Caller) -> F + Send + 'static,
+        apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
+    ) -> Result<T, PlatformError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+    {
+        let begin = |record: &Record| {
+            let mut caller = record.delivery.caller()?.clone();
+            caller.idempotency_key = Some(record.idempotency_key());
+            Ok(make(record.delivery.platform.clone(), caller))
+        };
+        self.carry_out(begin, apply).await
+    }
+
+    /// Makes the call on the key-value store, unless the record has its answer. The text is what a change is known by.
+    pub(super) async fn store<T, F>(
+        self,
+        make: impl FnOnce(Arc<dyn KeyValue>, String) -> F + Send + 'static,
+    ) -> Result<T, PlatformError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+    {
+        let begin = |record: &Record| Ok(make(record.delivery.keyvalue.clone(), record.once()));
+        self.carry_out(begin, |_, _| {}).await
+    }
+
+    async fn carry_out<T, F>(
+        self,
+        begin: impl FnOnce(&Record) -> Result<F, PlatformError>,
         apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
     ) -> Result<T, PlatformError>
     where
@@ -273,17 +318,15 @@ impl Pending {
             }
             Turn::Live(place) => place,
         };
-        let mut caller = delivery.caller()?.clone();
-        caller.idempotency_key = Some(idempotency_key(&delivery.id, place, import, &arguments));
-        let call = make(delivery.platform.clone(), caller);
         let record = Record { delivery: delivery.clone(), place, import, arguments };
+        let call = begin(&record)?;
         match weight {
             Weight::Read => record.answer(call, weight, apply).await,
             Weight::Paid => {
                 record.begin().await?;
                 record.answer(call, weight, apply).await
             }
-            Weight::Change => {
+            Weight::Change | Weight::Store => {
                 let whole = async move {
                     record.begin().await?;
                     record.answer(call, weight, apply).await
@@ -297,16 +340,6 @@ impl Pending {
     }
 }
 
-/// The same whenever this call is made again. What is asked is part of it: another version of a module may ask something
-/// else in the same place, and must not be given the answer to what was asked before.
-fn idempotency_key(delivery: &DeliveryId, place: Place, import: &str, arguments: &[u8]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(import);
-    hash.update([0]);
-    hash.update(arguments);
-    format!("{delivery}-{}-{}", place.0, hex::encode(&hash.finalize()[..8]))
-}
-
 /// A live call and its place in the record.
 struct Record {
     delivery: Arc<Delivery>,
@@ -316,6 +349,23 @@ struct Record {
 }
 
 impl Record {
+    /// The same whenever this call is made again. What is asked is part of it: another version of a module may ask
+    /// something else in the same place, and must not be given the answer to what was asked before.
+    fn idempotency_key(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.import);
+        hash.update([0]);
+        hash.update(&self.arguments);
+        format!("{}-{}-{}", self.delivery.id, self.place.number, hex::encode(&hash.finalize()[..8]))
+    }
+
+    /// The same only as long as nobody knows whether the call was made. With its answers forgotten, a delivery makes the
+    /// same call in the same place, and means another one.
+    fn once(&self) -> String {
+        let begun = self.place.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}", self.idempotency_key(), begun.as_millis())
+    }
+
     async fn begin(&self) -> Result<(), PlatformError> {
         self.delivery.tape.begin(self.place, self.import, &self.arguments).await
     }
@@ -334,9 +384,20 @@ impl Record {
             apply(&mut self.delivery.progress(), answer);
         }
         let recorded = Answer::of(&answer)?;
-        let wait = weight == Weight::Paid;
-        self.delivery.tape.end(self.place, self.import, &self.arguments, &recorded, wait).await?;
+        let written = self.delivery.tape.end(self.place, self.import, &self.arguments, &recorded)?;
+        match weight {
+            Weight::Read | Weight::Change => {}
+            Weight::Paid => tape::on_disk(written).await?,
+            Weight::Store => drop(tokio::spawn(self.forget(written))),
+        }
         answer
+    }
+
+    /// Tells the store, when the answer is on disk, that it won't be asked for this change again.
+    async fn forget(self, written: Written) {
+        if written.on_disk().await.is_ok() {
+            self.delivery.keyvalue.answered(&self.once());
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod clock;
 mod completion;
 mod config;
 mod delivery;
+mod keyvalue;
 mod log;
 mod logging;
 mod message_log;
@@ -30,6 +31,7 @@ pub use tape::{Answer, Asked, Known, Tape};
 
 use completion::CompletionCapability;
 use config::ConfigCapability;
+use keyvalue::KeyValueCapability;
 use logging::Logging;
 use message_log::MessageLog;
 use messages::Messages;
@@ -55,6 +57,8 @@ trait Capability: Sized + Send {
 pub struct Grants {
     /// The module's `config` table, values as the guest reads them.
     pub config: Arc<BTreeMap<String, String>>,
+    /// How many bytes it may keep in the key-value store for each tenant; 0: it may have none of it.
+    pub keyvalue: u64,
 }
 
 /// Gives a store's data access to the capabilities in it.
@@ -71,6 +75,7 @@ pub struct Prepared {
     completion: <CompletionCapability as Capability>::Prepared,
     logging: <Logging as Capability>::Prepared,
     config: <ConfigCapability as Capability>::Prepared,
+    keyvalue: <KeyValueCapability as Capability>::Prepared,
 }
 
 /// The capabilities that serve one delivery, and the resources its guest holds.
@@ -83,6 +88,7 @@ pub struct Capabilities {
     completion: CompletionCapability,
     logging: Logging,
     config: ConfigCapability,
+    keyvalue: KeyValueCapability,
 }
 
 /// How many handles a guest may hold at once: far more than any module needs, far less than hurts the host.
@@ -99,7 +105,8 @@ pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     Search::link(linker)?;
     CompletionCapability::link(linker)?;
     Logging::link(linker)?;
-    ConfigCapability::link(linker)
+    ConfigCapability::link(linker)?;
+    KeyValueCapability::link(linker)
 }
 
 impl Prepared {
@@ -112,6 +119,7 @@ impl Prepared {
             completion: CompletionCapability::prepare(grants),
             logging: Logging::prepare(grants),
             config: ConfigCapability::prepare(grants),
+            keyvalue: KeyValueCapability::prepare(grants),
         }
     }
 
@@ -127,6 +135,7 @@ impl Prepared {
             completion: CompletionCapability::begin(&self.completion, delivery),
             logging: Logging::begin(&self.logging, delivery),
             config: ConfigCapability::begin(&self.config, delivery),
+            keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
         }
     }
 }

@@ -7,14 +7,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::DeliveryId;
-use crate::journal::{Call, Journal};
+use crate::journal::{Call, Journal, Written};
 use crate::platform::{ErrorKind, PlatformError};
 
 /// The calls that make something which would stand there twice if they were made again.
@@ -63,6 +63,7 @@ struct State {
 #[derive(Clone)]
 struct Entry {
     number: u32,
+    at: SystemTime,
     import: String,
     arguments: Vec<u8>,
     answer: Option<Answer>,
@@ -120,7 +121,12 @@ pub(super) enum Turn {
 
 /// The place of a live call in the record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(pub(super) u32);
+pub(super) struct Place {
+    /// Its number.
+    pub(super) number: u32,
+    /// When the call was first begun, in whole milliseconds: by an earlier attempt, if it has no answer from there.
+    pub(super) begun: SystemTime,
+}
 
 impl Tape {
     /// The record of a delivery with what earlier attempts left in it; `max_bytes` is how large it may grow.
@@ -233,24 +239,20 @@ impl Tape {
             self.write_readings(&mut state)?;
             self.write(&mut state, place, import, arguments, None)?
         };
-        written.on_disk().await.map_err(broken)
+        on_disk(written).await
     }
 
-    /// Writes an answer down; with `wait` it is on disk when this returns.
-    pub(super) async fn end(
+    /// Writes an answer down, without waiting.
+    pub(super) fn end(
         &self,
         place: Place,
         import: &'static str,
         arguments: &[u8],
         answer: &Answer,
-        wait: bool,
-    ) -> Result<(), PlatformError> {
-        let written = {
-            let mut state = self.state();
-            state.remember_failure(place, import, arguments, answer);
-            self.write(&mut state, place, import, arguments, Some(answer))?
-        };
-        if wait { written.on_disk().await.map_err(broken) } else { Ok(()) }
+    ) -> Result<Written, PlatformError> {
+        let mut state = self.state();
+        state.remember_failure(place, import, arguments, answer);
+        self.write(&mut state, place, import, arguments, Some(answer))
     }
 
     /// Lets the next attempt make those calls again that failed and may succeed then, rather than hear of the failure
@@ -342,8 +344,8 @@ impl Tape {
         import: &str,
         arguments: &[u8],
         answer: Option<&Answer>,
-    ) -> Result<crate::journal::Written, PlatformError> {
-        let Some(journal) = &self.journal else { return Ok(crate::journal::Written::already()) };
+    ) -> Result<Written, PlatformError> {
+        let Some(journal) = &self.journal else { return Ok(Written::already()) };
         let answer = answer.map(serde_json::to_vec).transpose().map_err(unwritable)?;
         let size = (arguments.len() + answer.as_ref().map_or(0, Vec::len)) as u64;
         state.bytes_left = state.bytes_left.checked_sub(size).ok_or_else(|| {
@@ -351,12 +353,21 @@ impl Tape {
             PlatformError::new(ErrorKind::Invalid, reason)
         })?;
         let (import, arguments) = (import.to_owned(), arguments.to_vec());
-        let call = Call { number: place.0, import, arguments, answer, at: SystemTime::now() };
+        let call = Call { number: place.number, import, arguments, answer, at: place.begun };
         journal.write(&self.delivery, call).map_err(broken)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// A place for a call that begins now.
+    fn new(number: u32) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(now.as_millis()).unwrap_or_default();
+        Self { number, begun: SystemTime::UNIX_EPOCH + Duration::from_millis(millis) }
     }
 }
 
@@ -377,8 +388,8 @@ impl State {
             (CLOCK | KEPT_ASIDE, _) => {}
             _ => {
                 self.asked_for_since(&call.import, answer.as_ref());
-                let (number, import, arguments) = (call.number, call.import, call.arguments);
-                self.ahead.push_back(Entry { number, import, arguments, answer });
+                let Call { number, import, arguments, at, .. } = call;
+                self.ahead.push_back(Entry { number, at, import, arguments, answer });
             }
         }
     }
@@ -394,7 +405,7 @@ impl State {
     /// The next recorded call, if it is this one.
     fn replay(&mut self, import: &str, arguments: &[u8]) -> Option<Turn> {
         let entry = self.ahead.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
-        let place = Place(entry.number);
+        let place = Place { number: entry.number, begun: entry.at };
         match entry.answer {
             Some(Answer::Again) => Some(Turn::Live(place)),
             Some(answer) => {
@@ -431,7 +442,7 @@ impl State {
         self.asked.push(Asked { import: import.to_owned(), arguments: wanted, known });
         match found.and_then(|entry| entry.answer) {
             Some(answer) => Turn::Replayed(answer),
-            None => Turn::Live(Place(0)),
+            None => Turn::Live(Place::new(0)),
         }
     }
 
@@ -449,7 +460,7 @@ impl State {
             ));
         }
         self.next += 1;
-        Ok(Place(self.next - 1))
+        Ok(Place::new(self.next - 1))
     }
 }
 
@@ -468,6 +479,11 @@ impl Answer {
             Self::Again => Err(PlatformError::new(ErrorKind::Unavailable, "it is to be made again")),
         }
     }
+}
+
+/// Waits until what was written is on disk.
+pub(super) async fn on_disk(written: Written) -> Result<(), PlatformError> {
+    written.on_disk().await.map_err(broken)
 }
 
 fn broken(error: crate::journal::JournalError) -> PlatformError {

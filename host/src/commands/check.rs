@@ -11,6 +11,7 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Serialize;
 
+use crate::config::ModuleLimits;
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
 
 /// What `check` can be told.
@@ -221,12 +222,23 @@ fn print_entry(out: &mut impl Write, path: &Path, anatomy: &Anatomy) -> io::Resu
     if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:config/store@")) {
         writeln!(out, "config    = {{}}  # it can read settings: key = \"value\"")?;
     }
+    print_limits(out, anatomy)
+}
+
+/// The limits it needs or should know of, on one line.
+fn print_limits(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
+    let (mut limits, mut aside) = (Vec::new(), "");
     if anatomy.minimum_memory > ORDINARY_MEMORY {
         // Twice what it begins with, in whole MiB: a module that can't grow can hardly answer.
         let mebibytes = anatomy.minimum_memory.saturating_mul(2).div_ceil(1 << 20);
-        writeln!(out, "limits    = {{ memory = \"{mebibytes}MiB\" }}")?;
+        limits.push(format!("memory = \"{mebibytes}MiB\""));
     }
-    Ok(())
+    if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:keyvalue/")) {
+        let default = ModuleLimits::default().keyvalue >> 20;
+        limits.push(format!("keyvalue = \"{default}MiB\""));
+        aside = "  # it keeps values from one event to the next; with keyvalue = 0 it isn't loaded";
+    }
+    if limits.is_empty() { Ok(()) } else { writeln!(out, "limits    = {{ {} }}{aside}", limits.join(", ")) }
 }
 
 /// A string as TOML writes it. JSON's escapes are among TOML's; the one character it leaves bare is none of a name's.

@@ -284,6 +284,7 @@ fn module_limits(table: Table<'_>) -> ModuleLimits {
         concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
         log_lines: table.get("log_lines").and_then(|value| value.count()).unwrap_or(default.log_lines),
         journal: table.get("journal").and_then(|value| value.size()).unwrap_or(default.journal),
+        keyvalue: table.get("keyvalue").and_then(|value| value.size_or_zero()).unwrap_or(default.keyvalue),
     };
     table.finish();
     limits

@@ -141,7 +141,7 @@ pub struct Module {
     pub place: Place,
 }
 
-/// What a delivery to a module may use.
+/// What a delivery to a module may use, and what the module may keep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleLimits {
     /// Memory, in bytes. Default 128 MiB.
@@ -156,6 +156,9 @@ pub struct ModuleLimits {
     pub log_lines: u32,
     /// The calls of a delivery and their answers, in bytes. Default 16 MiB.
     pub journal: u64,
+    /// What the module keeps in the key-value store for each tenant, keys and values, in bytes; 0: it may have none of
+    /// it. Default 10 MiB.
+    pub keyvalue: u64,
 }
 
 /// How deliveries of a module are tried again.
@@ -214,6 +217,7 @@ impl Default for ModuleLimits {
             concurrency: 16,
             log_lines: 1000,
             journal: 16 << 20,
+            keyvalue: 10 << 20,
         }
     }
 }

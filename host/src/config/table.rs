@@ -139,12 +139,17 @@ impl<'d> Value<'d> {
         Some(duration)
     }
 
+    /// A size in bytes; zero is one.
+    pub fn size_or_zero(&self) -> Option<u64> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) => self.whole_number(number),
+            _ => self.text_as(units::size, "a size", units::SIZE_ADVICE),
+        }
+    }
+
     /// A size in bytes, at least 1.
     pub fn size(&self) -> Option<u64> {
-        let size = match self.value.get_ref() {
-            DeValue::Integer(number) => self.whole_number(number)?,
-            _ => self.text_as(units::size, "a size", units::SIZE_ADVICE)?,
-        };
+        let size = self.size_or_zero()?;
         if size == 0 { self.too_small("1 byte", units::SIZE_ADVICE) } else { Some(size) }
     }
 

@@ -14,12 +14,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use super::keyvalue;
 use super::view::{DeliveryView, DetailsView, TotalsView};
 use crate::config::Secret;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Filter, Journal, JournalError};
+use crate::keyvalue::{KeyValue, StoreError};
 use crate::telemetry;
 
 /// How many deliveries a list has unless it is asked for more.
@@ -35,6 +37,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// The journal.
     pub journal: Arc<dyn Journal>,
+    /// The key-value store.
+    pub keyvalue: Arc<dyn KeyValue>,
     /// Dispatch.
     pub dispatcher: Dispatcher,
 }
@@ -47,6 +51,9 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
         .route("/deliveries/{id}", get(show))
         .route("/deliveries/{id}/retry", post(retry))
         .route("/deliveries/{id}/drop", post(drop_waiting))
+        .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
+        .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
+        .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
         .route("/openapi.json", get(openapi))
         .layer(middleware::from_fn_with_state(token.clone(), authorised));
     let metrics =
@@ -60,7 +67,7 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
 }
 
 /// What is answered when a request can't be done.
-struct Problem(StatusCode, String);
+pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -74,7 +81,17 @@ impl From<JournalError> for Problem {
     }
 }
 
-type Answer<T> = Result<Json<T>, Problem>;
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let status = match error {
+            StoreError::Refused(_) => StatusCode::BAD_REQUEST,
+            StoreError::Full(_) | StoreError::Broken(_) | StoreError::Unusable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
 async fn nothing_here() -> Problem {
     Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())

@@ -1,7 +1,10 @@
 //! What operators see and do while the host runs: the admin API.
 
 mod api;
+mod keyvalue;
 mod view;
 
 pub use api::{Admin, router};
-pub use view::{AttemptView, CallView, ChangeView, DeliveryView, DetailsView, EventView, TotalsView};
+pub use view::{
+    AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventView, KeyView, TotalsView,
+};

@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::journal::{Attempt, Call, Change, Details, LogLine, State, Summary, Totals};
+use crate::keyvalue::{BucketTotals, KeyInfo};
 
 /// A delivery in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,7 +115,7 @@ pub struct CallView {
     pub number: u32,
     /// What was called.
     pub import: String,
-    /// When it was written down (RFC 3339).
+    /// When it was begun (RFC 3339).
     pub at: String,
     /// Its arguments.
     pub arguments: Value,
@@ -131,6 +132,28 @@ pub struct TotalsView {
     pub journal_bytes: u64,
     /// How many calls this host has made a second time because it was not known whether they had happened.
     pub calls_made_again: u64,
+}
+
+/// A bucket of the key-value store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BucketView {
+    /// Its name.
+    pub name: String,
+    /// How many keys it has.
+    pub keys: u64,
+    /// How large they and their values are together, in bytes.
+    pub bytes: u64,
+}
+
+/// A key of a bucket.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyView {
+    /// The key.
+    pub key: String,
+    /// How large its value is, in bytes.
+    pub size: u64,
+    /// When it was set last (RFC 3339).
+    pub changed_at: String,
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -212,6 +235,18 @@ impl From<Call> for CallView {
             answer: call.answer.as_deref().map(json),
             import: call.import,
         }
+    }
+}
+
+impl From<BucketTotals> for BucketView {
+    fn from(bucket: BucketTotals) -> Self {
+        Self { name: bucket.name, keys: bucket.keys, bytes: bucket.bytes }
+    }
+}
+
+impl From<KeyInfo> for KeyView {
+    fn from(key: KeyInfo) -> Self {
+        Self { key: key.key, size: key.size, changed_at: rfc3339(key.changed_at) }
     }
 }
 

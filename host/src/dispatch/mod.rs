@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Details, Journal, JournalError, Recorded, Retention};
+use crate::keyvalue::KeyValue;
 pub use clock::now;
 use depth::{Depth, Room};
 pub use retry::RetryPolicy;
@@ -57,6 +58,7 @@ pub struct DispatchSettings {
 struct Inner {
     registry: Arc<Registry>,
     journal: Arc<dyn Journal>,
+    keyvalue: Arc<dyn KeyValue>,
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
     depth: Depth,
@@ -137,6 +139,7 @@ impl Dispatcher {
     pub async fn start(
         registry: Arc<Registry>,
         journal: Arc<dyn Journal>,
+        keyvalue: Arc<dyn KeyValue>,
         settings: DispatchSettings,
     ) -> Result<(Self, u64), JournalError> {
         let now = clock::now();
@@ -159,6 +162,7 @@ impl Dispatcher {
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             journal,
+            keyvalue,
         }));
         Ok((dispatcher, recovered))
     }
@@ -234,7 +238,7 @@ impl Dispatcher {
     }
 
     /// Takes no more events, lets the deliveries that run come to their end for so long, then cuts them off; those
-    /// start again when the host does. The journal is closed.
+    /// start again when the host does. The journal and the key-value store are closed.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.0;
         inner.closing.cancel();
@@ -248,6 +252,9 @@ impl Dispatcher {
         }
         if let Err(error) = inner.journal.close().await {
             tracing::error!("the journal could not be closed: {error}");
+        }
+        if let Err(error) = inner.keyvalue.close().await {
+            tracing::error!("the key-value store could not be closed: {error}");
         }
     }
 }

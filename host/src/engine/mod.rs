@@ -25,6 +25,7 @@ pub use watch::FileWatch;
 use crate::capabilities::{self, WorldPre};
 use fit::Misfit;
 use instance::State;
+use version::Needs;
 
 /// How many components are compiled at once; compiling one uses every core as it is.
 const COMPILED_AT_ONCE: usize = 2;
@@ -58,6 +59,15 @@ pub enum LoadError {
         wanted: u64,
         /// What it may have.
         limit: u64,
+    },
+    /// It imports the key-value store, and may have none of it.
+    #[error(
+        "it imports {imports}, and `limits.keyvalue` of the module is 0: it may keep no values; give it a size in \
+         modules.toml (10MiB, where the line is left out), or build the module without"
+    )]
+    NoKeyValue {
+        /// The interfaces it imports of it.
+        imports: String,
     },
     /// Wasmtime refuses it for another reason.
     #[error("it can't be compiled: {0}")]
@@ -103,14 +113,13 @@ impl Engine {
     fn compile(&self, bytes: &[u8], spec: &Spec) -> Result<Version, LoadError> {
         let anatomy = fit::examine(bytes, fit::MAX_SIZE)?;
         anatomy.fit()?;
-        if anatomy.minimum_memory > spec.limits.memory {
-            return Err(LoadError::Memory { wanted: anatomy.minimum_memory, limit: spec.limits.memory });
-        }
+        let needs = Needs::of(&anatomy);
+        needs.met_by(spec)?;
         let refused = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
         let component = Component::from_binary(&self.wasmtime, bytes).map_err(refused)?;
         let instance = self.linker.instantiate_pre(&component).map_err(refused)?;
         let world = WorldPre::new(instance).map_err(refused)?;
-        Ok(Version::new(ContentHash::of(bytes), world, spec))
+        Ok(Version::new(ContentHash::of(bytes), world, needs, spec))
     }
 }
 

@@ -128,11 +128,14 @@ impl Slot {
         let hash = ContentHash::of(&bytes);
         match self.current.load_full() {
             Some(current) if current.is(hash, &spec) => *self.refused() = None,
-            Some(current) if current.hash() == hash => {
-                self.current.store(Some(Arc::new(current.with_settings(&spec))));
-                *self.refused() = None;
-                tracing::info!(module = %spec.name, version = %hash, "new settings serve");
-            }
+            Some(current) if current.hash() == hash => match current.with_settings(&spec) {
+                Ok(version) => {
+                    self.current.store(Some(Arc::new(version)));
+                    *self.refused() = None;
+                    tracing::info!(module = %spec.name, version = %hash, "new settings serve");
+                }
+                Err(error) => self.refuse(&spec, hash, &error),
+            },
             _ => self.load(engine, &spec, hash, bytes).await,
         }
     }

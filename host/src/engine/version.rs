@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::LoadError;
+use super::fit::Anatomy;
 use super::instance::{self, Ended, State};
 use super::limits::Limits;
 use crate::capabilities::{Delivery, Grants, Prepared, WorldPre};
@@ -47,9 +49,42 @@ pub struct Spec {
     pub grants: Grants,
 }
 
+/// What a component can't do without.
+#[derive(Clone, Debug)]
+pub(super) struct Needs {
+    /// Memory to begin with, in bytes.
+    memory: u64,
+    /// The interfaces it imports of the key-value store.
+    keyvalue: Vec<String>,
+}
+
+impl Needs {
+    pub(super) fn of(anatomy: &Anatomy) -> Self {
+        let imports = anatomy.imports.iter().map(|import| &import.name);
+        let keyvalue = imports.filter(|name| name.starts_with("wasi:keyvalue/")).cloned().collect();
+        Self { memory: anatomy.minimum_memory, keyvalue }
+    }
+
+    /// Whether a module's settings give it that.
+    ///
+    /// # Errors
+    ///
+    /// What they don't.
+    pub(super) fn met_by(&self, spec: &Spec) -> Result<(), LoadError> {
+        if self.memory > spec.limits.memory {
+            return Err(LoadError::Memory { wanted: self.memory, limit: spec.limits.memory });
+        }
+        if !self.keyvalue.is_empty() && spec.grants.keyvalue == 0 {
+            return Err(LoadError::NoKeyValue { imports: self.keyvalue.join(", ") });
+        }
+        Ok(())
+    }
+}
+
 /// One version of a module, ready to answer.
 pub struct Version {
     hash: ContentHash,
+    needs: Needs,
     world: WorldPre<State>,
     limits: Limits,
     grants: Grants,
@@ -57,8 +92,15 @@ pub struct Version {
 }
 
 impl Version {
-    pub(super) fn new(hash: ContentHash, world: WorldPre<State>, spec: &Spec) -> Self {
-        Self { hash, world, limits: spec.limits, grants: spec.grants.clone(), prepared: Prepared::new(&spec.grants) }
+    pub(super) fn new(hash: ContentHash, world: WorldPre<State>, needs: Needs, spec: &Spec) -> Self {
+        Self {
+            hash,
+            needs,
+            world,
+            limits: spec.limits,
+            grants: spec.grants.clone(),
+            prepared: Prepared::new(&spec.grants),
+        }
     }
 
     /// Whether this is already what a spec and a content hash ask for.
@@ -67,8 +109,13 @@ impl Version {
     }
 
     /// The same component under other settings.
-    pub(super) fn with_settings(&self, spec: &Spec) -> Self {
-        Self::new(self.hash, self.world.clone(), spec)
+    ///
+    /// # Errors
+    ///
+    /// When they don't give it what it needs.
+    pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
+        self.needs.met_by(spec)?;
+        Ok(Self::new(self.hash, self.world.clone(), self.needs.clone(), spec))
     }
 
     /// The hash of its component.

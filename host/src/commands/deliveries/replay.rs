@@ -16,6 +16,7 @@ use crate::console::DetailsView;
 use crate::engine::{Ended, Engine, Limits, Spec};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
+use crate::keyvalue;
 use crate::platform::Rehearsal;
 
 /// The call that writes the reply.
@@ -79,7 +80,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
         name,
         component: args.component.clone(),
         limits: Limits { memory: limits.memory, timeout: limits.timeout, cpu: limits.cpu },
-        grants: Grants { config: Arc::new(config) },
+        grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue },
     })
 }
 
@@ -95,6 +96,7 @@ async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow:
         module: spec.name.clone(),
         attempt: 1,
         platform: Arc::new(Rehearsal::default()),
+        keyvalue: Arc::new(keyvalue::Rehearsal),
         tape: Tape::rehearsal(id, recorded),
         log_lines: LOG_LINES,
         salt,

@@ -7,7 +7,7 @@ use semver::Version;
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentItem, ComponentTypeId};
 use wasmparser::types::Types;
 use wasmparser::{Validator, WasmFeatures};
-use wit_parser::{Resolve, SourceMap};
+use wit_parser::{PackageId, Resolve, SourceMap};
 
 use super::names::{InterfaceName, compatible};
 use super::space::Space;
@@ -34,7 +34,12 @@ const CONTRACT: [(&str, &str); 7] = [
     wit!("world.wit"),
 ];
 
-const DEPENDENCIES: [(&str, &str); 2] = [wit!("deps/config/store.wit"), wit!("deps/logging/logging.wit")];
+/// The standard packages the contract imports from.
+const DEPENDENCIES: [&[(&str, &str)]; 3] = [
+    &[wit!("deps/config/store.wit")],
+    &[wit!("deps/keyvalue/atomic.wit"), wit!("deps/keyvalue/batch.wit"), wit!("deps/keyvalue/store.wit")],
+    &[wit!("deps/logging/logging.wit")],
+];
 
 /// The interfaces of WASI 0.2 every module may import: those that `wasmtime-wasi` implements. Being linked grants
 /// nothing: a module's file system is empty and its sockets connect nowhere.
@@ -103,15 +108,10 @@ impl World {
     /// Reads the embedded files, and encodes them as a component's type, the form a component brings its own in.
     fn read() -> anyhow::Result<Self> {
         let mut resolve = Resolve::default();
-        for (path, text) in DEPENDENCIES {
-            resolve.push_source(path, text)?;
+        for package in DEPENDENCIES {
+            push(&mut resolve, package)?;
         }
-        let mut contract = SourceMap::default();
-        for (path, text) in CONTRACT {
-            contract.push_str(path, text);
-        }
-        let contract = contract.parse().map_err(|(_, error)| anyhow::Error::from(error))?;
-        let package = resolve.push_group(contract)?;
+        let package = push(&mut resolve, &CONTRACT)?;
         let version = resolve.packages[package].name.version.clone().context("the package has no version")?;
 
         let encoded = wit_component::encode(&resolve, package)?;
@@ -186,6 +186,16 @@ impl World {
             wasi.join(", ")
         )
     }
+}
+
+/// Adds a package that consists of these files.
+fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
+    let mut sources = SourceMap::default();
+    for (path, text) in files {
+        sources.push_str(path, *text);
+    }
+    let package = sources.parse().map_err(|(_, error)| anyhow::Error::from(error))?;
+    Ok(resolve.push_group(package)?)
 }
 
 fn is_wasi_0_2(version: &Version) -> bool {
