@@ -24,6 +24,7 @@
 //! - [`module!`](crate::module!) names the function; [`event`] is what it may take.
 //! - [`Step`] shows the user what is being done, [`Search`] asks the knowledge base, [`Completion`] a language model,
 //!   and [`messages`] writes the reply.
+//! - [`Store`] keeps values from one event to the next.
 //! - [`config`] reads the module's settings; [`info!`] and its like write to the operators' log.
 //! - `?` works on every call, and on any other error: see [`Failure`].
 //!
@@ -40,6 +41,7 @@ mod error;
 pub mod event;
 mod failure;
 mod json;
+pub mod keyvalue;
 pub mod log;
 pub mod messages;
 #[doc(hidden)]
@@ -53,6 +55,7 @@ pub use error::{Error, ErrorKind};
 pub use event::{Event, FromEvent, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 pub use failure::{Failure, Result};
 pub use json::Json;
+pub use keyvalue::Store;
 pub use messages::Role;
 pub use reference::Reference;
 pub use search::{Hit, Search};
@@ -70,7 +73,7 @@ pub use step::Step;
 /// ```
 pub mod prelude {
     pub use crate::{
-        Completion, Event, Failure, Hit, Json, ModuleChosen, Reference, Result, Search, Step, Subject,
+        Completion, Event, Failure, Hit, Json, ModuleChosen, Reference, Result, Search, Step, Store, Subject,
         UserMessageCreated, config, json, messages,
     };
     pub use crate::{critical, debug, error, info, trace, warn};
