@@ -17,6 +17,7 @@ mod faults;
 #[path = "../front_door/harness/mod.rs"]
 mod harness;
 mod host;
+mod keyvalue;
 mod kills;
 mod machine;
 mod order;

@@ -135,6 +135,13 @@ fn an_age_of_zero_switches_the_check_off() {
 }
 
 #[test]
+fn a_module_may_be_granted_nothing_to_keep() {
+    assert_eq!(small("").modules[0].limits.keyvalue, 10 << 20);
+    assert_eq!(small("limits = { keyvalue = 0 }").modules[0].limits.keyvalue, 0);
+    assert_eq!(small("limits = { keyvalue = '64KiB' }").modules[0].limits.keyvalue, 64 << 10);
+}
+
+#[test]
 fn settings_are_equal_wherever_they_stand() {
     assert_eq!(small(""), small("\n# a comment\n"));
     assert_ne!(small(""), small("limits = { memory = '1MiB' }"));

@@ -115,6 +115,18 @@ fn a_module_that_begins_large_is_given_a_limit() {
 }
 
 #[test]
+fn a_module_that_keeps_values_is_told_of_their_limit() {
+    let bytes = Contract::read().world(&format!("import wasi:keyvalue/atomics@0.2.0-draft2; {HANDLE}")).build();
+    let (said, code) = checked("a.wasm", &bytes, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\n  wasi:keyvalue/atomics@0.2.0-draft2  cas.new, cas.current, increment, swap\n"), "{said}");
+    let entry = said.split_once("[[module]]").expect("an entry for modules.toml").1;
+    assert!(entry.contains("with keyvalue = 0 it isn't loaded"), "{entry}");
+    let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
+    assert_eq!(entry["limits"]["keyvalue"].as_str(), Some("10MiB"));
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = check(folder.path(), &["missing.wasm"]);

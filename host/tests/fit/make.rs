@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve, SourceMap};
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, PackageId, Resolve, SourceMap};
 
 /// The world all tests alter: what `wit/world.wit` says, without its documentation.
 pub const HANDLE: &str = "use events.{event, failure}; export handle: func(event: event) -> result<_, failure>;";
@@ -11,7 +11,8 @@ pub const HANDLE: &str = "use events.{event, failure}; export handle: func(event
 /// A copy of the contract, to be altered before it is built.
 pub struct Contract {
     files: Vec<(String, String)>,
-    dependencies: Vec<String>,
+    /// The packages it imports from, each in its files.
+    dependencies: Vec<Vec<(String, String)>>,
 }
 
 impl Contract {
@@ -20,11 +21,7 @@ impl Contract {
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
         Self {
             files: texts(&wit),
-            dependencies: ["deps/config", "deps/logging"]
-                .iter()
-                .flat_map(|path| texts(&wit.join(path)))
-                .map(|(_, text)| text)
-                .collect(),
+            dependencies: ["deps/config", "deps/keyvalue", "deps/logging"].map(|path| texts(&wit.join(path))).into(),
         }
     }
 
@@ -54,7 +51,7 @@ impl Contract {
 
     /// Adds a package for the world to import from.
     pub fn dependency(mut self, text: &str) -> Self {
-        self.dependencies.push(text.to_owned());
+        self.dependencies.push(vec![("dependency.wit".to_owned(), text.to_owned())]);
         self
     }
 
@@ -66,19 +63,24 @@ impl Contract {
     /// The same, with asynchronous functions where the world has them.
     pub fn build_as(self, abi: LiftLowerAbi) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        for text in self.dependencies {
-            resolve.push_source("dependency.wit", &text).expect("WIT");
+        for files in self.dependencies {
+            push(&mut resolve, files);
         }
-        let mut contract = SourceMap::default();
-        for (path, text) in self.files {
-            contract.push_str(&path, text);
-        }
-        let package = resolve.push_group(contract.parse().map_err(|(_, error)| error).expect("WIT")).expect("WIT");
+        let package = push(&mut resolve, self.files);
         let world = resolve.select_world(&[package], Some("module")).expect("a world");
         let mut module = dummy_module(&resolve, world, ManglingAndAbi::Legacy(abi));
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
         ComponentEncoder::default().module(&module).expect("a module").encode().expect("a component")
     }
+}
+
+/// Adds a package that consists of these files.
+fn push(resolve: &mut Resolve, files: Vec<(String, String)>) -> PackageId {
+    let mut sources = SourceMap::default();
+    for (path, text) in files {
+        sources.push_str(&path, text);
+    }
+    resolve.push_group(sources.parse().map_err(|(_, error)| error).expect("WIT")).expect("WIT")
 }
 
 fn texts(folder: &Path) -> Vec<(String, String)> {

@@ -11,8 +11,9 @@ const FIRST: &str = "the component doesn't fit the world modhost:module/module@0
 const OTHER_FILES: &str =
     "\nit was built with other files of modhost:module@0.1.0 than this host's: build it with those";
 /// What is said where something is asked for that the host has never heard of.
-const OFFERED: &str = "\nthis host offers modhost:module@0.1.0, wasi:config/store@0.2.0-rc.1, wasi:logging/logging@0.1.0-draft and, \
-                       of WASI 0.2, cli, clocks, filesystem, io, random, sockets";
+const OFFERED: &str = "\nthis host offers modhost:module@0.1.0, wasi:config/store@0.2.0-rc.1, wasi:keyvalue/atomics@0.2.0-draft2, \
+                       wasi:keyvalue/batch@0.2.0-draft2, wasi:keyvalue/store@0.2.0-draft2, wasi:logging/logging@0.1.0-draft and, of \
+                       WASI 0.2, cli, clocks, filesystem, io, random, sockets";
 
 #[test]
 fn no_handle() {

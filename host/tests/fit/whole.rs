@@ -24,6 +24,9 @@ fn the_whole_contract_fits() {
             "modhost:module/completion@0.1.0",
             "wasi:logging/logging@0.1.0-draft",
             "wasi:config/store@0.2.0-rc.1",
+            "wasi:keyvalue/store@0.2.0-draft2",
+            "wasi:keyvalue/atomics@0.2.0-draft2",
+            "wasi:keyvalue/batch@0.2.0-draft2",
         ]
     );
     assert!(anatomy.imports.iter().all(|import| import.provider == Provider::World), "{:?}", anatomy.imports);

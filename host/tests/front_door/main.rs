@@ -6,6 +6,7 @@ mod commands;
 mod deliveries;
 mod endings;
 mod harness;
+mod keyvalue;
 mod listener;
 mod metrics;
 mod reload;

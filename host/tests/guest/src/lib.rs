@@ -3,6 +3,7 @@
 //! `help` replies with the list. A command that doesn't say otherwise ends with a completed reply.
 
 mod endings;
+mod keyvalue;
 mod platform;
 mod sandbox;
 
@@ -80,7 +81,8 @@ fn run(line: &str, event: &Event) -> Result<()> {
 }
 
 fn commands() -> impl Iterator<Item = &'static Command> {
-    COMMANDS.iter().chain(endings::COMMANDS).chain(platform::COMMANDS).chain(sandbox::COMMANDS)
+    let parts = [COMMANDS, endings::COMMANDS, keyvalue::COMMANDS, platform::COMMANDS, sandbox::COMMANDS];
+    parts.into_iter().flatten()
 }
 
 fn help(_: &Given) -> Result<()> {

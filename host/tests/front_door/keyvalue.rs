@@ -1,0 +1,273 @@
+//! `wasi:keyvalue` through a real guest: what it does, whose values it sees, how much of them there may be.
+
+use modhost::keyvalue::{Bucket, KeyValue, Space, Sqlite};
+use modhost::local;
+use serde_json::{Value, json};
+
+use super::harness::{
+    Host, Settings, chat, component, http, modhost, say, signed_post, until, user_message, wait_for_answer,
+};
+
+/// What the test guest replies to a command.
+async fn told(host: &Host, command: &str) -> String {
+    chat(host, "Test", command).await.text().to_owned()
+}
+
+/// Tells the guest to do what must fail; answers with the reason the operators read.
+async fn refused(host: &Host, command: &str) -> String {
+    let chat_id = say(&host.platform, "Test", command).await;
+    let answer = wait_for_answer(host, &chat_id).await;
+    assert!(answer.text().starts_with("Sorry"), "{command}: {}", answer.text());
+    let dead = api(host, "deliveries?state=dead&limit=1").await;
+    dead["deliveries"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason in {dead}")).to_owned()
+}
+
+/// What the admin API answers.
+async fn api(host: &Host, path: &str) -> Value {
+    http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap().json().await.unwrap()
+}
+
+/// The value an operator sees under a key of a module's default bucket.
+async fn kept(host: &Host, tenant: &str, module: &str, key: &str) -> Value {
+    api(host, &format!("keyvalue/{tenant}/{module}/default/value?key={key}")).await["value"].clone()
+}
+
+#[tokio::test]
+async fn values_are_set_read_counted_and_swapped() {
+    let host = Settings::test_guest("").start().await;
+    let steps = [
+        ("kv-get a", "nothing"),
+        ("kv-exists a", "false"),
+        ("kv-set a good morning", "set"),
+        ("kv-get a", "good morning"),
+        ("kv-exists a", "true"),
+        ("kv-count n 5", "5"),
+        ("kv-count n -7", "-2"),
+        ("kv-get n", "-2"),
+        ("kv-keys", r#"["a","n"]"#),
+        ("kv-delete a", "deleted"),
+        ("kv-delete a", "deleted"),
+        ("kv-get a", "nothing"),
+        ("kv-swap s - first", "true"),
+        ("kv-swap s - second", "false"),
+        ("kv-swap s first second", "true"),
+        ("kv-swap s first third", "false"),
+        ("kv-append s +more", "second+more"),
+        (r#"kv-many {"x":"1","y":"2"}"#, r#"["2","1",null]"#),
+        ("kv-delete-many x y z", "deleted"),
+        ("kv-keys", r#"["n","s"]"#),
+    ];
+    for (command, expected) in steps {
+        assert_eq!(told(&host, command).await, expected, "{command}");
+    }
+    assert!(
+        refused(&host, "kv-count s 1").await.contains("keyvalue.increment: refused as invalid: what stands under `s`")
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_has_its_own_keys_and_the_unnamed_one_is_the_default() {
+    let host = Settings::test_guest("").start().await;
+    told(&host, "kv-set a in-the-default").await;
+    told(&host, "kv-in other a in-the-other").await;
+    assert_eq!(told(&host, "kv-get a").await, "in-the-default");
+    assert_eq!(told(&host, "kv-from default a").await, "in-the-default");
+    assert_eq!(told(&host, "kv-from other a").await, "in-the-other");
+    assert_eq!(told(&host, "kv-from third a").await, "nothing");
+}
+
+#[tokio::test]
+async fn many_keys_come_page_by_page() {
+    let host = Settings::test_guest("").start().await;
+    told(&host, "kv-fill-keys 2500").await;
+    let keys: Vec<String> = serde_json::from_str(&told(&host, "kv-keys").await).unwrap();
+    let expected: Vec<String> = (0..2500).map(|n| format!("key-{n:06}")).collect();
+    assert_eq!(keys, expected);
+}
+
+#[tokio::test]
+async fn each_module_and_each_tenant_has_its_own() {
+    let listens = r#"events = ["unique.chat.user-message.created"]"#;
+    let host = Settings::new()
+        .module("One", "test_guest", listens)
+        .module("Two", "test_guest", &format!("{listens}\ntenants = [\"acme\"]"))
+        .tenants(&[("acme", local::COMPANY_ID), ("rival", "company_rival")])
+        .start()
+        .await;
+    for (id, company) in [("evt_1", local::COMPANY_ID), ("evt_2", "company_rival"), ("evt_3", "company_rival")] {
+        let mut event = user_message(id, "hear kv-count-and hits|nothing");
+        event["companyId"] = company.into();
+        assert!(signed_post(&host.webhook, event.to_string()).await.status().is_success());
+    }
+    until("four deliveries to end", async || {
+        (api(&host, "totals").await["deliveries"]["completed"] == 4).then_some(())
+    })
+    .await;
+    let hits = async |tenant, module| kept(&host, tenant, module, "hits").await;
+    assert_eq!(hits("acme", "One").await, "1");
+    assert_eq!(hits("acme", "Two").await, "1");
+    assert_eq!(hits("rival", "One").await, "2");
+    assert_eq!(hits("rival", "Two").await, Value::Null);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_and_says_what_may_be() {
+    let host = Settings::test_guest("limits = { keyvalue = \"64KiB\" }").start().await;
+    assert_eq!(told(&host, "kv-fill 60000 a").await, "set");
+    let full = refused(&host, "kv-fill 10000 b").await;
+    assert!(full.starts_with("keyvalue.set: refused as invalid: there is no room for 9.8 KiB more"), "{full}");
+    assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` of the module in modules.toml"), "{full}");
+    // Nothing of it is there, what is smaller still goes, and what is there goes away.
+    assert_eq!(told(&host, "kv-exists b").await, "false");
+    assert_eq!(told(&host, "kv-fill 10 b").await, "set");
+    assert_eq!(told(&host, "kv-delete a").await, "deleted");
+    assert_eq!(told(&host, "kv-fill 60000 b").await, "set");
+
+    let cases = [
+        (
+            "kv-fill 1048577 a",
+            "keyvalue.set: refused as invalid: the value for `a` has 1048577 bytes, and may have 1048576",
+        ),
+        ("kv-long-key 1025", "keyvalue.set: refused as invalid: a key has 1025 bytes, and may have 1024"),
+        ("kv-buckets 101", "keyvalue.set: refused as invalid: there is no room for the bucket `bucket-99`"),
+    ];
+    for (command, expected) in cases {
+        let reason = refused(&host, command).await;
+        assert!(reason.starts_with(expected), "{command}: {reason}");
+    }
+    // A guest that holds on to everything is ended; its neighbours are not.
+    let reason = refused(&host, "kv-handles 20000").await;
+    assert!(reason.starts_with("trap: "), "{reason}");
+    assert_eq!(told(&host, "kv-long-key 1024").await, "set");
+}
+
+#[tokio::test]
+async fn too_many_keys_in_one_call_are_refused() {
+    let host = Settings::test_guest("").start().await;
+    let object: serde_json::Map<String, Value> = (0..1001).map(|n| (format!("k{n}"), json!(""))).collect();
+    let reason = refused(&host, &format!("kv-many {}", Value::Object(object))).await;
+    assert!(reason.starts_with("keyvalue.set-many: refused as invalid: one call names 1001 keys"), "{reason}");
+    assert_eq!(told(&host, "kv-keys").await, "[]");
+}
+
+#[tokio::test]
+async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
+    let none = Settings::test_guest("limits = { keyvalue = 0 }");
+    let host = none.start().await;
+    let refused = host.logged(&["no version serves", "wasi:keyvalue/store@0.2.0-draft2"]).await;
+    assert!(refused.contains("`limits.keyvalue` of the module is 0") && refused.contains("modules.toml"), "{refused}");
+
+    host.save_settings(&Settings::test_guest(""));
+    host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
+    assert_eq!(told(&host, "kv-set a b").await, "set");
+
+    // Taken away while it serves: it goes on as it was, and the log says why.
+    host.save_settings(&none);
+    host.logged(&["goes on serving", "`limits.keyvalue` of the module is 0"]).await;
+    assert_eq!(told(&host, "kv-get a").await, "b");
+
+    // What doesn't use it needs no grant.
+    let other = Settings::new().module("DemoApp", "demo_app", "limits = { keyvalue = 0 }").start().await;
+    assert!(chat(&other, "DemoApp", "good morning").await.text().starts_with("Hello!"));
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_tried_again_counts_once() {
+    let lines = "retry = { attempts = 3, first = \"10ms\", max = \"10ms\" }";
+    let host = Settings::test_guest(lines).start().await;
+    let chat_id = say(&host.platform, "Test", "kv-count-and hits|retry 0").await;
+    wait_for_answer(&host, &chat_id).await;
+    let dead = api(&host, "deliveries?state=dead").await;
+    assert_eq!(dead["deliveries"][0]["attempts"], 3, "{dead}");
+    // The writes of a delivery that failed stay.
+    assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
+
+    // Sent again by a person it still is the same count; with its answers forgotten it is another.
+    let id = dead["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    for (args, attempts, hits) in [(vec!["retry", &id], 6, "1"), (vec!["retry", &id, "--fresh"], 9, "2")] {
+        let ran = modhost(host.folder(), "deliveries", &[vec!["--admin", &host.admin], args].concat(), &[]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        until("it to end again", async || {
+            let dead = api(&host, "deliveries?state=dead").await;
+            (dead["deliveries"][0]["attempts"] == attempts).then_some(())
+        })
+        .await;
+        assert_eq!(kept(&host, "default", "Test", "hits").await, hits);
+    }
+}
+
+#[tokio::test]
+async fn a_rehearsal_reads_the_record_and_writes_nothing() {
+    // Recorded with a module that keeps nothing, so that everything is new to the rehearsal.
+    let host = Settings::new().module("Test", "assistant", "").start().await;
+    told(&host, "kv-append a more").await;
+    let other = api(&host, "deliveries?state=completed").await["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    host.save_settings(&Settings::test_guest(""));
+    host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
+    told(&host, "kv-set a once").await;
+    told(&host, "kv-count-and hits|kv-get a").await;
+    let same =
+        api(&host, "deliveries?state=completed&limit=1").await["deliveries"][0]["id"].as_str().unwrap().to_owned();
+
+    let guest = component("test_guest");
+    let rehearse = async |id: &str| {
+        let args = ["replay", id, "--component", guest.to_str().unwrap(), "--admin", &host.admin];
+        modhost(host.folder(), "deliveries", &args, &[]).await
+    };
+    let ran = rehearse(&same).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.stdout.contains("same     keyvalue.increment") && ran.stdout.contains("same     keyvalue.get"),
+        "{ran:?}"
+    );
+    let ran = rehearse(&other).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("+ added    keyvalue.cas.new"), "{ran:?}");
+    assert!(ran.stdout.contains("a rehearsal has no value that was not recorded"), "{ran:?}");
+    assert_eq!(kept(&host, "default", "Test", "a").await, "once");
+    assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
+}
+
+#[tokio::test]
+async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
+    let mut host = Settings::test_guest("").start().await;
+    told(&host, "kv-set a good morning").await;
+    told(&host, "kv-fill 3 b/c").await;
+    told(&host, "kv-in drafts/2026 a é").await;
+    host.save_settings(&Settings::new());
+    host.logged(&["the changed settings are taken in"]).await;
+
+    let buckets = api(&host, "keyvalue/default/Test").await;
+    assert_eq!(
+        buckets,
+        json!({ "buckets": [
+            { "name": "default", "keys": 2, "bytes": 19 },
+            { "name": "drafts/2026", "keys": 1, "bytes": 3 },
+        ]})
+    );
+    let page = api(&host, "keyvalue/default/Test/default?limit=1").await;
+    assert_eq!(
+        (&page["keys"][0]["key"], &page["keys"][0]["size"], &page["next"]),
+        (&json!("a"), &json!(12), &json!("a"))
+    );
+    assert!(page["keys"][0]["changed_at"].as_str().is_some_and(|at| at.starts_with("20")), "{page}");
+    let page = api(&host, "keyvalue/default/Test/default?after=a").await;
+    assert_eq!((&page["keys"][0]["key"], &page["next"]), (&json!("b/c"), &Value::Null));
+    assert_eq!(kept(&host, "default", "Test", "b/c").await, json!({ "hex": "ffffff" }));
+    assert_eq!(api(&host, "keyvalue/default/Test/drafts%2F2026/value?key=a").await["value"], "é");
+    assert_eq!(api(&host, "keyvalue/default/Nobody").await, json!({ "buckets": [] }));
+
+    let get = async |path: &str| http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap();
+    let missing = get("keyvalue/default/Test/default/value?key=x").await;
+    assert_eq!(missing.status(), 404);
+    assert!(missing.text().await.unwrap().contains("module Test keeps nothing under `x` for default"));
+    assert_eq!(get("keyvalue/default/Test/default?limit=0").await.status(), 400);
+    assert_eq!(get("keyvalue/default/Test/default/value").await.status(), 400);
+
+    // A host that stopped has left all of it in the file.
+    host.stop().await;
+    let store = Sqlite::open(host.file(".modhost")).await.unwrap();
+    let default = Bucket::new(Space { tenant: "default".into(), module: "Test".into() }, String::new()).unwrap();
+    let found = store.get(&default, vec!["a".into()]).await.unwrap();
+    assert_eq!(found[0].as_ref().unwrap().value.0, b"good morning");
+}
