@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +17,7 @@ use crate::engine::{Engine, FileWatch, Registry};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
+use crate::listener::{Listener, Rules};
 use crate::plan::Plan;
 use crate::platform::unique::{SetupError, http_client};
 use crate::sources::{self, ComeBack, Sink, Sources};
@@ -76,6 +75,8 @@ struct Parts {
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
     sources: Arc<Sources>,
+    public: Arc<Listener>,
+    admin: Arc<Listener>,
     client: reqwest::Client,
     watched: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
@@ -120,6 +121,8 @@ impl Host {
             dispatcher,
             registry,
             sources: Arc::default(),
+            public: Listener::new(plan.rules.clone()),
+            admin: Listener::new(for_operators(&plan.rules)),
             client,
             watched: Arc::new(Mutex::new(files(&settings))),
         };
@@ -139,17 +142,18 @@ impl Host {
             closing: closing.clone(),
             tasks: Vec::new(),
         };
-        let public_routes = sources::router(parts.sources.clone(), Taker(parts.dispatcher.clone()));
+        let taker = Taker(parts.dispatcher.clone());
+        let public_routes = sources::router(parts.sources.clone(), parts.public.refusals(), taker);
         let admin_routes = console::router(
             Admin { registry: parts.registry.clone(), journal, keyvalue, dispatcher: parts.dispatcher.clone() },
             admin_token,
         );
-        host.tasks.push(serve(public, public_routes, closing.clone()));
-        host.tasks.push(serve(admin, admin_routes, closing.clone()));
         let gathering = closing.clone();
         host.tasks.push(tokio::spawn(async move {
             gathering.run_until_cancelled(gather_metrics()).await;
         }));
+        host.tasks.push(tokio::spawn(parts.public.clone().serve(public, public_routes, closing.clone())));
+        host.tasks.push(tokio::spawn(parts.admin.clone().serve(admin, admin_routes, closing.clone())));
         host.tasks.push(tokio::spawn(async move {
             closing.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
         }));
@@ -221,6 +225,8 @@ impl Sink for Taker {
 
 impl Parts {
     async fn apply(&self, plan: Plan) {
+        self.admin.set(for_operators(&plan.rules));
+        self.public.set(plan.rules);
         self.sources.set(plan.sources, plan.max_body);
         self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology)).await;
     }
@@ -249,6 +255,17 @@ impl Parts {
         }
         *settings = next;
     }
+
+    /// Shows the certificate that is on disk now; one that can't be used leaves the one before.
+    fn renew_certificate(&self, settings: &Settings) {
+        match Plan::rules(settings) {
+            Ok(rules) => {
+                self.public.set(rules);
+                tracing::info!("the changed certificate is taken in");
+            }
+            Err(errors) => tracing::error!("the certificate is not taken in, the old one goes on:\n{errors}"),
+        }
+    }
 }
 
 /// Says what a host that didn't stop in good order has left behind.
@@ -272,6 +289,9 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
             parts.reload(&mut settings, &load).await;
             watch.look();
         } else {
+            if certificate(&settings).any(|file| changed.contains(file)) {
+                parts.renew_certificate(&settings);
+            }
             parts.registry.refresh().await;
         }
     }
@@ -287,7 +307,20 @@ async fn gather_metrics() -> std::convert::Infallible {
 /// The files that decide what a host does.
 fn files(settings: &Settings) -> BTreeSet<PathBuf> {
     let components = settings.modules.iter().map(|module| module.component.clone());
-    components.chain(settings_files(settings)).collect()
+    let certificate = certificate(settings).map(Path::to_path_buf);
+    components.chain(certificate).chain(settings_files(settings)).collect()
+}
+
+/// The files of the certificate.
+fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let files = settings.server.tls.as_ref().map(|tls| [Some(tls.certificate.as_path()), tls.key.file()]);
+    files.into_iter().flatten().flatten()
+}
+
+/// What the operators' listener goes by: the same limits, and neither proxies nor TLS.
+fn for_operators(rules: &Rules) -> Rules {
+    let limits = rules.limits.clone();
+    Rules { limits, ..Rules::default() }
 }
 
 /// The files that settings are made of: a change of one of them is a change of the settings.
@@ -311,6 +344,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("admin_token", before.admin_token != after.admin_token),
         ("concurrency", before.concurrency != after.concurrency),
         ("retention", before.retention != after.retention),
+        ("tls", before.tls.is_some() != after.tls.is_some()),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }
@@ -321,18 +355,4 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
 
 fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-fn serve(listener: TcpListener, routes: Router, closing: CancellationToken) -> JoinHandle<()> {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("answers may be slow: {error}");
-        }
-    });
-    tokio::spawn(async move {
-        let served = axum::serve(listener, routes).with_graceful_shutdown(closing.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!("a listener broke: {error}");
-        }
-    })
 }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod host;
 pub mod journal;
 pub mod keyvalue;
+pub mod listener;
 pub mod local;
 pub mod plan;
 pub mod platform;

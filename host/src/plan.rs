@@ -1,5 +1,6 @@
 //! What the settings mean for each part of the host, with every reference resolved: made whole or not at all.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Client;
@@ -8,6 +9,7 @@ use crate::capabilities::Grants;
 use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Reference, Secret, Settings};
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
+use crate::listener::{self, Rules};
 use crate::platform::Platform;
 use crate::platform::unique::{Unique, UniqueSettings};
 use crate::sources::schemes::{self, Key, Scheme};
@@ -19,6 +21,8 @@ pub struct Plan {
     pub sources: Vec<Source>,
     /// For the public listener: the largest body in bytes.
     pub max_body: u64,
+    /// For the public listener: what its clients may use.
+    pub rules: Rules,
     /// For dispatch.
     pub tenants: Vec<TenantSpec>,
     /// For dispatch.
@@ -32,14 +36,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The part of the plan that follows from the files of the certificate.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate can't be used.
+    pub fn rules(settings: &Settings) -> Result<Rules, ConfigErrors> {
+        Ok(rules(settings, &Environment::load(folder(settings))?)?)
+    }
+
     /// Makes a plan of settings; references are looked up in the environment and in the `.env` beside the file.
     ///
     /// # Errors
     ///
     /// All references that lead nowhere, each with its place.
     pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
-        let folder = settings.file.parent().unwrap_or(std::path::Path::new("."));
-        let environment = Environment::load(folder)?;
+        let environment = Environment::load(folder(settings))?;
         let mut errors = Vec::new();
         let sources = collect(&mut errors, &settings.sources, |source| self::source(source, settings, &environment));
         let tenants = collect(&mut errors, &settings.tenants, |tenant| self::tenant(tenant, client, &environment));
@@ -48,10 +60,15 @@ impl Plan {
             errors.push(error);
             None
         });
+        let rules = rules(settings, &environment).unwrap_or_else(|error| {
+            errors.push(error);
+            Rules::default()
+        });
         ConfigErrors::none_of(errors)?;
         Ok(Self {
             sources,
             max_body: settings.server.max_body,
+            rules,
             tenants,
             routes: settings.modules.iter().map(|module| route(module, settings)).collect(),
             apology: settings.server.apology.as_str().into(),
@@ -59,6 +76,18 @@ impl Plan {
             admin_token,
         })
     }
+}
+
+/// The folder whose `.env` counts.
+fn folder(settings: &Settings) -> &Path {
+    settings.file.parent().unwrap_or(Path::new("."))
+}
+
+/// What the clients of the public listener may use, with the certificate as it is on disk now.
+fn rules(settings: &Settings, environment: &Environment) -> Result<Rules, ConfigError> {
+    let server = &settings.server;
+    let tls = server.tls.as_ref().map(|tls| listener::load_certificate(tls, environment)).transpose()?;
+    Ok(Rules { limits: server.limits.clone(), proxies: server.proxies.clone(), tls })
 }
 
 /// Makes one of each, and gathers all errors rather than stopping at the first.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{GRACE, HostArgs, told_to_stop};
-use crate::config::Settings;
+use crate::config::{Settings, Source};
 use crate::host::Host;
 
 /// What `serve` can be told.
@@ -31,10 +31,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
 /// The lines that say where what listens; the addresses are the real ones, whatever was asked for.
 pub(super) fn listening(host: &Host, settings: &Settings) -> String {
-    let sources = settings
-        .sources
-        .iter()
-        .map(|source| format!("  events    http://{}{}  (source {})", host.public_address(), source.path, source.name));
+    let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
+    let address = host.public_address();
+    let source = |it: &Source| format!("  events    {scheme}://{address}{}  (source {})", it.path, it.name);
+    let sources = settings.sources.iter().map(source);
     let admin = format!("  admin     http://{}/health", host.admin_address());
     let modules = host.registry().status().into_iter().map(|module| match module.version {
         Some(version) => format!("  module    {}  version {version}", module.name),

@@ -22,7 +22,7 @@ use super::settings::{
 };
 use super::source::Source;
 use super::table::{Table, Value, to_json};
-use super::{Reference, nearest, reference};
+use super::{Reference, listener, nearest, reference};
 use crate::event::Name;
 
 /// The size of one page of WebAssembly memory, the least a module can have, in bytes.
@@ -94,6 +94,13 @@ fn server(table: Table<'_>) -> Server {
             .and_then(|value| value.table("[server.retention]"))
             .map(retention)
             .unwrap_or(default.retention),
+        limits: table
+            .get("limits")
+            .and_then(|value| value.table("[server.limits]"))
+            .map(listener::limits)
+            .unwrap_or(default.limits),
+        proxies: listener::proxies(&table),
+        tls: table.get("tls").and_then(|value| value.table("[server.tls]")).and_then(listener::tls),
     };
     let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();
     if let Some(value) = admin_listen.as_ref().filter(|_| is_open) {
@@ -326,7 +333,7 @@ fn path(value: &Value<'_>) -> Option<PathBuf> {
 }
 
 /// A path, seen from the folder of the file.
-fn beside(document: &Document<'_>, path: &Path) -> PathBuf {
+pub(super) fn beside(document: &Document<'_>, path: &Path) -> PathBuf {
     document.file().parent().unwrap_or(Path::new("")).join(path)
 }
 
@@ -352,7 +359,7 @@ fn api_base(value: &Value<'_>) -> Option<Reference> {
 }
 
 /// One of a few words.
-fn one_of<T: Clone>(value: &Value<'_>, choices: &[(&'static str, T)]) -> Option<T> {
+pub(super) fn one_of<T: Clone>(value: &Value<'_>, choices: &[(&'static str, T)]) -> Option<T> {
     let text = value.text()?;
     if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
         return Some(choice.clone());

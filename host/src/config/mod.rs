@@ -10,6 +10,7 @@ mod document;
 mod environment;
 mod error;
 mod file;
+mod listener;
 mod nearest;
 mod place;
 mod reference;
@@ -21,6 +22,7 @@ mod units;
 
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
+pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
 pub use place::Place;
 pub use reference::Reference;
 pub use secret::Secret;

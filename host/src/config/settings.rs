@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::document::Document;
+use super::listener::{ListenerLimits, Proxies, Tls};
 use super::source::Source;
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
@@ -57,6 +58,12 @@ pub struct Server {
     pub retry_notice: String,
     /// How long what has ended is kept in the journal.
     pub retention: Retention,
+    /// What one who sends requests may use of the host.
+    pub limits: ListenerLimits,
+    /// The proxies in front of it.
+    pub proxies: Proxies,
+    /// The certificate events are taken with; none: they come over plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Whom the host works for.
@@ -198,6 +205,9 @@ impl Default for Server {
             apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
             retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
             retention: Retention::default(),
+            limits: ListenerLimits::default(),
+            proxies: Proxies::default(),
+            tls: None,
         }
     }
 }
@@ -283,7 +293,7 @@ impl Settings {
         })
     }
 
-    /// Every reference to a value that stands elsewhere.
+    /// Every reference to a value that stands elsewhere, but for the key of the certificate, which is renewed with it.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         let of_sources = self.sources.iter().flat_map(|source| &source.secrets);
         let of_tenants = self.tenants.iter().flat_map(|tenant| {

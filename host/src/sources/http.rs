@@ -5,12 +5,13 @@
 //! forgeries and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
 //! Which 4xx it is, and how an event that was taken is acknowledged, is for the source's scheme to say.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -18,9 +19,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
 use super::schemes::Request as Verifiable;
+use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Way};
+use crate::listener::{Client, Refusals, TooSlow};
 use crate::telemetry::metrics;
-
-use super::{ComeBack, Received, Rejection, Sink, Sources, Way};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
@@ -34,14 +35,19 @@ const HEARD_OUT: usize = 16 << 20;
 /// How long a body that is too large is heard out.
 const HEAR_OUT_WITHIN: Duration = Duration::from_secs(5);
 
+/// When a body that came too slowly may be brought again.
+const AFTER_TOO_SLOW: u64 = 10;
+
 struct Listener<S> {
     sources: Arc<Sources>,
+    refusals: Arc<Refusals>,
     sink: S,
 }
 
-/// The routes of the public listener: `/health`, and every other path as the sources have it.
-pub fn router<S: Sink>(sources: Arc<Sources>, sink: S) -> Router {
-    let listener = Arc::new(Listener { sources, sink });
+/// The routes of the public listener: `/health`, and every other path as the sources have it. `refusals` is where
+/// forgeries are noted, and who sent too many isn't heard.
+pub fn router<S: Sink>(sources: Arc<Sources>, refusals: Arc<Refusals>, sink: S) -> Router {
+    let listener = Arc::new(Listener { sources, refusals, sink });
     Router::new().route("/health", get(health)).fallback(receive::<S>).with_state(listener)
 }
 
@@ -57,30 +63,57 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
             "no source has this path; the `path` of a source in modules.toml is where events go",
         );
     };
-    if request.method() != Method::POST {
-        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
-            .into_response();
-    }
-    let max_body = **listener.sources.max_body.load();
-    let (parts, body) = request.into_parts();
-    match read(&parts.headers, body, max_body).await {
-        Ok(body) => counted(&way, answer(&listener.sink, &way, &parts.headers, body).await),
-        Err(Unread::TooLarge) => {
-            tracing::error!(source = %way.source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
-            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
-            counted(&way, ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response())
-        }
-        Err(Unread::BrokenOff) => counted(&way, refusal(StatusCode::BAD_REQUEST, "the body broke off")),
-    }
-}
-
-/// Counts a request by its answer.
-fn counted(way: &Way, answer: Response) -> Response {
+    let answer = hear(&listener, &way, request).await;
     metrics::request(&way.source.name, answer.status().as_u16());
     answer
 }
 
-async fn answer(sink: &impl Sink, way: &Way, headers: &HeaderMap, body: Bytes) -> Response {
+/// Answers a request to a source.
+async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
+            .into_response();
+    }
+    let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
+    if let Some(wait) = listener.held_off(client, &way.source) {
+        return not_heard(wait);
+    }
+    let max_body = **listener.sources.max_body.load();
+    let (parts, body) = request.into_parts();
+    if let Some(coding) = coded(&parts.headers) {
+        tracing::warn!(source = %way.source.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
+        hear_out(body).await;
+        return refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body has a Content-Encoding, and is taken as it was signed only: send it without one",
+        );
+    }
+    match read(&parts.headers, body, max_body).await {
+        Ok(body) => answer(listener, way, client, &parts.headers, body).await,
+        Err(Unread::TooLarge) => {
+            tracing::error!(source = %way.source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
+            ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
+        }
+        Err(Unread::TooSlow(limit)) => {
+            tracing::warn!(
+                source = %way.source.name, client = %client.address,
+                "request put off: {limit}, `body_timeout` in [server.limits]"
+            );
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &limit.to_string());
+            hang_up(([(header::RETRY_AFTER, AFTER_TOO_SLOW)], answer).into_response())
+        }
+        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+    }
+}
+
+async fn answer<S: Sink>(
+    listener: &Listener<S>,
+    way: &Way,
+    client: Client,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Response {
     let source = &way.source;
     let request = Verifiable { headers, body: &body, now: SystemTime::now() };
     let event = match source.receive(&request, &body) {
@@ -89,22 +122,22 @@ async fn answer(sink: &impl Sink, way: &Way, headers: &HeaderMap, body: Bytes) -
             tracing::info!(source = %source.name, "the platform asked whether anybody is here, and was answered");
             return answer;
         }
-        Err(rejection) => return rejected(way, &rejection),
+        Err(rejection) => return rejected(listener, way, client, &rejection),
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
     if let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take()) {
         tracing::warn!(source = %source.name, event = event.id, "events come faster than `events_per_second` allows");
         return come_back(ComeBack { after, too_fast: true });
     }
-    match sink.take(*event).await {
+    match listener.sink.take(*event).await {
         Ok(()) => source.scheme.taken(),
         Err(put_off) => come_back(put_off),
     }
 }
 
-fn rejected(way: &Way, rejection: &Rejection) -> Response {
+fn rejected<S>(listener: &Listener<S>, way: &Way, client: Client, rejection: &Rejection) -> Response {
     let source = &way.source;
-    tracing::warn!(source = %source.name, "request refused: {rejection}");
+    tracing::warn!(source = %source.name, client = %client.address, "request refused: {rejection}");
     let status = match rejection {
         Rejection::Forgery(forgery) => source.scheme.refusal(forgery),
         Rejection::ForeignCompany(_) => StatusCode::FORBIDDEN,
@@ -113,6 +146,10 @@ fn rejected(way: &Way, rejection: &Rejection) -> Response {
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
         return ([(header::RETRY_AFTER, AFTER_CLOCKS_DIFFER)], answer).into_response();
+    }
+    // One that is put off was signed well.
+    if let Rejection::Forgery(_) = rejection {
+        listener.note_forgery(client, source);
     }
     answer
 }
@@ -131,6 +168,60 @@ pub(super) fn success() -> Response {
     Json(json!({ "success": true })).into_response()
 }
 
+impl<S> Listener<S> {
+    /// How long a client's requests to a source are not heard; none: they are.
+    fn held_off(&self, client: Client, source: &Source) -> Option<Duration> {
+        if client.stands_for_many {
+            return None;
+        }
+        let wait = self.refusals.too_many(client.address, &source.name)?;
+        tracing::debug!(source = %source.name, client = %client.address, "not heard: it sent too many forgeries");
+        Some(wait)
+    }
+
+    fn note_forgery(&self, client: Client, source: &Source) {
+        if !self.refusals.note(client.address, &source.name) {
+            return;
+        }
+        let (source, client, is_proxy) = (&source.name, client.address, client.stands_for_many);
+        if is_proxy {
+            tracing::warn!(
+                %source, %client,
+                "many forgeries come through what seems to be a proxy, and can't be told from what else it brings; if it \
+                 is yours, name it in `trusted_proxies` in [server]"
+            );
+        } else {
+            tracing::warn!(
+                %source, %client,
+                "more forgeries than `max_forgeries` in [server.limits] came from there: its requests are answered with \
+                 429 for now, and not looked at"
+            );
+        }
+    }
+}
+
+/// The answer to who sent too many forgeries: neither is the body read, nor is the connection kept.
+fn not_heard(wait: Duration) -> Response {
+    let answer = refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address had no valid signature");
+    hang_up(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
+}
+
+/// Ends the connection with an answer: what is still coming on it is not wanted.
+fn hang_up(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// How a body is coded, if it is: signatures are over the bytes that are sent, no platform here compresses them, and what
+/// is a kilobyte on the wire may be a gigabyte afterwards.
+fn coded(headers: &HeaderMap) -> Option<&str> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    codings
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .find(|it| !(it.is_empty() || it.eq_ignore_ascii_case("identity")))
+}
+
 /// Rounded up, and never nothing: who comes back after this time is not early.
 fn whole_seconds(time: std::time::Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
@@ -142,6 +233,7 @@ fn refusal(status: StatusCode, error: &str) -> Response {
 
 enum Unread {
     TooLarge,
+    TooSlow(TooSlow),
     BrokenOff,
 }
 
@@ -162,8 +254,13 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, 
             hear_out(body).await;
             Err(Unread::TooLarge)
         }
-        Err(_) => Err(Unread::BrokenOff),
+        Err(error) => Err(too_slow(&*error).map_or(Unread::BrokenOff, Unread::TooSlow)),
     }
+}
+
+/// Whether that is why a body couldn't be read.
+fn too_slow(error: &(dyn Error + 'static)) -> Option<TooSlow> {
+    error.downcast_ref().copied().or_else(|| too_slow(error.source()?))
 }
 
 /// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer

@@ -88,6 +88,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 /// The same settings with the local platform in place of any other.
 fn localized(mut settings: Settings, api_base: &Url) -> Result<Settings, ConfigErrors> {
     let environment = Environment::load(settings.file.with_file_name(""))?;
+    // It delivers over plain HTTP, and needs no certificate for that.
+    settings.server.tls = None;
     settings.sources.retain_mut(|source| {
         let secrets = local_secrets(source, &environment);
         if secrets.is_empty() && !source.secrets.is_empty() {
