@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -248,6 +249,22 @@ impl Host {
         self.folder.path().join(name)
     }
 
+    /// Where events come in, as an address.
+    pub fn socket(&self) -> SocketAddr {
+        let (_, address) = self.webhook.split_once("://").unwrap();
+        address.strip_suffix("/webhook").unwrap().parse().unwrap()
+    }
+
+    /// The number of its process.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How many lines of its log have all of these words.
+    pub fn lines(&self, words: &[&str]) -> usize {
+        self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -333,7 +350,8 @@ impl Drop for Host {
 /// The address on the first line that starts with a word.
 fn address(output: &str, word: &str) -> Option<String> {
     let line = output.lines().map(str::trim).find(|line| line.starts_with(word))?;
-    line.split_whitespace().find(|part| part.starts_with("http://")).map(str::to_owned)
+    let is_address = |part: &&str| part.starts_with("http://") || part.starts_with("https://");
+    line.split_whitespace().find(is_address).map(str::to_owned)
 }
 
 /// Reads a stream to its end in the background.

@@ -1,0 +1,160 @@
+//! Many connections, and many forgeries: who sends them loses by it, and nobody else does.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use reqwest::{Response, StatusCode};
+
+use super::harness::{Host, Settings, Wire, head, http, now, request, sign, signed_post, until, user_message};
+
+const GOOD: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const BAD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+fn body() -> Vec<u8> {
+    user_message("evt_1", "hello").to_string().into_bytes()
+}
+
+/// Posts from an address of this machine, for another if that is said, with a signature of its own choice.
+async fn post(host: &Host, own: Ipv4Addr, speaks_for: Option<&str>, signature: &str) -> Response {
+    http(); // sees to TLS, which any client wants
+    let client = reqwest::Client::builder().no_proxy().local_address(IpAddr::V4(own)).build().unwrap();
+    let mut request = client.post(&host.webhook).header("x-unique-signature", signature);
+    if let Some(other) = speaks_for {
+        request = request.header("x-forwarded-for", other);
+    }
+    request.header("x-unique-created-at", now().to_string()).body(body()).send().await.unwrap()
+}
+
+async fn forge(host: &Host, own: Ipv4Addr, speaks_for: Option<&str>) -> StatusCode {
+    post(host, own, speaks_for, "00").await.status()
+}
+
+#[tokio::test]
+async fn who_kept_the_host_waiting_makes_room() {
+    let limits = r#"limits = { max_connections = 4, header_timeout = "1h" }"#;
+    let host = Settings::new().server(limits).start().await;
+    let mut wires = Vec::new();
+    for _ in 0..4 {
+        wires.push(Wire::to(&host).await);
+    }
+    assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK);
+    assert_eq!(wires.remove(0).ended().await, "", "it was the first");
+    for mut other in wires {
+        other.say(request(&body())).await;
+        assert!(other.answer().await.starts_with("HTTP/1.1 200 "));
+    }
+    host.logged(&["WARN", "as many connections as `max_connections`"]).await;
+}
+
+#[tokio::test]
+async fn a_swarm_makes_room_for_others() {
+    let limits = r#"limits = { max_connections = 20, header_timeout = "1h", body_timeout = "1h" }"#;
+    let host = Settings::new().server(limits).start().await;
+    let (body, mut swarm) = (body(), Vec::new());
+    let whole = request(&body);
+    let mut slow = Wire::from(GOOD, host.socket()).await;
+    slow.say(&whole[..20]).await;
+    let half = [String::new(), "POST /webhook".into(), head(&body, "content-length: 5000\r\n") + "{"];
+    for said in half.iter().cycle().take(100) {
+        let mut wire = Wire::from(BAD, host.socket()).await;
+        wire.say(said).await;
+        swarm.push(wire);
+    }
+    for _ in 0..20 {
+        assert_eq!(signed_post(&host.webhook, body.clone()).await.status(), StatusCode::OK);
+    }
+    // It has waited longer than all of them, but it is alone.
+    slow.say(&whole[20..]).await;
+    assert!(slow.answer().await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_no_more() {
+    let limits = r#"limits = { max_connections_per_address = 2, header_timeout = "1h" }"#;
+    let host = Settings::new().server(limits).start().await;
+    let first = Wire::from(BAD, host.socket()).await;
+    let second = Wire::from(BAD, host.socket()).await;
+    assert_eq!(Wire::from(BAD, host.socket()).await.ended().await, "");
+    host.logged(&["WARN", "closed at once", "max_connections_per_address", "client=127.0.0.2"]).await;
+    assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK, "another address has its own");
+    drop((first, second));
+    until("a free place", async || {
+        let mut wire = Wire::from(BAD, host.socket()).await;
+        wire.say(request(&body())).await;
+        wire.answer().await.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_of_forgeries_is_not_looked_at() {
+    let host = Settings::new().server("limits = { max_forgeries = 5 }").start().await;
+    for _ in 0..5 {
+        assert_eq!(forge(&host, BAD, None).await, StatusCode::BAD_REQUEST);
+    }
+    let answer = post(&host, BAD, None, &sign(&body())).await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "nobody looks whether it is signed");
+    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    // Nor is the body waited for, and the connection is over.
+    let mut wire = Wire::from(BAD, host.socket()).await;
+    wire.say(head(b"", "content-length: 1000\r\n")).await;
+    let answer = wire.ended().await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 429 ") && answer.contains("connection: close\r\n"), "{answer:?}");
+
+    for _ in 0..50 {
+        assert_eq!(forge(&host, BAD, None).await, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(post(&host, GOOD, None, &sign(&body())).await.status(), StatusCode::OK);
+    }
+    host.logged(&["WARN", "more forgeries than `max_forgeries`", "client=127.0.0.2", "source=unique"]).await;
+    assert_eq!(host.lines(&["request refused: invalid signature"]), 5, "a flood must not fill the log");
+    // What is no forgery is on nobody's account.
+    for _ in 0..10 {
+        assert_eq!(signed_post(&host.webhook, "{}").await.status(), StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(post(&host, GOOD, None, &sign(&body())).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_is_its_own() {
+    let host = Settings::new()
+        .server("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nlimits = { max_forgeries = 3 }")
+        .start()
+        .await;
+    let bad = Some("8.8.8.8, 203.0.113.9, 10.0.0.7");
+    for _ in 0..3 {
+        assert_eq!(forge(&host, GOOD, bad).await, StatusCode::BAD_REQUEST);
+    }
+    host.logged(&["request refused", "client=203.0.113.9"]).await;
+    assert_eq!(forge(&host, GOOD, bad).await, StatusCode::TOO_MANY_REQUESTS);
+    let disguised = Some("192.0.2.200, 203.0.113.9");
+    assert_eq!(
+        forge(&host, GOOD, disguised).await,
+        StatusCode::TOO_MANY_REQUESTS,
+        "what it wrote itself counts nothing"
+    );
+    assert_eq!(post(&host, GOOD, Some("198.51.100.1"), &sign(&body())).await.status(), StatusCode::OK);
+    // Who comes by no proxy can't pretend to.
+    assert_eq!(forge(&host, BAD, Some("198.51.100.1")).await, StatusCode::BAD_REQUEST);
+    host.logged(&["request refused", "client=127.0.0.2"]).await;
+}
+
+#[tokio::test]
+async fn a_proxy_nobody_told_of_is_not_held_off() {
+    let host = Settings::new().server("limits = { max_forgeries = 3 }").start().await;
+    for _ in 0..10 {
+        assert_eq!(forge(&host, GOOD, Some("203.0.113.9")).await, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(post(&host, GOOD, Some("198.51.100.1"), &sign(&body())).await.status(), StatusCode::OK);
+    host.logged(&["WARN", "seems to be a proxy", "trusted_proxies", "client=127.0.0.1"]).await;
+    assert_eq!(host.lines(&["client=203.0.113.9"]), 0, "nobody said that it is to be believed");
+}
+
+#[tokio::test]
+async fn forwarded_is_read_if_that_is_said() {
+    let host = Settings::new().server("trusted_proxies = [\"127.0.0.1\"]\nproxy_header = \"forwarded\"").start().await;
+    let forged = http().post(&host.webhook).header("x-forwarded-for", "8.8.8.8");
+    let forged = forged.header("forwarded", "for=203.0.113.9;proto=https").body("{}").send().await.unwrap();
+    assert_eq!(forged.status(), StatusCode::BAD_REQUEST);
+    host.logged(&["request refused", "client=203.0.113.9"]).await;
+    assert_eq!(host.lines(&["8.8.8.8"]), 0);
+}
