@@ -60,10 +60,10 @@ pub enum StartError {
     #[error("the engine can't be started: {0:#}")]
     Engine(wasmtime::Error),
     /// The journal can't be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Journal(#[from] JournalError),
     /// The key-value store can't be used.
-    #[error("{0}")]
+    #[error(transparent)]
     KeyValue(#[from] StoreError),
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be made: {0}")]
