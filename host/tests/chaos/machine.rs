@@ -65,7 +65,7 @@ async fn a_clock_that_jumps_holds_nothing_up() {
     let host = Config::new()
         .module("Assistant", "assistant", r#"retry = { attempts = 5, first = "2s", max = "2s" }"#)
         // The test signs by the real clock.
-        .source(r#"tolerance = "0s""#)
+        .source("tolerance = \"0s\"\ntolerance_ahead = \"0s\"")
         .variable("LD_PRELOAD", FAKETIME)
         .variable("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
         .variable("FAKETIME_NO_CACHE", "1")

@@ -87,6 +87,9 @@ fn the_shipped_file_shows_the_defaults() {
     let skipped = [
         "# companies",
         "# tenant",
+        "# sources",
+        "# assistants",
+        "# match",
         "# events_per_second",
         "# apology = \"…\"",
         "# trusted_proxies",
