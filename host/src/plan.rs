@@ -125,8 +125,9 @@ pub fn key(
     environment: &Environment,
 ) -> Result<Key, ConfigError> {
     let value = secret.resolve(environment)?;
-    let wrong = |form| secret.error(format!("the secret of the source \"{}\" can't be used: {form}", source.name));
-    scheme.key(&value).map_err(wrong)
+    scheme.key(&value).map_err(|form| {
+        secret.error(format!("a secret of the source \"{}\" can't be used with its scheme", source.name)).advice(form)
+    })
 }
 
 /// A source that can read events, and verify none.
@@ -138,7 +139,7 @@ pub fn keyless_source(source: &config::Source, settings: &Settings) -> Result<So
     let scheme = schemes::scheme(&source.scheme);
     let envelope = scheme.envelope().with(&source.event);
     let owners = owners(source, settings);
-    if envelope.company.is_none() && matches!(owners, Owners::ByCompany(_)) {
+    if envelope.company.is_none() && matches!(owners, Owners::ByCompany { .. }) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
         return Err(error.at(Some(source.place.clone())).advice(
             "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
@@ -160,14 +161,21 @@ fn owners(source: &config::Source, settings: &Settings) -> Owners {
     let own = source.tenant.as_ref().and_then(|name| settings.tenants.iter().find(|tenant| tenant.name == *name));
     match (own, settings.tenants.as_slice()) {
         (Some(tenant), _) | (None, [tenant]) => {
-            Owners::One { tenant: tenant.name.clone(), companies: tenant.companies.clone() }
+            let others = settings.tenants.iter().filter(|other| other.name != tenant.name);
+            Owners::One {
+                tenant: tenant.name.clone(),
+                companies: tenant.companies.clone(),
+                of_others: others.flat_map(|other| other.companies.iter().cloned()).collect(),
+            }
         }
-        (None, tenants) => {
-            let companies = tenants
+        (None, tenants) => Owners::ByCompany {
+            tenants: tenants
                 .iter()
-                .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
-            Owners::ByCompany(companies.collect())
-        }
+                .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())))
+                .collect(),
+            // Not more than one: the settings were checked for that.
+            others: tenants.iter().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
+        },
     }
 }
 

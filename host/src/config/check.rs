@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::document::Document;
 use super::file::{Located, Parts};
 use super::settings::{Settings, Tenant};
-use super::source::{Scheme, Source};
+use super::source::{Part, Scheme, SignedPart, Source};
 use super::{ConfigError, Place, nearest};
 use crate::event::Name;
 
@@ -139,6 +139,24 @@ fn unverified(document: &Document<'_>, parts: &Parts) {
     }
 }
 
+/// A company that is read from where nobody signs.
+fn company_in_a_header(source: &Source) -> Option<ConfigError> {
+    let Some(Some(Part::Header(header))) = &source.event.company else { return None };
+    match &source.scheme {
+        Scheme::Hmac(rules) if rules.signed.contains(&SignedPart::Header(header.clone())) => return None,
+        // It has been said already that nothing is signed.
+        Scheme::None { .. } | Scheme::Nexus { .. } => return None,
+        _ => {}
+    }
+    let warning = ConfigError::new(format!(
+        "the source \"{}\" reads the company from the header {header}, which is not signed",
+        source.name
+    ));
+    Some(warning.at(Some(source.place.clone())).advice(
+        "whoever gets hold of a signed request can send it again for another company: name a part of the body if you can",
+    ))
+}
+
 /// What is worth telling, though the host can work with it.
 pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     let mut warnings = Vec::new();
@@ -161,6 +179,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
             warnings.push(warning.at(Some(source.place.clone())).advice("name the scheme its platform signs with"));
         }
     }
+    warnings.extend(settings.sources.iter().filter_map(company_in_a_header));
     // A source without a tenant brings events of them all.
     let is_served =
         |tenant: &Name| settings.sources.iter().any(|it| it.tenant.as_ref().is_none_or(|name| name == tenant));

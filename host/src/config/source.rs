@@ -41,6 +41,20 @@ pub enum Scheme {
     },
     /// As Archivus signs its webhooks.
     Archivus,
+    /// As Standard Webhooks has it, and Svix.
+    StandardWebhooks(Window),
+    /// As GitHub signs its webhooks.
+    GitHub,
+    /// As Stripe signs its webhooks.
+    Stripe(Window),
+    /// As Slack signs its requests.
+    Slack(Window),
+    /// As Shopify signs its webhooks.
+    Shopify,
+    /// As Linear signs its webhooks.
+    Linear(Window),
+    /// As Discord signs interactions and events.
+    Discord(Window),
     /// An HMAC as the settings tell.
     Hmac(HmacRules),
     /// Not at all.
@@ -57,6 +71,11 @@ pub struct Window {
     pub past: Option<Duration>,
     /// How far ahead of the host's clock it may be; none: as far as it likes.
     pub ahead: Option<Duration>,
+}
+
+impl Window {
+    /// Any time will do.
+    pub const ANY: Self = Self { past: None, ahead: None };
 }
 
 impl Default for Window {
@@ -137,6 +156,8 @@ pub enum Part {
     Body(Vec<String>),
     /// In this header. Most schemes don't sign headers.
     Header(HeaderName),
+    /// In the first of these headers that is there. Only schemes say so, of headers that mean the same.
+    EitherHeader(HeaderName, HeaderName),
     /// Nowhere: it is always this.
     Text(String),
     /// Nowhere: the SHA-256 of the body stands in for it.

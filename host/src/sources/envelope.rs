@@ -22,6 +22,12 @@ use crate::event::{Event, Header, Name};
 /// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
 const LONGEST_ID: usize = 256;
 
+/// Longer than this, in bytes, nothing is that names something: it would stand in every line of the log.
+const LONGEST_TEXT: usize = 1024;
+
+/// Times from here on nobody means, in seconds since 1970: the year 10000.
+const NO_TIME_FROM: f64 = 253_402_300_800.0;
+
 /// What stands between the parts of an id.
 const BETWEEN_IDS: &str = "@";
 
@@ -62,6 +68,17 @@ pub enum NotAnEvent {
         /// Where it should be.
         place: Part,
     },
+    /// A part is too long to be what it should be.
+    #[error("its {what} is longer than {LONGEST_TEXT} bytes, {}", Place(.place))]
+    TooLong {
+        /// The part.
+        what: &'static str,
+        /// Where it is.
+        place: Part,
+    },
+    /// A header that a part is read from stands there more than once: which of them counts is anybody's guess.
+    #[error("more than one header {}", Shown(.0))]
+    TwoHeaders(HeaderName),
 }
 
 /// A body, and the headers it came with.
@@ -133,10 +150,34 @@ impl<'a> Opened<'a> {
         Ok(match part {
             Part::Text(text) => Some(text.clone()),
             Part::Hash => Some(format!("sha256:{}", hex::encode(Sha256::digest(self.raw)))),
-            Part::Header(name) => self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            Part::Header(name) => self.header(name)?,
+            Part::EitherHeader(first, second) => {
+                self.header(if self.headers.contains_key(first) { first } else { second })?
+            }
             Part::Body(path) => self.find(path)?.and_then(scalar),
         }
         .filter(|text| !text.is_empty()))
+    }
+
+    /// The same, for what is held against a list of names and shown to people.
+    fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
+        match self.text(part)? {
+            Some(text) if text.len() > LONGEST_TEXT => Err(NotAnEvent::TooLong { what, place: part.clone() }),
+            text => Ok(text),
+        }
+    }
+
+    fn header(&self, name: &HeaderName) -> Result<Option<String>, NotAnEvent> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(NotAnEvent::TwoHeaders(name.clone())),
+            (value, None) => Ok(value.and_then(|value| value.to_str().ok()).map(str::to_owned)),
+        }
+    }
+
+    /// The company the event names, if it names one.
+    pub(super) fn company(&self, envelope: &Envelope) -> Result<Option<String>, NotAnEvent> {
+        envelope.company.as_ref().map_or(Ok(None), |part| self.short("company", part))
     }
 
     /// Makes the event of it.
@@ -147,15 +188,15 @@ impl<'a> Opened<'a> {
         tenant: Name,
         company_id: Option<String>,
     ) -> Result<Event, NotAnEvent> {
-        let optional = |part: &Option<Part>| part.as_ref().map_or(Ok(None), |part| self.text(part));
+        let optional = |what, part: &Option<Part>| part.as_ref().map_or(Ok(None), |part| self.short(what, part));
         let header = Header {
             id: self.id(&envelope.id)?,
             name: self.name(&envelope.name, source)?,
             source: source.clone(),
             tenant,
-            user_id: optional(&envelope.user)?,
+            user_id: optional("user", &envelope.user)?,
             company_id,
-            created_at: optional(&envelope.created_at)?.and_then(|time| seconds(&time)),
+            created_at: optional("time", &envelope.created_at)?.and_then(|time| seconds(&time)),
         };
         let payload =
             self.find(&envelope.payload)?.ok_or_else(|| missing("payload", Part::Body(envelope.payload.clone())))?;
@@ -181,7 +222,7 @@ impl<'a> Opened<'a> {
 
     fn name(&self, parts: &[Part], source: &Name) -> Result<String, NotAnEvent> {
         let Some(first) = parts.first() else { return Ok(source.as_str().to_owned()) };
-        let texts: Result<Vec<_>, _> = parts.iter().filter_map(|part| self.text(part).transpose()).collect();
+        let texts: Result<Vec<_>, _> = parts.iter().filter_map(|part| self.short("name", part).transpose()).collect();
         let texts = texts?;
         if texts.is_empty() { Err(missing("name", first.clone())) } else { Ok(texts.join(BETWEEN_NAMES)) }
     }
@@ -224,7 +265,7 @@ fn seconds(text: &str) -> Option<u64> {
     let text = text.trim();
     if let Ok(number) = text.parse::<f64>() {
         let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
-        return (seconds >= 0.0).then_some(seconds as u64);
+        return (0.0..NO_TIME_FROM).contains(&seconds).then_some(seconds as u64);
     }
     let time: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(time.as_second()).ok()
@@ -282,6 +323,7 @@ impl fmt::Display for Place<'_> {
         match self.0 {
             Part::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
             Part::Header(name) => write!(f, "the header {}", Shown(name)),
+            Part::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
             Part::Body(_) | Part::Text(_) | Part::Hash => f.write_str("the body"),
         }
     }

@@ -119,7 +119,7 @@ async fn answer<S: Sink>(
     let event = match source.receive(&request, &body) {
         Ok(Received::Event(event)) => event,
         Ok(Received::Greeting(answer)) => {
-            tracing::info!(source = %source.name, "the platform asked whether anybody is here, and was answered");
+            tracing::info!(source = %source.name, "the platform asked something of the endpoint itself, and was answered");
             return answer;
         }
         Err(rejection) => return rejected(listener, way, client, &rejection),
@@ -130,7 +130,7 @@ async fn answer<S: Sink>(
         return come_back(ComeBack { after, too_fast: true });
     }
     match listener.sink.take(*event).await {
-        Ok(()) => source.scheme.taken(),
+        Ok(()) => source.scheme.taken(&request),
         Err(put_off) => come_back(put_off),
     }
 }
@@ -138,17 +138,15 @@ async fn answer<S: Sink>(
 fn rejected<S>(listener: &Listener<S>, way: &Way, client: Client, rejection: &Rejection) -> Response {
     let source = &way.source;
     tracing::warn!(source = %source.name, client = %client.address, "request refused: {rejection}");
-    let status = match rejection {
-        Rejection::Forgery(forgery) => source.scheme.refusal(forgery),
-        Rejection::ForeignCompany(_) => StatusCode::FORBIDDEN,
-        Rejection::NotAnEvent(_) => StatusCode::BAD_REQUEST,
-    };
+    let status = rejection.status(&*source.scheme);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
         return ([(header::RETRY_AFTER, AFTER_CLOCKS_DIFFER)], answer).into_response();
     }
-    // One that is put off was signed well.
-    if let Rejection::Forgery(_) = rejection {
+    // One whose time alone is wrong was signed well.
+    if let Rejection::Forgery(forgery) = rejection
+        && !forgery.is_of_time()
+    {
         listener.note_forgery(client, source);
     }
     answer

@@ -5,11 +5,12 @@ pub mod envelope;
 mod http;
 pub mod schemes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 
@@ -58,11 +59,18 @@ pub enum Owners {
     One {
         /// The tenant.
         tenant: Name,
-        /// Its companies, in the platform's ids; empty: whichever the source brings.
+        /// Its companies, in the platform's ids; empty: whichever the source brings, but for those of others.
         companies: Vec<String>,
+        /// The companies of other tenants.
+        of_others: HashSet<String>,
     },
     /// Several tenants', told apart by the event's company.
-    ByCompany(HashMap<String, Name>),
+    ByCompany {
+        /// Whose each company is.
+        tenants: HashMap<String, Name>,
+        /// Whose all other companies are; none: nobody's.
+        others: Option<Name>,
+    },
 }
 
 /// What an event is handed to once it is verified.
@@ -100,6 +108,17 @@ pub enum Rejection {
     /// It names a company this source may not speak for.
     #[error("this source may not bring events of company `{0}`")]
     ForeignCompany(String),
+}
+
+impl Rejection {
+    /// The status it is answered with, as the platform of this scheme reads it.
+    pub fn status(&self, scheme: &dyn Scheme) -> StatusCode {
+        match self {
+            Self::Forgery(forgery) => scheme.refusal(forgery),
+            Self::ForeignCompany(_) => StatusCode::FORBIDDEN,
+            Self::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 impl Sources {
@@ -142,9 +161,9 @@ impl Source {
     /// When it is no event, or another tenant's.
     pub fn open(&self, request: &Request<'_>, body: &Bytes) -> Result<Event, Rejection> {
         let opened = Opened::new(request.headers, body)?;
-        let company = self.envelope.company.as_ref();
-        let company_id = company.map_or(Ok(None), |part| opened.text(part))?;
-        let tenant = self.owners.tenant_of(company.map(|_| company_id.as_deref()))?;
+        let company_id = opened.company(&self.envelope)?;
+        let names_one = self.envelope.company.is_some();
+        let tenant = self.owners.tenant_of(names_one.then_some(company_id.as_deref()))?;
         Ok(opened.event(&self.envelope, &self.name, tenant, company_id)?)
     }
 }
@@ -155,13 +174,18 @@ impl Owners {
         let named = company.flatten();
         let foreign = || Rejection::ForeignCompany(named.unwrap_or_default().to_owned());
         match self {
-            Self::One { tenant, companies } => {
-                let is_own = company.is_none()
-                    || companies.is_empty()
-                    || companies.iter().any(|own| Some(own.as_str()) == named);
+            Self::One { tenant, companies, of_others } => {
+                let is_own = match (company, companies.as_slice()) {
+                    (None, _) => true,
+                    (_, []) => named.is_none_or(|named| !of_others.contains(named)),
+                    (_, companies) => companies.iter().any(|own| Some(own.as_str()) == named),
+                };
                 if is_own { Ok(tenant.clone()) } else { Err(foreign()) }
             }
-            Self::ByCompany(tenants) => named.and_then(|company| tenants.get(company)).cloned().ok_or_else(foreign),
+            Self::ByCompany { tenants, others } => {
+                let tenant = named.and_then(|company| tenants.get(company).or(others.as_ref()));
+                tenant.cloned().ok_or_else(foreign)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `modhost send --source`: sends an event as its platform would, signed with the source's own secret.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -41,10 +42,12 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
     let url = target(args.to.as_deref(), source, settings.server.listen)?;
     let found = secret(args, &settings, source, &*scheme, &url)?;
     let file: EventFile = args.text.parse()?;
-    let body = file.read()?;
+    let now = SystemTime::now();
+    let read = file.read()?;
+    let body = scheme.dated(&read, now);
     let given: HeaderMap = args.headers.iter().map(|line| (line.name.clone(), line.value.clone())).collect();
     let id = format!("msg_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
-    let outgoing = Outgoing { body: &body, headers: &given, now: SystemTime::now(), id: &id };
+    let outgoing = Outgoing { body: &body, headers: &given, now, id: &id };
     let mut headers = scheme
         .sign(&outgoing, found.as_ref().map(|found| &found.key))
         .map_err(|reason| anyhow!("no request of the source \"{}\" can be signed: {reason}", source.name))?;
@@ -52,10 +55,11 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
     // What is given by hand stands in the place of what would be made.
     headers.extend(given);
     if args.print_curl {
-        anstream::println!("{}", curl(&url, &headers, &file, found.as_ref()));
+        let changed = matches!(body, Cow::Owned(_)).then_some(&*body);
+        anstream::println!("{}", curl(&url, &headers, &data(&file, changed), found.as_ref()));
         return Ok(ExitCode::SUCCESS);
     }
-    post(url, headers, body).await
+    post(url, headers, body.into_owned()).await
 }
 
 async fn post(url: Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<ExitCode> {
@@ -159,17 +163,22 @@ fn is_here(url: &Url) -> bool {
 }
 
 /// The request as a command for a shell. A secret that is sent as it stands is named and not shown.
-fn curl(url: &Url, headers: &HeaderMap, file: &EventFile, found: Option<&Found>) -> String {
+fn curl(url: &Url, headers: &HeaderMap, data: &str, found: Option<&Found>) -> String {
     let mut command = format!("curl -i {}", quoted(url.as_str()));
     for (name, value) in headers {
         _ = write!(command, " \\\n  -H {}", header_line(name, value, found));
     }
-    let body = match file {
-        EventFile::File(path) => format!("@{}", path.display()),
-        EventFile::Stdin => "@-".to_owned(),
-    };
-    _ = write!(command, " \\\n  --data-binary {}", quoted(&body));
+    _ = write!(command, " \\\n  --data-binary {}", quoted(data));
     command
+}
+
+/// What curl is to send: the file, or a body that is no longer as the file has it.
+fn data(file: &EventFile, changed: Option<&[u8]>) -> String {
+    match (changed, file) {
+        (Some(body), _) => String::from_utf8_lossy(body).into_owned(),
+        (None, EventFile::File(path)) => format!("@{}", path.display()),
+        (None, EventFile::Stdin) => "@-".to_owned(),
+    }
 }
 
 fn header_line(name: &HeaderName, value: &HeaderValue, found: Option<&Found>) -> String {

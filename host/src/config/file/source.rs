@@ -15,15 +15,25 @@ use crate::config::{Reference, nearest};
 type ReadScheme = fn(&Table<'_>) -> Scheme;
 
 /// What a source may be signed with: how each scheme is called, and how its settings are read.
-const SCHEMES: [(&str, ReadScheme); 5] = [
-    ("unique", |table| Scheme::Unique(window(table))),
+const SCHEMES: [(&str, ReadScheme); 12] = [
+    ("unique", |table| Scheme::Unique(window(table, Window::default()))),
     ("nexus", nexus),
     ("archivus", |_| Scheme::Archivus),
+    ("standard-webhooks", |table| Scheme::StandardWebhooks(window(table, Window::default()))),
+    ("github", |_| Scheme::GitHub),
+    ("stripe", |table| Scheme::Stripe(window(table, Window::default()))),
+    ("slack", |table| Scheme::Slack(window(table, Window::default()))),
+    ("shopify", |_| Scheme::Shopify),
+    ("linear", |table| Scheme::Linear(window(table, A_MINUTE))),
+    ("discord", |table| Scheme::Discord(window(table, Window::ANY))),
     ("hmac", |table| Scheme::Hmac(hmac(table))),
     ("none", |table| Scheme::None {
         from_anywhere: table.get("from_anywhere").and_then(|value| value.flag()).unwrap_or(false),
     }),
 ];
+
+/// What Linear's documentation advises.
+const A_MINUTE: Window = Window { past: Some(Duration::from_secs(60)), ahead: Some(Duration::from_secs(60)) };
 
 pub(super) fn source(table: Table<'_>) -> Located<Source> {
     let name = table.require("name", "\"unique\"");
@@ -67,7 +77,12 @@ fn scheme(table: &Table<'_>) -> Scheme {
 
 fn secrets(table: &Table<'_>, scheme: &Scheme) -> Vec<Reference> {
     if !matches!(scheme, Scheme::None { .. }) {
-        let secrets = table.require("secrets", "[\"env:UNIQUE_ENDPOINT_SECRET\"]");
+        let example = match scheme {
+            Scheme::Unique(_) => "[\"env:UNIQUE_ENDPOINT_SECRET\"]",
+            Scheme::Discord(_) => "[\"env:DISCORD_PUBLIC_KEY\"]",
+            _ => "[\"env:WEBHOOK_SECRET\"]",
+        };
+        let secrets = table.require("secrets", example);
         return secrets.as_ref().map(secret_list).unwrap_or_default();
     }
     if let Some(value) = table.get("secrets") {
@@ -80,7 +95,7 @@ fn secret_list(value: &Value<'_>) -> Vec<Reference> {
     if value.list_is_empty() {
         value.wrong(
             "`secrets` is an empty list: nothing could be verified",
-            r#"write where the secret is, for example: secrets = ["env:UNIQUE_ENDPOINT_SECRET"]"#,
+            r#"write where the secret is, for example: secrets = ["env:WEBHOOK_SECRET"]"#,
         );
     }
     items(Some(value.clone())).iter().filter_map(reference::read_secret).collect()
@@ -102,8 +117,7 @@ fn webhook_path(value: &Value<'_>) -> Option<String> {
 }
 
 /// How far a request's time may be from the host's; zero switches a side off.
-fn window(table: &Table<'_>) -> Window {
-    let default = Window::default();
+fn window(table: &Table<'_>, default: Window) -> Window {
     let side = |key, default| match table.get(key).and_then(|value| value.duration_or_zero()) {
         Some(time) => Some(time).filter(|time: &Duration| !time.is_zero()),
         None => default,
@@ -133,7 +147,7 @@ fn hmac(table: &Table<'_>) -> HmacRules {
         encoding: table.get("encoding").and_then(|it| one_of(&it, &encodings)).unwrap_or(Encoding::Hex),
         key: table.get("secret_encoding").and_then(|it| one_of(&it, &keys)).unwrap_or(KeyEncoding::Text),
         // Without a time there is nothing to hold against the clock, and the settings for it are mistakes.
-        window: timestamp.as_ref().map_or(Window { past: None, ahead: None }, |_| window(table)),
+        window: timestamp.as_ref().map_or(Window::ANY, |_| window(table, Window::default())),
         signed,
         timestamp,
     }

@@ -4,20 +4,38 @@
 //! constant time, and every key is tried whichever fits, so that the time taken tells nothing about any of them.
 
 mod archivus;
+mod discord;
+mod ed25519;
+mod github;
 pub mod hmac;
+mod linear;
 mod nexus;
 mod none;
+mod shopify;
+mod slack;
+mod standard_webhooks;
+mod stripe;
 pub mod unique;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use serde::Deserialize;
+use subtle::{Choice, ConstantTimeEq};
 
+use self::ed25519::Ed25519;
 use super::envelope::Envelope;
 use crate::config::source::Window;
 use crate::config::{self, Secret};
+
+/// More signatures than this in one header nobody needs while secrets are replaced; each costs time to try.
+const MOST_SIGNATURES: usize = 16;
+
+/// Why nothing can be signed without a secret.
+const NO_KEY: &str = "it needs a secret";
 
 /// The rules by which a source's requests are told from forged ones, and what its platform expects of a receiver.
 pub trait Scheme: Send + Sync {
@@ -27,7 +45,7 @@ pub trait Scheme: Send + Sync {
     ///
     /// When the secret is not written as the scheme wants it; says how that is, and never what was written.
     fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
-        Ok(Key::new(secret.expose().as_bytes()))
+        Ok(Key::shared(secret.expose().as_bytes()))
     }
 
     /// Checks that a request comes from who knows one of the keys.
@@ -43,6 +61,12 @@ pub trait Scheme: Send + Sync {
     ///
     /// When the host can't sign in the platform's place; says why.
     fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str>;
+
+    /// A body as the platform would send it at this time: another one only where it says when it is sent.
+    fn dated<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
+        let _ = now;
+        Cow::Borrowed(body)
+    }
 
     /// Where in a request the parts of an event stand.
     fn envelope(&self) -> Envelope;
@@ -60,8 +84,9 @@ pub trait Scheme: Send + Sync {
         None
     }
 
-    /// The answer to an event that was taken.
-    fn taken(&self) -> Response {
+    /// The answer to a request whose event was taken.
+    fn taken(&self, request: &Request<'_>) -> Response {
+        let _ = request;
         super::http::success()
     }
 }
@@ -90,7 +115,14 @@ pub struct Outgoing<'a> {
 }
 
 /// A key of a source, in the form its scheme works with. Never shown.
-pub struct Key(Box<[u8]>);
+pub struct Key(Kind);
+
+enum Kind {
+    /// What both sides know.
+    Shared(Box<[u8]>),
+    /// What the platform signs with, or the public half of it.
+    Ed25519(Box<Ed25519>),
+}
 
 /// Why a request is taken for a forgery. The text goes to the sender and to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,6 +147,9 @@ pub enum Forgery {
         "the request was passed on by a proxy; without `from_anywhere` this source takes those of this machine only"
     )]
     PassedOn,
+    /// Nothing is verified, and a page in somebody's browser sent it.
+    #[error("a web page sent the request; without `from_anywhere` this source takes those of programs only")]
+    OfAPage,
     /// The signature is right, and older than the source allows.
     #[error("timestamp outside the tolerance of {0} seconds")]
     Stale(u64),
@@ -131,13 +166,27 @@ impl Forgery {
 }
 
 impl Key {
-    /// A key of these bytes.
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
-        Self(bytes.into())
+    /// A key that both sides know, of these bytes.
+    pub fn shared(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(Kind::Shared(bytes.into()))
     }
 
-    fn bytes(&self) -> &[u8] {
-        &self.0
+    fn ed25519(key: Ed25519) -> Self {
+        Self(Kind::Ed25519(Box::new(key)))
+    }
+
+    fn as_shared(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Shared(bytes) => Some(bytes),
+            Kind::Ed25519(_) => None,
+        }
+    }
+
+    fn as_ed25519(&self) -> Option<&Ed25519> {
+        match &self.0 {
+            Kind::Ed25519(key) => Some(key),
+            Kind::Shared(_) => None,
+        }
     }
 }
 
@@ -150,12 +199,7 @@ impl fmt::Debug for Key {
 impl<'a> Request<'a> {
     /// The value of a header the scheme needs, which stands there once.
     fn header(&self, name: &HeaderName) -> Result<&'a [u8], Forgery> {
-        let mut values = self.headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (Some(value), None) => Ok(value.as_bytes()),
-            (None, _) => Err(Forgery::MissingHeader(name.clone())),
-            (Some(_), Some(_)) => Err(Forgery::TwoHeaders(name.clone())),
-        }
+        only(self.headers, name)
     }
 
     /// The value of a header that holds a time in seconds since 1970.
@@ -164,6 +208,44 @@ impl<'a> Request<'a> {
         let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
         seconds.ok_or_else(|| Forgery::BadHeader(name.clone(), "a whole number of seconds"))
     }
+}
+
+/// The value of a header that stands there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Forgery> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value.as_bytes()),
+        (None, _) => Err(Forgery::MissingHeader(name.clone())),
+        (Some(_), Some(_)) => Err(Forgery::TwoHeaders(name.clone())),
+    }
+}
+
+/// What a scheme looks at in a body that is an object. Read by itself, a list would pass for one.
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
+/// Checks that one of the signatures is what one of the keys makes. All keys make theirs and all are compared, whichever
+/// fits; a key that makes none fits none.
+fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), Forgery> {
+    let mut any = Choice::from(0);
+    for key in keys {
+        any |= fit(written, make(key).as_deref());
+    }
+    if bool::from(any) { Ok(()) } else { Err(Forgery::WrongSignature) }
+}
+
+/// Whether one of these is the signature that was made; all are compared.
+fn fit(written: &[&[u8]], made: Option<&str>) -> Choice {
+    let mut any = Choice::from(0);
+    let Some(made) = made else { return any };
+    for written in written {
+        any |= made.as_bytes().ct_eq(written);
+    }
+    any
 }
 
 impl Window {
@@ -188,6 +270,13 @@ pub fn scheme(settings: &config::Scheme) -> Box<dyn Scheme> {
         config::Scheme::Unique(window) => Box::new(unique::Unique::new(*window)),
         config::Scheme::Nexus { header } => Box::new(nexus::Nexus::new(header.clone())),
         config::Scheme::Archivus => Box::new(archivus::Archivus),
+        config::Scheme::StandardWebhooks(window) => Box::new(standard_webhooks::StandardWebhooks { window: *window }),
+        config::Scheme::GitHub => Box::new(github::GitHub),
+        config::Scheme::Stripe(window) => Box::new(stripe::Stripe { window: *window }),
+        config::Scheme::Slack(window) => Box::new(slack::Slack::new(*window)),
+        config::Scheme::Shopify => Box::new(shopify::Shopify),
+        config::Scheme::Linear(window) => Box::new(linear::Linear { window: *window }),
+        config::Scheme::Discord(window) => Box::new(discord::Discord { window: *window }),
         config::Scheme::Hmac(rules) => Box::new(hmac::Hmac::new(rules.clone())),
         config::Scheme::None { from_anywhere } => Box::new(none::None { from_anywhere: *from_anywhere }),
     }

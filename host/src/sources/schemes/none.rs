@@ -2,7 +2,8 @@
 //! to it themselves.
 //!
 //! It has to be asked for by name, and the host warns of it at every start. Without `from_anywhere` it takes requests of
-//! this machine only: the listener has to be on a loopback address then, and a request that a proxy passed on is refused.
+//! this machine's programs only: the listener has to be on a loopback address then, and a request is refused that a proxy
+//! passed on, or that a web page sent: browsers let any page post to this machine.
 
 use axum::http::HeaderMap;
 
@@ -10,7 +11,10 @@ use super::{Forgery, Key, Outgoing, Request, Scheme};
 use crate::sources::envelope::Envelope;
 
 /// What proxies write whom they pass a request on for.
-const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+
+/// What browsers write on whose behalf they ask.
+const OF_BROWSERS: [&str; 2] = ["origin", "sec-fetch-site"];
 
 /// The scheme as one source uses it.
 pub(super) struct None {
@@ -19,8 +23,12 @@ pub(super) struct None {
 
 impl Scheme for None {
     fn verify(&self, request: &Request<'_>, _: &[Key]) -> Result<(), Forgery> {
-        let passed_on = FORWARDED.iter().any(|name| request.headers.contains_key(*name));
-        if passed_on && !self.from_anywhere { Err(Forgery::PassedOn) } else { Ok(()) }
+        let has_one = |names: &[&str]| names.iter().any(|name| request.headers.contains_key(*name));
+        match self.from_anywhere {
+            false if has_one(&FORWARDED) => Err(Forgery::PassedOn),
+            false if has_one(&OF_BROWSERS) => Err(Forgery::OfAPage),
+            _ => Ok(()),
+        }
     }
 
     fn sign(&self, _: &Outgoing<'_>, _: Option<&Key>) -> Result<HeaderMap, &'static str> {

@@ -1,0 +1,55 @@
+//! `github`: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`, keyed with the webhook's secret as it stands.
+//!
+//! As "Validating webhook deliveries" in GitHub's documentation has it. What an event is called and its id stand in headers
+//! that are not signed: who holds a request that GitHub signed can send it again under another id. The documentation
+//! advises to go by that id all the same, since a redelivery keeps it.
+
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::Response;
+
+use super::hmac::Hmac;
+use super::{Forgery, Key, Outgoing, Request, Scheme, value};
+use crate::sources::envelope::{Envelope, body, header};
+use crate::sources::http;
+
+/// The header with the signature.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
+
+/// The header with the kind of the event: `issues`, `push`, `ping`.
+const EVENT: &str = "x-github-event";
+
+/// The header with the id of the delivery; a redelivery has the same.
+const DELIVERY: &str = "x-github-delivery";
+
+pub(super) struct GitHub;
+
+fn hmac() -> Hmac {
+    Hmac::of_body(SIGNATURE, "sha256=")
+}
+
+impl Scheme for GitHub {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+        hmac().verify(request, keys)
+    }
+
+    fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {
+        let mut headers = hmac().sign(outgoing, key)?;
+        headers.insert(DELIVERY, value(outgoing.id));
+        Ok(headers)
+    }
+
+    /// An event is called by its kind and what was done: `issues.opened`; some kinds have no action: `push`.
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: vec![header(DELIVERY)],
+            name: vec![header(EVENT), body("action")],
+            user: Some(body("sender.id")),
+            ..Envelope::whole()
+        }
+    }
+
+    /// GitHub sends a `ping` when a webhook is made.
+    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+        (request.headers.get(EVENT)?.as_bytes() == b"ping").then(http::success)
+    }
+}
