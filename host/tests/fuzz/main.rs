@@ -1,0 +1,180 @@
+//! Whatever comes, nothing panics, nothing forged is taken, and work stays in proportion to what came.
+//!
+//! `PROPTEST_CASES=100000 cargo test --release --test fuzz` tries for longer; `fuzz/` has the same for cargo-fuzz.
+
+mod properties;
+
+use std::thread;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use properties::{
+    SOURCES, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
+    settings_are_read_or_refused, what_nobody_signed_is_refused,
+};
+
+/// JSON as senders write it, and as they don't: known keys with values of any kind.
+fn json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| serde_json::json!(number).to_string()),
+        "[0-9]{1,400}",
+        "-?[0-9]e[+-]?[0-9]{1,5}",
+        ".{0,40}".prop_map(|text| serde_json::json!(text).to_string()),
+        "(inf|nan|-?1e400|2026-01-01T00:00:00Z|9{20})".prop_map(|text| format!("\"{text}\"")),
+    ];
+    leaf.prop_recursive(5, 60, 8, |inner| {
+        let key =
+            "(id|event|event_id|type|payload|data|companyId|team_id|createdAt|webhookTimestamp|action|name|[a-c]{1,2})";
+        let fields = vec((key, inner.clone()), 0..8).prop_map(|fields| {
+            let fields: Vec<_> = fields.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            format!("{{{}}}", fields.join(","))
+        });
+        prop_oneof![vec(inner, 0..6).prop_map(|items| format!("[{}]", items.join(", "))), fields.clone(), fields]
+    })
+}
+
+fn body() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..200), json().prop_map(String::into_bytes)]
+}
+
+/// A value as it may stand in a signature's header.
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..200),
+        "(v0=|v1=|v1,|v1a,|sha256=|t=[0-9]{1,20},v1=|sig:)?[0-9a-f]{0,140}".prop_map(String::into_bytes),
+        "((v1|v1a|v2),[A-Za-z0-9+/]{0,90}={0,2} ?){0,20}".prop_map(String::into_bytes),
+        Just(b"1767225600".to_vec()),
+        "-?[0-9]{1,30}".prop_map(String::into_bytes),
+    ]
+}
+
+/// A modules.toml with things wrong in it.
+fn settings() -> impl Strategy<Value = String> {
+    let shipped = include_str!("../../../modules.toml");
+    let mistakes = vec((0..shipped.len(), 0..30usize, ".{0,12}"), 0..6);
+    let changed = mistakes.prop_map(move |mistakes| {
+        let mut text = shipped.to_owned();
+        for (place, length, words) in mistakes {
+            let start = text.floor_char_boundary(place);
+            let end = text.floor_char_boundary(start + length);
+            text.replace_range(start..end, &words);
+        }
+        text
+    });
+    let source = "(scheme|header|signed|secrets|tolerance|event|prefix|path|algorithm) = (\
+         \"(hmac|slack|none|unique|discord|\\{body\\}|\\{header:x|env:S|-1s|body:a\\.b|header:)\"|[0-9]{1,30}|\\[\\]|\
+         \\[\"env:S\", 7\\]|\\{ id = \"hash\", name = \\[\\] \\}|true)\n";
+    let made = vec(source, 0..8).prop_map(|lines| format!("[[source]]\n{}", lines.concat()));
+    prop_oneof![changed, made, ".{0,200}"]
+}
+
+proptest! {
+    #[test]
+    fn a_body_that_changed_is_refused(number in 0..SOURCES, body in body(), other in body()) {
+        a_changed_body_is_refused(number, &body, &other);
+    }
+
+    #[test]
+    fn a_body_that_changed_a_little_is_refused(number in 0..SOURCES, body in body(), place: usize, bit in 0..8u8) {
+        let mut other = body.clone();
+        match place.checked_rem(other.len()) {
+            Some(place) => other[place] ^= 1 << bit,
+            None => other.push(bit),
+        }
+        a_changed_body_is_refused(number, &body, &other);
+    }
+
+    #[test]
+    fn a_header_that_changed_is_refused(number in 0..SOURCES, place: usize, byte: u8) {
+        a_changed_header_is_refused(number, place, byte);
+    }
+
+    #[test]
+    fn nothing_unsigned_is_taken(number in 0..SOURCES, values in vec(value(), 0..8), body in body()) {
+        what_nobody_signed_is_refused(number, &values, &body);
+    }
+
+    #[test]
+    fn any_body_is_an_event_or_none(number in 0..SOURCES, body in body()) {
+        a_body_is_an_event_or_none(number, &body);
+    }
+
+    #[test]
+    fn any_settings_are_read_or_refused(text in settings()) {
+        settings_are_read_or_refused(&text);
+    }
+}
+
+/// How much of a stack there is for what is tried on a small one, in bytes: too little for one call more a level.
+const SMALL: usize = 256 << 10;
+
+/// Runs on a stack that ends soon, so that what calls itself for each level of what it reads fails.
+fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
+    thread::Builder::new().stack_size(SMALL).spawn(run).unwrap().join().unwrap();
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn deep_bodies_need_no_deep_stack() {
+    let (deep, objects) = (MIB / 2, MIB / 6);
+    let lists = format!("{}{}", "[".repeat(deep), "]".repeat(deep));
+    let maps = format!("{}1{}", "{\"a\":".repeat(objects), "}".repeat(objects));
+    let inside = format!(r#"{{"id":"1","event":"e","type":"e","payload":{lists},"data":{lists}}}"#);
+    for body in [lists.clone(), maps, "[".repeat(MIB), "{\"a\":".repeat(objects), inside] {
+        on_a_small_stack(move || {
+            for number in 0..SOURCES {
+                a_body_is_an_event_or_none(number, body.as_bytes());
+            }
+        });
+    }
+}
+
+#[test]
+fn wide_bodies_and_long_values_make_small_events() {
+    let keys: Vec<_> = (0..100_000).map(|number| format!("\"{number:x}\":0")).collect();
+    let wide = format!(r#"{{"id":"1","event":"e","type":"e","payload":{{}},"data":{{}},{}}}"#, keys.join(","));
+    let long = |what: &str| {
+        let mut event = serde_json::json!({ "id": "1", "event": "e", "companyId": "c", "userId": "u", "payload": {} });
+        event[what] = "x".repeat(MIB).into();
+        event.to_string()
+    };
+    let digits = format!(r#"{{"id":{},"event":"e","createdAt":{},"payload":{{}}}}"#, "9".repeat(MIB), "9".repeat(900));
+    on_a_small_stack(move || {
+        let event = a_body_is_an_event_or_none(0, wide.as_bytes()).unwrap();
+        assert_eq!((event.id.as_str(), event.payload()), ("1", "{}"));
+        // A long id is told from others by its hash, a long name is none.
+        let hashed = a_body_is_an_event_or_none(0, long("id").as_bytes()).unwrap();
+        assert!(hashed.id.starts_with("sha256:"), "{}", hashed.id);
+        for what in ["event", "companyId", "userId"] {
+            assert!(a_body_is_an_event_or_none(0, long(what).as_bytes()).is_none(), "{what}");
+        }
+        let event = a_body_is_an_event_or_none(0, digits.as_bytes()).unwrap();
+        assert_eq!(event.created_at, None);
+    });
+}
+
+/// However many signatures a header holds, few are tried.
+#[test]
+fn long_lists_of_signatures_are_refused() {
+    let many = [b"v1,AA== ".repeat(10_000), b"v1a,AA== ".repeat(10_000), b"t=1,".to_vec(), b"v1=00,".repeat(10_000)];
+    for number in 0..SOURCES {
+        for value in &many {
+            what_nobody_signed_is_refused(number, &vec![value.clone(); 6], b"{}");
+        }
+    }
+}
+
+#[test]
+fn deep_and_wide_settings_are_told_of() {
+    let wide: String = (0..20_000).map(|number| format!("k{number} = 1\n")).collect();
+    let sources = "[[source]]\nscheme = 'hmac'\n".repeat(500);
+    let signed = format!("[[source]]\nscheme = 'hmac'\nsigned = '{}'\n", "{body}".repeat(100_000));
+    for text in ["[".repeat(MIB), format!("a = {}", "[".repeat(MIB)), "a.".repeat(MIB / 2), wide, sources, signed] {
+        settings_are_read_or_refused(&text);
+    }
+}

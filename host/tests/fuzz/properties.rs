@@ -1,0 +1,179 @@
+//! What has to hold whatever comes. The tests beside this file try it with what proptest thinks of, the targets in `fuzz/`
+//! with what libFuzzer finds; both call these functions.
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use modhost::config::source::EventParts;
+use modhost::config::{Secret, Settings};
+use modhost::event::Event;
+use modhost::sources::schemes::{self, Outgoing, Request};
+use modhost::sources::{Owners, Source};
+
+/// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
+struct Way {
+    lines: &'static str,
+    secret: &'static str,
+    headers: &'static [&'static str],
+    /// Whether what is in the body is signed.
+    signs: bool,
+}
+
+const WAYS: [Way; 13] = [
+    way("scheme = 'unique'", "usig_1", &["x-unique-signature", "x-unique-created-at"]),
+    Way { signs: false, ..way("scheme = 'nexus'\nheader = 'x-secret'", "sesame", &["x-secret"]) },
+    way("scheme = 'archivus'", "whk_1", &["x-archivus-signature"]),
+    way("scheme = 'standard-webhooks'", "whsec_c2VzYW1l", &STANDARD),
+    way("scheme = 'standard-webhooks'", "whsk_ERERERERERERERERERERERERERERERERERERERERERE=", &STANDARD),
+    way("scheme = 'github'", "hush", &["x-hub-signature-256", "x-github-event", "x-github-delivery"]),
+    way("scheme = 'stripe'", "whsec_1", &["stripe-signature"]),
+    way("scheme = 'slack'", "hush", &["x-slack-signature", "x-slack-request-timestamp"]),
+    way("scheme = 'shopify'", "hush", &["x-shopify-hmac-sha256", "x-shopify-topic", "x-shopify-event-id"]),
+    way("scheme = 'linear'", "lin_wh_1", &["linear-signature", "linear-delivery"]),
+    way(
+        "scheme = 'discord'",
+        "1111111111111111111111111111111111111111111111111111111111111111\
+         d04ab232742bb4ab3a1368bd4615e4e6d0224ab71a016baf8520a332c9778737",
+        &["x-signature-ed25519", "x-signature-timestamp"],
+    ),
+    way("scheme = 'hmac'\nheader = 'x-signature'", "hush", &["x-signature"]),
+    way(
+        "scheme = 'hmac'\nheader = 'x-signature'\nalgorithm = 'sha512'\nencoding = 'base64'\nprefix = 'sig:'\n\
+         timestamp_header = 'x-time'\nsigned = '{timestamp}.{body}'",
+        "hush",
+        &["x-signature", "x-time"],
+    ),
+];
+
+const STANDARD: [&str; 6] =
+    ["svix-id", "svix-timestamp", "svix-signature", "webhook-id", "webhook-timestamp", "webhook-signature"];
+
+/// How many different sources [`source`] knows.
+pub const SOURCES: usize = WAYS.len();
+
+/// When all of this happens.
+const NOW: Duration = Duration::from_secs(1_767_225_600);
+
+const fn way(lines: &'static str, secret: &'static str, headers: &'static [&'static str]) -> Way {
+    Way { lines, secret, headers, signs: true }
+}
+
+/// One of the sources; any number names one.
+fn source(number: usize) -> (&'static Way, &'static Source) {
+    static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| WAYS.iter().map(make).collect());
+    (&WAYS[number % SOURCES], &ALL[number % SOURCES])
+}
+
+fn make(way: &Way) -> Source {
+    let text = format!(
+        "[[source]]\nname = 'in'\npath = '/in'\nsecrets = ['env:S']\n{}\n[[tenant]]\nname = 'default'\n\
+         platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}",
+        way.lines
+    );
+    let settings = Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let scheme = schemes::scheme(&settings.sources[0].scheme);
+    Source {
+        name: "in".into(),
+        path: "/in".into(),
+        keys: vec![scheme.key(&Secret::new(way.secret)).unwrap()],
+        envelope: scheme.envelope().with(&EventParts::default()),
+        owners: Owners::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
+        events_per_second: None,
+        scheme,
+    }
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + NOW
+}
+
+fn signed(source: &Source, body: &[u8]) -> HeaderMap {
+    let outgoing = Outgoing { body, headers: &HeaderMap::new(), now: now(), id: "id_1" };
+    source.scheme.sign(&outgoing, source.keys.first()).unwrap()
+}
+
+fn takes(source: &Source, headers: &HeaderMap, body: &[u8]) -> bool {
+    source.scheme.verify(&Request { headers, body, now: now() }, &source.keys).is_ok()
+}
+
+/// A signed body is taken; another one in its place is not.
+pub fn a_changed_body_is_refused(number: usize, body: &[u8], other: &[u8]) {
+    let (way, source) = source(number);
+    let headers = signed(source, body);
+    // One scheme wants a time in the body.
+    if !way.lines.contains("linear") {
+        assert!(takes(source, &headers, body), "{}", way.lines);
+    }
+    if way.signs && body != other {
+        assert!(!takes(source, &headers, other), "{}", way.lines);
+    }
+}
+
+/// A signed body with one byte of a header changed that is needed is not taken.
+pub fn a_changed_header_is_refused(number: usize, place: usize, byte: u8) {
+    let (way, source) = source(number);
+    let body = source.scheme.dated(b"{}", now()).into_owned();
+    let mut headers = signed(source, &body);
+    assert!(takes(source, &headers, &body), "{}", way.lines);
+    // The signature itself; what else there is may not be signed.
+    let is_signature = |name: &&&str| name.contains("sig") || name.contains("hmac") || name.contains("secret");
+    let names: Vec<_> = way.headers.iter().filter(|name| headers.contains_key(**name)).filter(is_signature).collect();
+    let name = *names[place % names.len()];
+    let mut value = headers[name].as_bytes().to_vec();
+    let place = place % value.len();
+    value[place] = byte;
+    let Ok(changed) = HeaderValue::from_bytes(&value) else { return };
+    if changed == headers[name] {
+        return;
+    }
+    headers.insert(HeaderName::from_static(name), changed);
+    assert!(!takes(source, &headers, &body), "{}: {headers:?}", way.lines);
+}
+
+/// Nothing that wasn't signed is taken, and nobody is let in who has no key.
+pub fn what_nobody_signed_is_refused(number: usize, values: &[Vec<u8>], body: &[u8]) {
+    let (way, source) = source(number);
+    let mut headers = HeaderMap::new();
+    for (name, value) in way.headers.iter().cycle().zip(values) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
+    }
+    assert!(!takes(source, &headers, body), "{}: {headers:?}", way.lines);
+    let request = Request { headers: &signed(source, body), body, now: now() };
+    assert!(source.scheme.verify(&request, &[]).is_err(), "{}", way.lines);
+}
+
+/// A body makes an event of bounded size whose payload is a part of it, or none.
+pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
+    let (way, source) = source(number);
+    let body = Bytes::copy_from_slice(body);
+    let mut headers = HeaderMap::new();
+    for name in way.headers {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("value"));
+    }
+    let request = Request { headers: &headers, body: &body, now: now() };
+    let _ = source.scheme.greeting(&request);
+    let _ = source.scheme.taken(&request);
+    let _ = source.scheme.dated(&body, now());
+    let event = source.open(&request, &body).ok()?;
+    // What all of the host keeps and shows of it is short, however long the body is.
+    let texts = [Some(&event.id), Some(&event.name), event.company_id.as_ref(), event.user_id.as_ref()];
+    let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or(0);
+    assert!(longest <= 4096, "{longest} bytes");
+    assert!(event.created_at.is_none_or(|time| time < 253_402_300_800), "{:?}", event.created_at);
+    // And what it is given is the body's own bytes, and JSON.
+    assert_eq!(event.raw().as_ptr(), body.as_ptr());
+    assert!(event.payload_range().end <= body.len());
+    serde_json::from_str::<serde::de::IgnoredAny>(event.payload()).unwrap();
+    Some(event)
+}
+
+/// A modules.toml is read, or its mistakes are told, each with a place in it.
+pub fn settings_are_read_or_refused(text: &str) {
+    let Err(errors) = Settings::parse(text, "modules.toml") else { return };
+    let told = errors.to_string();
+    assert!(told.starts_with("modules.toml"), "{told}");
+}
