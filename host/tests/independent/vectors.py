@@ -1,0 +1,49 @@
+"""The vectors of ../schemes, as requests: each with its headers, its body, its time, and whether it is right.
+
+`vectors.py json` prints them for other languages, `vectors.py secrets` the first secret of each scheme as lines of a `.env`.
+"""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "schemes" / "vectors"
+
+
+def load(scheme):
+    return tomllib.loads((FOLDER / f"{scheme}.toml").read_text())
+
+
+def cases(scheme):
+    """Every request of a scheme that has no header twice: what a library is given depends on its framework then."""
+    vectors = load(scheme)
+    good = vectors["good"]
+    for case in [{"name": "the good one"}, *vectors["case"]]:
+        headers = {name: value for name, value in good["headers"].items() if name not in case.get("without", [])}
+        headers |= case.get("headers", {})
+        also = case.get("also", {})
+        if {name.lower() for name in headers} & {name.lower() for name in also}:
+            continue
+        official = case.get("official")
+        yield {
+            "scheme": scheme,
+            "name": case["name"],
+            "headers": headers | also,
+            "body": case.get("body", good["body"]),
+            "now": case.get("now", vectors["now"]),
+            "secrets": list(vectors["secrets"].values()),
+            "right": official == "taken" if official else "refused" not in case,
+            "right_for_svix": official == "svix",
+        }
+
+
+if __name__ == "__main__":
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    match sys.argv[1]:
+        case "json":
+            print(json.dumps([case for name in names for case in cases(name)]))
+        case "secrets":
+            for name in names:
+                for secret in list(load(name)["secrets"].values())[:1]:
+                    print(f"{name.upper().replace('-', '_')}_NEW={json.dumps(secret)}")
