@@ -14,4 +14,5 @@ mod metrics;
 mod reload;
 mod routing;
 mod sandbox;
+mod sources;
 mod tls;
