@@ -1,5 +1,6 @@
 //! Events as the platform signs and sends them.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderValue};
@@ -53,7 +54,7 @@ pub fn event(body: Bytes) -> anyhow::Result<Event> {
         keys: vec![scheme.key(&Secret::new(SECRET)).map_err(anyhow::Error::msg)?],
         envelope: scheme.envelope(),
         scheme,
-        owners: Owners::One { tenant: Name::from("default"), companies: Vec::new() },
+        owners: Owners::One { tenant: Name::from("default"), companies: Vec::new(), of_others: HashSet::new() },
         events_per_second: None,
     };
     let mut headers = HeaderMap::new();
