@@ -36,8 +36,19 @@ pub struct Failure {
     pub reason: String,
     /// For the user.
     pub user_text: Option<String>,
-    /// After what time another try may help; none: never.
-    pub retry_after: Option<Duration>,
+    /// Whether another try may help.
+    pub retry: Retry,
+}
+
+/// Whether another try may help, in a guest's opinion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It would end the same.
+    No,
+    /// It may, whenever it suits the host.
+    Yes,
+    /// It may, but not before this time has passed.
+    After(Duration),
 }
 
 /// What a store holds: everything that belongs to one delivery's instance.
@@ -179,13 +190,22 @@ fn guest_subject(subject: &Subject) -> events::Subject {
             assistant_id: created.assistant_id.clone(),
             text: created.text.clone(),
         }),
-        Subject::Other => events::Subject::Other,
+        Subject::MessageFinalized(_) | Subject::Other => events::Subject::Other,
     }
 }
 
 impl From<events::Failure> for Failure {
     fn from(failure: events::Failure) -> Self {
-        let retry_after = failure.retry_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-        Self { reason: failure.reason, user_text: failure.user_text, retry_after }
+        Self { reason: failure.reason, user_text: failure.user_text, retry: failure.retry.into() }
+    }
+}
+
+impl From<events::Retry> for Retry {
+    fn from(retry: events::Retry) -> Self {
+        match retry {
+            events::Retry::No => Self::No,
+            events::Retry::Yes => Self::Yes,
+            events::Retry::After(seconds) => Self::After(Duration::from_secs(seconds.into())),
+        }
     }
 }

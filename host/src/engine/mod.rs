@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-pub use instance::{Ended, Failure};
+pub use instance::{Ended, Failure, Retry};
 pub use limits::{LimitReached, Limits};
 pub use registry::{Registry, Status};
 pub use version::{ContentHash, Spec, Version};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::Retry;
 use crate::bindings::modhost::module::types as wit;
 
 /// Why a call to the host failed: which call, and what can be done about it.
@@ -98,28 +99,30 @@ impl Error {
         &self.kind
     }
 
-    /// When another try is worth it: as long as the platform says, else a few seconds. `None` where the same call
-    /// would fail again.
+    /// Whether another try is worth it, and when: at the time the platform names, or else at the host's choice.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use modhost_sdk::{Error, ErrorKind};
+    /// use modhost_sdk::{Error, ErrorKind, Retry};
     ///
     /// let busy = Error::new("search.search", ErrorKind::RateLimited(Some(Duration::from_secs(30))));
-    /// assert_eq!(busy.retry_after(), Some(Duration::from_secs(30)));
+    /// assert_eq!(busy.retry(), Retry::After(Duration::from_secs(30)));
+    ///
+    /// let slow = Error::new("search.search", ErrorKind::Timeout);
+    /// assert_eq!(slow.retry(), Retry::Yes);
     ///
     /// let denied = Error::new("search.search", ErrorKind::Denied("no access to the scope".into()));
-    /// assert_eq!(denied.retry_after(), None);
+    /// assert_eq!(denied.retry(), Retry::No);
     /// ```
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub fn retry(&self) -> Retry {
         match &self.kind {
-            ErrorKind::RateLimited(wait) => Some(wait.unwrap_or(Duration::from_secs(10))),
-            ErrorKind::Unavailable(_) | ErrorKind::Timeout => Some(Duration::from_secs(5)),
+            ErrorKind::RateLimited(Some(wait)) => Retry::After(*wait),
+            ErrorKind::RateLimited(None) | ErrorKind::Unavailable(_) | ErrorKind::Timeout => Retry::Yes,
             ErrorKind::Invalid(_)
             | ErrorKind::Denied(_)
             | ErrorKind::NotFound(_)
             | ErrorKind::Unsupported(_)
-            | ErrorKind::Misconfigured(_) => None,
+            | ErrorKind::Misconfigured(_) => Retry::No,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::iter;
 use std::time::Duration;
 
-use crate::bindings;
+use crate::bindings::{self, modhost::module::events as wit};
 use crate::error::Error;
 
 /// What a module's function returns: `Ok`, or why the event was not answered.
@@ -22,9 +22,9 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why an event was not answered: what the operators read, what the user reads, and whether to try again.
 ///
-/// `?` makes one of any error. If there is a failed call behind it, the failure knows whether another try is worth
-/// it: when the platform was busy, out of reach or too slow, the delivery is tried again after
-/// [a while](Error::retry_after); after any other error, it isn't.
+/// `?` makes one of any error. If there is a failed call behind it, the failure knows [whether another try is worth
+/// it](Error::retry): when the platform was busy, out of reach or too slow, the delivery is tried again; after any other
+/// error, it isn't.
 ///
 /// ```
 /// use modhost_sdk::prelude::*;
@@ -48,8 +48,27 @@ pub struct Failure {
     pub reason: String,
     /// For the user, in place of the host's default apology. Markdown.
     pub user_text: Option<String>,
-    /// Try again after this long, in whole seconds rounded up; `None` gives up now.
-    pub retry_after: Option<Duration>,
+    /// Whether another try may help, and when.
+    pub retry: Retry,
+}
+
+/// Whether another try at an event may help, and when. The host decides how many there may be.
+///
+/// ```
+/// use modhost_sdk::{Failure, Retry};
+///
+/// let failure = Failure { retry: Retry::Yes, ..Failure::new("the calendar is locked") };
+/// # assert_eq!(failure, Failure::new("the calendar is locked").retry());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// It would end the same: give up now.
+    #[default]
+    No,
+    /// It may help, on the schedule that the module has in `modules.toml`.
+    Yes,
+    /// It may help, but not before this long; in whole seconds, rounded up.
+    After(Duration),
 }
 
 impl Failure {
@@ -61,7 +80,7 @@ impl Failure {
     /// assert_eq!(failure.to_string(), "the calendar has no such day");
     /// ```
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), user_text: None, retry_after: None }
+        Self { reason: reason.into(), user_text: None, retry: Retry::No }
     }
 
     /// Says this to the user in place of the host's default apology.
@@ -79,29 +98,41 @@ impl Failure {
         self
     }
 
-    /// Asks for another try after this long. The host decides how many there may be.
+    /// Asks for another try, on the schedule that the module has in `modules.toml`.
     ///
     /// ```
-    /// # use modhost_sdk::Failure;
+    /// # use modhost_sdk::{Failure, Retry};
+    /// let failure = Failure::new("the index is locked").retry();
+    /// # assert_eq!(failure.retry, Retry::Yes);
+    /// ```
+    pub fn retry(mut self) -> Self {
+        self.retry = Retry::Yes;
+        self
+    }
+
+    /// Asks for another try, but not before this long.
+    ///
+    /// ```
+    /// # use modhost_sdk::{Failure, Retry};
     /// use std::time::Duration;
     ///
     /// let failure = Failure::new("the index is being built").retry_after(Duration::from_secs(60));
-    /// # assert_eq!(failure.retry_after, Some(Duration::from_secs(60)));
+    /// # assert_eq!(failure.retry, Retry::After(Duration::from_secs(60)));
     /// ```
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.retry = Retry::After(wait);
         self
     }
 
     /// Asks for no other try, whatever the error behind it was.
     ///
     /// ```
-    /// # use modhost_sdk::{Error, ErrorKind, Failure};
+    /// # use modhost_sdk::{Error, ErrorKind, Failure, Retry};
     /// let slow = Error::new("completion.complete", ErrorKind::Timeout);
-    /// assert_eq!(Failure::from(slow).no_retry().retry_after, None);
+    /// assert_eq!(Failure::from(slow).no_retry().retry, Retry::No);
     /// ```
     pub fn no_retry(mut self) -> Self {
-        self.retry_after = None;
+        self.retry = Retry::No;
         self
     }
 }
@@ -116,7 +147,7 @@ impl<E: StdError + 'static> From<E> for Failure {
                 failure.reason = format!("{}: {text}", failure.reason);
             }
             if let Some(call) = cause.downcast_ref::<Error>() {
-                failure.retry_after = call.retry_after();
+                failure.retry = call.retry();
             }
         }
         failure
@@ -125,10 +156,16 @@ impl<E: StdError + 'static> From<E> for Failure {
 
 impl From<Failure> for bindings::Failure {
     fn from(failure: Failure) -> Self {
-        Self {
-            reason: failure.reason,
-            user_text: failure.user_text,
-            retry_after_seconds: failure.retry_after.map(whole_seconds),
+        Self { reason: failure.reason, user_text: failure.user_text, retry: failure.retry.into() }
+    }
+}
+
+impl From<Retry> for wit::Retry {
+    fn from(retry: Retry) -> Self {
+        match retry {
+            Retry::No => Self::No,
+            Retry::Yes => Self::Yes,
+            Retry::After(wait) => Self::After(whole_seconds(wait)),
         }
     }
 }
@@ -152,10 +189,11 @@ impl fmt::Debug for Failure {
         if let Some(text) = &self.user_text {
             write!(f, " (the user reads {text:?})")?;
         }
-        if let Some(wait) = self.retry_after {
-            write!(f, " (to be tried again after {wait:?})")?;
+        match self.retry {
+            Retry::No => Ok(()),
+            Retry::Yes => f.write_str(" (to be tried again)"),
+            Retry::After(wait) => write!(f, " (to be tried again after {wait:?})"),
         }
-        Ok(())
     }
 }
 
@@ -170,15 +208,16 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_tried_again() {
-        let waits = [
-            (ErrorKind::RateLimited(Some(Duration::from_secs(7))), 7),
-            (ErrorKind::RateLimited(None), 10),
-            (ErrorKind::Unavailable("connection refused".into()), 5),
-            (ErrorKind::Timeout, 5),
+        let wait = Duration::from_secs(7);
+        let retries = [
+            (ErrorKind::RateLimited(Some(wait)), Retry::After(wait)),
+            (ErrorKind::RateLimited(None), Retry::Yes),
+            (ErrorKind::Unavailable("connection refused".into()), Retry::Yes),
+            (ErrorKind::Timeout, Retry::Yes),
         ];
-        for (kind, seconds) in waits {
+        for (kind, retry) in retries {
             let failure = Failure::from(call(kind.clone()));
-            assert_eq!(failure.retry_after, Some(Duration::from_secs(seconds)), "{kind:?}");
+            assert_eq!(failure.retry, retry, "{kind:?}");
         }
     }
 
@@ -193,7 +232,7 @@ mod tests {
             ErrorKind::Misconfigured(text()),
         ] {
             let failure = Failure::from(call(kind.clone()));
-            assert_eq!(failure.retry_after, None, "{kind:?}");
+            assert_eq!(failure.retry, Retry::No, "{kind:?}");
             assert!(failure.reason.starts_with("search.search: "), "{failure}");
             assert!(failure.reason.contains("it said"), "{failure}");
         }
@@ -231,7 +270,7 @@ mod tests {
     fn a_wrapped_call_still_says_when_to_try_again() {
         let failure = Failure::from(Wrapped { text: "no passages", cause: call(ErrorKind::Unavailable("502".into())) });
         assert_eq!(failure.reason, "no passages: search.search: unavailable: 502");
-        assert_eq!(failure.retry_after, Some(Duration::from_secs(5)));
+        assert_eq!(failure.retry, Retry::Yes);
     }
 
     #[test]

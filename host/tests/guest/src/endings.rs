@@ -13,7 +13,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new("draft TEXT", "replies with it, without completing the reply", draft),
     Command::new("fail REASON", "returns a failure", fail),
     Command::new("fail-with-text REASON|TEXT", "returns one with a text for the user", fail_with_text),
-    Command::new("retry SECONDS", "returns one that asks for another try after so long", retry),
+    Command::new("retry [SECONDS]", "returns one that asks for another try, now or after so long", retry),
     Command::new("panic TEXT", "panics", |given| panic!("{}", given.argument)),
     Command::new("exit CODE", "ends itself as a program would", exit),
     Command::new("loop", "computes forever", compute_forever),
@@ -47,8 +47,11 @@ fn fail_with_text(given: &Given) -> Result<()> {
 }
 
 fn retry(given: &Given) -> Result<()> {
-    let wait = Duration::from_secs(given.number()?);
-    Err(Failure::new(format!("attempt {} failed as told", given.event.attempt)).retry_after(wait))
+    let failure = Failure::new(format!("attempt {} failed as told", given.event.attempt));
+    if given.argument.is_empty() {
+        return Err(failure.retry());
+    }
+    Err(failure.retry_after(Duration::from_secs(given.number()?)))
 }
 
 fn exit(given: &Given) -> Result<()> {
