@@ -19,7 +19,7 @@ use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, S
 use crate::keyvalue::{self, KeyValue, StoreError};
 use crate::listener::{Listener, Rules};
 use crate::plan::Plan;
-use crate::platform::unique::{SetupError, http_client};
+use crate::platform::{SetupError, http_client};
 use crate::sources::{self, ComeBack, Sink, Sources};
 use crate::telemetry::metrics::{self, EventOutcome};
 

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use reqwest::Client;
 
 use crate::capabilities::Grants;
-use crate::config::{self, ConfigError, ConfigErrors, Environment, PlatformKind, Reference, Secret, Settings};
+use crate::config::{
+    self, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, PlatformSettings, Reference, Secret,
+    Settings, UNIQUE_API_BASE, UniquePlatform,
+};
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
 use crate::listener::{self, Rules};
-use crate::platform::Platform;
+use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::unique::{Unique, UniqueSettings};
+use crate::platform::{Nowhere, Platform, SetupError};
 use crate::sources::schemes::{self, Key, Scheme};
 use crate::sources::{Owners, Source};
 
@@ -180,25 +184,15 @@ fn owners(source: &config::Source, settings: &Settings) -> Owners {
 }
 
 fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -> Result<TenantSpec, Vec<ConfigError>> {
-    let settings = &tenant.platform;
-    let PlatformKind::Unique = settings.kind;
-    let (base, app_id, key) = (
-        settings.api_base.resolve_url(environment),
-        settings.app_id.resolve(environment),
-        settings.api_key.resolve(environment),
-    );
-    let (api_base, app_id, api_key) = match (base, app_id, key) {
-        (Ok(base), Ok(app_id), Ok(key)) => (base, app_id, key),
-        (base, app_id, key) => return Err([base.err(), app_id.err(), key.err()].into_iter().flatten().collect()),
+    let platform = match &tenant.platform {
+        PlatformSettings::Unique(settings) => unique(settings, client, environment),
+        PlatformSettings::Nexus(settings) => nexus(settings, client, environment),
+        PlatformSettings::None => Ok(Arc::new(Nowhere) as Arc<dyn Platform>),
     };
-    let mut platform = UniqueSettings::new(api_base, app_id.expose(), api_key);
-    platform.model.clone_from(&settings.model);
-    platform.timeout = settings.timeout;
-    platform.idempotency_header.clone_from(&settings.idempotency_header);
-    let platform: Arc<dyn Platform> = match Unique::new(platform, client.clone()) {
-        Ok(platform) => Arc::new(platform),
-        Err(error) => return Err(vec![ConfigError::new(error.to_string()).at(Some(tenant.place.clone()))]),
-    };
+    let platform = platform.map_err(|wrong| match wrong {
+        Wrong::References(errors) => errors,
+        Wrong::Settings(error) => vec![ConfigError::new(error.to_string()).at(Some(tenant.place.clone()))],
+    })?;
     Ok(TenantSpec {
         name: tenant.name.clone(),
         platform,
@@ -206,6 +200,51 @@ fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -
         max_deliveries: tenant.limits.max_deliveries,
         events_per_second: tenant.limits.events_per_second,
     })
+}
+
+/// Why there can be no client of a platform.
+enum Wrong {
+    /// References lead nowhere.
+    References(Vec<ConfigError>),
+    /// What they lead to can't be right.
+    Settings(SetupError),
+}
+
+impl From<SetupError> for Wrong {
+    fn from(error: SetupError) -> Self {
+        Self::Settings(error)
+    }
+}
+
+fn unique(settings: &UniquePlatform, client: &Client, environment: &Environment) -> Result<Arc<dyn Platform>, Wrong> {
+    let (base, app_id, key) = (
+        settings.api_base.resolve_url(environment, UNIQUE_API_BASE),
+        settings.app_id.resolve(environment),
+        settings.api_key.resolve(environment),
+    );
+    let (api_base, app_id, api_key) = match (base, app_id, key) {
+        (Ok(base), Ok(app_id), Ok(key)) => (base, app_id, key),
+        (base, app_id, key) => {
+            return Err(Wrong::References([base.err(), app_id.err(), key.err()].into_iter().flatten().collect()));
+        }
+    };
+    let mut unique = UniqueSettings::new(api_base, app_id.expose(), api_key);
+    unique.model.clone_from(&settings.model);
+    unique.timeout = settings.timeout;
+    unique.idempotency_header.clone_from(&settings.idempotency_header);
+    Ok(Arc::new(Unique::new(unique, client.clone())?))
+}
+
+fn nexus(settings: &NexusPlatform, client: &Client, environment: &Environment) -> Result<Arc<dyn Platform>, Wrong> {
+    let base = settings.api_base.resolve_url(environment, NEXUS_API_BASE);
+    let (api_base, api_key) = match (base, settings.api_key.resolve(environment)) {
+        (Ok(base), Ok(key)) => (base, key),
+        (base, key) => return Err(Wrong::References([base.err(), key.err()].into_iter().flatten().collect())),
+    };
+    let mut nexus = NexusSettings::new(api_base, api_key);
+    nexus.timeout = settings.timeout;
+    nexus.idempotency_header.clone_from(&settings.idempotency_header);
+    Ok(Arc::new(Nexus::new(nexus, client.clone())?))
 }
 
 fn route(module: &config::Module, settings: &Settings) -> RouteSpec {

@@ -34,7 +34,7 @@ pub struct Delivery {
     pub tape: Arc<Tape>,
     platform: Arc<dyn Platform>,
     keyvalue: Arc<dyn KeyValue>,
-    caller: Option<Caller>,
+    caller: Caller,
     progress: Mutex<Progress>,
     changes: TaskTracker,
     salt: [u8; 32],
@@ -131,11 +131,12 @@ impl Delivery {
     pub fn new(begin: Begin) -> Self {
         let Begin { event, module, attempt, platform, keyvalue, tape, log_lines, salt } = begin;
         let id = DeliveryId::new(&event, &module);
-        let caller = event.company_id.clone().map(|company_id| Caller {
-            company_id,
+        let caller = Caller {
+            event: event.name.clone(),
+            company_id: event.company_id.clone(),
             user_id: event.user_id.clone(),
             idempotency_key: None,
-        });
+        };
         let log = DeliveryLog::new(module.clone(), id.to_string(), event.user_id.clone(), log_lines);
         let mut progress = Progress::default();
         for (import, answer) in tape.answers() {
@@ -177,12 +178,8 @@ impl Delivery {
     }
 
     /// On whose behalf calls are made.
-    ///
-    /// # Errors
-    ///
-    /// When the event names no company.
-    pub fn caller(&self) -> Result<&Caller, PlatformError> {
-        self.caller.as_ref().ok_or_else(|| lacks("company", &self.event))
+    pub fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     /// The chat the event happened in.
@@ -191,7 +188,7 @@ impl Delivery {
     ///
     /// When it happened in none.
     pub fn chat_id(&self) -> Result<&str, PlatformError> {
-        self.event.chat_id().ok_or_else(|| lacks("chat", &self.event))
+        self.event.chat_id().ok_or_else(|| self.caller.lacks("chat"))
     }
 
     /// The assistant of that chat.
@@ -200,7 +197,7 @@ impl Delivery {
     ///
     /// When the event names none.
     pub fn assistant_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_id().ok_or_else(|| lacks("assistant", &self.event))
+        self.event.assistant_id().ok_or_else(|| self.caller.lacks("assistant"))
     }
 
     /// The assistant message that waits to be filled.
@@ -209,7 +206,7 @@ impl Delivery {
     ///
     /// When the event brought none.
     pub fn reply_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_message_id().ok_or_else(|| lacks("reply", &self.event))
+        self.event.assistant_message_id().ok_or_else(|| self.caller.lacks("reply"))
     }
 
     /// What has been shown so far.
@@ -278,9 +275,9 @@ impl Pending {
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
     {
         let begin = |record: &Record| {
-            let mut caller = record.delivery.caller()?.clone();
+            let mut caller = record.delivery.caller.clone();
             caller.idempotency_key = Some(record.idempotency_key());
-            Ok(make(record.delivery.platform.clone(), caller))
+            make(record.delivery.platform.clone(), caller)
         };
         self.carry_out(begin, apply).await
     }
@@ -294,13 +291,13 @@ impl Pending {
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
     {
-        let begin = |record: &Record| Ok(make(record.delivery.keyvalue.clone(), record.once()));
+        let begin = |record: &Record| make(record.delivery.keyvalue.clone(), record.once());
         self.carry_out(begin, |_, _| {}).await
     }
 
     async fn carry_out<T, F>(
         self,
-        begin: impl FnOnce(&Record) -> Result<F, PlatformError>,
+        begin: impl FnOnce(&Record) -> F,
         apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
     ) -> Result<T, PlatformError>
     where
@@ -319,7 +316,7 @@ impl Pending {
             Turn::Live(place) => place,
         };
         let record = Record { delivery: delivery.clone(), place, import, arguments };
-        let call = begin(&record)?;
+        let call = begin(&record);
         match weight {
             Weight::Read => record.answer(call, weight, apply).await,
             Weight::Paid => {
@@ -399,8 +396,4 @@ impl Record {
             self.delivery.keyvalue.answered(&self.once());
         }
     }
-}
-
-fn lacks(what: &str, event: &Event) -> PlatformError {
-    PlatformError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", event.name))
 }

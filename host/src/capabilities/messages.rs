@@ -73,11 +73,12 @@ async fn show(delivery: &Arc<Delivery>, text: String) -> Result<(), Error> {
 }
 
 async fn create(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Error> {
-    let (chat_id, assistant_id) = (delivery.chat_id()?.to_owned(), delivery.assistant_id()?.to_owned());
+    let chat_id = delivery.chat_id()?.to_owned();
+    let assistant_id = delivery.event.assistant_id().map(str::to_owned);
     let change = MessageChange::try_from(change)?;
     let pending = delivery.prepare(Weight::Change, CREATE, &change)?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
-        platform.create_message(&caller, &assistant_id, &chat_id, &change).await
+        platform.create_message(&caller, assistant_id.as_deref(), &chat_id, &change).await
     };
     Ok(pending.make(make, |_, _| {}).await?.into())
 }

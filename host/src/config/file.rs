@@ -4,25 +4,23 @@
 //! else is wrong. Nothing that was put together like this is ever used.
 
 mod interest;
+mod platform;
 mod source;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use http::HeaderName;
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::document::Document;
-use super::settings::{
-    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Server, Tenant, TenantLimits,
-};
+use super::platform::PlatformSettings;
+use super::settings::{Module, ModuleLimits, Retention, Retry, Server, Tenant, TenantLimits};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
-use super::{Reference, listener, nearest, reference};
+use super::{listener, nearest, reference};
 use crate::event::Name;
 
 /// The size of one page of WebAssembly memory, the least a module can have, in bytes.
@@ -122,7 +120,7 @@ fn server(table: Table<'_>) -> Server {
 fn tenant(table: Table<'_>) -> Located<Tenant> {
     let name = table.require("name", "\"default\"");
     let companies = items(table.get("companies"));
-    let platform =
+    let platform_table =
         table.require("platform", "{ kind = \"unique\", … }").and_then(|value| value.table("[tenant.platform]"));
     let limits = table.get("limits").and_then(|value| value.table("[tenant.limits]"));
     let tenant = Located {
@@ -134,62 +132,13 @@ fn tenant(table: Table<'_>) -> Located<Tenant> {
         part: Tenant {
             name: name_of(name),
             companies: companies.iter().map(|value| value.text().unwrap_or_default().to_owned()).collect(),
-            platform: platform.map(platform_settings).unwrap_or_else(no_platform),
+            platform: platform_table.map_or(PlatformSettings::None, platform::platform),
             limits: limits.map(tenant_limits).unwrap_or_default(),
             place: table.document.place(table.span().start),
         },
     };
     table.finish();
     tenant
-}
-
-fn platform_settings(table: Table<'_>) -> PlatformSettings {
-    let none = no_platform();
-    let kind =
-        table.require("kind", "\"unique\"").and_then(|value| one_of(&value, &[("unique", PlatformKind::Unique)]));
-    let api_base = table.require("api_base", "\"env:UNIQUE_API_BASE\"").and_then(|value| api_base(&value));
-    let app_id = table.require("app_id", "\"env:UNIQUE_APP_ID\"").and_then(|value| reference::read(&value));
-    let api_key = table.require("api_key", "\"env:UNIQUE_API_KEY\"").and_then(|value| reference::read_secret(&value));
-    let settings = PlatformSettings {
-        kind: kind.unwrap_or(none.kind),
-        api_base: api_base.unwrap_or(none.api_base),
-        app_id: app_id.unwrap_or(none.app_id),
-        api_key: api_key.unwrap_or(none.api_key),
-        model: text(table.get("model")),
-        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(none.timeout),
-        idempotency_header: match table.get("idempotency_header") {
-            Some(value) => header_name(&value),
-            None => none.idempotency_header,
-        },
-    };
-    table.finish();
-    settings
-}
-
-/// Stands in for platform settings that couldn't be read; its time limit is the default.
-fn no_platform() -> PlatformSettings {
-    PlatformSettings {
-        kind: PlatformKind::Unique,
-        api_base: Reference::given(""),
-        app_id: Reference::given(""),
-        api_key: Reference::given(""),
-        model: None,
-        timeout: Duration::from_secs(600),
-        idempotency_header: Some(HeaderName::from_static("idempotency-key")),
-    }
-}
-
-/// The name of a header; `none` is no name.
-fn header_name(value: &Value<'_>) -> Option<HeaderName> {
-    let text = value.text().filter(|text| *text != "none")?;
-    let name = HeaderName::from_bytes(text.as_bytes()).ok();
-    if name.is_none() {
-        value.wrong(
-            format!("`{}` can't be the name of a header", value.key),
-            r#"write for example "Idempotency-Key", or "none""#,
-        );
-    }
-    name
 }
 
 fn retention(table: Table<'_>) -> Retention {
@@ -344,18 +293,6 @@ fn span_of(value: &Option<Value<'_>>, table: &Table<'_>) -> Range<usize> {
 fn address(value: &Value<'_>) -> Option<SocketAddr> {
     let advice = r#"write it as numbers: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for everyone"#;
     value.text_as(|text| text.parse().ok(), "an address and a port", advice)
-}
-
-fn api_base(value: &Value<'_>) -> Option<Reference> {
-    let reference = reference::read(value)?;
-    if reference.literal().is_some_and(|text| reference::web_address(text).is_none()) {
-        value.wrong(
-            "`api_base` is neither a reference nor an address",
-            r#"write "env:UNIQUE_API_BASE", or the address itself: "https://gateway.<tenant>.unique.app/public/chat""#,
-        );
-        return None;
-    }
-    Some(reference)
 }
 
 /// One of a few words.

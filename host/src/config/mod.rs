@@ -13,6 +13,7 @@ mod file;
 mod listener;
 mod nearest;
 mod place;
+mod platform;
 mod reference;
 mod secret;
 mod settings;
@@ -24,9 +25,8 @@ pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
 pub use place::Place;
+pub use platform::{NEXUS_API_BASE, NexusPlatform, PlatformSettings, UNIQUE_API_BASE, UniquePlatform};
 pub use reference::Reference;
 pub use secret::Secret;
-pub use settings::{
-    Module, ModuleLimits, PlatformKind, PlatformSettings, Retention, Retry, Server, Settings, Tenant, TenantLimits,
-};
+pub use settings::{Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
 pub use source::{Scheme, Source};

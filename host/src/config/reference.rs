@@ -52,16 +52,15 @@ impl Reference {
         }
     }
 
-    /// Looks up a value that has to be a web address.
+    /// Looks up a value that has to be a web address; `example` is what one looks like.
     ///
     /// # Errors
     ///
     /// As [`Reference::resolve`], and if the value is no address.
-    pub fn resolve_url(&self, environment: &Environment) -> Result<Url, ConfigError> {
+    pub fn resolve_url(&self, environment: &Environment, example: &str) -> Result<Url, ConfigError> {
         let value = self.resolve(environment)?;
         web_address(value.expose()).ok_or_else(|| {
-            self.error("what this names is not a web address".into())
-                .advice("it has to look like https://gateway.<tenant>.unique.app/public/chat")
+            self.error("what this names is not a web address".into()).advice(format!("it has to look like {example}"))
         })
     }
 

@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::listener::{ListenerLimits, Proxies, Tls};
+use super::platform::PlatformSettings;
 use super::source::Source;
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
@@ -90,32 +91,6 @@ pub struct TenantLimits {
     pub events_per_second: Option<u32>,
     /// How many of its deliveries run at once. Default 32.
     pub concurrency: usize,
-}
-
-/// The platform a tenant's modules answer on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlatformSettings {
-    /// Which one.
-    pub kind: PlatformKind,
-    /// The address its paths are appended to: `https://gateway.<tenant>.unique.app/public/chat`.
-    pub api_base: Reference,
-    /// The id of the app the host speaks as.
-    pub app_id: Reference,
-    /// The key of that app.
-    pub api_key: Reference,
-    /// The language model asked when a module names none.
-    pub model: Option<String>,
-    /// How long one call may take. Default 600 s, as in the official SDK.
-    pub timeout: Duration,
-    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
-    pub idempotency_header: Option<http::HeaderName>,
-}
-
-/// The platforms the host can answer on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlatformKind {
-    /// Unique AI.
-    Unique,
 }
 
 /// What answers events.
@@ -296,10 +271,7 @@ impl Settings {
     /// Every reference to a value that stands elsewhere, but for the key of the certificate, which is renewed with it.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         let of_sources = self.sources.iter().flat_map(|source| &source.secrets);
-        let of_tenants = self.tenants.iter().flat_map(|tenant| {
-            let platform = &tenant.platform;
-            [&platform.api_base, &platform.app_id, &platform.api_key]
-        });
+        let of_tenants = self.tenants.iter().flat_map(|tenant| tenant.platform.references());
         of_sources.chain(of_tenants).chain(&self.server.admin_token)
     }
 

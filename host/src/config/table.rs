@@ -22,12 +22,14 @@ pub(super) struct Table<'d> {
     span: Range<usize>,
     entries: &'d DeTable<'d>,
     known: RefCell<Vec<&'static str>>,
+    refused: RefCell<Vec<&'d str>>,
     know_all: Cell<bool>,
 }
 
 impl<'d> Table<'d> {
     pub fn new(document: &'d Document<'d>, title: &'static str, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
-        Self { document, title, span, entries, known: RefCell::default(), know_all: Cell::new(false) }
+        let (known, refused) = (RefCell::default(), RefCell::default());
+        Self { document, title, span, entries, known, refused, know_all: Cell::new(false) }
     }
 
     /// Where the table stands in the file.
@@ -52,6 +54,14 @@ impl<'d> Table<'d> {
         value
     }
 
+    /// Reports a setting that can't be here, in better words than [`Table::finish`] has.
+    pub fn refuse(&self, key: &'d str, message: impl Into<String>, advice: impl Into<String>) {
+        let written = self.entries.keys().find(|written| written.get_ref() == key);
+        let span = written.map_or_else(|| self.span(), |written| written.span());
+        self.document.report(span, message, advice);
+        self.refused.borrow_mut().push(key);
+    }
+
     /// Everything in the table, for tables whose keys are the author's own.
     pub fn entries(&self) -> impl Iterator<Item = (&'d str, &'d Spanned<DeValue<'d>>)> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
@@ -67,9 +77,12 @@ impl<'d> Table<'d> {
         if self.know_all.get() {
             return;
         }
-        let known = self.known.into_inner();
-        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        let (known, refused) = (self.known.into_inner(), self.refused.into_inner());
+        for key in self.entries.keys() {
             let written = key.get_ref().as_ref();
+            if known.contains(&written) || refused.contains(&written) {
+                continue;
+            }
             let message = format!("{} has no setting `{written}`", self.title);
             self.document.report(key.span(), message, nearest::advice(written, &known));
         }

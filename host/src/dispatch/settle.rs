@@ -137,7 +137,7 @@ pub(super) async fn apologise(delivery: &Delivery, text: String) -> Result<(), P
 async fn write_reply(delivery: &Delivery, text: Option<String>, completed: bool) -> Result<(), PlatformError> {
     let change = MessageChange { text, completed, ..MessageChange::default() };
     let (chat, reply) = (delivery.chat_id()?, delivery.reply_id()?);
-    delivery.platform().modify_message(delivery.caller()?, chat, reply, &change).await?;
+    delivery.platform().modify_message(delivery.caller(), chat, reply, &change).await?;
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn close_steps(delivery: &Delivery, status: StepStatus) -> Result<(), Plat
     if steps.is_empty() {
         return Ok(());
     }
-    let caller = delivery.caller()?;
+    let caller = delivery.caller();
     let closed = join_all(steps.iter().map(|(order, step)| close_step(delivery, caller, *order, step, status))).await;
     closed.into_iter().collect()
 }

@@ -12,7 +12,7 @@ use super::scheduler::Place;
 use super::settle::{self, Outcome};
 use super::{Inner, RetryPolicy, clock};
 use crate::capabilities::{Begin, Delivery, Tape};
-use crate::engine::Ended;
+use crate::engine::{Ended, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
 use crate::telemetry::metrics;
@@ -156,9 +156,10 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>) -> (Outcome, Option<String
 fn outcome(ended: Ended) -> Outcome {
     match ended {
         Ended::Answered => Outcome::Answered,
-        Ended::Failed(failure) => match failure.retry_after {
-            Some(after) => Outcome::TryAgain { reason: failure.reason, after: Some(after) },
-            None => Outcome::GivenUp { reason: failure.reason, user_text: failure.user_text },
+        Ended::Failed(failure) => match failure.retry {
+            Retry::No => Outcome::GivenUp { reason: failure.reason, user_text: failure.user_text },
+            Retry::Yes => Outcome::TryAgain { reason: failure.reason, after: None },
+            Retry::After(wait) => Outcome::TryAgain { reason: failure.reason, after: Some(wait) },
         },
         Ended::Trapped { reason } => Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None },
         Ended::LimitReached(limit) if limit.is_time() => {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use subject::{ModuleChosen, Subject, UserMessage, UserMessageCreated};
+pub use subject::{MessageFinalized, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 
 /// A name out of `modules.toml`: of a source, a tenant or a module. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -150,15 +150,17 @@ impl Event {
         match &self.subject {
             Subject::ModuleChosen(chosen) => Some(&chosen.chat_id),
             Subject::UserMessageCreated(created) => Some(&created.chat_id),
+            Subject::MessageFinalized(message) => Some(&message.chat_id),
             Subject::Other => None,
         }
     }
 
-    /// The assistant (space) the event happened in, if it happened in one.
+    /// The assistant (space, virtual employee) the event happened in, if it names one.
     pub fn assistant_id(&self) -> Option<&str> {
         match &self.subject {
             Subject::ModuleChosen(chosen) => Some(&chosen.assistant_id),
             Subject::UserMessageCreated(created) => Some(&created.assistant_id),
+            Subject::MessageFinalized(message) => message.assistant_id.as_deref(),
             Subject::Other => None,
         }
     }

@@ -1,16 +1,18 @@
 //! What the host understands of the payloads it knows.
 //!
 //! Shapes as in Unique's webhook documentation and in the models of its Python toolkit; where the two differ (`chatid`
-//! and `chatId`) both are taken.
+//! and `chatId`) both are taken. `MESSAGE_FINALIZED` as in NexusGPT's documentation of its webhooks.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// The name of events that choose a module.
 pub(super) const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
+const MESSAGE_FINALIZED: &str = "MESSAGE_FINALIZED";
 
 /// What the host understood of an event's payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,9 @@ pub enum Subject {
     ModuleChosen(ModuleChosen),
     /// A user wrote a message.
     UserMessageCreated(UserMessageCreated),
+    /// A message of a NexusGPT thread is there. Only the host knows this one: to a module it is [`Subject::Other`], since
+    /// the contract promises that it learns of no further kinds.
+    MessageFinalized(MessageFinalized),
     /// Anything else: the payload has it all.
     Other,
 }
@@ -68,6 +73,15 @@ pub struct UserMessageCreated {
     pub text: String,
 }
 
+/// `MESSAGE_FINALIZED`: a person or a virtual employee wrote into a NexusGPT thread. What the host needs of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessageFinalized {
+    /// The thread.
+    pub chat_id: String,
+    /// The virtual employee, where the message says which.
+    pub assistant_id: Option<String>,
+}
+
 impl Subject {
     /// Reads the payload of an event with this name.
     pub(super) fn of(name: &str, payload: &str) -> Result<Self, serde_json::Error> {
@@ -82,6 +96,9 @@ impl Subject {
                     text: payload.text,
                 })
             }),
+            MESSAGE_FINALIZED => {
+                serde_json::from_str::<FinalizedPayload>(payload).map(|payload| Self::MessageFinalized(payload.into()))
+            }
             _ => Ok(Self::Other),
         }
     }
@@ -127,6 +144,27 @@ struct CreatedPayload {
     chat_id: String,
     assistant_id: String,
     text: String,
+}
+
+/// Without the thread nothing can be done; without the virtual employee, answering can.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FinalizedPayload {
+    chat_id: String,
+    #[serde(default)]
+    virtual_sender: Value,
+    #[serde(default)]
+    virtual_sender_id: Value,
+}
+
+impl From<FinalizedPayload> for MessageFinalized {
+    fn from(payload: FinalizedPayload) -> Self {
+        let id = |value: &Value| value.as_str().map(str::to_owned);
+        Self {
+            chat_id: payload.chat_id,
+            assistant_id: id(&payload.virtual_sender["id"]).or_else(|| id(&payload.virtual_sender_id)),
+        }
+    }
 }
 
 impl From<ChosenPayload<'_>> for ModuleChosen {

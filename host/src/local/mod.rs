@@ -2,7 +2,7 @@
 //!
 //! A module's way to an answer in development is its way in production: the host gets signed events and calls the
 //! same paths with the same bodies. The official Python SDK works against it; what it sends and reads decided every
-//! shape here.
+//! shape here. Beside it is the one call of NexusGPT's API that modules have.
 
 mod chats;
 mod citations;
@@ -24,6 +24,7 @@ mod search;
 mod settings;
 mod space;
 mod stream_completions;
+mod threads;
 mod wire;
 mod words;
 
@@ -50,6 +51,7 @@ use documents::Document;
 use error::ApiError;
 use library::{Hit, Library};
 use relay::Relay;
+use threads::Threads;
 use wire::{Message, Stamp};
 
 /// How long requests in flight get to end when the platform shuts down.
@@ -141,6 +143,11 @@ impl LocalPlatform {
         url
     }
 
+    /// The base of its threads, which are NexusGPT's API: `http://127.0.0.1:8092/`.
+    pub fn threads_base(&self) -> Url {
+        origin(self.address)
+    }
+
     /// How many documents it searches.
     pub fn document_count(&self) -> usize {
         self.state.library.documents().len()
@@ -190,6 +197,7 @@ struct LocalState {
     assistants: ArcSwap<Vec<Arc<Assistant>>>,
     model: Model,
     started: Stamp,
+    threads: Threads,
 }
 
 impl LocalState {
@@ -205,6 +213,7 @@ impl LocalState {
             assistants: ArcSwap::from_pointee(distinct(settings.assistants)?),
             model,
             started: Stamp::now(),
+            threads: Threads::default(),
         })
     }
 

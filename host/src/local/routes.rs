@@ -8,16 +8,20 @@ use axum::middleware;
 use axum::routing::{get, patch, post};
 
 use super::error::ApiError;
-use super::{LocalState, completion, credentials, local_api, message_log, messages, search, space, stream_completions};
+use super::{
+    LocalState, completion, credentials, local_api, message_log, messages, search, space, stream_completions, threads,
+};
 
 /// The largest body that is read: long conversations with their context fit.
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
 
-/// The whole server: the public API under both prefixes it is known by, and what only the local platform has.
+/// The whole server: the public API under both prefixes it is known by, NexusGPT's threads, and what only the local
+/// platform has.
 pub fn router(state: Arc<LocalState>) -> Router {
     Router::new()
         .nest("/public/chat", public_api())
         .nest("/public", public_api())
+        .route("/api/public/thread/{id}/messages", post(threads::write))
         .route("/health", get(local_api::health))
         .route("/local/assistants", get(local_api::assistants))
         .route("/local/chats", get(local_api::chats))
@@ -26,6 +30,7 @@ pub fn router(state: Arc<LocalState>) -> Router {
         .route("/local/documents", get(local_api::documents))
         .route("/local/documents/{*key}", get(local_api::document))
         .route("/local/endpoint/revive", post(local_api::revive))
+        .route("/local/threads/{id}", get(threads::thread))
         .method_not_allowed_fallback(async |request: Request| {
             ApiError::wrong_method(request.method().as_str(), request.uri().path())
         })

@@ -4,6 +4,9 @@
 //! acted for ([`Caller`]) comes from the verified event, so no call can be made in another tenant's name.
 
 mod error;
+mod exchange;
+pub mod nexus;
+mod nowhere;
 mod rehearsal;
 pub mod unique;
 
@@ -13,6 +16,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, PlatformError};
+pub use exchange::{RetryPolicy, SetupError, http_client};
+pub use nowhere::Nowhere;
 pub use rehearsal::Rehearsal;
 
 /// What a call to a platform ends in.
@@ -21,8 +26,10 @@ pub type Result<T> = std::result::Result<T, PlatformError>;
 /// On whose behalf a call is made: always the user and company of the verified event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The company, in the platform's ids.
-    pub company_id: String,
+    /// The name of the event, for errors.
+    pub event: String,
+    /// The company, in the platform's ids; there are platforms without companies.
+    pub company_id: Option<String>,
     /// The user, in the platform's ids; some events come from none.
     pub user_id: Option<String>,
     /// What tells this call from any other, and a second try of it from a new one: a platform that knows such keys
@@ -30,50 +37,86 @@ pub struct Caller {
     pub idempotency_key: Option<String>,
 }
 
+impl Caller {
+    /// The error of a call that needs what the event doesn't bring: "company", "chat".
+    pub fn lacks(&self, what: &str) -> PlatformError {
+        PlatformError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", self.event))
+    }
+}
+
 /// A platform modules answer on.
+///
+/// What a platform doesn't have it leaves as it is here: such a call ends in [`Platform::lacks`].
 #[async_trait]
 pub trait Platform: Send + Sync {
+    /// The error of a call this platform doesn't have; `what` is what that would be about: "steps", "search".
+    fn lacks(&self, what: &str) -> PlatformError;
+
     /// Shows a step under a message; answers with the step's id.
-    async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String>;
+    async fn create_step(&self, _caller: &Caller, _step: &NewStep) -> Result<String> {
+        Err(self.lacks("steps"))
+    }
 
     /// Changes a step that was shown before.
-    async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()>;
+    async fn update_step(&self, _caller: &Caller, _id: &str, _change: &StepChange) -> Result<()> {
+        Err(self.lacks("steps"))
+    }
 
-    /// Writes a new assistant message into a chat; every call writes another one.
+    /// Writes a new assistant message into a chat; every call writes another one. The answer's id is empty where the
+    /// platform doesn't tell it.
     async fn create_message(
         &self,
-        caller: &Caller,
-        assistant_id: &str,
-        chat_id: &str,
-        change: &MessageChange,
-    ) -> Result<Message>;
+        _caller: &Caller,
+        _assistant_id: Option<&str>,
+        _chat_id: &str,
+        _change: &MessageChange,
+    ) -> Result<Message> {
+        Err(self.lacks("messages"))
+    }
 
     /// Changes a message.
-    async fn modify_message(&self, caller: &Caller, chat_id: &str, id: &str, change: &MessageChange)
-    -> Result<Message>;
+    async fn modify_message(
+        &self,
+        _caller: &Caller,
+        _chat_id: &str,
+        _id: &str,
+        _change: &MessageChange,
+    ) -> Result<Message> {
+        Err(self.lacks("changes of messages"))
+    }
 
     /// Shows a text in a message's place for the moment, without storing it.
-    async fn show_message(&self, caller: &Caller, chat_id: &str, id: &str, text: &str) -> Result<()>;
+    async fn show_message(&self, _caller: &Caller, _chat_id: &str, _id: &str, _text: &str) -> Result<()> {
+        Err(self.lacks("changes of messages"))
+    }
 
     /// The messages of a chat, oldest first.
-    async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>>;
+    async fn list_messages(&self, _caller: &Caller, _chat_id: &str) -> Result<Vec<Message>> {
+        Err(self.lacks("history"))
+    }
 
     /// Searches the knowledge base, best hit first. `chat_id` lets the platform see the chat's own documents.
-    async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>>;
+    async fn search(&self, _caller: &Caller, _chat_id: Option<&str>, _query: &Query) -> Result<Vec<Hit>> {
+        Err(self.lacks("search"))
+    }
 
     /// Lets a language model answer.
-    async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion>;
+    async fn complete(&self, _caller: &Caller, _request: &CompletionRequest) -> Result<Completion> {
+        Err(self.lacks("completion"))
+    }
 
     /// Lets a language model answer straight into a message, word by word as it comes; `[sourceN]` in the answer
     /// becomes a reference to the N-th of `sources`, counted from 0. The platform stamps the message as streamed; only
     /// [`Platform::modify_message`] makes it complete.
     async fn complete_into(
         &self,
-        caller: &Caller,
-        target: &StreamTarget,
-        request: &CompletionRequest,
-        sources: &[Hit],
-    ) -> Result<Completion>;
+        _caller: &Caller,
+        _target: &StreamTarget,
+        _request: &CompletionRequest,
+        _sources: &[Hit],
+    ) -> Result<Completion> {
+        Err(self.lacks("completion"))
+    }
 }
 
 /// How far a step is.
@@ -148,7 +191,7 @@ pub enum Role {
 /// A message of a chat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// The platform's id.
+    /// The platform's id; empty where it doesn't tell.
     pub id: String,
     /// Who wrote it.
     pub role: Role,

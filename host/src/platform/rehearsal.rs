@@ -4,10 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 
-use super::{
-    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
-    Query, Result, Role, StepChange, StreamTarget,
-};
+use super::{Caller, ErrorKind, Message, MessageChange, NewStep, Platform, PlatformError, Result, Role, StepChange};
 
 /// The platform of a rehearsal.
 #[derive(Default)]
@@ -26,12 +23,12 @@ impl Rehearsal {
     }
 }
 
-fn not_there(what: &str) -> PlatformError {
-    PlatformError::new(ErrorKind::Unsupported, format!("a rehearsal has no {what} that was not recorded"))
-}
-
 #[async_trait]
 impl Platform for Rehearsal {
+    fn lacks(&self, what: &str) -> PlatformError {
+        PlatformError::new(ErrorKind::Unsupported, format!("a rehearsal has no {what} that was not recorded"))
+    }
+
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
         Ok(self.made_up("step"))
     }
@@ -40,7 +37,7 @@ impl Platform for Rehearsal {
         Ok(())
     }
 
-    async fn create_message(&self, _: &Caller, _: &str, _: &str, change: &MessageChange) -> Result<Message> {
+    async fn create_message(&self, _: &Caller, _: Option<&str>, _: &str, change: &MessageChange) -> Result<Message> {
         Ok(Self::message(self.made_up("message"), change))
     }
 
@@ -50,27 +47,5 @@ impl Platform for Rehearsal {
 
     async fn show_message(&self, _: &Caller, _: &str, _: &str, _: &str) -> Result<()> {
         Ok(())
-    }
-
-    async fn list_messages(&self, _: &Caller, _: &str) -> Result<Vec<Message>> {
-        Err(not_there("history"))
-    }
-
-    async fn search(&self, _: &Caller, _: Option<&str>, _: &Query) -> Result<Vec<Hit>> {
-        Err(not_there("search"))
-    }
-
-    async fn complete(&self, _: &Caller, _: &CompletionRequest) -> Result<Completion> {
-        Err(not_there("completion"))
-    }
-
-    async fn complete_into(
-        &self,
-        _: &Caller,
-        _: &StreamTarget,
-        _: &CompletionRequest,
-        _: &[Hit],
-    ) -> Result<Completion> {
-        Err(not_there("completion"))
     }
 }

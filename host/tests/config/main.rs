@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use modhost::config::source::Window;
-use modhost::config::{Environment, Scheme, Settings};
+use modhost::config::{Environment, PlatformSettings, Scheme, Settings, UniquePlatform};
 use modhost::event::interest::NamePattern;
 
 #[test]
@@ -60,6 +60,14 @@ fn small(line: &str) -> Settings {
     Settings::parse(&text, "some/where/modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
+/// The first tenant's platform.
+fn unique(settings: &Settings) -> &UniquePlatform {
+    match &settings.tenants[0].platform {
+        PlatformSettings::Unique(unique) => unique,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn warnings(settings: &Settings) -> Vec<String> {
     settings.warnings().iter().map(ToString::to_string).collect()
 }
@@ -72,7 +80,23 @@ fn the_shipped_file_is_fine() {
     assert_eq!(modules, ["Assistant", "DemoApp", "ChatLog"]);
     assert_eq!(settings.modules[1].config["greeting"], "Hello");
     assert_eq!(settings.modules[2].wants.events, [NamePattern::Exact("unique.chat.user-message.created".into())]);
-    assert_eq!(settings.tenants[0].platform.model.as_deref(), Some("AZURE_GPT_4o_2024_1120"));
+    assert_eq!(unique(&settings).model.as_deref(), Some("AZURE_GPT_4o_2024_1120"));
+    assert!(settings.modules.iter().all(|module| module.build.is_some()));
+    assert_eq!(warnings(&settings), [""; 0]);
+}
+
+#[test]
+fn the_shipped_file_knows_other_systems() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../modules.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(entry) if !entry.starts_with([' ', '#']) => entry.to_owned(),
+        _ => line.to_owned(),
+    };
+    let text: Vec<_> = text.lines().map(uncommented).collect();
+    let settings = Settings::parse(&text.join("\n"), &path).unwrap_or_else(|errors| panic!("{errors}"));
+    let modules: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
+    assert_eq!(modules, ["Assistant", "DemoApp", "ChatLog", "NexusRelay", "DocumentNotes"]);
     assert!(settings.modules.iter().all(|module| module.build.is_some()));
     assert_eq!(warnings(&settings), [""; 0]);
 }
@@ -120,12 +144,36 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.server.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.server.data_dir, Path::new("some/where/.modhost"));
     assert_eq!(settings.sources[0].scheme, Scheme::Unique(Window::default()));
-    assert_eq!(settings.tenants[0].platform.timeout, Duration::from_secs(600));
+    assert_eq!(unique(&settings).timeout, Duration::from_secs(600));
     let module = &settings.modules[0];
     assert_eq!(module.component, Path::new("some/where/demo.wasm"));
     assert_eq!(module.wants.events, [NamePattern::Exact("unique.chat.external-module.chosen".into())]);
     assert_eq!((module.limits.memory, module.limits.cpu), (128 << 20, Duration::from_secs(10)));
     assert_eq!((module.place.line, module.place.column), (12, 9));
+}
+
+#[test]
+fn a_platform_is_of_a_kind() {
+    let source = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\n";
+    let platform = |platform: &str| {
+        let text = format!("{source}[[tenant]]\nname = 'b'\nplatform = {{ {platform} }}");
+        let settings = Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        settings.tenants.into_iter().next().unwrap().platform
+    };
+    assert_eq!(platform("kind = 'none'"), PlatformSettings::None);
+
+    let environment: Environment = [("K", "nexus_1"), ("B", "http://127.0.0.1:1")].into_iter().collect();
+    let PlatformSettings::Nexus(nexus) = platform("kind = 'nexus', api_key = 'env:K'") else { panic!() };
+    let base = nexus.api_base.resolve_url(&environment, "").unwrap();
+    assert_eq!(base.as_str(), "https://api.nexusgpt.io/");
+    assert_eq!((nexus.timeout, nexus.idempotency_header), (Duration::from_secs(30), None));
+    assert_eq!(nexus.api_key.resolve(&environment).unwrap().expose(), "nexus_1");
+
+    let other = "kind = 'nexus', api_key = 'env:K', api_base = 'env:B', timeout = '5s', idempotency_header = 'X-Key'";
+    let PlatformSettings::Nexus(nexus) = platform(other) else { panic!() };
+    assert_eq!(nexus.api_base.resolve_url(&environment, "").unwrap().port(), Some(1));
+    assert_eq!(nexus.timeout, Duration::from_secs(5));
+    assert_eq!(nexus.idempotency_header.unwrap().as_str(), "x-key");
 }
 
 #[test]
@@ -165,7 +213,7 @@ fn settings_are_equal_wherever_they_stand() {
 #[test]
 fn what_may_be_written_down_resolves_to_itself() {
     let settings = small("");
-    let platform = &settings.tenants[0].platform;
+    let platform = unique(&settings);
     let environment: Environment = [("K", "ukey_1")].into_iter().collect();
     assert_eq!(platform.app_id.resolve(&environment).unwrap().expose(), "app_1");
     assert_eq!(platform.api_key.resolve(&environment).unwrap().expose(), "ukey_1");

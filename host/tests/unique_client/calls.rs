@@ -9,7 +9,7 @@ use modhost::platform::{
 };
 use serde_json::json;
 
-use crate::server::caller;
+use crate::client::caller;
 
 /// A call of the trait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Call {
             Self::UpdateStep => client.update_step(&caller, "log_1", &step_change()).await,
             Self::CreateMessage => {
                 let change = MessageChange { completed: false, ..message_change() };
-                client.create_message(&caller, "assistant_1", "chat_1", &change).await.map(drop)
+                client.create_message(&caller, Some("assistant_1"), "chat_1", &change).await.map(drop)
             }
             Self::ModifyMessage => client.modify_message(&caller, "chat_1", "msg_a", &message_change()).await.map(drop),
             Self::ShowMessage => client.show_message(&caller, "chat_1", "msg_a", "Hel").await,

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use modhost::config::Secret;
-use modhost::platform::unique::{Unique, http_client};
-use modhost::platform::{Caller, ErrorKind, Platform, PlatformError};
+use modhost::platform::unique::Unique;
+use modhost::platform::{Caller, ErrorKind, Platform, PlatformError, http_client};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::calls::{self, Call};
-use crate::server::{KEY, Server, answer, answer_with, settings};
+use crate::client::{KEY, caller, settings};
+use crate::server::{Server, answer, answer_with};
 
 /// What a search ends in when it is answered like this, tried once.
 async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> PlatformError {
@@ -141,8 +142,7 @@ async fn an_empty_answer_to_a_change_is_enough() {
     for call in [Call::UpdateStep, Call::ShowMessage, Call::ModifyMessage] {
         call.make(&client).await.unwrap();
     }
-    let message =
-        client.modify_message(&crate::server::caller(), "chat_1", "msg_a", &calls::message_change()).await.unwrap();
+    let message = client.modify_message(&caller(), "chat_1", "msg_a", &calls::message_change()).await.unwrap();
     assert_eq!(message.id, "msg_a");
 }
 
@@ -266,8 +266,8 @@ async fn every_attempt_is_logged_without_bodies_and_credentials() {
 async fn what_cannot_stand_in_a_header_is_refused() {
     let server = Server::always(|| answer(200, "[]")).await;
     for caller in [
-        Caller { company_id: "company\r\nx-admin: 1".into(), user_id: None, idempotency_key: None },
-        Caller { company_id: "company_1".into(), user_id: Some("user\n".into()), idempotency_key: None },
+        Caller { company_id: Some("company\r\nx-admin: 1".into()), ..caller() },
+        Caller { user_id: Some("user\n".into()), ..caller() },
     ] {
         let error = server.client().search(&caller, None, &calls::query()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);

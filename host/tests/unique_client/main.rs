@@ -1,8 +1,10 @@
 //! The client of Unique's REST API, against a server that records what it is sent and answers from a script.
 
 mod calls;
+mod client;
 mod failures;
 mod requests;
 mod retries;
 mod sdk;
+#[path = "../support/scripted_server.rs"]
 mod server;

@@ -7,8 +7,9 @@ use modhost::platform::{
 use serde_json::{Value, json};
 
 use crate::calls::{self, Call};
+use crate::client::caller;
 use crate::sdk;
-use crate::server::{Recorded, Server, answer, caller};
+use crate::server::{Recorded, Server, answer};
 
 /// A body with its time stamps, each checked, replaced by the one of the captures.
 fn stamped(mut body: Value) -> Value {
@@ -70,7 +71,7 @@ async fn every_call_carries_the_headers() {
 #[tokio::test]
 async fn a_caller_without_a_user_sends_no_user_header() {
     let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
-    let caller = Caller { company_id: "company_2".into(), user_id: None, idempotency_key: None };
+    let caller = Caller { company_id: Some("company_2".into()), user_id: None, ..caller() };
     server.client().complete(&caller, &calls::completion()).await.unwrap();
     let request = server.request();
     assert_eq!(request.header("x-user-id"), None);
@@ -89,7 +90,7 @@ async fn a_call_carries_its_idempotency_key() {
 async fn a_complete_new_message_is_stamped_as_streamed_too() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_new", "role": "ASSISTANT", "text": "Hello"}"#)).await;
     let change = calls::message_change();
-    let message = server.client().create_message(&caller(), "assistant_1", "chat_1", &change).await.unwrap();
+    let message = server.client().create_message(&caller(), Some("assistant_1"), "chat_1", &change).await.unwrap();
     assert_eq!(message.id, "msg_new");
 
     let [create, stamp] = server.requests().try_into().unwrap();
@@ -101,10 +102,33 @@ async fn a_complete_new_message_is_stamped_as_streamed_too() {
 }
 
 #[tokio::test]
+async fn the_stamp_of_a_new_message_is_another_request_with_a_key_of_its_own() {
+    let server = Server::always(|| answer(200, r#"{"id": "msg_new"}"#)).await;
+    let caller = Caller { idempotency_key: Some("dlv_1-4".into()), ..caller() };
+    server.client().create_message(&caller, Some("assistant_1"), "chat_1", &calls::message_change()).await.unwrap();
+    let [create, stamp] = server.requests().try_into().unwrap();
+    assert_eq!(create.header("idempotency-key"), Some("dlv_1-4"));
+    assert_eq!(stamp.header("idempotency-key"), Some("dlv_1-4-stamp"));
+}
+
+#[tokio::test]
+async fn an_event_without_company_or_assistant_has_nothing_to_act_on() {
+    let server = Server::always(|| answer(200, r#"{"id": "msg_new"}"#)).await;
+    let (client, change) = (server.client(), calls::message_change());
+    let nobody = Caller { event: "MESSAGE_FINALIZED".into(), company_id: None, ..caller() };
+    let error = client.create_message(&nobody, Some("assistant_1"), "chat_1", &change).await.unwrap_err();
+    assert_eq!(error.to_string(), "unsupported: an event `MESSAGE_FINALIZED` has no company to act on");
+    let error = client.create_message(&caller(), None, "chat_1", &change).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+    assert!(error.message.ends_with("has no assistant to act on"), "{error}");
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
 async fn a_new_message_that_is_not_stamped_was_made_all_the_same() {
     let server = Server::scripted([answer(200, r#"{"id": "msg_new"}"#), answer(403, r#"{"error": "no"}"#)]).await;
     let change = calls::message_change();
-    let message = server.client().create_message(&caller(), "assistant_1", "chat_1", &change).await.unwrap();
+    let message = server.client().create_message(&caller(), Some("assistant_1"), "chat_1", &change).await.unwrap();
     assert_eq!(message.id, "msg_new");
     assert_eq!(server.requests().len(), 2);
 }
@@ -114,7 +138,7 @@ async fn what_has_no_value_is_left_out() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_a"}"#)).await;
     let client = server.client();
     let nothing = MessageChange { debug_info: Some(Value::Null), ..MessageChange::default() };
-    client.create_message(&caller(), "assistant_1", "chat_1", &nothing).await.unwrap();
+    client.create_message(&caller(), Some("assistant_1"), "chat_1", &nothing).await.unwrap();
     client.modify_message(&caller(), "chat_1", "msg_a", &nothing).await.unwrap();
     client.update_step(&caller(), "log_1", &StepChange::default()).await.unwrap();
 

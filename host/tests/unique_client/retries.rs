@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use modhost::platform::unique::{Unique, UniqueSettings, http_client};
-use modhost::platform::{CompletionRequest, ErrorKind, Platform};
+use modhost::platform::unique::{Unique, UniqueSettings};
+use modhost::platform::{CompletionRequest, ErrorKind, Platform, http_client};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use crate::calls::{self, Call};
-use crate::server::{Reply, Server, answer, answer_with, caller, settings};
+use crate::client::{caller, settings};
+use crate::server::{Reply, Server, answer, answer_with};
 
 #[tokio::test]
 async fn only_what_cannot_happen_twice_is_tried_again() {

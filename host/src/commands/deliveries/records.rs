@@ -12,7 +12,7 @@ use crate::config::{Environment, Reference, Secret};
 use crate::console::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
-use crate::platform::unique::http_client;
+use crate::platform::http_client;
 
 /// Where deliveries are looked up.
 pub(super) enum Records {

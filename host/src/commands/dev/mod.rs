@@ -12,7 +12,7 @@ use url::Url;
 
 use super::serve::listening;
 use super::{GRACE, HostArgs, program, told_to_stop};
-use crate::config::{ConfigErrors, Environment, Reference, Scheme, Secret, Settings, Source};
+use crate::config::{ConfigErrors, Environment, PlatformSettings, Reference, Scheme, Secret, Settings, Source};
 use crate::event::Event;
 use crate::host::Host;
 use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
@@ -69,8 +69,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let host = {
-        let (host_args, api_base) = (args.host.clone(), platform.api_base());
-        Host::start(Box::new(move || localized(host_args.load()?, &api_base))).await?
+        let (host_args, api_base, threads_base) = (args.host.clone(), platform.api_base(), platform.threads_base());
+        Host::start(Box::new(move || localized(host_args.load()?, &api_base, &threads_base))).await?
     };
     platform.set_webhook(webhook(&host, &settings)?);
     tell(&host, &settings, &platform, documents.as_deref());
@@ -86,7 +86,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The same settings with the local platform in place of any other.
-fn localized(mut settings: Settings, api_base: &Url) -> Result<Settings, ConfigErrors> {
+fn localized(mut settings: Settings, api_base: &Url, threads_base: &Url) -> Result<Settings, ConfigErrors> {
     let environment = Environment::load(settings.file.with_file_name(""))?;
     // It delivers over plain HTTP, and needs no certificate for that.
     settings.server.tls = None;
@@ -100,9 +100,18 @@ fn localized(mut settings: Settings, api_base: &Url) -> Result<Settings, ConfigE
         true
     });
     for tenant in &mut settings.tenants {
-        tenant.platform.api_base = Reference::given(api_base.as_str());
-        tenant.platform.app_id = Reference::given(local::APP_ID);
-        tenant.platform.api_key = Reference::given(local::API_KEY);
+        match &mut tenant.platform {
+            PlatformSettings::Unique(unique) => {
+                unique.api_base = Reference::given(api_base.as_str());
+                unique.app_id = Reference::given(local::APP_ID);
+                unique.api_key = Reference::given(local::API_KEY);
+            }
+            PlatformSettings::Nexus(nexus) => {
+                nexus.api_base = Reference::given(threads_base.as_str());
+                nexus.api_key = Reference::given(local::API_KEY);
+            }
+            PlatformSettings::None => {}
+        }
     }
     // The local platform has one company; it belongs to the first tenant.
     if let Some(first) = settings.tenants.first_mut()

@@ -63,7 +63,7 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
 }
 
 async fn post(url: Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<ExitCode> {
-    let client = crate::platform::unique::http_client()?;
+    let client = crate::platform::http_client()?;
     let request = client.post(url.clone()).headers(headers).body(body).timeout(ANSWER_WITHIN);
     let answer = request.send().await.with_context(|| format!("{url} can't be reached; is the host running?"))?;
     let (status, headers) = (answer.status(), answer.headers().clone());

@@ -5,31 +5,32 @@
 //! [`RetryPolicy`].
 
 mod answer;
-mod exchange;
-mod failure;
-mod http_client;
 mod lenient;
 mod request;
-mod retry;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderName, Method};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use url::Url;
 
-use self::exchange::{Call, Exchange};
-use self::retry::Repeat;
+use super::exchange::{Call, Exchange, Repeat, check_base, credential, header, segment};
 use super::{
     Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
-    Query, Result, StepChange, StreamTarget,
+    Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget,
 };
-use crate::config::Secret;
+use crate::config::{Secret, UNIQUE_API_BASE};
 
-pub use http_client::http_client;
-pub use retry::RetryPolicy;
+/// The version of the API the host speaks, as the official Python SDK names it.
+const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
+
+const X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
+const X_APP_ID: HeaderName = HeaderName::from_static("x-app-id");
+const X_COMPANY_ID: HeaderName = HeaderName::from_static("x-company-id");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// How many pages of a chat's messages are read. The platform sends a chat as one page as a rule.
 const MAX_PAGES: usize = 100;
@@ -72,23 +73,6 @@ impl UniqueSettings {
     }
 }
 
-/// Why a client can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// No path can be appended to the address, or it holds a secret.
-    #[error("api_base {0}; it should look like https://gateway.<tenant>.unique.app/public/chat")]
-    ApiBase(&'static str),
-    /// It can't stand in a header.
-    #[error("app_id is empty, or holds a control character (a line break at its end, perhaps)")]
-    AppId,
-    /// It can't stand in a header. The key itself is never told.
-    #[error("api_key is empty, or holds a control character (a line break at its end, perhaps)")]
-    ApiKey,
-    /// TLS can't be set up.
-    #[error("the HTTP client can't be set up; are the system's CA certificates installed?")]
-    HttpClient(#[source] reqwest::Error),
-}
-
 /// The client of one Unique tenant.
 #[derive(Debug)]
 pub struct Unique {
@@ -104,27 +88,35 @@ impl Unique {
     /// # Errors
     /// [`SetupError`] where a setting can't be right. Nothing is sent yet.
     pub fn new(settings: UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
-        let exchange = Exchange::new(&settings, client)?;
-        let UniqueSettings { model, timeout, call_timeout, .. } = settings;
+        let UniqueSettings { api_base, app_id, api_key: key, model, timeout, call_timeout, retry, idempotency_header } =
+            settings;
+        check_base(&api_base, UNIQUE_API_BASE)?;
+        header("api_key", key.expose())?;
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, credential("api_key", &format!("Bearer {}", key.expose()))?),
+            (X_APP_ID, header("app_id", &app_id)?),
+            (X_API_VERSION, API_VERSION),
+        ]);
+        let exchange = Exchange { client, api_base, headers, key, retry, idempotency_header };
         Ok(Self { exchange, model, timeout, call_timeout })
     }
 
     /// A call that isn't a completion.
-    fn call(&self, method: Method, path: impl Into<String>, repeat: Repeat) -> Call {
-        Call::new(method, path, repeat, self.call_timeout)
+    fn call(&self, caller: &Caller, method: Method, path: impl Into<String>, repeat: Repeat) -> Result<Call> {
+        on_behalf_of(caller, Call::new(method, path, repeat, self.call_timeout))
     }
 
     /// A completion: it costs money, so it is repeated only if it certainly was not begun.
-    fn completion(&self, path: &str, request: &CompletionRequest) -> Call {
+    fn completion(&self, caller: &Caller, path: &str, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
-        Call::new(Method::POST, path, Repeat::IfNotCarriedOut, limit)
+        on_behalf_of(caller, Call::new(Method::POST, path, Repeat::IfNotCarriedOut, limit))
     }
 
     /// Changes a message and answers with what it became.
     async fn patch_message(&self, caller: &Caller, id: &str, update: &request::MessageUpdate<'_>) -> Result<Message> {
-        let call =
-            self.call(Method::PATCH, format!("/messages/{}", segment("message", id)?), Repeat::Safe).json(update)?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let path = format!("/messages/{}", segment("message", id)?);
+        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(update)?;
+        let answer = self.exchange.send(&call).await?;
         let message: answer::Message = self.exchange.decode(&call, &answer)?;
         message.into_message(Some(id)).ok_or_else(|| self.exchange.unreadable(&call, &answer, "the message has no id"))
     }
@@ -133,10 +125,8 @@ impl Unique {
     /// the platform takes for a message that exists only. The message being there, a failure is no reason to report
     /// it as not made: it would be made once more.
     async fn stamp_new_message(&self, caller: &Caller, chat_id: &str, id: &str, now: &str) {
-        // Under the key of the call that made the message it would be taken for that call's repetition.
-        let caller = &Caller { idempotency_key: None, ..caller.clone() };
         let update = request::MessageUpdate::new(chat_id, request::MessageContent::default()).streamed_at(now);
-        // Another request than the one that made it, and so another key.
+        // Under the key of the call that made the message it would be taken for that call's repetition.
         let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp"));
         let caller = Caller { idempotency_key, ..caller.clone() };
         if let Err(error) = self.patch_message(&caller, id, &update).await {
@@ -147,28 +137,33 @@ impl Unique {
 
 #[async_trait]
 impl Platform for Unique {
+    fn lacks(&self, what: &str) -> PlatformError {
+        PlatformError::new(ErrorKind::Unsupported, format!("Unique has no {what}"))
+    }
+
     async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String> {
-        let call =
-            self.call(Method::POST, "/message-log", Repeat::IfNotCarriedOut).json(&request::StepCreate::from(step))?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let create = request::StepCreate::from(step);
+        let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
         let made: answer::Made = self.exchange.decode(&call, &answer)?;
         Ok(made.id)
     }
 
     async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()> {
         let path = format!("/message-log/{}", segment("step", id)?);
-        let call = self.call(Method::PATCH, path, Repeat::Safe).json(&request::StepUpdate::from(change))?;
-        self.exchange.send(caller, &call).await?;
+        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(&request::StepUpdate::from(change))?;
+        self.exchange.send(&call).await?;
         Ok(())
     }
 
     async fn create_message(
         &self,
         caller: &Caller,
-        assistant_id: &str,
+        assistant_id: Option<&str>,
         chat_id: &str,
         change: &MessageChange,
     ) -> Result<Message> {
+        let assistant_id = assistant_id.ok_or_else(|| caller.lacks("assistant"))?;
         let now = change.completed.then(now);
         let create = request::MessageCreate {
             chat_id,
@@ -177,8 +172,8 @@ impl Platform for Unique {
             content: change.into(),
             completed_at: now.as_deref(),
         };
-        let call = self.call(Method::POST, "/messages", Repeat::IfNotCarriedOut).json(&create)?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let call = self.call(caller, Method::POST, "/messages", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
         let message: answer::Message = self.exchange.decode(&call, &answer)?;
         let message = message
             .into_message(None)
@@ -208,13 +203,13 @@ impl Platform for Unique {
         let update = request::MessageUpdate::new(chat_id, text.into());
         // Nothing is stored, and the same text shown twice is the same picture.
         let path = format!("/messages/{}/event", segment("message", id)?);
-        let call = self.call(Method::POST, path, Repeat::Safe).json(&update)?;
-        self.exchange.send(caller, &call).await?;
+        let call = self.call(caller, Method::POST, path, Repeat::Safe)?.json(&update)?;
+        self.exchange.send(&call).await?;
         Ok(())
     }
 
     async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>> {
-        let mut call = self.call(Method::GET, "/messages", Repeat::Safe);
+        let mut call = self.call(caller, Method::GET, "/messages", Repeat::Safe)?;
         let mut messages = Vec::new();
         let mut seen = HashSet::new();
         let mut after: Option<String> = None;
@@ -223,7 +218,7 @@ impl Platform for Unique {
             query.extend(after.take().map(|id| ("starting_after", id)));
             call.set_query(query);
 
-            let answer = self.exchange.send(caller, &call).await?;
+            let answer = self.exchange.send(&call).await?;
             let page: answer::MessagePage = self.exchange.decode(&call, &answer)?;
             for message in page.data {
                 let message = message.into_message(None);
@@ -244,16 +239,16 @@ impl Platform for Unique {
 
     async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
         let request = request::SearchRequest::new(chat_id, query)?;
-        let call = self.call(Method::POST, "/search/search", Repeat::Safe).json(&request)?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let call = self.call(caller, Method::POST, "/search/search", Repeat::Safe)?.json(&request)?;
+        let answer = self.exchange.send(&call).await?;
         let hits: answer::Hits = self.exchange.decode(&call, &answer)?;
         Ok(hits.into_hits())
     }
 
     async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
-        let call = self.completion("/openai/chat/completions", request).json(&create)?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let call = self.completion(caller, "/openai/chat/completions", request)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
         let completion: answer::Completion = self.exchange.decode(&call, &answer)?;
         completion.into_completion().ok_or_else(|| self.exchange.unreadable(&call, &answer, "it has no choice"))
     }
@@ -267,21 +262,22 @@ impl Platform for Unique {
     ) -> Result<Completion> {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
         let create = request::StreamCreate::new(target, sources, create);
-        let call = self.completion("/integrated/chat/stream-completions", request).json(&create)?;
-        let answer = self.exchange.send(caller, &call).await?;
+        let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
         let result: answer::StreamResult = self.exchange.decode(&call, &answer)?;
         Ok(result.into_completion())
     }
 }
 
-/// An id as a segment of a path. Whatever it holds, it stays one segment; the names of no segment at all can't be
-/// encoded and are refused.
-fn segment(what: &str, id: &str) -> Result<String> {
-    if matches!(id, "" | "." | "..") {
-        return Err(PlatformError::new(ErrorKind::Invalid, format!("{id:?} is not the id of a {what}")));
+/// A call with the headers that say, as the official Python SDK does, on whose behalf it is made.
+fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
+    let company_id = caller.company_id.as_deref().ok_or_else(|| caller.lacks("company"))?;
+    let call = call.idempotency_key(caller.idempotency_key.as_deref());
+    let call = call.header(X_COMPANY_ID, "company id", company_id)?;
+    match &caller.user_id {
+        Some(user_id) => call.header(X_USER_ID, "user id", user_id),
+        None => Ok(call),
     }
-    // Form encoding but for the space, which is a plus sign in forms only.
-    Ok(url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20"))
 }
 
 /// The time as the platform writes it: RFC 3339, UTC, milliseconds.

@@ -1,28 +1,30 @@
-//! One call over HTTP: its attempts, the waits between them, and the limits in time and size.
+//! JSON over HTTP, as every platform is spoken to: one call with its attempts, the waits between them, and the limits in
+//! time and size.
+//!
+//! It repeats only what can't happen twice by it; see [`RetryPolicy`].
+
+mod failure;
+mod http_client;
+mod retry;
 
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::failure::{Failure, Told, presentable, quote, redacted};
-use super::retry::{Repeat, RetryPolicy, parse_retry_after};
-use super::{SetupError, UniqueSettings};
+use self::failure::{Failure, Told, presentable, quote, redacted};
+use self::retry::parse_retry_after;
+use super::{ErrorKind, PlatformError, Result};
 use crate::config::Secret;
-use crate::platform::{Caller, ErrorKind, PlatformError, Result};
 
-/// The version of the API the host speaks, as the official Python SDK names it.
-const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
-
-const X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
-const X_APP_ID: HeaderName = HeaderName::from_static("x-app-id");
-const X_COMPANY_ID: HeaderName = HeaderName::from_static("x-company-id");
-const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub use http_client::http_client;
+pub(super) use retry::Repeat;
+pub use retry::RetryPolicy;
 
 /// The largest answer that is read, in bytes: a thousand long passages fit in well.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -30,12 +32,33 @@ const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 /// How much of an error answer is read, in bytes; what it says stands at its beginning.
 const ERROR_LIMIT: usize = 64 * 1024;
 
+/// Why a client of a platform can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No path can be appended to the address, or it holds a secret.
+    #[error("api_base {problem}; it should look like {example}")]
+    ApiBase {
+        /// What is wrong with it.
+        problem: &'static str,
+        /// One that isn't.
+        example: &'static str,
+    },
+    /// A setting can't stand in a header. What it is set to is never told.
+    #[error("{0} is empty, or holds a control character (a line break at its end, perhaps)")]
+    Header(&'static str),
+    /// TLS can't be set up.
+    #[error("the HTTP client can't be set up; are the system's CA certificates installed?")]
+    HttpClient(#[source] reqwest::Error),
+}
+
 /// A request, and how often and how long it may be tried.
 pub(super) struct Call {
     method: Method,
     /// Below `api_base`, encoded. What errors and logs name.
     path: String,
     query: Vec<(&'static str, String)>,
+    headers: HeaderMap,
+    idempotency_key: Option<String>,
     body: Option<Bytes>,
     repeat: Repeat,
     started: Instant,
@@ -45,8 +68,9 @@ pub(super) struct Call {
 impl Call {
     /// A call that must end within `limit` from now, attempts, waits and all.
     pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeat, limit: Duration) -> Self {
-        let (query, body, started) = (Vec::new(), None, Instant::now());
-        Self { method, path: path.into(), query, body, repeat, started, limit }
+        let (query, headers, started) = (Vec::new(), HeaderMap::new(), Instant::now());
+        let (path, idempotency_key, body) = (path.into(), None, None);
+        Self { method, path, query, headers, idempotency_key, body, repeat, started, limit }
     }
 
     /// With this JSON.
@@ -61,6 +85,21 @@ impl Call {
     /// With these query parameters instead of earlier ones.
     pub(super) fn set_query(&mut self, query: Vec<(&'static str, String)>) {
         self.query = query;
+    }
+
+    /// With this header besides those that every call carries; `what` names its value in errors.
+    pub(super) fn header(mut self, name: HeaderName, what: &str, value: &str) -> Result<Self> {
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            PlatformError::new(ErrorKind::Invalid, format!("{self}: the {what} can't stand in a header"))
+        })?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    /// With this key, by which a platform that knows such keys tells a second attempt from a second call.
+    pub(super) fn idempotency_key(mut self, key: Option<&str>) -> Self {
+        self.idempotency_key = key.map(str::to_owned);
+        self
     }
 
     fn remaining(&self) -> Duration {
@@ -80,35 +119,27 @@ pub(super) struct Answer {
     body: Bytes,
 }
 
-/// The way to the platform: address, credentials and the manner of trying again.
+/// The way to a platform: address, credentials and the manner of trying again.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    client: reqwest::Client,
-    api_base: Url,
-    headers: HeaderMap,
-    key: Secret,
-    retry: RetryPolicy,
-    idempotency_header: Option<HeaderName>,
+    /// What carries the requests.
+    pub(super) client: reqwest::Client,
+    /// The address paths are appended to: one that [`check_base`] has passed.
+    pub(super) api_base: Url,
+    /// What every call carries, credentials included.
+    pub(super) headers: HeaderMap,
+    /// The key, to be kept out of errors.
+    pub(super) key: Secret,
+    /// How calls are tried again.
+    pub(super) retry: RetryPolicy,
+    /// The header that carries a call's idempotency key; none: it isn't sent.
+    pub(super) idempotency_header: Option<HeaderName>,
 }
 
 impl Exchange {
-    pub(super) fn new(settings: &UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
-        let api_base = settings.api_base.clone();
-        check_base(&api_base)?;
-        let key = settings.api_key.expose();
-        header(key, SetupError::ApiKey)?;
-        let mut bearer = header(&format!("Bearer {key}"), SetupError::ApiKey)?;
-        bearer.set_sensitive(true);
-        let app_id = header(&settings.app_id, SetupError::AppId)?;
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer), (X_APP_ID, app_id), (X_API_VERSION, API_VERSION)]);
-        let (key, retry) = (settings.api_key.clone(), settings.retry.clone());
-        let idempotency_header = settings.idempotency_header.clone();
-        Ok(Self { client, api_base, headers, key, retry, idempotency_header })
-    }
-
     /// Carries out a call, trying again where that is allowed and may help.
-    pub(super) async fn send(&self, caller: &Caller, call: &Call) -> Result<Answer> {
-        let headers = self.headers_for(caller, call)?;
+    pub(super) async fn send(&self, call: &Call) -> Result<Answer> {
+        let headers = self.headers_of(call)?;
         let mut attempt = 1;
         loop {
             let tried = tokio::time::timeout(call.remaining(), self.attempt(&headers, call, attempt)).await;
@@ -132,14 +163,16 @@ impl Exchange {
         serde_json::from_slice(body).map_err(|error| self.unreadable(call, answer, &error.to_string()))
     }
 
-    /// The error for an answer that says success and isn't what was to be expected.
+    /// The error for an answer that says success and can't be read.
     pub(super) fn unreadable(&self, call: &Call, answer: &Answer, why: &str) -> PlatformError {
+        self.unexpected(call, answer, &format!("can't be understood ({why})"))
+    }
+
+    /// The error for an answer that says success and isn't what was to be expected; `what` goes on from "the answer".
+    pub(super) fn unexpected(&self, call: &Call, answer: &Answer, what: &str) -> PlatformError {
         let Answer { status, body } = answer;
         let quoted = quote(&redacted(body, self.key.expose()));
-        self.error(
-            ErrorKind::Unavailable,
-            &format!("{call}: {status}, but the answer can't be understood ({why}): {quoted}"),
-        )
+        self.error(ErrorKind::Unavailable, &format!("{call}: {status}, but the answer {what}: {quoted}"))
     }
 
     async fn attempt(&self, headers: &HeaderMap, call: &Call, attempt: u32) -> std::result::Result<Answer, Failure> {
@@ -181,21 +214,16 @@ impl Exchange {
         url
     }
 
-    fn headers_for(&self, caller: &Caller, call: &Call) -> Result<HeaderMap> {
-        let value = |what: &str, id: &str| {
-            HeaderValue::from_str(id)
-                .map_err(|_| self.error(ErrorKind::Invalid, &format!("{call}: the {what} id can't stand in a header")))
-        };
+    fn headers_of(&self, call: &Call) -> Result<HeaderMap> {
         let mut headers = self.headers.clone();
-        headers.insert(X_COMPANY_ID, value("company", &caller.company_id)?);
-        if let Some(user_id) = &caller.user_id {
-            headers.insert(X_USER_ID, value("user", user_id)?);
-        }
+        headers.extend(call.headers.clone());
         // A read needs none; under one key the pages of a list would be taken for one and the same request.
-        if let (Some(name), Some(key)) = (&self.idempotency_header, &caller.idempotency_key)
+        if let (Some(name), Some(key)) = (&self.idempotency_header, &call.idempotency_key)
             && call.method != Method::GET
         {
-            headers.insert(name, value("idempotency", key)?);
+            let refused =
+                |_| self.error(ErrorKind::Invalid, &format!("{call}: the idempotency key can't stand in a header"));
+            headers.insert(name, HeaderValue::from_str(key).map_err(refused)?);
         }
         Ok(headers)
     }
@@ -251,13 +279,31 @@ async fn read(response: &mut reqwest::Response, limit: usize) -> std::result::Re
     Ok(Read::Whole(body.freeze()))
 }
 
-/// A setting as a header's value.
-fn header(setting: &str, error: SetupError) -> std::result::Result<HeaderValue, SetupError> {
-    HeaderValue::from_str(setting).ok().filter(|value| !value.is_empty()).ok_or(error)
+/// An id as a segment of a path. Whatever it holds, it stays one segment; the names of no segment at all can't be
+/// encoded and are refused.
+pub(super) fn segment(what: &str, id: &str) -> Result<String> {
+    if matches!(id, "" | "." | "..") {
+        return Err(PlatformError::new(ErrorKind::Invalid, format!("{id:?} is not the id of a {what}")));
+    }
+    // Form encoding but for the space, which is a plus sign in forms only.
+    Ok(url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20"))
 }
 
-/// Refuses an address that no path can be appended to, or that holds what would end up in logs.
-fn check_base(api_base: &Url) -> std::result::Result<(), SetupError> {
+/// A value as a header's; `setting` names it in errors.
+pub(super) fn header(setting: &'static str, value: &str) -> std::result::Result<HeaderValue, SetupError> {
+    HeaderValue::from_str(value).ok().filter(|value| !value.is_empty()).ok_or(SetupError::Header(setting))
+}
+
+/// A credential as a header's value, kept out of debug output.
+pub(super) fn credential(setting: &'static str, value: &str) -> std::result::Result<HeaderValue, SetupError> {
+    let mut value = header(setting, value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Refuses an address that no path can be appended to, or that holds what would end up in logs. `example` is one that
+/// is right.
+pub(super) fn check_base(api_base: &Url, example: &'static str) -> std::result::Result<(), SetupError> {
     let problem = if !matches!(api_base.scheme(), "http" | "https") {
         "isn't an http or https address"
     } else if !api_base.username().is_empty() || api_base.password().is_some() {
@@ -267,5 +313,5 @@ fn check_base(api_base: &Url) -> std::result::Result<(), SetupError> {
     } else {
         return Ok(());
     };
-    Err(SetupError::ApiBase(problem))
+    Err(SetupError::ApiBase { problem, example })
 }

@@ -30,7 +30,7 @@ impl Default for RetryPolicy {
 
 /// Whether a call may be repeated when nobody knows if it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
+pub(in crate::platform) enum Repeat {
     /// Carried out twice is the same as once: reads, and changes that state the new value.
     Safe,
     /// Carried out twice leaves two messages or two bills: only if it certainly was not carried out.

@@ -3,20 +3,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode};
-use modhost::config::Secret;
-use modhost::platform::Caller;
-use modhost::platform::unique::{RetryPolicy, Unique, UniqueSettings, http_client};
 use serde_json::Value;
 use tokio::net::TcpListener;
-
-/// The key every test calls with.
-pub const KEY: &str = "ukey_very_secret";
 
 /// What the server does with a request.
 pub enum Reply {
@@ -106,18 +99,6 @@ impl Server {
         assert_eq!(requests.len(), 1, "{requests:?}");
         requests.into_iter().next().unwrap()
     }
-
-    /// A client of this server.
-    pub fn client(&self) -> Unique {
-        self.client_with(|_| {})
-    }
-
-    /// A client of this server with other settings.
-    pub fn client_with(&self, change: impl FnOnce(&mut UniqueSettings)) -> Unique {
-        let mut settings = settings(self.address);
-        change(&mut settings);
-        Unique::new(settings, http_client().unwrap()).unwrap()
-    }
 }
 
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -136,17 +117,4 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         Reply::Answer(response) => response,
         Reply::Silence => std::future::pending().await,
     }
-}
-
-/// Settings for a platform at this address, with waits of a test.
-pub fn settings(address: SocketAddr) -> UniqueSettings {
-    let api_base = format!("http://{address}/public/chat").parse().unwrap();
-    let mut settings = UniqueSettings::new(api_base, "app_test", Secret::new(KEY));
-    settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
-    settings
-}
-
-/// Who calls.
-pub fn caller() -> Caller {
-    Caller { company_id: "company_1".into(), user_id: Some("user_1".into()), idempotency_key: None }
 }

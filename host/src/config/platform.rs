@@ -1,0 +1,65 @@
+//! The settings of a platform: which one it is, and how it is reached.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::Reference;
+
+/// What the address of Unique's API looks like.
+pub const UNIQUE_API_BASE: &str = "https://gateway.<tenant>.unique.app/public/chat";
+
+/// Where NexusGPT's API is, for everyone.
+pub const NEXUS_API_BASE: &str = "https://api.nexusgpt.io";
+
+/// The platform a tenant's modules answer on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlatformSettings {
+    /// Unique AI.
+    Unique(UniquePlatform),
+    /// NexusGPT.
+    Nexus(NexusPlatform),
+    /// None: its modules work on events and answer nobody.
+    None,
+}
+
+impl PlatformSettings {
+    /// Every reference to a value that stands elsewhere.
+    pub(super) fn references(&self) -> Vec<&Reference> {
+        match self {
+            Self::Unique(unique) => vec![&unique.api_base, &unique.app_id, &unique.api_key],
+            Self::Nexus(nexus) => vec![&nexus.api_base, &nexus.api_key],
+            Self::None => Vec::new(),
+        }
+    }
+}
+
+/// Unique AI, as a tenant's platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UniquePlatform {
+    /// The address its paths are appended to: `https://gateway.<tenant>.unique.app/public/chat`.
+    pub api_base: Reference,
+    /// The id of the app the host speaks as.
+    pub app_id: Reference,
+    /// The key of that app.
+    pub api_key: Reference,
+    /// The language model asked when a module names none.
+    pub model: Option<String>,
+    /// How long one call may take. Default 600 s, as in the official SDK.
+    pub timeout: Duration,
+    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
+    pub idempotency_header: Option<HeaderName>,
+}
+
+/// NexusGPT, as a tenant's platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NexusPlatform {
+    /// The address its paths are appended to. Default `https://api.nexusgpt.io`.
+    pub api_base: Reference,
+    /// The key of the workspace.
+    pub api_key: Reference,
+    /// How long one call may take. Default 30 s.
+    pub timeout: Duration,
+    /// The header that carries a call's idempotency key. Default none: NexusGPT documents no such header.
+    pub idempotency_header: Option<HeaderName>,
+}
