@@ -125,6 +125,6 @@ mod tests {
         assert!(text.contains("`limit`") && text.contains("many"), "{text}");
         let text = read::<u32>("limit", "-1").unwrap_err().to_string();
         assert!(text.contains("-1"), "{text}");
-        assert_eq!(read::<u32>("limit", "many").unwrap_err().retry_after(), None);
+        assert_eq!(read::<u32>("limit", "many").unwrap_err().retry(), crate::Retry::No);
     }
 }

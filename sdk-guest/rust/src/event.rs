@@ -1,6 +1,7 @@
 //! What a module is called with.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::bindings::modhost::module::events as wit;
 use crate::failure::{Failure, Result};
@@ -158,23 +159,23 @@ pub struct UserMessageCreated {
 /// use modhost_sdk::FromEvent;
 ///
 /// #[derive(serde::Deserialize)]
-/// struct DocumentProcessed {
-///     document_id: String,
+/// struct InvoicePaid {
+///     invoice: String,
 /// }
 ///
-/// impl FromEvent for DocumentProcessed {
+/// impl FromEvent for InvoicePaid {
 ///     fn from_event(event: Event) -> Result<Self> {
 ///         match event.name.as_str() {
-///             "document.processed" => Ok(event.payload.parse()?),
-///             _ => Err(event.unexpected("document.processed")),
+///             "invoice.paid" => event.read(),
+///             _ => Err(event.unexpected("invoice.paid")),
 ///         }
 ///     }
 /// }
 ///
 /// modhost_sdk::module!(answer);
 ///
-/// fn answer(event: DocumentProcessed) -> Result<()> {
-///     modhost_sdk::info!("{} is ready", event.document_id);
+/// fn answer(event: InvoicePaid) -> Result<()> {
+///     modhost_sdk::info!("{} is paid", event.invoice);
 ///     Ok(())
 /// }
 /// ```
@@ -182,11 +183,8 @@ pub trait FromEvent: Sized {
     /// Takes the event, or says why it can't: mostly with [`Event::unexpected`].
     ///
     /// ```
-    /// # use modhost_sdk::{Event, FromEvent, ModuleChosen, Subject, json};
-    /// # let event = Event {
-    /// #     id: "evt_1".into(), source: "unique".into(), name: "document.failed".into(), created_at: None,
-    /// #     attempt: 1, subject: Subject::Other, payload: json!({}).into(),
-    /// # };
+    /// # use modhost_sdk::{Event, FromEvent, ModuleChosen, json};
+    /// let event = Event::new("document.failed", json!({}));
     /// assert!(ModuleChosen::from_event(event).is_err());
     /// ```
     fn from_event(event: Event) -> Result<Self>;
@@ -217,17 +215,55 @@ impl FromEvent for UserMessageCreated {
 }
 
 impl Event {
+    /// An event of a kind of its own ([`Subject::Other`]), for tests of what your module makes of it.
+    ///
+    /// ```
+    /// use modhost_sdk::archivus::DocumentFailed;
+    /// use modhost_sdk::{Event, FromEvent, json};
+    ///
+    /// let event = Event::new("document.failed", json!({ "document_id": "doc_1", "error": "it is encrypted" }));
+    /// assert_eq!(DocumentFailed::from_event(event)?.error, "it is encrypted");
+    /// # Ok::<(), modhost_sdk::Failure>(())
+    /// ```
+    pub fn new(name: impl Into<String>, payload: impl Into<Json>) -> Self {
+        Self {
+            id: "evt_1".to_owned(),
+            source: "test".to_owned(),
+            name: name.into(),
+            created_at: None,
+            attempt: 1,
+            subject: Subject::Other,
+            payload: payload.into(),
+        }
+    }
+
+    /// Reads the payload as a type of your own; what doesn't fit it is a failure that names the event.
+    ///
+    /// ```
+    /// # use modhost_sdk::{Event, json};
+    /// #[derive(Debug, serde::Deserialize)]
+    /// struct InvoicePaid {
+    ///     invoice: String,
+    /// }
+    ///
+    /// let event = Event::new("invoice.paid", json!({ "invoice": 17 }));
+    /// let failure = event.read::<InvoicePaid>().unwrap_err();
+    /// assert!(failure.reason.contains("`invoice.paid`"));
+    /// ```
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        self.payload.parse().map_err(|error| {
+            let Self { name, id, .. } = self;
+            Failure::new(format!("the payload of the event `{name}` ({id}) has an unknown shape: {error}"))
+        })
+    }
+
     /// The failure of a module that got an event of a kind it doesn't take. Trying again won't help.
     ///
     /// ```
-    /// # use modhost_sdk::{Event, Failure, Subject, json};
-    /// # let event = Event {
-    /// #     id: "evt_1".into(), source: "unique".into(), name: "document.failed".into(), created_at: None,
-    /// #     attempt: 1, subject: Subject::Other, payload: json!({}).into(),
-    /// # };
-    /// let failure = event.unexpected("document.processed");
+    /// # use modhost_sdk::{Event, Retry, json};
+    /// let failure = Event::new("document.failed", json!({})).unexpected("document.processed");
     /// assert!(failure.reason.contains("document.failed"));
-    /// assert_eq!(failure.retry_after, None);
+    /// assert_eq!(failure.retry, Retry::No);
     /// ```
     pub fn unexpected(&self, takes: &str) -> Failure {
         Failure::new(format!(

@@ -59,6 +59,13 @@ impl Json {
     }
 }
 
+impl Default for Json {
+    /// `null`.
+    fn default() -> Self {
+        Self("null".to_owned())
+    }
+}
+
 impl From<Value> for Json {
     fn from(value: Value) -> Self {
         Self(value.to_string())

@@ -356,15 +356,16 @@ fn of(call: &'static str) -> impl Fn(wit::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Retry;
 
     #[test]
     fn what_may_pass_is_told_from_what_stays() {
         let error = |text: &str| of("keyvalue.set")(wit::Error::Other(text.into()));
         let down = error("unavailable: the disk is full");
         assert_eq!(down.to_string(), "keyvalue.set: unavailable: the disk is full");
-        assert!(down.retry_after().is_some());
-        assert_eq!(error("there is no room").retry_after(), None);
-        assert_eq!(of("keyvalue.open")(wit::Error::AccessDenied).retry_after(), None);
+        assert_eq!(down.retry(), Retry::Yes);
+        assert_eq!(error("there is no room").retry(), Retry::No);
+        assert_eq!(of("keyvalue.open")(wit::Error::AccessDenied).retry(), Retry::No);
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //!
 //! Build it as a `cdylib` for `wasm32-wasip2`; the result is a component that the host runs once for each event.
 //!
-//! - [`module!`](crate::module!) names the function; [`event`] is what it may take.
+//! - [`module!`](crate::module!) names the function; [`event`] is what it may take, [`nexus`] and [`archivus`] are events of
+//!   other systems.
 //! - [`Step`] shows the user what is being done, [`Search`] asks the knowledge base, [`Completion`] a language model,
 //!   and [`messages`] writes the reply.
 //! - [`Store`] keeps values from one event to the next.
@@ -33,6 +34,7 @@
 //! The crate also builds for the machine you work on, so that what your module does besides calling the host can be
 //! tested with `cargo test`. There, calls panic, as there is no host to answer them; logging goes to standard error.
 
+pub mod archivus;
 #[doc(hidden)]
 pub mod bindings;
 pub mod completion;
@@ -46,6 +48,7 @@ pub mod log;
 pub mod messages;
 #[doc(hidden)]
 pub mod module;
+pub mod nexus;
 mod reference;
 pub mod search;
 mod step;
@@ -53,7 +56,7 @@ mod step;
 pub use completion::Completion;
 pub use error::{Error, ErrorKind};
 pub use event::{Event, FromEvent, ModuleChosen, Subject, UserMessage, UserMessageCreated};
-pub use failure::{Failure, Result};
+pub use failure::{Failure, Result, Retry};
 pub use json::Json;
 pub use keyvalue::Store;
 pub use messages::Role;

@@ -31,7 +31,7 @@ use crate::search::Hit;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
-    /// The platform's id.
+    /// The platform's id; empty where it doesn't tell.
     pub id: String,
     /// Who wrote it.
     pub role: Role,

@@ -88,7 +88,7 @@ mod tests {
         let failure = handle(created(), |_: ModuleChosen| panic!("not my event")).unwrap_err();
         assert!(failure.reason.contains("unique.chat.user-message.created"), "{}", failure.reason);
         assert!(failure.reason.contains("modules.toml"), "{}", failure.reason);
-        assert_eq!(failure.retry_after_seconds, None);
+        assert!(matches!(failure.retry, wit::Retry::No), "{:?}", failure.retry);
     }
 
     #[test]
@@ -101,6 +101,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(failure.reason, "no seats left");
         assert_eq!(failure.user_text.as_deref(), Some("Sorry, full."));
-        assert_eq!(failure.retry_after_seconds, Some(2), "rounded up: never earlier than asked");
+        let retry = failure.retry;
+        assert!(matches!(retry, wit::Retry::After(2)), "{retry:?}: rounded up, so that it is never earlier than asked");
     }
 }

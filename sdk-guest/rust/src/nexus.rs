@@ -1,0 +1,280 @@
+//! Events of NexusGPT, as its documentation of webhooks describes them.
+//!
+//! ```no_run
+//! use modhost_sdk::nexus::{MessageFinalized, Sender, Status};
+//! use modhost_sdk::prelude::*;
+//!
+//! modhost_sdk::module!(answer);
+//!
+//! fn answer(event: MessageFinalized) -> Result<()> {
+//!     // What virtual employees write comes back as an event too.
+//!     if event.sender == Sender::User && event.status == Status::Processed {
+//!         messages::create(format!("You said: {}", event.content)).complete()?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! All a module can do on NexusGPT is to write messages into the event's thread, of text, with
+//! [`messages::create`](crate::messages::create); every other call is [`Unsupported`](crate::ErrorKind::Unsupported).
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, FromEvent};
+use crate::failure::Result;
+use crate::json::Json;
+
+/// The most characters a message into a thread may have, counted as JavaScript counts them: in UTF-16 code units. The host
+/// sends no longer one.
+///
+/// ```
+/// use modhost_sdk::nexus::MESSAGE_LIMIT;
+///
+/// fn fits(text: &str) -> bool {
+///     text.encode_utf16().count() <= MESSAGE_LIMIT
+/// }
+/// # assert!(fits("Hello"));
+/// ```
+pub const MESSAGE_LIMIT: usize = 4000;
+
+/// A message of a thread is there (`MESSAGE_FINALIZED`): a person's, or a virtual employee's.
+///
+/// ```
+/// use modhost_sdk::nexus::MessageFinalized;
+/// use modhost_sdk::{Event, FromEvent, json};
+///
+/// let event = Event::new("MESSAGE_FINALIZED", json!({
+///     "id": "m_1", "chatId": "thread_1", "senderType": "USER", "status": "PROCESSED", "content": "Hello",
+///     "priority": "high",
+/// }));
+/// let message = MessageFinalized::from_event(event)?;
+/// assert_eq!(message.content, "Hello");
+/// // What this type doesn't know is in the payload.
+/// let payload: serde_json::Value = message.payload.parse()?;
+/// assert_eq!(payload["priority"], "high");
+/// # Ok::<(), modhost_sdk::Failure>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MessageFinalized {
+    /// The message's id. One that is changed later comes again as another event.
+    pub id: String,
+    /// The thread, for information: the host writes into no other.
+    pub chat_id: String,
+    /// What kind of sender wrote it.
+    pub sender: Sender,
+    /// The person who wrote it, if a person did.
+    pub user_sender_id: Option<String>,
+    /// The virtual employee that wrote it, or that it was written to.
+    pub virtual_sender_id: Option<String>,
+    /// What it says; empty if it says nothing in words.
+    pub content: String,
+    /// The platform's `type` of the message.
+    pub kind: Option<String>,
+    /// Whether it is whole.
+    pub status: Status,
+    /// When it was written, as the platform writes times (RFC 3339).
+    pub created_at: Option<String>,
+    /// When it was last changed.
+    pub updated_at: Option<String>,
+    /// The files that came with it, each in the platform's own shape.
+    pub files: Vec<Json>,
+    /// What a virtual employee means to do, in the platform's own shape.
+    pub execution_plan: Option<Json>,
+    /// The payload in the platform's own JSON, whole.
+    pub payload: Json,
+}
+
+/// Who wrote a message.
+///
+/// ```
+/// use modhost_sdk::nexus::Sender;
+///
+/// assert_eq!(Sender::from("USER".to_owned()), Sender::User);
+/// assert_eq!(Sender::from("SYSTEM".to_owned()), Sender::Other("SYSTEM".to_owned()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub enum Sender {
+    /// A person.
+    User,
+    /// A virtual employee, or a module in its place.
+    VirtualEmployee,
+    /// Some other, in the platform's word.
+    Other(String),
+}
+
+impl From<String> for Sender {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "USER" => Self::User,
+            "VIRTUAL_EMPLOYEE" => Self::VirtualEmployee,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+/// Whether a message is whole.
+///
+/// ```
+/// use modhost_sdk::nexus::Status;
+///
+/// assert_eq!(Status::from("IN_PROGRESS".to_owned()), Status::InProgress);
+/// assert_eq!(Status::from("FAILED".to_owned()), Status::Other("FAILED".to_owned()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String")]
+pub enum Status {
+    /// It is.
+    Processed,
+    /// It is still being written.
+    InProgress,
+    /// Something else, in the platform's word.
+    Other(String),
+}
+
+impl From<String> for Status {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "PROCESSED" => Self::Processed,
+            "IN_PROGRESS" => Self::InProgress,
+            _ => Self::Other(name),
+        }
+    }
+}
+
+const MESSAGE_FINALIZED: &str = "MESSAGE_FINALIZED";
+
+impl FromEvent for MessageFinalized {
+    fn from_event(event: Event) -> Result<Self> {
+        if event.name != MESSAGE_FINALIZED {
+            return Err(event.unexpected(MESSAGE_FINALIZED));
+        }
+        let message: Payload = event.read()?;
+        let virtual_sender_id = message.virtual_sender.and_then(|sender| sender.id).or(message.virtual_sender_id);
+        let content_of_json = message.content_json.and_then(|json| json["content"].as_str().map(str::to_owned));
+        Ok(Self {
+            id: message.id,
+            chat_id: message.chat_id,
+            sender: message.sender_type,
+            user_sender_id: message.user_sender_id,
+            virtual_sender_id,
+            content: message.content.filter(|text| !text.is_empty()).or(content_of_json).unwrap_or_default(),
+            kind: message.kind,
+            status: message.status,
+            created_at: message.created_at,
+            updated_at: message.updated_at,
+            files: message.files.unwrap_or_default().into_iter().map(Json::from).collect(),
+            execution_plan: message.execution_plan.map(Json::from),
+            payload: event.payload,
+        })
+    }
+}
+
+/// The payload; what is optional here is so in the platform's documentation, or says nothing to most modules.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    id: String,
+    chat_id: String,
+    sender_type: Sender,
+    user_sender_id: Option<String>,
+    virtual_sender: Option<VirtualSender>,
+    virtual_sender_id: Option<String>,
+    content: Option<String>,
+    content_json: Option<serde_json::Value>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    status: Status,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+    files: Option<Vec<serde_json::Value>>,
+    execution_plan: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct VirtualSender {
+    id: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::failure::Retry;
+
+    fn read(payload: Value) -> Result<MessageFinalized> {
+        MessageFinalized::from_event(Event::new(MESSAGE_FINALIZED, payload))
+    }
+
+    fn whole() -> Value {
+        json!({
+            "id": "m_1",
+            "chatId": "thread_1",
+            "senderType": "VIRTUAL_EMPLOYEE",
+            "virtualSender": { "id": "employee_1", "name": "Nova" },
+            "content": "Good morning",
+            "contentJson": { "content": "Good morning" },
+            "type": "TEXT",
+            "status": "PROCESSED",
+            "createdAt": "2026-01-02T03:04:05.000Z",
+            "updatedAt": "2026-01-02T03:04:06.000Z",
+            "files": [{ "name": "a.pdf" }],
+            "executionPlan": { "steps": 2 },
+        })
+    }
+
+    #[test]
+    fn a_whole_message_is_read_whole() {
+        let message = read(whole()).unwrap();
+        assert_eq!((message.id.as_str(), message.chat_id.as_str()), ("m_1", "thread_1"));
+        assert_eq!((message.sender, message.status), (Sender::VirtualEmployee, Status::Processed));
+        assert_eq!(message.virtual_sender_id.as_deref(), Some("employee_1"));
+        assert_eq!(message.user_sender_id, None);
+        assert_eq!((message.content.as_str(), message.kind.as_deref()), ("Good morning", Some("TEXT")));
+        assert_eq!(message.updated_at.as_deref(), Some("2026-01-02T03:04:06.000Z"));
+        assert_eq!(message.files[0].as_str(), r#"{"name":"a.pdf"}"#);
+        assert_eq!(message.execution_plan.unwrap().as_str(), r#"{"steps":2}"#);
+        assert_eq!(message.payload.parse::<Value>().unwrap(), whole());
+    }
+
+    #[test]
+    fn little_is_enough_and_words_may_be_new() {
+        let message = read(json!({
+            "id": "m_1", "chatId": "thread_1", "senderType": "SYSTEM", "status": "QUEUED",
+            "virtualSender": null, "virtualSenderId": "employee_2", "content": null, "files": null, "mood": "sunny",
+        }))
+        .unwrap();
+        assert_eq!(message.sender, Sender::Other("SYSTEM".into()));
+        assert_eq!(message.status, Status::Other("QUEUED".into()));
+        assert_eq!(message.virtual_sender_id.as_deref(), Some("employee_2"));
+        assert_eq!((message.content.as_str(), message.files.len()), ("", 0));
+    }
+
+    #[test]
+    fn the_words_may_stand_in_the_json_content_alone() {
+        let mut payload = whole();
+        payload["content"] = "".into();
+        payload["contentJson"] = json!({ "content": "Hello", "blocks": [] });
+        assert_eq!(read(payload).unwrap().content, "Hello");
+        let mut payload = whole();
+        payload["contentJson"] = json!([1]);
+        assert_eq!(read(payload).unwrap().content, "Good morning");
+    }
+
+    #[test]
+    fn a_wrong_shape_is_a_failure_that_names_the_event() {
+        for (field, told) in [("chatId", "missing field `chatId`"), ("status", "missing field `status`")] {
+            let mut payload = whole();
+            payload.as_object_mut().unwrap().remove(field);
+            let failure = read(payload).unwrap_err();
+            let start = "the payload of the event `MESSAGE_FINALIZED` (evt_1) has an unknown shape: ";
+            assert!(failure.reason.starts_with(start) && failure.reason.contains(told), "{failure}");
+            assert_eq!(failure.retry, Retry::No);
+        }
+        assert!(read(json!([])).is_err());
+        assert!(read(json!(null)).is_err());
+        let other = MessageFinalized::from_event(Event::new("document.failed", whole())).unwrap_err();
+        assert!(other.reason.contains("`document.failed`"), "{other}");
+    }
+}
