@@ -46,6 +46,6 @@ mod tests {
         })
         .unwrap_err();
         assert!(failure.reason.contains("OtherApp"), "{failure}");
-        assert_eq!(failure.retry_after, None);
+        assert_eq!(failure.retry, modhost_sdk::Retry::No);
     }
 }
