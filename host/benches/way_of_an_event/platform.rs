@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use modhost::platform::{
-    Caller, Completion, CompletionRequest, Hit, Message, MessageChange, NewStep, Platform, Query, Result, Role,
-    StepChange, StreamTarget, Usage,
+    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
+    Query, Result, Role, StepChange, StreamTarget, Usage,
 };
 
 /// What a step's id is.
@@ -21,6 +21,10 @@ pub struct Nothing;
 
 #[async_trait]
 impl Platform for Nothing {
+    fn lacks(&self, what: &str) -> PlatformError {
+        PlatformError::new(ErrorKind::Unsupported, format!("nothing has no {what}"))
+    }
+
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
         Ok(STEP_ID.to_owned())
     }
@@ -29,7 +33,7 @@ impl Platform for Nothing {
         Ok(())
     }
 
-    async fn create_message(&self, _: &Caller, _: &str, _: &str, _: &MessageChange) -> Result<Message> {
+    async fn create_message(&self, _: &Caller, _: Option<&str>, _: &str, _: &MessageChange) -> Result<Message> {
         Ok(message())
     }
 

@@ -43,6 +43,8 @@ pub struct Seen {
     pub path: String,
     /// Its idempotency key.
     pub key: Option<String>,
+    /// What it writes for the user.
+    pub text: Option<String>,
 }
 
 /// How the proxy misbehaves.
@@ -315,7 +317,9 @@ impl Proxy {
         let life = life.parse().unwrap();
         let path = format!("/{path}").strip_prefix(API).unwrap().to_owned();
         let key = parts.headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
-        let seen = Seen { life, method: parts.method.clone(), path, key };
+        let json: Value = serde_json::from_slice(body).unwrap_or_default();
+        let seen =
+            Seen { life, method: parts.method.clone(), path, key, text: json["text"].as_str().map(str::to_owned) };
         let text = String::from_utf8_lossy(body);
         let mut planned = self.planned.lock().unwrap();
         let found =

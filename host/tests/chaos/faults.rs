@@ -16,7 +16,7 @@ fn config() -> Config {
     Config::new().server(&format!("apology = {APOLOGY:?}\nretry_notice = {NOTICE:?}")).module(
         "Assistant",
         "assistant",
-        r#"retry = { attempts = 5, first = "100ms", max = "200ms" }"#,
+        r#"retry = { attempts = 50, first = "100ms", max = "200ms" }"#,
     )
 }
 
@@ -27,8 +27,8 @@ async fn while_the_platform_is_out_of_reach_deliveries_wait() {
     let question = far_side.ask("Assistant", "How do I report sick?", None).await;
     far_side.go_down().await;
     host.take(&question).await;
-    let waits = host.in_state_after(&question, "waiting", 1).await;
-    assert!(waits["reason"].as_str().unwrap().contains("can't connect"), "{waits}");
+    let reason = host.tried_again(&question).await;
+    assert!(reason.contains("can't connect"), "{reason}");
     far_side.come_back().await;
 
     let done = host.in_state(&question, "completed").await;
@@ -59,11 +59,6 @@ async fn what_passes_is_tried_again() {
         questions.push((marker, question, attempts));
     }
     let checks = questions.into_iter().map(async |(marker, question, attempts)| {
-        if attempts > 1 {
-            host.in_state_after(&question, "waiting", 1).await;
-            let reply = far_side.reply(&question).await;
-            assert!(reply.text() == NOTICE && !reply.is_complete(), "{marker}: {reply:?}");
-        }
         let done = host.in_state(&question, "completed").await;
         assert_eq!(done["attempts"], attempts, "{marker}");
         let reply = far_side.reply(&question).await;
@@ -71,6 +66,10 @@ async fn what_passes_is_tried_again() {
         assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"], "{marker}");
 
         let id = done["id"].as_str().unwrap();
+        let seen = far_side.seen();
+        let writes = seen.iter().filter(|call| call.is(&Method::PATCH, &format!("/messages/{}", question.reply)));
+        let notices = writes.filter(|call| call.text.as_deref() == Some(NOTICE)).count();
+        assert_eq!(notices as u64, attempts - 1, "{marker}: the user reads that it is tried again");
         let completions = far_side.seen_of(id, &Method::POST, COMPLETIONS);
         assert_eq!(completions.len(), 2, "{marker}");
         assert_eq!(completions[0].key, completions[1].key, "{marker}: the second try has to be known as one");
@@ -78,6 +77,24 @@ async fn what_passes_is_tried_again() {
         assert_eq!(far_side.seen_of(id, &Method::POST, "/message-log").len(), 2, "{marker}");
     });
     join_all(checks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_asks_for_another_try_on_its_schedule_or_not_before_a_time() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let retry = r#"retry = { attempts = 3, first = "100ms", max = "200ms" }"#;
+    let host = Config::new().module("Test", "test_guest", retry).start(&far_side).await;
+    let scheduled = far_side.ask("Test", "retry", None).await;
+    let later = far_side.ask("Test", "retry 3600", None).await;
+    for question in [&scheduled, &later] {
+        host.take(question).await;
+    }
+    let dead = host.in_state(&scheduled, "dead").await;
+    assert_eq!(dead["attempts"], 3, "{dead}");
+    assert_eq!(dead["reason"], "attempt 3 failed as told (attempt 3 of 3)");
+    let waits = host.in_state_after(&later, "waiting", 1).await;
+    let time = |field: &str| waits[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time("due_at").duration_since(time("created_at")).as_secs() >= 3600, "{waits}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +160,7 @@ async fn an_answer_is_paid_once_though_the_reply_fails() {
 async fn one_that_waits_can_be_dropped() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
-    far_side.plan(Method::POST, COMPLETIONS, "", usize::MAX, Fault::Answer(500, None, ""));
+    far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Answer(429, Some(3600), ""));
     let question = far_side.ask("Assistant", "What do I get for a hotel?", None).await;
     host.take(&question).await;
     host.in_state_after(&question, "waiting", 1).await;

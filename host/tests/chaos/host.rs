@@ -328,6 +328,20 @@ impl Host {
         .await
     }
 
+    /// Waits until the delivery of a question has been made to wait for another attempt; answers with the reason. It may
+    /// be in that attempt by now.
+    pub async fn tried_again(&self, question: &Question) -> String {
+        let id = self.delivery_id(question).await;
+        until(&format!("{id} to be tried again"), async || {
+            let details = self.get(&format!("/api/deliveries/{id}")).await;
+            let changes = details["changes"].as_array().unwrap().iter();
+            let reason =
+                changes.filter(|change| change["state"] == "waiting").find_map(|change| change["reason"].as_str());
+            reason.map(str::to_owned)
+        })
+        .await
+    }
+
     /// How many deliveries are in a state, and how many calls this life has made again.
     pub async fn totals(&self) -> Value {
         self.get("/api/totals").await

@@ -11,8 +11,11 @@ mod harness;
 mod keyvalue;
 mod listener;
 mod metrics;
+mod other_systems;
 mod reload;
 mod routing;
 mod sandbox;
+#[path = "../support/scripted_server.rs"]
+mod server;
 mod sources;
 mod tls;

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use modhost::config::{ConfigErrors, Settings};
 use modhost::plan::Plan;
-use modhost::platform::unique::http_client;
+use modhost::platform::http_client;
 use modhost::sources::schemes::Request;
 use modhost::sources::{Received, Rejection, Source};
 

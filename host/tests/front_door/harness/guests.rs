@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The file of a component: `assistant`, `demo_app`, `chat_log` or `test_guest`.
+/// The file of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay` or `test_guest`.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build).join(format!("{name}.wasm"))
@@ -23,7 +23,8 @@ pub fn variant(name: &str, number: u8) -> Vec<u8> {
 fn build() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let target = root.join("target/guests");
-    let packages = ["assistant", "demo-app", "chat-log", "test-guest"].map(|package| format!("-p={package}"));
+    let packages = ["assistant", "demo-app", "chat-log", "document-notes", "nexus-relay", "test-guest"]
+        .map(|package| format!("-p={package}"));
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
         .args(["build", "--profile", "guest", "--target", "wasm32-wasip2", "--target-dir"])

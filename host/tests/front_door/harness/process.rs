@@ -199,6 +199,13 @@ impl Host {
         Self::run(command.args(&settings.args), &settings.log, folder, None).await
     }
 
+    /// Starts `modhost dev` with the modules.toml that lies in a folder.
+    pub async fn dev(folder: TempDir) -> Self {
+        let mut command = bare("dev", folder.path());
+        command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0", "--no-build"]);
+        Self::run(&mut command, LOG, folder, None).await
+    }
+
     /// Starts a host with the modules.toml and the `.env` that lie in a folder, for a platform of the test's own.
     pub async fn serve(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
         let platform = platform.map(|platform| format!("http://{}", platform.address())).unwrap_or_default();
