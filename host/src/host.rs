@@ -20,6 +20,7 @@ use crate::keyvalue::{self, KeyValue, StoreError};
 use crate::listener::{Listener, Rules};
 use crate::plan::Plan;
 use crate::platform::{SetupError, http_client};
+use crate::sources::event_socket::EventSockets;
 use crate::sources::{self, ComeBack, Sink, Sources};
 use crate::telemetry::metrics::{self, EventOutcome};
 
@@ -36,6 +37,7 @@ pub struct Host {
     admin: SocketAddr,
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
+    sockets: Arc<EventSockets>,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -75,6 +77,8 @@ struct Parts {
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
     sources: Arc<Sources>,
+    sockets: Arc<EventSockets>,
+    taker: Arc<Taker>,
     public: Arc<Listener>,
     admin: Arc<Listener>,
     client: reqwest::Client,
@@ -118,9 +122,11 @@ impl Host {
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
         tell_recovered(&*journal, recovered).await?;
         let parts = Parts {
+            taker: Arc::new(Taker(dispatcher.clone())),
             dispatcher,
             registry,
             sources: Arc::default(),
+            sockets: Arc::default(),
             public: Listener::new(plan.rules.clone()),
             admin: Listener::new(for_operators(&plan.rules)),
             client,
@@ -139,13 +145,21 @@ impl Host {
             admin: address(&admin, server.admin_listen),
             registry: parts.registry.clone(),
             dispatcher: parts.dispatcher.clone(),
+            sockets: parts.sockets.clone(),
             closing: closing.clone(),
             tasks: Vec::new(),
         };
         let taker = Taker(parts.dispatcher.clone());
         let public_routes = sources::router(parts.sources.clone(), parts.public.refusals(), taker);
         let admin_routes = console::router(
-            Admin { registry: parts.registry.clone(), journal, keyvalue, dispatcher: parts.dispatcher.clone() },
+            Admin {
+                registry: parts.registry.clone(),
+                journal,
+                keyvalue,
+                dispatcher: parts.dispatcher.clone(),
+                sources: parts.sources.clone(),
+                sockets: parts.sockets.clone(),
+            },
             admin_token,
         );
         let gathering = closing.clone();
@@ -177,6 +191,8 @@ impl Host {
 
     /// Takes no more events, lets deliveries come to their end for so long, and stops.
     pub async fn shutdown(self, grace: Duration) {
+        // While the dispatcher still takes what has come over them.
+        self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
         self.closing.cancel();
         for task in self.tasks {
@@ -227,8 +243,10 @@ impl Parts {
     async fn apply(&self, plan: Plan) {
         self.admin.set(for_operators(&plan.rules));
         self.public.set(plan.rules);
-        self.sources.set(plan.sources, plan.max_body);
+        self.sources.set(plan.webhooks, plan.max_body);
         self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology)).await;
+        // Last: what comes over them doesn't come again if there is no route for it yet.
+        self.sockets.set(plan.sockets, &self.taker);
     }
 
     /// Takes in changed settings, whole or not at all.

@@ -1,5 +1,7 @@
 //! What the settings mean for each part of the host, with every reference resolved: made whole or not at all.
 
+mod event_socket;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use reqwest::Client;
 use crate::capabilities::Grants;
 use crate::config::{
     self, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, PlatformSettings, Reference, Secret,
-    Settings, UNIQUE_API_BASE, UniquePlatform,
+    Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
@@ -16,13 +18,16 @@ use crate::listener::{self, Rules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::unique::{Unique, UniqueSettings};
 use crate::platform::{Nowhere, Platform, SetupError};
+use crate::sources::event_socket::EventSocket;
 use crate::sources::schemes::{self, Key, Scheme};
-use crate::sources::{Owners, Source};
+use crate::sources::{Owners, Reader, Source};
 
 /// What each part of the host is to do.
 pub struct Plan {
-    /// For the sources.
-    pub sources: Vec<Source>,
+    /// For the public listener: the webhooks.
+    pub webhooks: Vec<Source>,
+    /// The event sockets.
+    pub sockets: Vec<EventSocket>,
     /// For the public listener: the largest body in bytes.
     pub max_body: u64,
     /// For the public listener: what its clients may use.
@@ -57,7 +62,13 @@ impl Plan {
     pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
         let environment = Environment::load(folder(settings))?;
         let mut errors = Vec::new();
-        let sources = collect(&mut errors, &settings.sources, |source| self::source(source, settings, &environment));
+        let webhooks: Vec<_> = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?))).collect();
+        let sockets: Vec<_> = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?))).collect();
+        let webhooks =
+            collect(&mut errors, &webhooks, |(source, webhook)| self::webhook(source, webhook, settings, &environment));
+        let sockets = collect(&mut errors, &sockets, |(source, socket)| {
+            event_socket::event_socket(source, socket, settings, client, &environment)
+        });
         let tenants = collect(&mut errors, &settings.tenants, |tenant| self::tenant(tenant, client, &environment));
         let admin_token = settings.server.admin_token.as_ref().map(|token| token.resolve(&environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
@@ -70,7 +81,9 @@ impl Plan {
         });
         ConfigErrors::none_of(errors)?;
         Ok(Self {
-            sources,
+            webhooks,
+            // One without subscriptions has nothing to wait for; the warnings say so.
+            sockets: sockets.into_iter().flatten().collect(),
             max_body: settings.server.max_body,
             rules,
             tenants,
@@ -104,15 +117,23 @@ fn collect<A, B>(
     made.collect()
 }
 
-fn source(source: &config::Source, settings: &Settings, environment: &Environment) -> Result<Source, Vec<ConfigError>> {
+fn webhook(
+    source: &config::Source,
+    webhook: &config::Webhook,
+    settings: &Settings,
+    environment: &Environment,
+) -> Result<Source, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let keyless = keyless_source(source, settings).map_err(|error| errors.push(error)).ok();
-    let scheme = schemes::scheme(&source.scheme);
-    let keys = collect(&mut errors, &source.secrets, |secret| {
+    let reader = reader(source, settings).map_err(|error| errors.push(error)).ok();
+    let scheme = schemes::scheme(&webhook.scheme);
+    let keys = collect(&mut errors, &webhook.secrets, |secret| {
         key(source, &*scheme, secret, environment).map_err(|error| vec![error])
     });
-    match keyless {
-        Some(keyless) if errors.is_empty() => Ok(Source { keys, ..keyless }),
+    match reader {
+        Some(reader) if errors.is_empty() => {
+            let (path, events_per_second) = (webhook.path.clone(), webhook.events_per_second);
+            Ok(Source { path, scheme, keys, reader, events_per_second })
+        }
         _ => Err(errors),
     }
 }
@@ -134,14 +155,16 @@ pub fn key(
     })
 }
 
-/// A source that can read events, and verify none.
+/// What makes events of what a source brings, and verifies nothing.
 ///
 /// # Errors
 ///
 /// When nothing says whose its events are.
-pub fn keyless_source(source: &config::Source, settings: &Settings) -> Result<Source, ConfigError> {
-    let scheme = schemes::scheme(&source.scheme);
-    let envelope = scheme.envelope().with(&source.event);
+pub fn reader(source: &config::Source, settings: &Settings) -> Result<Reader, ConfigError> {
+    let envelope = match &source.kind {
+        SourceKind::Webhook(webhook) => schemes::scheme(&webhook.scheme).envelope().with(&webhook.event),
+        SourceKind::EventSocket(_) => schemes::unique::envelope(),
+    };
     let owners = owners(source, settings);
     if envelope.company.is_none() && matches!(owners, Owners::ByCompany { .. }) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
@@ -149,37 +172,26 @@ pub fn keyless_source(source: &config::Source, settings: &Settings) -> Result<So
             "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
         ));
     }
-    Ok(Source {
-        name: source.name.clone(),
-        path: source.path.clone(),
-        events_per_second: source.events_per_second,
-        scheme,
-        keys: Vec::new(),
-        envelope,
-        owners,
-    })
+    Ok(Reader { name: source.name.clone(), envelope, owners })
 }
 
 /// Whose events a source brings: its own tenant's, the only tenant's, or that of the event's company.
 fn owners(source: &config::Source, settings: &Settings) -> Owners {
-    let own = source.tenant.as_ref().and_then(|name| settings.tenants.iter().find(|tenant| tenant.name == *name));
-    match (own, settings.tenants.as_slice()) {
-        (Some(tenant), _) | (None, [tenant]) => {
-            let others = settings.tenants.iter().filter(|other| other.name != tenant.name);
-            Owners::One {
-                tenant: tenant.name.clone(),
-                companies: tenant.companies.clone(),
-                of_others: others.flat_map(|other| other.companies.iter().cloned()).collect(),
-            }
-        }
-        (None, tenants) => Owners::ByCompany {
-            tenants: tenants
-                .iter()
-                .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())))
-                .collect(),
-            // Not more than one: the settings were checked for that.
-            others: tenants.iter().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
-        },
+    if let Some(tenant) = source.sole_tenant(&settings.tenants) {
+        let others = settings.tenants.iter().filter(|other| other.name != tenant.name);
+        return Owners::One {
+            tenant: tenant.name.clone(),
+            companies: tenant.companies.clone(),
+            of_others: others.flat_map(|other| other.companies.iter().cloned()).collect(),
+        };
+    }
+    let tenants = &settings.tenants;
+    let companies =
+        tenants.iter().flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
+    Owners::ByCompany {
+        tenants: companies.collect(),
+        // Not more than one: the settings were checked for that.
+        others: tenants.iter().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
     }
 }
 

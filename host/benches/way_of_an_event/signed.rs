@@ -9,7 +9,7 @@ use modhost::config::source::Window;
 use modhost::config::{Scheme, Secret};
 use modhost::event::{Event, Name};
 use modhost::sources::schemes::{self, Request, unique};
-use modhost::sources::{Owners, Received, Source};
+use modhost::sources::{Owners, Reader, Received, Source};
 
 /// What the platform and the host both know.
 pub const SECRET: &str = "usig_benchmark";
@@ -49,12 +49,14 @@ pub fn request(path: &str, body: &str) -> Vec<u8> {
 pub fn event(body: Bytes) -> anyhow::Result<Event> {
     let scheme = schemes::scheme(&Scheme::Unique(Window::default()));
     let source = Source {
-        name: Name::from("unique"),
         path: "/webhook".into(),
         keys: vec![scheme.key(&Secret::new(SECRET)).map_err(anyhow::Error::msg)?],
-        envelope: scheme.envelope(),
+        reader: Reader {
+            name: Name::from("unique"),
+            envelope: scheme.envelope(),
+            owners: Owners::One { tenant: Name::from("default"), companies: Vec::new(), of_others: HashSet::new() },
+        },
         scheme,
-        owners: Owners::One { tenant: Name::from("default"), companies: Vec::new(), of_others: HashSet::new() },
         events_per_second: None,
     };
     let mut headers = HeaderMap::new();

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::bail;
@@ -13,11 +12,10 @@ use serde_json::{Value, json};
 
 use super::event_file::{EventFile, parse_header};
 use super::{SettingsFile, columns};
-use crate::config::{Module, Settings};
+use crate::config::{Module, Settings, Source, SourceKind};
 use crate::event::interest::{Candidate, Interest, Unwanted};
 use crate::event::{Event, Name};
-use crate::plan::keyless_source;
-use crate::sources::schemes::Request;
+use crate::plan::reader;
 
 const DIM: Style = Style::new().dimmed();
 
@@ -81,7 +79,11 @@ fn as_table(settings: &Settings) -> String {
     let sources = settings.sources.iter().map(|source| {
         let tenant = source.tenant.as_ref().map_or("as the event's company tells", Name::as_str);
         let only = settings.tenants.first().filter(|_| settings.tenants.len() == 1);
-        [source.name.to_string(), source.path.clone(), only.map_or(tenant, |only| only.name.as_str()).to_owned()]
+        let way = match &source.kind {
+            SourceKind::Webhook(webhook) => webhook.path.clone(),
+            SourceKind::EventSocket(_) => "event socket".to_owned(),
+        };
+        [source.name.to_string(), way, only.map_or(tenant, |only| only.name.as_str()).to_owned()]
     });
     let modules = settings.modules.iter().flat_map(|module| {
         let conditions = conditions(&module.wants);
@@ -92,7 +94,7 @@ fn as_table(settings: &Settings) -> String {
     });
     format!(
         "{}\n{}",
-        columns(["source", "path", "tenant"], sources.collect()),
+        columns(["source", "comes by", "tenant"], sources.collect()),
         columns(["module", "events", "only"], modules.collect())
     )
 }
@@ -120,8 +122,12 @@ fn any_of(these: &[impl ToString]) -> String {
 }
 
 fn as_json(settings: &Settings) -> anyhow::Result<String> {
-    let source =
-        |source: &crate::config::Source| json!({ "name": source.name, "path": source.path, "tenant": source.tenant });
+    let source = |source: &Source| match &source.kind {
+        SourceKind::Webhook(webhook) => {
+            json!({ "name": source.name, "kind": "webhook", "path": webhook.path, "tenant": source.tenant })
+        }
+        SourceKind::EventSocket(_) => json!({ "name": source.name, "kind": "event-socket", "tenant": source.tenant }),
+    };
     let module = |module: &Module| {
         let wants = &module.wants;
         let events: Vec<_> = wants.events.iter().map(ToString::to_string).collect();
@@ -154,12 +160,11 @@ fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
 fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
     let body = Bytes::from(args.event.read()?);
     let headers: HeaderMap = args.headers.iter().map(|line| (line.name.clone(), line.value.clone())).collect();
-    let request = Request { headers: &headers, body: &body, now: SystemTime::now() };
-    let named = |source: &&crate::config::Source| args.source.as_ref().is_none_or(|name| source.name.as_str() == name);
+    let named = |source: &&Source| args.source.as_ref().is_none_or(|name| source.name.as_str() == name);
     let sources: Vec<_> = settings.sources.iter().filter(named).collect();
     let mut problems = String::new();
     for source in &sources {
-        match keyless_source(source, settings)?.open(&request, &body) {
+        match reader(source, settings)?.read(&headers, &body) {
             Ok(event) => return Ok(event),
             Err(problem) => _ = write!(problems, "\n  {}: {problem}", source.name),
         }

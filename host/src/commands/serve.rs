@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{GRACE, HostArgs, told_to_stop};
-use crate::config::{Settings, Source};
+use crate::config::{Settings, SourceKind};
 use crate::host::Host;
 
 /// What `serve` can be told.
@@ -33,8 +33,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn listening(host: &Host, settings: &Settings) -> String {
     let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
     let address = host.public_address();
-    let source = |it: &Source| format!("  events    {scheme}://{address}{}  (source {})", it.path, it.name);
-    let sources = settings.sources.iter().map(source);
+    let sources = settings.sources.iter().map(|source| match &source.kind {
+        SourceKind::Webhook(webhook) => {
+            format!("  events    {scheme}://{address}{}  (source {})", webhook.path, source.name)
+        }
+        SourceKind::EventSocket(_) => format!("  events    fetched from the event socket  (source {})", source.name),
+    });
     let admin = format!("  admin     http://{}/health", host.admin_address());
     let modules = host.registry().status().into_iter().map(|module| match module.version {
         Some(version) => format!("  module    {}  version {version}", module.name),

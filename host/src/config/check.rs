@@ -1,12 +1,14 @@
 //! Holds the parts of the settings against each other.
 
+mod event_socket;
+
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::document::Document;
 use super::file::{Located, Parts};
 use super::settings::{Settings, Tenant};
-use super::source::{Part, Scheme, SignedPart, Source};
+use super::source::{Part, Scheme, SignedPart, Source, Webhook};
 use super::{ConfigError, Place, nearest};
 use crate::event::Name;
 
@@ -23,6 +25,7 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
     some_tenant(document, parts);
     told_apart(document, parts);
     unverified(document, parts);
+    event_socket::check(document, parts);
 }
 
 /// No two of a kind have the same name.
@@ -44,14 +47,18 @@ fn unique<'p>(
 
 fn one_source_a_path(document: &Document<'_>, sources: &[Located<Source>]) {
     let mut seen: HashMap<&str, &Name> = HashMap::new();
-    for source in sources.iter().filter(|source| !source.part.path.is_empty()) {
-        if let Some(first) = seen.get(source.part.path.as_str()) {
-            let message = format!("the source \"{first}\" listens on \"{}\" already", source.part.path);
+    for (source, webhook) in webhooks(sources).filter(|(_, webhook)| !webhook.path.is_empty()) {
+        if let Some(first) = seen.get(webhook.path.as_str()) {
+            let message = format!("the source \"{first}\" listens on \"{}\" already", webhook.path);
             document.report(source.path.clone(), message, "give each source a path of its own");
         } else {
-            seen.insert(&source.part.path, &source.part.name);
+            seen.insert(&webhook.path, &source.part.name);
         }
     }
+}
+
+fn webhooks(sources: &[Located<Source>]) -> impl Iterator<Item = (&Located<Source>, &Webhook)> {
+    sources.iter().filter_map(|source| Some((source, source.part.webhook()?)))
 }
 
 fn one_tenant_a_company(document: &Document<'_>, tenants: &[Located<Tenant>]) {
@@ -117,7 +124,7 @@ fn told_apart(document: &Document<'_>, parts: &Parts) {
     if any_company.len() < 2 {
         return;
     }
-    for source in parts.sources.iter().filter(|source| source.part.tenant.is_none()) {
+    for (source, _) in webhooks(&parts.sources).filter(|(source, _)| source.part.tenant.is_none()) {
         document.report(
             source.name.clone(),
             format!("whose events does this source bring? The tenants {} all take any company", any_company.join(", ")),
@@ -128,8 +135,8 @@ fn told_apart(document: &Document<'_>, parts: &Parts) {
 
 /// A source that verifies nothing is for this machine only, unless it says otherwise.
 fn unverified(document: &Document<'_>, parts: &Parts) {
-    for source in &parts.sources {
-        if source.part.scheme == (Scheme::None { from_anywhere: false }) && !parts.server.listen.ip().is_loopback() {
+    for (source, webhook) in webhooks(&parts.sources) {
+        if webhook.scheme == (Scheme::None { from_anywhere: false }) && !parts.server.listen.ip().is_loopback() {
             document.report(
                 source.name.clone(),
                 "this source verifies nothing, and other machines can reach it: anybody could send events",
@@ -141,8 +148,9 @@ fn unverified(document: &Document<'_>, parts: &Parts) {
 
 /// A company that is read from where nobody signs.
 fn company_in_a_header(source: &Source) -> Option<ConfigError> {
-    let Some(Some(Part::Header(header))) = &source.event.company else { return None };
-    match &source.scheme {
+    let webhook = source.webhook()?;
+    let Some(Some(Part::Header(header))) = &webhook.event.company else { return None };
+    match &webhook.scheme {
         Scheme::Hmac(rules) if rules.signed.contains(&SignedPart::Header(header.clone())) => return None,
         // It has been said already that nothing is signed.
         Scheme::None { .. } | Scheme::Nexus { .. } => return None,
@@ -172,14 +180,15 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
         return warnings;
     }
     for source in &settings.sources {
-        if let Scheme::None { from_anywhere } = source.scheme {
-            let who = if from_anywhere { "whoever reaches the host" } else { "every program on this machine" };
+        if let Some(Webhook { scheme: Scheme::None { from_anywhere }, .. }) = source.webhook() {
+            let who = if *from_anywhere { "whoever reaches the host" } else { "every program on this machine" };
             let warning =
                 ConfigError::new(format!("the source \"{}\" verifies nothing: {who} can send events", source.name));
             warnings.push(warning.at(Some(source.place.clone())).advice("name the scheme its platform signs with"));
         }
     }
     warnings.extend(settings.sources.iter().filter_map(company_in_a_header));
+    warnings.extend(event_socket::warnings(settings));
     // A source without a tenant brings events of them all.
     let is_served =
         |tenant: &Name| settings.sources.iter().any(|it| it.tenant.as_ref().is_none_or(|name| name == tenant));

@@ -3,6 +3,7 @@
 //! A value that can't be read is reported and its default stands in, so that reading goes on and finds whatever
 //! else is wrong. Nothing that was put together like this is ever used.
 
+mod event_socket;
 mod interest;
 mod platform;
 mod source;
@@ -42,7 +43,7 @@ pub(super) struct Located<T> {
     pub part: T,
     /// Its name.
     pub name: Range<usize>,
-    /// A source's path.
+    /// A webhook's path, an event socket's company.
     pub path: Range<usize>,
     /// The sources a module names, in their order.
     pub sources: Vec<Range<usize>>,

@@ -29,4 +29,4 @@ pub use platform::{NEXUS_API_BASE, NexusPlatform, PlatformSettings, UNIQUE_API_B
 pub use reference::Reference;
 pub use secret::Secret;
 pub use settings::{Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
-pub use source::{Scheme, Source};
+pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

@@ -24,6 +24,14 @@ pub enum PlatformSettings {
 }
 
 impl PlatformSettings {
+    /// The settings of Unique AI, if it is that.
+    pub fn unique(&self) -> Option<&UniquePlatform> {
+        match self {
+            Self::Unique(unique) => Some(unique),
+            Self::Nexus(_) | Self::None => None,
+        }
+    }
+
     /// Every reference to a value that stands elsewhere.
     pub(super) fn references(&self) -> Vec<&Reference> {
         match self {

@@ -84,7 +84,7 @@ impl Reference {
     }
 
     /// The value, if it stands in the file itself.
-    pub(super) fn literal(&self) -> Option<&str> {
+    pub(crate) fn literal(&self) -> Option<&str> {
         match &self.origin {
             Origin::Literal(text) => Some(text),
             _ => None,

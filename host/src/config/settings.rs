@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::document::Document;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::PlatformSettings;
-use super::source::Source;
+use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
 use crate::event::interest::Interest;
@@ -270,7 +270,10 @@ impl Settings {
 
     /// Every reference to a value that stands elsewhere, but for the key of the certificate, which is renewed with it.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        let of_sources = self.sources.iter().flat_map(|source| &source.secrets);
+        let of_sources = self.sources.iter().flat_map(|source| match &source.kind {
+            SourceKind::Webhook(webhook) => webhook.secrets.iter().collect(),
+            SourceKind::EventSocket(socket) => socket.url.iter().chain(&socket.company).collect::<Vec<_>>(),
+        });
         let of_tenants = self.tenants.iter().flat_map(|tenant| tenant.platform.references());
         of_sources.chain(of_tenants).chain(&self.server.admin_token)
     }

@@ -1,19 +1,44 @@
 //! The settings of a source: the way its events come, how they are signed, and where in a request the parts of an event
 //! stand.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Place, Reference};
+use super::{Module, Place, Reference, Tenant};
 use crate::event::Name;
+use crate::event::interest::NamePattern;
+
+/// What the names of Unique's events begin with.
+const OF_UNIQUE: &str = "unique.";
 
 /// A way events come in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Its name.
     pub name: Name,
-    /// The path of its webhook on [`Server::listen`](super::Server::listen).
+    /// The way, with the settings that belong to it.
+    pub kind: SourceKind,
+    /// The tenant all its events belong to; none: the only tenant, or the event's company tells.
+    pub tenant: Option<Name>,
+    /// Where it stands in the file.
+    pub place: Place,
+}
+
+/// The ways events can come in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    /// The platform brings them: it posts each to a path of this host.
+    Webhook(Box<Webhook>),
+    /// The host fetches them: it holds a connection to the platform's event socket.
+    EventSocket(EventSocket),
+}
+
+/// A path that events are posted to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// The path on [`Server::listen`](super::Server::listen).
     pub path: String,
     /// How its events are signed.
     pub scheme: Scheme,
@@ -21,12 +46,100 @@ pub struct Source {
     pub secrets: Vec<Reference>,
     /// Where in a request the parts of an event stand, as far as that differs from the scheme's own.
     pub event: EventParts,
-    /// The tenant all its events belong to; none: the event's company tells.
-    pub tenant: Option<Name>,
     /// How many of its events are taken a second; none: as many as come.
     pub events_per_second: Option<u32>,
-    /// Where it stands in the file.
-    pub place: Place,
+}
+
+/// A connection to Unique AI's event socket, made with the credentials of its tenant's platform.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventSocket {
+    /// The address of the stream; none: `/public/event-socket/events/stream` on the host of the tenant's `api_base`.
+    pub url: Option<Reference>,
+    /// The company whose events come; none: the only one of the tenant.
+    pub company: Option<Reference>,
+    /// The names of the events that come; none: those of Unique's that modules of the tenant want.
+    pub subscriptions: Option<Vec<String>>,
+    /// How old a connection gets before the next one takes its place. Default 9 minutes: the platform closes it after
+    /// 10 without a word.
+    pub reconnect_after: Duration,
+    /// How long nothing at all may come over a connection before another one takes its place. Default 2 minutes.
+    pub silence: Duration,
+}
+
+impl Source {
+    /// Its webhook, if it is one.
+    pub fn webhook(&self) -> Option<&Webhook> {
+        match &self.kind {
+            SourceKind::Webhook(webhook) => Some(webhook),
+            SourceKind::EventSocket(_) => None,
+        }
+    }
+
+    /// The tenant all its events belong to, if that is one of these: the one it names, or the only one there is.
+    pub fn sole_tenant<'t>(&self, tenants: impl IntoIterator<Item = &'t Tenant>) -> Option<&'t Tenant> {
+        let mut tenants = tenants.into_iter();
+        match &self.tenant {
+            Some(name) => tenants.find(|tenant| tenant.name == *name),
+            None => tenants.next().filter(|_| tenants.next().is_none()),
+        }
+    }
+
+    /// Its event socket, if it is one.
+    pub fn event_socket(&self) -> Option<&EventSocket> {
+        match &self.kind {
+            SourceKind::Webhook(_) => None,
+            SourceKind::EventSocket(socket) => Some(socket),
+        }
+    }
+}
+
+impl Source {
+    /// What a module wants of this source's events, if they belong to this tenant.
+    fn wanted_of<'m>(&self, tenant: &Tenant, module: &'m Module) -> &'m [NamePattern] {
+        let wants = &module.wants;
+        let is_wanted = (wants.sources.is_empty() || wants.sources.contains(&self.name))
+            && (wants.tenants.is_empty() || wants.tenants.contains(&tenant.name));
+        if is_wanted { &wants.events } else { &[] }
+    }
+
+    /// The names of the events that come over its event socket: those it names, or those of Unique's that these modules
+    /// want of it. The platform knows no patterns, so what is wanted by one isn't among them.
+    pub fn subscriptions<'m>(&self, tenant: &Tenant, modules: impl IntoIterator<Item = &'m Module>) -> Vec<String> {
+        if let Some(named) = self.event_socket().and_then(|socket| socket.subscriptions.as_ref()) {
+            return named.clone();
+        }
+        let wanted = modules.into_iter().flat_map(|module| self.wanted_of(tenant, module));
+        let exact = wanted.filter_map(|pattern| match pattern {
+            NamePattern::Exact(name) if name.starts_with(OF_UNIQUE) && can_be_subscribed_to(name) => Some(name.clone()),
+            _ => None,
+        });
+        exact.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// A pattern by which a module wants events of Unique's from this source.
+    pub(super) fn wanted_pattern<'m>(&self, tenant: &Tenant, module: &'m Module) -> Option<&'m NamePattern> {
+        self.wanted_of(tenant, module).iter().find(|pattern| match pattern {
+            NamePattern::Prefix(prefix) => prefix.starts_with(OF_UNIQUE) || OF_UNIQUE.starts_with(prefix.as_str()),
+            NamePattern::Exact(_) => false,
+        })
+    }
+}
+
+/// Whether an event's name can stand in a subscription: whole names only.
+pub(super) fn can_be_subscribed_to(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c))
+}
+
+impl Default for EventSocket {
+    fn default() -> Self {
+        Self {
+            url: None,
+            company: None,
+            subscriptions: None,
+            reconnect_after: Duration::from_secs(9 * 60),
+            silence: Duration::from_secs(2 * 60),
+        }
+    }
 }
 
 /// How a source's events are signed: one case a scheme.

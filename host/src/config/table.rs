@@ -39,7 +39,10 @@ impl<'d> Table<'d> {
 
     /// A setting that may be left out.
     pub fn get(&self, key: &'static str) -> Option<Value<'d>> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         let (_, value) = self.entries.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(Value { document: self.document, key, value })
     }
@@ -54,12 +57,12 @@ impl<'d> Table<'d> {
         value
     }
 
-    /// Reports a setting that can't be here, in better words than [`Table::finish`] has.
+    /// Reports a setting, if it is there, that can't be here: in better words than [`Table::finish`] has.
     pub fn refuse(&self, key: &'d str, message: impl Into<String>, advice: impl Into<String>) {
-        let written = self.entries.keys().find(|written| written.get_ref() == key);
-        let span = written.map_or_else(|| self.span(), |written| written.span());
-        self.document.report(span, message, advice);
-        self.refused.borrow_mut().push(key);
+        if let Some(written) = self.entries.keys().find(|written| written.get_ref() == key) {
+            self.document.report(written.span(), message, advice);
+            self.refused.borrow_mut().push(key);
+        }
     }
 
     /// Everything in the table, for tables whose keys are the author's own.

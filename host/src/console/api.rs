@@ -15,13 +15,15 @@ use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
 use super::keyvalue;
-use super::view::{DeliveryView, DetailsView, TotalsView};
+use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
 use crate::config::Secret;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Filter, Journal, JournalError};
 use crate::keyvalue::{KeyValue, StoreError};
+use crate::sources::Sources;
+use crate::sources::event_socket::EventSockets;
 use crate::telemetry;
 
 /// How many deliveries a list has unless it is asked for more.
@@ -41,12 +43,17 @@ pub struct Admin {
     pub keyvalue: Arc<dyn KeyValue>,
     /// Dispatch.
     pub dispatcher: Dispatcher,
+    /// The webhooks.
+    pub sources: Arc<Sources>,
+    /// The event sockets.
+    pub sockets: Arc<EventSockets>,
 }
 
 /// The routes of the admin listener; with a token, every request but `/health` has to carry it.
 pub fn router(admin: Admin, token: Option<Secret>) -> Router {
     let api = Router::new()
         .route("/totals", get(totals))
+        .route("/sources", get(sources))
         .route("/deliveries", get(list))
         .route("/deliveries/{id}", get(show))
         .route("/deliveries/{id}/retry", post(retry))
@@ -123,6 +130,13 @@ async fn health(State(admin): State<Admin>) -> Json<Value> {
 async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
     let totals = admin.journal.totals().await?;
     Ok(Json(TotalsView::new(&totals, admin.dispatcher.calls_made_again())))
+}
+
+async fn sources(State(admin): State<Admin>) -> Json<Value> {
+    let webhooks = admin.sources.paths().into_iter();
+    let webhooks = webhooks.map(|(name, path)| SourceView::Webhook { name: name.to_string(), path });
+    let sockets = admin.sockets.report().into_iter().map(SourceView::from);
+    Json(json!({ "sources": webhooks.chain(sockets).collect::<Vec<_>>() }))
 }
 
 /// What changes by itself is counted where it happens; what stands is read when somebody asks.

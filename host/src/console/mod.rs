@@ -6,5 +6,6 @@ mod view;
 
 pub use api::{Admin, router};
 pub use view::{
-    AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventView, KeyView, TotalsView,
+    AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
+    KeyView, SourceView, TotalsView,
 };

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::journal::{Attempt, Call, Change, Details, LogLine, State, Summary, Totals};
 use crate::keyvalue::{BucketTotals, KeyInfo};
+use crate::sources::event_socket::SocketReport;
 
 /// A delivery in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,6 +135,59 @@ pub struct TotalsView {
     pub calls_made_again: u64,
 }
 
+/// A way events come in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum SourceView {
+    /// They are posted to this host.
+    Webhook {
+        /// The source's name.
+        name: String,
+        /// The path they are posted to.
+        path: String,
+    },
+    /// This host fetches them.
+    EventSocket(Box<EventSocketView>),
+}
+
+/// An event socket, and how it has fared since its source was taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventSocketView {
+    /// The source's name.
+    pub name: String,
+    /// Where it is connected to.
+    pub address: String,
+    /// The names of the events that come.
+    pub subscriptions: Vec<String>,
+    /// Since when there has been a connection at any time; none: there is none now (RFC 3339).
+    pub connected_since: Option<String>,
+    /// Why the last try to connect failed, if it did.
+    pub problem: Option<String>,
+    /// How many connections were made.
+    pub connections: u64,
+    /// How many events were handed on, those that came twice included.
+    pub events: u64,
+    /// How many events were not: too large, none that can be read, of a foreign company, or not taken at the end.
+    pub refused: u64,
+    /// The id of the event that waits because the host can't take it now; nothing is read meanwhile.
+    pub held: Option<String>,
+    /// How many times there was no connection, since the first one.
+    pub gaps: u64,
+    /// Since when there is none now, if there was one before (RFC 3339).
+    pub gap_since: Option<String>,
+    /// The last time there was none: events of that time may have been missed, and don't come any more.
+    pub last_gap: Option<GapView>,
+}
+
+/// A time without a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GapView {
+    /// When it began (RFC 3339).
+    pub from: String,
+    /// When it ended (RFC 3339).
+    pub to: String,
+}
+
 /// A bucket of the key-value store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BucketView {
@@ -179,6 +233,26 @@ impl From<Summary> for DeliveryView {
             due_at: summary.due_at.map(rfc3339),
             reason: summary.reason,
         }
+    }
+}
+
+impl From<SocketReport> for SourceView {
+    fn from(report: SocketReport) -> Self {
+        let SocketReport { name, address, subscriptions, status } = report;
+        Self::EventSocket(Box::new(EventSocketView {
+            name: name.to_string(),
+            address,
+            subscriptions,
+            connected_since: status.connected_since.map(rfc3339),
+            problem: status.problem,
+            connections: status.connections,
+            events: status.events,
+            refused: status.refused,
+            held: status.held,
+            gaps: status.gaps,
+            gap_since: status.gap_since.map(rfc3339),
+            last_gap: status.last_gap.map(|gap| GapView { from: rfc3339(gap.from), to: rfc3339(gap.to) }),
+        }))
     }
 }
 

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, PlatformError};
+pub(crate) use exchange::parse_retry_after;
 pub use exchange::{RetryPolicy, SetupError, http_client};
 pub use nowhere::Nowhere;
 pub use rehearsal::Rehearsal;

@@ -64,7 +64,7 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
         );
     };
     let answer = hear(&listener, &way, request).await;
-    metrics::request(&way.source.name, answer.status().as_u16());
+    metrics::request(&way.source.reader.name, answer.status().as_u16());
     answer
 }
 
@@ -81,7 +81,7 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
     let max_body = **listener.sources.max_body.load();
     let (parts, body) = request.into_parts();
     if let Some(coding) = coded(&parts.headers) {
-        tracing::warn!(source = %way.source.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
+        tracing::warn!(source = %way.source.reader.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
         hear_out(body).await;
         return refusal(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -91,13 +91,13 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
     match read(&parts.headers, body, max_body).await {
         Ok(body) => answer(listener, way, client, &parts.headers, body).await,
         Err(Unread::TooLarge) => {
-            tracing::error!(source = %way.source.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
+            tracing::error!(source = %way.source.reader.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
         Err(Unread::TooSlow(limit)) => {
             tracing::warn!(
-                source = %way.source.name, client = %client.address,
+                source = %way.source.reader.name, client = %client.address,
                 "request put off: {limit}, `body_timeout` in [server.limits]"
             );
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &limit.to_string());
@@ -119,14 +119,17 @@ async fn answer<S: Sink>(
     let event = match source.receive(&request, &body) {
         Ok(Received::Event(event)) => event,
         Ok(Received::Greeting(answer)) => {
-            tracing::info!(source = %source.name, "the platform asked something of the endpoint itself, and was answered");
+            tracing::info!(
+                source = %source.reader.name,
+                "the platform asked something of the endpoint itself, and was answered"
+            );
             return answer;
         }
         Err(rejection) => return rejected(listener, way, client, &rejection),
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
     if let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take()) {
-        tracing::warn!(source = %source.name, event = event.id, "events come faster than `events_per_second` allows");
+        tracing::warn!(source = %source.reader.name, event = event.id, "events come faster than `events_per_second` allows");
         return come_back(ComeBack { after, too_fast: true });
     }
     match listener.sink.take(*event).await {
@@ -137,7 +140,7 @@ async fn answer<S: Sink>(
 
 fn rejected<S>(listener: &Listener<S>, way: &Way, client: Client, rejection: &Rejection) -> Response {
     let source = &way.source;
-    tracing::warn!(source = %source.name, client = %client.address, "request refused: {rejection}");
+    tracing::warn!(source = %source.reader.name, client = %client.address, "request refused: {rejection}");
     let status = rejection.status(&*source.scheme);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
@@ -172,16 +175,16 @@ impl<S> Listener<S> {
         if client.stands_for_many {
             return None;
         }
-        let wait = self.refusals.too_many(client.address, &source.name)?;
-        tracing::debug!(source = %source.name, client = %client.address, "not heard: it sent too many forgeries");
+        let wait = self.refusals.too_many(client.address, &source.reader.name)?;
+        tracing::debug!(source = %source.reader.name, client = %client.address, "not heard: it sent too many forgeries");
         Some(wait)
     }
 
     fn note_forgery(&self, client: Client, source: &Source) {
-        if !self.refusals.note(client.address, &source.name) {
+        if !self.refusals.note(client.address, &source.reader.name) {
             return;
         }
-        let (source, client, is_proxy) = (&source.name, client.address, client.stands_for_many);
+        let (source, client, is_proxy) = (&source.reader.name, client.address, client.stands_for_many);
         if is_proxy {
             tracing::warn!(
                 %source, %client,

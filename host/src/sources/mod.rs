@@ -1,7 +1,8 @@
-//! The ways in: webhook paths, each with its signature scheme. A source verifies what comes and makes an [`Event`] of
-//! it; what happens to the event is not its business.
+//! The ways in: webhook paths, each with its signature scheme, and event sockets. A source verifies what comes and makes
+//! an [`Event`] of it; what happens to the event is not its business.
 
 pub mod envelope;
+pub mod event_socket;
 mod http;
 pub mod schemes;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 
@@ -20,7 +21,7 @@ use envelope::{Envelope, NotAnEvent, Opened};
 pub use http::router;
 use schemes::{Forgery, Key, Request, Scheme};
 
-/// The sources of this host, by path.
+/// The webhooks of this host, by path.
 ///
 /// They can be replaced while requests are served.
 #[derive(Default)]
@@ -35,25 +36,33 @@ struct Way {
     rate: Option<Arc<Rate>>,
 }
 
-/// One configured way in.
+/// A configured webhook.
 pub struct Source {
-    /// Its name.
-    pub name: Name,
-    /// The path of its webhook.
+    /// The path.
     pub path: String,
     /// How real events are told from forged ones.
     pub scheme: Box<dyn Scheme>,
     /// With which keys.
     pub keys: Vec<Key>,
-    /// Where in a request the parts of an event stand.
-    pub envelope: Envelope,
-    /// Whose events it brings.
-    pub owners: Owners,
+    /// Makes events of what was verified.
+    pub reader: Reader,
     /// How many of its events are taken a second; none: as many as come.
     pub events_per_second: Option<u32>,
 }
 
+/// Makes events of what a source brings, however it brings it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reader {
+    /// The source's name.
+    pub name: Name,
+    /// Where the parts of an event stand.
+    pub envelope: Envelope,
+    /// Whose events the source brings.
+    pub owners: Owners,
+}
+
 /// Whose events a source brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owners {
     /// One tenant's; if companies are named, theirs and no other's.
     One {
@@ -122,6 +131,15 @@ impl Rejection {
 }
 
 impl Sources {
+    /// The name and the path of each.
+    pub fn paths(&self) -> Vec<(Name, String)> {
+        let by_path = self.by_path.load();
+        let mut paths: Vec<_> =
+            by_path.values().map(|way| (way.source.reader.name.clone(), way.source.path.clone())).collect();
+        paths.sort();
+        paths
+    }
+
     /// Takes events from these sources from now on; `max_body` is the largest body in bytes.
     pub fn set(&self, sources: impl IntoIterator<Item = Source>, max_body: u64) {
         let before = self.by_path.load();
@@ -151,16 +169,18 @@ impl Source {
         if let Some(answer) = self.scheme.greeting(request) {
             return Ok(Received::Greeting(answer));
         }
-        self.open(request, body).map(|event| Received::Event(event.into()))
+        Ok(Received::Event(self.reader.read(request.headers, body)?.into()))
     }
+}
 
-    /// Makes an event of a request, whoever it is from.
+impl Reader {
+    /// Makes an event of a body and the headers it came with, whoever it is from.
     ///
     /// # Errors
     ///
     /// When it is no event, or another tenant's.
-    pub fn open(&self, request: &Request<'_>, body: &Bytes) -> Result<Event, Rejection> {
-        let opened = Opened::new(request.headers, body)?;
+    pub fn read(&self, headers: &HeaderMap, body: &Bytes) -> Result<Event, Rejection> {
+        let opened = Opened::new(headers, body)?;
         let company_id = opened.company(&self.envelope)?;
         let names_one = self.envelope.company.is_some();
         let tenant = self.owners.tenant_of(names_one.then_some(company_id.as_deref()))?;

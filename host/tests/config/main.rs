@@ -143,7 +143,7 @@ fn defaults_are_filled_in() {
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.server.data_dir, Path::new("some/where/.modhost"));
-    assert_eq!(settings.sources[0].scheme, Scheme::Unique(Window::default()));
+    assert_eq!(settings.sources[0].webhook().unwrap().scheme, Scheme::Unique(Window::default()));
     assert_eq!(unique(&settings).timeout, Duration::from_secs(600));
     let module = &settings.modules[0];
     assert_eq!(module.component, Path::new("some/where/demo.wasm"));
@@ -193,7 +193,10 @@ fn an_age_of_zero_switches_the_check_off() {
     let text = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntolerance = '0s'\n";
     let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
     let settings = Settings::parse(&format!("{text}{tenant}"), "modules.toml").unwrap();
-    assert_eq!(settings.sources[0].scheme, Scheme::Unique(Window { past: None, ..Window::default() }));
+    assert_eq!(
+        settings.sources[0].webhook().unwrap().scheme,
+        Scheme::Unique(Window { past: None, ..Window::default() })
+    );
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn what_may_be_written_down_resolves_to_itself() {
     let environment: Environment = [("K", "ukey_1")].into_iter().collect();
     assert_eq!(platform.app_id.resolve(&environment).unwrap().expose(), "app_1");
     assert_eq!(platform.api_key.resolve(&environment).unwrap().expose(), "ukey_1");
-    let unset = settings.sources[0].secrets[0].resolve(&environment).unwrap_err().to_string();
+    let unset = settings.sources[0].webhook().unwrap().secrets[0].resolve(&environment).unwrap_err().to_string();
     assert!(unset.starts_with("some/where/modules.toml:6:20: the environment variable S is not set"), "{unset}");
 }
 
@@ -228,6 +231,47 @@ fn a_host_with_nothing_to_do_is_only_warned() {
     let warnings = warnings(&settings);
     assert!(warnings[0].starts_with("modules.toml has no [[module]]"), "{warnings:?}");
     assert!(warnings[1].starts_with("modules.toml has no [[source]]"), "{warnings:?}");
+}
+
+/// An event socket of a tenant with one company, with further lines, and modules that want these events.
+fn socket(lines: &str, modules: &[&str]) -> Settings {
+    let mut text = format!(
+        "[[source]]\nname = 'unique'\nkind = 'event-socket'\n{lines}\n[[tenant]]\nname = 'acme'\ncompanies = ['company_1']\n\
+         platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}\n"
+    );
+    for (place, wants) in modules.iter().enumerate() {
+        text += &format!("[[module]]\nname = 'M{place}'\ncomponent = 'm.wasm'\n{wants}\n");
+    }
+    Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn an_event_socket_brings_what_modules_want() {
+    let subscriptions =
+        |settings: &Settings| settings.sources[0].subscriptions(&settings.tenants[0], &settings.modules);
+    let chosen = "unique.chat.external-module.chosen";
+    let wanted = socket("", &["events = ['b.c', 'unique.z', 'unique.a', 'document.*']", "", "sources = ['unique']"]);
+    assert_eq!(subscriptions(&wanted), ["unique.a", chosen, "unique.z"]);
+    assert_eq!(warnings(&wanted), [""; 0]);
+    let defaults = wanted.sources[0].event_socket().unwrap();
+    assert_eq!((defaults.reconnect_after, defaults.silence), (Duration::from_secs(540), Duration::from_secs(120)));
+
+    let named = socket("subscriptions = ['unique.b']\nreconnect_after = '1m'", &["events = ['unique.*']"]);
+    assert_eq!(subscriptions(&named), ["unique.b"]);
+    assert_eq!(named.sources[0].event_socket().unwrap().reconnect_after, Duration::from_secs(60));
+
+    let nothing = socket("", &["events = ['document.processed']"]);
+    assert_eq!(
+        warnings(&nothing),
+        ["modules.toml:1:1: the source \"unique\" has nothing to subscribe to, and isn't connected\n  \
+          = no module of the tenant \"acme\" wants an event of Unique's"]
+    );
+    let twice = socket("\n[[source]]\nname = 'hook'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']", &[""]);
+    assert_eq!(
+        warnings(&twice),
+        ["modules.toml:1:1: the sources \"hook\" and \"unique\" may bring the same events\n  \
+          = an event that comes by both is answered twice: use one of them for each tenant"]
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use modhost::config::source::EventParts;
 use modhost::config::{Secret, Settings};
 use modhost::event::Event;
 use modhost::sources::schemes::{self, Outgoing, Request};
-use modhost::sources::{Owners, Source};
+use modhost::sources::{Owners, Reader, Source};
 
 /// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
 struct Way {
@@ -73,13 +73,15 @@ fn make(way: &Way) -> Source {
         way.lines
     );
     let settings = Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
-    let scheme = schemes::scheme(&settings.sources[0].scheme);
+    let scheme = schemes::scheme(&settings.sources[0].webhook().unwrap().scheme);
     Source {
-        name: "in".into(),
+        reader: Reader {
+            name: "in".into(),
+            envelope: scheme.envelope().with(&EventParts::default()),
+            owners: Owners::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
+        },
         path: "/in".into(),
         keys: vec![scheme.key(&Secret::new(way.secret)).unwrap()],
-        envelope: scheme.envelope().with(&EventParts::default()),
-        owners: Owners::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
         events_per_second: None,
         scheme,
     }
@@ -158,7 +160,7 @@ pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
     let _ = source.scheme.greeting(&request);
     let _ = source.scheme.taken(&request);
     let _ = source.scheme.dated(&body, now());
-    let event = source.open(&request, &body).ok()?;
+    let event = source.reader.read(&headers, &body).ok()?;
     // What all of the host keeps and shows of it is short, however long the body is.
     let texts = [Some(&event.id), Some(&event.name), event.company_id.as_ref(), event.user_id.as_ref()];
     let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or(0);

@@ -45,7 +45,7 @@ fn source(lines: &str, secrets: Secrets<'_>) -> Source {
 fn source_of(lines: &str, tenants: &str, secrets: Secrets<'_>) -> Source {
     let text = format!("[[source]]\nname = \"in\"\npath = \"/in\"\n{lines}\n{tenants}");
     let plan = plan(&text, secrets).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    plan.sources.into_iter().next().unwrap()
+    plan.webhooks.into_iter().next().unwrap()
 }
 
 /// Headers of these names and values.

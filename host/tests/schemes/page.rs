@@ -29,6 +29,6 @@ fn each_example_works() {
     for block in blocks {
         let text = if block.contains("[[tenant]]") { block.to_owned() } else { format!("{block}\n{TENANT}") };
         let plan = plan(&text, &SECRETS).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        assert!(!plan.sources.is_empty(), "{text}");
+        assert!(!plan.webhooks.is_empty(), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use super::SendArgs;
 use crate::commands::event_file::EventFile;
-use crate::config::{Environment, Reference, Secret, Settings, Source};
+use crate::config::{Environment, Reference, Secret, Settings, Source, Webhook};
 use crate::local;
 use crate::plan;
 use crate::sources::schemes::{self, Key, Outgoing, Scheme};
@@ -37,10 +37,10 @@ struct Found {
 /// When there is no such source, its secret can't be found, or nobody answers.
 pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCode> {
     let settings = args.file.load()?;
-    let source = find(&settings, source)?;
-    let scheme = schemes::scheme(&source.scheme);
-    let url = target(args.to.as_deref(), source, settings.server.listen)?;
-    let found = secret(args, &settings, source, &*scheme, &url)?;
+    let (source, webhook) = find(&settings, source)?;
+    let scheme = schemes::scheme(&webhook.scheme);
+    let url = target(args.to.as_deref(), webhook, settings.server.listen)?;
+    let found = secret(args, &settings, (source, webhook), &*scheme, &url)?;
     let file: EventFile = args.text.parse()?;
     let now = SystemTime::now();
     let read = file.read()?;
@@ -86,30 +86,34 @@ fn is_for_now(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-fn find<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Source> {
+fn find<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<(&'s Source, &'s Webhook)> {
     let found = settings.sources.iter().find(|source| source.name.as_str() == name);
-    found.ok_or_else(|| {
+    let found = found.ok_or_else(|| {
         let names: Vec<_> = settings.sources.iter().map(|source| source.name.as_str()).collect();
         let file = settings.file.display();
         match names.is_empty() {
             true => anyhow!("there is no [[source]] in {file}"),
             false => anyhow!("there is no [[source]] named \"{name}\" in {file}; there is: {}", names.join(", ")),
         }
-    })
+    })?;
+    let webhook = found.webhook().with_context(|| {
+        format!("the source \"{name}\" fetches its events from an event socket: nothing can be sent to it")
+    })?;
+    Ok((found, webhook))
 }
 
 /// Where the request goes: an address given with or without a path, else the host of modules.toml on this machine.
-fn target(to: Option<&str>, source: &Source, listen: SocketAddr) -> anyhow::Result<Url> {
+fn target(to: Option<&str>, webhook: &Webhook, listen: SocketAddr) -> anyhow::Result<Url> {
     let Some(to) = to else {
         let host = if listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { listen.ip().to_string() };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let url = format!("http://{host}:{}{}", listen.port(), source.path);
+        let url = format!("http://{host}:{}{}", listen.port(), webhook.path);
         return Url::parse(&url).with_context(|| format!("{url} is no address; name one: --to http://…"));
     };
     let url = Url::parse(to).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
     let mut url = url.with_context(|| format!("--to {to}: with --source this is an address: http://127.0.0.1:8080"))?;
     if url.path() == "/" {
-        url.set_path(&source.path);
+        url.set_path(&webhook.path);
     }
     Ok(url)
 }
@@ -119,7 +123,7 @@ fn target(to: Option<&str>, source: &Source, listen: SocketAddr) -> anyhow::Resu
 fn secret(
     args: &SendArgs,
     settings: &Settings,
-    source: &Source,
+    (source, webhook): (&Source, &Webhook),
     scheme: &dyn Scheme,
     url: &Url,
 ) -> anyhow::Result<Option<Found>> {
@@ -135,8 +139,8 @@ fn secret(
     if let Some(text) = &args.secret {
         return found(&Reference::from_flag("--secret", text)?).map(Some);
     }
-    let Some(first) = source.secrets.first() else { return Ok(None) };
-    if let Some(found) = source.secrets.iter().find_map(|reference| found(reference).ok()) {
+    let Some(first) = webhook.secrets.first() else { return Ok(None) };
+    if let Some(found) = webhook.secrets.iter().find_map(|reference| found(reference).ok()) {
         return Ok(Some(found));
     }
     let local = Secret::new(local::ENDPOINT_SECRET);

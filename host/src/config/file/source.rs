@@ -3,10 +3,12 @@
 use http::HeaderName;
 use std::time::Duration;
 
+use super::event_socket::{SOCKET_SETTINGS, event_socket, refuse_all};
 use super::{Located, items, name_of, one_of, span_of};
 use crate::config::reference;
 use crate::config::source::{
-    Algorithm, Encoding, EventParts, HmacRules, KeyEncoding, Part, Scheme, SignedPart, Source, Window,
+    Algorithm, Encoding, EventParts, HmacRules, KeyEncoding, Part, Scheme, SignedPart, Source, SourceKind, Webhook,
+    Window,
 };
 use crate::config::table::{Table, Value};
 use crate::config::{Reference, nearest};
@@ -35,32 +37,68 @@ const SCHEMES: [(&str, ReadScheme); 12] = [
 /// What Linear's documentation advises.
 const A_MINUTE: Window = Window { past: Some(Duration::from_secs(60)), ahead: Some(Duration::from_secs(60)) };
 
+/// Reads the settings that belong to a kind of source.
+type ReadKind = fn(&Table<'_>) -> SourceKind;
+
+/// The ways events can come in: how each is called, and how its settings are read.
+const KINDS: [(&str, ReadKind); 2] = [
+    ("webhook", |table| SourceKind::Webhook(webhook(table).into())),
+    ("event-socket", |table| SourceKind::EventSocket(event_socket(table))),
+];
+
 pub(super) fn source(table: Table<'_>) -> Located<Source> {
     let name = table.require("name", "\"unique\"");
-    let path = table.require("path", "\"/webhook\"");
-    let scheme = scheme(&table);
-    let secrets = secrets(&table, &scheme);
+    let kind = match table.get("kind") {
+        None => SourceKind::Webhook(webhook(&table).into()),
+        Some(value) => one_of(&value, &KINDS).map(|read| read(&table)).unwrap_or_else(|| {
+            // Which settings belong here is not known: none is called a mistake.
+            table.know_all();
+            SourceKind::Webhook(no_webhook().into())
+        }),
+    };
+    let own = if matches!(kind, SourceKind::Webhook(_)) { table.get("path") } else { table.get("company") };
     let tenant = table.get("tenant");
-    let event = table.get("event").and_then(|value| value.table("[source.event]"));
     let source = Located {
         name: span_of(&name, &table),
-        path: span_of(&path, &table),
+        path: span_of(&own, &table),
         sources: Vec::new(),
         tenants: tenant.iter().map(Value::span).collect(),
         companies: Vec::new(),
         part: Source {
             name: name_of(name),
-            path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
-            scheme,
-            secrets,
-            event: event.map(event_parts).unwrap_or_default(),
+            kind,
             tenant: tenant.map(|value| name_of(Some(value))),
-            events_per_second: table.get("events_per_second").and_then(|value| value.count()),
             place: table.document.place(table.span().start),
         },
     };
     table.finish();
     source
+}
+
+fn webhook(table: &Table<'_>) -> Webhook {
+    refuse_all(table, &SOCKET_SETTINGS, "a webhook", "remove it, or say kind = \"event-socket\"");
+    let path = table.require("path", "\"/webhook\"");
+    let scheme = scheme(table);
+    let secrets = secrets(table, &scheme);
+    let event = table.get("event").and_then(|value| value.table("[source.event]"));
+    Webhook {
+        path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
+        scheme,
+        secrets,
+        event: event.map(event_parts).unwrap_or_default(),
+        events_per_second: table.get("events_per_second").and_then(|value| value.count()),
+    }
+}
+
+/// Stands in for a source of a kind nobody knows.
+fn no_webhook() -> Webhook {
+    Webhook {
+        path: String::new(),
+        scheme: Scheme::Archivus,
+        secrets: Vec::new(),
+        event: EventParts::default(),
+        events_per_second: None,
+    }
 }
 
 fn scheme(table: &Table<'_>) -> Scheme {

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use self::failure::{Failure, Told, presentable, quote, redacted};
-use self::retry::parse_retry_after;
+pub(crate) use self::retry::parse_retry_after;
 use super::{ErrorKind, PlatformError, Result};
 use crate::config::Secret;
 

@@ -86,7 +86,7 @@ fn up_to(most: Duration) -> Duration {
 }
 
 /// Reads the value of a `Retry-After` header: seconds, or an HTTP date (a past one is no wait).
-pub(super) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

@@ -61,22 +61,27 @@ impl Scheme for Unique {
         Ok(headers)
     }
 
-    /// Shapes as in Unique's webhook documentation and in the models of its Python toolkit.
     fn envelope(&self) -> Envelope {
-        Envelope {
-            id: vec![body("id")],
-            name: vec![body("event")],
-            company: Some(body("companyId")),
-            user: Some(body("userId")),
-            created_at: Some(body("createdAt")),
-            payload: vec!["payload".into()],
-        }
+        envelope()
     }
 
     /// Unique takes any status but 2xx, 3xx, 429 and 5xx for an endpoint that has expired, and sends nothing more. That is
     /// right for a forgery; a signature that is right and only the time is wrong may be this host's own clock.
     fn refusal(&self, forgery: &Forgery) -> StatusCode {
         if forgery.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
+    }
+}
+
+/// Where the parts of an event of Unique's stand, however it comes: as in its webhook documentation and in the models of
+/// its Python toolkit.
+pub fn envelope() -> Envelope {
+    Envelope {
+        id: vec![body("id")],
+        name: vec![body("event")],
+        company: Some(body("companyId")),
+        user: Some(body("userId")),
+        created_at: Some(body("createdAt")),
+        payload: vec!["payload".into()],
     }
 }
 
