@@ -16,7 +16,8 @@ pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
     Ok(next.run(request).await)
 }
 
-fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
+/// Checks the credentials of a request; the user's is checked if it is there, or needed.
+pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
     let authorization = text(headers, header::AUTHORIZATION.as_str()).ok_or_else(|| {
         ApiError::unauthenticated(format!("the Authorization header is missing: send `Bearer {API_KEY}`"))
     })?;

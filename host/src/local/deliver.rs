@@ -1,4 +1,5 @@
-//! Delivering events to the endpoint the app registered: signed, retried and given up as the platform documents it.
+//! Delivering events: to those who listen on the event socket, and to the endpoint the app registered, signed, retried and
+//! given up as the platform documents it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use super::event_socket::Subscribers;
 use super::events::{Envelope, VERSION};
 use super::settings::{COMPANY_ID, ENDPOINT_SECRET, USER_ID};
 use super::wire::Stamp;
@@ -32,6 +34,7 @@ pub struct Deliverer {
     client: reqwest::Client,
     retry_delay: Duration,
     endpoint: Mutex<Endpoint>,
+    subscribers: Subscribers,
     records: Mutex<VecDeque<Record>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -63,7 +66,7 @@ pub enum Status {
     Pending,
     /// Waiting for another attempt.
     Retrying,
-    /// Answered with a 2xx.
+    /// Answered with a 2xx, or sent over the event socket.
     Delivered,
     /// Given up after the last retry.
     Failed,
@@ -83,8 +86,13 @@ enum Outcome {
 }
 
 impl Deliverer {
-    /// A deliverer to this endpoint, until `stop`.
-    pub fn new(url: Option<Url>, retry_delay: Duration, stop: CancellationToken) -> reqwest::Result<Arc<Self>> {
+    /// A deliverer to this endpoint and to these subscribers, until `stop`.
+    pub fn new(
+        url: Option<Url>,
+        retry_delay: Duration,
+        subscribers: Subscribers,
+        stop: CancellationToken,
+    ) -> reqwest::Result<Arc<Self>> {
         // The platform follows no redirects: a 3xx is tried again like a 5xx. The endpoint is on this machine or next to
         // it, where no proxy leads.
         let client = reqwest::Client::builder()
@@ -96,6 +104,7 @@ impl Deliverer {
             client,
             retry_delay,
             endpoint: Mutex::new(Endpoint { url, expired: None }),
+            subscribers,
             records: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -111,11 +120,32 @@ impl Deliverer {
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
             for event in events {
+                if this.publish(&event) {
+                    continue;
+                }
                 if let Some(delay) = this.attempt(&event, 1).await {
                     this.tasks.spawn(Arc::clone(&this).retry(event, delay));
                 }
             }
         });
+    }
+
+    /// Those who listen on the event socket.
+    pub fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
+    }
+
+    /// Sends an event to those who listen on the event socket. True if that is all there is to do with it: there is no
+    /// endpoint.
+    fn publish(&self, event: &Envelope) -> bool {
+        let Ok(body) = serde_json::to_string(event) else { return false };
+        let reached = self.subscribers.send(event.event, &body);
+        let is_all = reached > 0 && self.endpoint().url.is_none();
+        if is_all {
+            let answer = format!("sent over the event socket, to {reached} who listen");
+            self.record(event, 1, Status::Delivered, answer);
+        }
+        is_all
     }
 
     /// Names the endpoint. A new endpoint is not expired.
@@ -192,7 +222,12 @@ impl Deliverer {
             }
             match &endpoint.url {
                 Some(url) => url.clone(),
-                None => return Outcome::Skipped("not sent: no webhook endpoint is registered".to_owned()),
+                None => {
+                    return Outcome::Skipped(
+                        "not sent: no webhook endpoint is registered, and nobody listens to it on the event socket"
+                            .to_owned(),
+                    );
+                }
             }
         };
         let body = match serde_json::to_vec(event) {

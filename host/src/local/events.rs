@@ -9,6 +9,15 @@ use super::wire::{Message, Object, Stamp, new_id};
 /// The version of the payloads, in every envelope and in `X-Unique-Version`.
 pub const VERSION: &str = "1.0.0";
 
+/// The event of a user's message.
+const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
+
+/// The event of a message that chose a module.
+const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
+
+/// The names of all events the local platform makes.
+pub const EVENTS: [&str; 2] = [USER_MESSAGE_CREATED, MODULE_CHOSEN];
+
 /// What is delivered: an event and who it is about.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,7 +51,7 @@ impl Envelope {
 /// `unique.chat.user-message.created`: a user wrote a message.
 pub fn user_message_created(assistant: &Assistant, message: &Message) -> Envelope {
     let payload = json!({ "chatId": message.chat_id, "assistantId": assistant.id, "text": message.text });
-    Envelope::new("unique.chat.user-message.created", payload)
+    Envelope::new(USER_MESSAGE_CREATED, payload)
 }
 
 /// `unique.chat.external-module.chosen`: the message chose the assistant's module. `choices` are the optional fields
@@ -68,5 +77,5 @@ pub fn module_chosen(assistant: &Assistant, question: &Message, answer: &Message
     if let Value::Object(fields) = &mut payload {
         fields.extend(choices);
     }
-    Envelope::new("unique.chat.external-module.chosen", payload)
+    Envelope::new(MODULE_CHOSEN, payload)
 }

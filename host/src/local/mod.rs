@@ -1,8 +1,8 @@
 //! The local platform: an emulator of Unique AI's public API over real HTTP.
 //!
-//! A module's way to an answer in development is its way in production: the host gets signed events and calls the
-//! same paths with the same bodies. The official Python SDK works against it; what it sends and reads decided every
-//! shape here. Beside it is the one call of NexusGPT's API that modules have.
+//! A module's way to an answer in development is its way in production: the host gets signed events, or fetches them from
+//! the event socket, and calls the same paths with the same bodies. The official Python SDK works against it; what it
+//! sends and reads decided every shape here. Beside it is the one call of NexusGPT's API that modules have.
 
 mod chats;
 mod citations;
@@ -11,6 +11,7 @@ mod credentials;
 mod deliver;
 mod documents;
 mod error;
+mod event_socket;
 mod events;
 mod filter;
 mod library;
@@ -40,6 +41,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+pub use events::EVENTS;
 pub use settings::{
     API_KEY, APP_ID, Assistant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings, USER_ID,
 };
@@ -49,6 +51,7 @@ use completion::Model;
 use deliver::Deliverer;
 use documents::Document;
 use error::ApiError;
+use event_socket::Subscribers;
 use library::{Hit, Library};
 use relay::Relay;
 use threads::Threads;
@@ -206,10 +209,11 @@ impl LocalState {
             Some(endpoint) => Model::Endpoint(Box::new(Relay::new(endpoint)?)),
             None => Model::Quote,
         };
+        let subscribers = Subscribers::new(settings.socket_lifetime, stop.clone());
         Ok(Self {
             chats: open_chats(settings.data_dir.as_deref())?,
             library: Arc::new(Library::open(settings.documents.as_deref(), origin)?),
-            deliverer: Deliverer::new(settings.webhook, settings.retry_delay, stop)?,
+            deliverer: Deliverer::new(settings.webhook, settings.retry_delay, subscribers, stop)?,
             assistants: ArcSwap::from_pointee(distinct(settings.assistants)?),
             model,
             started: Stamp::now(),

@@ -9,7 +9,8 @@ use axum::routing::{get, patch, post};
 
 use super::error::ApiError;
 use super::{
-    LocalState, completion, credentials, local_api, message_log, messages, search, space, stream_completions, threads,
+    LocalState, completion, credentials, event_socket, local_api, message_log, messages, search, space,
+    stream_completions, threads,
 };
 
 /// The largest body that is read: long conversations with their context fit.
@@ -22,6 +23,7 @@ pub fn router(state: Arc<LocalState>) -> Router {
         .nest("/public/chat", public_api())
         .nest("/public", public_api())
         .route("/api/public/thread/{id}/messages", post(threads::write))
+        .route("/public/event-socket/events/stream", get(event_socket::stream))
         .route("/health", get(local_api::health))
         .route("/local/assistants", get(local_api::assistants))
         .route("/local/chats", get(local_api::chats))

@@ -31,10 +31,12 @@ pub struct LocalSettings {
     pub data_dir: Option<PathBuf>,
     /// The language model that answers; without one, answers are quotations from the documents.
     pub completion: Option<CompletionEndpoint>,
-    /// The endpoint events are delivered to.
+    /// The endpoint events are posted to; without one they go to those alone who listen on the event socket.
     pub webhook: Option<Url>,
     /// The assistants (spaces) people can chat with.
     pub assistants: Vec<Assistant>,
+    /// How old a connection to the event socket gets before it is closed; on the real platform 10 minutes.
+    pub socket_lifetime: Duration,
     /// How long the first retry of a delivery waits; each further one waits twice as long as the one before.
     pub retry_delay: Duration,
 }
@@ -48,6 +50,7 @@ impl Default for LocalSettings {
             completion: None,
             webhook: None,
             assistants: Vec::new(),
+            socket_lifetime: Duration::from_secs(600),
             retry_delay: Duration::from_secs(1),
         }
     }

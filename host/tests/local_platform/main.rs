@@ -4,5 +4,6 @@ mod access;
 mod chats;
 mod completion;
 mod deliveries;
+mod event_socket;
 mod help;
 mod search;

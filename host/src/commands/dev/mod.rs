@@ -1,6 +1,7 @@
 //! `modhost dev`: everything on this machine, rebuilt and swapped as its sources change.
 
 mod build;
+mod localize;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,18 +13,17 @@ use url::Url;
 
 use super::serve::listening;
 use super::{GRACE, HostArgs, program, told_to_stop};
-use crate::config::{ConfigErrors, Environment, PlatformSettings, Reference, Scheme, Secret, Settings, Source};
+use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
 use crate::event::Event;
 use crate::host::Host;
 use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
-use crate::sources::schemes;
 use build::Builder;
 
 /// Where the sample documents lie, seen from modules.toml.
 const SAMPLE_DOCUMENTS: &str = "plugins/assistant/documents";
 
 /// What `dev` can be told.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct DevArgs {
     #[command(flatten)]
     host: HostArgs,
@@ -42,14 +42,25 @@ pub struct DevArgs {
     /// Ask that endpoint for this model, whichever a module names
     #[arg(long, value_name = "MODEL", requires = "completion_url")]
     completion_model: Option<String>,
+    /// Let the host fetch events from the local platform's event socket, instead of having them posted
+    #[arg(long)]
+    event_socket: bool,
     /// Use the components as they are, and don't build when sources change
     #[arg(long)]
     no_build: bool,
 }
 
+impl DevArgs {
+    /// Reads the settings, with what the command line says in place of what the file says.
+    fn load(&self) -> Result<Settings, ConfigErrors> {
+        let settings = self.host.load()?;
+        Ok(if self.event_socket { localize::fetching(settings) } else { settings })
+    }
+}
+
 /// Runs until told to stop.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.host.load()?;
+    let settings = args.load()?;
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
@@ -69,10 +80,12 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let host = {
-        let (host_args, api_base, threads_base) = (args.host.clone(), platform.api_base(), platform.threads_base());
-        Host::start(Box::new(move || localized(host_args.load()?, &api_base, &threads_base))).await?
+        let (args, api_base, threads_base) = (args.clone(), platform.api_base(), platform.threads_base());
+        Host::start(Box::new(move || localize::localized(args.load()?, &api_base, &threads_base))).await?
     };
-    platform.set_webhook(webhook(&host, &settings)?);
+    if let Some(webhook) = webhook(&host, &settings)? {
+        platform.set_webhook(webhook);
+    }
     tell(&host, &settings, &platform, documents.as_deref());
 
     tokio::select! {
@@ -83,56 +96,6 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     host.shutdown(GRACE).await;
     platform.shutdown().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The same settings with the local platform in place of any other.
-fn localized(mut settings: Settings, api_base: &Url, threads_base: &Url) -> Result<Settings, ConfigErrors> {
-    let environment = Environment::load(settings.file.with_file_name(""))?;
-    // It delivers over plain HTTP, and needs no certificate for that.
-    settings.server.tls = None;
-    settings.sources.retain_mut(|source| {
-        let secrets = local_secrets(source, &environment);
-        if secrets.is_empty() && !source.secrets.is_empty() {
-            tracing::warn!("the source \"{}\" is left out: none of its secrets is set", source.name);
-            return false;
-        }
-        source.secrets = secrets;
-        true
-    });
-    for tenant in &mut settings.tenants {
-        match &mut tenant.platform {
-            PlatformSettings::Unique(unique) => {
-                unique.api_base = Reference::given(api_base.as_str());
-                unique.app_id = Reference::given(local::APP_ID);
-                unique.api_key = Reference::given(local::API_KEY);
-            }
-            PlatformSettings::Nexus(nexus) => {
-                nexus.api_base = Reference::given(threads_base.as_str());
-                nexus.api_key = Reference::given(local::API_KEY);
-            }
-            PlatformSettings::None => {}
-        }
-    }
-    // The local platform has one company; it belongs to the first tenant.
-    if let Some(first) = settings.tenants.first_mut()
-        && !first.companies.is_empty()
-    {
-        first.companies = vec![local::COMPANY_ID.to_owned()];
-    }
-    Ok(settings)
-}
-
-/// The secrets of a source that are set; and the local platform's, where it signs itself or none is set.
-fn local_secrets(source: &Source, environment: &Environment) -> Vec<Reference> {
-    let mut secrets = source.secrets.clone();
-    secrets.retain(|secret| secret.resolve(environment).is_ok());
-    let local = Secret::new(local::ENDPOINT_SECRET);
-    let is_usable = || schemes::scheme(&source.scheme).key(&local).is_ok();
-    let signs_itself = matches!(source.scheme, Scheme::Unique(_));
-    if !source.secrets.is_empty() && (signs_itself || secrets.is_empty()) && is_usable() {
-        secrets.push(Reference::given(local::ENDPOINT_SECRET));
-    }
-    secrets
 }
 
 /// One assistant a module.
@@ -149,16 +112,18 @@ fn assistants(settings: &Settings) -> Vec<Assistant> {
     modules.map(assistant).collect()
 }
 
-fn webhook(host: &Host, settings: &Settings) -> anyhow::Result<Url> {
-    let is_unique = |source: &&Source| matches!(source.scheme, Scheme::Unique(_));
-    let Some(source) = settings.sources.iter().find(is_unique) else {
+/// Where the local platform posts events to: the first source of Unique's, unless that fetches them itself.
+fn webhook(host: &Host, settings: &Settings) -> anyhow::Result<Option<Url>> {
+    let Some(source) = settings.sources.iter().find(|source| localize::is_of_unique(source)) else {
         bail!(
-            "{} has no [[source]] with the scheme \"unique\": the local platform has nowhere to deliver events to",
+            "{} has no [[source]] with the scheme \"unique\" and none of the kind \"event-socket\": the local platform has \
+             nowhere to deliver events to",
             settings.file.display()
         );
     };
+    let Some(webhook) = source.webhook() else { return Ok(None) };
     let address = host.public_address();
-    Url::parse(&format!("http://{address}{}", source.path)).context("the source's path makes no URL")
+    Url::parse(&format!("http://{address}{}", webhook.path)).map(Some).context("the source's path makes no URL")
 }
 
 fn documents(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
@@ -216,7 +181,7 @@ async fn keep_up(args: &DevArgs, platform: &LocalPlatform, builder: &Builder) ->
     loop {
         let changed = watch.changed().await;
         // The host says what is wrong with a file that is.
-        let settings = changed.contains(builder.settings_file()).then(|| args.host.load().ok()).flatten();
+        let settings = changed.contains(builder.settings_file()).then(|| args.load().ok()).flatten();
         if let Some(settings) = &settings {
             builder.set(settings);
             watch.look();
