@@ -5,6 +5,7 @@ mod capabilities;
 mod commands;
 mod deliveries;
 mod endings;
+mod event_socket;
 mod floods;
 mod hardening;
 mod harness;

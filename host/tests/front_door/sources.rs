@@ -133,7 +133,7 @@ fn folder(server: &str, sources: &str, events: &[&str]) -> tempfile::TempDir {
 /// Posts a body as the platform of a source would, with further headers.
 async fn send(host: &Host, source: &str, given: Lines<'_>, body: &str) -> Response {
     let config = Config::load(host.file("modules.toml")).unwrap();
-    let settings = config.sources.iter().find(|it| it.name.as_str() == source).unwrap();
+    let settings = config.sources.iter().find(|it| it.name.as_str() == source).unwrap().webhook().unwrap();
     let scheme = schemes::scheme(&settings.scheme);
     let environment: Environment = VARIABLES.iter().copied().collect();
     let keys = settings.secrets.iter().map(|it| scheme.key(&it.resolve(&environment).unwrap()).unwrap());
@@ -262,7 +262,8 @@ secrets = ["file:new", "file:old"]
     fs::write(folder.path().join("old"), secret("older")).unwrap();
     let host = Host::serve(folder, VARIABLES, None).await;
     let knock = async |key: &str| {
-        let scheme = schemes::scheme(&Config::load(host.file("modules.toml")).unwrap().sources[0].scheme);
+        let scheme =
+            schemes::scheme(&Config::load(host.file("modules.toml")).unwrap().sources[0].webhook().unwrap().scheme);
         let key = scheme.key(&modhost::config::Secret::new(secret(key))).unwrap();
         let body = br#"{"type":"e"}"#;
         let outgoing = Outgoing { body, headers: &HeaderMap::new(), now: SystemTime::now(), id: "id_1" };

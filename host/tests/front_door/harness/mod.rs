@@ -7,6 +7,7 @@ mod gate;
 mod guests;
 mod model;
 mod process;
+mod stream;
 mod wire;
 
 pub use chat::{Place, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
@@ -16,6 +17,7 @@ pub use gate::Gate;
 pub use guests::{component, variant};
 pub use model::Model;
 pub use process::{Host, Settings};
+pub use stream::{Line, Stream};
 pub use wire::{Wire, head, request};
 
 use std::sync::LazyLock;

@@ -239,7 +239,9 @@ impl Host {
             }
             let output = host.output();
             let platform = platform.clone().or_else(|| address(&output, "platform"));
-            Some((address(&output, "events")?, address(&output, "admin")?, platform?))
+            // A host that fetches its events has no webhook.
+            let webhook = output.contains("events ").then(|| address(&output, "events").unwrap_or_default());
+            Some((webhook?, address(&output, "admin")?, platform?))
         })
         .await;
         (host.webhook, host.admin, host.platform) = (webhook, admin.replace("/health", ""), platform);

@@ -1,0 +1,371 @@
+//! Events that are fetched: what comes over an event socket, what becomes of it when it breaks, and what is said then.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use modhost::local::{COMPANY_ID, LocalPlatform, LocalSettings};
+use serde_json::{Value, json};
+
+use super::harness::{Gate, Host, Line, Settings, Stream, chat, component, http, say, until, user_message};
+
+/// What the host calls the platform with.
+const KEY: &str = "ukey_sesame";
+
+/// What most of these tests listen to.
+const CREATED: &str = "unique.chat.user-message.created";
+
+/// The modules.toml of a host with one event socket and a module that tells of users' messages.
+fn settings(stream: &Stream, lines: &str, events: &[&str]) -> String {
+    settings_with(&format!("url = {:?}\n{lines}", stream.url()), "", events)
+}
+
+fn settings_with(source: &str, server: &str, events: &[&str]) -> String {
+    let file = component("test_guest");
+    let mut text = String::new();
+    write!(
+        text,
+        r#"
+[server]
+{server}
+
+[[source]]
+name = "socket"
+kind = "event-socket"
+{source}
+
+[[tenant]]
+name = "default"
+companies = [{COMPANY_ID:?}]
+platform = {{ kind = "unique", api_base = "env:BASE", app_id = "app_1", api_key = "env:KEY" }}
+
+[[module]]
+name = "Test"
+component = {file:?}
+events = {events:?}
+"#
+    )
+    .unwrap();
+    text
+}
+
+/// A host with these settings. Its platform's API is nowhere.
+async fn serve(settings: &str) -> Host {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("modules.toml"), settings).unwrap();
+    Host::serve(folder, &[("BASE", "http://127.0.0.1:1/public/chat"), ("KEY", KEY)], None).await
+}
+
+/// A host that is connected, with this in the settings of its source.
+async fn connected(lines: &str) -> (Host, Stream, Line) {
+    let stream = Stream::start().await;
+    let host = serve(&settings(&stream, lines, &[CREATED])).await;
+    let line = stream.opened().await;
+    host.logged(&["connected to the event socket"]).await;
+    (host, stream, line)
+}
+
+/// How the event socket fares, as the admin API tells it.
+async fn status(host: &Host) -> Value {
+    let answer = http().get(format!("{}/api/sources", host.admin)).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    let sources = answer["sources"].as_array().unwrap();
+    sources.iter().find(|source| source["kind"] == "event-socket").cloned().unwrap_or_default()
+}
+
+async fn status_is(host: &Host, field: &str, wanted: Value) -> Value {
+    until(&format!("{field} to be {wanted}"), async || Some(status(host).await).filter(|it| it[field] == wanted)).await
+}
+
+/// Waits until the module has heard this message.
+async fn heard(host: &Host, text: &str) {
+    host.logged(&[&format!("user-message-created {text}")]).await;
+}
+
+fn count(host: &Host, words: &str) -> usize {
+    host.log().lines().filter(|line| line.contains(words)).count()
+}
+
+#[tokio::test]
+async fn a_chat_goes_over_the_event_socket_of_the_local_platform() {
+    let host = Settings::samples().args(&["--event-socket"]).start().await;
+    host.logged(&["connected to the event socket"]).await;
+    assert_eq!(chat(&host, "DemoApp", "hi").await.text(), "Hello! What you wrote comes back in the next message.");
+    host.logged(&["module=ChatLog", "hi"]).await;
+    let delivered: Value =
+        http().get(format!("{}/local/deliveries", host.platform)).send().await.unwrap().json().await.unwrap();
+    let answers: Vec<_> = delivered.as_array().unwrap().iter().map(|it| (&it["status"], &it["answer"])).collect();
+    let sent = (&json!("delivered"), &json!("sent over the event socket, to 1 who listen"));
+    assert_eq!(answers, [sent, sent]);
+    let status = status(&host).await;
+    assert_eq!(status["subscriptions"], json!([CREATED, "unique.chat.external-module.chosen"]));
+    assert_eq!((&status["events"], &status["gaps"]), (&json!(2), &json!(0)));
+}
+
+#[tokio::test]
+async fn the_platform_is_asked_as_its_toolkit_asks_it() {
+    let stream = Stream::start().await;
+    let events = [CREATED, "unique.ingestion.content.finished", "document.processed"];
+    let _host = serve(&settings(&stream, "", &events)).await;
+    let request = stream.asked().await.request.to_lowercase();
+    let path = "get /stream?subscriptions=unique.chat.user-message.created,unique.ingestion.content.finished http/1.1";
+    assert_eq!(request.lines().next(), Some(path));
+    let company = format!("x-company-id: {COMPANY_ID}");
+    for header in ["authorization: bearer ukey_sesame", "x-app-id: app_1", &company, "accept: text/event-stream"] {
+        assert!(request.lines().any(|line| line == header), "{header} is not in {request}");
+    }
+}
+
+#[tokio::test]
+async fn events_are_read_in_whatever_form_they_come() {
+    let (host, _stream, mut line) = connected("").await;
+    line.send(": hello\r\n\r\ndata:\n\ndata: \r\n\r\n").await;
+    line.send(&format!("id: 1\r\nevent: message\r\ndata:{}\r\n\r\n", user_message("evt_1", "one"))).await;
+    let pretty = serde_json::to_string_pretty(&user_message("evt_2", "two")).unwrap().replace('\n', "\ndata: ");
+    line.send(&format!("data: {pretty}\n\n")).await;
+    for byte in format!("data: {}\r\r", user_message("evt_3", "three")).chars() {
+        line.send(&byte.to_string()).await;
+    }
+    for text in ["one", "two", "three"] {
+        heard(&host, text).await;
+    }
+    let status = status(&host).await;
+    assert_eq!((&status["events"], &status["refused"], &status["gaps"]), (&json!(3), &json!(0), &json!(0)));
+}
+
+#[tokio::test]
+async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
+    let stream = Stream::start().await;
+    let source = format!("url = {:?}", stream.url());
+    let host = serve(&settings_with(&source, "max_body = '4KiB'", &[CREATED])).await;
+    let mut line = stream.opened().await;
+    line.send("data: hello\n\ndata: {\"id\":\n\ndata: [1]\n\n").await;
+    let mut foreign = user_message("evt_1", "of another");
+    foreign["companyId"] = "company_other".into();
+    line.event(&foreign).await;
+    line.event(&user_message("evt_2", &"x".repeat(5000))).await;
+    line.event(&user_message("evt_3", "mine")).await;
+    heard(&host, "mine").await;
+    assert_eq!(count(&host, "this is not an event"), 2, "{}", host.log());
+    host.logged(&[
+        "WARN",
+        "event refused: this source may not bring events of company `company_other`",
+        "source=socket",
+    ])
+    .await;
+    host.logged(&["ERROR", "an event of more than 4096 bytes came, `max_body` in [server]"]).await;
+    assert_eq!(count(&host, "user-message-created"), 1, "{}", host.log());
+    assert_eq!(status(&host).await["refused"], 5);
+    assert!(!host.log().contains("sesame"), "the key is in the log");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_made_again_and_the_gap_is_told() {
+    let (host, stream, mut line) = connected("").await;
+    line.event(&user_message("evt_1", "before")).await;
+    // In the middle of an event, and without a word.
+    line.send("data: {\"id\": \"evt_2\", ").await;
+    heard(&host, "before").await;
+    drop(line);
+    host.logged(&["WARN", "the event socket is not connected since", "Events of this time may be missed"]).await;
+    let mut line = stream.opened().await;
+    host.logged(&["WARN", "the event socket was not connected for", "may have been missed", "from=", "to="]).await;
+    line.event(&user_message("evt_3", "after")).await;
+    heard(&host, "after").await;
+    let once = status(&host).await;
+    assert_eq!((&once["gaps"], &once["events"], &once["gap_since"]), (&json!(1), &json!(2), &Value::Null));
+    let (from, to) = (once["last_gap"]["from"].as_str().unwrap(), once["last_gap"]["to"].as_str().unwrap());
+    assert!(from < to && once["connected_since"] == to, "{once}");
+
+    // In good order it is no better: nothing is sent again.
+    line.end().await;
+    host.logged(&["the platform closed the connection. Events"]).await;
+    let _line = stream.opened().await;
+    status_is(&host, "gaps", json!(2)).await;
+}
+
+#[tokio::test]
+async fn the_next_connection_is_there_before_the_last_one_ends() {
+    let (host, stream, mut first) = connected("reconnect_after = '1s'").await;
+    let mut second = stream.opened().await;
+    let both = user_message("evt_both", "by both");
+    first.event(&both).await;
+    second.event(&both).await;
+    first.event(&user_message("evt_old", "by the old one")).await;
+    second.event(&user_message("evt_new", "by the new one")).await;
+    for text in ["by both", "by the old one", "by the new one"] {
+        heard(&host, text).await;
+    }
+    first.closed().await;
+    host.logged(&["came again", "evt_both"]).await;
+    assert_eq!(count(&host, "user-message-created by both"), 1);
+    let mut third = stream.opened().await;
+    third.event(&user_message("evt_third", "by the third")).await;
+    heard(&host, "by the third").await;
+    let status = status(&host).await;
+    assert_eq!(status["gaps"], 0, "{}", host.log());
+    assert!(status["connections"].as_u64().unwrap() >= 3, "{status}");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
+    let stream = Stream::start().await;
+    let host = serve(&settings(&stream, "", &[CREATED])).await;
+    let refusals = [
+        ("401 Unauthorized", "", "check `api_key` and `app_id`"),
+        ("403 Forbidden", "", "the app may not listen to the events of company `company_local`"),
+        ("404 Not Found", "", "check `api_base` of the tenant's platform, or set `url` of the source"),
+        ("302 Found", "location: http://127.0.0.1:1/\r\n", "redirects are not followed"),
+        ("200 OK", "content-type: text/html\r\n", "the answer is text/html and no text/event-stream"),
+        ("204 No Content", "", "doesn't answer with a stream of events"),
+    ];
+    for (tries, (status, headers, words)) in refusals.into_iter().enumerate() {
+        stream.asked().await.refuse(status, headers).await;
+        host.logged(&["ERROR", "the event socket can't be connected to, next try in 5m", words]).await;
+        assert!(super::event_socket::status(&host).await["problem"].as_str().unwrap().contains(words));
+        let changed = format!("reconnect_after = '{}m'", 5 + tries);
+        host.save("modules.toml", settings(&stream, &changed, &[CREATED]));
+    }
+    // What may pass by itself is tried again by itself.
+    stream.asked().await.refuse("503 Service Unavailable", "").await;
+    host.logged(&["WARN", "can't be connected to, next try in", "503 Service Unavailable"]).await;
+    stream.asked().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
+    host.logged(&["WARN", "next try in 1s: 429 Too Many Requests"]).await;
+    let mut line = stream.opened().await;
+    line.event(&user_message("evt_1", "at last")).await;
+    heard(&host, "at last").await;
+    let status = status(&host).await;
+    assert_eq!((&status["problem"], &status["gaps"]), (&Value::Null, &json!(0)), "{status}");
+    assert!(!host.log().contains("sesame"), "the key is in the log");
+}
+
+#[tokio::test]
+async fn who_never_answers_is_given_up() {
+    let stream = Stream::start().await;
+    let host = serve(&settings(&stream, "silence = '1s'", &[CREATED])).await;
+    let _unanswered = stream.asked().await;
+    host.logged(&["WARN", "no answer within 1s"]).await;
+    let _line = stream.opened().await;
+    host.logged(&["connected to the event socket"]).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_gives_no_sign_of_life_any_more_is_dead() {
+    let (host, stream, mut line) = connected("silence = '1s'").await;
+    line.send(": one\n\n: two\n\ndata:\n\n").await;
+    host.logged(&["WARN", "nothing came for 1s, where signs of life had come before"]).await;
+    let _next = stream.opened().await;
+    status_is(&host, "gaps", json!(1)).await;
+    line.closed().await;
+}
+
+/// A platform may simply have nothing to say: that is no reason to cry wolf.
+#[tokio::test]
+async fn a_connection_that_never_gave_a_sign_of_life_is_replaced_without_a_gap() {
+    let (host, stream, first) = connected("silence = '1s'").await;
+    let mut second = stream.opened().await;
+    second.event(&user_message("evt_1", "hello")).await;
+    heard(&host, "hello").await;
+    first.closed().await;
+    assert_eq!(status(&host).await["gaps"], 0);
+}
+
+#[tokio::test]
+async fn an_event_there_is_no_room_for_waits_and_nothing_is_read_meanwhile() {
+    let gate = Gate::start().await;
+    let events = format!("events = [{CREATED:?}, \"unique.chat.external-module.chosen\"]");
+    let host = Settings::test_guest(&events)
+        .server("max_deliveries = 1")
+        .args(&["--event-socket", "--completion-url", &gate.url()])
+        .start()
+        .await;
+    host.logged(&["connected to the event socket"]).await;
+    say(&host.platform, "Test", "complete what is it?").await;
+    gate.reached_by(1).await;
+    say(&host.platform, "Test", "help").await;
+    host.logged(&["WARN", "the event can't be taken now: the event socket isn't read until it can"]).await;
+    let held = until("an event to be held", async || status(&host).await["held"].as_str().map(str::to_owned)).await;
+    gate.open();
+    host.logged(&["the event that waited was taken", &held]).await;
+    status_is(&host, "held", Value::Null).await;
+    // None of the four was lost: two messages, and two that chose the module.
+    status_is(&host, "events", json!(4)).await;
+}
+
+#[tokio::test]
+async fn changed_subscriptions_are_taken_in_without_losing_an_event() {
+    let (host, stream, mut old) = connected("").await;
+    host.save("modules.toml", settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]));
+    let unanswered = stream.asked().await;
+    let wanted = "subscriptions=unique.chat.user-message.created,unique.ingestion.content.finished ";
+    assert!(unanswered.request.contains(wanted), "{}", unanswered.request);
+    // The one there is goes on until there is another.
+    old.event(&user_message("evt_1", "meanwhile")).await;
+    heard(&host, "meanwhile").await;
+    unanswered.refuse("503 Service Unavailable", "").await;
+    let mut new = stream.opened().await;
+    new.event(&user_message("evt_2", "from then on")).await;
+    heard(&host, "from then on").await;
+    old.closed().await;
+    assert_eq!(status(&host).await["gaps"], 0);
+
+    // A change that is none of its business leaves it alone.
+    let same = settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]);
+    host.save("modules.toml", same.replace("[server]", "[server]\napology = 'Sorry.'"));
+    host.logged(&["the changed settings are taken in"]).await;
+    assert!(!stream.is_asked_within(Duration::from_millis(500)).await, "it connected again");
+    new.event(&user_message("evt_3", "and on")).await;
+    heard(&host, "and on").await;
+
+    // A source that is gone is closed.
+    host.save(
+        "modules.toml",
+        same.replace("\"event-socket\"", "\"webhook\"\npath = '/x'\nscheme = 'none'").replace("url", "#"),
+    );
+    new.closed().await;
+    host.logged(&["the event socket is closed"]).await;
+    assert_eq!(status(&host).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_host_that_stops_takes_what_has_come_and_says_that_no_more_does() {
+    let (mut host, _stream, mut line) = connected("").await;
+    line.event(&user_message("evt_1", "the last one")).await;
+    heard(&host, "the last one").await;
+    assert!(host.stop().await.success());
+    line.closed().await;
+    host.logged(&["the event socket is closed: events from now on don't come over it"]).await;
+}
+
+/// The ten minutes of the real platform, in small: whatever is cut, every chat is answered once.
+#[tokio::test]
+async fn chats_go_on_over_the_cuts_of_the_platform() {
+    let assistant = modhost::local::Assistant {
+        id: "assistant_Test".into(),
+        name: "Test".into(),
+        module: "Test".into(),
+        configuration: json!({}),
+        chooses: true,
+    };
+    let platform = LocalPlatform::start(LocalSettings {
+        assistants: vec![assistant],
+        socket_lifetime: Duration::from_secs(3),
+        ..LocalSettings::default()
+    })
+    .await
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = settings_with("reconnect_after = '2s'", "", &["unique.chat.external-module.chosen"]);
+    std::fs::write(folder.path().join("modules.toml"), text.replace("app_1", "app_local")).unwrap();
+    let base = platform.api_base();
+    let host = Host::serve(folder, &[("BASE", base.as_str()), ("KEY", "ukey_local")], Some(&platform)).await;
+    host.logged(&["connected to the event socket"]).await;
+    let mut chats = 0;
+    until("four connections", async || {
+        assert!(chat(&host, "Test", "help").await.text().contains("help"));
+        chats += 1;
+        (status(&host).await["connections"].as_u64()? >= 4).then_some(())
+    })
+    .await;
+    let status = status(&host).await;
+    assert_eq!((&status["gaps"], status["events"].as_u64() >= Some(chats)), (&json!(0), true), "{status}");
+}
