@@ -228,7 +228,7 @@ mod tests {
         is_read_as(&format!("data: 1\n\ndata:{large}\n\ndata: 2\n\n"), &wanted);
         let lines = "data: 345678\n".repeat(LIMIT / 4);
         is_read_as(&format!("data: 1\n\n{lines}\ndata: 2\n\n"), &wanted);
-        is_read_as(&format!("data: 1\n\n: {large}\r\ndata: x\r\n\r\ndata: 2\n\n"), &wanted);
+        is_read_as(&format!("data: 1\n\n: {large}{large}\r\ndata: x\r\n\r\ndata: 2\n\n"), &wanted);
     }
 
     proptest! {
