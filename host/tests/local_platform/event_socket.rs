@@ -12,8 +12,12 @@ const CREATED: &str = "unique.chat.user-message.created";
 const CHOSEN: &str = "unique.chat.external-module.chosen";
 
 fn request(local: &Local, subscriptions: &str) -> RequestBuilder {
+    request_of(local, subscriptions, COMPANY_ID)
+}
+
+fn request_of(local: &Local, subscriptions: &str, company: &str) -> RequestBuilder {
     let path = format!("/public/event-socket/events/stream?subscriptions={subscriptions}");
-    local.bare(Method::GET, &path).bearer_auth(API_KEY).header("x-app-id", APP_ID).header("x-company-id", COMPANY_ID)
+    local.bare(Method::GET, &path).bearer_auth(API_KEY).header("x-app-id", APP_ID).header("x-company-id", company)
 }
 
 async fn listen(local: &Local, subscriptions: &str) -> Response {
@@ -80,6 +84,6 @@ async fn who_listens_says_who_they_are_and_to_what() {
     error(answer(local.bare(Method::GET, path)).await, 401);
     error(answer(local.bare(Method::GET, path).bearer_auth("wrong")).await, 401);
     error(answer(local.bare(Method::GET, path).bearer_auth(API_KEY).header("x-app-id", "app_2")).await, 401);
-    error(answer(request(&local, "x").header("x-company-id", "company_2")).await, 403);
+    error(answer(request_of(&local, "x", "company_2")).await, 403);
     assert!(error(answer(request(&local, "")).await, 400).contains("subscriptions"));
 }
