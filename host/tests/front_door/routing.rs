@@ -188,7 +188,7 @@ async fn the_routes_are_printed() {
         (
             0,
             "\
-source   path      tenant
+source   comes by  tenant
 unique   /webhook  default
 tickets  /tickets  default
 
