@@ -292,3 +292,26 @@ fn a_module_nobody_delivers_to_is_only_warned() {
         ]
     );
 }
+
+#[test]
+fn a_company_that_nobody_signed_is_warned_of() {
+    let warned = |lines: &str| {
+        let text = format!(
+            "[[source]]\nname = 'in'\npath = '/in'\nsecrets = ['env:S']\n{lines}\n[[tenant]]\nname = 'b'\n\
+             platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}\n\
+             [[module]]\nname = 'M'\ncomponent = 'm.wasm'"
+        );
+        warnings(&Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}")))
+    };
+    assert_eq!(
+        warned("scheme = 'shopify'\nevent = { company = 'header:X-Shopify-Shop-Domain' }"),
+        [
+            "modules.toml:1:1: the source \"in\" reads the company from the header x-shopify-shop-domain, which is not signed\n  \
+          = whoever gets hold of a signed request can send it again for another company: name a part of the body if you can"
+        ]
+    );
+    let hmac = "scheme = 'hmac'\nheader = 'X-Signature'\nevent = { company = 'header:X-Org' }";
+    assert_eq!(warned(hmac).len(), 1);
+    assert_eq!(warned(&format!("{hmac}\nsigned = '{{header:X-Org}}.{{body}}'")), [""; 0]);
+    assert_eq!(warned("scheme = 'shopify'\nevent = { company = 'body:shop' }"), [""; 0]);
+}

@@ -180,6 +180,22 @@ fn no_scheme_takes_anothers_requests() {
     }
 }
 
+/// Discord names no tolerance; an operator may.
+#[test]
+fn discords_time_counts_where_a_tolerance_is_set() {
+    let (_, mut vectors) = all().into_iter().find(|(scheme, _)| scheme == "discord").unwrap();
+    vectors.source.push_str("tolerance = \"1m\"\ntolerance_ahead = \"10s\"\n");
+    let source = vectors.source();
+    let at = |now| receive(&source, &vectors.headers(&Case::default()), &vectors.good.body, now);
+    for now in [vectors.now - 10, vectors.now, vectors.now + 60] {
+        assert!(at(now).is_ok(), "{now}");
+    }
+    for now in [vectors.now - 11, vectors.now + 61] {
+        let rejection = at(now).err().unwrap();
+        assert!(rejection.to_string().contains("timestamp"), "{rejection}");
+    }
+}
+
 fn all() -> Vec<(String, Vectors)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemes/vectors");
     let mut all: Vec<_> = fs::read_dir(folder)
