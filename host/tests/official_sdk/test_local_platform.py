@@ -7,12 +7,17 @@ The local platform must be running, with the assistants `assistant_Assistant` an
 """
 
 import asyncio
+import itertools
+import json
 import os
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from urllib.parse import urljoin
 
 import pytest
+import requests
 import unique_sdk
+from sseclient import SSEClient
 from unique_sdk._error import PermissionError  # the one error the package doesn't export
 from unique_sdk.utils.chat_in_space import send_message_and_wait_for_completion
 
@@ -403,3 +408,36 @@ def test_bad_requests_name_the_field(chat):
 def test_what_the_platform_does_not_emulate_is_said():
     with refused(unique_sdk.InvalidRequestError, 404, "no such call", "/short-term-memory"):
         unique_sdk.ShortTermMemory.create(**WHO, memoryName="x", data="y", chatId="chat_x")
+
+
+# Event socket
+
+
+def test_the_toolkits_client_hears_events():
+    """As `get_sse_client` in unique-toolkit 2026.44.2 connects: that address, those headers, this very client.
+
+    The toolkit itself needs a later Python than the rest of these tests.
+    """
+    names = ["unique.chat.user-message.created", "unique.chat.external-module.chosen"]
+    headers = {
+        "Authorization": "Bearer ukey_local",
+        "x-app-id": "app_local",
+        "x-company-id": "company_local",
+        "x-user-id": "user_local",
+        "x-api-version": "2023-12-06",
+    }
+    path = f"/public/event-socket/events/stream?subscriptions={','.join(names)}"
+    client = SSEClient(url=urljoin(BASE, path), headers=headers)
+    sent = unique_sdk.Space.create_message(**WHO, assistantId=ASSISTANT, text="Who listens?")
+    heard = [json.loads(event.data) for event in itertools.islice((event for event in client if event.data), 2)]
+    client.resp.close()
+    assert [event["event"] for event in heard] == names
+    assert all(event["id"].startswith("evt_") and event["companyId"] == "company_local" for event in heard)
+    assert heard[1]["payload"]["userMessage"]["id"] == sent.id
+    unique_sdk.Space.delete_chat(**WHO, chat_id=sent.chatId)
+
+
+def test_the_toolkits_client_is_told_who_may_listen():
+    with pytest.raises(requests.HTTPError) as raised:
+        SSEClient(url=urljoin(BASE, "/public/event-socket/events/stream?subscriptions=x"), headers={})
+    assert raised.value.response.status_code == 401
