@@ -15,11 +15,21 @@ async fn told(host: &Host, command: &str) -> String {
 
 /// Tells the guest to do what must fail; answers with the reason the operators read.
 async fn refused(host: &Host, command: &str) -> String {
+    let before = ended(host, "dead", 0).await.len();
     let chat_id = say(&host.platform, "Test", command).await;
     let answer = wait_for_answer(host, &chat_id).await;
     assert!(answer.text().starts_with("Sorry"), "{command}: {}", answer.text());
-    let dead = api(host, "deliveries?state=dead&limit=1").await;
-    dead["deliveries"][0]["reason"].as_str().unwrap_or_else(|| panic!("no reason in {dead}")).to_owned()
+    ended(host, "dead", before + 1).await[0]["reason"].as_str().unwrap().to_owned()
+}
+
+/// The deliveries in a state, newest first, once there are so many: the user reads the answer before it is written down
+/// how the delivery ended.
+async fn ended(host: &Host, state: &str, count: usize) -> Vec<Value> {
+    until(&format!("{count} deliveries to be {state}"), async || {
+        let all = api(host, &format!("deliveries?state={state}")).await["deliveries"].as_array().unwrap().clone();
+        (all.len() >= count).then_some(all)
+    })
+    .await
 }
 
 /// What the admin API answers.
@@ -177,13 +187,13 @@ async fn a_delivery_that_is_tried_again_counts_once() {
     let host = Settings::test_guest(lines).start().await;
     let chat_id = say(&host.platform, "Test", "kv-count-and hits|retry 0").await;
     wait_for_answer(&host, &chat_id).await;
-    let dead = api(&host, "deliveries?state=dead").await;
-    assert_eq!(dead["deliveries"][0]["attempts"], 3, "{dead}");
+    let dead = ended(&host, "dead", 1).await.remove(0);
+    assert_eq!(dead["attempts"], 3, "{dead}");
     // The writes of a delivery that failed stay.
     assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
 
     // Sent again by a person it still is the same count; with its answers forgotten it is another.
-    let id = dead["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let id = dead["id"].as_str().unwrap().to_owned();
     for (args, attempts, hits) in [(vec!["retry", &id], 6, "1"), (vec!["retry", &id, "--fresh"], 9, "2")] {
         let ran = modhost(host.folder(), "deliveries", &[vec!["--admin", &host.admin], args].concat(), &[]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -201,13 +211,12 @@ async fn a_rehearsal_reads_the_record_and_writes_nothing() {
     // Recorded with a module that keeps nothing, so that everything is new to the rehearsal.
     let host = Settings::new().module("Test", "assistant", "").start().await;
     told(&host, "kv-append a more").await;
-    let other = api(&host, "deliveries?state=completed").await["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let other = ended(&host, "completed", 1).await[0]["id"].as_str().unwrap().to_owned();
     host.save_settings(&Settings::test_guest(""));
     host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
     told(&host, "kv-set a once").await;
     told(&host, "kv-count-and hits|kv-get a").await;
-    let same =
-        api(&host, "deliveries?state=completed&limit=1").await["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let same = ended(&host, "completed", 3).await[0]["id"].as_str().unwrap().to_owned();
 
     let guest = component("test_guest");
     let rehearse = async |id: &str| {
