@@ -102,6 +102,7 @@ impl Host {
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
         let engine = Engine::new(server.concurrency).map_err(StartError::Engine)?;
+        let engine = engine.with_cache(server.data_dir.join("components"));
         let registry = Arc::new(Registry::new(engine));
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);

@@ -1,5 +1,8 @@
 //! The host of modules: WebAssembly components that answer events.
 
+// But for mapping compiled components, which `engine/cache.rs` proves safe.
+#![deny(unsafe_code)]
+
 pub mod capabilities;
 pub mod commands;
 pub mod config;

@@ -1,5 +1,7 @@
 //! The command line: one file of `modhost::commands` a command.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -1,6 +1,7 @@
 //! Runs components: compiles them, keeps the current version of each module, makes one instance for a delivery and
 //! ends it at its limits. Knows nothing of HTTP.
 
+mod cache;
 mod instance;
 mod limits;
 mod registry;
@@ -9,7 +10,9 @@ mod watch;
 
 pub mod fit;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -23,6 +26,7 @@ pub use version::{ContentHash, Spec, Version};
 pub use watch::FileWatch;
 
 use crate::capabilities::{self, WorldPre};
+use cache::Cache;
 use fit::Misfit;
 use instance::State;
 use version::Needs;
@@ -36,7 +40,23 @@ pub struct Engine {
     wasmtime: wasmtime::Engine,
     linker: Arc<Linker<State>>,
     compiling: Arc<Semaphore>,
+    cache: Option<Arc<Cache>>,
+    /// The components that are loaded, each once however many modules are made of it.
+    loaded: Arc<Mutex<HashMap<ContentHash, Arc<Place>>>>,
 }
+
+/// Where a loaded component is found for as long as some version needs it; locked while it is being loaded.
+type Place = tokio::sync::Mutex<Weak<Loaded>>;
+
+/// A component, ready to be instantiated.
+pub(crate) struct Loaded {
+    hash: ContentHash,
+    world: WorldPre<State>,
+    needs: Needs,
+}
+
+/// How large the compiled components on disk may be together, in bytes; what was used longest ago goes first.
+const CACHE_BYTES: u64 = 4 << 30;
 
 /// Why a component can't serve.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +112,19 @@ impl Engine {
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         capabilities::link(&mut linker)?;
-        Ok(Self { wasmtime, linker: Arc::new(linker), compiling: Arc::new(Semaphore::new(COMPILED_AT_ONCE)) })
+        let compiling = Arc::new(Semaphore::new(COMPILED_AT_ONCE));
+        Ok(Self { wasmtime, linker: Arc::new(linker), compiling, cache: None, loaded: Arc::default() })
+    }
+
+    /// Keeps what it compiles in this folder, and maps it from there the next time. A folder that can't be used is said to
+    /// be, and does no harm.
+    pub fn with_cache(mut self, folder: PathBuf) -> Self {
+        let shown = folder.display().to_string();
+        match Cache::open(folder, &self.wasmtime, CACHE_BYTES) {
+            Ok(cache) => self.cache = Some(Arc::new(cache)),
+            Err(error) => tracing::warn!(folder = shown, "compiled components are not kept there: {error}"),
+        }
+        self
     }
 
     /// Makes a version of a module out of its component's bytes.
@@ -101,6 +133,31 @@ impl Engine {
     ///
     /// When the bytes are no component, or one that doesn't fit the world or the module's limits.
     pub async fn load(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Version, LoadError> {
+        let place = self.place(ContentHash::of(&bytes));
+        let mut known = place.lock().await;
+        let loaded = match known.upgrade() {
+            Some(loaded) => loaded,
+            None => {
+                let loaded = Arc::new(self.load_new(bytes, spec).await?);
+                *known = Arc::downgrade(&loaded);
+                loaded
+            }
+        };
+        drop(known);
+        loaded.needs.met_by(spec)?;
+        Ok(Version::new(loaded, spec))
+    }
+
+    /// The place of a component; those of components that nobody needs any more are cleared away.
+    fn place(&self, hash: ContentHash) -> Arc<Place> {
+        let mut places = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, place| {
+            Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|loaded| loaded.strong_count() > 0)
+        });
+        places.entry(hash).or_default().clone()
+    }
+
+    async fn load_new(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Loaded, LoadError> {
         let turn = self.compiling.clone().acquire_owned().await;
         let (engine, spec) = (self.clone(), spec.clone());
         let loaded = tokio::task::spawn_blocking(move || {
@@ -110,16 +167,30 @@ impl Engine {
         loaded.await.unwrap_or_else(|panic| Err(LoadError::Compile(format!("the compiler broke off: {panic}"))))
     }
 
-    fn compile(&self, bytes: &[u8], spec: &Spec) -> Result<Version, LoadError> {
+    fn compile(&self, bytes: &[u8], spec: &Spec) -> Result<Loaded, LoadError> {
         let anatomy = fit::examine(bytes, fit::MAX_SIZE)?;
         anatomy.fit()?;
         let needs = Needs::of(&anatomy);
         needs.met_by(spec)?;
+        let hash = ContentHash::of(bytes);
         let refused = |error: wasmtime::Error| LoadError::Compile(format!("{error:#}"));
-        let component = Component::from_binary(&self.wasmtime, bytes).map_err(refused)?;
+        let component = match self.cache.as_ref().and_then(|cache| cache.get(&self.wasmtime, hash)) {
+            Some(component) => {
+                tracing::debug!(version = %hash, "mapped: it was compiled before");
+                component
+            }
+            None => {
+                let component = Component::from_binary(&self.wasmtime, bytes).map_err(refused)?;
+                tracing::debug!(version = %hash, "compiled");
+                if let Some(cache) = &self.cache {
+                    cache.put(hash, &component);
+                }
+                component
+            }
+        };
         let instance = self.linker.instantiate_pre(&component).map_err(refused)?;
         let world = WorldPre::new(instance).map_err(refused)?;
-        Ok(Version::new(ContentHash::of(bytes), world, needs, spec))
+        Ok(Loaded { hash, world, needs })
     }
 }
 

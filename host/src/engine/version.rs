@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::LoadError;
+use super::Loaded;
 use super::fit::Anatomy;
 use super::instance::{self, Ended, State};
 use super::limits::Limits;
@@ -20,6 +21,17 @@ impl ContentHash {
     /// The hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// All of its digits.
+    pub(super) fn in_full(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// The hash these digits write; none if they don't write one.
+    pub(super) fn from_hex(digits: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(digits, &mut hash).ok().map(|()| Self(hash))
     }
 }
 
@@ -83,29 +95,20 @@ impl Needs {
 
 /// One version of a module, ready to answer.
 pub struct Version {
-    hash: ContentHash,
-    needs: Needs,
-    world: WorldPre<State>,
+    loaded: Arc<Loaded>,
     limits: Limits,
     grants: Grants,
     prepared: Prepared,
 }
 
 impl Version {
-    pub(super) fn new(hash: ContentHash, world: WorldPre<State>, needs: Needs, spec: &Spec) -> Self {
-        Self {
-            hash,
-            needs,
-            world,
-            limits: spec.limits,
-            grants: spec.grants.clone(),
-            prepared: Prepared::new(&spec.grants),
-        }
+    pub(super) fn new(loaded: Arc<Loaded>, spec: &Spec) -> Self {
+        Self { loaded, limits: spec.limits, grants: spec.grants.clone(), prepared: Prepared::new(&spec.grants) }
     }
 
     /// Whether this is already what a spec and a content hash ask for.
     pub(super) fn is(&self, hash: ContentHash, spec: &Spec) -> bool {
-        self.hash == hash && self.limits == spec.limits && self.grants == spec.grants
+        self.loaded.hash == hash && self.limits == spec.limits && self.grants == spec.grants
     }
 
     /// The same component under other settings.
@@ -114,13 +117,13 @@ impl Version {
     ///
     /// When they don't give it what it needs.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
-        self.needs.met_by(spec)?;
-        Ok(Self::new(self.hash, self.world.clone(), self.needs.clone(), spec))
+        self.loaded.needs.met_by(spec)?;
+        Ok(Self::new(self.loaded.clone(), spec))
     }
 
     /// The hash of its component.
     pub fn hash(&self) -> ContentHash {
-        self.hash
+        self.loaded.hash
     }
 
     /// What one delivery may use.
@@ -129,11 +132,11 @@ impl Version {
     }
 
     pub(super) fn engine(&self) -> &wasmtime::Engine {
-        self.world.engine()
+        self.loaded.world.engine()
     }
 
     pub(super) fn world(&self) -> &WorldPre<State> {
-        &self.world
+        &self.loaded.world
     }
 
     pub(super) fn prepared(&self) -> &Prepared {

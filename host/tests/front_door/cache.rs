@@ -1,0 +1,87 @@
+//! What was compiled once is mapped the next time, if it is what was written, and this user's alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::harness::{Host, Settings, chat};
+
+/// How often a component was compiled and mapped.
+fn count(host: &Host, word: &str) -> usize {
+    host.log().lines().filter(|line| line.contains("DEBUG") && line.contains(word)).count()
+}
+
+/// The compiled components of a data directory.
+fn kept(data: &Path) -> Vec<PathBuf> {
+    fs::read_dir(data.join("components")).unwrap().map(|file| file.unwrap().path()).collect()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A host whose data outlives it.
+fn settings(data: &Path) -> Settings {
+    Settings::test_guest("").args(&["--data-dir", data.to_str().unwrap()])
+}
+
+#[tokio::test]
+async fn a_component_is_compiled_once() {
+    let data = tempfile::tempdir().unwrap();
+    // Three modules of one component: it is compiled once for all of them.
+    let more = settings(data.path()).module("Second", "test_guest", "").module("Third", "test_guest", "");
+    let mut host = more.start().await;
+    assert_eq!(chat(&host, "Third", "reply hello").await.text(), "hello");
+    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (1, 0), "{}", host.log());
+    host.stop().await;
+
+    let files = kept(data.path());
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!((mode(&data.path().join("components")), mode(&files[0])), (0o700, 0o600));
+
+    let host = more.start().await;
+    assert_eq!(chat(&host, "Second", "reply hello").await.text(), "hello");
+    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (0, 1), "{}", host.log());
+}
+
+#[tokio::test]
+async fn what_is_not_as_it_was_written_is_compiled_again() {
+    let data = tempfile::tempdir().unwrap();
+    let mut host = settings(data.path()).start().await;
+    host.stop().await;
+    let file = kept(data.path()).remove(0);
+    let whole = fs::read(&file).unwrap();
+    let mut changed = whole.clone();
+    changed[whole.len() / 2] ^= 1;
+    for damaged in [&changed[..], &whole[..whole.len() / 2], b""] {
+        fs::write(&file, damaged).unwrap();
+        let mut host = settings(data.path()).start().await;
+        host.logged(&["WARN", "is compiled again", "not as it was written"]).await;
+        assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
+        host.stop().await;
+        assert_eq!(fs::read(&file).unwrap().len(), whole.len());
+    }
+}
+
+#[tokio::test]
+async fn a_folder_for_others_becomes_this_users_alone() {
+    let data = tempfile::tempdir().unwrap();
+    settings(data.path()).start().await.stop().await;
+    let folder = data.path().join("components");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    // Anybody could have put there what is named like one of ours.
+    let host = settings(data.path()).start().await;
+    host.logged(&["WARN", "others could write there"]).await;
+    assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
+    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (1, 0), "{}", host.log());
+    assert_eq!(mode(&folder), 0o700);
+}
+
+#[tokio::test]
+async fn without_a_folder_it_is_only_slower() {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("components"), "a file").unwrap();
+    let host = settings(data.path()).start().await;
+    host.logged(&["WARN", "compiled components are not kept there"]).await;
+    assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
+}
