@@ -206,6 +206,22 @@ async fn the_next_connection_is_there_before_the_last_one_ends() {
     assert!(status["connections"].as_u64().unwrap() >= 3, "{status}");
 }
 
+/// Some platforms have one connection for each app, and close the second at once.
+#[tokio::test]
+async fn the_connection_there_is_goes_on_where_another_does_not_last() {
+    let (host, stream, mut first) = connected("reconnect_after = '1s'").await;
+    stream.opened().await.end().await;
+    host.logged(&["WARN", "another connection to the event socket doesn't last", "The one before goes on"]).await;
+    stream.opened().await.end().await;
+    first.event(&user_message("evt_1", "still here")).await;
+    heard(&host, "still here").await;
+    let mut lasting = stream.opened().await;
+    first.closed().await;
+    lasting.event(&user_message("evt_2", "at last")).await;
+    heard(&host, "at last").await;
+    assert_eq!(status(&host).await["gaps"], 0);
+}
+
 #[tokio::test]
 async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
     let stream = Stream::start().await;

@@ -150,11 +150,6 @@ impl Connection {
         self.is_watched = false;
     }
 
-    /// How long it has been there.
-    pub(super) fn age(&self) -> Duration {
-        self.opened.elapsed()
-    }
-
     /// When another one is to take its place, if nothing comes until then.
     pub(super) fn renew_at(&self) -> Instant {
         (self.opened + self.renew_after).min(self.silent_at())

@@ -233,6 +233,7 @@ impl EventSockets {
                 opening: None,
                 not_before: Instant::now(),
                 failures: 0,
+                last_opened: None,
                 is_outdated: false,
             }
             .run(),

@@ -25,7 +25,7 @@ use crate::sources::{ComeBack, Sink};
 const OVERLAP: Duration = Duration::from_secs(5);
 
 /// A connection that lived this long was a good one: the next is not held back.
-const STEADY: Duration = Duration::from_secs(30);
+const STEADY: Duration = Duration::from_secs(10);
 
 /// The longest wait before the first further try; it doubles from there.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -52,6 +52,8 @@ pub(super) struct Socket<S> {
     pub(super) not_before: Instant,
     /// How often in a row there was no good one.
     pub(super) failures: u32,
+    /// When the last one was opened, whatever became of it.
+    pub(super) last_opened: Option<Instant>,
     /// Whether the one there is has to be replaced, since the settings have changed.
     pub(super) is_outdated: bool,
 }
@@ -147,9 +149,8 @@ impl<S: Sink> Socket<S> {
         let socket = connection.socket.clone();
         let source = socket.name();
         self.is_outdated = false;
-        if self.connections.iter().any(|connection| connection.age() >= STEADY) {
-            self.failures = 0;
-        }
+        self.forgive();
+        self.last_opened = Some(Instant::now());
         let is_first = self.status.read().connections == 0;
         let gap = self.status.connected(SystemTime::now());
         if is_first && is_exposed(&socket) {
@@ -205,25 +206,36 @@ impl<S: Sink> Socket<S> {
     fn ended(&mut self, at: usize, end: End) {
         let connection = self.connections.remove(at);
         let source = connection.socket.name();
-        if connection.age() >= STEADY {
-            self.failures = 0;
+        if connection.close_at.is_some() && !self.connections.is_empty() {
+            tracing::debug!(%source, "the connection that was replaced has ended by itself: {}", end.why);
+            return;
         }
+        self.forgive();
+        let wait = self.next_wait();
+        self.not_before = Instant::now() + wait;
         if let Some(last) = self.connections.last_mut() {
-            // It is needed again, if it was to be replaced by the one that has ended.
-            if connection.close_at.is_none() {
-                last.close_at = None;
-            }
-            tracing::debug!(%source, "one of two connections to the event socket has ended: {}", end.why);
+            // It was to be replaced by the one that has ended, and is needed again.
+            last.close_at = None;
+            tracing::warn!(
+                %source,
+                "another connection to the event socket doesn't last, next try in {}: {}. The one before goes on",
+                whole(wait), end.why,
+            );
             return;
         }
         self.status.disconnected(end.since);
-        let wait = self.next_wait();
-        self.not_before = Instant::now() + wait;
         tracing::warn!(
             %source,
             "the event socket is not connected since {}: {}. Events of this time may be missed; next try in {}",
             time(end.since), end.why, whole(wait),
         );
+    }
+
+    /// Forgets the failures before the last connection, if that was a good one.
+    fn forgive(&mut self) {
+        if self.last_opened.is_some_and(|opened| opened.elapsed() >= STEADY) {
+            self.failures = 0;
+        }
     }
 
     /// Ends connections that gave signs of life and give them no more.
