@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
-use super::tape::{self, Answer, Place, Turn};
+use super::tape::{self, Place, Turn};
 use super::{DeliveryLog, Tape, message_log};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::Written;
@@ -380,8 +380,7 @@ impl Record {
         if let Ok(answer) = &answer {
             apply(&mut self.delivery.progress(), answer);
         }
-        let recorded = Answer::of(&answer)?;
-        let written = self.delivery.tape.end(self.place, self.import, &self.arguments, &recorded)?;
+        let written = self.delivery.tape.end(self.place, self.import, &self.arguments, &answer)?;
         match weight {
             Weight::Read | Weight::Change => {}
             Weight::Paid => tape::on_disk(written).await?,

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::event::DeliveryId;
 use crate::journal::{Call, Journal, Written};
@@ -73,8 +74,8 @@ struct Entry {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// What was answered.
-    Ok(Value),
+    /// What was answered, as it stands in the journal: nothing is taken apart before somebody asks for it.
+    Ok(Box<RawValue>),
     /// How it failed.
     Error(PlatformError),
     /// It failed, and is to be made again.
@@ -191,7 +192,7 @@ impl Tape {
     pub(super) fn answers(&self) -> Vec<(String, Value)> {
         let state = self.state();
         let recorded = state.ahead.iter().filter_map(|entry| match &entry.answer {
-            Some(Answer::Ok(value)) => Some((entry.import.clone(), value.clone())),
+            Some(Answer::Ok(answer)) => Some((entry.import.clone(), value(answer))),
             _ => None,
         });
         let aside = state.kept_aside.iter().map(|made| (made.import.clone(), made.answer.clone()));
@@ -220,7 +221,7 @@ impl Tape {
             && let Some(found) = state.take_made(import, arguments)
         {
             let place = state.place()?;
-            let answer = Answer::Ok(found.answer);
+            let answer = Answer::Ok(to_raw_value(&found.answer).map_err(unwritable)?);
             drop(self.write(&mut state, place, import, arguments, Some(&answer))?);
             return Ok(Turn::Replayed(answer));
         }
@@ -243,16 +244,20 @@ impl Tape {
     }
 
     /// Writes an answer down, without waiting.
-    pub(super) fn end(
+    pub(super) fn end<T: Serialize>(
         &self,
         place: Place,
         import: &'static str,
         arguments: &[u8],
-        answer: &Answer,
+        answer: &Result<T, PlatformError>,
     ) -> Result<Written, PlatformError> {
+        if self.journal.is_none() {
+            return Ok(Written::already());
+        }
+        let answer = Answer::of(answer)?;
         let mut state = self.state();
-        state.remember_failure(place, import, arguments, answer);
-        self.write(&mut state, place, import, arguments, Some(answer))
+        state.remember_failure(place, import, arguments, &answer);
+        self.write(&mut state, place, import, arguments, Some(&answer))
     }
 
     /// Lets the next attempt make those calls again that failed and may succeed then, rather than hear of the failure
@@ -310,7 +315,7 @@ impl Tape {
         for entry in std::mem::take(&mut state.ahead) {
             if let (true, Some(Answer::Ok(answer))) = (MAKING.contains(&&*entry.import), entry.answer) {
                 let arguments = serde_json::from_slice(&entry.arguments).unwrap_or_default();
-                state.kept_aside.push(Made { import: entry.import, arguments, answer });
+                state.kept_aside.push(Made { import: entry.import, arguments, answer: value(&answer) });
             }
         }
         state.readings_ahead.clear();
@@ -320,7 +325,7 @@ impl Tape {
         // Nothing waits for these two: whatever is written next is on disk after them.
         drop(journal.forget(&self.delivery, from).map_err(broken)?);
         if !state.kept_aside.is_empty() {
-            let aside = serde_json::to_value(&state.kept_aside).map_err(unwritable)?;
+            let aside = to_raw_value(&state.kept_aside).map_err(unwritable)?;
             let place = state.place()?;
             drop(self.write(state, place, KEPT_ASIDE, b"null", Some(&Answer::Ok(aside)))?);
         }
@@ -331,7 +336,7 @@ impl Tape {
         if state.readings.is_empty() {
             return Ok(());
         }
-        let readings = serde_json::to_value(std::mem::take(&mut state.readings)).map_err(unwritable)?;
+        let readings = to_raw_value(&std::mem::take(&mut state.readings)).map_err(unwritable)?;
         let place = state.place()?;
         drop(self.write(state, place, CLOCK, b"null", Some(&Answer::Ok(readings)))?);
         Ok(())
@@ -380,10 +385,10 @@ impl State {
         let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
         match (call.import.as_str(), &answer) {
             (CLOCK, Some(Answer::Ok(readings))) => {
-                self.readings_ahead.extend(Vec::<u64>::deserialize(readings).unwrap_or_default());
+                self.readings_ahead.extend(serde_json::from_str::<Vec<u64>>(readings.get()).unwrap_or_default());
             }
             (KEPT_ASIDE, Some(Answer::Ok(made))) => {
-                self.kept_aside = Vec::<Made>::deserialize(made).unwrap_or_default();
+                self.kept_aside = serde_json::from_str(made.get()).unwrap_or_default();
             }
             (CLOCK | KEPT_ASIDE, _) => {}
             _ => {
@@ -397,7 +402,11 @@ impl State {
     /// What was kept aside and then asked for again is no longer aside: it stands in the record itself.
     fn asked_for_since(&mut self, import: &str, answer: Option<&Answer>) {
         let Some(Answer::Ok(answer)) = answer else { return };
-        if let Some(index) = self.kept_aside.iter().position(|made| made.import == import && made.answer == *answer) {
+        if self.kept_aside.is_empty() {
+            return;
+        }
+        let answer = value(answer);
+        if let Some(index) = self.kept_aside.iter().position(|made| made.import == import && made.answer == answer) {
             self.kept_aside.remove(index);
         }
     }
@@ -465,20 +474,25 @@ impl State {
 }
 
 impl Answer {
-    pub(super) fn of<T: Serialize>(answer: &Result<T, PlatformError>) -> Result<Self, PlatformError> {
+    fn of<T: Serialize>(answer: &Result<T, PlatformError>) -> Result<Self, PlatformError> {
         match answer {
-            Ok(value) => serde_json::to_value(value).map(Self::Ok).map_err(unwritable),
+            Ok(value) => to_raw_value(value).map(Self::Ok).map_err(unwritable),
             Err(error) => Ok(Self::Error(error.clone())),
         }
     }
 
     pub(super) fn into_result<T: DeserializeOwned>(self) -> Result<T, PlatformError> {
         match self {
-            Self::Ok(value) => serde_json::from_value(value).map_err(unwritable),
+            Self::Ok(answer) => serde_json::from_str(answer.get()).map_err(unwritable),
             Self::Error(error) => Err(error),
             Self::Again => Err(PlatformError::new(ErrorKind::Unavailable, "it is to be made again")),
         }
     }
+}
+
+/// What stands in the journal, taken apart. It was written by this program, and so can be read.
+fn value(answer: &RawValue) -> Value {
+    serde_json::from_str(answer.get()).unwrap_or_default()
 }
 
 /// Waits until what was written is on disk.
@@ -502,7 +516,7 @@ mod tests {
     use crate::capabilities::message_log::CREATE;
 
     fn recorded(number: u32, import: &str, arguments: &[u8], answer: Value) -> Call {
-        let answer = serde_json::to_vec(&Answer::Ok(answer)).unwrap();
+        let answer = serde_json::to_vec(&Answer::Ok(to_raw_value(&answer).unwrap())).unwrap();
         let (import, arguments) = (import.to_owned(), arguments.to_vec());
         Call { number, import, arguments, answer: Some(answer), at: SystemTime::UNIX_EPOCH }
     }
