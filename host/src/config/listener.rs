@@ -37,6 +37,9 @@ pub struct ListenerLimits {
     pub max_headers: usize,
     /// How long a body may take from the end of its head. Default 30 s.
     pub body_timeout: Duration,
+    /// How much all bodies on their way may take together, in bytes; what is beyond is put off, but for small ones.
+    /// Default 256 MiB.
+    pub max_bodies: u64,
     /// How long a connection may stay open without a request. Default 3 min, which is longer than the common proxies
     /// keep theirs.
     pub idle_timeout: Duration,
@@ -54,6 +57,7 @@ impl Default for ListenerLimits {
             max_header_size: 64 << 10,
             max_headers: 100,
             body_timeout: Duration::from_secs(30),
+            max_bodies: 256 << 20,
             idle_timeout: Duration::from_secs(180),
             max_forgeries: 120,
         }
@@ -110,6 +114,7 @@ pub(super) fn limits(table: Table<'_>) -> ListenerLimits {
             .unwrap_or(default.max_header_size),
         max_headers: table.get("max_headers").and_then(|value| headers(&value)).unwrap_or(default.max_headers),
         body_timeout: time("body_timeout", default.body_timeout),
+        max_bodies: table.get("max_bodies").and_then(|value| value.size()).unwrap_or(default.max_bodies),
         idle_timeout: time("idle_timeout", default.idle_timeout),
         max_forgeries: table.get("max_forgeries").and_then(|value| value.count()).unwrap_or(default.max_forgeries),
     };

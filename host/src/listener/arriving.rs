@@ -1,4 +1,4 @@
-//! A request's body on its way, which has its time like everything else.
+//! A request's body on its way, which has its time like everything else, and shares its room with the others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,20 +9,25 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::bodies::Share;
 use super::pulse::Flight;
 
-/// A body has taken longer than it may.
+/// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the body took longer than {}", humantime::format_duration(*.0))]
-pub struct TooSlow(
-    /// What it may take: `body_timeout` in `[server.limits]`.
-    pub Duration,
-);
+pub enum CutShort {
+    /// It took longer than `body_timeout` in `[server.limits]`, which is this.
+    #[error("the body took longer than {}", humantime::format_duration(*.0))]
+    TooSlow(Duration),
+    /// All bodies on their way are as large together as `max_bodies` in `[server.limits]` allows.
+    #[error("too much is on its way to this host at once")]
+    NoRoom,
+}
 
-/// A body that fails with [`TooSlow`] when its time is up, and tells when it has come.
+/// A body that fails with [`CutShort`] when its time is up or there is no room for it, and tells when it has come.
 pub(super) struct Arriving {
     body: Incoming,
     flight: Arc<Flight>,
+    share: Arc<Share>,
     limit: Duration,
     deadline: Instant,
     /// Made when the body is waited for: most are there with their head.
@@ -30,15 +35,15 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    pub fn new(body: Incoming, flight: Arc<Flight>, limit: Duration) -> Self {
+    pub fn new(body: Incoming, flight: Arc<Flight>, share: Arc<Share>, limit: Duration) -> Self {
         if body.is_end_stream() {
             flight.has_come();
         }
-        Self { body, flight, limit, deadline: Instant::now() + limit, sleep: None }
+        Self { body, flight, share, limit, deadline: Instant::now() + limit, sleep: None }
     }
 
     fn too_slow(&self) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        Poll::Ready(Some(Err(TooSlow(self.limit).into())))
+        Poll::Ready(Some(Err(CutShort::TooSlow(self.limit).into())))
     }
 }
 
@@ -58,6 +63,9 @@ impl Body for Arriving {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
+                if frame.data_ref().is_some_and(|data| !this.share.grow(data.len())) {
+                    return Poll::Ready(Some(Err(CutShort::NoRoom.into())));
+                }
                 if this.body.is_end_stream() {
                     this.flight.has_come();
                 } else if Instant::now() >= this.deadline {

@@ -33,8 +33,9 @@ use crate::config::ListenerLimits;
 /// How long a connection that is to end has for what is under way.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// How many requests may share an HTTP/2 connection at a time; the platform brings few at once.
-const MAX_STREAMS: u32 = 100;
+/// How many requests may share an HTTP/2 connection at a time: a platform brings few at once, and each may hold some room
+/// whatever the others hold.
+const MAX_STREAMS: u32 = 32;
 
 /// The number of headers the HTTP library has room for without asking for memory.
 const USUAL_HEADERS: usize = 100;
@@ -225,13 +226,15 @@ impl Service<Request<Incoming>> for Answering {
         let flight = self.pulse.begin(request.version() == Version::HTTP_2);
         // Whom to believe is asked anew with each request; a connection may be older than the settings.
         let client = Client::of(self.peer, request.headers(), &self.listener.rules.load().proxies);
-        let limit = self.rules.limits.body_timeout;
-        let mut request = request.map(|body| Body::new(Arriving::new(body, flight.clone(), limit)));
+        let limits = &self.rules.limits;
+        let share = self.listener.bodies.share(limits.max_bodies);
+        let arriving = |body| Arriving::new(body, flight.clone(), share.clone(), limits.body_timeout);
+        let mut request = request.map(|body| Body::new(arriving(body)));
         request.extensions_mut().insert(client);
         let answer = self.routes.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            drop(flight);
+            drop((flight, share));
             answer
         })
     }

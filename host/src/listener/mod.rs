@@ -5,6 +5,7 @@
 //! all of it can be changed while connections are served.
 
 mod arriving;
+mod bodies;
 mod client;
 mod connection;
 mod crowd;
@@ -27,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ListenerLimits, Proxies};
-pub use arriving::TooSlow;
+pub use arriving::CutShort;
+use bodies::Bodies;
 pub use client::Client;
 use connection::Visit;
 use crowd::{Crowd, Place};
@@ -56,6 +58,7 @@ pub struct Rules {
 pub struct Listener {
     rules: ArcSwap<Rules>,
     crowd: Arc<Crowd>,
+    bodies: Arc<Bodies>,
     refusals: Arc<Refusals>,
     lines: Lines,
 }
@@ -75,7 +78,13 @@ impl Listener {
     /// A listener with these rules.
     pub fn new(rules: Rules) -> Arc<Self> {
         let refusals = Arc::new(Refusals::new(rules.limits.max_forgeries));
-        Arc::new(Self { rules: ArcSwap::from_pointee(rules), crowd: Arc::default(), refusals, lines: Lines::default() })
+        Arc::new(Self {
+            rules: ArcSwap::from_pointee(rules),
+            crowd: Arc::default(),
+            bodies: Arc::default(),
+            refusals,
+            lines: Lines::default(),
+        })
     }
 
     /// Goes by other rules from now on. Connections that are open keep their time limits and their certificate; whether

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::schemes::Request as Verifiable;
 use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Way};
-use crate::listener::{Client, Refusals, TooSlow};
+use crate::listener::{Client, CutShort, Refusals};
 use crate::telemetry::metrics;
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
@@ -35,8 +35,8 @@ const HEARD_OUT: usize = 16 << 20;
 /// How long a body that is too large is heard out.
 const HEAR_OUT_WITHIN: Duration = Duration::from_secs(5);
 
-/// When a body that came too slowly may be brought again.
-const AFTER_TOO_SLOW: u64 = 10;
+/// When a body may be brought again that came too slowly, or when there was no room for it.
+const AFTER_CUT_SHORT: u64 = 10;
 
 struct Listener<S> {
     sources: Arc<Sources>,
@@ -95,13 +95,16 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
-        Err(Unread::TooSlow(limit)) => {
-            tracing::warn!(
-                source = %way.source.reader.name, client = %client.address,
-                "request put off: {limit}, `body_timeout` in [server.limits]"
-            );
-            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &limit.to_string());
-            hang_up(([(header::RETRY_AFTER, AFTER_TOO_SLOW)], answer).into_response())
+        Err(Unread::CutShort(why)) => {
+            // What there is no room for is told of by the listener, and not for every request.
+            if let CutShort::TooSlow(_) = why {
+                tracing::warn!(
+                    source = %way.source.reader.name, client = %client.address,
+                    "request put off: {why}, `body_timeout` in [server.limits]"
+                );
+            }
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
+            hang_up(([(header::RETRY_AFTER, AFTER_CUT_SHORT)], answer).into_response())
         }
         Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
     }
@@ -234,7 +237,7 @@ fn refusal(status: StatusCode, error: &str) -> Response {
 
 enum Unread {
     TooLarge,
-    TooSlow(TooSlow),
+    CutShort(CutShort),
     BrokenOff,
 }
 
@@ -255,13 +258,13 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, 
             hear_out(body).await;
             Err(Unread::TooLarge)
         }
-        Err(error) => Err(too_slow(&*error).map_or(Unread::BrokenOff, Unread::TooSlow)),
+        Err(error) => Err(cut_short(&*error).map_or(Unread::BrokenOff, Unread::CutShort)),
     }
 }
 
 /// Whether that is why a body couldn't be read.
-fn too_slow(error: &(dyn Error + 'static)) -> Option<TooSlow> {
-    error.downcast_ref().copied().or_else(|| too_slow(error.source()?))
+fn cut_short(error: &(dyn Error + 'static)) -> Option<CutShort> {
+    error.downcast_ref().copied().or_else(|| cut_short(error.source()?))
 }
 
 /// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer

@@ -254,6 +254,30 @@ async fn oversized_bodies_disturb_nobody() {
 }
 
 #[tokio::test]
+async fn bodies_on_their_way_have_so_much_room_together() {
+    let host = Settings::new().server(r#"limits = { max_bodies = "100KiB" }"#).start().await;
+    let part = "x".repeat(80 << 10);
+    let sized = "content-length: 200000\r\n";
+    // Each by itself is far from `max_body`.
+    let mut first = Wire::to(&host).await;
+    first.say(head(&body(), sized) + &part).await;
+    let mut second = Wire::to(&host).await;
+    second.say(head(&body(), sized) + &part).await;
+    let answer = second.ended().await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 10\r\n"), "{answer:?}");
+    assert!(answer.contains("too much is on its way to this host at once"), "{answer:?}");
+    host.logged(&["WARN", "`max_bodies` in [server.limits]"]).await;
+    is_well(&host).await;
+    // What the first has taken is given back with its end.
+    drop(first);
+    until("there is room again", async || {
+        let large = http().post(&host.webhook).body(part.clone()).send().await.unwrap();
+        (large.status() != StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_body_is_taken_as_it_was_signed() {
     let host = Settings::new().start().await;
     let coded = |coding: &'static str| {
