@@ -5,6 +5,7 @@
 //! means something.
 
 mod bare;
+mod extism;
 mod figures;
 mod guests;
 mod load;

@@ -13,6 +13,7 @@ use modhost::platform::Platform;
 use tokio::runtime::Runtime;
 
 use crate::bare::{self, Bare};
+use crate::extism::{self, Extism};
 use crate::figures::{median, microseconds};
 use crate::platform::Nothing;
 use crate::signed;
@@ -36,6 +37,8 @@ struct Row {
     replies: bool,
     component: &'static str,
     event: Event,
+    /// Whether there is a plug-in of Extism's that does the same.
+    has_extism: bool,
 }
 
 /// The two sides of one row.
@@ -52,12 +55,19 @@ struct Sides {
 pub fn run(guests: &Path) -> anyhow::Result<()> {
     println!("A delivery through the engine, beside the same component on Wasmtime alone");
     println!("(fresh instance, platform that does nothing; {ROUNDS} rounds of {ROUND:?} a side, medians)\n");
-    println!("module               threads   engine/s  engine µs  wasmtime µs   ratio  more µs");
+    let library = extism::library();
+    if library.is_none() {
+        println!("(Extism is left out: BENCH_VENV names no environment with host/benches/extism/requirements.txt)\n");
+    }
+    let extism = library.map(|library| extism::build(&library)).transpose()?;
+    println!("module               threads   engine/s  engine µs  wasmtime µs   ratio  more µs  extism µs  of engine");
     for row in rows()? {
         for threads in [1, 2] {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
             let sides = Arc::new(runtime.block_on(Sides::new(&row, guests))?);
-            measure(&row, threads, &runtime, &sides)?;
+            let extism = extism.as_ref().filter(|_| row.has_extism && threads == 1);
+            let extism = extism.map(|built| Extism::start(built, row.event.raw())).transpose()?;
+            measure(&row, threads, &runtime, &sides, extism)?;
         }
     }
     println!();
@@ -67,24 +77,38 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
 fn rows() -> anyhow::Result<[Row; 3]> {
     let event = |body: String| signed::event(body.into()).context("the benchmark's own event");
     Ok([
-        Row { what: "no call", replies: false, component: "bench_guest", event: event(signed::created("evt_1"))? },
+        Row {
+            what: "no call",
+            replies: false,
+            component: "bench_guest",
+            event: event(signed::created("evt_1"))?,
+            has_extism: true,
+        },
         Row {
             what: "four calls",
             replies: true,
             component: "bench_guest",
             event: event(signed::chosen("evt_1", "Bench"))?,
+            has_extism: true,
         },
         Row {
             what: "assistant, 7 calls",
             replies: true,
             component: "assistant",
             event: event(signed::chosen("evt_1", "Bench"))?,
+            has_extism: false,
         },
     ])
 }
 
-fn measure(row: &Row, threads: usize, runtime: &Runtime, sides: &Arc<Sides>) -> anyhow::Result<()> {
-    let mut rounds = Vec::new();
+fn measure(
+    row: &Row,
+    threads: usize,
+    runtime: &Runtime,
+    sides: &Arc<Sides>,
+    mut extism: Option<Extism>,
+) -> anyhow::Result<()> {
+    let (mut rounds, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let engine = round(runtime, threads, {
             let sides = sides.clone();
@@ -101,6 +125,10 @@ fn measure(row: &Row, threads: usize, runtime: &Runtime, sides: &Arc<Sides>) -> 
             }
         })?;
         rounds.push((microseconds(engine), microseconds(wasmtime)));
+        if let Some(extism) = &mut extism {
+            let extism = microseconds(extism.round(ROUND)?);
+            beside.push((extism, extism / microseconds(engine)));
+        }
     }
     let engine = median(rounds.iter().map(|(engine, _)| *engine));
     let wasmtime = median(rounds.iter().map(|(_, wasmtime)| *wasmtime));
@@ -108,7 +136,13 @@ fn measure(row: &Row, threads: usize, runtime: &Runtime, sides: &Arc<Sides>) -> 
     let more = median(rounds.iter().map(|(engine, wasmtime)| engine - wasmtime));
     let per_second = threads as f64 * 1e6 / engine;
     let what = row.what;
-    println!("{what:<20} {threads:>7} {per_second:>10.0} {engine:>10.1} {wasmtime:>12.1} {ratio:>7.2} {more:>8.1}");
+    print!("{what:<20} {threads:>7} {per_second:>10.0} {engine:>10.1} {wasmtime:>12.1} {ratio:>7.2} {more:>8.1}");
+    if !beside.is_empty() {
+        let extism = median(beside.iter().map(|(extism, _)| *extism));
+        let ratio = median(beside.iter().map(|(_, ratio)| *ratio));
+        print!("{extism:>11.1}{ratio:>11.1}");
+    }
+    println!();
     Ok(())
 }
 
