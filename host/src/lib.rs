@@ -20,4 +20,5 @@ pub mod platform;
 mod rate;
 pub mod sources;
 mod sqlite;
+mod sse;
 pub mod telemetry;

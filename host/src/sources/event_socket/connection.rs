@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::EventSocket;
-use super::sse::{Parser, Read};
 use crate::platform::parse_retry_after;
+use crate::sse::{Parser, Read};
 
 /// What the far side has to answer with.
 const EVENT_STREAM: &str = "text/event-stream";

@@ -8,7 +8,6 @@
 
 mod connection;
 mod socket;
-mod sse;
 mod status;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Server-sent events, as the [HTML standard] has them, as far as the event socket uses them: their data.
+//! Server-sent events, as the [HTML standard] has them, as far as the host reads any: their data.
 //!
 //! The crates there are for this keep a line and an event until they are complete, however large they get. This one
 //! passes over what is too large and goes on behind it, so that neither a mistake nor malice on the far side costs more
@@ -18,7 +18,7 @@ const FIELD: &[u8] = b"data:";
 const BEFORE_DATA: usize = FIELD.len() + 1;
 
 /// Reads a stream piece by piece, wherever it is cut.
-pub(super) struct Parser {
+pub(crate) struct Parser {
     /// How many bytes an event may have.
     limit: usize,
     /// The line that is being read, but for what is passed over.
@@ -37,7 +37,7 @@ pub(super) struct Parser {
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// The data of an event.
     Data(Bytes),
     /// An event that was larger than may be, and passed over.
@@ -48,7 +48,7 @@ pub(super) enum Read {
 
 impl Parser {
     /// A parser at the beginning of a stream; `limit` is how many bytes an event may have.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
             line: Vec::new(),
@@ -61,7 +61,7 @@ impl Parser {
     }
 
     /// Reads on in a piece of the stream, until something was read or the piece is used up.
-    pub(super) fn next(&mut self, piece: &mut Bytes) -> Option<Read> {
+    pub(crate) fn next(&mut self, piece: &mut Bytes) -> Option<Read> {
         while !piece.is_empty() {
             if std::mem::take(&mut self.after_return) && piece[0] == b'\n' {
                 piece.advance(1);
@@ -83,7 +83,7 @@ impl Parser {
     }
 
     /// Whether the stream so far ends within an event.
-    pub(super) fn is_within_event(&self) -> bool {
+    pub(crate) fn is_within_event(&self) -> bool {
         self.line_begun || self.data.is_some() || self.too_large
     }
 
