@@ -168,6 +168,9 @@ async fn wait(
     loop {
         let chat = client.chat(chat_id).await.context("while waiting for the answer")?;
         progress.observe(chat).iter().for_each(|step| show.step(step));
+        if let Some(draft) = progress.draft() {
+            show.draft(draft);
+        }
         if progress.is_answered() {
             let since = *answered_at.get_or_insert_with(Instant::now);
             if !progress.is_running() || since.elapsed() >= SETTLE_TIME {

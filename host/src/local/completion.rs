@@ -113,7 +113,8 @@ pub async fn complete(
     Ok(Json(answer))
 }
 
-fn quotation(text: &str) -> Value {
+/// A quotation in the shape of a completion.
+pub fn quotation(text: &str) -> Value {
     json!({
         "id": new_id("chatcmpl"),
         "created": Stamp::now().unix_seconds(),

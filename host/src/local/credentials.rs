@@ -16,8 +16,25 @@ pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
     Ok(next.run(request).await)
 }
 
+/// Lets requests through that carry the local key.
+pub async fn check_key(request: Request, next: Next) -> Result<Response, ApiError> {
+    authenticate_key(request.headers())?;
+    Ok(next.run(request).await)
+}
+
 /// Checks the credentials of a request; the user's is checked if it is there, or needed.
 pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
+    authenticate_key(headers)?;
+    expect(headers, "x-app-id", APP_ID, "app").map_err(ApiError::unauthenticated)?;
+    expect(headers, "x-company-id", COMPANY_ID, "company").map_err(ApiError::forbidden)?;
+    if user_needed || headers.contains_key("x-user-id") {
+        expect(headers, "x-user-id", USER_ID, "user").map_err(ApiError::forbidden)?;
+    }
+    Ok(())
+}
+
+/// Checks the key alone, which is all that OpenAI's API knows.
+fn authenticate_key(headers: &HeaderMap) -> Result<(), ApiError> {
     let authorization = text(headers, header::AUTHORIZATION.as_str()).ok_or_else(|| {
         ApiError::unauthenticated(format!("the Authorization header is missing: send `Bearer {API_KEY}`"))
     })?;
@@ -25,11 +42,6 @@ pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiErr
         return Err(ApiError::unauthenticated(format!(
             "the local platform's only API key is {API_KEY:?}; the Authorization header brings another"
         )));
-    }
-    expect(headers, "x-app-id", APP_ID, "app").map_err(ApiError::unauthenticated)?;
-    expect(headers, "x-company-id", COMPANY_ID, "company").map_err(ApiError::forbidden)?;
-    if user_needed || headers.contains_key("x-user-id") {
-        expect(headers, "x-user-id", USER_ID, "user").map_err(ApiError::forbidden)?;
     }
     Ok(())
 }

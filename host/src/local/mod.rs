@@ -18,6 +18,7 @@ mod library;
 mod local_api;
 mod message_log;
 mod messages;
+mod openai;
 mod quote;
 mod relay;
 mod routes;
@@ -149,6 +150,13 @@ impl LocalPlatform {
     /// The base of its threads, which are NexusGPT's API: `http://127.0.0.1:8092/`.
     pub fn threads_base(&self) -> Url {
         origin(self.address)
+    }
+
+    /// The base of what it has of OpenAI's API: `http://127.0.0.1:8092/v1`.
+    pub fn completions_base(&self) -> Url {
+        let mut url = origin(self.address);
+        url.set_path("/v1");
+        url
     }
 
     /// How many documents it searches.

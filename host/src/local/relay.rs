@@ -66,6 +66,11 @@ impl Relay {
         Ok(Pieces { relay: self, response, streams, buffer: Vec::new(), ended: false })
     }
 
+    /// Begins an answer that is handed on as it comes.
+    pub async fn begin(&self, request: &CompletionRequest) -> Result<Response, ApiError> {
+        self.ask(request, true).await
+    }
+
     /// The models the endpoint offers: the one it is set to, or all it lists.
     pub async fn models(&self) -> Result<Vec<String>, ApiError> {
         if let Some(model) = &self.endpoint.model {

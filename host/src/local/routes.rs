@@ -9,19 +9,20 @@ use axum::routing::{get, patch, post};
 
 use super::error::ApiError;
 use super::{
-    LocalState, completion, credentials, event_socket, local_api, message_log, messages, search, space,
+    LocalState, completion, credentials, event_socket, local_api, message_log, messages, openai, search, space,
     stream_completions, threads,
 };
 
 /// The largest body that is read: long conversations with their context fit.
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
 
-/// The whole server: the public API under both prefixes it is known by, NexusGPT's threads, and what only the local
-/// platform has.
+/// The whole server: the public API under both prefixes it is known by, a model as OpenAI's API has it, NexusGPT's
+/// threads, and what only the local platform has.
 pub fn router(state: Arc<LocalState>) -> Router {
     Router::new()
         .nest("/public/chat", public_api())
         .nest("/public", public_api())
+        .nest("/v1", openai_api())
         .route("/api/public/thread/{id}/messages", post(threads::write))
         .route("/public/event-socket/events/stream", get(event_socket::stream))
         .route("/health", get(local_api::health))
@@ -62,4 +63,11 @@ fn public_api() -> Router<Arc<LocalState>> {
         .route("/space/{id}", get(space::get_space))
         .route("/space/{id}/messages/latest", get(space::latest_message))
         .layer(middleware::from_fn(credentials::check))
+}
+
+fn openai_api() -> Router<Arc<LocalState>> {
+    Router::new()
+        .route("/chat/completions", post(openai::complete))
+        .route("/models", get(openai::models))
+        .layer(middleware::from_fn(credentials::check_key))
 }

@@ -63,6 +63,8 @@ pub struct Message {
     pub role: String,
     /// What it says.
     pub text: Option<String>,
+    /// What is shown in its place for the moment.
+    pub shown_text: Option<String>,
     /// The message it answers.
     pub previous_message_id: Option<String>,
     /// The sources it names.

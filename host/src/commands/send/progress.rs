@@ -37,6 +37,12 @@ impl Progress {
         answer.is_some_and(|answer| answer.completed_at.is_some() || answer.stopped_streaming_at.is_some())
     }
 
+    /// What there is to read of an answer that is still being written.
+    pub fn draft(&self) -> Option<&str> {
+        let answer = self.turn.answer.as_ref().filter(|_| !self.is_answered())?;
+        answer.shown_text.as_deref().or(answer.text.as_deref()).filter(|text| !text.trim().is_empty())
+    }
+
     /// Whether a step is still running.
     pub fn is_running(&self) -> bool {
         self.turn.steps().any(|step| step.status == Status::Running)
@@ -120,6 +126,21 @@ mod tests {
             progress.observe(chat(vec![message("u", "USER"), answer]));
             assert_eq!(progress.is_answered(), expected);
         }
+    }
+
+    #[test]
+    fn an_unfinished_answer_can_be_read() {
+        let draft = |answer: Message| {
+            let mut progress = Progress::new("u");
+            progress.observe(chat(vec![message("u", "USER"), answer]));
+            progress.draft().map(str::to_owned)
+        };
+        let shown = Message { shown_text: Some("Book".into()), ..message("a", "ASSISTANT") };
+        assert_eq!(draft(message("a", "ASSISTANT")), None);
+        assert_eq!(draft(shown.clone()).as_deref(), Some("Book"));
+        assert_eq!(draft(Message { text: Some("Old".into()), ..shown.clone() }).as_deref(), Some("Book"));
+        assert_eq!(draft(Message { text: Some("Old".into()), ..message("a", "ASSISTANT") }).as_deref(), Some("Old"));
+        assert_eq!(draft(Message { completed_at: Some("2026-01-01T00:00:00Z".into()), ..shown }), None);
     }
 
     #[test]

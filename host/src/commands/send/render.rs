@@ -1,4 +1,5 @@
-//! What the user sees of an answer: steps while it is made, then the answer with its sources.
+//! What the user sees of an answer: steps while it is made, on a terminal the words as they come, then the answer with its
+//! sources.
 //!
 //! The steps and remarks go to stderr, the answer to stdout, so that it can be piped on. What a module wrote is
 //! shown without control characters: it must not be able to drive the terminal.
@@ -25,6 +26,9 @@ const RED: Style = AnsiColor::Red.on_default();
 pub trait Show {
     /// A step is new, or changed.
     fn step(&mut self, step: &Step);
+
+    /// This is what there is of the answer by now.
+    fn draft(&mut self, _text: &str) {}
 
     /// No more steps will come.
     fn close(&mut self) {}
@@ -60,7 +64,8 @@ impl<W: Write> Show for Lines<W> {
     }
 }
 
-/// One line a step, which changes in its place, and one that turns until the answer is there.
+/// One line a step, which changes in its place, and one that turns until the answer is there: with the end of what there is
+/// of it by now.
 struct Live {
     lines: MultiProgress,
     steps: HashMap<String, ProgressBar>,
@@ -99,6 +104,10 @@ impl Show for Live {
         line.tick();
     }
 
+    fn draft(&mut self, text: &str) {
+        self.waiting.set_message(end_of(&one_line(text)));
+    }
+
     fn close(&mut self) {
         self.waiting.finish_and_clear();
         // Leaves the lines as they are.
@@ -107,6 +116,15 @@ impl Show for Live {
             // The last line is still open; an empty one sets the answer off.
             eprintln!("\n");
         }
+    }
+}
+
+/// The end of a line, which is where something is being written.
+fn end_of(line: &str) -> String {
+    const SHOWN: usize = 60;
+    match line.char_indices().nth_back(SHOWN - 1) {
+        Some((start, _)) if start > 0 => format!("…{}", &line[start..]),
+        _ => line.to_owned(),
     }
 }
 
@@ -274,6 +292,14 @@ mod tests {
             String::from_utf8(written).unwrap(),
             "running  Searching the knowledge base…\ndone     Found 3[2J documents\nfailed   Generating response…\n"
         );
+    }
+
+    #[test]
+    fn of_an_unfinished_answer_the_end_is_shown() {
+        for short in ["", "ä", &"ä".repeat(60)] {
+            assert_eq!(end_of(short), short);
+        }
+        assert_eq!(end_of(&format!("x{}", "ä".repeat(60))), format!("…{}", "ä".repeat(60)));
     }
 
     #[test]
