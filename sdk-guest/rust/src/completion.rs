@@ -1,7 +1,7 @@
 //! Answers of a language model. They are slow and they cost money: a call may take minutes.
 
 use std::iter::FusedIterator;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -271,6 +271,35 @@ pub struct Usage {
 #[derive(Debug)]
 #[must_use = "pieces come as they are asked for"]
 pub struct Tokens(Option<wit::Tokens>);
+
+/// The least time between two looks at an answer that is still coming.
+const SHOW_EVERY: Duration = Duration::from_millis(250);
+
+impl Tokens {
+    /// Reads the answer to its end, and meanwhile [shows](messages::show) in the event's reply what there is of it: a few
+    /// times a second at the most, however fast the model is. The whole text is for you to write.
+    ///
+    /// ```no_run
+    /// # use modhost_sdk::prelude::*;
+    /// # fn example() -> Result<()> {
+    /// let story = Completion::new().user("Tell me a story.").stream()?.show()?;
+    /// messages::reply(story).complete()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn show(self) -> Result<String, Error> {
+        let mut text = String::new();
+        let mut last: Option<Instant> = None;
+        for piece in self {
+            text += &piece?;
+            if last.is_none_or(|last| last.elapsed() >= SHOW_EVERY) {
+                messages::show(&text)?;
+                last = Some(Instant::now());
+            }
+        }
+        Ok(text)
+    }
+}
 
 impl Iterator for Tokens {
     type Item = Result<String, Error>;
