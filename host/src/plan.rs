@@ -9,15 +9,16 @@ use reqwest::Client;
 
 use crate::capabilities::Grants;
 use crate::config::{
-    self, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, PlatformSettings, Reference, Secret,
-    Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
+    self, CompletionSettings, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE,
+    PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{Limits, Spec};
 use crate::listener::{self, Rules};
 use crate::platform::nexus::{Nexus, NexusSettings};
+use crate::platform::openai::{OpenAi, OpenAiSettings};
 use crate::platform::unique::{Unique, UniqueSettings};
-use crate::platform::{Nowhere, Platform, SetupError};
+use crate::platform::{Nowhere, Platform, SetupError, WithModel};
 use crate::sources::event_socket::EventSocket;
 use crate::sources::schemes::{self, Key, Scheme};
 use crate::sources::{Owners, Reader, Source};
@@ -201,10 +202,19 @@ fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -
         PlatformSettings::Nexus(settings) => nexus(settings, client, environment),
         PlatformSettings::None => Ok(Arc::new(Nowhere) as Arc<dyn Platform>),
     };
-    let platform = platform.map_err(|wrong| match wrong {
-        Wrong::References(errors) => errors,
-        Wrong::Settings(error) => vec![ConfigError::new(error.to_string()).at(Some(tenant.place.clone()))],
-    })?;
+    let model = tenant.completion.as_ref().map(|settings| openai(settings, client, environment)).transpose();
+    let (platform, model) = match (platform, model) {
+        (Ok(platform), Ok(model)) => (platform, model),
+        (platform, model) => {
+            let of_platform = platform.err().map(|wrong| wrong.into_errors(tenant, ""));
+            let of_model = model.err().map(|wrong| wrong.into_errors(tenant, "[tenant.completion] "));
+            return Err(of_platform.into_iter().chain(of_model).flatten().collect());
+        }
+    };
+    let platform = match model {
+        Some(model) => Arc::new(WithModel::new(platform, model)),
+        None => platform,
+    };
     Ok(TenantSpec {
         name: tenant.name.clone(),
         platform,
@@ -220,6 +230,18 @@ enum Wrong {
     References(Vec<ConfigError>),
     /// What they lead to can't be right.
     Settings(SetupError),
+}
+
+impl Wrong {
+    /// What to tell the operator; `title` says which table's settings they are.
+    fn into_errors(self, tenant: &config::Tenant, title: &str) -> Vec<ConfigError> {
+        match self {
+            Self::References(errors) => errors,
+            Self::Settings(error) => {
+                vec![ConfigError::new(format!("{title}{error}")).at(Some(tenant.place.clone()))]
+            }
+        }
+    }
 }
 
 impl From<SetupError> for Wrong {
@@ -257,6 +279,20 @@ fn nexus(settings: &NexusPlatform, client: &Client, environment: &Environment) -
     nexus.timeout = settings.timeout;
     nexus.idempotency_header.clone_from(&settings.idempotency_header);
     Ok(Arc::new(Nexus::new(nexus, client.clone())?))
+}
+
+fn openai(settings: &CompletionSettings, client: &Client, environment: &Environment) -> Result<OpenAi, Wrong> {
+    let base = settings.api_base.resolve_url(environment, OPENAI_API_BASE);
+    let key = settings.api_key.as_ref().map(|key| key.resolve(environment)).transpose();
+    let (api_base, api_key) = match (base, key) {
+        (Ok(base), Ok(key)) => (base, key),
+        (base, key) => return Err(Wrong::References([base.err(), key.err()].into_iter().flatten().collect())),
+    };
+    let mut openai = OpenAiSettings::new(api_base, &settings.model);
+    openai.api_key = api_key;
+    openai.timeout = settings.timeout;
+    openai.idempotency_header.clone_from(&settings.idempotency_header);
+    Ok(OpenAi::new(openai, client.clone())?)
 }
 
 fn route(module: &config::Module, settings: &Settings) -> RouteSpec {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use modhost::platform::{
     Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
-    Query, Result, Role, StepChange, StreamTarget, Usage,
+    Query, Result, Role, StepChange, StreamTarget, StreamedAnswer, Usage,
 };
 
 /// What a step's id is.
@@ -63,8 +63,8 @@ impl Platform for Nothing {
         _: &StreamTarget,
         _: &CompletionRequest,
         _: &[Hit],
-    ) -> Result<Completion> {
-        Ok(completion())
+    ) -> Result<StreamedAnswer> {
+        Ok(StreamedAnswer { completion: completion(), unwritten: None })
     }
 }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
 use super::tape::{self, Place, Turn};
-use super::{DeliveryLog, Tape, message_log};
+use super::{Answer, DeliveryLog, Tape, message_log};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::Written;
 use crate::keyvalue::{KeyValue, Space};
@@ -252,12 +252,12 @@ impl Delivery {
         self.changes.wait().await;
     }
 
-    fn note<T>(&self, import: &'static str, started: Instant, answer: &Result<T, PlatformError>) {
+    fn note(&self, import: &'static str, started: Instant, error: Option<&PlatformError>) {
         let (module, delivery, took) = (&self.module, &self.id, started.elapsed());
-        metrics::call(import, answer.as_ref().map_or_else(|error| error.kind.word(), |_| "ok"), took);
-        match answer {
-            Ok(_) => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
-            Err(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),
+        metrics::call(import, error.map_or("ok", |error| error.kind.word()), took);
+        match error {
+            None => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
+            Some(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),
         }
     }
 }
@@ -274,11 +274,7 @@ impl Pending {
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
     {
-        let begin = |record: &Record| {
-            let mut caller = record.delivery.caller.clone();
-            caller.idempotency_key = Some(record.idempotency_key());
-            make(record.delivery.platform.clone(), caller)
-        };
+        let begin = |record: &Record| make(record.delivery.platform.clone(), record.caller());
         self.carry_out(begin, apply).await
     }
 
@@ -295,6 +291,21 @@ impl Pending {
         self.carry_out(begin, |_, _| {}).await
     }
 
+    /// Begins a call whose answer comes in pieces, and leaves it to the caller to make and [end](Record::end) it: when this
+    /// returns, that it is made is on disk, or here is the answer the record has.
+    pub(super) async fn begin(self) -> Result<(Record, Option<Answer>), PlatformError> {
+        let Self { delivery, import, arguments, turn, .. } = self;
+        let (place, answer) = match turn {
+            Turn::Replayed(place, answer) => (place, Some(answer)),
+            Turn::Live(place) => (place, None),
+        };
+        let record = Record { delivery, place, import, arguments };
+        if answer.is_none() {
+            record.begin().await?;
+        }
+        Ok((record, answer))
+    }
+
     async fn carry_out<T, F>(
         self,
         begin: impl FnOnce(&Record) -> F,
@@ -306,7 +317,7 @@ impl Pending {
     {
         let Self { delivery, weight, import, arguments, turn } = self;
         let place = match turn {
-            Turn::Replayed(answer) => {
+            Turn::Replayed(_, answer) => {
                 let answer = answer.into_result();
                 if let Ok(answer) = &answer {
                     apply(&mut delivery.progress(), answer);
@@ -337,8 +348,8 @@ impl Pending {
     }
 }
 
-/// A live call and its place in the record.
-struct Record {
+/// A call and its place in the record.
+pub(super) struct Record {
     delivery: Arc<Delivery>,
     place: Place,
     import: &'static str,
@@ -346,6 +357,23 @@ struct Record {
 }
 
 impl Record {
+    /// On whose behalf it is made, and by what key.
+    pub(super) fn caller(&self) -> Caller {
+        Caller { idempotency_key: Some(self.idempotency_key()), ..self.delivery.caller.clone() }
+    }
+
+    /// Notes what came of a call that was begun by hand. When this returns, it is on disk.
+    pub(super) async fn end(&self, started: Instant, answer: &Answer) -> Result<(), PlatformError> {
+        self.delivery.note(self.import, started, answer.error());
+        let written = self.delivery.tape.end_with(self.place, self.import, &self.arguments, answer)?;
+        tape::on_disk(written).await
+    }
+
+    /// Has the next attempt make it again, although it has an answer: one that is of no use.
+    pub(super) fn make_again(&self) {
+        self.delivery.tape.make_again(self.place, self.import, &self.arguments);
+    }
+
     /// The same whenever this call is made again. What is asked is part of it: another version of a module may ask
     /// something else in the same place, and must not be given the answer to what was asked before.
     fn idempotency_key(&self) -> String {
@@ -376,7 +404,7 @@ impl Record {
     ) -> Result<T, PlatformError> {
         let started = Instant::now();
         let answer = call.await;
-        self.delivery.note(self.import, started, &answer);
+        self.delivery.note(self.import, started, answer.as_ref().err());
         if let Ok(answer) = &answer {
             apply(&mut self.delivery.progress(), answer);
         }

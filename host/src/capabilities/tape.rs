@@ -78,6 +78,13 @@ pub enum Answer {
     Ok(Box<RawValue>),
     /// How it failed.
     Error(PlatformError),
+    /// How it failed when a part of it had come.
+    BrokenOff {
+        /// What had come.
+        part: Box<RawValue>,
+        /// How it failed.
+        error: PlatformError,
+    },
     /// It failed, and is to be made again.
     Again,
 }
@@ -115,7 +122,7 @@ pub enum Known {
 /// What becomes of a call.
 pub(super) enum Turn {
     /// It was made before: this is its answer.
-    Replayed(Answer),
+    Replayed(Place, Answer),
     /// It is to be made now.
     Live(Place),
 }
@@ -182,7 +189,7 @@ impl Tape {
     pub fn make_failed_calls_again(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for entry in &mut state.ahead {
-            if matches!(entry.answer, Some(Answer::Error(_))) {
+            if entry.answer.as_ref().is_some_and(|answer| answer.error().is_some()) {
                 entry.answer = Some(Answer::Again);
             }
         }
@@ -223,7 +230,7 @@ impl Tape {
             let place = state.place()?;
             let answer = Answer::Ok(to_raw_value(&found.answer).map_err(unwritable)?);
             drop(self.write(&mut state, place, import, arguments, Some(&answer))?);
-            return Ok(Turn::Replayed(answer));
+            return Ok(Turn::Replayed(place, answer));
         }
         Ok(Turn::Live(state.place()?))
     }
@@ -254,10 +261,25 @@ impl Tape {
         if self.journal.is_none() {
             return Ok(Written::already());
         }
-        let answer = Answer::of(answer)?;
+        self.end_with(place, import, arguments, &Answer::of(answer)?)
+    }
+
+    /// [`Tape::end`], with an answer in the record's own form.
+    pub(super) fn end_with(
+        &self,
+        place: Place,
+        import: &'static str,
+        arguments: &[u8],
+        answer: &Answer,
+    ) -> Result<Written, PlatformError> {
         let mut state = self.state();
-        state.remember_failure(place, import, arguments, &answer);
-        self.write(&mut state, place, import, arguments, Some(&answer))
+        state.remember_failure(place, import, arguments, answer);
+        self.write(&mut state, place, import, arguments, Some(answer))
+    }
+
+    /// Counts a replayed call among those that failed and may succeed another time.
+    pub(super) fn make_again(&self, place: Place, import: &'static str, arguments: &[u8]) {
+        self.state().failed.push((place, import.to_owned(), arguments.to_vec()));
     }
 
     /// Lets the next attempt make those calls again that failed and may succeed then, rather than hear of the failure
@@ -419,7 +441,7 @@ impl State {
             Some(Answer::Again) => Some(Turn::Live(place)),
             Some(answer) => {
                 self.remember_failure(place, import, arguments, &answer);
-                Some(Turn::Replayed(answer))
+                Some(Turn::Replayed(place, answer))
             }
             None => {
                 self.again += 1;
@@ -429,7 +451,7 @@ impl State {
     }
 
     fn remember_failure(&mut self, place: Place, import: &str, arguments: &[u8], answer: &Answer) {
-        if matches!(answer, Answer::Error(error) if error.is_temporary()) {
+        if answer.error().is_some_and(PlatformError::is_temporary) {
             self.failed.push((place, import.to_owned(), arguments.to_vec()));
         }
     }
@@ -437,8 +459,8 @@ impl State {
     /// Answers a call from whatever is recorded: the same call, else the next one of the same function.
     fn rehearse(&mut self, import: &str, arguments: &[u8]) -> Turn {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-        let answered =
-            |entry: &Entry| entry.import == import && matches!(entry.answer, Some(Answer::Ok(_) | Answer::Error(_)));
+        let is_answer = |answer: &Answer| !matches!(answer, Answer::Again);
+        let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
         // Compared as JSON: what was looked up through the admin API has its fields in another order.
         let wanted = json(arguments);
         let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == wanted);
@@ -450,7 +472,7 @@ impl State {
         };
         self.asked.push(Asked { import: import.to_owned(), arguments: wanted, known });
         match found.and_then(|entry| entry.answer) {
-            Some(answer) => Turn::Replayed(answer),
+            Some(answer) => Turn::Replayed(Place::new(0), answer),
             None => Turn::Live(Place::new(0)),
         }
     }
@@ -476,15 +498,33 @@ impl State {
 impl Answer {
     fn of<T: Serialize>(answer: &Result<T, PlatformError>) -> Result<Self, PlatformError> {
         match answer {
-            Ok(value) => to_raw_value(value).map(Self::Ok).map_err(unwritable),
+            Ok(value) => Self::ok(value),
             Err(error) => Ok(Self::Error(error.clone())),
+        }
+    }
+
+    /// What was answered.
+    pub(super) fn ok<T: Serialize>(value: &T) -> Result<Self, PlatformError> {
+        to_raw_value(value).map(Self::Ok).map_err(unwritable)
+    }
+
+    /// How it failed when this part of it had come.
+    pub(super) fn broken_off<T: Serialize>(part: &T, error: PlatformError) -> Result<Self, PlatformError> {
+        Ok(Self::BrokenOff { part: to_raw_value(part).map_err(unwritable)?, error })
+    }
+
+    /// How it failed, if it did.
+    pub(super) fn error(&self) -> Option<&PlatformError> {
+        match self {
+            Self::Error(error) | Self::BrokenOff { error, .. } => Some(error),
+            Self::Ok(_) | Self::Again => None,
         }
     }
 
     pub(super) fn into_result<T: DeserializeOwned>(self) -> Result<T, PlatformError> {
         match self {
             Self::Ok(answer) => serde_json::from_str(answer.get()).map_err(unwritable),
-            Self::Error(error) => Err(error),
+            Self::Error(error) | Self::BrokenOff { error, .. } => Err(error),
             Self::Again => Err(PlatformError::new(ErrorKind::Unavailable, "it is to be made again")),
         }
     }
@@ -529,7 +569,7 @@ mod tests {
         let arguments = arguments.to_string().into_bytes();
         let calls = vec![recorded(0, KEPT_ASIDE, b"null", made), recorded(1, CREATE, &arguments, step)];
         let tape = Tape::with(None, DeliveryId::from_text("dlv_1"), calls, u64::MAX, false);
-        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Replayed(_))));
+        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Replayed(..))));
         assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Live(_))), "the second step is another one");
     }
 }

@@ -123,6 +123,7 @@ fn tenant(table: Table<'_>) -> Located<Tenant> {
     let companies = items(table.get("companies"));
     let platform_table =
         table.require("platform", "{ kind = \"unique\", … }").and_then(|value| value.table("[tenant.platform]"));
+    let completion = table.get("completion").and_then(|value| value.table("[tenant.completion]"));
     let limits = table.get("limits").and_then(|value| value.table("[tenant.limits]"));
     let tenant = Located {
         name: span_of(&name, &table),
@@ -134,6 +135,7 @@ fn tenant(table: Table<'_>) -> Located<Tenant> {
             name: name_of(name),
             companies: companies.iter().map(|value| value.text().unwrap_or_default().to_owned()).collect(),
             platform: platform_table.map_or(PlatformSettings::None, platform::platform),
+            completion: completion.map(platform::completion),
             limits: limits.map(tenant_limits).unwrap_or_default(),
             place: table.document.place(table.span().start),
         },

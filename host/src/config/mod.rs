@@ -25,7 +25,10 @@ pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
 pub use place::Place;
-pub use platform::{NEXUS_API_BASE, NexusPlatform, PlatformSettings, UNIQUE_API_BASE, UniquePlatform};
+pub use platform::{
+    CompletionSettings, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE, PlatformSettings, UNIQUE_API_BASE,
+    UniquePlatform,
+};
 pub use reference::Reference;
 pub use secret::Secret;
 pub use settings::{Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};

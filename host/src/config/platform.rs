@@ -12,6 +12,9 @@ pub const UNIQUE_API_BASE: &str = "https://gateway.<tenant>.unique.app/public/ch
 /// Where NexusGPT's API is, for everyone.
 pub const NEXUS_API_BASE: &str = "https://api.nexusgpt.io";
 
+/// What the address of an OpenAI-compatible endpoint looks like.
+pub const OPENAI_API_BASE: &str = "https://api.openai.com/v1";
+
 /// The platform a tenant's modules answer on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlatformSettings {
@@ -70,4 +73,26 @@ pub struct NexusPlatform {
     pub timeout: Duration,
     /// The header that carries a call's idempotency key. Default none: NexusGPT documents no such header.
     pub idempotency_header: Option<HeaderName>,
+}
+
+/// An OpenAI-compatible endpoint, as what makes a tenant's completions in place of its platform's own model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompletionSettings {
+    /// The address its paths are appended to: `https://api.openai.com/v1`.
+    pub api_base: Reference,
+    /// The key; there are endpoints that need none.
+    pub api_key: Option<Reference>,
+    /// The model asked when a module names none.
+    pub model: String,
+    /// How long an answer may take, to its last piece. Default 600 s.
+    pub timeout: Duration,
+    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
+    pub idempotency_header: Option<HeaderName>,
+}
+
+impl CompletionSettings {
+    /// Every reference to a value that stands elsewhere.
+    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
+        [&self.api_base].into_iter().chain(&self.api_key)
+    }
 }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::listener::{ListenerLimits, Proxies, Tls};
-use super::platform::PlatformSettings;
+use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
@@ -76,6 +76,8 @@ pub struct Tenant {
     pub companies: Vec<String>,
     /// The platform its modules answer on.
     pub platform: PlatformSettings,
+    /// What makes their completions in place of the platform's own model; none: the platform does.
+    pub completion: Option<CompletionSettings>,
     /// What it may use of the host.
     pub limits: TenantLimits,
     /// Where it stands in the file.
@@ -274,7 +276,10 @@ impl Settings {
             SourceKind::Webhook(webhook) => webhook.secrets.iter().collect(),
             SourceKind::EventSocket(socket) => socket.url.iter().chain(&socket.company).collect::<Vec<_>>(),
         });
-        let of_tenants = self.tenants.iter().flat_map(|tenant| tenant.platform.references());
+        let of_tenants = self.tenants.iter().flat_map(|tenant| {
+            let of_completion = tenant.completion.iter().flat_map(|completion| completion.references());
+            tenant.platform.references().into_iter().chain(of_completion)
+        });
         of_sources.chain(of_tenants).chain(&self.server.admin_token)
     }
 

@@ -3,23 +3,31 @@
 //! A capability speaks in the types of this module; each platform turns them into its own wire format. Who is
 //! acted for ([`Caller`]) comes from the verified event, so no call can be made in another tenant's name.
 
+mod citations;
+mod completion;
 mod error;
 mod exchange;
+mod lenient;
 pub mod nexus;
 mod nowhere;
+pub mod openai;
 mod rehearsal;
 pub mod unique;
-
-use std::time::Duration;
+mod with_model;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use completion::{
+    Completion, CompletionRequest, CompletionStream, Ending, ModelMessage, StreamTarget, StreamedAnswer, Usage,
+    WholeAnswer,
+};
 pub use error::{ErrorKind, PlatformError};
 pub(crate) use exchange::parse_retry_after;
 pub use exchange::{RetryPolicy, SetupError, http_client};
 pub use nowhere::Nowhere;
 pub use rehearsal::Rehearsal;
+pub use with_model::WithModel;
 
 /// What a call to a platform ends in.
 pub type Result<T> = std::result::Result<T, PlatformError>;
@@ -52,6 +60,18 @@ impl Caller {
 pub trait Platform: Send + Sync {
     /// The error of a call this platform doesn't have; `what` is what that would be about: "steps", "search".
     fn lacks(&self, what: &str) -> PlatformError;
+
+    /// The error of a completion where there is no language model.
+    fn lacks_a_model(&self) -> PlatformError {
+        let mut error = self.lacks("completion");
+        error.message.push_str("; [tenant.completion] in modules.toml gives a tenant a language model of its own");
+        error
+    }
+
+    /// Whether messages can be changed once they are written.
+    fn changes_messages(&self) -> bool {
+        false
+    }
 
     /// Shows a step under a message; answers with the step's id.
     async fn create_step(&self, _caller: &Caller, _step: &NewStep) -> Result<String> {
@@ -103,20 +123,25 @@ pub trait Platform: Send + Sync {
 
     /// Lets a language model answer.
     async fn complete(&self, _caller: &Caller, _request: &CompletionRequest) -> Result<Completion> {
-        Err(self.lacks("completion"))
+        Err(self.lacks_a_model())
+    }
+
+    /// Lets a language model answer piece by piece. A platform that answers its clients whole sends one piece.
+    async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Box<dyn CompletionStream>> {
+        Ok(Box::new(WholeAnswer::from(self.complete(caller, request).await?)))
     }
 
     /// Lets a language model answer straight into a message, word by word as it comes; `[sourceN]` in the answer
-    /// becomes a reference to the N-th of `sources`, counted from 0. The platform stamps the message as streamed; only
-    /// [`Platform::modify_message`] makes it complete.
+    /// becomes a reference to the N-th of `sources`, counted from 0. What has been written of it when this ends,
+    /// [`StreamedAnswer`] says; only [`Platform::modify_message`] makes the message complete.
     async fn complete_into(
         &self,
         _caller: &Caller,
         _target: &StreamTarget,
         _request: &CompletionRequest,
         _sources: &[Hit],
-    ) -> Result<Completion> {
-        Err(self.lacks("completion"))
+    ) -> Result<StreamedAnswer> {
+        Err(self.lacks_a_model())
     }
 }
 
@@ -279,63 +304,4 @@ pub struct Hit {
     pub end_page: Option<i32>,
     /// What the platform knows about the content besides, a JSON object.
     pub metadata: Option<serde_json::Value>,
-}
-
-/// A message to a language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelMessage {
-    /// Who says it.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-/// A question to a language model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CompletionRequest {
-    /// The model, in the platform's names; none leaves it to the platform's configuration.
-    pub model: Option<String>,
-    /// The conversation so far.
-    pub messages: Vec<ModelMessage>,
-    /// How freely the model words its answer; wins over the same field of `options`, and so does `max_tokens`.
-    pub temperature: Option<f32>,
-    /// How long the answer may be, in the model's tokens.
-    pub max_tokens: Option<u32>,
-    /// Options the platform hands on to the model as they are, a JSON object.
-    pub options: Option<serde_json::Value>,
-    /// How long the caller waits; never longer than the platform's settings allow.
-    pub timeout: Option<Duration>,
-}
-
-/// What a language model answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Completion {
-    /// The answer.
-    pub text: String,
-    /// Why the model stopped, in its own words (`stop`, `length`).
-    pub finish_reason: Option<String>,
-    /// What it cost, where the platform tells.
-    pub usage: Option<Usage>,
-}
-
-/// What an answer cost, in the model's tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Read.
-    pub prompt_tokens: u32,
-    /// Written.
-    pub completion_tokens: u32,
-}
-
-/// Where an answer is streamed to: the event's own messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamTarget {
-    /// The chat.
-    pub chat_id: String,
-    /// The assistant (space) of the chat.
-    pub assistant_id: String,
-    /// The message that asks.
-    pub user_message_id: String,
-    /// The message that is filled.
-    pub assistant_message_id: String,
 }

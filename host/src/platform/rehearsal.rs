@@ -29,6 +29,14 @@ impl Platform for Rehearsal {
         PlatformError::new(ErrorKind::Unsupported, format!("a rehearsal has no {what} that was not recorded"))
     }
 
+    fn lacks_a_model(&self) -> PlatformError {
+        self.lacks("completion")
+    }
+
+    fn changes_messages(&self) -> bool {
+        true
+    }
+
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
         Ok(self.made_up("step"))
     }

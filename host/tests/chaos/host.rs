@@ -23,6 +23,7 @@ pub struct Config {
     server: String,
     source: String,
     variables: Vec<(String, String)>,
+    tenant: String,
     tenants: Vec<(String, String, String)>,
     modules: Vec<(String, &'static str, String)>,
 }
@@ -31,7 +32,8 @@ impl Config {
     /// One tenant, no module.
     pub fn new() -> Self {
         let tenants = vec![(TENANT.to_owned(), String::new(), String::new())];
-        Self { server: String::new(), source: String::new(), variables: Vec::new(), tenants, modules: Vec::new() }
+        let (server, source, tenant) = Default::default();
+        Self { server, source, variables: Vec::new(), tenant, tenants, modules: Vec::new() }
     }
 
     /// Adds a module with a built component, and further lines for its entry.
@@ -49,6 +51,12 @@ impl Config {
     /// Adds a setting to every source.
     pub fn source(mut self, setting: &str) -> Self {
         writeln!(self.source, "{setting}").unwrap();
+        self
+    }
+
+    /// Adds a setting to every tenant.
+    pub fn tenant(mut self, setting: &str) -> Self {
+        writeln!(self.tenant, "{setting}").unwrap();
         self
     }
 
@@ -75,7 +83,7 @@ impl Config {
 
     fn text(&self) -> String {
         let mut text = format!("[server]\n{}\n", self.server);
-        let source = &self.source;
+        let (source, tenant) = (&self.source, &self.tenant);
         for (name, limits, platform) in &self.tenants {
             write!(
                 text,
@@ -91,7 +99,7 @@ tenant = "{name}"
 name = "{name}"
 limits = {{ {limits} }}
 platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CHAOS_APP", api_key = "env:CHAOS_KEY", model = "test"{platform} }}
-"#
+{tenant}"#
             )
             .unwrap();
         }

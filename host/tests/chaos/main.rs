@@ -25,3 +25,4 @@ mod resume;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
 mod stopping;
+mod streams;

@@ -115,6 +115,10 @@ fn the_shipped_file_shows_the_defaults() {
         "# assistants",
         "# match",
         "# events_per_second",
+        "# [tenant.completion]",
+        "# api_base",
+        "# api_key",
+        "# model",
         "# apology = \"…\"",
         "# trusted_proxies",
         "# proxy_header",
@@ -135,6 +139,33 @@ fn the_shipped_file_shows_the_defaults() {
     assert_ne!(shown.join("\n"), text.trim_end(), "no default is shown");
     let with_defaults = Settings::parse(&shown.join("\n"), &path).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(with_defaults, Settings::parse(&text, &path).unwrap());
+}
+
+#[test]
+fn a_tenant_may_have_a_model_of_its_own() {
+    let completion = |lines: &str| {
+        let text = format!(
+            r#"
+            [[tenant]]
+            name = "default"
+            platform = {{ kind = "none" }}
+            [tenant.completion]
+            api_base = "http://localhost:11434/v1"
+            model = "llama"
+            {lines}
+            "#
+        );
+        let settings = Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let references = settings.references().count();
+        (settings.tenants.into_iter().next().unwrap().completion.unwrap(), references)
+    };
+    let (least, references) = completion("");
+    assert_eq!((least.model.as_str(), least.api_key, references), ("llama", None, 1));
+    assert_eq!(least.timeout, Duration::from_secs(600));
+    assert_eq!(least.idempotency_header.unwrap(), "idempotency-key");
+    let (most, references) = completion("api_key = 'env:K'\ntimeout = '5s'\nidempotency_header = 'none'");
+    assert_eq!((most.timeout, most.idempotency_header, references), (Duration::from_secs(5), None, 2));
+    assert!(most.api_key.is_some());
 }
 
 #[test]

@@ -20,4 +20,5 @@ mod sandbox;
 #[path = "../support/scripted_server.rs"]
 mod server;
 mod sources;
+mod streams;
 mod tls;

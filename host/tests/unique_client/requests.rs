@@ -422,7 +422,8 @@ async fn a_streamed_completion_ends_in_the_text_of_the_message() {
         "toolCalls": [], "usage": {"promptTokens": 5, "completionTokens": 2, "totalTokens": 7}}"#;
     let server = Server::always(move || answer(200, body)).await;
     let client = server.client();
-    let completion = client.complete_into(&caller(), &calls::target(), &calls::completion(), &[]).await.unwrap();
+    let completion =
+        client.complete_into(&caller(), &calls::target(), &calls::completion(), &[]).await.unwrap().completion;
     assert_eq!(completion.text, "Hello<sup>1</sup>");
     assert_eq!(completion.usage, Some(Usage { prompt_tokens: 5, completion_tokens: 2 }));
     assert_eq!(server.request().json().get("searchContext"), None);

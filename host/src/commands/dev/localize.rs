@@ -9,13 +9,23 @@ use crate::config::{
 use crate::local;
 use crate::sources::schemes;
 
-/// The same settings with the local platform in place of any other; `api_base` is the base of its API, `threads_base` that
-/// of what it has of NexusGPT's.
+/// Where the parts of the local platform are.
+#[derive(Clone)]
+pub(super) struct Bases {
+    /// The base of its API.
+    pub(super) api: Url,
+    /// The base of what it has of NexusGPT's.
+    pub(super) threads: Url,
+    /// The base of what it has of OpenAI's.
+    pub(super) completions: Url,
+}
+
+/// The same settings with the local platform in place of any other, and of any model.
 ///
 /// # Errors
 ///
 /// When the `.env` beside the file can't be read.
-pub(super) fn localized(mut settings: Settings, api_base: &Url, threads_base: &Url) -> Result<Settings, ConfigErrors> {
+pub(super) fn localized(mut settings: Settings, bases: &Bases) -> Result<Settings, ConfigErrors> {
     let environment = Environment::load(settings.file.with_file_name(""))?;
     // It delivers over plain HTTP, and needs no certificate for that.
     settings.server.tls = None;
@@ -45,15 +55,19 @@ pub(super) fn localized(mut settings: Settings, api_base: &Url, threads_base: &U
     for tenant in &mut settings.tenants {
         match &mut tenant.platform {
             PlatformSettings::Unique(unique) => {
-                unique.api_base = Reference::given(api_base.as_str());
+                unique.api_base = Reference::given(bases.api.as_str());
                 unique.app_id = Reference::given(local::APP_ID);
                 unique.api_key = Reference::given(local::API_KEY);
             }
             PlatformSettings::Nexus(nexus) => {
-                nexus.api_base = Reference::given(threads_base.as_str());
+                nexus.api_base = Reference::given(bases.threads.as_str());
                 nexus.api_key = Reference::given(local::API_KEY);
             }
             PlatformSettings::None => {}
+        }
+        if let Some(completion) = &mut tenant.completion {
+            completion.api_base = Reference::given(bases.completions.as_str());
+            completion.api_key = Some(Reference::given(local::API_KEY));
         }
     }
     // The local platform has one company; it belongs to the first tenant.

@@ -18,6 +18,7 @@ use crate::event::Event;
 use crate::host::Host;
 use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
 use build::Builder;
+use localize::Bases;
 
 /// Where the sample documents lie, seen from modules.toml.
 const SAMPLE_DOCUMENTS: &str = "plugins/assistant/documents";
@@ -80,8 +81,13 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     })
     .await?;
     let host = {
-        let (args, api_base, threads_base) = (args.clone(), platform.api_base(), platform.threads_base());
-        Host::start(Box::new(move || localize::localized(args.load()?, &api_base, &threads_base))).await?
+        let bases = Bases {
+            api: platform.api_base(),
+            threads: platform.threads_base(),
+            completions: platform.completions_base(),
+        };
+        let args = args.clone();
+        Host::start(Box::new(move || localize::localized(args.load()?, &bases))).await?
     };
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);

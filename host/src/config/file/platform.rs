@@ -1,11 +1,15 @@
-//! `[tenant.platform]`: which platform it is, and the settings of that one.
+//! `[tenant.platform]`: which platform it is, and the settings of that one; `[tenant.completion]`: the model in the place
+//! of its own.
 
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::{one_of, text};
-use crate::config::platform::{NEXUS_API_BASE, NexusPlatform, PlatformSettings, UNIQUE_API_BASE, UniquePlatform};
+use crate::config::platform::{
+    CompletionSettings, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE, PlatformSettings, UNIQUE_API_BASE,
+    UniquePlatform,
+};
 use crate::config::table::{Table, Value};
 use crate::config::{Reference, reference};
 
@@ -86,11 +90,8 @@ fn read_unique<'d>(
         app_id: app_id.and_then(|value| reference::read(&value)).unwrap_or_else(nothing),
         api_key: api_key.and_then(|value| reference::read_secret(&value)).unwrap_or_else(nothing),
         model: text(table.get("model")),
-        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(Duration::from_secs(600)),
-        idempotency_header: match table.get("idempotency_header") {
-            Some(value) => header_name(&value),
-            None => Some(HeaderName::from_static("idempotency-key")),
-        },
+        timeout: timeout(table, 600),
+        idempotency_header: usual_header(table),
     }
 }
 
@@ -102,8 +103,38 @@ fn read_nexus(table: &Table<'_>) -> NexusPlatform {
             .and_then(|value| api_base_of(&value, "env:NEXUS_API_BASE", NEXUS_API_BASE))
             .unwrap_or_else(|| Reference::given(NEXUS_API_BASE)),
         api_key: api_key.and_then(|value| reference::read_secret(&value)).unwrap_or_else(nothing),
-        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(Duration::from_secs(30)),
+        timeout: timeout(table, 30),
         idempotency_header: table.get("idempotency_header").and_then(|value| header_name(&value)),
+    }
+}
+
+/// Reads `[tenant.completion]`.
+pub(super) fn completion(table: Table<'_>) -> CompletionSettings {
+    let api_base = table.require("api_base", "\"env:OPENAI_API_BASE\"");
+    let model = table.require("model", "\"gpt-5-mini\"");
+    let settings = CompletionSettings {
+        api_base: api_base
+            .and_then(|value| api_base_of(&value, "env:OPENAI_API_BASE", OPENAI_API_BASE))
+            .unwrap_or_else(nothing),
+        api_key: table.get("api_key").and_then(|value| reference::read_secret(&value)),
+        model: text(model).unwrap_or_default(),
+        timeout: timeout(&table, 600),
+        idempotency_header: usual_header(&table),
+    };
+    table.finish();
+    settings
+}
+
+/// How long a call may take; `default` is in seconds.
+fn timeout(table: &Table<'_>, default: u64) -> Duration {
+    table.get("timeout").and_then(|value| value.duration()).unwrap_or(Duration::from_secs(default))
+}
+
+/// The header of idempotency keys: the usual one unless another is named.
+fn usual_header(table: &Table<'_>) -> Option<HeaderName> {
+    match table.get("idempotency_header") {
+        Some(value) => header_name(&value),
+        None => Some(HeaderName::from_static("idempotency-key")),
     }
 }
 

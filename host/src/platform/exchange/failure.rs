@@ -150,12 +150,17 @@ pub(super) fn quote(body: &str) -> String {
 /// A body as text, without the key: a platform may well repeat the one it refuses. Done before anything is cut, or
 /// half of the key could stay.
 pub(super) fn redacted(body: &[u8], key: &str) -> String {
-    String::from_utf8_lossy(body).replace(key, "(api key)")
+    without_key(&String::from_utf8_lossy(body), key)
 }
 
 /// A message as errors carry it: without the key, in one line, not too long.
 pub(super) fn presentable(message: &str, key: &str) -> String {
-    one_line(&message.replace(key, "(api key)"), MESSAGE_LIMIT)
+    one_line(&without_key(message, key), MESSAGE_LIMIT)
+}
+
+/// The text without the key; there are endpoints that need none.
+fn without_key(text: &str, key: &str) -> String {
+    if key.is_empty() { text.to_owned() } else { text.replace(key, "(api key)") }
 }
 
 /// The text with every run of white space and control characters as one space, cut after so many characters.

@@ -5,8 +5,10 @@
 
 mod failure;
 mod http_client;
+mod opened;
 mod retry;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -23,11 +25,12 @@ use super::{ErrorKind, PlatformError, Result};
 use crate::config::Secret;
 
 pub use http_client::http_client;
+pub(super) use opened::Opened;
 pub(super) use retry::Repeat;
 pub use retry::RetryPolicy;
 
 /// The largest answer that is read, in bytes: a thousand long passages fit in well.
-const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+pub(super) const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
 /// How much of an error answer is read, in bytes; what it says stands at its beginning.
 const ERROR_LIMIT: usize = 64 * 1024;
@@ -105,6 +108,14 @@ impl Call {
     fn remaining(&self) -> Duration {
         self.limit.saturating_sub(self.started.elapsed())
     }
+
+    /// Waits for an attempt as long as the call may take.
+    async fn in_time<T>(
+        &self,
+        attempt: impl Future<Output = std::result::Result<T, Failure>>,
+    ) -> std::result::Result<T, Failure> {
+        tokio::time::timeout(self.remaining(), attempt).await.unwrap_or(Err(Failure::TimedOut))
+    }
 }
 
 impl std::fmt::Display for Call {
@@ -142,18 +153,35 @@ impl Exchange {
         let headers = self.headers_of(call)?;
         let mut attempt = 1;
         loop {
-            let tried = tokio::time::timeout(call.remaining(), self.attempt(&headers, call, attempt)).await;
-            let failure = match tried {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::TimedOut,
-            };
-            let Some(wait) = self.retry.wait(call.repeat, attempt, &failure, call.remaining()) else {
-                return Err(self.failed(call, attempt, &failure));
-            };
-            tokio::time::sleep(wait).await;
+            let whole = async { whole(self.attempt(&headers, call, attempt).await?).await };
+            match call.in_time(whole).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.wait(call, attempt, &failure).await?,
+            }
             attempt += 1;
         }
+    }
+
+    /// Carries out a call whose answer is read as it comes; tries again as [`Exchange::send`] does, until it begins.
+    pub(super) async fn open(self: &Arc<Self>, call: Call) -> Result<Opened> {
+        let headers = self.headers_of(&call)?;
+        let mut attempt = 1;
+        loop {
+            match call.in_time(self.attempt(&headers, &call, attempt)).await {
+                Ok(response) => return Ok(Opened::new(self.clone(), call, response)),
+                Err(failure) => self.wait(&call, attempt, &failure).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Waits until the next attempt, if there is one after this failure.
+    async fn wait(&self, call: &Call, attempt: u32, failure: &Failure) -> Result<()> {
+        match self.retry.wait(call.repeat, attempt, failure, call.remaining()) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(self.failed(call, attempt, failure)),
+        }
+        Ok(())
     }
 
     /// Reads an answer. A missing body is an empty object, as it is for the official Python SDK.
@@ -175,7 +203,13 @@ impl Exchange {
         self.error(ErrorKind::Unavailable, &format!("{call}: {status}, but the answer {what}: {quoted}"))
     }
 
-    async fn attempt(&self, headers: &HeaderMap, call: &Call, attempt: u32) -> std::result::Result<Answer, Failure> {
+    /// Sends the request once. What comes back is a success whose body is still to be read.
+    async fn attempt(
+        &self,
+        headers: &HeaderMap,
+        call: &Call,
+        attempt: u32,
+    ) -> std::result::Result<reqwest::Response, Failure> {
         let begun = Instant::now();
         let mut request = self.client.request(call.method.clone(), self.url(call)).headers(headers.clone());
         if let Some(body) = &call.body {
@@ -185,24 +219,19 @@ impl Exchange {
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
         let elapsed = begun.elapsed();
         tracing::debug!(method = %call.method, path = %call.path, attempt, status, ?elapsed, "called the platform");
-        self.receive(answered.map_err(Failure::of)?).await
+        let response = answered.map_err(Failure::of)?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// Reads a response to its end.
-    async fn receive(&self, mut response: reqwest::Response) -> std::result::Result<Answer, Failure> {
+    /// Reads what an answer that isn't a success says.
+    async fn refused(&self, mut response: reqwest::Response) -> Failure {
         let status = response.status();
-        if status.is_success() {
-            return match read(&mut response, ANSWER_LIMIT).await? {
-                Read::Whole(body) => Ok(Answer { status, body }),
-                Read::Cut(_) => Err(Failure::TooLarge { status }),
-            };
-        }
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| parse_retry_after(value, Timestamp::now()));
         // The status says enough, should the words be lost on the way.
         let body = read(&mut response, ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
         let Told { message, retryable } = Told::read(&redacted(&body, self.key.expose()));
-        Err(Failure::Refused { status, retry_after, retryable, message })
+        Failure::Refused { status, retry_after, retryable, message }
     }
 
     fn url(&self, call: &Call) -> Url {
@@ -263,6 +292,15 @@ impl Read {
         match self {
             Self::Whole(bytes) | Self::Cut(bytes) => bytes,
         }
+    }
+}
+
+/// Reads a successful answer to its end.
+async fn whole(mut response: reqwest::Response) -> std::result::Result<Answer, Failure> {
+    let status = response.status();
+    match read(&mut response, ANSWER_LIMIT).await? {
+        Read::Whole(body) => Ok(Answer { status, body }),
+        Read::Cut(_) => Err(Failure::TooLarge { status }),
     }
 }
 

@@ -4,8 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::lenient;
-use crate::platform::{self, Role};
+use crate::platform::{self, Role, lenient};
 
 /// Anything that was made: what matters is its id.
 #[derive(Deserialize)]

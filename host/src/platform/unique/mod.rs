@@ -5,7 +5,6 @@
 //! [`RetryPolicy`].
 
 mod answer;
-mod lenient;
 mod request;
 
 use std::collections::HashSet;
@@ -20,7 +19,7 @@ use url::Url;
 use super::exchange::{Call, Exchange, Repeat, check_base, credential, header, segment};
 use super::{
     Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
-    Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget,
+    Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
 use crate::config::{Secret, UNIQUE_API_BASE};
 
@@ -141,6 +140,10 @@ impl Platform for Unique {
         PlatformError::new(ErrorKind::Unsupported, format!("Unique has no {what}"))
     }
 
+    fn changes_messages(&self) -> bool {
+        true
+    }
+
     async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String> {
         let create = request::StepCreate::from(step);
         let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
@@ -259,13 +262,13 @@ impl Platform for Unique {
         target: &StreamTarget,
         request: &CompletionRequest,
         sources: &[Hit],
-    ) -> Result<Completion> {
+    ) -> Result<StreamedAnswer> {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
         let create = request::StreamCreate::new(target, sources, create);
         let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
         let answer = self.exchange.send(&call).await?;
         let result: answer::StreamResult = self.exchange.decode(&call, &answer)?;
-        Ok(result.into_completion())
+        Ok(StreamedAnswer { completion: result.into_completion(), unwritten: None })
     }
 }
 

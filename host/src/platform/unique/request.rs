@@ -4,9 +4,10 @@
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
+use crate::platform::completion::number;
 use crate::platform::{
-    CompletionRequest, ErrorKind, Hit, MessageChange, ModelMessage, NewStep, PlatformError, Query, Reference, Result,
-    SearchKind, StepChange, StepStatus, StreamTarget,
+    CompletionRequest, Hit, MessageChange, ModelMessage, NewStep, Query, Reference, Result, SearchKind, StepChange,
+    StepStatus, StreamTarget,
 };
 
 /// `POST /message-log`.
@@ -226,28 +227,10 @@ impl<'a> CompletionCreate<'a> {
         Ok(Self {
             model: request.model.as_deref().or(default_model),
             messages: &request.messages,
-            options: options(request)?,
+            options: request.model_options()?,
             timeout,
         })
     }
-}
-
-/// The options for the model: those the guest hands on, and over them what it says in so many words.
-fn options(request: &CompletionRequest) -> Result<Map<String, Value>> {
-    let mut options = match &request.options {
-        None | Some(Value::Null) => Map::new(),
-        Some(Value::Object(options)) => options.clone(),
-        Some(_) => {
-            return Err(PlatformError::new(ErrorKind::Invalid, "the completion's options aren't a JSON object"));
-        }
-    };
-    if let Some(temperature) = request.temperature {
-        options.insert("temperature".into(), number("temperature", temperature)?.into());
-    }
-    if let Some(max_tokens) = request.max_tokens {
-        options.insert("max_tokens".into(), max_tokens.into());
-    }
-    Ok(options)
 }
 
 /// `POST /integrated/chat/stream-completions`.
@@ -308,11 +291,4 @@ impl<'a> StreamCreate<'a> {
 /// The value, unless there is none or it is null.
 fn present(value: &Option<Value>) -> Option<&Value> {
     value.as_ref().filter(|value| !value.is_null())
-}
-
-/// A number as JSON has it: 0.3 stays 0.3 rather than becoming its nearest neighbour in twice the bits.
-fn number(what: &str, value: f32) -> Result<Number> {
-    let shortest = value.to_string().parse().unwrap_or(f64::from(value));
-    Number::from_f64(shortest)
-        .ok_or_else(|| PlatformError::new(ErrorKind::Invalid, format!("the {what} is {value}, not a number")))
 }

@@ -10,7 +10,7 @@ mod process;
 mod stream;
 mod wire;
 
-pub use chat::{Place, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
+pub use chat::{Answer, Place, call, chat, chat_on, read_chat, read_message, say, wait_for_answer};
 pub use command::{Ran, Variables, bare, modhost};
 pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, user_message};
 pub use gate::Gate;

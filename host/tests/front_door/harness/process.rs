@@ -122,6 +122,12 @@ impl Settings {
         self
     }
 
+    /// Adds lines to the last `[[tenant]]`'s platform, or tables of that tenant after it.
+    pub fn tenant(mut self, lines: &str) -> Self {
+        writeln!(self.tenants, "{lines}").unwrap();
+        self
+    }
+
     /// Adds tables to modules.toml.
     pub fn more(mut self, tables: &str) -> Self {
         writeln!(self.more, "{tables}").unwrap();

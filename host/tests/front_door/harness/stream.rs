@@ -1,8 +1,8 @@
-//! The far side of an event socket, byte by byte as the test says.
+//! The far side of a stream, an event socket's or a language model's: byte by byte as the test says.
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -31,6 +31,11 @@ impl Stream {
         format!("http://{}/stream", self.listener.local_addr().unwrap())
     }
 
+    /// The address, as `api_base` of a completion takes it.
+    pub fn api_base(&self) -> String {
+        format!("http://{}/v1", self.listener.local_addr().unwrap())
+    }
+
     /// Waits for the next connection, and leaves its request unanswered.
     pub async fn asked(&self) -> Line {
         let accept = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
@@ -45,9 +50,7 @@ impl Stream {
     /// Waits for the next connection, and begins a stream of events on it.
     pub async fn opened(&self) -> Line {
         let mut line = self.asked().await;
-        let head =
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
-        line.write(head).await;
+        line.begin().await;
         line
     }
 
@@ -63,9 +66,38 @@ impl Line {
         self.write(&format!("HTTP/1.1 {status}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")).await;
     }
 
-    /// Sends a piece of the stream.
-    pub async fn send(&mut self, piece: &str) {
-        self.write(&format!("{:x}\r\n{piece}\r\n", piece.len())).await;
+    /// Reads the body of the request, which is JSON.
+    pub async fn body(&mut self) -> Value {
+        let head = self.request.to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).expect("a length").trim();
+        let mut body = vec![0; length.parse().unwrap()];
+        self.socket.read_exact(&mut body).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Begins a stream of events.
+    pub async fn begin(&mut self) {
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+        self.write(head).await;
+    }
+
+    /// Sends a piece of a language model's answer.
+    pub async fn says(&mut self, text: &str) {
+        self.event(&json!({ "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": null }] })).await;
+    }
+
+    /// Ends a language model's answer, as OpenAI's do.
+    pub async fn done(mut self) {
+        self.event(&json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] })).await;
+        self.event(&json!({ "choices": [], "usage": { "prompt_tokens": 12, "completion_tokens": 3 } })).await;
+        self.send("data: [DONE]\n\n").await;
+        self.end().await;
+    }
+
+    /// Sends a piece of the stream; answers with whether the host still takes any.
+    pub async fn send(&mut self, piece: &str) -> bool {
+        self.write(&format!("{:x}\r\n{piece}\r\n", piece.len())).await
     }
 
     /// Sends an event.
@@ -84,8 +116,8 @@ impl Line {
         tokio::time::timeout(PATIENCE, read).await.expect("the host to close the connection");
     }
 
-    async fn write(&mut self, text: &str) {
-        // The host may have closed it; the test says what it expects of that.
-        _ = self.socket.write_all(text.as_bytes()).await;
+    /// Whether the host has taken it: it may have closed the connection, and the test says what it expects of that.
+    async fn write(&mut self, text: &str) -> bool {
+        self.socket.write_all(text.as_bytes()).await.is_ok()
     }
 }

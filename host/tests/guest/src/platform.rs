@@ -1,5 +1,8 @@
 //! The calls to the platform, one by one.
 
+use std::time::Duration;
+
+use modhost_sdk::completion::Tokens;
 use modhost_sdk::prelude::*;
 
 use crate::{Command, Given, reply, run};
@@ -11,6 +14,18 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new("complete-at TEMPERATURE TEXT", "replies with the model's whole answer, as JSON", complete_at),
     Command::new("complete-into-reply TEXT", "lets the model write the reply, with three sources", complete_into_reply),
     Command::new("stream TEXT", "replies with the pieces of the model's answer, joined by |", stream),
+    Command::new(
+        "stream-shown TEXT",
+        "shows what there is of the answer with every piece, then replies with it",
+        stream_shown,
+    ),
+    Command::new("stream-show TEXT", "lets the SDK show the answer while it comes, then replies with it", stream_show),
+    Command::new("stream-caught TEXT", "replies with the pieces, and what ended them, joined by |", stream_caught),
+    Command::new("stream-caught-within MS TEXT", "the same, when the answer may take so long", stream_caught_within),
+    Command::new("into-reply TEXT", "lets the model write the reply, without sources", into_reply),
+    Command::new("stream-log TEXT", "logs the pieces, joined by |", stream_log),
+    Command::new("stream-some N TEXT|COMMAND", "reads so many pieces, gives the rest up and goes on", stream_some),
+    Command::new("stream-open N TEXT|COMMAND", "shows so many pieces, and goes on with the rest unread", stream_open),
     Command::new("history [N]", "replies with the chat's newest N messages, or all, as JSON", history),
     Command::new("create TEXT", "writes a new message and replies with its id", create),
     Command::new("modify ID TEXT", "changes a message", modify),
@@ -53,6 +68,60 @@ fn complete_into_reply(given: &Given) -> Result<()> {
 fn stream(given: &Given) -> Result<()> {
     let pieces = Completion::new().user(given.argument).stream()?.collect::<Result<Vec<_>, _>>()?;
     reply(pieces.join("|"))
+}
+
+fn stream_shown(given: &Given) -> Result<()> {
+    let mut text = String::new();
+    for piece in Completion::new().user(given.argument).stream()? {
+        text += &piece?;
+        messages::show(&text)?;
+    }
+    reply(text)
+}
+
+fn stream_show(given: &Given) -> Result<()> {
+    reply(Completion::new().user(given.argument).stream()?.show()?)
+}
+
+fn into_reply(given: &Given) -> Result<()> {
+    Completion::new().user(given.argument).into_reply(&[])?;
+    Ok(())
+}
+
+fn stream_caught(given: &Given) -> Result<()> {
+    caught(Completion::new().user(given.argument).stream()?)
+}
+
+fn stream_caught_within(given: &Given) -> Result<()> {
+    let (limit, text) = given.pair(' ')?;
+    caught(Completion::new().user(text).timeout(Duration::from_millis(limit.parse()?)).stream()?)
+}
+
+fn caught(pieces: Tokens) -> Result<()> {
+    let told = pieces.map(|piece| piece.unwrap_or_else(|error| error.to_string()));
+    reply(told.collect::<Vec<_>>().join("|"))
+}
+
+fn stream_log(given: &Given) -> Result<()> {
+    let pieces = Completion::new().user(given.argument).stream()?.collect::<Result<Vec<_>, _>>()?;
+    info!("read {}", pieces.join("|"));
+    Ok(())
+}
+
+fn stream_some(given: &Given) -> Result<()> {
+    let (some, command) = given.pair('|')?;
+    let (count, text) = some.split_once(' ').ok_or_else(|| Failure::new("no text"))?;
+    let pieces = Completion::new().user(text).stream()?.take(count.parse()?).collect::<Result<Vec<_>, _>>()?;
+    run(&format!("{command} {}", pieces.join("|")), given.event)
+}
+
+fn stream_open(given: &Given) -> Result<()> {
+    let (some, command) = given.pair('|')?;
+    let (count, text) = some.split_once(' ').ok_or_else(|| Failure::new("no text"))?;
+    let mut pieces = Completion::new().user(text).stream()?;
+    let read = pieces.by_ref().take(count.parse()?).collect::<Result<Vec<_>, _>>()?;
+    messages::show(read.join("|"))?;
+    run(command, given.event)
 }
 
 fn history(given: &Given) -> Result<()> {

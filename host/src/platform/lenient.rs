@@ -4,17 +4,19 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// A list; null is an empty one.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Vec<T>, D::Error> {
+pub(in crate::platform) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(field)?.unwrap_or_default())
 }
 
 /// A yes or no; null is no.
-pub(super) fn flag<'de, D: Deserializer<'de>>(field: D) -> Result<bool, D::Error> {
+pub(in crate::platform) fn flag<'de, D: Deserializer<'de>>(field: D) -> Result<bool, D::Error> {
     Ok(Option::deserialize(field)?.unwrap_or_default())
 }
 
 /// An integer, as a number or as a string; what is neither, or doesn't fit, is none.
-pub(super) fn integer<'de, D: Deserializer<'de>, T: TryFrom<i64>>(field: D) -> Result<Option<T>, D::Error> {
+pub(in crate::platform) fn integer<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
     let integer = match Value::deserialize(field)? {
         // A cast of a float to an integer ends at the integer's limits.
         Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|float| float as i64)),
@@ -25,7 +27,7 @@ pub(super) fn integer<'de, D: Deserializer<'de>, T: TryFrom<i64>>(field: D) -> R
 }
 
 /// A text, or a number as one; anything else is none.
-pub(super) fn text<'de, D: Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
+pub(in crate::platform) fn text<'de, D: Deserializer<'de>>(field: D) -> Result<Option<String>, D::Error> {
     Ok(match Value::deserialize(field)? {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.to_string()),

@@ -1,10 +1,13 @@
 //! `completion`: answers of a language model.
 
+mod tokens;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+
+pub use tokens::Tokens;
 
 use super::bindings::modhost::module::completion::{
     Answer, Host as Imports, HostTokens, Request, Usage, add_to_linker,
@@ -15,21 +18,12 @@ use super::types::{Error, object};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{
     self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, PlatformError, StreamTarget,
+    StreamedAnswer,
 };
 
 /// The capability. Its name leaves `Completion` to what a platform answers.
 pub(super) struct CompletionCapability {
     delivery: Arc<Delivery>,
-}
-
-/// A guest's handle of an answer on its way. Dropping it gives the call up.
-pub struct Tokens(Pieces);
-
-enum Pieces {
-    /// The platform is asked; it answers its clients whole.
-    Asked(AbortOnDropHandle<Result<Completion, PlatformError>>),
-    /// Everything was read.
-    Done,
 }
 
 /// The capability and the guest's handles, for the length of one call.
@@ -73,7 +67,7 @@ impl Imports for View<'_> {
     }
 
     async fn stream(&mut self, request: Request) -> wasmtime::Result<Result<Resource<Tokens>, Error>> {
-        match start(self.delivery, request) {
+        match start(self.delivery, request).await {
             Ok(tokens) => Ok(Ok(self.table.push(tokens)?)),
             Err(error) => Ok(Err(error)),
         }
@@ -82,19 +76,25 @@ impl Imports for View<'_> {
 
 impl HostTokens for View<'_> {
     async fn next(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<Result<Option<String>, Error>> {
-        let Tokens(pieces) = self.table.get_mut(&tokens)?;
-        Ok(next(pieces).await)
+        Ok(self.table.get_mut(&tokens)?.next().await.map_err(Error::from))
     }
 
     async fn drop(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<()> {
-        self.table.delete(tokens)?;
+        let tokens = self.table.delete(tokens)?;
+        if let Err(error) = tokens.give_up().await {
+            // Nobody is there to be told. Unwritten, the answer counts as in flight.
+            let (module, delivery) = (&self.delivery.module, &self.delivery.id);
+            tracing::warn!(%module, %delivery, %error, "what was read of an answer was not written down");
+        }
         Ok(())
     }
 }
 
 async fn complete(delivery: &Arc<Delivery>, request: Request) -> Result<Answer, Error> {
     let request = CompletionRequest::try_from(request)?;
-    Ok(ask(delivery, "completion.complete", request)?.await?.into())
+    let pending = delivery.prepare(Weight::Paid, "completion.complete", &request)?;
+    let make = |platform: Arc<dyn Platform>, caller| async move { platform.complete(&caller, &request).await };
+    Ok(pending.make(make, |_, _| {}).await?.into())
 }
 
 async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources: Vec<Hit>) -> Result<Answer, Error> {
@@ -106,43 +106,26 @@ async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.complete_into(&caller, &target, &request, &sources).await
     };
-    let completion = pending.make(make, |_, _| {}).await?;
-    // The stream writes the text; that it is final has to be said.
+    let StreamedAnswer { completion, unwritten } = pending.make(make, |_, _| {}).await?;
+    // Where the platform has written the text, that it is final has still to be said.
+    let change = MessageChange { completed: true, ..unwritten.unwrap_or_default() };
+    let text = change.text.clone();
     let pending = delivery.prepare(Weight::Change, "messages.reply", &"completed")?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
-        let change = MessageChange { completed: true, ..MessageChange::default() };
         platform.modify_message(&caller, &chat_id, &message_id, &change).await
     };
-    let take_in = |progress: &mut Progress, _: &platform::Message| progress.reply.completed = true;
+    let take_in = |progress: &mut Progress, _: &platform::Message| {
+        progress.reply.completed = true;
+        if text.is_some() {
+            progress.reply.text = text;
+        }
+    };
     pending.make(make, take_in).await?;
     Ok(completion.into())
 }
 
-fn start(delivery: &Arc<Delivery>, request: Request) -> Result<Tokens, Error> {
-    let request = CompletionRequest::try_from(request)?;
-    let asked = tokio::spawn(ask(delivery, "completion.stream", request)?);
-    Ok(Tokens(Pieces::Asked(AbortOnDropHandle::new(asked))))
-}
-
-/// Asks for an answer; its place in the record is taken before this returns.
-fn ask(
-    delivery: &Arc<Delivery>,
-    import: &'static str,
-    request: CompletionRequest,
-) -> Result<impl Future<Output = Result<Completion, PlatformError>> + Send + 'static, PlatformError> {
-    let pending = delivery.prepare(Weight::Paid, import, &request)?;
-    let make = |platform: Arc<dyn Platform>, caller| async move { platform.complete(&caller, &request).await };
-    Ok(pending.make(make, |_, _| {}))
-}
-
-async fn next(pieces: &mut Pieces) -> Result<Option<String>, Error> {
-    match std::mem::replace(pieces, Pieces::Done) {
-        Pieces::Done => Ok(None),
-        Pieces::Asked(task) => match task.await {
-            Ok(completion) => Ok(Some(completion?.text)),
-            Err(error) => Err(Error::Unavailable(format!("the answer broke off: {error}"))),
-        },
-    }
+async fn start(delivery: &Arc<Delivery>, request: Request) -> Result<Tokens, Error> {
+    Ok(Tokens::start(delivery, CompletionRequest::try_from(request)?).await?)
 }
 
 fn target(delivery: &Delivery) -> Result<StreamTarget, PlatformError> {
