@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{ConfigErrors, Settings};
+use crate::config::{CompilerSettings, ConfigErrors, Server, Settings};
 use crate::console::{self, Admin};
 use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, Refused};
-use crate::engine::{Engine, FileWatch, Registry};
+use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, Registry};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
@@ -30,6 +30,15 @@ const OWNER: &str = "this host";
 
 /// Reads the settings, at the start and whenever the file has changed.
 pub type Load = Box<dyn Fn() -> Result<Settings, ConfigErrors> + Send + Sync>;
+
+/// How a host compiles its components.
+pub struct Compiling {
+    /// The program it starts to compile, which has to be `modhost`; its limits are those of the settings. None: it compiles
+    /// in its own process, without limits.
+    pub program: Option<PathBuf>,
+    /// Whether large components serve as soon as they are compiled quickly.
+    pub quick_start: bool,
+}
 
 /// A running host.
 pub struct Host {
@@ -92,7 +101,7 @@ impl Host {
     ///
     /// When the settings are no good, an address is taken, or the engine can't be started. A component that can't
     /// serve is no error: the log says why, and its file is watched.
-    pub async fn start(load: Load) -> Result<Self, StartError> {
+    pub async fn start(load: Load, compiling: Compiling) -> Result<Self, StartError> {
         metrics::start();
         let settings = load()?;
         let client = http_client()?;
@@ -101,8 +110,7 @@ impl Host {
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
-        let engine = Engine::new(server.concurrency).map_err(StartError::Engine)?;
-        let engine = engine.with_cache(server.data_dir.join("components"));
+        let engine = start_engine(server, compiling).map_err(StartError::Engine)?;
         let registry = Arc::new(Registry::new(engine));
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
@@ -202,6 +210,17 @@ impl Host {
             }
         }
     }
+}
+
+fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engine> {
+    let CompilerSettings { timeout, memory, processes } = server.compiler;
+    let compiler = match compiling.program {
+        Some(program) => Compiler::Apart { program, limits: CompilerLimits { timeout, memory, processes } },
+        None => Compiler::Here,
+    };
+    let engine = Engine::new(server.concurrency)?.with_compiler(compiler);
+    let engine = engine.with_cache(server.data_dir.join("components"));
+    if compiling.quick_start { engine.with_quick_start() } else { Ok(engine) }
 }
 
 /// Hands events from the sources to the dispatcher.
@@ -311,7 +330,9 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
             if certificate(&settings).any(|file| changed.contains(file)) {
                 parts.renew_certificate(&settings);
             }
-            parts.registry.refresh().await;
+            // Not waited for: one that takes long to compile keeps no other waiting.
+            let registry = parts.registry.clone();
+            tokio::spawn(async move { registry.refresh().await });
         }
     }
 }
@@ -363,6 +384,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("admin_token", before.admin_token != after.admin_token),
         ("concurrency", before.concurrency != after.concurrency),
         ("retention", before.retention != after.retention),
+        ("compiler", before.compiler != after.compiler),
         ("tls", before.tls.is_some() != after.tls.is_some()),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()

@@ -1,4 +1,4 @@
-//! `check`: does a component fit, what is it made of, what would it need in `modules.toml`.
+//! `check`: does a component fit, what is it made of, what comes of compiling it, what would it need in `modules.toml`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::config::ModuleLimits;
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
+use crate::engine::{Compiled, LoadError};
 
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,20 @@ struct Report<'a> {
     world: String,
     /// What it is made of, if it is a component.
     component: Option<Contents<'a>>,
+    /// What compiling it has come to, if it fits.
+    compiled: Option<CompiledReport>,
+    /// Why it can't be compiled, although it fits.
+    compile_error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CompiledReport {
+    /// How long it took on this machine.
+    milliseconds: u64,
+    /// In bytes.
+    size: u64,
+    /// Why its instances don't come from the pool.
+    unpooled: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -48,6 +63,8 @@ struct Contents<'a> {
     /// In bytes.
     minimum_memory: u64,
     producers: &'a Producers,
+    /// What it needs of its entry in modules.toml, by the key there.
+    grants: Vec<Grant>,
     imports: &'a [Import],
     exports: &'a [Export],
 }
@@ -62,25 +79,66 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const HEADING: Style = Style::new().bold();
 const ASIDE: Style = Style::new().dimmed();
 
-/// Checks the component and prints what was found: success if it fits, failure if it doesn't.
-pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let bytes = read(&args.component)?;
-    let examined = fit::examine(&bytes, fit::MAX_SIZE);
-    let (anatomy, misfit) = match &examined {
-        Ok(anatomy) => (Some(anatomy), anatomy.fit().err()),
-        Err(misfit) => (None, Some(misfit.clone())),
-    };
+/// Something a component can use that its entry in `modules.toml` gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Grant {
+    /// What the imports begin with that ask for it.
+    #[serde(skip)]
+    imports: &'static str,
+    /// The key in modules.toml.
+    key: &'static str,
+    /// What is given by it.
+    what: &'static str,
+}
+
+/// Everything an entry gives beyond what every module has.
+const GRANTS: [Grant; 3] = [
+    Grant { imports: "wasi:config/", key: "config", what: "the settings it reads" },
+    Grant { imports: "wasi:keyvalue/", key: "limits.keyvalue", what: "room for the values it keeps" },
+    Grant { imports: "wasi:http/", key: "http", what: "the hosts it sends requests to" },
+];
+
+/// What was found out about a file.
+struct Findings {
+    anatomy: Option<Anatomy>,
+    misfit: Option<Misfit>,
+    /// What came of compiling it; none if it doesn't fit.
+    compiled: Option<Result<Compiled, LoadError>>,
+}
+
+impl Findings {
+    async fn of(bytes: Vec<u8>) -> anyhow::Result<Self> {
+        let (anatomy, misfit) = match fit::examine(&bytes, fit::MAX_SIZE) {
+            Ok(anatomy) => (Some(anatomy), None),
+            Err(misfit) => (None, Some(misfit)),
+        };
+        let misfit = misfit.or_else(|| anatomy.as_ref().and_then(|anatomy| anatomy.fit().err()));
+        let compiled = match misfit {
+            None => Some(super::engine(1)?.try_compile(bytes).await),
+            Some(_) => None,
+        };
+        Ok(Self { anatomy, misfit, compiled })
+    }
+
+    fn can_serve(&self) -> bool {
+        matches!(self.compiled, Some(Ok(_)))
+    }
+}
+
+/// Checks the component and prints what was found: success if it can serve, failure if it can't.
+pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let findings = Findings::of(read(&args.component)?).await?;
     let mut out = anstream::stdout().lock();
     let printed = match args.json {
-        true => print_json(&mut out, anatomy, misfit.as_ref()),
-        false => print(&mut out, &args.component, anatomy, misfit.as_ref()),
+        true => print_json(&mut out, &findings),
+        false => print(&mut out, &args.component, &findings),
     };
     match printed {
         // Whoever reads has had enough (`check … | head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed.context("can't print what was found")?,
     }
-    Ok(if misfit.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if findings.can_serve() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Reads the file, but no more of it than a component may have and the byte that makes it too large.
@@ -101,54 +159,83 @@ fn trouble(error: &io::Error) -> String {
     }
 }
 
-fn print_json(out: &mut impl Write, anatomy: Option<&Anatomy>, misfit: Option<&Misfit>) -> io::Result<()> {
+fn print_json(out: &mut impl Write, findings: &Findings) -> io::Result<()> {
+    let compiled = findings.compiled.as_ref();
     let report = Report {
-        fits: misfit.is_none(),
-        misfit: misfit.map(ToString::to_string),
+        fits: findings.misfit.is_none(),
+        misfit: findings.misfit.as_ref().map(ToString::to_string),
         world: fit::world(),
-        component: anatomy.map(|anatomy| Contents {
+        component: findings.anatomy.as_ref().map(|anatomy| Contents {
             built_against: anatomy.world.as_ref().map(ToString::to_string),
             size: anatomy.size,
             minimum_memory: anatomy.minimum_memory,
             producers: &anatomy.producers,
+            grants: grants(anatomy).collect(),
             imports: &anatomy.imports,
             exports: &anatomy.exports,
         }),
+        compiled: compiled.and_then(|compiled| compiled.as_ref().ok()).map(|compiled| CompiledReport {
+            milliseconds: u64::try_from(compiled.took.as_millis()).unwrap_or(u64::MAX),
+            size: compiled.size,
+            unpooled: compiled.unpooled.clone(),
+        }),
+        compile_error: compiled.and_then(|compiled| compiled.as_ref().err()).map(ToString::to_string),
     };
     serde_json::to_writer_pretty(&mut *out, &report)?;
     writeln!(out)
 }
 
-fn print(out: &mut impl Write, path: &Path, anatomy: Option<&Anatomy>, misfit: Option<&Misfit>) -> io::Result<()> {
-    match misfit {
-        None => {
-            writeln!(out, "{GOOD}fits{GOOD:#}: {} can be a module of this host ({})", path.display(), fit::world())?
-        }
-        Some(misfit) => writeln!(out, "{BAD}doesn't fit{BAD:#}: {}: {misfit}", path.display())?,
+fn print(out: &mut impl Write, path: &Path, findings: &Findings) -> io::Result<()> {
+    let file = path.display();
+    match (&findings.misfit, &findings.compiled) {
+        (Some(misfit), _) => writeln!(out, "{BAD}doesn't fit{BAD:#}: {file}: {misfit}")?,
+        (None, Some(Err(reason))) => writeln!(out, "{BAD}can't serve{BAD:#}: {file}: {reason}")?,
+        (None, _) => writeln!(out, "{GOOD}fits{GOOD:#}: {file} can be a module of this host ({})", fit::world())?,
     }
-    let Some(anatomy) = anatomy else { return Ok(()) };
+    let Some(anatomy) = &findings.anatomy else { return Ok(()) };
     print_facts(out, anatomy)?;
-    print_imports(out, anatomy)?;
-    match misfit {
-        None => print_entry(out, path, anatomy),
-        Some(_) => Ok(()),
+    if let Some(Ok(compiled)) = &findings.compiled {
+        print_compiled(out, compiled)?;
     }
+    print_imports(out, anatomy)?;
+    if findings.can_serve() { print_entry(out, path, anatomy) } else { Ok(()) }
+}
+
+/// What of its entry a component needs.
+fn grants(anatomy: &Anatomy) -> impl Iterator<Item = Grant> {
+    let imports = |grant: &Grant| anatomy.imports.iter().any(|import| import.name.starts_with(grant.imports));
+    GRANTS.into_iter().filter(imports)
+}
+
+/// One line of what is known; none if it is empty.
+fn fact(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
+    if value.is_empty() { Ok(()) } else { writeln!(out, "  {ASIDE}{name:<14}{ASIDE:#}{value}") }
 }
 
 fn print_facts(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
-    let size = |bytes| ByteSize::b(bytes).display().iec();
-    let mut fact = |name: &str, value: String| match value.is_empty() {
-        true => Ok(()),
-        false => writeln!(out, "  {ASIDE}{name:<14}{ASIDE:#}{value}"),
-    };
-    fact(
-        "built against",
-        anatomy.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default(),
-    )?;
-    fact("size", size(anatomy.size).to_string())?;
-    fact("memory", format!("{} before it runs", size(anatomy.minimum_memory)))?;
+    let built_against = anatomy.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default();
+    fact(out, "built against", &built_against)?;
+    fact(out, "size", &size(anatomy.size))?;
+    fact(out, "memory", &format!("{} before it runs", size(anatomy.minimum_memory)))?;
     let Producers { languages, tools } = &anatomy.producers;
-    fact("made with", languages.iter().chain(tools).cloned().collect::<Vec<_>>().join(", "))
+    fact(out, "made with", &languages.iter().chain(tools).cloned().collect::<Vec<_>>().join(", "))?;
+    let grants: Vec<_> = grants(anatomy).map(|grant| format!("{} ({})", grant.key, grant.what)).collect();
+    fact(out, "needs", &grants.join(", "))
+}
+
+fn print_compiled(out: &mut impl Write, compiled: &Compiled) -> io::Result<()> {
+    let took = compiled.took.as_millis();
+    let took = if took < 1000 { format!("{took} ms") } else { format!("{:.1} s", compiled.took.as_secs_f64()) };
+    fact(out, "compiled", &format!("{} in {took}; the host keeps it for the next time", size(compiled.size)))?;
+    match &compiled.unpooled {
+        Some(reason) => fact(out, "instances", &format!("made on demand, which is slower: {reason}")),
+        None => Ok(()),
+    }
+}
+
+/// A number of bytes, for people.
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
 }
 
 fn print_imports(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {

@@ -13,9 +13,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use crate::config::{ConfigErrors, Settings};
+use crate::engine::{self, Compiler, CompilerLimits, Engine};
 use crate::telemetry;
 
 /// How long deliveries may go on after the host was told to stop.
@@ -52,6 +54,9 @@ pub enum Command {
     ///
     /// Nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
     Check(check::CheckArgs),
+    /// Compile a component as the host asks: what the host starts itself with
+    #[command(hide = true)]
+    CompileComponent(engine::ChildArgs),
 }
 
 /// Where settings come from.
@@ -104,25 +109,40 @@ impl HostArgs {
 
 /// Runs a command; the exit code is 0 when it did what it was told, 1 when it could not, and 2 for wrong use.
 pub fn run(command: Command) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
-    };
     let done = match command {
         Command::Dev(args) => {
             telemetry::start();
-            runtime.block_on(dev::run(args))
+            block_on(dev::run(args))
         }
         Command::Serve(args) => {
             telemetry::start();
-            runtime.block_on(serve::run(args))
+            block_on(serve::run(args))
         }
-        Command::Deliveries(args) => runtime.block_on(deliveries::run(args)),
-        Command::Send(args) => runtime.block_on(send::run(args)),
+        Command::Deliveries(args) => block_on(deliveries::run(args)),
+        Command::Send(args) => block_on(send::run(args)),
         Command::Routes(args) => routes::run(args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => block_on(check::run(args)),
+        // Without the threads of a runtime: what they take is missing where it compiles.
+        Command::CompileComponent(args) => Ok(engine::run_child(&args)),
     };
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// Runs what waits for others.
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
+
+/// The program that compiles components for a command: this one.
+fn compiling_program() -> anyhow::Result<PathBuf> {
+    engine::this_program().context("it isn't known where this program lies, which starts itself to compile")
+}
+
+/// An engine for a command that has no host; it compiles as a host does that isn't told other limits.
+fn engine(instances: usize) -> anyhow::Result<Engine> {
+    let compiler = Compiler::Apart { program: compiling_program()?, limits: CompilerLimits::default() };
+    let engine = Engine::new(instances).map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
+    Ok(engine.with_compiler(compiler))
 }
 
 /// This program as it was called, for commands that people copy out of what it says.

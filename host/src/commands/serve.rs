@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{GRACE, HostArgs, told_to_stop};
+use super::{GRACE, HostArgs, compiling_program, told_to_stop};
 use crate::config::{Settings, SourceKind};
-use crate::host::Host;
+use crate::host::{Compiling, Host};
 
 /// What `serve` can be told.
 #[derive(Args)]
@@ -21,7 +21,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    let host = Host::start(Box::new(move || args.host.load())).await?;
+    let compiling = Compiling { program: Some(compiling_program()?), quick_start: false };
+    let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
     anstream::println!("{}", listening(&host, &settings));
     told_to_stop().await?;
     tracing::info!("stopping: deliveries that run have {GRACE:?} to end");

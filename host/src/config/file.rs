@@ -18,7 +18,7 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::platform::PlatformSettings;
-use super::settings::{Module, ModuleLimits, Retention, Retry, Server, Tenant, TenantLimits};
+use super::settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Tenant, TenantLimits};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{listener, nearest, reference};
@@ -29,6 +29,9 @@ const MIN_MEMORY: u64 = 64 << 10;
 
 /// What a module can address with 32 bits, in bytes.
 const MAX_MEMORY: u64 = 4 << 30;
+
+/// What a compiling process takes for itself, and some for a small component, in bytes.
+const MIN_COMPILER_MEMORY: u64 = 64 << 20;
 
 /// The parts of the settings, before they were held against each other.
 pub(super) struct Parts {
@@ -93,6 +96,11 @@ fn server(table: Table<'_>) -> Server {
             .and_then(|value| value.table("[server.retention]"))
             .map(retention)
             .unwrap_or(default.retention),
+        compiler: table
+            .get("compiler")
+            .and_then(|value| value.table("[server.compiler]"))
+            .map(compiler)
+            .unwrap_or(default.compiler),
         limits: table
             .get("limits")
             .and_then(|value| value.table("[server.limits]"))
@@ -155,6 +163,26 @@ fn retention(table: Table<'_>) -> Retention {
     };
     table.finish();
     retention
+}
+
+fn compiler(table: Table<'_>) -> CompilerSettings {
+    let default = CompilerSettings::default();
+    let compiler = CompilerSettings {
+        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(default.timeout),
+        memory: table.get("memory").and_then(|value| compiler_memory(&value)).unwrap_or(default.memory),
+        processes: table.get("processes").and_then(|value| value.count()).unwrap_or(default.processes),
+    };
+    table.finish();
+    compiler
+}
+
+fn compiler_memory(value: &Value<'_>) -> Option<u64> {
+    let bytes = value.size()?;
+    if bytes >= MIN_COMPILER_MEMORY {
+        return Some(bytes);
+    }
+    value.wrong("a compiler doesn't even start with less than 64MiB of memory", r#"write for example "2GiB""#);
+    None
 }
 
 fn retry(table: Table<'_>) -> Retry {

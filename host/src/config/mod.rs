@@ -31,5 +31,5 @@ pub use platform::{
 };
 pub use reference::Reference;
 pub use secret::Secret;
-pub use settings::{Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
+pub use settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

@@ -59,6 +59,8 @@ pub struct Server {
     pub retry_notice: String,
     /// How long what has ended is kept in the journal.
     pub retention: Retention,
+    /// What compiling a component may use.
+    pub compiler: CompilerSettings,
     /// What one who sends requests may use of the host.
     pub limits: ListenerLimits,
     /// The proxies in front of it.
@@ -156,6 +158,17 @@ pub struct Retry {
     pub max: Duration,
 }
 
+/// What compiling a component may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompilerSettings {
+    /// How long it may take. Default 2 min.
+    pub timeout: Duration,
+    /// How much memory it may take, in bytes. Default 2 GiB.
+    pub memory: u64,
+    /// How many components are compiled at once. Default 2.
+    pub processes: usize,
+}
+
 /// How long what has ended is kept in the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
@@ -182,6 +195,7 @@ impl Default for Server {
             apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
             retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
             retention: Retention::default(),
+            compiler: CompilerSettings::default(),
             limits: ListenerLimits::default(),
             proxies: Proxies::default(),
             tls: None,
@@ -212,6 +226,13 @@ impl Default for ModuleLimits {
 impl Default for Retry {
     fn default() -> Self {
         Self { attempts: 5, first: Duration::from_secs(2), max: Duration::from_secs(300) }
+    }
+}
+
+impl Default for CompilerSettings {
+    /// The largest interpreters take five seconds on two cores, and a fifth of the memory.
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(120), memory: 2 << 30, processes: 2 }
     }
 }
 

@@ -1,18 +1,19 @@
 //! Compiled components on disk: what was compiled once is mapped the next time.
 //!
 //! An entry is named by the hash of the component, by what the compiler was and how it was set, and by the hash of its own
-//! bytes. It is written beside its place and then renamed, and never changed after that; so one that is there is whole, and
-//! one that was damaged since is told by its name. The folder is this user's alone: what lies in it is run as code.
+//! bytes. It is written beside its place and then renamed, and never changed after that; one that was cut short or damaged
+//! since is told by its name. The folder is this user's alone: what lies in it is run as code.
 
 use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 use wasmtime::component::Component;
 
 use super::version::ContentHash;
@@ -27,6 +28,8 @@ pub(super) struct Cache {
     compiler: String,
     max_bytes: u64,
     entries: Mutex<HashMap<ContentHash, Entry>>,
+    /// A folder that goes with the cache; then nothing is kept in it.
+    fleeting: Option<TempDir>,
 }
 
 #[derive(Clone)]
@@ -34,6 +37,13 @@ struct Entry {
     path: PathBuf,
     /// The hash of its bytes, as its name has it.
     hash: String,
+}
+
+/// A compiled component on disk that is as it was written.
+pub(super) struct Kept {
+    path: PathBuf,
+    /// Removes the file in the end, if it isn't to be found again. What is mapped of it stays.
+    _fleeting: Option<TempPath>,
 }
 
 impl Cache {
@@ -48,7 +58,7 @@ impl Cache {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compiler = format!("{:016x}", hasher.finish());
-        let cache = Self { folder, compiler, max_bytes, entries: Mutex::default() };
+        let cache = Self { folder, compiler, max_bytes, entries: Mutex::default(), fleeting: None };
         if !was_private {
             tracing::warn!(folder = %cache.folder.display(), "others could write there: what was compiled is compiled again");
             return Ok(cache);
@@ -59,11 +69,33 @@ impl Cache {
         Ok(cache)
     }
 
+    /// A cache that keeps nothing: what is compiled goes by way of a folder of the system's for temporary files.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn fleeting(engine: &wasmtime::Engine) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("modhost-").tempdir()?;
+        keep_private(folder.path())?;
+        let cache = Self::open(folder.path().to_owned(), engine, u64::MAX)?;
+        Ok(Self { fleeting: Some(folder), ..cache })
+    }
+
+    /// Whether it keeps nothing.
+    pub fn is_fleeting(&self) -> bool {
+        self.fleeting.is_some()
+    }
+
+    /// Where it is, for people.
+    pub fn shown(&self) -> String {
+        self.folder.display().to_string()
+    }
+
     /// The compiled component of these bytes, if it is here.
-    pub fn get(&self, engine: &wasmtime::Engine, hash: ContentHash) -> Option<Component> {
+    pub fn get(&self, hash: ContentHash) -> Option<Kept> {
         let entry = self.entries().get(&hash)?.clone();
-        match map(engine, &entry) {
-            Ok(component) => {
+        match is_as_written(&entry) {
+            Ok(()) => {
                 // What is used stays: the time of the file is that of its last use.
                 let now = fs::File::options()
                     .append(true)
@@ -72,37 +104,64 @@ impl Cache {
                 if let Err(error) = now {
                     tracing::debug!("the use of a compiled component can't be noted: {error}");
                 }
-                Some(component)
+                Some(Kept { path: entry.path, _fleeting: None })
             }
             Err(reason) => {
-                tracing::warn!(file = %entry.path.display(), "a compiled component is compiled again: {reason}");
-                self.forget(hash);
+                self.refuse(hash, &reason);
                 None
             }
         }
     }
 
-    /// Keeps what was compiled. A cache that can't be written to is slow, and no reason to serve nobody: the log says so.
-    pub fn put(&self, hash: ContentHash, component: &Component) {
-        let written = component.serialize().map_err(io::Error::other).and_then(|compiled| self.write(hash, &compiled));
-        if let Err(error) = written {
-            tracing::warn!(folder = %self.folder.display(), "a compiled component can't be kept: {error}");
-        }
-        if let Err(error) = self.make_room() {
-            tracing::warn!(folder = %self.folder.display(), "compiled components can't be removed: {error}");
+    /// Gives up an entry that is of no use, and says so.
+    pub fn refuse(&self, hash: ContentHash, reason: &str) {
+        tracing::warn!(version = %hash, folder = self.shown(), "a compiled component is compiled again: {reason}");
+        self.forget(hash);
+    }
+
+    /// Removes an entry.
+    pub fn forget(&self, hash: ContentHash) {
+        if let Some(entry) = self.entries().remove(&hash)
+            && let Err(error) = fs::remove_file(&entry.path)
+        {
+            tracing::debug!(file = %entry.path.display(), "it can't be removed: {error}");
         }
     }
 
-    fn write(&self, hash: ContentHash, compiled: &[u8]) -> io::Result<()> {
-        let own = hex::encode(Sha256::digest(compiled));
+    /// A file to write a compiled component into, readable for this user alone. Nobody finds it before it is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the folder can't be written to.
+    pub fn blank(&self) -> io::Result<NamedTempFile> {
+        match NamedTempFile::new_in(&self.folder) {
+            // Someone has cleared up.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make(&self.folder)?;
+                NamedTempFile::new_in(&self.folder)
+            }
+            blank => blank,
+        }
+    }
+
+    /// Keeps what was written into a blank file.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read, or not be given its name.
+    pub fn keep(&self, hash: ContentHash, written: NamedTempFile) -> io::Result<Kept> {
+        if self.is_fleeting() {
+            return Ok(Kept::fleeting(written));
+        }
+        // Not waited for until it is on disk: what a crash cuts short doesn't have the hash of its name.
+        let own = hash_of(written.path())?;
         let path = self.folder.join(format!("{}-{}-{own}.{ENDING}", hash.in_full(), self.compiler));
-        // Made readable for this user alone; whole or not there at all, whatever happens in between.
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(compiled)?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        self.entries().insert(hash, Entry { path, hash: own });
-        Ok(())
+        written.persist(&path)?;
+        self.entries().insert(hash, Entry { path: path.clone(), hash: own });
+        if let Err(error) = self.make_room() {
+            tracing::warn!(folder = self.shown(), "compiled components can't be removed: {error}");
+        }
+        Ok(Kept { path, _fleeting: None })
     }
 
     /// Takes in a file that was there before; what this compiler can't use is left until there is no room for it.
@@ -116,14 +175,6 @@ impl Cache {
             && let Some(hash) = ContentHash::from_hex(component)
         {
             self.entries().insert(hash, Entry { path: path.to_owned(), hash: own.to_owned() });
-        }
-    }
-
-    fn forget(&self, hash: ContentHash) {
-        if let Some(entry) = self.entries().remove(&hash)
-            && let Err(error) = fs::remove_file(&entry.path)
-        {
-            tracing::debug!(file = %entry.path.display(), "it can't be removed: {error}");
         }
     }
 
@@ -156,20 +207,43 @@ impl Cache {
     }
 }
 
-/// Maps an entry, if it is as it was written.
-fn map(engine: &wasmtime::Engine, entry: &Entry) -> Result<Component, String> {
-    let bytes = fs::read(&entry.path).map_err(|error| error.to_string())?;
-    if hex::encode(Sha256::digest(&bytes)) != entry.hash {
-        return Err("it is not as it was written".into());
+impl Kept {
+    /// What is only to be mapped once.
+    pub fn fleeting(written: NamedTempFile) -> Self {
+        let path = written.into_temp_path();
+        Self { path: path.to_path_buf(), _fleeting: Some(path) }
     }
-    // SAFETY: `deserialize_file` wants bytes that `Component::serialize` made and that nobody changes while they are
-    // mapped. The name holds the hash of what `put` wrote, which was just compared; Wasmtime itself compares the version and
-    // the settings of the compiler. The folder is readable and writable by this user alone (`keep_private`), and this
-    // program never writes into a file there: a new one is renamed into its place, and an old one is unlinked. Who can
-    // change it all the same can change this program as well.
-    #[allow(unsafe_code)]
-    let component = unsafe { Component::deserialize_file(engine, &entry.path) };
-    component.map_err(|error| format!("{error:#}"))
+
+    /// Maps it, if this engine can use it.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of this compiler's, or has no place in the engine's pool.
+    pub fn map(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
+        // SAFETY: `deserialize_file` wants bytes that Wasmtime's compiler made and that nobody changes while they are
+        // mapped. They are either what a compiling process of this very program has just written, or an entry whose bytes
+        // were just compared with the hash in its name (`get`), which is that of such bytes (`keep`); Wasmtime itself
+        // compares the version and the settings of the compiler. The folder is readable and writable by this user alone
+        // (`keep_private`), and this program never writes into a file there once it can be mapped: a new one is renamed into
+        // its place, and an old one is unlinked. Who can change it all the same can change this program as well.
+        #[allow(unsafe_code)]
+        unsafe {
+            Component::deserialize_file(engine, &self.path)
+        }
+    }
+}
+
+/// Whether an entry's bytes have the hash of its name.
+fn is_as_written(entry: &Entry) -> Result<(), String> {
+    match hash_of(&entry.path) {
+        Ok(hash) if hash == entry.hash => Ok(()),
+        Ok(_) => Err("it is not as it was written".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn hash_of(path: &Path) -> io::Result<String> {
+    Ok(hex::encode(Sha256::digest(fs::read(path)?)))
 }
 
 /// Makes a folder that is this user's alone, unless it is there.
@@ -196,7 +270,7 @@ fn keep_private(folder: &Path) -> io::Result<bool> {
     let before = fs::symlink_metadata(folder)?.permissions().mode();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     // Only its owner may change a folder's mode, and root any: who owns it is told by a file of our own.
-    let own = tempfile::NamedTempFile::new_in(folder)?;
+    let own = NamedTempFile::new_in(folder)?;
     if fs::symlink_metadata(folder)?.uid() != own.as_file().metadata()?.uid() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
     }

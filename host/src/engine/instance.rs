@@ -9,6 +9,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::limits::{Clock, LimitReached, Limiter};
+use super::machine::Code;
 use super::version::Version;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
 use crate::event::{Event, Subject};
@@ -73,10 +74,13 @@ impl capabilities::Host for State {
 
 /// Runs a fresh instance of a version on a delivery, to whatever end.
 pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
+    let code = version.code();
+    // Before anything is counted against the delivery, and given back after the store is gone.
+    let _place = code.place().await;
     let stdout = LineStream::new(delivery.log.clone(), Stream::Stdout);
     let stderr = LineStream::new(delivery.log.clone(), Stream::Stderr);
     let mut store = Store::new(
-        version.engine(),
+        code.engine(),
         State {
             wasi: wasi(&stdout, &stderr, delivery),
             capabilities: version.prepared().begin(delivery),
@@ -92,7 +96,7 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     });
 
     let limit = version.limits().timeout;
-    let ended = tokio::time::timeout(limit, call(version, &mut store, delivery)).await;
+    let ended = tokio::time::timeout(limit, call(&code, &mut store, delivery)).await;
     stdout.finish();
     stderr.finish();
     match ended {
@@ -104,11 +108,11 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
 }
 
 async fn call(
-    version: &Version,
+    code: &Code,
     store: &mut Store<State>,
     delivery: &Delivery,
 ) -> wasmtime::Result<Result<(), events::Failure>> {
-    let instance = version.world().instantiate_async(&mut *store).await?;
+    let instance = code.world().instantiate_async(&mut *store).await?;
     let event = guest_event(&delivery.event, delivery.attempt);
     instance.call_handle(store, &event).await
 }

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::future::join_all;
 
 use super::version::{ContentHash, Spec, Version};
-use super::{Engine, LoadError, milliseconds};
+use super::{Engine, LoadError, Urgency, milliseconds};
 use crate::event::Name;
 
 /// The modules of this host, each with the version that serves now.
@@ -17,11 +17,13 @@ use crate::event::Name;
 pub struct Registry {
     engine: Engine,
     slots: ArcSwap<HashMap<Name, Arc<Slot>>>,
-    /// Held while files are taken in, so that two changes to one module come one after the other.
-    taking_in: tokio::sync::Mutex<()>,
+    /// Held while the modules are set, so that two sets of them come one after the other.
+    setting: tokio::sync::Mutex<()>,
 }
 
 struct Slot {
+    /// Held while its file is taken in, so that two changes to it come one after the other. Others' go on meanwhile.
+    taking_in: tokio::sync::Mutex<()>,
     spec: ArcSwap<Spec>,
     current: ArcSwapOption<Version>,
     /// Why the file as it is now doesn't serve.
@@ -42,7 +44,7 @@ pub struct Status {
 impl Registry {
     /// A registry without modules.
     pub fn new(engine: Engine) -> Self {
-        Self { engine, slots: ArcSwap::default(), taking_in: tokio::sync::Mutex::default() }
+        Self { engine, slots: ArcSwap::default(), setting: tokio::sync::Mutex::default() }
     }
 
     /// The version of a module that serves now.
@@ -62,7 +64,7 @@ impl Registry {
     /// no longer named are forgotten. In between, when both the old and the new can serve, `loaded` is called: it is
     /// where events are sent to the new ones.
     pub async fn set(&self, specs: Vec<Spec>, loaded: impl FnOnce()) {
-        let _turn = self.taking_in.lock().await;
+        let _turn = self.setting.lock().await;
         let before = self.slots.load_full();
         let wanted: HashMap<Name, Arc<Slot>> = specs.into_iter().map(|spec| slot(&before, spec)).collect();
         let mut all = HashMap::clone(&before);
@@ -76,7 +78,6 @@ impl Registry {
     /// Takes in every component file that is not what serves. A file that can't serve leaves the old version serving,
     /// and the log says why.
     pub async fn refresh(&self) {
-        let _turn = self.taking_in.lock().await;
         self.refresh_all(&self.slots.load_full()).await;
     }
 
@@ -100,7 +101,12 @@ fn slot(before: &HashMap<Name, Arc<Slot>>, spec: Spec) -> (Name, Arc<Slot>) {
 
 impl Slot {
     fn new(spec: Spec) -> Self {
-        Self { spec: ArcSwap::from_pointee(spec), current: ArcSwapOption::empty(), refused: Mutex::default() }
+        Self {
+            taking_in: tokio::sync::Mutex::default(),
+            spec: ArcSwap::from_pointee(spec),
+            current: ArcSwapOption::empty(),
+            refused: Mutex::default(),
+        }
     }
 
     fn refused(&self) -> MutexGuard<'_, Option<(ContentHash, String)>> {
@@ -116,6 +122,7 @@ impl Slot {
     }
 
     async fn refresh(&self, engine: &Engine) {
+        let _turn = self.taking_in.lock().await;
         let spec = self.spec.load_full();
         let bytes = match tokio::fs::read(&spec.component).await {
             Ok(bytes) => bytes,
@@ -142,7 +149,8 @@ impl Slot {
 
     async fn load(&self, engine: &Engine, spec: &Spec, hash: ContentHash, bytes: Vec<u8>) {
         let started = Instant::now();
-        match engine.load(bytes, spec).await {
+        let urgency = if self.current.load().is_some() { Urgency::Next } else { Urgency::First };
+        match engine.load_as(bytes, spec, urgency).await {
             Ok(version) => {
                 let before = self.current.swap(Some(Arc::new(version)));
                 *self.refused() = None;

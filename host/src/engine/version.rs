@@ -6,11 +6,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::LoadError;
-use super::Loaded;
 use super::fit::Anatomy;
-use super::instance::{self, Ended, State};
+use super::instance::{self, Ended};
 use super::limits::Limits;
-use crate::capabilities::{Delivery, Grants, Prepared, WorldPre};
+use super::load::Loaded;
+use super::machine::Code;
+use crate::capabilities::{Delivery, Grants, Prepared};
 use crate::event::Name;
 
 /// The hash of a component's bytes: what tells two versions of a module apart.
@@ -108,7 +109,7 @@ impl Version {
 
     /// Whether this is already what a spec and a content hash ask for.
     pub(super) fn is(&self, hash: ContentHash, spec: &Spec) -> bool {
-        self.loaded.hash == hash && self.limits == spec.limits && self.grants == spec.grants
+        self.loaded.hash() == hash && self.limits == spec.limits && self.grants == spec.grants
     }
 
     /// The same component under other settings.
@@ -117,13 +118,13 @@ impl Version {
     ///
     /// When they don't give it what it needs.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
-        self.loaded.needs.met_by(spec)?;
+        self.loaded.needs().met_by(spec)?;
         Ok(Self::new(self.loaded.clone(), spec))
     }
 
     /// The hash of its component.
     pub fn hash(&self) -> ContentHash {
-        self.loaded.hash
+        self.loaded.hash()
     }
 
     /// What one delivery may use.
@@ -131,12 +132,9 @@ impl Version {
         &self.limits
     }
 
-    pub(super) fn engine(&self) -> &wasmtime::Engine {
-        self.loaded.world.engine()
-    }
-
-    pub(super) fn world(&self) -> &WorldPre<State> {
-        &self.loaded.world
+    /// What an instance is made of; the next one may be made of other code of the same component.
+    pub(super) fn code(&self) -> Arc<Code> {
+        self.loaded.code()
     }
 
     pub(super) fn prepared(&self) -> &Prepared {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use wasmparser::{Parser, Payload};
+
 use crate::make::{Contract, HANDLE, wat};
 
 fn check(folder: &Path, arguments: &[&str]) -> Output {
@@ -47,6 +49,8 @@ fn a_component_that_fits() {
         "{said}"
     );
     assert!(!said.contains("Imports from WASI"), "{said}");
+    assert!(said.contains("\n  needs         config (the settings it reads)\n"), "{said}");
+    assert!(said.contains("\n  compiled      ") && said.contains("; the host keeps it for the next time\n"), "{said}");
     let entry = said.split_once("[[module]]").expect("an entry for modules.toml").1;
     let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
     assert_eq!(entry["name"].as_str(), Some("my \"module\""));
@@ -88,6 +92,13 @@ fn json() {
     assert_eq!(report["misfit"], serde_json::Value::Null);
     assert_eq!(report["component"]["built_against"], "0.1.0");
     assert_eq!(report["component"]["exports"][0]["name"], "handle");
+    let keys: Vec<_> = report["component"]["grants"].as_array().expect("grants").iter().map(|it| &it["key"]).collect();
+    assert_eq!(keys, ["config", "limits.keyvalue"]);
+    assert!(report["compiled"]["size"].as_u64() > Some(1000) && report["compiled"]["milliseconds"].is_u64(), "{said}");
+    assert_eq!(
+        (&report["compiled"]["unpooled"], &report["compile_error"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
     assert!(
         report["component"]["imports"]
             .as_array()
@@ -100,6 +111,39 @@ fn json() {
     assert_eq!(report["fits"], false);
     assert!(report["misfit"].as_str().is_some_and(|misfit| misfit.starts_with("the file is a core module")));
     assert_eq!(report["component"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_component_that_does_not_fit_the_pool() {
+    let mut component = Contract::read().world(HANDLE).build();
+    // Five modules with a memory each, and an instance of each: the pool has room for four.
+    let modules = Parser::new(0).parse_all(&component);
+    let modules = modules.filter(|payload| matches!(payload, Ok(Payload::ModuleSection { .. }))).count();
+    for number in 0..5 {
+        let module = wat("(module (memory 1))");
+        component.extend([1, u8::try_from(module.len()).expect("a length of one byte")]);
+        component.extend(module);
+        component.extend([2, 4, 1, 0, u8::try_from(modules + number).expect("a small number"), 0]);
+    }
+    let (said, code) = checked("a.wasm", &component, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\n  instances     made on demand, which is slower: "), "{said}");
+    let (said, _) = checked("a.wasm", &component, &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert!(report["compiled"]["unpooled"].as_str().is_some_and(|reason| reason.contains("memories")), "{said}");
+}
+
+#[test]
+fn a_component_that_fits_and_cannot_be_compiled() {
+    let mut component = Contract::read().world(HANDLE).build();
+    // The body of a function is looked at when it is compiled: this one adds what isn't there.
+    let module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x05\x01\x03\0\x6a\x0b";
+    component.extend([1, u8::try_from(module.len()).expect("a length of one byte")]);
+    component.extend(module);
+    let (said, code) = checked("a.wasm", &component, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("can't serve: a.wasm: it can't be compiled: "), "{said}");
+    assert!(!said.contains("[[module]]"), "an entry would not help: {said}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ async fn a_component_is_compiled_once() {
     let more = settings(data.path()).module("Second", "test_guest", "").module("Third", "test_guest", "");
     let mut host = more.start().await;
     assert_eq!(chat(&host, "Third", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (1, 0), "{}", host.log());
+    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (1, 0), "{}", host.log());
     host.stop().await;
 
     let files = kept(data.path());
@@ -41,7 +41,7 @@ async fn a_component_is_compiled_once() {
 
     let host = more.start().await;
     assert_eq!(chat(&host, "Second", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (0, 1), "{}", host.log());
+    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (0, 1), "{}", host.log());
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn a_folder_for_others_becomes_this_users_alone() {
     let host = settings(data.path()).start().await;
     host.logged(&["WARN", "others could write there"]).await;
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled version="), count(&host, "mapped")), (1, 0), "{}", host.log());
+    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (1, 0), "{}", host.log());
     assert_eq!(mode(&folder), 0o700);
 }
 

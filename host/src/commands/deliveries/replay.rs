@@ -13,7 +13,7 @@ use super::tell::value;
 use crate::capabilities::{Asked, Begin, Delivery, Grants, Known, Tape};
 use crate::config::Settings;
 use crate::console::DetailsView;
-use crate::engine::{Ended, Engine, Limits, Spec};
+use crate::engine::{Ended, Limits, Spec};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
 use crate::keyvalue;
@@ -86,8 +86,10 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
 
 async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
     let bytes = std::fs::read(&spec.component).with_context(|| format!("can't read {}", spec.component.display()))?;
-    let engine = Engine::new(1).map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
-    let version = engine.load(bytes, spec).await.with_context(|| format!("{} can't run", spec.component.display()))?;
+    let version = super::super::engine(1)?
+        .load(bytes, spec)
+        .await
+        .with_context(|| format!("{} can't run", spec.component.display()))?;
     let event = Arc::new(event(details)?);
     let id = crate::event::DeliveryId::from_text(&details.delivery.id);
     let recorded = details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?;

@@ -12,10 +12,10 @@ use clap::Args;
 use url::Url;
 
 use super::serve::listening;
-use super::{GRACE, HostArgs, program, told_to_stop};
+use super::{GRACE, HostArgs, compiling_program, program, told_to_stop};
 use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
 use crate::event::Event;
-use crate::host::Host;
+use crate::host::{Compiling, Host};
 use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
 use build::Builder;
 use localize::Bases;
@@ -87,7 +87,9 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             completions: platform.completions_base(),
         };
         let args = args.clone();
-        Host::start(Box::new(move || localize::localized(args.load()?, &bases))).await?
+        let load = move || localize::localized(args.load()?, &bases);
+        let compiling = Compiling { program: Some(compiling_program()?), quick_start: true };
+        Host::start(Box::new(load), compiling).await?
     };
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);

@@ -2,6 +2,7 @@
 
 mod chat;
 mod command;
+pub mod components;
 mod event;
 mod gate;
 mod guests;

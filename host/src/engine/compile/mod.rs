@@ -1,0 +1,114 @@
+//! Compiling components, in a process of their own.
+//!
+//! No setting of Wasmtime bounds how long compiling takes or how much memory, and it can't be broken off. So the host
+//! starts itself once more for each component: a process without an environment and with hard limits, which reads the
+//! component from its standard input and writes what it is compiled to into a file the host has opened for it. What is
+//! beyond a limit is killed, and the host is none the worse for it.
+
+mod child;
+mod failure;
+mod process;
+mod queue;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use child::{ChildArgs, run as run_child};
+pub use failure::CompileError;
+pub use queue::Urgency;
+
+use super::machine::{self, Tier};
+use queue::Queue;
+
+/// What compiling one component may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompilerLimits {
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How much memory it may take, in bytes.
+    pub memory: u64,
+    /// How many components are compiled at once; each uses every core as it is.
+    pub processes: usize,
+}
+
+impl Default for CompilerLimits {
+    /// A large interpreter takes five seconds and half a gibibyte on an ordinary machine.
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(120), memory: 2 << 30, processes: 2 }
+    }
+}
+
+/// Who compiles.
+#[derive(Clone, Debug, Default)]
+pub enum Compiler {
+    /// This process, without limits: for programs that use this crate as a library, and trust what they load.
+    #[default]
+    Here,
+    /// A process of this program, which has to be `modhost` itself.
+    Apart {
+        /// The program.
+        program: PathBuf,
+        /// What it may use.
+        limits: CompilerLimits,
+    },
+}
+
+/// The program that is running, for [`Compiler::Apart`] if it is `modhost`.
+///
+/// # Errors
+///
+/// When the system doesn't say where its file is.
+pub fn this_program() -> std::io::Result<PathBuf> {
+    // Linux starts the very file that is running, even if another has been put in its place since.
+    let running = PathBuf::from("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() { Ok(running) } else { std::env::current_exe() }
+}
+
+/// The compiler with the queue in front of it.
+pub(super) struct Compilers {
+    compiler: Compiler,
+    queue: Queue,
+}
+
+impl Compilers {
+    pub fn new(compiler: Compiler) -> Self {
+        let places = match &compiler {
+            Compiler::Here => CompilerLimits::default().processes,
+            Compiler::Apart { limits, .. } => limits.processes,
+        };
+        Self { compiler, queue: Queue::new(places) }
+    }
+
+    /// Compiles a component into a file, when it is its turn; answers with how long it took from there.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be compiled, or not within the limits. The file may hold anything then.
+    pub async fn compile(
+        &self,
+        component: &Arc<Vec<u8>>,
+        tier: Tier,
+        urgency: Urgency,
+        into: File,
+    ) -> Result<Duration, CompileError> {
+        let _turn = self.queue.turn(urgency, component.len()).await;
+        let started = Instant::now();
+        match &self.compiler {
+            Compiler::Here => compile_here(component.clone(), tier, into).await?,
+            Compiler::Apart { program, limits } => process::compile(program, limits, component, tier, into).await?,
+        }
+        Ok(started.elapsed())
+    }
+}
+
+async fn compile_here(component: Arc<Vec<u8>>, tier: Tier, mut into: File) -> Result<(), CompileError> {
+    let compiling = tokio::task::spawn_blocking(move || {
+        let compiled = machine::compile(&component, tier).map_err(CompileError::Refused)?;
+        into.write_all(&compiled).map_err(|error| CompileError::Unable(error.to_string()))
+    });
+    let crashed = |panic: tokio::task::JoinError| CompileError::Crashed { how: panic.to_string(), said: String::new() };
+    compiling.await.unwrap_or_else(|panic| Err(crashed(panic)))
+}

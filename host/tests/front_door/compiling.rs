@@ -1,0 +1,194 @@
+//! Compiling happens apart: in a process without secrets, within limits, beside everything else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use modhost::engine::fit;
+
+use super::harness::components::{compiles_for_long, large, outsized};
+use super::harness::{Host, Settings, chat, component, until, variant};
+
+/// A secret in the host's environment.
+const SECRET: &str = "sesame-of-the-operator";
+
+/// The processes a process has started and that still run, by what `/proc` says of each.
+#[cfg(target_os = "linux")]
+fn children(parent: u32) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let is_child = |path: &PathBuf| {
+        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        // `PID (NAME) STATE PARENT …`, where only the name may hold spaces.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+        fields.len() > 1 && fields[0] != "Z" && fields[1] == parent.to_string()
+    };
+    processes.filter(is_child).collect()
+}
+
+/// Waits until a host compiles, and answers with the process that does.
+#[cfg(target_os = "linux")]
+async fn compiling(host: &Host) -> PathBuf {
+    until("a process that compiles", async || {
+        children(host.process_id()).into_iter().find(|process| {
+            fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.contains("compile-component"))
+        })
+    })
+    .await
+}
+
+/// A folder with two components in it: `one.wasm` and `other.wasm`.
+fn two_modules() -> (tempfile::TempDir, Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one.wasm", "other.wasm"] {
+        fs::copy(component("test_guest"), folder.path().join(name)).unwrap();
+    }
+    (folder, Settings::new().module_file("One", "one.wasm", "").module_file("Other", "other.wasm", ""))
+}
+
+/// Settings that keep what is compiled in a folder that outlives the host.
+fn keeping(settings: Settings, data: &Path) -> Settings {
+    settings.args(&["--data-dir", data.to_str().unwrap()])
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
+    let (folder, settings) = two_modules();
+    fs::write(folder.path().join(".env"), format!("ANOTHER={SECRET}\n")).unwrap();
+    let host = settings.server("compiler = { timeout = \"1h\", memory = \"8GiB\" }").start_in(folder).await;
+    host.save("one.wasm", compiles_for_long());
+    let process = compiling(&host).await;
+
+    assert_eq!(fs::read_to_string(process.join("environ")).unwrap(), "", "its environment");
+    let files = fs::read_dir(process.join("fd")).unwrap().map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+    let in_cache = host.file(".modhost/components").canonicalize().unwrap().display().to_string();
+    assert!(
+        files.iter().all(|file| file.starts_with("pipe:") || file.starts_with(&in_cache)),
+        "it has more than its pipes and its output open: {files:?}"
+    );
+    let limits = fs::read_to_string(process.join("limits")).unwrap();
+    let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(limit("Max data size").contains(&(8u64 << 30).to_string()), "{limits}");
+    assert!(!limit("Max cpu time").contains("unlimited"), "{limits}");
+    assert!(limit("Max core file size").split_whitespace().nth(4) == Some("0"), "{limits}");
+
+    // Its old version answers, the other module answers, and the other is swapped.
+    assert_eq!(chat(&host, "One", "reply hello").await.text(), "hello");
+    assert_eq!(chat(&host, "Other", "reply hello").await.text(), "hello");
+    let next = variant("test_guest", 1);
+    host.save("other.wasm", &next);
+    host.serves("Other", &next).await;
+    assert!(process.exists(), "what compiles for long was done before the swap: {}", host.log());
+
+    // A host that is killed leaves no process behind.
+    let killed = std::process::Command::new("kill").args(["-KILL", &host.process_id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    until("the compiling process to end", async || (!runs(&process)).then_some(())).await;
+}
+
+/// Whether a process runs; one that has ended and that nobody has asked for yet doesn't.
+#[cfg(target_os = "linux")]
+fn runs(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+#[tokio::test]
+async fn what_takes_too_long_to_compile_is_ended() {
+    let data = tempfile::tempdir().unwrap();
+    let (folder, settings) = two_modules();
+    let mut host = keeping(settings, data.path()).start_in(folder).await;
+    host.stop().await;
+
+    // What was compiled before is mapped, however little time there is now.
+    let (folder, settings) = two_modules();
+    let settings = settings.server("compiler = { timeout = \"300ms\" }");
+    let host = keeping(settings, data.path()).start_in(folder).await;
+    host.save("one.wasm", compiles_for_long());
+    host.logged(&[
+        "ERROR",
+        "One",
+        "goes on serving",
+        "compiling it took longer than 300ms, `timeout` in [server.compiler]",
+    ])
+    .await;
+    assert_eq!(chat(&host, "One", "reply hello").await.text(), "hello");
+    assert_eq!(chat(&host, "Other", "reply hello").await.text(), "hello");
+    left_nothing(data.path());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_takes_too_much_memory_to_compile_is_ended() {
+    let data = tempfile::tempdir().unwrap();
+    let (folder, settings) = two_modules();
+    let mut host = keeping(settings, data.path()).start_in(folder).await;
+    host.stop().await;
+
+    let (folder, settings) = two_modules();
+    let settings = settings.server("compiler = { memory = \"64MiB\" }");
+    let host = keeping(settings, data.path()).start_in(folder).await;
+    host.save("one.wasm", compiles_for_long());
+    host.logged(&["ERROR", "One", "goes on serving", "took more memory than 64.0 MiB, `memory` in [server.compiler]"])
+        .await;
+    assert_eq!(chat(&host, "One", "reply hello").await.text(), "hello");
+    left_nothing(data.path());
+}
+
+/// Nothing half compiled is left in the cache.
+fn left_nothing(data: &Path) {
+    let files: Vec<_> = fs::read_dir(data.join("components")).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+}
+
+#[tokio::test]
+async fn a_component_too_large_for_the_pool_is_served_without_it() {
+    let data = tempfile::tempdir().unwrap();
+    let folder = || {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("outsized.wasm"), outsized()).unwrap();
+        folder
+    };
+    let settings = keeping(Settings::new().module_file("Outsized", "outsized.wasm", ""), data.path());
+    for how in ["compiled in", "mapped: it was compiled before"] {
+        let mut host = settings.start_in(folder()).await;
+        host.logged(&["INFO", "its instances are made on demand, as they don't fit the pool", "core module instances"])
+            .await;
+        host.logged(&["DEBUG", how]).await;
+        assert_eq!(chat(&host, "Outsized", "reply hello").await.text(), "hello");
+        // Its limits are those of any other.
+        let answer = chat(&host, "Outsized", "panic on purpose").await;
+        assert!(answer.text().contains("Sorry"), "{}", answer.text());
+        host.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_component_serves_before_its_fast_code_does() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("large.wasm"), large(0)).unwrap();
+    let settings = Settings::new().module_file("Large", "large.wasm", "limits = { cpu = \"200ms\" }");
+    let host = settings.start_in(folder).await;
+    // The fast code takes over at some time in here.
+    for _ in 0..5 {
+        assert_eq!(chat(&host, "Large", "reply hello").await.text(), "hello");
+        let looped = chat(&host, "Large", "loop").await;
+        assert!(looped.text().contains("Sorry"), "{}", looped.text());
+    }
+    host.logged(&["DEBUG", "the faster code serves"]).await;
+    assert_eq!(chat(&host, "Large", "reply hello").await.text(), "hello");
+    let log = host.log();
+    let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
+    assert!(at("compiled quickly in") < at(" serves, ready in"), "it didn't wait for the fast code");
+    assert!(at(" serves, ready in") < at("the faster code serves"));
+    assert_eq!(host.lines(&["limits.cpu"]), 5, "each loop is ended by its limit: {log}");
+    assert_eq!(host.lines(&["version serves"]), 0, "it is no other version: {log}");
+}
+
+#[test]
+fn the_components_of_these_tests_fit() {
+    for bytes in [compiles_for_long(), outsized(), large(0)] {
+        let fits = fit::examine(&bytes, fit::MAX_SIZE).and_then(|anatomy| anatomy.fit());
+        fits.unwrap_or_else(|misfit| panic!("{misfit}"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The engine as a library: what no host would do to it from outside.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use modhost::capabilities::{Begin, Delivery, Grants, Tape};
+use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, Limits, LoadError, Spec};
+use modhost::event::{DeliveryId, Event, Header, Name};
+use modhost::keyvalue;
+use modhost::platform::Rehearsal;
+
+use super::harness::{chosen, component};
+
+fn spec() -> Spec {
+    let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60), cpu: Duration::from_secs(10) };
+    let grants = Grants { keyvalue: 1 << 20, ..Grants::default() };
+    Spec { name: Name::from("Test"), component: component("test_guest"), limits, grants }
+}
+
+fn bytes() -> Vec<u8> {
+    std::fs::read(component("test_guest")).unwrap()
+}
+
+/// A delivery of a chat message that nobody waits for.
+fn delivery(number: usize, text: &str) -> Arc<Delivery> {
+    let event = chosen(&format!("evt_{number}"), "Test", text);
+    let payload = event["payload"].to_string();
+    let header = Header {
+        id: format!("evt_{number}"),
+        source: Name::from("test"),
+        name: Event::MODULE_CHOSEN.to_owned(),
+        tenant: Name::from("default"),
+        user_id: Some("user_1".into()),
+        company_id: Some("company_1".into()),
+        created_at: None,
+    };
+    let whole = 0..payload.len();
+    let event = Arc::new(Event::new(header, payload.into(), whole));
+    let module = Name::from("Test");
+    let tape = Tape::off(DeliveryId::new(&event, &module));
+    Arc::new(Delivery::new(Begin {
+        event,
+        module,
+        attempt: 1,
+        platform: Arc::new(Rehearsal::default()),
+        keyvalue: Arc::new(keyvalue::Rehearsal),
+        tape,
+        log_lines: 100,
+        salt: [0; 32],
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_pool_makes_deliveries_wait_and_fails_none() {
+    let engine = Engine::new(1).unwrap();
+    // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
+    let mut spec = spec();
+    spec.limits.timeout = Duration::from_secs(2);
+    let version = engine.load(bytes(), &spec).await.unwrap();
+    let deliveries: Vec<_> = (0..30).map(|number| delivery(number, "sleep 100")).collect();
+    let ended = join_all(deliveries.iter().map(|delivery| version.run(delivery))).await;
+    assert_eq!(ended, vec![Ended::Answered; 30]);
+}
+
+/// A program that does what a line of shell says, whatever it is asked to compile.
+fn program(folder: &Path, line: &str) -> PathBuf {
+    let file = folder.join("compiler");
+    // Written by another process: one that this process has open for writing while it starts a second can't be run.
+    let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod 700 "$2""#;
+    let status = Command::new("sh").args(["-c", write, "sh", line]).arg(&file).status().unwrap();
+    assert!(status.success());
+    file
+}
+
+/// What is said when the compiling program does this.
+async fn said(line: &str) -> CompileError {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = CompilerLimits { timeout: Duration::from_secs(2), memory: 1 << 30, processes: 1 };
+    let compiler = Compiler::Apart { program: program(folder.path(), line), limits };
+    let engine = Engine::new(1).unwrap().with_compiler(compiler).with_cache(folder.path().join("components"));
+    let error = match engine.load(bytes(), &spec()).await {
+        Err(LoadError::Compile(error)) => error,
+        Err(error) => panic!("{line}: {error}"),
+        Ok(_) => panic!("{line}: it serves"),
+    };
+    let left = std::fs::read_dir(folder.path().join("components")).unwrap().count();
+    assert_eq!(left, 0, "{line}: something of it is kept");
+    error
+}
+
+#[tokio::test]
+async fn a_compiler_that_fails_harms_nobody() {
+    for output in ["exit 0", "echo no component", "head -c 100000 /dev/zero"] {
+        let error = said(output).await;
+        assert!(
+            matches!(&error, CompileError::Unable(said) if said.contains("what it wrote is no compiled component")),
+            "{output}: {error:?}"
+        );
+    }
+    let ends = [
+        ("kill -SEGV $$", "the compiler broke on it (SIGSEGV)"),
+        ("echo it was so sudden >&2; kill -ABRT $$", "please report it with the file: it was so sudden"),
+        ("exit 7", "the compiler broke on it (exit status: 7)"),
+        ("kill -KILL $$", "was killed, and not by this host"),
+        ("exec sleep 1000", "compiling it took longer than 2s, `timeout` in [server.compiler]"),
+        ("ulimit -t 1; while :; do :; done", "compiling it took longer than 2s"),
+        ("head -c 1000000 /dev/zero >&2; exit 7", "the compiler broke on it"),
+    ];
+    for (line, words) in ends {
+        let error = said(line).await.to_string();
+        assert!(error.contains(words) && error.len() < 10_000, "{line}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let compiler = Compiler::Apart { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
+    let error = Engine::new(1).unwrap().with_compiler(compiler).load(bytes(), &spec()).await.err().unwrap();
+    let words = "the process that would compile it doesn't work: /nowhere/modhost: No such file or directory";
+    assert!(error.to_string().starts_with(words), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_process_compiles_serves() {
+    let limits = CompilerLimits { timeout: Duration::from_secs(120), memory: 1 << 30, processes: 1 };
+    let compiler = Compiler::Apart { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
+    // Without a folder of its own it goes by way of a temporary one.
+    let engine = Engine::new(1).unwrap().with_compiler(compiler);
+    let version = engine.load(bytes(), &spec()).await.unwrap();
+    assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);
+}
