@@ -50,9 +50,9 @@ pub enum Command {
     Deliveries(deliveries::DeliveriesArgs),
     /// Print which module gets which events, or who would get one and why
     Routes(routes::RoutesArgs),
-    /// Tell whether a component fits, what it imports, and what it needs in modules.toml
+    /// Tell whether a component fits, what it imports, what compiling it takes, and what it needs in modules.toml
     ///
-    /// Nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
+    /// It is compiled, and nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
     Check(check::CheckArgs),
     /// Compile a component as the host asks: what the host starts itself with
     #[command(hide = true)]

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir, TempPath};
@@ -20,6 +20,9 @@ use super::version::ContentHash;
 
 /// How an entry's file name ends.
 const ENDING: &str = "cwasm";
+
+/// From what age on a file without such a name is nobody's any more.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A folder of compiled components.
 pub(super) struct Cache {
@@ -64,7 +67,12 @@ impl Cache {
             return Ok(cache);
         }
         for file in fs::read_dir(&cache.folder)? {
-            cache.take_in(&file?.path());
+            let file = file?;
+            if is_entry(&file.path()) {
+                cache.take_in(&file.path());
+            } else if is_forgotten(&file) {
+                fs::remove_file(file.path())?;
+            }
         }
         Ok(cache)
     }
@@ -183,8 +191,10 @@ impl Cache {
         let mut files = Vec::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
-            let metadata = file.metadata()?;
-            if metadata.is_file() {
+            // What has no name yet is being written.
+            if is_entry(&file.path())
+                && let Ok(metadata) = file.metadata()
+            {
                 files.push((metadata.modified()?, metadata.len(), file.path()));
             }
         }
@@ -231,6 +241,17 @@ impl Kept {
             Component::deserialize_file(engine, &self.path)
         }
     }
+}
+
+/// Whether a file has the name of a compiled component.
+fn is_entry(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == ENDING)
+}
+
+/// Whether a file was left by a host that was killed while it compiled, and not by one that is just about to.
+fn is_forgotten(file: &fs::DirEntry) -> bool {
+    let age = file.metadata().ok().filter(fs::Metadata::is_file).and_then(|it| it.modified().ok()?.elapsed().ok());
+    age.is_some_and(|age| age > FORGOTTEN)
 }
 
 /// Whether an entry's bytes have the hash of its name.

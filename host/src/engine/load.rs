@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tempfile::NamedTempFile;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::{Cache, Kept};
 use super::compile::{CompileError, Urgency};
@@ -21,11 +22,16 @@ pub(super) struct Loaded {
     hash: ContentHash,
     needs: Needs,
     code: ArcSwap<Code>,
+    /// Ends with it: what is compiled for nobody is given up.
+    needed: CancellationToken,
+    _until: DropGuard,
 }
 
 impl Loaded {
     fn new(hash: ContentHash, needs: Needs, code: Code) -> Self {
-        Self { hash, needs, code: ArcSwap::from_pointee(code) }
+        let needed = CancellationToken::new();
+        let until = needed.clone().drop_guard();
+        Self { hash, needs, code: ArcSwap::from_pointee(code), needed, _until: until }
     }
 
     pub fn hash(&self) -> ContentHash {
@@ -84,6 +90,14 @@ struct Looked {
     code: Option<Code>,
 }
 
+/// A component that was compiled into a file.
+struct Written {
+    /// The cache the file belongs to.
+    cache: Arc<Cache>,
+    blank: NamedTempFile,
+    took: Duration,
+}
+
 impl Engine {
     /// Makes a version of a module out of its component's bytes. Someone waits for it.
     ///
@@ -128,8 +142,7 @@ impl Engine {
     ///
     /// When it can't be compiled.
     pub async fn try_compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
-        let (_, blank) = self.blank()?;
-        let took = self.compilers.compile(&Arc::new(bytes), Tier::Fast, Urgency::First, writer(&blank)?).await?;
+        let Written { blank, took, .. } = self.write(&Arc::new(bytes), Tier::Fast, Urgency::First).await?;
         let engine = self.clone();
         off_thread(move || {
             let size = blank.as_file().metadata().map_err(unable)?.len();
@@ -156,7 +169,9 @@ impl Engine {
             && let Some(code) = self.start_quickly(hash, &bytes, urgency, quick).await?
         {
             let loaded = loaded(code);
-            tokio::spawn(self.clone().make_faster(Arc::downgrade(&loaded), bytes));
+            let needed = loaded.needed.clone();
+            let faster = self.clone().make_faster(hash, Arc::downgrade(&loaded), bytes);
+            tokio::spawn(async move { needed.run_until_cancelled(faster).await });
             return Ok(loaded);
         }
         Ok(loaded(self.compile(hash, &bytes, urgency).await?))
@@ -195,8 +210,7 @@ impl Engine {
 
     /// Compiles a component, keeps the result, and maps it.
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, urgency: Urgency) -> Result<Code, LoadError> {
-        let (cache, blank) = self.blank()?;
-        let took = self.compilers.compile(bytes, Tier::Fast, urgency, writer(&blank)?).await?;
+        let Written { cache, blank, took } = self.write(bytes, Tier::Fast, urgency).await?;
         tracing::debug!(version = %hash, "compiled in {}", milliseconds(took));
         let engine = self.clone();
         off_thread(move || {
@@ -217,15 +231,14 @@ impl Engine {
         urgency: Urgency,
         quick: Arc<Machine>,
     ) -> Result<Option<Code>, LoadError> {
-        let (_, blank) = self.blank()?;
-        let took = match self.compilers.compile(bytes, Tier::Quick, urgency, writer(&blank)?).await {
-            Ok(took) => took,
+        let Written { blank, took, .. } = match self.write(bytes, Tier::Quick, urgency).await {
+            Ok(written) => written,
             // It knows fewer instructions than the other.
-            Err(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. })) => {
+            Err(LoadError::Compile(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. }))) => {
                 tracing::debug!(version = %hash, "it isn't compiled quickly first: {reason}");
                 return Ok(None);
             }
-            Err(reason) => return Err(reason.into()),
+            Err(reason) => return Err(reason),
         };
         tracing::debug!(version = %hash, "compiled quickly in {}", milliseconds(took));
         off_thread(move || {
@@ -236,8 +249,7 @@ impl Engine {
     }
 
     /// Compiles for speed what serves already, and puts that in its place.
-    async fn make_faster(self, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>) {
-        let Some(hash) = loaded.upgrade().map(|loaded| loaded.hash) else { return };
+    async fn make_faster(self, hash: ContentHash, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>) {
         match self.compile(hash, &bytes, Urgency::Faster).await {
             Ok(code) => {
                 if let Some(loaded) = loaded.upgrade() {
@@ -247,6 +259,15 @@ impl Engine {
             }
             Err(reason) => tracing::warn!(version = %hash, "what was compiled quickly goes on serving: {reason}"),
         }
+    }
+
+    /// Compiles a component into a file, when it is its turn. Only then is the file opened: many may wait.
+    async fn write(&self, bytes: &Arc<Vec<u8>>, tier: Tier, urgency: Urgency) -> Result<Written, LoadError> {
+        let turn = self.compilers.turn(urgency, bytes.len()).await;
+        let (cache, blank) = self.blank()?;
+        let into = blank.as_file().try_clone().map_err(unable)?;
+        let took = self.compilers.compile(&turn, bytes, tier, into).await?;
+        Ok(Written { cache, blank, took })
     }
 
     /// Maps a compiled component and links it, for the pool if it fits in; and says why not, if it doesn't. The outer error
@@ -286,10 +307,6 @@ impl Engine {
         *cache = Some(fleeting.clone());
         Ok((fleeting, blank))
     }
-}
-
-fn writer(blank: &NamedTempFile) -> Result<std::fs::File, LoadError> {
-    blank.as_file().try_clone().map_err(unable)
 }
 
 fn unable(error: std::io::Error) -> LoadError {

@@ -1,4 +1,4 @@
-//! Runs components: compiles them, keeps the current version of each module, makes one instance for a delivery and
+//! Runs components: has them compiled, keeps the current version of each module, makes one instance for a delivery and
 //! ends it at its limits. Knows nothing of HTTP.
 
 mod cache;
@@ -99,15 +99,15 @@ impl Engine {
     /// When this machine can't run Wasmtime.
     pub fn new(instances: usize) -> wasmtime::Result<Self> {
         let pooled = match Machine::pooled(instances) {
-            Ok(machine) => Some(Arc::new(machine)),
+            Ok(machine) => {
+                tracing::info!("instances come from a pool of {instances}");
+                Some(Arc::new(machine))
+            }
             Err(error) => {
                 tracing::info!("instances are made on demand, since a pool of {instances} doesn't fit: {error:#}");
                 None
             }
         };
-        if pooled.is_some() {
-            tracing::debug!("instances come from a pool of {instances}");
-        }
         let on_demand = Arc::new(Machine::on_demand(Tier::Fast)?);
         machine::start_clock(pooled.iter().chain([&on_demand]))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -21,7 +21,7 @@ pub use failure::CompileError;
 pub use queue::Urgency;
 
 use super::machine::{self, Tier};
-use queue::Queue;
+use queue::{Queue, Turn};
 
 /// What compiling one component may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,19 +82,23 @@ impl Compilers {
         Self { compiler, queue: Queue::new(places) }
     }
 
-    /// Compiles a component into a file, when it is its turn; answers with how long it took from there.
+    /// Waits until it is the turn of a component of so many bytes.
+    pub async fn turn(&self, urgency: Urgency, bytes: usize) -> Turn {
+        self.queue.turn(urgency, bytes).await
+    }
+
+    /// Compiles a component into a file; answers with how long it took.
     ///
     /// # Errors
     ///
     /// When it can't be compiled, or not within the limits. The file may hold anything then.
     pub async fn compile(
         &self,
+        _turn: &Turn,
         component: &Arc<Vec<u8>>,
         tier: Tier,
-        urgency: Urgency,
         into: File,
     ) -> Result<Duration, CompileError> {
-        let _turn = self.queue.turn(urgency, component.len()).await;
         let started = Instant::now();
         match &self.compiler {
             Compiler::Here => compile_here(component.clone(), tier, into).await?,

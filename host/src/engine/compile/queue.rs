@@ -36,7 +36,7 @@ struct Rank {
 }
 
 /// A place at the head of the queue; dropping it lets in who is next.
-pub(super) struct Turn {
+pub(in crate::engine) struct Turn {
     line: Arc<Mutex<Line>>,
 }
 

@@ -1,0 +1,128 @@
+//! A host in a process of its own, with as many modules as are asked for, each of a tenant of its own.
+
+use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+/// How long is waited for anything, a thousand compilations included.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Which host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `modhost serve`.
+    Serve,
+    /// `modhost dev`.
+    Dev,
+}
+
+/// A host that runs; killed when dropped.
+pub struct Host {
+    process: Child,
+    log: Receiver<String>,
+    /// How long it took until it listened with all its modules loaded.
+    pub started: Duration,
+}
+
+/// The component file of a module.
+pub fn component(folder: &Path, number: u16) -> PathBuf {
+    folder.join(format!("{number}.wasm"))
+}
+
+/// Writes modules.toml and the components it names.
+pub fn write_modules(folder: &Path, modules: u16, bytes: impl Fn(u16) -> Vec<u8>) -> anyhow::Result<()> {
+    let mut settings = String::from(
+        "[[source]]\nname = \"unique\"\npath = \"/webhook\"\nscheme = \"unique\"\nsecrets = [\"env:BENCH_SECRET\"]\n",
+    );
+    for number in 0..modules {
+        std::fs::write(component(folder, number), bytes(number))?;
+        write!(
+            settings,
+            r#"
+[[tenant]]
+name = "t{number}"
+companies = ["company_{number}"]
+platform = {{ kind = "unique", api_base = "http://127.0.0.1:9/public/chat", app_id = "app_{number}", api_key = "env:BENCH_SECRET" }}
+
+[[module]]
+name = "M{number}"
+component = "{number}.wasm"
+tenants = ["t{number}"]
+"#
+        )?;
+    }
+    Ok(std::fs::write(folder.join("modules.toml"), settings)?)
+}
+
+impl Host {
+    /// Starts a host, and waits until it listens.
+    pub fn start(mode: Mode, folder: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
+        match mode {
+            Mode::Serve => command.arg("serve"),
+            Mode::Dev => command.args(["dev", "--no-build", "--platform-port", "0"]),
+        };
+        command.args(["--port", "0", "--admin-port", "0"]).current_dir(folder).env("BENCH_SECRET", "c2VjcmV0");
+        // A host of many modules says no more than one that serves.
+        command.env("MODHOST_LOG", "modhost::engine=debug,modhost=warn");
+        let started = Instant::now();
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (printed, log) = (lines(process.stdout.take()), lines(process.stderr.take()));
+        let mut host = Self { process, log, started: Duration::ZERO };
+        let deadline = Instant::now() + PATIENCE;
+        while !printed.recv_timeout(deadline - Instant::now()).context("the host doesn't start")?.contains("/health") {}
+        host.started = started.elapsed();
+        Ok(host)
+    }
+
+    /// Waits for a line of its log with these words, after those that were waited for before.
+    pub fn wait_for(&self, words: &str) -> anyhow::Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.log.recv_timeout(deadline - Instant::now()).with_context(|| format!("no {words:?}"))?;
+            if line.contains(words) {
+                return Ok(line);
+            }
+            if line.contains("ERROR") {
+                bail!("the host says: {line}");
+            }
+        }
+    }
+
+    /// The memory it has now, in bytes.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        resident(&self.process.id().to_string())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The memory a process has now, in bytes; `self` is this one.
+pub fn resident(process: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux tells")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes << 10)
+}
+
+/// The lines of a stream, as they come.
+fn lines(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for line in stream.into_iter().flat_map(|stream| BufReader::new(stream).lines().map_while(Result::ok)) {
+            // Read to its end, even if nobody wants it any more: the host would be stopped otherwise.
+            let _ = send.send(line);
+        }
+    });
+    receive
+}

@@ -1,0 +1,138 @@
+//! What components cost a host: from saving a file to serving it, the start with many modules, and memory.
+//!
+//! `cargo bench --bench components` measures the real binary with distinct components of the benchmark's guest, and takes
+//! about two minutes, most of it for compiling a thousand of them. `BENCH_LARGE=FILE` adds rows for saving a component
+//! of one's own, say one that brings an interpreter with it.
+
+mod figures;
+#[path = "../way_of_an_event/guests.rs"]
+mod guests;
+mod host;
+mod memory;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use figures::{Milliseconds, median};
+use host::{Host, Mode};
+
+/// How often each way of saving is measured.
+const ROUNDS: u8 = 9;
+
+/// How many of a large component's: each takes seconds.
+const LARGE_ROUNDS: u8 = 3;
+
+fn main() -> anyhow::Result<()> {
+    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let guest = std::fs::read(guests::build()?.join("bench_guest.wasm"))?;
+    saving(&guest)?;
+    starting(&guest)?;
+    memory::of_instances(&guest)
+}
+
+/// A component that is another by its bytes alone.
+fn variant(component: &[u8], number: u16) -> Vec<u8> {
+    // Section 0 is custom: its length, the length of its name, its name, and what it holds.
+    let [high, low] = number.to_be_bytes();
+    [component, &[0, 10, 7], b"variant", &[high, low]].concat()
+}
+
+fn saving(guest: &[u8]) -> anyhow::Result<()> {
+    println!("saved → serving                    compiled      cached      ratio  of cached, loading");
+    let (compiled, cached) = swaps(Mode::Serve, guest, ROUNDS)?;
+    row("the benchmark's guest, serve", &compiled, Some(&cached));
+    if let Some(file) = std::env::var_os("BENCH_LARGE") {
+        let large = std::fs::read(&file).with_context(|| Path::new(&file).display().to_string())?;
+        let (compiled, cached) = swaps(Mode::Serve, &large, LARGE_ROUNDS)?;
+        row("BENCH_LARGE, serve", &compiled, Some(&cached));
+        let (quickly, _) = swaps(Mode::Dev, &large, LARGE_ROUNDS)?;
+        row("BENCH_LARGE, dev", &quickly, None);
+        let ratio = median(quickly.iter().map(Swap::total)) / median(compiled.iter().map(Swap::total));
+        println!("  dev takes {ratio:.2} of the time of serve, since the code that is compiled quickly serves first");
+    }
+    Ok(())
+}
+
+fn row(what: &str, compiled: &[Swap], cached: Option<&[Swap]>) {
+    let total = |swaps: &[Swap]| median(swaps.iter().map(Swap::total));
+    let first = total(compiled);
+    match cached {
+        Some(cached) => {
+            let (then, loading) = (total(cached), median(cached.iter().map(|swap| swap.loading)));
+            println!("{what:<32} {first:>8.0} ms {then:>8.0} ms {:>10.2} {loading:>12.1} ms", then / first);
+        }
+        None => println!("{what:<32} {first:>8.0} ms"),
+    }
+}
+
+/// How long a swap took.
+struct Swap {
+    whole: Duration,
+    /// What of it was reading, looking through, compiling or mapping, and linking, in milliseconds.
+    loading: f64,
+}
+
+impl Swap {
+    fn total(&self) -> f64 {
+        self.whole.milliseconds()
+    }
+}
+
+/// Saves versions that were never compiled before, and then the same ones again.
+fn swaps(mode: Mode, component: &[u8], rounds: u8) -> anyhow::Result<(Vec<Swap>, Vec<Swap>)> {
+    let folder = tempfile::tempdir()?;
+    host::write_modules(folder.path(), 1, |number| variant(component, number))?;
+    let host = Host::start(mode, folder.path())?;
+    // In `dev` the faster code is still being compiled, and takes the cores from what comes next.
+    let settled =
+        |host: &Host| if mode == Mode::Dev { host.wait_for("the faster code serves") } else { Ok(String::new()) };
+    settled(&host)?;
+    let save = |number: u8| {
+        let bytes = variant(component, 1000 + u16::from(number));
+        let whole = folder.path().join("saved.wasm");
+        std::fs::write(&whole, bytes)?;
+        let started = Instant::now();
+        std::fs::rename(whole, host::component(folder.path(), 0))?;
+        let line = host.wait_for("new version serves, ready in ")?;
+        let whole = started.elapsed();
+        let loading = line.split("ready in ").nth(1).and_then(|rest| rest.split(" ms").next()?.parse().ok());
+        let swap = Swap { whole, loading: loading.context("the log says how long it took")? };
+        anyhow::Ok(swap)
+    };
+    let mut compiled = Vec::new();
+    for number in 0..rounds {
+        compiled.push(save(number)?);
+        settled(&host)?;
+    }
+    let cached = (0..rounds).map(save).collect::<anyhow::Result<_>>()?;
+    Ok((compiled, cached))
+}
+
+fn starting(guest: &[u8]) -> anyhow::Result<()> {
+    println!("\nstart, as many tenants          compiled      cached   of 1 module    resident  a module");
+    let mut one: Option<(Duration, u64)> = None;
+    for modules in [1, 100, 1000] {
+        let folder = tempfile::tempdir()?;
+        host::write_modules(folder.path(), modules, |number| variant(guest, number))?;
+        let compiled = Host::start(Mode::Serve, folder.path())?.started;
+        let host = Host::start(Mode::Serve, folder.path())?;
+        let (cached, resident) = (host.started, host.resident()?);
+        let (first, least) = *one.get_or_insert((cached, resident));
+        let each = resident.saturating_sub(least) / u64::from(modules - 1).max(1);
+        println!(
+            "{:<28} {:>8.0} ms {:>8.0} ms {:>13.1} {:>7} MiB {:>6} KiB",
+            format!("{modules} modules"),
+            compiled.milliseconds(),
+            cached.milliseconds(),
+            cached.as_secs_f64() / first.as_secs_f64(),
+            resident >> 20,
+            each >> 10,
+        );
+    }
+    Ok(())
+}
