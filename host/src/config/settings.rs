@@ -161,7 +161,7 @@ pub struct Retry {
 /// What compiling a component may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompilerSettings {
-    /// How long it may take. Default 2 min.
+    /// How long it may take. Default 5 min.
     pub timeout: Duration,
     /// How much memory it may take, in bytes. Default 2 GiB.
     pub memory: u64,
@@ -230,9 +230,10 @@ impl Default for Retry {
 }
 
 impl Default for CompilerSettings {
-    /// The largest interpreters take five seconds on two cores, and a fifth of the memory.
+    /// The largest interpreters take five seconds on two idle cores, and a fifth of the memory; a busy machine takes a
+    /// minute.
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(120), memory: 2 << 30, processes: 2 }
+        Self { timeout: Duration::from_secs(300), memory: 2 << 30, processes: 2 }
     }
 }
 

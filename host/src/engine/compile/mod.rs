@@ -35,9 +35,10 @@ pub struct CompilerLimits {
 }
 
 impl Default for CompilerLimits {
-    /// A large interpreter takes five seconds and half a gibibyte on an ordinary machine.
+    /// The largest interpreters take five seconds on two idle cores, and a fifth of the memory; a busy machine takes a
+    /// minute.
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(120), memory: 2 << 30, processes: 2 }
+        Self { timeout: Duration::from_secs(300), memory: 2 << 30, processes: 2 }
     }
 }
 
