@@ -64,8 +64,8 @@ pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
                     ended.await?;
                 }
                 ensure!(after > before || what != "the first time", "{INSTANCES} instances took nothing");
-                let more = after.saturating_sub(before);
-                println!("{what:<24} {:>8} MiB {:>10} KiB", after >> 20, more / INSTANCES as u64 >> 10);
+                let each = after.saturating_sub(before) / INSTANCES as u64;
+                println!("{what:<24} {:>8} MiB {:>10} KiB", after >> 20, each >> 10);
             }
             anyhow::Ok(())
         })

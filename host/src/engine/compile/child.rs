@@ -81,8 +81,8 @@ fn end_with_the_host() {
     });
 }
 
-/// Takes from this process what it doesn't need: memory and time beyond its limits, dumps of its memory, and the right of
-/// way before the host that serves.
+/// Takes from this process what it doesn't need: memory and time beyond its limits, dumps of its memory, and, unless an
+/// author sits and waits, the right of way before the host that serves.
 #[cfg(unix)]
 fn confine(args: &ChildArgs) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
@@ -112,8 +112,10 @@ fn confine(args: &ChildArgs) -> io::Result<()> {
             }
         }
     }
-    // Who can't give way any further is polite enough.
-    let _ = nice(GIVES_WAY);
+    if args.tier == Tier::Fast {
+        // Who can't give way any further is polite enough.
+        let _ = nice(GIVES_WAY);
+    }
     Ok(())
 }
 
