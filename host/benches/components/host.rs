@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
 
 /// How long is waited for anything, a thousand compilations included.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -59,6 +60,21 @@ tenants = ["t{number}"]
     Ok(std::fs::write(folder.join("modules.toml"), settings)?)
 }
 
+/// Keeps for all modules what was compiled for the first: their components differ in a custom section only, and a
+/// thousand compilations say nothing about a start.
+pub fn keep_for_all(folder: &Path, modules: u16) -> anyhow::Result<()> {
+    let cache = folder.join(".modhost/components");
+    let compiled = std::fs::read_dir(&cache)?.next().context("the first is compiled")??.path();
+    let name = compiled.file_name().and_then(|name| name.to_str()).context("its name")?;
+    // It begins with the hash of the component.
+    let (_, rest) = name.split_once('-').context("its name has parts")?;
+    for number in 1..modules {
+        let hash = hex::encode(Sha256::digest(std::fs::read(component(folder, number))?));
+        std::fs::copy(&compiled, cache.join(format!("{hash}-{rest}")))?;
+    }
+    Ok(())
+}
+
 impl Host {
     /// Starts a host, and waits until it listens.
     pub fn start(mode: Mode, folder: &Path) -> anyhow::Result<Self> {
@@ -92,6 +108,11 @@ impl Host {
                 bail!("the host says: {line}");
             }
         }
+    }
+
+    /// How many components it has compiled since its log was looked at last.
+    pub fn compiled(&self) -> usize {
+        self.log.try_iter().filter(|line| line.contains("compiled in")).count()
     }
 
     /// The memory it has now, in bytes.
