@@ -12,13 +12,16 @@ use super::{ConfigError, Place, conceal};
 pub(super) struct Document<'t> {
     file: Arc<Path>,
     text: &'t str,
+    /// Where each line begins: a file with a thousand modules has ten thousand lines and asks for as many places.
+    lines: Vec<usize>,
     secrets: Vec<Range<usize>>,
     problems: RefCell<Vec<ConfigError>>,
 }
 
 impl<'t> Document<'t> {
     pub fn new(file: &Path, text: &'t str) -> Self {
-        Self { file: file.into(), text, secrets: conceal::ranges(text), problems: RefCell::default() }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        Self { file: file.into(), text, lines, secrets: conceal::ranges(text), problems: RefCell::default() }
     }
 
     /// The file, as it was named by who asked for it.
@@ -28,13 +31,11 @@ impl<'t> Document<'t> {
 
     /// The place of a byte of the text.
     pub fn place(&self, offset: usize) -> Place {
-        let before = &self.text[..offset];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Place {
-            file: self.file.clone(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        let line = self.lines.partition_point(|start| *start <= offset);
+        // The first line begins at 0, so there is one before any offset.
+        let line_start = self.lines[line - 1];
+        let column = self.text[line_start..offset].chars().count() + 1;
+        Place { file: self.file.clone(), line, column }
     }
 
     /// Notes that something is wrong here.
