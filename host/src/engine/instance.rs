@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::backtrace;
 use super::limits::{Clock, LimitReached, Limiter};
 use super::machine::Code;
 use super::version::Version;
@@ -156,7 +157,11 @@ fn broken(error: &wasmtime::Error, state: &State, delivery: &Delivery) -> Ended 
     };
     let said = delivery.log.last_errors().join("\n");
     let said = said.trim();
-    let reason = if said.is_empty() { what } else { format!("{what}; it said:\n{said}") };
+    let mut reason = if said.is_empty() { what } else { format!("{what}; it said:\n{said}") };
+    let frames = backtrace::told(error);
+    if !frames.is_empty() {
+        reason = format!("{reason}\n{frames}");
+    }
     Ended::Trapped { reason }
 }
 

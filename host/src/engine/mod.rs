@@ -1,6 +1,7 @@
 //! Runs components: has them compiled, keeps the current version of each module, makes one instance for a delivery and
 //! ends it at its limits. Knows nothing of HTTP.
 
+mod backtrace;
 mod cache;
 mod compile;
 mod instance;

@@ -7,7 +7,19 @@ use std::sync::OnceLock;
 /// The file of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay` or `test_guest`.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build).join(format!("{name}.wasm"))
+    const ALL: [&str; 6] = ["assistant", "demo-app", "chat-log", "document-notes", "nexus-relay", "test-guest"];
+    BUILT.get_or_init(|| build("target/guests", &ALL, &[])).join(format!("{name}.wasm"))
+}
+
+/// The test guest, built so that its functions keep their names and lines.
+pub fn test_guest_with_names() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let kept = [("CARGO_PROFILE_GUEST_STRIP", "none"), ("CARGO_PROFILE_GUEST_DEBUG", "line-tables-only")];
+            build("target/guests-with-names", &["test-guest"], &kept)
+        })
+        .join("test_guest.wasm")
 }
 
 /// The bytes of a component that differ from it in a custom section only: another version that does the same.
@@ -20,16 +32,15 @@ pub fn variant(name: &str, number: u8) -> Vec<u8> {
     bytes
 }
 
-fn build() -> PathBuf {
+fn build(folder: &str, packages: &[&str], variables: super::Variables) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let target = root.join("target/guests");
-    let packages = ["assistant", "demo-app", "chat-log", "document-notes", "nexus-relay", "test-guest"]
-        .map(|package| format!("-p={package}"));
+    let target = root.join(folder);
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
         .args(["build", "--profile", "guest", "--target", "wasm32-wasip2", "--target-dir"])
         .arg(&target)
-        .args(packages)
+        .args(packages.iter().map(|package| format!("-p={package}")))
+        .envs(variables.iter().copied())
         .status()
         .unwrap();
     assert!(status.success(), "the guests can't be built; is the target there? rustup target add wasm32-wasip2");

@@ -15,7 +15,7 @@ pub use chat::{Answer, Place, call, chat, chat_on, read_chat, read_message, say,
 pub use command::{Ran, Variables, bare, modhost};
 pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, user_message};
 pub use gate::Gate;
-pub use guests::{component, variant};
+pub use guests::{component, test_guest_with_names, variant};
 pub use model::Model;
 pub use process::{Host, Settings};
 pub use stream::{Line, Stream};
