@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CompilerSettings, ConfigErrors, Server, Settings};
 use crate::console::{self, Admin};
-use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, Refused};
+use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused};
 use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, Registry};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
@@ -196,6 +196,11 @@ impl Host {
     /// The modules and their versions.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The attempts at deliveries that fail from now on.
+    pub fn failures(&self) -> tokio::sync::broadcast::Receiver<Arc<FailedAttempt>> {
+        self.dispatcher.failures()
     }
 
     /// Takes no more events, lets deliveries come to their end for so long, and stops.

@@ -5,11 +5,12 @@
 
 mod clock;
 mod depth;
+mod failures;
 mod leases;
 mod retry;
 mod routes;
 mod scheduler;
-mod settle;
+pub(crate) mod settle;
 mod upkeep;
 mod worker;
 
@@ -29,6 +30,8 @@ use crate::journal::{Details, Journal, JournalError, Recorded, Retention};
 use crate::keyvalue::KeyValue;
 pub use clock::now;
 use depth::{Depth, Room};
+pub use failures::FailedAttempt;
+use failures::Failures;
 pub use retry::RetryPolicy;
 pub use routes::{RouteSpec, Routes, TenantSpec};
 use scheduler::Running;
@@ -62,6 +65,7 @@ struct Inner {
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
     depth: Depth,
+    failures: Failures,
     /// Calls that were made a second time because it was not known whether they had happened.
     calls_made_again: AtomicU64,
     /// Lanes that may have deliveries due: what wakes the scheduler.
@@ -152,6 +156,7 @@ impl Dispatcher {
             registry,
             settings,
             depth,
+            failures: Failures::default(),
             routes: ArcSwap::default(),
             calls_made_again: AtomicU64::new(0),
             woken: Mutex::default(),
@@ -230,6 +235,11 @@ impl Dispatcher {
     pub async fn dropped(&self, delivery: &Details, reason: &str) {
         self.0.depth.remove(&delivery.summary.tenant, 1);
         worker::tell_dropped(&self.0, delivery, reason).await;
+    }
+
+    /// The attempts that fail from now on.
+    pub fn failures(&self) -> tokio::sync::broadcast::Receiver<Arc<FailedAttempt>> {
+        self.0.failures.watch()
     }
 
     /// How many calls were made a second time because it was not known whether they had happened.

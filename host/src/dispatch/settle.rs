@@ -61,9 +61,10 @@ pub(super) async fn settle(delivery: &Delivery, outcome: Outcome, route: &RouteS
 }
 
 /// Stands between why a delivery was given up and why the user doesn't know.
-pub(super) const NOT_TOLD: &str = "; the user could not be told: ";
+pub(crate) const NOT_TOLD: &str = "; the user could not be told: ";
 
-const NO_REPLY: &str =
+/// Why an event that waits for a reply isn't answered by a module that wrote none.
+pub(crate) const NO_REPLY: &str =
     "it returned ok but never wrote a reply, and the user would look at an empty message; call `messages.reply`";
 
 enum Unfinished {

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::Place;
 use super::settle::{self, Outcome};
-use super::{Inner, RetryPolicy, clock};
+use super::{FailedAttempt, Inner, RetryPolicy, clock};
 use crate::capabilities::{Begin, Delivery, Tape};
 use crate::engine::{Ended, Retry};
 use crate::event::{DeliveryId, Event, Name};
@@ -187,6 +187,17 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     };
     let took = ended.duration_since(started).unwrap_or_default();
     tell(claimed, &done, took);
+    if let Next::Retry { reason, .. } | Next::Dead { reason } = &done.next {
+        inner.failures.tell(|| FailedAttempt {
+            event: claimed.event.clone(),
+            module: claimed.module.clone(),
+            delivery: claimed.id.clone(),
+            attempt: claimed.attempt,
+            again: state == State::Waiting,
+            reason: reason.clone(),
+            log: done.log.clone(),
+        });
+    }
     metrics::attempt(&claimed.module, &claimed.event.tenant, state, took);
     let attempt = Attempt {
         number: claimed.attempt,

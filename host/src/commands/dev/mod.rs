@@ -1,6 +1,7 @@
 //! `modhost dev`: everything on this machine, rebuilt and swapped as its sources change.
 
-mod build;
+pub(super) mod build;
+mod failures;
 mod localize;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -96,9 +97,12 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     }
     tell(&host, &settings, &platform, documents.as_deref());
 
+    // It ends with the host, which is only shut down below.
+    let failures = failures::show(host.failures());
     tokio::select! {
         stop = told_to_stop() => stop?,
         never = keep_up(&args, &platform, &builder) => match never {},
+        () = failures => {}
     }
     tracing::info!("stopping");
     host.shutdown(GRACE).await;
