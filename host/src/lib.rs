@@ -22,3 +22,4 @@ pub mod sources;
 mod sqlite;
 mod sse;
 pub mod telemetry;
+pub mod testing;

@@ -310,7 +310,8 @@ fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
     }
 }
 
-fn spec(module: &config::Module) -> Spec {
+/// What the engine is to know of a module.
+pub(crate) fn spec(module: &config::Module) -> Spec {
     Spec {
         name: module.name.clone(),
         component: module.component.clone(),

@@ -16,7 +16,7 @@ impl HostWallClock for WallClock {
     }
 
     fn now(&self) -> Duration {
-        let real = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let real = || self.0.wall_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Duration::from_nanos(self.0.reading(|| u64::try_from(real().as_nanos()).unwrap_or(u64::MAX)))
     }
 }

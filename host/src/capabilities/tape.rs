@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub struct Tape {
     delivery: DeliveryId,
     journal: Option<Arc<dyn Journal>>,
     rehearsal: bool,
+    /// What the wall clock says at first, and since when it runs; none: it goes by the machine's.
+    clock: Option<(SystemTime, Instant)>,
     state: Mutex<State>,
 }
 
@@ -106,6 +108,8 @@ pub struct Asked {
     pub arguments: Value,
     /// What the record has of it.
     pub known: Known,
+    /// Its answer, if it has one.
+    pub answer: Option<Result<Value, PlatformError>>,
 }
 
 /// What the record has of a call that was asked for in a rehearsal.
@@ -174,7 +178,19 @@ impl Tape {
         for call in recorded {
             state.load(call);
         }
-        Self { delivery, journal, rehearsal, state: Mutex::new(state) }
+        Self { delivery, journal, rehearsal, clock: None, state: Mutex::new(state) }
+    }
+
+    /// Lets the wall clock start at this time.
+    pub fn starting_at(mut self, time: SystemTime) -> Self {
+        self.clock = Some((time, Instant::now()));
+        self
+    }
+
+    /// What the wall clock says, where the record has no reading of it.
+    pub(super) fn wall_time(&self) -> SystemTime {
+        let started = self.clock.and_then(|(time, since)| time.checked_add(since.elapsed()));
+        started.unwrap_or_else(SystemTime::now)
     }
 
     /// Replays nothing: what is recorded only says what was shown to the user. What was made is found again all the same.
@@ -258,7 +274,7 @@ impl Tape {
         arguments: &[u8],
         answer: &Result<T, PlatformError>,
     ) -> Result<Written, PlatformError> {
-        if self.journal.is_none() {
+        if self.journal.is_none() && !self.rehearsal {
             return Ok(Written::already());
         }
         self.end_with(place, import, arguments, &Answer::of(answer)?)
@@ -273,6 +289,12 @@ impl Tape {
         answer: &Answer,
     ) -> Result<Written, PlatformError> {
         let mut state = self.state();
+        // In a rehearsal, a call's place is its place among those asked for.
+        if self.rehearsal
+            && let Some(asked) = state.asked.get_mut(place.number as usize)
+        {
+            asked.answer = answer.clone().taken_apart();
+        }
         state.remember_failure(place, import, arguments, answer);
         self.write(&mut state, place, import, arguments, Some(answer))
     }
@@ -470,11 +492,15 @@ impl State {
             Some(entry) => Known::Changed(json(&entry.arguments)),
             None => Known::Added,
         };
-        self.asked.push(Asked { import: import.to_owned(), arguments: wanted, known });
-        match found.and_then(|entry| entry.answer) {
-            Some(answer) => Turn::Replayed(Place::new(0), answer),
-            None => Turn::Live(Place::new(0)),
-        }
+        let answer = found.and_then(|entry| entry.answer);
+        let place = Place::new(u32::try_from(self.asked.len()).unwrap_or(u32::MAX));
+        self.asked.push(Asked {
+            import: import.to_owned(),
+            arguments: wanted,
+            known,
+            answer: answer.clone().and_then(Answer::taken_apart),
+        });
+        answer.map_or(Turn::Live(place), |answer| Turn::Replayed(place, answer))
     }
 
     fn take_made(&mut self, import: &str, arguments: &[u8]) -> Option<Made> {
@@ -500,6 +526,15 @@ impl Answer {
         match answer {
             Ok(value) => Self::ok(value),
             Err(error) => Ok(Self::Error(error.clone())),
+        }
+    }
+
+    /// What it says; none if the call is to be made again.
+    fn taken_apart(self) -> Option<Result<Value, PlatformError>> {
+        match self {
+            Self::Ok(answer) => Some(Ok(value(&answer))),
+            Self::Error(error) | Self::BrokenOff { error, .. } => Some(Err(error)),
+            Self::Again => None,
         }
     }
 

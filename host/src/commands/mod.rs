@@ -7,6 +7,7 @@ mod event_file;
 mod routes;
 mod send;
 mod serve;
+mod test;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,12 @@ pub enum Command {
     /// says which. Components run as they are; nothing is built. A change of modules.toml, of `.env` or of a component
     /// is taken in while the host runs.
     Serve(serve::ServeArgs),
+    /// Run the tests of modules: events with scripted answers, and what is expected
+    ///
+    /// Tests are the files tests/*.toml in a module's folder. Nothing is sent anywhere, and no server is started. A component
+    /// that is missing or older than its sources is built first. The exit code is 0 if all passed, 1 if some failed, 2 if
+    /// some could not be run.
+    Test(test::TestArgs),
     /// Chat with a module through the local platform of `modhost dev`, or send an event as a platform would
     ///
     /// Steps go to standard error as they happen, the answer to standard output. The exit code is 0 if there is an
@@ -119,6 +126,7 @@ pub fn run(command: Command) -> ExitCode {
             block_on(serve::run(args))
         }
         Command::Deliveries(args) => block_on(deliveries::run(args)),
+        Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
         Command::Routes(args) => routes::run(args),
         Command::Check(args) => block_on(check::run(args)),

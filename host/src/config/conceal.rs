@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::reference::is_reference;
 
 /// What the keys of secrets have in them.
-const SECRET_WORDS: [&str; 4] = ["secret", "key", "token", "password"];
+pub(crate) const SECRET_WORDS: [&str; 4] = ["secret", "key", "token", "password"];
 
 /// The ranges of the text that hold, or may hold, a secret.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {

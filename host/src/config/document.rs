@@ -1,4 +1,4 @@
-//! A modules.toml being read: its text, and what was found wrong with it so far.
+//! A modules.toml or a test file being read: its text, and what was found wrong with it so far.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::error::Excerpt;
 use super::{ConfigError, Place, conceal};
 
 /// The text of a file, which turns byte ranges into places and collects what is wrong.
-pub(super) struct Document<'t> {
+pub(crate) struct Document<'t> {
     file: Arc<Path>,
     text: &'t str,
     /// Where each line begins: a file with a thousand modules has ten thousand lines and asks for as many places.

@@ -5,20 +5,20 @@
 //! it names where they are ([`Reference`]), and they are looked up in an [`Environment`] when they are needed.
 
 mod check;
-mod conceal;
-mod document;
+pub(crate) mod conceal;
+pub(crate) mod document;
 mod environment;
 mod error;
 mod file;
 mod listener;
-mod nearest;
+pub(crate) mod nearest;
 mod place;
 mod platform;
 mod reference;
 mod secret;
 mod settings;
 pub mod source;
-mod table;
+pub(crate) mod table;
 mod units;
 
 pub use environment::Environment;
@@ -32,4 +32,5 @@ pub use platform::{
 pub use reference::Reference;
 pub use secret::Secret;
 pub use settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
+pub(crate) use settings::decode;
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

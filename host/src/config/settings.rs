@@ -325,7 +325,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
     }
 }
 
-fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
+pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
     let refuse = |message: String| Err(ConfigError::new(message).advice("save the file as UTF-8"));
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return refuse(format!("{} is written in UTF-16", path.display()));

@@ -1,4 +1,4 @@
-//! Reads tables and values of a modules.toml, and reports what doesn't fit.
+//! Reads tables and values of a modules.toml or a test file, and reports what doesn't fit.
 //!
 //! This walks the parsed document by hand, where deriving `Deserialize` would be shorter: serde stops at the first
 //! mistake, and its message for a value of the wrong type quotes the value, which may be a secret.
@@ -15,7 +15,7 @@ use super::document::Document;
 use super::{nearest, units};
 
 /// A table of the file. Remembers which settings were asked for: all others are mistakes.
-pub(super) struct Table<'d> {
+pub(crate) struct Table<'d> {
     pub document: &'d Document<'d>,
     /// What people call it: `[server]`, `[[source]]`.
     title: &'static str,
@@ -94,7 +94,7 @@ impl<'d> Table<'d> {
 
 /// A value of the file, with the setting it belongs to. Reading it as what it isn't reports that and gives nothing.
 #[derive(Clone)]
-pub(super) struct Value<'d> {
+pub(crate) struct Value<'d> {
     pub document: &'d Document<'d>,
     /// The setting it belongs to.
     pub key: &'static str,
@@ -127,6 +127,35 @@ impl<'d> Value<'d> {
             return None;
         }
         Some(text)
+    }
+
+    /// Text, which may be empty.
+    pub fn any_text(&self) -> Option<&'d str> {
+        match self.value.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => self.wrong_kind("text", "write it in quotes"),
+        }
+    }
+
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::String(_))
+    }
+
+    /// Whether it is a table.
+    pub fn is_table(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Table(_))
+    }
+
+    /// Whatever it is, as JSON.
+    pub fn json(&self) -> Option<serde_json::Value> {
+        match to_json(self.value.get_ref()) {
+            Ok(json) => Some(json),
+            Err(reason) => {
+                self.wrong(format!("`{}` can't be written as JSON: {reason}", self.key), "write it in quotes, as text");
+                None
+            }
+        }
     }
 
     /// Text as `read` understands it.
@@ -271,7 +300,7 @@ impl fmt::Display for Kind<'_> {
 /// A TOML value as JSON: what a module's settings are handed on as. Dates and times become text.
 ///
 /// Fails for the numbers JSON doesn't have: infinite ones, NaN, and integers beyond 64 bits.
-pub(super) fn to_json(value: &DeValue<'_>) -> Result<serde_json::Value, &'static str> {
+pub(crate) fn to_json(value: &DeValue<'_>) -> Result<serde_json::Value, &'static str> {
     use serde_json::Value as Json;
     Ok(match value {
         DeValue::String(text) => Json::String(text.to_string()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
 use super::instance::State;
 use super::limits;
@@ -112,6 +112,8 @@ fn config(tier: Tier, instances: Option<usize>) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.wasm_component_model(true);
+    // Names and lines of a guest that breaks, where its component has them.
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     if tier == Tier::Quick {
         config.strategy(Strategy::Winch);
     }

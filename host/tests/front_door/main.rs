@@ -23,4 +23,5 @@ mod sandbox;
 mod server;
 mod sources;
 mod streams;
+mod testing;
 mod tls;

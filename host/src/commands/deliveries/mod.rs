@@ -1,6 +1,6 @@
 //! `modhost deliveries`: what became of events, and what can be done about it.
 
-mod records;
+pub(super) mod records;
 mod replay;
 mod tell;
 

@@ -15,25 +15,25 @@ use crate::journal::{AtRest, Filter, SqliteSettings, State};
 use crate::platform::http_client;
 
 /// Where deliveries are looked up.
-pub(super) enum Records {
+pub(in crate::commands) enum Records {
     Running { client: reqwest::Client, admin: Url, token: Option<Secret> },
     AtRest(AtRest),
 }
 
 /// Which deliveries are asked for.
-pub(super) struct Wanted {
-    pub(super) state: Option<State>,
-    pub(super) module: Option<String>,
-    pub(super) tenant: Option<String>,
-    pub(super) event: Option<String>,
-    pub(super) since: Option<SystemTime>,
-    pub(super) limit: u32,
+pub(in crate::commands) struct Wanted {
+    pub(in crate::commands) state: Option<State>,
+    pub(in crate::commands) module: Option<String>,
+    pub(in crate::commands) tenant: Option<String>,
+    pub(in crate::commands) event: Option<String>,
+    pub(in crate::commands) since: Option<SystemTime>,
+    pub(in crate::commands) limit: u32,
 }
 
 const READ_ONLY: &str = "a data directory at rest is only read; start the host, and leave --data-dir out";
 
 impl Records {
-    pub(super) async fn open(from: &FromArgs) -> anyhow::Result<Self> {
+    pub(in crate::commands) async fn open(from: &FromArgs) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
             return Ok(Self::AtRest(AtRest::open(SqliteSettings { directory: directory.clone() }).await?));
         }
@@ -42,7 +42,7 @@ impl Records {
         Ok(Self::Running { client: http_client()?, admin: from.admin.clone(), token })
     }
 
-    pub(super) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {
+    pub(in crate::commands) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {
         match self {
             Self::Running { .. } => {
                 let mut query: Vec<(&str, String)> = vec![("limit", wanted.limit.to_string())];
@@ -68,7 +68,7 @@ impl Records {
         }
     }
 
-    pub(super) async fn show(&self, id: &str) -> anyhow::Result<DetailsView> {
+    pub(in crate::commands) async fn show(&self, id: &str) -> anyhow::Result<DetailsView> {
         match self {
             Self::Running { .. } => self.get(&format!("api/deliveries/{id}"), &[]).await,
             Self::AtRest(journal) => {
@@ -81,18 +81,18 @@ impl Records {
     }
 
     /// What chance a delivery's module draws from; known only where the journal itself is at hand.
-    pub(super) fn salt(&self) -> [u8; 32] {
+    pub(in crate::commands) fn salt(&self) -> [u8; 32] {
         match self {
             Self::Running { .. } => [0; 32],
             Self::AtRest(journal) => journal.salt(),
         }
     }
 
-    pub(super) async fn retry(&self, id: &str, fresh: bool) -> anyhow::Result<String> {
+    pub(in crate::commands) async fn retry(&self, id: &str, fresh: bool) -> anyhow::Result<String> {
         self.post(&format!("api/deliveries/{id}/retry"), &json!({ "fresh": fresh })).await
     }
 
-    pub(super) async fn drop_waiting(&self, id: &str, reason: Option<&str>) -> anyhow::Result<String> {
+    pub(in crate::commands) async fn drop_waiting(&self, id: &str, reason: Option<&str>) -> anyhow::Result<String> {
         self.post(&format!("api/deliveries/{id}/drop"), &json!({ "reason": reason })).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ const MADE_BY_TOOLS: [&str; 5] = ["target", "node_modules", "__pycache__", "dist
 const DEPTH: usize = 16;
 
 /// The modules that can be built.
-pub(super) struct Builder {
+pub(in crate::commands) struct Builder {
     file: PathBuf,
     modules: Arc<Mutex<Vec<Buildable>>>,
 }
@@ -33,7 +33,7 @@ struct Buildable {
 }
 
 impl Builder {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(in crate::commands) fn new(settings: &Settings) -> Self {
         Self { file: settings.file.clone(), modules: Arc::new(Mutex::new(buildable(settings))) }
     }
 
@@ -65,28 +65,40 @@ impl Builder {
         }
     }
 
+    /// Builds those of these modules whose component is missing or older than one of its sources, and says so on standard
+    /// error; answers with those that couldn't be built.
+    pub(in crate::commands) async fn build_outdated(&self, names: &[Name]) -> Vec<Name> {
+        let modules = lock(&self.modules).clone();
+        let mut failed = Vec::new();
+        for module in modules.iter().filter(|module| names.contains(&module.name) && module.is_outdated()) {
+            anstream::eprintln!("building {}: {}", module.name, module.command);
+            let problem = match self.made(module).await {
+                Ok(status) if status.success() => continue,
+                Ok(status) => format!("the build failed ({status}), as said above"),
+                Err(error) => format!("the build command can't be run: {error}"),
+            };
+            anstream::eprintln!("{}: {problem}", module.name);
+            failed.push(module.name.clone());
+        }
+        failed
+    }
+
     /// Watches the sources of all modules, and the settings.
     pub(super) fn watch(&self) -> FileWatch {
         let (file, modules) = (self.file.clone(), self.modules.clone());
-        FileWatch::new(move || {
-            let modules = lock(&modules).clone();
-            let mut files = BTreeSet::from([file.clone()]);
-            for module in &modules {
-                for source in &module.sources {
-                    gather(source, &module.component, DEPTH, &mut files);
-                }
-            }
-            files
-        })
+        FileWatch::new(move || files(&file, &lock(&modules)))
+    }
+
+    /// The sources of all modules as they are now, and the settings.
+    pub(in crate::commands) fn files(&self) -> BTreeSet<PathBuf> {
+        files(&self.file, &lock(&self.modules))
     }
 
     /// Runs a module's build command, in the folder of modules.toml, with its output on the terminal.
     async fn build(&self, module: &Buildable) -> bool {
         tracing::info!(module = %module.name, "building: {}", module.command);
         let started = Instant::now();
-        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let done = shell(&module.command).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).status().await;
-        match done {
+        match self.made(module).await {
             Ok(status) if status.success() => {
                 tracing::info!(module = %module.name, "built in {:.1} s", started.elapsed().as_secs_f64());
                 true
@@ -101,6 +113,35 @@ impl Builder {
             }
         }
     }
+
+    /// Runs the build command.
+    async fn made(&self, module: &Buildable) -> std::io::Result<ExitStatus> {
+        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        shell(&module.command).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).status().await
+    }
+}
+
+impl Buildable {
+    /// Whether the component is missing, or was made before one of its sources was changed.
+    fn is_outdated(&self) -> bool {
+        let Ok(made) = std::fs::metadata(&self.component).and_then(|it| it.modified()) else { return true };
+        let mut sources = BTreeSet::new();
+        for source in &self.sources {
+            gather(source, &self.component, DEPTH, &mut sources);
+        }
+        let changed = |source: &PathBuf| std::fs::metadata(source).and_then(|it| it.modified());
+        sources.iter().any(|source| changed(source).is_ok_and(|changed| changed > made))
+    }
+}
+
+fn files(settings: &Path, modules: &[Buildable]) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::from([settings.to_owned()]);
+    for module in modules {
+        for source in &module.sources {
+            gather(source, &module.component, DEPTH, &mut files);
+        }
+    }
+    files
 }
 
 fn lock(modules: &Mutex<Vec<Buildable>>) -> MutexGuard<'_, Vec<Buildable>> {

@@ -1,0 +1,27 @@
+//! Tests of modules: an event and scripted answers in a file, the module run on the real engine with the real
+//! capabilities, and what it did held against what was expected.
+//!
+//! Nothing leaves the process: the platform is a [`script`], the key-value store a file that is gone afterwards, the
+//! clock and chance are the test's. Limits, replies, steps and errors are those of production.
+
+mod accept;
+mod answers;
+mod event;
+mod expect;
+mod file;
+mod likeness;
+mod run;
+mod script;
+mod seen;
+mod store;
+pub mod written;
+
+pub use accept::section;
+pub use answers::error_word;
+pub use expect::{Difference, Expected};
+pub use file::Test;
+pub use run::{Bench, Outcome};
+pub use seen::{Call as SeenCall, Seen, SeenStep};
+
+/// Where a test's clock starts unless its file says otherwise: a day on which nothing ends and nothing begins.
+pub const DEFAULT_TIME: &str = "2026-01-15T09:30:00Z";

@@ -1,0 +1,166 @@
+//! Runs tests of one module on the real engine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use super::accept;
+use super::expect::{Difference, failed};
+use super::file::Test;
+use super::script::Script;
+use super::seen::{Call, Seen};
+use super::store::Store;
+use crate::capabilities::{Begin, Delivery, Tape};
+use crate::config::{Module, Settings};
+use crate::engine::{Engine, Spec, Version};
+use crate::event::{DeliveryId, Event, Subject};
+use crate::keyvalue::Space;
+use crate::plan;
+use crate::platform::{Message, Role};
+
+/// A module, ready to be tested: its component is compiled.
+pub struct Bench {
+    engine: Engine,
+    settings: Settings,
+    module: Module,
+    bytes: Vec<u8>,
+    /// Keeps what was compiled from being compiled again for each test.
+    _version: Version,
+}
+
+/// What became of a test.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was seen, if the module ran at all.
+    pub seen: Option<Seen>,
+    /// What is not as expected.
+    pub differences: Vec<Difference>,
+    /// What else is wrong, in words.
+    pub problems: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Whether everything is as expected.
+    pub fn passed(&self) -> bool {
+        self.differences.is_empty() && self.problems.is_empty()
+    }
+}
+
+impl Bench {
+    /// Makes a module ready.
+    ///
+    /// # Errors
+    ///
+    /// When its component can't be read, doesn't fit, or can't be compiled.
+    pub async fn new(engine: &Engine, settings: &Settings, module: &Module) -> anyhow::Result<Self> {
+        let file = module.component.display();
+        let bytes = std::fs::read(&module.component).with_context(|| format!("can't read {file}"))?;
+        let spec = plan::spec(module);
+        let version = engine.load(bytes.clone(), &spec).await.with_context(|| format!("{file} can't run"))?;
+        let (engine, settings, module) = (engine.clone(), settings.clone(), module.clone());
+        Ok(Self { engine, settings, module, bytes, _version: version })
+    }
+
+    /// Runs a test.
+    pub async fn run(&self, test: &Test) -> Outcome {
+        let started = Instant::now();
+        let (seen, mut problems) = match self.play(test).await {
+            Ok((seen, unanswered)) => (Some(seen), unanswered),
+            Err(error) => (None, vec![format!("{error:#}")]),
+        };
+        let mut differences = Vec::new();
+        if let Some(seen) = &seen {
+            differences = test.expected.differences(seen, &test.text);
+            if let Some(failure) = failed(&seen.ended).filter(|_| !test.expected.failure()) {
+                problems.push(unexpected(&failure.reason, seen));
+            }
+        }
+        Outcome { seen, differences, problems, took: started.elapsed() }
+    }
+
+    /// Runs the module on the event of a test, with its answers; says what was seen, and what had no answer.
+    async fn play(&self, test: &Test) -> anyhow::Result<(Seen, Vec<String>)> {
+        let event = Arc::new(test.given.event(&self.module, &self.settings, test.time)?);
+        let version = self.engine.load(self.bytes.clone(), &self.spec(test)).await?;
+        let script = Arc::new(Script::new(&test.answers, question(&event)));
+        let space = Space { tenant: event.tenant.clone(), module: self.module.name.clone() };
+        let store = Arc::new(Store::new(space, test.answers.keyvalue.clone()));
+        let id = DeliveryId::new(&event, &self.module.name);
+        let mut salt = [0; 32];
+        salt[..8].copy_from_slice(&test.chance.to_le_bytes());
+        let delivery = Arc::new(Delivery::new(Begin {
+            event: event.clone(),
+            module: self.module.name.clone(),
+            attempt: test.attempt,
+            platform: script.clone(),
+            keyvalue: store.clone(),
+            tape: Tape::rehearsal(id, test.answers.calls.clone()).starting_at(test.time),
+            log_lines: self.module.limits.log_lines,
+            salt,
+        }));
+        let ended = version.run(&delivery).await;
+        delivery.changes_done().await;
+        let asked = delivery.tape.asked();
+        let calls = asked.iter().map(|asked| Call {
+            import: &asked.import,
+            arguments: &asked.arguments,
+            answer: asked.answer.as_ref(),
+        });
+        let mut seen = Seen::new(ended, calls, event.assistant_message_id());
+        let log = delivery.log.take();
+        seen.log = log.iter().map(|line| format!("{} {}: {}", line.level, line.context, line.text)).collect();
+        if test.expected.keeps() {
+            seen.keyvalue = store.content().await.context("what the module keeps can't be read")?;
+        }
+        Ok((seen, script.unanswered()))
+    }
+
+    /// The module's settings, with those of the test in their place.
+    fn spec(&self, test: &Test) -> Spec {
+        let mut spec = plan::spec(&self.module);
+        if !test.config.is_empty() {
+            let mut config = (*spec.grants.config).clone();
+            config.extend(test.config.clone());
+            spec.grants.config = Arc::new(config);
+        }
+        spec
+    }
+}
+
+/// The event's own message, as the chat has it.
+fn question(event: &Event) -> Option<Message> {
+    let Subject::ModuleChosen(chosen) = &event.subject else { return None };
+    let message = &chosen.user_message;
+    Some(Message {
+        id: message.id.clone(),
+        role: Role::User,
+        text: Some(message.text.clone()),
+        references: Vec::new(),
+        created_at: Some(message.created_at.clone()),
+    })
+}
+
+fn unexpected(reason: &str, seen: &Seen) -> String {
+    const LINES: usize = 10;
+    let mut text = format!("it failed: {reason}");
+    let log = &seen.log[seen.log.len().saturating_sub(LINES)..];
+    if !log.is_empty() {
+        text += &format!("\n\nits log ends with:\n{}", log.join("\n"));
+    }
+    text
+}
+
+impl Test {
+    /// The file's text, expecting what was seen; none where nothing of it can be put there.
+    pub fn accepting(&self, outcome: &Outcome) -> Option<String> {
+        let seen = outcome.seen.as_ref()?;
+        if !self.expected.is_written() && outcome.problems.is_empty() {
+            return Some(format!("{}\n\n{}", self.text.trim_end(), accept::section(seen)));
+        }
+        let text = accept::accept(&self.text, &outcome.differences);
+        (text != self.text).then_some(text)
+    }
+}
