@@ -1,0 +1,41 @@
+// Stack traces, in the author's own files and lines.
+
+/**
+ * From where in the author's files each place of the bundle came. `modhost-componentize` leaves it at the end of the
+ * bundle, as JSON that is only read when something has gone wrong.
+ *
+ * @typedef {object} Sources
+ * @property {string[]} files the author's files
+ * @property {[column: number, file: number, line: number, fromColumn: number][][]} lines for each line of the bundle, in
+ *   order, where its parts begin and where they came from; all counted from 0
+ */
+
+/** @returns {Sources | undefined} */
+function sources() {
+  const { __modhostSources: text } = /** @type {{ __modhostSources?: string }} */ (globalThis);
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+/**
+ * The frames of an error, innermost first: `answer (src/answer.ts:12:5)`. In a component those of this package are left out.
+ *
+ * @param {Error} error
+ * @returns {string[]}
+ */
+export function traceOf(error) {
+  const map = sources();
+  const frames = (error.stack ?? "").split("\n").flatMap((line) => /^\s*at (.+)$/.exec(line)?.[1] ?? []);
+  if (map === undefined) {
+    return frames;
+  }
+  return frames.flatMap((frame) => {
+    const [, name, line, column] = /^(?:(.*) \()?\S*?:(\d+):(\d+)\)?$/.exec(frame) ?? [];
+    const parts = map.lines[Number(line) - 1] ?? [];
+    const part = parts.findLast(([begin]) => begin < Number(column)) ?? parts[0];
+    if (part === undefined) {
+      return [];
+    }
+    const place = `${map.files[part[1]]}:${part[2] + 1}:${part[3] + 1}`;
+    return [name ? `${name} (${place})` : place];
+  });
+}
