@@ -1,0 +1,13 @@
+// Breaks where no event can mend it. The SDK is that of this repository, as it stands.
+import { defineModule, step } from "../../../../../sdk-guest/js/src/index.js";
+
+export const handle = defineModule({
+  moduleChosen: ({ userMessage }) => step("Breaking…", () => letter(userMessage.text, 5)),
+});
+
+function letter(text, at) {
+  if (at >= text.length) {
+    throw new RangeError(`there is no letter ${at} in ${text.length}`);
+  }
+  return text[at];
+}

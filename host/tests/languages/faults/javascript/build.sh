@@ -1,0 +1,1 @@
+../../../../../sdk-guest/js/bin/modhost-componentize.js broken.js -o assistant.wasm

@@ -1,0 +1,14 @@
+"""Breaks where no event can mend it."""
+
+import modhost
+from modhost import ModuleChosen, step
+
+
+@modhost.module
+def answer(event: ModuleChosen) -> None:
+    with step("Breaking…"):
+        letter(event.user_message.text, 5)
+
+
+def letter(text: str, at: int) -> str:
+    return text[at]

@@ -1,0 +1,1 @@
+modhost-componentize broken.py -o assistant.wasm

@@ -1,0 +1,64 @@
+// The command that makes a component: what it refuses, and in which words. Components themselves are run by the host's
+// tests.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import process from "node:process";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const PACKAGE = fileURLToPath(new URL("..", import.meta.url));
+const folder = mkdtempSync(path.join(tmpdir(), "componentize-"));
+mkdirSync(path.join(folder, "node_modules/@modhost"), { recursive: true });
+symlinkSync(PACKAGE, path.join(folder, "node_modules/@modhost/sdk"));
+after(() => rmSync(folder, { recursive: true }));
+
+const GOOD = 'import { defineModule } from "@modhost/sdk";\nexport const handle = defineModule({ other() {} });\n';
+
+/** @param {string[]} args */
+function run(...args) {
+  const program = path.join(PACKAGE, "bin/modhost-componentize.js");
+  return spawnSync(process.execPath, [program, ...args], { cwd: folder, encoding: "utf8" });
+}
+
+test("what can be no module is refused in words", () => {
+  /** @type {[string, string | undefined, RegExp][]} */
+  const cases = [
+    ["missing.js", undefined, /there is no file missing\.js/],
+    ["plain.js", "export const x = 1;\n", /plain\.js exports no `handle`: write export const handle = defineModule/],
+    ["broken.js", "export const handle = (;\n", /broken\.js can't be bundled\n\n[^]*broken\.js:1:23/],
+    ["lacking.js", `import "no-such-package";\n${GOOD}`, /Could not resolve "no-such-package"/],
+    ["throws.js", `${GOOD}throw new Error("at the top");\n`, /the module said:\n\nError: at the top\n {4}at <anonymous> \(throws\.js:3:\d+\)/],
+    ["misspelt.js", GOOD.replace("other", "otter"), /there is no event `otter`/],
+  ];
+  for (const [name, text, told] of cases) {
+    if (text !== undefined) {
+      writeFileSync(path.join(folder, name), text);
+    }
+    const { status, stderr } = run(name);
+    assert.equal(status, 1, name);
+    assert.match(stderr, told);
+    assert.deepEqual(readdirSync(folder).filter((left) => /\.wasm$|^\.componentize/.test(left)), []);
+  }
+  assert.match(run().stderr, /name one module\n\nusage: /);
+  assert.match(run("--nonsense").stderr, /Unknown option '--nonsense'/);
+});
+
+test("a component is made and asks only for what it uses", () => {
+  writeFileSync(path.join(folder, "answer.js"), GOOD);
+  writeFileSync(
+    path.join(folder, "keeps.ts"),
+    GOOD.replace("{ defineModule }", "{ defineModule, Store }").replace("other()", "other(): void").replace("{}", "{ new Store(); }"),
+  );
+  for (const [source, name, keeps] of /** @type {const} */ ([["answer.js", "answer", false], ["keeps.ts", "keeps", true]])) {
+    const { status, stdout, stderr } = run(source);
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, new RegExp(`^${name}\\.wasm: [0-9.]+ MiB\n$`));
+    const component = readFileSync(path.join(folder, `${name}.wasm`));
+    assert.equal(component.subarray(0, 8).toString("hex"), "0061736d0d000100");
+    assert.equal(component.includes("wasi:keyvalue/store@0.2.0-draft2"), keeps);
+    assert.equal(component.includes("modhost:module/search@0.1.0"), false);
+  }
+});
