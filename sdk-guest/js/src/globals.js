@@ -1,0 +1,76 @@
+// What JavaScript has everywhere else, and QuickJS doesn't: `console`, TextEncoder, TextDecoder, and chance. Bundled into
+// every component before the module's own code.
+import host from "#host/logging";
+import { mathRandom } from "./random.js";
+import { traceOf } from "./trace.js";
+import { bytesOf, textOf } from "./utf8.js";
+
+/**
+ * @param {string} level
+ * @returns {(...values: unknown[]) => void}
+ */
+const log =
+  (level) =>
+  (...values) =>
+    host.log(level, "console", values.map(shown).join(" "));
+
+/**
+ * @param {unknown} value
+ * @returns {string}
+ */
+function shown(value) {
+  if (typeof value === "string") {
+    return value;
+  }
+  if (value instanceof Error) {
+    return [`${value.name}: ${value.message}`, ...traceOf(value).map((frame) => `    at ${frame}`)].join("\n");
+  }
+  try {
+    return JSON.stringify(value) ?? String(value);
+  } catch {
+    // It refers to itself, or has a BigInt in it.
+    return String(value);
+  }
+}
+
+class Utf8Encoder {
+  encoding = "utf-8";
+
+  encode(text = "") {
+    return bytesOf(String(text));
+  }
+}
+
+class Utf8Decoder {
+  encoding = "utf-8";
+
+  constructor(encoding = "utf-8") {
+    if (!/^utf-?8$/i.test(encoding)) {
+      throw new RangeError(`only UTF-8 can be decoded here, not ${encoding}`);
+    }
+  }
+
+  /** @param {ArrayBuffer | ArrayBufferView} [bytes] */
+  decode(bytes = new ArrayBuffer(0)) {
+    const view = ArrayBuffer.isView(bytes)
+      ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+      : new Uint8Array(bytes);
+    return textOf(view);
+  }
+}
+
+/** @type {any} */
+const global = globalThis;
+global.console ??= {
+  trace: log("trace"),
+  debug: log("debug"),
+  log: log("info"),
+  info: log("info"),
+  warn: log("warn"),
+  error: log("error"),
+  /** @param {unknown} held @param {unknown[]} values */
+  assert: (held, ...values) => held || log("error")("Assertion failed:", ...values),
+};
+Math.random = mathRandom;
+global.TextEncoder ??= Utf8Encoder;
+global.TextDecoder ??= Utf8Decoder;
