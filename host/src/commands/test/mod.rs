@@ -179,8 +179,7 @@ async fn run_test(bench: std::result::Result<Arc<Bench>, String>, module: Name, 
 
 /// An engine that keeps what it compiles: in the host's data directory if there is one, else in the user's cache.
 fn engine(settings: &Settings) -> anyhow::Result<Engine> {
-    let engine = Engine::new(AT_ONCE + cores());
-    let engine = engine.map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
+    let engine = super::engine(AT_ONCE + cores())?;
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {
