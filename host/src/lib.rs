@@ -13,6 +13,7 @@ pub mod event;
 pub mod host;
 pub mod journal;
 pub mod keyvalue;
+pub mod limits;
 pub mod listener;
 pub mod local;
 pub mod plan;

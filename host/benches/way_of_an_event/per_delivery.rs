@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{Ended, Engine, Limits, Spec, Version};
+use modhost::engine::{Ended, Engine, Spec, Version};
 use modhost::event::{DeliveryId, Event, Name};
 use modhost::keyvalue;
+use modhost::limits::Limits;
 use modhost::platform::Platform;
 use tokio::runtime::Runtime;
 
@@ -174,7 +175,7 @@ impl Sides {
     async fn new(row: &Row, guests: &Path) -> anyhow::Result<Self> {
         let component = guests.join(row.component).with_extension("wasm");
         let module = Name::from("Bench");
-        let limits = Limits { memory: 128 << 20, timeout: Duration::from_secs(60), cpu: Duration::from_secs(10) };
+        let limits = Limits::default();
         let spec = Spec { name: module.clone(), component: component.clone(), limits, grants: Grants::default() };
         let version = Engine::new(INSTANCES).map_err(told)?.load(std::fs::read(&component)?, &spec).await?;
         let sides = Self {
@@ -208,7 +209,8 @@ impl Sides {
             platform,
             keyvalue: Arc::new(keyvalue::Rehearsal),
             tape,
-            log_lines: 1000,
+            limits: Limits::default(),
+            tenant_memory: None,
             salt: [0; 32],
         }))
     }

@@ -6,13 +6,20 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::event::Name;
 use crate::journal::LogLine;
+use crate::limits::{Limits, Resource};
 
 /// How long a line may be, in bytes; the rest of a longer one is left out.
 const MAX_LINE: usize = 4096;
+
+/// How long the context of a line may be, in bytes; the rest of a longer one is left out.
+const MAX_CONTEXT: usize = 128;
+
+/// How much may be written to a standard stream at once, in bytes.
+const MAX_WRITE: usize = 64 * 1024;
 
 /// How many of the last lines of standard error are kept: a guest that panics says there why.
 const LAST_LINES: usize = 12;
@@ -32,12 +39,14 @@ struct Inner {
 }
 
 struct State {
-    lines_left: u32,
-    /// Whether it was told that lines are left out.
-    told: bool,
+    lines_left: u64,
+    /// Of all lines together.
+    room_left: u64,
+    /// Whether lines are left out from now on.
+    full: bool,
     last_errors: VecDeque<String>,
     kept: Vec<LogLine>,
-    bytes_left: usize,
+    kept_left: usize,
 }
 
 /// Where a line comes from.
@@ -50,14 +59,15 @@ pub enum Stream {
 }
 
 impl DeliveryLog {
-    /// The log of a delivery, of so many lines at most.
-    pub fn new(module: Name, delivery: String, user: Option<String>, max_lines: u32) -> Self {
+    /// The log of a delivery, within its limits.
+    pub fn new(module: Name, delivery: String, user: Option<String>, limits: &Limits) -> Self {
         let state = State {
-            lines_left: max_lines,
-            told: false,
+            lines_left: limits.amount(Resource::LogLines),
+            room_left: limits.amount(Resource::LogBytes),
+            full: false,
             last_errors: VecDeque::new(),
             kept: Vec::new(),
-            bytes_left: KEPT_BYTES,
+            kept_left: KEPT_BYTES,
         };
         Self(Arc::new(Inner { module, delivery, user, state: Mutex::new(state) }))
     }
@@ -66,18 +76,21 @@ impl DeliveryLog {
     /// could write lines that look like somebody else's.
     pub fn text(&self, level: tracing::Level, context: &str, text: &str) {
         if text.is_empty() {
-            return self.line(level, context, "");
+            self.line(level, context, "");
         }
-        text.lines().for_each(|line| self.line(level, context, line));
+        // What has no more room is not even cut into lines: it may be millions of them.
+        let _all = text.lines().try_for_each(|line| self.line(level, context, line).then_some(()));
     }
 
-    fn line(&self, level: tracing::Level, context: &str, line: &str) {
-        if !self.take_turn() {
-            return;
+    /// Writes a line if there is room for it; answers whether there was.
+    fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
+        let (context, line) = (shortened(context, MAX_CONTEXT), shortened(line, MAX_LINE));
+        if !self.take_turn(context.len() + line.len()) {
+            return false;
         }
         self.keep(level, context, line);
         let Inner { module, delivery, user, .. } = &*self.0;
-        let (user, line) = (user.as_deref(), shortened(line));
+        let user = user.as_deref();
         match level {
             tracing::Level::ERROR => tracing::error!(target: "module", %module, %delivery, user, context, "{line}"),
             tracing::Level::WARN => tracing::warn!(target: "module", %module, %delivery, user, context, "{line}"),
@@ -85,6 +98,7 @@ impl DeliveryLog {
             tracing::Level::DEBUG => tracing::debug!(target: "module", %module, %delivery, user, context, "{line}"),
             tracing::Level::TRACE => tracing::trace!(target: "module", %module, %delivery, user, context, "{line}"),
         }
+        true
     }
 
     /// Writes a line that came from one of the standard streams.
@@ -94,12 +108,12 @@ impl DeliveryLog {
             if state.last_errors.len() == LAST_LINES {
                 state.last_errors.pop_front();
             }
-            state.last_errors.push_back(shortened(line).to_owned());
+            state.last_errors.push_back(shortened(line, MAX_LINE).to_owned());
         }
         match stream {
             Stream::Stdout => self.line(tracing::Level::INFO, "stdout", line),
             Stream::Stderr => self.line(tracing::Level::WARN, "stderr", line),
-        }
+        };
     }
 
     /// The lines so far, as they are kept with the delivery.
@@ -108,16 +122,15 @@ impl DeliveryLog {
     }
 
     fn keep(&self, level: tracing::Level, context: &str, line: &str) {
-        let text = shortened(line);
         let mut state = self.state();
-        let Some(left) = state.bytes_left.checked_sub(text.len() + context.len()) else { return };
-        state.bytes_left = left;
+        let Some(left) = state.kept_left.checked_sub(line.len() + context.len()) else { return };
+        state.kept_left = left;
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         state.kept.push(LogLine {
             at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
             level: level.as_str().to_ascii_lowercase(),
             context: context.to_owned(),
-            text: text.to_owned(),
+            text: line.to_owned(),
         });
     }
 
@@ -126,17 +139,26 @@ impl DeliveryLog {
         self.state().last_errors.iter().cloned().collect()
     }
 
-    /// Whether one more line fits; the first that doesn't is told of, once.
-    fn take_turn(&self) -> bool {
+    /// Whether one more line of so many bytes fits. The first that doesn't is told of, and is the last.
+    fn take_turn(&self, bytes: usize) -> bool {
         let mut state = self.state();
-        if let Some(left) = state.lines_left.checked_sub(1) {
-            state.lines_left = left;
-            return true;
+        if state.full {
+            return false;
         }
-        if !std::mem::replace(&mut state.told, true) {
-            let (module, delivery) = (&self.0.module, &self.0.delivery);
-            tracing::warn!(target: "module", %module, %delivery, "more lines than `log_lines` allows: the rest is left out");
-        }
+        let left = (state.lines_left.checked_sub(1), state.room_left.checked_sub(bytes as u64));
+        let more = match left {
+            (Some(lines), Some(room)) => {
+                (state.lines_left, state.room_left) = (lines, room);
+                return true;
+            }
+            (None, _) => "more lines than `log_lines` allows: the rest is left out",
+            (_, None) => "more text than `log_bytes` allows: the rest is left out",
+        };
+        state.full = true;
+        drop(state);
+        self.keep(tracing::Level::WARN, "", more);
+        let (module, delivery) = (&self.0.module, &self.0.delivery);
+        tracing::warn!(target: "module", %module, %delivery, "{more}");
         false
     }
 
@@ -145,8 +167,9 @@ impl DeliveryLog {
     }
 }
 
-fn shortened(line: &str) -> &str {
-    &line[..line.floor_char_boundary(MAX_LINE)]
+/// A text up to so many bytes, cut between two characters.
+pub(crate) fn shortened(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// A standard stream of a guest, cut into lines for its delivery's log.
@@ -215,6 +238,9 @@ impl StdoutStream for LineStream {
 
 impl OutputStream for LineStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > MAX_WRITE {
+            return Err(StreamError::trap("it wrote more to a stream at once than `check-write` allows"));
+        }
         self.push(&bytes);
         Ok(())
     }
@@ -224,7 +250,7 @@ impl OutputStream for LineStream {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(64 * 1024)
+        Ok(MAX_WRITE)
     }
 }
 

@@ -15,6 +15,7 @@ mod logging;
 mod message_log;
 mod messages;
 mod search;
+mod spending;
 mod tape;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,9 @@ pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{Begin, Delivery, Progress, Reply, Step};
+pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
+pub use spending::{Spending, TenantMemory};
 pub use tape::{Answer, Asked, Known, Tape};
 
 use completion::CompletionCapability;
@@ -36,6 +39,8 @@ use logging::Logging;
 use message_log::MessageLog;
 use messages::Messages;
 use search::Search;
+
+use crate::limits::Resource;
 
 /// The three life stages of a capability.
 trait Capability: Sized + Send {
@@ -91,9 +96,6 @@ pub struct Capabilities {
     keyvalue: KeyValueCapability,
 }
 
-/// How many handles a guest may hold at once: far more than any module needs, far less than hurts the host.
-const MAX_HANDLES: usize = 10_000;
-
 /// Offers all capabilities to every component of the process.
 ///
 /// # Errors
@@ -126,7 +128,7 @@ impl Prepared {
     /// Begins to serve one delivery.
     pub fn begin(&self, delivery: &Arc<Delivery>) -> Capabilities {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(delivery.limits().size(Resource::Handles));
         Capabilities {
             table,
             message_log: MessageLog::begin(&self.message_log, delivery),

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::Spending;
 use crate::event::DeliveryId;
 use crate::journal::{Call, Journal, Written};
+use crate::limits::Limits;
 use crate::platform::{ErrorKind, PlatformError};
 
 /// The calls that make something which would stand there twice if they were made again.
@@ -27,6 +29,9 @@ const CLOCK: &str = "wasi:clocks";
 /// What is recorded under this name is no call: what an earlier attempt made and this one hasn't asked for yet.
 const KEPT_ASIDE: &str = "modhost:kept-aside";
 
+/// How many bytes the reading of a clock takes in the record: nanoseconds, in digits.
+const READING_BYTES: u64 = 20;
+
 /// How many entries a delivery's record may have.
 const MAX_ENTRIES: u32 = 20_000;
 
@@ -37,6 +42,7 @@ pub struct Tape {
     rehearsal: bool,
     /// What the wall clock says at first, and since when it runs; none: it goes by the machine's.
     clock: Option<(SystemTime, Instant)>,
+    spending: Spending,
     state: Mutex<State>,
 }
 
@@ -53,7 +59,8 @@ struct State {
     next: u32,
     /// Clock readings not written yet.
     readings: Vec<u64>,
-    bytes_left: u64,
+    /// How much is on record, in bytes.
+    bytes: u64,
     /// Calls that were in flight when the attempt before was cut off, and are made again.
     again: u32,
     /// The calls of this attempt that failed and may succeed another time.
@@ -141,28 +148,22 @@ pub(super) struct Place {
 }
 
 impl Tape {
-    /// The record of a delivery with what earlier attempts left in it; `max_bytes` is how large it may grow.
-    pub fn new(journal: Arc<dyn Journal>, delivery: DeliveryId, recorded: Vec<Call>, max_bytes: u64) -> Self {
-        Self::with(Some(journal), delivery, recorded, max_bytes, false)
+    /// The record of a delivery with what earlier attempts left in it.
+    pub fn new(journal: Arc<dyn Journal>, delivery: DeliveryId, recorded: Vec<Call>) -> Self {
+        Self::with(Some(journal), delivery, recorded, false)
     }
 
     /// A record that is read and never written, for code that may ask other things than what is in it.
     pub fn rehearsal(delivery: DeliveryId, recorded: Vec<Call>) -> Self {
-        Self::with(None, delivery, recorded, u64::MAX, true)
+        Self::with(None, delivery, recorded, true)
     }
 
     /// No record at all: every call is made, and none is written down.
     pub fn off(delivery: DeliveryId) -> Self {
-        Self::with(None, delivery, Vec::new(), u64::MAX, false)
+        Self::with(None, delivery, Vec::new(), false)
     }
 
-    fn with(
-        journal: Option<Arc<dyn Journal>>,
-        delivery: DeliveryId,
-        recorded: Vec<Call>,
-        max_bytes: u64,
-        rehearsal: bool,
-    ) -> Self {
+    fn with(journal: Option<Arc<dyn Journal>>, delivery: DeliveryId, recorded: Vec<Call>, rehearsal: bool) -> Self {
         let mut state = State {
             ahead: VecDeque::new(),
             readings_ahead: VecDeque::new(),
@@ -170,7 +171,7 @@ impl Tape {
             afresh: false,
             next: 0,
             readings: Vec::new(),
-            bytes_left: max_bytes,
+            bytes: 0,
             again: 0,
             failed: Vec::new(),
             asked: Vec::new(),
@@ -178,7 +179,8 @@ impl Tape {
         for call in recorded {
             state.load(call);
         }
-        Self { delivery, journal, rehearsal, clock: None, state: Mutex::new(state) }
+        let spending = Spending::new(Limits::default());
+        Self { delivery, journal, rehearsal, clock: None, spending, state: Mutex::new(state) }
     }
 
     /// Lets the wall clock start at this time.
@@ -191,6 +193,17 @@ impl Tape {
     pub(super) fn wall_time(&self) -> SystemTime {
         let started = self.clock.and_then(|(time, since)| time.checked_add(since.elapsed()));
         started.unwrap_or_else(SystemTime::now)
+    }
+
+    /// Holds its calls against these limits rather than the default ones.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> Self {
+        Self { spending: Spending::new(limits), ..self }
+    }
+
+    /// What its calls have used.
+    pub fn spending(&self) -> &Spending {
+        &self.spending
     }
 
     /// Replays nothing: what is recorded only says what was shown to the user. What was made is found again all the same.
@@ -326,7 +339,11 @@ impl Tape {
         }
         let reading = real();
         if self.journal.is_some() {
-            state.readings.push(reading);
+            let bytes = state.bytes + (state.readings.len() + 1) as u64 * READING_BYTES;
+            // A guest that is told the time has no error to look at; it is ended all the same.
+            if self.spending.check_journal(bytes).is_ok() {
+                state.readings.push(reading);
+            }
         }
         reading
     }
@@ -396,11 +413,13 @@ impl Tape {
     ) -> Result<Written, PlatformError> {
         let Some(journal) = &self.journal else { return Ok(Written::already()) };
         let answer = answer.map(serde_json::to_vec).transpose().map_err(unwritable)?;
-        let size = (arguments.len() + answer.as_ref().map_or(0, Vec::len)) as u64;
-        state.bytes_left = state.bytes_left.checked_sub(size).ok_or_else(|| {
-            let reason = "the calls of this delivery and their answers are larger than `limits.journal` allows";
-            PlatformError::new(ErrorKind::Invalid, reason)
-        })?;
+        let of_answer = answer.as_ref().map_or(0, Vec::len);
+        if ![CLOCK, KEPT_ASIDE].contains(&import) {
+            self.spending.check_answer(of_answer)?;
+        }
+        let bytes = state.bytes.saturating_add((arguments.len() + of_answer) as u64);
+        self.spending.check_journal(bytes)?;
+        state.bytes = bytes;
         let (import, arguments) = (import.to_owned(), arguments.to_vec());
         let call = Call { number: place.number, import, arguments, answer, at: place.begun };
         journal.write(&self.delivery, call).map_err(broken)
@@ -424,7 +443,7 @@ impl State {
     fn load(&mut self, call: Call) {
         self.next = call.number + 1;
         let size = call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len);
-        self.bytes_left = self.bytes_left.saturating_sub(size as u64);
+        self.bytes = self.bytes.saturating_add(size as u64);
         // An answer in a form this version can't read is as good as none: the call is made again.
         let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
         match (call.import.as_str(), &answer) {
@@ -603,7 +622,7 @@ mod tests {
         let made = json!([{ "import": CREATE, "arguments": arguments, "answer": step }]);
         let arguments = arguments.to_string().into_bytes();
         let calls = vec![recorded(0, KEPT_ASIDE, b"null", made), recorded(1, CREATE, &arguments, step)];
-        let tape = Tape::with(None, DeliveryId::from_text("dlv_1"), calls, u64::MAX, false);
+        let tape = Tape::with(None, DeliveryId::from_text("dlv_1"), calls, false);
         assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Replayed(..))));
         assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Live(_))), "the second step is another one");
     }

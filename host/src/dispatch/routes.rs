@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Refused, RetryPolicy};
+use crate::capabilities::TenantMemory;
 use crate::event::interest::{Candidate, Interest};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::NewDelivery;
+use crate::limits::{Amounts, Limits};
 use crate::platform::Platform;
 use crate::rate::Rate;
 
@@ -22,6 +24,10 @@ pub struct TenantSpec {
     pub max_deliveries: u64,
     /// How many of its events are taken a second, on average; none: as many as come.
     pub events_per_second: Option<u32>,
+    /// How much memory its running deliveries may have together, in bytes; none: what each may have.
+    pub total_memory: Option<u64>,
+    /// What none of its deliveries may use more of.
+    pub ceilings: Amounts,
 }
 
 /// A module, as dispatch needs it.
@@ -43,10 +49,8 @@ pub struct RouteSpec {
     pub apology: Arc<str>,
     /// What a user reads while it is tried again.
     pub retry_notice: Arc<str>,
-    /// How many lines one delivery may log.
-    pub log_lines: u32,
-    /// How many bytes the calls of one delivery and their answers may have.
-    pub max_journal: u64,
+    /// What one delivery may use, the ceilings of its tenant left out.
+    pub limits: Limits,
 }
 
 /// The table of routes.
@@ -61,6 +65,8 @@ pub(super) struct Tenant {
     pub(super) platform: Arc<dyn Platform>,
     pub(super) concurrency: usize,
     pub(super) max_deliveries: u64,
+    pub(super) ceilings: Amounts,
+    pub(super) memory: Option<Arc<TenantMemory>>,
     rate: Option<Arc<Rate>>,
 }
 
@@ -73,13 +79,18 @@ impl Default for Routes {
 impl Routes {
     pub(super) fn new(tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>, before: &Self) -> Self {
         let tenants = tenants.into_iter().map(|spec| {
-            let known = before.tenants.get(&spec.name).and_then(|tenant| tenant.rate.clone());
-            let rate = spec.events_per_second.map(|per_second| match known {
+            let known = before.tenants.get(&spec.name);
+            let rate = spec.events_per_second.map(|per_second| match known.and_then(|tenant| tenant.rate.clone()) {
                 Some(rate) if rate.per_second() == f64::from(per_second) => rate,
                 _ => Arc::new(Rate::new(per_second)),
             });
-            let TenantSpec { name, platform, concurrency, max_deliveries, .. } = spec;
-            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, rate }))
+            // Where the limit is as it was, what is taken of it is still taken.
+            let memory = spec.total_memory.map(|limit| match known.and_then(|tenant| tenant.memory.clone()) {
+                Some(memory) if memory.limit() == limit => memory,
+                _ => Arc::new(TenantMemory::new(limit)),
+            });
+            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, .. } = spec;
+            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, rate }))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
     }

@@ -23,6 +23,8 @@ pub(super) enum Outcome {
         reason: String,
         /// After this time; none: after a time that grows with the attempts.
         after: Option<Duration>,
+        /// What the user is to read if there is no other attempt.
+        user_text: Option<String>,
     },
     /// It didn't, and another attempt wouldn't.
     GivenUp {
@@ -49,13 +51,15 @@ pub(super) async fn settle(delivery: &Delivery, outcome: Outcome, route: &RouteS
             Err(Unfinished::Platform(error)) => {
                 let reason = format!("the reply can't be completed: {error}");
                 if error.is_temporary() {
-                    again(delivery, reason, None, route, allowed).await
+                    again(delivery, Failed { reason, after: None, user_text: None }, route, allowed).await
                 } else {
                     given_up(delivery, reason, None, route, allowed).await
                 }
             }
         },
-        Outcome::TryAgain { reason, after } => again(delivery, reason, after, route, allowed).await,
+        Outcome::TryAgain { reason, after, user_text } => {
+            again(delivery, Failed { reason, after, user_text }, route, allowed).await
+        }
         Outcome::GivenUp { reason, user_text } => given_up(delivery, reason, user_text, route, allowed).await,
     }
 }
@@ -72,6 +76,13 @@ enum Unfinished {
     Platform(PlatformError),
 }
 
+/// An attempt that failed, where another may not.
+struct Failed {
+    reason: String,
+    after: Option<Duration>,
+    user_text: Option<String>,
+}
+
 /// Closes steps as completed, and the reply with the text last written.
 async fn answered(delivery: &Delivery) -> Result<(), Unfinished> {
     let reply = delivery.progress().reply.clone();
@@ -84,10 +95,11 @@ async fn answered(delivery: &Delivery) -> Result<(), Unfinished> {
 }
 
 /// Tries again later if there are attempts left; the user reads that it isn't over.
-async fn again(delivery: &Delivery, reason: String, after: Option<Duration>, route: &RouteSpec, allowed: u32) -> Next {
+async fn again(delivery: &Delivery, failed: Failed, route: &RouteSpec, allowed: u32) -> Next {
+    let Failed { reason, after, user_text } = failed;
     if delivery.attempt >= route.retry.attempts {
         let reason = format!("{reason} (attempt {} of {})", delivery.attempt, route.retry.attempts);
-        return given_up(delivery, reason, None, route, allowed).await;
+        return given_up(delivery, reason, user_text, route, allowed).await;
     }
     if let Err(error) = delivery.tape.forgive() {
         tracing::warn!(delivery = %delivery.id, "calls that failed are not made again: {error}");

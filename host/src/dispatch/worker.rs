@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 
@@ -15,6 +15,7 @@ use crate::capabilities::{Begin, Delivery, Tape};
 use crate::engine::{Ended, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
+use crate::limits::Limits;
 use crate::telemetry::metrics;
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
@@ -74,7 +75,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         let (module, delivery, calls) = (&claimed.module, &claimed.id, recorded.len());
         tracing::info!(%module, %delivery, attempt = claimed.attempt, calls, "starts again");
     }
-    let mut tape = Tape::new(inner.journal.clone(), claimed.id.clone(), recorded, route.max_journal);
+    let mut tape = Tape::new(inner.journal.clone(), claimed.id.clone(), recorded);
     if !route.resume {
         tape.start_afresh();
     }
@@ -88,7 +89,8 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
         tape,
-        log_lines: route.log_lines,
+        limits: route.limits.for_tenant(&tenant.ceilings),
+        tenant_memory: tenant.memory.clone(),
         salt: inner.journal.salt(),
     }))
 }
@@ -119,7 +121,8 @@ async fn tell_no_answer(
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
         tape: Tape::rehearsal(DeliveryId::new(event, module), calls),
-        log_lines: 0,
+        limits: Limits::default(),
+        tenant_memory: None,
         salt: inner.journal.salt(),
     });
     if let Err(error) = settle::apologise(&delivery, apology.to_owned()).await {
@@ -131,7 +134,7 @@ async fn tell_no_answer(
 async fn run(inner: &Inner, delivery: &Arc<Delivery>) -> (Outcome, Option<String>) {
     let Some(version) = inner.registry.current(&delivery.module) else {
         let reason = "no version of the module could be loaded; the log said why when it was tried";
-        return (Outcome::TryAgain { reason: reason.into(), after: None }, None);
+        return (try_again(reason.into(), None, None), None);
     };
     let hash = version.hash().to_string();
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
@@ -143,10 +146,7 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>) -> (Outcome, Option<String
     };
     let outcome = match ended {
         Ok(ended) => outcome(ended),
-        Err(_) => Outcome::TryAgain {
-            reason: "the host itself broke while it served the module: please report this".into(),
-            after: None,
-        },
+        Err(_) => try_again("the host itself broke while it served the module: please report this".into(), None, None),
     };
     (outcome, Some(hash))
 }
@@ -158,15 +158,17 @@ fn outcome(ended: Ended) -> Outcome {
         Ended::Answered => Outcome::Answered,
         Ended::Failed(failure) => match failure.retry {
             Retry::No => Outcome::GivenUp { reason: failure.reason, user_text: failure.user_text },
-            Retry::Yes => Outcome::TryAgain { reason: failure.reason, after: None },
-            Retry::After(wait) => Outcome::TryAgain { reason: failure.reason, after: Some(wait) },
+            Retry::Yes => try_again(failure.reason, None, failure.user_text),
+            Retry::After(wait) => try_again(failure.reason, Some(wait), failure.user_text),
         },
         Ended::Trapped { reason } => Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None },
-        Ended::LimitReached(limit) if limit.is_time() => {
-            Outcome::TryAgain { reason: format!("limit reached: {limit}"), after: None }
-        }
+        Ended::LimitReached(limit) if limit.is_temporary() => try_again(format!("limit reached: {limit}"), None, None),
         Ended::LimitReached(limit) => Outcome::GivenUp { reason: format!("limit reached: {limit}"), user_text: None },
     }
+}
+
+fn try_again(reason: String, after: Option<Duration>, user_text: Option<String>) -> Outcome {
+    Outcome::TryAgain { reason, after, user_text }
 }
 
 /// How an attempt went.

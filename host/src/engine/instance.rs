@@ -1,19 +1,29 @@
 //! One instance for one delivery: made, called once, ended at its limits.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, Trap};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
-use super::limits::{Clock, LimitReached, Limiter};
+use super::limits::{Clock, Limiter};
 use super::machine::Code;
 use super::version::Version;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
 use crate::event::{Event, Subject};
+use crate::limits::{LimitReached, Limits, Resource};
+
+/// How long a reason may be that a guest has part in, in bytes; the rest of a longer one is left out.
+const MAX_REASON: usize = 16 * 1024;
+
+/// How long a guest's words for the user may be when it fails, in bytes; the rest of longer ones is left out.
+const MAX_USER_TEXT: usize = 16 * 1024;
 
 /// How an instance ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +68,6 @@ pub(super) struct State {
     wasi: WasiCtx,
     capabilities: Capabilities,
     limiter: Limiter,
-    clock: Clock,
 }
 
 impl WasiView for State {
@@ -78,6 +87,7 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     let code = version.code();
     // Before anything is counted against the delivery, and given back after the store is gone.
     let _place = code.place().await;
+    let limits = *delivery.limits();
     let stdout = LineStream::new(delivery.log.clone(), Stream::Stdout);
     let stderr = LineStream::new(delivery.log.clone(), Stream::Stderr);
     let mut store = Store::new(
@@ -85,27 +95,44 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
         State {
             wasi: wasi(&stdout, &stderr, delivery),
             capabilities: version.prepared().begin(delivery),
-            limiter: Limiter::new(version.limits()),
-            clock: Clock::new(version.limits()),
+            limiter: Limiter::new(limits, delivery.tenant_memory().cloned()),
         },
     );
     store.limiter(|state| &mut state.limiter);
+    // How much the host copies out of the guest's memory for one call.
+    store.set_hostcall_fuel(limits.size(Resource::Arguments));
+    store.set_max_component_handles(limits.size(Resource::Handles));
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut store| {
-        store.data_mut().clock.tick()?;
-        Ok(UpdateDeadline::Yield(1))
-    });
+    store.epoch_deadline_async_yield_and_update(1);
 
-    let limit = version.limits().timeout;
-    let ended = tokio::time::timeout(limit, call(&code, &mut store, delivery)).await;
+    let guest = in_turns(call(&code, &mut store, delivery), delivery);
+    let ended = tokio::time::timeout(limits.time(Resource::Timeout), guest).await;
     stdout.finish();
     stderr.finish();
     match ended {
-        Ok(Ok(Ok(()))) => Ended::Answered,
-        Ok(Ok(Err(failure))) => Ended::Failed(failure.into()),
-        Ok(Err(error)) => broken(&error, store.data(), delivery),
-        Err(_) => Ended::LimitReached(LimitReached::Timeout(limit)),
+        Ok(Ok(Ok(Ok(())))) => Ended::Answered,
+        Ok(Ok(Ok(Err(failure)))) => Ended::Failed(failure.into()),
+        Ok(Ok(Err(error))) => broken(&error, store.data(), delivery),
+        Ok(Err(limit)) => Ended::LimitReached(limit),
+        Err(_) => Ended::LimitReached(limits.reached(Resource::Timeout, None)),
     }
+}
+
+/// Runs a guest to its end, or until it has run for too long or its calls have reached a limit.
+async fn in_turns<T>(guest: impl Future<Output = T>, delivery: &Delivery) -> Result<T, LimitReached> {
+    let mut guest = pin!(guest);
+    let mut clock = Clock::new(*delivery.limits());
+    std::future::poll_fn(|context| {
+        let began = Instant::now();
+        let turn = guest.as_mut().poll(context);
+        let counted = clock.count(began.elapsed());
+        match (delivery.spending().reached(), turn) {
+            (Some(limit), _) => Poll::Ready(Err(limit)),
+            (None, Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
+            (None, Poll::Pending) => counted.map_or_else(|limit| Poll::Ready(Err(limit)), |()| Poll::Pending),
+        }
+    })
+    .await
 }
 
 async fn call(
@@ -132,21 +159,18 @@ fn wasi(stdout: &LineStream, stderr: &LineStream, delivery: &Delivery) -> WasiCt
         .secure_random(seed(0))
         .insecure_random(seed(1))
         .insecure_random_seed(seed(2).random())
+        .max_random_size(delivery.limits().amount(Resource::Answers))
         .build()
 }
 
 /// Finds out what a trap means.
 fn broken(error: &wasmtime::Error, state: &State, delivery: &Delivery) -> Ended {
-    if let Some(limit) = error.downcast_ref::<LimitReached>() {
-        return Ended::LimitReached(*limit);
-    }
     // A guest that is refused memory aborts on its own terms, and so looks like any other trap.
-    if let Some(limit) = state.limiter.refused() {
+    if let Some(limit) = state.limiter.refused().or_else(|| limit_reached(error, delivery.limits())) {
         return Ended::LimitReached(limit);
     }
     tracing::debug!(module = %delivery.module, delivery = %delivery.id, "{error:?}");
     let what = match error.downcast_ref::<Trap>() {
-        Some(Trap::StackOverflow) => "its call stack is exhausted: a recursion without end?".to_owned(),
         // What the stack of Rust and C runs into first.
         Some(Trap::MemoryOutOfBounds) => "it reached beyond its memory: a recursion without end?".to_owned(),
         Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
@@ -162,7 +186,36 @@ fn broken(error: &wasmtime::Error, state: &State, delivery: &Delivery) -> Ended 
     if !frames.is_empty() {
         reason = format!("{reason}\n{frames}");
     }
-    Ended::Trapped { reason }
+    Ended::Trapped { reason: bounded(reason, MAX_REASON) }
+}
+
+/// The limit that Wasmtime has ended a guest at.
+fn limit_reached(error: &wasmtime::Error, limits: &Limits) -> Option<LimitReached> {
+    /// Wasmtime has no types for these, only words. Hostile components in the tests see to it that they are the same.
+    const WORDS: [(&str, Resource); 4] = [
+        ("fuel allocated for hostcalls has been exhausted", Resource::Arguments),
+        ("instance count too high", Resource::Instances),
+        ("requested len", Resource::Answers),
+        ("store handle limit exceeded", Resource::Handles),
+    ];
+    if matches!(error.downcast_ref(), Some(Trap::StackOverflow)) {
+        return Some(LimitReached::Stack);
+    }
+    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+        return Some(limits.reached(Resource::Handles, None));
+    }
+    let words = error.root_cause().to_string();
+    let (_, resource) = WORDS.iter().find(|(part, _)| words.contains(part))?;
+    Some(limits.reached(*resource, None))
+}
+
+/// A text of a guest, cut where it gets too long.
+fn bounded(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        text.truncate(capabilities::shortened(&text, bytes).len());
+        text.push('…');
+    }
+    text
 }
 
 fn guest_event(event: &Event, attempt: u32) -> events::Event {
@@ -205,7 +258,11 @@ fn guest_subject(subject: &Subject) -> events::Subject {
 
 impl From<events::Failure> for Failure {
     fn from(failure: events::Failure) -> Self {
-        Self { reason: failure.reason, user_text: failure.user_text, retry: failure.retry.into() }
+        Self {
+            reason: bounded(failure.reason, MAX_REASON),
+            user_text: failure.user_text.map(|text| bounded(text, MAX_USER_TEXT)),
+            retry: failure.retry.into(),
+        }
     }
 }
 

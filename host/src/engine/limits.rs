@@ -1,134 +1,181 @@
-//! What an instance may use, and what is said when it wanted more.
+//! Counts what an instance uses of its delivery's limits: memory, tables, and the time it runs.
 
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
+
+use crate::capabilities::TenantMemory;
+use crate::limits::{LimitReached, Limits, Resource};
 
 /// How long a guest runs before it lets others have the thread; the length of an epoch.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// How many elements all tables of an instance may have; a module's function table has some thousands.
-const MAX_TABLE_ELEMENTS: usize = 200_000;
-
-/// What one delivery may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Linear memory in bytes, all memories together.
-    pub memory: u64,
-    /// Wall time from the start of the instance to its answer.
-    pub timeout: Duration,
-    /// Running time of the guest itself, its waiting left out.
-    pub cpu: Duration,
-}
-
-/// The limit that ended a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitReached {
-    /// It asked for this many bytes of memory.
-    Memory {
-        /// How many bytes there would have been.
-        wanted: u64,
-        /// How many there may be.
-        limit: u64,
-    },
-    /// Its tables grew beyond the host's ceiling.
-    Table,
-    /// It took longer than this.
-    Timeout(Duration),
-    /// It computed for longer than this.
-    Cpu(Duration),
-}
-
-impl LimitReached {
-    /// Whether it was waiting that took too long: another time it may not.
-    pub fn is_time(self) -> bool {
-        matches!(self, Self::Timeout(_))
-    }
-}
-
-impl fmt::Display for LimitReached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory { wanted, limit } => write!(
-                f,
-                "memory: it asked for {}, `limits.memory` is {}",
-                bytesize::ByteSize(*wanted).display().iec(),
-                bytesize::ByteSize(*limit).display().iec(),
-            ),
-            Self::Table => write!(f, "tables: more than {MAX_TABLE_ELEMENTS} elements"),
-            Self::Timeout(limit) => {
-                write!(f, "time: no answer after {}, `limits.timeout`", humantime::format_duration(*limit))
-            }
-            Self::Cpu(limit) => {
-                write!(f, "cpu: it computed for {}, `limits.cpu`", humantime::format_duration(*limit))
-            }
-        }
-    }
-}
-
-impl std::error::Error for LimitReached {}
+/// The most that is charged for one turn on a thread: when a machine has too much to do, what a turn took beyond that
+/// was waiting for it.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// Counts what an instance has, and remembers what it was refused: its own abort after that looks like any trap.
 pub(super) struct Limiter {
-    limit: u64,
+    limits: Limits,
     memory: u64,
-    elements: usize,
+    elements: u64,
+    /// What the growth that was allowed last has added, until it is known whether it came about.
+    last: u64,
+    tenant: Option<Arc<TenantMemory>>,
     refused: Option<LimitReached>,
 }
 
 impl Limiter {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self { limit: limits.memory, memory: 0, elements: 0, refused: None }
+    pub(super) fn new(limits: Limits, tenant: Option<Arc<TenantMemory>>) -> Self {
+        Self { limits, memory: 0, elements: 0, last: 0, tenant, refused: None }
     }
 
     /// The growth that was refused, if any was.
     pub(super) fn refused(&self) -> Option<LimitReached> {
         self.refused
     }
+
+    fn refuse(&mut self, limit: LimitReached) -> bool {
+        self.refused = Some(limit);
+        false
+    }
+
+    fn grow_memory(&mut self, more: u64) -> bool {
+        let wanted = self.memory.saturating_add(more);
+        if wanted > self.limits.amount(Resource::Memory) {
+            return self.refuse(self.limits.reached(Resource::Memory, Some(wanted)));
+        }
+        if let Some(full) = self.tenant.as_ref().and_then(|tenant| tenant.take(more).err()) {
+            return self.refuse(full);
+        }
+        (self.memory, self.last) = (wanted, more);
+        true
+    }
+
+    fn grow_tables(&mut self, more: u64) -> bool {
+        let wanted = self.elements.saturating_add(more);
+        if wanted > self.limits.amount(Resource::Tables) {
+            return self.refuse(self.limits.reached(Resource::Tables, Some(wanted)));
+        }
+        (self.elements, self.last) = (wanted, more);
+        true
+    }
+}
+
+/// Whether something would grow beyond the maximum it declares itself; then it doesn't, and no limit is reached by it.
+fn beyond_its_own(desired: usize, maximum: Option<usize>) -> bool {
+    maximum.is_some_and(|maximum| desired > maximum)
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.memory.saturating_add(desired.saturating_sub(current) as u64);
-        if wanted > self.limit {
-            self.refused = Some(LimitReached::Memory { wanted, limit: self.limit });
-            return Ok(false);
-        }
-        self.memory = wanted;
-        Ok(true)
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        Ok(!beyond_its_own(desired, maximum) && self.grow_memory(more))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.elements.saturating_add(desired.saturating_sub(current));
-        if wanted > MAX_TABLE_ELEMENTS {
-            self.refused = Some(LimitReached::Table);
-            return Ok(false);
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let failed = std::mem::take(&mut self.last);
+        self.memory = self.memory.saturating_sub(failed);
+        if let Some(tenant) = &self.tenant {
+            tenant.give_back(failed);
         }
-        self.elements = wanted;
-        Ok(true)
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        Ok(!beyond_its_own(desired, maximum) && self.grow_tables(more))
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.elements = self.elements.saturating_sub(std::mem::take(&mut self.last));
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.size(Resource::Instances)
     }
 }
 
-/// Counts how long a guest has computed, and ends it when that is too long.
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        if let Some(tenant) = &self.tenant {
+            tenant.give_back(self.memory);
+        }
+    }
+}
+
+/// Counts how long a guest has run, the host's own work for it included, and says when that is too long.
 ///
-/// It is asked once for every tick in which the guest ran, and counts the time since it was asked last, a tick at
-/// the most: what is longer was waiting.
+/// A guest runs in turns, each a tick long at the most unless a call keeps the host busy. In between it waits.
 pub(super) struct Clock {
-    limit: Duration,
+    limits: Limits,
     used: Duration,
-    asked: Instant,
 }
 
 impl Clock {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self { limit: limits.cpu, used: Duration::ZERO, asked: Instant::now() }
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, used: Duration::ZERO }
     }
 
-    pub(super) fn tick(&mut self) -> Result<(), LimitReached> {
-        let now = Instant::now();
-        self.used += now.duration_since(self.asked).min(TICK);
-        self.asked = now;
-        if self.used > self.limit { Err(LimitReached::Cpu(self.limit)) } else { Ok(()) }
+    /// Counts a turn in.
+    pub(super) fn count(&mut self, turn: Duration) -> Result<(), LimitReached> {
+        self.used += turn.min(LONGEST_TURN);
+        if self.used > self.limits.time(Resource::Cpu) {
+            return Err(self.limits.reached(Resource::Cpu, None));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: usize = 64 << 10;
+
+    fn limiter(tenant: Option<&Arc<TenantMemory>>) -> Limiter {
+        let limits = Limits::default().with(Resource::Memory, 4 * PAGE as u64).with(Resource::Tables, 10);
+        Limiter::new(limits, tenant.cloned())
+    }
+
+    #[test]
+    fn what_did_not_grow_is_not_counted() {
+        let mut limiter = limiter(None);
+        assert!(!limiter.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
+        assert_eq!(limiter.refused(), None, "its own maximum is no limit of ours");
+        assert!(limiter.memory_growing(0, 4 * PAGE, None).unwrap());
+        limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+        assert!(limiter.memory_growing(0, 3 * PAGE, None).unwrap());
+        assert!(!limiter.memory_growing(0, 2 * PAGE, None).unwrap(), "another memory");
+        assert!(limiter.refused().unwrap().to_string().starts_with("memory: it asked for 320.0 KiB"));
+    }
+
+    #[test]
+    fn all_tables_count_together() {
+        let mut limiter = limiter(None);
+        assert!(limiter.table_growing(0, 6, None).unwrap());
+        assert!(!limiter.table_growing(0, 5, None).unwrap());
+        assert!(limiter.refused().unwrap().to_string().starts_with("tables: it asked for 11 elements"));
+    }
+
+    #[test]
+    fn a_tenant_has_its_memory_back_when_a_delivery_ends() {
+        let tenant = Arc::new(TenantMemory::new(5 * PAGE as u64));
+        let (mut one, mut other) = (limiter(Some(&tenant)), limiter(Some(&tenant)));
+        assert!(one.memory_growing(0, 3 * PAGE, None).unwrap());
+        assert!(!other.memory_growing(0, 3 * PAGE, None).unwrap());
+        assert_eq!(other.refused(), Some(LimitReached::TenantMemory(5 * PAGE as u64)));
+        drop(one);
+        assert!(other.memory_growing(0, 3 * PAGE, None).unwrap());
+    }
+
+    #[test]
+    fn a_turn_is_charged_within_reason() {
+        let mut clock = Clock::new(Limits::default().with(Resource::Cpu, 250_000_000));
+        assert_eq!(clock.count(Duration::from_secs(5)), Ok(()));
+        assert_eq!(clock.count(Duration::from_millis(100)), Ok(()));
+        assert!(clock.count(Duration::from_millis(60)).is_err());
     }
 }

@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use super::LoadError;
 use super::fit::Anatomy;
 use super::instance::{self, Ended};
-use super::limits::Limits;
 use super::load::Loaded;
 use super::machine::Code;
 use crate::capabilities::{Delivery, Grants, Prepared};
 use crate::event::Name;
+use crate::limits::{Limits, Resource};
 
 /// The hash of a component's bytes: what tells two versions of a module apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub struct Spec {
     pub name: Name,
     /// Where its component lies.
     pub component: std::path::PathBuf,
-    /// What one delivery may use.
+    /// What one delivery may use, the ceilings of its tenant left out.
     pub limits: Limits,
     /// What it may do and know.
     pub grants: Grants,
@@ -65,8 +65,8 @@ pub struct Spec {
 /// What a component can't do without.
 #[derive(Clone, Debug)]
 pub(super) struct Needs {
-    /// Memory to begin with, in bytes.
-    memory: u64,
+    /// What it takes before it runs.
+    begins_with: [(Resource, u64); 3],
     /// The interfaces it imports of the key-value store.
     keyvalue: Vec<String>,
 }
@@ -75,7 +75,12 @@ impl Needs {
     pub(super) fn of(anatomy: &Anatomy) -> Self {
         let imports = anatomy.imports.iter().map(|import| &import.name);
         let keyvalue = imports.filter(|name| name.starts_with("wasi:keyvalue/")).cloned().collect();
-        Self { memory: anatomy.minimum_memory, keyvalue }
+        let begins_with = [
+            (Resource::Memory, anatomy.minimum_memory),
+            (Resource::Tables, anatomy.minimum_table_elements),
+            (Resource::Instances, anatomy.core_instances),
+        ];
+        Self { begins_with, keyvalue }
     }
 
     /// Whether a module's settings give it that.
@@ -84,8 +89,9 @@ impl Needs {
     ///
     /// What they don't.
     pub(super) fn met_by(&self, spec: &Spec) -> Result<(), LoadError> {
-        if self.memory > spec.limits.memory {
-            return Err(LoadError::Memory { wanted: self.memory, limit: spec.limits.memory });
+        let too_much = self.begins_with.iter().find(|(resource, wanted)| *wanted > spec.limits.amount(*resource));
+        if let Some((resource, wanted)) = too_much {
+            return Err(LoadError::Limit(spec.limits.reached(*resource, Some(*wanted))));
         }
         if !self.keyvalue.is_empty() && spec.grants.keyvalue == 0 {
             return Err(LoadError::NoKeyValue { imports: self.keyvalue.join(", ") });
@@ -127,7 +133,7 @@ impl Version {
         self.loaded.hash()
     }
 
-    /// What one delivery may use.
+    /// What one delivery may use, the ceilings of its tenant left out.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

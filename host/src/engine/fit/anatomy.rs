@@ -7,7 +7,8 @@ use serde::Serialize;
 use wasmparser::component_types::{ComponentEntityType, ComponentItem};
 use wasmparser::types::Types;
 use wasmparser::{
-    BinaryReaderError, KnownCustom, Parser, Payload, ProducersSectionReader, ValidPayload, Validator, WasmFeatures,
+    BinaryReaderError, Instance, KnownCustom, Parser, Payload, ProducersSectionReader, ValidPayload, Validator,
+    WasmFeatures,
 };
 
 use super::misfit::Misfit;
@@ -33,6 +34,10 @@ pub struct Anatomy {
     pub size: u64,
     /// The memory it takes before it runs, in bytes: the first sizes of all its memories.
     pub minimum_memory: u64,
+    /// The elements of tables it takes before it runs: the first sizes of all its tables.
+    pub minimum_table_elements: u64,
+    /// How many core instances its components make, each counted once however often it is made itself.
+    pub core_instances: u64,
     /// Who made it.
     pub producers: Producers,
     pub(super) types: Types,
@@ -129,6 +134,8 @@ impl Anatomy {
             exports: export_items.iter().map(|(name, item)| Export { name: clean(name), kind: kind(item) }).collect(),
             size: bytes.len() as u64,
             minimum_memory: pass.minimum_memory,
+            minimum_table_elements: pass.minimum_table_elements,
+            core_instances: pass.core_instances,
             producers: pass.producers,
             types,
             import_items,
@@ -143,6 +150,8 @@ struct Pass {
     imports: Vec<String>,
     exports: Vec<String>,
     minimum_memory: u64,
+    minimum_table_elements: u64,
+    core_instances: u64,
     producers: Producers,
 }
 
@@ -183,6 +192,16 @@ impl Pass {
                     let memory = memory?;
                     let page = 1u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_SIZE_LOG2)).unwrap_or(u64::MAX);
                     self.minimum_memory = self.minimum_memory.saturating_add(memory.initial.saturating_mul(page));
+                }
+            }
+            Payload::TableSection(section) => {
+                for table in section {
+                    self.minimum_table_elements = self.minimum_table_elements.saturating_add(table?.ty.initial);
+                }
+            }
+            Payload::InstanceSection(section) => {
+                for instance in section {
+                    self.core_instances += u64::from(matches!(instance?, Instance::Instantiate { .. }));
                 }
             }
             Payload::CustomSection(section) => {
