@@ -13,7 +13,7 @@ use crate::config::{
     PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
-use crate::engine::{Limits, Spec};
+use crate::engine::Spec;
 use crate::listener::{self, Rules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::openai::{OpenAi, OpenAiSettings};
@@ -221,6 +221,8 @@ fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -
         concurrency: tenant.limits.concurrency,
         max_deliveries: tenant.limits.max_deliveries,
         events_per_second: tenant.limits.events_per_second,
+        total_memory: tenant.limits.total_memory,
+        ceilings: tenant.limits.delivery,
     })
 }
 
@@ -304,9 +306,8 @@ fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
         resume: module.resume,
         retry: RetryPolicy { attempts: module.retry.attempts, first: module.retry.first, max: module.retry.max },
         retry_notice: settings.server.retry_notice.as_str().into(),
-        max_journal: module.limits.journal,
         apology: module.apology.as_ref().unwrap_or(&settings.server.apology).as_str().into(),
-        log_lines: module.limits.log_lines,
+        limits: module.limits.delivery,
     }
 }
 
@@ -315,7 +316,7 @@ pub(crate) fn spec(module: &config::Module) -> Spec {
     Spec {
         name: module.name.clone(),
         component: module.component.clone(),
-        limits: Limits { memory: module.limits.memory, timeout: module.limits.timeout, cpu: module.limits.cpu },
+        limits: module.limits.delivery,
         grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue },
     }
 }

@@ -5,6 +5,7 @@
 
 mod event_socket;
 mod interest;
+mod limits;
 mod platform;
 mod source;
 
@@ -18,17 +19,12 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::platform::PlatformSettings;
-use super::settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Tenant, TenantLimits};
+use super::settings::{CompilerSettings, Module, Retention, Retry, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{listener, nearest, reference};
 use crate::event::Name;
-
-/// The size of one page of WebAssembly memory, the least a module can have, in bytes.
-const MIN_MEMORY: u64 = 64 << 10;
-
-/// What a module can address with 32 bits, in bytes.
-const MAX_MEMORY: u64 = 4 << 30;
+use crate::limits::Amounts;
 
 /// What a compiling process takes for itself, and some for a small component, in bytes.
 const MIN_COMPILER_MEMORY: u64 = 64 << 20;
@@ -61,11 +57,13 @@ pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Part
     let root = Table::new(document, "the file", root.span(), root.get_ref());
     let server = root.get("server").and_then(|value| value.table("[server]")).map(server);
     let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
+    let server = server.unwrap_or_else(|| default_server(document));
+    let ceilings = server.ceilings;
     let parts = Parts {
-        server: server.unwrap_or_else(|| default_server(document)),
+        server,
         sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
-        tenants: tables("tenant", "[[tenant]]").into_iter().map(tenant).collect(),
-        modules: tables("module", "[[module]]").into_iter().map(module).collect(),
+        tenants: tables("tenant", "[[tenant]]").into_iter().map(|table| tenant(table, &ceilings)).collect(),
+        modules: tables("module", "[[module]]").into_iter().map(|table| module(table, &ceilings)).collect(),
     };
     root.finish();
     parts
@@ -101,6 +99,11 @@ fn server(table: Table<'_>) -> Server {
             .and_then(|value| value.table("[server.compiler]"))
             .map(compiler)
             .unwrap_or(default.compiler),
+        ceilings: table
+            .get("ceilings")
+            .and_then(|value| value.table("[server.ceilings]"))
+            .map(limits::ceilings)
+            .unwrap_or_default(),
         limits: table
             .get("limits")
             .and_then(|value| value.table("[server.limits]"))
@@ -126,7 +129,7 @@ fn server(table: Table<'_>) -> Server {
     server
 }
 
-fn tenant(table: Table<'_>) -> Located<Tenant> {
+fn tenant(table: Table<'_>, ceilings: &Amounts) -> Located<Tenant> {
     let name = table.require("name", "\"default\"");
     let companies = items(table.get("companies"));
     let platform_table =
@@ -144,7 +147,7 @@ fn tenant(table: Table<'_>) -> Located<Tenant> {
             companies: companies.iter().map(|value| value.text().unwrap_or_default().to_owned()).collect(),
             platform: platform_table.map_or(PlatformSettings::None, platform::platform),
             completion: completion.map(platform::completion),
-            limits: limits.map(tenant_limits).unwrap_or_default(),
+            limits: limits.map(|table| limits::tenant(table, ceilings)).unwrap_or_default(),
             place: table.document.place(table.span().start),
         },
     };
@@ -196,20 +199,7 @@ fn retry(table: Table<'_>) -> Retry {
     retry
 }
 
-fn tenant_limits(table: Table<'_>) -> TenantLimits {
-    let default = TenantLimits::default();
-    let events_per_second = table.get("events_per_second").and_then(|value| value.count());
-    let max_deliveries = table.get("max_deliveries").and_then(|value| value.count());
-    let concurrency = table.get("concurrency").and_then(|value| value.count());
-    table.finish();
-    TenantLimits {
-        concurrency: concurrency.unwrap_or(default.concurrency),
-        max_deliveries: max_deliveries.unwrap_or(default.max_deliveries),
-        events_per_second,
-    }
-}
-
-fn module(table: Table<'_>) -> Located<Module> {
+fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
     let name = table.require("name", "\"DemoApp\"");
     let component = table.require("component", "\"demo_app.wasm\"");
     let build = text(table.get("build"));
@@ -232,7 +222,7 @@ fn module(table: Table<'_>) -> Located<Module> {
             watch: watch.iter().filter_map(path).collect(),
             wants: interest.wants,
             config: config.map(module_config).unwrap_or_default(),
-            limits: limits.map(module_limits).unwrap_or_default(),
+            limits: limits::module(limits, ceilings),
             retry: retry_table.map(retry).unwrap_or_default(),
             ordered_by_chat: ordering
                 .and_then(|value| one_of(&value, &[("none", false), ("chat", true)]))
@@ -260,30 +250,6 @@ fn module_config(table: Table<'_>) -> BTreeMap<String, String> {
         };
     }
     config
-}
-
-fn module_limits(table: Table<'_>) -> ModuleLimits {
-    let default = ModuleLimits::default();
-    let limits = ModuleLimits {
-        memory: table.get("memory").and_then(|value| memory(&value)).unwrap_or(default.memory),
-        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(default.timeout),
-        cpu: table.get("cpu").and_then(|value| value.duration()).unwrap_or(default.cpu),
-        concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
-        log_lines: table.get("log_lines").and_then(|value| value.count()).unwrap_or(default.log_lines),
-        journal: table.get("journal").and_then(|value| value.size()).unwrap_or(default.journal),
-        keyvalue: table.get("keyvalue").and_then(|value| value.size_or_zero()).unwrap_or(default.keyvalue),
-    };
-    table.finish();
-    limits
-}
-
-fn memory(value: &Value<'_>) -> Option<u64> {
-    let bytes = value.size()?;
-    if (MIN_MEMORY..=MAX_MEMORY).contains(&bytes) {
-        return Some(bytes);
-    }
-    value.wrong("a module's memory is between 64KiB and 4GiB", r#"write for example "128MiB""#);
-    None
 }
 
 /// The name of a source, tenant or module; an empty one stands in for what can't be read.

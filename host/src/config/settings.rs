@@ -16,6 +16,7 @@ use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
 use crate::event::interest::Interest;
+use crate::limits::{Amounts, Limits};
 
 /// Everything modules.toml says, checked, with the defaults filled in.
 ///
@@ -61,6 +62,8 @@ pub struct Server {
     pub retention: Retention,
     /// What compiling a component may use.
     pub compiler: CompilerSettings,
+    /// `[server.ceilings]`: what no delivery may use more of, whatever its module and its tenant say.
+    pub ceilings: Amounts,
     /// What one who sends requests may use of the host.
     pub limits: ListenerLimits,
     /// The proxies in front of it.
@@ -95,6 +98,10 @@ pub struct TenantLimits {
     pub events_per_second: Option<u32>,
     /// How many of its deliveries run at once. Default 32.
     pub concurrency: usize,
+    /// How much memory its running deliveries may have together, in bytes; none: what each may have.
+    pub total_memory: Option<u64>,
+    /// What none of its deliveries may use more of, whatever the module says.
+    pub delivery: Amounts,
 }
 
 /// What answers events.
@@ -130,18 +137,10 @@ pub struct Module {
 /// What a delivery to a module may use, and what the module may keep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleLimits {
-    /// Memory, in bytes. Default 128 MiB.
-    pub memory: u64,
-    /// Time from start to end, waiting included. Default 60 s.
-    pub timeout: Duration,
-    /// Time the module itself runs, waiting not included. Default 10 s.
-    pub cpu: Duration,
+    /// What a delivery may use; the ceilings of its tenant come to that.
+    pub delivery: Limits,
     /// How many deliveries of the module run at once. Default 16.
     pub concurrency: usize,
-    /// Lines of log. Default 1000.
-    pub log_lines: u32,
-    /// The calls of a delivery and their answers, in bytes. Default 16 MiB.
-    pub journal: u64,
     /// What the module keeps in the key-value store for each tenant, keys and values, in bytes; 0: it may have none of
     /// it. Default 10 MiB.
     pub keyvalue: u64,
@@ -196,6 +195,7 @@ impl Default for Server {
             retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
             retention: Retention::default(),
             compiler: CompilerSettings::default(),
+            ceilings: Amounts::default(),
             limits: ListenerLimits::default(),
             proxies: Proxies::default(),
             tls: None,
@@ -205,21 +205,19 @@ impl Default for Server {
 
 impl Default for TenantLimits {
     fn default() -> Self {
-        Self { concurrency: 32, max_deliveries: 100_000, events_per_second: None }
+        Self {
+            concurrency: 32,
+            max_deliveries: 100_000,
+            events_per_second: None,
+            total_memory: None,
+            delivery: Amounts::default(),
+        }
     }
 }
 
 impl Default for ModuleLimits {
     fn default() -> Self {
-        Self {
-            memory: 128 << 20,
-            timeout: Duration::from_secs(60),
-            cpu: Duration::from_secs(10),
-            concurrency: 16,
-            log_lines: 1000,
-            journal: 16 << 20,
-            keyvalue: 10 << 20,
-        }
+        Self { delivery: Limits::default(), concurrency: 16, keyvalue: 10 << 20 }
     }
 }
 

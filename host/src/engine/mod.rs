@@ -22,13 +22,13 @@ use tokio::sync::Semaphore;
 
 pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Urgency, run_child, this_program};
 pub use instance::{Ended, Failure, Retry};
-pub use limits::{LimitReached, Limits};
 pub use load::Compiled;
 pub use machine::wasmtime_config;
 pub use registry::{Registry, Status};
 pub use version::{ContentHash, Spec, Version};
 pub use watch::FileWatch;
 
+use crate::limits::LimitReached;
 use cache::Cache;
 use compile::Compilers;
 use fit::Misfit;
@@ -69,14 +69,9 @@ pub enum LoadError {
     /// It doesn't fit the world.
     #[error("{0}")]
     Misfit(#[from] Misfit),
-    /// It needs more memory to begin with than it may have.
-    #[error("it wants {wanted} bytes of memory to begin with, `limits.memory` is {limit}")]
-    Memory {
-        /// What it wants.
-        wanted: u64,
-        /// What it may have.
-        limit: u64,
-    },
+    /// It needs more to begin with than it may have.
+    #[error("it can't begin within its limits: {0}")]
+    Limit(LimitReached),
     /// It imports the key-value store, and may have none of it.
     #[error(
         "it imports {imports}, and `limits.keyvalue` of the module is 0: it may keep no values; give it a size in \

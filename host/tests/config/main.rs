@@ -10,6 +10,7 @@ use std::time::Duration;
 use modhost::config::source::Window;
 use modhost::config::{Environment, PlatformSettings, Scheme, Settings, UniquePlatform};
 use modhost::event::interest::NamePattern;
+use modhost::limits::{Limit, Resource, SetBy};
 
 #[test]
 fn mistakes_are_told_word_for_word() {
@@ -119,6 +120,10 @@ fn the_shipped_file_shows_the_defaults() {
         "# api_base",
         "# api_key",
         "# model",
+        "# total_memory",
+        "# memory = \"64MiB\"",
+        "# memory = \"1GiB\"",
+        "# timeout = \"10m\"",
         "# apology = \"…\"",
         "# trusted_proxies",
         "# proxy_header",
@@ -179,7 +184,9 @@ fn defaults_are_filled_in() {
     let module = &settings.modules[0];
     assert_eq!(module.component, Path::new("some/where/demo.wasm"));
     assert_eq!(module.wants.events, [NamePattern::Exact("unique.chat.external-module.chosen".into())]);
-    assert_eq!((module.limits.memory, module.limits.cpu), (128 << 20, Duration::from_secs(10)));
+    let limits = module.limits.delivery;
+    assert_eq!(limits.amount(Resource::Memory), 128 << 20);
+    assert_eq!(limits.time(Resource::Cpu), Duration::from_secs(10));
     assert_eq!((module.place.line, module.place.column), (12, 9));
 }
 
@@ -235,6 +242,21 @@ fn a_module_may_be_granted_nothing_to_keep() {
     assert_eq!(small("").modules[0].limits.keyvalue, 10 << 20);
     assert_eq!(small("limits = { keyvalue = 0 }").modules[0].limits.keyvalue, 0);
     assert_eq!(small("limits = { keyvalue = '64KiB' }").modules[0].limits.keyvalue, 64 << 10);
+}
+
+#[test]
+fn ceilings_hold_where_a_module_says_nothing() {
+    let text = "[server.ceilings]\nmemory = '64MiB'\ntables = 500_000\n\
+        [[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\nlimits = { memory = '1MiB', total_memory = '1GiB' }\n\
+        [[module]]\nname = 'Silent'\ncomponent = 'm.wasm'\n\
+        [[module]]\nname = 'Modest'\ncomponent = 'm.wasm'\nlimits = { memory = '32MiB' }\n";
+    let settings = Settings::parse(text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let limits = |module: usize| settings.modules[module].limits.delivery;
+    assert_eq!(limits(0).get(Resource::Memory), Limit { amount: 64 << 20, set_by: SetBy::Server });
+    assert_eq!(limits(0).get(Resource::Tables), Limit { amount: 200_000, set_by: SetBy::Module });
+    assert_eq!(limits(1).get(Resource::Memory), Limit { amount: 32 << 20, set_by: SetBy::Module });
+    let tenant = &settings.tenants[0].limits;
+    assert_eq!((tenant.delivery.get(Resource::Memory), tenant.total_memory), (Some(1 << 20), Some(1 << 30)));
 }
 
 #[test]

@@ -38,6 +38,10 @@ const CASES: &[Case] = &[
     failed("Test", "fail no seats left", &["no seats left"]),
     failed("Test", "draft-and half a thought|fail lost the thread", &["lost the thread"]),
     Case { reply: "We are full.", ..failed("Test", "fail-with-text no tables|We are full.", &["no tables"]) },
+    Case {
+        reply: "Come on Monday.",
+        ..failed("Test", "retry-with-text no seats today|Come on Monday.", &["no seats today (attempt 1 of 1)"])
+    },
     failed("Test", "retry 5", &["attempt 1 failed as told"]),
     failed("Test", "dance", &["there is no command `dance`"]),
     failed("Test", "panic boo hoo", &["trap: wasm `unreachable` instruction executed", "panicked at", "boo hoo"]),

@@ -147,7 +147,7 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     }
     // A guest that holds on to everything is ended; its neighbours are not.
     let reason = refused(&host, "kv-handles 20000").await;
-    assert!(reason.starts_with("trap: "), "{reason}");
+    assert!(reason.starts_with("limit reached: handles: it holds more than 10000 at once"), "{reason}");
     assert_eq!(told(&host, "kv-long-key 1024").await, "set");
 }
 

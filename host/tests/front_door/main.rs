@@ -25,3 +25,4 @@ mod sources;
 mod streams;
 mod testing;
 mod tls;
+mod zoo;

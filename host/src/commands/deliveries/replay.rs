@@ -13,7 +13,7 @@ use super::tell::value;
 use crate::capabilities::{Asked, Begin, Delivery, Grants, Known, Tape};
 use crate::config::Settings;
 use crate::console::DetailsView;
-use crate::engine::{Ended, Limits, Spec};
+use crate::engine::{Ended, Spec};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
 use crate::keyvalue;
@@ -21,9 +21,6 @@ use crate::platform::Rehearsal;
 
 /// The call that writes the reply.
 const REPLY: &str = "messages.reply";
-
-/// How many lines the module may log in a rehearsal.
-const LOG_LINES: u32 = 1000;
 
 /// Run a recorded delivery against another component.
 ///
@@ -79,7 +76,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
     Ok(Spec {
         name,
         component: args.component.clone(),
-        limits: Limits { memory: limits.memory, timeout: limits.timeout, cpu: limits.cpu },
+        limits: limits.delivery,
         grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue },
     })
 }
@@ -100,7 +97,8 @@ async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow:
         platform: Arc::new(Rehearsal::default()),
         keyvalue: Arc::new(keyvalue::Rehearsal),
         tape: Tape::rehearsal(id, recorded),
-        log_lines: LOG_LINES,
+        limits: spec.limits,
+        tenant_memory: None,
         salt,
     }));
     let ended = version.run(&delivery).await;

@@ -14,11 +14,13 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::new("fail REASON", "returns a failure", fail),
     Command::new("fail-with-text REASON|TEXT", "returns one with a text for the user", fail_with_text),
     Command::new("retry [SECONDS]", "returns one that asks for another try, now or after so long", retry),
+    Command::new("retry-with-text REASON|TEXT", "returns one that asks for another try, with a text", retry_with_text),
     Command::new("panic TEXT", "panics", |given| panic!("{}", given.argument)),
     Command::new("exit CODE", "ends itself as a program would", exit),
     Command::new("loop", "computes forever", compute_forever),
     Command::new("sleep MS", "sleeps for so long, then replies", sleep),
     Command::new("allocate MIB", "takes so much memory and writes to it, then replies", allocate),
+    Command::new("allocate-and MIB|COMMAND", "takes so much memory and goes on", allocate_and),
     Command::new("recurse", "calls itself until the stack is full", |_| Err(recurse(0))),
     Command::new("step-and COMMAND", "leaves a step running and goes on", step_and),
     Command::new("done-step-and COMMAND", "closes a step as done and goes on", done_step_and),
@@ -54,6 +56,11 @@ fn retry(given: &Given) -> Result<()> {
     Err(failure.retry_after(Duration::from_secs(given.number()?)))
 }
 
+fn retry_with_text(given: &Given) -> Result<()> {
+    let (reason, text) = given.pair('|')?;
+    Err(Failure::new(reason).user_text(text).retry())
+}
+
 fn exit(given: &Given) -> Result<()> {
     std::process::exit(given.number()?)
 }
@@ -71,10 +78,21 @@ fn sleep(given: &Given) -> Result<()> {
 }
 
 fn allocate(given: &Given) -> Result<()> {
-    let mebibytes: usize = given.number()?;
-    // Written to, as memory that is only reserved costs the host nothing.
-    let blocks: Vec<Vec<u8>> = (0..mebibytes).map(|_| black_box(vec![1; 1 << 20])).collect();
+    let blocks = take(given.number()?);
     reply(format!("took {} MiB", black_box(blocks).len()))
+}
+
+fn allocate_and(given: &Given) -> Result<()> {
+    let (mebibytes, command) = given.pair('|')?;
+    let blocks = take(mebibytes.parse()?);
+    let ended = run(command, given.event);
+    drop(black_box(blocks));
+    ended
+}
+
+/// So many mebibytes, written to, as memory that is only reserved costs the host nothing.
+fn take(mebibytes: usize) -> Vec<Vec<u8>> {
+    (0..mebibytes).map(|_| black_box(vec![1; 1 << 20])).collect()
 }
 
 /// Each call keeps a frame on the stack: what it does after the inner one returns keeps it from being a loop.

@@ -1,0 +1,106 @@
+//! Whose limit it is that ends a delivery: the module's, its tenant's, the server's; and those of all deliveries together.
+
+use futures::future::join_all;
+use modhost::local;
+use serde_json::Value;
+
+use super::APOLOGY;
+use crate::harness::{Gate, Host, Settings, chat, http, say, until, wait_for_answer};
+
+/// Lines that take a table's place behind the tenant: its own limits.
+fn of_tenant(limits: &str) -> Settings {
+    Settings::new().tenants(&[("acme", local::COMPANY_ID)]).tenant(&format!("[tenant.limits]\n{limits}"))
+}
+
+const ONCE: &str = "retry = { attempts = 1 }";
+
+#[tokio::test]
+async fn the_least_limit_counts_and_is_named() {
+    let host = of_tenant("memory = \"8MiB\"\ncpu = \"100ms\"\nlog_lines = 5")
+        .server("[server.ceilings]\ncalls = 3\ntimeout = \"1h\"\nmemory = \"32MiB\"\nanswers = \"64KiB\"")
+        .module("Test", "test_guest", ONCE)
+        .module("Small", "test_guest", &format!("{ONCE}\nlimits = {{ memory = \"4MiB\", calls = 2 }}"))
+        .start()
+        .await;
+    let cases = [
+        ("Test", "allocate 64", "memory: it asked for 8.", "`limits.memory` of the tenant is 8.0 MiB"),
+        ("Small", "allocate 64", "memory: it asked for 4.", "`limits.memory` is 4.0 MiB"),
+        ("Test", "loop", "cpu: it computed for 100ms, ", "`limits.cpu` of the tenant"),
+        ("Test", "steps-left 9", "calls: it made more than 3, ", "`calls` of [server.ceilings]"),
+        ("Small", "steps-left 9", "calls: it made more than 2, ", "`limits.calls`"),
+    ];
+    for (module, command, what, whose) in cases {
+        assert_eq!(chat(&host, module, command).await.text(), APOLOGY, "{command}");
+        host.logged(&["failed: limit reached: ", what, whose, &format!("module={module} ")]).await;
+    }
+    assert_eq!(chat(&host, "Test", "flood 6").await.text(), "printed");
+    host.logged(&["more lines than `log_lines` allows", "module=Test "]).await;
+}
+
+#[tokio::test]
+async fn what_all_calls_come_to_and_what_one_answer_does() {
+    let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ answers = \"100B\" }}"))
+        .module("Journal", "test_guest", &format!("{ONCE}\nlimits = {{ journal = \"2KiB\" }}"))
+        .start()
+        .await;
+    assert_eq!(chat(&host, "Test", "history").await.text(), APOLOGY);
+    host.logged(&["limit reached: answers: one call's answer comes to ", "`limits.answers` is 100 B"]).await;
+    assert_eq!(chat(&host, "Journal", "steps-left 40").await.text(), APOLOGY);
+    host.logged(&["limit reached: journal: its calls and their answers come to more than 2.0 KiB"]).await;
+}
+
+#[tokio::test]
+async fn a_log_ends_where_its_room_does_and_says_so() {
+    let host = Settings::test_guest("limits = { log_bytes = \"1KiB\" }").start().await;
+    assert_eq!(chat(&host, "Test", &format!("stdout {}", "words ".repeat(300))).await.text(), "printed");
+    host.logged(&["more text than `log_bytes` allows: the rest is left out", "module=Test"]).await;
+    assert_eq!(host.lines(&["words words"]), 0);
+    // What a guest says last before it breaks is told all the same.
+    let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ log_lines = 1 }}")).start().await;
+    chat(&host, "Test", "panic the end").await;
+    host.logged(&["module=Test", "more lines than"]).await;
+    until("the panic's words", async || host.log().contains("    the end").then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_memory_of_a_tenants_deliveries_counts_together() {
+    let gate = Gate::start().await;
+    let host = of_tenant("total_memory = \"12MiB\"")
+        .module("Test", "test_guest", "retry = { attempts = 5, first = \"100ms\", max = \"200ms\" }")
+        .model(&gate.url())
+        .start()
+        .await;
+    // Each has a little over a mebibyte to begin with: some of them wait for an answer, and there is no room for the rest.
+    let waiting = join_all((0..8).map(|_| say(&host.platform, "Test", "allocate-and 4|complete hi"))).await;
+    host.logged(&["failed, tried again in", "limit reached: tenant memory: ", "`limits.total_memory` of the tenant"])
+        .await;
+    gate.open();
+    let mut answered = 0;
+    for chat_id in &waiting {
+        answered += usize::from(wait_for_answer(&host, chat_id).await.text() == Gate::ANSWER);
+    }
+    assert!(answered > 0, "none of them had room");
+    // What they had is free again.
+    assert_eq!(chat(&host, "Test", "allocate-and 8|reply room").await.text(), "room");
+}
+
+#[tokio::test]
+async fn what_a_failure_says_is_bounded() {
+    let host = Settings::test_guest(ONCE).start().await;
+    let long = "é".repeat(40_000);
+    let answer = chat(&host, "Test", &format!("fail-with-text {long}|{long}")).await;
+    assert!((16_000..17_000).contains(&answer.text().len()), "{} bytes for the user", answer.text().len());
+    assert!(answer.text().ends_with("é…"));
+    let reason = reason(&host).await;
+    assert!((16_000..17_000).contains(&reason.len()), "{} bytes for operators", reason.len());
+}
+
+/// The reason of the one delivery that was given up.
+async fn reason(host: &Host) -> String {
+    until("a dead delivery", async || {
+        let url = format!("{}/api/deliveries?state=dead", host.admin);
+        let dead: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        Some(dead["deliveries"].as_array()?.first()?["reason"].as_str()?.to_owned())
+    })
+    .await
+}

@@ -1,0 +1,80 @@
+//! A well-behaved module of another tenant, and how long its answers take.
+
+use std::fmt;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Host, PATIENCE, signed_post, user_message};
+
+/// The company of the neighbour's tenant.
+pub const COMPANY: &str = "company_tame";
+
+/// Its lines of the entry in modules.toml.
+pub const ENTRY: &str = "events = [\"unique.chat.user-message.created\"]\ntenants = [\"tame\"]";
+
+/// The neighbour.
+pub struct Neighbour<'a> {
+    host: &'a Host,
+    sent: std::cell::Cell<u32>,
+}
+
+/// How long its deliveries took, from the post of the event to their end.
+pub struct Took {
+    /// How many there were.
+    pub count: usize,
+    median: Duration,
+    worst: Duration,
+}
+
+impl<'a> Neighbour<'a> {
+    pub fn new(host: &'a Host) -> Self {
+        Self { host, sent: 0.into() }
+    }
+
+    /// Has it answer one event after the other while something else goes on.
+    pub async fn answers_while<T>(&self, other: impl Future<Output = T>) -> (T, Took) {
+        let mut took = Vec::new();
+        let (mut other, mut ended) = (pin!(other), None);
+        while ended.is_none() {
+            let mut answer = pin!(self.answers());
+            let time = loop {
+                tokio::select! {
+                    biased;
+                    time = &mut answer => break time,
+                    value = &mut other, if ended.is_none() => ended = Some(value),
+                }
+            };
+            took.push(time);
+        }
+        (ended.unwrap(), Took::of(took))
+    }
+
+    async fn answers(&self) -> Duration {
+        self.sent.set(self.sent.get() + 1);
+        let id = format!("evt_neighbour_{}", self.sent.get());
+        let mut event = user_message(&id, "hear kv-count-and answered|nothing");
+        event["companyId"] = COMPANY.into();
+        let started = Instant::now();
+        assert!(signed_post(&self.host.webhook, event.to_string()).await.status().is_success());
+        // Every one before has ended, too.
+        while self.host.lines(&["completed", "module=Neighbour "]) < self.sent.get() as usize {
+            assert!(started.elapsed() < PATIENCE, "the neighbour doesn't answer:\n{}", self.host.log());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        started.elapsed()
+    }
+}
+
+impl Took {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self { count: times.len(), median: times[times.len() / 2], worst: times[times.len() - 1] }
+    }
+}
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+        write!(f, "{:>14}{:>10}", ms(self.median), ms(self.worst))
+    }
+}

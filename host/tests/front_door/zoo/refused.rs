@@ -1,0 +1,82 @@
+//! What is not even loaded, and what is said about it.
+
+use super::make::{Parts, TAME};
+use crate::harness::{Settings, until};
+
+/// A file, the `limits` of its entry, and words of what is said.
+struct Misfit {
+    name: &'static str,
+    bytes: Vec<u8>,
+    limits: &'static str,
+    said: &'static [&'static str],
+}
+
+fn misfits() -> Vec<Misfit> {
+    let text = |text: &str| wat::parse_str(text).unwrap();
+    let parts = |fields| Parts { fields, ..TAME }.component();
+    let whole = TAME.component();
+    let misfit = |name, bytes, limits, said| Misfit { name, bytes, limits, said };
+    vec![
+        misfit("nothing", Vec::new(), "", &["the file is empty"]),
+        misfit("a-letter", b"Dear host, please run me.".to_vec(), "", &["not WebAssembly"]),
+        misfit("a-core-module", text("(module)"), "", &["core module", "component"]),
+        misfit("half-a-component", whole[..whole.len() / 2].to_vec(), "", &["cut short"]),
+        misfit("another-world", text("(component)"), "", &["handle"]),
+        misfit("too-large", vec![0; (64 << 20) + 1], "", &["64"]),
+        misfit("too-many-types", text(&format!("(component {})", "(type (func))".repeat(1_000_001))), "", &["types"]),
+        misfit(
+            "unknown-import",
+            text(r#"(component (import "evil:corp/backdoor@1.0.0" (instance)))"#),
+            "",
+            &["evil:corp"],
+        ),
+        misfit("ungranted-import", store(), "keyvalue = 0", &["`limits.keyvalue` of the module is 0"]),
+        misfit(
+            "much-memory",
+            parts("(memory $other 2000)"),
+            "memory = \"16MiB\"",
+            &["it can't begin within its limits: memory: it asked for 125.5 MiB, `limits.memory` is 16.0 MiB"],
+        ),
+        misfit(
+            "long-tables",
+            parts("(table 6000 funcref) (table 6000 funcref)"),
+            "tables = 10000",
+            &["it can't begin within its limits: tables: it asked for 120", "`limits.tables` is 10000"],
+        ),
+        misfit("many-instances", whole, "instances = 1", &["instances: it has ", "`limits.instances` is 1"]),
+    ]
+}
+
+/// One that keeps values.
+fn store() -> Vec<u8> {
+    Parts {
+        world: "import wasi:keyvalue/store@0.2.0-draft2;",
+        imports: r#"(import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))"#,
+        handle: "(call $open (i32.const 16) (i32.const 10) (i32.const 64))",
+        ..TAME
+    }
+    .component()
+}
+
+#[tokio::test]
+async fn what_cannot_run_within_its_limits_is_not_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let misfits = misfits();
+    let mut settings = Settings::new();
+    for misfit in &misfits {
+        let file = format!("{}.wasm", misfit.name);
+        std::fs::write(folder.path().join(&file), &misfit.bytes).unwrap();
+        settings = settings.module_file(misfit.name, &file, &format!("limits = {{ {} }}", misfit.limits));
+    }
+    let host = settings.start_in(folder).await;
+    for Misfit { name, said, .. } in misfits {
+        let refused = until(name, async || {
+            let module = host.module(name).await;
+            assert!(module["version"].is_null(), "{name} serves");
+            module["refused"].as_str().map(str::to_owned)
+        })
+        .await;
+        assert!(said.iter().all(|words| refused.contains(words)), "{name}: {refused}");
+        assert!(refused.len() < 4000, "{name}: {} bytes of text", refused.len());
+    }
+}
