@@ -1,14 +1,14 @@
 //! What instances take that live at the same time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{Engine, Limits, Spec};
+use modhost::engine::{Engine, Spec};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
+use modhost::limits::Limits;
 use modhost::platform::{Caller, ErrorKind, NewStep, Platform, PlatformError, Result};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -45,7 +45,7 @@ pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     println!("\n{INSTANCES} instances at once       resident    an instance");
     runtime
         .block_on(async {
-            let limits = Limits { memory: 128 << 20, timeout: Duration::from_secs(60), cpu: Duration::from_secs(10) };
+            let limits = Limits::default();
             let spec = Spec { name: Name::from("Bench"), component: "".into(), limits, grants: Grants::default() };
             let engine = Engine::new(INSTANCES).map_err(|error| anyhow!("{error:?}"))?;
             let version = Arc::new(engine.load(guest.to_vec(), &spec).await?);
@@ -99,7 +99,8 @@ fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {
         platform,
         keyvalue: Arc::new(keyvalue::Rehearsal),
         tape,
-        log_lines: 100,
+        limits: Limits::default(),
+        tenant_memory: None,
         salt: [0; 32],
     }))
 }

@@ -10,11 +10,13 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
+use super::spending::InFlight;
 use super::tape::{self, Place, Turn};
-use super::{Answer, DeliveryLog, Tape, message_log};
+use super::{Answer, DeliveryLog, Spending, Tape, TenantMemory, message_log};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::Written;
 use crate::keyvalue::{KeyValue, Space};
+use crate::limits::Limits;
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
 use crate::telemetry::metrics;
 
@@ -35,6 +37,7 @@ pub struct Delivery {
     platform: Arc<dyn Platform>,
     keyvalue: Arc<dyn KeyValue>,
     caller: Caller,
+    tenant_memory: Option<Arc<TenantMemory>>,
     progress: Mutex<Progress>,
     changes: TaskTracker,
     salt: [u8; 32],
@@ -54,8 +57,10 @@ pub struct Begin {
     pub keyvalue: Arc<dyn KeyValue>,
     /// The record of the calls of earlier attempts.
     pub tape: Tape,
-    /// How many lines the guest may log.
-    pub log_lines: u32,
+    /// What the attempt may use.
+    pub limits: Limits,
+    /// The memory it shares with the other deliveries of its tenant, if that has a limit.
+    pub tenant_memory: Option<Arc<TenantMemory>>,
     /// What makes the chance a delivery draws impossible to guess, and yet the same whenever it starts again.
     pub salt: [u8; 32],
 }
@@ -82,6 +87,7 @@ pub(super) struct Pending {
     import: &'static str,
     arguments: Vec<u8>,
     turn: Turn,
+    in_flight: InFlight,
 }
 
 /// What a delivery has shown to the user so far, and so what has to be tidied up when it ends.
@@ -129,7 +135,8 @@ impl Progress {
 impl Delivery {
     /// A delivery that begins, or begins again: the steps of earlier attempts are known.
     pub fn new(begin: Begin) -> Self {
-        let Begin { event, module, attempt, platform, keyvalue, tape, log_lines, salt } = begin;
+        let Begin { event, module, attempt, platform, keyvalue, tape, limits, tenant_memory, salt } = begin;
+        let tape = tape.limited(limits);
         let id = DeliveryId::new(&event, &module);
         let caller = Caller {
             event: event.name.clone(),
@@ -137,7 +144,7 @@ impl Delivery {
             user_id: event.user_id.clone(),
             idempotency_key: None,
         };
-        let log = DeliveryLog::new(module.clone(), id.to_string(), event.user_id.clone(), log_lines);
+        let log = DeliveryLog::new(module.clone(), id.to_string(), event.user_id.clone(), &limits);
         let mut progress = Progress::default();
         for (import, answer) in tape.answers() {
             message_log::remember(&mut progress, &import, &answer);
@@ -152,10 +159,26 @@ impl Delivery {
             platform,
             keyvalue,
             caller,
+            tenant_memory,
             progress: Mutex::new(progress),
             changes: TaskTracker::new(),
             salt,
         }
+    }
+
+    /// What the attempt may use.
+    pub fn limits(&self) -> &Limits {
+        self.spending().limits()
+    }
+
+    /// What its calls have used.
+    pub fn spending(&self) -> &Spending {
+        self.tape.spending()
+    }
+
+    /// The memory it shares with the other deliveries of its tenant, if that has a limit.
+    pub fn tenant_memory(&self) -> Option<&Arc<TenantMemory>> {
+        self.tenant_memory.as_ref()
     }
 
     /// The seed of the chance its guest draws, for one of several uses: the same whenever the delivery starts again.
@@ -218,7 +241,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// When the record takes no more calls.
+    /// When it may make no such call, or the record takes no more.
     pub(super) fn prepare(
         self: &Arc<Self>,
         weight: Weight,
@@ -227,8 +250,9 @@ impl Delivery {
     ) -> Result<Pending, PlatformError> {
         let arguments = serde_json::to_vec(arguments)
             .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
+        let in_flight = InFlight::begin(&self.tape, arguments.len())?;
         let turn = self.tape.turn(import, &arguments)?;
-        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn })
+        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn, in_flight })
     }
 
     /// Makes a call, unless the record has its answer: [`Delivery::prepare`] and [`Pending::make`] in one.
@@ -292,9 +316,10 @@ impl Pending {
     }
 
     /// Begins a call whose answer comes in pieces, and leaves it to the caller to make and [end](Record::end) it: when this
-    /// returns, that it is made is on disk, or here is the answer the record has.
-    pub(super) async fn begin(self) -> Result<(Record, Option<Answer>), PlatformError> {
-        let Self { delivery, import, arguments, turn, .. } = self;
+    /// returns, that it is made is on disk, or here is the answer the record has. It is in flight for as long as the last of
+    /// the three is held.
+    pub(super) async fn begin(self) -> Result<(Record, Option<Answer>, InFlight), PlatformError> {
+        let Self { delivery, import, arguments, turn, in_flight, .. } = self;
         let (place, answer) = match turn {
             Turn::Replayed(place, answer) => (place, Some(answer)),
             Turn::Live(place) => (place, None),
@@ -303,7 +328,7 @@ impl Pending {
         if answer.is_none() {
             record.begin().await?;
         }
-        Ok((record, answer))
+        Ok((record, answer, in_flight))
     }
 
     async fn carry_out<T, F>(
@@ -315,7 +340,7 @@ impl Pending {
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
     {
-        let Self { delivery, weight, import, arguments, turn } = self;
+        let Self { delivery, weight, import, arguments, turn, in_flight } = self;
         let place = match turn {
             Turn::Replayed(_, answer) => {
                 let answer = answer.into_result();
@@ -329,13 +354,18 @@ impl Pending {
         let record = Record { delivery: delivery.clone(), place, import, arguments };
         let call = begin(&record);
         match weight {
-            Weight::Read => record.answer(call, weight, apply).await,
+            Weight::Read => {
+                let _in_flight = in_flight;
+                record.answer(call, weight, apply).await
+            }
             Weight::Paid => {
+                let _in_flight = in_flight;
                 record.begin().await?;
                 record.answer(call, weight, apply).await
             }
             Weight::Change | Weight::Store => {
                 let whole = async move {
+                    let _in_flight = in_flight;
                     record.begin().await?;
                     record.answer(call, weight, apply).await
                 };
@@ -357,6 +387,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Refuses an answer of so many bytes, as far as it has come, if it is too large.
+    pub(super) fn check_answer(&self, bytes: usize) -> Result<(), PlatformError> {
+        self.delivery.spending().check_answer(bytes)
+    }
+
     /// On whose behalf it is made, and by what key.
     pub(super) fn caller(&self) -> Caller {
         Caller { idempotency_key: Some(self.idempotency_key()), ..self.delivery.caller.clone() }

@@ -31,6 +31,6 @@ pub use platform::{
 };
 pub use reference::Reference;
 pub use secret::Secret;
-pub use settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
 pub(crate) use settings::decode;
+pub use settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

@@ -17,6 +17,9 @@ const MEMORIES: u32 = 4;
 /// The tables one component may have in the pool.
 const TABLES: u32 = 20;
 
+/// How many elements one of them may have: as many as the limits can allow; only what is used takes memory.
+const TABLE_ELEMENTS: usize = 200_000;
+
 /// Which of Wasmtime's compilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Tier {
@@ -137,6 +140,7 @@ fn pool(instances: usize) -> PoolingAllocationConfig {
         .total_memories(instances.saturating_mul(MEMORIES))
         .total_tables(instances.saturating_mul(TABLES))
         .total_stacks(instances)
+        .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(512 * 1024)
         .table_keep_resident(64 * 1024)
         .async_stack_keep_resident(64 * 1024)

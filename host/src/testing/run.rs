@@ -91,6 +91,7 @@ impl Bench {
         let id = DeliveryId::new(&event, &self.module.name);
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&test.chance.to_le_bytes());
+        let limits = self.module.limits.delivery;
         let delivery = Arc::new(Delivery::new(Begin {
             event: event.clone(),
             module: self.module.name.clone(),
@@ -98,7 +99,8 @@ impl Bench {
             platform: script.clone(),
             keyvalue: store.clone(),
             tape: Tape::rehearsal(id, test.answers.calls.clone()).starting_at(test.time),
-            log_lines: self.module.limits.log_lines,
+            limits,
+            tenant_memory: None,
             salt,
         }));
         let ended = version.run(&delivery).await;

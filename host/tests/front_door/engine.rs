@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, Limits, LoadError, Spec};
+use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
+use modhost::limits::{Limits, Resource};
 use modhost::platform::Rehearsal;
 
 use super::harness::{chosen, component};
 
 fn spec() -> Spec {
-    let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60), cpu: Duration::from_secs(10) };
     let grants = Grants { keyvalue: 1 << 20, ..Grants::default() };
-    Spec { name: Name::from("Test"), component: component("test_guest"), limits, grants }
+    Spec { name: Name::from("Test"), component: component("test_guest"), limits: Limits::default(), grants }
 }
 
 fn bytes() -> Vec<u8> {
@@ -48,7 +48,9 @@ fn delivery(number: usize, text: &str) -> Arc<Delivery> {
         platform: Arc::new(Rehearsal::default()),
         keyvalue: Arc::new(keyvalue::Rehearsal),
         tape,
-        log_lines: 100,
+        // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
+        limits: Limits::default().with(Resource::Timeout, 2_000_000_000),
+        tenant_memory: None,
         salt: [0; 32],
     }))
 }
@@ -56,10 +58,7 @@ fn delivery(number: usize, text: &str) -> Arc<Delivery> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_pool_makes_deliveries_wait_and_fails_none() {
     let engine = Engine::new(1).unwrap();
-    // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
-    let mut spec = spec();
-    spec.limits.timeout = Duration::from_secs(2);
-    let version = engine.load(bytes(), &spec).await.unwrap();
+    let version = engine.load(bytes(), &spec()).await.unwrap();
     let deliveries: Vec<_> = (0..30).map(|number| delivery(number, "sleep 100")).collect();
     let ended = join_all(deliveries.iter().map(|delivery| version.run(delivery))).await;
     assert_eq!(ended, vec![Ended::Answered; 30]);

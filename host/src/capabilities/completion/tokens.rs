@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::capabilities::delivery::{Record, Weight};
+use crate::capabilities::spending::InFlight;
 use crate::capabilities::{Answer, Delivery};
 use crate::platform::{CompletionRequest, CompletionStream, Ending, ErrorKind, PlatformError};
 
@@ -23,6 +24,10 @@ pub struct Tokens {
     begun: Instant,
     /// What the guest has read of a live answer.
     read: Vec<String>,
+    /// How much that is, in bytes.
+    bytes: usize,
+    /// Held until nothing more comes.
+    in_flight: Option<InFlight>,
     state: State,
 }
 
@@ -62,7 +67,8 @@ impl Tokens {
     /// Asks for an answer, unless the record has it. When this returns, that it is asked for is on disk.
     pub(super) async fn start(delivery: &Arc<Delivery>, request: CompletionRequest) -> Result<Self, PlatformError> {
         let pending = delivery.prepare(Weight::Paid, STREAM, &request)?;
-        let (record, answer) = pending.begin().await?;
+        let (record, answer, in_flight) = pending.begin().await?;
+        let in_flight = answer.is_none().then_some(in_flight);
         let state = match answer {
             Some(answer) => State::replayed(answer)?,
             None => {
@@ -71,7 +77,7 @@ impl Tokens {
                 State::Opening(AbortOnDropHandle::new(tokio::spawn(asked)))
             }
         };
-        Ok(Self { record, begun: Instant::now(), read: Vec::new(), state })
+        Ok(Self { record, begun: Instant::now(), read: Vec::new(), bytes: 0, in_flight, state })
     }
 
     /// Waits for the next piece; none is the end, and then the whole answer is on disk.
@@ -87,6 +93,8 @@ impl Tokens {
             State::Ended(end) => end.clone().into_next(),
             State::Opening(_) | State::Open(_) => match self.state.read_on().await {
                 Ok(Some(piece)) => {
+                    self.bytes += piece.len();
+                    self.record.check_answer(self.bytes)?;
                     self.read.push(piece.clone());
                     Ok(Some(piece))
                 }
@@ -109,6 +117,7 @@ impl Tokens {
         let ended = std::mem::replace(&mut self.state, State::Ended(end.clone()));
         let ending = if let State::Open(stream) = &ended { stream.ending() } else { Ending::default() };
         drop(ended);
+        self.in_flight = None;
         let pieces = std::mem::take(&mut self.read);
         let answer = match &end {
             End::Failed(error) if pieces.is_empty() => Answer::Error(error.clone()),
