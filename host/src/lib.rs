@@ -3,10 +3,12 @@
 // But for mapping compiled components, which `engine/cache.rs` proves safe.
 #![deny(unsafe_code)]
 
+pub mod authoring;
 pub mod capabilities;
 pub mod commands;
 pub mod config;
 pub mod console;
+pub mod contract;
 pub mod dispatch;
 pub mod engine;
 pub mod event;

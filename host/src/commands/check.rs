@@ -18,7 +18,7 @@ use crate::engine::{Compiled, LoadError};
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The component: a .wasm file built for wasm32-wasip2 or made with `wasm-tools component new`
+    /// The component: a .wasm file built for wasm32-wasip2 or made with `modhost componentize`
     #[arg(value_name = "COMPONENT")]
     pub component: PathBuf,
 
@@ -142,7 +142,7 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads the file, but no more of it than a component may have and the byte that makes it too large.
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(fit::MAX_SIZE + 1).read_to_end(&mut bytes))

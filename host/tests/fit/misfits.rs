@@ -64,17 +64,13 @@ fn files_that_are_something_else() {
 
 #[test]
 fn a_core_module() {
-    assert_eq!(
-        misfit(&wat("(module)")),
-        "the file is a core module, not a component: build it for wasm32-wasip2, or make a component of it with \
-         `wasm-tools component new`"
-    );
-    assert_eq!(
-        misfit(&wat(r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))))"#)),
-        "the file is a core module, not a component: build it for wasm32-wasip2, or make a component of it with \
-         `wasm-tools component new` (it imports wasi_snapshot_preview1, so add the adapter: `--adapt \
-         wasi_snapshot_preview1.reactor.wasm`)"
-    );
+    for module in ["(module)", r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))))"#] {
+        assert_eq!(
+            misfit(&wat(module)),
+            "the file is a core module, not a component: build it for wasm32-wasip2, or, where the compiler has no such \
+             target, make a component of it with `modhost componentize`"
+        );
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ async fn check_tells_what_fits() {
     fs::write(&core, wat::parse_str("(module)").unwrap()).unwrap();
     let ran = fits(core).await;
     assert_eq!(ran.code, 1);
-    assert!(ran.stdout.contains("doesn't fit") && ran.stdout.contains("wasm-tools component new"), "{ran:?}");
+    assert!(ran.stdout.contains("doesn't fit") && ran.stdout.contains("modhost componentize"), "{ran:?}");
     failed(&fits(folder.path().join("none.wasm")).await, &["none.wasm", "there is no such file"]);
     failed(&fits(folder.path().to_owned()).await, &["it is a folder"]);
 }

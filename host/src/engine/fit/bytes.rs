@@ -1,7 +1,7 @@
 //! What a file is, told from its bytes before anything is decoded: most files that aren't components are something a
 //! person can name.
 
-use wasmparser::{BinaryReader, Parser, Payload};
+use wasmparser::BinaryReader;
 
 use super::misfit::{Lookalike, Misfit};
 
@@ -13,8 +13,6 @@ const MODULE: [u8; 4] = [1, 0, 0, 0];
 const PREAMBLE: usize = 8;
 /// The highest number a section of a component has (values).
 const LAST_SECTION: u8 = 12;
-/// The module that WASI 0.1 ("preview 1") is imported from.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 /// Refuses what can't be a whole component.
 pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Misfit> {
@@ -33,7 +31,7 @@ pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Misfit> {
         return Err(Misfit::CutShort { size, goes_on_to: PREAMBLE as u64 });
     };
     if version == MODULE {
-        return Err(Misfit::CoreModule { preview1: imports_preview1(bytes) });
+        return Err(Misfit::CoreModule);
     }
     match end_beyond(bytes) {
         Some(goes_on_to) => Err(Misfit::CutShort { size, goes_on_to }),
@@ -59,17 +57,6 @@ fn end_beyond(bytes: &[u8]) -> Option<u64> {
         reader.read_bytes(length as usize).ok()?;
     }
     None
-}
-
-fn imports_preview1(bytes: &[u8]) -> bool {
-    Parser::new(0)
-        .parse_all(bytes)
-        .map_while(Result::ok)
-        .find_map(|payload| match payload {
-            Payload::ImportSection(imports) => Some(imports),
-            _ => None,
-        })
-        .is_some_and(|imports| imports.into_imports().map_while(Result::ok).any(|import| import.module == PREVIEW1))
 }
 
 /// What a file that isn't WebAssembly looks like.

@@ -30,10 +30,7 @@ pub enum Misfit {
     /// The file is something else.
     NotWebAssembly(Lookalike),
     /// The file is a core module: the inside of a component, without the types of its interfaces.
-    CoreModule {
-        /// Whether it imports WASI 0.1, which making a component of it takes an adapter for.
-        preview1: bool,
-    },
+    CoreModule,
     /// The file ends in the middle. Both in bytes.
     CutShort {
         /// What it has.
@@ -166,16 +163,10 @@ impl fmt::Display for Misfit {
                 bytes(*max_size)
             ),
             Self::NotWebAssembly(lookalike) => write!(f, "the file is not WebAssembly: {lookalike}"),
-            Self::CoreModule { preview1 } => {
-                f.write_str(
-                    "the file is a core module, not a component: build it for wasm32-wasip2, or make a component of it \
-                     with `wasm-tools component new`",
-                )?;
-                if *preview1 {
-                    f.write_str(" (it imports wasi_snapshot_preview1, so add the adapter: `--adapt wasi_snapshot_preview1.reactor.wasm`)")?;
-                }
-                Ok(())
-            }
+            Self::CoreModule => f.write_str(
+                "the file is a core module, not a component: build it for wasm32-wasip2, or, where the compiler has no \
+                 such target, make a component of it with `modhost componentize`",
+            ),
             Self::CutShort { size, goes_on_to } => write!(
                 f,
                 "the file is cut short: it ends at byte {size}, but its contents go on to byte {goes_on_to} at least; it \

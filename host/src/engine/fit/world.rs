@@ -7,39 +7,11 @@ use semver::Version;
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentItem, ComponentTypeId};
 use wasmparser::types::Types;
 use wasmparser::{Validator, WasmFeatures};
-use wit_parser::{PackageId, Resolve, SourceMap};
 
 use super::names::{InterfaceName, compatible};
 use super::space::Space;
-
-/// The package of the contract.
-pub(super) const PACKAGE: &str = "modhost:module";
-/// The contract's world in that package.
-const WORLD: &str = "module";
-
-/// Embeds a file of the contract under its own name.
-macro_rules! wit {
-    ($path:literal) => {
-        ($path, include_str!(concat!("../../../../wit/", $path)))
-    };
-}
-
-const CONTRACT: [(&str, &str); 7] = [
-    wit!("completion.wit"),
-    wit!("events.wit"),
-    wit!("message-log.wit"),
-    wit!("messages.wit"),
-    wit!("search.wit"),
-    wit!("types.wit"),
-    wit!("world.wit"),
-];
-
-/// The standard packages the contract imports from.
-const DEPENDENCIES: [&[(&str, &str)]; 3] = [
-    &[wit!("deps/config/store.wit")],
-    &[wit!("deps/keyvalue/atomic.wit"), wit!("deps/keyvalue/batch.wit"), wit!("deps/keyvalue/store.wit")],
-    &[wit!("deps/logging/logging.wit")],
-];
+pub(super) use crate::contract::PACKAGE;
+use crate::contract::{self, WORLD};
 
 /// The interfaces of WASI 0.2 every module may import: those that `wasmtime-wasi` implements. Being linked grants
 /// nothing: a module's file system is empty and its sockets connect nowhere.
@@ -107,11 +79,7 @@ impl World {
 
     /// Reads the embedded files, and encodes them as a component's type, the form a component brings its own in.
     fn read() -> anyhow::Result<Self> {
-        let mut resolve = Resolve::default();
-        for package in DEPENDENCIES {
-            push(&mut resolve, package)?;
-        }
-        let package = push(&mut resolve, &CONTRACT)?;
+        let (resolve, package) = contract::read()?;
         let version = resolve.packages[package].name.version.clone().context("the package has no version")?;
 
         let encoded = wit_component::encode(&resolve, package)?;
@@ -186,16 +154,6 @@ impl World {
             wasi.join(", ")
         )
     }
-}
-
-/// Adds a package that consists of these files.
-fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
-    let mut sources = SourceMap::default();
-    for (path, text) in files {
-        sources.push_str(path, *text);
-    }
-    let package = sources.parse().map_err(|(_, error)| anyhow::Error::from(error))?;
-    Ok(resolve.push_group(package)?)
 }
 
 fn is_wasi_0_2(version: &Version) -> bool {
