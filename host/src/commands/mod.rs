@@ -1,6 +1,9 @@
 //! The commands: one file each.
 
+mod bindings;
+mod build_command;
 mod check;
+mod componentize;
 mod deliveries;
 mod dev;
 mod event_file;
@@ -64,6 +67,14 @@ pub enum Command {
     /// Compile a component as the host asks: what the host starts itself with
     #[command(hide = true)]
     CompileComponent(engine::ChildArgs),
+    /// Write the world of modules as a language has it, for compilers that make no bindings themselves
+    ///
+    /// Rust, Python and JavaScript need none of it: their tools make their own.
+    Bindings(bindings::BindingsArgs),
+    /// Make a component of what the compilers of C, C++, Zig and Go make
+    ///
+    /// It is checked as `modhost check` does, and written only if it can be a module of this host.
+    Componentize(componentize::ComponentizeArgs),
 }
 
 /// Where settings come from.
@@ -132,6 +143,8 @@ pub fn run(command: Command) -> ExitCode {
         Command::Check(args) => block_on(check::run(args)),
         // Without the threads of a runtime: what they take is missing where it compiles.
         Command::CompileComponent(args) => Ok(engine::run_child(&args)),
+        Command::Bindings(args) => bindings::run(&args),
+        Command::Componentize(args) => componentize::run(&args),
     };
     done.unwrap_or_else(|error| failed(&error))
 }

@@ -202,8 +202,12 @@ fn retry(table: Table<'_>) -> Retry {
 fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
     let name = table.require("name", "\"DemoApp\"");
     let component = table.require("component", "\"demo_app.wasm\"");
+    let folder = table.get("folder").as_ref().and_then(path);
     let build = text(table.get("build"));
-    let watch = items(table.get("watch"));
+    let watch = match table.get("watch") {
+        Some(watch) => items(Some(watch)).iter().filter_map(path).collect(),
+        None => folder.iter().cloned().collect(),
+    };
     let interest = interest::interest(&table);
     let config = table.get("config").and_then(|value| value.table("[module.config]"));
     let limits = table.get("limits").and_then(|value| value.table("[module.limits]"));
@@ -218,8 +222,9 @@ fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
         part: Module {
             name: name_of(name),
             component: component.as_ref().and_then(path).unwrap_or_default(),
+            folder,
             build,
-            watch: watch.iter().filter_map(path).collect(),
+            watch,
             wants: interest.wants,
             config: config.map(module_config).unwrap_or_default(),
             limits: limits::module(limits, ceilings),

@@ -111,10 +111,12 @@ pub struct Module {
     pub name: Name,
     /// The component, resolved against the folder of the file. It need not exist yet.
     pub component: PathBuf,
-    /// The command that makes the component, run in the folder of the file.
+    /// Where its sources lie, resolved against the folder of the file. Default: that folder itself.
+    pub folder: Option<PathBuf>,
+    /// The command that makes the component, run in its folder.
     pub build: Option<String>,
     /// The files and folders it is made from, resolved against the folder of the file: `dev` builds it again when one
-    /// of them changes.
+    /// of them changes. Default: its folder, if it has one of its own.
     pub watch: Vec<PathBuf>,
     /// The events it wants. Default: `unique.chat.external-module.chosen`, of any source and tenant.
     pub wants: Interest,

@@ -27,6 +27,7 @@ pub use machine::wasmtime_config;
 pub use registry::{Registry, Status};
 pub use version::{ContentHash, Spec, Version};
 pub use watch::FileWatch;
+pub(crate) use watch::{Stamp, stamp, stamps};
 
 use crate::limits::LimitReached;
 use cache::Cache;

@@ -37,7 +37,7 @@ struct Control {
 
 /// What tells a file from the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
@@ -108,11 +108,13 @@ async fn settle(control: &Control) -> BTreeMap<PathBuf, Stamp> {
     }
 }
 
-fn stamps(files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Stamp> {
+/// The stamps of those files that are there.
+pub(crate) fn stamps(files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Stamp> {
     files.iter().filter_map(|file| Some((file.clone(), stamp(file)?))).collect()
 }
 
-fn stamp(file: &Path) -> Option<Stamp> {
+/// The stamp of a file, if it is there.
+pub(crate) fn stamp(file: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(file).ok()?;
     Some(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode: inode(&metadata) })
 }

@@ -1,13 +1,13 @@
 //! Builds modules with the commands modules.toml gives, at the start and when their sources change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::process::Command;
-
+use super::made::Made;
+use crate::commands::build_command::BuildCommand;
 use crate::config::Settings;
 use crate::engine::FileWatch;
 use crate::event::Name;
@@ -22,19 +22,22 @@ const DEPTH: usize = 16;
 pub(in crate::commands) struct Builder {
     file: PathBuf,
     modules: Arc<Mutex<Vec<Buildable>>>,
+    /// What is known of the files that builds write, by module.
+    made: Mutex<BTreeMap<Name, Made>>,
 }
 
 #[derive(Clone)]
 struct Buildable {
     name: Name,
-    command: String,
+    command: BuildCommand,
     component: PathBuf,
     sources: Vec<PathBuf>,
 }
 
 impl Builder {
     pub(in crate::commands) fn new(settings: &Settings) -> Self {
-        Self { file: settings.file.clone(), modules: Arc::new(Mutex::new(buildable(settings))) }
+        let modules = Arc::new(Mutex::new(buildable(settings)));
+        Self { file: settings.file.clone(), modules, made: Mutex::default() }
     }
 
     /// The settings file, which is watched along with the sources.
@@ -59,7 +62,14 @@ impl Builder {
     pub(super) async fn build_changed(&self, changed: &BTreeSet<PathBuf>) {
         let modules = lock(&self.modules).clone();
         for module in modules {
-            if module.sources.iter().any(|folder| changed.iter().any(|file| file.starts_with(folder))) {
+            let changed = changed.iter().filter(|file| module.is_made_from(file));
+            let due = {
+                let mut made = lock(&self.made);
+                let made = made.entry(module.name.clone()).or_default();
+                // Each is asked, as asking is what tells a person's files from a build's.
+                changed.filter(|file| made.counts(file)).count() > 0
+            };
+            if due {
                 self.build(&module).await;
             }
         }
@@ -71,11 +81,11 @@ impl Builder {
         let modules = lock(&self.modules).clone();
         let mut failed = Vec::new();
         for module in modules.iter().filter(|module| names.contains(&module.name) && module.is_outdated()) {
-            anstream::eprintln!("building {}: {}", module.name, module.command);
-            let problem = match self.made(module).await {
+            anstream::eprintln!("building {}: {}", module.name, module.command.text);
+            let problem = match self.run(module).await {
                 Ok(status) if status.success() => continue,
                 Ok(status) => format!("the build failed ({status}), as said above"),
-                Err(error) => format!("the build command can't be run: {error}"),
+                Err(wrong) => format!("it can't be built: {wrong}"),
             };
             anstream::eprintln!("{}: {problem}", module.name);
             failed.push(module.name.clone());
@@ -94,11 +104,11 @@ impl Builder {
         files(&self.file, &lock(&self.modules))
     }
 
-    /// Runs a module's build command, in the folder of modules.toml, with its output on the terminal.
+    /// Builds a module, and tells how that went.
     async fn build(&self, module: &Buildable) -> bool {
-        tracing::info!(module = %module.name, "building: {}", module.command);
+        tracing::info!(module = %module.name, "building: {}", module.command.text);
         let started = Instant::now();
-        match self.made(module).await {
+        match self.run(module).await {
             Ok(status) if status.success() => {
                 tracing::info!(module = %module.name, "built in {:.1} s", started.elapsed().as_secs_f64());
                 true
@@ -107,17 +117,20 @@ impl Builder {
                 tracing::error!(module = %module.name, "the build failed ({status}), as said above; what served before goes on");
                 false
             }
-            Err(error) => {
-                tracing::error!(module = %module.name, "the build command can't be run: {error}");
+            Err(wrong) => {
+                tracing::error!(module = %module.name, "it can't be built: {wrong}");
                 false
             }
         }
     }
 
-    /// Runs the build command.
-    async fn made(&self, module: &Buildable) -> std::io::Result<ExitStatus> {
-        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        shell(&module.command).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).status().await
+    /// Runs the build command, and notes what it wrote.
+    async fn run(&self, module: &Buildable) -> Result<ExitStatus, String> {
+        let mut command = module.command.prepare()?;
+        lock(&self.made).entry(module.name.clone()).or_default().begin(&module.files());
+        let status = command.status().await;
+        lock(&self.made).entry(module.name.clone()).or_default().end(&module.files());
+        status.map_err(|error| format!("its build command can't be run: {error}"))
     }
 }
 
@@ -125,43 +138,44 @@ impl Buildable {
     /// Whether the component is missing, or was made before one of its sources was changed.
     fn is_outdated(&self) -> bool {
         let Ok(made) = std::fs::metadata(&self.component).and_then(|it| it.modified()) else { return true };
-        let mut sources = BTreeSet::new();
-        for source in &self.sources {
-            gather(source, &self.component, DEPTH, &mut sources);
-        }
         let changed = |source: &PathBuf| std::fs::metadata(source).and_then(|it| it.modified());
-        sources.iter().any(|source| changed(source).is_ok_and(|changed| changed > made))
+        self.files().iter().any(|source| changed(source).is_ok_and(|changed| changed > made))
+    }
+
+    /// The files it is made from, as they are now.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::new();
+        for source in &self.sources {
+            gather(source, &self.component, DEPTH, &mut files);
+        }
+        files
+    }
+
+    /// Whether a file is among its sources.
+    fn is_made_from(&self, file: &Path) -> bool {
+        self.sources.iter().any(|folder| file.starts_with(folder))
     }
 }
 
 fn files(settings: &Path, modules: &[Buildable]) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::from([settings.to_owned()]);
     for module in modules {
-        for source in &module.sources {
-            gather(source, &module.component, DEPTH, &mut files);
-        }
+        files.append(&mut module.files());
     }
     files
 }
 
-fn lock(modules: &Mutex<Vec<Buildable>>) -> MutexGuard<'_, Vec<Buildable>> {
-    modules.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn buildable(settings: &Settings) -> Vec<Buildable> {
     let modules = settings.modules.iter().filter_map(|module| {
-        let command = module.build.clone()?;
+        let command = BuildCommand::of(module, &settings.file)?;
         let sources = module.watch.clone();
         Some(Buildable { name: module.name.clone(), command, component: module.component.clone(), sources })
     });
     modules.collect()
-}
-
-fn shell(command: &str) -> Command {
-    let (program, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let mut shell = Command::new(program);
-    shell.arg(flag).arg(command);
-    shell
 }
 
 /// Adds the files below a path, those that tools make left out.

@@ -3,6 +3,7 @@
 pub(super) mod build;
 mod failures;
 mod localize;
+mod made;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes assistant.wasm. The compiler is Zig's clang, which has what a C++ program for WebAssembly needs: `pip install
+# -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
+set -e
+sdk=../../sdk-guest/c zig=${ZIG:-python-zig}
+modhost bindings c --out bindings
+# The bindings and the SDK are C.
+for file in bindings/module.c $sdk/modhost.c; do
+  $zig cc -target wasm32-wasi -Os -I bindings -I $sdk -c $file -o bindings/"$(basename $file .c)".o
+done
+$zig c++ -target wasm32-wasi -mexec-model=reactor -Os -std=c++20 -fno-exceptions -Wall -Wextra \
+  -Wl,-z,stack-size=65536 -I bindings -I $sdk \
+  assistant.cpp bindings/module.o bindings/modhost.o bindings/module_component_type.o -o assistant.core.wasm
+modhost componentize assistant.core.wasm --out assistant.wasm
