@@ -111,6 +111,7 @@ fn the_shipped_file_shows_the_defaults() {
         |line: &str| line.starts_with("# [") || line.split_once(" = ").is_some_and(|(key, _)| !key[2..].contains(' '));
     let skipped = [
         "# companies",
+        "# folder",
         "# tenant",
         "# sources",
         "# assistants",

@@ -1,0 +1,8 @@
+#!/bin/sh
+# As the samples do, but for assertions: with -Os, zig cc leaves them out.
+set -e
+sdk=../../../../../sdk-guest/c
+modhost bindings c --out bindings
+${ZIG:-python-zig} cc -target wasm32-wasi -mexec-model=reactor -Os -UNDEBUG -Wl,-z,stack-size=65536 \
+  -I bindings -I $sdk broken.c $sdk/modhost.c bindings/module.c bindings/module_component_type.o -o assistant.core.wasm
+modhost componentize assistant.core.wasm --out assistant.wasm

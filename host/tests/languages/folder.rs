@@ -1,0 +1,76 @@
+//! A module in a folder of its own: where it is built, with which tools, and how often.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::harness::{Host, Settings, variant};
+
+/// What stands for a compiler: it lies where Python's tools do, and leaves more in the folder than the component.
+const COMPILER: &str = "#!/bin/sh
+set -e
+pwd > where.txt
+modhost --version >> tools.log
+mkdir -p generated
+cat source > generated/copy
+cat generated/copy > made.wasm
+";
+
+/// A module in a folder, with its compiler and its first source.
+fn lay_out(folder: &Path, name: &str) {
+    let (module, tools) = (folder.join(name), folder.join(name).join(".venv/bin"));
+    fs::create_dir_all(&tools).unwrap();
+    fs::write(module.join("source"), variant("demo_app", 1)).unwrap();
+    fs::write(tools.join("compile"), COMPILER).unwrap();
+    fs::set_permissions(tools.join("compile"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn settings() -> Settings {
+    let lines = |folder: &str| format!("folder = {folder:?}\nbuild = \"compile\"");
+    Settings::new()
+        .module_file("First", "first/made.wasm", &lines("first"))
+        .module_file("Second", "second/made.wasm", &lines("second"))
+        .building()
+}
+
+fn builds(host: &Host, module: &str) -> usize {
+    host.lines(&["building: compile", &format!("module={module}")])
+}
+
+#[tokio::test]
+async fn what_is_saved_is_built_once_in_its_folder_with_its_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path(), "first");
+    lay_out(folder.path(), "second");
+    let host = settings().start_in(folder).await;
+    host.serves("First", &variant("demo_app", 1)).await;
+    let at = fs::read_to_string(host.file("first/where.txt")).unwrap();
+    assert_eq!(fs::canonicalize(at.trim()).unwrap(), fs::canonicalize(host.file("first")).unwrap());
+    let tools = fs::read_to_string(host.file("first/tools.log")).unwrap();
+    assert_eq!(
+        tools.trim(),
+        format!("modhost {}", env!("CARGO_PKG_VERSION")),
+        "another modhost than the one that builds"
+    );
+
+    for number in [2, 3] {
+        host.save("first/source", variant("demo_app", number));
+        host.serves("First", &variant("demo_app", number)).await;
+        // Whatever the first one's build left behind was looked at by the time the second one is built: changes are taken
+        // in their order.
+        host.save("second/source", variant("demo_app", number));
+        host.serves("Second", &variant("demo_app", number)).await;
+        assert_eq!(builds(&host, "First"), usize::from(number), "{}", host.log());
+    }
+    assert_eq!(builds(&host, "Second"), 3);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    lay_out(folder.path(), "second");
+    let host = settings().start_in(folder).await;
+    let line = host.logged(&["can't be built", "module=First"]).await;
+    assert!(line.contains("there is no folder") && line.contains("its `folder` in modules.toml"), "{line}");
+    host.serves("Second", &variant("demo_app", 1)).await;
+}

@@ -1,0 +1,31 @@
+//! The samples in other languages than Rust: each built by its own build command, and run through the front door.
+//!
+//! Their tools are looked for in `PATH`, then in `target/toolchains/venv` and `target/toolchains/node`. What can't be built
+//! for want of them is skipped, loudly; with `MODHOST_TOOLCHAINS=required` it is an error. Beside them: what modhost itself
+//! has for such languages.
+
+mod assistants;
+mod commands;
+mod faults;
+mod folder;
+#[allow(dead_code, unused_imports, reason = "shared with tests that use all of it")]
+#[path = "../front_door/harness/mod.rs"]
+mod harness;
+mod sample;
+
+/// The bindings that the Go SDK has to carry, as `go get` runs no generator: they are those of this host.
+#[test]
+fn the_go_sdk_carries_the_bindings_of_this_world() {
+    use modhost::authoring::bindings::{Language, generate};
+
+    let package = "github.com/modhost/modhost/sdk-guest/go/internal/bindings".to_owned();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk-guest/go/internal/bindings");
+    for file in generate(&Language::Go { package }).unwrap() {
+        let there = std::fs::read(folder.join(&file.path)).unwrap_or_default();
+        assert!(
+            there == file.content,
+            "{} isn't what is generated now: `modhost bindings go --out sdk-guest/go/internal/bindings`",
+            file.path.display()
+        );
+    }
+}
