@@ -61,9 +61,12 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
     }
 }
 
-/// The folder of a module's tests: `tests` in the folder its sources lie in. That is the one `watch` begins with, without
-/// a `src` at its end; where there is no `watch`, the folder of modules.toml.
+/// The folder of a module's tests: `tests` in the folder its sources lie in. That is its `folder`, else the one `watch`
+/// begins with, without a `src` at its end; where there is neither, the folder of modules.toml.
 pub(super) fn folder(module: &Module, settings: &Settings) -> PathBuf {
+    if let Some(folder) = &module.folder {
+        return folder.join("tests");
+    }
     let of_settings = settings.file.parent().unwrap_or(Path::new(""));
     let first = module.watch.first().map_or(of_settings, PathBuf::as_path);
     let is_file = first.is_file();
