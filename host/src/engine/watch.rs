@@ -19,10 +19,11 @@ const REST: Duration = Duration::from_millis(20);
 /// How long a file has to stay as it is to count as written.
 const SETTLED: Duration = Duration::from_millis(60);
 
-/// How long a file that never settles is waited for.
+/// How long the other files wait for one that doesn't settle; it is reported when it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Watches files, whether or not they exist, and whatever is done to them: written, replaced, deleted, re-linked.
+/// Watches files, whether or not they exist, and whatever is done to them or to the folders they are in: written,
+/// replaced, deleted, re-linked.
 ///
 /// The system's notification is only a reason to look; what counts is that a file is another than it was.
 pub struct FileWatch {
@@ -40,7 +41,16 @@ struct Control {
 pub(crate) struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
+    identity: Identity,
+}
+
+/// What the system tells a file from others by, and when it last changed: a tool may keep the length and the time of
+/// modification of the file before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Identity {
+    device: u64,
     inode: u64,
+    changed: (i64, i64),
 }
 
 impl FileWatch {
@@ -84,25 +94,36 @@ async fn watch(control: Arc<Control>, mut known: BTreeMap<PathBuf, Stamp>, repor
             tokio::time::sleep(REST).await;
             continue;
         }
-        let settled = settle(&control).await;
-        let all = known.keys().chain(settled.keys());
-        let changed = all.filter(|file| known.get(*file) != settled.get(*file)).cloned().collect();
-        known = settled;
-        if report.send(changed).await.is_err() {
+        let (settled, moving) = settle(&control).await;
+        let all: BTreeSet<PathBuf> = known.keys().chain(settled.keys()).cloned().collect();
+        let changed: BTreeSet<PathBuf> =
+            all.into_iter().filter(|file| !moving.contains(file) && known.get(file) != settled.get(file)).collect();
+        for file in &changed {
+            match settled.get(file) {
+                Some(stamp) => known.insert(file.clone(), stamp.clone()),
+                None => known.remove(file),
+            };
+        }
+        if !changed.is_empty() && report.send(changed).await.is_err() {
             return;
+        }
+        if !moving.is_empty() {
+            control.look.notify_one();
         }
     }
 }
 
-/// Waits until the files stay as they are.
-async fn settle(control: &Control) -> BTreeMap<PathBuf, Stamp> {
+/// Waits until the files stay as they are, but not for ever: answers with how they are, and which are still being written.
+async fn settle(control: &Control) -> (BTreeMap<PathBuf, Stamp>, BTreeSet<PathBuf>) {
     let started = tokio::time::Instant::now();
     let mut before = stamps(&(control.list)());
     loop {
         tokio::time::sleep(SETTLED).await;
         let now = stamps(&(control.list)());
-        if now == before || started.elapsed() > PATIENCE {
-            return now;
+        let all = before.keys().chain(now.keys());
+        let moving: BTreeSet<PathBuf> = all.filter(|file| before.get(*file) != now.get(*file)).cloned().collect();
+        if moving.is_empty() || started.elapsed() > PATIENCE {
+            return (now, moving);
         }
         before = now;
     }
@@ -116,23 +137,32 @@ pub(crate) fn stamps(files: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, Stamp> {
 /// The stamp of a file, if it is there.
 pub(crate) fn stamp(file: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(file).ok()?;
-    Some(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode: inode(&metadata) })
+    Some(Stamp { modified: metadata.modified().ok(), length: metadata.len(), identity: identity(&metadata) })
 }
 
 #[cfg(unix)]
-fn inode(metadata: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
+fn identity(metadata: &fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+
+    Identity { device: metadata.dev(), inode: metadata.ino(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
 }
 
 #[cfg(not(unix))]
-fn inode(_: &fs::Metadata) -> u64 {
-    0
+fn identity(_: &fs::Metadata) -> Identity {
+    Identity::default()
+}
+
+/// Which folder stands at a path; its content doesn't matter.
+fn folder(path: &Path) -> Option<(u64, u64)> {
+    let identity = identity(&fs::metadata(path).ok()?);
+    Some((identity.device, identity.inode))
 }
 
 /// The system's notifications, where it has some.
 struct Signs {
     watcher: Option<notify::RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
+    /// The folders listened to, each with which one it was then: another may have taken its name.
+    folders: BTreeMap<PathBuf, (u64, u64)>,
 }
 
 impl Signs {
@@ -152,22 +182,26 @@ impl Signs {
                 tracing::debug!("no notification of file changes, looking every {LOOK_EVERY:?}: {error}")
             })
             .ok();
-        Self { watcher, folders: BTreeSet::new() }
+        Self { watcher, folders: BTreeMap::new() }
     }
 
     /// Listens to the folders the files are in; one that doesn't exist yet is tried again at the next look.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
         let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
-        for folder in self.folders.difference(&wanted) {
-            // A folder that is gone has lost its watch already.
-            let _ = watcher.unwatch(folder);
+        let now: BTreeMap<PathBuf, (u64, u64)> =
+            wanted.into_iter().filter_map(|path| folder(&path).map(|which| (path, which))).collect();
+        for (path, which) in &self.folders {
+            if now.get(path) != Some(which) {
+                // A folder that is gone has lost its watch already.
+                let _ = watcher.unwatch(path);
+            }
         }
-        self.folders = wanted
+        let known = std::mem::take(&mut self.folders);
+        self.folders = now
             .into_iter()
-            .filter(|folder| {
-                let known = self.folders.contains(folder) && folder.exists();
-                known || watcher.watch(folder, RecursiveMode::NonRecursive).is_ok()
+            .filter(|(path, which)| {
+                known.get(path) == Some(which) || watcher.watch(path, RecursiveMode::NonRecursive).is_ok()
             })
             .collect();
     }
