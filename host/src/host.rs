@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CompilerSettings, ConfigErrors, Server, Settings};
 use crate::console::{self, Admin};
 use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused};
-use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, Registry};
+use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, REHEARSED_AT_ONCE, Registry};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
@@ -23,6 +23,7 @@ use crate::platform::{SetupError, http_client};
 use crate::sources::event_socket::EventSockets;
 use crate::sources::{self, ComeBack, Sink, Sources};
 use crate::telemetry::metrics::{self, EventOutcome};
+use crate::versions::{Keep, Versions, VersionsError};
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The key-value store can't be used.
     #[error(transparent)]
     KeyValue(#[from] StoreError),
+    /// The record of versions can't be used.
+    #[error(transparent)]
+    Versions(#[from] VersionsError),
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be made: {0}")]
     Client(#[from] SetupError),
@@ -111,10 +115,12 @@ impl Host {
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
         let engine = start_engine(server, compiling).map_err(StartError::Engine)?;
-        let registry = Arc::new(Registry::new(engine));
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
         // After the journal, whose lock makes the directory this host's.
+        let keep = Keep { of_module: server.retention.versions, bytes: server.retention.versions_size };
+        let versions = Versions::open(server.data_dir.clone(), keep).await?;
+        let registry = Arc::new(Registry::new(engine, versions, journal.clone()));
         let keyvalue: Arc<dyn KeyValue> = Arc::new(keyvalue::Sqlite::open(server.data_dir.clone()).await?);
         let dispatch = DispatchSettings {
             concurrency: server.concurrency,
@@ -223,7 +229,8 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
         Some(program) => Compiler::Apart { program, limits: CompilerLimits { timeout, memory, processes } },
         None => Compiler::Here,
     };
-    let engine = Engine::new(server.concurrency)?.with_compiler(compiler);
+    // Rehearsals take no delivery's place.
+    let engine = Engine::new(server.concurrency + REHEARSED_AT_ONCE)?.with_compiler(compiler);
     let engine = engine.with_cache(server.data_dir.join("components"));
     if compiling.quick_start { engine.with_quick_start() } else { Ok(engine) }
 }
@@ -335,9 +342,7 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
             if certificate(&settings).any(|file| changed.contains(file)) {
                 parts.renew_certificate(&settings);
             }
-            // Not waited for: one that takes long to compile keeps no other waiting.
-            let registry = parts.registry.clone();
-            tokio::spawn(async move { registry.refresh().await });
+            parts.registry.refresh(&changed);
         }
     }
 }

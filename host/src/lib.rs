@@ -5,6 +5,7 @@
 
 pub mod authoring;
 pub mod capabilities;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod console;
@@ -26,3 +27,4 @@ mod sqlite;
 mod sse;
 pub mod telemetry;
 pub mod testing;
+pub mod versions;

@@ -13,7 +13,7 @@ use crate::config::{
     PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
-use crate::engine::Spec;
+use crate::engine::{CanaryPolicy, Spec, SwapPolicy};
 use crate::listener::{self, Rules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::openai::{OpenAi, OpenAiSettings};
@@ -318,5 +318,11 @@ pub(crate) fn spec(module: &config::Module) -> Spec {
         component: module.component.clone(),
         limits: module.limits.delivery,
         grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue },
+        swap: swap(&module.swap),
     }
+}
+
+fn swap(swap: &config::Swap) -> SwapPolicy {
+    let canary = swap.canary.as_ref().map(|it| CanaryPolicy { percent: it.percent, period: it.period });
+    SwapPolicy { replay: swap.replay, canary }
 }

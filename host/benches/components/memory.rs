@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{Engine, Spec};
+use modhost::engine::{Engine, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::Limits;
@@ -45,8 +45,13 @@ pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     println!("\n{INSTANCES} instances at once       resident    an instance");
     runtime
         .block_on(async {
-            let limits = Limits::default();
-            let spec = Spec { name: Name::from("Bench"), component: "".into(), limits, grants: Grants::default() };
+            let spec = Spec {
+                name: Name::from("Bench"),
+                component: "".into(),
+                limits: Limits::default(),
+                grants: Grants::default(),
+                swap: SwapPolicy::default(),
+            };
             let engine = Engine::new(INSTANCES).map_err(|error| anyhow!("{error:?}"))?;
             let version = Arc::new(engine.load(guest.to_vec(), &spec).await?);
             for what in ["the first time", "once more"] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{Ended, Engine, Spec, Version};
+use modhost::engine::{Ended, Engine, Spec, SwapPolicy, Version};
 use modhost::event::{DeliveryId, Event, Name};
 use modhost::keyvalue;
 use modhost::limits::Limits;
@@ -175,8 +175,13 @@ impl Sides {
     async fn new(row: &Row, guests: &Path) -> anyhow::Result<Self> {
         let component = guests.join(row.component).with_extension("wasm");
         let module = Name::from("Bench");
-        let limits = Limits::default();
-        let spec = Spec { name: module.clone(), component: component.clone(), limits, grants: Grants::default() };
+        let spec = Spec {
+            name: module.clone(),
+            component: component.clone(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+            swap: SwapPolicy::default(),
+        };
         let version = Engine::new(INSTANCES).map_err(told)?.load(std::fs::read(&component)?, &spec).await?;
         let sides = Self {
             version: Arc::new(version),

@@ -251,7 +251,7 @@ impl Delivery {
         let arguments = serde_json::to_vec(arguments)
             .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
         let in_flight = InFlight::begin(&self.tape, arguments.len())?;
-        let turn = self.tape.turn(import, &arguments)?;
+        let turn = self.tape.turn(weight, import, &arguments)?;
         Ok(Pending { delivery: self.clone(), weight, import, arguments, turn, in_flight })
     }
 
@@ -277,6 +277,9 @@ impl Delivery {
     }
 
     fn note(&self, import: &'static str, started: Instant, error: Option<&PlatformError>) {
+        if self.tape.is_rehearsal() {
+            return;
+        }
         let (module, delivery, took) = (&self.module, &self.id, started.elapsed());
         metrics::call(import, error.map_or("ok", |error| error.kind.word()), took);
         match error {

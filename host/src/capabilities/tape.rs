@@ -15,6 +15,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Spending;
+use super::delivery::Weight;
 use crate::event::DeliveryId;
 use crate::journal::{Call, Journal, Written};
 use crate::limits::Limits;
@@ -113,6 +114,8 @@ pub struct Asked {
     pub import: String,
     /// Its arguments.
     pub arguments: Value,
+    /// Whether it costs money or changes something.
+    pub lasting: bool,
     /// What the record has of it.
     pub known: Known,
     /// Its answer, if it has one.
@@ -206,6 +209,11 @@ impl Tape {
         &self.spending
     }
 
+    /// Whether this is a rehearsal: whatever is not on record is made up, and nothing may leave the host.
+    pub fn is_rehearsal(&self) -> bool {
+        self.rehearsal
+    }
+
     /// Replays nothing: what is recorded only says what was shown to the user. What was made is found again all the same.
     pub fn start_afresh(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -240,10 +248,10 @@ impl Tape {
     /// # Errors
     ///
     /// When the record is full.
-    pub(super) fn turn(&self, import: &'static str, arguments: &[u8]) -> Result<Turn, PlatformError> {
+    pub(super) fn turn(&self, weight: Weight, import: &'static str, arguments: &[u8]) -> Result<Turn, PlatformError> {
         let mut state = self.state();
         if self.rehearsal {
-            return Ok(state.rehearse(import, arguments));
+            return Ok(state.rehearse(weight, import, arguments));
         }
         if !state.afresh
             && let Some(turn) = state.replay(import, arguments)
@@ -498,7 +506,7 @@ impl State {
     }
 
     /// Answers a call from whatever is recorded: the same call, else the next one of the same function.
-    fn rehearse(&mut self, import: &str, arguments: &[u8]) -> Turn {
+    fn rehearse(&mut self, weight: Weight, import: &str, arguments: &[u8]) -> Turn {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
         let is_answer = |answer: &Answer| !matches!(answer, Answer::Again);
         let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
@@ -516,6 +524,7 @@ impl State {
         self.asked.push(Asked {
             import: import.to_owned(),
             arguments: wanted,
+            lasting: weight != Weight::Read,
             known,
             answer: answer.clone().and_then(Answer::taken_apart),
         });
@@ -623,7 +632,10 @@ mod tests {
         let arguments = arguments.to_string().into_bytes();
         let calls = vec![recorded(0, KEPT_ASIDE, b"null", made), recorded(1, CREATE, &arguments, step)];
         let tape = Tape::with(None, DeliveryId::from_text("dlv_1"), calls, false);
-        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Replayed(..))));
-        assert!(matches!(tape.turn(CREATE, &arguments), Ok(Turn::Live(_))), "the second step is another one");
+        assert!(matches!(tape.turn(Weight::Change, CREATE, &arguments), Ok(Turn::Replayed(..))));
+        assert!(
+            matches!(tape.turn(Weight::Change, CREATE, &arguments), Ok(Turn::Live(_))),
+            "the second step is another one"
+        );
     }
 }

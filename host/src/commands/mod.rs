@@ -1,5 +1,6 @@
 //! The commands: one file each.
 
+mod admin;
 mod bindings;
 mod build_command;
 mod check;
@@ -7,6 +8,7 @@ mod componentize;
 mod deliveries;
 mod dev;
 mod event_file;
+mod modules;
 mod routes;
 mod send;
 mod serve;
@@ -58,6 +60,8 @@ pub enum Command {
     Send(send::SendArgs),
     /// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code
     Deliveries(deliveries::DeliveriesArgs),
+    /// List modules and their versions, go back to one, pin one, pause a module, decide on a trial
+    Modules(modules::ModulesArgs),
     /// Print which module gets which events, or who would get one and why
     Routes(routes::RoutesArgs),
     /// Tell whether a component fits, what it imports, what compiling it takes, and what it needs in modules.toml
@@ -139,6 +143,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Deliveries(args) => block_on(deliveries::run(args)),
         Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
+        Command::Modules(args) => block_on(modules::run(args)),
         Command::Routes(args) => routes::run(args),
         Command::Check(args) => block_on(check::run(args)),
         // Without the threads of a runtime: what they take is missing where it compiles.

@@ -8,6 +8,7 @@ mod interest;
 mod limits;
 mod platform;
 mod source;
+mod swap;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -163,6 +164,8 @@ fn retention(table: Table<'_>) -> Retention {
         dead: time("dead", default.dead),
         ids: time("ids", default.ids),
         max_size: table.get("max_size").and_then(|value| value.size()).unwrap_or(default.max_size),
+        versions: table.get("versions").and_then(|value| value.count()).unwrap_or(default.versions),
+        versions_size: table.get("versions_size").and_then(|value| value.size()).unwrap_or(default.versions_size),
     };
     table.finish();
     retention
@@ -212,6 +215,7 @@ fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
     let config = table.get("config").and_then(|value| value.table("[module.config]"));
     let limits = table.get("limits").and_then(|value| value.table("[module.limits]"));
     let retry_table = table.get("retry").and_then(|value| value.table("[module.retry]"));
+    let swap_table = table.get("swap").and_then(|value| value.table("[module.swap]"));
     let ordering = table.get("ordering");
     let module = Located {
         name: span_of(&name, &table),
@@ -229,6 +233,7 @@ fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
             config: config.map(module_config).unwrap_or_default(),
             limits: limits::module(limits, ceilings),
             retry: retry_table.map(retry).unwrap_or_default(),
+            swap: swap_table.map(swap::swap).unwrap_or_default(),
             ordered_by_chat: ordering
                 .and_then(|value| one_of(&value, &[("none", false), ("chat", true)]))
                 .unwrap_or(false),

@@ -32,5 +32,7 @@ pub use platform::{
 pub use reference::Reference;
 pub use secret::Secret;
 pub(crate) use settings::decode;
-pub use settings::{CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Tenant, TenantLimits};
+pub use settings::{
+    Canary, CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Swap, Tenant, TenantLimits,
+};
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

@@ -126,6 +126,8 @@ pub struct Module {
     pub limits: ModuleLimits,
     /// How its deliveries are tried again.
     pub retry: Retry,
+    /// What a new version has to show before it serves. Default: nothing but that it can.
+    pub swap: Swap,
     /// Whether the deliveries of one chat go one at a time, in the order their events came.
     pub ordered_by_chat: bool,
     /// Whether a delivery that starts again gets the answers it got before. Default yes.
@@ -181,6 +183,28 @@ pub struct Retention {
     pub ids: Duration,
     /// How large the journal may be, in bytes. Default 10 GiB.
     pub max_size: u64,
+    /// How many versions of a module's component are kept, the one that serves included. Default 10.
+    pub versions: usize,
+    /// How large all kept components may be together, in bytes. Default 2 GiB.
+    pub versions_size: u64,
+}
+
+/// What a new version of a module has to show before it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swap {
+    /// How many of the last completed deliveries it is rehearsed on; 0: none.
+    pub replay: u32,
+    /// Whether it is tried on a share of the deliveries first.
+    pub canary: Option<Canary>,
+}
+
+/// How a new version is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// How many of a hundred deliveries it gets.
+    pub percent: u8,
+    /// How long. Default 5 min.
+    pub period: Duration,
 }
 
 impl Default for Server {
@@ -245,6 +269,8 @@ impl Default for Retention {
             dead: Duration::from_secs(30 * DAY),
             ids: Duration::from_secs(30 * DAY),
             max_size: 10 << 30,
+            versions: 10,
+            versions_size: 2 << 30,
         }
     }
 }

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
-use super::keyvalue;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
+use super::{keyvalue, modules};
 use crate::config::Secret;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::Registry;
@@ -58,6 +58,16 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
         .route("/deliveries/{id}", get(show))
         .route("/deliveries/{id}/retry", post(retry))
         .route("/deliveries/{id}/drop", post(drop_waiting))
+        .route("/modules", get(modules::list))
+        .route("/modules/{name}", get(modules::show))
+        .route("/modules/{name}/versions", get(modules::history))
+        .route("/modules/{name}/rollback", post(modules::rollback))
+        .route("/modules/{name}/pin", post(modules::pin))
+        .route("/modules/{name}/unpin", post(modules::unpin))
+        .route("/modules/{name}/pause", post(modules::pause))
+        .route("/modules/{name}/resume", post(modules::resume))
+        .route("/modules/{name}/promote", post(modules::promote))
+        .route("/modules/{name}/abort", post(modules::abort))
         .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
         .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
         .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
@@ -122,6 +132,7 @@ async fn health(State(admin): State<Admin>) -> Json<Value> {
             "name": module.name,
             "version": module.version.map(|version| version.to_string()),
             "refused": module.refused,
+            "paused": module.paused.is_some(),
         })
     });
     Json(json!({ "status": "ok", "modules": modules.collect::<Vec<_>>() }))
@@ -143,7 +154,8 @@ async fn sources(State(admin): State<Admin>) -> Json<Value> {
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
     telemetry::metrics::journal(&admin.journal.totals().await?);
     for module in admin.registry.status() {
-        telemetry::metrics::serves(&module.name, module.version.is_some());
+        let (serves, paused) = (module.version.is_some(), module.paused.is_some());
+        telemetry::metrics::module(&module.name, serves, paused, module.loaded);
     }
     let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((format, telemetry::metrics::render()).into_response())
@@ -207,9 +219,9 @@ struct Again {
 }
 
 // A body that has to be JSON: no page in a browser can send one to this address without being asked first.
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
-fn body<T>(body: Body<T>) -> Result<T, Problem> {
+pub(super) fn body<T>(body: Body<T>) -> Result<T, Problem> {
     body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
 }
 

@@ -2,9 +2,12 @@
 
 mod api;
 mod keyvalue;
+mod module_view;
+mod modules;
 mod view;
 
 pub use api::{Admin, router};
+pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
     KeyView, SourceView, TotalsView,

@@ -210,7 +210,7 @@ pub struct KeyView {
     pub changed_at: String,
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let at = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
 }

@@ -3,7 +3,6 @@
 //! The queue is in the journal. What is in memory is only what runs: a backlog of a million deliveries costs no more
 //! than one of ten.
 
-mod clock;
 mod depth;
 mod failures;
 mod leases;
@@ -24,11 +23,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
+pub use crate::clock::now;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Details, Journal, JournalError, Recorded, Retention};
 use crate::keyvalue::KeyValue;
-pub use clock::now;
 use depth::{Depth, Room};
 pub use failures::FailedAttempt;
 use failures::Failures;
@@ -220,7 +220,7 @@ impl Dispatcher {
         }
     }
 
-    /// Looks for deliveries that are due now, say because a person sent one again.
+    /// Looks for deliveries that are due now, say because a person sent one again or resumed a module.
     pub fn look_again(&self) {
         self.0.look_again(clock::now());
     }
@@ -235,6 +235,11 @@ impl Dispatcher {
     pub async fn dropped(&self, delivery: &Details, reason: &str) {
         self.0.depth.remove(&delivery.summary.tenant, 1);
         worker::tell_dropped(&self.0, delivery, reason).await;
+    }
+
+    /// How many deliveries to a module run now.
+    pub fn in_flight(&self, module: &Name) -> usize {
+        lock(&self.0.running).of_module(module)
     }
 
     /// The attempts that fail from now on.

@@ -17,6 +17,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest it sleeps when all that is due is held up elsewhere.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 
+/// The shortest it sleeps while a module is paused: what waits for that one is always due, and not looked for as often.
+const PAUSED_SLEEP: Duration = Duration::from_secs(1);
+
 /// How long it waits after the journal failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -90,7 +93,8 @@ impl Scheduler {
         }
         if due && let Some(next) = self.inner.journal.next_due().await? {
             // What is due now is in `ready`; the timer is for what comes later.
-            self.inner.look_again(next.max(now + SHORTEST_SLEEP));
+            let shortest = if self.inner.registry.any_paused() { PAUSED_SLEEP } else { SHORTEST_SLEEP };
+            self.inner.look_again(next.max(now + shortest));
         }
         Ok(())
     }
@@ -100,7 +104,15 @@ impl Scheduler {
         let routes = self.inner.routes.load();
         let running = lock(&self.inner.running);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
-        let tenants: Vec<&Name> = self.ready.keys().collect();
+        // What waits for a paused module takes nobody's share.
+        let registry = &self.inner.registry;
+        let ready: BTreeMap<&Name, Vec<&Name>> = self
+            .ready
+            .iter()
+            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| !registry.is_paused(module)).collect()))
+            .filter(|(_, modules): &(_, Vec<_>)| !modules.is_empty())
+            .collect();
+        let tenants: Vec<&Name> = ready.keys().copied().collect();
         if tenants.is_empty() || free == 0 {
             return Vec::new();
         }
@@ -112,7 +124,7 @@ impl Scheduler {
             // A tenant or a module that is no longer configured has no limits of its own; its deliveries end at once.
             let of_tenant = routes.tenant(tenant).map_or(BATCH, |tenant| tenant.concurrency);
             let mut mine = free.min(share).min(of_tenant.saturating_sub(running.of_tenant(tenant)));
-            let modules: Vec<&Name> = self.ready[tenant].iter().collect();
+            let modules = &ready[tenant];
             for offset in 0..modules.len() {
                 let module = modules[(offset + self.turn) % modules.len()];
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
@@ -170,7 +182,7 @@ impl Running {
         self.tenants.get(tenant).copied().unwrap_or_default()
     }
 
-    fn of_module(&self, module: &Name) -> usize {
+    pub(super) fn of_module(&self, module: &Name) -> usize {
         self.modules.get(module).copied().unwrap_or_default()
     }
 }

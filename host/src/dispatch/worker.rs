@@ -10,9 +10,10 @@ use futures::FutureExt;
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::Place;
 use super::settle::{self, Outcome};
-use super::{FailedAttempt, Inner, RetryPolicy, clock};
+use super::{FailedAttempt, Inner, RetryPolicy};
 use crate::capabilities::{Begin, Delivery, Tape};
-use crate::engine::{Ended, Retry};
+use crate::clock;
+use crate::engine::{Chosen, Ended, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
 use crate::limits::Limits;
@@ -42,12 +43,18 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
             return;
         }
     };
-    let (outcome, version) = if claimed.attempt - claimed.earlier > route.retry.attempts {
+    let (outcome, chosen) = if claimed.attempt - claimed.earlier > route.retry.attempts {
         (Outcome::GivenUp { reason: why_enough(&inner, &claimed).await, user_text: None }, None)
     } else {
-        run(&inner, &delivery).await
+        run(&inner, &delivery, &claimed).await
     };
+    let cut_off = matches!(outcome, Outcome::CutOff);
     let next = settle::settle(&delivery, outcome, route, allowed(&route.retry)).await;
+    // A delivery counts once, by its first attempt; what the host cut off says nothing.
+    if let Some(chosen) = chosen.as_ref().filter(|_| delivery.attempt == 1 && !cut_off) {
+        chosen.ended(next == Next::Completed);
+    }
+    let version = chosen.map(|chosen| chosen.version.hash().to_string());
     metrics::calls_made_again(delivery.tape.made_again().into());
     inner.calls_made_again.fetch_add(delivery.tape.made_again().into(), Ordering::Relaxed);
     finish(&inner, &claimed, started, Done { version, log: delivery.log.take(), next }).await;
@@ -130,25 +137,25 @@ async fn tell_no_answer(
     }
 }
 
-/// Runs the module's current version.
-async fn run(inner: &Inner, delivery: &Arc<Delivery>) -> (Outcome, Option<String>) {
-    let Some(version) = inner.registry.current(&delivery.module) else {
+/// Runs the version of the module that is this delivery's.
+async fn run(inner: &Inner, delivery: &Arc<Delivery>, claimed: &Claimed) -> (Outcome, Option<Chosen>) {
+    let Some(chosen) = inner.registry.choose(&delivery.module, &delivery.id, claimed.received_at) else {
         let reason = "no version of the module could be loaded; the log said why when it was tried";
         return (try_again(reason.into(), None, None), None);
     };
-    let hash = version.hash().to_string();
+    let hash = chosen.version.hash();
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
     tracing::debug!(%module, delivery = %id, version = %hash, event = event.id, name = event.name, "delivery begins");
     // A panic in the host is a mistake of ours; the user must not pay for it with a spinner that never stops.
     let ended = tokio::select! {
-        ended = AssertUnwindSafe(version.run(delivery)).catch_unwind() => ended,
-        () = inner.stop.cancelled() => return (Outcome::CutOff, Some(hash)),
+        ended = AssertUnwindSafe(chosen.version.run(delivery)).catch_unwind() => ended,
+        () = inner.stop.cancelled() => return (Outcome::CutOff, Some(chosen)),
     };
     let outcome = match ended {
         Ok(ended) => outcome(ended),
         Err(_) => try_again("the host itself broke while it served the module: please report this".into(), None, None),
     };
-    (outcome, Some(hash))
+    (outcome, Some(chosen))
 }
 
 /// What the end of an instance means for its delivery. What would end the same way again is given up: an attempt that

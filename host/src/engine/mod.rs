@@ -9,6 +9,7 @@ mod limits;
 mod load;
 mod machine;
 mod registry;
+mod rehearsal;
 mod version;
 mod watch;
 
@@ -24,8 +25,9 @@ pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Urgency, ru
 pub use instance::{Ended, Failure, Retry};
 pub use load::Compiled;
 pub use machine::wasmtime_config;
-pub use registry::{Registry, Status};
-pub use version::{ContentHash, Spec, Version};
+pub use registry::{CanaryStatus, Chosen, OrderError, REHEARSED_AT_ONCE, Registry, Status, Tally};
+pub use rehearsal::{Recorded, Rehearsed, rehearse};
+pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
 pub use watch::FileWatch;
 pub(crate) use watch::{Stamp, stamp, stamps};
 

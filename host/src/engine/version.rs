@@ -1,9 +1,7 @@
 //! One version of a module: a compiled component with the settings it runs under.
 
-use std::fmt;
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 use super::LoadError;
 use super::fit::Anatomy;
@@ -13,41 +11,7 @@ use super::machine::Code;
 use crate::capabilities::{Delivery, Grants, Prepared};
 use crate::event::Name;
 use crate::limits::{Limits, Resource};
-
-/// The hash of a component's bytes: what tells two versions of a module apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentHash([u8; 32]);
-
-impl ContentHash {
-    /// The hash of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// All of its digits.
-    pub(super) fn in_full(&self) -> String {
-        hex::encode(self.0)
-    }
-
-    /// The hash these digits write; none if they don't write one.
-    pub(super) fn from_hex(digits: &str) -> Option<Self> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(digits, &mut hash).ok().map(|()| Self(hash))
-    }
-}
-
-/// The first twelve digits: enough for people.
-impl fmt::Display for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0[..6]))
-    }
-}
-
-impl fmt::Debug for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
+pub use crate::versions::ContentHash;
 
 /// What a module is to be run with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +24,26 @@ pub struct Spec {
     pub limits: Limits,
     /// What it may do and know.
     pub grants: Grants,
+    /// What a new version has to show before it serves.
+    pub swap: SwapPolicy,
+}
+
+/// What a new version of a module has to show before it serves. By default nothing: that it can serve is enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwapPolicy {
+    /// How many of the last completed deliveries it is rehearsed on.
+    pub replay: u32,
+    /// Whether it answers only a share of the deliveries for a while.
+    pub canary: Option<CanaryPolicy>,
+}
+
+/// How a new version is tried on a share of a module's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CanaryPolicy {
+    /// How many of a hundred deliveries it gets.
+    pub percent: u8,
+    /// How long; then it takes over, unless it does worse.
+    pub period: Duration,
 }
 
 /// What a component can't do without.

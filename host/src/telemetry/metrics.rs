@@ -23,6 +23,11 @@ const CALLS_MADE_AGAIN: &str = "modhost_calls_made_again_total";
 const DELIVERIES: &str = "modhost_deliveries";
 const JOURNAL_BYTES: &str = "modhost_journal_bytes";
 const SERVES: &str = "modhost_module_serves";
+const PAUSED: &str = "modhost_module_paused";
+const LOADED: &str = "modhost_module_versions_loaded";
+const SWAPS: &str = "modhost_swaps_total";
+const SWAPS_REFUSED: &str = "modhost_swaps_refused_total";
+const CANARIES: &str = "modhost_canaries_total";
 
 /// From what a trivial module takes to the longest a completion may.
 const SECONDS: [f64; 16] =
@@ -69,6 +74,11 @@ fn describe() {
     describe_counter!(CALLS_MADE_AGAIN, "Calls made a second time, because it was not known whether they had happened");
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
     describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "How large the journal is on disk");
+    describe_gauge!(PAUSED, "1 if the module is paused, and its deliveries wait");
+    describe_gauge!(LOADED, "Versions of the module in memory: those that serve, and those deliveries still run on");
+    describe_counter!(SWAPS, "Versions that came to serve, by where they came from");
+    describe_counter!(SWAPS_REFUSED, "Versions that may not serve, by what they failed at");
+    describe_counter!(CANARIES, "Trials of versions that are over, by how they ended");
     describe_gauge!(SERVES, "1 if a version of the module serves, 0 if none could be loaded");
 }
 
@@ -140,7 +150,57 @@ pub fn journal(totals: &Totals) {
     gauge!(JOURNAL_BYTES).set(totals.bytes as f64);
 }
 
-/// Says whether a version of a module serves.
-pub fn serves(module: &Name, serves: bool) {
-    gauge!(SERVES, "module" => module.as_str().to_owned()).set(f64::from(u8::from(serves)));
+/// Says how a module stands: whether a version serves, whether its deliveries wait, how many versions are in memory.
+pub fn module(module: &Name, serves: bool, paused: bool, loaded: usize) {
+    let module = module.as_str();
+    gauge!(SERVES, "module" => module.to_owned()).set(f64::from(u8::from(serves)));
+    gauge!(PAUSED, "module" => module.to_owned()).set(f64::from(u8::from(paused)));
+    gauge!(LOADED, "module" => module.to_owned()).set(loaded as f64);
+}
+
+/// Counts a version that came to serve.
+pub fn swap(module: &Name, origin: &'static str) {
+    counter!(SWAPS, "module" => module.as_str().to_owned(), "origin" => origin).increment(1);
+}
+
+/// What a version failed at.
+#[derive(Clone, Copy, Debug)]
+pub enum RefusedBy {
+    /// Its file: it can't be read, isn't a component that fits, or wants more than it is given.
+    File,
+    /// The rehearsals.
+    Gate,
+}
+
+/// Counts a version that may not serve.
+pub fn swap_refused(module: &Name, by: RefusedBy) {
+    let by = match by {
+        RefusedBy::File => "file",
+        RefusedBy::Gate => "gate",
+    };
+    counter!(SWAPS_REFUSED, "module" => module.as_str().to_owned(), "by" => by).increment(1);
+}
+
+/// How the trial of a version ended.
+#[derive(Clone, Copy, Debug)]
+pub enum CanaryEnd {
+    /// It serves.
+    TookOver,
+    /// It did worse.
+    WentBack,
+    /// A person ended it.
+    Aborted,
+    /// Something else came to serve or to be tried.
+    Replaced,
+}
+
+/// Counts the trial of a version that is over.
+pub fn canary(module: &Name, end: CanaryEnd) {
+    let outcome = match end {
+        CanaryEnd::TookOver => "took_over",
+        CanaryEnd::WentBack => "went_back",
+        CanaryEnd::Aborted => "aborted",
+        CanaryEnd::Replaced => "replaced",
+    };
+    counter!(CANARIES, "module" => module.as_str().to_owned(), "outcome" => outcome).increment(1);
 }

@@ -116,6 +116,7 @@ fn the_shipped_file_shows_the_defaults() {
         "# sources",
         "# assistants",
         "# match",
+        "# swap",
         "# events_per_second",
         "# [tenant.completion]",
         "# api_base",

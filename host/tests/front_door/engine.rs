@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec};
+use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::{Limits, Resource};
@@ -17,7 +17,8 @@ use super::harness::{chosen, component};
 
 fn spec() -> Spec {
     let grants = Grants { keyvalue: 1 << 20, ..Grants::default() };
-    Spec { name: Name::from("Test"), component: component("test_guest"), limits: Limits::default(), grants }
+    let (limits, swap) = (Limits::default(), SwapPolicy::default());
+    Spec { name: Name::from("Test"), component: component("test_guest"), limits, grants, swap }
 }
 
 fn bytes() -> Vec<u8> {

@@ -54,6 +54,11 @@ async fn what_comes_in_and_goes_out_is_counted() {
         (r#"modhost_calls_made_again_total"#, 0.0),
         (r#"modhost_module_serves{module="Test"}"#, 1.0),
         (r#"modhost_module_serves{module="Broken"}"#, 0.0),
+        (r#"modhost_module_paused{module="Test"}"#, 0.0),
+        (r#"modhost_module_versions_loaded{module="Test"}"#, 1.0),
+        (r#"modhost_module_versions_loaded{module="Broken"}"#, 0.0),
+        (r#"modhost_swaps_total{module="Test",origin="file"}"#, 1.0),
+        (r#"modhost_swaps_refused_total{module="Broken",by="file"}"#, 1.0),
     ] {
         assert_eq!(figures.get(name), Some(&wanted), "{name} among {figures:#?}");
     }

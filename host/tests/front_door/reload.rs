@@ -149,6 +149,8 @@ async fn a_module_that_begins_without_a_good_file_serves_as_soon_as_there_is_one
     let folder = tempfile::tempdir().unwrap();
     let host = Settings::new().module_file("DemoApp", "built/later/module.wasm", "").start_in(folder).await;
     refused(&host, "can't read").await;
+    host.logged(&["WARN", "no version serves yet: there is no file", "module=DemoApp"]).await;
+    assert_eq!(host.lines(&["ERROR"]), 0, "a module that isn't built yet is no error:\n{}", host.log());
     let answer = chat(&host, "DemoApp", "reply hi").await;
     assert!(answer.text().starts_with("Sorry"), "{}", answer.text());
     host.logged(&["failed: no version of the module could be loaded", "module=DemoApp"]).await;

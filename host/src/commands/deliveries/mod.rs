@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::admin::AdminArgs;
 use crate::console::DeliveryView;
 use crate::journal::State;
 use records::{Records, Wanted};
@@ -53,12 +54,8 @@ enum DeliveriesCommand {
 /// Where deliveries are looked up.
 #[derive(Args, Clone)]
 pub struct FromArgs {
-    /// The admin address of the running host
-    #[arg(long, global = true, value_name = "URL", env = "MODHOST_ADMIN", default_value = "http://127.0.0.1:8081")]
-    admin: url::Url,
-    /// The token the admin address wants, by reference: env:NAME or file:PATH
-    #[arg(long, global = true, value_name = "REFERENCE", default_value = "env:MODHOST_ADMIN_TOKEN")]
-    admin_token: String,
+    #[command(flatten)]
+    admin: AdminArgs,
     /// Read the data directory of a host that doesn't run
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,

@@ -2,21 +2,18 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Context, anyhow, bail};
-use serde::de::DeserializeOwned;
+use anyhow::{anyhow, bail};
 use serde_json::{Value, json};
-use url::Url;
 
 use super::FromArgs;
-use crate::config::{Environment, Reference, Secret};
+use crate::commands::admin::AdminApi;
 use crate::console::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
-use crate::platform::http_client;
 
 /// Where deliveries are looked up.
 pub(in crate::commands) enum Records {
-    Running { client: reqwest::Client, admin: Url, token: Option<Secret> },
+    Running(AdminApi),
     AtRest(AtRest),
 }
 
@@ -32,26 +29,27 @@ pub(in crate::commands) struct Wanted {
 
 const READ_ONLY: &str = "a data directory at rest is only read; start the host, and leave --data-dir out";
 
+/// What else there is when no host answers.
+const OTHERWISE: &str = ", --data-dir reads what a host that doesn't run has left";
+
 impl Records {
     pub(in crate::commands) async fn open(from: &FromArgs) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
             return Ok(Self::AtRest(AtRest::open(SqliteSettings { directory: directory.clone() }).await?));
         }
-        let environment = Environment::load(".")?;
-        let token = Reference::from_flag("--admin-token", &from.admin_token)?.resolve(&environment).ok();
-        Ok(Self::Running { client: http_client()?, admin: from.admin.clone(), token })
+        Ok(Self::Running(AdminApi::new(&from.admin, OTHERWISE)?))
     }
 
     pub(in crate::commands) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {
         match self {
-            Self::Running { .. } => {
+            Self::Running(api) => {
                 let mut query: Vec<(&str, String)> = vec![("limit", wanted.limit.to_string())];
                 query.extend(wanted.state.map(|state| ("state", state.to_string())));
                 query.extend(wanted.module.clone().map(|module| ("module", module)));
                 query.extend(wanted.tenant.clone().map(|tenant| ("tenant", tenant)));
                 query.extend(wanted.event.clone().map(|event| ("event", event)));
                 query.extend(wanted.since.map(|since| ("since", milliseconds(since).to_string())));
-                let answer: Value = self.get("api/deliveries", &query).await?;
+                let answer: Value = api.get(&["deliveries"], &query).await?;
                 Ok(serde_json::from_value(answer["deliveries"].clone())?)
             }
             Self::AtRest(journal) => {
@@ -70,7 +68,7 @@ impl Records {
 
     pub(in crate::commands) async fn show(&self, id: &str) -> anyhow::Result<DetailsView> {
         match self {
-            Self::Running { .. } => self.get(&format!("api/deliveries/{id}"), &[]).await,
+            Self::Running(api) => api.get(&["deliveries", id], &[]).await,
             Self::AtRest(journal) => {
                 let details = journal.show(&DeliveryId::from_text(id)).await?;
                 details
@@ -83,51 +81,30 @@ impl Records {
     /// What chance a delivery's module draws from; known only where the journal itself is at hand.
     pub(in crate::commands) fn salt(&self) -> [u8; 32] {
         match self {
-            Self::Running { .. } => [0; 32],
+            Self::Running(_) => [0; 32],
             Self::AtRest(journal) => journal.salt(),
         }
     }
 
     pub(in crate::commands) async fn retry(&self, id: &str, fresh: bool) -> anyhow::Result<String> {
-        self.post(&format!("api/deliveries/{id}/retry"), &json!({ "fresh": fresh })).await
+        self.post(&["deliveries", id, "retry"], &json!({ "fresh": fresh })).await
     }
 
     pub(in crate::commands) async fn drop_waiting(&self, id: &str, reason: Option<&str>) -> anyhow::Result<String> {
-        self.post(&format!("api/deliveries/{id}/drop"), &json!({ "reason": reason })).await
+        self.post(&["deliveries", id, "drop"], &json!({ "reason": reason })).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
-        self.ask(path, |client, url| client.get(url).query(query)).await
+    /// The running host; what is at rest is only read, and isn't asked through here.
+    fn api(&self) -> anyhow::Result<&AdminApi> {
+        match self {
+            Self::Running(api) => Ok(api),
+            Self::AtRest(_) => bail!(READ_ONLY),
+        }
     }
 
-    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<String> {
-        let answer: Value = self.ask(path, |client, url| client.post(url).json(body)).await?;
+    async fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<String> {
+        let answer: Value = self.api()?.post(path, body).await?;
         Ok(answer["state"].as_str().unwrap_or_default().to_owned())
-    }
-
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        request: impl FnOnce(&reqwest::Client, Url) -> reqwest::RequestBuilder,
-    ) -> anyhow::Result<T> {
-        let Self::Running { client, admin, token } = self else { bail!(READ_ONLY) };
-        let url = admin.join(path).context("the admin address makes no URL")?;
-        let mut request = request(client, url);
-        if let Some(token) = token {
-            request = request.bearer_auth(token.expose());
-        }
-        let answer = request.send().await.map_err(|_| {
-            anyhow!(
-                "no host answers at {admin}; is it running? --admin names another address, --data-dir reads what a host \
-                 that doesn't run has left"
-            )
-        })?;
-        if answer.status().is_success() {
-            return Ok(answer.json().await?);
-        }
-        let status = answer.status();
-        let told: Value = answer.json().await.unwrap_or_default();
-        bail!("{}", told["error"].as_str().map_or_else(|| format!("the host answered {status}"), str::to_owned));
     }
 }
 

@@ -10,14 +10,12 @@ use serde_json::{Value, json};
 
 use super::records::Records;
 use super::tell::value;
-use crate::capabilities::{Asked, Begin, Delivery, Grants, Known, Tape};
+use crate::capabilities::{Asked, Grants, Known};
 use crate::config::Settings;
 use crate::console::DetailsView;
-use crate::engine::{Ended, Spec};
+use crate::engine::{self, Ended, Recorded, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
-use crate::keyvalue;
-use crate::platform::Rehearsal;
 
 /// The call that writes the reply.
 const REPLY: &str = "messages.reply";
@@ -78,6 +76,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
         component: args.component.clone(),
         limits: limits.delivery,
         grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue },
+        swap: SwapPolicy::default(),
     })
 }
 
@@ -87,26 +86,17 @@ async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow:
         .load(bytes, spec)
         .await
         .with_context(|| format!("{} can't run", spec.component.display()))?;
-    let event = Arc::new(event(details)?);
-    let id = crate::event::DeliveryId::from_text(&details.delivery.id);
-    let recorded = details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?;
-    let delivery = Arc::new(Delivery::new(Begin {
-        event,
+    let recorded = Recorded {
+        id: crate::event::DeliveryId::from_text(&details.delivery.id),
+        event: Arc::new(event(details)?),
         module: spec.name.clone(),
-        attempt: 1,
-        platform: Arc::new(Rehearsal::default()),
-        keyvalue: Arc::new(keyvalue::Rehearsal),
-        tape: Tape::rehearsal(id, recorded),
-        limits: spec.limits,
-        tenant_memory: None,
+        calls: details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?,
         salt,
-    }));
-    let ended = version.run(&delivery).await;
-    delivery.changes_done().await;
-    let asked = delivery.tape.asked();
+    };
+    let engine::Rehearsed { ended, asked, gone, .. } = engine::rehearse(&version, recorded).await;
     let reply_now = asked.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
     let reply_then = details.calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
-    Ok(Rehearsed { ended, asked, gone: delivery.tape.left(), reply_then, reply_now })
+    Ok(Rehearsed { ended, asked, gone, reply_then, reply_now })
 }
 
 fn event(details: &DetailsView) -> anyhow::Result<Event> {

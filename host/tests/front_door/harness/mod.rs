@@ -7,7 +7,9 @@ mod event;
 mod gate;
 mod guests;
 mod model;
+mod modules;
 mod process;
+mod small;
 mod stream;
 mod wire;
 
@@ -17,7 +19,9 @@ pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, us
 pub use gate::Gate;
 pub use guests::{component, test_guest_with_names, variant};
 pub use model::Model;
+pub use modules::{modules, standing, told};
 pub use process::{Host, Settings};
+pub use small::{Does, small, small_that};
 pub use stream::{Line, Stream};
 pub use wire::{Wire, head, request};
 

@@ -1,4 +1,4 @@
-//! The time by which deliveries are due and leases run out: the wall clock as it stood when the host started, and what
+//! The host's time: that by which deliveries are due and leases run out: the wall clock as it stood when the host started, and what
 //! has passed since. Whoever sets the machine's clock meanwhile puts no delivery off and brings none forward.
 
 use std::sync::OnceLock;

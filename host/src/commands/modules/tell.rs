@@ -1,0 +1,149 @@
+//! Modules and versions for people.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::commands::columns;
+use crate::console::{ModuleView, VersionView};
+
+const BOLD: Style = Style::new().bold();
+
+/// How much of a reason a table shows; `show` and `--json` have it whole.
+const SHOWN: usize = 100;
+
+/// One JSON object a line.
+pub(super) fn lines(items: &[impl Serialize]) -> serde_json::Result<String> {
+    items.iter().map(|item| serde_json::to_string(item).map(|line| line + "\n")).collect()
+}
+
+/// One module a line.
+pub(super) fn table(modules: &[ModuleView]) -> String {
+    if modules.is_empty() {
+        return "no modules\n".into();
+    }
+    let rows = modules.iter().map(|module| {
+        let since = module.since.clone().unwrap_or_else(|| "–".into());
+        let version = module.version.clone().unwrap_or_else(|| "–".into());
+        [module.name.clone(), version, since, module.in_flight.to_string(), shortened(&state(module))]
+    });
+    columns(["module", "version", "since", "in flight", "state"], rows.collect())
+}
+
+/// How a module stands, in a few words.
+fn state(module: &ModuleView) -> String {
+    let mut words = Vec::new();
+    if module.paused.is_some() {
+        words.push("paused".to_owned());
+    }
+    if module.pinned.is_some() {
+        words.push("pinned".to_owned());
+    }
+    if let Some(canary) = &module.canary {
+        words.push(format!("canary {}: {}", canary.version, percent(canary.percent)));
+    }
+    if let Some(held_back) = &module.held_back {
+        words.push(format!("held back {}: {}", held_back.version, held_back.why));
+    }
+    if let Some(refused) = &module.refused {
+        words.push(format!("refused: {}", one_line(refused)));
+    }
+    match (words.is_empty(), module.version.is_some()) {
+        (true, true) => "serving".into(),
+        (true, false) => "no version serves".into(),
+        (false, _) => words.join(", "),
+    }
+}
+
+/// How one module stands, in full.
+pub(super) fn story(module: &ModuleView) -> String {
+    let mut text = String::new();
+    let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let _ = match (&module.version, &module.since) {
+        (Some(version), Some(since)) => {
+            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} serves since {since}", module.name)
+        }
+        (Some(version), None) => {
+            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} serves", module.name)
+        }
+        (None, _) => writeln!(text, "{BOLD}{}{BOLD:#}  {red}no version serves{red:#}", module.name),
+    };
+    if let Some(hash) = &module.hash {
+        let _ = writeln!(text, "  hash       {hash}");
+    }
+    if let Some(refused) = &module.refused {
+        let _ = writeln!(text, "  refused    what is in the file: {}", one_line(refused));
+    }
+    if let Some(paused) = &module.paused {
+        let _ = writeln!(text, "  paused     by {}, {}; its deliveries wait", paused.by, paused.at);
+    }
+    if let Some(pinned) = &module.pinned {
+        let _ = writeln!(text, "  pinned     to {} by {}, {}", pinned.version, pinned.order.by, pinned.order.at);
+    }
+    if let Some(held_back) = &module.held_back {
+        let _ = writeln!(
+            text,
+            "  held back  {}, which is in the file: {}; `modhost modules unpin {}` takes it",
+            held_back.version, held_back.why, module.name
+        );
+    }
+    if let Some(canary) = &module.canary {
+        let share = percent(canary.percent);
+        let _ = writeln!(
+            text,
+            "  canary     {} gets {share} since {}, for another {} s: {} of {} failed, {} of {} on the version that serves",
+            canary.version,
+            canary.since,
+            canary.seconds_left,
+            canary.failed,
+            canary.runs,
+            canary.stable_failed,
+            canary.stable_runs
+        );
+    }
+    let _ = writeln!(text, "  in flight  {}", module.in_flight);
+    if module.versions_loaded > 1 {
+        let _ = writeln!(text, "  in memory  {} versions", module.versions_loaded);
+    }
+    text
+}
+
+/// What happened to versions, newest first.
+pub(super) fn history(versions: &[VersionView]) -> String {
+    if versions.is_empty() {
+        return "no versions yet\n".into();
+    }
+    let rows = versions.iter().map(|version| {
+        let from = match &version.by {
+            Some(by) => format!("{}, {by}", version.origin),
+            None => version.origin.clone(),
+        };
+        let mut how = match (&version.ended_at, version.role.as_str()) {
+            (_, "refused") => String::new(),
+            (Some(ended), _) => format!("until {ended}: "),
+            (None, _) => String::new(),
+        };
+        how += &version.reason.as_deref().map(one_line).unwrap_or_default();
+        let kept = if version.kept { "kept" } else { "" };
+        let mark = version.version.clone();
+        [version.began_at.clone(), mark, version.role.clone(), from, kept.into(), shortened(&how)]
+    });
+    columns(["when", "version", "came to be", "from", "", "how it ended"], rows.collect())
+}
+
+fn percent(percent: u8) -> String {
+    format!("{percent}%")
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Text of a module on one line, and without what drives a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,51 @@
+//! `[module.swap]`: what a new version has to show before it serves.
+
+use std::time::Duration;
+
+use crate::config::settings::{Canary, Swap};
+use crate::config::table::{Table, Value};
+
+/// How long a new version is tried unless it is said.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(300);
+
+/// The most deliveries a version is rehearsed on; each may take as long as the module computes.
+const MAX_REPLAY: u32 = 1000;
+
+pub(super) fn swap(table: Table<'_>) -> Swap {
+    let replay = table.get("replay").and_then(|value| replay(&value));
+    let canary = table.get("canary");
+    let period = table.get("for");
+    if let Some(period) = &period
+        && canary.is_none()
+    {
+        period.wrong(
+            "`for` says how long a new version is tried, and nothing says on how many deliveries",
+            "add canary = \"10%\", or remove the line",
+        );
+    }
+    let period = period.and_then(|value| value.duration()).unwrap_or(DEFAULT_PERIOD);
+    let percent = canary.and_then(|value| percent(&value));
+    table.finish();
+    Swap { replay: replay.unwrap_or_default(), canary: percent.map(|percent| Canary { percent, period }) }
+}
+
+fn replay(value: &Value<'_>) -> Option<u32> {
+    let count = value.count()?;
+    if count > MAX_REPLAY {
+        value.wrong(
+            format!("`replay` is at most {MAX_REPLAY}"),
+            "the last 20 deliveries tell most of what there is to tell",
+        );
+        return None;
+    }
+    Some(count)
+}
+
+/// A share, in whole percent: neither nothing nor all.
+fn percent(value: &Value<'_>) -> Option<u8> {
+    let read = |text: &str| {
+        let number: u8 = text.trim().strip_suffix('%')?.trim_end().parse().ok()?;
+        (1..100).contains(&number).then_some(number)
+    };
+    value.text_as(read, "a share from 1% to 99%", r#"write whole percent, in quotes: "10%""#)
+}

@@ -1,0 +1,135 @@
+//! Modules and their versions: how they stand, and what operators may say about them.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{Admin, Answer, Body, Problem, body};
+use super::module_view::{ModuleView, VersionView};
+use crate::engine::{OrderError, Status};
+use crate::event::Name;
+use crate::versions::VersionsError;
+
+/// Who asks, unless they say.
+const SOMEBODY: &str = "an operator";
+
+/// How long a name of one who asks may be, in characters.
+const MAX_NAME: usize = 100;
+
+impl From<VersionsError> for Problem {
+    fn from(error: VersionsError) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        let status = match error {
+            OrderError::NoModule(_) | OrderError::NoVersion(_) => StatusCode::NOT_FOUND,
+            OrderError::Unclear(_) => StatusCode::BAD_REQUEST,
+            OrderError::NotNow(_) | OrderError::CantServe(..) => StatusCode::CONFLICT,
+            OrderError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+/// All modules.
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
+    let modules: Vec<ModuleView> = admin.registry.status().into_iter().map(|status| view(&admin, status)).collect();
+    Json(json!({ "modules": modules }))
+}
+
+/// One of them.
+pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<ModuleView> {
+    let name = Name::from(name);
+    let status = admin.registry.status_of(&name).ok_or(OrderError::NoModule(name))?;
+    Ok(Json(view(&admin, status)))
+}
+
+/// What happened to its versions; also of one that is no longer in modules.toml.
+pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<Value> {
+    let name = Name::from(name);
+    let history = admin.registry.history(&name).await?;
+    if history.is_empty() && admin.registry.status_of(&name).is_none() {
+        return Err(OrderError::NoModule(name).into());
+    }
+    let versions: Vec<VersionView> = history.into_iter().map(VersionView::from).collect();
+    Ok(Json(json!({ "versions": versions })))
+}
+
+/// Who asks for something.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asking {
+    #[serde(default)]
+    by: Option<String>,
+}
+
+/// Who asks for which version.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pinning {
+    version: String,
+    #[serde(default)]
+    by: Option<String>,
+}
+
+pub(super) async fn rollback(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    done(&admin, admin.registry.rollback(&Name::from(name.0), &by).await)
+}
+
+pub(super) async fn pin(admin: State<Admin>, name: Path<String>, pinning: Body<Pinning>) -> Answer<ModuleView> {
+    let pinning = body(pinning)?;
+    let by = by(pinning.by)?;
+    done(&admin, admin.registry.pin(&Name::from(name.0), &pinning.version, &by).await)
+}
+
+pub(super) async fn unpin(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    done(&admin, admin.registry.unpin(&Name::from(name.0), &by).await)
+}
+
+pub(super) async fn pause(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    done(&admin, admin.registry.pause(&Name::from(name.0), &by).await)
+}
+
+pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    let resumed = admin.registry.resume(&Name::from(name.0), &by).await;
+    admin.dispatcher.look_again();
+    done(&admin, resumed)
+}
+
+pub(super) async fn promote(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    done(&admin, admin.registry.promote(&Name::from(name.0), &by).await)
+}
+
+pub(super) async fn abort(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    done(&admin, admin.registry.abort(&Name::from(name.0), &by).await)
+}
+
+fn done(admin: &Admin, status: Result<Status, OrderError>) -> Answer<ModuleView> {
+    Ok(Json(view(admin, status?)))
+}
+
+fn view(admin: &Admin, status: Status) -> ModuleView {
+    let in_flight = admin.dispatcher.in_flight(&status.name);
+    ModuleView::new(status, in_flight)
+}
+
+/// The name of one who asks: it stands in the log and in the history.
+fn by(name: Option<String>) -> Result<String, Problem> {
+    let name = name.unwrap_or_else(|| SOMEBODY.into());
+    if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+        let wrong = format!("`by` is a name of at most {MAX_NAME} characters, on one line");
+        return Err(Problem(StatusCode::BAD_REQUEST, wrong));
+    }
+    Ok(name)
+}

@@ -1,0 +1,235 @@
+//! One module: what answers its deliveries, and the one step in which that is exchanged.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+
+use super::canary::{Arm, Canary};
+use super::{Chosen, Shared};
+use crate::engine::LoadError;
+use crate::engine::version::{Spec, Version};
+use crate::event::{DeliveryId, Name};
+use crate::telemetry::metrics::{self, CanaryEnd};
+use crate::versions::{ContentHash, Fact, Origin, Standing, VersionsError};
+
+/// A module of the registry.
+pub(super) struct Slot {
+    pub(super) shared: Arc<Shared>,
+    pub(super) name: Name,
+    spec: ArcSwap<Spec>,
+    serving: ArcSwapOption<Serving>,
+    /// Why the file as it is now doesn't serve.
+    pub(super) refused: Mutex<Option<Refusal>>,
+    /// The file that isn't taken, and was told of.
+    pub(super) left_aside: Mutex<Option<ContentHash>>,
+    /// Held while versions are exchanged, so that two changes come one after the other.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Whether somebody waits for the turn to take in the file.
+    pub(super) wanted: AtomicBool,
+    paused: AtomicBool,
+    /// Whether a version has ever served.
+    pub(super) up: watch::Sender<bool>,
+    /// Versions that no longer serve; those deliveries still run on are there.
+    outgoing: Mutex<Vec<Weak<Version>>>,
+}
+
+/// What answers deliveries: exchanged as a whole.
+pub(super) struct Serving {
+    pub(super) stable: Arc<Version>,
+    pub(super) canary: Option<Canary>,
+}
+
+/// A file that may not serve.
+pub(super) struct Refusal {
+    pub(super) hash: ContentHash,
+    /// The settings it was refused under.
+    pub(super) spec: Arc<Spec>,
+    pub(super) reason: String,
+}
+
+impl Slot {
+    pub(super) fn new(shared: Arc<Shared>, spec: Spec) -> Self {
+        let paused = shared.versions.standing(&spec.name).paused.is_some();
+        Self {
+            shared,
+            name: spec.name.clone(),
+            spec: ArcSwap::from_pointee(spec),
+            serving: ArcSwapOption::empty(),
+            refused: Mutex::default(),
+            left_aside: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            wanted: AtomicBool::new(false),
+            paused: AtomicBool::new(paused),
+            up: watch::Sender::new(false),
+            outgoing: Mutex::default(),
+        }
+    }
+
+    /// Gives the module other settings; they are applied when it is settled.
+    pub(super) fn set(&self, spec: Spec) {
+        self.spec.store(Arc::new(spec));
+    }
+
+    pub(super) fn spec(&self) -> Arc<Spec> {
+        self.spec.load_full()
+    }
+
+    pub(super) fn component(&self) -> PathBuf {
+        self.spec.load().component.clone()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.shared.versions.standing(&self.name)
+    }
+
+    pub(super) fn serving(&self) -> Option<Arc<Serving>> {
+        self.serving.load_full()
+    }
+
+    pub(super) fn refused(&self) -> Option<String> {
+        lock(&self.refused).as_ref().map(|refusal| refusal.reason.clone())
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// How many versions are in memory.
+    pub(super) fn loaded(&self) -> usize {
+        let serving = self.serving.load();
+        let serving = serving.as_ref().map_or(0, |serving| 1 + usize::from(serving.canary.is_some()));
+        serving + lock(&self.outgoing).iter().filter(|version| version.strong_count() > 0).count()
+    }
+
+    pub(super) fn choose(&self, delivery: &DeliveryId, received: SystemTime) -> Option<Chosen> {
+        let serving = self.serving.load();
+        let Serving { stable, canary } = &**serving.as_ref()?;
+        let Some(Canary { version, trial }) = canary else {
+            return Some(Chosen { version: stable.clone(), trial: None });
+        };
+        let arm = trial.arm(delivery, received);
+        let version = if arm == Arm::Canary { version } else { stable };
+        Some(Chosen { version: version.clone(), trial: Some((trial.clone(), arm)) })
+    }
+
+    /// Makes this what answers deliveries from now on: the one step in which a swap is done.
+    pub(super) fn exchange(&self, next: Serving) {
+        let before = self.serving.swap(Some(Arc::new(next)));
+        *lock(&self.refused) = None;
+        if let Some(before) = before {
+            self.part_with(&before);
+        }
+        // The settings may have changed while the version was made.
+        if let Err(error) = self.renew() {
+            tracing::debug!(module = %self.name, "its settings changed meanwhile: {error}");
+        }
+        self.up.send_replace(true);
+    }
+
+    /// Lets go of what served, and remembers what doesn't any more for as long as deliveries run on it.
+    fn part_with(&self, before: &Serving) {
+        let now = self.serving();
+        let versions = |serving: &Serving| {
+            let canary = serving.canary.as_ref().map(|canary| canary.version.clone());
+            [Some(serving.stable.clone()), canary].into_iter().flatten().collect::<Vec<_>>()
+        };
+        let trial = now.as_ref().and_then(|now| now.canary.as_ref()).map(|canary| &canary.trial);
+        if let Some(canary) = &before.canary
+            && trial.is_none_or(|trial| !Arc::ptr_eq(trial, &canary.trial))
+        {
+            canary.trial.is_over();
+        }
+        let now = now.as_deref().map(versions).unwrap_or_default();
+        let gone = versions(before).into_iter().filter(|version| !now.iter().any(|it| Arc::ptr_eq(it, version)));
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.retain(|version| version.strong_count() > 0);
+        outgoing.extend(gone.map(|version| Arc::downgrade(&version)));
+    }
+
+    /// Gives what serves the settings as they are now.
+    ///
+    /// # Errors
+    ///
+    /// When they don't give a version what it needs; then nothing is changed.
+    pub(super) fn renew(&self) -> Result<(), LoadError> {
+        let (Some(before), spec) = (self.serving(), self.spec()) else { return Ok(()) };
+        let renewed = |version: &Arc<Version>| match version.is(version.hash(), &spec) {
+            true => Ok(version.clone()),
+            false => version.with_settings(&spec).map(Arc::new),
+        };
+        let stable = renewed(&before.stable)?;
+        let canary = before
+            .canary
+            .as_ref()
+            .map(|Canary { version, trial }| renewed(version).map(|version| Canary { version, trial: trial.clone() }));
+        let canary = canary.transpose()?;
+        let mut canaries = canary.iter().zip(&before.canary);
+        let same_canary = canaries.all(|(now, before)| Arc::ptr_eq(&now.version, &before.version));
+        if Arc::ptr_eq(&stable, &before.stable) && same_canary {
+            return Ok(());
+        }
+        let hash = stable.hash();
+        let next = Some(Arc::new(Serving { stable, canary }));
+        let found = self.serving.compare_and_swap(&Some(before.clone()), next);
+        if found.as_ref().is_some_and(|found| Arc::ptr_eq(found, &before)) {
+            self.part_with(&before);
+            tracing::info!(module = %self.name, version = %hash, "new settings serve");
+        }
+        // Else another version was exchanged for it meanwhile, and whoever did that renews it.
+        Ok(())
+    }
+
+    /// Writes down what has happened; that it can't be is no reason to go back on it.
+    pub(super) async fn write_down(&self, facts: Vec<Fact>) {
+        if facts.is_empty() {
+            return;
+        }
+        if let Err(error) = self.shared.versions.note(&self.name, facts).await {
+            tracing::error!(module = %self.name, "what became of its versions can't be written down: {error}");
+        }
+    }
+
+    pub(super) async fn keep(&self, hash: ContentHash, bytes: Vec<u8>) {
+        if let Err(error) = self.shared.versions.keep(hash, bytes.into()).await {
+            tracing::error!(
+                module = %self.name, version = %hash, "the component can't be kept, nobody can go back to it: {error}"
+            );
+        }
+    }
+}
+
+/// For what people ask.
+impl Slot {
+    /// Makes a kept version serve, because somebody asked for it; that is written down before it does.
+    pub(super) async fn serve(
+        &self,
+        version: Version,
+        origin: Origin,
+        by: &str,
+        mut more: Vec<Fact>,
+    ) -> Result<(), VersionsError> {
+        let (hash, standing) = (version.hash(), self.standing());
+        if standing.canary.is_some() {
+            more.push(Fact::TrialOver { reason: format!("{by} asked for {hash}") });
+            metrics::canary(&self.name, CanaryEnd::Replaced);
+        }
+        more.push(Fact::Serves { hash, origin, by: Some(by.to_owned()) });
+        self.shared.versions.note(&self.name, more).await?;
+        self.exchange(Serving { stable: Arc::new(version), canary: None });
+        tracing::info!(module = %self.name, version = %hash, "serves, by {}, as {by} asked", origin.word());
+        metrics::swap(&self.name, origin.word());
+        Ok(())
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,78 @@
+//! How a module stands, for people.
+
+use std::time::{Duration, SystemTime};
+
+use super::canary::{Canary, Tally};
+use super::slot::Slot;
+use crate::event::Name;
+use crate::versions::{ContentHash, HeldBack, Order};
+
+/// How a module stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The module.
+    pub name: Name,
+    /// The version that serves, if one does.
+    pub version: Option<ContentHash>,
+    /// Since when it does.
+    pub since: Option<SystemTime>,
+    /// Why the file as it is now doesn't serve, if it doesn't.
+    pub refused: Option<String>,
+    /// What isn't taken from the file, because it was gone back from.
+    pub held_back: Option<HeldBack>,
+    /// The version it is to stay on, and who said so.
+    pub pinned: Option<(ContentHash, Order)>,
+    /// Who said that its deliveries wait, if anybody did.
+    pub paused: Option<Order>,
+    /// The version that is tried on a share of the deliveries.
+    pub canary: Option<CanaryStatus>,
+    /// How many versions are in memory: what serves, what is tried, and what deliveries still run on.
+    pub loaded: usize,
+}
+
+/// A version that is tried.
+#[derive(Clone, Debug)]
+pub struct CanaryStatus {
+    /// The version.
+    pub version: ContentHash,
+    /// How many of a hundred deliveries it gets.
+    pub percent: u8,
+    /// Since when.
+    pub since: SystemTime,
+    /// How long the trial goes on.
+    pub time_left: Duration,
+    /// How it has gone so far.
+    pub tally: Tally,
+}
+
+impl CanaryStatus {
+    pub(super) fn of(canary: &Canary) -> Self {
+        let Canary { version, trial } = canary;
+        Self {
+            version: version.hash(),
+            percent: trial.policy.percent,
+            since: trial.since,
+            time_left: trial.time_left(),
+            tally: trial.tally(),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn status(&self) -> Status {
+        let standing = self.standing();
+        let serving = self.serving();
+        let version = serving.as_ref().map(|serving| serving.stable.hash());
+        Status {
+            name: self.name.clone(),
+            version,
+            since: standing.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
+            refused: self.refused(),
+            held_back: standing.held_back,
+            pinned: standing.pinned,
+            paused: standing.paused,
+            canary: serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(CanaryStatus::of),
+            loaded: self.loaded(),
+        }
+    }
+}

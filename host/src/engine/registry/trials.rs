@@ -1,0 +1,103 @@
+//! How the trial of a version begins and ends.
+
+use std::sync::Arc;
+
+use super::canary::{Canary, Trial};
+use super::slot::{Serving, Slot};
+use crate::clock;
+use crate::engine::version::{CanaryPolicy, Version};
+use crate::telemetry::metrics::{self, CanaryEnd};
+use crate::versions::{Fact, HeldBack, Origin, Standing};
+
+impl Slot {
+    /// Lets a version answer a share of the deliveries.
+    pub(super) async fn begin_trial(
+        self: &Arc<Self>,
+        version: Arc<Version>,
+        policy: CanaryPolicy,
+        standing: &Standing,
+    ) {
+        let Some(serving) = self.serving() else { return };
+        let (hash, before) = (version.hash(), serving.stable.hash());
+        let goes_on = standing.canary.as_ref().is_some_and(|entry| entry.hash == hash);
+        if !goes_on {
+            let mut facts = vec![Fact::Tried { hash }];
+            if standing.canary.is_some() {
+                facts.insert(0, Fact::TrialOver { reason: format!("replaced by {hash}") });
+                metrics::canary(&self.name, CanaryEnd::Replaced);
+            }
+            self.write_down(facts).await;
+        }
+        // The time that is remembered, so that a delivery finds its version again after a restart.
+        let remembered = self.standing().canary.filter(|entry| entry.hash == hash);
+        let trial = Arc::new(Trial::new(policy, remembered.map_or_else(clock::now, |entry| entry.began)));
+        self.exchange(Serving {
+            stable: serving.stable.clone(),
+            canary: Some(Canary { version, trial: trial.clone() }),
+        });
+        let (percent, period) = (policy.percent, humantime::format_duration(policy.period));
+        match goes_on {
+            true => tracing::info!(
+                module = %self.name, version = %hash, %before, "is tried on {percent}% again, for {period} from now"
+            ),
+            false => tracing::info!(
+                module = %self.name, version = %hash, %before, "new version is tried on {percent}% of deliveries for {period}"
+            ),
+        }
+        let slot = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let Some(worse) = trial.verdict().await else { return };
+            if let Some(slot) = slot.upgrade() {
+                slot.conclude(&trial, worse).await;
+            }
+        });
+    }
+
+    /// Acts on a verdict, unless the trial is over for another reason by now.
+    async fn conclude(self: &Arc<Self>, trial: &Arc<Trial>, worse: bool) {
+        let _turn = self.turn.lock().await;
+        let Some(serving) = self.serving() else { return };
+        let Some(canary) = serving.canary.as_ref().filter(|canary| Arc::ptr_eq(&canary.trial, trial)) else { return };
+        let (hash, tally) = (canary.version.hash(), trial.tally());
+        if !worse {
+            let period = humantime::format_duration(trial.policy.period);
+            return self.take_over(&serving, format!("took over after {period}: {tally}"), None).await;
+        }
+        tracing::warn!(
+            module = %self.name, version = %hash, "the new version does worse and goes back: {tally}; {} goes on serving",
+            serving.stable.hash()
+        );
+        self.go_back(&serving, format!("it did worse on trial: {tally}"), CanaryEnd::WentBack).await;
+    }
+
+    /// Makes the version on trial the one that serves.
+    pub(super) async fn take_over(&self, serving: &Serving, reason: String, by: Option<String>) {
+        let Some(canary) = &serving.canary else { return };
+        let (hash, before) = (canary.version.hash(), serving.stable.hash());
+        self.exchange(Serving { stable: canary.version.clone(), canary: None });
+        tracing::info!(module = %self.name, version = %hash, %before, "new version serves; {reason}");
+        metrics::canary(&self.name, CanaryEnd::TookOver);
+        metrics::swap(&self.name, Origin::Canary.word());
+        self.write_down(vec![Fact::TrialOver { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]).await;
+    }
+
+    /// Ends a trial in favour of the version before; the file's isn't taken until it is another.
+    pub(super) async fn go_back(&self, serving: &Serving, why: String, end: CanaryEnd) {
+        let Some(canary) = &serving.canary else { return };
+        let held_back = HeldBack { hash: canary.version.hash(), why: why.clone() };
+        self.exchange(Serving { stable: serving.stable.clone(), canary: None });
+        metrics::canary(&self.name, end);
+        self.left_aside(held_back.hash);
+        self.write_down(vec![Fact::TrialOver { reason: why }, Fact::HeldBack(Some(held_back))]).await;
+    }
+
+    /// Ends a trial because something else is to serve.
+    pub(super) async fn end_trial(&self, reason: String, end: CanaryEnd) {
+        if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
+            tracing::info!(module = %self.name, version = %serving.stable.hash(), "the trial of a version is over: {reason}");
+            self.exchange(Serving { stable: serving.stable.clone(), canary: None });
+            metrics::canary(&self.name, end);
+        }
+        self.write_down(vec![Fact::TrialOver { reason }]).await;
+    }
+}

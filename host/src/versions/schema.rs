@@ -1,0 +1,38 @@
+//! The tables.
+
+use crate::sqlite::Kind;
+
+/// The record's file: `mdhv` is what tells it from others.
+pub(super) const VERSIONS: Kind =
+    Kind { name: "record of versions", file: "versions.sqlite", application_id: 0x6d64_6876, migrations: &[V1] };
+
+const V1: &str = "
+-- What people said about a module. Hashes are SHA-256 in hexadecimal, of a component's bytes; times are milliseconds since
+-- 1970.
+CREATE TABLE modules (
+    module        TEXT PRIMARY KEY,
+    pinned        TEXT,
+    pinned_at     INTEGER,
+    pinned_by     TEXT,
+    held_back     TEXT,
+    held_back_why TEXT,
+    paused_at     INTEGER,
+    paused_by     TEXT
+) STRICT, WITHOUT ROWID;
+
+-- What happened to versions, in order. role is serving, canary or refused; origin is file, rollback, pin or canary. Of
+-- each module at most one serves and one is a canary that has not ended.
+CREATE TABLE versions (
+    id       INTEGER PRIMARY KEY,
+    module   TEXT NOT NULL,
+    hash     TEXT NOT NULL,
+    role     TEXT NOT NULL,
+    origin   TEXT NOT NULL,
+    asked_by TEXT,
+    began_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    reason   TEXT
+) STRICT;
+CREATE INDEX versions_of_module ON versions (module, id);
+CREATE UNIQUE INDEX versions_open ON versions (module, role) WHERE ended_at IS NULL;
+";

@@ -1,0 +1,66 @@
+//! Components of a few kilobytes, made on the spot: compiled in milliseconds, and each does one thing.
+
+use std::path::Path;
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// What a small component does with every event.
+#[derive(Clone, Copy)]
+pub enum Does {
+    /// Writes the reply so many times, then returns ok.
+    Replies(usize),
+    /// Returns a failure that isn't tried again.
+    Fails,
+    /// Breaks.
+    Traps,
+}
+
+/// A component that replies with this text; another text makes another version.
+pub fn small(text: &str) -> Vec<u8> {
+    small_that(text, Does::Replies(1), 0)
+}
+
+/// One that does something else, or carries so many bytes along.
+pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
+    let length = text.len();
+    assert!(length < 1000, "the text has no room");
+    // `change`: text some(16, length), no references, no debug info, completed; the answer goes to 1024.
+    let call = format!(
+        "(call $reply (i32.const 1) (i32.const 16) (i32.const {length}) (i32.const 0) (i32.const 0) \
+         (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 1024))"
+    );
+    let (body, failed) = match does {
+        Does::Replies(times) => (call.repeat(times), 0),
+        Does::Fails => (String::new(), 1),
+        Does::Traps => ("unreachable".into(), 0),
+    };
+    let (text, load) = (text.escape_default(), "x".repeat(carries));
+    // At 2048 stands what `handle` returns: ok, or a failure with the text as its reason. What the host writes into the
+    // guest goes behind the load, and is never freed: an instance answers one event.
+    let module = format!(
+        r#"(module
+            (import "modhost:module/messages@0.1.0" "reply"
+                (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+            (memory (export "memory") {pages})
+            (global $free (mut i32) (i32.const {free}))
+            (data (i32.const 16) "{text}")
+            (data (i32.const 2048) "\0{failed}\00\00\00\10\00\00\00\{low:02x}\{high:02x}\00\00")
+            (data (i32.const 4096) "{load}")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+                (global.get $free)
+                (global.set $free (i32.add (global.get $free) (local.get 3))))
+            (func (export "handle") (param i32) (result i32) {body} (i32.const 2048)))"#,
+        pages = (4096 + carries) / 65536 + 5,
+        free = 4096 + carries,
+        low = length % 256,
+        high = length / 256,
+    );
+    let mut module = wat::parse_str(module).unwrap();
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+    let world = resolve.select_world(&[package], Some("module")).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}

@@ -1,0 +1,257 @@
+//! What is remembered of versions, and what people may say about them: going back, staying, waiting.
+
+use std::fs;
+use std::path::Path;
+
+use modhost::engine::ContentHash;
+use serde_json::{Value, json};
+
+use super::harness::{
+    Does, Host, Settings, chat, chosen, http, modules, say, signed_post, small, small_that, standing, told, until,
+    wait_for_answer,
+};
+
+fn version(bytes: &[u8]) -> String {
+    ContentHash::of(bytes).to_string()
+}
+
+/// A host whose module's file and whose data outlive it.
+async fn start(data: &Path, lines: &str) -> Host {
+    let file = data.join("module.wasm");
+    let settings = Settings::new().module_file("Test", file.to_str().unwrap(), lines);
+    settings.args(&["--data-dir", data.join("data").to_str().unwrap()]).start().await
+}
+
+/// Puts another file into its place.
+fn save(data: &Path, bytes: &[u8]) {
+    fs::write(data.join("new"), bytes).unwrap();
+    fs::rename(data.join("new"), data.join("module.wasm")).unwrap();
+}
+
+async fn says(host: &Host) -> String {
+    chat(host, "Test", "who are you?").await.text().to_owned()
+}
+
+#[tokio::test]
+async fn going_back_lasts_until_the_file_changes() {
+    let data = tempfile::tempdir().unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(small);
+    save(data.path(), &one);
+    let mut host = start(data.path(), "").await;
+    let none = modules(&host, &["rollback", "Test"]).await;
+    assert!(none.code == 1 && none.stderr.contains("there is no earlier version of Test"), "{none:?}");
+    for bytes in [&two, &three] {
+        save(data.path(), bytes);
+        host.serves("Test", bytes).await;
+    }
+
+    assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&two));
+    assert_eq!(says(&host).await, "two");
+    // The same file written anew is still what was gone back from, and what other settings are taken in with.
+    save(data.path(), &three);
+    host.logged(&["is not taken", &version(&three), "ann went back from it", "modhost modules unpin Test"]).await;
+    assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&one));
+    assert_eq!(says(&host).await, "one");
+    let at_the_end = modules(&host, &["rollback", "Test"]).await;
+    assert!(at_the_end.code == 1 && at_the_end.stderr.contains("no earlier version"), "{at_the_end:?}");
+    assert_eq!(standing(&host, "Test").await["held_back"]["version"], version(&three));
+
+    // A restart changes nothing, nor does a file that is gone.
+    host.stop().await;
+    let mut host = start(data.path(), "").await;
+    assert_eq!(says(&host).await, "one");
+    host.stop().await;
+    fs::remove_file(data.path().join("module.wasm")).unwrap();
+    let host = start(data.path(), "").await;
+    assert_eq!(says(&host).await, "one");
+    host.logged(&["ERROR", "the file can't serve", "goes on serving", "can't read"]).await;
+
+    save(data.path(), &two);
+    host.serves("Test", &two).await;
+    assert_eq!(standing(&host, "Test").await["held_back"], Value::Null);
+    save(data.path(), &three);
+    host.serves("Test", &three).await;
+
+    let history = told(&host, &["history", "Test"]).await;
+    let told = |entry: &Value| {
+        let [version, origin, by] = ["version", "origin", "by"].map(|key| entry[key].as_str().map(str::to_owned));
+        (version.unwrap(), origin.unwrap(), by)
+    };
+    let (ann, file) = (|| Some("ann".to_owned()), || "file".to_owned());
+    let wanted = [
+        (version(&three), file(), None),
+        (version(&two), file(), None),
+        (version(&one), "rollback".into(), ann()),
+        (version(&two), "rollback".into(), ann()),
+        (version(&three), file(), None),
+        (version(&two), file(), None),
+        (version(&one), file(), None),
+    ];
+    assert_eq!(history.iter().map(told).collect::<Vec<_>>(), wanted);
+    assert_eq!(history[1]["reason"], format!("replaced by {}", version(&three)));
+    assert!(history[0]["ended_at"].is_null() && history.iter().all(|entry| entry["kept"] == true), "{history:#?}");
+}
+
+#[tokio::test]
+async fn a_pinned_module_stays_whatever_its_file_says() {
+    let data = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(small);
+    save(data.path(), &one);
+    let mut host = start(data.path(), "").await;
+    save(data.path(), &two);
+    host.serves("Test", &two).await;
+
+    let full = ContentHash::of(&one).in_full();
+    assert_eq!(told(&host, &["pin", "Test", &full[..9]]).await[0]["pinned"]["by"], "ann");
+    assert_eq!(says(&host).await, "one");
+    save(data.path(), &small("three"));
+    host.logged(&["is not taken", &version(&small("three")), "the module is pinned to", "by ann"]).await;
+    assert_eq!(says(&host).await, "one");
+    let back = modules(&host, &["rollback", "Test"]).await;
+    assert!(back.code == 1 && back.stderr.contains("is pinned to"), "{back:?}");
+
+    host.stop().await;
+    let host = start(data.path(), "").await;
+    assert_eq!(says(&host).await, "one");
+    assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&small("three")));
+    let again = modules(&host, &["unpin", "Test"]).await;
+    assert!(again.code == 1 && again.stderr.contains("follows its file"), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_version_is_told_apart() {
+    let data = tempfile::tempdir().unwrap();
+    save(data.path(), &small("0"));
+    let host = start(data.path(), "").await;
+    // Some two of seventeen begin with the same digit.
+    let all: Vec<Vec<u8>> = (0..17).map(|number| small(&number.to_string())).collect();
+    let first = |bytes: &Vec<u8>| version(bytes).remove(0);
+    let (index, twin) =
+        (1..).zip(&all[1..]).find(|(index, it)| all[..*index].iter().any(|e| first(e) == first(it))).unwrap();
+    for bytes in &all[1..=index] {
+        save(data.path(), bytes);
+        host.serves("Test", bytes).await;
+    }
+    for (args, words) in [
+        (["pin", "Test", &first(twin).to_string()], "more than one version of Test begins with"),
+        (["pin", "Test", "zz"], "is not the beginning of a hash"),
+        (["pin", "Test", "0123456789"], "has no version that begins with 0123456789"),
+        (["pin", "Nobody", "00"], "there is no module Nobody"),
+    ] {
+        let ran = modules(&host, &args).await;
+        assert!(ran.code == 1 && ran.stderr.contains(words), "{args:?}: {ran:?}");
+    }
+    // No more than the last ten are kept.
+    let history = told(&host, &["history", "Test"]).await;
+    assert_eq!(history.iter().filter(|entry| entry["kept"] == true).count(), history.len().min(10));
+    let nobody = modules(&host, &["history", "Nobody"]).await;
+    assert!(nobody.code == 1 && nobody.stderr.contains("there is no module Nobody"), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn a_paused_module_lets_deliveries_wait_and_fails_none() {
+    let data = tempfile::tempdir().unwrap();
+    save(data.path(), &small("here"));
+    let mut host = start(data.path(), "").await;
+    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    let waiting: Vec<String> = {
+        let mut chats = Vec::new();
+        for number in 0..3 {
+            chats.push(say(&host.platform, "Test", &number.to_string()).await);
+        }
+        chats
+    };
+    let deliveries = async |host: &Host, state: &str| {
+        let url = format!("{}/api/deliveries?module=Test&state={state}", host.admin);
+        let list: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        list["deliveries"].as_array().unwrap().clone()
+    };
+    until("all to wait", async || (deliveries(&host, "waiting").await.len() == 3).then_some(())).await;
+    let health = host.health().await;
+    assert_eq!((&health["status"], &health["modules"][0]["paused"]), (&json!("ok"), &json!(true)));
+
+    host.stop().await;
+    let host = start(data.path(), "").await;
+    assert_eq!(deliveries(&host, "waiting").await.len(), 3);
+    // A new version is taken meanwhile, and it is the one they get.
+    save(data.path(), &small("here again"));
+    host.serves("Test", &small("here again")).await;
+    let list = modules(&host, &[]).await;
+    assert!(list.stdout.contains("paused"), "{list:?}");
+    let waits = deliveries(&host, "waiting").await;
+    assert!(waits.iter().all(|delivery| delivery["attempts"] == 0), "none was begun: {waits:?}");
+
+    told(&host, &["resume", "Test"]).await;
+    let done = until("all to be done", async || {
+        let done = deliveries(&host, "completed").await;
+        (done.len() == 3).then_some(done)
+    })
+    .await;
+    assert!(done.iter().all(|delivery| delivery["attempts"] == 1), "{done:?}");
+    for chat in waiting {
+        assert_eq!(wait_for_answer(&host, &chat).await.text(), "here again");
+    }
+}
+
+#[tokio::test]
+async fn a_paused_module_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.wasm"), small("a")).unwrap();
+    fs::write(folder.path().join("b.wasm"), small("b")).unwrap();
+    let settings = Settings::new().module_file("A", "a.wasm", "").module_file("B", "b.wasm", "");
+    let host = settings.server("concurrency = 1").start_in(folder).await;
+    told(&host, &["pause", "A"]).await;
+    for number in 0..20 {
+        signed_post(&host.webhook, chosen(&format!("evt_{number}"), "A", "wait").to_string()).await;
+    }
+    for _ in 0..5 {
+        assert_eq!(chat(&host, "B", "hello").await.text(), "b");
+    }
+    assert_eq!(standing(&host, "A").await["in_flight"], 0);
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_refused_and_left_as_it_is() {
+    let data = tempfile::tempdir().unwrap();
+    save(data.path(), &small("one"));
+    let mut host = start(data.path(), "").await;
+    host.stop().await;
+    let file = data.path().join("data/versions.sqlite");
+    fs::write(&file, "not a database").unwrap();
+    let path = data.path().join("data");
+    let ran = super::harness::modhost(
+        host.folder(),
+        "dev",
+        &[
+            "--port",
+            "0",
+            "--admin-port",
+            "0",
+            "--platform-port",
+            "0",
+            "--no-build",
+            "--data-dir",
+            path.to_str().unwrap(),
+        ],
+        &[],
+    )
+    .await;
+    assert!(ran.code == 1 && ran.stderr.contains("is not a record of versions"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not a database");
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_serve_any_more_is_not_gone_back_to() {
+    let data = tempfile::tempdir().unwrap();
+    // It wants more memory than it may have later on.
+    let large = small_that("large", Does::Replies(1), 2 << 20);
+    save(data.path(), &large);
+    let mut host = start(data.path(), "").await;
+    save(data.path(), &small("two"));
+    host.serves("Test", &small("two")).await;
+    host.stop().await;
+    let host = start(data.path(), "limits = { memory = \"1MiB\" }").await;
+    let ran = modules(&host, &["rollback", "Test"]).await;
+    assert!(ran.code == 1 && ran.stderr.contains("can't serve: it wants"), "{ran:?}");
+    assert_eq!(says(&host).await, "two");
+}

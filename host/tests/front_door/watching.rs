@@ -1,0 +1,158 @@
+//! However files come to change, what is in them then is taken in, and nothing that is half there.
+
+#![cfg(unix)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::harness::{Host, Settings, small, told, until};
+
+async fn host(file: &str) -> Host {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, small("one")).unwrap();
+    Settings::new().module_file("Test", file, "").start_in(folder).await
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_piece_by_piece_serves_when_it_is_whole() {
+    let host = host("module.wasm").await;
+    let whole = small("two");
+    // A build tool that takes its time: each piece lies there until it was looked at, and found wanting.
+    let mut file = File::create(host.file("module.wasm")).unwrap();
+    for (piece, words) in [(0..0, "the file is empty"), (0..20, "cut short"), (20..whole.len() / 2, "cut short")] {
+        file.write_all(&whole[piece]).unwrap();
+        until(words, async || host.module("Test").await["refused"].as_str()?.contains(words).then_some(())).await;
+        assert_eq!(host.module("Test").await["version"], modhost::engine::ContentHash::of(&small("one")).to_string());
+    }
+    file.write_all(&whole[whole.len() / 2..]).unwrap();
+    host.serves("Test", &whole).await;
+}
+
+#[tokio::test]
+async fn editors_may_save_as_they_like() {
+    let host = host("module.wasm").await;
+    // As vim does with a backup: the old file is moved aside, the new one written under its name, the backup deleted.
+    fs::rename(host.file("module.wasm"), host.file("module.wasm~")).unwrap();
+    fs::write(host.file("module.wasm"), small("two")).unwrap();
+    fs::remove_file(host.file("module.wasm~")).unwrap();
+    host.serves("Test", &small("two")).await;
+    // As `cp -p` does: same length, same time of modification, same inode.
+    let time = fs::metadata(host.file("module.wasm")).unwrap().modified().unwrap();
+    let mut file = File::options().write(true).open(host.file("module.wasm")).unwrap();
+    assert_eq!(small("two").len(), small("own").len());
+    file.write_all(&small("own")).unwrap();
+    file.set_modified(time).unwrap();
+    host.serves("Test", &small("own")).await;
+}
+
+#[tokio::test]
+async fn the_same_content_is_no_change() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["same", "other"] {
+        fs::write(folder.path().join(format!("{name}.wasm")), small("one")).unwrap();
+    }
+    let settings = Settings::new().module_file("Same", "same.wasm", "").module_file("Other", "other.wasm", "");
+    let host = settings.start_in(folder).await;
+    for says in ["two", "three"] {
+        host.save("same.wasm", small("one"));
+        host.save("other.wasm", small(says));
+        host.serves("Other", &small(says)).await;
+    }
+    assert_eq!(told(&host, &["history", "Other"]).await.len(), 3);
+    assert_eq!(told(&host, &["history", "Same"]).await.len(), 1);
+    assert_eq!(host.lines(&["serves", "module=Same"]), 1, "{}", host.log());
+}
+
+/// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a folder of its own for each
+/// version, and is exchanged by a rename.
+#[tokio::test]
+async fn a_config_map_that_is_exchanged_is_taken_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("mount");
+    let release = |name: &str, says: &str| {
+        fs::create_dir_all(mount.join(name)).unwrap();
+        fs::write(mount.join(name).join("module.wasm"), small(says)).unwrap();
+    };
+    release("..2026_01", "one");
+    symlink("..2026_01", mount.join("..data")).unwrap();
+    symlink("..data/module.wasm", mount.join("module.wasm")).unwrap();
+    let host = Settings::new().module_file("Test", "mount/module.wasm", "").start_in(folder).await;
+    for (now, before, says) in [("..2026_02", "..2026_01", "two"), ("..2026_03", "..2026_02", "three")] {
+        release(now, says);
+        symlink(now, mount.join("..data_tmp")).unwrap();
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+        fs::remove_dir_all(mount.join(before)).unwrap();
+        host.serves("Test", &small(says)).await;
+    }
+    assert_eq!(host.lines(&["ERROR"]), 0, "{}", host.log());
+}
+
+#[tokio::test]
+async fn folders_may_be_deleted_and_made_again() {
+    let host = host("built/release/module.wasm").await;
+    for says in ["two", "three"] {
+        fs::remove_dir_all(host.file("built")).unwrap();
+        fs::create_dir_all(host.file("built/release")).unwrap();
+        host.save("built/release/module.wasm", small(says));
+        host.serves("Test", &small(says)).await;
+        // What changes in the new folder is noticed as before.
+        let more = format!("{says} and more");
+        host.save("built/release/module.wasm", small(&more));
+        host.serves("Test", &small(&more)).await;
+    }
+    fs::rename(host.file("built"), host.file("moved")).unwrap();
+    until("the file to be missed", async || {
+        host.module("Test").await["refused"].as_str()?.contains("can't read").then_some(())
+    })
+    .await;
+    fs::rename(host.file("moved"), host.file("built")).unwrap();
+    host.serves("Test", &small("three and more")).await;
+}
+
+#[tokio::test]
+async fn many_files_may_change_at_once() {
+    const MODULES: usize = 30;
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::new();
+    for number in 0..MODULES {
+        fs::write(folder.path().join(format!("{number}.wasm")), small(&format!("{number}"))).unwrap();
+        settings = settings.module_file(&format!("M{number}"), &format!("{number}.wasm"), "");
+    }
+    let host = settings.start_in(folder).await;
+    for number in 0..MODULES {
+        fs::write(host.file(&format!("{number}.wasm")), small(&format!("{number} again"))).unwrap();
+    }
+    for number in 0..MODULES {
+        host.serves(&format!("M{number}"), &small(&format!("{number} again"))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_without_end_keeps_no_other_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        fs::write(folder.path().join(format!("{name}.wasm")), small("one")).unwrap();
+    }
+    let host = Settings::new().module_file("A", "a.wasm", "").module_file("B", "b.wasm", "").start_in(folder).await;
+    let over = AtomicBool::new(false);
+    let writing = async {
+        let mut file = File::create(host.file("a.wasm")).unwrap();
+        while !over.load(Ordering::Relaxed) {
+            file.write_all(b"more").unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let other = async {
+        host.save("b.wasm", small("two"));
+        host.serves("B", &small("two")).await;
+        over.store(true, Ordering::Relaxed);
+    };
+    futures::join!(writing, other);
+    until("the other one to be looked at in the end", async || host.module("A").await["refused"].as_str().map(drop))
+        .await;
+}
