@@ -21,7 +21,9 @@ impl Contract {
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
         Self {
             files: texts(&wit),
-            dependencies: ["deps/config", "deps/keyvalue", "deps/logging"].map(|path| texts(&wit.join(path))).into(),
+            dependencies: ["deps/config", "deps/keyvalue", "deps/logging", "deps/io", "deps/clocks", "deps/http"]
+                .map(|path| texts(&wit.join(path)))
+                .into(),
         }
     }
 

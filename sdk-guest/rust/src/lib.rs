@@ -25,7 +25,7 @@
 //!   other systems.
 //! - [`Step`] shows the user what is being done, [`Search`] asks the knowledge base, [`Completion`] a language model,
 //!   and [`messages`] writes the reply.
-//! - [`Store`] keeps values from one event to the next.
+//! - [`Store`] keeps values from one event to the next, and [`http`] sends requests where the operator allows it.
 //! - [`config`] reads the module's settings; [`info!`] and its like write to the operators' log.
 //! - `?` works on every call, and on any other error: see [`Failure`].
 //!
@@ -37,11 +37,13 @@
 pub mod archivus;
 #[doc(hidden)]
 pub mod bindings;
+mod bindings_http;
 pub mod completion;
 pub mod config;
 mod error;
 pub mod event;
 mod failure;
+pub mod http;
 mod json;
 pub mod keyvalue;
 pub mod log;
