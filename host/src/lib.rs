@@ -3,6 +3,7 @@
 // But for mapping compiled components, which `engine/cache.rs` proves safe.
 #![deny(unsafe_code)]
 
+mod address;
 pub mod authoring;
 pub mod capabilities;
 mod clock;

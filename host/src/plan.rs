@@ -5,9 +5,11 @@ mod event_socket;
 use std::path::Path;
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use reqwest::Client;
 
-use crate::capabilities::Grants;
+use crate::capabilities::{Grants, HttpGrant, HttpGrants};
+use crate::config::http::HttpHeader;
 use crate::config::{
     self, CompletionSettings, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE,
     PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
@@ -80,6 +82,7 @@ impl Plan {
             errors.push(error);
             Rules::default()
         });
+        let specs = collect(&mut errors, &settings.modules, |module| serving_spec(module, &environment));
         ConfigErrors::none_of(errors)?;
         Ok(Self {
             webhooks,
@@ -90,7 +93,7 @@ impl Plan {
             tenants,
             routes: settings.modules.iter().map(|module| route(module, settings)).collect(),
             apology: settings.server.apology.as_str().into(),
-            specs: settings.modules.iter().map(spec).collect(),
+            specs,
             admin_token,
         })
     }
@@ -311,13 +314,52 @@ fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
     }
 }
 
-/// What the engine is to know of a module.
+/// Where a module may send requests, with what the host adds to them.
+fn http_grants(module: &config::Module, environment: &Environment) -> Result<HttpGrants, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    let allowed = collect(&mut errors, &module.http, |entry| {
+        let mut errors = Vec::new();
+        let headers = collect(&mut errors, &entry.headers, |header| {
+            http_header(header, environment).map_err(|error| vec![error])
+        });
+        if errors.is_empty() { Ok(HttpGrant { entry: entry.clone(), headers }) } else { Err(errors) }
+    });
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let place = Some(module.place.clone());
+    Ok(HttpGrants { allowed: allowed.into(), limits: module.limits.http, place })
+}
+
+fn http_header(header: &HttpHeader, environment: &Environment) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    let secret = header.secret.resolve(environment)?;
+    let value = HeaderValue::from_str(&format!("{}{}", header.before, secret.expose()));
+    let mut value = value.map_err(|_| {
+        let message = format!("what the header `{}` is to hold has a control character in it", header.name);
+        header.secret.error(message).advice("a line break at its end, perhaps?")
+    })?;
+    value.set_sensitive(true);
+    Ok((header.name.clone(), value))
+}
+
+/// What the engine is to know of a module that serves.
+fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Spec, Vec<ConfigError>> {
+    let mut spec = spec(module);
+    spec.grants.http = http_grants(module, environment)?;
+    Ok(spec)
+}
+
+/// What the engine is to know of a module that is only tried out: no secret is looked up for it, and none of its HTTP
+/// requests is sent.
 pub(crate) fn spec(module: &config::Module) -> Spec {
+    let allowed = module.http.iter().map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
+    let place = Some(module.place.clone());
+    let http = HttpGrants { allowed, limits: module.limits.http, place };
     Spec {
         name: module.name.clone(),
         component: module.component.clone(),
         limits: module.limits.delivery,
-        grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue },
+        grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue, http },
         swap: swap(&module.swap),
     }
 }

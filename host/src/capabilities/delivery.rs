@@ -78,6 +78,9 @@ pub(super) enum Weight {
     /// Nothing, since the host's own store does it once, however often it is asked: recorded and carried to its end like
     /// [`Weight::Change`]. Once its answer is on disk, nobody will ask for it again.
     Store,
+    /// Something happens somewhere else, and may cost money: that it is made is on disk before, its answer, too, before
+    /// the guest has it. It is carried to its end like [`Weight::Change`].
+    Sent,
 }
 
 /// A call that has its place in the record and is still to be answered.
@@ -334,6 +337,17 @@ impl Pending {
         Ok((record, answer, in_flight))
     }
 
+    /// Makes the call somewhere else than on the platform, unless the record has its answer. The text is its idempotency
+    /// key.
+    pub(super) async fn send<T, F>(self, make: impl FnOnce(String) -> F + Send + 'static) -> Result<T, PlatformError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+    {
+        let begin = |record: &Record| make(record.idempotency_key());
+        self.carry_out(begin, |_, _| {}).await
+    }
+
     async fn carry_out<T, F>(
         self,
         begin: impl FnOnce(&Record) -> F,
@@ -366,7 +380,7 @@ impl Pending {
                 record.begin().await?;
                 record.answer(call, weight, apply).await
             }
-            Weight::Change | Weight::Store => {
+            Weight::Change | Weight::Store | Weight::Sent => {
                 let whole = async move {
                     let _in_flight = in_flight;
                     record.begin().await?;
@@ -449,7 +463,7 @@ impl Record {
         let written = self.delivery.tape.end(self.place, self.import, &self.arguments, &answer)?;
         match weight {
             Weight::Read | Weight::Change => {}
-            Weight::Paid => tape::on_disk(written).await?,
+            Weight::Paid | Weight::Sent => tape::on_disk(written).await?,
             Weight::Store => drop(tokio::spawn(self.forget(written))),
         }
         answer

@@ -82,6 +82,14 @@ impl DeliveryLog {
         let _all = text.lines().try_for_each(|line| self.line(level, context, line).then_some(()));
     }
 
+    /// Keeps a line with the delivery that the host's own log has in other words.
+    pub(super) fn aside(&self, level: tracing::Level, context: &str, line: &str) {
+        let line = shortened(line, MAX_LINE);
+        if self.take_turn(context.len() + line.len()) {
+            self.keep(level, context, line);
+        }
+    }
+
     /// Writes a line if there is room for it; answers whether there was.
     fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
         let (context, line) = (shortened(context, MAX_CONTEXT), shortened(line, MAX_LINE));

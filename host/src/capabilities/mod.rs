@@ -9,6 +9,7 @@ mod clock;
 mod completion;
 mod config;
 mod delivery;
+mod http;
 mod keyvalue;
 mod log;
 mod logging;
@@ -27,6 +28,8 @@ pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{Begin, Delivery, Progress, Reply, Step};
+pub use http::{HttpGrant, HttpGrants};
+pub(crate) use http::{IMPORT as HTTP_IMPORT, conceal as conceal_http};
 pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
 pub use spending::{Spending, TenantMemory};
@@ -34,6 +37,7 @@ pub use tape::{Answer, Asked, Known, Tape};
 
 use completion::CompletionCapability;
 use config::ConfigCapability;
+use http::HttpCapability;
 use keyvalue::KeyValueCapability;
 use logging::Logging;
 use message_log::MessageLog;
@@ -64,6 +68,8 @@ pub struct Grants {
     pub config: Arc<BTreeMap<String, String>>,
     /// How many bytes it may keep in the key-value store for each tenant; 0: it may have none of it.
     pub keyvalue: u64,
+    /// Where it may send HTTP requests.
+    pub http: HttpGrants,
 }
 
 /// Gives a store's data access to the capabilities in it.
@@ -81,6 +87,7 @@ pub struct Prepared {
     logging: <Logging as Capability>::Prepared,
     config: <ConfigCapability as Capability>::Prepared,
     keyvalue: <KeyValueCapability as Capability>::Prepared,
+    http: <HttpCapability as Capability>::Prepared,
 }
 
 /// The capabilities that serve one delivery, and the resources its guest holds.
@@ -94,6 +101,7 @@ pub struct Capabilities {
     logging: Logging,
     config: ConfigCapability,
     keyvalue: KeyValueCapability,
+    http: HttpCapability,
 }
 
 /// Offers all capabilities to every component of the process.
@@ -108,7 +116,8 @@ pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     CompletionCapability::link(linker)?;
     Logging::link(linker)?;
     ConfigCapability::link(linker)?;
-    KeyValueCapability::link(linker)
+    KeyValueCapability::link(linker)?;
+    HttpCapability::link(linker)
 }
 
 impl Prepared {
@@ -122,6 +131,7 @@ impl Prepared {
             logging: Logging::prepare(grants),
             config: ConfigCapability::prepare(grants),
             keyvalue: KeyValueCapability::prepare(grants),
+            http: HttpCapability::prepare(grants),
         }
     }
 
@@ -138,6 +148,7 @@ impl Prepared {
             logging: Logging::begin(&self.logging, delivery),
             config: ConfigCapability::begin(&self.config, delivery),
             keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
+            http: HttpCapability::begin(&self.http, delivery),
         }
     }
 }

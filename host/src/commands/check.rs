@@ -309,6 +309,9 @@ fn print_entry(out: &mut impl Write, path: &Path, anatomy: &Anatomy) -> io::Resu
     if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:config/store@")) {
         writeln!(out, "config    = {{}}  # it can read settings: key = \"value\"")?;
     }
+    if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:http/outgoing-handler")) {
+        writeln!(out, "http      = [\"api.example.com\"]  # where it may send requests; without any it isn't loaded")?;
+    }
     print_limits(out, anatomy)
 }
 

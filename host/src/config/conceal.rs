@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::reference::is_reference;
 
 /// What the keys of secrets have in them.
-pub(crate) const SECRET_WORDS: [&str; 4] = ["secret", "key", "token", "password"];
+pub(crate) const SECRET_WORDS: [&str; 6] = ["secret", "key", "token", "password", "authorization", "cookie"];
 
 /// The ranges of the text that hold, or may hold, a secret.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
@@ -26,7 +26,18 @@ pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
             }
         }
     }
+    conceal_users(text, &mut ranges);
     ranges
+}
+
+/// Conceals what stands before the `@` of an address, if there is a password in it.
+fn conceal_users(text: &str, ranges: &mut Vec<Range<usize>>) {
+    for (at, _) in text.match_indices('@') {
+        let start = text[..at].rfind(['/', '"', '\'', ' ', '\n']).map_or(0, |before| before + 1);
+        if text[start..at].contains(':') {
+            ranges.push(start..at);
+        }
+    }
 }
 
 /// Conceals the value that starts at `start`: the literals of a list, one literal, or whatever else is on the line.

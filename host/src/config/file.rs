@@ -4,6 +4,7 @@
 //! else is wrong. Nothing that was put together like this is ever used.
 
 mod event_socket;
+mod http;
 mod interest;
 mod limits;
 mod platform;
@@ -231,6 +232,7 @@ fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
             watch,
             wants: interest.wants,
             config: config.map(module_config).unwrap_or_default(),
+            http: http::entries(table.get("http")),
             limits: limits::module(limits, ceilings),
             retry: retry_table.map(retry).unwrap_or_default(),
             swap: swap_table.map(swap::swap).unwrap_or_default(),

@@ -10,6 +10,7 @@ pub(crate) mod document;
 mod environment;
 mod error;
 mod file;
+pub mod http;
 mod listener;
 pub(crate) mod nearest;
 mod place;

@@ -153,7 +153,10 @@ impl Reference {
 
 /// Reads a reference to something that may be written down.
 pub(super) fn read(value: &Value<'_>) -> Option<Reference> {
-    let text = value.text()?;
+    read_text(value, value.text()?)
+}
+
+fn read_text(value: &Value<'_>, text: &str) -> Option<Reference> {
     let origin = match scheme(text) {
         Some(("env", names)) => Origin::Variables(variables(value, names)?),
         Some((_, path)) => Origin::File(file(value, path)?),
@@ -171,6 +174,23 @@ pub(super) fn read_secret(value: &Value<'_>) -> Option<Reference> {
         return None;
     }
     read(value)
+}
+
+/// Reads a reference to a secret that may have a word and a space before it, as in `Bearer env:API_TOKEN`; answers with
+/// what stands before it, and with the reference.
+pub(super) fn read_secret_behind(value: &Value<'_>) -> Option<(String, Reference)> {
+    let text = value.text()?;
+    let at = text.rfind(' ').map_or(0, |space| space + 1);
+    let (before, text) = text.split_at(at);
+    if scheme(text).is_none() || before.bytes().any(|byte| !(byte.is_ascii_graphic() || byte == b' ')) {
+        let message = format!("`{}` doesn't say where its value is, and secrets don't belong in this file", value.key);
+        value.wrong(
+            message,
+            r#"write "env:NAME" or "file:PATH", with a word before it if need be: "Bearer env:API_TOKEN""#,
+        );
+        return None;
+    }
+    Some((before.to_owned(), read_text(value, text)?))
 }
 
 /// The address a text is, if it is one of the web.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::document::Document;
+use super::http::{HttpEntry, HttpLimits};
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
@@ -122,6 +123,8 @@ pub struct Module {
     pub wants: Interest,
     /// What it reads as its configuration: texts as they are, all other values as JSON.
     pub config: BTreeMap<String, String>,
+    /// Where it may send HTTP requests; empty: nowhere.
+    pub http: Vec<HttpEntry>,
     /// What one of its deliveries may use.
     pub limits: ModuleLimits,
     /// How its deliveries are tried again.
@@ -148,6 +151,8 @@ pub struct ModuleLimits {
     /// What the module keeps in the key-value store for each tenant, keys and values, in bytes; 0: it may have none of
     /// it. Default 10 MiB.
     pub keyvalue: u64,
+    /// An HTTP request and its answer.
+    pub http: HttpLimits,
 }
 
 /// How deliveries of a module are tried again.
@@ -243,7 +248,7 @@ impl Default for TenantLimits {
 
 impl Default for ModuleLimits {
     fn default() -> Self {
-        Self { delivery: Limits::default(), concurrency: 16, keyvalue: 10 << 20 }
+        Self { delivery: Limits::default(), concurrency: 16, keyvalue: 10 << 20, http: HttpLimits::default() }
     }
 }
 
@@ -328,7 +333,9 @@ impl Settings {
             let of_completion = tenant.completion.iter().flat_map(|completion| completion.references());
             tenant.platform.references().into_iter().chain(of_completion)
         });
-        of_sources.chain(of_tenants).chain(&self.server.admin_token)
+        let headers = self.modules.iter().flat_map(|module| &module.http).flat_map(|entry| &entry.headers);
+        let of_modules = headers.map(|header| &header.secret);
+        of_sources.chain(of_tenants).chain(of_modules).chain(&self.server.admin_token)
     }
 
     /// What is worth telling the operator, though the host can work with it.

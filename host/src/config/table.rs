@@ -70,6 +70,12 @@ impl<'d> Table<'d> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
 
+    /// Everything in the table as values that can be read, for tables whose keys are the author's own.
+    pub fn values(&self) -> impl Iterator<Item = Value<'d>> {
+        let document = self.document;
+        self.entries.iter().map(move |(key, value)| Value { document, key: key.get_ref(), value })
+    }
+
     /// Calls no setting a mistake that nobody asked for.
     pub fn know_all(&self) {
         self.know_all.set(true);
@@ -97,7 +103,7 @@ impl<'d> Table<'d> {
 pub(crate) struct Value<'d> {
     pub document: &'d Document<'d>,
     /// The setting it belongs to.
-    pub key: &'static str,
+    pub key: &'d str,
     value: &'d Spanned<DeValue<'d>>,
 }
 

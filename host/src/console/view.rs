@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::capabilities::{HTTP_IMPORT, conceal_http};
 use crate::journal::{Attempt, Call, Change, Details, LogLine, State, Summary, Totals};
 use crate::keyvalue::{BucketTotals, KeyInfo};
 use crate::sources::event_socket::SocketReport;
@@ -302,11 +303,15 @@ impl From<Attempt> for AttemptView {
 impl From<Call> for CallView {
     fn from(call: Call) -> Self {
         let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or(Value::Null);
+        let mut answer = call.answer.as_deref().map(json);
+        if let Some(answer) = answer.as_mut().filter(|_| call.import == HTTP_IMPORT) {
+            conceal_http(answer);
+        }
         Self {
             number: call.number,
             at: rfc3339(call.at),
             arguments: json(&call.arguments),
-            answer: call.answer.as_deref().map(json),
+            answer,
             import: call.import,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
+use wasmtime_wasi::p2::bindings::LinkOptions;
 
 use super::instance::State;
 use super::limits;
@@ -67,7 +68,7 @@ impl Machine {
     fn new(tier: Tier, instances: Option<usize>) -> wasmtime::Result<Self> {
         let engine = wasmtime::Engine::new(&config(tier, instances))?;
         let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi::p2::add_to_linker_with_options_async(&mut linker, &wasi_options())?;
         capabilities::link(&mut linker)?;
         Ok(Self { engine, linker, places: instances.map(|instances| Arc::new(Semaphore::new(instances))) })
     }
@@ -77,6 +78,13 @@ impl Machine {
         let world = WorldPre::new(self.linker.instantiate_pre(component)?)?;
         Ok(Code { world, places: self.places.clone() })
     }
+}
+
+/// All of WASI 0.2 there is: what is still called unstable in its WIT some toolchains import all the same.
+fn wasi_options() -> LinkOptions {
+    let mut options = LinkOptions::default();
+    options.network_error_code(true);
+    options
 }
 
 impl Code {

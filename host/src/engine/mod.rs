@@ -84,6 +84,17 @@ pub enum LoadError {
         /// The interfaces it imports of it.
         imports: String,
     },
+    /// It imports what HTTP requests are sent by, and may send none.
+    #[error(
+        "it imports {imports}, and the module may send no HTTP requests: add http = [\"api.example.com\"], with the hosts \
+         it needs, to the module in modules.toml{place}, or build it without"
+    )]
+    NoHttp {
+        /// The interface it imports.
+        imports: String,
+        /// Where the module stands in the file, in brackets; empty if nobody knows.
+        place: String,
+    },
     /// It isn't compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),

@@ -46,6 +46,9 @@ pub struct CanaryPolicy {
     pub period: Duration,
 }
 
+/// The interface by which requests are sent. Its types alone, which toolchains bring along, send none.
+const REQUESTS: &str = "wasi:http/outgoing-handler";
+
 /// What a component can't do without.
 #[derive(Clone, Debug)]
 pub(super) struct Needs {
@@ -53,18 +56,21 @@ pub(super) struct Needs {
     begins_with: [(Resource, u64); 3],
     /// The interfaces it imports of the key-value store.
     keyvalue: Vec<String>,
+    /// The interfaces by which it sends HTTP requests.
+    http: Vec<String>,
 }
 
 impl Needs {
     pub(super) fn of(anatomy: &Anatomy) -> Self {
         let imports = anatomy.imports.iter().map(|import| &import.name);
-        let keyvalue = imports.filter(|name| name.starts_with("wasi:keyvalue/")).cloned().collect();
+        let of = |prefix: &'static str| imports.clone().filter(move |name| name.starts_with(prefix)).cloned().collect();
+        let (keyvalue, http) = (of("wasi:keyvalue/"), of(REQUESTS));
         let begins_with = [
             (Resource::Memory, anatomy.minimum_memory),
             (Resource::Tables, anatomy.minimum_table_elements),
             (Resource::Instances, anatomy.core_instances),
         ];
-        Self { begins_with, keyvalue }
+        Self { begins_with, keyvalue, http }
     }
 
     /// Whether a module's settings give it that.
@@ -73,6 +79,20 @@ impl Needs {
     ///
     /// What they don't.
     pub(super) fn met_by(&self, spec: &Spec) -> Result<(), LoadError> {
+        if !self.http.is_empty() && spec.grants.http.allowed.is_empty() {
+            let place = spec.grants.http.place.as_ref().map(|it| format!(" ({}:{})", it.file.display(), it.line));
+            return Err(LoadError::NoHttp { imports: self.http.join(", "), place: place.unwrap_or_default() });
+        }
+        self.met_while_running_by(spec)
+    }
+
+    /// Whether changed settings still give it what it can't run without. Sending requests isn't part of that: what an
+    /// operator takes away is gone at once, and each request is refused, rather than the change.
+    ///
+    /// # Errors
+    ///
+    /// What they don't.
+    fn met_while_running_by(&self, spec: &Spec) -> Result<(), LoadError> {
         let too_much = self.begins_with.iter().find(|(resource, wanted)| *wanted > spec.limits.amount(*resource));
         if let Some((resource, wanted)) = too_much {
             return Err(LoadError::Limit(spec.limits.reached(*resource, Some(*wanted))));
@@ -108,7 +128,7 @@ impl Version {
     ///
     /// When they don't give it what it needs.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
-        self.loaded.needs().met_by(spec)?;
+        self.loaded.needs().met_while_running_by(spec)?;
         Ok(Self::new(self.loaded.clone(), spec))
     }
 

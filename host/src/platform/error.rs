@@ -12,6 +12,9 @@ pub struct PlatformError {
     pub kind: ErrorKind,
     /// What happened, with the platform's own message. Never holds a credential.
     pub message: String,
+    /// The name the interface that was called has for it, where it has finer ones than the kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// Kinds of failure, told apart by what can be done about them.
@@ -51,7 +54,7 @@ impl ErrorKind {
 impl PlatformError {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), code: None }
     }
 
     /// Whether the same call can succeed later.

@@ -64,13 +64,13 @@ fn a_component_that_fits() {
 #[test]
 fn a_component_that_does_not_fit() {
     let bytes = Contract::read()
-        .world(&format!("import wasi:http/types@0.2.3; {HANDLE}"))
-        .dependency("package wasi:http@0.2.3; interface types { a: func(); }")
+        .world(&format!("import wasi:nn/graph@0.2.3; {HANDLE}"))
+        .dependency("package wasi:nn@0.2.3; interface graph { a: func(); }")
         .build();
     let (said, code) = checked("a.wasm", &bytes, &[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.starts_with("doesn't fit: a.wasm: the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n- it imports `types` of wasi:http@0.2.3,"), "{said}");
-    assert!(said.contains("\nImports that nobody on this host provides\n  wasi:http@0.2.3  types\n"), "{said}");
+    assert!(said.starts_with("doesn't fit: a.wasm: the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n- it imports `graph` of wasi:nn@0.2.3,"), "{said}");
+    assert!(said.contains("\nImports that nobody on this host provides\n  wasi:nn@0.2.3  graph\n"), "{said}");
     assert!(!said.contains("[[module]]"), "an entry would not help: {said}");
 }
 
@@ -168,6 +168,23 @@ fn a_module_that_keeps_values_is_told_of_their_limit() {
     assert!(entry.contains("with keyvalue = 0 it isn't loaded"), "{entry}");
     let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
     assert_eq!(entry["limits"]["keyvalue"].as_str(), Some("10MiB"));
+}
+
+#[test]
+fn a_component_that_sends_requests() {
+    let world = |interface: &str| {
+        let import = format!("import wasi:http/{interface}@0.2.2; {HANDLE}");
+        checked("a.wasm", &Contract::read().world(&import).build(), &[])
+    };
+    let (said, code) = world("outgoing-handler");
+    assert_eq!(code, Some(0), "{said}");
+    let entry = said.split_once("[[module]]").expect("an entry for modules.toml").1;
+    let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
+    assert_eq!(entry["http"].as_array().map(Vec::len), Some(1));
+    // The types alone, which some tools bring along, send nothing.
+    let (said, code) = world("types");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("http      ="), "{said}");
 }
 
 #[test]

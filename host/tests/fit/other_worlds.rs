@@ -13,7 +13,7 @@ const OTHER_FILES: &str =
 /// What is said where something is asked for that the host has never heard of.
 const OFFERED: &str = "\nthis host offers modhost:module@0.1.0, wasi:config/store@0.2.0-rc.1, wasi:keyvalue/atomics@0.2.0-draft2, \
                        wasi:keyvalue/batch@0.2.0-draft2, wasi:keyvalue/store@0.2.0-draft2, wasi:logging/logging@0.1.0-draft and, of \
-                       WASI 0.2, cli, clocks, filesystem, io, random, sockets";
+                       WASI 0.2, cli, clocks, filesystem, http, io, random, sockets";
 
 #[test]
 fn no_handle() {
@@ -111,15 +111,15 @@ fn wasi_0_3() {
 #[test]
 fn http() {
     let contract = Contract::read()
-        .world(&format!("import wasi:http/types@0.2.3; import wasi:http/outgoing-handler@0.2.3; {HANDLE}"))
+        .world(&format!("import wasi:http/types@0.2.3; import wasi:http/incoming-handler@0.2.3; {HANDLE}"))
         .dependency(
-            "package wasi:http@0.2.3; interface types { a: func(); } interface outgoing-handler { handle: func(); }",
+            "package wasi:http@0.2.3; interface types { a: func(); } interface incoming-handler { handle: func(); }",
         );
     assert_eq!(
         misfit(&contract.build()),
         format!(
-            "{FIRST}- it imports `types` and `outgoing-handler` of wasi:http@0.2.3, and this version of the host offers modules no \
-             HTTP: build it without (componentize-js: `--disable http --disable fetch-event`)"
+            "{FIRST}- it imports `incoming-handler` of wasi:http@0.2.3, and a module sends requests only, by `outgoing-handler` and \
+             `types`: build it without (componentize-js: `--disable fetch-event`)"
         )
     );
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::records::Records;
 use super::tell::value;
-use crate::capabilities::{Asked, Grants, Known};
+use crate::capabilities::{Asked, Grants, HttpGrant, HttpGrants, Known};
 use crate::config::Settings;
 use crate::console::DetailsView;
 use crate::engine::{self, Ended, Recorded, Spec, SwapPolicy};
@@ -71,11 +71,16 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
     let module = settings.iter().flat_map(|settings| &settings.modules).find(|module| module.name == name);
     let limits = module.map(|module| module.limits.clone()).unwrap_or_default();
     let config = module.map(|module| module.config.clone()).unwrap_or_default();
+    // Their secrets aren't looked up: nothing is sent.
+    let allowed = module.iter().flat_map(|module| &module.http);
+    let allowed = allowed.map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
+    let place = module.map(|module| module.place.clone());
+    let http = HttpGrants { allowed, limits: limits.http, place };
     Ok(Spec {
         name,
         component: args.component.clone(),
         limits: limits.delivery,
-        grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue },
+        grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue, http },
         swap: SwapPolicy::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! Reads what a delivery may use: of a module, of a tenant, and the ceilings of the server.
 
+use super::http;
 use crate::config::settings::{ModuleLimits, TenantLimits};
 use crate::config::table::{Table, Value};
 use crate::limits::{Amounts, Limits, Resource, Unit};
@@ -42,6 +43,11 @@ pub(super) fn module(table: Option<Table<'_>>, ceilings: &Amounts) -> ModuleLimi
         delivery: Limits::of_module(&amounts(&table, ceilings), ceilings),
         concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
         keyvalue: table.get("keyvalue").and_then(|value| value.size_or_zero()).unwrap_or(default.keyvalue),
+        http: table
+            .get("http")
+            .and_then(|value| value.table("[module.limits.http]"))
+            .map(http::limits)
+            .unwrap_or(default.http),
     };
     table.finish();
     limits

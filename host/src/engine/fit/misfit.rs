@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use semver::Version;
 
 use super::names::{at, track};
-use super::world::{PACKAGE, World};
+use super::world::{HTTP, PACKAGE, World};
 
 /// How many problems are told of at once: whoever has more has built against something else altogether.
 const TOLD: usize = 20;
@@ -210,7 +210,7 @@ impl Problem {
     /// Whether it asks for something of which the host has never heard.
     fn is_unknown(&self) -> bool {
         match self {
-            Self::NotOffered { has, package, .. } => has.is_empty() && package != HTTP,
+            Self::NotOffered { has, .. } => has.is_empty(),
             Self::NoInterface { .. } => true,
             _ => false,
         }
@@ -227,9 +227,6 @@ impl Problem {
     }
 }
 
-/// The package of WASI's HTTP, which many toolchains bring along unasked.
-const HTTP: &str = "wasi:http";
-
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -242,9 +239,11 @@ impl fmt::Display for Problem {
             Self::NotOffered { package, built, interfaces, has } => {
                 write!(f, "it imports {} of {package}{}, ", list(interfaces), at(built.as_ref()))?;
                 match package.as_str() {
-                    HTTP => f.write_str(
-                        "and this version of the host offers modules no HTTP: build it without (componentize-js: \
-                         `--disable http --disable fetch-event`)",
+                    HTTP => write!(
+                        f,
+                        "and a module sends requests only, by {}: build it without (componentize-js: `--disable \
+                         fetch-event`)",
+                        list(has)
                     ),
                     _ if has.is_empty() => f.write_str("which this host doesn't offer"),
                     _ => write!(f, "which this host doesn't offer; of that package it has {}", list(has)),

@@ -13,9 +13,13 @@ use super::space::Space;
 pub(super) use crate::contract::PACKAGE;
 use crate::contract::{self, WORLD};
 
-/// The interfaces of WASI 0.2 every module may import: those that `wasmtime-wasi` implements. Being linked grants
-/// nothing: a module's file system is empty and its sockets connect nowhere.
-pub(super) const WASI: [(&str, &[&str]); 6] = [
+/// The package of WASI's HTTP.
+pub(super) const HTTP: &str = "wasi:http";
+
+/// The interfaces of WASI 0.2 every module may import: those that `wasmtime-wasi` and `wasmtime-wasi-http` implement. Being
+/// linked grants nothing: a module's file system is empty, its sockets connect nowhere, and what sends requests is loaded
+/// only if it may send them somewhere.
+pub(super) const WASI: [(&str, &[&str]); 7] = [
     (
         "wasi:cli",
         &[
@@ -33,6 +37,7 @@ pub(super) const WASI: [(&str, &[&str]); 6] = [
     ),
     ("wasi:clocks", &["monotonic-clock", "wall-clock"]),
     ("wasi:filesystem", &["preopens", "types"]),
+    (HTTP, &["outgoing-handler", "types"]),
     ("wasi:io", &["error", "poll", "streams"]),
     ("wasi:random", &["insecure", "insecure-seed", "random"]),
     (

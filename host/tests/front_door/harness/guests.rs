@@ -4,10 +4,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The file of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay` or `test_guest`.
+/// The file of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay`, `service_status`,
+/// `test_guest` or `http_guest`.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    const ALL: [&str; 6] = ["assistant", "demo-app", "chat-log", "document-notes", "nexus-relay", "test-guest"];
+    const ALL: [&str; 8] = [
+        "assistant",
+        "demo-app",
+        "chat-log",
+        "document-notes",
+        "nexus-relay",
+        "service-status",
+        "test-guest",
+        "http-guest",
+    ];
     BUILT.get_or_init(|| build("target/guests", &ALL, &[])).join(format!("{name}.wasm"))
 }
 

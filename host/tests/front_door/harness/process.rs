@@ -346,6 +346,13 @@ impl Host {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
+    /// Kills it, as a crash does; answers with its folder, for the next one.
+    pub fn kill(mut self) -> TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
     /// Waits until it has stopped.
     pub async fn ended(&mut self) -> ExitStatus {
         until("the host to stop", async || self.process.try_wait().unwrap()).await

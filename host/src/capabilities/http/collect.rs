@@ -1,0 +1,124 @@
+//! A request on its way out of the guest: its body comes in pieces, and when it is whole the request takes its place in
+//! the record.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::BytesMut;
+use hyper::body::Body;
+use tokio::sync::Notify;
+use wasmtime_wasi_http::WasiBody;
+
+use super::allow::HttpGrants;
+use super::exchange::Request;
+use super::failure::{Code, Failure};
+use super::record::{self, IMPORT};
+use crate::capabilities::Delivery;
+use crate::capabilities::delivery::{Pending, Weight};
+
+/// A request whose body is being collected.
+pub(super) struct Collecting {
+    state: Mutex<State>,
+    /// Told when somebody else than the task that waits has looked at the body: the waker left there is theirs.
+    looked: Notify,
+}
+
+enum State {
+    Collecting {
+        request: Request,
+        body: WasiBody,
+        collected: BytesMut,
+        limit: u64,
+        delivery: Arc<Delivery>,
+    },
+    /// To be taken, once.
+    Complete(Option<Result<Placed, Failure>>),
+}
+
+/// A request that has its place in the record.
+pub(super) struct Placed {
+    pub pending: Pending,
+    pub request: Request,
+}
+
+impl Collecting {
+    pub fn new(request: Request, body: WasiBody, grants: &HttpGrants, delivery: &Arc<Delivery>) -> Self {
+        let (collected, limit) = (BytesMut::new(), grants.limits.request);
+        let state = State::Collecting { request, body, collected, limit, delivery: delivery.clone() };
+        Self { state: Mutex::new(state), looked: Notify::new() }
+    }
+
+    /// Takes in what is there of the body, and says whether that is all: then the request has its place.
+    pub fn is_complete(&self) -> bool {
+        let complete = self.poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.looked.notify_one();
+        complete
+    }
+
+    /// Waits until the request has its place.
+    pub async fn placed(&self) -> Result<Placed, Failure> {
+        loop {
+            tokio::select! {
+                biased;
+                () = std::future::poll_fn(|cx| self.poll(cx)) => break,
+                () = self.looked.notified() => {}
+            }
+        }
+        match &mut *self.lock() {
+            State::Complete(placed) => placed.take(),
+            State::Collecting { .. } => None,
+        }
+        // Only one task waits, and only for what is complete.
+        .unwrap_or_else(|| Err(Failure::new(Code::Internal, "the request is gone")))
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        let State::Collecting { request, body, collected, limit, delivery } = &mut *state else {
+            return Poll::Ready(());
+        };
+        let whole = ready!(collect(body, collected, *limit, cx));
+        let placed = whole.and_then(|()| {
+            request.body = std::mem::take(collected).freeze();
+            request.rehearsed = delivery.tape.is_rehearsal();
+            place(request, delivery)
+        });
+        let placed = placed.map_err(|failure| failure.about(&request.shown()));
+        *state = State::Complete(Some(placed));
+        Poll::Ready(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Collects what is there.
+fn collect(
+    body: &mut WasiBody,
+    collected: &mut BytesMut,
+    limit: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), Failure>> {
+    while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        let broken = |_| Failure::new(Code::Protocol, "the module dropped its body before it was finished");
+        let Ok(piece) = frame.map_err(broken)?.into_data() else {
+            return Poll::Ready(Err(Failure::new(Code::RequestTrailers, "trailers can't be sent")));
+        };
+        if (collected.len() + piece.len()) as u64 > limit {
+            let limit = bytesize::ByteSize(limit).display().iec();
+            let why = format!("its body is larger than {limit}, `limits.http.request` of the module");
+            return Poll::Ready(Err(Failure::new(Code::RequestBodySize, why)));
+        }
+        collected.extend_from_slice(&piece);
+    }
+    Poll::Ready(Ok(()))
+}
+
+fn place(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
+    let weight = if request.head.method.is_safe() { Weight::Read } else { Weight::Sent };
+    let arguments = record::arguments(request, &delivery.chance(record::HIDING));
+    let pending = delivery.prepare(weight, IMPORT, &arguments)?;
+    Ok(Placed { pending, request: request.clone() })
+}
