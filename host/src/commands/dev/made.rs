@@ -27,15 +27,16 @@ pub(super) struct Made {
 impl Made {
     /// Whether a change of this file calls for a build.
     pub fn counts(&mut self, file: &PathBuf) -> bool {
-        let now = stamp(file);
         if !self.built {
             return true;
         }
+        let now = stamp(file);
         if self.files.contains(file) {
             if now.as_ref() == self.after.get(file) {
                 return false;
             }
             self.files.remove(file);
+            return true;
         }
         // What the last build began with is built already.
         now.as_ref() != self.before.get(file)
