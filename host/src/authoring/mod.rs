@@ -1,6 +1,11 @@
-//! What authors of modules need besides a compiler, so that they have no other tool to look for: [`bindings`] of the
-//! world in their language, and a [`component`] made of what the compiler made.
+//! What authors of modules need besides a compiler, so that they have no other tool to look for: a module to begin with, made
+//! from a [`template`] with its [`sdk`]; [`bindings`] of the world in their language; and a [`component`] made of what the
+//! compiler made.
 
 pub mod bindings;
 pub mod component;
+mod embedded;
 mod go;
+pub mod names;
+pub mod sdk;
+pub mod template;

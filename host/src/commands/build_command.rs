@@ -1,9 +1,11 @@
 //! A module's build command: where it runs, and what it finds there.
 
+mod missing;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use tokio::process::Command;
 
@@ -55,6 +57,13 @@ impl BuildCommand {
             shell.env("PATH", self.path()?);
         }
         Ok(shell)
+    }
+
+    /// What to install, if it failed for want of a tool.
+    pub fn missing(&self, status: ExitStatus) -> Option<String> {
+        let path = if self.own { self.path().ok()? } else { env::var_os("PATH").unwrap_or_default() };
+        let is_there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        missing::advice(status.code(), &self.text, &self.folder, is_there)
     }
 
     /// Where a command in a folder of the module's own looks for programs: among those its tools installed there, then

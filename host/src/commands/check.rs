@@ -99,7 +99,7 @@ const GRANTS: [Grant; 3] = [
 ];
 
 /// What was found out about a file.
-struct Findings {
+pub(super) struct Findings {
     anatomy: Option<Anatomy>,
     misfit: Option<Misfit>,
     /// What came of compiling it; none if it doesn't fit.
@@ -107,7 +107,12 @@ struct Findings {
 }
 
 impl Findings {
-    async fn of(bytes: Vec<u8>) -> anyhow::Result<Self> {
+    /// Examines a file, and compiles what fits.
+    ///
+    /// # Errors
+    ///
+    /// When this machine can't compile.
+    pub(super) async fn of(bytes: Vec<u8>) -> anyhow::Result<Self> {
         let (anatomy, misfit) = match fit::examine(&bytes, fit::MAX_SIZE) {
             Ok(anatomy) => (Some(anatomy), None),
             Err(misfit) => (None, Some(misfit)),
@@ -122,6 +127,24 @@ impl Findings {
 
     fn can_serve(&self) -> bool {
         matches!(self.compiled, Some(Ok(_)))
+    }
+
+    /// What it is like, on one line.
+    ///
+    /// # Errors
+    ///
+    /// When it can't serve: why.
+    pub(super) fn summary(&self) -> anyhow::Result<String> {
+        let compiled = match (&self.misfit, &self.compiled) {
+            (Some(misfit), _) => anyhow::bail!("it doesn't fit: {misfit}"),
+            (None, Some(Err(reason))) => anyhow::bail!("it can't serve: {reason}"),
+            (None, compiled) => compiled.as_ref().and_then(|compiled| compiled.as_ref().ok()),
+        };
+        let Some(anatomy) = &self.anatomy else { return Ok(String::new()) };
+        let mut parts = vec![size(anatomy.size)];
+        parts.extend(compiled.map(|compiled| format!("compiled in {}", duration(compiled))));
+        parts.extend(grants(anatomy).map(|grant| format!("may need `{}` ({})", grant.key, grant.what)));
+        Ok(parts.join(", "))
     }
 }
 
@@ -224,13 +247,18 @@ fn print_facts(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
 }
 
 fn print_compiled(out: &mut impl Write, compiled: &Compiled) -> io::Result<()> {
-    let took = compiled.took.as_millis();
-    let took = if took < 1000 { format!("{took} ms") } else { format!("{:.1} s", compiled.took.as_secs_f64()) };
+    let took = duration(compiled);
     fact(out, "compiled", &format!("{} in {took}; the host keeps it for the next time", size(compiled.size)))?;
     match &compiled.unpooled {
         Some(reason) => fact(out, "instances", &format!("made on demand, which is slower: {reason}")),
         None => Ok(()),
     }
+}
+
+/// How long compiling it took, for people.
+fn duration(compiled: &Compiled) -> String {
+    let took = compiled.took.as_millis();
+    if took < 1000 { format!("{took} ms") } else { format!("{:.1} s", compiled.took.as_secs_f64()) }
 }
 
 /// A number of bytes, for people.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bindings;
+mod build;
 mod build_command;
 mod check;
 mod componentize;
@@ -9,7 +10,9 @@ mod deliveries;
 mod dev;
 mod event_file;
 mod modules;
+mod new;
 mod routes;
+mod sdk;
 mod send;
 mod serve;
 mod test;
@@ -22,7 +25,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::config::{ConfigErrors, Settings};
+use crate::config::{ConfigErrors, Module, Settings, nearest};
 use crate::engine::{self, Compiler, CompilerLimits, Engine};
 use crate::telemetry;
 
@@ -32,6 +35,16 @@ const GRACE: Duration = Duration::from_secs(30);
 /// What modhost can be told to do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Make a folder with a module to begin with, in the language you like, and its entry in modules.toml
+    ///
+    /// It builds as it is, wherever it lies: the SDK is in it. It comes with a README, tests, and the versions of its tools.
+    /// Where there is no modules.toml, one is written that `modhost dev` runs. Nothing that is there is written over.
+    New(new::NewArgs),
+    /// Build modules as `modhost dev` does, and say of each what came out
+    ///
+    /// A tool that isn't installed is named, with how to get it. The exit code is 0 if all of them can serve, 1 if some can't,
+    /// 2 if there is no such module.
+    Build(build::BuildArgs),
     /// Build the modules, and run them on this machine with a local platform to chat with
     ///
     /// Whatever platform modules.toml names, the local one takes its place, with credentials of its own, so that
@@ -71,6 +84,10 @@ pub enum Command {
     /// Compile a component as the host asks: what the host starts itself with
     #[command(hide = true)]
     CompileComponent(engine::ChildArgs),
+    /// Write the SDK of a language into a folder, for modules that build without a registry
+    ///
+    /// `modhost new` does, too; this brings it to the version of this modhost.
+    Sdk(sdk::SdkArgs),
     /// Write the world of modules as a language has it, for compilers that make no bindings themselves
     ///
     /// Rust, Python and JavaScript need none of it: their tools make their own.
@@ -148,6 +165,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Check(args) => block_on(check::run(args)),
         // Without the threads of a runtime: what they take is missing where it compiles.
         Command::CompileComponent(args) => Ok(engine::run_child(&args)),
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => block_on(build::run(args)),
+        Command::Sdk(args) => sdk::run(&args),
         Command::Bindings(args) => bindings::run(&args),
         Command::Componentize(args) => componentize::run(&args),
     };
@@ -169,6 +189,19 @@ fn engine(instances: usize) -> anyhow::Result<Engine> {
     let compiler = Compiler::Apart { program: compiling_program()?, limits: CompilerLimits::default() };
     let engine = Engine::new(instances).map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
+}
+
+/// The module of this name.
+///
+/// # Errors
+///
+/// When there is none; says which there are.
+fn module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Module> {
+    let Some(found) = settings.modules.iter().find(|module| module.name.as_str() == name) else {
+        let names: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
+        anyhow::bail!("there is no module {name} in {}; {}", settings.file.display(), nearest::advice(name, &names));
+    };
+    Ok(found)
 }
 
 /// This program as it was called, for commands that people copy out of what it says.

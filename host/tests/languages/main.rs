@@ -1,4 +1,5 @@
-//! The samples in other languages than Rust: each built by its own build command, and run through the front door.
+//! The samples in other languages than Rust, and the templates: each built by its own build command, and run through the front
+//! door.
 //!
 //! Their tools are looked for in `PATH`, then in `target/toolchains/venv` and `target/toolchains/node`. What can't be built
 //! for want of them is skipped, loudly; with `MODHOST_TOOLCHAINS=required` it is an error. Beside them: what modhost itself
@@ -11,7 +12,10 @@ mod folder;
 #[allow(dead_code, unused_imports, reason = "shared with tests that use all of it")]
 #[path = "../front_door/harness/mod.rs"]
 mod harness;
+mod new;
+mod reference;
 mod sample;
+mod templates;
 
 /// The bindings that the Go SDK has to carry, as `go get` runs no generator: they are those of this host.
 #[test]

@@ -25,7 +25,7 @@ impl Sample {
     /// A host with the module, after it was built; none if its tools aren't there.
     pub fn settings(&self) -> Option<Settings> {
         let folder = repository().join(self.folder);
-        if !self.is_buildable() {
+        if !is_there(self.folder, self.tool) {
             return None;
         }
         self.build(&folder);
@@ -34,27 +34,11 @@ impl Sample {
         Some(Settings::new().module_file(self.name, component.to_str().unwrap(), lines))
     }
 
-    /// Starts a host with the module, and waits until it is compiled: on a busy machine that takes longer than anything else
-    /// in the tests.
+    /// Starts a host with the module, and waits until it is compiled.
     pub async fn start(&self, settings: Settings) -> Host {
-        const PATIENCE: Duration = Duration::from_secs(600);
         let host = settings.start().await;
-        let deadline = Instant::now() + PATIENCE;
-        while host.module(self.name).await["version"].is_null() {
-            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {} to be compiled", self.folder);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until_compiled(&host, self.name).await;
         host
-    }
-
-    fn is_buildable(&self) -> bool {
-        let found = path().iter().any(|folder| folder.join(self.tool).is_file());
-        if !found {
-            let what = format!("{} needs `{}`, which is not there", self.folder, self.tool);
-            assert!(env::var_os("MODHOST_TOOLCHAINS").is_none_or(|value| value != "required"), "{what}");
-            eprintln!("\n=== SKIPPED: {what}. Its README says how to get it.\n");
-        }
-        found
     }
 
     /// Runs the build as `modhost dev` does: in the folder, with its tools and this very modhost in the path. It isn't left
@@ -73,12 +57,33 @@ impl Sample {
     }
 }
 
+/// Waits until a module is compiled: on a busy machine that takes longer than anything else in the tests.
+pub async fn until_compiled(host: &Host, module: &str) {
+    const PATIENCE: Duration = Duration::from_secs(600);
+    let deadline = Instant::now() + PATIENCE;
+    while host.module(module).await["version"].is_null() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {module} to be compiled:\n{}", host.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether a program is there that something is built by; says so loudly where it isn't.
+pub fn is_there(what: &str, tool: &str) -> bool {
+    let found = path().iter().any(|folder| folder.join(tool).is_file());
+    if !found {
+        let what = format!("{what} needs `{tool}`, which is not there");
+        assert!(env::var_os("MODHOST_TOOLCHAINS").is_none_or(|value| value != "required"), "{what}");
+        eprintln!("\n=== SKIPPED: {what}. Its README says how to get it.\n");
+    }
+    found
+}
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// Where programs are looked for.
-fn path() -> Vec<PathBuf> {
+pub fn path() -> Vec<PathBuf> {
     let toolchains = repository().join("target/toolchains");
     let usual = env::var_os("PATH").unwrap_or_default();
     let installed = [toolchains.join("venv/bin"), toolchains.join("node/node_modules/.bin")];

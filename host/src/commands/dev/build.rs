@@ -84,7 +84,10 @@ impl Builder {
             anstream::eprintln!("building {}: {}", module.name, module.command.text);
             let problem = match self.run(module).await {
                 Ok(status) if status.success() => continue,
-                Ok(status) => format!("the build failed ({status}), as said above"),
+                Ok(status) => {
+                    let why = module.command.missing(status).unwrap_or_else(|| "as said above".to_owned());
+                    format!("the build failed ({status}): {why}")
+                }
                 Err(wrong) => format!("it can't be built: {wrong}"),
             };
             anstream::eprintln!("{}: {problem}", module.name);
@@ -114,7 +117,8 @@ impl Builder {
                 true
             }
             Ok(status) => {
-                tracing::error!(module = %module.name, "the build failed ({status}), as said above; what served before goes on");
+                let why = module.command.missing(status).unwrap_or_else(|| "as said above".to_owned());
+                tracing::error!(module = %module.name, "the build failed ({status}): {why}; what served before goes on");
                 false
             }
             Err(wrong) => {

@@ -22,8 +22,8 @@ use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSett
 use build::Builder;
 use localize::Bases;
 
-/// Where the sample documents lie, seen from modules.toml.
-const SAMPLE_DOCUMENTS: &str = "plugins/assistant/documents";
+/// Where documents may lie, seen from modules.toml: one's own, and those of the samples.
+const DOCUMENTS: [&str; 2] = ["documents", "plugins/assistant/documents"];
 
 /// What `dev` can be told.
 #[derive(Args, Clone)]
@@ -33,7 +33,7 @@ pub struct DevArgs {
     /// Run the local platform on this port; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
     platform_port: u16,
-    /// Let the local platform search the Markdown and text files in this folder [default: the samples' documents]
+    /// Let the local platform search the Markdown and text files in this folder [default: `documents` beside modules.toml, else those of the samples]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
     /// Complete through this OpenAI-compatible endpoint (https://…/v1) instead of quoting documents
@@ -146,8 +146,8 @@ fn documents(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<PathB
         }
         return Ok(Some(folder.clone()));
     }
-    let samples = settings.file.with_file_name("").join(SAMPLE_DOCUMENTS);
-    Ok(samples.is_dir().then_some(samples))
+    let beside = settings.file.with_file_name("");
+    Ok(DOCUMENTS.iter().map(|folder| beside.join(folder)).find(|folder| folder.is_dir()))
 }
 
 fn completion(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<CompletionEndpoint>> {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
 
@@ -231,21 +231,4 @@ fn watched(file: &std::path::Path, modules: &[String]) -> BTreeSet<PathBuf> {
         files.extend(suite::files(&suite::folder(module, &settings)));
     }
     files
-}
-
-/// The module of this name.
-///
-/// # Errors
-///
-/// When there is none; says which there are.
-fn module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Module> {
-    let Some(found) = settings.modules.iter().find(|module| module.name.as_str() == name) else {
-        let names: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
-        bail!(
-            "there is no module {name} in {}; {}",
-            settings.file.display(),
-            crate::config::nearest::advice(name, &names)
-        );
-    };
-    Ok(found)
 }

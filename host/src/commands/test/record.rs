@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 
 use super::super::deliveries::records::{Records, Wanted};
 use super::recorded::Recording;
-use super::{TestArgs, engine, module, report, suite};
+use super::{TestArgs, engine, report, suite};
+use crate::commands::module;
 use crate::config::{Module, Settings};
 use crate::console::DetailsView;
 use crate::testing::{Bench, Outcome, Test};

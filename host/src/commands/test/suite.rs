@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use super::module;
+use crate::commands::module;
 use crate::config::{ConfigErrors, Module, Settings};
 use crate::testing::Test;
 

@@ -1,0 +1,96 @@
+//! `build`: makes the components of modules as `dev` does, and says of each what came out.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::build_command::BuildCommand;
+use super::{SettingsFile, check};
+use crate::config::Module;
+
+/// What `build` can be told.
+#[derive(Args)]
+pub struct BuildArgs {
+    /// The modules to build [default: all that have a `build` in modules.toml]
+    #[arg(value_name = "NAME")]
+    modules: Vec<String>,
+
+    #[command(flatten)]
+    file: SettingsFile,
+}
+
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const ASIDE: Style = Style::new().dimmed();
+
+/// Builds the modules, one after the other, as compilers use all cores: success if every one can serve now.
+pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
+    let wanted = match wanted(&args) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            super::failed(&error);
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let mut failed = 0;
+    for (module, command) in &wanted {
+        anstream::println!("{ASIDE}building {}: {}{ASIDE:#}", module.name, command.text);
+        match build(module, command).await {
+            Ok(made) => anstream::println!("{GOOD}built{GOOD:#} {}: {made}", module.name),
+            Err(error) => {
+                failed += 1;
+                anstream::println!("{BAD}failed{BAD:#} {}: {error:#}", module.name);
+            }
+        }
+    }
+    if failed > 0 && wanted.len() > 1 {
+        anstream::println!("{failed} of {} modules can't serve", wanted.len());
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The modules that are to be built, and how.
+fn wanted(args: &BuildArgs) -> anyhow::Result<Vec<(Module, BuildCommand)>> {
+    let settings = args.file.load()?;
+    let modules: Vec<&Module> = match args.modules.is_empty() {
+        true => settings.modules.iter().filter(|module| module.build.is_some()).collect(),
+        false => args.modules.iter().map(|name| super::module(&settings, name)).collect::<Result<_, _>>()?,
+    };
+    if modules.is_empty() {
+        bail!("no module in {} has a `build`, the command that makes its component", settings.file.display());
+    }
+    let command = |module: &Module| {
+        BuildCommand::of(module, &settings.file).with_context(|| {
+            format!("{}: {} has no `build`, the command that makes its component", module.place, module.name)
+        })
+    };
+    modules.into_iter().map(|module| Ok((module.clone(), command(module)?))).collect()
+}
+
+/// Runs a module's build command, and looks at the component; says what it is like.
+async fn build(module: &Module, command: &BuildCommand) -> anyhow::Result<String> {
+    let started = Instant::now();
+    let status =
+        command.prepare().map_err(anyhow::Error::msg)?.status().await.context("the build command can't be run")?;
+    if !status.success() {
+        match command.missing(status) {
+            Some(advice) => bail!("{advice}"),
+            None => bail!("the build command failed ({status}), as said above"),
+        }
+    }
+    let took = started.elapsed();
+    let component = look(&module.component).await?;
+    Ok(format!("{}, {component}{ASIDE}; built in {:.1} s{ASIDE:#}", module.component.display(), took.as_secs_f64()))
+}
+
+/// What a component is like, if it can serve.
+async fn look(path: &Path) -> anyhow::Result<String> {
+    if !path.exists() {
+        bail!("the build left no {}; `component` in modules.toml should be the file it makes", path.display());
+    }
+    check::Findings::of(check::read(path)?).await?.summary().with_context(|| path.display().to_string())
+}

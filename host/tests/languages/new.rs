@@ -1,0 +1,237 @@
+//! `new`, `build` and `sdk`, as whoever makes a mistake with them reads it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use modhost::config::Settings;
+use tempfile::tempdir;
+
+use super::harness::{Ran, component, modhost};
+
+async fn new(folder: &Path, args: &[&str]) -> Ran {
+    modhost(folder, "new", args, &[]).await
+}
+
+/// What lies in a folder, by name.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_first_module_comes_with_settings_and_a_document() {
+    let folder = tempdir().unwrap();
+    let ran = new(folder.path(), &["Travel desk", "--lang", "javascript"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(names(folder.path()), ["documents", "modules.toml", "travel-desk"]);
+    let settings = Settings::load(folder.path().join("modules.toml")).unwrap();
+    let module = &settings.modules[0];
+    assert_eq!((module.name.as_str(), module.build.as_deref()), ("Travel desk", Some("npm run build")));
+    assert_eq!(module.component, folder.path().join("travel-desk/module.wasm"));
+    let line = ran.stdout.split_once("at line ").unwrap().1.lines().next().unwrap().parse::<usize>().unwrap();
+    let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
+    assert_eq!(text.lines().nth(line - 1), Some("[[module]]"), "{text}");
+    // What is to be done next can be copied.
+    assert!(ran.stdout.contains("  cd travel-desk\n  npm ci\n"), "{ran:?}");
+    assert!(ran.stdout.contains(" build 'Travel desk'\n"), "{ran:?}");
+    let readme = fs::read_to_string(folder.path().join("travel-desk/README.md")).unwrap();
+    assert!(readme.starts_with("# Travel desk\n"), "{readme}");
+}
+
+#[tokio::test]
+async fn an_entry_is_added_when_asked_for_and_changes_nothing_else() {
+    let folder = tempdir().unwrap();
+    assert_eq!(new(folder.path(), &["First", "--lang", "c"]).await.code, 0);
+    let file = folder.path().join("modules.toml");
+    let before = fs::read_to_string(&file).unwrap();
+
+    let ran = new(folder.path(), &["Second", "--lang", "c", "--dir", "elsewhere/second"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("add this, or have it added with --add"), "{ran:?}");
+    assert!(ran.stdout.contains("folder = \"elsewhere/second\"\n"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+
+    let ran = new(folder.path(), &["Third", "--lang", "c", "--add"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("the module is in it, at line "), "{ran:?}");
+    let after = fs::read_to_string(&file).unwrap();
+    assert!(after.starts_with(&before), "{after}");
+    let settings = Settings::load(&file).unwrap();
+    let modules: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
+    assert_eq!(modules, ["First", "Third"]);
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_what_cannot_be() {
+    let folder = tempdir().unwrap();
+    assert_eq!(new(folder.path(), &["First", "--lang", "c"]).await.code, 0);
+    fs::create_dir(folder.path().join("there")).unwrap();
+    fs::write(folder.path().join("there/mine.txt"), "mine").unwrap();
+    fs::write(folder.path().join("broken.toml"), "[[module]\n").unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let before = names(folder.path());
+    let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
+    let line = text.lines().position(|line| line == "[[module]]").unwrap() + 1;
+    let taken = format!("modules.toml:{line}:1: there is a module First already");
+    for (args, said) in [
+        (&["Mine"][..], "which language? Say it with --lang: rust, python, javascript, typescript, go, c, cpp"),
+        (&["First", "--lang", "c", "--dir", "other"], &*taken),
+        (
+            &["Mine", "--lang", "c", "--dir", "there"],
+            "there is something in there already; name another folder with --dir",
+        ),
+        (&["Mine", "--lang", "c", "--dir", "file"], "file can't be the module's folder"),
+        (
+            &["Mine", "--lang", "c", "--add", "--config", "broken.toml"],
+            "nothing is added to broken.toml, and nothing was made",
+        ),
+        (&["Übersetzer", "--lang", "c"], "Give it one: --package NAME"),
+        (&["Mine", "--lang", "c", "--package", "Mine"], "no package can be called \"Mine\""),
+        (&["Mine", "--template", "there"], "there is no there/template.toml: a template has one"),
+    ] {
+        let ran = new(folder.path(), args).await;
+        assert!(ran.code == 1 && ran.stderr.contains(said), "{args:?}: {ran:?}");
+        assert_eq!(names(folder.path()), before, "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_of_ones_own_is_used_as_it_is() {
+    let folder = tempdir().unwrap();
+    let template = folder.path().join("template");
+    fs::create_dir_all(template.join("src/my_module")).unwrap();
+    fs::create_dir_all(template.join("node_modules/left")).unwrap();
+    fs::write(template.join("node_modules/left/out"), "").unwrap();
+    fs::write(template.join("src/my_module/my-module.txt"), "MyModule is my-module").unwrap();
+    fs::write(template.join("picture"), [0xff, 0xfe]).unwrap();
+    let about = "language = \"Shell\"\nbuild = \"cp picture my_module.wasm\"\ncomponent = \"my_module.wasm\"\n";
+    fs::write(template.join("template.toml"), about).unwrap();
+    let ran = new(folder.path(), &["TravelDesk", "--template", "template"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("travel-desk: a module in Shell, 2 files"), "{ran:?}");
+    let own = folder.path().join("travel-desk");
+    assert_eq!(names(&own), ["picture", "src"]);
+    let text = fs::read_to_string(own.join("src/travel_desk/travel-desk.txt")).unwrap();
+    assert_eq!(text, "TravelDesk is travel-desk");
+    assert_eq!(fs::read(own.join("picture")).unwrap(), [0xff, 0xfe]);
+
+    fs::write(template.join("template.toml"), format!("{about}sdks = \"rust\"\n")).unwrap();
+    let ran = new(folder.path(), &["Other", "--template", "template"]).await;
+    assert!(ran.code == 1 && ran.stderr.contains("unknown field `sdks`") && ran.stderr.contains("line 4"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn an_sdk_is_brought_up_to_date() {
+    let folder = tempdir().unwrap();
+    for (language, file) in
+        [("rust", "wit/world.wit"), ("python", "src/modhost/py.typed"), ("go", "go.mod"), ("c", "modhost.h")]
+    {
+        let out = format!("sdk/{language}");
+        let ran = modhost(folder.path(), "sdk", &[language, "--out", &out], &[]).await;
+        assert!(ran.code == 0 && ran.stdout.contains("new or changed"), "{ran:?}");
+        assert!(folder.path().join(&out).join(file).is_file() && folder.path().join(&out).join("LICENSE").is_file());
+        let ran = modhost(folder.path(), "sdk", &[language, "--out", &out], &[]).await;
+        assert!(ran.code == 0 && ran.stdout.contains("all as they were"), "{ran:?}");
+    }
+}
+
+/// A source and a tenant.
+const HOST: &str = r#"[[source]]
+name = "unique"
+path = "/webhook"
+scheme = "unique"
+secrets = ["env:SECRET"]
+tenant = "default"
+
+[[tenant]]
+name = "default"
+platform = { kind = "unique", app_id = "env:SECRET", api_key = "env:SECRET" }
+"#;
+
+/// A `modules.toml` with modules in folders of their own, built by these commands.
+fn building(folder: &Path, modules: &[(&str, &str)]) {
+    let mut text = HOST.to_owned();
+    for (name, command) in modules {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        text += &format!("\n[[module]]\nname = {name:?}\nfolder = {name:?}\ncomponent = \"{name}/module.wasm\"\n");
+        if !command.is_empty() {
+            text += &format!("build = {command:?}\n");
+        }
+    }
+    fs::write(folder.join("modules.toml"), text).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
+    let folder = tempdir().unwrap();
+    let built = component("demo_app");
+    let core = "printf '\\000asm\\001\\000\\000\\000' > module.wasm";
+    let copy = format!("cp {} module.wasm", built.display());
+    building(
+        folder.path(),
+        &[("Good", &copy), ("Core", core), ("Nothing", "true"), ("Broken", "exit 3"), ("Bare", "")],
+    );
+    let build = async |args: &[&str]| modhost(folder.path(), "build", args, &[]).await;
+
+    let ran = build(&["Good"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("built Good: Good/module.wasm, "), "{ran:?}");
+    assert!(ran.stdout.contains(", compiled in ") && ran.stdout.contains("may need `config`"), "{ran:?}");
+
+    let ran = build(&[]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for said in [
+        "built Good: ",
+        "failed Core: Core/module.wasm: it doesn't fit: ",
+        "failed Nothing: the build left no Nothing/module.wasm; `component` in modules.toml should be",
+        "failed Broken: the build command failed (exit status: 3), as said above",
+        "3 of 4 modules can't serve",
+    ] {
+        assert!(ran.stdout.contains(said), "{said}: {ran:?}");
+    }
+    for (name, said) in
+        [("Godo", "did you mean Good?"), ("Bare", "Bare has no `build`, the command that makes its component")]
+    {
+        let ran = build(&[name]).await;
+        assert!(ran.code == 2 && ran.stderr.contains(said), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_is_missing_is_named_with_the_way_to_it() {
+    let folder = tempdir().unwrap();
+    // A path with a shell and nothing else.
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink("/bin/sh", bin.join("sh")).unwrap();
+    let path = [("PATH", bin.to_str().unwrap())];
+    for (language, tool, said) in [
+        ("rust", "cargo", "it comes with Rust, from https://rustup.rs"),
+        ("python", "modhost-componentize", "\n  .venv/bin/pip install --no-deps --no-build-isolation ./sdk"),
+        ("javascript", "npm", "it comes with Node (20 or newer), from https://nodejs.org"),
+        ("go", "go", "\n  python3 -m venv .venv\n  .venv/bin/pip install --require-hashes -r requirements.txt"),
+        ("c", "python-zig", "or, once, in "),
+    ] {
+        let ran = modhost(
+            folder.path(),
+            "new",
+            &["Mine", "--lang", language, "--dir", language, "--config", language_file(language)],
+            &[],
+        )
+        .await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let ran = modhost(folder.path(), "build", &["--config", language_file(language)], &path).await;
+        let said =
+            ran.stdout.contains(&format!("failed Mine: `{tool}` is not installed: ")) && ran.stdout.contains(said);
+        assert!(ran.code == 1 && said, "{language}: {ran:?}");
+    }
+}
+
+fn language_file(language: &str) -> &'static str {
+    match language {
+        "rust" => "rust.toml",
+        "python" => "python.toml",
+        "javascript" => "javascript.toml",
+        "go" => "go.toml",
+        _ => "c.toml",
+    }
+}

@@ -1,0 +1,82 @@
+//! The templates: outside this repository, a module is made from each, built, tested and talked to.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::harness::{Host, chat};
+use super::sample::{is_there, path, until_compiled};
+
+/// What the module is called; its package, `travel-desk`.
+const NAME: &str = "TravelDesk";
+
+macro_rules! templates {
+    ($($language:ident needs $tool:literal;)*) => {
+        $(#[tokio::test]
+        async fn $language() {
+            super::templates::is_made_built_tested_and_answers(stringify!($language), $tool).await;
+        })*
+    };
+}
+
+templates! {
+    rust needs "cargo";
+    python needs "modhost-componentize";
+    javascript needs "npm";
+    typescript needs "npm";
+    go needs "go";
+    c needs "python-zig";
+    cpp needs "python-zig";
+}
+
+async fn is_made_built_tested_and_answers(language: &str, tool: &str) {
+    if !is_there(&format!("the template for {language}"), tool) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made = succeeds(modhost(folder.path(), &["new", NAME, "--lang", language]));
+    assert!(made.contains("travel-desk: a module in ") && made.contains("modules.toml: new"), "{made}");
+
+    let own = folder.path().join("travel-desk");
+    if own.join("package-lock.json").is_file() {
+        // The other tools are where the tests of samples find them; these can be nowhere else.
+        succeeds(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&own));
+    }
+    let built = succeeds(modhost(folder.path(), &["build", NAME]));
+    assert!(built.contains("built TravelDesk: ") && built.contains(", compiled in "), "{built}");
+    let tested = succeeds(modhost(folder.path(), &["test", "--no-build"]));
+    assert!(tested.contains("3 passed, 0 failed"), "{tested}");
+    if language == "rust" {
+        let said = String::from_utf8_lossy(&fs::read(own.join("Cargo.lock")).unwrap()).into_owned();
+        assert!(said.contains("name = \"travel-desk\""), "{said}");
+    }
+
+    let host = Host::dev(folder).await;
+    until_compiled(&host, NAME).await;
+    let answer = chat(&host, NAME, "How much may a hotel room cost in London?").await;
+    let steps = answer.steps();
+    assert!(
+        matches!(steps[..], [(found, "COMPLETED"), ("Writing the answer…", "COMPLETED")] if found.starts_with("Passages found: "))
+    );
+    assert!(answer.text().contains("up to 190 euros in London"), "{}", answer.text());
+}
+
+/// This modhost, as an author runs it: with the tools in the path, and what they need of the environment.
+fn modhost(folder: &Path, args: &[&str]) -> Command {
+    let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
+    modhost.args(args).current_dir(folder).env("PATH", std::env::join_paths(path()).unwrap());
+    // What cargo runs this test with is no matter of the module's.
+    for variable in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "MODHOST_CONFIG"] {
+        modhost.env_remove(variable);
+    }
+    modhost
+}
+
+/// Runs a command; answers with what it printed.
+fn succeeds(mut command: impl std::borrow::BorrowMut<Command>) -> String {
+    let command = command.borrow_mut();
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}

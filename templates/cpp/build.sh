@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes module.wasm. The compiler is Zig's clang, which has what a C++ program for WebAssembly needs: `pip install
+# -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
+set -e
+zig=${ZIG:-python-zig}
+modhost bindings c --out build/bindings
+# The bindings and the SDK are C.
+for file in build/bindings/module.c sdk/modhost.c; do
+  $zig cc -target wasm32-wasi -Os -I build/bindings -I sdk -c $file -o build/"$(basename $file .c)".o
+done
+$zig c++ -target wasm32-wasi -mexec-model=reactor -Os -std=c++20 -fno-exceptions -Wall -Wextra \
+  -Wl,-z,stack-size=65536 -I build/bindings -I sdk \
+  answer.cpp build/module.o build/modhost.o build/bindings/module_component_type.o -o build/core.wasm
+modhost componentize build/core.wasm --out module.wasm

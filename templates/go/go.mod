@@ -1,0 +1,8 @@
+module my-module
+
+go 1.26
+
+require github.com/modhost/modhost/sdk-guest/go v0.1.0
+
+// The SDK in this folder. Without this line it is fetched.
+replace github.com/modhost/modhost/sdk-guest/go => ./sdk
