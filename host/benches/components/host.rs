@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
+use crate::memory::resident;
+
 /// How long is waited for anything, a thousand compilations included.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -126,14 +128,6 @@ impl Drop for Host {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// The memory a process has now, in bytes; `self` is this one.
-pub fn resident(process: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux tells")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kibibytes << 10)
 }
 
 /// The lines of a stream, as they come.

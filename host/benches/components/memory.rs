@@ -5,15 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
-use modhost::engine::{Engine, Spec, SwapPolicy};
+use modhost::engine::{Engine, Spec, SwapPolicy, Version};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::Limits;
 use modhost::platform::{Caller, ErrorKind, NewStep, Platform, PlatformError, Result};
 use serde_json::json;
 use tokio::sync::Semaphore;
-
-use crate::host::resident;
 
 /// How many live at once; as many as there are places in the pool.
 const INSTANCES: usize = 200;
@@ -43,38 +41,60 @@ impl Platform for Waiting {
 pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("\n{INSTANCES} instances at once       resident    an instance");
-    runtime
-        .block_on(async {
-            let spec = Spec {
-                name: Name::from("Bench"),
-                component: "".into(),
-                limits: Limits::default(),
-                grants: Grants::default(),
-                swap: SwapPolicy::default(),
-            };
-            let engine = Engine::new(INSTANCES).map_err(|error| anyhow!("{error:?}"))?;
-            let version = Arc::new(engine.load(guest.to_vec(), &spec).await?);
-            for what in ["the first time", "once more"] {
-                let before = resident("self")?;
-                let platform = Arc::new(Waiting { waiting: Semaphore::new(0), go_on: Semaphore::new(0) });
-                let run = |number| {
-                    let (version, platform) = (version.clone(), platform.clone());
-                    tokio::spawn(async move { version.run(&delivery(number, platform)).await })
-                };
-                let running: Vec<_> = (0..INSTANCES).map(run).collect();
-                let _all = platform.waiting.acquire_many(u32::try_from(INSTANCES)?).await?;
-                let after = resident("self")?;
-                platform.go_on.close();
-                for ended in running {
-                    ended.await?;
-                }
-                ensure!(after > before || what != "the first time", "{INSTANCES} instances took nothing");
-                let each = after.saturating_sub(before) / INSTANCES as u64;
-                println!("{what:<24} {:>8} MiB {:>10} KiB", after >> 20, each >> 10);
-            }
-            anyhow::Ok(())
-        })
-        .context("instances that live at once")
+    let taken = runtime.block_on(taken(guest, INSTANCES)).context("instances that live at once")?;
+    for (what, Taken { whole, each }) in ["the first time", "once more"].into_iter().zip(taken) {
+        println!("{what:<24} {:>8} MiB {:>10} KiB", whole >> 20, each >> 10);
+    }
+    Ok(())
+}
+
+/// What this process takes, in bytes.
+pub struct Taken {
+    /// All of it, while the instances live.
+    pub whole: u64,
+    /// What each of them made it more by.
+    pub each: u64,
+}
+
+/// Lets so many instances wait for a first step, the first time and once more.
+pub async fn taken(guest: &[u8], instances: usize) -> anyhow::Result<[Taken; 2]> {
+    let spec = Spec {
+        name: Name::from("Bench"),
+        component: "".into(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+        swap: SwapPolicy::default(),
+    };
+    let engine = Engine::new(instances).map_err(|error| anyhow!("{error:?}"))?;
+    let version = Arc::new(engine.load(guest.to_vec(), &spec).await?);
+    let first = together(&version, instances).await?;
+    ensure!(first.each > 0, "{instances} instances took nothing");
+    Ok([first, together(&version, instances).await?])
+}
+
+async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<Taken> {
+    let before = resident("self")?;
+    let platform = Arc::new(Waiting { waiting: Semaphore::new(0), go_on: Semaphore::new(0) });
+    let run = |number| {
+        let (version, platform) = (version.clone(), platform.clone());
+        tokio::spawn(async move { version.run(&delivery(number, platform)).await })
+    };
+    let running: Vec<_> = (0..instances).map(run).collect();
+    let _all = platform.waiting.acquire_many(u32::try_from(instances)?).await?;
+    let whole = resident("self")?;
+    platform.go_on.close();
+    for ended in running {
+        ended.await?;
+    }
+    Ok(Taken { whole, each: whole.saturating_sub(before) / instances as u64 })
+}
+
+/// The memory a process has now, in bytes; `self` is this one.
+pub fn resident(process: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux tells")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes << 10)
 }
 
 fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {

@@ -44,7 +44,8 @@ pub struct Bare {
     world: bindings::ModulePre<State>,
 }
 
-struct State {
+/// What an instance is given.
+pub struct State {
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -69,11 +70,17 @@ impl Bare {
 
     /// Makes an instance, calls it once and drops it.
     pub async fn run(&self, event: &Event) -> Result<std::result::Result<(), events::Failure>> {
+        let (mut store, instance) = self.instance().await?;
+        instance.call_handle(&mut store, event).await
+    }
+
+    /// Makes an instance.
+    pub async fn instance(&self) -> Result<(Store<State>, bindings::Module)> {
         let state = State { wasi: WasiCtx::builder().build(), table: ResourceTable::new() };
         let mut store = Store::new(&self.engine, state);
         store.set_epoch_deadline(NO_DEADLINE);
         let instance = self.world.instantiate_async(&mut store).await?;
-        instance.call_handle(&mut store, event).await
+        Ok((store, instance))
     }
 }
 

@@ -1,0 +1,162 @@
+//! What a language costs: the module that `modhost new` makes, in each of them.
+//!
+//! `cargo bench --bench languages` makes, builds and measures them, prints a table, and puts it into
+//! `docs/choosing-a-language.md`, unless the tools of some language aren't there. Tools are looked for in `PATH`, then in
+//! `target/toolchains/venv/bin`.
+
+#[allow(dead_code, reason = "shared with benchmarks that use all of it")]
+#[path = "../way_of_an_event/bare.rs"]
+mod bare;
+#[allow(dead_code, reason = "shared with benchmarks that use all of it")]
+#[path = "../way_of_an_event/figures.rs"]
+mod figures;
+#[allow(dead_code, reason = "shared with benchmarks that use all of it")]
+#[path = "../components/memory.rs"]
+mod memory;
+mod modules;
+#[path = "../way_of_an_event/platform.rs"]
+mod platform;
+#[allow(dead_code, reason = "shared with benchmarks that use all of it")]
+#[path = "../way_of_an_event/signed.rs"]
+mod signed;
+mod table;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use clap::ValueEnum;
+use modhost::authoring::template::Language;
+use modhost::capabilities::{Begin, Delivery, Grants, Tape};
+use modhost::engine::{Ended, Engine, Spec, SwapPolicy};
+use modhost::event::{DeliveryId, Event, Name};
+use modhost::keyvalue;
+use modhost::limits::Limits;
+
+use bare::Bare;
+use figures::median;
+use platform::Nothing;
+use table::Row;
+
+/// How long one thing is measured, and how often.
+const ROUND: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 7;
+/// How often each component is compiled.
+const COMPILED: usize = 3;
+/// How many instances live at once where their memory is measured, and how many there is room for elsewhere.
+const TOGETHER: usize = 50;
+const INSTANCES: usize = 64;
+
+fn main() -> anyhow::Result<()> {
+    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
+    for language in Language::value_variants() {
+        match modules::make(folder.path(), *language) {
+            Ok(made) => rows.push(runtime.block_on(measure(made)).context(language.folder())?),
+            Err(error) => {
+                eprintln!("{}: {error:#}", language.folder());
+                missing.push(language.folder());
+            }
+        }
+    }
+    let text = table::text(&rows);
+    println!("{text}");
+    if missing.is_empty() {
+        table::put_into_the_page(&text)
+    } else {
+        println!("docs/choosing-a-language.md is left as it is: {} couldn't be built", missing.join(", "));
+        Ok(())
+    }
+}
+
+async fn measure(made: modules::Made) -> anyhow::Result<Row> {
+    let bytes = std::fs::read(&made.component)?;
+    Ok(Row {
+        language: made.language,
+        tools: made.tools,
+        size: bytes.len() as u64,
+        compiled: compiled(&bytes).await?,
+        instance: instance(&made.component).await?,
+        delivery: delivery(&bytes).await?,
+        memory: memory::taken(&bytes, TOGETHER).await?[0].each,
+    })
+}
+
+/// How long compiling takes, in seconds.
+async fn compiled(bytes: &[u8]) -> anyhow::Result<f64> {
+    let mut took = Vec::new();
+    for _ in 0..COMPILED {
+        let engine = Engine::new(1).map_err(told)?;
+        took.push(engine.try_compile(bytes.to_vec()).await?.took.as_secs_f64());
+    }
+    Ok(median(took))
+}
+
+/// How long making an instance takes and giving it up, in seconds: on Wasmtime alone.
+async fn instance(component: &Path) -> anyhow::Result<f64> {
+    let bare = Bare::new(component, INSTANCES).map_err(told)?;
+    repeated(async || bare.instance().await.map(drop).map_err(told)).await
+}
+
+/// How long a delivery takes through the engine, in seconds, where the platform answers at once.
+async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
+    let name = Name::from("Bench");
+    let spec = Spec {
+        name: name.clone(),
+        component: "".into(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+        swap: SwapPolicy::default(),
+    };
+    let version = Engine::new(INSTANCES).map_err(told)?.load(bytes.to_vec(), &spec).await?;
+    let event = Arc::new(signed::event(signed::chosen("evt_1", "Bench").into())?);
+    let once = async || {
+        let delivery = begun(&event, &name);
+        let ended = version.run(&delivery).await;
+        ensure!(ended == Ended::Answered, "it ended otherwise: {ended:?}");
+        ensure!(delivery.progress().reply.completed, "it left no reply");
+        Ok(())
+    };
+    repeated(once).await
+}
+
+fn begun(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
+    Arc::new(Delivery::new(Begin {
+        event: event.clone(),
+        module: module.clone(),
+        attempt: 1,
+        platform: Arc::new(Nothing),
+        keyvalue: Arc::new(keyvalue::Rehearsal),
+        tape: Tape::off(DeliveryId::new(event, module)),
+        limits: Limits::default(),
+        tenant_memory: None,
+        salt: [0; 32],
+    }))
+}
+
+/// The median time of rounds in which something is done again and again, in seconds.
+async fn repeated(once: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    // What is done for the first time isn't what comes after it.
+    once().await?;
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let (started, mut done) = (Instant::now(), 0_u32);
+        while started.elapsed() < ROUND {
+            once().await?;
+            done += 1;
+        }
+        rounds.push(started.elapsed().as_secs_f64() / f64::from(done));
+    }
+    Ok(median(rounds))
+}
+
+/// Wasmtime's errors are no standard ones.
+fn told(error: wasmtime::Error) -> anyhow::Error {
+    anyhow!("{error:?}")
+}
