@@ -18,9 +18,10 @@ macro_rules! wit {
 }
 
 /// The contract itself.
-const CONTRACT: [File; 7] = [
+const CONTRACT: [File; 8] = [
     wit!("completion.wit"),
     wit!("events.wit"),
+    wit!("http.wit"),
     wit!("message-log.wit"),
     wit!("messages.wit"),
     wit!("search.wit"),
@@ -28,11 +29,14 @@ const CONTRACT: [File; 7] = [
     wit!("world.wit"),
 ];
 
-/// The standard packages the contract imports from.
-const DEPENDENCIES: [&[File]; 3] = [
+/// The standard packages the contract imports from, each after those it imports from itself.
+const DEPENDENCIES: [&[File]; 6] = [
     &[wit!("deps/config/store.wit")],
     &[wit!("deps/keyvalue/atomic.wit"), wit!("deps/keyvalue/batch.wit"), wit!("deps/keyvalue/store.wit")],
     &[wit!("deps/logging/logging.wit")],
+    &[wit!("deps/io/streams.wit")],
+    &[wit!("deps/clocks/monotonic-clock.wit")],
+    &[wit!("deps/http/types.wit"), wit!("deps/http/handler.wit")],
 ];
 
 /// All files, as they lie in a folder that WIT tools can read.

@@ -91,7 +91,7 @@ mod tests {
             found: String::new(),
             accept: vec![(span, written.to_owned())],
         };
-        let accepted = accept(text, &[difference(4..7, "\"longer\""), difference(18..32, "[]")]);
+        let accepted = accept(text, &[difference(4..7, "\"longer\""), difference(18..31, "[]")]);
         assert_eq!(accepted, "a = \"longer\" # why\nb = []\nc = 3\n");
     }
 }

@@ -9,18 +9,22 @@ const QUESTION: &str = "How much may a hotel room cost in London?";
 
 /// One test a sample: all of it on one host, as compiling some of them takes longer than all the rest.
 macro_rules! assistants {
-    ($($language:ident: $folder:literal needs $tool:literal;)*) => {
+    ($($language:ident: $folder:literal needs $tool:literal, built by $build:literal;)*) => {
         $(#[tokio::test]
         async fn $language() {
-            answers_as_the_assistant_does(&Sample { name: "Assistant", folder: $folder, tool: $tool }).await;
+            let sample = Sample { name: "Assistant", folder: $folder, tool: $tool, build: $build };
+            answers_as_the_assistant_does(&sample).await;
         })*
     };
 }
 
 assistants! {
-    go: "plugins/assistant-go" needs "go";
-    c: "plugins/assistant-c" needs "python-zig";
-    cpp: "plugins/assistant-cpp" needs "python-zig";
+    python: "plugins/assistant-python" needs "modhost-componentize", built by "modhost-componentize assistant.py";
+    javascript: "plugins/assistant-javascript" needs "modhost-componentize", built by "npm run build";
+    typescript: "plugins/assistant-typescript" needs "tsc", built by "npm run build";
+    go: "plugins/assistant-go" needs "go", built by "sh build.sh";
+    c: "plugins/assistant-c" needs "python-zig", built by "sh build.sh";
+    cpp: "plugins/assistant-cpp" needs "python-zig", built by "sh build.sh";
 }
 
 async fn answers_as_the_assistant_does(sample: &Sample) {

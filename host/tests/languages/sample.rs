@@ -14,8 +14,10 @@ pub struct Sample {
     pub name: &'static str,
     /// The folder, from the top of the repository.
     pub folder: &'static str,
-    /// The program that its build can't do without.
+    /// The program that its build can't do without, in the path or among the tools of the folder.
     pub tool: &'static str,
+    /// How it is built there, as `build` in modules.toml has it.
+    pub build: &'static str,
 }
 
 /// Which samples are built, so that each is once.
@@ -25,7 +27,7 @@ impl Sample {
     /// A host with the module, after it was built; none if its tools aren't there.
     pub fn settings(&self) -> Option<Settings> {
         let folder = repository().join(self.folder);
-        if !is_there(self.folder, self.tool) {
+        if !is_found(self.folder, self.tool, tools(&folder).into_iter().chain(path())) {
             return None;
         }
         self.build(&folder);
@@ -49,9 +51,9 @@ impl Sample {
             return;
         }
         let modhost = Path::new(env!("CARGO_BIN_EXE_modhost")).parent().unwrap().to_owned();
-        let own = [folder.join(".venv/bin"), folder.join("node_modules/.bin"), modhost];
-        let path = env::join_paths(own.into_iter().chain(path())).unwrap();
-        let status = Command::new("sh").arg("build.sh").current_dir(folder).env("PATH", path).status().unwrap();
+        let path = env::join_paths(tools(folder).into_iter().chain([modhost]).chain(path())).unwrap();
+        let status =
+            Command::new("sh").args(["-c", self.build]).current_dir(folder).env("PATH", path).status().unwrap();
         assert!(status.success(), "{} can't be built: {status}", self.folder);
         built.push(self.folder);
     }
@@ -69,13 +71,22 @@ pub async fn until_compiled(host: &Host, module: &str) {
 
 /// Whether a program is there that something is built by; says so loudly where it isn't.
 pub fn is_there(what: &str, tool: &str) -> bool {
-    let found = path().iter().any(|folder| folder.join(tool).is_file());
+    is_found(what, tool, path())
+}
+
+fn is_found(what: &str, tool: &str, folders: impl IntoIterator<Item = PathBuf>) -> bool {
+    let found = folders.into_iter().any(|folder| folder.join(tool).is_file());
     if !found {
         let what = format!("{what} needs `{tool}`, which is not there");
         assert!(env::var_os("MODHOST_TOOLCHAINS").is_none_or(|value| value != "required"), "{what}");
         eprintln!("\n=== SKIPPED: {what}. Its README says how to get it.\n");
     }
     found
+}
+
+/// Where a module's folder has tools of its own.
+fn tools(folder: &Path) -> [PathBuf; 2] {
+    [folder.join(".venv/bin"), folder.join("node_modules/.bin")]
 }
 
 fn repository() -> PathBuf {
