@@ -29,14 +29,14 @@ const CONTRACT: [File; 8] = [
     wit!("world.wit"),
 ];
 
-/// The standard packages the contract imports from, each after those it imports from itself.
+/// The standard packages the contract imports from, each after those it takes from.
 const DEPENDENCIES: [&[File]; 6] = [
+    &[wit!("deps/io/streams.wit")],
+    &[wit!("deps/clocks/monotonic-clock.wit")],
+    &[wit!("deps/http/handler.wit"), wit!("deps/http/types.wit")],
     &[wit!("deps/config/store.wit")],
     &[wit!("deps/keyvalue/atomic.wit"), wit!("deps/keyvalue/batch.wit"), wit!("deps/keyvalue/store.wit")],
     &[wit!("deps/logging/logging.wit")],
-    &[wit!("deps/io/streams.wit")],
-    &[wit!("deps/clocks/monotonic-clock.wit")],
-    &[wit!("deps/http/types.wit"), wit!("deps/http/handler.wit")],
 ];
 
 /// All files, as they lie in a folder that WIT tools can read.

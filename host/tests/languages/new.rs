@@ -145,7 +145,7 @@ tenant = "default"
 
 [[tenant]]
 name = "default"
-platform = { kind = "unique", app_id = "env:SECRET", api_key = "env:SECRET" }
+platform = { kind = "unique", api_base = "env:SECRET", app_id = "env:SECRET", api_key = "env:SECRET" }
 "#;
 
 /// A `modules.toml` with modules in folders of their own, built by these commands.

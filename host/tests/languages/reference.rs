@@ -43,6 +43,8 @@ fn the_reference_is_what_the_contract_says() {
 
 fn reference() -> String {
     let (resolve, world) = contract::world().unwrap();
+    let others: Vec<_> = resolve.packages[resolve.worlds[world].package.unwrap()].worlds.values().copied().collect();
+    let others = others.into_iter().filter(|other| *other != world);
     let world = &resolve.worlds[world];
     let mut page = Page { resolve: &resolve, text: INTRODUCTION.to_owned() };
     page.line("\n## The world\n");
@@ -68,7 +70,14 @@ fn reference() -> String {
     for (id, docs) in imports {
         page.interface(&resolve.interfaces[id], docs);
     }
-    page.text
+    page.line("## Other worlds\n");
+    for other in others {
+        let other = &resolve.worlds[other];
+        page.line(&format!("### `{}`\n", other.name));
+        page.docs(&other.docs);
+    }
+    page.text.truncate(page.text.trim_end().len());
+    page.text + "\n"
 }
 
 /// The page as far as it is written.
