@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// Programs that builds call, and where each comes from.
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 12] = [
+    ("modhost", "it is this program, which has to lie in a folder of PATH under that name"),
     ("cargo", "it comes with Rust, from https://rustup.rs"),
     ("go", "it comes with Go (1.26 or newer), from https://go.dev/dl"),
     ("node", "it comes with Node (20 or newer), from https://nodejs.org"),
@@ -48,7 +49,8 @@ fn called(text: &str, folder: &Path) -> String {
 /// Whether a program is among the words of a script.
 fn is_named(script: &str, program: &str) -> bool {
     let commands = script.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let part = |it: char| it.is_alphanumeric() || "-_.".contains(it);
+    // With the marks of shell variables, so that `zig=…` and `$zig` are other words.
+    let part = |it: char| it.is_alphanumeric() || "-_.=$".contains(it);
     let mut words = commands.flat_map(|line| line.split(|it| !part(it)));
     // `${ZIG:-zig}` names it, too.
     words.any(|word| word.strip_prefix('-').unwrap_or(word) == program)
@@ -57,7 +59,7 @@ fn is_named(script: &str, program: &str) -> bool {
 /// The commands that install what a folder pins, if the tool is among that.
 fn installs(folder: &Path, program: &str) -> Option<String> {
     let there = |name: &str| folder.join(name).is_file();
-    let runtime = ["cargo", "node", "npm", "python3"].contains(&program);
+    let runtime = ["modhost", "cargo", "node", "npm", "python3"].contains(&program);
     if !runtime && there("package.json") {
         return Some(if there("package-lock.json") { "  npm ci".into() } else { "  npm install".into() });
     }
@@ -93,11 +95,17 @@ mod tests {
         let package = r#"{ "scripts": { "build": "tsc && modhost-componentize src/a.ts" } }"#;
         for (files, text, there, said) in [
             (vec![], "cargo build --release", vec![], "`cargo` is not installed: it comes with Rust"),
-            (vec![("build.sh", script), pinned], "sh build.sh", vec!["go"], "`python-zig` is not installed"),
             (
                 vec![("build.sh", script), pinned],
                 "sh build.sh",
-                vec![],
+                vec!["go"],
+                "`modhost` is not installed: it is this program",
+            ),
+            (vec![("build.sh", script), pinned], "sh build.sh", vec!["go", "modhost"], "`python-zig` is not installed"),
+            (
+                vec![("build.sh", script), pinned],
+                "sh build.sh",
+                vec!["modhost"],
                 "pip install --require-hashes -r requirements.txt",
             ),
             (vec![pinned, ("sdk/pyproject.toml", "")], "modhost-componentize a.py", vec![], "-isolation ./sdk"),
@@ -113,7 +121,8 @@ mod tests {
 
     #[test]
     fn other_failures_are_left_to_the_tools() {
-        let folder = folder(&[]);
+        let folder = folder(&[("build.sh", "zig=${ZIG:-python-zig}\n$zig c++ a.cpp\nunknown b\n")]);
+        assert_eq!(advice(Some(127), "sh build.sh", folder.path(), |program| program == "python-zig"), None);
         assert_eq!(advice(Some(1), "cargo build", folder.path(), |_| false), None);
         assert_eq!(advice(Some(127), "cargo build", folder.path(), |_| true), None);
         assert_eq!(advice(Some(127), "make", folder.path(), |_| false), None);
