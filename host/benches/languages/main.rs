@@ -57,6 +57,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
     for language in Language::value_variants() {
+        eprintln!("{} …", language.folder());
         match modules::make(folder.path(), *language) {
             Ok(made) => rows.push(runtime.block_on(measure(made)).context(language.folder())?),
             Err(error) => {
