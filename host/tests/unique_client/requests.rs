@@ -108,7 +108,7 @@ async fn the_stamp_of_a_new_message_is_another_request_with_a_key_of_its_own() {
     server.client().create_message(&caller, Some("assistant_1"), "chat_1", &calls::message_change()).await.unwrap();
     let [create, stamp] = server.requests().try_into().unwrap();
     assert_eq!(create.header("idempotency-key"), Some("dlv_1-4"));
-    assert_eq!(stamp.header("idempotency-key"), Some("dlv_1-4-stamp"));
+    assert_eq!(stamp.header("idempotency-key"), Some("dlv_1-4-stamp-msg_new"));
 }
 
 #[tokio::test]

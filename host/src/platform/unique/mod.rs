@@ -125,10 +125,14 @@ impl Unique {
     /// it as not made: it would be made once more.
     async fn stamp_new_message(&self, caller: &Caller, chat_id: &str, id: &str, now: &str) {
         let update = request::MessageUpdate::new(chat_id, request::MessageContent::default()).streamed_at(now);
-        // Under the key of the call that made the message it would be taken for that call's repetition.
-        let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp"));
-        let caller = Caller { idempotency_key, ..caller.clone() };
-        if let Err(error) = self.patch_message(&caller, id, &update).await {
+        // Under the key of the call that made the message it would be taken for that call's repetition. Where such keys
+        // mean nothing the message may have been made twice, and each has a stamp of its own.
+        let stamped = async {
+            let of = segment("message", id)?;
+            let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp-{of}"));
+            self.patch_message(&Caller { idempotency_key, ..caller.clone() }, id, &update).await
+        };
+        if let Err(error) = stamped.await {
             tracing::warn!(message_id = id, %error, "a new message was not stamped as streamed; who waits for that, waits on");
         }
     }
