@@ -79,9 +79,9 @@ async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
     let next = variant("test_guest", 1);
     host.save("other.wasm", &next);
     host.serves("Other", &next).await;
-    assert!(process.exists(), "what compiles for long was done before the swap: {}", host.log());
 
-    // A host that is killed leaves no process behind.
+    // The quick compiler may have given up by now; the other goes on. A host that is killed leaves no process behind.
+    let process = compiling(&host).await;
     let killed = std::process::Command::new("kill").args(["-KILL", &host.process_id().to_string()]).status();
     assert!(killed.unwrap().success());
     until("the compiling process to end", async || (!runs(&process)).then_some(())).await;
