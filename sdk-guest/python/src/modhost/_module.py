@@ -105,8 +105,9 @@ def _takes(answer: Callable[[Any], None]) -> tuple[type, ...]:
 def _argument(event: Event, takes: tuple[type, ...]) -> Event | ModuleChosen | UserMessageCreated | None:
     if not takes:
         return event
-    if isinstance(event.subject, takes):
-        return event.subject
+    subject = event.subject
+    if isinstance(subject, (ModuleChosen, UserMessageCreated)) and type(subject) in takes:
+        return subject
     names = " and ".join(f"`{_SUBJECTS[kind]}`" for kind in takes)
     raise Failure(
         f"the event `{event.name}` ({event.id}) is of a kind this module doesn't take: it takes {names}. "
