@@ -188,7 +188,12 @@ impl Signs {
     /// Listens to the folders the files are in; one that doesn't exist yet is tried again at the next look.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
+        // The folder of a bare name is the one this process is in.
+        let parent = |file: &PathBuf| match file.parent()? {
+            here if here.as_os_str().is_empty() => Some(PathBuf::from(".")),
+            folder => Some(folder.to_owned()),
+        };
+        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(parent).collect();
         let now: BTreeMap<PathBuf, (u64, u64)> =
             wanted.into_iter().filter_map(|path| folder(&path).map(|which| (path, which))).collect();
         for (path, which) in &self.folders {
