@@ -233,8 +233,10 @@ pub const ANIMALS: &[Animal] = &[
         "",
         CPU,
         Parts {
-            fields: "(func $fill (memory.fill (i32.const 70000) (i32.const 120) (i32.const 4096)))",
-            handle: "(call $fill) (loop $on (call $print (call $stdout) (i32.const 70000) (i32.const 4096) (i32.const 64)) (br $on))",
+            fields: "(global $to (mut i32) (i32.const 0))
+                     (func $fill (memory.fill (i32.const 70000) (i32.const 120) (i32.const 4096)))",
+            handle: "(call $fill) (global.set $to (call $stdout))
+                     (loop $on (call $print (global.get $to) (i32.const 70000) (i32.const 4096) (i32.const 64)) (br $on))",
             ..STDOUT
         },
     ),
