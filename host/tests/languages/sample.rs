@@ -27,7 +27,7 @@ impl Sample {
     /// A host with the module, after it was built; none if its tools aren't there.
     pub fn settings(&self) -> Option<Settings> {
         let folder = repository().join(self.folder);
-        if !is_found(self.folder, self.tool, tools(&folder).into_iter().chain(path())) {
+        if !is_found(self.folder, self.tool, tools(&folder).into_iter().chain([folder.clone()]).chain(path())) {
             return None;
         }
         self.build(&folder);
