@@ -189,7 +189,7 @@ async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
         assert!(ran.stdout.contains(said), "{said}: {ran:?}");
     }
     for (name, said) in
-        [("Godo", "did you mean Good?"), ("Bare", "Bare has no `build`, the command that makes its component")]
+        [("Goo", "did you mean Good?"), ("Bare", "Bare has no `build`, the command that makes its component")]
     {
         let ran = build(&[name]).await;
         assert!(ran.code == 2 && ran.stderr.contains(said), "{ran:?}");
