@@ -3,6 +3,30 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::platform;
+
+/// Tokens; OpenAI's names in a completion, Unique's in a streamed one.
+#[derive(Deserialize)]
+pub(in crate::platform) struct Usage {
+    #[serde(default, alias = "promptTokens", deserialize_with = "integer")]
+    prompt_tokens: Option<u32>,
+    #[serde(default, alias = "completionTokens", deserialize_with = "integer")]
+    completion_tokens: Option<u32>,
+}
+
+impl Usage {
+    /// What an answer cost; none if it doesn't say.
+    pub(in crate::platform) fn into_usage(self) -> Option<platform::Usage> {
+        if self.prompt_tokens.is_none() && self.completion_tokens.is_none() {
+            return None;
+        }
+        Some(platform::Usage {
+            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
+            completion_tokens: self.completion_tokens.unwrap_or_default(),
+        })
+    }
+}
+
 /// A list; null is an empty one.
 pub(in crate::platform) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(field)?.unwrap_or_default())

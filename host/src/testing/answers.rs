@@ -24,7 +24,7 @@ const ERRORS: [(&str, ErrorKind); 7] = [
 ];
 
 /// What HTTP requests of a module's own are recorded as.
-const HTTP: &str = "wasi:http.handle";
+pub(super) const HTTP: &str = "wasi:http.handle";
 
 /// The calls a module can make, as the record names them; those of `wasi:http` stand beside them.
 const CALLS: [&str; 20] = [

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::accept;
+use super::answers;
 use super::expect::{Difference, failed};
 use super::file::Test;
 use super::script::Script;
 use super::seen::{Call, Seen};
 use super::store::Store;
-use crate::capabilities::{Begin, Delivery, Tape};
+use crate::capabilities::{Asked, Begin, Delivery, HttpGrants, Tape};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, Spec, Version};
 use crate::event::{DeliveryId, Event, Subject};
@@ -84,7 +85,8 @@ impl Bench {
     /// Runs the module on the event of a test, with its answers; says what was seen, and what had no answer.
     async fn play(&self, test: &Test) -> anyhow::Result<(Seen, Vec<String>)> {
         let event = Arc::new(test.given.event(&self.module, &self.settings, test.time)?);
-        let version = self.engine.load(self.bytes.clone(), &self.spec(test)).await?;
+        let spec = self.spec(test);
+        let version = self.engine.load(self.bytes.clone(), &spec).await?;
         let script = Arc::new(Script::new(&test.answers, question(&event)));
         let space = Space { tenant: event.tenant.clone(), module: self.module.name.clone() };
         let store = Arc::new(Store::new(space, test.answers.keyvalue.clone()));
@@ -117,7 +119,9 @@ impl Bench {
         if test.expected.keeps() {
             seen.keyvalue = store.content().await.context("what the module keeps can't be read")?;
         }
-        Ok((seen, script.unanswered()))
+        let mut problems = script.unanswered();
+        problems.extend(asked.iter().filter_map(|asked| http_problem(&spec.grants.http, asked)));
+        Ok((seen, problems))
     }
 
     /// The module's settings, with those of the test in their place.
@@ -130,6 +134,29 @@ impl Bench {
         }
         spec
     }
+}
+
+/// What is wrong about an HTTP request of the module's own: one that is answered and would not be sent, or the other way
+/// round. That one is refused and expected to be, is nobody's mistake.
+fn http_problem(grants: &HttpGrants, asked: &Asked) -> Option<String> {
+    if asked.import != answers::HTTP {
+        return None;
+    }
+    let refusal = grants.refusal(&asked.arguments);
+    match (&asked.answer, refusal) {
+        (Some(Ok(_)), Some(refusal)) => Some(format!("the test has an answer to what would not be sent: {refusal}")),
+        (None, None) => {
+            let request = format!("{} {}", text(&asked.arguments["method"]), text(&asked.arguments["url"]));
+            Some(format!(
+                "it sends `{request}`, and the test has no answer left to that; add:\n\n[[http]]\nstatus = 200\nbody = \"…\""
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn text(json: &serde_json::Value) -> &str {
+    json.as_str().unwrap_or_default()
 }
 
 /// The event's own message, as the chat has it.

@@ -51,6 +51,9 @@ async fn fails(text: &str, words: &[&str]) {
     }
 }
 
+/// Where the module that asks services may send requests.
+const SERVICES: &str = r#"http = ["bank.example.com", "crm.example.com", "shop.example.com"]"#;
+
 #[tokio::test]
 async fn the_shipped_modules_pass_the_tests_they_ship_with() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
@@ -60,6 +63,7 @@ async fn the_shipped_modules_pass_the_tests_they_ship_with() {
         ("ChatLog", "chat_log", "chat-log", r#"events = ["unique.chat.user-message.created"]"#),
         ("NexusRelay", "nexus_relay", "nexus-relay", r#"events = ["MESSAGE_FINALIZED"]"#),
         ("DocumentNotes", "document_notes", "document-notes", r#"events = ["document.*"]"#),
+        ("ServiceStatus", "service_status", "service-status", SERVICES),
     ];
     let settings = settings.into_iter().fold(Settings::new(), |settings, (name, built, source, lines)| {
         let watch = plugins.join(source).join("src");
@@ -68,7 +72,7 @@ async fn the_shipped_modules_pass_the_tests_they_ship_with() {
     let folder = folder(&settings, &[]);
     let ran = test(folder.path(), &[]).await;
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-    assert!(ran.stdout.contains("ok: 10 passed, 0 failed"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("ok: 11 passed, 0 failed"), "{}", ran.stdout);
     assert!(!folder.path().join(".modhost").exists(), "a test makes no data directory");
 
     let ran = test(folder.path(), &["ChatLog", "DemoApp", "--filter", "echo"]).await;
@@ -146,6 +150,34 @@ async fn what_has_no_answer_is_told_with_the_lines_to_add() {
     fails("text = 'complete why'", &["a language model is asked \"why\"", "[[completion]]\ntext = "]).await;
     let used_up = "text = 'complete why'\n[[completion]]\nfor = 'something else'\ntext = 'x'";
     fails(used_up, &["the test has no answer left to that"]).await;
+}
+
+#[tokio::test]
+async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
+    let ask = |answers: &str| {
+        let services = r#"{ "Bank": "https://bank.example.com/rates" }"#;
+        format!("text = 'How are they?'\nconfig = {{ services = '{services}' }}\n{answers}")
+    };
+    let ran = async |http: &str, text: &str| {
+        let settings = Settings::new().module("ServiceStatus", "service_status", http);
+        test(folder(&settings, &[("one", text)]).path(), &[]).await
+    };
+    let answered = ask("[[http]]\nstatus = 503\n[expect]\nreply = { contains = 'error (503)' }");
+    let ran_well = ran(SERVICES, &answered).await;
+    assert_eq!(ran_well.code, 0, "{ran_well:?}");
+
+    let closed = ran(r#"http = ["shop.example.com"]"#, &answered).await;
+    let words = "`GET https://bank.example.com/rates` is not allowed: add \"bank.example.com\" to `http` of the module";
+    assert!(closed.code == 1 && closed.stdout.contains(words), "{closed:?}");
+    let refused = ask("[expect]\nreply = { contains = 'may not be asked' }");
+    let refused = ran(r#"http = ["shop.example.com"]"#, &refused).await;
+    assert_eq!(refused.code, 0, "{refused:?}");
+
+    let forgotten = ran(SERVICES, &ask("")).await;
+    assert_eq!(forgotten.code, 1, "{forgotten:?}");
+    for words in ["it sends `GET https://bank.example.com/rates`", "no answer left to that; add:", "[[http]]\n"] {
+        assert!(forgotten.stdout.contains(words), "no {words:?} in:\n{}", forgotten.stdout);
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,13 @@ impl HttpGrants {
         Err(denied(format!("is not allowed: {advice}")))
     }
 
+    /// Why a request that is on record would not be sent, in people's words; none: it would.
+    pub(crate) fn refusal(&self, request: &serde_json::Value) -> Option<String> {
+        let method = Method::from_bytes(request["method"].as_str()?.as_bytes()).ok()?;
+        let url = Url::parse(request["url"].as_str()?).ok()?;
+        self.find(&method, &url).err().map(|failure| failure.message)
+    }
+
     /// What to add for a place no entry means.
     fn other_door(&self, asked: &Origin) -> String {
         let mut text = String::new();

@@ -10,7 +10,7 @@ use crate::platform::{self, lenient};
 #[derive(Deserialize)]
 pub(super) struct Completion {
     choices: Vec<Choice>,
-    usage: Option<Usage>,
+    usage: Option<lenient::Usage>,
 }
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct Text {
 impl Completion {
     /// The first choice; none if there is no choice.
     pub(super) fn into_completion(self) -> Option<platform::Completion> {
-        let usage = self.usage.and_then(Usage::into_usage);
+        let usage = self.usage.and_then(lenient::Usage::into_usage);
         let Choice { message, finish_reason } = self.choices.into_iter().next()?;
         Some(platform::Completion { text: message.content.unwrap_or_default(), finish_reason, usage })
     }
@@ -38,7 +38,7 @@ impl Completion {
 pub(super) struct Chunk {
     #[serde(default, deserialize_with = "lenient::list")]
     choices: Vec<Delta>,
-    usage: Option<Usage>,
+    usage: Option<lenient::Usage>,
     /// Endpoints that fail when the answer has begun say so here.
     error: Option<Value>,
 }
@@ -61,7 +61,7 @@ impl Chunk {
 
     /// What the answer cost, if that is told here.
     pub(super) fn usage(&mut self) -> Option<platform::Usage> {
-        self.usage.take().and_then(Usage::into_usage)
+        self.usage.take().and_then(lenient::Usage::into_usage)
     }
 
     /// The status that goes with its error, as far as that can be told; none if it is no error.
@@ -75,25 +75,5 @@ impl Chunk {
             _ => None,
         };
         Some(code.or_else(named))
-    }
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(default, deserialize_with = "lenient::integer")]
-    prompt_tokens: Option<u32>,
-    #[serde(default, deserialize_with = "lenient::integer")]
-    completion_tokens: Option<u32>,
-}
-
-impl Usage {
-    fn into_usage(self) -> Option<platform::Usage> {
-        if self.prompt_tokens.is_none() && self.completion_tokens.is_none() {
-            return None;
-        }
-        Some(platform::Usage {
-            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
-            completion_tokens: self.completion_tokens.unwrap_or_default(),
-        })
     }
 }

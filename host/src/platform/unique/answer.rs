@@ -140,7 +140,7 @@ impl Hit {
 #[derive(Deserialize)]
 pub(super) struct Completion {
     choices: Vec<Choice>,
-    usage: Option<Usage>,
+    usage: Option<lenient::Usage>,
 }
 
 #[derive(Deserialize)]
@@ -158,7 +158,7 @@ struct ChoiceMessage {
 impl Completion {
     /// The first choice; none if there is no choice.
     pub(super) fn into_completion(self) -> Option<platform::Completion> {
-        let usage = self.usage.and_then(Usage::into_usage);
+        let usage = self.usage.and_then(lenient::Usage::into_usage);
         let choice = self.choices.into_iter().next()?;
         let text = choice.message.content.unwrap_or_default();
         Some(platform::Completion { text, finish_reason: choice.finish_reason, usage })
@@ -169,33 +169,12 @@ impl Completion {
 #[derive(Deserialize)]
 pub(super) struct StreamResult {
     message: Message,
-    usage: Option<Usage>,
+    usage: Option<lenient::Usage>,
 }
 
 impl StreamResult {
     pub(super) fn into_completion(self) -> platform::Completion {
         let text = self.message.text.unwrap_or_default();
-        platform::Completion { text, finish_reason: None, usage: self.usage.and_then(Usage::into_usage) }
-    }
-}
-
-/// Tokens; OpenAI's names in a completion, the platform's in a streamed one.
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(default, alias = "promptTokens", deserialize_with = "lenient::integer")]
-    prompt_tokens: Option<u32>,
-    #[serde(default, alias = "completionTokens", deserialize_with = "lenient::integer")]
-    completion_tokens: Option<u32>,
-}
-
-impl Usage {
-    fn into_usage(self) -> Option<platform::Usage> {
-        if self.prompt_tokens.is_none() && self.completion_tokens.is_none() {
-            return None;
-        }
-        Some(platform::Usage {
-            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
-            completion_tokens: self.completion_tokens.unwrap_or_default(),
-        })
+        platform::Completion { text, finish_reason: None, usage: self.usage.and_then(lenient::Usage::into_usage) }
     }
 }

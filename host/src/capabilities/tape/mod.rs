@@ -5,14 +5,16 @@
 //! earlier attempt made that can't be unmade (a step, a message) is kept aside: asked for in the same words, it is found
 //! again rather than made twice.
 
+mod state;
+mod words;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 
 use super::Spending;
 use super::delivery::Weight;
@@ -20,21 +22,16 @@ use crate::event::DeliveryId;
 use crate::journal::{Call, Journal, Written};
 use crate::limits::Limits;
 use crate::platform::{ErrorKind, PlatformError};
+use state::{CLOCK, KEPT_ASIDE, Made, State};
+pub use words::{Answer, Asked, Known};
+pub(super) use words::{Place, Turn};
+use words::{unwritable, value};
 
 /// The calls that make something which would stand there twice if they were made again.
 const MAKING: [&str; 2] = [super::message_log::CREATE, super::messages::CREATE];
 
-/// What is recorded under this name is no call: readings of the clocks.
-const CLOCK: &str = "wasi:clocks";
-
-/// What is recorded under this name is no call: what an earlier attempt made and this one hasn't asked for yet.
-const KEPT_ASIDE: &str = "modhost:kept-aside";
-
 /// How many bytes the reading of a clock takes in the record: nanoseconds, in digits.
 const READING_BYTES: u64 = 20;
-
-/// How many entries a delivery's record may have.
-const MAX_ENTRIES: u32 = 20_000;
 
 /// The record of one delivery's calls.
 pub struct Tape {
@@ -45,109 +42,6 @@ pub struct Tape {
     clock: Option<(SystemTime, Instant)>,
     spending: Spending,
     state: Mutex<State>,
-}
-
-struct State {
-    /// What is still to be replayed, in order.
-    ahead: VecDeque<Entry>,
-    /// Clock readings that are still to be replayed, in order.
-    readings_ahead: VecDeque<u64>,
-    /// What was made by calls that are not replayed.
-    kept_aside: Vec<Made>,
-    /// Whether nothing is replayed.
-    afresh: bool,
-    /// The number of the next entry.
-    next: u32,
-    /// Clock readings not written yet.
-    readings: Vec<u64>,
-    /// How much is on record, in bytes.
-    bytes: u64,
-    /// Calls that were in flight when the attempt before was cut off, and are made again.
-    again: u32,
-    /// The calls of this attempt that failed and may succeed another time.
-    failed: Vec<(Place, String, Vec<u8>)>,
-    /// Every call that was asked for, in a rehearsal.
-    asked: Vec<Asked>,
-}
-
-/// A recorded call.
-#[derive(Clone)]
-struct Entry {
-    number: u32,
-    at: SystemTime,
-    import: String,
-    arguments: Vec<u8>,
-    answer: Option<Answer>,
-}
-
-/// A recorded answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// What was answered, as it stands in the journal: nothing is taken apart before somebody asks for it.
-    Ok(Box<RawValue>),
-    /// How it failed.
-    Error(PlatformError),
-    /// How it failed when a part of it had come.
-    BrokenOff {
-        /// What had come.
-        part: Box<RawValue>,
-        /// How it failed.
-        error: PlatformError,
-    },
-    /// It failed, and is to be made again.
-    Again,
-}
-
-/// Something that was made and can't be unmade.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Made {
-    import: String,
-    arguments: Value,
-    answer: Value,
-}
-
-/// A call a guest asked for in a rehearsal.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
-    /// What was called.
-    pub import: String,
-    /// Its arguments.
-    pub arguments: Value,
-    /// Whether it costs money or changes something.
-    pub lasting: bool,
-    /// What the record has of it.
-    pub known: Known,
-    /// Its answer, if it has one.
-    pub answer: Option<Result<Value, PlatformError>>,
-}
-
-/// What the record has of a call that was asked for in a rehearsal.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Known {
-    /// The same call, and so its answer.
-    Same,
-    /// The same function with these arguments: its answer then is its answer now.
-    Changed(Value),
-    /// Nothing: what it would make is made up, what it would read isn't there.
-    Added,
-}
-
-/// What becomes of a call.
-pub(super) enum Turn {
-    /// It was made before: this is its answer.
-    Replayed(Place, Answer),
-    /// It is to be made now.
-    Live(Place),
-}
-
-/// The place of a live call in the record.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// Its number.
-    pub(super) number: u32,
-    /// When the call was first begun, in whole milliseconds: by an earlier attempt, if it has no answer from there.
-    pub(super) begun: SystemTime,
 }
 
 impl Tape {
@@ -438,166 +332,6 @@ impl Tape {
     }
 }
 
-impl Place {
-    /// A place for a call that begins now.
-    fn new(number: u32) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(now.as_millis()).unwrap_or_default();
-        Self { number, begun: SystemTime::UNIX_EPOCH + Duration::from_millis(millis) }
-    }
-}
-
-impl State {
-    fn load(&mut self, call: Call) {
-        self.next = call.number + 1;
-        let size = call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len);
-        self.bytes = self.bytes.saturating_add(size as u64);
-        // An answer in a form this version can't read is as good as none: the call is made again.
-        let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
-        match (call.import.as_str(), &answer) {
-            (CLOCK, Some(Answer::Ok(readings))) => {
-                self.readings_ahead.extend(serde_json::from_str::<Vec<u64>>(readings.get()).unwrap_or_default());
-            }
-            (KEPT_ASIDE, Some(Answer::Ok(made))) => {
-                self.kept_aside = serde_json::from_str(made.get()).unwrap_or_default();
-            }
-            (CLOCK | KEPT_ASIDE, _) => {}
-            _ => {
-                self.asked_for_since(&call.import, answer.as_ref());
-                let Call { number, import, arguments, at, .. } = call;
-                self.ahead.push_back(Entry { number, at, import, arguments, answer });
-            }
-        }
-    }
-
-    /// What was kept aside and then asked for again is no longer aside: it stands in the record itself.
-    fn asked_for_since(&mut self, import: &str, answer: Option<&Answer>) {
-        let Some(Answer::Ok(answer)) = answer else { return };
-        if self.kept_aside.is_empty() {
-            return;
-        }
-        let answer = value(answer);
-        if let Some(index) = self.kept_aside.iter().position(|made| made.import == import && made.answer == answer) {
-            self.kept_aside.remove(index);
-        }
-    }
-
-    /// The next recorded call, if it is this one.
-    fn replay(&mut self, import: &str, arguments: &[u8]) -> Option<Turn> {
-        let entry = self.ahead.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
-        let place = Place { number: entry.number, begun: entry.at };
-        match entry.answer {
-            Some(Answer::Again) => Some(Turn::Live(place)),
-            Some(answer) => {
-                self.remember_failure(place, import, arguments, &answer);
-                Some(Turn::Replayed(place, answer))
-            }
-            None => {
-                self.again += 1;
-                Some(Turn::Live(place))
-            }
-        }
-    }
-
-    fn remember_failure(&mut self, place: Place, import: &str, arguments: &[u8], answer: &Answer) {
-        if answer.error().is_some_and(PlatformError::is_temporary) {
-            self.failed.push((place, import.to_owned(), arguments.to_vec()));
-        }
-    }
-
-    /// Answers a call from whatever is recorded: the same call, else the next one of the same function.
-    fn rehearse(&mut self, weight: Weight, import: &str, arguments: &[u8]) -> Turn {
-        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-        let is_answer = |answer: &Answer| !matches!(answer, Answer::Again);
-        let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
-        // Compared as JSON: what was looked up through the admin API has its fields in another order.
-        let wanted = json(arguments);
-        let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == wanted);
-        let found = same.or_else(|| self.ahead.iter().position(answered)).and_then(|index| self.ahead.remove(index));
-        let known = match &found {
-            Some(_) if same.is_some() => Known::Same,
-            Some(entry) => Known::Changed(json(&entry.arguments)),
-            None => Known::Added,
-        };
-        let answer = found.and_then(|entry| entry.answer);
-        let place = Place::new(u32::try_from(self.asked.len()).unwrap_or(u32::MAX));
-        self.asked.push(Asked {
-            import: import.to_owned(),
-            arguments: wanted,
-            lasting: weight != Weight::Read,
-            known,
-            answer: answer.clone().and_then(Answer::taken_apart),
-        });
-        answer.map_or(Turn::Live(place), |answer| Turn::Replayed(place, answer))
-    }
-
-    fn take_made(&mut self, import: &str, arguments: &[u8]) -> Option<Made> {
-        let arguments: Value = serde_json::from_slice(arguments).ok()?;
-        let index = self.kept_aside.iter().position(|made| made.import == import && made.arguments == arguments)?;
-        Some(self.kept_aside.remove(index))
-    }
-
-    fn place(&mut self) -> Result<Place, PlatformError> {
-        if self.next >= MAX_ENTRIES {
-            return Err(PlatformError::new(
-                ErrorKind::Invalid,
-                format!("more than {MAX_ENTRIES} calls in one delivery"),
-            ));
-        }
-        self.next += 1;
-        Ok(Place::new(self.next - 1))
-    }
-}
-
-impl Answer {
-    fn of<T: Serialize>(answer: &Result<T, PlatformError>) -> Result<Self, PlatformError> {
-        match answer {
-            Ok(value) => Self::ok(value),
-            Err(error) => Ok(Self::Error(error.clone())),
-        }
-    }
-
-    /// What it says; none if the call is to be made again.
-    fn taken_apart(self) -> Option<Result<Value, PlatformError>> {
-        match self {
-            Self::Ok(answer) => Some(Ok(value(&answer))),
-            Self::Error(error) | Self::BrokenOff { error, .. } => Some(Err(error)),
-            Self::Again => None,
-        }
-    }
-
-    /// What was answered.
-    pub(super) fn ok<T: Serialize>(value: &T) -> Result<Self, PlatformError> {
-        to_raw_value(value).map(Self::Ok).map_err(unwritable)
-    }
-
-    /// How it failed when this part of it had come.
-    pub(super) fn broken_off<T: Serialize>(part: &T, error: PlatformError) -> Result<Self, PlatformError> {
-        Ok(Self::BrokenOff { part: to_raw_value(part).map_err(unwritable)?, error })
-    }
-
-    /// How it failed, if it did.
-    pub(super) fn error(&self) -> Option<&PlatformError> {
-        match self {
-            Self::Error(error) | Self::BrokenOff { error, .. } => Some(error),
-            Self::Ok(_) | Self::Again => None,
-        }
-    }
-
-    pub(super) fn into_result<T: DeserializeOwned>(self) -> Result<T, PlatformError> {
-        match self {
-            Self::Ok(answer) => serde_json::from_str(answer.get()).map_err(unwritable),
-            Self::Error(error) | Self::BrokenOff { error, .. } => Err(error),
-            Self::Again => Err(PlatformError::new(ErrorKind::Unavailable, "it is to be made again")),
-        }
-    }
-}
-
-/// What stands in the journal, taken apart. It was written by this program, and so can be read.
-fn value(answer: &RawValue) -> Value {
-    serde_json::from_str(answer.get()).unwrap_or_default()
-}
-
 /// Waits until what was written is on disk.
 pub(super) async fn on_disk(written: Written) -> Result<(), PlatformError> {
     written.on_disk().await.map_err(broken)
@@ -605,10 +339,6 @@ pub(super) async fn on_disk(written: Written) -> Result<(), PlatformError> {
 
 fn broken(error: crate::journal::JournalError) -> PlatformError {
     PlatformError::new(ErrorKind::Unavailable, error.to_string())
-}
-
-fn unwritable(error: serde_json::Error) -> PlatformError {
-    PlatformError::new(ErrorKind::Unavailable, format!("an answer can't be put into the journal: {error}"))
 }
 
 #[cfg(test)]
