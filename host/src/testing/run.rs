@@ -12,13 +12,13 @@ use super::file::Test;
 use super::script::Script;
 use super::seen::{Call, Seen};
 use super::store::Store;
-use crate::capabilities::{Asked, Begin, Delivery, HttpGrants, Tape};
+use crate::capabilities::{Asked, Begin, Delivery, HttpGrants, Known, Tape};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, Spec, Version};
 use crate::event::{DeliveryId, Event, Subject};
 use crate::keyvalue::Space;
 use crate::plan;
-use crate::platform::{Message, Role};
+use crate::platform::{ErrorKind, Message, Role};
 
 /// A module, ready to be tested: its component is compiled.
 pub struct Bench {
@@ -137,15 +137,17 @@ impl Bench {
 }
 
 /// What is wrong about an HTTP request of the module's own: one that is answered and would not be sent, or the other way
-/// round. That one is refused and expected to be, is nobody's mistake.
+/// round. One that is refused, and has no answer, is nobody's mistake: the module is to cope with it.
 fn http_problem(grants: &HttpGrants, asked: &Asked) -> Option<String> {
     if asked.import != answers::HTTP {
         return None;
     }
-    let refusal = grants.refusal(&asked.arguments);
-    match (&asked.answer, refusal) {
-        (Some(Ok(_)), Some(refusal)) => Some(format!("the test has an answer to what would not be sent: {refusal}")),
-        (None, None) => {
+    match &asked.answer {
+        Some(Ok(_)) => {
+            let refusal = grants.refusal(&asked.arguments)?;
+            Some(format!("the test has an answer to what would not be sent: {refusal}"))
+        }
+        Some(Err(error)) if asked.known == Known::Added && error.kind == ErrorKind::Unavailable => {
             let request = format!("{} {}", text(&asked.arguments["method"]), text(&asked.arguments["url"]));
             Some(format!(
                 "it sends `{request}`, and the test has no answer left to that; add:\n\n[[http]]\nstatus = 200\nbody = \"…\""

@@ -110,11 +110,17 @@ impl From<Failure> for PlatformError {
     }
 }
 
-/// Out of the record; what has no code there is the record's own trouble.
+/// Out of the record. What a person has written there, as an answer of a test, has a kind and no code.
 impl From<PlatformError> for Failure {
     fn from(error: PlatformError) -> Self {
         let known = CODES.into_iter().find(|(_, word, _)| Some(*word) == error.code.as_deref());
-        Self::new(known.map_or(Code::Internal, |(code, ..)| code), error.message)
+        let usual = match error.kind {
+            ErrorKind::Denied => Code::RequestDenied,
+            ErrorKind::Timeout => Code::AnswerTimeout,
+            ErrorKind::Unavailable => Code::DestinationUnavailable,
+            _ => Code::Internal,
+        };
+        Self::new(known.map_or(usual, |(code, ..)| code), error.message)
     }
 }
 
