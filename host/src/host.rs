@@ -114,6 +114,7 @@ impl Host {
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
+        tell_ceilings(server);
         let engine = start_engine(server, compiling).map_err(StartError::Engine)?;
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
@@ -230,7 +231,7 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
         None => Compiler::Here,
     };
     // Rehearsals take no delivery's place.
-    let engine = Engine::new(server.concurrency + REHEARSED_AT_ONCE)?.with_compiler(compiler);
+    let engine = Engine::with_stack(server.concurrency + REHEARSED_AT_ONCE, server.stack)?.with_compiler(compiler);
     let engine = engine.with_cache(server.data_dir.join("components"));
     if compiling.quick_start { engine.with_quick_start() } else { Ok(engine) }
 }
@@ -300,6 +301,9 @@ impl Parts {
         }
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = files(&next);
         self.apply(plan).await;
+        if next.server.ceilings != settings.server.ceilings {
+            tell_ceilings(&next.server);
+        }
         if changed {
             tracing::info!(file = %next.file.display(), "the changed settings are taken in");
         }
@@ -315,6 +319,14 @@ impl Parts {
             }
             Err(errors) => tracing::error!("the certificate is not taken in, the old one goes on:\n{errors}"),
         }
+    }
+}
+
+/// Says which defaults the operator's ceilings cut: whoever wrote nothing finds that nowhere in the file.
+fn tell_ceilings(server: &Server) {
+    let cut = server.ceilings.below_defaults();
+    if !cut.is_empty() {
+        tracing::info!("[server.ceilings] holds for modules and tenants that say nothing: {}", cut.join(", "));
     }
 }
 
@@ -393,6 +405,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("max_deliveries", before.max_deliveries != after.max_deliveries),
         ("admin_token", before.admin_token != after.admin_token),
         ("concurrency", before.concurrency != after.concurrency),
+        ("stack", before.stack != after.stack),
         ("retention", before.retention != after.retention),
         ("compiler", before.compiler != after.compiler),
         ("tls", before.tls.is_some() != after.tls.is_some()),

@@ -1,7 +1,7 @@
 //! What one delivery may use, whose setting says so, and what is said when it wanted more.
 //!
 //! The same keys stand in `limits` of a `[[module]]`, in `limits` of a `[[tenant]]` and in `[server.ceilings]`. For a
-//! delivery the least of the three counts ([`Limits`]), and the reason it ends with names the setting to raise
+//! delivery the least of the three counts ([`Limits`]), and what it is told names the setting to raise
 //! ([`LimitReached`]).
 
 use std::fmt;
@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// Something a delivery uses, and may use only so much of.
+/// How much stack the calls inside a component have where nobody says, in bytes.
+pub const DEFAULT_STACK: u64 = 512 << 10;
+
+/// Something a delivery uses, and may use only so much of. Who wants more of the key-value store or of an HTTP request
+/// is refused the call; all else ends the delivery, or is left out of its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// Linear memory, all memories together.
@@ -38,6 +42,14 @@ pub enum Resource {
     LogLines,
     /// All lines of log together.
     LogBytes,
+    /// What the module keeps in the key-value store for the delivery's tenant, keys and values; 0: nothing.
+    KeyValue,
+    /// The body of an HTTP request.
+    HttpRequest,
+    /// The body of the answer to one.
+    HttpAnswer,
+    /// Time from an HTTP request to the end of its answer.
+    HttpTimeout,
 }
 
 /// What an amount of a resource is counted in.
@@ -53,7 +65,7 @@ pub enum Unit {
 
 impl Resource {
     /// All there are, in the order they are declared in.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Memory,
         Self::Tables,
         Self::Instances,
@@ -67,9 +79,13 @@ impl Resource {
         Self::Journal,
         Self::LogLines,
         Self::LogBytes,
+        Self::KeyValue,
+        Self::HttpRequest,
+        Self::HttpAnswer,
+        Self::HttpTimeout,
     ];
 
-    /// Its key in modules.toml.
+    /// Its key in modules.toml; what stands before a dot is the table it is in.
     pub fn key(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -85,14 +101,25 @@ impl Resource {
             Self::Journal => "journal",
             Self::LogLines => "log_lines",
             Self::LogBytes => "log_bytes",
+            Self::KeyValue => "keyvalue",
+            Self::HttpRequest => "http.request",
+            Self::HttpAnswer => "http.answer",
+            Self::HttpTimeout => "http.timeout",
         }
     }
 
     /// What its amounts are counted in.
     pub fn unit(self) -> Unit {
         match self {
-            Self::Memory | Self::Arguments | Self::Answers | Self::Journal | Self::LogBytes => Unit::Bytes,
-            Self::Cpu | Self::Timeout => Unit::Time,
+            Self::Memory
+            | Self::Arguments
+            | Self::Answers
+            | Self::Journal
+            | Self::LogBytes
+            | Self::KeyValue
+            | Self::HttpRequest
+            | Self::HttpAnswer => Unit::Bytes,
+            Self::Cpu | Self::Timeout | Self::HttpTimeout => Unit::Time,
             Self::Tables | Self::Instances | Self::Handles | Self::Calls | Self::ConcurrentCalls | Self::LogLines => {
                 Unit::Count
             }
@@ -114,7 +141,10 @@ impl Resource {
             Self::Arguments => 4 << 20,
             Self::Answers | Self::Journal => 16 << 20,
             Self::LogLines => 1000,
-            Self::LogBytes => 1 << 20,
+            Self::LogBytes | Self::HttpRequest => 1 << 20,
+            Self::KeyValue => 10 << 20,
+            Self::HttpAnswer => 4 << 20,
+            Self::HttpTimeout => 30 * SECOND,
         }
     }
 
@@ -166,6 +196,18 @@ pub struct Limit {
     pub amount: u64,
     /// Whose setting that is.
     pub set_by: SetBy,
+}
+
+impl Limit {
+    /// Where it stands in modules.toml as the limit of a resource, for people.
+    pub fn setting(&self, resource: Resource) -> String {
+        let key = resource.key();
+        match self.set_by {
+            SetBy::Module => format!("`limits.{key}`"),
+            SetBy::Tenant => format!("`limits.{key}` of the tenant"),
+            SetBy::Server => format!("`{key}` of [server.ceilings]"),
+        }
+    }
 }
 
 /// What one delivery may use of each resource.
@@ -235,7 +277,7 @@ impl Limits {
     }
 }
 
-/// The limit that ended a delivery, or refuses a component.
+/// The limit that ended a delivery, refuses a call of it, or refuses a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReached {
     /// One of its own.
@@ -249,8 +291,8 @@ pub enum LimitReached {
     },
     /// The memory that all running deliveries of its tenant may have together, in bytes.
     TenantMemory(u64),
-    /// The stack of WebAssembly calls, which is the same for all.
-    Stack,
+    /// The stack of WebAssembly calls, of so many bytes, which is the same for all.
+    Stack(u64),
 }
 
 impl LimitReached {
@@ -270,18 +312,17 @@ impl fmt::Display for LimitReached {
                  `limits.total_memory` of the tenant",
                 Resource::Memory.told(*limit)
             ),
-            Self::Stack => f.write_str("stack: its calls are nested too deep: a recursion without end?"),
+            Self::Stack(limit) => write!(
+                f,
+                "stack: its calls are nested too deep for {}, `stack` of [server]: a recursion without end?",
+                ByteSize(*limit).display().iec()
+            ),
         }
     }
 }
 
 fn delivery(f: &mut fmt::Formatter<'_>, resource: Resource, limit: Limit, wanted: Option<u64>) -> fmt::Result {
-    let (key, amount) = (resource.key(), resource.told(limit.amount));
-    let setting = match limit.set_by {
-        SetBy::Module => format!("`limits.{key}`"),
-        SetBy::Tenant => format!("`limits.{key}` of the tenant"),
-        SetBy::Server => format!("`{key}` of [server.ceilings]"),
-    };
+    let (setting, amount) = (limit.setting(resource), resource.told(limit.amount));
     let wanted = wanted.map(|wanted| resource.told(wanted));
     match (resource, wanted) {
         (Resource::Memory, Some(wanted)) => write!(f, "memory: it asked for {wanted}, {setting} is {amount}"),
@@ -311,6 +352,10 @@ fn delivery(f: &mut fmt::Formatter<'_>, resource: Resource, limit: Limit, wanted
         }
         (Resource::LogLines, _) => write!(f, "log lines: more than {amount}, {setting}"),
         (Resource::LogBytes, _) => write!(f, "log bytes: more than {amount}, {setting}"),
+        (Resource::KeyValue, _) => write!(f, "the module keeps more than {amount} for this tenant, {setting}"),
+        (Resource::HttpRequest, _) => write!(f, "its body is larger than {amount}, {setting}"),
+        (Resource::HttpAnswer, _) => write!(f, "the answer is larger than {amount}, {setting}"),
+        (Resource::HttpTimeout, _) => write!(f, "no whole answer after {amount}, {setting}"),
     }
 }
 

@@ -328,7 +328,7 @@ fn http_grants(module: &config::Module, environment: &Environment) -> Result<Htt
         return Err(errors);
     }
     let place = Some(module.place.clone());
-    Ok(HttpGrants { allowed: allowed.into(), limits: module.limits.http, place })
+    Ok(HttpGrants { allowed: allowed.into(), place })
 }
 
 fn http_header(header: &HttpHeader, environment: &Environment) -> Result<(HeaderName, HeaderValue), ConfigError> {
@@ -354,12 +354,12 @@ fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Sp
 pub(crate) fn spec(module: &config::Module) -> Spec {
     let allowed = module.http.iter().map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
     let place = Some(module.place.clone());
-    let http = HttpGrants { allowed, limits: module.limits.http, place };
+    let http = HttpGrants { allowed, place };
     Spec {
         name: module.name.clone(),
         component: module.component.clone(),
         limits: module.limits.delivery,
-        grants: Grants { config: Arc::new(module.config.clone()), keyvalue: module.limits.keyvalue, http },
+        grants: Grants { config: Arc::new(module.config.clone()), http },
         swap: swap(&module.swap),
     }
 }

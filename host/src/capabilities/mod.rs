@@ -66,8 +66,6 @@ trait Capability: Sized + Send {
 pub struct Grants {
     /// The module's `config` table, values as the guest reads them.
     pub config: Arc<BTreeMap<String, String>>,
-    /// How many bytes it may keep in the key-value store for each tenant; 0: it may have none of it.
-    pub keyvalue: u64,
     /// Where it may send HTTP requests.
     pub http: HttpGrants,
 }

@@ -11,9 +11,9 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use crate::config::ModuleLimits;
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
 use crate::engine::{Compiled, LoadError};
+use crate::limits::{DEFAULT_STACK, Resource};
 
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]
@@ -119,7 +119,7 @@ impl Findings {
         };
         let misfit = misfit.or_else(|| anatomy.as_ref().and_then(|anatomy| anatomy.fit().err()));
         let compiled = match misfit {
-            None => Some(super::engine(1)?.try_compile(bytes).await),
+            None => Some(super::engine(1, DEFAULT_STACK)?.try_compile(bytes).await),
             Some(_) => None,
         };
         Ok(Self { anatomy, misfit, compiled })
@@ -352,7 +352,7 @@ fn print_limits(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
         limits.push(format!("memory = \"{mebibytes}MiB\""));
     }
     if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:keyvalue/")) {
-        let default = ModuleLimits::default().keyvalue >> 20;
+        let default = Resource::KeyValue.default_amount() >> 20;
         limits.push(format!("keyvalue = \"{default}MiB\""));
         aside = "  # it keeps values from one event to the next; with keyvalue = 0 it isn't loaded";
     }

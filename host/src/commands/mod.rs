@@ -184,10 +184,11 @@ fn compiling_program() -> anyhow::Result<PathBuf> {
     engine::this_program().context("it isn't known where this program lies, which starts itself to compile")
 }
 
-/// An engine for a command that has no host; it compiles as a host does that isn't told other limits.
-fn engine(instances: usize) -> anyhow::Result<Engine> {
+/// An engine for a command that has no host, with this stack; it compiles as a host does that isn't told other limits.
+fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
     let compiler = Compiler::Apart { program: compiling_program()?, limits: CompilerLimits::default() };
-    let engine = Engine::new(instances).map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
+    let engine = Engine::with_stack(instances, stack)
+        .map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
 }
 

@@ -12,12 +12,15 @@ use super::reference::is_reference;
 /// What the keys of secrets have in them.
 pub(crate) const SECRET_WORDS: [&str; 6] = ["secret", "key", "token", "password", "authorization", "cookie"];
 
+/// A key that has one of them in it, and whose value is a size.
+const NO_SECRET: &str = "keyvalue";
+
 /// The ranges of the text that hold, or may hold, a secret.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let lowercase = text.to_ascii_lowercase();
     for word in SECRET_WORDS {
-        for (at, _) in lowercase.match_indices(word) {
+        for (at, _) in lowercase.match_indices(word).filter(|(at, _)| key_around(&lowercase, *at) != NO_SECRET) {
             let behind = &text[at + word.len()..];
             // To the end of the key, which may be quoted; anything else before the `=` makes it prose.
             let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c));
@@ -28,6 +31,14 @@ pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     }
     conceal_users(text, &mut ranges);
     ranges
+}
+
+/// The whole of the key that a word at this place is a part of.
+fn key_around(text: &str, at: usize) -> &str {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let start = text[..at].trim_end_matches(is_part).len();
+    let length = text[start..].find(|c| !is_part(c)).unwrap_or(text.len() - start);
+    &text[start..start + length]
 }
 
 /// Conceals what stands before the `@` of an address, if there is a password in it.
@@ -118,6 +129,12 @@ mod tests {
         assert_eq!(shown("secret = 'a'"), "secret = '·'");
         assert_eq!(shown("APIKEY='a'"), "APIKEY='·'");
         assert_eq!(shown("{ access-token-2 = 'a', name = 'b' }"), "{ access-token-2 = '·', name = 'b' }");
+        assert_eq!(shown("my_keyvalue = 'a'"), "my_keyvalue = '·'");
+    }
+
+    #[test]
+    fn leaves_the_size_of_a_store_alone() {
+        assert_eq!(shown("{ keyvalue = '10MB', key = 'a' }"), "{ keyvalue = '10MB', key = '·' }");
     }
 
     #[test]

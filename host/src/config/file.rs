@@ -21,12 +21,11 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::platform::PlatformSettings;
-use super::settings::{CompilerSettings, Module, Retention, Retry, Server, Tenant};
+use super::settings::{Ceilings, CompilerSettings, Module, Retention, Retry, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{listener, nearest, reference};
 use crate::event::Name;
-use crate::limits::Amounts;
 
 /// What a compiling process takes for itself, and some for a small component, in bytes.
 const MIN_COMPILER_MEMORY: u64 = 64 << 20;
@@ -60,7 +59,7 @@ pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Part
     let server = root.get("server").and_then(|value| value.table("[server]")).map(server);
     let tables = |key, title| root.get(key).map(|value| value.tables(title)).unwrap_or_default();
     let server = server.unwrap_or_else(|| default_server(document));
-    let ceilings = server.ceilings;
+    let ceilings = server.ceilings.clone();
     let parts = Parts {
         server,
         sources: tables("source", "[[source]]").into_iter().map(source::source).collect(),
@@ -89,6 +88,7 @@ fn server(table: Table<'_>) -> Server {
         max_body: table.get("max_body").and_then(|value| value.size()).unwrap_or(default.max_body),
         max_deliveries: table.get("max_deliveries").and_then(|value| value.count()).unwrap_or(default.max_deliveries),
         concurrency: table.get("concurrency").and_then(|value| value.count()).unwrap_or(default.concurrency),
+        stack: table.get("stack").and_then(|value| limits::stack(&value)).unwrap_or(default.stack),
         apology: text(table.get("apology")).unwrap_or(default.apology),
         retry_notice: text(table.get("retry_notice")).unwrap_or(default.retry_notice),
         retention: table
@@ -131,7 +131,7 @@ fn server(table: Table<'_>) -> Server {
     server
 }
 
-fn tenant(table: Table<'_>, ceilings: &Amounts) -> Located<Tenant> {
+fn tenant(table: Table<'_>, ceilings: &Ceilings) -> Located<Tenant> {
     let name = table.require("name", "\"default\"");
     let companies = items(table.get("companies"));
     let platform_table =
@@ -149,7 +149,7 @@ fn tenant(table: Table<'_>, ceilings: &Amounts) -> Located<Tenant> {
             companies: companies.iter().map(|value| value.text().unwrap_or_default().to_owned()).collect(),
             platform: platform_table.map_or(PlatformSettings::None, platform::platform),
             completion: completion.map(platform::completion),
-            limits: limits.map(|table| limits::tenant(table, ceilings)).unwrap_or_default(),
+            limits: limits::tenant(limits, ceilings),
             place: table.document.place(table.span().start),
         },
     };
@@ -203,7 +203,7 @@ fn retry(table: Table<'_>) -> Retry {
     retry
 }
 
-fn module(table: Table<'_>, ceilings: &Amounts) -> Located<Module> {
+fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
     let name = table.require("name", "\"DemoApp\"");
     let component = table.require("component", "\"demo_app.wasm\"");
     let folder = table.get("folder").as_ref().and_then(path);

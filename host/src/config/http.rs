@@ -1,7 +1,6 @@
-//! Where a module may send HTTP requests: the settings behind `http` and `limits.http` of a `[[module]]`.
+//! Where a module may send HTTP requests: the settings behind `http` of a `[[module]]`.
 
 use std::fmt;
-use std::time::Duration;
 
 use http::{HeaderName, Method};
 use url::{Host, Url};
@@ -58,23 +57,6 @@ pub struct HttpHeader {
     pub before: String,
     /// Where the secret is.
     pub secret: Reference,
-}
-
-/// What a request and its answer may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HttpLimits {
-    /// The body of a request, in bytes. Default 1 MiB.
-    pub request: u64,
-    /// The body of an answer, in bytes. Default 4 MiB.
-    pub answer: u64,
-    /// Time from the request to the end of its answer. Default 30 s.
-    pub timeout: Duration,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self { request: 1 << 20, answer: 4 << 20, timeout: Duration::from_secs(30) }
-    }
 }
 
 impl Origin {

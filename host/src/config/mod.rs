@@ -34,6 +34,7 @@ pub use reference::Reference;
 pub use secret::Secret;
 pub(crate) use settings::decode;
 pub use settings::{
-    Canary, CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Swap, Tenant, TenantLimits,
+    Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Swap, Tenant,
+    TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};

@@ -10,14 +10,14 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::document::Document;
-use super::http::{HttpEntry, HttpLimits};
+use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
 use crate::event::Name;
 use crate::event::interest::Interest;
-use crate::limits::{Amounts, Limits};
+use crate::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
 
 /// Everything modules.toml says, checked, with the defaults filled in.
 ///
@@ -55,6 +55,8 @@ pub struct Server {
     pub max_deliveries: u64,
     /// How many deliveries run at once on the whole host. Default 256.
     pub concurrency: usize,
+    /// How much stack the calls inside a component have, in bytes. Default 512 KiB.
+    pub stack: u64,
     /// What the user reads when a module couldn't answer and says nothing itself.
     pub apology: String,
     /// What the user reads while a delivery that failed waits for its next attempt.
@@ -63,14 +65,23 @@ pub struct Server {
     pub retention: Retention,
     /// What compiling a component may use.
     pub compiler: CompilerSettings,
-    /// `[server.ceilings]`: what no delivery may use more of, whatever its module and its tenant say.
-    pub ceilings: Amounts,
+    /// `[server.ceilings]`: what nobody may have more of, whatever modules and tenants say.
+    pub ceilings: Ceilings,
     /// What one who sends requests may use of the host.
     pub limits: ListenerLimits,
     /// The proxies in front of it.
     pub proxies: Proxies,
     /// The certificate events are taken with; none: they come over plain HTTP.
     pub tls: Option<Tls>,
+}
+
+/// What no module and no tenant may have more of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// What no delivery may use more of.
+    pub delivery: Amounts,
+    /// How many deliveries of a module, and of a tenant, run at once at the most; none: as many as they say.
+    pub concurrency: Option<usize>,
 }
 
 /// Whom the host works for.
@@ -141,18 +152,13 @@ pub struct Module {
     pub place: Place,
 }
 
-/// What a delivery to a module may use, and what the module may keep.
+/// What the deliveries of a module may use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleLimits {
     /// What a delivery may use; the ceilings of its tenant come to that.
     pub delivery: Limits,
     /// How many deliveries of the module run at once. Default 16.
     pub concurrency: usize,
-    /// What the module keeps in the key-value store for each tenant, keys and values, in bytes; 0: it may have none of
-    /// it. Default 10 MiB.
-    pub keyvalue: u64,
-    /// An HTTP request and its answer.
-    pub http: HttpLimits,
 }
 
 /// How deliveries of a module are tried again.
@@ -222,15 +228,39 @@ impl Default for Server {
             max_body: 1 << 20,
             max_deliveries: 1_000_000,
             concurrency: 256,
+            stack: DEFAULT_STACK,
             apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
             retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
             retention: Retention::default(),
             compiler: CompilerSettings::default(),
-            ceilings: Amounts::default(),
+            ceilings: Ceilings::default(),
             limits: ListenerLimits::default(),
             proxies: Proxies::default(),
             tls: None,
         }
+    }
+}
+
+impl Ceilings {
+    /// So many deliveries at once, or as many as there may be.
+    pub fn concurrency_below(&self, wanted: usize) -> usize {
+        self.concurrency.map_or(wanted, |ceiling| ceiling.min(wanted))
+    }
+
+    /// Which defaults are above a ceiling, so that modules and tenants that say nothing have less: each with what they
+    /// have, for people.
+    pub fn below_defaults(&self) -> Vec<String> {
+        let of_delivery = Resource::ALL.into_iter().filter_map(|resource| {
+            let (ceiling, default) = (self.delivery.get(resource)?, resource.default_amount());
+            let (told, instead) = (resource.told(ceiling), resource.told(default));
+            (ceiling < default).then(|| format!("`{}` is {told} instead of {instead}", resource.key()))
+        });
+        let (module, tenant) = (ModuleLimits::default().concurrency, TenantLimits::default().concurrency);
+        let at_once = [("module", module), ("tenant", tenant)].into_iter().filter_map(|(of, default)| {
+            let ceiling = self.concurrency.filter(|ceiling| *ceiling < default)?;
+            Some(format!("`concurrency` of a {of} is {ceiling} instead of {default}"))
+        });
+        of_delivery.chain(at_once).collect()
     }
 }
 
@@ -248,7 +278,7 @@ impl Default for TenantLimits {
 
 impl Default for ModuleLimits {
     fn default() -> Self {
-        Self { delivery: Limits::default(), concurrency: 16, keyvalue: 10 << 20, http: HttpLimits::default() }
+        Self { delivery: Limits::default(), concurrency: 16 }
     }
 }
 

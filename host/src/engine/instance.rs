@@ -112,7 +112,7 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     match ended {
         Ok(Ok(Ok(Ok(())))) => Ended::Answered,
         Ok(Ok(Ok(Err(failure)))) => Ended::Failed(failure.into()),
-        Ok(Ok(Err(error))) => broken(&error, store.data(), delivery),
+        Ok(Ok(Err(error))) => broken(&error, &store, delivery),
         Ok(Err(limit)) => Ended::LimitReached(limit),
         Err(_) => Ended::LimitReached(limits.reached(Resource::Timeout, None)),
     }
@@ -164,9 +164,10 @@ fn wasi(stdout: &LineStream, stderr: &LineStream, delivery: &Delivery) -> WasiCt
 }
 
 /// Finds out what a trap means.
-fn broken(error: &wasmtime::Error, state: &State, delivery: &Delivery) -> Ended {
+fn broken(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) -> Ended {
+    let stack = store.engine().get_max_wasm_stack() as u64;
     // A guest that is refused memory aborts on its own terms, and so looks like any other trap.
-    if let Some(limit) = state.limiter.refused().or_else(|| limit_reached(error, delivery.limits())) {
+    if let Some(limit) = store.data().limiter.refused().or_else(|| limit_reached(error, delivery.limits(), stack)) {
         return Ended::LimitReached(limit);
     }
     tracing::debug!(module = %delivery.module, delivery = %delivery.id, "{error:?}");
@@ -189,8 +190,8 @@ fn broken(error: &wasmtime::Error, state: &State, delivery: &Delivery) -> Ended 
     Ended::Trapped { reason: bounded(reason, MAX_REASON) }
 }
 
-/// The limit that Wasmtime has ended a guest at.
-fn limit_reached(error: &wasmtime::Error, limits: &Limits) -> Option<LimitReached> {
+/// The limit that Wasmtime has ended a guest at, whose stack had so many bytes.
+fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option<LimitReached> {
     /// Wasmtime has no types for these, only words. Hostile components in the tests see to it that they are the same.
     const WORDS: [(&str, Resource); 4] = [
         ("fuel allocated for hostcalls has been exhausted", Resource::Arguments),
@@ -199,7 +200,7 @@ fn limit_reached(error: &wasmtime::Error, limits: &Limits) -> Option<LimitReache
         ("store handle limit exceeded", Resource::Handles),
     ];
     if matches!(error.downcast_ref(), Some(Trap::StackOverflow)) {
-        return Some(LimitReached::Stack);
+        return Some(LimitReached::Stack(stack));
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         return Some(limits.reached(Resource::Handles, None));

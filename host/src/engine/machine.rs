@@ -10,6 +10,7 @@ use wasmtime_wasi::p2::bindings::LinkOptions;
 use super::instance::State;
 use super::limits;
 use crate::capabilities::{self, WorldPre};
+use crate::limits::DEFAULT_STACK;
 
 /// The core instances one component may have in the pool; one made by QuickJS has dozens.
 const CORE_INSTANCES: u32 = 60;
@@ -20,6 +21,12 @@ const TABLES: u32 = 20;
 
 /// How many elements one of them may have: as many as the limits can allow; only what is used takes memory.
 const TABLE_ELEMENTS: usize = 200_000;
+
+/// The stack of a delivery's calls where nobody says otherwise, in bytes.
+const USUAL_STACK: usize = DEFAULT_STACK as usize;
+
+/// What the host's own functions have of a stack beyond that of the component's calls, in bytes.
+const HOST_STACK: usize = 3 << 19;
 
 /// Which of Wasmtime's compilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,18 +62,18 @@ pub(super) struct Code {
 }
 
 impl Machine {
-    /// Instances out of a pool of this size.
-    pub fn pooled(instances: usize) -> wasmtime::Result<Self> {
-        Self::new(Tier::Fast, Some(instances))
+    /// Instances out of a pool of this size, whose calls have a stack of so many bytes.
+    pub fn pooled(instances: usize, stack: usize) -> wasmtime::Result<Self> {
+        Self::new(Tier::Fast, Some(instances), stack)
     }
 
-    /// Instances made on demand, as many as are asked for.
-    pub fn on_demand(tier: Tier) -> wasmtime::Result<Self> {
-        Self::new(tier, None)
+    /// Instances made on demand, as many as are asked for, whose calls have a stack of so many bytes.
+    pub fn on_demand(tier: Tier, stack: usize) -> wasmtime::Result<Self> {
+        Self::new(tier, None, stack)
     }
 
-    fn new(tier: Tier, instances: Option<usize>) -> wasmtime::Result<Self> {
-        let engine = wasmtime::Engine::new(&config(tier, instances))?;
+    fn new(tier: Tier, instances: Option<usize>, stack: usize) -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&config(tier, instances, stack))?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_with_options_async(&mut linker, &wasi_options())?;
         capabilities::link(&mut linker)?;
@@ -105,9 +112,10 @@ impl Code {
 
 /// Compiles a component to what is mapped later; the reason why not, otherwise.
 ///
-/// The engine for it has no pool. A pool is no part of how code is compiled, so that the engine that serves takes it.
+/// The engine for it has no pool. Pool and stack are no part of how code is compiled, so that the engine that serves
+/// takes it.
 pub(super) fn compile(component: &[u8], tier: Tier) -> Result<Vec<u8>, String> {
-    let engine = wasmtime::Engine::new(&config(tier, None)).map_err(|error| format!("{error:#}"))?;
+    let engine = wasmtime::Engine::new(&config(tier, None, USUAL_STACK)).map_err(|error| format!("{error:#}"))?;
     engine.precompile_component(component).map_err(|error| format!("{error:#}"))
 }
 
@@ -116,11 +124,16 @@ pub(super) fn compile(component: &[u8], tier: Tier) -> Result<Vec<u8>, String> {
 ///
 /// Public for the benchmark, which runs Wasmtime alone with the same settings.
 pub fn wasmtime_config(instances: Option<usize>) -> Config {
-    config(Tier::Fast, instances)
+    config(Tier::Fast, instances, USUAL_STACK)
 }
 
-fn config(tier: Tier, instances: Option<usize>) -> Config {
+fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
     let mut config = Config::new();
+    config.max_wasm_stack(stack);
+    config.async_stack_size(stack.saturating_add(HOST_STACK));
+    // What a deep recursion has written to would stay with its place in the pool, and with a large stack that is much to
+    // leave behind. Giving it back costs every delivery a call of the system, so that the usual stack does without.
+    config.async_stack_zeroing(stack > USUAL_STACK);
     config.epoch_interruption(true);
     config.wasm_component_model(true);
     // Names and lines of a guest that breaks, where its component has them.
@@ -185,10 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compiled_without_a_pool_serves_with_one() {
-        let engine = |tier, instances| wasmtime::Engine::new(&config(tier, instances)).expect("an engine");
-        let alone = engine(Tier::Fast, None);
-        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8))));
-        assert_ne!(compiler(&alone), compiler(&engine(Tier::Quick, None)), "they would share cache entries");
+    fn what_is_compiled_without_a_pool_serves_with_one_on_a_stack_of_any_size() {
+        let engine =
+            |tier, instances, stack| wasmtime::Engine::new(&config(tier, instances, stack)).expect("an engine");
+        let alone = engine(Tier::Fast, None, USUAL_STACK);
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), USUAL_STACK)));
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), 4 * USUAL_STACK)));
+        assert_ne!(
+            compiler(&alone),
+            compiler(&engine(Tier::Quick, None, USUAL_STACK)),
+            "they would share cache entries"
+        );
     }
 }

@@ -31,7 +31,7 @@ pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
 pub use watch::FileWatch;
 pub(crate) use watch::{Stamp, stamp, stamps};
 
-use crate::limits::LimitReached;
+use crate::limits::{DEFAULT_STACK, LimitReached};
 use cache::Cache;
 use compile::Compilers;
 use fit::Misfit;
@@ -77,12 +77,14 @@ pub enum LoadError {
     Limit(LimitReached),
     /// It imports the key-value store, and may have none of it.
     #[error(
-        "it imports {imports}, and `limits.keyvalue` of the module is 0: it may keep no values; give it a size in \
-         modules.toml (10MiB, where the line is left out), or build the module without"
+        "it imports {imports}, and {setting} is 0: it may keep no values; give it a size in modules.toml (10MiB, where \
+         the line is left out), or build the module without"
     )]
     NoKeyValue {
         /// The interfaces it imports of it.
         imports: String,
+        /// The setting that leaves it no room.
+        setting: String,
     },
     /// It imports what HTTP requests are sent by, and may send none.
     #[error(
@@ -108,7 +110,17 @@ impl Engine {
     ///
     /// When this machine can't run Wasmtime.
     pub fn new(instances: usize) -> wasmtime::Result<Self> {
-        let pooled = match Machine::pooled(instances) {
+        Self::with_stack(instances, DEFAULT_STACK)
+    }
+
+    /// The same, where the calls inside a component have a stack of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// When this machine can't run Wasmtime.
+    pub fn with_stack(instances: usize, stack: u64) -> wasmtime::Result<Self> {
+        let stack = usize::try_from(stack)?;
+        let pooled = match Machine::pooled(instances, stack) {
             Ok(machine) => {
                 tracing::info!("instances come from a pool of {instances}");
                 Some(Arc::new(machine))
@@ -118,7 +130,7 @@ impl Engine {
                 None
             }
         };
-        let on_demand = Arc::new(Machine::on_demand(Tier::Fast)?);
+        let on_demand = Arc::new(Machine::on_demand(Tier::Fast, stack)?);
         machine::start_clock(pooled.iter().chain([&on_demand]))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -156,7 +168,8 @@ impl Engine {
     ///
     /// When this machine can't run Wasmtime.
     pub fn with_quick_start(mut self) -> wasmtime::Result<Self> {
-        let quick = Arc::new(Machine::on_demand(Tier::Quick)?);
+        let stack = self.on_demand.engine.get_max_wasm_stack();
+        let quick = Arc::new(Machine::on_demand(Tier::Quick, stack)?);
         machine::start_clock([&quick].into_iter())?;
         self.quick = Some(quick);
         Ok(self)

@@ -97,8 +97,10 @@ impl Needs {
         if let Some((resource, wanted)) = too_much {
             return Err(LoadError::Limit(spec.limits.reached(*resource, Some(*wanted))));
         }
-        if !self.keyvalue.is_empty() && spec.grants.keyvalue == 0 {
-            return Err(LoadError::NoKeyValue { imports: self.keyvalue.join(", ") });
+        let keyvalue = spec.limits.get(Resource::KeyValue);
+        if !self.keyvalue.is_empty() && keyvalue.amount == 0 {
+            let setting = keyvalue.setting(Resource::KeyValue);
+            return Err(LoadError::NoKeyValue { imports: self.keyvalue.join(", "), setting });
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ mod words;
 
 use async_trait::async_trait;
 
+use crate::limits::Limit;
+
 pub use limits::{MAX_BATCH, MAX_BUCKETS, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE};
 pub(crate) use limits::{check_batch, check_key};
 pub use rehearsal::Rehearsal;
@@ -52,8 +54,9 @@ pub trait KeyValue: Send + Sync + 'static {
     /// has none.
     async fn keys(&self, bucket: &Bucket, after: Option<String>, limit: u32) -> Result<Vec<KeyInfo>>;
 
-    /// Does a change, whole or not at all; it is on disk when this returns. `quota` is how many bytes the keys and
-    /// values of the space may have after it, unless it makes them fewer.
+    /// Does a change, whole or not at all; it is on disk when this returns. `quota`, a limit of
+    /// [`Resource::KeyValue`](crate::limits::Resource), is how many bytes the keys and values of the space may have after
+    /// it, unless it makes them fewer.
     ///
     /// `once` names the change. One that was done under this name before is not done again, and has the answer it had
     /// then, until [`KeyValue::answered`] is called.
@@ -62,7 +65,7 @@ pub trait KeyValue: Send + Sync + 'static {
     ///
     /// [`StoreError::Refused`] when it would go beyond the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or is to count
     /// up what is no number.
-    async fn change(&self, bucket: &Bucket, change: Change, quota: u64, once: &str) -> Result<Changed>;
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed>;
 
     /// Nobody will ask for a change of this name any more. Returns at once.
     fn answered(&self, once: &str);

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::limits::refuse;
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space};
+use crate::limits::Limit;
 
 /// The store of a rehearsal.
 pub struct Rehearsal;
@@ -22,7 +23,7 @@ impl KeyValue for Rehearsal {
         not_there("list of keys")
     }
 
-    async fn change(&self, _: &Bucket, change: Change, _: u64, _: &str) -> Result<Changed> {
+    async fn change(&self, _: &Bucket, change: Change, _: Limit, _: &str) -> Result<Changed> {
         match change {
             Change::Increment { .. } => not_there("count"),
             Change::Set(_) | Change::Delete(_) | Change::Swap { .. } => Ok(Changed::Done),

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use crate::keyvalue::{
     Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite, StoreError,
 };
+use crate::limits::{Limit, SetBy};
 
 /// What stands in a store, by bucket and key.
 pub(super) type Content = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
@@ -20,6 +21,9 @@ pub(super) struct Store {
     content: Content,
     opened: OnceCell<Opened>,
 }
+
+/// What a test begins with, nobody counts.
+const NO_LIMIT: Limit = Limit { amount: u64::MAX, set_by: SetBy::Module };
 
 struct Opened {
     store: Sqlite,
@@ -66,7 +70,7 @@ impl Store {
                 for (key, value) in values {
                     let set = Change::Set(vec![(key.clone(), value.clone())]);
                     set.check()?;
-                    store.change(&bucket, set, u64::MAX, &format!("at first: {name} {key}")).await?;
+                    store.change(&bucket, set, NO_LIMIT, &format!("at first: {name} {key}")).await?;
                 }
             }
             Ok(Opened { store, _folder: folder })
@@ -85,7 +89,7 @@ impl KeyValue for Store {
         self.opened().await?.keys(bucket, after, limit).await
     }
 
-    async fn change(&self, bucket: &Bucket, change: Change, quota: u64, once: &str) -> Result<Changed> {
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
         self.opened().await?.change(bucket, change, quota, once).await
     }
 

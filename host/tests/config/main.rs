@@ -241,9 +241,10 @@ fn an_age_of_zero_switches_the_check_off() {
 
 #[test]
 fn a_module_may_be_granted_nothing_to_keep() {
-    assert_eq!(small("").modules[0].limits.keyvalue, 10 << 20);
-    assert_eq!(small("limits = { keyvalue = 0 }").modules[0].limits.keyvalue, 0);
-    assert_eq!(small("limits = { keyvalue = '64KiB' }").modules[0].limits.keyvalue, 64 << 10);
+    let keyvalue = |line: &str| small(line).modules[0].limits.delivery.amount(Resource::KeyValue);
+    assert_eq!(keyvalue(""), 10 << 20);
+    assert_eq!(keyvalue("limits = { keyvalue = 0 }"), 0);
+    assert_eq!(keyvalue("limits = { keyvalue = '64KiB' }"), 64 << 10);
 }
 
 #[test]
@@ -259,6 +260,54 @@ fn ceilings_hold_where_a_module_says_nothing() {
     assert_eq!(limits(1).get(Resource::Memory), Limit { amount: 32 << 20, set_by: SetBy::Module });
     let tenant = &settings.tenants[0].limits;
     assert_eq!((tenant.delivery.get(Resource::Memory), tenant.total_memory), (Some(1 << 20), Some(1 << 30)));
+}
+
+#[test]
+fn ceilings_hold_for_what_a_module_keeps_sends_and_runs_at_once() {
+    let text = "[server.ceilings]\nconcurrency = 8\nkeyvalue = '1MiB'\nhttp = { request = 0, answer = '2MiB', timeout = '5s' }\n\
+        [[tenant]]\nname = 'silent'\nplatform = { kind = 'none' }\n\
+        [[tenant]]\nname = 'modest'\nplatform = { kind = 'none' }\n\
+        limits = { concurrency = 4, keyvalue = 0, http = { answer = '1KiB' } }\n\
+        [[module]]\nname = 'Silent'\ncomponent = 'm.wasm'\n\
+        [[module]]\nname = 'Modest'\ncomponent = 'm.wasm'\n\
+        limits = { concurrency = 2, keyvalue = '64KiB', http = { timeout = '1s' } }\n";
+    let settings = Settings::parse(text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let limits = |module: usize| settings.modules[module].limits.delivery;
+    let by = |amount, set_by| Limit { amount, set_by };
+    assert_eq!(limits(0).get(Resource::KeyValue), by(1 << 20, SetBy::Server));
+    assert_eq!(limits(1).get(Resource::KeyValue), by(64 << 10, SetBy::Module));
+    assert_eq!(limits(0).get(Resource::HttpRequest), by(0, SetBy::Server));
+    assert_eq!(limits(0).get(Resource::HttpTimeout), by(5_000_000_000, SetBy::Server));
+    assert_eq!(limits(1).get(Resource::HttpTimeout), by(1_000_000_000, SetBy::Module));
+    assert_eq!(limits(1).get(Resource::HttpAnswer), by(2 << 20, SetBy::Server));
+    let modest = limits(1).for_tenant(&settings.tenants[1].limits.delivery);
+    assert_eq!(modest.get(Resource::KeyValue), by(0, SetBy::Tenant));
+    assert_eq!(modest.get(Resource::HttpAnswer), by(1 << 10, SetBy::Tenant));
+    let at_once = |module: usize, tenant: usize| {
+        (settings.modules[module].limits.concurrency, settings.tenants[tenant].limits.concurrency)
+    };
+    assert_eq!((at_once(0, 0), at_once(1, 1)), ((8, 8), (2, 4)));
+    assert_eq!(
+        settings.server.ceilings.below_defaults(),
+        [
+            "`keyvalue` is 1.0 MiB instead of 10.0 MiB",
+            "`http.request` is 0 B instead of 1.0 MiB",
+            "`http.answer` is 2.0 MiB instead of 4.0 MiB",
+            "`http.timeout` is 5s instead of 30s",
+            "`concurrency` of a module is 8 instead of 16",
+            "`concurrency` of a tenant is 8 instead of 32",
+        ]
+    );
+}
+
+#[test]
+fn a_stack_has_a_size() {
+    let stack = |lines: &str| {
+        let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\n";
+        let text = format!("[server]\n{lines}\n{tenant}");
+        Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}")).server.stack
+    };
+    assert_eq!((stack(""), stack("stack = '2MiB'"), stack("stack = '128KiB'")), (512 << 10, 2 << 20, 128 << 10));
 }
 
 #[test]

@@ -16,8 +16,7 @@ use modhost::platform::Rehearsal;
 use super::harness::{chosen, component};
 
 fn spec() -> Spec {
-    let grants = Grants { keyvalue: 1 << 20, ..Grants::default() };
-    let (limits, swap) = (Limits::default(), SwapPolicy::default());
+    let (limits, grants, swap) = (Limits::default(), Grants::default(), SwapPolicy::default());
     Spec { name: Name::from("Test"), component: component("test_guest"), limits, grants, swap }
 }
 

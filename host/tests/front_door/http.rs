@@ -289,6 +289,30 @@ async fn bodies_and_times_have_limits() {
 }
 
 #[tokio::test]
+async fn a_tenant_and_the_operator_may_allow_less() {
+    let large = Server::always(|| answer(200, "y".repeat(3 * 1024))).await;
+    let silent = Server::always(|| Reply::Silence).await;
+    let entries = [&large, &silent].map(|server| here(server, "")).join(", ");
+    let host = guest_with(&entries, r#"limits = { http = { answer = "2KiB", timeout = "1m" } }"#)
+        .tenant("[tenant.limits]\nhttp = { answer = \"1KiB\", timeout = \"300ms\" }")
+        .server("[server.ceilings.http]\nrequest = \"1KiB\"\ntimeout = \"2m\"")
+        .start()
+        .await;
+    let url = |server: &Server| format!("http://{}/", server.address);
+    for (request, line) in [
+        (json!({ "url": url(&large) }), "larger than 1.0 KiB, `limits.http.answer` of the tenant"),
+        (json!({ "url": url(&silent) }), "no whole answer after 300ms, `limits.http.timeout` of the tenant"),
+        (
+            json!({ "method": "POST", "url": url(&large), "fill": 1025 }),
+            "its body is larger than 1.0 KiB, `http.request` of [server.ceilings]",
+        ),
+    ] {
+        refused(&host, request).await;
+        told(&host, line).await;
+    }
+}
+
+#[tokio::test]
 async fn what_goes_wrong_on_the_way_has_its_code() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let broken = TcpListener::bind("127.0.0.1:0").await.unwrap();

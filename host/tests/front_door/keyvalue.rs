@@ -126,7 +126,7 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     assert_eq!(told(&host, "kv-fill 60000 a").await, "set");
     let full = refused(&host, "kv-fill 10000 b").await;
     assert!(full.starts_with("keyvalue.set: refused as invalid: there is no room for 9.8 KiB more"), "{full}");
-    assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` of the module in modules.toml"), "{full}");
+    assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` in modules.toml"), "{full}");
     // Nothing of it is there, what is smaller still goes, and what is there goes away.
     assert_eq!(told(&host, "kv-exists b").await, "false");
     assert_eq!(told(&host, "kv-fill 10 b").await, "set");
@@ -165,7 +165,7 @@ async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
     let none = Settings::test_guest("limits = { keyvalue = 0 }");
     let host = none.start().await;
     let refused = host.logged(&["no version serves", "wasi:keyvalue/store@0.2.0-draft2"]).await;
-    assert!(refused.contains("`limits.keyvalue` of the module is 0") && refused.contains("modules.toml"), "{refused}");
+    assert!(refused.contains("`limits.keyvalue` is 0") && refused.contains("modules.toml"), "{refused}");
 
     host.save_settings(&Settings::test_guest(""));
     host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
@@ -173,7 +173,7 @@ async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
 
     // Taken away while it serves: it goes on as it was, and the log says why.
     host.save_settings(&none);
-    host.logged(&["goes on serving", "`limits.keyvalue` of the module is 0"]).await;
+    host.logged(&["goes on serving", "`limits.keyvalue` is 0"]).await;
     assert_eq!(told(&host, "kv-get a").await, "b");
 
     // What doesn't use it needs no grant.

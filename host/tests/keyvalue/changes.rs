@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use modhost::keyvalue::{Bucket, BucketTotals, Change, Changed, KeyValue, MAX_BUCKETS, MAX_KEYS, Version};
+use modhost::limits::{Limit, SetBy};
 
-use crate::support::{Kept, ROOM, bucket, get, once, refused, set, space};
+use crate::support::{Kept, ROOM, bucket, get, once, refused, room, set, space};
 
 fn increment(key: &str, delta: i64) -> Change {
     Change::Increment { key: key.into(), delta }
@@ -49,9 +50,9 @@ async fn an_old_value_does_not_come_back_with_a_set_that_was_made() {
 async fn what_was_refused_may_be_asked_for_again() {
     let (store, default) = (Kept::new().await, bucket("default"));
     let change = Change::Set(vec![("a".into(), vec![1; 1000])]);
-    let why = refused(store.change(&default, change.clone(), 1000, "once").await);
+    let why = refused(store.change(&default, change.clone(), room(1000), "once").await);
     assert!(why.contains("1001 B more") && why.contains("`limits.keyvalue`"), "{why}");
-    assert_eq!(store.change(&default, change, 1001, "once").await.unwrap(), Changed::Done);
+    assert_eq!(store.change(&default, change, room(1001), "once").await.unwrap(), Changed::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -64,7 +65,7 @@ async fn many_at_once_lose_no_count() {
                 // Of those that wait together, one that is refused spoils nothing for the others.
                 if task % 8 == 0 {
                     let huge = Change::Set(vec![("small".into(), b"1".to_vec()), ("huge".into(), vec![0; 100])]);
-                    refused(store.change(&bucket("default"), huge, 50, &once()).await);
+                    refused(store.change(&bucket("default"), huge, room(50), &once()).await);
                 } else {
                     store.change(&bucket("default"), increment("hits", 1), ROOM, &once()).await.unwrap();
                 }
@@ -151,9 +152,16 @@ async fn over_the_quota_there_is_only_less() {
     set(&store, &default, "a", vec![1; 5000]).await.unwrap();
     // The operator has lowered it.
     let set_to = |bytes| Change::Set(vec![("a".into(), vec![1; bytes])]);
-    refused(store.change(&default, set_to(5001), 1000, &once()).await);
-    store.change(&default, set_to(4000), 1000, &once()).await.unwrap();
-    store.change(&default, Change::Delete(vec!["a".into()]), 1000, &once()).await.unwrap();
+    let why = refused(store.change(&default, set_to(5001), room(1000), &once()).await);
+    assert!(why.contains("of the 1000 B that `limits.keyvalue` in modules.toml allows"), "{why}");
+    for (set_by, setting) in
+        [(SetBy::Tenant, "`limits.keyvalue` of the tenant"), (SetBy::Server, "`keyvalue` of [server.ceilings]")]
+    {
+        let why = refused(store.change(&default, set_to(5001), Limit { set_by, ..room(1000) }, &once()).await);
+        assert!(why.contains(&format!("of the 1000 B that {setting} in modules.toml allows")), "{why}");
+    }
+    store.change(&default, set_to(4000), room(1000), &once()).await.unwrap();
+    store.change(&default, Change::Delete(vec!["a".into()]), room(1000), &once()).await.unwrap();
     assert!(store.buckets(&space("acme", "Echo")).await.unwrap().is_empty());
 }
 
@@ -235,6 +243,6 @@ async fn it_says_what_a_map_says() {
     // The sum that the quota goes by is the same: one byte more than it is refused, that many are not.
     let bytes: u64 = totals.values().map(|(_, bytes)| bytes).sum();
     let one_more = Change::Set(vec![("n".into(), Vec::new())]);
-    refused(store.change(&bucket("default"), one_more.clone(), bytes, &once()).await);
-    store.change(&bucket("default"), one_more, bytes + 1, &once()).await.unwrap();
+    refused(store.change(&bucket("default"), one_more.clone(), room(bytes), &once()).await);
+    store.change(&bucket("default"), one_more, room(bytes + 1), &once()).await.unwrap();
 }

@@ -3,10 +3,16 @@
 use std::path::Path;
 
 use modhost::keyvalue::{Bucket, Change, Changed, KeyValue, Result, Space, Sqlite, StoreError};
+use modhost::limits::{Limit, SetBy};
 use tempfile::TempDir;
 
 /// More than any test sets.
-pub const ROOM: u64 = 1 << 40;
+pub const ROOM: Limit = room(1 << 40);
+
+/// So many bytes, as a module's own limit.
+pub const fn room(amount: u64) -> Limit {
+    Limit { amount, set_by: SetBy::Module }
+}
 
 /// A store in a directory of its own.
 pub struct Kept {

@@ -8,15 +8,13 @@ use url::Url;
 
 use super::failure::{Code, Failure};
 use crate::config::Place;
-use crate::config::http::{HttpEntry, HttpLimits, Origin};
+use crate::config::http::{HttpEntry, Origin};
 
 /// What a module may send where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpGrants {
     /// The entries of its `http`; the first that fits a request counts.
     pub allowed: Arc<[HttpGrant]>,
-    /// What a request and its answer may use.
-    pub limits: HttpLimits,
     /// Where the module stands in the file.
     pub place: Option<Place>,
 }

@@ -10,12 +10,12 @@ use hyper::body::Body;
 use tokio::sync::Notify;
 use wasmtime_wasi_http::WasiBody;
 
-use super::allow::HttpGrants;
 use super::exchange::Request;
 use super::failure::{Code, Failure};
 use super::record::{self, IMPORT};
 use crate::capabilities::Delivery;
 use crate::capabilities::delivery::{Pending, Weight};
+use crate::limits::{Limits, Resource};
 
 /// A request whose body is being collected.
 pub(super) struct Collecting {
@@ -29,7 +29,6 @@ enum State {
         request: Request,
         body: WasiBody,
         collected: BytesMut,
-        limit: u64,
         delivery: Arc<Delivery>,
     },
     /// To be taken, once.
@@ -43,9 +42,8 @@ pub(super) struct Placed {
 }
 
 impl Collecting {
-    pub fn new(request: Request, body: WasiBody, grants: &HttpGrants, delivery: &Arc<Delivery>) -> Self {
-        let (collected, limit) = (BytesMut::new(), grants.limits.request);
-        let state = State::Collecting { request, body, collected, limit, delivery: delivery.clone() };
+    pub fn new(request: Request, body: WasiBody, delivery: &Arc<Delivery>) -> Self {
+        let state = State::Collecting { request, body, collected: BytesMut::new(), delivery: delivery.clone() };
         Self { state: Mutex::new(state), looked: Notify::new() }
     }
 
@@ -75,10 +73,10 @@ impl Collecting {
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        let State::Collecting { request, body, collected, limit, delivery } = &mut *state else {
+        let State::Collecting { request, body, collected, delivery } = &mut *state else {
             return Poll::Ready(());
         };
-        let whole = ready!(collect(body, collected, *limit, cx));
+        let whole = ready!(collect(body, collected, delivery.limits(), cx));
         let placed = whole.and_then(|()| {
             request.body = std::mem::take(collected).freeze();
             request.rehearsed = delivery.tape.is_rehearsal();
@@ -98,7 +96,7 @@ impl Collecting {
 fn collect(
     body: &mut WasiBody,
     collected: &mut BytesMut,
-    limit: u64,
+    limits: &Limits,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) {
@@ -106,9 +104,8 @@ fn collect(
         let Ok(piece) = frame.map_err(broken)?.into_data() else {
             return Poll::Ready(Err(Failure::new(Code::RequestTrailers, "trailers can't be sent")));
         };
-        if (collected.len() + piece.len()) as u64 > limit {
-            let limit = bytesize::ByteSize(limit).display().iec();
-            let why = format!("its body is larger than {limit}, `limits.http.request` of the module");
+        if (collected.len() + piece.len()) as u64 > limits.amount(Resource::HttpRequest) {
+            let why = limits.reached(Resource::HttpRequest, None).to_string();
             return Poll::Ready(Err(Failure::new(Code::RequestBodySize, why)));
         }
         collected.extend_from_slice(&piece);

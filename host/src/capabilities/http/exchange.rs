@@ -11,10 +11,12 @@ use tokio::time::timeout;
 use url::Url;
 use wasmtime_wasi_http::RequestOptions;
 
-use super::allow::{HttpGrant, HttpGrants, line, shown};
+use super::Sender;
+use super::allow::{HttpGrant, line, shown};
 use super::failure::{Code, Failure};
-use super::reach::{Clients, Closed, Unresolved, look_at};
+use super::reach::{Closed, Unresolved, look_at};
 use super::record::Answered;
+use crate::limits::{Limits, Resource};
 
 /// How large the headers of an answer may be, in bytes.
 const MAX_HEADERS: usize = 64 * 1024;
@@ -76,8 +78,8 @@ impl Request {
 
 /// Sends a request and reads its answer.
 pub(super) async fn send(
-    grants: &HttpGrants,
-    clients: &Clients,
+    sender: &Sender,
+    limits: &Limits,
     request: Request,
     idempotency_key: &str,
 ) -> Result<Answered, Failure> {
@@ -87,14 +89,14 @@ pub(super) async fn send(
         let why = "its address is none, or holds a user: credentials belong into headers";
         return Err(Failure::new(Code::RequestUri, why).about(&shown));
     };
-    let grant = grants.find(&request.head.method, &url)?;
-    let sent = Sending { grants, grant, shown: &shown, started };
+    let grant = sender.grants.find(&request.head.method, &url)?;
+    let sent = Sending { limits, grant, shown: &shown, started };
     look_at(url.host(), grant.entry.private).map_err(|closed| sent.closed(&closed))?;
     if request.rehearsed {
         let why = "no answer is recorded, and in a rehearsal nothing is sent";
         return Err(Failure::new(Code::DestinationUnavailable, why).about(&shown));
     }
-    let client = clients.of(grant.entry.private)?;
+    let client = sender.clients.of(grant.entry.private)?;
     let waits = request.waits;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
@@ -108,7 +110,7 @@ pub(super) async fn send(
 
 /// A request that is under way.
 struct Sending<'a> {
-    grants: &'a HttpGrants,
+    limits: &'a Limits,
     grant: &'a HttpGrant,
     shown: &'a str,
     started: Instant,
@@ -149,7 +151,7 @@ impl Sending<'_> {
 
     /// Reads the answer to its end.
     async fn answer(&self, mut answer: Response, wanted: Option<Duration>) -> Result<Answered, Failure> {
-        let limit = self.grants.limits.answer;
+        let limit = self.limits.amount(Resource::HttpAnswer);
         let mut body = Vec::new();
         if answer.content_length().is_some_and(|length| length > limit) {
             return Err(self.too_large());
@@ -166,7 +168,7 @@ impl Sending<'_> {
     }
 
     fn left(&self) -> Duration {
-        self.grants.limits.timeout.saturating_sub(self.started.elapsed())
+        self.limits.time(Resource::HttpTimeout).saturating_sub(self.started.elapsed())
     }
 
     fn failed(&self, code: Code, why: &str) -> Failure {
@@ -174,16 +176,13 @@ impl Sending<'_> {
     }
 
     fn too_large(&self) -> Failure {
-        let limit = bytesize::ByteSize(self.grants.limits.answer).display().iec();
-        let why = format!("the answer is larger than {limit}, `limits.http.answer` of the module");
-        self.failed(Code::AnswerBodySize, &why)
+        self.failed(Code::AnswerBodySize, &self.limits.reached(Resource::HttpAnswer, None).to_string())
     }
 
     /// No answer in time: the host's, or what the guest wanted to wait.
     fn late(&self, waited: Duration) -> Failure {
         if self.left().is_zero() {
-            let limit = humantime::format_duration(self.grants.limits.timeout);
-            let why = format!("no whole answer after {limit}, `limits.http.timeout` of the module");
+            let why = self.limits.reached(Resource::HttpTimeout, None).to_string();
             return self.failed(Code::AnswerTimeout, &why);
         }
         let waited = humantime::format_duration(waited);

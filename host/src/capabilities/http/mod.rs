@@ -143,7 +143,7 @@ impl WasiHttpHooks for Requests {
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let (head, body) = request.into_parts();
         let request = Request::new(head, Waits::of(options));
-        let collecting = Arc::new(Collecting::new(request, body, &self.sender.grants, &self.delivery));
+        let collecting = Arc::new(Collecting::new(request, body, &self.delivery));
         if !collecting.is_complete() {
             self.collecting.push(Arc::downgrade(&collecting));
         }
@@ -162,7 +162,7 @@ impl WasiHttpHooks for Requests {
 async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
     let Placed { pending, request } = placed;
     let made = pending.send(move |idempotency_key| async move {
-        let answered = exchange::send(&sender.grants, &sender.clients, request, &idempotency_key).await;
+        let answered = exchange::send(&sender, delivery.limits(), request, &idempotency_key).await;
         answered.map_err(|failure| told(&delivery, failure).into())
     });
     made.await.map_err(Failure::from)

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::KeyValueCapability;
 use crate::capabilities::delivery::Weight;
 use crate::keyvalue::{Bucket, Change, Changed, Entry, KeyValue, MAX_BATCH, StoreError, Value, check_batch, check_key};
+use crate::limits::Resource;
 use crate::platform::{ErrorKind, PlatformError};
 
 type Result<T> = std::result::Result<T, PlatformError>;
@@ -156,7 +157,7 @@ impl KeyValueCapability {
         T: Serialize + DeserializeOwned + Send + 'static,
     {
         change.check()?;
-        let (bucket, quota) = (bucket.clone(), self.quota);
+        let (bucket, quota) = (bucket.clone(), self.delivery.limits().get(Resource::KeyValue));
         let pending = self.delivery.prepare(Weight::Store, import, &arguments(&bucket, &change))?;
         let make = move |store: Arc<dyn KeyValue>, once: String| async move {
             answer(store.change(&bucket, change, quota, &once).await?)

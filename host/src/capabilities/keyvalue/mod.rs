@@ -16,8 +16,6 @@ use crate::platform::{ErrorKind, PlatformError};
 /// The capability.
 pub(super) struct KeyValueCapability {
     delivery: Arc<Delivery>,
-    /// How many bytes the module may keep for a tenant.
-    quota: u64,
 }
 
 /// A guest's handle of a compare-and-swap.
@@ -39,7 +37,7 @@ impl HasData for KeyValueCapability {
 }
 
 impl Capability for KeyValueCapability {
-    type Prepared = u64;
+    type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         fn view<T: Host>(data: &mut T) -> View<'_> {
@@ -51,12 +49,10 @@ impl Capability for KeyValueCapability {
         batch::add_to_linker::<T, Self>(linker, view)
     }
 
-    fn prepare(grants: &Grants) -> u64 {
-        grants.keyvalue
-    }
+    fn prepare(_: &Grants) {}
 
-    fn begin(quota: &u64, delivery: &Arc<Delivery>) -> Self {
-        Self { delivery: delivery.clone(), quota: *quota }
+    fn begin((): &(), delivery: &Arc<Delivery>) -> Self {
+        Self { delivery: delivery.clone() }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::console::DetailsView;
 use crate::engine::{self, Ended, Recorded, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
+use crate::limits::DEFAULT_STACK;
 
 /// The call that writes the reply.
 const REPLY: &str = "messages.reply";
@@ -52,8 +53,8 @@ struct Rehearsed {
 
 pub(super) async fn run(records: &Records, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let details = records.show(&args.id).await?;
-    let spec = spec(args, &details)?;
-    let rehearsed = rehearse(&details, &spec, records.salt()).await?;
+    let (spec, stack) = spec(args, &details)?;
+    let rehearsed = rehearse(&details, &spec, stack, records.salt()).await?;
     let differs = rehearsed.differs();
     if args.json {
         anstream::println!("{}", rehearsed.json());
@@ -63,8 +64,8 @@ pub(super) async fn run(records: &Records, args: &ReplayArgs) -> anyhow::Result<
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// The component with the settings of the delivery's module.
-fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
+/// The component with the settings of the delivery's module, and how much stack its host gives it, in bytes.
+fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<(Spec, u64)> {
     let file = args.config.clone().unwrap_or_else(|| "modules.toml".into());
     let settings = if args.config.is_some() || file.is_file() { Some(Settings::load(&file)?) } else { None };
     let name = Name::from(details.delivery.module.as_str());
@@ -75,19 +76,20 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<Spec> {
     let allowed = module.iter().flat_map(|module| &module.http);
     let allowed = allowed.map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
     let place = module.map(|module| module.place.clone());
-    let http = HttpGrants { allowed, limits: limits.http, place };
-    Ok(Spec {
+    let http = HttpGrants { allowed, place };
+    let spec = Spec {
         name,
         component: args.component.clone(),
         limits: limits.delivery,
-        grants: Grants { config: Arc::new(config), keyvalue: limits.keyvalue, http },
+        grants: Grants { config: Arc::new(config), http },
         swap: SwapPolicy::default(),
-    })
+    };
+    Ok((spec, settings.map_or(DEFAULT_STACK, |settings| settings.server.stack)))
 }
 
-async fn rehearse(details: &DetailsView, spec: &Spec, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
+async fn rehearse(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
     let bytes = std::fs::read(&spec.component).with_context(|| format!("can't read {}", spec.component.display()))?;
-    let version = super::super::engine(1)?
+    let version = super::super::engine(1, stack)?
         .load(bytes, spec)
         .await
         .with_context(|| format!("{} can't run", spec.component.display()))?;

@@ -179,7 +179,7 @@ async fn run_test(bench: std::result::Result<Arc<Bench>, String>, module: Name, 
 
 /// An engine that keeps what it compiles: in the host's data directory if there is one, else in the user's cache.
 fn engine(settings: &Settings) -> anyhow::Result<Engine> {
-    let engine = super::engine(AT_ONCE + cores())?;
+    let engine = super::engine(AT_ONCE + cores(), settings.server.stack)?;
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {

@@ -7,7 +7,7 @@ use url::Host;
 
 use super::items;
 use crate::address::Reach;
-use crate::config::http::{HostPattern, HttpEntry, HttpHeader, HttpLimits, Origin, USUAL_METHODS};
+use crate::config::http::{HostPattern, HttpEntry, HttpHeader, Origin, USUAL_METHODS};
 use crate::config::reference;
 use crate::config::table::{Table, Value};
 
@@ -30,18 +30,6 @@ const OF_THE_CONNECTION: [&str; 12] = [
 /// Reads the list.
 pub(super) fn entries(value: Option<Value<'_>>) -> Vec<HttpEntry> {
     items(value).iter().filter_map(entry).collect()
-}
-
-/// Reads `[module.limits.http]`.
-pub(super) fn limits(table: Table<'_>) -> HttpLimits {
-    let default = HttpLimits::default();
-    let limits = HttpLimits {
-        request: table.get("request").and_then(|value| value.size_or_zero()).unwrap_or(default.request),
-        answer: table.get("answer").and_then(|value| value.size()).unwrap_or(default.answer),
-        timeout: table.get("timeout").and_then(|value| value.duration()).unwrap_or(default.timeout),
-    };
-    table.finish();
-    limits
 }
 
 fn entry(value: &Value<'_>) -> Option<HttpEntry> {

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use self::schema::STORE;
 use self::writer::{Asked, Writer};
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, StoreError};
+use crate::limits::Limit;
 use crate::sqlite::{Database, Readers, Trouble};
 
 /// The store in one SQLite file. Dropping it without [`KeyValue::close`] loses nothing that was answered.
@@ -55,7 +56,7 @@ impl KeyValue for Sqlite {
         Ok(self.readers.read(move |connection| reading::keys(connection, &bucket, after.as_deref(), limit)).await?)
     }
 
-    async fn change(&self, bucket: &Bucket, change: Change, quota: u64, once: &str) -> Result<Changed> {
+    async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
         let (bucket, once) = (bucket.clone(), once.to_owned());
         self.writer.ask(Asked { bucket, change, quota, once, at: millis(SystemTime::now()) }).await
     }

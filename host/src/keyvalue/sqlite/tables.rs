@@ -6,6 +6,7 @@ use super::reading;
 use super::writer::Asked;
 use crate::keyvalue::limits::{MAX_BUCKETS, MAX_KEYS, size};
 use crate::keyvalue::{Bucket, Change, Changed, Version};
+use crate::limits::Resource;
 
 /// Why a change was not made.
 #[derive(Debug)]
@@ -202,14 +203,14 @@ impl<'a> Space<'a> {
                 before.keys
             )));
         }
-        if now.bytes > before.bytes && now.bytes.unsigned_abs() > asked.quota {
+        if now.bytes > before.bytes && now.bytes.unsigned_abs() > asked.quota.amount {
             return Err(Fault::Refused(format!(
                 "there is no room for {} more: what the module keeps for this tenant, keys and values, takes {} of the {} \
-                 that `limits.keyvalue` of the module in modules.toml allows; raise it there, or delete what is not needed \
-                 any more",
+                 that {} in modules.toml allows; raise it there, or delete what is not needed any more",
                 size((now.bytes - before.bytes).unsigned_abs()),
                 size(before.bytes.unsigned_abs()),
-                size(asked.quota)
+                size(asked.quota.amount),
+                asked.quota.setting(Resource::KeyValue)
             )));
         }
         let sql = "UPDATE spaces SET keys = ?2, bytes = ?3 WHERE id = ?1";

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::millis;
 use super::tables::{self, Fault};
 use crate::keyvalue::{Bucket, Change, Changed, Result, StoreError};
+use crate::limits::Limit;
 use crate::sqlite::{Database, Trouble};
 
 /// How much may wait for the writer.
@@ -32,7 +33,7 @@ pub(super) struct Asked {
     pub(super) bucket: Bucket,
     pub(super) change: Change,
     /// How many bytes the space may have.
-    pub(super) quota: u64,
+    pub(super) quota: Limit,
     /// What the change is known by.
     pub(super) once: String,
     /// When it is asked for, in milliseconds since 1970.

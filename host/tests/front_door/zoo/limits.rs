@@ -38,6 +38,52 @@ async fn the_least_limit_counts_and_is_named() {
 }
 
 #[tokio::test]
+async fn what_a_module_keeps_is_bounded_by_its_tenant_and_the_server_too() {
+    let host = of_tenant("keyvalue = \"8KiB\"")
+        .server("[server.ceilings]\nkeyvalue = \"16KiB\"")
+        .module("Test", "test_guest", ONCE)
+        .module("Small", "test_guest", &format!("{ONCE}\nlimits = {{ keyvalue = \"4KiB\" }}"))
+        .start()
+        .await;
+    host.logged(&["[server.ceilings] holds for", "`keyvalue` is 16.0 KiB instead of 10.0 MiB"]).await;
+    for (module, kept) in
+        [("Test", "8.0 KiB that `limits.keyvalue` of the tenant"), ("Small", "4.0 KiB that `limits.keyvalue` in")]
+    {
+        chat(&host, module, "kv-fill 9000 a").await;
+        host.logged(&["failed: ", "takes 0 B of the ", kept, &format!("module={module} ")]).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_deliveries_run_at_once_than_the_ceiling_allows() {
+    let gate = Gate::start().await;
+    let host = Settings::new()
+        .module("Test", "test_guest", "")
+        .module("Other", "test_guest", "")
+        .server("[server.ceilings]\nconcurrency = 2")
+        .model(&gate.url())
+        .start()
+        .await;
+    host.logged(&["`concurrency` of a module is 2 instead of 16, `concurrency` of a tenant is 2 instead of 32"]).await;
+    let mut waiting = Vec::new();
+    for module in ["Test", "Test", "Test", "Other"] {
+        waiting.push(say(&host.platform, module, "complete hi").await);
+    }
+    gate.reached_by(2).await;
+    let running = until("all to be known", async || {
+        let url = format!("{}/api/totals", host.admin);
+        let totals: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        let [waiting, running] = ["waiting", "running"].map(|state| totals["deliveries"][state].as_u64());
+        (waiting? + running? == 4).then_some(running)
+    });
+    assert_eq!(running.await, Some(2), "of a tenant's two modules together");
+    gate.open();
+    for chat_id in &waiting {
+        assert_eq!(wait_for_answer(&host, chat_id).await.text(), Gate::ANSWER);
+    }
+}
+
+#[tokio::test]
 async fn what_all_calls_come_to_and_what_one_answer_does() {
     let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ answers = \"100B\" }}"))
         .module("Journal", "test_guest", &format!("{ONCE}\nlimits = {{ journal = \"2KiB\" }}"))

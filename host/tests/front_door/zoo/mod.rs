@@ -8,6 +8,7 @@ mod limits;
 mod make;
 mod neighbour;
 mod refused;
+mod stack;
 
 use std::fmt::Write;
 use std::path::Path;

@@ -30,7 +30,7 @@ fn misfits() -> Vec<Misfit> {
             "",
             &["evil:corp"],
         ),
-        misfit("ungranted-import", store(), "keyvalue = 0", &["`limits.keyvalue` of the module is 0"]),
+        misfit("ungranted-import", store(), "keyvalue = 0", &["`limits.keyvalue` is 0"]),
         misfit(
             "much-memory",
             parts("(memory $other 2000)"),
