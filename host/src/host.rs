@@ -215,6 +215,7 @@ impl Host {
         // While the dispatcher still takes what has come over them.
         self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
+        self.registry.note_trials().await;
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {

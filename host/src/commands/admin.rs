@@ -21,6 +21,9 @@ pub(super) struct AdminArgs {
     admin_token: String,
 }
 
+/// What there is to try where no host answers.
+pub(super) const AT_REST: &str = ", --data-dir reads what a host that doesn't run has left";
+
 /// A running host.
 pub(super) struct AdminApi {
     client: reqwest::Client,

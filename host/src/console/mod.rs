@@ -8,6 +8,7 @@ mod view;
 
 pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView};
+pub(crate) use modules::asking;
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
     KeyView, SourceView, TotalsView,

@@ -1,10 +1,13 @@
 //! Modules and their versions as the admin API tells them and the commands print them.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use super::view::rfc3339;
 use crate::engine::{CanaryStatus, Status};
-use crate::versions::{ContentHash, Entry, HeldBack, Order};
+use crate::event::Name;
+use crate::versions::{ContentHash, Entry, HeldBack, Order, Standing, Tally};
 
 /// How a module stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,10 +30,10 @@ pub struct ModuleView {
     pub paused: Option<OrderView>,
     /// The version that is on trial.
     pub canary: Option<CanaryView>,
-    /// How many of its deliveries run now.
-    pub in_flight: usize,
-    /// How many of its versions are in memory.
-    pub versions_loaded: usize,
+    /// How many of its deliveries run now; none: its host doesn't run.
+    pub in_flight: Option<usize>,
+    /// How many of its versions are in memory; none: its host doesn't run.
+    pub versions_loaded: Option<usize>,
 }
 
 /// A version that isn't taken from the file.
@@ -66,12 +69,12 @@ pub struct OrderView {
 pub struct CanaryView {
     /// The version.
     pub version: String,
-    /// How many of a hundred deliveries it gets.
-    pub percent: u8,
+    /// How many of a hundred deliveries it gets; none: its host doesn't run, and its settings say.
+    pub percent: Option<u8>,
     /// Since when (RFC 3339).
     pub since: String,
-    /// How long the trial goes on, in seconds.
-    pub seconds_left: u64,
+    /// How long the trial goes on, in seconds; none: its host doesn't run, and its settings say.
+    pub seconds_left: Option<u64>,
     /// How many deliveries it was given.
     pub runs: u64,
     /// How many of those it didn't complete.
@@ -115,11 +118,29 @@ impl ModuleView {
             since: status.since.map(rfc3339),
             refused: status.refused,
             held_back: status.held_back.map(HeldBackView::from),
-            pinned: status.pinned.map(|(hash, order)| PinnedView { version: hash.to_string(), order: order.into() }),
+            pinned: status.pinned.map(PinnedView::from),
             paused: status.paused.map(OrderView::from),
             canary: status.canary.map(CanaryView::from),
-            in_flight,
-            versions_loaded: status.loaded,
+            in_flight: Some(in_flight),
+            versions_loaded: Some(status.loaded),
+        }
+    }
+
+    /// How a module stands whose host doesn't run, as the record of versions has it.
+    pub fn at_rest(name: &Name, standing: Standing) -> Self {
+        let serving = standing.serving.as_ref();
+        Self {
+            name: name.to_string(),
+            version: serving.map(|entry| entry.hash.to_string()),
+            hash: serving.map(|entry| entry.hash.in_full()),
+            since: serving.map(|entry| rfc3339(entry.began)),
+            refused: None,
+            held_back: standing.held_back.map(HeldBackView::from),
+            pinned: standing.pinned.map(PinnedView::from),
+            paused: standing.paused.map(OrderView::from),
+            canary: standing.canary.map(|entry| CanaryView::new(entry.hash, entry.began, standing.progress.tally)),
+            in_flight: None,
+            versions_loaded: None,
         }
     }
 }
@@ -127,6 +148,27 @@ impl ModuleView {
 impl From<HeldBack> for HeldBackView {
     fn from(held_back: HeldBack) -> Self {
         Self { version: held_back.hash.to_string(), why: held_back.why }
+    }
+}
+
+impl From<(ContentHash, Order)> for PinnedView {
+    fn from((hash, order): (ContentHash, Order)) -> Self {
+        Self { version: hash.to_string(), order: order.into() }
+    }
+}
+
+impl CanaryView {
+    fn new(version: ContentHash, since: SystemTime, tally: Tally) -> Self {
+        Self {
+            version: version.to_string(),
+            percent: None,
+            since: rfc3339(since),
+            seconds_left: None,
+            runs: tally.canary_runs,
+            failed: tally.canary_failed,
+            stable_runs: tally.stable_runs,
+            stable_failed: tally.stable_failed,
+        }
     }
 }
 
@@ -139,14 +181,9 @@ impl From<Order> for OrderView {
 impl From<CanaryStatus> for CanaryView {
     fn from(canary: CanaryStatus) -> Self {
         Self {
-            version: canary.version.to_string(),
-            percent: canary.percent,
-            since: rfc3339(canary.since),
-            seconds_left: canary.time_left.as_secs(),
-            runs: canary.tally.canary_runs,
-            failed: canary.tally.canary_failed,
-            stable_runs: canary.tally.stable_runs,
-            stable_failed: canary.tally.stable_failed,
+            percent: Some(canary.percent),
+            seconds_left: Some(canary.time_left.as_secs()),
+            ..Self::new(canary.version, canary.since, canary.tally)
         }
     }
 }

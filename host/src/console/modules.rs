@@ -10,7 +10,7 @@ use super::api::{Admin, Answer, Body, Problem, body};
 use super::module_view::{ModuleView, VersionView};
 use crate::engine::{OrderError, Status};
 use crate::event::Name;
-use crate::versions::VersionsError;
+use crate::versions::{Refusal, VersionsError};
 
 /// Who asks, unless they say.
 const SOMEBODY: &str = "an operator";
@@ -27,9 +27,9 @@ impl From<VersionsError> for Problem {
 impl From<OrderError> for Problem {
     fn from(error: OrderError) -> Self {
         let status = match error {
-            OrderError::NoModule(_) | OrderError::NoVersion(_) => StatusCode::NOT_FOUND,
-            OrderError::Unclear(_) => StatusCode::BAD_REQUEST,
-            OrderError::NotNow(_) | OrderError::CantServe(..) => StatusCode::CONFLICT,
+            OrderError::NoModule(_) | OrderError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
+            OrderError::Refused(Refusal::Unclear(_)) => StatusCode::BAD_REQUEST,
+            OrderError::Refused(Refusal::NotNow(_)) | OrderError::CantServe(..) => StatusCode::CONFLICT,
             OrderError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
@@ -124,12 +124,19 @@ fn view(admin: &Admin, status: Status) -> ModuleView {
     ModuleView::new(status, in_flight)
 }
 
-/// The name of one who asks: it stands in the log and in the history.
 fn by(name: Option<String>) -> Result<String, Problem> {
+    asking(name).map_err(|wrong| Problem(StatusCode::BAD_REQUEST, wrong))
+}
+
+/// The name of one who asks: it stands in the log and in the history.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn asking(name: Option<String>) -> Result<String, String> {
     let name = name.unwrap_or_else(|| SOMEBODY.into());
     if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        let wrong = format!("`by` is a name of at most {MAX_NAME} characters, on one line");
-        return Err(Problem(StatusCode::BAD_REQUEST, wrong));
+        return Err(format!("`by` is a name of at most {MAX_NAME} characters, on one line"));
     }
     Ok(name)
 }

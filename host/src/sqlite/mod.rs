@@ -4,6 +4,7 @@
 //! A file that is damaged, another program's or of a newer version is left as it is. Which tables are in it and who
 //! writes them is its owner's matter. All of them lie in the data directory, which belongs to one host at a time.
 
+mod lock;
 mod open;
 mod readers;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+pub(crate) use lock::DirectoryLock;
 pub(crate) use readers::Readers;
 
 /// How long a connection waits for another program that has the file locked.
@@ -35,7 +37,7 @@ pub(crate) struct Kind {
 
 impl Kind {
     /// The version of the schema this code works with.
-    fn version(&self) -> i64 {
+    pub(crate) fn version(&self) -> i64 {
         i64::try_from(self.migrations.len()).unwrap_or(i64::MAX)
     }
 }
@@ -115,15 +117,12 @@ impl Database {
 
     /// There is no room to write.
     fn full(&self) -> Trouble {
-        Trouble::Full(format!("no room is left on the disk of {}; make room there", self.directory.display()))
+        Trouble::no_room(&self.directory)
     }
 
     /// The directory can't be worked with.
     pub(crate) fn unreachable(&self, error: &std::io::Error) -> Trouble {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => self.full(),
-            _ => Trouble::Broken(format!("the data directory {} can't be used: {error}", self.directory.display())),
-        }
+        Trouble::unreachable(&self.directory, error)
     }
 
     /// The file is of this kind, and damaged.
@@ -160,6 +159,19 @@ impl Database {
 }
 
 impl Trouble {
+    /// There is no room to write in a directory.
+    fn no_room(directory: &Path) -> Self {
+        Self::Full(format!("no room is left on the disk of {}; make room there", directory.display()))
+    }
+
+    /// A data directory can't be worked with.
+    fn unreachable(directory: &Path, error: &std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::no_room(directory),
+            _ => Self::Broken(format!("the data directory {} can't be used: {error}", directory.display())),
+        }
+    }
+
     /// The system gives no thread to work on.
     pub(crate) fn no_thread(error: &std::io::Error) -> Self {
         Self::Broken(format!("no thread can be started to write it: {error}"))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use url::Url;
 
 use super::{BUSY, Database, Kind, Trouble};
 
@@ -53,6 +54,21 @@ impl Database {
         Ok(connection)
     }
 
+    /// A connection that only reads a file nobody writes, and leaves no trace where it lies: to read along with a log,
+    /// SQLite makes files beside it. Without a log nobody has the file open, and all there is to know is in it. Whoever
+    /// begins to write it meanwhile isn't noticed, so what is read has to be read soon.
+    pub(crate) fn connect_at_rest(&self) -> rusqlite::Result<Connection> {
+        let address = std::path::absolute(self.file()).ok().and_then(|file| Url::from_file_path(file).ok());
+        let Some(mut address) = address.filter(|_| !fs::exists(self.wal()).unwrap_or(true)) else {
+            return self.connect_to_read();
+        };
+        address.set_query(Some("immutable=1"));
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(address.as_str(), flags)?;
+        set_up(&connection)?;
+        Ok(connection)
+    }
+
     /// Makes an empty file. It gets its name when it is complete, so that a file of that name always is one.
     fn create(&self) -> Result<(), Trouble> {
         if fs::metadata(self.wal()).is_ok_and(|wal| wal.len() > 0) {
@@ -77,8 +93,13 @@ impl Database {
 
     /// Looks at a file before anything may write to it; answers with the version of its schema.
     pub(crate) fn inspect(&self) -> Result<i64, Trouble> {
+        let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
+        self.inspect_with(&mut connection)
+    }
+
+    /// The same with a connection that only reads.
+    pub(crate) fn inspect_with(&self, connection: &mut Connection) -> Result<i64, Trouble> {
         let sql = |error: rusqlite::Error| self.explain(&error);
-        let mut connection = self.connect_to_read().map_err(sql)?;
         // Not even what is in the log is brought into the file while it isn't known to be good.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
@@ -95,7 +116,7 @@ impl Database {
                 self.kind.version()
             )));
         }
-        self.look_for_damage(&mut connection)?;
+        self.look_for_damage(connection)?;
         Ok(version)
     }
 
@@ -103,7 +124,10 @@ impl Database {
         let sql = |error: rusqlite::Error| self.explain(&error);
         let began = Instant::now();
         connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || began.elapsed() > LONGEST_CHECK)).map_err(sql)?;
-        match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
+        let checked = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        // Whatever else is read over it takes as long as it takes.
+        connection.progress_handler(0, None::<fn() -> bool>).map_err(sql)?;
+        match checked {
             Ok(verdict) if verdict == "ok" => Ok(()),
             Ok(verdict) => Err(self.damaged(&verdict)),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {

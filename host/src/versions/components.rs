@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ContentHash;
 use crate::event::Name;
@@ -34,6 +34,20 @@ pub(super) struct Components {
     keep: Keep,
 }
 
+/// Where the components of a data directory lie.
+pub(super) fn folder(directory: &Path) -> PathBuf {
+    directory.join("versions")
+}
+
+/// Whether a component is kept there.
+pub(super) fn has(folder: &Path, hash: ContentHash) -> bool {
+    path(folder, hash).is_file()
+}
+
+fn path(folder: &Path, hash: ContentHash) -> PathBuf {
+    folder.join(format!("{}.{ENDING}", hash.in_full()))
+}
+
 impl Components {
     pub(super) fn open(folder: PathBuf, keep: Keep) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -41,11 +55,11 @@ impl Components {
     }
 
     fn path(&self, hash: ContentHash) -> PathBuf {
-        self.folder.join(format!("{}.{ENDING}", hash.in_full()))
+        path(&self.folder, hash)
     }
 
     pub(super) fn has(&self, hash: ContentHash) -> bool {
-        self.path(hash).is_file()
+        has(&self.folder, hash)
     }
 
     /// The bytes of a component, if it is there and as it was.

@@ -5,7 +5,9 @@
 //! One SQLite file, seldom written, and beside it a folder with the components, each named by its hash. Knows nothing of
 //! WebAssembly: a component is bytes.
 
+mod at_rest;
 mod components;
+mod decide;
 mod hash;
 mod schema;
 mod tables;
@@ -22,10 +24,12 @@ use schema::VERSIONS;
 
 use crate::clock;
 use crate::event::Name;
-use crate::sqlite::{Database, Trouble};
+use crate::sqlite::{Database, DirectoryLock, Trouble};
+pub use at_rest::AtRest;
 pub use components::Keep;
+pub use decide::{Asked, Decision, Refusal, ended_by, promoted_by, took_over, went_back};
 pub use hash::ContentHash;
-pub use words::{Entry, Fact, HeldBack, Order, Origin, Role, Standing};
+pub use words::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, Standing, Tally};
 
 /// Why the record doesn't do what it is asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -82,7 +86,7 @@ impl Versions {
             let sql = |error: rusqlite::Error| database.explain(&error);
             let connection = database.connect().map_err(sql)?;
             let standing = tables::standing(&connection).map_err(sql)?;
-            let components = Components::open(database.directory().join("versions"), keep);
+            let components = Components::open(components::folder(database.directory()), keep);
             let components = components.map_err(|error| database.unreachable(&error))?;
             Ok(Self(Arc::new(Inner {
                 connection: Mutex::new(connection),
@@ -92,6 +96,17 @@ impl Versions {
             })))
         });
         opening.await.map_err(|error| broke_off(&error))?
+    }
+
+    /// The same for a record that is there, of a host that doesn't run: none can begin to while the lock is held.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Versions::open`], and when there is no record, or a host runs.
+    pub(crate) async fn open_at_rest(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
+        at_rest::look_for(&Database::new(&VERSIONS, directory.clone()))?;
+        let lock = DirectoryLock::take(&directory)?;
+        Ok((lock, Self::open(directory, keep).await?))
     }
 
     /// How a module stands: what serves, what is tried, and what people said.

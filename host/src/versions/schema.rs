@@ -4,7 +4,7 @@ use crate::sqlite::Kind;
 
 /// The record's file: `mdhv` is what tells it from others.
 pub(super) const VERSIONS: Kind =
-    Kind { name: "record of versions", file: "versions.sqlite", application_id: 0x6d64_6876, migrations: &[V1] };
+    Kind { name: "record of versions", file: "versions.sqlite", application_id: 0x6d64_6876, migrations: &[V1, V2] };
 
 const V1: &str = "
 -- What people said about a module. Hashes are SHA-256 in hexadecimal, of a component's bytes; times are milliseconds since
@@ -35,4 +35,17 @@ CREATE TABLE versions (
 ) STRICT;
 CREATE INDEX versions_of_module ON versions (module, id);
 CREATE UNIQUE INDEX versions_open ON versions (module, role) WHERE ended_at IS NULL;
+";
+
+const V2: &str = "
+-- How far the trial of the module's canary has come, so that the next host goes on with it. watched is how long it has gone
+-- on while a host ran, in milliseconds; runs and failed count deliveries, those of the version that serves as stable.
+CREATE TABLE trials (
+    module        TEXT PRIMARY KEY,
+    watched       INTEGER NOT NULL,
+    runs          INTEGER NOT NULL,
+    failed        INTEGER NOT NULL,
+    stable_runs   INTEGER NOT NULL,
+    stable_failed INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";

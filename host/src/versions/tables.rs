@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ContentHash;
 use super::components::Known;
-use super::words::{Entry, Fact, HeldBack, Order, Origin, Role, Standing};
+use super::words::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, Standing, Tally};
 use crate::event::Name;
 
 /// How many entries of a module are remembered.
@@ -24,7 +24,11 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             begin(connection, module, (*hash, Role::Serving, *origin, by.as_deref()), now)
         }
         Fact::Tried { hash } => begin(connection, module, (*hash, Role::Canary, Origin::File, None), now),
-        Fact::TrialOver { reason } => end(connection, module, Role::Canary, reason, now),
+        Fact::Progress { hash, progress } => note_progress(connection, module, *hash, progress),
+        Fact::TrialOver { reason } => {
+            connection.execute("DELETE FROM trials WHERE module = ?1", [module.as_str()])?;
+            end(connection, module, Role::Canary, reason, now)
+        }
         Fact::Refused { hash, reason } => {
             begin(connection, module, (*hash, Role::Refused, Origin::File, None), now)?;
             end(connection, module, Role::Refused, reason, now)
@@ -80,6 +84,41 @@ fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: Sy
     Ok(())
 }
 
+/// Writes down how far a trial has come. One that is over by now stays so.
+fn note_progress(
+    connection: &Connection,
+    module: &Name,
+    hash: ContentHash,
+    progress: &Progress,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO trials (module, watched, runs, failed, stable_runs, stable_failed) \
+               SELECT module, ?3, ?4, ?5, ?6, ?7 FROM versions \
+               WHERE module = ?1 AND hash = ?2 AND role = 'canary' AND ended_at IS NULL";
+    let Progress { watched, tally } = progress;
+    let watched = i64::try_from(watched.as_millis()).unwrap_or(i64::MAX);
+    let Tally { canary_runs, canary_failed, stable_runs, stable_failed } = tally;
+    let counts =
+        [canary_runs, canary_failed, stable_runs, stable_failed].map(|count| i64::try_from(*count).unwrap_or(i64::MAX));
+    let [runs, failed, stable_runs, stable_failed] = counts;
+    let values = params![module.as_str(), hash.in_full(), watched, runs, failed, stable_runs, stable_failed];
+    connection.execute(sql, values)?;
+    Ok(())
+}
+
+/// How far the trial of a module's canary has come; nothing yet, if nothing is written down.
+fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress> {
+    let sql = "SELECT watched, runs, failed, stable_runs, stable_failed FROM trials WHERE module = ?1";
+    let read = |row: &Row<'_>| {
+        let number = |column| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default());
+        let watched = Duration::from_millis(number(0)?);
+        let (canary_runs, canary_failed) = (number(1)?, number(2)?);
+        let (stable_runs, stable_failed) = (number(3)?, number(4)?);
+        Ok(Progress { watched, tally: Tally { canary_runs, canary_failed, stable_runs, stable_failed } })
+    };
+    let progress = connection.prepare_cached(sql)?.query_row([module.as_str()], read).optional()?;
+    Ok(progress.unwrap_or_default())
+}
+
 /// Forgets what happened longest ago, beyond so much.
 pub(super) fn forget_old(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
     let sql = "DELETE FROM versions WHERE module = ?1 AND ended_at IS NOT NULL AND id <= \
@@ -114,6 +153,9 @@ pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::R
             Role::Canary => standing.canary = Some(entry),
             Role::Refused => {}
         }
+    }
+    if standing.canary.is_some() {
+        standing.progress = progress(connection, module)?;
     }
     let sql = "SELECT pinned, pinned_at, pinned_by, held_back, held_back_why, paused_at, paused_by FROM modules \
                WHERE module = ?1";

@@ -1,6 +1,7 @@
 //! What is told to the record of versions and what it tells.
 
-use std::time::SystemTime;
+use std::fmt;
+use std::time::{Duration, SystemTime};
 
 use super::ContentHash;
 
@@ -98,6 +99,39 @@ pub struct HeldBack {
     pub why: String,
 }
 
+/// How far a trial has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How long it has gone on while a host ran.
+    pub watched: Duration,
+    /// How the two versions have done.
+    pub tally: Tally,
+}
+
+/// How two versions have done side by side: deliveries, each counted once, by its first attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many the new version was given.
+    pub canary_runs: u64,
+    /// How many of those it didn't complete.
+    pub canary_failed: u64,
+    /// How many the version that serves was given.
+    pub stable_runs: u64,
+    /// How many of those it didn't complete.
+    pub stable_failed: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { canary_runs, canary_failed, stable_runs, stable_failed } = self;
+        write!(
+            f,
+            "{canary_failed} of its {canary_runs} deliveries failed, and {stable_failed} of the {stable_runs} of the \
+             version before"
+        )
+    }
+}
+
 /// How a module stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -105,6 +139,8 @@ pub struct Standing {
     pub serving: Option<Entry>,
     /// The version that is tried.
     pub canary: Option<Entry>,
+    /// How far its trial had come when that was last written down.
+    pub progress: Progress,
     /// The version it stays on whatever its file says.
     pub pinned: Option<(ContentHash, Order)>,
     /// What isn't taken from its file.
@@ -129,6 +165,13 @@ pub enum Fact {
     Tried {
         /// The version.
         hash: ContentHash,
+    },
+    /// How far the trial of a version has come, if it is still tried.
+    Progress {
+        /// The version.
+        hash: ContentHash,
+        /// How far.
+        progress: Progress,
     },
     /// The version that was tried isn't any more.
     TrialOver {

@@ -1,6 +1,7 @@
 //! The whole host, through its front door: the real binary, real HTTP, real components, the local platform.
 
 mod answers;
+mod at_rest;
 mod cache;
 mod capabilities;
 mod commands;

@@ -42,15 +42,12 @@ async fn refused(host: &Host, bytes: &[u8], words: &str) -> String {
 async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
     let host = host("replay = 20").await;
     assert_eq!(says(&host).await, "one");
-    let deliveries: Value = http()
-        .get(format!("{}/api/deliveries?state=completed", host.admin))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    let delivery = deliveries["deliveries"][0]["id"].as_str().unwrap();
+    let delivery = &until("the delivery to be completed", async || {
+        let url = format!("{}/api/deliveries?state=completed", host.admin);
+        let deliveries: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        deliveries["deliveries"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
 
     for (does, words) in [
         (Does::Traps, "it traps"),
@@ -164,6 +161,59 @@ async fn a_version_that_does_as_well_takes_over_at_the_end() {
     host.logged(&["new version serves; took over after 2s", &version(&next)]).await;
     assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="took_over"}"#).await, 1.0);
     assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("module.wasm");
+    fs::write(&file, small("one")).unwrap();
+    let swap = "swap = { canary = \"50%\", for = \"1h\" }";
+    let settings = Settings::new().module_file("Test", file.to_str().unwrap(), swap);
+    let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
+    let mut host = settings.start().await;
+    let bad = small_that("bad", Does::Fails, 0);
+    fs::write(&file, &bad).unwrap();
+    host.logged(&["new version is tried on 50%"]).await;
+    let trial = async |host: &Host| standing(host, "Test").await["canary"].clone();
+    let counts =
+        |trial: &Value| ["runs", "failed", "stable_runs", "stable_failed"].map(|key| trial[key].as_u64().unwrap());
+    let left = |trial: &Value| trial["seconds_left"].as_u64().unwrap();
+    // Three say nothing yet: five is the least.
+    until("three failures on trial", async || {
+        chat(&host, "Test", "hello").await;
+        (counts(&trial(&host).await)[1] >= 3).then_some(())
+    })
+    .await;
+    let before = until("some time to be over", async || {
+        let trial = trial(&host).await;
+        (left(&trial) < 3597).then_some(trial)
+    })
+    .await;
+    host.stop().await;
+
+    let host = settings.start().await;
+    let [runs, failed, ..] = counts(&before);
+    host.logged(&["is tried on 50% again", &format!("so far {failed} of its {runs} deliveries failed")]).await;
+    let after = trial(&host).await;
+    assert_eq!(counts(&after), counts(&before));
+    assert!(left(&after) <= left(&before), "{before} {after}");
+    let mut sent = 0;
+    until("it to go back", async || {
+        chat(&host, "Test", "hello").await;
+        sent += 1;
+        assert!(sent < 500, "it goes on failing");
+        host.log().contains("does worse and goes back").then_some(())
+    })
+    .await;
+    // The next trial has nothing of this one.
+    fs::write(&file, small_that("worse", Does::Fails, 0)).unwrap();
+    let next = until("the next trial", async || {
+        let trial = trial(&host).await;
+        (!trial.is_null()).then_some(trial)
+    })
+    .await;
+    assert_eq!((counts(&next), left(&next) > left(&after)), ([0; 4], true));
 }
 
 #[tokio::test]

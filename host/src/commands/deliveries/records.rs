@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use serde_json::{Value, json};
 
 use super::FromArgs;
-use crate::commands::admin::AdminApi;
+use crate::commands::admin::{AT_REST, AdminApi};
 use crate::console::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
@@ -29,15 +29,12 @@ pub(in crate::commands) struct Wanted {
 
 const READ_ONLY: &str = "a data directory at rest is only read; start the host, and leave --data-dir out";
 
-/// What else there is when no host answers.
-const OTHERWISE: &str = ", --data-dir reads what a host that doesn't run has left";
-
 impl Records {
     pub(in crate::commands) async fn open(from: &FromArgs) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
             return Ok(Self::AtRest(AtRest::open(SqliteSettings { directory: directory.clone() }).await?));
         }
-        Ok(Self::Running(AdminApi::new(&from.admin, OTHERWISE)?))
+        Ok(Self::Running(AdminApi::new(&from.admin, AT_REST)?))
     }
 
     pub(in crate::commands) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {

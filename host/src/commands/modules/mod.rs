@@ -1,19 +1,23 @@
 //! `modhost modules`: which versions serve, and what a person may say about them.
 
+mod at_rest;
 mod tell;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin::{AdminApi, AdminArgs};
-use crate::console::{ModuleView, VersionView};
+use super::admin::{AT_REST, AdminApi, AdminArgs};
+use crate::console::{ModuleView, VersionView, asking};
+use at_rest::Directory;
 
 /// List modules and their versions, go back to one, pin one, pause a module, decide on a trial.
 ///
-/// Works on a running host through its admin address. What is said here lasts across restarts. The exit code is 0 if it
-/// is done, 1 if it can't be.
+/// Works on a running host through its admin address, and with --data-dir on what a host that doesn't run has left on
+/// disk: there what is asked for is done when the host starts. What is said here lasts across restarts. The exit code is
+/// 0 if it is done, 1 if it can't be.
 #[derive(Args)]
 pub struct ModulesArgs {
     #[command(subcommand)]
@@ -21,7 +25,20 @@ pub struct ModulesArgs {
     #[command(flatten)]
     print: PrintArgs,
     #[command(flatten)]
+    from: FromArgs,
+}
+
+/// Where modules are looked up.
+#[derive(Args)]
+struct FromArgs {
+    #[command(flatten)]
     admin: AdminArgs,
+    /// Work on the data directory of a host that doesn't run
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// With --data-dir: the settings of that host, for all but list, show and history
+    #[arg(long, global = true, value_name = "FILE", default_value = "modules.toml", env = "MODHOST_CONFIG")]
+    config: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -72,68 +89,116 @@ struct PrintArgs {
     json: bool,
 }
 
+/// Something a person asks of a module.
+#[derive(Clone, Copy)]
+enum Order<'a> {
+    Rollback,
+    /// With the beginning of a hash.
+    Pin(&'a str),
+    Unpin,
+    Pause,
+    Resume,
+    Promote,
+    Abort,
+}
+
 /// Does what is asked.
 pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
-    let host = Host { api: AdminApi::new(&args.admin, "")?, json: args.print.json };
-    match args.command {
-        None | Some(ModulesCommand::List) => host.list().await?,
-        Some(ModulesCommand::Show(args)) => host.show(&args.name).await?,
-        Some(ModulesCommand::History(args)) => host.history(&args.name).await?,
-        Some(ModulesCommand::Pin(args)) => host.order(&args.name, "pin", Some(&args.version)).await?,
-        Some(ModulesCommand::Rollback(args)) => host.order(&args.name, "rollback", None).await?,
-        Some(ModulesCommand::Unpin(args)) => host.order(&args.name, "unpin", None).await?,
-        Some(ModulesCommand::Pause(args)) => host.order(&args.name, "pause", None).await?,
-        Some(ModulesCommand::Resume(args)) => host.order(&args.name, "resume", None).await?,
-        Some(ModulesCommand::Promote(args)) => host.order(&args.name, "promote", None).await?,
-        Some(ModulesCommand::Abort(args)) => host.order(&args.name, "abort", None).await?,
+    let modules = Modules::new(args.from)?;
+    let json = args.print.json;
+    let (name, order) = match &args.command {
+        None | Some(ModulesCommand::List) => {
+            let list = modules.list().await?;
+            anstream::print!("{}", if json { tell::lines(&list)? } else { tell::table(&list) });
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(ModulesCommand::History(args)) => {
+            let history = modules.history(&args.name).await?;
+            anstream::print!("{}", if json { tell::lines(&history)? } else { tell::history(&history) });
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(ModulesCommand::Show(args)) => (&args.name, None),
+        Some(ModulesCommand::Pin(args)) => (&args.name, Some(Order::Pin(&args.version))),
+        Some(ModulesCommand::Rollback(args)) => (&args.name, Some(Order::Rollback)),
+        Some(ModulesCommand::Unpin(args)) => (&args.name, Some(Order::Unpin)),
+        Some(ModulesCommand::Pause(args)) => (&args.name, Some(Order::Pause)),
+        Some(ModulesCommand::Resume(args)) => (&args.name, Some(Order::Resume)),
+        Some(ModulesCommand::Promote(args)) => (&args.name, Some(Order::Promote)),
+        Some(ModulesCommand::Abort(args)) => (&args.name, Some(Order::Abort)),
+    };
+    let module = match order {
+        None => modules.show(name).await?,
+        Some(order) => modules.order(name, order).await?,
+    };
+    if json {
+        anstream::println!("{}", serde_json::to_string_pretty(&module)?);
+    } else {
+        anstream::print!("{}", tell::story(&module));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The running host.
-struct Host {
-    api: AdminApi,
-    json: bool,
+/// Where modules are looked up: a running host's admin API, or the data directory of one that doesn't run.
+enum Modules {
+    Running(AdminApi),
+    AtRest(Directory),
 }
 
-impl Host {
-    async fn list(&self) -> anyhow::Result<()> {
-        let answer: Value = self.api.get(&["modules"], &[]).await?;
-        let modules: Vec<ModuleView> = serde_json::from_value(answer["modules"].clone())?;
-        let text = if self.json { tell::lines(&modules)? } else { tell::table(&modules) };
-        anstream::print!("{text}");
-        Ok(())
+impl Modules {
+    fn new(from: FromArgs) -> anyhow::Result<Self> {
+        Ok(match from.data_dir {
+            Some(data_dir) => Self::AtRest(Directory { data_dir, config: from.config }),
+            None => Self::Running(AdminApi::new(&from.admin, AT_REST)?),
+        })
     }
 
-    async fn show(&self, name: &str) -> anyhow::Result<()> {
-        let module: ModuleView = self.api.get(&["modules", name], &[]).await?;
-        self.print(&module)
+    async fn list(&self) -> anyhow::Result<Vec<ModuleView>> {
+        let api = match self {
+            Self::Running(api) => api,
+            Self::AtRest(directory) => return directory.list().await,
+        };
+        let answer: Value = api.get(&["modules"], &[]).await?;
+        Ok(serde_json::from_value(answer["modules"].clone())?)
     }
 
-    async fn history(&self, name: &str) -> anyhow::Result<()> {
-        let answer: Value = self.api.get(&["modules", name, "versions"], &[]).await?;
-        let versions: Vec<VersionView> = serde_json::from_value(answer["versions"].clone())?;
-        let text = if self.json { tell::lines(&versions)? } else { tell::history(&versions) };
-        anstream::print!("{text}");
-        Ok(())
+    async fn show(&self, name: &str) -> anyhow::Result<ModuleView> {
+        match self {
+            Self::Running(api) => api.get(&["modules", name], &[]).await,
+            Self::AtRest(directory) => directory.show(name).await,
+        }
     }
 
-    async fn order(&self, name: &str, order: &str, version: Option<&str>) -> anyhow::Result<()> {
+    async fn history(&self, name: &str) -> anyhow::Result<Vec<VersionView>> {
+        let api = match self {
+            Self::Running(api) => api,
+            Self::AtRest(directory) => return directory.history(name).await,
+        };
+        let answer: Value = api.get(&["modules", name, "versions"], &[]).await?;
+        Ok(serde_json::from_value(answer["versions"].clone())?)
+    }
+
+    async fn order(&self, name: &str, order: Order<'_>) -> anyhow::Result<ModuleView> {
+        let api = match self {
+            Self::Running(api) => api,
+            Self::AtRest(directory) => {
+                let by = asking(user()).map_err(anyhow::Error::msg)?;
+                return directory.order(name, order, &by).await;
+            }
+        };
         let mut body = json!({ "by": user() });
-        if let Some(version) = version {
-            body["version"] = version.into();
-        }
-        let module: ModuleView = self.api.post(&["modules", name, order], &body).await?;
-        self.print(&module)
-    }
-
-    fn print(&self, module: &ModuleView) -> anyhow::Result<()> {
-        if self.json {
-            anstream::println!("{}", serde_json::to_string_pretty(module)?);
-        } else {
-            anstream::print!("{}", tell::story(module));
-        }
-        Ok(())
+        let word = match order {
+            Order::Rollback => "rollback",
+            Order::Pin(version) => {
+                body["version"] = version.into();
+                "pin"
+            }
+            Order::Unpin => "unpin",
+            Order::Pause => "pause",
+            Order::Resume => "resume",
+            Order::Promote => "promote",
+            Order::Abort => "abort",
+        };
+        api.post(&["modules", name, word], &body).await
     }
 }
 

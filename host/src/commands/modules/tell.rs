@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::commands::columns;
-use crate::console::{ModuleView, VersionView};
+use crate::console::{CanaryView, ModuleView, VersionView};
 
 const BOLD: Style = Style::new().bold();
 
@@ -26,7 +26,8 @@ pub(super) fn table(modules: &[ModuleView]) -> String {
     let rows = modules.iter().map(|module| {
         let since = module.since.clone().unwrap_or_else(|| "–".into());
         let version = module.version.clone().unwrap_or_else(|| "–".into());
-        [module.name.clone(), version, since, module.in_flight.to_string(), shortened(&state(module))]
+        let in_flight = module.in_flight.map_or_else(|| "–".into(), |count| count.to_string());
+        [module.name.clone(), version, since, in_flight, shortened(&state(module))]
     });
     columns(["module", "version", "since", "in flight", "state"], rows.collect())
 }
@@ -41,7 +42,10 @@ fn state(module: &ModuleView) -> String {
         words.push("pinned".to_owned());
     }
     if let Some(canary) = &module.canary {
-        words.push(format!("canary {}: {}", canary.version, percent(canary.percent)));
+        words.push(match canary.percent {
+            Some(percent) => format!("canary {}: {percent}%", canary.version),
+            None => format!("canary {}", canary.version),
+        });
     }
     if let Some(held_back) = &module.held_back {
         words.push(format!("held back {}: {}", held_back.version, held_back.why));
@@ -49,10 +53,11 @@ fn state(module: &ModuleView) -> String {
     if let Some(refused) = &module.refused {
         words.push(format!("refused: {}", one_line(refused)));
     }
-    match (words.is_empty(), module.version.is_some()) {
-        (true, true) => "serving".into(),
-        (true, false) => "no version serves".into(),
-        (false, _) => words.join(", "),
+    match (words.is_empty(), module.version.is_some(), module.in_flight.is_some()) {
+        (true, _, false) => "at rest".into(),
+        (true, true, true) => "serving".into(),
+        (true, false, true) => "no version serves".into(),
+        (false, ..) => words.join(", "),
     }
 }
 
@@ -60,14 +65,18 @@ fn state(module: &ModuleView) -> String {
 pub(super) fn story(module: &ModuleView) -> String {
     let mut text = String::new();
     let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let (serves, nothing) = match module.in_flight {
+        Some(_) => ("serves", "no version serves"),
+        None => ("is the one on record", "no version is on record"),
+    };
     let _ = match (&module.version, &module.since) {
         (Some(version), Some(since)) => {
-            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} serves since {since}", module.name)
+            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} {serves} since {since}", module.name)
         }
         (Some(version), None) => {
-            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} serves", module.name)
+            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} {serves}", module.name)
         }
-        (None, _) => writeln!(text, "{BOLD}{}{BOLD:#}  {red}no version serves{red:#}", module.name),
+        (None, _) => writeln!(text, "{BOLD}{}{BOLD:#}  {red}{nothing}{red:#}", module.name),
     };
     if let Some(hash) = &module.hash {
         let _ = writeln!(text, "  hash       {hash}");
@@ -89,22 +98,25 @@ pub(super) fn story(module: &ModuleView) -> String {
         );
     }
     if let Some(canary) = &module.canary {
-        let share = percent(canary.percent);
+        let CanaryView { version, since, failed, runs, stable_failed, stable_runs, .. } = canary;
+        let how = match (canary.percent, canary.seconds_left) {
+            (Some(percent), Some(left)) => format!("gets {percent}% since {since}, for another {left} s"),
+            _ => format!("is on trial since {since}"),
+        };
         let _ = writeln!(
             text,
-            "  canary     {} gets {share} since {}, for another {} s: {} of {} failed, {} of {} on the version that serves",
-            canary.version,
-            canary.since,
-            canary.seconds_left,
-            canary.failed,
-            canary.runs,
-            canary.stable_failed,
-            canary.stable_runs
+            "  canary     {version} {how}: {failed} of {runs} failed, {stable_failed} of {stable_runs} on the version that \
+             serves"
         );
     }
-    let _ = writeln!(text, "  in flight  {}", module.in_flight);
-    if module.versions_loaded > 1 {
-        let _ = writeln!(text, "  in memory  {} versions", module.versions_loaded);
+    match module.in_flight {
+        Some(count) => {
+            let _ = writeln!(text, "  in flight  {count}");
+        }
+        None => text.push_str("  at rest    its host doesn't run; what is in its file is looked at when one does\n"),
+    }
+    if let Some(count) = module.versions_loaded.filter(|count| *count > 1) {
+        let _ = writeln!(text, "  in memory  {count} versions");
     }
     text
 }
@@ -130,10 +142,6 @@ pub(super) fn history(versions: &[VersionView]) -> String {
         [version.began_at.clone(), mark, version.role.clone(), from, kept.into(), shortened(&how)]
     });
     columns(["when", "version", "came to be", "from", "", "how it ended"], rows.collect())
-}
-
-fn percent(percent: u8) -> String {
-    format!("{percent}%")
 }
 
 fn shortened(text: &str) -> String {

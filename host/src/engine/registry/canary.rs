@@ -1,6 +1,5 @@
 //! A new version on trial: it answers a share of the deliveries, and goes back by itself if it does worse.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::likelihood;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::event::DeliveryId;
+use crate::versions::{Progress, Tally};
 
 /// How many deliveries a new version has to have answered, well or not, before that says anything.
 const LEAST_RUNS: u64 = 5;
@@ -33,7 +33,9 @@ pub(super) struct Trial {
     pub(super) policy: CanaryPolicy,
     /// Deliveries received before stay with the version they may have begun on.
     pub(super) since: SystemTime,
-    ends: Instant,
+    /// How long it had gone on when this host began to go on with it.
+    watched: Duration,
+    resumed: Instant,
     tally: Mutex<Tally>,
     failed: Notify,
     over: CancellationToken,
@@ -46,19 +48,6 @@ pub(super) enum Arm {
     Canary,
 }
 
-/// How two versions have done side by side: deliveries, each counted once, by its first attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// How many the new version was given.
-    pub canary_runs: u64,
-    /// How many of those it didn't complete.
-    pub canary_failed: u64,
-    /// How many the version that serves was given.
-    pub stable_runs: u64,
-    /// How many of those it didn't complete.
-    pub stable_failed: u64,
-}
-
 impl Tally {
     /// Whether the new version fails more often, and chance would do that less often than `likelihood`.
     fn is_worse(&self, likelihood: f64) -> bool {
@@ -68,24 +57,16 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { canary_runs, canary_failed, stable_runs, stable_failed } = self;
-        write!(
-            f,
-            "{canary_failed} of its {canary_runs} deliveries failed, and {stable_failed} of the {stable_runs} of the \
-             version before"
-        )
-    }
-}
-
 impl Trial {
-    pub(super) fn new(policy: CanaryPolicy, since: SystemTime) -> Self {
+    /// A trial that begins, or goes on from where an earlier host has left it. Only time in which a host ran counts:
+    /// otherwise a version could take over that nobody has watched for as long as the settings say.
+    pub(super) fn new(policy: CanaryPolicy, since: SystemTime, so_far: Progress) -> Self {
         Self {
             policy,
             since,
-            ends: Instant::now() + policy.period,
-            tally: Mutex::default(),
+            watched: so_far.watched,
+            resumed: Instant::now(),
+            tally: Mutex::new(so_far.tally),
             failed: Notify::new(),
             over: CancellationToken::new(),
         }
@@ -125,9 +106,14 @@ impl Trial {
         *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How far it has come.
+    pub(super) fn progress(&self) -> Progress {
+        Progress { watched: self.watched.saturating_add(self.resumed.elapsed()), tally: self.tally() }
+    }
+
     /// How long it goes on.
     pub(super) fn time_left(&self) -> Duration {
-        self.ends.saturating_duration_since(Instant::now())
+        self.policy.period.saturating_sub(self.progress().watched)
     }
 
     /// Says that nobody waits for its verdict any more.
@@ -137,7 +123,7 @@ impl Trial {
 
     /// Waits for the verdict: whether the new version is to go back. None if somebody ended the trial before.
     pub(super) async fn verdict(&self) -> Option<bool> {
-        let end = tokio::time::sleep_until(self.ends);
+        let end = tokio::time::sleep(self.time_left());
         tokio::pin!(end);
         loop {
             tokio::select! {
@@ -158,7 +144,11 @@ mod tests {
     use super::*;
 
     fn trial(percent: u8) -> Trial {
-        Trial::new(CanaryPolicy { percent, period: Duration::from_secs(1) }, SystemTime::UNIX_EPOCH)
+        Trial::new(
+            CanaryPolicy { percent, period: Duration::from_secs(1) },
+            SystemTime::UNIX_EPOCH,
+            Progress::default(),
+        )
     }
 
     #[test]

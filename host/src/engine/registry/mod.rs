@@ -23,7 +23,6 @@ use super::version::{Spec, Version};
 use crate::event::{DeliveryId, Name};
 use crate::journal::Journal;
 use crate::versions::{Entry, Versions, VersionsError};
-pub use canary::Tally;
 use canary::{Arm, Trial};
 pub use gate::REHEARSED_AT_ONCE;
 pub use orders::OrderError;
@@ -126,6 +125,12 @@ impl Registry {
         join_all(wanted.values().map(|slot| slot.settle())).await;
         loaded();
         self.slots.store(Arc::new(wanted));
+    }
+
+    /// Writes down how far every trial has come, so that the next host goes on with it: for the end of this one.
+    pub async fn note_trials(&self) {
+        let slots = self.slots.load_full();
+        join_all(slots.values().map(|slot| slot.note_trial())).await;
     }
 
     /// Takes in component files that changed, each module by itself: one that takes its time keeps no other waiting. A

@@ -208,21 +208,19 @@ impl Slot {
 
 /// For what people ask.
 impl Slot {
-    /// Makes a kept version serve, because somebody asked for it; that is written down before it does.
+    /// Makes a version serve, because somebody asked for it; the facts of that are written down before it does.
     pub(super) async fn serve(
         &self,
         version: Version,
         origin: Origin,
         by: &str,
-        mut more: Vec<Fact>,
+        facts: Vec<Fact>,
     ) -> Result<(), VersionsError> {
-        let (hash, standing) = (version.hash(), self.standing());
-        if standing.canary.is_some() {
-            more.push(Fact::TrialOver { reason: format!("{by} asked for {hash}") });
+        let (hash, tried) = (version.hash(), self.standing().canary.is_some());
+        self.shared.versions.note(&self.name, facts).await?;
+        if tried {
             metrics::canary(&self.name, CanaryEnd::Replaced);
         }
-        more.push(Fact::Serves { hash, origin, by: Some(by.to_owned()) });
-        self.shared.versions.note(&self.name, more).await?;
         self.exchange(Serving { stable: Arc::new(version), canary: None });
         tracing::info!(module = %self.name, version = %hash, "serves, by {}, as {by} asked", origin.word());
         metrics::swap(&self.name, origin.word());

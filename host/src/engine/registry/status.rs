@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::canary::{Canary, Tally};
+use super::canary::Canary;
 use super::slot::Slot;
 use crate::event::Name;
-use crate::versions::{ContentHash, HeldBack, Order};
+use crate::versions::{ContentHash, HeldBack, Order, Tally};
 
 /// How a module stands.
 #[derive(Clone, Debug)]

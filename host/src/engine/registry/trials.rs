@@ -1,13 +1,35 @@
 //! How the trial of a version begins and ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::canary::{Canary, Trial};
 use super::slot::{Serving, Slot};
 use crate::clock;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::telemetry::metrics::{self, CanaryEnd};
-use crate::versions::{Fact, HeldBack, Origin, Standing};
+use crate::versions::{Fact, Origin, Progress, Standing, took_over, went_back};
+
+/// How often it is written down how far a trial has come: what a host that is killed loses of it.
+const NOTED_EVERY: Duration = Duration::from_secs(10);
+
+/// Waits for the verdict of a trial and acts on it, and keeps the record of it up to date meanwhile.
+async fn watch(slot: Weak<Slot>, trial: Arc<Trial>) {
+    let noting = async {
+        loop {
+            tokio::time::sleep(NOTED_EVERY).await;
+            let Some(slot) = slot.upgrade() else { return };
+            slot.note_trial().await;
+        }
+    };
+    let worse = tokio::select! {
+        worse = trial.verdict() => worse,
+        () = noting => None,
+    };
+    if let (Some(worse), Some(slot)) = (worse, slot.upgrade()) {
+        slot.conclude(&trial, worse).await;
+    }
+}
 
 impl Slot {
     /// Lets a version answer a share of the deliveries.
@@ -29,8 +51,10 @@ impl Slot {
             self.write_down(facts).await;
         }
         // The time that is remembered, so that a delivery finds its version again after a restart.
-        let remembered = self.standing().canary.filter(|entry| entry.hash == hash);
-        let trial = Arc::new(Trial::new(policy, remembered.map_or_else(clock::now, |entry| entry.began)));
+        let remembered = self.standing();
+        let began = remembered.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
+        let so_far = if goes_on { remembered.progress } else { Progress::default() };
+        let trial = Arc::new(Trial::new(policy, began, so_far));
         self.exchange(Serving {
             stable: serving.stable.clone(),
             canary: Some(Canary { version, trial: trial.clone() }),
@@ -38,19 +62,22 @@ impl Slot {
         let (percent, period) = (policy.percent, humantime::format_duration(policy.period));
         match goes_on {
             true => tracing::info!(
-                module = %self.name, version = %hash, %before, "is tried on {percent}% again, for {period} from now"
+                module = %self.name, version = %hash, %before,
+                "is tried on {percent}% again, for what is left of {period}; so far {}", so_far.tally
             ),
             false => tracing::info!(
                 module = %self.name, version = %hash, %before, "new version is tried on {percent}% of deliveries for {period}"
             ),
         }
-        let slot = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let Some(worse) = trial.verdict().await else { return };
-            if let Some(slot) = slot.upgrade() {
-                slot.conclude(&trial, worse).await;
-            }
-        });
+        tokio::spawn(watch(Arc::downgrade(self), trial));
+    }
+
+    /// Writes down how far the trial has come, if a version is tried.
+    pub(super) async fn note_trial(&self) {
+        let serving = self.serving();
+        let Some(canary) = serving.as_ref().and_then(|serving| serving.canary.as_ref()) else { return };
+        let (hash, progress) = (canary.version.hash(), canary.trial.progress());
+        self.write_down(vec![Fact::Progress { hash, progress }]).await;
     }
 
     /// Acts on a verdict, unless the trial is over for another reason by now.
@@ -78,17 +105,17 @@ impl Slot {
         tracing::info!(module = %self.name, version = %hash, %before, "new version serves; {reason}");
         metrics::canary(&self.name, CanaryEnd::TookOver);
         metrics::swap(&self.name, Origin::Canary.word());
-        self.write_down(vec![Fact::TrialOver { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]).await;
+        self.write_down(took_over(hash, reason, by)).await;
     }
 
     /// Ends a trial in favour of the version before; the file's isn't taken until it is another.
     pub(super) async fn go_back(&self, serving: &Serving, why: String, end: CanaryEnd) {
         let Some(canary) = &serving.canary else { return };
-        let held_back = HeldBack { hash: canary.version.hash(), why: why.clone() };
+        let hash = canary.version.hash();
         self.exchange(Serving { stable: serving.stable.clone(), canary: None });
         metrics::canary(&self.name, end);
-        self.left_aside(held_back.hash);
-        self.write_down(vec![Fact::TrialOver { reason: why }, Fact::HeldBack(Some(held_back))]).await;
+        self.left_aside(hash);
+        self.write_down(went_back(hash, why)).await;
     }
 
     /// Ends a trial because something else is to serve.

@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::calls::{CallJob, Change, OnTheWay};
 use super::checkpoint::Checkpoints;
 use super::fault::Fault;
-use super::open::{Lock, Opened};
+use super::open::Opened;
 use super::store::Store;
 use crate::event::DeliveryId;
 use crate::journal::{JournalError, Result, Written};
-use crate::sqlite::Trouble;
+use crate::sqlite::{DirectoryLock, Trouble};
 
 /// How many jobs may wait for the writer.
 const MOST_WAITING: usize = 4096;
@@ -135,7 +135,7 @@ struct Thread {
     store: Store,
     checkpoints: Checkpoints,
     /// Held for as long as anything may be written.
-    lock: Lock,
+    lock: DirectoryLock,
     /// The jobs of the open transaction, with why they were refused.
     batch: Vec<(Box<dyn Job>, Option<JournalError>)>,
 }
