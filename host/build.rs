@@ -11,7 +11,7 @@ const LISTS: [(&str, &str, &[&str]); 6] = [
     ("RUST", "sdk-guest/rust", &[]),
     ("PYTHON", "sdk-guest/python", &["tests"]),
     ("JAVASCRIPT", "sdk-guest/js", &["test", "tsconfig.json", "package-lock.json"]),
-    ("GO", "sdk-guest/go", &["sdk_test.go"]),
+    ("GO", "sdk-guest/go", &[]),
     ("C", "sdk-guest/c", &[]),
 ];
 
@@ -26,8 +26,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let folder = top.join(folder);
         let mut files = Vec::new();
         gather(&folder, &mut files)?;
-        files
-            .retain(|file| !file.strip_prefix(&folder).is_ok_and(|it| private.iter().any(|name| it.starts_with(name))));
+        files.retain(|file| {
+            let is_private =
+                file.strip_prefix(&folder).is_ok_and(|it| private.iter().any(|name| it.starts_with(name)));
+            // Go's tests lie beside what they test.
+            !is_private && !file.to_string_lossy().ends_with("_test.go")
+        });
         writeln!(text, "pub(super) const {name}: &[(&str, &[u8])] = &[")?;
         for file in &files {
             println!("cargo::rerun-if-changed={}", file.display());

@@ -19,7 +19,7 @@ func Config(key string) (string, bool, error) {
 }
 
 // ConfigInto reads a setting into what value points to, from JSON; one that isn't set leaves it as it is, so that it can
-// hold the default.
+// hold the default. A setting of another kind is [ErrMisconfigured].
 //
 //	limit := 5
 //	if err := modhost.ConfigInto("limit", &limit); err != nil {
@@ -35,7 +35,8 @@ func ConfigInto(key string, value any) error {
 		return nil
 	}
 	if err := json.Unmarshal([]byte(text), value); err != nil {
-		return fmt.Errorf("the setting %q isn't what the module expects: %w", key, err)
+		what := fmt.Sprintf("the setting `%s` isn't what the module expects: %v", key, err)
+		return &Error{Call: "config.get", Kind: ErrMisconfigured, Text: what}
 	}
 	return nil
 }

@@ -26,8 +26,8 @@
 //		return modhost.Reply("This is what I found.").Citing(hits).Complete()
 //	}
 //
-// [Answer] names the function for events that chose the module, [Handle] one for events of every kind. [StartStep]
-// shows the user what is being done, [Search] asks the knowledge base, [Complete] a language model, and [Reply] writes
+// [Answer] names the function for events that chose the module, [Handle] one for events of every kind; the packages nexus
+// and archivus, below this one, have the events of those systems. [StartStep] shows the user what is being done, [Search] asks the knowledge base, [Complete] a language model, and [Reply] writes
 // the answer. [OpenStore] keeps values from one event to the next, [Config] reads the module's settings, and [log/slog]
 // writes to the operators' log.
 //

@@ -26,6 +26,8 @@ var (
 	// ErrUnsupported: the platform of this event has no such function, or the event lacks what it needs (a chat, a
 	// reply).
 	ErrUnsupported = errors.New("not supported here")
+	// ErrMisconfigured: a setting isn't what the module expects.
+	ErrMisconfigured = errors.New("misconfigured")
 )
 
 // Error says why a call to the host failed. Mostly it is just returned; where a module can do better, it asks

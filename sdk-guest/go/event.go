@@ -2,6 +2,7 @@ package modhost
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	events "github.com/modhost/modhost/sdk-guest/go/internal/bindings/modhost_module_events"
@@ -70,6 +71,31 @@ type UserMessageCreated struct {
 	AssistantID string
 	// Text is what the user wrote.
 	Text string
+}
+
+// Read reads the payload into what value points to, as [json.Unmarshal] does. What doesn't fit is an error that names the
+// event; returned, it fails the delivery for good.
+//
+//	var invoice struct{ Number string }
+//	if err := event.Read(&invoice); err != nil {
+//		return err
+//	}
+func (e Event) Read(value any) error {
+	if err := json.Unmarshal(e.Payload, value); err != nil {
+		return fmt.Errorf("the payload of the event `%s` (%s) has an unknown shape: %w", e.Name, e.ID, err)
+	}
+	return nil
+}
+
+// Lacks is the error for a payload without a field that the module can't do without.
+func (e Event) Lacks(field string) error {
+	return fmt.Errorf("the payload of the event `%s` (%s) has an unknown shape: missing field `%s`", e.Name, e.ID, field)
+}
+
+// Unexpected is the error for an event of a kind the module doesn't take; takes names the kind that it does.
+func (e Event) Unexpected(takes string) error {
+	return fmt.Errorf("the event `%s` (%s) is of a kind this module doesn't take: it takes `%s`. Name only that under "+
+		"`events` of the module in modules.toml, or take it with modhost.Handle", e.Name, e.ID, takes)
 }
 
 func eventOf(wit events.Event) Event {

@@ -14,7 +14,7 @@ import (
 //	defer step.Close()
 //	hits, err := modhost.Search(query)
 //	if err != nil {
-//		return err // the user sees that the step failed
+//		return err // the user sees that the step failed, or that it is tried again
 //	}
 //	err = step.Done(fmt.Sprintf("Found %d documents", len(hits)))
 type Step struct {
@@ -25,6 +25,9 @@ type Step struct {
 
 // StartStep shows a new step below the earlier ones.
 func StartStep(text string) (*Step, error) {
+	if err := closeLeft(); err != nil {
+		return nil, err
+	}
 	entry, err := answered("message-log.create", log.EntryCreate(text, log.StatusRunning))
 	if err != nil {
 		return nil, err
@@ -61,13 +64,32 @@ func (s *Step) Done(text string) error { return s.close(text, log.StatusComplete
 // Fail closes the step as failed, with this text; an empty one leaves it as it was. The delivery needn't fail with it.
 func (s *Step) Fail(text string) error { return s.close(text, log.StatusFailed) }
 
-// Close is for defer: it closes a step as failed that is neither done nor failed, because its function returned early or
-// panicked.
+// Close is for defer: a step that is neither done nor failed, because its function returned early or panicked, has failed.
+// That is shown when the module goes on without it: with the next step, or when the event is answered. If the event isn't
+// answered, the host closes the step, since only the host knows whether there is another try. Once it is done or failed,
+// Close does nothing.
 func (s *Step) Close() {
 	if !s.closed {
-		// Nobody is left to tell that it failed; what is left open, the host closes.
-		_ = s.Fail("")
+		left = append(left, s)
 	}
+}
+
+// left has the steps that were left without having been done or failed.
+var left []*Step
+
+// closeLeft closes them as failed: the module goes on.
+func closeLeft() error {
+	for len(left) > 0 {
+		step := left[0]
+		left = left[1:]
+		if step.closed {
+			continue
+		}
+		if err := step.Fail(""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ID is the platform's id of the step.

@@ -44,7 +44,7 @@ func (s *Store) GetJSON(key string, value any) (bool, error) {
 		return false, err
 	}
 	if err := json.Unmarshal(text, value); err != nil {
-		return true, fmt.Errorf("the value under %q isn't what the module expects: %w", key, err)
+		return true, unreadableValue(key, err)
 	}
 	return true, nil
 }
@@ -71,7 +71,7 @@ func (s *Store) Exists(key string) (bool, error) {
 	return kept("keyvalue.exists", s.bucket.Exists(key))
 }
 
-// Keys gives all keys, in no particular order.
+// Keys gives all keys, in the order of their bytes.
 func (s *Store) Keys() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		cursor := types.None[string]()
@@ -129,29 +129,92 @@ func (s *Store) Increment(key string, by int64) (int64, error) {
 
 // CompareAndSwap writes a value if the one that is there is as expected (nil: none is), and tells whether it did.
 func (s *Store) CompareAndSwap(key string, expected, value []byte) (bool, error) {
+	same := false
+	err := s.change(key, func(current []byte) ([]byte, bool, error) {
+		same = (current == nil) == (expected == nil) && bytes.Equal(current, expected)
+		return value, same, nil
+	})
+	return same && err == nil, err
+}
+
+// Update sets the key to what change makes of its value (nil: there is none), and gives that. If another delivery sets the
+// key in between, change is called again with what that has set. If change fails, nothing is written.
+func (s *Store) Update(key string, change func(value []byte) ([]byte, error)) ([]byte, error) {
+	var changed []byte
+	err := s.change(key, func(current []byte) (_ []byte, write bool, err error) {
+		changed, err = change(current)
+		return changed, true, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return changed, nil
+}
+
+// UpdateJSON is [Store.Update] for a value kept as JSON. change is given what stands under the key, and the zero value where
+// nothing does, and changes it in its place; what it made of it is the result.
+//
+//	recent, err := modhost.UpdateJSON(store, "recent", func(recent *[]string) error {
+//		*recent = append([]string{question}, *recent...)
+//		return nil
+//	})
+func UpdateJSON[T any](store *Store, key string, change func(value *T) error) (T, error) {
+	var changed T
+	_, err := store.Update(key, func(text []byte) ([]byte, error) {
+		var value T
+		if text != nil {
+			if err := json.Unmarshal(text, &value); err != nil {
+				return nil, unreadableValue(key, err)
+			}
+		}
+		if err := change(&value); err != nil {
+			return nil, err
+		}
+		written, err := toJSON("value", value)
+		changed = value
+		return []byte(written), err
+	})
+	return changed, err
+}
+
+// change looks at a value (nil: there is none), and writes what next makes of it, if that wants to; again while others are
+// faster.
+func (s *Store) change(key string, next func(current []byte) (value []byte, write bool, err error)) error {
 	cas, err := kept("keyvalue.cas.new", atomics.CasNew(s.bucket, key))
 	if err != nil {
-		return false, err
+		return err
 	}
-	current, err := kept("keyvalue.cas.current", cas.Current())
-	if err != nil {
-		cas.Drop()
-		return false, err
+	for {
+		found, err := kept("keyvalue.cas.current", cas.Current())
+		if err != nil {
+			cas.Drop()
+			return err
+		}
+		current := found.SomeOr(nil)
+		if found.IsSome() && current == nil {
+			current = []byte{}
+		}
+		value, write, err := next(current)
+		if err != nil || !write {
+			cas.Drop()
+			return err
+		}
+		result := atomics.Swap(cas, value)
+		if result.IsOk() {
+			return nil
+		}
+		failed := result.Err()
+		if failed.Tag() == atomics.CasErrorStoreError {
+			return storeError("keyvalue.swap", failed.StoreError())
+		}
+		// Set anew in between, maybe to the same.
+		cas = failed.CasFailed()
 	}
-	if current.IsSome() != (expected != nil) || !bytes.Equal(current.SomeOr(nil), expected) {
-		cas.Drop()
-		return false, nil
-	}
-	result := atomics.Swap(cas, value)
-	if !result.IsErr() {
-		return true, nil
-	}
-	if failed := result.Err(); failed.Tag() == atomics.CasErrorStoreError {
-		return false, storeError("keyvalue.swap", failed.StoreError())
-	} else {
-		failed.CasFailed().Drop()
-		return false, nil
-	}
+}
+
+func unreadableValue(key string, cause error) error {
+	what := fmt.Sprintf("what stands under `%s` isn't what the module expects: %v", key, cause)
+	return &Error{Call: "keyvalue.get", Kind: ErrInvalid, Text: what}
 }
 
 // kept gives what a call answered as Go has it.

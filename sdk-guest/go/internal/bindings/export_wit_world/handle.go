@@ -12,5 +12,10 @@ var Answer func(events.Event) types.Result[types.Unit, events.Failure]
 
 // Handle is called for each event.
 func Handle(event events.Event) types.Result[types.Unit, events.Failure] {
+	if Answer == nil {
+		reason := "the module names no function that answers events: call modhost.Answer or modhost.Handle in an init function"
+		failure := events.Failure{Reason: reason, UserText: types.None[string](), Retry: events.MakeRetryNo()}
+		return types.Err[types.Unit](failure)
+	}
 	return Answer(event)
 }
