@@ -32,10 +32,10 @@ class BuildWithContract(build_py):
         package = Path(self.build_lib) / "modhost"
         wit = package / "wit"
         shutil.copytree(contract(), wit, dirs_exist_ok=True)
-        (package / "without-keyvalue.wit").replace(wit / "without-keyvalue.wit")
+        (package / "worlds.wit").replace(wit / "worlds.wit")
         names = tomllib.loads((package / "componentize-py.toml").read_text())["import_interface_names"]
         command = [sys.executable, "-c", "import componentize_py; componentize_py.script()"]
-        command += ["--wit-path", str(wit), "--world", "module", "--world-module", BINDINGS]
+        command += ["--wit-path", str(wit), "--world", "module-with-http", "--world-module", BINDINGS]
         for interface, name in names.items():
             command += ["--import-interface-name", f"{interface}={name}"]
         with tempfile.TemporaryDirectory() as folder:

@@ -99,20 +99,20 @@ func Read(event modhost.Event) (MessageFinalized, error) {
 	}
 	// What is a pointer has to be there.
 	var payload struct {
-		ID              *string           `json:"id"`
-		ChatID          *string           `json:"chatId"`
-		SenderType      *Sender           `json:"senderType"`
-		UserSenderID    string            `json:"userSenderId"`
-		VirtualSenderID string            `json:"virtualSenderId"`
+		ID              *string             `json:"id"`
+		ChatID          *string             `json:"chatId"`
+		SenderType      *Sender             `json:"senderType"`
+		UserSenderID    string              `json:"userSenderId"`
+		VirtualSenderID string              `json:"virtualSenderId"`
 		VirtualSender   struct{ ID string } `json:"virtualSender"`
-		Content         string            `json:"content"`
-		ContentJSON     json.RawMessage   `json:"contentJson"`
-		Type            string            `json:"type"`
-		Status          *Status           `json:"status"`
-		CreatedAt       string            `json:"createdAt"`
-		UpdatedAt       string            `json:"updatedAt"`
-		Files           []json.RawMessage `json:"files"`
-		ExecutionPlan   json.RawMessage   `json:"executionPlan"`
+		Content         string              `json:"content"`
+		ContentJSON     json.RawMessage     `json:"contentJson"`
+		Type            string              `json:"type"`
+		Status          *Status             `json:"status"`
+		CreatedAt       string              `json:"createdAt"`
+		UpdatedAt       string              `json:"updatedAt"`
+		Files           []json.RawMessage   `json:"files"`
+		ExecutionPlan   json.RawMessage     `json:"executionPlan"`
 	}
 	if err := event.Read(&payload); err != nil {
 		return MessageFinalized{}, err

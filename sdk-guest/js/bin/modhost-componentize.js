@@ -7,10 +7,11 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import { componentize } from "componentize-qjs";
 import esbuild from "esbuild";
 
+import { NoQuickJs, quickJs } from "./quickjs.js";
 import { inOwnLines, sourcesOf } from "./source-map.js";
+import { held, heldContract, released } from "./wasi-http.js";
 
 const HERE = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const USAGE = `usage: modhost-componentize MODULE [-o FILE]
@@ -103,7 +104,7 @@ const hostInterfaces = {
   name: "host interfaces",
   /** @param {import("esbuild").PluginBuild} build */
   setup(build) {
-    build.onResolve({ filter: /^(modhost|wasi):/ }, ({ path }) => ({ path, external: true, sideEffects: false }));
+    build.onResolve({ filter: /^(modhost|wasi):/ }, ({ path }) => ({ path: held(path), external: true, sideEffects: false }));
   },
 };
 
@@ -133,6 +134,7 @@ async function compile({ text, interfaces, map }, aside) {
   const wit = path.join(aside, "wit");
   await cp(await contract(), wit, { recursive: true });
   await cp(path.join(HERE, "bin/random.wit"), path.join(wit, "deps/random/random.wit"));
+  await heldContract(wit);
   const imports = interfaces.map((name) => `  import ${name.replace(/^modhost:module\/(.*)@.*$/, "$1")};\n`);
   const world = await readFile(path.join(wit, "world.wit"), "utf8");
   const named = /^package .*;$/m.exec(world)?.[0];
@@ -141,9 +143,10 @@ async function compile({ text, interfaces, map }, aside) {
     `${named}\nworld used {\n  use events.{event, failure};\n${imports.join("")}` +
       "  export handle: func(event: event) -> result<_, failure>;\n}\n",
   );
+  const componentize = quickJs();
   try {
     const { component } = await componentize({ witPath: wit, world: "used", jsSource: text, sync: true });
-    return component;
+    return released(component);
   } catch (error) {
     const said = wordsOf(error).replace(/^.*module evaluation: /s, "").trim();
     throw new Refused(`no component was made; while it was loaded, the module said:\n\n${inOwnLines(said, map, HERE)}`);
@@ -168,7 +171,7 @@ async function contract() {
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof Refused)) {
+  if (!(error instanceof Refused || error instanceof NoQuickJs)) {
     throw error;
   }
   console.error(`modhost-componentize: ${error.message}`);

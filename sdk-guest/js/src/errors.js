@@ -10,7 +10,7 @@ export class Failure extends Error {
   constructor(reason, options = {}) {
     super(reason, "cause" in options ? { cause: options.cause } : undefined);
     this.userText = options.userText;
-    this.retry = options.retry ?? false;
+    this.retry = options.retry;
   }
 }
 

@@ -14,8 +14,10 @@ export {
   UnavailableError,
   UnsupportedError,
 } from "./errors.js";
+export * as http from "./http.js";
 export * as messages from "./messages.js";
 export { defineModule } from "./module.js";
+export { NEXUS_MESSAGE_LIMIT } from "./other-systems.js";
 export { referencesTo } from "./references.js";
 export { search } from "./search.js";
 export { startStep, step } from "./steps.js";

@@ -1,6 +1,7 @@
 // The seam between an author's functions and the component's export.
 import { CallError, Failure } from "./errors.js";
 import { eventFromHost } from "./events.js";
+import { Payload, SYSTEMS } from "./other-systems.js";
 import { begin } from "./random.js";
 import { closeLeft } from "./steps.js";
 import { traceOf } from "./trace.js";
@@ -8,6 +9,7 @@ import { traceOf } from "./trace.js";
 /** @typedef {import("../types/index.js").Handlers} Handlers */
 /** @typedef {import("../types/index.js").Event} Event */
 
+/** What the host itself understands of events, and what those are called. */
 const KINDS = {
   moduleChosen: "unique.chat.external-module.chosen",
   userMessageCreated: "unique.chat.user-message.created",
@@ -18,9 +20,9 @@ const KINDS = {
  * @returns {(event: unknown) => void}
  */
 export function defineModule(handlers) {
-  const unknown = Object.keys(handlers).find((name) => name !== "other" && !(name in KINDS));
-  if (unknown !== undefined) {
-    throw new TypeError(`defineModule: there is no event \`${unknown}\`: take moduleChosen, userMessageCreated or other`);
+  check("", Object.keys(handlers), [...Object.keys(KINDS), ...Object.keys(SYSTEMS), "other"]);
+  for (const [system, kinds] of Object.entries(SYSTEMS)) {
+    check(`${system}.`, Object.keys(functionsOf(handlers, system)), Object.keys(kinds));
   }
   return (event) => {
     try {
@@ -37,6 +39,30 @@ export function defineModule(handlers) {
 }
 
 /**
+ * A misspelt function would never be called, and nobody would know.
+ *
+ * @param {string} of
+ * @param {string[]} names
+ * @param {string[]} known
+ */
+function check(of, names, known) {
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    const all = known.map((name) => `${of}${name}`);
+    throw new TypeError(`defineModule: there is no event \`${of}${unknown}\`: take one of ${all.join(", ")}`);
+  }
+}
+
+/**
+ * @param {Handlers} handlers
+ * @param {string} system
+ * @returns {Record<string, (read: any, event: Event) => void>}
+ */
+function functionsOf(handlers, system) {
+  return /** @type {any} */ (handlers)[system] ?? {};
+}
+
+/**
  * @param {Handlers} handlers
  * @param {Event} event
  */
@@ -48,14 +74,35 @@ function answer(handlers, event) {
   if (subject.kind === "userMessageCreated" && handlers.userMessageCreated) {
     return handlers.userMessageCreated(subject.userMessageCreated, event);
   }
+  for (const { take, name, read } of ofOtherSystems(handlers)) {
+    if (name === event.name) {
+      return take(read(new Payload(event)), event);
+    }
+  }
   if (handlers.other) {
     return handlers.other(event);
   }
-  const takes = Object.entries(KINDS).flatMap(([kind, name]) => (kind in handlers ? [`\`${name}\``] : []));
+  const ours = Object.entries(KINDS).flatMap(([kind, name]) => (kind in handlers ? [name] : []));
+  const takes = [...ours, ...ofOtherSystems(handlers).map(({ name }) => name)].map((name) => `\`${name}\``);
   throw new Failure(
     `the event \`${event.name}\` (${event.id}) is of a kind this module doesn't take: it takes ` +
       `${takes.join(" and ") || "none"}. Name only that under \`events\` of the module in modules.toml.`,
   );
+}
+
+/**
+ * The functions for events of other systems, with what those are called and how they are read.
+ *
+ * @param {Handlers} handlers
+ */
+function ofOtherSystems(handlers) {
+  return Object.entries(SYSTEMS).flatMap(([system, kinds]) => {
+    const functions = functionsOf(handlers, system);
+    return Object.entries(kinds).flatMap(([kind, { name, read }]) => {
+      const take = functions[kind];
+      return take === undefined ? [] : [{ take, name, read }];
+    });
+  });
 }
 
 /**
@@ -65,17 +112,19 @@ function answer(handlers, event) {
  */
 export function failureToHost(error) {
   if (error instanceof Failure) {
-    return { reason: error.message, userText: error.userText ?? null, retry: retryToHost(error.retry) };
+    const { cause } = error;
+    const reason = cause === undefined ? error.message : `${error.message}: ${told(cause)}`;
+    const retry = error.retry ?? (cause instanceof CallError ? cause.retry : false);
+    return { reason, userText: error.userText ?? null, retry: retryToHost(retry) };
   }
   if (error instanceof CallError) {
-    const place = traceOf(error)[0];
-    return { reason: place ? `${error.message}\n    at ${place}` : error.message, userText: null, retry: retryToHost(error.retry) };
+    return { reason: told(error), userText: null, retry: retryToHost(error.retry) };
   }
   return { reason: told(error), userText: null, retry: { tag: "no" } };
 }
 
 /**
- * What it was, and the stack trace.
+ * What it was, and the stack trace; of a failed call, which says what it was by itself, where it was made.
  *
  * @param {unknown} error
  * @returns {string}
@@ -85,6 +134,9 @@ function told(error) {
     return `thrown: ${typeof error === "string" ? error : JSON.stringify(error)}`;
   }
   const frames = traceOf(error).map((frame) => `\n    at ${frame}`);
+  if (error instanceof CallError) {
+    return error.message + (frames[0] ?? "");
+  }
   const cause = error.cause === undefined ? "" : `\ncaused by ${told(error.cause)}`;
   return `${error.name}: ${error.message}${frames.join("")}${cause}`;
 }

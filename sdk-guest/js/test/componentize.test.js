@@ -52,13 +52,22 @@ test("a component is made and asks only for what it uses", () => {
     path.join(folder, "keeps.ts"),
     GOOD.replace("{ defineModule }", "{ defineModule, Store }").replace("other()", "other(): void").replace("{}", "{ new Store(); }"),
   );
-  for (const [source, name, keeps] of /** @type {const} */ ([["answer.js", "answer", false], ["keeps.ts", "keeps", true]])) {
+  writeFileSync(
+    path.join(folder, "asks.js"),
+    GOOD.replace("{ defineModule }", "{ defineModule, http }").replace("{}", '{ http.get("https://a.test/"); }'),
+  );
+  for (const [source, name, keeps, asks] of /** @type {const} */ ([
+    ["answer.js", "answer", false, false],
+    ["keeps.ts", "keeps", true, false],
+    ["asks.js", "asks", false, true],
+  ])) {
     const { status, stdout, stderr } = run(source);
     assert.equal(status, 0, stderr);
     assert.match(stdout, new RegExp(`^${name}\\.wasm: [0-9.]+ MiB\n$`));
     const component = readFileSync(path.join(folder, `${name}.wasm`));
     assert.equal(component.subarray(0, 8).toString("hex"), "0061736d0d000100");
     assert.equal(component.includes("wasi:keyvalue/store@0.2.0-draft2"), keeps);
+    assert.equal(component.includes("wasi:http/outgoing-handler@0.2.2"), asks);
     assert.equal(component.includes("modhost:module/search@0.1.0"), false);
   }
 });

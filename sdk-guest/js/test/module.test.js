@@ -35,6 +35,12 @@ const created = {
 const other = { ...chosen, name: "x", subject: { tag: "other" } };
 
 /**
+ * @param {string} name
+ * @param {unknown} payload
+ */
+const event = (name, payload) => ({ ...other, name, payload: JSON.stringify(payload) });
+
+/**
  * @param {import("../types/index.js").Handlers} handlers
  * @param {object} event
  * @returns {any}
@@ -69,6 +75,54 @@ test("each function gets its kind of event", () => {
   ]);
 });
 
+test("events of other systems have types and functions of their own", () => {
+  /** @type {unknown[]} */
+  const heard = [];
+  const handle = defineModule({
+    nexus: { messageFinalized: (message, event) => void heard.push(message, event.id) },
+    archivus: {
+      documentProcessed: ({ document }) => void heard.push(document),
+      documentFailed: (failed) => void heard.push(failed),
+      documentUploaded: (uploaded) => void heard.push(uploaded),
+      chatMessageCreated: (created) => void heard.push(created),
+    },
+  });
+  const message = { id: "m_1", chatId: "t_1", senderType: "SYSTEM", status: "QUEUED", mood: "sunny", files: null };
+  handle(event("MESSAGE_FINALIZED", { ...message, virtualSender: { id: "e_1" }, contentJson: { content: "Hi" } }));
+  handle(event("document.processed", { document_id: "d", document: { id: "d", filename: "a.pdf", ai_summary: null } }));
+  handle(event("document.failed", { document_id: "d", error: { code: 7 } }));
+  handle(event("document.uploaded", { document_id: "d" }));
+  handle(event("chat.message.created", { session_id: "s", message_id: "m", role: "robot", document_id: null }));
+  assert.deepEqual(heard, [
+    { id: "m_1", chatId: "t_1", sender: "SYSTEM", status: "QUEUED", virtualSenderId: "e_1", content: "Hi", files: [] },
+    "evt_1",
+    { id: "d", filename: "a.pdf", aiTags: [] },
+    { documentId: "d", error: '{"code":7}' },
+    { documentId: "d" },
+    { sessionId: "s", messageId: "m", role: "robot" },
+  ]);
+});
+
+test("a payload of another shape is a failure that names the event and the field", () => {
+  const handlers = { nexus: { messageFinalized() {} }, archivus: { documentProcessed() {} } };
+  /** @type {[string, unknown, string][]} */
+  const cases = [
+    ["MESSAGE_FINALIZED", { id: "m_1" }, "missing field `chatId`"],
+    ["MESSAGE_FINALIZED", { id: 7 }, "`id` should be text"],
+    ["MESSAGE_FINALIZED", [], "it should be an object"],
+    ["document.processed", { document_id: "d" }, "missing field `document`"],
+    ["document.processed", { document_id: "d", document: { id: "d" } }, "missing field `document.filename`"],
+    ["document.processed", { document_id: "d", document: { id: "d", filename: "a", ai_tags: [1] } }, "`document.ai_tags` should be a list of texts"],
+  ];
+  for (const [name, payload, told] of cases) {
+    const { reason, retry } = failure(handlers, event(name, payload));
+    assert.equal(reason.split("\n")[0], `the payload of the event \`${name}\` (evt_1) has an unknown shape: ${told}`);
+    assert.deepEqual(retry, { tag: "no" });
+  }
+  const { reason } = failure(handlers, event("x", {}));
+  assert.match(reason, /it takes `MESSAGE_FINALIZED` and `document.processed`\. Name only/);
+});
+
 test("other takes what has no function of its own", () => {
   /** @type {string[]} */
   const heard = [];
@@ -85,7 +139,9 @@ test("another kind of event is a failure for good", () => {
 
 test("a misspelt function is told when the module is defined", () => {
   const misspelt = /** @type {any} */ ({ moduleChoosen() {} });
-  assert.throws(() => defineModule(misspelt), /there is no event `moduleChoosen`/);
+  assert.throws(() => defineModule(misspelt), /there is no event `moduleChoosen`: take one of moduleChosen, /);
+  const within = /** @type {any} */ ({ archivus: { documentLost() {} } });
+  assert.throws(() => defineModule(within), /no event `archivus.documentLost`: take one of archivus.documentProcessed, /);
 });
 
 test("a failure reaches the host whole", () => {
@@ -123,6 +179,21 @@ test("what may pass is tried again, and what stays isn't", () => {
   }
 });
 
+test("a failure tells its cause, and is tried again if that may help", () => {
+  for (const [cause, retry, told, tried] of /** @type {const} */ ([
+    [new sdk.RateLimitedError("x.y", 7), undefined, /^no passages: x\.y: too many calls; free again in 7 s/, { tag: "after", val: 7 }],
+    [new sdk.RateLimitedError("x.y", 7), false, /^no passages: x\.y: too many/, { tag: "no" }],
+    [new TypeError("mistake"), undefined, /^no passages: TypeError: mistake\n {4}at /, { tag: "no" }],
+  ])) {
+    const moduleChosen = () => {
+      throw new Failure("no passages", retry === undefined ? { cause } : { cause, retry });
+    };
+    const failed = failure({ moduleChosen }, chosen);
+    assert.match(failed.reason, told);
+    assert.deepEqual(failed.retry, tried);
+  }
+});
+
 test("any other error is a reason with its stack and its cause", () => {
   const moduleChosen = function answer() {
     try {
@@ -155,13 +226,14 @@ test("a function can't be async", () => {
 });
 
 test("without a host a call says so", () => {
-  const { messages, search, step, complete, config, Store } = sdk;
+  const { messages, search, step, complete, config, http, Store } = sdk;
   for (const call of [
     () => messages.reply("x"),
     () => search("x"),
     () => step("x", () => {}),
     () => complete("x"),
     () => config.get("x"),
+    () => http.get("https://a.test/"),
     () => new Store(),
   ]) {
     assert.throws(call, sdk.NoHostError);

@@ -4,9 +4,11 @@ import path from "node:path";
 import { test } from "node:test";
 
 import { linesOf, sourcesOf } from "../bin/source-map.js";
+import { released } from "../bin/wasi-http.js";
 import { CallError } from "../src/index.js";
 import { call, moduleError } from "../src/calls.js";
 import { parse } from "../src/config.js";
+import { partsOf } from "../src/http.js";
 import { cite, referencesTo } from "../src/references.js";
 import { traceOf } from "../src/trace.js";
 import { bytesOf, textOf } from "../src/utf8.js";
@@ -71,6 +73,28 @@ test("every error of the contract is a class of its own", () => {
   assert.ok(moduleError("x", { tag: "rate-limited" }) instanceof CallError);
   // A mistake of the module stays what it is.
   assert.throws(() => call("x", () => /** @type {any} */ (undefined).y), TypeError);
+});
+
+test("an address is taken apart", () => {
+  for (const [url, scheme, authority, path] of [
+    ["https://a.test/b?c#d", "HTTPS", "a.test", "/b?c"],
+    ["HTTP://a.test:81", "HTTP", "a.test:81", "/"],
+    ["https://a.test?c", "HTTPS", "a.test", "/?c"],
+  ]) {
+    assert.deepEqual(partsOf(String(url)), { scheme, authority, path });
+  }
+  for (const wrong of ["a.test", "ftp://a.test", "https:///b", ""]) {
+    assert.equal(partsOf(wrong), undefined);
+  }
+});
+
+test("imports that were held back get their own name, and nothing else does", () => {
+  // A section of some bytes, and the one of imports: each its number, its length, and what is in it.
+  const section = (/** @type {number} */ id, /** @type {string} */ text) => Buffer.concat([Buffer.of(id, text.length), Buffer.from(text)]);
+  const magic = Buffer.from("\0asm\x0d\0\x01\0", "latin1");
+  const component = Buffer.concat([magic, section(0, "held:io/x"), section(10, "held:io/x held:http/y"), section(3, "held:io/x")]);
+  const expected = Buffer.concat([magic, section(0, "held:io/x"), section(10, "wasi:io/x wasi:http/y"), section(3, "held:io/x")]);
+  assert.deepEqual(Buffer.from(released(component)), expected);
 });
 
 test("settings are read as what they should be", () => {

@@ -50,7 +50,7 @@ export interface Event {
     | { readonly kind: "userMessageCreated"; readonly userMessageCreated: UserMessageCreated }
     | { readonly kind: "other" };
   /** The payload in the platform's own JSON, read, whatever `subject` is. */
-  readonly payload: any;
+  readonly payload: unknown;
 }
 
 /** A user's message chose the module to answer it (`unique.chat.external-module.chosen`). */
@@ -60,7 +60,7 @@ export interface ModuleChosen {
   /** What the module's owner wrote about it there. */
   readonly description: string;
   /** The module's settings in this assistant. `config` reads them key by key. */
-  readonly configuration: Record<string, any>;
+  readonly configuration: Record<string, unknown>;
   /** The chat, for information: the host acts on no other. */
   readonly chatId: string;
   /** The assistant (space) the chat belongs to. */
@@ -95,12 +95,110 @@ export interface UserMessageCreated {
   readonly text: string;
 }
 
+/**
+ * A message of a thread of NexusGPT is there (`MESSAGE_FINALIZED`): a person's, or a virtual employee's. All a module can do
+ * there is to write messages into the event's thread, of text, with `messages.create`; every other call throws an
+ * {@link UnsupportedError}. A message may have {@link NEXUS_MESSAGE_LIMIT} characters.
+ */
+export interface NexusMessageFinalized {
+  /** The message's id. One that is changed later comes again as another event. */
+  readonly id: string;
+  /** The thread, for information: the host writes into no other. */
+  readonly chatId: string;
+  /** What kind of sender wrote it, in the platform's word; it may add others. */
+  readonly sender: "USER" | "VIRTUAL_EMPLOYEE" | (string & {});
+  /** The person who wrote it, if a person did. */
+  readonly userSenderId?: string;
+  /** The virtual employee that wrote it, or that it was written to. */
+  readonly virtualSenderId?: string;
+  /** What it says; empty if it says nothing in words. */
+  readonly content: string;
+  /** The platform's `type` of the message. */
+  readonly kind?: string;
+  /** Whether it is whole, in the platform's word; it may add others. */
+  readonly status: "PROCESSED" | "IN_PROGRESS" | (string & {});
+  /** When it was written, as the platform writes times (RFC 3339). */
+  readonly createdAt?: string;
+  /** When it was last changed. */
+  readonly updatedAt?: string;
+  /** The files that came with it, each in the platform's own shape. */
+  readonly files: readonly unknown[];
+  /** What a virtual employee means to do, in the platform's own shape. */
+  readonly executionPlan?: unknown;
+}
+
+/** The most characters a message into a thread of NexusGPT may have, as `text.length` counts them. The host sends no longer one. */
+export const NEXUS_MESSAGE_LIMIT: 4000;
+
+/** A document of Archivus was read and understood (`document.processed`). */
+export interface ArchivusDocumentProcessed {
+  /** The document's id. */
+  readonly documentId: string;
+  /** The document. */
+  readonly document: {
+    /** Its id. */
+    readonly id: string;
+    /** The name of its file. */
+    readonly filename: string;
+    /** How far it is, in the platform's word. */
+    readonly status?: string;
+    /** How far it is understood, in the platform's word. */
+    readonly aiStatus?: string;
+    /** What it is about, as a language model put it. */
+    readonly aiSummary?: string;
+    /** The words a language model filed it under. */
+    readonly aiTags: readonly string[];
+  };
+}
+
+/** A document of Archivus could not be read or understood (`document.failed`). */
+export interface ArchivusDocumentFailed {
+  /** The document's id. */
+  readonly documentId: string;
+  /** Why, in the platform's words; what isn't text is given as JSON. */
+  readonly error: string;
+}
+
+/** A document of Archivus came in, and is still to be read (`document.uploaded`). */
+export interface ArchivusDocumentUploaded {
+  /** The document's id. */
+  readonly documentId: string;
+}
+
+/** Somebody wrote in a chat of Archivus (`chat.message.created`). What was written is not part of it. */
+export interface ArchivusChatMessageCreated {
+  /** The chat. */
+  readonly sessionId: string;
+  /** The message's id. */
+  readonly messageId: string;
+  /** Who wrote it, in the platform's word. */
+  readonly role: string;
+  /** The document it is about, if it is about one. */
+  readonly documentId?: string;
+}
+
 /** What a module answers: a function for each kind of event it takes. The event itself is the second argument. */
 export interface Handlers {
   /** A user's message chose the module. */
   moduleChosen?(chosen: ModuleChosen, event: Event): void;
   /** A user wrote a message. */
   userMessageCreated?(created: UserMessageCreated, event: Event): void;
+  /** Events of NexusGPT. What a type doesn't know of them is in `event.payload`. */
+  nexus?: {
+    /** A person or a virtual employee wrote into a thread. */
+    messageFinalized?(message: NexusMessageFinalized, event: Event): void;
+  };
+  /** Events of Archivus, on which there is no platform to answer. What a type doesn't know of them is in `event.payload`. */
+  archivus?: {
+    /** A document was read and understood. */
+    documentProcessed?(processed: ArchivusDocumentProcessed, event: Event): void;
+    /** A document could not be read or understood. */
+    documentFailed?(failed: ArchivusDocumentFailed, event: Event): void;
+    /** A document came in. */
+    documentUploaded?(uploaded: ArchivusDocumentUploaded, event: Event): void;
+    /** Somebody wrote in a chat. */
+    chatMessageCreated?(created: ArchivusChatMessageCreated, event: Event): void;
+  };
   /** Any other event, and those whose own function is missing. */
   other?(event: Event): void;
 }
@@ -132,13 +230,15 @@ export type Retry = boolean | number;
 export class Failure extends Error {
   /**
    * @param reason for the operators: goes to the log with the delivery, never to the user
-   * @param options `userText` is for the user, in place of the host's apology; `retry` says whether another try may help
+   * @param options `userText` is for the user, in place of the host's apology; `retry` says whether another try may help. What
+   *   the failure was caused by is told after the reason; a failed call also says whether another try may help, where `retry`
+   *   doesn't
    */
   constructor(reason: string, options?: { userText?: string; retry?: Retry; cause?: unknown });
   /** For the user, in place of the host's apology. */
   readonly userText?: string;
-  /** Whether another try may help, and when. */
-  readonly retry: Retry;
+  /** Whether another try may help, and when, where that was said. */
+  readonly retry?: Retry;
 }
 
 /** A call to the host failed; the subclasses say how. What a module doesn't catch ends the delivery. */
@@ -252,7 +352,7 @@ export interface Hit {
   /** The last page it stands on. */
   readonly endPage?: number;
   /** What the platform knows about the content besides. */
-  readonly metadata?: Record<string, any>;
+  readonly metadata?: Record<string, unknown>;
 }
 
 /** Searches the knowledge base, as far as the event's user may see it; the best hit comes first. */
@@ -401,6 +501,90 @@ export declare const config: {
 /** The kind a value is of, for the literal `3` a number. */
 export type Widened<T> = T extends string ? string : T extends number ? number : T extends boolean ? boolean : T;
 
+// ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** What is sent besides method and address. */
+export interface HttpOptions {
+  /**
+   * Headers. Those of the connection (`Host`, `Connection`, `Transfer-Encoding` and the like) are the host's to write: with
+   * one of them the request is refused.
+   */
+  headers?: Record<string, string>;
+  /** The bytes, or the text, to send. */
+  body?: string | Uint8Array;
+  /** In place of `body`: a value to send as JSON, with a `Content-Type` that says so. */
+  json?: unknown;
+  /**
+   * How long to wait for the beginning of the answer, and then for each piece of it, in milliseconds. The operator's limit
+   * (`limits.http.timeout`, 30 s where it isn't set) holds all the same.
+   */
+  timeout?: number;
+}
+
+/** An answer, read whole. */
+export interface HttpResponse {
+  /** The status, 200 for example. */
+  readonly status: number;
+  /** Whether the status is 2xx. */
+  readonly ok: boolean;
+  /** The headers; iterating gives all of them, in the order they came. */
+  readonly headers: Iterable<[name: string, value: string]> & {
+    /** The first header of this name, in whatever case. */
+    get(name: string): string | undefined;
+  };
+  /** The body. */
+  readonly bytes: Uint8Array;
+  /** The body as text; something else than UTF-8 throws an {@link InvalidError}. */
+  text(): string;
+  /** The body, read as JSON; something else throws an {@link InvalidError}. */
+  json<T = unknown>(): T;
+  /**
+   * The answer itself if its status is 2xx; else throws a {@link CallError}, told apart by what can be done about it: left
+   * uncaught, a 429 or a 503 has the delivery tried again, a 404 hasn't.
+   */
+  orThrow(): HttpResponse;
+}
+
+/** A request that is under way. Given up, it is cut off if it only reads, and carried to its end otherwise. */
+export interface HttpSent {
+  /** Waits for the answer and reads it. There is one answer, to be asked for once. */
+  answer(): HttpResponse;
+}
+
+/**
+ * HTTP requests, to hosts the operator allows: `http = ["rates.example.com"]` in the module's entry in `modules.toml`. A module
+ * that uses this and has no such line isn't loaded. A credential is best left to the host, which adds it to the request.
+ *
+ * ```js
+ * const { value } = http.get("https://rates.example.com/v1/chf-eur").orThrow().json();
+ * http.post("https://shop.example.com/orders", { json: { item: "A-17", count: 2 } }).orThrow();
+ * ```
+ *
+ * Any answer is a success, whatever its status; `orThrow` makes an error of those that aren't 2xx. Redirects aren't followed.
+ * Where there is no answer, a kind of {@link CallError} is thrown: a {@link DeniedError} if the operator doesn't allow the
+ * request, an {@link InvalidError} if it, or its answer, can't be; {@link TimeoutError} and {@link UnavailableError} may pass.
+ * The delivery's log says more.
+ *
+ * When a delivery starts again, requests that were answered are answered as they were then, without being sent. Every request
+ * but GET, HEAD and OPTIONS carries an `Idempotency-Key`, so that a server that knows such keys does once what was sent twice.
+ */
+export declare const http: {
+  /** Sends a GET request, and reads the answer. */
+  get(url: string, options?: Omit<HttpOptions, "body" | "json">): HttpResponse;
+  /** Sends a POST request, and reads the answer. */
+  post(url: string, options?: HttpOptions): HttpResponse;
+  /** Sends a PUT request, and reads the answer. */
+  put(url: string, options?: HttpOptions): HttpResponse;
+  /** Sends a PATCH request, and reads the answer. */
+  patch(url: string, options?: HttpOptions): HttpResponse;
+  /** Sends a DELETE request, and reads the answer. */
+  delete(url: string, options?: Omit<HttpOptions, "body" | "json">): HttpResponse;
+  /** Sends a request of any method, and reads the answer. */
+  request(method: string, url: string, options?: HttpOptions): HttpResponse;
+  /** Sends a request, and waits for the answer later: several can be under way at once. */
+  begin(method: string, url: string, options?: HttpOptions): HttpSent;
+};
+
 // ── What is kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
@@ -426,7 +610,7 @@ export class Store {
   /** What stands under the key, as text. */
   getText(key: string): string | undefined;
   /** What stands under the key, read as JSON. */
-  getJson<T = any>(key: string): T | undefined;
+  getJson<T = unknown>(key: string): T | undefined;
   /** Sets the key to bytes, or to text, which is kept in UTF-8. */
   set(key: string, value: string | Uint8Array): void;
   /** Sets the key to a value as JSON. */
@@ -451,7 +635,7 @@ export class Store {
    */
   update(key: string, change: (value: Uint8Array | undefined) => string | Uint8Array): Uint8Array;
   /** Like `update`, with values as JSON. */
-  updateJson<T = any>(key: string, change: (value: T | undefined) => T): T;
+  updateJson<T = unknown>(key: string, change: (value: T | undefined) => T): T;
   /** Sets the key if what stands under it is what is expected (`undefined`: nothing), and says whether it did. */
   compareAndSwap(key: string, expected: string | Uint8Array | undefined, value: string | Uint8Array): boolean;
 }

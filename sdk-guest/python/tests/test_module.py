@@ -33,6 +33,47 @@ def test_the_function_gets_what_its_argument_says(define: Define) -> None:
         handle(given)
 
 
+def test_an_event_of_another_system_has_its_type(define: Define) -> None:
+    imports = f"{IMPORTS}from modhost import archivus, nexus\nfrom modhost.nexus import MessageFinalized\n"
+    message = {"id": "m_1", "chatId": "t_1", "senderType": "USER", "status": "PROCESSED", "content": "Hi"}
+    for takes, name, payload, told in [
+        ("nexus.MessageFinalized", "MESSAGE_FINALIZED", message, "event.content == 'Hi' and event.event.id == 'evt_1'"),
+        ("ModuleChosen | MessageFinalized", "MESSAGE_FINALIZED", message, "type(event) is MessageFinalized"),
+        (
+            "archivus.DocumentUploaded | archivus.DocumentFailed",
+            "document.failed",
+            {"document_id": "doc_1", "error": "x"},
+            "type(event) is archivus.DocumentFailed",
+        ),
+    ]:
+        handle = define(f"{imports}@modhost.module\ndef answer(event: {takes}) -> None:\n    assert {told}\n")
+        handle(event(name, wit.Subject_Other(), payload))
+        ended = failure(handle, event("x", wit.Subject_Other(), payload))
+        assert f"takes `{'unique.chat.external-module.chosen' if 'Chosen' in takes else ''}" in ended.reason
+        assert f"`{name}`" in ended.reason
+
+
+def test_an_event_may_have_a_type_of_the_module(define: Define) -> None:
+    text = """
+    class InvoicePaid:
+        event_name = "invoice.paid"
+
+        def __init__(self, number):
+            self.number = number
+
+        @classmethod
+        def from_event(cls, event):
+            return cls(event.payload["number"])
+
+    @modhost.module
+    def answer(event: InvoicePaid) -> None:
+        assert event.number == 7
+    """
+    handle = define(IMPORTS + textwrap.dedent(text))
+    handle(event("invoice.paid", wit.Subject_Other(), {"number": 7}))
+    assert "KeyError: 'number'" in failure(handle, event("invoice.paid", wit.Subject_Other(), {})).reason
+
+
 def test_a_function_without_a_type_gets_everything(define: Define) -> None:
     handle = define(f"{IMPORTS}@modhost.module\ndef answer(event):\n    assert type(event) is Event\n")
     handle(event("x", wit.Subject_Other()))
@@ -77,6 +118,18 @@ def test_a_failure_reaches_the_host_whole(define: Define) -> None:
 def test_what_may_pass_is_tried_again(define: Define, raised: str, retry: wit.Retry) -> None:
     handle = define(f"{IMPORTS}@modhost.module\ndef answer(event: Event) -> None:\n    raise {raised}\n")
     assert failure(handle, chosen()).retry == retry
+
+
+def test_a_failure_tells_what_it_was_raised_from(define: Define) -> None:
+    for cause, more, reason, retry in [
+        ("RateLimited('x.y', 7)", "", "no passages: x.y: too many calls: free again in 7 s", wit.Retry_After(7)),
+        ("RateLimited('x.y', 7)", ", retry=False", "no passages: x.y: too many calls: free again in 7 s", wit.Retry_No()),
+        ("KeyError('tea')", "", "no passages: KeyError: 'tea'", wit.Retry_No()),
+    ]:
+        text = f"    try:\n        raise {cause}\n    except Exception as error:\n"
+        text += f"        raise Failure('no passages'{more}) from error\n"
+        ended = failure(define(f"{IMPORTS}@modhost.module\ndef answer(event: Event) -> None:\n{text}"), chosen())
+        assert (ended.reason, ended.retry) == (reason, retry)
 
 
 def test_a_call_that_fails_says_where_it_was_made(define: Define) -> None:
@@ -126,6 +179,7 @@ def test_what_no_module_can_be_is_told_when_it_is_defined(define: Define) -> Non
         ("def answer(event, other): ...", "one argument"),
         ("def answer(event: int): ...", "no event is"),
         ("def answer(event: ModuleChosen | int): ...", "no event is"),
+        ("def answer(event: __import__('typing').Union[ModuleChosen, int]): ...", "no event is"),
     ]:
         with pytest.raises(TypeError, match=told):
             define(f"{IMPORTS}@modhost.module\n{text}\n")

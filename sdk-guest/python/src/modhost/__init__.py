@@ -21,7 +21,8 @@
 - ``@modhost.module`` names the function. Its argument says which events it takes.
 - ``step`` shows the user what is being done, ``search`` asks the knowledge base, ``complete`` a language model, and
   ``messages`` writes the reply.
-- ``modhost.keyvalue.Store`` keeps values from one event to the next.
+- ``modhost.keyvalue.Store`` keeps values from one event to the next, ``modhost.http`` sends requests where the operator
+  allows it, and ``modhost.nexus`` and ``modhost.archivus`` have the events of those systems.
 - ``config`` reads the module's settings; ``logging`` and ``print`` write to the operators' log.
 - A call that fails raises a kind of ``modhost.Error``. What a module raises ends the delivery; raise ``Failure`` to choose
   the words and whether another try may help.
@@ -47,7 +48,7 @@ from modhost._errors import (
     Unavailable,
     Unsupported,
 )
-from modhost._events import Event, ModuleChosen, UserMessage, UserMessageCreated
+from modhost._events import Event, FromEvent, ModuleChosen, UserMessage, UserMessageCreated
 from modhost._module import module
 from modhost._reference import Reference
 from modhost._search import Hit, search
@@ -59,6 +60,7 @@ __all__ = [
     "Error",
     "Event",
     "Failure",
+    "FromEvent",
     "Hit",
     "Invalid",
     "Misconfigured",

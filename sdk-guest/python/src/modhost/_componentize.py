@@ -10,17 +10,23 @@ from pathlib import Path
 
 from modhost._module import EXPORT
 
-# What the contract calls the world of a module, and that of one that keeps nothing between events: a host that grants
-# no room to keep anything doesn't load a component that asks for it.
-WORLD = "module"
-WORLD_WITHOUT_KEYVALUE = "module-without-keyvalue"
+# What the contract and worlds.wit call the world of a module that imports these modules of the package. A host that doesn't
+# grant what they need doesn't load a component that asks for it.
+WORLDS = {
+    (): "module-without-keyvalue",
+    ("keyvalue",): "module",
+    ("http",): "module-with-http-without-keyvalue",
+    ("http", "keyvalue"): "module-with-http",
+}
 
-# Run by itself, so that the module's own code never meets this program's. It says on its last line what was found.
+# Run by itself, so that the module's own code never meets this program's. It says on its last line what was found: whether the
+# module has a function that answers, and what it imports of what has to be granted.
 LOOK = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
 app = importlib.import_module(sys.argv[2])
-print("\\n" + ("keyvalue" if "modhost.keyvalue" in sys.modules else "plain") if hasattr(app, sys.argv[3]) else "\\nnone")
+found = ["module" if hasattr(app, sys.argv[3]) else "none"]
+print("\\n" + " ".join(found + [name for name in ("http", "keyvalue") if "modhost." + name in sys.modules]))
 """
 
 
@@ -54,8 +60,7 @@ def componentize(source: Path, output: Path) -> None:
         raise Refused(f"{source.name} can't be imported: name it like a module of Python, say answer.py")
     if source.stem in sys.stdlib_module_names | {"modhost", "wit_world"}:
         raise Refused(f"{source.name} hides a module of that name that it needs itself: give it another name")
-    world = WORLD if _look(source) == "keyvalue" else WORLD_WITHOUT_KEYVALUE
-
+    world = WORLDS[_look(source)]
     package = _package()
     # Written aside and moved: a host that watches the file sees it whole, or not at all.
     with tempfile.TemporaryDirectory(prefix=".componentize-", dir=output.parent) as aside:
@@ -81,17 +86,19 @@ def _cause(said: str) -> str:
     return said.partition("\n\nCaused by:")[0].strip()
 
 
-def _look(source: Path) -> str:
-    """Imports the module once on this machine. Its mistakes are told in a moment then, not after the compilation."""
+def _look(source: Path) -> tuple[str, ...]:
+    """Imports the module once on this machine, and says which of `WORLDS` it wants. Its mistakes are told in a moment then,
+    not after the compilation."""
     command = [sys.executable, "-P", "-c", LOOK, str(source.parent.resolve()), source.stem, EXPORT]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode != 0:
         raise Refused(f"{source.name} can't be imported; Python says why above")
     *printed, found = run.stdout.rstrip("\n").split("\n")
     sys.stdout.write("".join(f"{line}\n" for line in printed if line))
-    if found == "none":
+    module, *imports = found.split()
+    if module == "none":
         raise Refused(f"no function in {source.name} has @modhost.module above it: that is the one that answers events")
-    return found
+    return tuple(imports)
 
 
 def _package() -> Path:

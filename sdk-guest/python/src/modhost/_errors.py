@@ -97,9 +97,15 @@ class Failure(Exception):
     ``reason`` is for the operators, ``user_text`` for the user, in place of the host's apology. ``retry`` says whether
     another try may help: ``True``, or a time (seconds or a ``timedelta``) before which it is no use. The host decides how
     many tries there may be.
+
+        except modhost.Unavailable as error:
+            raise Failure("no passages", user_text="The library is closed, sorry.") from error
+
+    What it is raised ``from`` is told after the reason; a failed call then also says whether another try may help, where
+    ``retry`` doesn't.
     """
 
-    def __init__(self, reason: str, *, user_text: str | None = None, retry: Retry = False) -> None:
+    def __init__(self, reason: str, *, user_text: str | None = None, retry: Retry | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.user_text = user_text

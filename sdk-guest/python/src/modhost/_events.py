@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
 from modhost._bindings.imports import events as wit
 
@@ -74,6 +74,29 @@ class Event:
     """What the host understood of it; ``None`` for anything else: read ``name`` and ``payload``."""
     payload: Any
     """The payload in the platform's own JSON, read, whatever ``subject`` is."""
+
+
+class FromEvent(Protocol):
+    """An event of another system, with a type of its own: what a module's function may take besides ``ModuleChosen`` and
+    ``UserMessageCreated``. ``modhost.nexus`` and ``modhost.archivus`` have such types; write your own for others:
+
+        @dataclass(frozen=True)
+        class InvoicePaid:
+            event_name: ClassVar[str] = "invoice.paid"
+            number: str
+
+            @classmethod
+            def from_event(cls, event: Event) -> Self:
+                return cls(event.payload["number"])
+    """
+
+    event_name: ClassVar[str]
+    """The name of the events that are of this type."""
+
+    @classmethod
+    def from_event(cls, event: Event) -> Self:
+        """Reads such an event. What it raises ends the delivery."""
+        ...
 
 
 def from_host(event: wit.Event) -> Event:

@@ -17,15 +17,15 @@ from componentize_py_types import Err
 from modhost import _events, _log, _steps
 from modhost._bindings.imports import events as wit
 from modhost._errors import Error, Failure, Retry
-from modhost._events import Event, ModuleChosen, UserMessageCreated
+from modhost._events import Event, FromEvent, ModuleChosen, UserMessageCreated
 
 Answer = TypeVar("Answer", bound=Callable[[Any], None])
 
 # The name by which componentize-py looks for the export in the module: made of that of the bindings.
 EXPORT = "ModhostBindings"
 
-# What a function may take, with the name of the events it takes then.
-_SUBJECTS = {
+# What the host itself understands of events, with the names of those.
+_SUBJECTS: dict[type, str] = {
     ModuleChosen: "unique.chat.external-module.chosen",
     UserMessageCreated: "unique.chat.user-message.created",
 }
@@ -39,8 +39,9 @@ def module(answer: Answer) -> Answer:
         @modhost.module
         def answer(event: ModuleChosen) -> None: ...
 
-    The type of its argument says which events it takes: ``ModuleChosen``, ``UserMessageCreated``, both of them with
-    ``|``, or ``Event``, which is every event, whole. Another event ends the delivery with a reason that says so.
+    The type of its argument says which events it takes: ``ModuleChosen``, ``UserMessageCreated``, one of
+    ``modhost.nexus`` or ``modhost.archivus``, a ``FromEvent`` of your own, several of them with ``|``, or ``Event``, which
+    is every event, whole. Another event ends the delivery with a reason that says so.
 
     What the function raises ends the delivery: a ``Failure`` as it says, a ``modhost.Error`` with another try where that
     may help, and anything else with its traceback as the reason.
@@ -91,24 +92,37 @@ def _takes(answer: Callable[[Any], None]) -> tuple[type, ...]:
     if not parameters or any(rest.default is rest.empty and rest.kind < rest.VAR_POSITIONAL for rest in parameters[1:]):
         raise TypeError(f"{name} has to take one argument, the event: def {name}(event: ModuleChosen) -> None")
     takes = typing.get_type_hints(answer).get(parameters[0].name, Event)
-    kinds = typing.get_args(takes) if isinstance(takes, types.UnionType) else (takes,)
+    either = typing.get_origin(takes) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(takes) if either else (takes,)
     if kinds == (Event,):
         return ()
-    if not all(kind in _SUBJECTS for kind in kinds):
+    if not all(kind in _SUBJECTS or _is_read(kind) for kind in kinds):
         raise TypeError(
-            f"{name} takes {takes}, which no event is: take ModuleChosen, UserMessageCreated, both of them with `|`, "
-            "or Event"
+            f"{name} takes {takes}, which no event is: take ModuleChosen, UserMessageCreated, a type of modhost.nexus or "
+            "modhost.archivus, a FromEvent of your own, several of them with `|`, or Event"
         )
     return kinds
 
 
-def _argument(event: Event, takes: tuple[type, ...]) -> Event | ModuleChosen | UserMessageCreated | None:
+def _is_read(kind: type) -> bool:
+    """Whether it is a ``FromEvent``."""
+    return isinstance(getattr(kind, "event_name", None), str) and callable(getattr(kind, "from_event", None))
+
+
+def _name(kind: type) -> str:
+    """The name of the events that are of this type."""
+    return _SUBJECTS.get(kind) or str(getattr(kind, "event_name"))
+
+
+def _argument(event: Event, takes: tuple[type, ...]) -> object:
     if not takes:
         return event
-    subject = event.subject
-    if isinstance(subject, (ModuleChosen, UserMessageCreated)) and type(subject) in takes:
-        return subject
-    names = " and ".join(f"`{_SUBJECTS[kind]}`" for kind in takes)
+    if type(event.subject) in takes:
+        return event.subject
+    for kind in takes:
+        if kind not in _SUBJECTS and _name(kind) == event.name:
+            return typing.cast(type[FromEvent], kind).from_event(event)
+    names = " and ".join(f"`{_name(kind)}`" for kind in takes)
     raise Failure(
         f"the event `{event.name}` ({event.id}) is of a kind this module doesn't take: it takes {names}. "
         "Name only that under `events` of the module in modules.toml."
@@ -118,18 +132,32 @@ def _argument(event: Event, takes: tuple[type, ...]) -> Event | ModuleChosen | U
 def _failure(error: BaseException, root: str) -> wit.Failure:
     """How what was raised ends the delivery."""
     if isinstance(error, Failure):
-        return wit.Failure(error.reason, error.user_text, _retry(error.retry))
+        return _own(error)
     if isinstance(error, Error):
         return wit.Failure(f"{error}{_place(error)}", None, _retry(error.retry))
     return wit.Failure(_told(error, root), None, wit.Retry_No())
 
 
+def _own(failure: Failure) -> wit.Failure:
+    """A failure in the module's words, with what it was raised from."""
+    cause = failure.__cause__
+    reason = failure.reason if cause is None else f"{failure.reason}: {_head(cause)}"
+    retry = failure.retry
+    if retry is None:
+        retry = cause.retry if isinstance(cause, Error) else False
+    return wit.Failure(reason, failure.user_text, _retry(retry))
+
+
+def _head(error: BaseException) -> str:
+    """One line that says what it was; a failed call says so by itself."""
+    return str(error) if isinstance(error, Error) else "".join(traceback.format_exception_only(error)).strip().split("\n")[-1]
+
+
 def _told(error: BaseException, root: str) -> str:
     """The traceback without the frames of this package, after one line that says what it was and where."""
-    head = "".join(traceback.format_exception_only(error)).strip().split("\n")[-1]
     lines = traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
     told = "".join(lines).strip().replace(f'File "{root}/', 'File "')
-    return f"{head}{_place(error)}\n{told}"
+    return f"{_head(error)}{_place(error)}\n{told}"
 
 
 def _place(error: BaseException) -> str:
