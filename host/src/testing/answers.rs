@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value as Json, json};
 
+use super::http;
 use super::likeness::{Likeness, Plain};
 use crate::config::nearest;
 use crate::config::table::{Table, Value, to_json};
@@ -22,9 +23,6 @@ const ERRORS: [(&str, ErrorKind); 7] = [
     ("timeout", ErrorKind::Timeout),
     ("unsupported", ErrorKind::Unsupported),
 ];
-
-/// What HTTP requests of a module's own are recorded as.
-pub(super) const HTTP: &str = "wasi:http.handle";
 
 /// The calls a module can make, as the record names them; those of `wasi:http` stand beside them.
 const CALLS: [&str; 20] = [
@@ -53,19 +51,43 @@ const CALLS: [&str; 20] = [
 /// What the names of these calls begin with is not known one by one.
 const OPEN: [&str; 2] = ["wasi:http", "keyvalue."];
 
+impl<T: Clone> Scripted<T> {
+    /// The next of these answers that is given to this.
+    pub fn take(answers: &mut Vec<Self>, fits: impl Fn(&Likeness) -> bool) -> Option<Result<T, PlatformError>> {
+        let place = answers.iter().position(|scripted| scripted.only.as_ref().is_none_or(&fits))?;
+        if answers[place].always {
+            return Some(answers[place].answer.clone());
+        }
+        Some(answers.remove(place).answer)
+    }
+}
+
 /// Everything a test answers.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     /// To searches, in order.
     pub search: Vec<Scripted<Vec<Hit>>>,
     /// To requests to a language model, in order.
-    pub completion: Vec<Scripted<Completion>>,
+    pub completion: Vec<Scripted<Spoken>>,
+    /// To HTTP requests of the module's own, in order, in the form the record has them.
+    pub http: Vec<Scripted<Json>>,
     /// The messages of the chat before the event's own.
     pub history: Vec<Message>,
     /// What stands in the key-value store at first, by bucket and key.
     pub keyvalue: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// To any calls, by their names, each once and before everything else.
     pub calls: Vec<Call>,
+}
+
+/// What a language model says, whole or piece by piece.
+#[derive(Clone, Debug)]
+pub(super) struct Spoken {
+    /// The pieces it comes in, for who reads it so.
+    pub pieces: Vec<String>,
+    /// All of it, and how it ended.
+    pub whole: Completion,
+    /// What breaks it off after the last piece.
+    pub broken_off: Option<PlatformError>,
 }
 
 /// An answer, and to what it is given.
@@ -87,15 +109,13 @@ impl Answers {
         let mut answers = Self {
             search: tables("search", "[[search]]").into_iter().map(search).collect(),
             completion: tables("completion", "[[completion]]").into_iter().map(completion).collect(),
+            http: tables("http", "[[http]]").into_iter().map(http::read).collect(),
             history: history.into_iter().enumerate().map(|(place, table)| message(place, table)).collect(),
             keyvalue: root.get("keyvalue").and_then(|value| keyvalue(&value)).unwrap_or_default(),
             calls: Vec::new(),
         };
         for table in tables("answer", "[[answer]]") {
             answers.calls.extend(call(answers.calls.len(), table));
-        }
-        for table in tables("http", "[[http]]") {
-            answers.calls.extend(http(answers.calls.len(), table));
         }
         answers
     }
@@ -134,10 +154,19 @@ fn integer<T: TryFrom<i64>>(value: &Value<'_>) -> Option<T> {
     number
 }
 
-fn completion(table: Table<'_>) -> Scripted<Completion> {
-    let is_error = table.get("error").is_some();
-    let text = if is_error { table.get("text") } else { table.require("text", "\"…\"") };
-    let text = text.and_then(|value| value.any_text()).unwrap_or_default().to_owned();
+fn completion(table: Table<'_>) -> Scripted<Spoken> {
+    let error = table.get("error");
+    let pieces = table.get("pieces");
+    let text = if error.is_some() || pieces.is_some() { table.get("text") } else { table.require("text", "\"…\"") };
+    if let (Some(_), Some(pieces)) = (&text, &pieces) {
+        pieces.wrong("this answer has a text, and pieces besides", "remove one of the two");
+    }
+    let pieces: Vec<String> = match pieces {
+        Some(pieces) => {
+            pieces.list().unwrap_or_default().iter().filter_map(|it| it.any_text().map(str::to_owned)).collect()
+        }
+        None => text.iter().filter_map(|text| text.any_text().map(str::to_owned)).collect(),
+    };
     let finish_reason = table.get("finish_reason").and_then(|value| value.text()).map(str::to_owned);
     let usage = table.get("usage").and_then(|value| value.table("[completion.usage]")).map(|table| {
         let tokens = |key| table.get(key).and_then(|value| integer(&value)).unwrap_or_default();
@@ -145,13 +174,28 @@ fn completion(table: Table<'_>) -> Scripted<Completion> {
         table.finish();
         usage
     });
-    scripted(table, |_| Completion { text, finish_reason, usage })
+    let (only, always) = given(&table);
+    let error = error.and_then(|value| self::error(&value));
+    table.finish();
+    let answer = match error {
+        Some(error) if pieces.is_empty() => Err(error),
+        broken_off => {
+            let whole = Completion { text: pieces.concat(), finish_reason, usage };
+            Ok(Spoken { pieces, whole, broken_off })
+        }
+    };
+    Scripted { only, always, answer }
+}
+
+/// To what an answer is given, and how often.
+fn given(table: &Table<'_>) -> (Option<Likeness>, bool) {
+    let only = table.get("for").and_then(|value| Likeness::read(&value, Plain::Part));
+    (only, table.get("always").and_then(|value| value.flag()).unwrap_or(false))
 }
 
 /// The rest of a table with an answer: to what, how often, and whether it is an error.
-fn scripted<T>(table: Table<'_>, answer: impl FnOnce(&Table<'_>) -> T) -> Scripted<T> {
-    let only = table.get("for").and_then(|value| Likeness::read(&value, Plain::Part));
-    let always = table.get("always").and_then(|value| value.flag()).unwrap_or(false);
+pub(super) fn scripted<T>(table: Table<'_>, answer: impl FnOnce(&Table<'_>) -> T) -> Scripted<T> {
+    let (only, always) = given(&table);
     let error = table.get("error").and_then(|value| error(&value));
     let answer = match error {
         Some(error) => Err(error),
@@ -264,28 +308,6 @@ fn call(place: usize, table: Table<'_>) -> Option<Call> {
         None => json!({ "ok": ok }),
     };
     recorded(place, import?, &answer)
-}
-
-/// `[[http]]`: the answer to an HTTP request of the module's own.
-fn http(place: usize, table: Table<'_>) -> Option<Call> {
-    let error = table.get("error").map(|value| error(&value));
-    let status: u16 = table.get("status").and_then(|value| value.count()).unwrap_or(200);
-    let body = table.get("body").and_then(|value| value.any_text()).unwrap_or_default();
-    let mut headers = Vec::new();
-    if let Some(given) = table.get("headers").and_then(|value| value.table("[http.headers]")) {
-        for (name, value) in given.entries() {
-            match to_json(value.get_ref()) {
-                Ok(Json::String(text)) => headers.push(json!([name.to_lowercase(), text])),
-                _ => given.document.report(value.span(), format!("`{name}` should be text"), "write it in quotes"),
-            }
-        }
-    }
-    table.finish();
-    let answer = match error {
-        Some(error) => json!({ "error": error? }),
-        None => json!({ "ok": { "status": status, "headers": headers, "body": body } }),
-    };
-    recorded(place, HTTP.to_owned(), &answer)
 }
 
 /// An answer as a record has it, given to the next call of this name whatever its arguments.

@@ -9,6 +9,7 @@ mod answers;
 mod event;
 mod expect;
 mod file;
+mod http;
 mod likeness;
 mod run;
 mod script;

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::accept;
-use super::answers;
 use super::expect::{Difference, failed};
 use super::file::Test;
+use super::http;
 use super::script::Script;
 use super::seen::{Call, Seen};
 use super::store::Store;
-use crate::capabilities::{Asked, Begin, Delivery, HttpGrants, Known, Tape};
+use crate::capabilities::{Begin, Delivery, Tape};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, Spec, Version};
 use crate::event::{DeliveryId, Event, Subject};
 use crate::keyvalue::Space;
 use crate::plan;
-use crate::platform::{ErrorKind, Message, Role};
+use crate::platform::{Message, Role};
 
 /// A module, ready to be tested: its component is compiled.
 pub struct Bench {
@@ -94,13 +94,14 @@ impl Bench {
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&test.chance.to_le_bytes());
         let limits = self.module.limits.delivery;
+        let tape = Tape::rehearsal(id, test.answers.calls.clone()).starting_at(test.time);
         let delivery = Arc::new(Delivery::new(Begin {
             event: event.clone(),
             module: self.module.name.clone(),
             attempt: test.attempt,
             platform: script.clone(),
             keyvalue: store.clone(),
-            tape: Tape::rehearsal(id, test.answers.calls.clone()).starting_at(test.time),
+            tape: tape.answered_by(http::answering(test.answers.http.clone())),
             limits,
             tenant_memory: None,
             salt,
@@ -120,7 +121,7 @@ impl Bench {
             seen.keyvalue = store.content().await.context("what the module keeps can't be read")?;
         }
         let mut problems = script.unanswered();
-        problems.extend(asked.iter().filter_map(|asked| http_problem(&spec.grants.http, asked)));
+        problems.extend(asked.iter().filter_map(|asked| http::problem(&spec.grants.http, asked)));
         Ok((seen, problems))
     }
 
@@ -134,31 +135,6 @@ impl Bench {
         }
         spec
     }
-}
-
-/// What is wrong about an HTTP request of the module's own: one that is answered and would not be sent, or the other way
-/// round. One that is refused, and has no answer, is nobody's mistake: the module is to cope with it.
-fn http_problem(grants: &HttpGrants, asked: &Asked) -> Option<String> {
-    if asked.import != answers::HTTP {
-        return None;
-    }
-    match &asked.answer {
-        Some(Ok(_)) => {
-            let refusal = grants.refusal(&asked.arguments)?;
-            Some(format!("the test has an answer to what would not be sent: {refusal}"))
-        }
-        Some(Err(error)) if asked.known == Known::Added && error.kind == ErrorKind::Unavailable => {
-            let request = format!("{} {}", text(&asked.arguments["method"]), text(&asked.arguments["url"]));
-            Some(format!(
-                "it sends `{request}`, and the test has no answer left to that; add:\n\n[[http]]\nstatus = 200\nbody = \"…\""
-            ))
-        }
-        _ => None,
-    }
-}
-
-fn text(json: &serde_json::Value) -> &str {
-    json.as_str().unwrap_or_default()
 }
 
 /// The event's own message, as the chat has it.

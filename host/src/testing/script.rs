@@ -1,15 +1,16 @@
 //! The platform of a test: it answers what the test says, makes up the ids of what is made, and sends nothing anywhere.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::answers::{Answers, Scripted};
+use super::answers::{Answers, Scripted, Spoken};
 use super::written::line;
 use crate::platform::{
-    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
-    Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
+    Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange, NewStep,
+    Platform, PlatformError, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The platform of one test.
@@ -22,7 +23,7 @@ pub(super) struct Script {
 
 struct State {
     search: Vec<Scripted<Vec<Hit>>>,
-    completion: Vec<Scripted<Completion>>,
+    completion: Vec<Scripted<Spoken>>,
     unanswered: Vec<String>,
 }
 
@@ -48,15 +49,22 @@ impl Script {
         format!("{what}_{}", self.made.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn complete_with(&self, request: &CompletionRequest) -> Result<Completion> {
+    /// What the model says to this.
+    fn spoken(&self, request: &CompletionRequest) -> Result<Spoken> {
         let mut state = self.state();
         let asked = |only: &super::likeness::Likeness| request.messages.iter().any(|it| only.fits(&it.content));
-        take(&mut state.completion, asked).unwrap_or_else(|| {
+        Scripted::take(&mut state.completion, asked).unwrap_or_else(|| {
             let question = request.messages.last().map(|message| message.content.as_str()).unwrap_or_default();
             let asked = shortened(question);
             let lines = "[[completion]]\ntext = \"…\"";
             Err(state.unanswered(format!("a language model is asked {}", line(&asked)), lines))
         })
+    }
+
+    /// All of what the model says to this: an error where it breaks off.
+    fn complete_with(&self, request: &CompletionRequest) -> Result<Completion> {
+        let Spoken { whole, broken_off, .. } = self.spoken(request)?;
+        broken_off.map_or(Ok(whole), Err)
     }
 }
 
@@ -65,18 +73,6 @@ impl State {
         self.unanswered.push(format!("{what}, and the test has no answer left to that; add:\n\n{lines}"));
         PlatformError::new(ErrorKind::Unsupported, "the test has no answer to this")
     }
-}
-
-/// The next answer that is given to this.
-fn take<T: Clone>(
-    answers: &mut Vec<Scripted<T>>,
-    fits: impl Fn(&super::likeness::Likeness) -> bool,
-) -> Option<Result<T>> {
-    let place = answers.iter().position(|scripted| scripted.only.as_ref().is_none_or(&fits))?;
-    if answers[place].always {
-        return Some(answers[place].answer.clone());
-    }
-    Some(answers.remove(place).answer)
 }
 
 fn shortened(text: &str) -> String {
@@ -128,7 +124,7 @@ impl Platform for Script {
 
     async fn search(&self, _: &Caller, _: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
         let mut state = self.state();
-        take(&mut state.search, |only| only.fits(&query.text)).unwrap_or_else(|| {
+        Scripted::take(&mut state.search, |only| only.fits(&query.text)).unwrap_or_else(|| {
             let asked = shortened(&query.text);
             let lines =
                 "[[search]]\n[[search.hits]]\ntitle = \"…\"\ntext = \"…\"\n\n(or [[search]] alone, for no hits)";
@@ -140,6 +136,14 @@ impl Platform for Script {
         self.complete_with(request)
     }
 
+    async fn stream(&self, _: &Caller, request: &CompletionRequest) -> Result<Box<dyn CompletionStream>> {
+        let Spoken { pieces, whole, broken_off } = self.spoken(request)?;
+        // An empty piece is none.
+        let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let ending = Ending { finish_reason: whole.finish_reason, usage: whole.usage };
+        Ok(Box::new(Pieces { pieces, broken_off, ending }))
+    }
+
     async fn complete_into(
         &self,
         _: &Caller,
@@ -148,5 +152,30 @@ impl Platform for Script {
         _: &[Hit],
     ) -> Result<StreamedAnswer> {
         Ok(StreamedAnswer { completion: self.complete_with(request)?, unwritten: None })
+    }
+}
+
+/// An answer on its way.
+struct Pieces {
+    pieces: VecDeque<String>,
+    broken_off: Option<PlatformError>,
+    ending: Ending,
+}
+
+#[async_trait]
+impl CompletionStream for Pieces {
+    async fn next(&mut self) -> Result<Option<String>> {
+        match (self.pieces.pop_front(), self.broken_off.take()) {
+            (Some(piece), broken_off) => {
+                self.broken_off = broken_off;
+                Ok(Some(piece))
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn ending(&self) -> Ending {
+        self.ending.clone()
     }
 }

@@ -87,6 +87,11 @@ async fn a_test_answers_and_keeps_what_its_file_says() {
         .await;
     passes("text = 'complete why'\n[[completion]]\nfor = 'why'\ntext = 'because'\n[expect]\nreply = 'because'").await;
     passes("text = 'stream why'\n[[completion]]\ntext = 'because'\n[expect]\nreply = 'because'").await;
+    passes("text = 'stream why'\n[[completion]]\npieces = ['be', '', 'cause']\n[expect]\nreply = 'be|cause'").await;
+    passes("text = 'complete why'\n[[completion]]\npieces = ['be', 'cause']\n[expect]\nreply = 'because'").await;
+    let broken = "[[completion]]\npieces = ['be']\nerror = 'unavailable'\n[expect]\n";
+    passes(&format!("text = 'stream-caught why'\n{broken}reply = {{ matches = 'be|*unavailable*' }}")).await;
+    passes(&format!("text = 'complete why'\n{broken}failure = 'unavailable'")).await;
     let failure = "failure = { reason = 'too many calls', retry = '30s' }\nnot_called = ['messages.reply']";
     let error = "{ kind = 'rate-limited', after = '30s' }";
     passes(&format!("text = 'search x'\n[[search]]\nerror = {error}\n[expect]\n{failure}")).await;
@@ -166,6 +171,15 @@ async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
     let ran_well = ran(SERVICES, &answered).await;
     assert_eq!(ran_well.code, 0, "{ran_well:?}");
 
+    // Each by its address, whatever the order of the requests.
+    let both = r#"{ "Bank": "https://bank.example.com/rates", "Shop": "https://shop.example.com/" }"#;
+    let by_address = format!(
+        "text = 'How are they?'\nconfig = {{ services = '{both}' }}\n[[http]]\nfor = 'shop.example.com'\nstatus = 503\n\
+         [[http]]\nfor = 'GET https://bank.example.com/'\nalways = true\n[expect]\nreply = {{ matches = '*Bank*up (200)*Shop*error (503)' }}"
+    );
+    let by_address = ran(SERVICES, &by_address).await;
+    assert_eq!(by_address.code, 0, "{by_address:?}");
+
     let closed = ran(r#"http = ["shop.example.com"]"#, &answered).await;
     let words = "`GET https://bank.example.com/rates` is not allowed: add \"bank.example.com\" to `http` of the module";
     assert!(closed.code == 1 && closed.stdout.contains(words), "{closed:?}");
@@ -188,6 +202,7 @@ async fn a_wrong_file_says_what_to_write() {
         ("text = 'x", &["one.toml:1:", "this is not TOML"]),
         ("text = 'x'\nevent = 'e.json'", &["one.toml:2:9", "a test has one event"]),
         ("event = 'missing.json'", &["missing.json can't be read"]),
+        ("text = 'x'\n[[completion]]\ntext = 'a'\npieces = ['b']", &["one.toml:4:10", "remove one of the two"]),
         ("text = 'x'\n[[search]]\nerror = 'timout'", &["one.toml:3:9", "did you mean timeout?"]),
         ("text = 'x'\n[expect]\nreply = { contain = 'x' }", &["did you mean contains?"]),
         ("text = 'x'\n[expect]\nreply = 3", &["`reply` should say what the text is", "{ contains = "]),

@@ -72,6 +72,7 @@ impl Tape {
             again: 0,
             failed: Vec::new(),
             asked: Vec::new(),
+            answering: None,
         };
         for call in recorded {
             state.load(call);
@@ -83,6 +84,13 @@ impl Tape {
     /// Lets the wall clock start at this time.
     pub fn starting_at(mut self, time: SystemTime) -> Self {
         self.clock = Some((time, Instant::now()));
+        self
+    }
+
+    /// In a rehearsal, lets calls that have no record be answered by somebody, who is given their names and arguments and
+    /// answers in the record's form.
+    pub fn answered_by(mut self, answering: impl FnMut(&str, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).answering = Some(Box::new(answering));
         self
     }
 

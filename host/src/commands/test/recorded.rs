@@ -266,17 +266,23 @@ fn search(text: &mut String, hits: &Json) {
 }
 
 fn completion(text: &mut String, answer: &Json) {
-    // One that came piece by piece has its pieces.
-    let pieces = Vec::<String>::deserialize(&answer["pieces"]).map(|pieces| pieces.concat());
     let Ok(Ending { finish_reason, usage }) = Ending::deserialize(answer) else { return };
-    let answer = pieces.unwrap_or_else(|_| answer["text"].as_str().unwrap_or_default().to_owned());
-    _ = writeln!(text, "\n[[completion]]\ntext = {}", written::text(&answer));
+    _ = writeln!(text, "\n[[completion]]\n{}", said(answer));
     if let Some(reason) = finish_reason {
         _ = writeln!(text, "finish_reason = {}", written::line(&reason));
     }
     if let Some(usage) = usage {
         let (read, wrote) = (usage.prompt_tokens, usage.completion_tokens);
         _ = writeln!(text, "usage = {{ prompt_tokens = {read}, completion_tokens = {wrote} }}");
+    }
+}
+
+/// What a language model said, as one text or as the pieces it came in.
+fn said(answer: &Json) -> String {
+    match Vec::<String>::deserialize(&answer["pieces"]) {
+        Ok(pieces) if pieces.len() != 1 => format!("pieces = {}", written::value(&json!(pieces))),
+        Ok(pieces) => format!("text = {}", written::text(&pieces.concat())),
+        Err(_) => format!("text = {}", written::text(answer["text"].as_str().unwrap_or_default())),
     }
 }
 
