@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 #include "modhost.h"
 
 #include <ctype.h>
@@ -14,7 +16,7 @@ static void *allocate(size_t size) {
 }
 
 mh_string mh_text(const char *text) {
-  mh_string string = {(uint8_t *)text, strlen(text)};
+  mh_string string = {(uint8_t *)text, text ? strlen(text) : 0};
   return string;
 }
 
@@ -113,6 +115,11 @@ static const mh_failure *store_failed(const char *call, const wasi_keyvalue_stor
 const mh_chosen *mh_module_chosen(const mh_event *event) {
   bool is = event->subject.tag == MODHOST_MODULE_EVENTS_SUBJECT_MODULE_CHOSEN;
   return is ? &event->subject.val.module_chosen : NULL;
+}
+
+const mh_created *mh_user_message_created(const mh_event *event) {
+  bool is = event->subject.tag == MODHOST_MODULE_EVENTS_SUBJECT_USER_MESSAGE_CREATED;
+  return is ? &event->subject.val.user_message_created : NULL;
 }
 
 // A copy the bindings may free, as they do with what is handed to the host.
