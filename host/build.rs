@@ -27,8 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut files = Vec::new();
         gather(&folder, &mut files)?;
         files.retain(|file| {
-            let is_private =
-                file.strip_prefix(&folder).is_ok_and(|it| private.iter().any(|name| it.starts_with(name)));
+            let is_private = file.strip_prefix(&folder).is_ok_and(|it| private.iter().any(|name| it.starts_with(name)));
             // Go's tests lie beside what they test.
             !is_private && !file.to_string_lossy().ends_with("_test.go")
         });

@@ -6,6 +6,8 @@ use wit_parser::{PackageId, Resolve, SourceMap, WorldId};
 pub const PACKAGE: &str = "modhost:module";
 /// The contract's world in that package.
 pub const WORLD: &str = "module";
+/// The same with what a module sends HTTP requests by: for who takes of a world what it uses.
+pub const WORLD_WITH_HTTP: &str = "module-with-http";
 
 /// A file: where it lies below `wit/`, and what it says.
 pub type File = (&'static str, &'static str);
@@ -58,14 +60,14 @@ pub fn read() -> anyhow::Result<(Resolve, PackageId)> {
     Ok((resolve, package))
 }
 
-/// Reads the files, and finds the world of modules in them.
+/// Reads the files, and finds one of the worlds of modules in them: [`WORLD`] or [`WORLD_WITH_HTTP`].
 ///
 /// # Errors
 ///
-/// As [`read`].
-pub fn world() -> anyhow::Result<(Resolve, WorldId)> {
+/// As [`read`], and when there is no such world.
+pub fn world(name: &str) -> anyhow::Result<(Resolve, WorldId)> {
     let (resolve, package) = read()?;
-    let world = resolve.select_world(&[package], Some(WORLD))?;
+    let world = resolve.select_world(&[package], Some(name))?;
     Ok((resolve, world))
 }
 

@@ -26,10 +26,11 @@
 //		return modhost.Reply("This is what I found.").Citing(hits).Complete()
 //	}
 //
-// [Answer] names the function for events that chose the module, [Handle] one for events of every kind; the packages nexus
-// and archivus, below this one, have the events of those systems. [StartStep] shows the user what is being done, [Search] asks the knowledge base, [Complete] a language model, and [Reply] writes
-// the answer. [OpenStore] keeps values from one event to the next, [Config] reads the module's settings, and [log/slog]
-// writes to the operators' log.
+// [Answer] names the function for events that chose the module, [Handle] one for events of every kind; the packages
+// nexus and archivus, below this one, have the events of those systems. [StartStep] shows the user what is being done,
+// [Search] asks the knowledge base, [Complete] a language model, and [Reply] writes the answer. Package httpclient
+// sends HTTP requests where the operator allows it. [OpenStore] keeps values from one event to the next, [Config] reads
+// the module's settings, and [log/slog] writes to the operators' log.
 //
 // A call that fails gives an [*Error]. Returned from the function as it is, or wrapped, it becomes the reason of the
 // failed delivery, and says whether another try is worth it; a [*Failure] says more, a text for the user say. A panic

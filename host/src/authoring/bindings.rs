@@ -51,7 +51,8 @@ impl fmt::Debug for File {
 pub fn generate(language: &Language) -> anyhow::Result<Vec<File>> {
     match language {
         Language::Wit => Ok(contract::files().map(|(path, text)| File::new(path, text)).collect()),
-        Language::C => run(wit_bindgen_c::Opts::default().build()),
+        // C names everything by the world, and a module's own code those names.
+        Language::C => run(wit_bindgen_c::Opts::default().build(), contract::WORLD),
         Language::Go { package } => {
             let options = wit_bindgen_go::Opts {
                 // Whether the machine has `gofmt` must make no difference.
@@ -59,7 +60,7 @@ pub fn generate(language: &Language) -> anyhow::Result<Vec<File>> {
                 pkg_name: Some(package.clone()),
                 ..Default::default()
             };
-            Ok(go::complete(run(options.build())?, package))
+            Ok(go::complete(run(options.build(), contract::WORLD_WITH_HTTP)?, package))
         }
     }
 }
@@ -93,8 +94,8 @@ impl File {
     }
 }
 
-fn run(mut generator: Box<dyn WorldGenerator>) -> anyhow::Result<Vec<File>> {
-    let (mut resolve, world) = contract::world()?;
+fn run(mut generator: Box<dyn WorldGenerator>, world: &str) -> anyhow::Result<Vec<File>> {
+    let (mut resolve, world) = contract::world(world)?;
     let mut files = Files::default();
     generator.generate(&mut resolve, world, &mut files)?;
     Ok(files.iter().map(|(path, content)| File::new(path, content)).collect())

@@ -102,7 +102,7 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Unsuitable> {
 fn encode(module: &[u8], typed: bool) -> anyhow::Result<Vec<u8>> {
     let mut module = module.to_vec();
     if !typed {
-        let (resolve, world) = contract::world()?;
+        let (resolve, world) = contract::world(contract::WORLD_WITH_HTTP)?;
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     }
     ComponentEncoder::default().validate(true).module(&module)?.adapter(PREVIEW1, ADAPTER)?.encode()

@@ -6,6 +6,7 @@
 //! has for such languages.
 
 mod assistants;
+mod calls;
 mod commands;
 mod faults;
 mod folder;
@@ -31,5 +32,24 @@ fn the_go_sdk_carries_the_bindings_of_this_world() {
             "{} isn't what is generated now: `modhost bindings go --out sdk-guest/go/internal/bindings`",
             file.path.display()
         );
+    }
+}
+
+/// An SDK goes with the host it came from: all have its version, and each folder that is published has the licence.
+#[test]
+fn the_sdks_have_the_version_of_the_host_and_the_licence() {
+    let sdks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk-guest");
+    let read = |path: &str| std::fs::read_to_string(sdks.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, line) in [
+        ("rust/Cargo.toml", format!("\nversion = \"{version}\"\n")),
+        ("python/pyproject.toml", format!("\nversion = \"{version}\"\n")),
+        ("js/package.json", format!("\n  \"version\": \"{version}\",\n")),
+        ("c/modhost.h", format!("\n#define MODHOST_VERSION \"{version}\"\n")),
+    ] {
+        assert!(read(file).contains(&line), "{file} lacks the line {}", line.trim());
+    }
+    for language in ["rust", "python", "js", "go"] {
+        assert_eq!(read(&format!("{language}/LICENSE")), read("../LICENSE"), "{language}");
     }
 }

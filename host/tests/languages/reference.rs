@@ -42,7 +42,7 @@ fn the_reference_is_what_the_contract_says() {
 }
 
 fn reference() -> String {
-    let (resolve, world) = contract::world().unwrap();
+    let (resolve, world) = contract::world(contract::WORLD).unwrap();
     let others: Vec<_> = resolve.packages[resolve.worlds[world].package.unwrap()].worlds.values().copied().collect();
     let others = others.into_iter().filter(|other| *other != world);
     let world = &resolve.worlds[world];

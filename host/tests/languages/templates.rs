@@ -62,7 +62,7 @@ async fn is_made_built_tested_and_answers(language: &str, tool: &str) {
 }
 
 /// This modhost, as an author runs it: with the tools in the path, and what they need of the environment.
-fn modhost(folder: &Path, args: &[&str]) -> Command {
+pub(super) fn modhost(folder: &Path, args: &[&str]) -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
     modhost.args(args).current_dir(folder).env("PATH", std::env::join_paths(path()).unwrap());
     // What cargo runs this test with is no matter of the module's.
@@ -73,7 +73,7 @@ fn modhost(folder: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs a command; answers with what it printed.
-fn succeeds(mut command: impl std::borrow::BorrowMut<Command>) -> String {
+pub(super) fn succeeds(mut command: impl std::borrow::BorrowMut<Command>) -> String {
     let command = command.borrow_mut();
     let Output { status, stdout, stderr } = command.output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
