@@ -322,7 +322,7 @@ fn refused(error: wasmtime::Error) -> LoadError {
 }
 
 /// Does something that takes long, where it keeps nobody waiting.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     tokio::task::spawn_blocking(work)

@@ -4,6 +4,7 @@
 mod backtrace;
 mod cache;
 mod compile;
+mod file;
 mod instance;
 mod limits;
 mod load;

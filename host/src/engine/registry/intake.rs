@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use super::gate;
 use super::slot::{Refusal, Serving, Slot, lock};
+use crate::engine::load::off_thread;
 use crate::engine::version::{Spec, Version};
-use crate::engine::{LoadError, Urgency, milliseconds};
+use crate::engine::{LoadError, Urgency, file, milliseconds};
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
 use crate::versions::{ContentHash, Fact, Origin, Standing};
 
@@ -20,10 +21,12 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) async fn read(path: &Path) -> Result<Self, LoadError> {
-        match tokio::fs::read(path).await {
-            Ok(bytes) => Ok(Self { hash: ContentHash::of(&bytes), bytes }),
-            Err(error) => Err(LoadError::Unreadable { path: path.display().to_string(), error }),
-        }
+        let path = path.to_owned();
+        off_thread(move || {
+            let bytes = file::read(&path)?;
+            Ok(Self { hash: ContentHash::of(&bytes), bytes })
+        })
+        .await
     }
 }
 
