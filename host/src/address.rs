@@ -33,9 +33,11 @@ impl Reach {
         }
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
-            IpAddr::V6(address) => match carried(address) {
-                Some(carried) => Self::of(carried.into()),
-                None => Self::of_v6(address),
+            IpAddr::V6(address) => match (carried(address), Self::of_v6(address)) {
+                // A neighbour may have any number in the half of its address that is its own.
+                (Some(_), reach @ (Self::Private | Self::Beside)) => reach,
+                (Some(carried), _) => Self::of(carried.into()),
+                (None, reach) => reach,
             },
         }
     }
@@ -109,7 +111,8 @@ mod tests {
             ),
             (Reach::Private, "::1 fc00::1 fdab::1 fec0::1 64:ff9b:1::a00:1"),
             (Reach::Private, "::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::10.0.0.1 2002:7f00:1::1 2002:c0a8:101::"),
-            (Reach::Private, "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1"),
+            (Reach::Private, "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1 fd00::5efe:8.8.8.8 fec0::200:5efe:808:808"),
+            (Reach::Beside, "fe80::5efe:8.8.8.8 fe80::200:5efe:808:808"),
             (Reach::Beside, "169.254.169.254 169.254.0.1 fe80::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe"),
             (Reach::Beside, "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254 fd20:ce::254"),
             (Reach::Nowhere, "0.0.0.0 0.1.2.3 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.2.1 198.51.100.7"),
