@@ -19,8 +19,9 @@ const REST: Duration = Duration::from_millis(20);
 /// How long a file has to stay as it is to count as written.
 const SETTLED: Duration = Duration::from_millis(60);
 
-/// How long the other files wait for one that doesn't settle; it is reported when it has.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the other files wait for one that doesn't settle; it is reported when it has. Files that belong together are
+/// there within this time; and who goes on writing into one for ever doesn't keep those of others waiting for longer.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Watches files, whether or not they exist, and whatever is done to them or to the folders they are in: written,
 /// replaced, deleted, re-linked.
