@@ -139,6 +139,11 @@ impl HostPattern {
         }
     }
 
+    /// Whether it means a single host.
+    pub fn is_one(&self) -> bool {
+        matches!(self, Self::One(_))
+    }
+
     /// Whether another pattern, of a request, is among those this one means.
     pub fn allows(&self, asked: &Self) -> bool {
         match (self, asked) {

@@ -96,7 +96,7 @@ pub(super) async fn send(
         let why = "no answer is recorded, and in a rehearsal nothing is sent";
         return Err(Failure::new(Code::DestinationUnavailable, why).about(&shown));
     }
-    let client = sender.clients.of(grant.entry.private)?;
+    let client = sender.clients.of(&grant.entry)?;
     let waits = request.waits;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;

@@ -15,10 +15,12 @@ use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::Semaphore;
 use url::Host;
 
 use super::failure::{Code, Failure};
 use crate::address::Reach;
+use crate::config::http::HttpEntry;
 
 /// How long a connection may take to come about, resolving and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,27 +31,45 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How large the headers of an answer may be over HTTP/2, in bytes.
 const MAX_HEADERS: u32 = 64 * 1024;
 
-/// The HTTP clients of a module: one for the internet, one for hosts that may be private. No two modules share
-/// connections, since what one of them leaves on a connection would be the other's to find.
-#[derive(Default)]
+/// How many unused connections to one host are kept.
+const KEPT: usize = 4;
+
+/// How many names are looked up at once for a module.
+const LOOKED_UP: usize = 4;
+
+/// The same for all modules together. A look-up takes a thread until it ends, whether or not anybody still waits, and those
+/// threads are also what reads the disk: whoever lets the server of their own names be silent must not have all of them.
+static LOOKING_UP: Semaphore = Semaphore::const_new(64);
+
+/// The HTTP clients of a module, each made when it is first needed. No two modules share connections, since what one of them
+/// leaves on a connection would be the other's to find.
 pub(super) struct Clients {
-    public: OnceLock<Client>,
-    private: OnceLock<Client>,
+    clients: [OnceLock<Client>; 4],
+    looking_up: Arc<Semaphore>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { clients: Default::default(), looking_up: Arc::new(Semaphore::new(LOOKED_UP)) }
+    }
 }
 
 impl Clients {
-    /// The client for a grant, made when it is first needed.
-    pub fn of(&self, private: bool) -> Result<&Client, Failure> {
-        let place = if private { &self.private } else { &self.public };
+    /// The client for the requests of an entry.
+    pub fn of(&self, entry: &HttpEntry) -> Result<&Client, Failure> {
+        // An entry for many hosts keeps no connections: a module that goes from one to the next would hold one to each.
+        let (private, kept) = (entry.private, if entry.origin.host.is_one() { KEPT } else { 0 });
+        let place = &self.clients[usize::from(private) * 2 + usize::from(kept > 0)];
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        let client = client(private)?;
+        let guard = Guard { private, turns: self.looking_up.clone(), look_up };
+        let client = client(guard, kept)?;
         Ok(place.get_or_init(|| client))
     }
 }
 
-fn client(private: bool) -> Result<Client, Failure> {
+fn client(guard: Guard, kept: usize) -> Result<Client, Failure> {
     Client::builder()
         .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -57,9 +77,10 @@ fn client(private: bool) -> Result<Client, Failure> {
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(kept)
         .http2_max_header_list_size(MAX_HEADERS)
         .tls_backend_preconfigured(tls()?)
-        .dns_resolver(Arc::new(Guard { private, look_up }))
+        .dns_resolver(Arc::new(guard))
         .build()
         .map_err(|error| Failure::new(Code::Internal, format!("the HTTP client can't be set up: {error}")))
 }
@@ -111,15 +132,27 @@ fn look_up(name: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAdd
 /// Resolves names for a client, to addresses that are open to it.
 struct Guard {
     private: bool,
+    turns: Arc<Semaphore>,
     look_up: LookUp,
 }
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let (name, private) = (name.as_str().to_owned(), self.private);
-        let found = (self.look_up)(name.clone());
+        let (name, private, look_up, turns) =
+            (name.as_str().to_owned(), self.private, self.look_up, self.turns.clone());
         Box::pin(async move {
-            let found = found.await.map_err(|error| Unresolved { name: name.clone(), error: Some(error) })?;
+            let turns = (turns.acquire_owned().await, LOOKING_UP.acquire().await);
+            // A task, so that the turns are given back when the look-up has ended, and not when nobody waits any more.
+            let found = tokio::spawn({
+                let name = name.clone();
+                async move {
+                    let found = look_up(name).await;
+                    drop(turns);
+                    found
+                }
+            });
+            let found = found.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let found = found.map_err(|error| Unresolved { name: name.clone(), error: Some(error) })?;
             if found.is_empty() {
                 return Err(Unresolved { name, error: None }.into());
             }
@@ -175,10 +208,12 @@ impl std::error::Error for Unresolved {}
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::FutureExt;
+
     use super::*;
 
     fn guard(private: bool, look_up: LookUp) -> Guard {
-        Guard { private, look_up }
+        Guard { private, turns: Arc::new(Semaphore::new(LOOKED_UP)), look_up }
     }
 
     async fn resolved(guard: &Guard, name: &str) -> Result<Vec<SocketAddr>, String> {
@@ -196,6 +231,22 @@ mod tests {
         let refused = resolved(&guard(false, one_of_two), "api.example.com").await.unwrap_err();
         assert_eq!(refused, "10.0.0.5, a private address");
         assert_eq!(resolved(&guard(true, one_of_two), "api.example.com").await.unwrap().len(), 2);
+    }
+
+    /// Who gives a look-up up has no other in its place: it goes on, and its thread is taken.
+    #[tokio::test]
+    async fn names_whose_servers_are_silent_take_few_threads() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let silent: LookUp = |_| {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::pending())
+        };
+        let guard = guard(false, silent);
+        for _ in 0..20 {
+            assert!(resolved(&guard, "silent.test").now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ASKED.load(Ordering::SeqCst), LOOKED_UP);
     }
 
     #[tokio::test]
