@@ -90,6 +90,8 @@ pub(super) struct Pending {
     import: &'static str,
     arguments: Vec<u8>,
     turn: Turn,
+    /// The entry that says that it is made, if it is on its way to the disk already.
+    begun: Option<Written>,
     in_flight: InFlight,
 }
 
@@ -255,7 +257,7 @@ impl Delivery {
             .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
         let in_flight = InFlight::begin(&self.tape, arguments.len())?;
         let turn = self.tape.turn(weight, import, &arguments)?;
-        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn, in_flight })
+        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn, begun: None, in_flight })
     }
 
     /// Makes a call, unless the record has its answer: [`Delivery::prepare`] and [`Pending::make`] in one.
@@ -293,6 +295,19 @@ impl Delivery {
 }
 
 impl Pending {
+    /// Writes down that the call is made, without waiting: the guest goes on while it is under way, and what it asks for
+    /// next must not be on record without it. A record with a hole would be cut off there by the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// When the record takes no more.
+    pub(super) fn note(mut self) -> Result<Self, PlatformError> {
+        if let Turn::Live(place) = self.turn {
+            self.begun = Some(self.delivery.tape.begin(place, self.import, &self.arguments)?);
+        }
+        Ok(self)
+    }
+
     /// Makes the call on the platform, unless the record has its answer; `apply` takes in what an answer means, recorded
     /// or new.
     pub(super) async fn make<T, F>(
@@ -325,12 +340,12 @@ impl Pending {
     /// returns, that it is made is on disk, or here is the answer the record has. It is in flight for as long as the last of
     /// the three is held.
     pub(super) async fn begin(self) -> Result<(Record, Option<Answer>, InFlight), PlatformError> {
-        let Self { delivery, import, arguments, turn, in_flight, .. } = self;
+        let Self { delivery, import, arguments, turn, begun, in_flight, .. } = self;
         let (place, answer) = match turn {
             Turn::Replayed(place, answer) => (place, Some(answer)),
             Turn::Live(place) => (place, None),
         };
-        let record = Record { delivery, place, import, arguments };
+        let mut record = Record { delivery, place, import, arguments, begun };
         if answer.is_none() {
             record.begin().await?;
         }
@@ -357,7 +372,7 @@ impl Pending {
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, PlatformError>> + Send + 'static,
     {
-        let Self { delivery, weight, import, arguments, turn, in_flight } = self;
+        let Self { delivery, weight, import, arguments, turn, begun, in_flight } = self;
         let place = match turn {
             Turn::Replayed(_, answer) => {
                 let answer = answer.into_result();
@@ -368,7 +383,7 @@ impl Pending {
             }
             Turn::Live(place) => place,
         };
-        let record = Record { delivery: delivery.clone(), place, import, arguments };
+        let mut record = Record { delivery: delivery.clone(), place, import, arguments, begun };
         let call = begin(&record);
         match weight {
             Weight::Read => {
@@ -401,6 +416,8 @@ pub(super) struct Record {
     place: Place,
     import: &'static str,
     arguments: Vec<u8>,
+    /// The entry that says that it is made, if it is on its way to the disk already.
+    begun: Option<Written>,
 }
 
 impl Record {
@@ -443,8 +460,13 @@ impl Record {
         format!("{}-{}", self.idempotency_key(), begun.as_millis())
     }
 
-    async fn begin(&self) -> Result<(), PlatformError> {
-        self.delivery.tape.begin(self.place, self.import, &self.arguments).await
+    /// Writes down that it is made. When this returns, that and all before it is on disk.
+    async fn begin(&mut self) -> Result<(), PlatformError> {
+        let begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => self.delivery.tape.begin(self.place, self.import, &self.arguments)?,
+        };
+        tape::on_disk(begun).await
     }
 
     /// Waits for the answer, takes it in, and writes it down.

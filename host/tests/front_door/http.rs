@@ -448,6 +448,22 @@ async fn a_delivery_that_is_tried_again_sends_nothing_twice() {
     assert!(!log.contains("opensesame"), "{log}");
 }
 
+/// A request that the guest no longer waits for leaves no hole in the record, at which the rest of it would be forgotten.
+#[tokio::test]
+async fn what_follows_a_request_that_was_given_up_is_not_sent_twice() {
+    let (silent, server) = (Server::always(|| Reply::Silence).await, ok_server().await);
+    let retry = "retry = { attempts = 3, first = \"1ms\", max = \"2ms\" }";
+    let host = guest_with(&format!("{}, {}", here(&silent, ""), here(&server, "")), retry).start().await;
+    let todo = json!([
+        { "begin": { "url": format!("http://{}/", silent.address) } },
+        { "send": { "method": "POST", "url": format!("http://{}/", server.address), "body": "once" } },
+        { "fail": "not yet" },
+    ]);
+    chat(&host, "Test", &todo.to_string()).await;
+    assert_eq!(delivery(&host, "dead").await["attempts"], 3);
+    assert_eq!(server.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn requests_at_once_have_their_place_in_the_guests_order() {
     let server = ok_server().await;
@@ -530,7 +546,8 @@ async fn the_sample_says_which_services_answer() {
     assert_eq!(answer.steps(), [("Asking 3 services…", "COMPLETED")]);
 }
 
-async fn platform() -> LocalPlatform {
+/// A platform with the module `Test`, which has to be brought its events.
+pub async fn platform() -> LocalPlatform {
     let assistant = Assistant {
         id: "assistant_Test".into(),
         name: "Test".into(),
@@ -541,7 +558,8 @@ async fn platform() -> LocalPlatform {
     LocalPlatform::start(LocalSettings { assistants: vec![assistant], ..LocalSettings::default() }).await.unwrap()
 }
 
-fn variables(base: &str) -> Vec<(&str, &str)> {
+/// What a host is told of a platform at this address.
+pub fn variables(base: &str) -> Vec<(&str, &str)> {
     vec![
         ("TEST_ENDPOINT_SECRET", local::ENDPOINT_SECRET),
         ("TEST_API_BASE", base),
@@ -551,7 +569,7 @@ fn variables(base: &str) -> Vec<(&str, &str)> {
 }
 
 /// Brings the module its event, on a platform that doesn't itself; answers with the chat's id.
-async fn bring(host: &Host, todo: &Value) -> String {
+pub async fn bring(host: &Host, todo: &Value) -> String {
     let chat_id = say(&host.platform, "Test", &todo.to_string()).await;
     let event = chosen_in(&read_chat(&host.platform, &chat_id).await, "Test");
     assert!(signed_post(&host.webhook, event.to_string()).await.status().is_success());

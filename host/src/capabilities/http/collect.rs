@@ -116,6 +116,6 @@ fn collect(
 fn place(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
     let weight = if request.head.method.is_safe() { Weight::Read } else { Weight::Sent };
     let arguments = record::arguments(request, &delivery.chance(record::HIDING));
-    let pending = delivery.prepare(weight, IMPORT, &arguments)?;
+    let pending = delivery.prepare(weight, IMPORT, &arguments)?.note()?;
     Ok(Placed { pending, request: request.clone() })
 }

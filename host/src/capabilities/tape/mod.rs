@@ -156,7 +156,7 @@ impl Tape {
             return Ok(state.rehearse(weight, import, arguments));
         }
         if !state.afresh
-            && let Some(turn) = state.replay(import, arguments)
+            && let Some(turn) = state.replay(weight, import, arguments)
         {
             return Ok(turn);
         }
@@ -174,19 +174,11 @@ impl Tape {
         Ok(Turn::Live(state.place()?))
     }
 
-    /// Writes down that a call is about to be made. When this returns, it and all before it is on disk.
-    pub(super) async fn begin(
-        &self,
-        place: Place,
-        import: &'static str,
-        arguments: &[u8],
-    ) -> Result<(), PlatformError> {
-        let written = {
-            let mut state = self.state();
-            self.write_readings(&mut state)?;
-            self.write(&mut state, place, import, arguments, None)?
-        };
-        on_disk(written).await
+    /// Writes down that a call is about to be made, without waiting.
+    pub(super) fn begin(&self, place: Place, import: &'static str, arguments: &[u8]) -> Result<Written, PlatformError> {
+        let mut state = self.state();
+        self.write_readings(&mut state)?;
+        self.write(&mut state, place, import, arguments, None)
     }
 
     /// Writes an answer down, without waiting.

@@ -102,7 +102,7 @@ impl State {
     }
 
     /// The next recorded call, if it is this one.
-    pub(super) fn replay(&mut self, import: &str, arguments: &[u8]) -> Option<Turn> {
+    pub(super) fn replay(&mut self, weight: Weight, import: &str, arguments: &[u8]) -> Option<Turn> {
         let entry = self.ahead.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
         let place = Place { number: entry.number, begun: entry.at };
         match entry.answer {
@@ -112,7 +112,8 @@ impl State {
                 Some(Turn::Replayed(place, answer))
             }
             None => {
-                self.again += 1;
+                // One that only reads is made again at no cost.
+                self.again += u32::from(weight != Weight::Read);
                 Some(Turn::Live(place))
             }
         }
