@@ -9,6 +9,7 @@ mod allow;
 mod collect;
 mod exchange;
 mod failure;
+mod held;
 mod reach;
 mod record;
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderName, Response, header};
 use http_body_util::{BodyExt, Full};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi_http::p2::bindings::LinkOptions;
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
 use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, HostOutgoingBody as _};
@@ -32,6 +33,7 @@ pub use allow::{HttpGrant, HttpGrants};
 pub(crate) use record::{IMPORT, conceal};
 
 use super::{Capability, Delivery, Grants, Host};
+use crate::limits::Resource as Limited;
 use collect::{Collecting, Placed};
 use exchange::{Request, Waits};
 use failure::Failure;
@@ -98,6 +100,7 @@ impl Capability for HttpCapability {
 
 fn view<T: Host>(data: &mut T) -> WasiHttpCtxView<'_> {
     let capabilities = data.capabilities();
+    capabilities.http.requests.check_held(&mut capabilities.table);
     WasiHttpCtxView {
         hooks: &mut capabilities.http.requests,
         table: &mut capabilities.table,
@@ -119,6 +122,24 @@ fn finish<T: Host>(
 }
 
 impl Requests {
+    /// Ends a guest whose requests, all together, hold more than one call may be given: what it writes into them now is
+    /// given to the host when they are sent.
+    fn check_held(&self, table: &mut ResourceTable) {
+        let (held, spending) = (held::bytes(table), self.delivery.spending());
+        if held > spending.limits().amount(Limited::Arguments) {
+            spending.reach(Limited::Arguments, Some(held));
+        }
+    }
+
+    /// Whether one more request may be under way whose body isn't complete.
+    fn check_collecting(&self) -> Result<(), Failure> {
+        let spending = self.delivery.spending();
+        if self.collecting.len() < spending.limits().size(Limited::ConcurrentCalls) {
+            return Ok(());
+        }
+        Err(spending.reach(Limited::ConcurrentCalls, None).into())
+    }
+
     /// Gives every request whose body is complete its place in the record.
     fn place_complete(&mut self) {
         self.collecting.retain(|collecting| collecting.upgrade().is_some_and(|it| !it.is_complete()));
@@ -135,12 +156,20 @@ impl WasiHttpHooks for Requests {
         false
     }
 
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        held::CHUNK
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
+        self.place_complete();
+        if let Err(failure) = self.check_collecting() {
+            return Box::new(async { Err(failure.into_wasi()) });
+        }
         let (head, body) = request.into_parts();
         let request = Request::new(head, Waits::of(options));
         let collecting = Arc::new(Collecting::new(request, body, &self.delivery));
