@@ -293,6 +293,8 @@ pub enum LimitReached {
     TenantMemory(u64),
     /// The stack of WebAssembly calls, of so many bytes, which is the same for all.
     Stack(u64),
+    /// How many memories an instance may have, which is the same for all.
+    Memories(usize),
 }
 
 impl LimitReached {
@@ -316,6 +318,11 @@ impl fmt::Display for LimitReached {
                 f,
                 "stack: its calls are nested too deep for {}, `stack` of [server]: a recursion without end?",
                 ByteSize(*limit).display().iec()
+            ),
+            Self::Memories(limit) => write!(
+                f,
+                "memories: its core instances have more than {limit}, as many as any component may have: each takes \
+                 gigabytes of the host's addresses, however small it is"
             ),
         }
     }

@@ -12,7 +12,7 @@ use wasmtime::{Store, Trap};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
-use super::limits::{Clock, Limiter};
+use super::limits::{Clock, Limiter, MOST_MEMORIES};
 use super::machine::Code;
 use super::version::Version;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
@@ -206,6 +206,9 @@ fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option
         return Some(limits.reached(Resource::Handles, None));
     }
     let words = error.root_cause().to_string();
+    if words.contains("memory count too high") {
+        return Some(LimitReached::Memories(MOST_MEMORIES));
+    }
     let (_, resource) = WORDS.iter().find(|(part, _)| words.contains(part))?;
     Some(limits.reached(*resource, None))
 }

@@ -15,20 +15,25 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 /// was waiting for it.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
+/// How many memories an instance may have. Each takes gigabytes of the host's addresses, however little is in it; and whose
+/// addresses are used up can't allocate anything any more.
+pub(super) const MOST_MEMORIES: usize = 16;
+
 /// Counts what an instance has, and remembers what it was refused: its own abort after that looks like any trap.
+///
+/// What was allowed counts even where the system then had no room for it. Wasmtime tells of that by the same calls as of
+/// growth it has never asked for, so that whoever gave something back there could be made to do so without end.
 pub(super) struct Limiter {
     limits: Limits,
     memory: u64,
     elements: u64,
-    /// What the growth that was allowed last has added, until it is known whether it came about.
-    last: u64,
     tenant: Option<Arc<TenantMemory>>,
     refused: Option<LimitReached>,
 }
 
 impl Limiter {
     pub(super) fn new(limits: Limits, tenant: Option<Arc<TenantMemory>>) -> Self {
-        Self { limits, memory: 0, elements: 0, last: 0, tenant, refused: None }
+        Self { limits, memory: 0, elements: 0, tenant, refused: None }
     }
 
     /// The growth that was refused, if any was.
@@ -49,7 +54,7 @@ impl Limiter {
         if let Some(full) = self.tenant.as_ref().and_then(|tenant| tenant.take(more).err()) {
             return self.refuse(full);
         }
-        (self.memory, self.last) = (wanted, more);
+        self.memory = wanted;
         true
     }
 
@@ -58,7 +63,7 @@ impl Limiter {
         if wanted > self.limits.amount(Resource::Tables) {
             return self.refuse(self.limits.reached(Resource::Tables, Some(wanted)));
         }
-        (self.elements, self.last) = (wanted, more);
+        self.elements = wanted;
         true
     }
 }
@@ -74,27 +79,17 @@ impl ResourceLimiter for Limiter {
         Ok(!beyond_its_own(desired, maximum) && self.grow_memory(more))
     }
 
-    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        let failed = std::mem::take(&mut self.last);
-        self.memory = self.memory.saturating_sub(failed);
-        if let Some(tenant) = &self.tenant {
-            tenant.give_back(failed);
-        }
-        Ok(())
-    }
-
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
         Ok(!beyond_its_own(desired, maximum) && self.grow_tables(more))
     }
 
-    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
-        self.elements = self.elements.saturating_sub(std::mem::take(&mut self.last));
-        Ok(())
-    }
-
     fn instances(&self) -> usize {
         self.limits.size(Resource::Instances)
+    }
+
+    fn memories(&self) -> usize {
+        MOST_MEMORIES
     }
 }
 
@@ -141,15 +136,26 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_grow_is_not_counted() {
+    fn all_memories_count_together() {
         let mut limiter = limiter(None);
         assert!(!limiter.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
         assert_eq!(limiter.refused(), None, "its own maximum is no limit of ours");
-        assert!(limiter.memory_growing(0, 4 * PAGE, None).unwrap());
-        limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         assert!(limiter.memory_growing(0, 3 * PAGE, None).unwrap());
         assert!(!limiter.memory_growing(0, 2 * PAGE, None).unwrap(), "another memory");
         assert!(limiter.refused().unwrap().to_string().starts_with("memory: it asked for 320.0 KiB"));
+    }
+
+    /// A table with 64-bit indices that is asked to grow beyond all numbers is told of without being asked about.
+    #[test]
+    fn what_was_never_asked_for_gives_nothing_back() {
+        let mut limiter = limiter(None);
+        for _ in 0..5 {
+            assert!(limiter.table_growing(0, 2, None).unwrap());
+            limiter.table_grow_failed(wasmtime::Error::msg("overflow")).unwrap();
+            limiter.memory_grow_failed(wasmtime::Error::msg("overflow")).unwrap();
+        }
+        assert!(!limiter.table_growing(0, 2, None).unwrap());
+        assert!(limiter.refused().unwrap().to_string().starts_with("tables: it asked for 12 elements"));
     }
 
     #[test]
