@@ -4,7 +4,7 @@
 //! bytes. It is written beside its place and then renamed, and never changed after that; one that was cut short or damaged
 //! since is told by its name. The folder is this user's alone: what lies in it is run as code.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -152,12 +152,18 @@ impl Cache {
         }
     }
 
-    /// Keeps what was written into a blank file.
+    /// Keeps what was written into a blank file. If room has to be made for it, `serving` stay: whoever saves many versions
+    /// of their own must not have those of others compiled again at the next start.
     ///
     /// # Errors
     ///
     /// When it can't be read, or not be given its name.
-    pub fn keep(&self, hash: ContentHash, written: NamedTempFile) -> io::Result<Kept> {
+    pub fn keep(
+        &self,
+        hash: ContentHash,
+        written: NamedTempFile,
+        mut serving: HashSet<ContentHash>,
+    ) -> io::Result<Kept> {
         if self.is_fleeting() {
             return Ok(Kept::fleeting(written));
         }
@@ -166,7 +172,8 @@ impl Cache {
         let path = self.folder.join(format!("{}-{}-{own}.{ENDING}", hash.in_full(), self.compiler));
         written.persist(&path)?;
         self.entries().insert(hash, Entry { path: path.clone(), hash: own });
-        if let Err(error) = self.make_room() {
+        serving.insert(hash);
+        if let Err(error) = self.make_room(&serving) {
             tracing::warn!(folder = self.shown(), "compiled components can't be removed: {error}");
         }
         Ok(Kept { path, _fleeting: None })
@@ -186,8 +193,13 @@ impl Cache {
         }
     }
 
-    /// Removes what was used longest ago, until the rest has room. What is mapped stays so: its file is only unlinked.
-    fn make_room(&self) -> io::Result<()> {
+    /// Removes what was used longest ago but for these, until the rest has room. What is mapped stays so: its file is only
+    /// unlinked.
+    fn make_room(&self, stay: &HashSet<ContentHash>) -> io::Result<()> {
+        let stay: HashSet<PathBuf> = {
+            let entries = self.entries();
+            stay.iter().filter_map(|hash| entries.get(hash)).map(|entry| entry.path.clone()).collect()
+        };
         let mut files = Vec::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
@@ -200,8 +212,7 @@ impl Cache {
         }
         let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
         files.sort();
-        // The one that was just written is the last, and stays whatever its size.
-        for (_, length, path) in files.iter().rev().skip(1).rev() {
+        for (_, length, path) in files.iter().filter(|(_, _, path)| !stay.contains(path)) {
             if bytes <= self.max_bytes {
                 break;
             }
@@ -301,4 +312,24 @@ fn keep_private(folder: &Path) -> io::Result<bool> {
 #[cfg(not(unix))]
 fn keep_private(_: &Path) -> io::Result<bool> {
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_serves_stays_when_room_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path().join("components"), &wasmtime::Engine::default(), 250).unwrap();
+        let hashes = [1, 2, 3].map(|number: u8| ContentHash::of(&[number]));
+        for hash in hashes {
+            let mut blank = cache.blank().unwrap();
+            blank.write_all(&[0; 100]).unwrap();
+            cache.keep(hash, blank, HashSet::from([hashes[0]])).unwrap();
+        }
+        assert_eq!(hashes.map(|hash| cache.get(hash).is_some()), [true, false, true]);
+    }
 }

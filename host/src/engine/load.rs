@@ -1,6 +1,6 @@
 //! From a component's bytes to code that serves: looked through, found compiled or compiled, mapped, linked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -80,6 +80,12 @@ impl Places {
             self.clear_at = (2 * self.places.len()).max(16);
         }
         self.places.entry(hash).or_default().clone()
+    }
+
+    /// The components that are loaded. One that is just being loaded counts as such.
+    fn loaded(&self) -> HashSet<ContentHash> {
+        let is_loaded = |place: &Place| place.try_lock().map_or(true, |loaded| loaded.strong_count() > 0);
+        self.places.iter().filter(|(_, place)| is_loaded(place)).map(|(hash, _)| *hash).collect()
     }
 }
 
@@ -214,7 +220,7 @@ impl Engine {
         tracing::debug!(version = %hash, "compiled in {}", milliseconds(took));
         let engine = self.clone();
         off_thread(move || {
-            let kept = cache.keep(hash, blank).map_err(unable)?;
+            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(unable)?;
             engine.map_to_serve(hash, &kept).map_err(|reason| {
                 cache.forget(hash);
                 useless(reason)
