@@ -37,8 +37,9 @@ pub struct Compiling {
     /// The program it starts to compile, which has to be `modhost`; its limits are those of the settings. None: it compiles
     /// in its own process, without limits.
     pub program: Option<PathBuf>,
-    /// Whether large components serve as soon as they are compiled quickly.
-    pub quick_start: bool,
+    /// Whether those who wrote its components sit before it: large ones serve as soon as they are compiled quickly, and one
+    /// that breaks says in which line.
+    pub for_authors: bool,
 }
 
 /// A running host.
@@ -232,9 +233,13 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
         None => Compiler::Here,
     };
     // Rehearsals take no delivery's place.
-    let engine = Engine::with_stack(server.concurrency + REHEARSED_AT_ONCE, server.stack)?.with_compiler(compiler);
-    let engine = engine.with_cache(server.data_dir.join("components"));
-    if compiling.quick_start { engine.with_quick_start() } else { Ok(engine) }
+    let instances = server.concurrency + REHEARSED_AT_ONCE;
+    let engine = if compiling.for_authors {
+        Engine::for_authors(instances, server.stack)?.with_quick_start()?
+    } else {
+        Engine::with_stack(instances, server.stack)?
+    };
+    Ok(engine.with_compiler(compiler).with_cache(server.data_dir.join("components")))
 }
 
 /// Hands events from the sources to the dispatcher.

@@ -187,7 +187,7 @@ fn compiling_program() -> anyhow::Result<PathBuf> {
 /// An engine for a command that has no host, with this stack; it compiles as a host does that isn't told other limits.
 fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
     let compiler = Compiler::Apart { program: compiling_program()?, limits: CompilerLimits::default() };
-    let engine = Engine::with_stack(instances, stack)
+    let engine = Engine::for_authors(instances, stack)
         .map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
 }

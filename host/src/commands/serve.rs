@@ -21,7 +21,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    let compiling = Compiling { program: Some(compiling_program()?), quick_start: false };
+    let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
     let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
     anstream::println!("{}", listening(&host, &settings));
     told_to_stop().await?;

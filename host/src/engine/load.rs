@@ -148,7 +148,7 @@ impl Engine {
     ///
     /// When it can't be compiled.
     pub async fn try_compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
-        let Written { blank, took, .. } = self.write(&Arc::new(bytes), Tier::Fast, Urgency::First).await?;
+        let Written { blank, took, .. } = self.write(&Arc::new(bytes), self.tier, Urgency::First).await?;
         let engine = self.clone();
         off_thread(move || {
             let size = blank.as_file().metadata().map_err(unable)?.len();
@@ -216,7 +216,7 @@ impl Engine {
 
     /// Compiles a component, keeps the result, and maps it.
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, urgency: Urgency) -> Result<Code, LoadError> {
-        let Written { cache, blank, took } = self.write(bytes, Tier::Fast, urgency).await?;
+        let Written { cache, blank, took } = self.write(bytes, self.tier, urgency).await?;
         tracing::debug!(version = %hash, "compiled in {}", milliseconds(took));
         let engine = self.clone();
         off_thread(move || {

@@ -33,7 +33,9 @@ const HOST_STACK: usize = 3 << 19;
 pub(super) enum Tier {
     /// Cranelift, which makes fast code.
     Fast,
-    /// Winch, which makes code fast.
+    /// The same, with the lines of the source it is from, where the component has them.
+    Lined,
+    /// Winch, which makes code fast; with lines, too.
     Quick,
 }
 
@@ -42,6 +44,7 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
+            Self::Lined => "lined",
             Self::Quick => "quick",
         }
     }
@@ -63,8 +66,8 @@ pub(super) struct Code {
 
 impl Machine {
     /// Instances out of a pool of this size, whose calls have a stack of so many bytes.
-    pub fn pooled(instances: usize, stack: usize) -> wasmtime::Result<Self> {
-        Self::new(Tier::Fast, Some(instances), stack)
+    pub fn pooled(tier: Tier, instances: usize, stack: usize) -> wasmtime::Result<Self> {
+        Self::new(tier, Some(instances), stack)
     }
 
     /// Instances made on demand, as many as are asked for, whose calls have a stack of so many bytes.
@@ -136,8 +139,12 @@ fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
     config.async_stack_zeroing(stack > USUAL_STACK);
     config.epoch_interruption(true);
     config.wasm_component_model(true);
-    // Names and lines of a guest that breaks, where its component has them.
-    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    // To find the lines of a guest that breaks, its debug information is read in this process, without any limit: a
+    // megabyte of it can be made to take gigabytes. So they are for those who trust what they run.
+    config.wasm_backtrace_details(match tier {
+        Tier::Fast => WasmBacktraceDetails::Disable,
+        Tier::Lined | Tier::Quick => WasmBacktraceDetails::Enable,
+    });
     if tier == Tier::Quick {
         config.strategy(Strategy::Winch);
     }
@@ -204,10 +211,9 @@ mod tests {
         let alone = engine(Tier::Fast, None, USUAL_STACK);
         assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), USUAL_STACK)));
         assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), 4 * USUAL_STACK)));
-        assert_ne!(
-            compiler(&alone),
-            compiler(&engine(Tier::Quick, None, USUAL_STACK)),
-            "they would share cache entries"
-        );
+        for other in [Tier::Lined, Tier::Quick] {
+            let other = engine(other, None, USUAL_STACK);
+            assert_ne!(compiler(&alone), compiler(&other), "they would share cache entries");
+        }
     }
 }

@@ -48,6 +48,8 @@ pub struct Engine {
     on_demand: Arc<Machine>,
     /// What serves large components until they are compiled for the others.
     quick: Option<Arc<Machine>>,
+    /// What components are compiled by to serve.
+    tier: Tier,
     compilers: Arc<Compilers>,
     cache: Arc<Mutex<Option<Arc<Cache>>>>,
     /// The components that are loaded, each once however many modules are made of it.
@@ -120,8 +122,22 @@ impl Engine {
     ///
     /// When this machine can't run Wasmtime.
     pub fn with_stack(instances: usize, stack: u64) -> wasmtime::Result<Self> {
+        Self::start(instances, stack, Tier::Fast)
+    }
+
+    /// The same, for the authors of the components it runs: one that breaks says in which line, if it was built to. Whoever
+    /// made a component can make that take all of the host's memory, so it has to be one that is trusted.
+    ///
+    /// # Errors
+    ///
+    /// When this machine can't run Wasmtime.
+    pub fn for_authors(instances: usize, stack: u64) -> wasmtime::Result<Self> {
+        Self::start(instances, stack, Tier::Lined)
+    }
+
+    fn start(instances: usize, stack: u64, tier: Tier) -> wasmtime::Result<Self> {
         let stack = usize::try_from(stack)?;
-        let pooled = match Machine::pooled(instances, stack) {
+        let pooled = match Machine::pooled(tier, instances, stack) {
             Ok(machine) => {
                 tracing::info!("instances come from a pool of {instances}");
                 Some(Arc::new(machine))
@@ -131,13 +147,14 @@ impl Engine {
                 None
             }
         };
-        let on_demand = Arc::new(Machine::on_demand(Tier::Fast, stack)?);
+        let on_demand = Arc::new(Machine::on_demand(tier, stack)?);
         machine::start_clock(pooled.iter().chain([&on_demand]))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             pooled,
             on_demand,
             quick: None,
+            tier,
             compilers: Arc::new(Compilers::new(Compiler::default())),
             cache: Arc::default(),
             places: Arc::default(),

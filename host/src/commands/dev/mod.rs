@@ -90,7 +90,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         };
         let args = args.clone();
         let load = move || localize::localized(args.load()?, &bases);
-        let compiling = Compiling { program: Some(compiling_program()?), quick_start: true };
+        let compiling = Compiling { program: Some(compiling_program()?), for_authors: true };
         Host::start(Box::new(load), compiling).await?
     };
     if let Some(webhook) = webhook(&host, &settings)? {

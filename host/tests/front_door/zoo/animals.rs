@@ -43,6 +43,7 @@ const MEMORY: &[&str] = &["limit reached: memory: it asked for ", "`limits.memor
 const HANDLES: &[&str] = &["limit reached: handles: it holds more than 500 at once, `limits.handles`"];
 const ARGUMENTS: &[&str] =
     &["limit reached: arguments: it gave the host more than 64.0 KiB at once, `limits.arguments`"];
+const HELD: &[&str] = &["limit reached: arguments: it gave the host more than 4.0 MiB at once, `limits.arguments`"];
 const REENTRANCE: &[&str] = &["trap: ", "cannot leave component instance"];
 
 const LOG: Parts = Parts {
@@ -109,6 +110,25 @@ const STREAM: Parts = Parts {
     world: "import modhost:module/completion@0.1.0;",
     imports: r#"(import "modhost:module/completion@0.1.0" "stream" (func $stream
       (param i32 i32 i32 i32 i32 i32 f32 i32 i32 i32 i32 i32 i32 i32 i32)))"#,
+    ..TAME
+};
+
+const REQUESTS: Parts = Parts {
+    world: "import wasi:http/types@0.2.2; import wasi:http/outgoing-handler@0.2.2; import wasi:io/streams@0.2.2;",
+    imports: r#"
+      (import "wasi:http/types@0.2.2" "[constructor]fields" (func $fields (result i32)))
+      (import "wasi:http/types@0.2.2" "[method]fields.append" (func $append (param i32 i32 i32 i32 i32 i32)))
+      (import "wasi:http/types@0.2.2" "[constructor]outgoing-request" (func $new (param i32) (result i32)))
+      (import "wasi:http/types@0.2.2" "[method]outgoing-request.set-authority"
+        (func $authority (param i32 i32 i32 i32) (result i32)))
+      (import "wasi:http/types@0.2.2" "[method]outgoing-request.set-path-with-query"
+        (func $path (param i32 i32 i32 i32) (result i32)))
+      (import "wasi:http/types@0.2.2" "[method]outgoing-request.body" (func $body (param i32 i32)))
+      (import "wasi:http/types@0.2.2" "[method]outgoing-body.write" (func $stream (param i32 i32)))
+      (import "wasi:io/streams@0.2.2" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))
+      (import "wasi:http/outgoing-handler@0.2.2" "handle" (func $handle (param i32 i32 i32 i32)))"#,
+    fields: "(global $it (mut i32) (i32.const 0))
+             (func $fill (memory.fill (i32.const 70000) (i32.const 97) (i32.const 400000)))",
     ..TAME
 };
 
@@ -192,6 +212,32 @@ pub const ANIMALS: &[Animal] = &[
             handle: "(loop $on (br_if $on (i32.ne (table.grow $one (ref.null func) (i32.const 100)) (i32.const -1))))
                      unreachable",
             ..TAME
+        },
+    ),
+    wild(
+        "grows-beyond-all-numbers",
+        "tables = 5000",
+        &["limit reached: tables: it asked for 50", "`limits.tables` is 5000"],
+        Parts {
+            fields: "(table $wide i64 1 funcref)",
+            handle: "(loop $on
+                       (drop (table.grow $wide (ref.null func) (i64.const -1)))
+                       (br_if $on (i64.ne (table.grow $wide (ref.null func) (i64.const 100)) (i64.const -1))))
+                     unreachable",
+            ..TAME
+        },
+    ),
+    whole(
+        "has-many-memories",
+        "",
+        &["limit reached: memories: its core instances have more than 16, as many as any component may have"],
+        Whole {
+            handle: "",
+            destructor: "",
+            // Eight as they are written, twenty-four as they are made.
+            fields: "(core module $eight (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0))
+                     (core instance (instantiate $eight)) (core instance (instantiate $eight))
+                     (core instance (instantiate $eight))",
         },
     ),
     wild(
@@ -366,6 +412,56 @@ pub const ANIMALS: &[Animal] = &[
                        (br_if $on (i32.lt_u (global.get $i) (i32.const 400000))))
                      (call $poll (i32.const 65536) (i32.const 100000) (i32.const 64))",
             ..CLOCK
+        },
+    ),
+    // Requests that are never sent.
+    wild(
+        "writes-long-addresses",
+        "handles = 1000",
+        HELD,
+        Parts {
+            handle: "(call $fill) (loop $on (drop (call $authority (call $new (call $fields)) (i32.const 1)
+                       (i32.const 70000) (i32.const 400000))) (br $on))",
+            ..REQUESTS
+        },
+    ),
+    wild(
+        "writes-long-headers",
+        "handles = 1000",
+        HELD,
+        Parts {
+            handle: "(call $fill) (loop $on (call $append (call $fields) (i32.const 70000) (i32.const 1)
+                       (i32.const 70000) (i32.const 30000) (i32.const 4096)) (br $on))",
+            ..REQUESTS
+        },
+    ),
+    wild(
+        "writes-bodies-nobody-reads",
+        "handles = 1000",
+        HELD,
+        Parts {
+            handle: "(loop $on
+                       (call $body (call $new (call $fields)) (i32.const 4096))
+                       (call $stream (i32.load (i32.const 4100)) (i32.const 4096))
+                       (call $write (i32.load (i32.const 4100)) (i32.const 65536) (i32.const 16384) (i32.const 4096))
+                       (br $on))",
+            ..REQUESTS
+        },
+    ),
+    wild(
+        "ends-no-request",
+        "handles = 1000",
+        &["limit reached: concurrent calls: it had more than 16 in flight at once, `limits.concurrent_calls`"],
+        Parts {
+            handle: "(loop $on
+                       (global.set $it (call $new (call $fields)))
+                       (drop (call $authority (global.get $it) (i32.const 1) (i32.const 4080) (i32.const 1)))
+                       (drop (call $path (global.get $it) (i32.const 1) (i32.const 4081) (i32.const 1)))
+                       (call $body (global.get $it) (i32.const 4096))
+                       (call $handle (global.get $it) (i32.const 0) (i32.const 0) (i32.const 5120))
+                       (br $on))",
+            fields: "(global $it (mut i32) (i32.const 0)) (data (i32.const 4080) \"a/\")",
+            ..REQUESTS
         },
     ),
     // What streams are not for.

@@ -49,8 +49,8 @@ const WASI: &[&str] = &[
      }",
 ];
 
-/// A component around a core module; `imports` are the lines of its world.
-pub fn component(imports: &str, module: &str) -> Vec<u8> {
+/// A component around a core module; `imports` are the lines of its world, `sections` custom ones of the module.
+fn component(imports: &str, module: &str, sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut resolve = Resolve::default();
     resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
     for package in WASI {
@@ -64,12 +64,29 @@ pub fn component(imports: &str, module: &str) -> Vec<u8> {
     let package = resolve.push_str("zoo.wit", &world).unwrap();
     let world = resolve.select_world(&[package], Some("animal")).unwrap();
     let mut module = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
+    for (name, content) in sections {
+        let mut section = Vec::new();
+        number(&mut section, name.len());
+        section.extend(name.bytes().chain(content.iter().copied()));
+        module.push(0);
+        number(&mut module, section.len());
+        module.extend(section);
+    }
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default()
         .module(&module)
         .unwrap()
         .encode()
         .unwrap_or_else(|error| panic!("{error:#}\n{module:?}"))
+}
+
+/// Writes a number as WebAssembly does.
+fn number(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
 }
 
 /// The parts of an animal's core module that differ from one to the other.
@@ -102,6 +119,11 @@ pub const TAME: Parts = Parts {
 impl Parts {
     /// The component. Before it does anything else it shows a step, and leaves it running.
     pub fn component(&self) -> Vec<u8> {
+        self.component_with(&[])
+    }
+
+    /// The same with custom sections in its core module.
+    pub fn component_with(&self, sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let Self { world, imports, fields, handle, realloc, post_return } = self;
         let module = format!(
             r#"(module
@@ -129,7 +151,7 @@ impl Parts {
                 (i32.const 128))
               (func (export "cabi_post_handle") (param i32) {post_return}))"#
         );
-        component(world, &module)
+        component(world, &module, sections)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod animals;
 mod limits;
+mod lines;
 mod make;
 mod neighbour;
 mod refused;
@@ -84,7 +85,9 @@ impl Animal {
         // On a busy machine others could come to it first.
         let cpu = if self.reason == animals::CPU { ", cpu = \"200ms\"" } else { "" };
         let more = if self.limits.is_empty() { String::new() } else { format!(", {}", self.limits) };
-        let lines = format!("tenants = [\"wild\"]\nretry = {{ attempts = 1 }}\nlimits = {{ {zoo}{cpu}{more} }}");
+        let lines = format!(
+            "tenants = [\"wild\"]\nhttp = [\"nowhere.invalid\"]\nretry = {{ attempts = 1 }}\nlimits = {{ {zoo}{cpu}{more} }}"
+        );
         match &self.body {
             Body::Told(_) => settings.module(self.name, "test_guest", &lines),
             Body::Parts(parts) => self.written(settings, folder, &parts.component(), &lines),
