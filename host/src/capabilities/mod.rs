@@ -226,9 +226,37 @@ mod types {
         }
     }
 
+    /// How many values the JSON of one argument may have. Each takes up to a hundred bytes of the host's memory for as long
+    /// as the call lasts, and of the text, which is what counts as an argument, no more than two or three.
+    const MOST_VALUES: usize = 100_000;
+
+    /// Refuses JSON of more values than one argument may have, all its texts together.
+    pub(super) fn check_values<'a>(what: &str, json: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        match json.into_iter().map(values).sum::<usize>() {
+            0..=MOST_VALUES => Ok(()),
+            many => Err(Error::Invalid(format!("`{what}` has {many} values in JSON, and may have {MOST_VALUES}"))),
+        }
+    }
+
+    /// How many values a JSON text has at the most: one, and one for each comma and opening bracket that is not in a string.
+    fn values(json: &str) -> usize {
+        let (mut values, mut in_string, mut escaped) = (1, false, false);
+        for byte in json.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = !in_string,
+                b',' | b'[' | b'{' if !in_string => values += 1,
+                _ => {}
+            }
+        }
+        values
+    }
+
     /// Reads a `json` argument that has to be an object; `what` names it to the module's author.
     pub(super) fn object(what: &str, json: Option<String>) -> Result<Option<Value>, Error> {
         let Some(json) = json else { return Ok(None) };
+        check_values(what, [json.as_str()])?;
         match serde_json::from_str::<Value>(&json) {
             Ok(value @ Value::Object(_)) => Ok(Some(value)),
             Ok(_) => Err(Error::Invalid(format!("`{what}` has to be a JSON object"))),
@@ -238,5 +266,26 @@ mod types {
 
     pub(super) fn references<A, B: From<A>>(references: Vec<A>) -> Vec<B> {
         references.into_iter().map(B::from).collect()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_is_in_a_string_is_no_value() {
+            for (text, many) in [("7", 1), (r#"{"a": [1, 2], "b": {}}"#, 6), (r#"{"a": "1,2[3\\\",{\\", "b": 4}"#, 3)] {
+                assert_eq!(values(text), many, "{text}");
+                assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
+            }
+        }
+
+        #[test]
+        fn values_without_number_are_refused() {
+            let many = |count| Some(format!(r#"{{"a": [{}[]]}}"#, "[],".repeat(count)));
+            assert!(object("details", many(1000)).is_ok());
+            let Err(Error::Invalid(why)) = object("details", many(100_000)) else { panic!("it is taken") };
+            assert_eq!(why, "`details` has 200004 values in JSON, and may have 100000");
+        }
     }
 }

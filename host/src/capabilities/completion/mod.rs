@@ -14,7 +14,7 @@ use super::bindings::modhost::module::completion::{
 };
 use super::bindings::modhost::module::search::Hit;
 use super::delivery::Weight;
-use super::types::{Error, object};
+use super::types::{Error, check_values, object};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{
     self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, PlatformError, StreamTarget,
@@ -100,6 +100,7 @@ async fn complete(delivery: &Arc<Delivery>, request: Request) -> Result<Answer, 
 async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources: Vec<Hit>) -> Result<Answer, Error> {
     let target = target(delivery)?;
     let request = CompletionRequest::try_from(request)?;
+    check_values("sources", sources.iter().filter_map(|hit| hit.metadata.as_deref()))?;
     let sources = sources.into_iter().map(platform::Hit::try_from).collect::<Result<Vec<_>, _>>()?;
     let pending = delivery.prepare(Weight::Paid, "completion.complete-into-reply", &(&request, &sources))?;
     let (chat_id, message_id) = (target.chat_id.clone(), target.assistant_message_id.clone());
