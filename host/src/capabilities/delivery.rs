@@ -18,7 +18,7 @@ use crate::journal::Written;
 use crate::keyvalue::{KeyValue, Space};
 use crate::limits::Limits;
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
-use crate::telemetry::metrics;
+use crate::telemetry::{indented, metrics};
 
 /// One delivery of an event to a module.
 pub struct Delivery {
@@ -289,7 +289,10 @@ impl Delivery {
         metrics::call(import, error.map_or("ok", |error| error.kind.word()), took);
         match error {
             None => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
-            Some(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),
+            Some(error) => {
+                let error = indented(&error.to_string());
+                tracing::warn!(%module, %delivery, import, ?took, %error, "call failed");
+            }
         }
     }
 }

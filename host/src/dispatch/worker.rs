@@ -17,7 +17,7 @@ use crate::engine::{Chosen, Ended, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
 use crate::limits::Limits;
-use crate::telemetry::metrics;
+use crate::telemetry::{indented, metrics};
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
@@ -232,8 +232,6 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
 }
 
 fn tell(claimed: &Claimed, done: &Done, took: std::time::Duration) {
-    // Indented, as a guest chooses the words: none of its lines can pass for a line of the log.
-    let indented = |reason: &str| reason.trim().replace(['\r', '\n'], "\n    ");
     let (module, delivery, event, attempt) = (&claimed.module, &claimed.id, &claimed.event.id, claimed.attempt);
     match &done.next {
         Next::Completed => tracing::info!(%module, %delivery, ?took, "completed"),

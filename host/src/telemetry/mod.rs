@@ -23,3 +23,9 @@ pub fn start() {
         tracing::debug!("a log was started before this one");
     }
 }
+
+/// A text that a guest has a part in, as the log has it: indented from its second line on, so that none of its lines can pass
+/// for a line of the log.
+pub(crate) fn indented(text: &str) -> String {
+    text.trim().replace(['\r', '\n'], "\n    ")
+}

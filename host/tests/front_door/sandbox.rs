@@ -129,6 +129,10 @@ async fn a_module_cannot_forge_lines_of_the_log() {
     assert!(line.contains("module=Test") && !line.starts_with("2026-01-01"), "{line}");
     let line = host.logged(&["forged in a reason"]).await;
     assert!(line.starts_with("    ") && line.contains("module=Test"), "{line}");
+    chat(&host, "Test", "modify first\n2026-01-01T00:00:00Z_INFO_forged_in_an_id x").await;
+    host.logged(&["call failed", "module=Test"]).await;
+    host.logged(&["forged_in_an_id"]).await;
+    assert!(host.log().lines().all(|line| !line.starts_with("2026-01-01")), "{}", host.log());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::slot::{Refusal, Serving, Slot, lock};
 use crate::engine::load::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Urgency, file, milliseconds};
+use crate::telemetry::indented;
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
 use crate::versions::{ContentHash, Fact, Origin, Standing};
 
@@ -268,7 +269,8 @@ impl Slot {
         if before.is_some_and(|before| before.hash == hash && before.reason == reason) {
             return;
         }
-        let file = spec.component.display();
+        // A new version that fails its rehearsal has chosen words of it.
+        let (file, told) = (spec.component.display(), indented(&reason));
         match self.serving() {
             Some(serving) => {
                 let what = match by {
@@ -276,13 +278,13 @@ impl Slot {
                     RefusedBy::Gate => format!("the new version {hash} is not taken"),
                 };
                 let stable = serving.stable.hash();
-                tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {reason}");
+                tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {told}");
             }
             // Nothing was there before: it may still be built.
             None if hash == ContentHash::of(&[]) && !spec.component.exists() => tracing::warn!(
                 module = %self.name, "no version serves yet: there is no file {file}; it serves as soon as there is"
             ),
-            None => tracing::error!(module = %self.name, %file, "no version serves. {reason}"),
+            None => tracing::error!(module = %self.name, %file, "no version serves. {told}"),
         }
         metrics::swap_refused(&self.name, by);
         if hash != ContentHash::of(&[]) {
