@@ -31,7 +31,9 @@ class BuildWithContract(build_py):
         super().run()
         package = Path(self.build_lib) / "modhost"
         wit = package / "wit"
-        shutil.copytree(contract(), wit, dirs_exist_ok=True)
+        # An earlier build may have left what has another name by now.
+        shutil.rmtree(wit, ignore_errors=True)
+        shutil.copytree(contract(), wit)
         (package / "worlds.wit").replace(wit / "worlds.wit")
         names = tomllib.loads((package / "componentize-py.toml").read_text())["import_interface_names"]
         command = [sys.executable, "-c", "import componentize_py; componentize_py.script()"]
