@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -100,13 +100,15 @@ struct Parts {
 }
 
 impl Host {
-    /// Starts a host and keeps it up with its settings file and its components.
+    /// Starts a host and keeps it up with its settings file and its components. It listens when this returns, and its
+    /// modules come up, each by itself: events for one that hasn't yet are taken, and wait.
     ///
     /// # Errors
     ///
     /// When the settings are no good, an address is taken, or the engine can't be started. A component that can't
     /// serve is no error: the log says why, and its file is watched.
     pub async fn start(load: Load, compiling: Compiling) -> Result<Self, StartError> {
+        let started = Instant::now();
         metrics::start();
         let settings = load()?;
         let client = http_client()?;
@@ -153,7 +155,7 @@ impl Host {
             let watched = parts.watched.clone();
             move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
         });
-        parts.apply(plan).await;
+        parts.apply(plan);
         parts.dispatcher.run();
 
         let closing = CancellationToken::new();
@@ -179,6 +181,10 @@ impl Host {
             },
             admin_token,
         );
+        let (registry, coming_up) = (parts.registry.clone(), closing.clone());
+        host.tasks.push(tokio::spawn(async move {
+            coming_up.run_until_cancelled(tell_all_up(&registry, started)).await;
+        }));
         let gathering = closing.clone();
         host.tasks.push(tokio::spawn(async move {
             gathering.run_until_cancelled(gather_metrics()).await;
@@ -279,17 +285,17 @@ impl Sink for Taker {
 }
 
 impl Parts {
-    async fn apply(&self, plan: Plan) {
+    fn apply(&self, plan: Plan) {
         self.admin.set(for_operators(&plan.rules));
         self.public.set(plan.rules);
         self.sources.set(plan.webhooks, plan.max_body);
-        self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology)).await;
+        self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology));
         // Last: what comes over them doesn't come again if there is no route for it yet.
         self.sockets.set(plan.sockets, &self.taker);
     }
 
     /// Takes in changed settings, whole or not at all.
-    async fn reload(&self, settings: &mut Settings, load: &Load) {
+    fn reload(&self, settings: &mut Settings, load: &Load) {
         let next = match load() {
             Ok(next) if next == *settings => None,
             Ok(next) => Some(next),
@@ -306,7 +312,7 @@ impl Parts {
             tracing::warn!("`{name}` in [server] has changed: that takes a restart");
         }
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = files(&next);
-        self.apply(plan).await;
+        self.apply(plan);
         if next.server.ceilings != settings.server.ceilings {
             tell_ceilings(&next.server);
         }
@@ -354,7 +360,7 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
     loop {
         let changed = watch.changed().await;
         if settings_files(&settings).any(|file| changed.contains(&file)) {
-            parts.reload(&mut settings, &load).await;
+            parts.reload(&mut settings, &load);
             watch.look();
         } else {
             if certificate(&settings).any(|file| changed.contains(file)) {
@@ -363,6 +369,14 @@ async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: Fi
             parts.registry.refresh(&changed);
         }
     }
+}
+
+/// Says when all modules have come up, and how many of them serve.
+async fn tell_all_up(registry: &Registry, started: Instant) {
+    registry.all_have_come_up().await;
+    let modules = registry.status();
+    let serve = modules.iter().filter(|module| module.version.is_some()).count();
+    tracing::debug!("all modules have come up after {:?}, {serve} of {} serve", started.elapsed(), modules.len());
 }
 
 async fn gather_metrics() -> std::convert::Infallible {

@@ -30,6 +30,8 @@ pub struct Host {
     log: Receiver<String>,
     /// How long it took until it listened with all its modules loaded.
     pub started: Duration,
+    /// How many components it compiled until then.
+    pub compiled: usize,
 }
 
 /// The component file of a module.
@@ -78,7 +80,7 @@ pub fn keep_for_all(folder: &Path, modules: u16) -> anyhow::Result<()> {
 }
 
 impl Host {
-    /// Starts a host, and waits until it listens.
+    /// Starts a host, and waits until its modules have come up.
     pub fn start(mode: Mode, folder: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
         match mode {
@@ -87,15 +89,20 @@ impl Host {
         };
         command.args(["--port", "0", "--admin-port", "0"]).current_dir(folder).env("BENCH_SECRET", "c2VjcmV0");
         // A host of many modules says no more than one that serves.
-        command.env("MODHOST_LOG", "modhost::engine=debug,modhost=warn");
+        command.env("MODHOST_LOG", "modhost::engine=debug,modhost::host=debug,modhost=warn");
         let started = Instant::now();
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let (printed, log) = (lines(process.stdout.take()), lines(process.stderr.take()));
-        let mut host = Self { process, log, started: Duration::ZERO };
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let log = lines(process.stderr.take());
+        let mut host = Self { process, log, started: Duration::ZERO, compiled: 0 };
         let deadline = Instant::now() + PATIENCE;
-        while !printed.recv_timeout(deadline - Instant::now()).context("the host doesn't start")?.contains("/health") {}
-        host.started = started.elapsed();
-        Ok(host)
+        loop {
+            let line = host.log.recv_timeout(deadline - Instant::now()).context("the host doesn't start")?;
+            host.compiled += usize::from(line.contains("compiled in"));
+            if line.contains("all modules have come up") {
+                host.started = started.elapsed();
+                return Ok(host);
+            }
+        }
     }
 
     /// Waits for a line of its log with these words, after those that were waited for before.
@@ -110,11 +117,6 @@ impl Host {
                 bail!("the host says: {line}");
             }
         }
-    }
-
-    /// How many components it has compiled since its log was looked at last.
-    pub fn compiled(&self) -> usize {
-        self.log.try_iter().filter(|line| line.contains("compiled in")).count()
     }
 
     /// The memory it has now, in bytes.

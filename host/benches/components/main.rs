@@ -143,7 +143,7 @@ fn starting(guest: &[u8]) -> anyhow::Result<()> {
             resident >> 20,
             each >> 10,
         );
-        ensure!(host.compiled() == 0, "{modules} modules: some were compiled, so the start is no cached one");
+        ensure!(host.compiled == 0, "{modules} modules: some were compiled, so the start is no cached one");
     }
     Ok(())
 }

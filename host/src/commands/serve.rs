@@ -1,12 +1,18 @@
 //! `modhost serve`: the host against the platform that modules.toml names.
 
+use std::future::pending;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{GRACE, HostArgs, compiling_program, told_to_stop};
 use crate::config::{Settings, SourceKind};
 use crate::host::{Compiling, Host};
+
+/// How long the lines that say which modules serve wait for them to come up. Those that were compiled before take no
+/// second; what takes longer, the log tells.
+const UNTIL_TOLD: Duration = Duration::from_secs(3);
 
 /// What `serve` can be told.
 #[derive(Args)]
@@ -23,15 +29,22 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
     let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
-    anstream::println!("{}", listening(&host, &settings));
-    told_to_stop().await?;
+    anstream::println!("{}", addresses(&host, &settings));
+    let telling = async {
+        anstream::print!("{}", modules(&host).await);
+        pending().await
+    };
+    tokio::select! {
+        stop = told_to_stop() => stop?,
+        () = telling => {}
+    }
     tracing::info!("stopping: deliveries that run have {GRACE:?} to end");
     host.shutdown(GRACE).await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The lines that say where what listens; the addresses are the real ones, whatever was asked for.
-pub(super) fn listening(host: &Host, settings: &Settings) -> String {
+pub(super) fn addresses(host: &Host, settings: &Settings) -> String {
     let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
     let address = host.public_address();
     let sources = settings.sources.iter().map(|source| match &source.kind {
@@ -41,9 +54,19 @@ pub(super) fn listening(host: &Host, settings: &Settings) -> String {
         SourceKind::EventSocket(_) => format!("  events    fetched from the event socket  (source {})", source.name),
     });
     let admin = format!("  admin     http://{}/health", host.admin_address());
+    sources.chain([admin]).collect::<Vec<_>>().join("\n")
+}
+
+/// The lines that say which modules serve, each with its end, as soon as that is known of all, or nearly.
+pub(super) async fn modules(host: &Host) -> String {
+    // Those that take longer are told as what they are.
+    let _ = tokio::time::timeout(UNTIL_TOLD, host.registry().all_have_come_up()).await;
     let modules = host.registry().status().into_iter().map(|module| match module.version {
-        Some(version) => format!("  module    {}  version {version}", module.name),
-        None => format!("  module    {}  no version serves: {}", module.name, module.refused.unwrap_or_default()),
+        Some(version) => format!("  module    {}  version {version}\n", module.name),
+        None if module.coming_up => {
+            format!("  module    {}  no version serves yet: it comes up, and its events wait\n", module.name)
+        }
+        None => format!("  module    {}  no version serves: {}\n", module.name, module.refused.unwrap_or_default()),
     });
-    sources.chain([admin]).chain(modules).collect::<Vec<_>>().join("\n")
+    modules.collect()
 }

@@ -131,6 +131,7 @@ async fn health(State(admin): State<Admin>) -> Json<Value> {
         json!({
             "name": module.name,
             "version": module.version.map(|version| version.to_string()),
+            "coming_up": module.coming_up,
             "refused": module.refused,
             "paused": module.paused.is_some(),
         })

@@ -20,6 +20,8 @@ pub struct ModuleView {
     pub hash: Option<String>,
     /// Since when it serves (RFC 3339).
     pub since: Option<String>,
+    /// Whether none serves yet, but what is in its file is on its way: its deliveries wait.
+    pub coming_up: bool,
     /// Why its file as it is now doesn't serve, if it doesn't.
     pub refused: Option<String>,
     /// What isn't taken from the file until that changes.
@@ -116,6 +118,7 @@ impl ModuleView {
             version: status.version.map(|version| version.to_string()),
             hash: status.version.as_ref().map(ContentHash::in_full),
             since: status.since.map(rfc3339),
+            coming_up: status.coming_up,
             refused: status.refused,
             held_back: status.held_back.map(HeldBackView::from),
             pinned: status.pinned.map(PinnedView::from),
@@ -134,6 +137,7 @@ impl ModuleView {
             version: serving.map(|entry| entry.hash.to_string()),
             hash: serving.map(|entry| entry.hash.in_full()),
             since: serving.map(|entry| rfc3339(entry.began)),
+            coming_up: false,
             refused: None,
             held_back: standing.held_back.map(HeldBackView::from),
             pinned: standing.pinned.map(PinnedView::from),

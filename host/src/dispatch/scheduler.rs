@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
+use tokio::sync::watch;
 
 use super::leases::LEASE;
 use super::{Inner, Lane, clock, lock, worker};
@@ -17,8 +18,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest it sleeps when all that is due is held up elsewhere.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 
-/// The shortest it sleeps while a module is paused: what waits for that one is always due, and not looked for as often.
-const PAUSED_SLEEP: Duration = Duration::from_secs(1);
+/// The shortest it sleeps while a module is paused or coming up: what waits for that one is always due, and not looked for
+/// as often.
+const WAITING_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long it waits after the journal failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -37,7 +39,8 @@ pub(super) struct Running {
 
 /// Runs deliveries until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let mut scheduler = Scheduler { inner: inner.clone(), ready: BTreeMap::new(), turn: 0 };
+    let changes = inner.registry.changes();
+    let mut scheduler = Scheduler { inner: inner.clone(), ready: BTreeMap::new(), turn: 0, changes };
     // A step isn't broken off: what the journal has given out by then would never begin.
     while !inner.closing.is_cancelled() {
         scheduler.step().await;
@@ -50,6 +53,8 @@ struct Scheduler {
     ready: BTreeMap<Name, BTreeSet<Name>>,
     /// Whose turn is first.
     turn: usize,
+    /// Marked when a module has come up.
+    changes: watch::Receiver<()>,
 }
 
 impl Scheduler {
@@ -93,7 +98,7 @@ impl Scheduler {
         }
         if due && let Some(next) = self.inner.journal.next_due().await? {
             // What is due now is in `ready`; the timer is for what comes later.
-            let shortest = if self.inner.registry.any_paused() { PAUSED_SLEEP } else { SHORTEST_SLEEP };
+            let shortest = if self.inner.registry.any_makes_wait() { WAITING_SLEEP } else { SHORTEST_SLEEP };
             self.inner.look_again(next.max(now + shortest));
         }
         Ok(())
@@ -104,12 +109,12 @@ impl Scheduler {
         let routes = self.inner.routes.load();
         let running = lock(&self.inner.running);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
-        // What waits for a paused module takes nobody's share.
+        // What waits for a module that is paused or coming up takes nobody's share.
         let registry = &self.inner.registry;
         let ready: BTreeMap<&Name, Vec<&Name>> = self
             .ready
             .iter()
-            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| !registry.is_paused(module)).collect()))
+            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| !registry.makes_wait(module)).collect()))
             .filter(|(_, modules): &(_, Vec<_>)| !modules.is_empty())
             .collect();
         let tenants: Vec<&Name> = ready.keys().copied().collect();
@@ -165,12 +170,14 @@ impl Scheduler {
         }
     }
 
-    /// Waits until a lane is woken, a place is free, or something becomes due.
-    async fn wait(&self) {
+    /// Waits until a lane is woken, a place is free, a module has come up, or something becomes due.
+    async fn wait(&mut self) {
         let due = *lock(&self.inner.next_due);
         let sleep = due.map_or(LONGEST_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
         tokio::select! {
             () = self.inner.wake.notified() => {}
+            // What waited for it is in `ready`.
+            _ = self.changes.changed() => {}
             () = self.inner.closing.cancelled() => {}
             () = tokio::time::sleep(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP)) => {}
         }

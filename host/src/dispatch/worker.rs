@@ -139,6 +139,11 @@ async fn tell_no_answer(
 
 /// Runs the version of the module that is this delivery's.
 async fn run(inner: &Inner, delivery: &Arc<Delivery>, claimed: &Claimed) -> (Outcome, Option<Chosen>) {
+    // No attempt begins while its module comes up, but it may have been taken out of modules.toml and put back since.
+    tokio::select! {
+        () = inner.registry.has_come_up(&delivery.module) => {}
+        () = inner.stop.cancelled() => return (Outcome::CutOff, None),
+    }
     let Some(chosen) = inner.registry.choose(&delivery.module, &delivery.id, claimed.received_at) else {
         let reason = "no version of the module could be loaded; the log said why when it was tried";
         return (try_again(reason.into(), None, None), None);

@@ -24,12 +24,17 @@ fn children(parent: u32) -> Vec<PathBuf> {
 /// Waits until a host compiles, and answers with the process that does.
 #[cfg(target_os = "linux")]
 async fn compiling(host: &Host) -> PathBuf {
-    until("a process that compiles", async || {
-        children(host.process_id()).into_iter().find(|process| {
-            fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.contains("compile-component"))
-        })
-    })
-    .await
+    until("a process that compiles", async || compilers(host).pop()).await
+}
+
+/// The processes of a host that compile.
+#[cfg(target_os = "linux")]
+fn compilers(host: &Host) -> Vec<PathBuf> {
+    let mut processes = children(host.process_id());
+    processes.retain(|process| {
+        fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.contains("compile-component"))
+    });
+    processes
 }
 
 /// A folder with two components in it: `one.wasm` and `other.wasm`.
@@ -38,7 +43,11 @@ fn two_modules() -> (tempfile::TempDir, Settings) {
     for name in ["one.wasm", "other.wasm"] {
         fs::copy(component("test_guest"), folder.path().join(name)).unwrap();
     }
-    (folder, Settings::new().module_file("One", "one.wasm", "").module_file("Other", "other.wasm", ""))
+    (folder, one_and_other())
+}
+
+fn one_and_other() -> Settings {
+    Settings::new().module_file("One", "one.wasm", "").module_file("Other", "other.wasm", "")
 }
 
 /// Settings that keep what is compiled in a folder that outlives the host.
@@ -66,10 +75,15 @@ async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
     };
     assert!(!files.iter().any(of_the_host), "it has more of the host's open than its output: {files:?}");
     assert!(files.iter().any(|file| file.starts_with(&output)), "{files:?}");
-    let limits = fs::read_to_string(process.join("limits")).unwrap();
+    // It sets them itself, as the first thing it does; the memory before the others.
+    let limits = until("the process to limit itself", async || {
+        let limits = fs::read_to_string(process.join("limits")).unwrap();
+        let set = |name: &str| limits.lines().any(|line| line.starts_with(name) && !line.contains("unlimited"));
+        (set("Max data size") && set("Max cpu time") && set("Max file size")).then_some(limits)
+    })
+    .await;
     let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(limit("Max data size").contains(&(8u64 << 30).to_string()), "{limits}");
-    assert!(!limit("Max cpu time").contains("unlimited"), "{limits}");
     assert!(limit("Max core file size").split_whitespace().nth(4) == Some("0"), "{limits}");
 
     // Its old version answers, the other module answers, and the other is swapped.
@@ -99,6 +113,37 @@ fn open_files(process: &Path) -> Vec<String> {
 fn runs(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+/// Settings for components that are compiled for as long as the test runs.
+const PATIENT: &str = r#"timeout = "1h", memory = "8GiB""#;
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
+    let patient = |settings: Settings| settings.server(&format!("compiler = {{ {PATIENT} }}"));
+    let (folder, settings) = two_modules();
+    let host = patient(settings).start_in(folder).await;
+    host.save("one.wasm", compiles_for_long());
+    compiling(&host).await;
+    // Settings that change nothing about it leave it alone, and so does its file when it is written once more.
+    host.save_settings(&patient(one_and_other()).server("apology = \"Nobody is in.\""));
+    host.logged(&["the changed settings are taken in"]).await;
+    host.save("one.wasm", compiles_for_long());
+    let next = variant("test_guest", 1);
+    host.save("other.wasm", &next);
+    host.serves("Other", &next).await;
+    assert_eq!(host.lines(&["it is out of date"]), 0, "it was begun anew");
+    // Another file in its place ends it,
+    host.save("one.wasm", &next);
+    host.serves("One", &next).await;
+    host.logged(&["is not loaded: it is out of date", "module=One"]).await;
+    until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
+    // and so does taking its module out.
+    host.save("one.wasm", compiles_for_long());
+    compiling(&host).await;
+    host.save_settings(&patient(Settings::new().module_file("Other", "other.wasm", "")));
+    until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
 }
 
 #[tokio::test]

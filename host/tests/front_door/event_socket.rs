@@ -48,11 +48,11 @@ events = {events:?}
     text
 }
 
-/// A host with these settings. Its platform's API is nowhere.
+/// A host with these settings, as soon as it connects: the time for an answer runs. Its platform's API is nowhere.
 async fn serve(settings: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("modules.toml"), settings).unwrap();
-    Host::serve(folder, &[("BASE", "http://127.0.0.1:1/public/chat"), ("KEY", KEY)], None).await
+    Host::serve_at_once(folder, &[("BASE", "http://127.0.0.1:1/public/chat"), ("KEY", KEY)], None).await
 }
 
 /// A host that is connected, with this in the settings of its source.

@@ -4,6 +4,7 @@ mod answers;
 mod at_rest;
 mod cache;
 mod capabilities;
+mod coming_up;
 mod commands;
 mod compiling;
 mod deliveries;

@@ -325,7 +325,7 @@ async fn broken_settings_are_refused_whole() {
     host.logged(&["there is no file modules.toml"]).await;
     assert_eq!(chat(&host, "Test", "reply still here").await.text(), "still here");
     save(&host, &good).await;
-    assert!(host.module("DemoApp").await["version"].is_string());
+    host.serves("DemoApp", &fs::read(component("demo_app")).unwrap()).await;
 }
 
 #[tokio::test]

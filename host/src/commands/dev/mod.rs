@@ -5,6 +5,7 @@ mod failures;
 mod localize;
 mod made;
 
+use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use url::Url;
 
-use super::serve::listening;
+use super::serve::{addresses, modules};
 use super::{GRACE, HostArgs, compiling_program, program, told_to_stop};
 use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
 use crate::event::Event;
@@ -96,14 +97,17 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);
     }
-    tell(&host, &settings, &platform, documents.as_deref());
-
     // It ends with the host, which is only shut down below.
     let failures = failures::show(host.failures());
+    let telling = async {
+        tell(&host, &settings, &platform, documents.as_deref()).await;
+        pending().await
+    };
     tokio::select! {
         stop = told_to_stop() => stop?,
         never = keep_up(&args, &platform, &builder) => match never {},
         () = failures => {}
+        () = telling => {}
     }
     tracing::info!("stopping");
     host.shutdown(GRACE).await;
@@ -164,13 +168,14 @@ fn completion_key(reference: &str, settings: &Settings) -> anyhow::Result<Secret
 }
 
 /// Says what runs where, and what to try.
-fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, documents: Option<&Path>) {
+async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, documents: Option<&Path>) {
     let (bold, dim) = (anstyle::Style::new().bold(), anstyle::Style::new().dimmed());
     let documents = match documents {
         Some(folder) => format!("searching {}", folder.display()),
         None => "without documents: --documents DIR gives it some".to_owned(),
     };
-    anstream::println!("\n{bold}modhost dev{bold:#}\n\n{}", listening(host, settings));
+    let modules = modules(host).await;
+    anstream::print!("\n{bold}modhost dev{bold:#}\n\n{}\n{modules}", addresses(host, settings));
     anstream::println!("  platform  http://{}  (local, {documents})", platform.address());
     anstream::println!(
         "\n  {dim}API key {} · app id {} · endpoint secret {} · company {} · user {}{dim:#}",

@@ -56,6 +56,7 @@ fn state(module: &ModuleView) -> String {
     match (words.is_empty(), module.version.is_some(), module.in_flight.is_some()) {
         (true, _, false) => "at rest".into(),
         (true, true, true) => "serving".into(),
+        (true, false, true) if module.coming_up => "coming up, its deliveries wait".into(),
         (true, false, true) => "no version serves".into(),
         (false, ..) => words.join(", "),
     }
@@ -64,7 +65,7 @@ fn state(module: &ModuleView) -> String {
 /// How one module stands, in full.
 pub(super) fn story(module: &ModuleView) -> String {
     let mut text = String::new();
-    let (green, red) = (AnsiColor::Green.on_default(), AnsiColor::Red.on_default());
+    let [green, yellow, red] = [AnsiColor::Green, AnsiColor::Yellow, AnsiColor::Red].map(AnsiColor::on_default);
     let (serves, nothing) = match module.in_flight {
         Some(_) => ("serves", "no version serves"),
         None => ("is the one on record", "no version is on record"),
@@ -75,6 +76,9 @@ pub(super) fn story(module: &ModuleView) -> String {
         }
         (Some(version), None) => {
             writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} {serves}", module.name)
+        }
+        (None, _) if module.coming_up => {
+            writeln!(text, "{BOLD}{}{BOLD:#}  {yellow}is coming up{yellow:#}; its deliveries wait", module.name)
         }
         (None, _) => writeln!(text, "{BOLD}{}{BOLD:#}  {red}{nothing}{red:#}", module.name),
     };

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use super::gate;
-use super::slot::{Refusal, Serving, Slot, lock};
+use super::slot::{Intake, Loading, Refusal, Serving, Slot, lock};
 use crate::engine::load::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Urgency, file, milliseconds};
@@ -32,34 +34,42 @@ impl Found {
 }
 
 impl Slot {
-    /// Has the file taken in soon, unless somebody waits to do so already.
-    pub(super) fn request(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
-        let slot = self.clone();
-        let first = !slot.wanted.swap(true, Ordering::AcqRel);
+    /// Has the file taken in soon.
+    pub(super) fn request(self: &Arc<Self>) {
+        let (slot, intake) = (self.clone(), Intake::of(self.clone()));
         tokio::spawn(async move {
+            // Somebody who waits to do so already reads what is there by then.
+            let first = !slot.wanted.swap(true, Ordering::AcqRel);
+            slot.overtake().await;
             if first {
                 slot.refresh().await;
             }
-        })
+            drop(intake);
+        });
     }
 
-    /// Applies the settings, and sees to it that the file is taken in; waits only for a module of which nothing serves yet.
-    pub(super) async fn settle(self: &Arc<Self>) {
+    /// Gives up loading what the file held if it holds something else by now: that may take minutes, for nobody.
+    async fn overtake(&self) {
+        let Some(Loading { hash, outdated }) = lock(&self.loading).clone() else { return };
+        if Found::read(&self.component()).await.is_ok_and(|found| found.hash != hash) {
+            outdated.cancel();
+        }
+    }
+
+    /// Applies the settings, and sees to it that the file is taken in.
+    pub(super) fn settle(self: &Arc<Self>) {
         // What the new settings don't give to the version that serves is found, and told, when the file is taken in.
         let _ = self.renew();
-        let mut up = self.up.subscribe();
-        let refreshed = self.request();
-        tokio::select! {
-            _ = refreshed => {}
-            _ = up.wait_for(|up| *up) => {}
-        }
+        self.request();
     }
 
     /// Takes in the file, if it is not what serves.
     async fn refresh(self: &Arc<Self>) {
         let _turn = self.turn.lock().await;
         self.wanted.store(false, Ordering::Release);
-        self.take_in().await;
+        if !self.is_forgotten() {
+            self.take_in().await;
+        }
     }
 
     /// Takes in the file; only by whose turn it is.
@@ -147,13 +157,29 @@ impl Slot {
         }
         let started = Instant::now();
         let urgency = if serving.is_some() { Urgency::Next } else { Urgency::First };
-        match self.shared.engine.load_as(found.bytes.clone(), &spec, urgency).await {
-            Ok(version) => self.admit(spec, found, version, standing, started).await,
-            Err(error) => {
+        match self.load(&found, &spec, urgency).await {
+            None => tracing::debug!(module = %self.name, version = %found.hash, "is not loaded: it is out of date"),
+            Some(Ok(version)) => self.admit(spec, found, version, standing, started).await,
+            Some(Err(error)) => {
                 self.bring_back_last(&spec, &standing).await;
                 self.refuse(&spec, found.hash, RefusedBy::File, error.to_string()).await;
             }
         }
+    }
+
+    /// Loads what the file holds; none if that is out of date before it is done.
+    async fn load(&self, found: &Found, spec: &Spec, urgency: Urgency) -> Option<Result<Version, LoadError>> {
+        let outdated = CancellationToken::new();
+        *lock(&self.loading) = Some(Loading { hash: found.hash, outdated: outdated.clone() });
+        // Whoever came before that was there to be seen saw nothing to give up.
+        if self.is_forgotten() {
+            outdated.cancel();
+        } else if self.wanted.load(Ordering::Acquire) {
+            self.overtake().await;
+        }
+        let loaded = outdated.run_until_cancelled(self.shared.engine.load_as(found.bytes.clone(), spec, urgency)).await;
+        *lock(&self.loading) = None;
+        loaded
     }
 
     /// Lets a version that can serve do so: after its rehearsals, and on trial first, where the settings want that.

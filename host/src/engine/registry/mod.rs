@@ -11,12 +11,12 @@ mod trials;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use futures::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::Engine;
 use super::version::{Spec, Version};
@@ -26,7 +26,7 @@ use crate::versions::{Entry, Versions, VersionsError};
 use canary::{Arm, Trial};
 pub use gate::REHEARSED_AT_ONCE;
 pub use orders::OrderError;
-use slot::Slot;
+use slot::{Slot, lock};
 pub use status::{CanaryStatus, Status};
 
 /// The modules of this host, each with the version that serves now.
@@ -37,7 +37,7 @@ pub struct Registry {
     shared: Arc<Shared>,
     slots: ArcSwap<HashMap<Name, Arc<Slot>>>,
     /// Held while settings are taken in.
-    setting: tokio::sync::Mutex<()>,
+    setting: Mutex<()>,
 }
 
 /// What all modules are worked on with.
@@ -48,6 +48,14 @@ struct Shared {
     journal: Arc<dyn Journal>,
     /// Turns to rehearse.
     rehearsing: Semaphore,
+    /// Marked when a module has come up, or is known not to.
+    changes: watch::Sender<()>,
+}
+
+impl Shared {
+    fn tell_of_change(&self) {
+        self.changes.send_replace(());
+    }
 }
 
 /// The version that is to answer a delivery.
@@ -70,8 +78,9 @@ impl Chosen {
 impl Registry {
     /// A registry without modules; `versions` remembers theirs, and rehearsals take their deliveries from `journal`.
     pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
-        let shared = Shared { engine, versions, journal, rehearsing: Semaphore::new(REHEARSED_AT_ONCE) };
-        Self { shared: Arc::new(shared), slots: ArcSwap::default(), setting: tokio::sync::Mutex::default() }
+        let (rehearsing, changes) = (Semaphore::new(REHEARSED_AT_ONCE), watch::Sender::new(()));
+        let shared = Shared { engine, versions, journal, rehearsing, changes };
+        Self { shared: Arc::new(shared), slots: ArcSwap::default(), setting: Mutex::default() }
     }
 
     /// The version that answers a delivery which was received at this time: the same one whenever it is asked, as long
@@ -80,14 +89,36 @@ impl Registry {
         self.slots.load().get(module)?.choose(delivery, received)
     }
 
-    /// Whether a module's deliveries wait, because a person said so.
-    pub fn is_paused(&self, module: &Name) -> bool {
-        self.slots.load().get(module).is_some_and(|slot| slot.is_paused())
+    /// Whether a module's deliveries are to wait: a person said so, or it is coming up, which is to say that nothing serves
+    /// yet and what is in its file is still on its way.
+    pub fn makes_wait(&self, module: &Name) -> bool {
+        self.slots.load().get(module).is_some_and(|slot| slot.makes_wait())
     }
 
-    /// Whether any module's do.
-    pub fn any_paused(&self) -> bool {
-        self.slots.load().values().any(|slot| slot.is_paused())
+    /// Whether any module's are.
+    pub fn any_makes_wait(&self) -> bool {
+        self.slots.load().values().any(|slot| slot.makes_wait())
+    }
+
+    /// Marked whenever a module has come up, or is known not to: what waits for it can go on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Waits until a module isn't coming up any more: a version serves, or none can.
+    pub async fn has_come_up(&self, module: &Name) {
+        self.until(|slots| slots.get(module).is_none_or(|slot| !slot.is_coming_up())).await;
+    }
+
+    /// Waits until no module is.
+    pub async fn all_have_come_up(&self) {
+        self.until(|slots| !slots.values().any(|slot| slot.is_coming_up())).await;
+    }
+
+    async fn until(&self, done: impl Fn(&HashMap<Name, Arc<Slot>>) -> bool) {
+        let mut changes = self.changes();
+        // It is never closed, as the sender is this registry's.
+        while !done(&self.slots.load()) && changes.changed().await.is_ok() {}
     }
 
     /// How every module stands, by name.
@@ -112,19 +143,27 @@ impl Registry {
         self.shared.versions.history(module).await
     }
 
-    /// Makes these the host's modules: new ones are loaded, the others go on with their new settings, and then those
-    /// no longer named are forgotten. In between, when both the old and the new can serve, `loaded` is called: it is
-    /// where events are sent to the new ones.
-    pub async fn set(&self, specs: Vec<Spec>, loaded: impl FnOnce()) {
-        let _turn = self.setting.lock().await;
+    /// Makes these the host's modules. Those there were go on with their new settings, and the new ones come up each by
+    /// itself: nobody waits here for a component that takes long. `route` is called when all of them are known, and
+    /// before those no longer named are forgotten: it is where events are sent to the new ones and not to the others.
+    pub fn set(&self, specs: Vec<Spec>, route: impl FnOnce()) {
+        let _turn = lock(&self.setting);
         let before = self.slots.load_full();
         let wanted: HashMap<Name, Arc<Slot>> = specs.into_iter().map(|spec| self.slot(&before, spec)).collect();
+        // Before anybody can see them: a new module that isn't coming up yet would look like one that can't.
+        for slot in wanted.values() {
+            slot.settle();
+        }
         let mut all = HashMap::clone(&before);
         all.extend(wanted.clone());
         self.slots.store(Arc::new(all));
-        join_all(wanted.values().map(|slot| slot.settle())).await;
-        loaded();
+        route();
+        let gone: Vec<_> = before.iter().filter(|(name, _)| !wanted.contains_key(*name)).collect();
         self.slots.store(Arc::new(wanted));
+        for (_, slot) in gone {
+            slot.forget();
+        }
+        self.shared.tell_of_change();
     }
 
     /// Writes down how far every trial has come, so that the next host goes on with it: for the end of this one.

@@ -1,12 +1,12 @@
 //! One module: what answers its deliveries, and the one step in which that is exchanged.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::canary::{Arm, Canary};
 use super::{Chosen, Shared};
@@ -30,9 +30,13 @@ pub(super) struct Slot {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// Whether somebody waits for the turn to take in the file.
     pub(super) wanted: AtomicBool,
+    /// How many do so, or have it and take the file in.
+    intakes: AtomicUsize,
     paused: AtomicBool,
-    /// Whether a version has ever served.
-    pub(super) up: watch::Sender<bool>,
+    /// What of the file is being loaded.
+    pub(super) loading: Mutex<Option<Loading>>,
+    /// Whether the module is no longer in modules.toml.
+    forgotten: AtomicBool,
     /// Versions that no longer serve; those deliveries still run on are there.
     outgoing: Mutex<Vec<Weak<Version>>>,
 }
@@ -51,6 +55,14 @@ pub(super) struct Refusal {
     pub(super) reason: String,
 }
 
+/// A file that is being loaded.
+#[derive(Clone)]
+pub(super) struct Loading {
+    pub(super) hash: ContentHash,
+    /// Ends the loading: nobody wants it any more.
+    pub(super) outdated: CancellationToken,
+}
+
 impl Slot {
     pub(super) fn new(shared: Arc<Shared>, spec: Spec) -> Self {
         let paused = shared.versions.standing(&spec.name).paused.is_some();
@@ -63,8 +75,10 @@ impl Slot {
             left_aside: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             wanted: AtomicBool::new(false),
+            intakes: AtomicUsize::new(0),
             paused: AtomicBool::new(paused),
-            up: watch::Sender::new(false),
+            loading: Mutex::default(),
+            forgotten: AtomicBool::new(false),
             outgoing: Mutex::default(),
         }
     }
@@ -102,6 +116,29 @@ impl Slot {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
+    /// Whether nothing serves yet, and it isn't known yet whether what is in the file can.
+    pub(super) fn is_coming_up(&self) -> bool {
+        // In this order: what is taken in serves before it counts as taken in.
+        self.serving.load().is_none() && self.intakes.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether its deliveries are to wait.
+    pub(super) fn makes_wait(&self) -> bool {
+        self.is_paused() || self.is_coming_up()
+    }
+
+    /// Says that the module is no longer in modules.toml: what is loaded for it is given up.
+    pub(super) fn forget(&self) {
+        self.forgotten.store(true, Ordering::SeqCst);
+        if let Some(loading) = &*lock(&self.loading) {
+            loading.outdated.cancel();
+        }
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::SeqCst)
+    }
+
     /// How many versions are in memory.
     pub(super) fn loaded(&self) -> usize {
         let serving = self.serving.load();
@@ -124,14 +161,14 @@ impl Slot {
     pub(super) fn exchange(&self, next: Serving) {
         let before = self.serving.swap(Some(Arc::new(next)));
         *lock(&self.refused) = None;
-        if let Some(before) = before {
-            self.part_with(&before);
+        match before {
+            Some(before) => self.part_with(&before),
+            None => self.shared.tell_of_change(),
         }
         // The settings may have changed while the version was made.
         if let Err(error) = self.renew() {
             tracing::debug!(module = %self.name, "its settings changed meanwhile: {error}");
         }
-        self.up.send_replace(true);
     }
 
     /// Lets go of what served, and remembers what doesn't any more for as long as deliveries run on it.
@@ -225,6 +262,26 @@ impl Slot {
         tracing::info!(module = %self.name, version = %hash, "serves, by {}, as {by} asked", origin.word());
         metrics::swap(&self.name, origin.word());
         Ok(())
+    }
+}
+
+/// The intake of a module's file, from when it is asked for: as long as it goes on, a module that has no version is on its
+/// way to one.
+pub(super) struct Intake(Arc<Slot>);
+
+impl Intake {
+    pub(super) fn of(slot: Arc<Slot>) -> Self {
+        slot.intakes.fetch_add(1, Ordering::Release);
+        Self(slot)
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.0.intakes.fetch_sub(1, Ordering::Release);
+        if self.0.serving().is_none() {
+            self.0.shared.tell_of_change();
+        }
     }
 }
 

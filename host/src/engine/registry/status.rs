@@ -16,6 +16,8 @@ pub struct Status {
     pub version: Option<ContentHash>,
     /// Since when it does.
     pub since: Option<SystemTime>,
+    /// Whether nothing serves yet, but what is in the file is on its way: its deliveries wait.
+    pub coming_up: bool,
     /// Why the file as it is now doesn't serve, if it doesn't.
     pub refused: Option<String>,
     /// What isn't taken from the file, because it was gone back from.
@@ -61,12 +63,14 @@ impl CanaryStatus {
 impl Slot {
     pub(super) fn status(&self) -> Status {
         let standing = self.standing();
+        let coming_up = self.is_coming_up();
         let serving = self.serving();
         let version = serving.as_ref().map(|serving| serving.stable.hash());
         Status {
             name: self.name.clone(),
             version,
             since: standing.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
+            coming_up: coming_up && version.is_none(),
             refused: self.refused(),
             held_back: standing.held_back,
             pinned: standing.pinned,

@@ -37,6 +37,7 @@ pub struct Settings {
     modules: String,
     args: Vec<String>,
     builds: bool,
+    waits: bool,
     log: String,
 }
 
@@ -68,6 +69,7 @@ impl Settings {
             modules: String::new(),
             args: Vec::new(),
             builds: false,
+            waits: true,
             log: LOG.into(),
         }
     }
@@ -156,6 +158,12 @@ impl Settings {
         self
     }
 
+    /// Starts without waiting for the modules to come up.
+    pub fn at_once(mut self) -> Self {
+        self.waits = false;
+        self
+    }
+
     /// Adds arguments to the command line.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
@@ -182,7 +190,7 @@ secrets = [{}]
         )
     }
 
-    /// Starts the host, and waits until it listens.
+    /// Starts the host, and waits until it listens and its modules have come up.
     pub async fn start(&self) -> Host {
         self.start_in(tempfile::tempdir().unwrap()).await
     }
@@ -202,22 +210,44 @@ impl Host {
             command.arg("--no-build");
         }
         std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
-        Self::run(command.args(&settings.args), &settings.log, folder, None).await
+        let host = Self::run(command.args(&settings.args), &settings.log, folder, None).await;
+        if settings.waits {
+            host.has_come_up().await;
+        }
+        host
     }
 
     /// Starts `modhost dev` with the modules.toml that lies in a folder.
     pub async fn dev(folder: TempDir) -> Self {
         let mut command = bare("dev", folder.path());
         command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0", "--no-build"]);
-        Self::run(&mut command, LOG, folder, None).await
+        let host = Self::run(&mut command, LOG, folder, None).await;
+        host.has_come_up().await;
+        host
     }
 
     /// Starts a host with the modules.toml and the `.env` that lie in a folder, for a platform of the test's own.
     pub async fn serve(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
+        let host = Self::serve_at_once(folder, variables, platform).await;
+        host.has_come_up().await;
+        host
+    }
+
+    /// The same, without waiting for the modules to come up.
+    pub async fn serve_at_once(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
         let platform = platform.map(|platform| format!("http://{}", platform.address())).unwrap_or_default();
         let mut command = bare("serve", folder.path());
         command.args(["--port", "0", "--admin-port", "0"]).envs(variables.iter().copied());
         Self::run(&mut command, LOG, folder, Some(platform)).await
+    }
+
+    /// Waits until it is known of each module whether a version serves.
+    async fn has_come_up(&self) {
+        until("the modules to come up", async || {
+            let health = self.health().await;
+            health["modules"].as_array().unwrap().iter().all(|module| module["coming_up"] == false).then_some(())
+        })
+        .await;
     }
 
     async fn run(command: &mut Command, log: &str, folder: TempDir, platform: Option<String>) -> Self {
