@@ -355,8 +355,11 @@ pub(crate) fn spec(module: &config::Module) -> Spec {
     let allowed = module.http.iter().map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
     let place = Some(module.place.clone());
     let http = HttpGrants { allowed, place };
+    let mut tenants = module.wants.tenants.clone();
+    tenants.sort();
     Spec {
         name: module.name.clone(),
+        tenants,
         component: module.component.clone(),
         limits: module.limits.delivery,
         grants: Grants { config: Arc::new(module.config.clone()), http },

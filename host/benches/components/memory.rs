@@ -60,6 +60,7 @@ pub struct Taken {
 pub async fn taken(guest: &[u8], instances: usize) -> anyhow::Result<[Taken; 2]> {
     let spec = Spec {
         name: Name::from("Bench"),
+        tenants: Vec::new(),
         component: "".into(),
         limits: Limits::default(),
         grants: Grants::default(),

@@ -110,6 +110,7 @@ async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
     let name = Name::from("Bench");
     let spec = Spec {
         name: name.clone(),
+        tenants: Vec::new(),
         component: "".into(),
         limits: Limits::default(),
         grants: Grants::default(),

@@ -177,6 +177,7 @@ impl Sides {
         let module = Name::from("Bench");
         let spec = Spec {
             name: module.clone(),
+            tenants: Vec::new(),
             component: component.clone(),
             limits: Limits::default(),
             grants: Grants::default(),

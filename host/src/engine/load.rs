@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::{Cache, Kept};
-use super::compile::{CompileError, Urgency};
+use super::compile::{CompileError, Job, Urgency};
 use super::machine::{Code, Machine, Tier};
 use super::version::{ContentHash, Needs, Spec, Version};
 use super::{Engine, LoadError, fit, milliseconds};
@@ -148,7 +148,8 @@ impl Engine {
     ///
     /// When it can't be compiled.
     pub async fn try_compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
-        let Written { blank, took, .. } = self.write(&Arc::new(bytes), self.tier, Urgency::First).await?;
+        let job = Job { tenants: Vec::new(), urgency: Urgency::First, bytes: bytes.len(), takes_long: false };
+        let Written { blank, took, .. } = self.write(&Arc::new(bytes), self.tier, job).await?;
         let engine = self.clone();
         off_thread(move || {
             let size = blank.as_file().metadata().map_err(unable)?.len();
@@ -171,16 +172,18 @@ impl Engine {
         if let Some(code) = looked.code {
             return Ok(loaded(code));
         }
+        let job = Job { tenants: spec.tenants.clone(), urgency, bytes: bytes.len(), takes_long: false };
         if let Some(quick) = self.quick.clone().filter(|_| bytes.len() >= WORTH_A_QUICK_START)
-            && let Some(code) = self.start_quickly(hash, &bytes, urgency, quick).await?
+            && let Some(code) = self.start_quickly(hash, &bytes, job.clone(), quick).await?
         {
             let loaded = loaded(code);
             let needed = loaded.needed.clone();
-            let faster = self.clone().make_faster(hash, Arc::downgrade(&loaded), bytes);
+            let job = Job { urgency: Urgency::Faster, ..job };
+            let faster = self.clone().make_faster(hash, Arc::downgrade(&loaded), bytes, job);
             tokio::spawn(async move { needed.run_until_cancelled(faster).await });
             return Ok(loaded);
         }
-        Ok(loaded(self.compile(hash, &bytes, urgency).await?))
+        Ok(loaded(self.compile(hash, &bytes, job).await?))
     }
 
     /// Finds out whether a component fits, and whether it was compiled before. Never waits for a compilation.
@@ -215,8 +218,8 @@ impl Engine {
     }
 
     /// Compiles a component, keeps the result, and maps it.
-    async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, urgency: Urgency) -> Result<Code, LoadError> {
-        let Written { cache, blank, took } = self.write(bytes, self.tier, urgency).await?;
+    async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, job: Job) -> Result<Code, LoadError> {
+        let Written { cache, blank, took } = self.write(bytes, self.tier, job).await?;
         tracing::debug!(version = %hash, "compiled in {}", milliseconds(took));
         let engine = self.clone();
         off_thread(move || {
@@ -234,10 +237,10 @@ impl Engine {
         &self,
         hash: ContentHash,
         bytes: &Arc<Vec<u8>>,
-        urgency: Urgency,
+        job: Job,
         quick: Arc<Machine>,
     ) -> Result<Option<Code>, LoadError> {
-        let Written { blank, took, .. } = match self.write(bytes, Tier::Quick, urgency).await {
+        let Written { blank, took, .. } = match self.write(bytes, Tier::Quick, job).await {
             Ok(written) => written,
             // It knows fewer instructions than the other.
             Err(LoadError::Compile(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. }))) => {
@@ -255,8 +258,8 @@ impl Engine {
     }
 
     /// Compiles for speed what serves already, and puts that in its place.
-    async fn make_faster(self, hash: ContentHash, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>) {
-        match self.compile(hash, &bytes, Urgency::Faster).await {
+    async fn make_faster(self, hash: ContentHash, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>, job: Job) {
+        match self.compile(hash, &bytes, job).await {
             Ok(code) => {
                 if let Some(loaded) = loaded.upgrade() {
                     loaded.code.store(Arc::new(code));
@@ -268,12 +271,16 @@ impl Engine {
     }
 
     /// Compiles a component into a file, when it is its turn. Only then is the file opened: many may wait.
-    async fn write(&self, bytes: &Arc<Vec<u8>>, tier: Tier, urgency: Urgency) -> Result<Written, LoadError> {
-        let turn = self.compilers.turn(urgency, bytes.len()).await;
-        let (cache, blank) = self.blank()?;
-        let into = blank.as_file().try_clone().map_err(unable)?;
-        let took = self.compilers.compile(&turn, bytes, tier, into).await?;
-        Ok(Written { cache, blank, took })
+    async fn write(&self, bytes: &Arc<Vec<u8>>, tier: Tier, mut job: Job) -> Result<Written, LoadError> {
+        loop {
+            let turn = self.compilers.turn(job.clone()).await;
+            let (cache, blank) = self.blank()?;
+            let into = blank.as_file().try_clone().map_err(unable)?;
+            if let Some(took) = self.compilers.compile(turn, bytes, tier, into).await? {
+                return Ok(Written { cache, blank, took });
+            }
+            job.takes_long = true;
+        }
     }
 
     /// Maps a compiled component and links it, for the pool if it fits in; and says why not, if it doesn't. The outer error

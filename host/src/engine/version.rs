@@ -18,6 +18,8 @@ pub use crate::versions::ContentHash;
 pub struct Spec {
     /// The module.
     pub name: Name,
+    /// The tenants it works for, by their names in order; none stands for all of them. They take turns at the compiler.
+    pub tenants: Vec<Name>,
     /// Where its component lies.
     pub component: std::path::PathBuf,
     /// What one delivery may use, the ceilings of its tenant left out.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use modhost::engine::fit;
 
 use super::harness::components::{compiles_for_long, large, outsized};
-use super::harness::{Host, Settings, chat, component, until, variant};
+use super::harness::{Host, Settings, chat, component, small, until, variant};
 
 /// The processes a process has started and that still run, by what `/proc` says of each.
 #[cfg(target_os = "linux")]
@@ -144,6 +144,38 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     compiling(&host).await;
     host.save_settings(&patient(Settings::new().module_file("Other", "other.wasm", "")));
     until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_tenants_components_keep_no_other_tenant_waiting() {
+    for processes in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = Settings::new()
+            .tenants(&[("acme", "company_1"), ("other", "company_2")])
+            .server(&format!("compiler = {{ {PATIENT}, processes = {processes} }}"));
+        for (module, tenant) in [("One", "acme"), ("Two", "acme"), ("Other", "other")] {
+            let file = format!("{module}.wasm");
+            fs::write(folder.path().join(&file), small("before")).unwrap();
+            settings = settings.module_file(module, &file, &format!("tenants = [\"{tenant}\"]"));
+        }
+        let host = settings.start_in(folder).await;
+        for file in ["One.wasm", "Two.wasm"] {
+            host.save(file, compiles_for_long());
+        }
+        compiling(&host).await;
+        for text in ["after", "and after that"] {
+            host.save("Other.wasm", small(text));
+            host.serves("Other", &small(text)).await;
+        }
+        if processes > 1 {
+            // Nor does what isn't small.
+            host.save("Other.wasm", large(1));
+            host.serves("Other", &large(1)).await;
+            host.logged(&["the faster code serves"]).await;
+        }
+        assert_eq!(compilers(&host).len(), 1, "the other of acme's two waits, with {processes} places");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::harness::{chosen, component};
 
 fn spec() -> Spec {
     let (limits, grants, swap) = (Limits::default(), Grants::default(), SwapPolicy::default());
-    Spec { name: Name::from("Test"), component: component("test_guest"), limits, grants, swap }
+    Spec { name: Name::from("Test"), tenants: Vec::new(), component: component("test_guest"), limits, grants, swap }
 }
 
 fn bytes() -> Vec<u8> {
@@ -127,6 +127,19 @@ async fn what_the_process_compiles_serves() {
     let limits = CompilerLimits { timeout: Duration::from_secs(120), memory: 1 << 30, processes: 1 };
     let compiler = Compiler::Apart { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
     // Without a folder of its own it goes by way of a temporary one.
+    let engine = Engine::new(1).unwrap().with_compiler(compiler);
+    let version = engine.load(bytes(), &spec()).await.unwrap();
+    assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);
+}
+
+#[tokio::test]
+async fn what_is_small_and_takes_long_is_compiled_among_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (modhost, tried) = (env!("CARGO_BIN_EXE_modhost"), folder.path().join("tried"));
+    // The first time it would take longer than anything may.
+    let line = format!(r#"[ -e {tried:?} ] && exec {modhost:?} "$@"; : > {tried:?}; exec sleep 1000"#);
+    let limits = CompilerLimits { timeout: Duration::from_secs(60), memory: 1 << 30, processes: 1 };
+    let compiler = Compiler::Apart { program: program(folder.path(), &line), limits };
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
     assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);

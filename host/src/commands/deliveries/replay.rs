@@ -79,6 +79,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<(Spec, u64)>
     let http = HttpGrants { allowed, place };
     let spec = Spec {
         name,
+        tenants: Vec::new(),
         component: args.component.clone(),
         limits: limits.delivery,
         grants: Grants { config: Arc::new(config), http },

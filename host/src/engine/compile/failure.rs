@@ -53,6 +53,11 @@ pub enum CompileError {
 const OUT_OF_MEMORY: [&str; 3] = ["memory allocation of", "out of memory", "Cannot allocate memory"];
 
 impl CompileError {
+    /// Whether the component took more than it may.
+    pub(super) fn is_a_limit(&self) -> bool {
+        matches!(self, Self::Time(_) | Self::Memory(_) | Self::Output(_))
+    }
+
     /// What the end of a compiling process means; none if it did its work.
     pub(super) fn of(status: ExitStatus, said: &str, limits: &CompilerLimits) -> Option<Self> {
         let said = said.trim();

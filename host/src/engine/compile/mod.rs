@@ -18,10 +18,14 @@ use std::time::{Duration, Instant};
 
 pub use child::{ChildArgs, run as run_child};
 pub use failure::CompileError;
+pub(super) use queue::Job;
 pub use queue::Urgency;
 
 use super::machine::{self, Tier};
 use queue::{Queue, Turn};
+
+/// A short turn lasts one of so many parts of the time compiling may take. What is small seldom needs all of it.
+const SHORT: u32 = 30;
 
 /// What compiling one component may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ pub struct CompilerLimits {
     pub timeout: Duration,
     /// How much memory it may take, in bytes.
     pub memory: u64,
-    /// How many components are compiled at once; each uses every core as it is.
+    /// How many components are compiled at once, something small beside them left out; each uses every core as it is.
     pub processes: usize,
 }
 
@@ -83,29 +87,42 @@ impl Compilers {
         Self { compiler, queue: Queue::new(places) }
     }
 
-    /// Waits until it is the turn of a component of so many bytes.
-    pub async fn turn(&self, urgency: Urgency, bytes: usize) -> Turn {
-        self.queue.turn(urgency, bytes).await
+    /// Waits until it is a component's turn.
+    pub async fn turn(&self, job: Job) -> Turn {
+        self.queue.turn(job).await
     }
 
-    /// Compiles a component into a file; answers with how long it took.
+    /// Compiles a component into a file, and ends its turn; answers with how long it took, or with nothing if it takes
+    /// longer than its turn: then it has to wait for another.
     ///
     /// # Errors
     ///
-    /// When it can't be compiled, or not within the limits. The file may hold anything then.
+    /// When it can't be compiled, or not within the limits. The file may hold anything then, as after a turn that was
+    /// too short.
     pub async fn compile(
         &self,
-        _turn: &Turn,
+        mut turn: Turn,
         component: &Arc<Vec<u8>>,
         tier: Tier,
         into: File,
-    ) -> Result<Duration, CompileError> {
+    ) -> Result<Option<Duration>, CompileError> {
         let started = Instant::now();
-        match &self.compiler {
-            Compiler::Here => compile_here(component.clone(), tier, into).await?,
-            Compiler::Apart { program, limits } => process::compile(program, limits, component, tier, into).await?,
+        let compiled = match &self.compiler {
+            Compiler::Here => compile_here(component.clone(), tier, into).await,
+            Compiler::Apart { program, limits } => {
+                let time = if turn.is_short() { limits.timeout / SHORT } else { Duration::MAX };
+                let compiling = process::compile(program, limits, component, tier, into);
+                let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
+                    turn.reached_a_limit();
+                    return Ok(None);
+                };
+                compiled
+            }
+        };
+        if compiled.as_ref().is_err_and(CompileError::is_a_limit) {
+            turn.reached_a_limit();
         }
-        Ok(started.elapsed())
+        compiled.map(|()| Some(started.elapsed()))
     }
 }
 
