@@ -24,11 +24,11 @@ const ENDS: [&str; 3] = ["abort", "exit", "__assert_fail"];
 const ELSEWHERE: [&str; 5] = ["/rustc/", "/library/std/", "/library/core/", "/sdk-guest/rust/src/", "/modhost-sdk-"];
 
 /// What is in the names of the code every module has between the host and its own.
-const GLUE: [&str; 4] = ["export_handle", "cabi_", "wit_bindgen", "__wasm_export"];
+const GLUE: [&str; 5] = ["export_handle", "exports_module_handle", "cabi_", "wit_bindgen", "__wasm_export"];
 
 /// What to say where a component has no names.
 const NAMELESS: &str = "(the component has no names of its functions: for Rust, set strip = false and \
-                        debug = \"line-tables-only\" in the profile it is built with)";
+                        debug = \"line-tables-only\" in the profile it is built with; for C and C++, compile with -g)";
 
 /// The guest's frames of an error, the innermost first, one a line; what to do where there are no names. Empty for an error
 /// that came from no guest.
@@ -120,6 +120,7 @@ mod tests {
     fn frames_of_the_language_are_left_out() {
         assert_eq!(line("_ZN4core9panicking5panic17h0123456789abcdefE", None), None);
         assert_eq!(line("abort", None), None);
+        assert_eq!(line("exports_module_handle", None), None);
         assert_eq!(line("handle<a::b::Event>", None).as_deref(), Some("at handle"));
         let own = line("_ZN9assistant6answer17h0123456789abcdefE", None);
         assert_eq!(own.as_deref(), Some("at assistant::answer"));
