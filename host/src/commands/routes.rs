@@ -170,7 +170,7 @@ fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
         }
     }
     match (&args.source, sources.is_empty()) {
-        (Some(name), true) => bail!("there is no [[source]] named \"{name}\" in {}", settings.file.display()),
+        (Some(name), true) => bail!(settings.no_source(name)),
         (None, true) => bail!("there is no [[source]] in {}", settings.file.display()),
         _ => bail!("{} can't be read as an event:{problems}", args.event),
     }

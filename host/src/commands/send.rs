@@ -15,6 +15,7 @@ use url::Url;
 
 use super::event_file::{HeaderLine, parse_header};
 use super::{SettingsFile, program};
+use crate::config::nearest;
 use client::{Assistant, Client};
 use progress::Progress;
 use render::{Report, Show};
@@ -231,11 +232,14 @@ fn choose<'a>(assistants: &'a [Assistant], wish: &Wish) -> Result<&'a Assistant,
         if assistants.is_empty() {
             return format!("{problem}, nor any other; add a [[module]] to modules.toml");
         }
-        let name = |it: &Assistant| match wish {
-            Wish::Assistant(_) => it.id.clone(),
-            _ => it.module.clone(),
+        let modules: Vec<_> = assistants.iter().map(|it| it.module.as_str()).collect();
+        let ids: Vec<_> = assistants.iter().map(|it| it.id.as_str()).collect();
+        let advice = match wish {
+            Wish::Module(module) => nearest::advice(module, &modules),
+            Wish::Assistant(id) => nearest::advice(id, &ids),
+            Wish::Anyone => format!("there is: {}", modules.join(", ")),
         };
-        format!("{problem}; there is: {}", assistants.iter().map(name).collect::<Vec<_>>().join(", "))
+        format!("{problem}; {advice}")
     })
 }
 
@@ -296,12 +300,13 @@ mod tests {
         let all = [assistant("ChatLog", false), assistant("DemoApp", true)];
         assert_eq!(
             choose(&all, &Wish::Module("Demo".into())).unwrap_err(),
-            "there is no module \"Demo\" on the local platform; there is: ChatLog, DemoApp"
+            "there is no module \"Demo\" on the local platform; the known ones are: ChatLog, DemoApp"
         );
         assert_eq!(
             choose(&all, &Wish::Assistant("a".into())).unwrap_err(),
-            "there is no assistant \"a\" on the local platform; there is: assistant_ChatLog, assistant_DemoApp"
+            "there is no assistant \"a\" on the local platform; the known ones are: assistant_ChatLog, assistant_DemoApp"
         );
+        assert!(choose(&all, &Wish::Module("demoapp".into())).unwrap_err().contains("did you mean DemoApp?"));
         assert_eq!(
             choose(&all[..1], &Wish::Anyone).unwrap_err(),
             "no module on the local platform answers messages; there is: ChatLog"

@@ -21,20 +21,25 @@ fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Optio
         .map(|(_, name)| name)
 }
 
-/// How many characters must be put in, taken out or changed to get from one word to the other (Levenshtein).
+/// How many characters must be put in, taken out, changed or swapped with their neighbour to get from one word to the other
+/// (optimal string alignment).
 fn distance(from: &str, to: &str) -> usize {
+    let from: Vec<char> = from.chars().collect();
     let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, b) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+            let changed = rows[i][j] + usize::from(a != b);
+            let mut least = changed.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && from[i - 1] == *b && to[j - 1] == *a {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[to.len()]
+    rows[from.len()][to.len()]
 }
 
 #[cfg(test)]
@@ -47,6 +52,7 @@ mod tests {
         assert_eq!(nearest("listn", names), Some("listen"));
         assert_eq!(nearest("Data_Dir", names), Some("data_dir"));
         assert_eq!(nearest("adminlisten", names), Some("admin_listen"));
+        assert_eq!(nearest("lsiten", names), Some("listen"));
         assert_eq!(nearest("port", names), None);
         assert_eq!(nearest("x", ["y", "xx"]), Some("y"));
     }
@@ -55,6 +61,7 @@ mod tests {
     fn counts_changes() {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
+        assert_eq!((distance("ab", "ba"), distance("Tset", "Test"), distance("abc", "cba")), (1, 1, 2));
         assert_eq!(distance("abc", "abc"), 0);
     }
 }

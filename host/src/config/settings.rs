@@ -14,7 +14,7 @@ use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, Place, Reference, check, file};
+use super::{ConfigError, ConfigErrors, Place, Reference, check, file, nearest};
 use crate::event::Name;
 use crate::event::interest::Interest;
 use crate::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
@@ -366,6 +366,13 @@ impl Settings {
         let headers = self.modules.iter().flat_map(|module| &module.http).flat_map(|entry| &entry.headers);
         let of_modules = headers.map(|header| &header.secret);
         of_sources.chain(of_tenants).chain(of_modules).chain(&self.server.admin_token)
+    }
+
+    /// That there is no source of this name, and which one was probably meant.
+    pub(crate) fn no_source(&self, name: &str) -> String {
+        let names: Vec<_> = self.sources.iter().map(|source| source.name.as_str()).collect();
+        let advice = if names.is_empty() { "nor any other".to_owned() } else { nearest::advice(name, &names) };
+        format!("there is no [[source]] named \"{name}\" in {}; {advice}", self.file.display())
     }
 
     /// What is worth telling the operator, though the host can work with it.

@@ -244,7 +244,7 @@ fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &B
         }
     }
     match (source, problems.is_empty()) {
-        (Some(name), true) => bail!("there is no [[source]] named \"{name}\" in {}", settings.file.display()),
+        (Some(name), true) => bail!(settings.no_source(name)),
         (None, true) => bail!(
             "there is no [[source]] in {} that could bring this event; write [event] with name and payload instead",
             settings.file.display()

@@ -88,14 +88,7 @@ fn is_for_now(status: StatusCode) -> bool {
 
 fn find<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<(&'s Source, &'s Webhook)> {
     let found = settings.sources.iter().find(|source| source.name.as_str() == name);
-    let found = found.ok_or_else(|| {
-        let names: Vec<_> = settings.sources.iter().map(|source| source.name.as_str()).collect();
-        let file = settings.file.display();
-        match names.is_empty() {
-            true => anyhow!("there is no [[source]] in {file}"),
-            false => anyhow!("there is no [[source]] named \"{name}\" in {file}; there is: {}", names.join(", ")),
-        }
-    })?;
+    let found = found.with_context(|| settings.no_source(name))?;
     let webhook = found.webhook().with_context(|| {
         format!("the source \"{name}\" fetches its events from an event socket: nothing can be sent to it")
     })?;
