@@ -383,16 +383,29 @@ impl Settings {
 
 /// Why a file can't be read, and what to do.
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    let path = path.display();
+    let shown = path.display();
     match error.kind() {
-        ErrorKind::NotFound => ConfigError::new(format!("there is no file {path}"))
-            .advice("run this in the folder of your modules.toml, or name the file: --config path/to/modules.toml"),
-        ErrorKind::IsADirectory => ConfigError::new(format!("{path} is a folder, not a file"))
-            .advice(format!("name the file in it: {path}/modules.toml")),
-        ErrorKind::PermissionDenied => ConfigError::new(format!("{path} may not be read by this user"))
+        ErrorKind::NotFound => ConfigError::new(format!("there is no file {shown}")).advice(match above(path) {
+            Some(found) => format!("there is one above: run this there, or name it: --config {}", found.display()),
+            None => "run this in the folder of your modules.toml, or name the file: --config path/to/modules.toml; `modhost \
+                     new NAME` makes a module and the file, where there is none yet"
+                .to_owned(),
+        }),
+        ErrorKind::IsADirectory => ConfigError::new(format!("{shown} is a folder, not a file"))
+            .advice(format!("name the file in it: {shown}/modules.toml")),
+        ErrorKind::PermissionDenied => ConfigError::new(format!("{shown} may not be read by this user"))
             .advice("change the owner or the mode of the file, or run as a user who may read it"),
-        _ => ConfigError::new(format!("{path} can't be read: {error}")),
+        _ => ConfigError::new(format!("{shown} can't be read: {error}")),
     }
+}
+
+/// The file of this name in a folder above, as it is named from here: whoever has just installed a module's tools stands in
+/// its folder. One that is named with a folder is meant to be there.
+fn above(path: &Path) -> Option<PathBuf> {
+    path.parent().filter(|folder| folder.as_os_str().is_empty())?;
+    let here = std::env::current_dir().ok()?;
+    let between = here.ancestors().skip(1).position(|folder| folder.join(path).is_file())?;
+    Some(std::iter::repeat_n("..", between + 1).collect::<PathBuf>().join(path))
 }
 
 pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {

@@ -9,6 +9,17 @@ use tempfile::tempdir;
 
 use super::harness::{Ran, component, modhost};
 
+#[tokio::test]
+async fn who_stands_in_the_modules_folder_is_led_out_of_it() {
+    let folder = tempdir().unwrap();
+    assert_eq!(new(folder.path(), &["Mine", "--lang", "c"]).await.code, 0);
+    for (inside, file) in [("mine", "../modules.toml"), ("mine/tests", "../../modules.toml")] {
+        let ran = modhost(&folder.path().join(inside), "test", &[], &[]).await;
+        let said = format!("there is one above: run this there, or name it: --config {file}\n");
+        assert!(ran.code == 2 && ran.stderr.contains(&said), "{ran:?}");
+    }
+}
+
 async fn new(folder: &Path, args: &[&str]) -> Ran {
     modhost(folder, "new", args, &[]).await
 }
