@@ -23,6 +23,10 @@ use render::{Report, Show};
 /// How often the chat is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long after its answer a module may still be found to have failed: the host completes the reply with an apology, and
+/// then says why.
+const VERDICT_TIME: Duration = Duration::from_millis(100);
+
 /// How long steps may go on after the answer is complete: the host closes what a module left running just after it.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
@@ -97,7 +101,7 @@ pub struct SendArgs {
 enum Outcome {
     /// The answer is there.
     Answered,
-    /// A step failed; what is shown may be an apology.
+    /// The module failed, or a step; what is shown may be an apology.
     Failed,
     /// No answer came in time.
     Late,
@@ -107,7 +111,7 @@ enum Outcome {
 
 /// Sends the message and waits for the answer, or sends an event.
 ///
-/// The exit code is 0 if there is an answer, 1 if none came in time or a step failed, 2 if what was asked for isn't
+/// The exit code is 0 if there is an answer, 1 if none came in time, or the module or a step failed, 2 if what was asked for isn't
 /// there to be talked to.
 ///
 /// # Errors
@@ -173,8 +177,9 @@ async fn wait(
             show.draft(draft);
         }
         if progress.is_answered() {
-            let since = *answered_at.get_or_insert_with(Instant::now);
-            if !progress.is_running() || since.elapsed() >= SETTLE_TIME {
+            let since = answered_at.get_or_insert_with(Instant::now).elapsed();
+            let is_settled = progress.turn().failure().is_some() || since >= VERDICT_TIME;
+            if is_settled && !progress.is_running() || since >= SETTLE_TIME {
                 return Ok(if progress.has_failed() { Outcome::Failed } else { Outcome::Answered });
             }
         } else if start.elapsed() >= timeout {

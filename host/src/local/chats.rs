@@ -72,6 +72,8 @@ pub struct Chats {
     connection: Mutex<Connection>,
     /// What viewers see in a message's place for the moment; nothing of it is stored.
     shown: Mutex<HashMap<String, String>>,
+    /// Why the module failed that was to fill a message, by the message's id; not stored either.
+    failures: Mutex<HashMap<String, String>>,
 }
 
 impl Chats {
@@ -85,7 +87,7 @@ impl Chats {
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection: Mutex::new(connection), shown: Mutex::default() })
+        Ok(Self { connection: Mutex::new(connection), shown: Mutex::default(), failures: Mutex::default() })
     }
 
     /// Begins a chat.
@@ -131,8 +133,7 @@ impl Chats {
     pub fn delete_chat(&self, id: &str) -> Result<bool> {
         let messages = self.messages(id)?;
         let deleted = self.connection().execute("DELETE FROM chats WHERE id = ?1", [id])?;
-        let mut shown = self.shown();
-        messages.iter().for_each(|message| drop(shown.remove(&message.id)));
+        messages.iter().for_each(|message| self.forget(&message.id));
         Ok(deleted > 0)
     }
 
@@ -179,8 +180,8 @@ impl Chats {
         connection
             .execute("UPDATE messages SET body = ?2 WHERE id = ?1", params![id, serde_json::to_string(&message)?])?;
         if message.text != text_before {
-            // What is stored from now on is newer than what was only shown.
-            self.shown().remove(id);
+            // What is stored from now on is newer.
+            self.forget(id);
         }
         Ok(Some(message))
     }
@@ -188,7 +189,7 @@ impl Chats {
     /// Deletes a message with the steps under it.
     pub fn delete_message(&self, id: &str) -> Result<()> {
         self.connection().execute("DELETE FROM messages WHERE id = ?1", [id])?;
-        self.shown().remove(id);
+        self.forget(id);
         Ok(())
     }
 
@@ -200,6 +201,22 @@ impl Chats {
     /// What is shown in a message's place.
     pub fn shown_text(&self, message_id: &str) -> Option<String> {
         self.shown().get(message_id).cloned()
+    }
+
+    /// Forgets what of a message isn't stored.
+    fn forget(&self, id: &str) {
+        self.shown().remove(id);
+        self.failures().remove(id);
+    }
+
+    /// Notes why the module failed that was to fill a message.
+    pub fn note_failure(&self, message_id: &str, reason: &str) {
+        self.failures().insert(message_id.to_owned(), reason.to_owned());
+    }
+
+    /// Why the module failed that was to fill a message, if it did.
+    pub fn failure(&self, message_id: &str) -> Option<String> {
+        self.failures().get(message_id).cloned()
     }
 
     /// Adds a step under its message.
@@ -233,6 +250,10 @@ impl Chats {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // SQLite's own state is whole after a panic elsewhere.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shown(&self) -> MutexGuard<'_, HashMap<String, String>> {

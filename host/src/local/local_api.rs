@@ -32,7 +32,25 @@ struct WholeMessage {
     /// What viewers see in the message's place for the moment: made by a message event, not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     shown_text: Option<String>,
+    /// Why the module failed that was to fill it: the host of `modhost dev` says so, where no platform would know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
     steps: Vec<Step>,
+}
+
+/// What whoever opens its address reads.
+const HELLO: &str = "\
+This is the local platform of `modhost dev`: an API, without a page to chat in. The chat is `modhost send \"…\"`.
+
+  /local/chats        every chat; /local/chats/ID is one, with its messages and steps
+  /local/assistants   whom one can talk to
+  /local/deliveries   the events that were sent to the host, and what it answered
+  /local/documents    what searches look through
+";
+
+/// `GET /`: for whoever opens the address that `modhost dev` says.
+pub async fn hello() -> &'static str {
+    HELLO
 }
 
 /// `GET /health`.
@@ -50,7 +68,8 @@ pub async fn chat(State(state): State<Arc<LocalState>>, Path(id): Path<String>) 
     let chat = state.chat(&id)?;
     let whole = |message: Message| {
         let steps = state.chats.steps(&message.id)?;
-        Ok(WholeMessage { shown_text: state.chats.shown_text(&message.id), steps, message })
+        let (shown_text, failure) = (state.chats.shown_text(&message.id), state.chats.failure(&message.id));
+        Ok(WholeMessage { shown_text, failure, steps, message })
     };
     let messages = state.chats.messages(&id)?.into_iter().map(whole).collect::<Result<_, ApiError>>()?;
     Ok(Json(WholeChat { chat, messages }))

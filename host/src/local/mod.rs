@@ -178,6 +178,11 @@ impl LocalPlatform {
         Ok(())
     }
 
+    /// Notes why the module failed that was to fill a message: those who look at the chat by the local API are told.
+    pub fn note_failure(&self, message_id: &str, reason: &str) {
+        self.state.chats.note_failure(message_id, reason);
+    }
+
     /// Lets events go out again to an endpoint that is expired; false if it isn't.
     pub fn revive_endpoint(&self) -> bool {
         self.state.deliverer.revive()

@@ -25,6 +25,7 @@ pub fn router(state: Arc<LocalState>) -> Router {
         .nest("/v1", openai_api())
         .route("/api/public/thread/{id}/messages", post(threads::write))
         .route("/public/event-socket/events/stream", get(event_socket::stream))
+        .route("/", get(local_api::hello))
         .route("/health", get(local_api::health))
         .route("/local/assistants", get(local_api::assistants))
         .route("/local/chats", get(local_api::chats))

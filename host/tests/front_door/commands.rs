@@ -201,12 +201,20 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
 
     let fails = send(&host, &["step-and fail for a test"]).await;
     assert_eq!(fails.code, 1, "{fails:?}");
-    assert!(fails.stdout.starts_with("Sorry, ") && fails.stderr.contains("a step failed"), "{fails:?}");
-    assert!(fails.stderr.contains("failed   Working…"), "{fails:?}");
+    assert!(fails.stdout.starts_with("Sorry, ") && fails.stderr.contains("failed   Working…"), "{fails:?}");
+    // Why comes just after the apology.
+    until("the reason", async || {
+        let ran = send(&host, &["fail no seats"]).await;
+        assert!(ran.stdout.starts_with("Sorry, "), "{ran:?}");
+        (ran.code == 1 && ran.stderr.contains("Test failed: no seats; the output of `modhost dev` says more"))
+            .then_some(())
+    })
+    .await;
 
     let unknown = send(&host, &["hi", "--to", "Tset"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""), "{unknown:?}");
-    assert_eq!(unknown.stderr, "error: there is no module \"Tset\" on the local platform; there is: Test\n");
+    let nearest = "did you mean Test? The known ones are: Test";
+    assert_eq!(unknown.stderr, format!("error: there is no module \"Tset\" on the local platform; {nearest}\n"));
     failed(&send(&host, &["hi", "--chat", "chat_none"]).await, &["chat_none"]);
 }
 

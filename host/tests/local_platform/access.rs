@@ -119,6 +119,8 @@ async fn a_body_beyond_all_measure_is_refused() {
 async fn health_and_assistants_need_no_credentials() {
     let local = Local::start(settings()).await;
     assert_eq!(answer(local.bare(Method::GET, "/health")).await, (200, json!({ "status": "ok" })));
+    let hello = local.bare(Method::GET, "/").send().await.unwrap().text().await.unwrap();
+    assert!(hello.contains("modhost send") && hello.contains("/local/chats"), "{hello}");
     let assistants = local.local("/assistants").await;
     let ids: Vec<String> = assistants.as_array().unwrap().iter().map(|assistant| text(&assistant["id"])).collect();
     assert_eq!(ids, ["assistant_Answering", "assistant_Listening"]);

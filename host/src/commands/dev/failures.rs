@@ -1,6 +1,7 @@
-//! Shows a delivery that failed beside the event it was to answer.
+//! Shows a delivery that failed beside the event it was to answer, and tells the local platform, which has only the apology.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use anstyle::{AnsiColor, Style};
 use tokio::sync::broadcast::Receiver;
@@ -9,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::dispatch::FailedAttempt;
 use crate::event::{Event, Subject};
 use crate::journal::LogLine;
+use crate::local::LocalPlatform;
 
 /// How many of the last log lines are shown.
 const LOG: usize = 8;
@@ -16,11 +18,20 @@ const LOG: usize = 8;
 /// How much of a text is shown, in characters.
 const LONGEST: usize = 200;
 
-/// Shows failures for as long as the host runs.
-pub(super) async fn show(mut failures: Receiver<std::sync::Arc<FailedAttempt>>) {
+/// Shows failures for as long as the host runs, whose operators' listener is at `admin`.
+pub(super) async fn show(
+    mut failures: Receiver<std::sync::Arc<FailedAttempt>>,
+    platform: &LocalPlatform,
+    admin: SocketAddr,
+) {
     loop {
         match failures.recv().await {
-            Ok(failed) => anstream::println!("{}", told(&failed)),
+            Ok(failed) => {
+                if let (Subject::ModuleChosen(chosen), false) = (&failed.event.subject, failed.again) {
+                    platform.note_failure(&chosen.assistant_message_id, &failed.reason);
+                }
+                anstream::println!("{}", told(&failed, admin));
+            }
             Err(RecvError::Lagged(missed)) => anstream::println!("  … and {missed} more that failed"),
             Err(RecvError::Closed) => return,
         }
@@ -29,7 +40,7 @@ pub(super) async fn show(mut failures: Receiver<std::sync::Arc<FailedAttempt>>) 
 
 /// What happened: the event, the reason, the last of the log. Each line of a guest stands behind a bar, so that none can
 /// pass for one of the host's.
-fn told(failed: &FailedAttempt) -> String {
+fn told(failed: &FailedAttempt, admin: SocketAddr) -> String {
     let (bad, bold, dim) = (AnsiColor::Red.on_default().bold(), Style::new().bold(), Style::new().dimmed());
     let what = if failed.again { "failed, and is tried again" } else { "failed" };
     let mut text = format!("\n{bad}✗ {}{bad:#} {what}  {dim}{}{dim:#}\n", failed.module, failed.delivery);
@@ -47,7 +58,9 @@ fn told(failed: &FailedAttempt) -> String {
         let word = if place == 0 { "log   " } else { "      " };
         _ = writeln!(text, "  {dim}{word} │ {:<5} {}{dim:#} {}", line.level, plain(&line.context), plain(&line.text));
     }
-    _ = writeln!(text, "  {dim}more   {} deliveries show {}{dim:#}", crate::commands::program(), failed.delivery);
+    let admin = if admin.port() == 8081 { String::new() } else { format!(" --admin http://{admin}") };
+    let program = crate::commands::program();
+    _ = writeln!(text, "  {dim}more   {program} deliveries show {}{admin}{dim:#}", failed.delivery);
     text
 }
 

@@ -98,7 +98,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         platform.set_webhook(webhook);
     }
     // It ends with the host, which is only shut down below.
-    let failures = failures::show(host.failures());
+    let failures = failures::show(host.failures(), &platform, host.admin_address());
     let telling = async {
         tell(&host, &settings, &platform, documents.as_deref()).await;
         pending().await

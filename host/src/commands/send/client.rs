@@ -65,6 +65,8 @@ pub struct Message {
     pub text: Option<String>,
     /// What is shown in its place for the moment.
     pub shown_text: Option<String>,
+    /// Why the module failed that was to fill it.
+    pub failure: Option<String>,
     /// The message it answers.
     pub previous_message_id: Option<String>,
     /// The sources it names.

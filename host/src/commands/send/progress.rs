@@ -48,9 +48,9 @@ impl Progress {
         self.turn.steps().any(|step| step.status == Status::Running)
     }
 
-    /// Whether a step failed.
+    /// Whether a step failed, or the module itself.
     pub fn has_failed(&self) -> bool {
-        self.turn.steps().any(|step| step.status == Status::Failed)
+        self.turn.failure().is_some() || self.turn.steps().any(|step| step.status == Status::Failed)
     }
 
     /// What there is by now.
@@ -69,6 +69,11 @@ impl Turn {
         let place = further.iter().position(names_ours).unwrap_or(0);
         let answer = (place < further.len()).then(|| further.remove(place));
         Self { answer, further }
+    }
+
+    /// Why the module failed, if it did: what it was to fill has an apology.
+    pub fn failure(&self) -> Option<&str> {
+        self.answer.as_ref()?.failure.as_deref()
     }
 
     /// All steps, in the order they are shown.

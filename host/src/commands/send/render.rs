@@ -162,7 +162,14 @@ impl Report<'_> {
     pub fn remarks(&self, timeout: Duration, go_on: &str) -> String {
         let mut remarks = match self.outcome {
             Outcome::Answered => String::new(),
-            Outcome::Failed => format!("\n{RED}a step failed{RED:#}; the output of `modhost dev` says why\n"),
+            Outcome::Failed => match self.turn.failure() {
+                Some(reason) => format!(
+                    "\n{RED}{} failed{RED:#}: {}; the output of `modhost dev` says more\n",
+                    self.module,
+                    one_line(reason.lines().next().unwrap_or_default())
+                ),
+                None => format!("\n{RED}a step failed{RED:#}; the output of `modhost dev` says why\n"),
+            },
             Outcome::Late => format!(
                 "\n{RED}no answer within {}{RED:#}; the output of `modhost dev` says what {} is doing\n",
                 humantime::format_duration(timeout),
@@ -181,8 +188,9 @@ impl Report<'_> {
 
 impl Serialize for Report<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut report = serializer.serialize_struct("Report", 7)?;
+        let mut report = serializer.serialize_struct("Report", 8)?;
         report.serialize_field("outcome", &self.outcome)?;
+        report.serialize_field("failure", &self.turn.failure())?;
         report.serialize_field("module", self.module)?;
         report.serialize_field("assistantId", self.assistant_id)?;
         report.serialize_field("chatId", self.chat_id)?;
@@ -333,6 +341,13 @@ mod tests {
         };
         assert_eq!(remarks(Outcome::Answered), "\nchat chat_1, go on with: modhost send --chat chat_1 \"…\"\n");
         assert!(remarks(Outcome::Failed).starts_with("\na step failed; "));
+        let apology = Message { failure: Some("TypeError: no\n  at answer.js".into()), ..said("Sorry") };
+        let turn = Turn { answer: Some(apology), further: Vec::new() };
+        let text = report(Outcome::Failed, &turn).remarks(Duration::from_secs(120), "…");
+        assert!(
+            strip_str(&text).to_string().starts_with("\nAssistant failed: TypeError: no; the output of "),
+            "{text}"
+        );
         assert!(remarks(Outcome::Late).starts_with("\nno answer within 2m; "));
         assert!(remarks(Outcome::Listening).starts_with("Assistant only listens: "));
     }
@@ -360,6 +375,7 @@ mod tests {
             serde_json::to_value(report(Outcome::Answered, &turn)).unwrap(),
             serde_json::json!({
                 "outcome": "answered",
+                "failure": null,
                 "module": "Assistant",
                 "assistantId": "assistant_Assistant",
                 "chatId": "chat_1",
