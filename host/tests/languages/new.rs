@@ -208,6 +208,30 @@ async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
 }
 
 #[tokio::test]
+async fn whoever_changes_a_test_waits_for_no_build() {
+    let folder = tempdir().unwrap();
+    let command = format!("cp {} module.wasm && echo built >> ../builds", component("demo_app").display());
+    building(folder.path(), &[("DemoApp", &command)]);
+    let write = |name: &str, text: &str| fs::write(folder.path().join("DemoApp").join(name), text).unwrap();
+    let cache = folder.path().join("cache");
+    let test = async || modhost(folder.path(), "test", &[], &[("XDG_CACHE_HOME", cache.to_str().unwrap())]).await;
+    let builds = || fs::read_to_string(folder.path().join("builds")).unwrap().lines().count();
+    fs::create_dir(folder.path().join("DemoApp/tests")).unwrap();
+    write("source", "");
+    write("tests/one.toml", "text = 'hello'");
+    for (changed, text, built) in [
+        ("tests/two.toml", "text = 'hello again'", 1),
+        ("tests/one.toml", "text = 'hello there'", 1),
+        ("tests/event.json", "{}", 1),
+        ("source", "another", 2),
+    ] {
+        write(changed, text);
+        let ran = test().await;
+        assert!(ran.code == 0 && builds() == built, "{changed}: {ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_tool_that_is_missing_is_named_with_the_way_to_it() {
     let folder = tempdir().unwrap();
     // A path with a shell and nothing else.

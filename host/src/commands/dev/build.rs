@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::made::Made;
 use crate::commands::build_command::BuildCommand;
+use crate::commands::test::TESTS;
 use crate::config::Settings;
 use crate::engine::FileWatch;
 use crate::event::Name;
@@ -32,6 +33,8 @@ struct Buildable {
     command: BuildCommand,
     component: PathBuf,
     sources: Vec<PathBuf>,
+    /// What lies among the sources and is none: the component itself, and the tests.
+    left_out: Vec<PathBuf>,
 }
 
 impl Builder {
@@ -150,7 +153,7 @@ impl Buildable {
     fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::new();
         for source in &self.sources {
-            gather(source, &self.component, DEPTH, &mut files);
+            gather(source, &self.left_out, DEPTH, &mut files);
         }
         files
     }
@@ -176,14 +179,17 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 fn buildable(settings: &Settings) -> Vec<Buildable> {
     let modules = settings.modules.iter().filter_map(|module| {
         let command = BuildCommand::of(module, &settings.file)?;
-        let sources = module.watch.clone();
-        Some(Buildable { name: module.name.clone(), command, component: module.component.clone(), sources })
+        let (component, sources) = (module.component.clone(), module.watch.clone());
+        // Who changes a test waits for no build.
+        let tests = module.folder.iter().map(|folder| folder.join(TESTS));
+        let left_out = tests.chain([component.clone()]).collect();
+        Some(Buildable { name: module.name.clone(), command, component, sources, left_out })
     });
     modules.collect()
 }
 
-/// Adds the files below a path, those that tools make left out.
-fn gather(path: &Path, component: &Path, depth: usize, files: &mut BTreeSet<PathBuf>) {
+/// Adds the files below a path, but for those that tools make, and these.
+fn gather(path: &Path, left_out: &[PathBuf], depth: usize, files: &mut BTreeSet<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(path) else {
         files.insert(path.to_path_buf());
         return;
@@ -191,13 +197,13 @@ fn gather(path: &Path, component: &Path, depth: usize, files: &mut BTreeSet<Path
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        if name.starts_with('.') || path == component {
+        if name.starts_with('.') || left_out.contains(&path) {
             continue;
         }
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => {
                 if depth > 0 && !MADE_BY_TOOLS.contains(&&*name) {
-                    gather(&path, component, depth - 1, files);
+                    gather(&path, left_out, depth - 1, files);
                 }
             }
             Ok(_) => drop(files.insert(path)),

@@ -26,6 +26,9 @@ use crate::testing::{Bench, Outcome};
 use report::Totals;
 use suite::{Loaded, Suite};
 
+/// Where a module's tests lie, in its folder.
+pub(super) const TESTS: &str = "tests";
+
 /// How many tests run at once, beyond one for each core: they wait little.
 const AT_ONCE: usize = 8;
 
@@ -228,7 +231,7 @@ fn watched(file: &std::path::Path, modules: &[String]) -> BTreeSet<PathBuf> {
     let named = |module: &&Module| modules.is_empty() || modules.iter().any(|name| name == module.name.as_str());
     for module in settings.modules.iter().filter(named) {
         files.insert(module.component.clone());
-        files.extend(suite::files(&suite::folder(module, &settings)));
+        files.extend(suite::around(&suite::folder(module, &settings)));
     }
     files
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use super::TESTS;
 use crate::commands::module;
 use crate::config::{ConfigErrors, Module, Settings};
 use crate::testing::Test;
@@ -65,7 +66,7 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
 /// begins with, without a `src` at its end; where there is neither, the folder of modules.toml.
 pub(super) fn folder(module: &Module, settings: &Settings) -> PathBuf {
     if let Some(folder) = &module.folder {
-        return folder.join("tests");
+        return folder.join(TESTS);
     }
     let of_settings = settings.file.parent().unwrap_or(Path::new(""));
     let first = module.watch.first().map_or(of_settings, PathBuf::as_path);
@@ -74,16 +75,19 @@ pub(super) fn folder(module: &Module, settings: &Settings) -> PathBuf {
         Some(name) if is_file || name == "src" => first.parent().unwrap_or(of_settings),
         _ => first,
     };
-    sources.join("tests")
+    sources.join(TESTS)
 }
 
 /// The test files of a folder, by name.
-pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<_> =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = around(folder).filter(|path| path.extension().is_some_and(|it| it == "toml")).collect();
     files.sort();
     files
+}
+
+/// What lies in a folder of tests: the tests, and the events they may name.
+pub(super) fn around(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn load(file: PathBuf) -> Loaded {
