@@ -9,8 +9,8 @@ use modhost::commands::{Command, run};
 
 /// A host for modules: WebAssembly components that answer a platform's events.
 ///
-/// `modhost dev` starts everything on this machine: the host, the sample modules, and a local platform to chat with
-/// them. `modhost serve` runs the same host against the real platform.
+/// Begin with `modhost new NAME`, which makes a module and all it needs. `modhost dev` runs the modules of modules.toml on
+/// this machine, with a local platform to chat with them; `modhost serve` runs the same host against the real platform.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Arguments {

@@ -11,6 +11,7 @@ use clap::Args;
 use super::build_command::BuildCommand;
 use super::{SettingsFile, check};
 use crate::config::Module;
+use crate::engine::Engine;
 
 /// What `build` can be told.
 #[derive(Args)]
@@ -37,9 +38,9 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut failed = 0;
-    for (module, command) in &wanted {
+    for (module, command) in &wanted.modules {
         anstream::println!("{ASIDE}building {}: {}{ASIDE:#}", module.name, command.text);
-        match build(module, command).await {
+        match build(module, command, &wanted.engine).await {
             Ok(made) => anstream::println!("{GOOD}built{GOOD:#} {}: {made}", module.name),
             Err(error) => {
                 failed += 1;
@@ -47,14 +48,21 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    if failed > 0 && wanted.len() > 1 {
-        anstream::println!("{failed} of {} modules can't serve", wanted.len());
+    if failed > 0 && wanted.modules.len() > 1 {
+        anstream::println!("{failed} of {} modules can't serve", wanted.modules.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The modules that are to be built, and how.
-fn wanted(args: &BuildArgs) -> anyhow::Result<Vec<(Module, BuildCommand)>> {
+/// What is to be built.
+struct Wanted {
+    /// The modules, and how each is built.
+    modules: Vec<(Module, BuildCommand)>,
+    /// What compiles them, and keeps that for `modhost test`.
+    engine: Engine,
+}
+
+fn wanted(args: &BuildArgs) -> anyhow::Result<Wanted> {
     let settings = args.file.load()?;
     let modules: Vec<&Module> = match args.modules.is_empty() {
         true => settings.modules.iter().filter(|module| module.build.is_some()).collect(),
@@ -68,11 +76,13 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Vec<(Module, BuildCommand)>> {
             format!("{}: {} has no `build`, the command that makes its component", module.place, module.name)
         })
     };
-    modules.into_iter().map(|module| Ok((module.clone(), command(module)?))).collect()
+    let modules = modules.into_iter().map(|module| Ok((module.clone(), command(module)?)));
+    let modules = modules.collect::<anyhow::Result<_>>()?;
+    Ok(Wanted { modules, engine: super::keeping_engine(&settings, 1)? })
 }
 
 /// Runs a module's build command, and looks at the component; says what it is like.
-async fn build(module: &Module, command: &BuildCommand) -> anyhow::Result<String> {
+async fn build(module: &Module, command: &BuildCommand, engine: &Engine) -> anyhow::Result<String> {
     let started = Instant::now();
     let status =
         command.prepare().map_err(anyhow::Error::msg)?.status().await.context("the build command can't be run")?;
@@ -83,14 +93,14 @@ async fn build(module: &Module, command: &BuildCommand) -> anyhow::Result<String
         }
     }
     let took = started.elapsed();
-    let component = look(&module.component).await?;
+    let component = look(&module.component, engine).await?;
     Ok(format!("{}, {component}{ASIDE}; built in {:.1} s{ASIDE:#}", module.component.display(), took.as_secs_f64()))
 }
 
 /// What a component is like, if it can serve.
-async fn look(path: &Path) -> anyhow::Result<String> {
+async fn look(path: &Path, engine: &Engine) -> anyhow::Result<String> {
     if !path.exists() {
         bail!("the build left no {}; `component` in modules.toml should be the file it makes", path.display());
     }
-    check::Findings::of(check::read(path)?).await?.summary().with_context(|| path.display().to_string())
+    check::Findings::of(check::read(path)?, engine).await.summary().with_context(|| path.display().to_string())
 }

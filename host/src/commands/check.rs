@@ -1,4 +1,7 @@
-//! `check`: does a component fit, what is it made of, what comes of compiling it, what would it need in `modules.toml`.
+//! `check`: does a component fit, what is it made of, what comes of compiling it, what would it need in `modules.toml`. And
+//! without a component: are the settings fine.
+
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,16 +14,21 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Serialize;
 
+use super::SettingsFile;
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
-use crate::engine::{Compiled, LoadError};
+use crate::engine::{Compiled, Engine, LoadError};
 use crate::limits::{DEFAULT_STACK, Resource};
 
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The component: a .wasm file built for wasm32-wasip2 or made with `modhost componentize`
+    /// The component: a .wasm file built for wasm32-wasip2 or made with `modhost componentize` [default: the settings, and
+    /// the components of all modules]
     #[arg(value_name = "COMPONENT")]
-    pub component: PathBuf,
+    pub component: Option<PathBuf>,
+
+    #[command(flatten)]
+    file: SettingsFile,
 
     /// Print JSON, for scripts
     #[arg(long)]
@@ -107,26 +115,46 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Examines a file, and compiles what fits.
-    ///
-    /// # Errors
-    ///
-    /// When this machine can't compile.
-    pub(super) async fn of(bytes: Vec<u8>) -> anyhow::Result<Self> {
+    /// Examines a file, and has this engine compile what fits.
+    pub(super) async fn of(bytes: Vec<u8>, engine: &Engine) -> Self {
         let (anatomy, misfit) = match fit::examine(&bytes, fit::MAX_SIZE) {
             Ok(anatomy) => (Some(anatomy), None),
             Err(misfit) => (None, Some(misfit)),
         };
         let misfit = misfit.or_else(|| anatomy.as_ref().and_then(|anatomy| anatomy.fit().err()));
         let compiled = match misfit {
-            None => Some(super::engine(1, DEFAULT_STACK)?.try_compile(bytes).await),
+            None => Some(engine.try_compile(bytes).await),
             Some(_) => None,
         };
-        Ok(Self { anatomy, misfit, compiled })
+        Self { anatomy, misfit, compiled }
     }
 
     fn can_serve(&self) -> bool {
         matches!(self.compiled, Some(Ok(_)))
+    }
+
+    fn report(&self) -> Report<'_> {
+        let compiled = self.compiled.as_ref();
+        Report {
+            fits: self.misfit.is_none(),
+            misfit: self.misfit.as_ref().map(ToString::to_string),
+            world: fit::world(),
+            component: self.anatomy.as_ref().map(|anatomy| Contents {
+                built_against: anatomy.world.as_ref().map(ToString::to_string),
+                size: anatomy.size,
+                minimum_memory: anatomy.minimum_memory,
+                producers: &anatomy.producers,
+                grants: grants(anatomy).collect(),
+                imports: &anatomy.imports,
+                exports: &anatomy.exports,
+            }),
+            compiled: compiled.and_then(|compiled| compiled.as_ref().ok()).map(|compiled| CompiledReport {
+                milliseconds: u64::try_from(compiled.took.as_millis()).unwrap_or(u64::MAX),
+                size: compiled.size,
+                unpooled: compiled.unpooled.clone(),
+            }),
+            compile_error: compiled.and_then(|compiled| compiled.as_ref().err()).map(ToString::to_string),
+        }
     }
 
     /// What it is like, on one line.
@@ -148,28 +176,42 @@ impl Findings {
     }
 }
 
-/// Checks the component and prints what was found: success if it can serve, failure if it can't.
+/// Checks the component, or the settings with all of theirs, and prints what was found: success if it can serve, failure if
+/// it can't.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let findings = Findings::of(read(&args.component)?).await?;
-    let mut out = anstream::stdout().lock();
-    let printed = match args.json {
-        true => print_json(&mut out, &findings),
-        false => print(&mut out, &args.component, &findings),
+    let (can_serve, printed) = match &args.component {
+        Some(component) => {
+            let findings = Findings::of(read(component)?, &super::engine(1, DEFAULT_STACK)?).await;
+            let mut out = anstream::stdout().lock();
+            let printed = match args.json {
+                true => print_json(&mut out, &findings.report()),
+                false => print(&mut out, component, &findings),
+            };
+            (findings.can_serve(), printed)
+        }
+        None => {
+            let report = settings::Report::of(&args.file).await?;
+            let mut out = anstream::stdout().lock();
+            let printed = if args.json { print_json(&mut out, &report) } else { report.print(&mut out) };
+            (report.serves(), printed)
+        }
     };
     match printed {
         // Whoever reads has had enough (`check … | head`).
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         printed => printed.context("can't print what was found")?,
     }
-    Ok(if findings.can_serve() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if can_serve { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Reads the file, but no more of it than a component may have and the byte that makes it too large.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    bytes(path).map_err(|error| anyhow::anyhow!("can't read {}: {}", path.display(), trouble(&error)))
+}
+
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(fit::MAX_SIZE + 1).read_to_end(&mut bytes))
-        .map_err(|error| anyhow::anyhow!("can't read {}: {}", path.display(), trouble(&error)))?;
+    File::open(path)?.take(fit::MAX_SIZE + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -182,29 +224,8 @@ fn trouble(error: &io::Error) -> String {
     }
 }
 
-fn print_json(out: &mut impl Write, findings: &Findings) -> io::Result<()> {
-    let compiled = findings.compiled.as_ref();
-    let report = Report {
-        fits: findings.misfit.is_none(),
-        misfit: findings.misfit.as_ref().map(ToString::to_string),
-        world: fit::world(),
-        component: findings.anatomy.as_ref().map(|anatomy| Contents {
-            built_against: anatomy.world.as_ref().map(ToString::to_string),
-            size: anatomy.size,
-            minimum_memory: anatomy.minimum_memory,
-            producers: &anatomy.producers,
-            grants: grants(anatomy).collect(),
-            imports: &anatomy.imports,
-            exports: &anatomy.exports,
-        }),
-        compiled: compiled.and_then(|compiled| compiled.as_ref().ok()).map(|compiled| CompiledReport {
-            milliseconds: u64::try_from(compiled.took.as_millis()).unwrap_or(u64::MAX),
-            size: compiled.size,
-            unpooled: compiled.unpooled.clone(),
-        }),
-        compile_error: compiled.and_then(|compiled| compiled.as_ref().err()).map(ToString::to_string),
-    };
-    serde_json::to_writer_pretty(&mut *out, &report)?;
+fn print_json(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
     writeln!(out)
 }
 
@@ -269,7 +290,10 @@ fn size(bytes: u64) -> String {
 fn print_imports(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
     let groups = [
         (Provider::World, "Imports from the world of modules"),
-        (Provider::Wasi, "Imports from WASI, which every module may (no files, no sockets are granted)"),
+        (
+            Provider::Wasi,
+            "Imports from WASI (no files and no sockets are ever granted, and HTTP requests by `http` alone)",
+        ),
         (Provider::Nobody, "Imports that nobody on this host provides"),
     ];
     for (provider, heading) in groups {

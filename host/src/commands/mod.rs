@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::config::{ConfigErrors, Module, Settings, nearest};
+use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, nearest};
 use crate::engine::{self, Compiler, CompilerLimits, Engine};
 use crate::telemetry;
 
@@ -66,20 +66,31 @@ pub enum Command {
     /// Chat with a module through the local platform of `modhost dev`, or send an event as a platform would
     ///
     /// Steps go to standard error as they happen, the answer to standard output. The exit code is 0 if there is an
-    /// answer, 1 if a step failed or no answer came in time, 2 if there is nobody of that name.
+    /// answer, 1 if the module or a step failed or no answer came in time, 2 if there is nobody of that name.
     ///
     /// With --source, the event in a file is signed as that source's platform signs, and sent to the host. The exit code
     /// is 0 if the host took it, 1 if it didn't.
     Send(send::SendArgs),
     /// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code
+    ///
+    /// A delivery is an event on its way to a module that wants it: `waiting`, `running`, `completed`, `dead` (given up; it
+    /// can be sent again) or `dropped`. A running host is asked by its admin address; --data-dir reads what a host that
+    /// doesn't run has left on disk.
     Deliveries(deliveries::DeliveriesArgs),
     /// List modules and their versions, go back to one, pin one, pause a module, decide on a trial
+    ///
+    /// The running host is asked by its admin address; with --data-dir, what a host that doesn't run has left on disk: there
+    /// what is asked for is done when the host starts. What is said here lasts across restarts. The exit code is 0 if it is
+    /// done, 1 if it can't be.
     Modules(modules::ModulesArgs),
     /// Print which module gets which events, or who would get one and why
     Routes(routes::RoutesArgs),
-    /// Tell whether a component fits, what it imports, what compiling it takes, and what it needs in modules.toml
+    /// Tell whether a component fits, and what it needs; or, without one, whether modules.toml and all its modules are fine
     ///
-    /// It is compiled, and nothing of it is run. The exit code is 0 if it can be a module of this host, 1 if it can't.
+    /// Of a component it says what it imports, what it was made with, what compiling it takes, and what its entry in
+    /// modules.toml needs. Without one, it says whether `modhost serve` would start, with every variable and file it refers
+    /// to, and which modules could serve with what they are granted. Components are compiled, and nothing of them is run;
+    /// nobody is asked over the network. The exit code is 0 if all is fine, 1 if something isn't.
     Check(check::CheckArgs),
     /// Compile a component as the host asks: what the host starts itself with
     #[command(hide = true)]
@@ -190,6 +201,28 @@ fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
     let engine = Engine::for_authors(instances, stack)
         .map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
+}
+
+/// The same, for these settings: it compiles under their limits, and keeps what it compiles in the host's data directory if
+/// there is one, else in the user's cache. What one command has compiled, the next finds.
+fn keeping_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engine> {
+    let CompilerSettings { timeout, memory, processes } = settings.server.compiler;
+    let limits = CompilerLimits { timeout, memory, processes };
+    let engine = engine(instances, settings.server.stack)?
+        .with_compiler(Compiler::Apart { program: compiling_program()?, limits });
+    let data_dir = &settings.server.data_dir;
+    let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
+    Ok(match cache {
+        Some(folder) => engine.with_cache(folder.join("components")),
+        None => engine,
+    })
+}
+
+/// `$XDG_CACHE_HOME/modhost`, else `~/.cache/modhost`.
+fn user_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("modhost"))
 }
 
 /// The module of this name.

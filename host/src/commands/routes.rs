@@ -24,16 +24,24 @@ const DIM: Style = Style::new().dimmed();
 #[command(args_conflicts_with_subcommands = true)]
 pub struct RoutesArgs {
     #[command(flatten)]
-    file: SettingsFile,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    list: ListArgs,
     #[command(subcommand)]
     command: Option<RoutesCommand>,
 }
 
+#[derive(Args)]
+struct ListArgs {
+    #[command(flatten)]
+    file: SettingsFile,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Subcommand)]
 enum RoutesCommand {
+    /// Print which module gets which events (what `modhost routes` alone does)
+    List(ListArgs),
     /// Tell which modules would get an event, and why the others wouldn't
     ///
     /// The file holds the body of a request, as the platform would send it. Nothing is verified and nothing is sent. The
@@ -67,12 +75,15 @@ struct TestArgs {
 pub fn run(args: RoutesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(RoutesCommand::Test(test)) => run_test(&test),
-        None => {
-            let settings = args.file.load()?;
-            anstream::print!("{}", if args.json { as_json(&settings)? } else { as_table(&settings) });
-            Ok(ExitCode::SUCCESS)
-        }
+        Some(RoutesCommand::List(list)) => run_list(&list),
+        None => run_list(&args.list),
     }
+}
+
+fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.file.load()?;
+    anstream::print!("{}", if args.json { as_json(&settings)? } else { as_table(&settings) });
+    Ok(ExitCode::SUCCESS)
 }
 
 fn as_table(settings: &Settings) -> String {

@@ -142,18 +142,25 @@ impl Engine {
         Ok(Version::new(loaded, spec))
     }
 
-    /// Compiles a component that fits, and links it, only to tell what comes of it.
+    /// Compiles a component that fits, and links it, to tell what comes of it. It is compiled even if it was before; what
+    /// comes of it is kept where this engine keeps such.
     ///
     /// # Errors
     ///
     /// When it can't be compiled.
     pub async fn try_compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
         let job = Job { tenants: Vec::new(), urgency: Urgency::First, bytes: bytes.len(), takes_long: false };
-        let Written { blank, took, .. } = self.write(&Arc::new(bytes), self.tier, job).await?;
+        let bytes = Arc::new(bytes);
+        let Written { cache, blank, took } = self.write(&bytes, self.tier, job).await?;
         let engine = self.clone();
         off_thread(move || {
             let size = blank.as_file().metadata().map_err(unable)?.len();
-            let (code, unpooled) = engine.map(&Kept::fleeting(blank)).map_err(useless)?;
+            let hash = ContentHash::of(&bytes);
+            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(unable)?;
+            let (code, unpooled) = engine.map(&kept).map_err(|reason| {
+                cache.forget(hash);
+                useless(reason)
+            })?;
             code?;
             Ok(Compiled { took, size, unpooled: unpooled.map(|reason| format!("{reason:#}")) })
         })

@@ -31,7 +31,7 @@ fn failed(ran: &Ran, words: &[&str]) {
 async fn every_command_explains_itself() {
     let of_the_host = ["--config", "--port", "--admin-port", "--data-dir"];
     let of_dev = ["--platform-port", "--documents", "--no-build", "--completion-url"];
-    let commands: [(&str, &[&str]); 6] = [
+    let commands: [(&str, &[&str]); 8] = [
         ("--help", &["dev", "serve", "send", "check", "routes"]),
         ("dev", &[&of_the_host[..], &of_dev].concat()),
         ("serve", &of_the_host),
@@ -39,8 +39,10 @@ async fn every_command_explains_itself() {
             "send",
             &["<TEXT|FILE>", "--to", "--chat", "--platform-port", "--json", "--timeout", "--source", "--print-curl"],
         ),
-        ("routes", &["test", "--config", "--json"]),
-        ("check", &["<COMPONENT>", "--json"]),
+        ("routes", &["list", "test", "--config", "--json"]),
+        ("deliveries", &["waiting", "dead", "--data-dir", "--state"]),
+        ("modules", &["rollback", "pin", "What is said here", "--admin"]),
+        ("check", &["[COMPONENT]", "--config", "--json"]),
     ];
     for (command, named) in commands {
         let ran = run(command, if command == "--help" { &[] } else { &["--help"] }).await;
@@ -64,7 +66,7 @@ async fn wrong_use_is_told_apart_from_failure() {
         ("dev", &["--completion-key", "env:KEY"]),
         ("send", &[]),
         ("send", &["hi", "--to", "A", "--assistant", "b"]),
-        ("check", &[]),
+        ("check", &["a.wasm", "b.wasm"]),
     ];
     for (command, args) in wrong {
         let ran = run(command, args).await;
@@ -99,6 +101,57 @@ async fn dev_and_serve_say_what_they_lack() {
     fs::write(folder.path().join("modules.toml"), Settings::new().module("A", "chat_log", "").text()).unwrap();
     let ran = modhost(folder.path(), "dev", &["--documents", "papers"], &[]).await;
     failed(&ran, &["--documents papers: there is no such folder"]);
+}
+
+#[tokio::test]
+async fn the_settings_are_checked_with_all_their_components() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = async |settings: &Settings, args: &[&str], variables: &[(&str, &str)]| {
+        fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
+        modhost(folder.path(), "check", args, variables).await
+    };
+    let there = [
+        ("TEST_ENDPOINT_SECRET", "usig_1"),
+        ("TEST_API_BASE", "https://gateway.example.com/public/chat"),
+        ("TEST_APP_ID", "app_1"),
+        ("TEST_API_KEY", "ukey_1"),
+    ];
+    let fine = Settings::new().module("Demo", "demo_app", "");
+    let ran = check(&fine, &[], &there).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    assert!(ran.stdout.starts_with("fine: modules.toml: a host starts with it\ncan serve Demo: "), "{ran:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "looking leaves nothing behind");
+
+    let ran = check(&fine, &[], &there[1..]).await;
+    assert!(ran.code == 1 && ran.stdout.starts_with("wrong: modules.toml: no host starts with it\n"), "{ran:?}");
+    assert!(ran.stdout.contains("TEST_ENDPOINT_SECRET") && ran.stdout.contains("\ncan serve Demo: "), "{ran:?}");
+
+    fs::write(folder.path().join("empty.wasm"), "").unwrap();
+    let unfit = fine
+        .module("Sends", "http_guest", "")
+        .module_file("Unbuilt", "unbuilt.wasm", r#"build = "make""#)
+        .module_file("Empty", "empty.wasm", "");
+    let ran = check(&unfit, &[], &there).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for said in [
+        "fine: modules.toml: a host starts with it\n",
+        "can serve Demo: ",
+        "and the module may send no HTTP requests: add http = [\"api.example.com\"]",
+        "can't serve Unbuilt: unbuilt.wasm: there is no such file; `modhost build Unbuilt` makes it\n",
+        "can't serve Empty: empty.wasm: the file is empty: ",
+    ] {
+        assert!(ran.stdout.contains(said), "{said}: {ran:?}");
+    }
+    let ran = check(&unfit, &["--json"], &there[1..]).await;
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(ran.code == 1 && report["serves"] == false, "{ran:?}");
+    assert_eq!(report["problems"].as_array().unwrap().len(), 1, "{report}");
+    let refused: Vec<_> = report["modules"].as_array().unwrap().iter().map(|it| it["refused"].is_string()).collect();
+    assert_eq!(refused, [false, true, true, true], "{report}");
+
+    fs::write(folder.path().join("modules.toml"), "[serverr]\n").unwrap();
+    let ran = modhost(folder.path(), "check", &[], &there).await;
+    assert!(ran.code == 1 && ran.stdout.contains("did you mean server?"), "{ran:?}");
 }
 
 #[tokio::test]

@@ -22,11 +22,7 @@ const LISTED: u32 = 50;
 /// How often a list that is followed is asked for again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
-/// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code.
-///
-/// Works on a running host through its admin address, and with --data-dir, read-only, on what a host that doesn't run
-/// has left on disk. A delivery is `waiting`, `running`, `completed`, `dead` (given up; it can be sent again) or
-/// `dropped`.
+/// What `deliveries` can be told.
 #[derive(Args)]
 pub struct DeliveriesArgs {
     #[command(subcommand)]

@@ -35,7 +35,7 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     component: PathBuf,
     /// Give it the settings its module has in this file [default: modules.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]

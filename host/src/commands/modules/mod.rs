@@ -13,11 +13,7 @@ use super::admin::{AT_REST, AdminApi, AdminArgs};
 use crate::console::{ModuleView, VersionView, asking};
 use at_rest::Directory;
 
-/// List modules and their versions, go back to one, pin one, pause a module, decide on a trial.
-///
-/// Works on a running host through its admin address, and with --data-dir on what a host that doesn't run has left on
-/// disk: there what is asked for is done when the host starts. What is said here lasts across restarts. The exit code is
-/// 0 if it is done, 1 if it can't be.
+/// What `modules` can be told.
 #[derive(Args)]
 pub struct ModulesArgs {
     #[command(subcommand)]

@@ -180,22 +180,9 @@ async fn run_test(bench: std::result::Result<Arc<Bench>, String>, module: Name, 
     Ran { module, name, file, result }
 }
 
-/// An engine that keeps what it compiles: in the host's data directory if there is one, else in the user's cache.
+/// An engine for these settings' modules.
 fn engine(settings: &Settings) -> anyhow::Result<Engine> {
-    let engine = super::engine(AT_ONCE + cores(), settings.server.stack)?;
-    let data_dir = &settings.server.data_dir;
-    let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
-    Ok(match cache {
-        Some(folder) => engine.with_cache(folder.join("components")),
-        None => engine,
-    })
-}
-
-/// `$XDG_CACHE_HOME/modhost`, else `~/.cache/modhost`.
-fn user_cache() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
-    Some(cache.join("modhost"))
+    super::keeping_engine(settings, AT_ONCE + cores())
 }
 
 fn cores() -> usize {
