@@ -65,7 +65,7 @@ const CACHE_BYTES: u64 = 4 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It can't be read.
-    #[error("can't read {path}: {error}")]
+    #[error("can't read {path}: {}", unreadable(error))]
     Unreadable {
         /// Its file.
         path: String,
@@ -191,6 +191,14 @@ impl Engine {
         machine::start_clock([&quick].into_iter())?;
         self.quick = Some(quick);
         Ok(self)
+    }
+}
+
+/// Why a file can't be read, for people.
+fn unreadable(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file; it is taken in as soon as there is".to_owned(),
+        _ => error.to_string(),
     }
 }
 

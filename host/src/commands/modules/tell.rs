@@ -51,7 +51,8 @@ fn state(module: &ModuleView) -> String {
         words.push(format!("held back {}: {}", held_back.version, held_back.why));
     }
     if let Some(refused) = &module.refused {
-        words.push(format!("refused: {}", one_line(refused)));
+        let what = if module.version.is_some() { "serving; its file is refused" } else { "no version serves" };
+        words.push(format!("{what}: {}", one_line(refused)));
     }
     match (words.is_empty(), module.version.is_some(), module.in_flight.is_some()) {
         (true, _, false) => "at rest".into(),

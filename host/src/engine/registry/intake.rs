@@ -200,8 +200,9 @@ impl Slot {
                 Err(reason) => {
                     self.keep(hash, bytes).await;
                     let reason = format!(
-                        "{reason}; look at it with `modhost deliveries replay`, or take it all the same with `modhost \
-                         modules pin {} {hash}`",
+                        "{reason}; look at it with `modhost deliveries replay ID --component {}`, or take it all the same \
+                         with `modhost modules pin {} {hash}`",
+                        spec.component.display(),
                         self.name
                     );
                     return self.refuse(&spec, hash, RefusedBy::Gate, reason).await;
