@@ -2,6 +2,7 @@
 # Makes module.wasm. The compiler is Zig's clang, which has what a C++ program for WebAssembly needs: `pip install
 # -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
 set -e
+[ -d build ] || echo "the first build takes a minute or two, as Zig compiles the standard library"
 zig=${ZIG:-python-zig}
 modhost bindings c --out build/bindings
 # The bindings and the SDK are C.

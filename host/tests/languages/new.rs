@@ -60,7 +60,10 @@ async fn an_entry_is_added_when_asked_for_and_changes_nothing_else() {
     let before = fs::read_to_string(&file).unwrap();
 
     let ran = new(folder.path(), &["Second", "--lang", "c", "--dir", "elsewhere/second"]).await;
-    assert!(ran.code == 0 && ran.stdout.contains("add this, or have it added with --add"), "{ran:?}");
+    assert!(
+        ran.code == 0 && ran.stdout.contains("put this at its end; with --add, `new` does it by itself"),
+        "{ran:?}"
+    );
     assert!(ran.stdout.contains("folder = \"elsewhere/second\"\n"), "{ran:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 

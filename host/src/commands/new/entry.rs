@@ -98,7 +98,8 @@ impl Place {
                 anstream::println!("{}: the module is in it, at line {}", file.display(), entry.line(text));
             }
             Self::Existing { file, .. } => {
-                anstream::println!("{}: add this, or have it added with --add\n\n{}", file.display(), entry.text);
+                anstream::println!("{}: put this at its end; with --add, `new` does it by itself\n", file.display());
+                anstream::print!("{}", entry.text);
             }
         }
         Ok(())
