@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
+use super::carried::Carried;
 use super::spending::InFlight;
 use super::tape::{self, Place, Turn};
 use super::{Answer, DeliveryLog, Spending, Tape, TenantMemory, message_log};
@@ -399,15 +400,17 @@ impl Pending {
                 record.answer(call, weight, apply).await
             }
             Weight::Change | Weight::Store | Weight::Sent => {
+                let waited_for = delivery.changes.token();
                 let whole = async move {
-                    let _in_flight = in_flight;
+                    let _until_its_end = (in_flight, waited_for);
                     record.begin().await?;
                     record.answer(call, weight, apply).await
                 };
-                let done = delivery.changes.spawn(whole).await;
-                let broke =
-                    |error| PlatformError::new(ErrorKind::Unavailable, format!("`{import}` broke off: {error}"));
-                done.unwrap_or_else(|error| Err(broke(error)))
+                Carried::new(whole).await.unwrap_or_else(|_| {
+                    let broke =
+                        format!("`{import}` broke off: the host itself broke while it was made: please report this");
+                    Err(PlatformError::new(ErrorKind::Unavailable, broke))
+                })
             }
         }
     }

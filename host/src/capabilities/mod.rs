@@ -5,6 +5,7 @@
 //! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
 
 mod bindings;
+mod carried;
 mod clock;
 mod completion;
 mod config;

@@ -1,17 +1,22 @@
 //! The engine as a library: what no host would do to it from outside.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use modhost::capabilities::{Begin, Delivery, Grants, Tape};
 use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::{Limits, Resource};
-use modhost::platform::Rehearsal;
+use modhost::platform::{
+    Caller, Message, MessageChange, NewStep, Platform, PlatformError, Rehearsal, Result as PlatformResult,
+};
+use tokio::sync::Notify;
 
 use super::harness::{chosen, component};
 
@@ -26,6 +31,10 @@ fn bytes() -> Vec<u8> {
 
 /// A delivery of a chat message that nobody waits for.
 fn delivery(number: usize, text: &str) -> Arc<Delivery> {
+    delivery_on(Arc::new(Rehearsal::default()), number, text)
+}
+
+fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<Delivery> {
     let event = chosen(&format!("evt_{number}"), "Test", text);
     let payload = event["payload"].to_string();
     let header = Header {
@@ -45,7 +54,7 @@ fn delivery(number: usize, text: &str) -> Arc<Delivery> {
         event,
         module,
         attempt: 1,
-        platform: Arc::new(Rehearsal::default()),
+        platform,
         keyvalue: Arc::new(keyvalue::Rehearsal),
         tape,
         // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
@@ -62,6 +71,55 @@ async fn a_full_pool_makes_deliveries_wait_and_fails_none() {
     let deliveries: Vec<_> = (0..30).map(|number| delivery(number, "sleep 100")).collect();
     let ended = join_all(deliveries.iter().map(|delivery| version.run(delivery))).await;
     assert_eq!(ended, vec![Ended::Answered; 30]);
+}
+
+/// A platform that shows a step when it is let, and breaks over a message.
+#[derive(Default)]
+struct Unusual {
+    asked: Notify,
+    may_answer: Notify,
+}
+
+#[async_trait]
+impl Platform for Unusual {
+    fn lacks(&self, what: &str) -> PlatformError {
+        Rehearsal::default().lacks(what)
+    }
+
+    async fn create_step(&self, _: &Caller, _: &NewStep) -> PlatformResult<String> {
+        self.asked.notify_one();
+        self.may_answer.notified().await;
+        Ok("step_1".into())
+    }
+
+    async fn modify_message(&self, _: &Caller, _: &str, _: &str, _: &MessageChange) -> PlatformResult<Message> {
+        panic!("at the disco")
+    }
+}
+
+#[tokio::test]
+async fn a_change_comes_to_its_end_without_the_guest_that_waited_for_it() {
+    let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
+    let platform = Arc::new(Unusual::default());
+    let delivery = delivery_on(platform.clone(), 0, "step-and reply hello");
+    tokio::select! {
+        ended = version.run(&delivery) => panic!("nobody has answered: {ended:?}"),
+        () = platform.asked.notified() => {}
+    }
+    let mut done = pin!(delivery.changes_done());
+    assert!(futures::poll!(done.as_mut()).is_pending(), "it is in flight");
+    assert!(delivery.progress().steps.is_empty());
+    platform.may_answer.notify_one();
+    done.await;
+    assert_eq!(delivery.progress().steps[&1].id, "step_1", "nobody would close it");
+}
+
+#[tokio::test]
+async fn a_platform_that_breaks_fails_the_call_alone() {
+    let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
+    let ended = version.run(&delivery_on(Arc::new(Unusual::default()), 0, "reply hello")).await;
+    let Ended::Failed(failure) = ended else { panic!("{ended:?}") };
+    assert!(failure.reason.contains("`messages.reply` broke off: the host itself broke"), "{failure:?}");
 }
 
 /// A program that does what a line of shell says, whatever it is asked to compile.
