@@ -30,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     };
     // What the host logs costs time, and what it doesn't log depends on the level.
     modhost::telemetry::start();
+    modhost::telemetry::metrics::start();
     let guests = guests::build()?;
     if http {
         over_http::run(&guests)?;
