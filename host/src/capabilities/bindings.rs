@@ -6,6 +6,8 @@ wasmtime::component::bindgen!({
     world: "module",
     imports: { default: async | trappable },
     exports: { default: async },
+    // The event is lent to the guest, not copied for it.
+    ownership: Borrowing { duplicate_if_necessary: true },
     with: {
         "modhost:module/message-log.entry": crate::capabilities::message_log::Entry,
         "modhost:module/completion.tokens": crate::capabilities::completion::Tokens,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
@@ -37,7 +37,8 @@ pub struct Delivery {
     pub tape: Arc<Tape>,
     platform: Arc<dyn Platform>,
     keyvalue: Arc<dyn KeyValue>,
-    caller: Caller,
+    /// Made when the first call is; there are deliveries without any.
+    caller: OnceLock<Caller>,
     tenant_memory: Option<Arc<TenantMemory>>,
     progress: Mutex<Progress>,
     changes: TaskTracker,
@@ -143,14 +144,8 @@ impl Delivery {
     pub fn new(begin: Begin) -> Self {
         let Begin { event, module, attempt, platform, keyvalue, tape, limits, tenant_memory, salt } = begin;
         let tape = tape.limited(limits);
-        let id = DeliveryId::new(&event, &module);
-        let caller = Caller {
-            event: event.name.clone(),
-            company_id: event.company_id.clone(),
-            user_id: event.user_id.clone(),
-            idempotency_key: None,
-        };
-        let log = DeliveryLog::new(module.clone(), id.to_string(), event.user_id.clone(), &limits);
+        let id = tape.delivery().clone();
+        let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits);
         let mut progress = Progress::default();
         for (import, answer) in tape.answers() {
             message_log::remember(&mut progress, &import, &answer);
@@ -164,7 +159,7 @@ impl Delivery {
             tape: Arc::new(tape),
             platform,
             keyvalue,
-            caller,
+            caller: OnceLock::new(),
             tenant_memory,
             progress: Mutex::new(progress),
             changes: TaskTracker::new(),
@@ -208,7 +203,12 @@ impl Delivery {
 
     /// On whose behalf calls are made.
     pub fn caller(&self) -> &Caller {
-        &self.caller
+        self.caller.get_or_init(|| Caller {
+            event: self.event.name.as_str().into(),
+            company_id: self.event.company_id.as_deref().map(Into::into),
+            user_id: self.event.user_id.as_deref().map(Into::into),
+            idempotency_key: None,
+        })
     }
 
     /// The chat the event happened in.
@@ -217,7 +217,7 @@ impl Delivery {
     ///
     /// When it happened in none.
     pub fn chat_id(&self) -> Result<&str, PlatformError> {
-        self.event.chat_id().ok_or_else(|| self.caller.lacks("chat"))
+        self.event.chat_id().ok_or_else(|| self.caller().lacks("chat"))
     }
 
     /// The assistant of that chat.
@@ -226,7 +226,7 @@ impl Delivery {
     ///
     /// When the event names none.
     pub fn assistant_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_id().ok_or_else(|| self.caller.lacks("assistant"))
+        self.event.assistant_id().ok_or_else(|| self.caller().lacks("assistant"))
     }
 
     /// The assistant message that waits to be filled.
@@ -235,7 +235,7 @@ impl Delivery {
     ///
     /// When the event brought none.
     pub fn reply_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_message_id().ok_or_else(|| self.caller.lacks("reply"))
+        self.event.assistant_message_id().ok_or_else(|| self.caller().lacks("reply"))
     }
 
     /// What has been shown so far.
@@ -434,7 +434,7 @@ impl Record {
 
     /// On whose behalf it is made, and by what key.
     pub(super) fn caller(&self) -> Caller {
-        Caller { idempotency_key: Some(self.idempotency_key()), ..self.delivery.caller.clone() }
+        Caller { idempotency_key: Some(self.idempotency_key()), ..self.delivery.caller().clone() }
     }
 
     /// Notes what came of a call that was begun by hand. When this returns, it is on disk.

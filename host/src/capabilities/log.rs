@@ -1,14 +1,14 @@
 //! What a guest logs, prints and complains about: line by line, with module and delivery, bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::event::Name;
+use crate::event::{DeliveryId, Event, Name};
 use crate::journal::LogLine;
 use crate::limits::{Limits, Resource};
 
@@ -33,9 +33,11 @@ pub struct DeliveryLog(Arc<Inner>);
 
 struct Inner {
     module: Name,
-    delivery: String,
-    user: Option<String>,
+    delivery: DeliveryId,
+    event: Arc<Event>,
     state: Mutex<State>,
+    /// What stands in each stream without a line's end.
+    unfinished: [Mutex<Vec<u8>>; 2],
 }
 
 struct State {
@@ -59,8 +61,8 @@ pub enum Stream {
 }
 
 impl DeliveryLog {
-    /// The log of a delivery, within its limits.
-    pub fn new(module: Name, delivery: String, user: Option<String>, limits: &Limits) -> Self {
+    /// The log of an event's delivery to a module, within its limits.
+    pub fn new(event: Arc<Event>, module: Name, delivery: DeliveryId, limits: &Limits) -> Self {
         let state = State {
             lines_left: limits.amount(Resource::LogLines),
             room_left: limits.amount(Resource::LogBytes),
@@ -69,7 +71,7 @@ impl DeliveryLog {
             kept: Vec::new(),
             kept_left: KEPT_BYTES,
         };
-        Self(Arc::new(Inner { module, delivery, user, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { module, delivery, event, state: Mutex::new(state), unfinished: Default::default() }))
     }
 
     /// Writes a text at a level, with the context the guest gave it: each of its lines as one of its own, or a guest
@@ -97,8 +99,8 @@ impl DeliveryLog {
             return false;
         }
         self.keep(level, context, line);
-        let Inner { module, delivery, user, .. } = &*self.0;
-        let user = user.as_deref();
+        let Inner { module, delivery, event, .. } = &*self.0;
+        let user = event.user_id.as_deref();
         match level {
             tracing::Level::ERROR => tracing::error!(target: "module", %module, %delivery, user, context, "{line}"),
             tracing::Level::WARN => tracing::warn!(target: "module", %module, %delivery, user, context, "{line}"),
@@ -109,8 +111,35 @@ impl DeliveryLog {
         true
     }
 
+    /// Writes what came from one of the standard streams: each line when its end has come.
+    fn print(&self, stream: Stream, bytes: &[u8]) {
+        let mut unfinished = self.unfinished(stream);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(end) => {
+                    keep(&mut unfinished, end);
+                    self.printed(stream, &unfinished);
+                    unfinished.clear();
+                }
+                None => keep(&mut unfinished, piece),
+            }
+        }
+    }
+
+    /// Writes what stands without a line's end, when the guest has ended.
+    pub fn finish(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let unfinished = std::mem::take(&mut *self.unfinished(stream));
+            if !unfinished.is_empty() {
+                self.printed(stream, &unfinished);
+            }
+        }
+    }
+
     /// Writes a line that came from one of the standard streams.
-    pub fn printed(&self, stream: Stream, line: &str) {
+    fn printed(&self, stream: Stream, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end_matches('\r');
         if stream == Stream::Stderr {
             let mut state = self.state();
             if state.last_errors.len() == LAST_LINES {
@@ -170,8 +199,12 @@ impl DeliveryLog {
         false
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfinished(&self, stream: Stream) -> MutexGuard<'_, Vec<u8>> {
+        self.0.unfinished[stream as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,40 +218,12 @@ pub(crate) fn shortened(text: &str, bytes: usize) -> &str {
 pub struct LineStream {
     log: DeliveryLog,
     stream: Stream,
-    unfinished: Arc<Mutex<Vec<u8>>>,
 }
 
 impl LineStream {
     /// Sends the lines of a stream to a log.
     pub fn new(log: DeliveryLog, stream: Stream) -> Self {
-        Self { log, stream, unfinished: Arc::default() }
-    }
-
-    fn push(&self, bytes: &[u8]) {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.strip_suffix(b"\n") {
-                Some(end) => {
-                    keep(&mut unfinished, end);
-                    self.emit(&unfinished);
-                    unfinished.clear();
-                }
-                None => keep(&mut unfinished, piece),
-            }
-        }
-    }
-
-    /// Writes what stands without a line's end, when the guest has ended.
-    pub fn finish(&self) {
-        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        if !unfinished.is_empty() {
-            self.emit(&unfinished);
-            unfinished.clear();
-        }
-    }
-
-    fn emit(&self, line: &[u8]) {
-        self.log.printed(self.stream, String::from_utf8_lossy(line).trim_end_matches('\r'));
+        Self { log, stream }
     }
 }
 
@@ -249,7 +254,7 @@ impl OutputStream for LineStream {
         if bytes.len() > MAX_WRITE {
             return Err(StreamError::trap("it wrote more to a stream at once than `check-write` allows"));
         }
-        self.push(&bytes);
+        self.log.print(self.stream, &bytes);
         Ok(())
     }
 
@@ -273,7 +278,7 @@ impl tokio::io::AsyncWrite for LineStream {
         _: &mut std::task::Context<'_>,
         bytes: &[u8],
     ) -> std::task::Poll<std::io::Result<usize>> {
-        self.push(bytes);
+        self.log.print(self.stream, bytes);
         std::task::Poll::Ready(Ok(bytes.len()))
     }
 

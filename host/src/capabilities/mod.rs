@@ -6,6 +6,7 @@
 
 mod bindings;
 mod carried;
+mod chance;
 mod clock;
 mod completion;
 mod config;
@@ -27,6 +28,7 @@ use wasmtime::component::{Linker, ResourceTable};
 
 pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
+pub use chance::{insecure as insecure_chance, secure as secure_chance};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{Begin, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants};
@@ -36,6 +38,7 @@ pub use log::{DeliveryLog, LineStream, Stream};
 pub use spending::{Spending, TenantMemory};
 pub use tape::{Answer, Asked, Known, Tape};
 
+use chance::InsecureSeed;
 use completion::CompletionCapability;
 use config::ConfigCapability;
 use http::HttpCapability;
@@ -87,6 +90,7 @@ pub struct Prepared {
     config: <ConfigCapability as Capability>::Prepared,
     keyvalue: <KeyValueCapability as Capability>::Prepared,
     http: <HttpCapability as Capability>::Prepared,
+    insecure_seed: <InsecureSeed as Capability>::Prepared,
 }
 
 /// The capabilities that serve one delivery, and the resources its guest holds.
@@ -101,6 +105,7 @@ pub struct Capabilities {
     config: ConfigCapability,
     keyvalue: KeyValueCapability,
     http: HttpCapability,
+    insecure_seed: InsecureSeed,
 }
 
 /// Offers all capabilities to every component of the process.
@@ -116,7 +121,8 @@ pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     Logging::link(linker)?;
     ConfigCapability::link(linker)?;
     KeyValueCapability::link(linker)?;
-    HttpCapability::link(linker)
+    HttpCapability::link(linker)?;
+    InsecureSeed::link(linker)
 }
 
 impl Prepared {
@@ -131,6 +137,7 @@ impl Prepared {
             config: ConfigCapability::prepare(grants),
             keyvalue: KeyValueCapability::prepare(grants),
             http: HttpCapability::prepare(grants),
+            insecure_seed: InsecureSeed::prepare(grants),
         }
     }
 
@@ -148,6 +155,7 @@ impl Prepared {
             config: ConfigCapability::begin(&self.config, delivery),
             keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
             http: HttpCapability::begin(&self.http, delivery),
+            insecure_seed: InsecureSeed::begin(&self.insecure_seed, delivery),
         }
     }
 }

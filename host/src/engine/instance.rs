@@ -1,12 +1,10 @@
 //! One instance for one delivery: made, called once, ended at its limits.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -87,28 +85,13 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     let code = version.code();
     // Before anything is counted against the delivery, and given back after the store is gone.
     let _place = code.place().await;
-    let limits = *delivery.limits();
-    let stdout = LineStream::new(delivery.log.clone(), Stream::Stdout);
-    let stderr = LineStream::new(delivery.log.clone(), Stream::Stderr);
-    let mut store = Store::new(
-        code.engine(),
-        State {
-            wasi: wasi(&stdout, &stderr, delivery),
-            capabilities: version.prepared().begin(delivery),
-            limiter: Limiter::new(limits, delivery.tenant_memory().cloned()),
-        },
-    );
-    store.limiter(|state| &mut state.limiter);
-    // How much the host copies out of the guest's memory for one call.
-    store.set_hostcall_fuel(limits.size(Resource::Arguments));
-    store.set_max_component_handles(limits.size(Resource::Handles));
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
-
-    let guest = in_turns(call(&code, &mut store, delivery), delivery);
-    let ended = tokio::time::timeout(limits.time(Resource::Timeout), guest).await;
-    stdout.finish();
-    stderr.finish();
+    let limits = delivery.limits();
+    let mut store = store(&code, version, delivery);
+    let ended = {
+        let guest = pin!(call(&code, &mut store, delivery));
+        tokio::time::timeout(limits.time(Resource::Timeout), in_turns(guest, delivery)).await
+    };
+    delivery.log.finish();
     match ended {
         Ok(Ok(Ok(Ok(())))) => Ended::Answered,
         Ok(Ok(Ok(Err(failure)))) => Ended::Failed(failure.into()),
@@ -118,10 +101,27 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     }
 }
 
+/// What an instance lives in, with the delivery's limits.
+fn store(code: &Code, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
+    let limits = delivery.limits();
+    let state = State {
+        wasi: wasi(delivery),
+        capabilities: version.prepared().begin(delivery),
+        limiter: Limiter::new(*limits, delivery.tenant_memory().cloned()),
+    };
+    let mut store = Store::new(code.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    // How much the host copies out of the guest's memory for one call.
+    store.set_hostcall_fuel(limits.size(Resource::Arguments));
+    store.set_max_component_handles(limits.size(Resource::Handles));
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    store
+}
+
 /// Runs a guest to its end, or until it has run for too long or its calls have reached a limit.
-async fn in_turns<T>(guest: impl Future<Output = T>, delivery: &Delivery) -> Result<T, LimitReached> {
-    let mut guest = pin!(guest);
-    let mut clock = Clock::new(*delivery.limits());
+async fn in_turns<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &Delivery) -> Result<T, LimitReached> {
+    let mut clock = Clock::new(delivery.limits());
     std::future::poll_fn(|context| {
         let began = Instant::now();
         let turn = guest.as_mut().poll(context);
@@ -142,23 +142,21 @@ async fn call(
 ) -> wasmtime::Result<Result<(), events::Failure>> {
     let instance = code.world().instantiate_async(&mut *store).await?;
     let event = guest_event(&delivery.event, delivery.attempt);
-    instance.call_handle(store, &event).await
+    instance.call_handle(store, event).await
 }
 
 /// Standard streams into the log, clocks and chance out of the record; no files, no sockets, an empty environment.
-fn wasi(stdout: &LineStream, stderr: &LineStream, delivery: &Delivery) -> WasiCtx {
-    let seed = |use_: u8| StdRng::from_seed(delivery.chance(use_));
+fn wasi(delivery: &Arc<Delivery>) -> WasiCtx {
     WasiCtxBuilder::new()
-        .stdout(stdout.clone())
-        .stderr(stderr.clone())
+        .stdout(LineStream::new(delivery.log.clone(), Stream::Stdout))
+        .stderr(LineStream::new(delivery.log.clone(), Stream::Stderr))
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .wall_clock(WallClock(delivery.tape.clone()))
         .monotonic_clock(MonotonicClock::new(delivery.tape.clone()))
-        .secure_random(seed(0))
-        .insecure_random(seed(1))
-        .insecure_random_seed(seed(2).random())
+        .secure_random(capabilities::secure_chance(delivery))
+        .insecure_random(capabilities::insecure_chance(delivery))
         .max_random_size(delivery.limits().amount(Resource::Answers))
         .build()
 }
@@ -222,39 +220,40 @@ fn bounded(mut text: String, bytes: usize) -> String {
     text
 }
 
-fn guest_event(event: &Event, attempt: u32) -> events::Event {
+/// An event as it is lent to a guest.
+fn guest_event(event: &Event, attempt: u32) -> events::Event<'_> {
     events::Event {
-        id: event.id.clone(),
-        source: event.source.to_string(),
-        name: event.name.clone(),
+        id: &event.id,
+        source: event.source.as_str(),
+        name: &event.name,
         created_at: event.created_at,
         attempt,
         subject: guest_subject(&event.subject),
-        payload: event.payload().to_owned(),
+        payload: event.payload(),
     }
 }
 
-fn guest_subject(subject: &Subject) -> events::Subject {
+fn guest_subject(subject: &Subject) -> events::Subject<'_> {
     match subject {
         Subject::ModuleChosen(chosen) => events::Subject::ModuleChosen(events::ModuleChosen {
-            name: chosen.name.clone(),
-            description: chosen.description.clone(),
-            configuration: chosen.configuration.to_string(),
-            chat_id: chosen.chat_id.clone(),
-            assistant_id: chosen.assistant_id.clone(),
+            name: &chosen.name,
+            description: &chosen.description,
+            configuration: &chosen.configuration,
+            chat_id: &chosen.chat_id,
+            assistant_id: &chosen.assistant_id,
             user_message: events::UserMessage {
-                id: chosen.user_message.id.clone(),
-                text: chosen.user_message.text.clone(),
-                original_text: chosen.user_message.original_text.clone(),
-                language: chosen.user_message.language.clone(),
-                created_at: chosen.user_message.created_at.clone(),
+                id: &chosen.user_message.id,
+                text: &chosen.user_message.text,
+                original_text: chosen.user_message.original_text.as_deref(),
+                language: chosen.user_message.language.as_deref(),
+                created_at: &chosen.user_message.created_at,
             },
-            assistant_message_id: chosen.assistant_message_id.clone(),
+            assistant_message_id: &chosen.assistant_message_id,
         }),
         Subject::UserMessageCreated(created) => events::Subject::UserMessageCreated(events::UserMessageCreated {
-            chat_id: created.chat_id.clone(),
-            assistant_id: created.assistant_id.clone(),
-            text: created.text.clone(),
+            chat_id: &created.chat_id,
+            assistant_id: &created.assistant_id,
+            text: &created.text,
         }),
         Subject::MessageFinalized(_) | Subject::Other => events::Subject::Other,
     }

@@ -104,13 +104,13 @@ impl Drop for Limiter {
 /// Counts how long a guest has run, the host's own work for it included, and says when that is too long.
 ///
 /// A guest runs in turns, each a tick long at the most unless a call keeps the host busy. In between it waits.
-pub(super) struct Clock {
-    limits: Limits,
+pub(super) struct Clock<'a> {
+    limits: &'a Limits,
     used: Duration,
 }
 
-impl Clock {
-    pub(super) fn new(limits: Limits) -> Self {
+impl<'a> Clock<'a> {
+    pub(super) fn new(limits: &'a Limits) -> Self {
         Self { limits, used: Duration::ZERO }
     }
 
@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_turn_is_charged_within_reason() {
-        let mut clock = Clock::new(Limits::default().with(Resource::Cpu, 250_000_000));
+        let limits = Limits::default().with(Resource::Cpu, 250_000_000);
+        let mut clock = Clock::new(&limits);
         assert_eq!(clock.count(Duration::from_secs(5)), Ok(()));
         assert_eq!(clock.count(Duration::from_millis(100)), Ok(()));
         assert!(clock.count(Duration::from_millis(60)).is_err());

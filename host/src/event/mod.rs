@@ -174,9 +174,10 @@ impl Event {
     }
 }
 
-/// The id of a delivery: the same for the same event and module, whenever and wherever it is made.
+/// The id of a delivery: the same for the same event and module, whenever and wherever it is made. Cheap to
+/// clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId(String);
+pub struct DeliveryId(Arc<str>);
 
 impl DeliveryId {
     /// The id of an event's delivery to a module.
@@ -186,12 +187,12 @@ impl DeliveryId {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        Self(format!("dlv_{}", hex::encode(&hash.finalize()[..12])))
+        Self(format!("dlv_{}", hex::encode(&hash.finalize()[..12])).into())
     }
 
     /// An id as it was written down or typed; it need not be one that exists.
-    pub fn from_text(text: impl Into<String>) -> Self {
-        Self(text.into())
+    pub fn from_text(text: impl AsRef<str>) -> Self {
+        Self(text.as_ref().into())
     }
 
     /// The id as text.

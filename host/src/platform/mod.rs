@@ -15,6 +15,8 @@ mod rehearsal;
 pub mod unique;
 mod with_model;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -32,15 +34,15 @@ pub use with_model::WithModel;
 /// What a call to a platform ends in.
 pub type Result<T> = std::result::Result<T, PlatformError>;
 
-/// On whose behalf a call is made: always the user and company of the verified event.
+/// On whose behalf a call is made: always the user and company of the verified event. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The name of the event, for errors.
-    pub event: String,
+    pub event: Arc<str>,
     /// The company, in the platform's ids; there are platforms without companies.
-    pub company_id: Option<String>,
+    pub company_id: Option<Arc<str>>,
     /// The user, in the platform's ids; some events come from none.
-    pub user_id: Option<String>,
+    pub user_id: Option<Arc<str>>,
     /// What tells this call from any other, and a second try of it from a new one: a platform that knows such keys
     /// does nothing twice.
     pub idempotency_key: Option<String>,

@@ -122,6 +122,19 @@ async fn a_platform_that_breaks_fails_the_call_alone() {
     assert!(failure.reason.contains("`messages.reply` broke off: the host itself broke"), "{failure:?}");
 }
 
+#[tokio::test]
+async fn chance_is_the_same_whenever_a_delivery_starts_again() {
+    let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
+    let drawn = async |number| {
+        let delivery = delivery(number, "random");
+        assert_eq!(version.run(&delivery).await, Ended::Answered);
+        let reply = delivery.progress().reply.text.clone();
+        reply.unwrap()
+    };
+    assert_eq!(drawn(1).await, drawn(1).await);
+    assert_ne!(drawn(1).await, drawn(2).await);
+}
+
 /// A program that does what a line of shell says, whatever it is asked to compile.
 fn program(folder: &Path, line: &str) -> PathBuf {
     let file = folder.join("compiler");

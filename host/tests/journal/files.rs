@@ -152,7 +152,7 @@ async fn damage_that_shows_only_later_is_told_as_such() {
     let id = journal.list(Filter { limit: Some(1), ..Filter::default() }).await.unwrap().pop().unwrap().id;
     // Everything but the first page goes while it is open.
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(4096).unwrap();
-    let another = DeliveryId::from_text(id.as_str().to_owned());
+    let another = DeliveryId::from_text(id.as_str());
     let Err(error) = journal.show(&another).await.and_then(|found| found.ok_or(JournalError::Broken("gone".into())))
     else {
         // What was read before may still be in memory; what was not can't be.

@@ -106,6 +106,11 @@ impl Tape {
         Self { spending: Spending::new(limits), ..self }
     }
 
+    /// The delivery.
+    pub fn delivery(&self) -> &DeliveryId {
+        &self.delivery
+    }
+
     /// What its calls have used.
     pub fn spending(&self) -> &Spending {
         &self.spending
