@@ -14,12 +14,15 @@ use super::carried::Carried;
 use super::spending::InFlight;
 use super::tape::{self, Place, Turn};
 use super::{Answer, DeliveryLog, Spending, Tape, TenantMemory, message_log};
-use crate::event::{DeliveryId, Event, Name};
+use crate::event::{DeliveryId, Event, Name, push_hex};
 use crate::journal::Written;
 use crate::keyvalue::{KeyValue, Space};
 use crate::limits::Limits;
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
 use crate::telemetry::{indented, metrics};
+
+/// What the arguments of most calls don't exceed as they are recorded, in bytes.
+const USUAL_ARGUMENTS: usize = 512;
 
 /// One delivery of an event to a module.
 pub struct Delivery {
@@ -254,11 +257,12 @@ impl Delivery {
         import: &'static str,
         arguments: &impl Serialize,
     ) -> Result<Pending, PlatformError> {
-        let arguments = serde_json::to_vec(arguments)
+        let mut written = Vec::with_capacity(USUAL_ARGUMENTS);
+        serde_json::to_writer(&mut written, arguments)
             .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
-        let in_flight = InFlight::begin(&self.tape, arguments.len())?;
-        let turn = self.tape.turn(weight, import, &arguments)?;
-        Ok(Pending { delivery: self.clone(), weight, import, arguments, turn, begun: None, in_flight })
+        let in_flight = InFlight::begin(&self.tape, written.len())?;
+        let turn = self.tape.turn(weight, import, &written)?;
+        Ok(Pending { delivery: self.clone(), weight, import, arguments: written, turn, begun: None, in_flight })
     }
 
     /// Makes a call, unless the record has its answer: [`Delivery::prepare`] and [`Pending::make`] in one.
@@ -456,7 +460,9 @@ impl Record {
         hash.update(self.import);
         hash.update([0]);
         hash.update(&self.arguments);
-        format!("{}-{}-{}", self.delivery.id, self.place.number, hex::encode(&hash.finalize()[..8]))
+        let mut key = format!("{}-{}-", self.delivery.id, self.place.number);
+        push_hex(&mut key, &hash.finalize()[..8]);
+        key
     }
 
     /// The same only as long as nobody knows whether the call was made. With its answers forgotten, a delivery makes the

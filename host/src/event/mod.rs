@@ -187,7 +187,10 @@ impl DeliveryId {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        Self(format!("dlv_{}", hex::encode(&hash.finalize()[..12])).into())
+        let mut id = String::with_capacity(28);
+        id.push_str("dlv_");
+        push_hex(&mut id, &hash.finalize()[..12]);
+        Self(id.into())
     }
 
     /// An id as it was written down or typed; it need not be one that exists.
@@ -198,6 +201,15 @@ impl DeliveryId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Appends bytes to a text, two digits each; without a text of their own, as each call of a guest has some.
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 

@@ -122,6 +122,12 @@ async fn a_platform_that_breaks_fails_the_call_alone() {
     assert!(failure.reason.contains("`messages.reply` broke off: the host itself broke"), "{failure:?}");
 }
 
+/// A journal knows deliveries by it, whatever version of the host wrote it.
+#[test]
+fn the_id_of_a_delivery_is_what_it_always_was() {
+    assert_eq!(delivery(7, "reply hello").id.as_str(), "dlv_4b5da8efb7c8ff8bd47f0017");
+}
+
 #[tokio::test]
 async fn chance_is_the_same_whenever_a_delivery_starts_again() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();

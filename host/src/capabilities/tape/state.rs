@@ -158,6 +158,9 @@ impl State {
     }
 
     pub(super) fn take_made(&mut self, import: &str, arguments: &[u8]) -> Option<Made> {
+        if self.kept_aside.is_empty() {
+            return None;
+        }
         let arguments: Value = serde_json::from_slice(arguments).ok()?;
         let index = self.kept_aside.iter().position(|made| made.import == import && made.arguments == arguments)?;
         Some(self.kept_aside.remove(index))
