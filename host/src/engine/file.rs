@@ -60,7 +60,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert!(said(folder.path()).ends_with(": it is a folder"));
-        assert!(said(at("nothing")).contains("No such file"));
+        assert!(said(at("nothing")).contains("there is no such file"));
         assert!(said("/dev/zero").ends_with("it is no file, but a pipe, a device or the like"));
         // Nobody will ever write into it.
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());

@@ -135,7 +135,7 @@ async fn a_host_starts_with_what_was_gone_back_to_at_rest() {
     let none = place.refused(&["rollback", "Test"]).await;
     assert!(none.contains("there is no earlier version of Test"), "{none}");
     let nobody = place.refused(&["rollback", "Tset"]).await;
-    assert!(nobody.contains("there is no module Tset in modules.toml; the known ones are: Test"), "{nobody}");
+    assert!(nobody.contains("there is no module Tset in modules.toml; did you mean Test?"), "{nobody}");
 
     let mut host = place.start("").await;
     assert_eq!(says(&host).await, "one");
