@@ -94,7 +94,7 @@ impl Bench {
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&test.chance.to_le_bytes());
         let limits = self.module.limits.delivery;
-        let tape = Tape::rehearsal(id, test.answers.calls.clone()).starting_at(test.time);
+        let tape = Tape::rehearsal(id, test.answers.calls.clone()).standing_at(test.time);
         let delivery = Arc::new(Delivery::new(Begin {
             event: event.clone(),
             module: self.module.name.clone(),

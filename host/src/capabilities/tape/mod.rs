@@ -10,7 +10,7 @@ mod words;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -38,8 +38,8 @@ pub struct Tape {
     delivery: DeliveryId,
     journal: Option<Arc<dyn Journal>>,
     rehearsal: bool,
-    /// What the wall clock says at first, and since when it runs; none: it goes by the machine's.
-    clock: Option<(SystemTime, Instant)>,
+    /// Where the wall clock stands; none: it goes by the machine's.
+    clock: Option<SystemTime>,
     spending: Spending,
     state: Mutex<State>,
 }
@@ -81,9 +81,9 @@ impl Tape {
         Self { delivery, journal, rehearsal, clock: None, spending, state: Mutex::new(state) }
     }
 
-    /// Lets the wall clock start at this time.
-    pub fn starting_at(mut self, time: SystemTime) -> Self {
-        self.clock = Some((time, Instant::now()));
+    /// Lets the wall clock stand at this time, so that whoever reads it gets the same whenever this is played.
+    pub fn standing_at(mut self, time: SystemTime) -> Self {
+        self.clock = Some(time);
         self
     }
 
@@ -96,8 +96,7 @@ impl Tape {
 
     /// What the wall clock says, where the record has no reading of it.
     pub(super) fn wall_time(&self) -> SystemTime {
-        let started = self.clock.and_then(|(time, since)| time.checked_add(since.elapsed()));
-        started.unwrap_or_else(SystemTime::now)
+        self.clock.unwrap_or_else(SystemTime::now)
     }
 
     /// Holds its calls against these limits rather than the default ones.
