@@ -1,8 +1,14 @@
 //! "Did you mean …?"
 
+/// How many known words are told; somebody may have a thousand modules.
+const TOLD: usize = 40;
+
 /// What to do about a word nobody knows: the one that was probably meant, and those there are.
 pub(crate) fn advice(written: &str, known: &[&str]) -> String {
-    let list = known.join(", ");
+    let mut list = known[..known.len().min(TOLD)].join(", ");
+    if known.len() > TOLD {
+        list = format!("{list} and {} more", known.len() - TOLD);
+    }
     match nearest(written, known.iter().copied()) {
         Some(name) => format!("did you mean {name}? The known ones are: {list}"),
         None => format!("the known ones are: {list}"),
@@ -55,6 +61,16 @@ mod tests {
         assert_eq!(nearest("lsiten", names), Some("listen"));
         assert_eq!(nearest("port", names), None);
         assert_eq!(nearest("x", ["y", "xx"]), Some("y"));
+    }
+
+    #[test]
+    fn tells_some_of_many() {
+        let names: Vec<String> = (0..1000).map(|number| format!("module-{number:03}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let told = advice("modul-999", &names);
+        assert!(told.starts_with("did you mean module-999? The known ones are: module-000, module-001"), "{told}");
+        assert!(told.ends_with(", module-039 and 960 more"), "{told}");
+        assert_eq!(advice("a", &["here", "there"]), "the known ones are: here, there");
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl From<VersionsError> for Problem {
 impl From<OrderError> for Problem {
     fn from(error: OrderError) -> Self {
         let status = match error {
-            OrderError::NoModule(_) | OrderError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
+            OrderError::NoModule { .. } | OrderError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
             OrderError::Refused(Refusal::Unclear(_)) => StatusCode::BAD_REQUEST,
             OrderError::Refused(Refusal::NotNow(_)) | OrderError::CantServe(..) => StatusCode::CONFLICT,
             OrderError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -45,7 +45,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 /// One of them.
 pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<ModuleView> {
     let name = Name::from(name);
-    let status = admin.registry.status_of(&name).ok_or(OrderError::NoModule(name))?;
+    let status = admin.registry.status_of(&name).ok_or_else(|| admin.registry.no_module(&name))?;
     Ok(Json(view(&admin, status)))
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>
     let name = Name::from(name);
     let history = admin.registry.history(&name).await?;
     if history.is_empty() && admin.registry.status_of(&name).is_none() {
-        return Err(OrderError::NoModule(name).into());
+        return Err(admin.registry.no_module(&name).into());
     }
     let versions: Vec<VersionView> = history.into_iter().map(VersionView::from).collect();
     Ok(Json(json!({ "versions": versions })))

@@ -136,7 +136,7 @@ async fn what_is_no_version_is_told_apart() {
         (["pin", "Test", &first(twin).to_string()], "more than one version of Test begins with"),
         (["pin", "Test", "zz"], "is not the beginning of a hash"),
         (["pin", "Test", "0123456789"], "has no version that begins with 0123456789"),
-        (["pin", "Nobody", "00"], "there is no module Nobody"),
+        (["pin", "Tset", "00"], "there is no module Tset in modules.toml; did you mean Test?"),
     ] {
         let ran = modules(&host, &args).await;
         assert!(ran.code == 1 && ran.stderr.contains(words), "{args:?}: {ran:?}");

@@ -7,6 +7,7 @@ use super::intake::Found;
 use super::slot::{Serving, Slot};
 use super::{Registry, Status};
 use crate::clock;
+use crate::config::nearest;
 use crate::engine::LoadError;
 use crate::engine::version::{Spec, Version};
 use crate::event::Name;
@@ -17,8 +18,13 @@ use crate::versions::{Asked, ContentHash, Fact, Order, Refusal, Standing, Versio
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// There is no module of this name.
-    #[error("there is no module {0} in modules.toml; `modhost modules` lists them")]
-    NoModule(Name),
+    #[error("there is no module {name} in modules.toml; {advice}")]
+    NoModule {
+        /// What was asked for.
+        name: Name,
+        /// The one that was probably meant, and those there are.
+        advice: String,
+    },
     /// There is no such version of it, or it doesn't go with how the module stands.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -137,7 +143,15 @@ impl Registry {
     }
 
     fn known(&self, module: &Name) -> Result<Arc<Slot>> {
-        self.slots.load().get(module).cloned().ok_or_else(|| OrderError::NoModule(module.clone()))
+        self.slots.load().get(module).cloned().ok_or_else(|| self.no_module(module))
+    }
+
+    /// That there is no module of this name, and which there are.
+    pub fn no_module(&self, name: &Name) -> OrderError {
+        let slots = self.slots.load();
+        let mut known: Vec<&str> = slots.keys().map(|name| name.as_str()).collect();
+        known.sort_unstable();
+        OrderError::NoModule { name: name.clone(), advice: nearest::advice(name.as_str(), &known) }
     }
 }
 
