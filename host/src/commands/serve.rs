@@ -66,7 +66,10 @@ pub(super) async fn modules(host: &Host) -> String {
         None if module.coming_up => {
             format!("  module    {}  no version serves yet: it comes up, and its events wait\n", module.name)
         }
-        None => format!("  module    {}  no version serves: {}\n", module.name, module.refused.unwrap_or_default()),
+        None => {
+            let why = module.waiting.map(|waiting| waiting.reason).unwrap_or_default();
+            format!("  module    {}  no version serves, its events wait: {why}\n", module.name)
+        }
     });
     modules.collect()
 }

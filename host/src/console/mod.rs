@@ -7,7 +7,7 @@ mod modules;
 mod view;
 
 pub use api::{Admin, router};
-pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView};
+pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView, WaitingView};
 pub(crate) use modules::asking;
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,

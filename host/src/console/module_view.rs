@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::view::rfc3339;
-use crate::engine::{CanaryStatus, Status};
+use crate::engine::{CanaryStatus, Status, Waiting};
 use crate::event::Name;
 use crate::versions::{ContentHash, Entry, HeldBack, Order, Standing, Tally};
 
@@ -22,6 +22,8 @@ pub struct ModuleView {
     pub since: Option<String>,
     /// Whether none serves yet, but what is in its file is on its way: its deliveries wait.
     pub coming_up: bool,
+    /// Set if no version serves: its deliveries wait for one.
+    pub waiting: Option<WaitingView>,
     /// Why its file as it is now doesn't serve, if it doesn't.
     pub refused: Option<String>,
     /// What isn't taken from the file until that changes.
@@ -36,6 +38,15 @@ pub struct ModuleView {
     pub in_flight: Option<usize>,
     /// How many of its versions are in memory; none: its host doesn't run.
     pub versions_loaded: Option<usize>,
+}
+
+/// That no version of a module serves, and its deliveries wait for one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// Why no version serves.
+    pub reason: String,
 }
 
 /// A version that isn't taken from the file.
@@ -119,6 +130,7 @@ impl ModuleView {
             hash: status.version.as_ref().map(ContentHash::in_full),
             since: status.since.map(rfc3339),
             coming_up: status.coming_up,
+            waiting: status.waiting.map(WaitingView::from),
             refused: status.refused,
             held_back: status.held_back.map(HeldBackView::from),
             pinned: status.pinned.map(PinnedView::from),
@@ -138,6 +150,7 @@ impl ModuleView {
             hash: serving.map(|entry| entry.hash.in_full()),
             since: serving.map(|entry| rfc3339(entry.began)),
             coming_up: false,
+            waiting: None,
             refused: None,
             held_back: standing.held_back.map(HeldBackView::from),
             pinned: standing.pinned.map(PinnedView::from),
@@ -146,6 +159,12 @@ impl ModuleView {
             in_flight: None,
             versions_loaded: None,
         }
+    }
+}
+
+impl From<Waiting> for WaitingView {
+    fn from(waiting: Waiting) -> Self {
+        Self { since: rfc3339(waiting.since), reason: waiting.reason }
     }
 }
 

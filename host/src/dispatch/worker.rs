@@ -36,6 +36,11 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
         return finish(&inner, &claimed, started, Done { version: None, log: Vec::new(), next: Next::Dead { reason } })
             .await;
     };
+    let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
+    let chosen = inner.registry.choose(&claimed.module, &claimed.id, claimed.received_at);
+    if chosen.is_none() && !enough {
+        return give_back(&inner, &claimed).await;
+    }
     let delivery = match begin(&inner, &claimed, tenant, route).await {
         Ok(delivery) => Arc::new(delivery),
         Err(error) => {
@@ -43,10 +48,9 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
             return;
         }
     };
-    let (outcome, chosen) = if claimed.attempt - claimed.earlier > route.retry.attempts {
-        (Outcome::GivenUp { reason: why_enough(&inner, &claimed).await, user_text: None }, None)
-    } else {
-        run(&inner, &delivery, &claimed).await
+    let (outcome, chosen) = match chosen.filter(|_| !enough) {
+        Some(chosen) => (run(&inner, &delivery, &chosen).await, Some(chosen)),
+        None => (Outcome::GivenUp { reason: why_enough(&inner, &claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
     let next = settle::settle(&delivery, outcome, route, allowed(&route.retry)).await;
@@ -137,30 +141,33 @@ async fn tell_no_answer(
     }
 }
 
-/// Runs the version of the module that is this delivery's.
-async fn run(inner: &Inner, delivery: &Arc<Delivery>, claimed: &Claimed) -> (Outcome, Option<Chosen>) {
-    // No attempt begins while its module comes up, but it may have been taken out of modules.toml and put back since.
-    tokio::select! {
-        () = inner.registry.has_come_up(&delivery.module) => {}
-        () = inner.stop.cancelled() => return (Outcome::CutOff, None),
+/// Makes a delivery wait again that there is no version for. None is claimed while its module has no version, but the module
+/// may have been taken out of modules.toml and put back since.
+async fn give_back(inner: &Inner, claimed: &Claimed) {
+    let lane = (claimed.event.tenant.clone(), claimed.module.clone());
+    match inner.journal.unclaim(claimed, &inner.settings.owner, clock::now()).await {
+        // The scheduler leaves the lane alone until a version serves.
+        Ok(_) => inner.woken([lane]),
+        Err(error) => tracing::error!(
+            module = %claimed.module, delivery = %claimed.id, %error, "cannot return a delivery; waiting for the lease to expire"
+        ),
     }
-    let Some(chosen) = inner.registry.choose(&delivery.module, &delivery.id, claimed.received_at) else {
-        let reason = "no version of the module could be loaded; the log said why when it was tried";
-        return (try_again(reason.into(), None, None), None);
-    };
+}
+
+/// Runs the version of the module that is this delivery's.
+async fn run(inner: &Inner, delivery: &Arc<Delivery>, chosen: &Chosen) -> Outcome {
     let hash = chosen.version.hash();
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
     tracing::debug!(%module, delivery = %id, version = %hash, event = event.id, name = event.name, "delivery begins");
     // A panic in the host is a mistake of ours; the user must not pay for it with a spinner that never stops.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(chosen.version.run(delivery)).catch_unwind() => ended,
-        () = inner.stop.cancelled() => return (Outcome::CutOff, Some(chosen)),
+        () = inner.stop.cancelled() => return Outcome::CutOff,
     };
-    let outcome = match ended {
+    match ended {
         Ok(ended) => outcome(ended),
         Err(_) => try_again("the host itself broke while it served the module: please report this".into(), None, None),
-    };
-    (outcome, Some(chosen))
+    }
 }
 
 /// What the end of an instance means for its delivery. What would end the same way again is given up: an attempt that

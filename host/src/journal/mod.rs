@@ -70,6 +70,10 @@ pub trait Journal: Send + Sync + 'static {
     /// in the queue they had. Answers with how many.
     async fn reclaim(&self, gone: Option<&str>, now: SystemTime) -> Result<u64>;
 
+    /// Makes a delivery wait again that was claimed and whose attempt never began: it isn't counted, and the delivery is due
+    /// at the place in the queue it had. Answers whether it was still this owner's.
+    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool>;
+
     /// Ends an attempt: writes down how it went and what is next for the delivery.
     ///
     /// # Errors

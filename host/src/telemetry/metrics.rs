@@ -83,7 +83,10 @@ fn describe() {
     describe_counter!(SWAPS, "Versions that came to serve, by where they came from");
     describe_counter!(SWAPS_REFUSED, "Versions that may not serve, by what they failed at");
     describe_counter!(CANARIES, "Trials of versions that are over, by how they ended");
-    describe_gauge!(SERVES, "1 if a version of the module serves, 0 if none could be loaded, or none is yet");
+    describe_gauge!(
+        SERVES,
+        "1 if a version of the module serves, 0 if none does and its deliveries wait for a component"
+    );
 }
 
 /// Gathers what was measured since the last time; without it, it would only grow.

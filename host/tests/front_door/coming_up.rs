@@ -1,13 +1,15 @@
 //! A module that takes long to come up keeps nobody waiting but those who want something of it.
 
 use std::fs;
+use std::path::Path;
 
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::harness::components::compiles_for_long;
 use super::harness::{
-    Host, Settings, chat, chosen, component, http, modules, say, signed_post, standing, until, variant, wait_for_answer,
+    Does, Host, Settings, chat, chosen, component, http, modules, say, signed_post, small, small_that, standing, until,
+    variant, wait_for_answer,
 };
 
 /// Settings with the test guest, and with a module whose component is compiled for as long as the test runs.
@@ -108,18 +110,149 @@ async fn a_host_listens_before_all_its_modules_have_come_up() {
     delivery_is(&host, "Slow", "completed", 1).await;
 }
 
+/// What may lie where a module's component is expected when the host starts, and what the host says of it.
+enum Lies {
+    Nothing,
+    NoFolder,
+    Bytes(Vec<u8>),
+    /// A component that is refused under these further lines of the module's entry.
+    Refused(Vec<u8>, &'static str),
+    AFolder,
+    #[cfg(unix)]
+    ALoop,
+}
+
+impl Lies {
+    fn put(&self, at: &Path) {
+        let folder = || fs::create_dir_all(at.parent().unwrap()).unwrap();
+        match self {
+            Self::NoFolder => return,
+            Self::Nothing => folder(),
+            Self::Bytes(bytes) | Self::Refused(bytes, _) => {
+                folder();
+                fs::write(at, bytes).unwrap();
+            }
+            Self::AFolder => fs::create_dir_all(at).unwrap(),
+            #[cfg(unix)]
+            Self::ALoop => {
+                folder();
+                std::os::unix::fs::symlink(at, at).unwrap();
+            }
+        }
+    }
+
+    fn remove(&self, at: &Path) {
+        match self {
+            Self::AFolder => fs::remove_dir(at).unwrap(),
+            _ => drop(fs::remove_file(at)),
+        }
+    }
+}
+
+/// Events for a module without a version were acknowledged: whatever is wrong with its component, they wait for a better
+/// one, and are answered by their first attempt.
 #[tokio::test]
-async fn what_waits_for_a_module_that_does_not_come_up_is_not_kept_waiting() {
-    let settings = Settings::test_guest("").server(r#"compiler = { timeout = "2s" }"#);
+async fn acknowledged_events_wait_for_a_component_that_can_serve() {
+    let good = variant("test_guest", 1);
+    let cases = [
+        ("nothing", Lies::Nothing, "there is no such file"),
+        ("nofolder", Lies::NoFolder, "there is no such file"),
+        ("empty", Lies::Bytes(Vec::new()), "empty"),
+        ("half", Lies::Bytes(good[..good.len() / 2].to_vec()), "cut short"),
+        ("text", Lies::Bytes(b"<html>".to_vec()), "not WebAssembly"),
+        ("folder", Lies::AFolder, "it is a folder"),
+        (
+            "large",
+            Lies::Refused(small_that("x", Does::Replies(1), 2 << 20), "limits = { memory = \"1MiB\" }"),
+            "memory",
+        ),
+        #[cfg(unix)]
+        ("loop", Lies::ALoop, "symbolic link"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("built/{name}/module.wasm");
+    // One attempt only: whoever spends it on nothing has none left.
+    let settings = |large: &str| {
+        cases.iter().fold(Settings::test_guest(""), |settings, (name, lies, _)| {
+            let lines = if matches!(lies, Lies::Refused(..)) { large } else { "" };
+            settings.module_file(name, &at(name), &format!("retry = {{ attempts = 1 }}\n{lines}"))
+        })
+    };
+    let large =
+        cases.iter().find_map(|(_, lies, _)| if let Lies::Refused(_, lines) = lies { Some(*lines) } else { None });
+    for (name, lies, _) in &cases {
+        lies.put(&folder.path().join(at(name)));
+    }
+    let host = settings(large.unwrap()).start_in(folder).await;
+    let mut asked = Vec::new();
+    for (name, _, words) in &cases {
+        let waits = standing(&host, name).await;
+        let reason = waits["waiting"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(words), "{name}: {waits}");
+        asked.push(say_to(&host, name, "reply at last").await);
+    }
+    assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
+    for (name, ..) in &cases {
+        delivery_is(&host, name, "waiting", 0).await;
+    }
+    let metrics = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"modhost_module_serves{module="nothing"} 0"#), "{metrics}");
+    let table = modules(&host, &[]).await;
+    assert!(table.stdout.contains("no version serves, its deliveries wait"), "{table:?}");
+
+    for ((name, lies, _), asked) in cases.iter().zip(&asked) {
+        let file = host.file(&at(name));
+        match lies {
+            // What it was refused for isn't in the file.
+            Lies::Refused(..) => host.save_settings(&settings("")),
+            _ => {
+                lies.remove(&file);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                host.save(&at(name), &good);
+            }
+        }
+        let answer = wait_for_answer(&host, asked).await;
+        let words = if matches!(lies, Lies::Refused(..)) { "x" } else { "at last" };
+        assert_eq!(answer.text(), words, "{name}");
+        delivery_is(&host, name, "completed", 1).await;
+        assert!(standing(&host, name).await["waiting"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn acknowledged_events_wait_when_the_component_cannot_be_compiled() {
+    let settings = Settings::new().server(r#"compiler = { timeout = "2s" }"#);
     let settings = settings.module_file("Slow", "slow.wasm", "retry = { attempts = 1 }");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("slow.wasm"), compiles_for_long()).unwrap();
-    let host = settings.at_once().start_in(folder).await;
-    let asked = say(&host.platform, "Slow", "reply hi").await;
-    let answer = wait_for_answer(&host, &asked).await;
-    assert!(answer.text().starts_with("Sorry"), "{}", answer.text());
-    delivery_is(&host, "Slow", "dead", 1).await;
+    let host = settings.start_in(folder).await;
     let slow = host.module("Slow").await;
     assert!(slow["refused"].as_str().unwrap().contains("compiling it took longer than 2s"), "{slow}");
-    assert_eq!(slow["coming_up"], false);
+    let asked = say(&host.platform, "Slow", "who are you?").await;
+    delivery_is(&host, "Slow", "waiting", 0).await;
+    host.save("slow.wasm", small("at last"));
+    assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
+    delivery_is(&host, "Slow", "completed", 1).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_component_can_be_dropped_and_ends_with_its_module() {
+    let settings = Settings::test_guest("").module_file("Later", "later.wasm", "");
+    let settings = settings.module_file("Never", "never.wasm", "");
+    let host = settings.start().await;
+    let [dropped, ended] = [say_to(&host, "Later", "hello").await, say_to(&host, "Never", "hello").await];
+    for module in ["Later", "Never"] {
+        delivery_is(&host, module, "waiting", 0).await;
+    }
+    let id = deliveries(&host, "Later").await[0]["id"].as_str().unwrap().to_owned();
+    let ran = super::harness::modhost(host.folder(), "deliveries", &["drop", &id, "--admin", &host.admin], &[]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(wait_for_answer(&host, &dropped).await.text().starts_with("Sorry"));
+    delivery_is(&host, "Later", "dropped", 0).await;
+    host.save_settings(&Settings::test_guest(""));
+    assert!(wait_for_answer(&host, &ended).await.text().starts_with("Sorry"));
+    until("the delivery to end with its module", async || {
+        (deliveries(&host, "Never").await[0]["state"] == "dead").then_some(())
+    })
+    .await;
 }

@@ -152,13 +152,12 @@ async fn a_module_that_begins_without_a_good_file_serves_as_soon_as_there_is_one
     refused(&host, "can't read").await;
     host.logged(&["WARN", "no version serves yet: there is no file", "module=DemoApp"]).await;
     assert_eq!(host.lines(&["ERROR"]), 0, "a module that isn't built yet is no error:\n{}", host.log());
-    let answer = chat(&host, "DemoApp", "reply hi").await;
-    assert!(answer.text().starts_with("Sorry"), "{}", answer.text());
-    host.logged(&["failed: no version of the module could be loaded", "module=DemoApp"]).await;
+    let asked = say(&host.platform, "DemoApp", "reply at last").await;
     fs::create_dir_all(host.file("built/later")).unwrap();
     fs::write(host.file("built/later/module.wasm"), variant("test_guest", 1)).unwrap();
     host.serves("DemoApp", &variant("test_guest", 1)).await;
-    assert_eq!(chat(&host, "DemoApp", "reply hi").await.text(), "hi");
+    assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
+    assert_eq!(host.lines(&["failed", "module=DemoApp"]), 0, "no attempt was made:\n{}", host.log());
 }
 
 #[tokio::test]

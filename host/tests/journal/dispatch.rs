@@ -119,6 +119,29 @@ async fn a_lease_that_runs_out_gives_the_delivery_back_at_its_old_place() {
 }
 
 #[tokio::test]
+async fn an_unclaimed_delivery_keeps_its_place_and_its_attempts() {
+    let journal = Kept::new().await;
+    let first = journal.one("evt_1", 0).await;
+    let second = journal.one("evt_2", 1).await;
+    let claimed = journal.take(1, 10).await.pop().unwrap();
+    assert!(!journal.unclaim(&claimed, "host-2", at(11)).await.unwrap(), "it is another host's");
+    assert!(journal.unclaim(&claimed, "host-1", at(11)).await.unwrap());
+    assert!(!journal.unclaim(&claimed, "host-1", at(11)).await.unwrap(), "it isn't claimed any more");
+    let again = journal.take(5, 12).await;
+    assert_eq!(again.iter().map(|it| (&it.id, it.attempt)).collect::<Vec<_>>(), [(&first, 1), (&second, 1)]);
+
+    // Attempts that were made stay counted, and nothing is left of the one that wasn't.
+    journal.end(&again[0], retry(5_000), 13).await;
+    let claimed = journal.take(1, 5_000).await.pop().unwrap();
+    assert!(journal.unclaim(&claimed, "host-1", at(5_001)).await.unwrap());
+    let journal = journal.reopened().await;
+    let details = journal.show(&first).await.unwrap().unwrap();
+    assert_eq!(details.attempts.len(), 1);
+    let again = journal.take(1, 5_002).await.pop().unwrap();
+    assert_eq!((&again.id, again.attempt), (&first, 2));
+}
+
+#[tokio::test]
 async fn a_heartbeat_prolongs_leases_and_tells_which_are_lost() {
     let journal = Kept::new().await;
     let kept = journal.one("evt_kept", 0).await;

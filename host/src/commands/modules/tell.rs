@@ -51,7 +51,11 @@ fn state(module: &ModuleView) -> String {
         words.push(format!("held back {}: {}", held_back.version, held_back.why));
     }
     if let Some(refused) = &module.refused {
-        let what = if module.version.is_some() { "serving; its file is refused" } else { "no version serves" };
+        let what = match (module.version.is_some(), module.waiting.is_some()) {
+            (true, _) => "serving; its file is refused",
+            (false, true) => "no version serves, its deliveries wait",
+            (false, false) => "no version serves",
+        };
         words.push(format!("{what}: {}", one_line(refused)));
     }
     match (words.is_empty(), module.version.is_some(), module.in_flight.is_some()) {
@@ -81,7 +85,11 @@ pub(super) fn story(module: &ModuleView) -> String {
         (None, _) if module.coming_up => {
             writeln!(text, "{BOLD}{}{BOLD:#}  {yellow}is coming up{yellow:#}; its deliveries wait", module.name)
         }
-        (None, _) => writeln!(text, "{BOLD}{}{BOLD:#}  {red}{nothing}{red:#}", module.name),
+        (None, _) => {
+            let waits =
+                module.waiting.as_ref().map(|it| format!("; its deliveries have been waiting since {}", it.since));
+            writeln!(text, "{BOLD}{}{BOLD:#}  {red}{nothing}{red:#}{}", module.name, waits.unwrap_or_default())
+        }
     };
     if let Some(hash) = &module.hash {
         let _ = writeln!(text, "  hash       {hash}");

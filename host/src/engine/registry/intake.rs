@@ -309,9 +309,11 @@ impl Slot {
             }
             // Nothing was there before: it may still be built.
             None if hash == ContentHash::of(&[]) && !spec.component.exists() => tracing::warn!(
-                module = %self.name, "no version serves yet: there is no file {file}; it serves as soon as there is"
+                module = %self.name, "no version serves yet: there is no file {file}; it serves as soon as there is, and its deliveries wait"
             ),
-            None => tracing::error!(module = %self.name, %file, "no version serves. {told}"),
+            None => {
+                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait for another file. {told}")
+            }
         }
         metrics::swap_refused(&self.name, by);
         if hash != ContentHash::of(&[]) {

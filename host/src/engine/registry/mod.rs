@@ -27,7 +27,7 @@ use canary::{Arm, Trial};
 pub use gate::REHEARSED_AT_ONCE;
 pub use orders::OrderError;
 use slot::{Slot, lock};
-pub use status::{CanaryStatus, Status};
+pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 
 /// The modules of this host, each with the version that serves now.
 ///
@@ -89,8 +89,8 @@ impl Registry {
         self.slots.load().get(module)?.choose(delivery, received)
     }
 
-    /// Whether a module's deliveries are to wait: a person said so, or it is coming up, which is to say that nothing serves
-    /// yet and what is in its file is still on its way.
+    /// Whether a module's deliveries wait: a person paused it, or no version of it serves yet. They were acknowledged, so
+    /// no attempt at them is spent on finding that there is nothing to run.
     pub fn makes_wait(&self, module: &Name) -> bool {
         self.slots.load().get(module).is_some_and(|slot| slot.makes_wait())
     }
@@ -100,25 +100,29 @@ impl Registry {
         self.slots.load().values().any(|slot| slot.makes_wait())
     }
 
-    /// Marked whenever a module has come up, or is known not to: what waits for it can go on.
+    /// Marked whenever a module has come up, or is known not to: what waits for it may be able to go on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.shared.changes.subscribe()
     }
 
-    /// Waits until a module isn't coming up any more: a version serves, or none can.
-    pub async fn has_come_up(&self, module: &Name) {
-        self.until(|slots| slots.get(module).is_none_or(|slot| !slot.is_coming_up())).await;
+    /// The modules that have no version to run, by name: their deliveries wait until a component can serve.
+    pub fn waiting(&self) -> Vec<WaitingModule> {
+        let slots = self.slots.load();
+        let waiting = slots.values().filter_map(|slot| {
+            let (waiting, coming_up) = (slot.waiting()?, slot.is_coming_up());
+            Some(WaitingModule { name: slot.name.clone(), coming_up, waiting })
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_by(|a, b| a.name.cmp(&b.name));
+        waiting
     }
 
-    /// Waits until no module is.
+    /// Waits until no module is coming up any more: of each, a version serves, or its file is known not to.
     pub async fn all_have_come_up(&self) {
-        self.until(|slots| !slots.values().any(|slot| slot.is_coming_up())).await;
-    }
-
-    async fn until(&self, done: impl Fn(&HashMap<Name, Arc<Slot>>) -> bool) {
         let mut changes = self.changes();
+        let coming_up = || self.slots.load().values().any(|slot| slot.is_coming_up());
         // It is never closed, as the sender is this registry's.
-        while !done(&self.slots.load()) && changes.changed().await.is_ok() {}
+        while coming_up() && changes.changed().await.is_ok() {}
     }
 
     /// How every module stands, by name.

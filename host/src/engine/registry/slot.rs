@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::canary::{Arm, Canary};
 use super::{Chosen, Shared};
+use crate::clock;
 use crate::engine::LoadError;
 use crate::engine::version::{Spec, Version};
 use crate::event::{DeliveryId, Name};
@@ -20,6 +21,8 @@ use crate::versions::{ContentHash, Fact, Origin, Standing, VersionsError};
 pub(super) struct Slot {
     pub(super) shared: Arc<Shared>,
     pub(super) name: Name,
+    /// When the host started, or the module came into modules.toml.
+    pub(super) named: SystemTime,
     spec: ArcSwap<Spec>,
     serving: ArcSwapOption<Serving>,
     /// Why the file as it is now doesn't serve.
@@ -69,6 +72,7 @@ impl Slot {
         Self {
             shared,
             name: spec.name.clone(),
+            named: clock::now(),
             spec: ArcSwap::from_pointee(spec),
             serving: ArcSwapOption::empty(),
             refused: Mutex::default(),
@@ -122,9 +126,9 @@ impl Slot {
         self.serving.load().is_none() && self.intakes.load(Ordering::Acquire) > 0
     }
 
-    /// Whether its deliveries are to wait.
+    /// Whether its deliveries wait.
     pub(super) fn makes_wait(&self) -> bool {
-        self.is_paused() || self.is_coming_up()
+        self.is_paused() || self.serving.load().is_none()
     }
 
     /// Says that the module is no longer in modules.toml: what is loaded for it is given up.

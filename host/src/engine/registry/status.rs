@@ -18,6 +18,8 @@ pub struct Status {
     pub since: Option<SystemTime>,
     /// Whether nothing serves yet, but what is in the file is on its way: its deliveries wait.
     pub coming_up: bool,
+    /// Since when its deliveries wait for a version, and why there is none; none if one serves.
+    pub waiting: Option<Waiting>,
     /// Why the file as it is now doesn't serve, if it doesn't.
     pub refused: Option<String>,
     /// What isn't taken from the file, because it was gone back from.
@@ -30,6 +32,26 @@ pub struct Status {
     pub canary: Option<CanaryStatus>,
     /// How many versions are in memory: what serves, what is tried, and what deliveries still run on.
     pub loaded: usize,
+}
+
+/// That no version of a module serves: its deliveries wait for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Since when: the host started, or the module came into modules.toml.
+    pub since: SystemTime,
+    /// Why no version serves.
+    pub reason: String,
+}
+
+/// A module that has no version to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingModule {
+    /// The module.
+    pub name: Name,
+    /// Whether its component is being read or compiled now. If not, the module waits for another file, or for other settings.
+    pub coming_up: bool,
+    /// Since when, and why.
+    pub waiting: Waiting,
 }
 
 /// A version that is tried.
@@ -61,6 +83,19 @@ impl CanaryStatus {
 }
 
 impl Slot {
+    /// Since when and why its deliveries wait for a version, if none serves.
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        if self.serving().is_some() {
+            return None;
+        }
+        let reason = match self.refused() {
+            Some(refused) => refused,
+            None if self.is_coming_up() => "its component is being read or compiled".into(),
+            None => "its component has not been read yet".into(),
+        };
+        Some(Waiting { since: self.named, reason })
+    }
+
     pub(super) fn status(&self) -> Status {
         let standing = self.standing();
         let coming_up = self.is_coming_up();
@@ -71,6 +106,7 @@ impl Slot {
             version,
             since: standing.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
             coming_up: coming_up && version.is_none(),
+            waiting: self.waiting().filter(|_| version.is_none()),
             refused: self.refused(),
             held_back: standing.held_back,
             pinned: standing.pinned,

@@ -97,6 +97,24 @@ impl Store {
         })
     }
 
+    /// Makes a delivery wait again whose attempt never began, at the place it had in the queue.
+    pub(super) fn unclaim(
+        &mut self,
+        delivery: &DeliveryId,
+        attempt: u32,
+        owner: &str,
+        now: i64,
+    ) -> rusqlite::Result<bool> {
+        let held = self
+            .standing(delivery)?
+            .filter(|it| it.state == State::Running && it.attempt == attempt && it.owner.as_deref() == Some(owner));
+        let Some(mut it) = held else { return Ok(false) };
+        it.attempt = it.attempt.saturating_sub(1);
+        it.timed = false;
+        self.enter(it, State::Waiting, now, Some("no version of its module serves"))?;
+        Ok(true)
+    }
+
     /// Prolongs the leases an owner has. Answers with those it has no longer.
     pub(super) fn heartbeat(
         &mut self,

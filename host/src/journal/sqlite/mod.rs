@@ -113,6 +113,11 @@ impl Journal for Sqlite {
         self.writer.ask(move |store| Ok(store.reclaim(gone.as_deref(), now)?)).await
     }
 
+    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool> {
+        let (delivery, attempt, owner, now) = (claimed.id.clone(), claimed.attempt, owner.to_owned(), millis(now));
+        self.writer.ask(move |store| Ok(store.unclaim(&delivery, attempt, &owner, now)?)).await
+    }
+
     async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Next) -> Result<()> {
         let unwritable = |error| JournalError::Broken(format!("the log of {delivery} can't be written: {error}"));
         let log = serde_json::to_string(&attempt.log).map_err(unwritable)?;
