@@ -170,6 +170,41 @@ async fn what_is_not_allowed_is_refused_with_the_line_to_add() {
     assert!(!host.log().contains("opensesame"), "{}", host.log());
 }
 
+/// A module that writes `Content-Length` itself, and not as its body is, hears so: by the standard's code for it, and in its
+/// log in words. Nothing of it is sent.
+#[tokio::test]
+async fn a_wrong_content_length_is_named() {
+    let server = ok_server().await;
+    let host = guest(&here(&server, "")).start().await;
+    let url = format!("http://{}/", server.address);
+    let send = |length: &str, body: &str| json!({ "method": "POST", "url": url, "headers": [["content-length", length]], "body": body });
+    let log = |announced: &str, has: &str| {
+        format!(
+            "its Content-Length says {announced} bytes, but its body has {has}; leave the header out, the host writes it"
+        )
+    };
+    for (length, body, has) in [("3", "body", "more"), ("10", "body", "4"), ("7", "", "none")] {
+        let raw = came(&host, json!([{ "raw": send(length, body) }])).await[0].to_string();
+        assert!(raw.contains("HttpRequestBodySize") && !raw.contains("HttpProtocolError"), "{length}: {raw}");
+        told(&host, &log(length, has)).await;
+        // What the SDK of Rust can see before.
+        let error = refused(&host, send(length, body)).await;
+        let words = format!("the Content-Length of the request is `{length}`, but its body has {} bytes", body.len());
+        assert!(error.contains(&words), "{error}");
+    }
+    assert_eq!(server.requests().len(), 0, "nothing was sent");
+    let raw = came(&host, json!([{ "raw": send("4", "body") }])).await;
+    assert_eq!(raw[0], json!(["status: 200"]));
+    let server = server.requests();
+    assert_eq!((server[0].header("content-length"), server[0].body.as_str()), (Some("4"), "body"));
+
+    // A header that can't be one is named.
+    let bad = json!({ "url": url, "headers": [["x-good", "1"], ["x bad", "2"]] });
+    assert!(refused(&host, bad).await.contains("`x bad` has a name or a value that can't stand in a header"));
+    let host_header = json!({ "url": url, "headers": [["host", "x"]] });
+    assert!(refused(&host, host_header).await.contains("`host` is the host's to write"));
+}
+
 /// Whatever way an address of the operator's own is written, it is closed to who may go anywhere.
 #[tokio::test]
 async fn private_addresses_are_closed_unless_the_entry_says_otherwise() {

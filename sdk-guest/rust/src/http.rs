@@ -33,8 +33,8 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings_http::wasi::http::outgoing_handler;
 use crate::bindings_http::wasi::http::types::{
-    ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions,
-    Scheme,
+    ErrorCode, Fields, FutureIncomingResponse, HeaderError, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
+    RequestOptions, Scheme,
 };
 use crate::bindings_http::wasi::io::streams::StreamError;
 use crate::error::{Error, ErrorKind};
@@ -192,8 +192,8 @@ impl Request {
     }
 
     fn outgoing(&self) -> Result<OutgoingRequest, Error> {
-        let headers = Fields::from_list(&self.headers)
-            .map_err(|error| invalid(format!("a header of the request can't be sent: {error}")))?;
+        check_length(&self.headers, self.body.len()).map_err(invalid)?;
+        let headers = fields(&self.headers)?;
         let request = OutgoingRequest::new(headers);
         let unusable = |()| invalid(format!("`{} {}` is no request over HTTP", self.method, self.url));
         let (scheme, authority, path) = parts(&self.url).ok_or(()).map_err(unusable)?;
@@ -285,6 +285,36 @@ impl Response {
             }
         }
     }
+}
+
+/// Refuses a `Content-Length` that isn't that of the body: the host would, too, but could only give a code for it.
+fn check_length(headers: &[(String, Vec<u8>)], length: usize) -> Result<(), String> {
+    for (_, value) in headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+        let told = String::from_utf8_lossy(value);
+        if told.trim().parse() != Ok(length) {
+            return Err(format!(
+                "the Content-Length of the request is `{told}`, but its body has {length} bytes; leave the header out, the \
+                 host writes it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The headers as the host takes them.
+fn fields(headers: &[(String, Vec<u8>)]) -> Result<Fields, Error> {
+    let fields = Fields::new();
+    for (name, value) in headers {
+        fields.append(name, value).map_err(|error| {
+            let why = match error {
+                HeaderError::Forbidden => "is the host's to write".to_owned(),
+                HeaderError::InvalidSyntax => "has a name or a value that can't stand in a header".to_owned(),
+                error => format!("can't be sent: {error}"),
+            };
+            invalid(format!("a header of the request can't be sent: `{}` {why}", name.escape_default()))
+        })?;
+    }
+    Ok(fields)
 }
 
 /// Scheme, host with port, and path with query; none of an address that isn't one of HTTP. A fragment is never sent.
@@ -387,6 +417,19 @@ mod tests {
         assert_eq!(taken("https://a.test?c"), Some((true, "a.test", "/?c".into())));
         for wrong in ["a.test", "ftp://a.test", "https:///b", ""] {
             assert_eq!(taken(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_not_the_bodys_is_named() {
+        let check = |name: &str, value: &str| check_length(&[(name.into(), value.into())], 5);
+        assert_eq!(check("Content-Length", "5"), Ok(()));
+        assert_eq!(check("x-length", "7"), Ok(()));
+        for wrong in ["4", "50", "", "-5", "five"] {
+            let why = check("content-length", wrong).unwrap_err();
+            assert!(
+                why.starts_with(&format!("the Content-Length of the request is `{wrong}`, but its body has 5 bytes"))
+            );
         }
     }
 

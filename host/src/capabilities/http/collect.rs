@@ -13,6 +13,7 @@ use wasmtime_wasi_http::WasiBody;
 use super::exchange::Request;
 use super::failure::{Code, Failure};
 use super::record::{self, IMPORT};
+use super::told;
 use crate::capabilities::Delivery;
 use crate::capabilities::delivery::{Pending, Weight};
 use crate::limits::{Limits, Resource};
@@ -76,13 +77,14 @@ impl Collecting {
         let State::Collecting { request, body, collected, delivery } = &mut *state else {
             return Poll::Ready(());
         };
-        let whole = ready!(collect(body, collected, delivery.limits(), cx));
+        let whole = ready!(collect(body, request.announced, collected, delivery.limits(), cx));
         let placed = whole.and_then(|()| {
             request.body = std::mem::take(collected).freeze();
             request.rehearsed = delivery.tape.is_rehearsal();
             place(request, delivery)
         });
-        let placed = placed.map_err(|failure| failure.about(&request.shown()));
+        // The guest need not wait for the answer, and is told only a code.
+        let placed = placed.map_err(|failure| told(delivery, failure.about(&request.shown())));
         *state = State::Complete(Some(placed));
         Poll::Ready(())
     }
@@ -95,22 +97,40 @@ impl Collecting {
 /// Collects what is there.
 fn collect(
     body: &mut WasiBody,
+    announced: Option<u64>,
     collected: &mut BytesMut,
     limits: &Limits,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) {
-        let broken = |_| Failure::new(Code::Protocol, "the module dropped its body before it was finished");
+        let length = collected.len() as u64;
+        let broken = |_| match announced {
+            Some(announced) if announced != length => wrong_length(announced, &length.to_string()),
+            _ => Failure::new(Code::Protocol, "the module dropped its body before it was finished"),
+        };
         let Ok(piece) = frame.map_err(broken)?.into_data() else {
             return Poll::Ready(Err(Failure::new(Code::RequestTrailers, "trailers can't be sent")));
         };
-        if (collected.len() + piece.len()) as u64 > limits.amount(Resource::HttpRequest) {
+        let length = length + piece.len() as u64;
+        if let Some(announced) = announced.filter(|announced| length > *announced) {
+            return Poll::Ready(Err(wrong_length(announced, "more")));
+        }
+        if length > limits.amount(Resource::HttpRequest) {
             let why = limits.reached(Resource::HttpRequest, None).to_string();
             return Poll::Ready(Err(Failure::new(Code::RequestBodySize, why)));
         }
         collected.extend_from_slice(&piece);
     }
     Poll::Ready(Ok(()))
+}
+
+/// A body that isn't as long as the request says. `wasi:http` ends it with no more than a code, and a module that writes
+/// `Content-Length` itself most often counts characters for bytes.
+pub(super) fn wrong_length(announced: u64, has: &str) -> Failure {
+    let why = format!(
+        "its Content-Length says {announced} bytes, but its body has {has}; leave the header out, the host writes it"
+    );
+    Failure::new(Code::RequestBodySize, why)
 }
 
 fn place(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {

@@ -31,6 +31,8 @@ pub(super) struct Request {
     pub head: request::Parts,
     /// Where it goes; what is written there, if that is no address.
     pub url: Result<Url, String>,
+    /// How long its body is by its own `Content-Length`, in bytes.
+    pub announced: Option<u64>,
     /// Its body, once it is whole.
     pub body: Bytes,
     /// Whether nothing is sent: what isn't on record can't be had in a rehearsal.
@@ -63,8 +65,8 @@ impl Request {
         // A user in the address would be one more way to write a credential, and to mislead who reads it.
         let url = Url::parse(&written).ok().filter(|url| url.username().is_empty() && url.password().is_none());
         // The HTTP client writes it, by the body it sends.
-        head.headers.remove(header::CONTENT_LENGTH);
-        Self { head, url: url.ok_or(written), body: Bytes::new(), waits, rehearsed: false }
+        let announced = head.headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { head, url: url.ok_or(written), announced, body: Bytes::new(), waits, rehearsed: false }
     }
 
     /// As logs and errors have it.

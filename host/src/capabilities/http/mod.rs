@@ -12,6 +12,7 @@ mod failure;
 mod held;
 mod reach;
 mod record;
+mod refused;
 
 use std::sync::{Arc, Weak};
 
@@ -42,6 +43,9 @@ use record::Answered;
 
 /// The interface of types as `wasmtime-wasi-http` links it.
 const TYPES: &str = "wasi:http/types@0.2.12";
+
+/// The interface that sends requests as `wasmtime-wasi-http` links it.
+const HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 
 /// How large the headers of a request may be, in bytes, as `wasmtime-wasi-http` counts: twice what they are on the wire,
 /// roughly.
@@ -82,6 +86,8 @@ impl Capability for HttpCapability {
         // before `finish` returns, whatever the tasks of the host are doing.
         linker.allow_shadowing(true);
         linker.instance(TYPES)?.func_wrap("[static]outgoing-body.finish", finish::<T>)?;
+        // What `wasmtime-wasi-http` refuses itself the delivery's log tells, too.
+        linker.instance(HANDLER)?.func_wrap("handle", refused::handle::<T>)?;
         linker.allow_shadowing(false);
         Ok(())
     }
@@ -180,7 +186,8 @@ impl WasiHttpHooks for Requests {
         Box::new(async move {
             let answered = match collecting.placed().await {
                 Ok(placed) => send(sender, delivery.clone(), placed).await,
-                Err(failure) => Err(told(&delivery, failure)),
+                // Its log has it already.
+                Err(failure) => Err(failure),
             };
             answered.map(response).map_err(|failure| failure.into_wasi())
         })

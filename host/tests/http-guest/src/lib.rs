@@ -3,6 +3,8 @@
 //!
 //! The text is a JSON list of things to do, one after the other. The reply says what came of each, as JSON.
 
+mod raw;
+
 use std::time::Duration;
 
 use modhost_sdk::http::{Request, Sent};
@@ -19,6 +21,8 @@ enum Do {
     Send(Sending),
     /// Send a request, and leave its answer for later.
     Begin(Sending),
+    /// Send a request by the standard's own functions, and tell what they answer.
+    Raw(Sending),
     /// Wait for the answers that were left, and tell their statuses.
     Finish,
     /// Wait for so many milliseconds.
@@ -67,6 +71,10 @@ fn run(what: Do, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
         Do::Begin(sending) => {
             begun.push(request(sending)?.begin()?);
             json!("begun")
+        }
+        Do::Raw(sending) => {
+            let (headers, body) = (sending.headers, sending.body);
+            json!(raw::send(&sending.method, &sending.url, &headers, body.as_bytes()))
         }
         Do::Finish => {
             let statuses = begun.drain(..).map(|sent| Ok(sent.answer()?.status())).collect::<Result<Vec<_>>>()?;

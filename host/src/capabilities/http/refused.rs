@@ -1,0 +1,57 @@
+//! Requests that `wasmtime-wasi-http` refuses before the host has seen them. The guest has a code for it; the delivery's log
+//! says what is wrong.
+
+use http::header;
+use wasmtime::StoreContextMut;
+use wasmtime::component::Resource;
+use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Method, RequestOptions, Scheme};
+use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
+
+use super::collect::wrong_length;
+use super::failure::{Code, Failure};
+use super::{Host, told, view};
+
+/// `outgoing-handler.handle`: as ever, and what is refused is told.
+pub(super) fn handle<T: Host>(
+    mut store: StoreContextMut<'_, T>,
+    (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>),
+) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, ErrorCode>,)> {
+    let mut view = view(store.data_mut());
+    let (shown, announced) = {
+        let request = view.table.get(&request)?;
+        let announced = request.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        (shown(request), announced)
+    };
+    let code = match view.handle(request, options) {
+        Ok(answer) => return Ok((Ok(answer),)),
+        Err(error) => error.downcast()?,
+    };
+    let failure = match (&code, announced) {
+        (ErrorCode::HttpRequestBodySize(_), Some(announced)) => wrong_length(announced, "none"),
+        (ErrorCode::HttpRequestMethodInvalid, _) => Failure::new(Code::Protocol, "its method is none of HTTP's"),
+        (ErrorCode::HttpRequestUriInvalid, _) => Failure::new(Code::RequestUri, "its address is no address"),
+        (ErrorCode::InternalError(Some(why)), _) => Failure::new(Code::Internal, why.as_str()),
+        (code, _) => Failure::new(Code::Protocol, code.to_string()),
+    };
+    let requests = &store.data_mut().capabilities().http.requests;
+    told(&requests.delivery, failure.about(&shown));
+    Ok((Err(code),))
+}
+
+/// A request as logs have it, as far as it goes. The query is left out: it may hold a credential.
+fn shown(request: &HostOutgoingRequest) -> String {
+    let method = match &request.method {
+        Method::Other(method) => method.clone(),
+        known => format!("{known:?}").trim_start_matches("Method::").to_ascii_uppercase(),
+    };
+    let scheme = match &request.scheme {
+        Some(Scheme::Http) => "http",
+        Some(Scheme::Other(scheme)) => scheme,
+        Some(Scheme::Https) | None => "https",
+    };
+    let path = request.path_with_query.as_deref().unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default();
+    let text = format!("{method} {scheme}://{}{path}", request.authority.as_deref().unwrap_or_default());
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
