@@ -14,8 +14,11 @@ pub mod contract;
 pub mod dispatch;
 pub mod engine;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod journal;
+mod json;
 pub mod keyvalue;
 pub mod limits;
 pub mod listener;

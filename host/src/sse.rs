@@ -1,4 +1,4 @@
-//! Server-sent events, as the [HTML standard] has them, as far as the host reads any: their data.
+//! Server-sent events, as the [HTML standard] has them, as far as the host reads any: their names and data.
 //!
 //! The crates there are for this keep a line and an event until they are complete, however large they get. This one
 //! passes over what is too large and goes on behind it, so that neither a mistake nor malice on the far side costs more
@@ -11,8 +11,20 @@ use bytes::{Buf, Bytes};
 /// What may stand at the beginning of a stream, and means nothing.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The one field that is read, as it begins a line.
+/// The field that holds data, as it begins a line.
 const FIELD: &[u8] = b"data:";
+
+/// The field that names an event.
+const NAME: &[u8] = b"event:";
+
+/// How much of an event's name is kept, in bytes. Those that mean anything are short.
+const MAX_NAME: usize = 64;
+
+/// A field that no standard knows: llama.cpp's server says by it what `event: error` and data say.
+const ERROR: &[u8] = b"error:";
+
+/// The fields a stream may begin with.
+const FIELDS: [&str; 5] = ["data", "event", "id", "retry", "error"];
 
 /// What stands before data in a line, at most, in bytes: the field, and a space.
 const BEFORE_DATA: usize = FIELD.len() + 1;
@@ -25,6 +37,8 @@ pub(crate) struct Parser {
     line: Vec<u8>,
     /// Whether anything at all stands in that line.
     line_begun: bool,
+    /// The name of the event that is being read, if it has one other than the usual.
+    name: Option<String>,
     /// The data of the event that is being read, if it has any yet.
     data: Option<Vec<u8>>,
     /// Whether the event that is being read is passed over.
@@ -40,6 +54,8 @@ pub(crate) struct Parser {
 pub(crate) enum Read {
     /// The data of an event.
     Data(Bytes),
+    /// An event with a name, and its data, which may be empty.
+    Named(String, Bytes),
     /// An event that was larger than may be, and passed over.
     TooLarge,
     /// A comment, or an event whose data is empty: somebody is there, and that is all.
@@ -53,6 +69,7 @@ impl Parser {
             limit,
             line: Vec::new(),
             line_begun: false,
+            name: None,
             data: None,
             too_large: false,
             after_return: false,
@@ -82,6 +99,15 @@ impl Parser {
         None
     }
 
+    /// Reads what the stream ended with, as if the line and the event had ended there, too: some servers leave the last
+    /// blank line out. Whether the event was cut off, its data has to show.
+    pub(crate) fn finish(&mut self) -> Option<Read> {
+        if self.line_begun {
+            self.end_line();
+        }
+        self.end_event()
+    }
+
     /// Whether the stream so far ends within an event.
     pub(crate) fn is_within_event(&self) -> bool {
         self.line_begun || self.data.is_some() || self.too_large
@@ -91,7 +117,7 @@ impl Parser {
         self.line_begun |= !bytes.is_empty();
         let known = self.line.len() + self.data.as_ref().map_or(0, Vec::len);
         if self.too_large || known + bytes.len() > self.limit.saturating_add(BEFORE_DATA) {
-            (self.too_large, self.data) = (true, None);
+            (self.too_large, self.data, self.name) = (true, None, None);
             self.line = Vec::new();
         } else {
             self.line.extend_from_slice(bytes);
@@ -112,6 +138,15 @@ impl Parser {
         if line.starts_with(b":") {
             return Some(Read::SignOfLife);
         }
+        if let Some(name) = line.strip_prefix(NAME) {
+            let name = String::from_utf8_lossy(&name[..name.len().min(MAX_NAME)]).trim().to_ascii_lowercase();
+            self.name = Some(name).filter(|name| !matches!(name.as_str(), "" | "message"));
+            return None;
+        }
+        if let Some(error) = line.strip_prefix(ERROR) {
+            (self.name, self.data) = (Some("error".to_owned()), Some(error.trim_ascii().to_vec()));
+            return None;
+        }
         // Of the other fields, none tells anything here: there is no replay to go on from an `id`.
         let value = if line == b"data" { b"" } else { line.strip_prefix(FIELD)? };
         let value = value.strip_prefix(b" ").unwrap_or(value);
@@ -129,12 +164,74 @@ impl Parser {
     }
 
     fn end_event(&mut self) -> Option<Read> {
-        let data = self.data.take();
+        let (name, data) = (self.name.take(), self.data.take());
         if std::mem::take(&mut self.too_large) {
             return Some(Read::TooLarge);
         }
+        // By the standard an event without data is none. But `event: error` must not be passed over.
+        if let Some(name) = name {
+            return Some(Read::Named(name, data.unwrap_or_default().into()));
+        }
         data.map(|data| if data.trim_ascii().is_empty() { Read::SignOfLife } else { Read::Data(data.into()) })
     }
+}
+
+/// What a body is, by how it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    /// Events.
+    Events,
+    /// Something else.
+    Other,
+    /// Too little of it is there to tell.
+    Unknown,
+}
+
+/// How much of a body says nothing about what it is, in bytes: a byte order mark and white space.
+pub(crate) fn blank(body: &[u8]) -> usize {
+    let is_blank = |rest: &[u8]| rest.first().is_some_and(u8::is_ascii_whitespace);
+    let mut at = 0;
+    loop {
+        let rest = &body[at..];
+        at += match rest.strip_prefix(BYTE_ORDER_MARK) {
+            Some(_) => BYTE_ORDER_MARK.len(),
+            None if is_blank(rest) => 1,
+            None => return at,
+        };
+    }
+}
+
+/// Tells what a body is by its beginning, without what is [`blank`], whatever its content type says.
+pub(crate) fn beginning(body: &[u8]) -> Beginning {
+    if body.first() == Some(&b':') {
+        return Beginning::Events;
+    }
+    let mut told = Beginning::Other;
+    for field in FIELDS {
+        match body.strip_prefix(field.as_bytes()) {
+            Some([b':' | b'\n' | b'\r', ..]) => return Beginning::Events,
+            Some([]) => told = Beginning::Unknown,
+            None if field.as_bytes().starts_with(body) => told = Beginning::Unknown,
+            _ => {}
+        }
+    }
+    if BYTE_ORDER_MARK.starts_with(body) { Beginning::Unknown } else { told }
+}
+
+/// Whether an event only keeps the connection alive: its data is nothing, or a word for that, as JSON or plain.
+pub(crate) fn is_keep_alive(name: &str, data: &[u8]) -> bool {
+    let is_ping =
+        |word: &str| matches!(word, "ping" | "pong" | "heartbeat" | "keepalive" | "keep-alive" | "keep_alive");
+    if is_ping(name) {
+        return true;
+    }
+    // Longer data says something.
+    let Some(data) = str::from_utf8(data.trim_ascii()).ok().filter(|data| data.len() <= 64) else { return false };
+    let data: String = data.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
+    let word = data.trim_matches(['"', ':']);
+    matches!(data.as_str(), "" | "null" | "{}" | "[]" | "\"\"" | "undefined" | "none")
+        || is_ping(word)
+        || data.strip_prefix("{\"type\":\"").and_then(|it| it.strip_suffix("\"}")).is_some_and(is_ping)
 }
 
 #[cfg(test)]
@@ -196,8 +293,66 @@ mod tests {
 
     #[test]
     fn other_fields_say_nothing() {
-        is_read_as("event: x\nid: 1\nretry: 5\nnonsense\ndatas: 2\n data: 3\n\n", &[]);
+        is_read_as("id: 1\nretry: 5\nnonsense\ndatas: 2\n data: 3\nevents: x\n\n", &[]);
         is_read_as("id: 1\nevent: message\ndata: x\n\n", &[data("x")]);
+    }
+
+    #[test]
+    fn names_are_read_with_their_data() {
+        let named = |name: &str, data: &'static str| Read::Named(name.into(), data.into());
+        is_read_as("event: Error\ndata: x\n\ndata: y\n\n", &[named("error", "x"), data("y")]);
+        is_read_as("data: x\nevent:error\n\n", &[named("error", "x")]);
+        is_read_as("event: error\n\nevent:\ndata: y\n\n", &[named("error", ""), data("y")]);
+        is_read_as("error: {}\n\ndata: y\n\n", &[named("error", "{}"), data("y")]);
+        let long = "x".repeat(LIMIT);
+        is_read_as(&format!("event:{long}\ndata: y\n\n"), &[named(&long[..MAX_NAME], "y")]);
+    }
+
+    #[test]
+    fn what_a_stream_ended_with_is_read() {
+        for (stream, last) in [("data: x", Some(data("x"))), ("data: x\n", Some(data("x"))), ("data: x\n\n", None)] {
+            let mut parser = Parser::new(LIMIT);
+            let mut piece = Bytes::from(stream);
+            while parser.next(&mut piece).is_some() {}
+            assert_eq!((parser.finish(), parser.finish()), (last, None), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_known_by_its_beginning() {
+        for body in ["data: x", "data:", "data\n", "event: x", "id: 1", "retry: 5", ": hello", ":"] {
+            assert_eq!(beginning(body.as_bytes()), Beginning::Events, "{body:?}");
+        }
+        for body in ["{", "[", "\"", "<html>", "database", "x", "datum", "events: 1", "identity"] {
+            assert_eq!(beginning(body.as_bytes()), Beginning::Other, "{body:?}");
+        }
+        for body in [&b""[..], b"d", b"dat", b"data", b"ev", b"id", b"re", b"\xef", b"\xef\xbb"] {
+            assert_eq!(beginning(body), Beginning::Unknown, "{body:?}");
+        }
+        assert_eq!(blank("\u{feff} \r\n\u{feff}data".as_bytes()), 9);
+    }
+
+    #[test]
+    fn keep_alives_are_known_whatever_they_look_like() {
+        for (name, data) in [
+            ("", ""),
+            ("", "null"),
+            ("", " {} "),
+            ("", "\"\""),
+            ("", "[]"),
+            ("", "ping"),
+            ("", "\"keep-alive\""),
+            ("", "{\"type\": \"ping\"}"),
+            ("ping", "{\"type\":\"ping\",\"x\":1}"),
+            ("heartbeat", "2026-01-01"),
+        ] {
+            assert!(is_keep_alive(name, data.as_bytes()), "{name} {data}");
+        }
+        for (name, data) in
+            [("", "[DONE]"), ("", "{\"choices\":[]}"), ("", "error"), ("error", "x"), ("", "{\"type\":\"error\"}")]
+        {
+            assert!(!is_keep_alive(name, data.as_bytes()), "{name} {data}");
+        }
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Handing completions on to an OpenAI-compatible endpoint.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use bytes::{Buf, Bytes};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
@@ -13,6 +12,10 @@ use super::completion::CompletionRequest;
 use super::deliver::{describe, retry_after};
 use super::error::ApiError;
 use super::settings::CompletionEndpoint;
+use super::wire::{Stamp, new_id};
+use crate::json;
+use crate::platform::chat_completion::{self, Answered, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
+use crate::sse::{self, Beginning, Parser};
 
 /// How long the list of models may take.
 const MODELS_WITHIN: Duration = Duration::from_secs(20);
@@ -49,21 +52,28 @@ impl Relay {
     /// Waits for a whole answer, in OpenAI's shape.
     pub async fn complete(&self, request: &CompletionRequest) -> Result<Value, ApiError> {
         let response = self.ask(request, false).await?;
-        let answer: Value = response.json().await.map_err(|error| self.unreadable(&error))?;
-        if answer["choices"].is_array() {
-            Ok(answer)
-        } else {
-            Err(self.strange("there are no `choices` in its answer"))
+        let body = response.bytes().await.map_err(|error| self.unreadable(&error))?;
+        let (text, answered) = chat_completion::read(&body).map_err(|fault| self.fault(&fault))?;
+        let document = json::document(&body).map_err(|error| self.strange(&error.to_string()));
+        match document.ok().and_then(|document| json::raw(&document).ok().map(json::value)) {
+            Some(answer) if answer["choices"].is_array() => Ok(answer),
+            // It came as events.
+            _ => Ok(whole(text, answered)),
         }
     }
 
     /// Begins an answer that is read piece by piece.
     pub async fn stream(&self, request: &CompletionRequest) -> Result<Pieces<'_>, ApiError> {
         let response = self.ask(request, true).await?;
-        let content_type =
-            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let streams = content_type.starts_with("text/event-stream");
-        Ok(Pieces { relay: self, response, streams, buffer: Vec::new(), ended: false })
+        Ok(Pieces {
+            relay: self,
+            response,
+            reader: Reader::default(),
+            parser: Parser::new(MAX_EVENT),
+            body: Bytes::new(),
+            has_events: None,
+            is_over: false,
+        })
     }
 
     /// Begins an answer that is handed on as it comes.
@@ -137,6 +147,27 @@ impl Relay {
         ApiError::bad_upstream(message)
     }
 
+    /// What an answer that is none is for our own client.
+    fn fault(&self, fault: &Fault) -> ApiError {
+        match fault {
+            Fault::Unreadable { why, .. } => self.strange(&format!("its answer can't be read: {why}")),
+            Fault::Failed { status, found } => {
+                let said = self.clean(&error_text(&String::from_utf8_lossy(found)));
+                let message = format!("the completion endpoint {} broke off: {said}", self.name());
+                match status {
+                    Some(StatusCode::TOO_MANY_REQUESTS) => ApiError::rate_limited(message, None),
+                    Some(status) if status.is_client_error() => ApiError::invalid(message),
+                    _ => ApiError::upstream_unavailable(message),
+                }
+            }
+            fault => ApiError::upstream_unavailable(format!(
+                "the completion endpoint {} broke off: its answer {}",
+                self.name(),
+                fault.describe()
+            )),
+        }
+    }
+
     /// What an error of the endpoint is for our own client: its credentials are ours, its overload and its opinion of
     /// the request are passed on.
     async fn refused(&self, response: Response) -> ApiError {
@@ -189,158 +220,127 @@ fn error_text(body: &str) -> String {
     text.chars().take(MOST_OF_AN_ERROR).collect()
 }
 
+/// An answer in OpenAI's shape.
+fn whole(text: String, answered: Answered) -> Value {
+    let Answered { ending, tool_calls, .. } = answered;
+    let calls: Vec<_> = tool_calls
+        .iter()
+        .map(|call| {
+            json!({
+                "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments },
+            })
+        })
+        .collect();
+    let mut message = json!({ "role": "assistant", "content": text });
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    let mut answer = json!({
+        "id": new_id("chatcmpl"),
+        "created": Stamp::now().unix_seconds(),
+        "choices": [{ "index": 0, "message": message, "finish_reason": ending.finish_reason }],
+    });
+    if let Some(usage) = ending.usage {
+        answer["usage"] = json!({
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
+        });
+    }
+    answer
+}
+
 /// An answer on its way.
 pub struct Pieces<'a> {
     relay: &'a Relay,
     response: Response,
-    streams: bool,
-    buffer: Vec<u8>,
-    ended: bool,
+    reader: Reader,
+    parser: Parser,
+    /// What has come and isn't read yet.
+    body: Bytes,
+    /// Whether it comes as events, once that is known.
+    has_events: Option<bool>,
+    /// Whether nothing more comes.
+    is_over: bool,
 }
 
-/// A piece of an answer: what a server-sent event of the endpoint brings.
-#[derive(Debug, Default, Deserialize)]
-pub struct Piece {
-    #[serde(default)]
-    choices: Vec<Choice>,
-    /// What the answer cost: only in the last piece.
-    pub usage: Option<Usage>,
-    error: Option<Value>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Choice {
-    /// In a piece of a stream.
-    delta: Option<Delta>,
-    /// In an answer that came whole.
-    message: Option<Delta>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Delta {
-    content: Option<String>,
-    tool_calls: Option<Vec<ToolCallDelta>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToolCallDelta {
-    index: Option<usize>,
-    id: Option<String>,
-    function: Option<FunctionDelta>,
-}
-
-#[derive(Debug, Deserialize)]
-struct FunctionDelta {
-    name: Option<String>,
-    arguments: Option<String>,
-}
-
-/// What an answer cost, in the model's tokens, as OpenAI's API writes it.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Usage {
-    /// Read.
-    #[serde(default)]
-    pub prompt_tokens: u64,
-    /// Written.
-    #[serde(default)]
-    pub completion_tokens: u64,
-}
-
-impl Piece {
-    /// The text the piece adds.
-    pub fn text(&self) -> &str {
-        self.delta().and_then(|delta| delta.content.as_deref()).unwrap_or_default()
-    }
-
-    fn delta(&self) -> Option<&Delta> {
-        let choice = self.choices.first()?;
-        choice.delta.as_ref().or(choice.message.as_ref())
-    }
-}
-
-/// The calls of tools a model asks for, put together from the pieces they come in.
-#[derive(Debug, Default)]
-pub struct ToolCalls(BTreeMap<usize, ToolCall>);
-
-/// A call of a tool, as the platform answers with it.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct ToolCall {
-    id: String,
-    name: Option<String>,
-    arguments: Option<String>,
-}
-
-impl ToolCalls {
-    /// Adds what a piece brings.
-    pub fn add(&mut self, piece: &Piece) {
-        let deltas = piece.delta().and_then(|delta| delta.tool_calls.as_deref()).unwrap_or_default();
-        for (place, delta) in deltas.iter().enumerate() {
-            let call = self.0.entry(delta.index.unwrap_or(place)).or_default();
-            call.id.push_str(delta.id.as_deref().unwrap_or_default());
-            let Some(function) = &delta.function else { continue };
-            let append = |to: &mut Option<String>, text: &Option<String>| {
-                if let Some(text) = text {
-                    to.get_or_insert_default().push_str(text);
-                }
-            };
-            append(&mut call.name, &function.name);
-            append(&mut call.arguments, &function.arguments);
-        }
-    }
-
-    /// The calls in the model's order.
-    pub fn into_list(self) -> Vec<ToolCall> {
-        self.0.into_values().collect()
-    }
+/// A piece of an answer.
+pub enum Piece {
+    /// More of its text.
+    Text(String),
+    /// Its end.
+    End(Answered),
 }
 
 impl Pieces<'_> {
-    /// Waits for the next piece; none is the end.
-    pub async fn next(&mut self) -> Result<Option<Piece>, ApiError> {
+    /// Waits for the next piece; after the end none may be waited for.
+    pub async fn next(&mut self) -> Result<Piece, ApiError> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n').filter(|_| self.streams) {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                match self.read_line(&line)? {
-                    Some(piece) => return Ok(Some(piece)),
-                    None => continue,
+            if self.has_events()? {
+                if let Some(piece) = self.read_events()? {
+                    return Ok(piece);
                 }
-            }
-            if self.ended {
-                let rest = std::mem::take(&mut self.buffer);
-                return if self.streams { self.read_line(&rest) } else { self.read_whole(&rest) };
+            } else if self.is_over {
+                return self.read_whole();
             }
             match self.response.chunk().await.map_err(|error| self.relay.unreadable(&error))? {
-                Some(bytes) => self.buffer.extend_from_slice(&bytes),
-                None => self.ended = true,
+                Some(chunk) if self.body.is_empty() => self.body = chunk,
+                Some(chunk) => self.body = [&self.body[..], &chunk].concat().into(),
+                None => self.is_over = true,
+            }
+            if self.body.len() > MAX_ANSWER {
+                return Err(self.relay.fault(&Fault::TooLarge("it", MAX_ANSWER)));
             }
         }
     }
 
-    /// Reads a line of the event stream; lines that bring nothing are comments, other fields and `[DONE]`.
-    fn read_line(&self, line: &[u8]) -> Result<Option<Piece>, ApiError> {
-        let Some(data) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else {
-            return Ok(None);
-        };
-        if data.is_empty() || data == b"[DONE]" { Ok(None) } else { self.read_piece(data).map(Some) }
+    /// Whether it is known to come as events.
+    fn has_events(&mut self) -> Result<bool, ApiError> {
+        if self.has_events.is_none() {
+            self.body.advance(sse::blank(&self.body));
+            match sse::beginning(&self.body) {
+                Beginning::Events => self.has_events = Some(true),
+                Beginning::Other => self.has_events = Some(false),
+                Beginning::Unknown => {}
+            }
+        }
+        Ok(self.has_events == Some(true))
+    }
+
+    /// Reads on in the events that have come.
+    fn read_events(&mut self) -> Result<Option<Piece>, ApiError> {
+        loop {
+            let read = self.parser.next(&mut self.body);
+            let (read, is_last) = match read {
+                None if self.is_over => (self.parser.finish(), true),
+                read => (read, false),
+            };
+            let Some(read) = read else {
+                return if is_last { self.end(false).map(Some) } else { Ok(None) };
+            };
+            let progress = self.reader.read(read, is_last).map_err(|fault| self.relay.fault(&fault))?;
+            match progress {
+                Progress::Text(text) => return Ok(Some(Piece::Text(text))),
+                Progress::Nothing => {}
+                Progress::Done => return self.end(true).map(Some),
+            }
+        }
     }
 
     /// Reads the answer of an endpoint that doesn't stream though it was asked to.
-    fn read_whole(&self, body: &[u8]) -> Result<Option<Piece>, ApiError> {
-        if body.is_empty() { Ok(None) } else { self.read_piece(body).map(Some) }
+    fn read_whole(&mut self) -> Result<Piece, ApiError> {
+        if self.body.is_empty() {
+            return self.end(true);
+        }
+        let body = std::mem::take(&mut self.body);
+        match self.reader.whole(&body).map_err(|fault| self.relay.fault(&fault))? {
+            Progress::Text(text) => Ok(Piece::Text(text)),
+            Progress::Nothing | Progress::Done => self.end(true),
+        }
     }
 
-    fn read_piece(&self, json: &[u8]) -> Result<Piece, ApiError> {
-        let piece: Piece = serde_json::from_slice(json)
-            .map_err(|error| self.relay.strange(&format!("a piece of its stream is {error}")))?;
-        match &piece.error {
-            Some(error) => {
-                let said = self.relay.clean(&error_text(&json!({ "error": error }).to_string()));
-                Err(ApiError::upstream_unavailable(format!(
-                    "the completion endpoint {} broke off: {said}",
-                    self.relay.name()
-                )))
-            }
-            None => Ok(piece),
-        }
+    fn end(&mut self, said: bool) -> Result<Piece, ApiError> {
+        let answered = std::mem::take(&mut self.reader).end_with_tools(said);
+        answered.map(Piece::End).map_err(|fault| self.relay.fault(&fault))
     }
 }

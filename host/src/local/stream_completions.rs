@@ -12,8 +12,10 @@ use super::citations::{Source, cite, finished_part};
 use super::completion::{CompletionRequest, Model};
 use super::error::{ApiError, Body};
 use super::quote;
-use super::relay::{ToolCalls, Usage};
+use super::relay::Piece;
 use super::wire::{Message, MessageAnswer, Object, Role, Stamp};
+use crate::platform::Usage;
+use crate::platform::chat_completion::{Answered, ToolCall};
 
 /// What to ask and where to write it, as the official Python SDK sends it.
 #[derive(Deserialize)]
@@ -70,8 +72,8 @@ struct Writer<'a> {
 #[derive(Default)]
 struct Answer {
     text: String,
-    tool_calls: ToolCalls,
-    usage: Usage,
+    tool_calls: Vec<ToolCall>,
+    usage: Option<Usage>,
 }
 
 impl Writer<'_> {
@@ -96,10 +98,15 @@ impl Writer<'_> {
         match &self.state.model {
             Model::Endpoint(relay) => {
                 let mut pieces = relay.stream(&self.request.question).await?;
-                while let Some(piece) = pieces.next().await? {
-                    answer.tool_calls.add(&piece);
-                    answer.usage = piece.usage.unwrap_or(answer.usage);
-                    self.append(&mut answer.text, piece.text())?;
+                loop {
+                    match pieces.next().await? {
+                        Piece::Text(text) => self.append(&mut answer.text, &text)?,
+                        Piece::End(Answered { rest, ending, tool_calls }) => {
+                            self.append(&mut answer.text, &rest)?;
+                            (answer.usage, answer.tool_calls) = (ending.usage, tool_calls);
+                            break;
+                        }
+                    }
                 }
             }
             Model::Quote => {
@@ -138,11 +145,16 @@ impl Writer<'_> {
                 message.debug_info = self.request.debug_info.clone();
             }
         })?;
-        let Usage { prompt_tokens, completion_tokens } = answer.usage;
+        let said = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        let calls = answer.tool_calls.iter();
+        let calls: Vec<_> =
+            calls.map(|it| json!({ "id": it.id, "name": said(&it.name), "arguments": said(&it.arguments) })).collect();
+        let usage = answer.usage.map_or((0, 0), |it| (it.prompt_tokens.into(), it.completion_tokens.into()));
+        let (prompt_tokens, completion_tokens): (u64, u64) = usage;
         Ok(Json(json!({
             "object": "streamResult",
             "message": MessageAnswer::from(message),
-            "toolCalls": answer.tool_calls.into_list(),
+            "toolCalls": calls,
             "usage": {
                 "promptTokens": prompt_tokens,
                 "completionTokens": completion_tokens,

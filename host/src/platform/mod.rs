@@ -3,11 +3,11 @@
 //! A capability speaks in the types of this module; each platform turns them into its own wire format. Who is
 //! acted for ([`Caller`]) comes from the verified event, so no call can be made in another tenant's name.
 
+pub(crate) mod chat_completion;
 mod citations;
 mod completion;
 mod error;
 mod exchange;
-mod lenient;
 pub mod nexus;
 mod nowhere;
 pub mod openai;

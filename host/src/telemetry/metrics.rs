@@ -24,6 +24,7 @@ const ATTEMPT_SECONDS: &str = "modhost_attempt_seconds";
 const CALLS: &str = "modhost_calls_total";
 const CALL_SECONDS: &str = "modhost_call_seconds";
 const CALLS_MADE_AGAIN: &str = "modhost_calls_made_again_total";
+const ANSWERS_REPAIRED: &str = "modhost_platform_answers_repaired_total";
 const DELIVERIES: &str = "modhost_deliveries";
 const JOURNAL_BYTES: &str = "modhost_journal_bytes";
 const SERVES: &str = "modhost_module_serves";
@@ -76,6 +77,10 @@ fn describe() {
     describe_counter!(CALLS, "Calls of modules to their platforms, by how they were answered");
     describe_histogram!(CALL_SECONDS, Unit::Seconds, "How long those calls took");
     describe_counter!(CALLS_MADE_AGAIN, "Calls made a second time, because it was not known whether they had happened");
+    describe_counter!(
+        ANSWERS_REPAIRED,
+        "Things in answers of platforms that were not as documented, and were read all the same"
+    );
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
     describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "How large the journal is on disk");
     describe_gauge!(PAUSED, "1 if the module is paused, and its deliveries wait");
@@ -168,6 +173,11 @@ pub fn call(import: &'static str, outcome: &'static str, took: Duration) {
 /// Counts calls that were made a second time.
 pub fn calls_made_again(count: u64) {
     counter!(CALLS_MADE_AGAIN).increment(count);
+}
+
+/// Counts what was not as documented in an answer of a platform; `answer` is what was read, `kind` what was odd.
+pub fn platform_answer_repaired(answer: &'static str, kind: &'static str, count: u64) {
+    counter!(ANSWERS_REPAIRED, "answer" => answer, "kind" => kind).increment(count);
 }
 
 /// Says what the journal holds.

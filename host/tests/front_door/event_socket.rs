@@ -132,6 +132,51 @@ async fn events_are_read_in_whatever_form_they_come() {
     assert_eq!((&status["events"], &status["refused"], &status["gaps"]), (&json!(3), &json!(0), &json!(0)));
 }
 
+/// Some gateways keep a connection alive by data that says nothing: that is no event, and nothing to refuse.
+#[tokio::test]
+async fn keep_alives_in_the_place_of_data_are_no_events() {
+    let (host, _stream, mut line) = connected("").await;
+    line.send("data: null\n\ndata: {}\n\nevent: ping\ndata: 1764489600\n\ndata: \"keep-alive\"\n\nevent: ping\n\n")
+        .await;
+    line.event(&user_message("evt_1", "one")).await;
+    heard(&host, "one").await;
+    let status = status(&host).await;
+    assert_eq!((&status["events"], &status["refused"]), (&json!(1), &json!(0)), "{status}");
+}
+
+/// What begins as a stream of events is one, whatever the gateway before it calls it.
+#[tokio::test]
+async fn a_stream_under_another_content_type_is_read() {
+    let stream = Stream::start().await;
+    let host = serve(&settings(&stream, "reconnect_after = '5m'", &[CREATED])).await;
+    for (round, (headers, begins)) in [
+        ("content-type: application/json\r\n", "\u{feff}\n: hello\n\n"),
+        ("", "da"),
+        ("content-type: text/plain\r\n", "id: 1\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut line = stream.asked().await;
+        line.begin_as(headers).await;
+        line.send(begins).await;
+        let event = format!("data: {}\n\n", user_message(&format!("evt_{round}"), &format!("round {round}")));
+        line.send(event.strip_prefix(begins).unwrap_or(&event)).await;
+        heard(&host, &format!("round {round}")).await;
+        line.end().await;
+    }
+    // JSON is none.
+    let mut line = stream.asked().await;
+    line.begin_as("content-type: application/json\r\n").await;
+    line.send("{\"error\": \"not here\"}").await;
+    host.logged(&[
+        "ERROR",
+        "the event socket can't be connected to",
+        "the answer is application/json and no text/event-stream",
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
     let stream = Stream::start().await;

@@ -168,6 +168,44 @@ async fn an_answer_that_breaks_off_says_so_and_is_asked_for_again() {
     assert_eq!(played.answer(&chat).await.text(), "Twice");
 }
 
+/// A server that escapes all but ASCII, and cuts its text where a token ends.
+#[tokio::test]
+async fn half_an_emoji_is_put_together_for_the_guest() {
+    let played = Played::start("", "").await;
+    let (chat, mut line) = played.ask("stream-shown Tell me.").await;
+    line.says("So ").await;
+    for half in ["\\ud83d", "\\ude42!"] {
+        line.send(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{half}\"}}}}]}}\n\n")).await;
+    }
+    line.done().await;
+    assert_eq!(played.answer(&chat).await.text(), "So 🙂!");
+}
+
+/// What looks like an end and is none: errors of older servers, and connections that end within an answer.
+#[tokio::test]
+async fn a_failure_that_looks_like_an_end_is_never_the_answer() {
+    let error = r#"{"object":"error","message":"out of memory","type":"InternalServerError","code":500}"#;
+    let half = r#"{"choices":[{"index":0,"delta":{"content":" upon"},"finish_reason":""}]}"#;
+    for (disguised, words) in [
+        (format!("data: {error}\n\ndata: [DONE]\n\n"), "the answer broke off: out of memory, code 500"),
+        (format!("event: error\ndata: {error}\n\ndata: [DONE]\n\n"), "the answer broke off: out of memory, code 500"),
+        (format!("data: {half}\n\n"), "it stopped without having come to its end"),
+    ] {
+        for command in ["stream-shown Tell me.", "complete-into-reply Tell me."] {
+            let played = Played::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
+            let (chat, mut line) = played.ask(command).await;
+            line.says("Once").await;
+            line.send(&disguised).await;
+            line.end().await;
+            played.host.logged(&[words]).await;
+            let mut line = played.model.opened().await;
+            line.says("Twice").await;
+            line.done().await;
+            assert_eq!(played.answer(&chat).await.text(), "Twice", "{command}: {disguised}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_slow_answer_meets_the_time_limits() {
     for (completion, command) in

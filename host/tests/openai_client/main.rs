@@ -2,6 +2,7 @@
 //! What it shares with Unique's (what is tried again and when, limits of answers) is tested there.
 
 mod client;
+mod recordings;
 #[path = "../support/scripted_server.rs"]
 mod server;
 mod streams;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::json;
 use crate::platform::ErrorKind;
 
 /// The longest message an error carries, in characters.
@@ -103,8 +104,12 @@ pub(super) struct Told {
 impl Told {
     /// Reads the body of an error answer.
     pub(super) fn read(body: &str) -> Self {
-        match serde_json::from_str::<Value>(body) {
-            Ok(answer) if answer.is_object() => Self::from_json(&answer),
+        let document = json::document(body.as_bytes()).ok();
+        let answer = document.and_then(|it| json::raw(&it).ok().map(json::value));
+        // Google's answers are lists of one.
+        let answer = answer.map(|answer| if answer[0].is_object() { answer[0].clone() } else { answer });
+        match answer {
+            Some(answer) if answer.is_object() => Self::from_json(&answer),
             _ => Self { message: quote(body), retryable: true },
         }
     }
@@ -116,7 +121,8 @@ impl Told {
 
         let mut parts = Vec::new();
         parts.extend(text_of(Some(&answer["error"])));
-        parts.extend(text_of(find("message")));
+        parts.extend(text_of(find("message").or_else(|| find("detail")).or_else(|| find("msg"))));
+        parts.extend(text_of(Some(&answer["base_resp"]["status_msg"])));
         parts.extend(text_of(Some(cause)));
         parts.dedup();
         if let Some(code) = find("code").filter(|code| code.is_string() || code.is_number()) {

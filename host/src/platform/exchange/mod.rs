@@ -16,13 +16,15 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use url::Url;
 
 use self::failure::{Failure, Told, presentable, quote, redacted};
 pub(crate) use self::retry::parse_retry_after;
-use super::{ErrorKind, PlatformError, Result};
+use super::chat_completion::{self, Fault, failure};
+use super::{Completion, ErrorKind, PlatformError, Result};
 use crate::config::Secret;
+use crate::json::{self, Fields};
 
 pub use http_client::http_client;
 pub(super) use opened::Opened;
@@ -153,7 +155,7 @@ impl Exchange {
         let headers = self.headers_of(call)?;
         let mut attempt = 1;
         loop {
-            let whole = async { whole(self.attempt(&headers, call, attempt).await?).await };
+            let whole = async { whole(self.attempt(&headers, call, attempt).await?, Bytes::new()).await };
             match call.in_time(whole).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.wait(call, attempt, &failure).await?,
@@ -184,11 +186,82 @@ impl Exchange {
         Ok(())
     }
 
-    /// Reads an answer. A missing body is an empty object, as it is for the official Python SDK.
-    pub(super) fn decode<T: DeserializeOwned>(&self, call: &Call, answer: &Answer) -> Result<T> {
+    /// Checks an answer nothing is read from. Many servers have none, but an error or the page of a proxy is no success.
+    pub(super) fn check_done(&self, call: &Call, answer: &Answer) -> Result<()> {
+        match answer.body.trim_ascii_start().first() {
+            Some(b'{') => self.decode(call, answer, |_| Ok(())),
+            Some(b'<') => Err(self.unexpected(call, answer, "is a page and no JSON")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads an answer, unless it is a failure that comes as if it were a success; `read` says what is missing.
+    pub(super) fn decode<T>(
+        &self,
+        call: &Call,
+        answer: &Answer,
+        read: impl FnOnce(&RawValue) -> std::result::Result<T, &'static str>,
+    ) -> Result<T> {
+        let failed = self.decode_any(call, answer, |value| {
+            // What was made has an id, and may well have an error, too: a message whose answer failed.
+            let is_made = Fields::of(value, &["id"]).is_some_and(|it| it.get("id").is_some());
+            if is_made { Ok((None, read(value))) } else { Ok((failure(value), read(value))) }
+        });
+        match failed? {
+            (Some(status), _) => {
+                let about = format!("{call}: {}, but the answer is an error", answer.status);
+                Err(self.fault(&about, &Fault::Failed { status, found: answer.body.clone() }))
+            }
+            (None, read) => read.map_err(|why| self.unreadable(call, answer, why)),
+        }
+    }
+
+    /// Reads an answer, whatever it says. A missing body is an empty object, as it is for the official Python SDK.
+    pub(super) fn decode_any<T>(
+        &self,
+        call: &Call,
+        answer: &Answer,
+        read: impl FnOnce(&RawValue) -> std::result::Result<T, &'static str>,
+    ) -> Result<T> {
         let body = answer.body.trim_ascii();
         let body = if body.is_empty() { b"{}" } else { body };
-        serde_json::from_slice(body).map_err(|error| self.unreadable(call, answer, &error.to_string()))
+        let unreadable = |error: serde_json::Error| self.unreadable(call, answer, &error.to_string());
+        let document = json::document(body).map_err(unreadable)?;
+        read(json::raw(&document).map_err(unreadable)?).map_err(|why| self.unreadable(call, answer, why))
+    }
+
+    /// A completion in OpenAI's format.
+    pub(super) fn completion(&self, call: &Call, answer: &Answer) -> Result<Completion> {
+        chat_completion::completion(&answer.body).map_err(|fault| self.no_completion(call, answer, &fault))
+    }
+
+    /// The error for an answer that says success and is no completion.
+    pub(super) fn no_completion(&self, call: &Call, answer: &Answer, fault: &Fault) -> PlatformError {
+        let about = format!("{call}: {}, but the answer", answer.status);
+        match fault {
+            Fault::Unreadable { why, .. } => self.unreadable(call, answer, why),
+            Fault::Failed { .. } => self.fault(&format!("{about} is an error"), fault),
+            fault => self.fault(&about, fault),
+        }
+    }
+
+    /// The error for an answer that is none; `about` is the beginning of its message.
+    fn fault(&self, about: &str, fault: &Fault) -> PlatformError {
+        if let Fault::Failed { status, found } = fault {
+            let Told { message, retryable } = Told::read(&redacted(found, self.key.expose()));
+            let kind = match *status {
+                Some(status) => {
+                    Failure::Refused { status, retry_after: None, retryable, message: String::new() }.kind()
+                }
+                None => ErrorKind::Unavailable,
+            };
+            return self.error(kind, &format!("{about}: {message}"));
+        }
+        let kind = match fault {
+            Fault::OnlyToolCalls(_) => ErrorKind::Unsupported,
+            _ => ErrorKind::Unavailable,
+        };
+        self.error(kind, &format!("{about} {}", fault.describe()))
     }
 
     /// The error for an answer that says success and can't be read.
@@ -229,7 +302,7 @@ impl Exchange {
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| parse_retry_after(value, Timestamp::now()));
         // The status says enough, should the words be lost on the way.
-        let body = read(&mut response, ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
+        let body = read(&mut response, Bytes::new(), ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
         let Told { message, retryable } = Told::read(&redacted(&body, self.key.expose()));
         Failure::Refused { status, retry_after, retryable, message }
     }
@@ -295,20 +368,20 @@ impl Read {
     }
 }
 
-/// Reads a successful answer to its end.
-async fn whole(mut response: reqwest::Response) -> std::result::Result<Answer, Failure> {
+/// Reads a successful answer to its end; `begun` is what was read of it before.
+async fn whole(mut response: reqwest::Response, begun: Bytes) -> std::result::Result<Answer, Failure> {
     let status = response.status();
-    match read(&mut response, ANSWER_LIMIT).await? {
+    match read(&mut response, begun, ANSWER_LIMIT).await? {
         Read::Whole(body) => Ok(Answer { status, body }),
         Read::Cut(_) => Err(Failure::TooLarge { status }),
     }
 }
 
 /// Reads a body up to a limit in bytes.
-async fn read(response: &mut reqwest::Response, limit: usize) -> std::result::Result<Read, Failure> {
-    let mut body = BytesMut::new();
+async fn read(response: &mut reqwest::Response, begun: Bytes, limit: usize) -> std::result::Result<Read, Failure> {
+    let mut body = BytesMut::from(begun);
     while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
-        let room = limit - body.len();
+        let room = limit.saturating_sub(body.len());
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
             return Ok(Read::Cut(body.freeze()));

@@ -1,19 +1,16 @@
-//! An answer that is read as it comes: server-sent events, or, from who doesn't send any, a body read whole.
+//! An answer that is read as it comes: server-sent events, or, where the server doesn't send any, a body read whole.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::StatusCode;
+use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 
-use super::failure::{Failure, Told, quote, redacted};
-use super::{Answer, Call, Exchange, whole};
+use super::failure::{Failure, quote, redacted};
+use super::{ANSWER_LIMIT, Answer, Call, Exchange, whole};
+use crate::platform::chat_completion::{Fault, MAX_EVENT};
 use crate::platform::{ErrorKind, PlatformError, Result};
-use crate::sse::{Parser, Read};
-
-/// The most one event may have, in bytes: far more than a piece of an answer.
-const EVENT_LIMIT: usize = 1024 * 1024;
+use crate::sse::{self, Beginning, Parser, Read};
 
 /// An answer that has begun. Nothing is read of it but what is asked for, so that who sends it is held back by who reads
 /// it; dropping it closes the connection.
@@ -24,37 +21,65 @@ pub(in crate::platform) struct Opened {
     parser: Parser,
     /// What has come and isn't read yet.
     piece: Bytes,
+    /// Whether nothing more comes.
+    is_over: bool,
 }
 
 impl Opened {
     pub(super) fn new(exchange: Arc<Exchange>, call: Call, response: reqwest::Response) -> Self {
-        Self { exchange, call, response, parser: Parser::new(EVENT_LIMIT), piece: Bytes::new() }
+        Self { exchange, call, response, parser: Parser::new(MAX_EVENT), piece: Bytes::new(), is_over: false }
     }
 
-    /// Whether it consists of events.
-    pub(in crate::platform) fn has_events(&self) -> bool {
+    /// Waits until it is clear whether the answer consists of events. How it begins decides: there are servers that send
+    /// events as JSON or plain text, and others that send JSON as events.
+    pub(in crate::platform) async fn has_events(&mut self) -> Result<bool> {
+        let mut blank = 0;
+        loop {
+            let skipped = sse::blank(&self.piece);
+            self.piece.advance(skipped);
+            blank += skipped;
+            if blank > ANSWER_LIMIT {
+                return Err(self.broken(&format!("it begins with more than {ANSWER_LIMIT} blanks")));
+            }
+            match sse::beginning(&self.piece) {
+                Beginning::Events => return Ok(true),
+                Beginning::Unknown if !self.is_over => self.fetch().await?,
+                // Nothing, or a line no standard knows: an empty stream, if it is said to be one.
+                Beginning::Other if !self.is_declared() || self.piece.starts_with(b"{") => return Ok(false),
+                Beginning::Other | Beginning::Unknown => return Ok(self.is_declared()),
+            }
+        }
+    }
+
+    /// Whether it is said to consist of events.
+    fn is_declared(&self) -> bool {
         let kind = self.response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
     }
 
-    /// Waits for the data of the next event; none: the far side has ended the answer. Who gives up waiting loses nothing.
-    pub(in crate::platform) async fn next(&mut self) -> Result<Option<Bytes>> {
+    /// Waits for more to come.
+    async fn fetch(&mut self) -> Result<()> {
+        let chunk = async { self.response.chunk().await.map_err(Failure::of) };
+        match self.call.in_time(chunk).await {
+            Ok(Some(piece)) if self.piece.is_empty() => self.piece = piece,
+            Ok(Some(piece)) => self.piece = [&self.piece[..], &piece].concat().into(),
+            Ok(None) => self.is_over = true,
+            Err(failure) => return Err(self.failed(&failure)),
+        }
+        Ok(())
+    }
+
+    /// Waits for what comes next, and says whether the answer ended with it; none: it has ended. Who gives up waiting loses
+    /// nothing.
+    pub(in crate::platform) async fn next(&mut self) -> Result<Option<(Read, bool)>> {
         loop {
-            match self.parser.next(&mut self.piece) {
-                Some(Read::Data(data)) => return Ok(Some(data)),
-                Some(Read::SignOfLife) => {}
-                Some(Read::TooLarge) => {
-                    return Err(self.broken(&format!("an event of it is larger than {EVENT_LIMIT} bytes")));
-                }
-                None => {
-                    let chunk = async { self.response.chunk().await.map_err(Failure::of) };
-                    match self.call.in_time(chunk).await {
-                        Ok(Some(piece)) => self.piece = piece,
-                        Ok(None) => return Ok(None),
-                        Err(failure) => return Err(self.failed(&failure)),
-                    }
-                }
+            if let Some(read) = self.parser.next(&mut self.piece) {
+                return Ok(Some((read, false)));
             }
+            if self.is_over {
+                return Ok(self.parser.finish().map(|read| (read, true)));
+            }
+            self.fetch().await?;
         }
     }
 
@@ -66,27 +91,28 @@ impl Opened {
 
     /// Reads an answer without events to its end; answers with the call it was made by, too.
     pub(in crate::platform) async fn whole(self) -> Result<(Call, Answer)> {
-        let Self { exchange, call, response, .. } = self;
-        match call.in_time(whole(response)).await {
+        let Self { exchange, call, response, piece, .. } = self;
+        match call.in_time(whole(response, piece)).await {
             Ok(answer) => Ok((call, answer)),
             Err(failure) => Err(exchange.failed(&call, 1, &failure)),
         }
     }
 
-    /// The error for an answer that says in the middle of itself that it failed.
-    pub(in crate::platform) fn refused(&self, status: Option<StatusCode>, told: &[u8]) -> PlatformError {
-        let Told { message, retryable } = Told::read(&redacted(told, self.exchange.key.expose()));
-        let kind = match status {
-            Some(status) => Failure::Refused { status, retry_after: None, retryable, message: String::new() }.kind(),
-            None => ErrorKind::Unavailable,
+    /// The error for an answer that is no more.
+    pub(in crate::platform) fn fault(&self, fault: &Fault) -> PlatformError {
+        let why = match fault {
+            Fault::Failed { .. } => return self.exchange.fault(&format!("{}: the answer broke off", self.call), fault),
+            Fault::Unreadable { why, found } => {
+                let quoted = quote(&redacted(found, self.exchange.key.expose()));
+                format!("an event of it can't be understood ({why}): {quoted}")
+            }
+            Fault::TooLarge(what, limit) => format!("{what} is larger than {limit} bytes"),
+            Fault::Cut => "it stopped without having come to its end".to_owned(),
+            Fault::Empty | Fault::OnlyToolCalls(_) => {
+                return self.exchange.fault(&format!("{}: the answer", self.call), fault);
+            }
         };
-        self.exchange.error(kind, &format!("{}: the answer broke off: {message}", self.call))
-    }
-
-    /// The error for an event nobody understands.
-    pub(in crate::platform) fn unreadable(&self, event: &[u8], why: &str) -> PlatformError {
-        let quoted = quote(&redacted(event, self.exchange.key.expose()));
-        self.broken(&format!("an event of it can't be understood ({why}): {quoted}"))
+        self.broken(&why)
     }
 
     /// The error for an answer that can't be read on; `why` is a sentence of its own.

@@ -9,14 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, Method};
 use serde::Serialize;
-use serde_json::{Map, Value};
 use url::Url;
 
+use super::chat_completion::failure;
 use super::exchange::{Call, Exchange, Repeat, check_base, credential, segment};
 use super::{
     Caller, ErrorKind, Message, MessageChange, Platform, PlatformError, Result, RetryPolicy, Role, SetupError,
 };
 use crate::config::{NEXUS_API_BASE, Secret};
+use crate::json::{self, Fields};
 
 /// The most characters a message may have.
 pub const MESSAGE_LIMIT: usize = 4000;
@@ -95,8 +96,11 @@ impl Platform for Nexus {
             .idempotency_key(caller.idempotency_key.as_deref())
             .json(&NewMessage { content })?;
         let answer = self.exchange.send(&call).await?;
-        let written: Map<String, Value> = self.exchange.decode(&call, &answer)?;
-        if written.get("success") != Some(&Value::Bool(true)) {
+        let is_written = self.exchange.decode_any(&call, &answer, |value| {
+            let fields = Fields::of(value, &["success"]).ok_or("it is no object")?;
+            Ok(fields.get("success").is_some_and(json::is_true) && failure(value).is_none())
+        })?;
+        if !is_written {
             return Err(self.exchange.unexpected(&call, &answer, "doesn't say that the message was written"));
         }
         // Nothing else is told about it.

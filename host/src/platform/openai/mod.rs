@@ -1,9 +1,8 @@
 //! An OpenAI-compatible endpoint: a language model for tenants whose platform has none for modules, or none that streams.
 //!
-//! `POST {api_base}/chat/completions`, as OpenAI documents it and others offer it, too. Whole answers are read leniently;
-//! a streamed one has ended when it says so, and a stream that just stops is an error.
+//! `POST {api_base}/chat/completions`, as OpenAI documents it and others offer it, too. What they answer is read by
+//! [`chat_completion`](super::chat_completion): leniently in its form, and strictly in what counts as an answer.
 
-mod answer;
 mod stream;
 
 use std::sync::Arc;
@@ -87,8 +86,7 @@ impl OpenAi {
     pub async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
         let call = self.call(caller, request)?.json(&self.question(request, false)?)?;
         let answer = self.exchange.send(&call).await?;
-        let completion: answer::Completion = self.exchange.decode(&call, &answer)?;
-        completion.into_completion().ok_or_else(|| self.exchange.unreadable(&call, &answer, "it has no choice"))
+        self.exchange.completion(&call, &answer)
     }
 
     /// Begins an answer that is read piece by piece.
@@ -98,16 +96,13 @@ impl OpenAi {
     pub async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Pieces> {
         let call = self.call(caller, request)?.header(ACCEPT, "kind of answer", "text/event-stream")?;
         let call = call.json(&self.question(request, true)?)?;
-        let opened = self.exchange.open(call).await?;
-        if opened.has_events() {
+        let mut opened = self.exchange.open(call).await?;
+        if opened.has_events().await? {
             return Ok(Pieces::streamed(opened));
         }
         // Some endpoints can't stream, or not with every model, and answer whole.
         let (call, answer) = opened.whole().await?;
-        let completion: answer::Completion = self.exchange.decode(&call, &answer)?;
-        let completion = completion.into_completion();
-        let completion = completion.ok_or_else(|| self.exchange.unreadable(&call, &answer, "it has no choice"))?;
-        Ok(Pieces::whole(completion))
+        Ok(Pieces::whole(self.exchange.completion(&call, &answer)?))
     }
 
     /// A completion costs money, so it is repeated only if it certainly was not begun.

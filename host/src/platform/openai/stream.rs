@@ -2,15 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::answer::Chunk;
-use crate::platform::exchange::{ANSWER_LIMIT, Opened};
+use crate::platform::chat_completion::{Answered, Progress, Reader};
+use crate::platform::exchange::Opened;
 use crate::platform::{Completion, CompletionStream, Ending, Result, WholeAnswer};
-
-/// What the last event of a stream says.
-const DONE: &[u8] = b"[DONE]";
-
-/// What a piece costs beside its text, in bytes, when it is kept and written down.
-const PIECE_COSTS: usize = 32;
 
 /// An answer on its way.
 pub struct Pieces(Answer);
@@ -23,17 +17,15 @@ enum Answer {
 }
 
 struct Streamed {
-    /// What is still to be read; none at the end, and after an error.
-    opened: Option<Opened>,
+    /// What is still to be read, and what reads it; none at the end, and after an error.
+    open: Option<(Opened, Reader)>,
     ending: Ending,
-    /// How large the answer may still become, in bytes.
-    room: usize,
 }
 
 impl Pieces {
     pub(super) fn streamed(opened: Opened) -> Self {
-        let (opened, ending) = (Some(opened), Ending::default());
-        Self(Answer::Streamed(Box::new(Streamed { opened, ending, room: ANSWER_LIMIT })))
+        let (open, ending) = (Some((opened, Reader::default())), Ending::default());
+        Self(Answer::Streamed(Box::new(Streamed { open, ending })))
     }
 
     pub(super) fn whole(completion: Completion) -> Self {
@@ -60,49 +52,42 @@ impl CompletionStream for Pieces {
 
 impl Streamed {
     async fn next(&mut self) -> Result<Option<String>> {
-        let next = self.read().await;
-        match (&next, self.opened.take()) {
-            (Ok(Some(_)), opened) => self.opened = opened,
-            (Ok(None), Some(opened)) => opened.finish().await,
-            // The connection is closed: what else comes is of no use.
-            _ => {}
-        }
-        next
+        let said = match self.read().await {
+            Ok(Next::Text(text)) => return Ok(Some(text)),
+            Ok(Next::End { said }) => said,
+            Err(error) => {
+                // The connection is closed: what else comes is of no use.
+                self.open = None;
+                return Err(error);
+            }
+        };
+        let Some((opened, reader)) = self.open.take() else { return Ok(None) };
+        let Answered { rest, ending, .. } = reader.end(said).map_err(|fault| opened.fault(&fault))?;
+        self.ending = ending;
+        opened.finish().await;
+        // Half a character may have been left, which is a piece of its own.
+        Ok(Some(rest).filter(|rest| !rest.is_empty()))
     }
 
     /// Reads on until there is text, or the end.
-    async fn read(&mut self) -> Result<Option<String>> {
-        let Some(opened) = &mut self.opened else { return Ok(None) };
+    async fn read(&mut self) -> Result<Next> {
+        let Some((opened, reader)) = &mut self.open else { return Ok(Next::End { said: true }) };
         loop {
-            let Some(event) = opened.next().await? else {
-                // There are endpoints that don't say `[DONE]`, but say why the model has stopped.
-                if self.ending.finish_reason.is_some() {
-                    return Ok(None);
-                }
-                return Err(opened.broken("it stopped without having come to its end"));
-            };
-            if event.trim_ascii() == DONE {
-                return Ok(None);
-            }
-            let mut chunk: Chunk =
-                serde_json::from_slice(&event).map_err(|error| opened.unreadable(&event, &error.to_string()))?;
-            if let Some(status) = chunk.error() {
-                return Err(opened.refused(status, &event));
-            }
-            if let Some(usage) = chunk.usage() {
-                self.ending.usage = Some(usage);
-            }
-            let (text, finish_reason) = chunk.take_text();
-            if finish_reason.is_some() {
-                self.ending.finish_reason = finish_reason;
-            }
-            if let Some(text) = text {
-                self.room = self
-                    .room
-                    .checked_sub(text.len() + PIECE_COSTS)
-                    .ok_or_else(|| opened.broken(&format!("it is larger than {ANSWER_LIMIT} bytes")))?;
-                return Ok(Some(text));
+            let Some((read, is_last)) = opened.next().await? else { return Ok(Next::End { said: false }) };
+            match reader.read(read, is_last).map_err(|fault| opened.fault(&fault))? {
+                Progress::Text(text) => return Ok(Next::Text(text)),
+                Progress::Nothing => {}
+                Progress::Done => return Ok(Next::End { said: true }),
             }
         }
     }
+}
+
+/// What comes next.
+enum Next {
+    Text(String),
+    /// The end, and whether the server said that it is.
+    End {
+        said: bool,
+    },
 }

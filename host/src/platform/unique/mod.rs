@@ -14,14 +14,16 @@ use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use url::Url;
 
-use super::exchange::{Call, Exchange, Repeat, check_base, credential, header, segment};
+use super::exchange::{Answer, Call, Exchange, Repeat, check_base, credential, header, segment};
 use super::{
     Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
     Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
 use crate::config::{Secret, UNIQUE_API_BASE};
+use answer::Repairs;
 
 /// The version of the API the host speaks, as the official Python SDK names it.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
@@ -116,8 +118,21 @@ impl Unique {
         let path = format!("/messages/{}", segment("message", id)?);
         let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(update)?;
         let answer = self.exchange.send(&call).await?;
-        let message: answer::Message = self.exchange.decode(&call, &answer)?;
-        message.into_message(Some(id)).ok_or_else(|| self.exchange.unreadable(&call, &answer, "the message has no id"))
+        self.read(&call, &answer, "message", |value, repairs| answer::message(value, Some(id), repairs))
+    }
+
+    /// Reads an answer, and tells operators what wasn't as it should be in it; `what` is what it is.
+    fn read<T>(
+        &self,
+        call: &Call,
+        answer: &Answer,
+        what: &'static str,
+        read: impl FnOnce(&RawValue, &mut Repairs) -> std::result::Result<T, &'static str>,
+    ) -> Result<T> {
+        let mut repairs = Repairs::default();
+        let read = self.exchange.decode(call, answer, |value| read(value, &mut repairs))?;
+        repairs.report(what);
+        Ok(read)
     }
 
     /// Stamps a new message as streamed. Whoever waits for an answer waits for `stoppedStreamingAt` by default, which
@@ -152,15 +167,14 @@ impl Platform for Unique {
         let create = request::StepCreate::from(step);
         let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
         let answer = self.exchange.send(&call).await?;
-        let made: answer::Made = self.exchange.decode(&call, &answer)?;
-        Ok(made.id)
+        self.exchange.decode(&call, &answer, answer::made)
     }
 
     async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()> {
         let path = format!("/message-log/{}", segment("step", id)?);
         let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(&request::StepUpdate::from(change))?;
-        self.exchange.send(&call).await?;
-        Ok(())
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.check_done(&call, &answer)
     }
 
     async fn create_message(
@@ -181,10 +195,7 @@ impl Platform for Unique {
         };
         let call = self.call(caller, Method::POST, "/messages", Repeat::IfNotCarriedOut)?.json(&create)?;
         let answer = self.exchange.send(&call).await?;
-        let message: answer::Message = self.exchange.decode(&call, &answer)?;
-        let message = message
-            .into_message(None)
-            .ok_or_else(|| self.exchange.unreadable(&call, &answer, "the message has no id"))?;
+        let message = self.read(&call, &answer, "message", |value, repairs| answer::message(value, None, repairs))?;
         if let Some(now) = now {
             self.stamp_new_message(caller, chat_id, &message.id, &now).await;
         }
@@ -211,8 +222,8 @@ impl Platform for Unique {
         // Nothing is stored, and the same text shown twice is the same picture.
         let path = format!("/messages/{}/event", segment("message", id)?);
         let call = self.call(caller, Method::POST, path, Repeat::Safe)?.json(&update)?;
-        self.exchange.send(&call).await?;
-        Ok(())
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.check_done(&call, &answer)
     }
 
     async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>> {
@@ -226,11 +237,13 @@ impl Platform for Unique {
             call.set_query(query);
 
             let answer = self.exchange.send(&call).await?;
-            let page: answer::MessagePage = self.exchange.decode(&call, &answer)?;
-            for message in page.data {
-                let message = message.into_message(None);
-                let message = message.ok_or_else(|| self.exchange.unreadable(&call, &answer, "a message has no id"))?;
-                if seen.insert(message.id.clone()) {
+            let page = self.read(&call, &answer, "messages", answer::message_page)?;
+            // A page that is sent again has nothing new, messages without an id included.
+            let is_new = page.messages.iter().any(|message| !message.id.is_empty() && !seen.contains(&message.id));
+            for message in page.messages.into_iter().filter(|_| is_new) {
+                if message.id.is_empty() {
+                    messages.push(message);
+                } else if seen.insert(message.id.clone()) {
                     after = Some(message.id.clone());
                     messages.push(message);
                 }
@@ -248,16 +261,14 @@ impl Platform for Unique {
         let request = request::SearchRequest::new(chat_id, query)?;
         let call = self.call(caller, Method::POST, "/search/search", Repeat::Safe)?.json(&request)?;
         let answer = self.exchange.send(&call).await?;
-        let hits: answer::Hits = self.exchange.decode(&call, &answer)?;
-        Ok(hits.into_hits())
+        self.read(&call, &answer, "hits", answer::hits)
     }
 
     async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
         let call = self.completion(caller, "/openai/chat/completions", request)?.json(&create)?;
         let answer = self.exchange.send(&call).await?;
-        let completion: answer::Completion = self.exchange.decode(&call, &answer)?;
-        completion.into_completion().ok_or_else(|| self.exchange.unreadable(&call, &answer, "it has no choice"))
+        self.exchange.completion(&call, &answer)
     }
 
     async fn complete_into(
@@ -271,8 +282,9 @@ impl Platform for Unique {
         let create = request::StreamCreate::new(target, sources, create);
         let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
         let answer = self.exchange.send(&call).await?;
-        let result: answer::StreamResult = self.exchange.decode(&call, &answer)?;
-        Ok(StreamedAnswer { completion: result.into_completion(), unwritten: None })
+        let result = self.read(&call, &answer, "completion", answer::stream_result)?;
+        let completion = result.map_err(|fault| self.exchange.no_completion(&call, &answer, &fault))?;
+        Ok(StreamedAnswer { completion, unwritten: None })
     }
 }
 
@@ -290,4 +302,14 @@ fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
 /// The time as the platform writes it: RFC 3339, UTC, milliseconds.
 fn now() -> String {
     format!("{:.3}", Timestamp::now())
+}
+
+/// The hits of a search, for [`fuzzing`](crate::fuzzing).
+pub(crate) fn read_hits(answer: &RawValue) -> std::result::Result<Vec<Hit>, &'static str> {
+    answer::hits(answer, &mut Repairs::default())
+}
+
+/// The messages of a page, for [`fuzzing`](crate::fuzzing).
+pub(crate) fn read_messages(answer: &RawValue) -> std::result::Result<Vec<Message>, &'static str> {
+    answer::message_page(answer, &mut Repairs::default()).map(|page| page.messages)
 }

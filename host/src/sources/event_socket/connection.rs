@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::EventSocket;
 use crate::platform::parse_retry_after;
-use crate::sse::{Parser, Read};
+use crate::sse::{self, Beginning, Parser, Read, is_keep_alive};
 
 /// What the far side has to answer with.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -94,12 +94,15 @@ impl Connection {
             Ok(answered) => answered.map_err(|error| NotOpened::soon(cause(error)))?,
             Err(_) => return Err(NotOpened::soon(format!("no answer within {limit:?}"))),
         };
-        check(&socket, answered.status(), answered.headers())?;
+        let is_declared = check(&socket, answered.status(), answered.headers())?;
+        let content = content_of(answered.headers()).to_owned();
+        let mut stream = answered.bytes_stream().boxed();
+        let piece = if is_declared { Bytes::new() } else { begin(&mut stream, &content, limit).await? };
         let now = Instant::now();
         Ok(Self {
-            stream: answered.bytes_stream().boxed(),
+            stream,
             parser: Parser::new(socket.max_event),
-            piece: Bytes::new(),
+            piece,
             opened: now,
             // Sockets that were opened together are not to be opened together again.
             renew_after: socket.reconnect_after.mul_f64(1.0 - 0.1 * fastrand::f64()),
@@ -138,7 +141,13 @@ impl Connection {
     pub(super) fn next_at_hand(&mut self) -> Option<Came> {
         loop {
             match self.parser.next(&mut self.piece)? {
-                Read::Data(data) => return Some(Came::Event(data)),
+                Read::Data(data) if is_keep_alive("", &data) => {
+                    self.signs_of_life = self.signs_of_life.saturating_add(1)
+                }
+                Read::Named(name, data) if data.is_empty() || is_keep_alive(&name, &data) => {
+                    self.signs_of_life = self.signs_of_life.saturating_add(1);
+                }
+                Read::Data(data) | Read::Named(_, data) => return Some(Came::Event(data)),
                 Read::TooLarge => return Some(Came::TooLarge),
                 Read::SignOfLife => self.signs_of_life = self.signs_of_life.saturating_add(1),
             }
@@ -208,8 +217,8 @@ impl NotOpened {
     }
 }
 
-/// Whether the far side has begun a stream of events.
-fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Result<(), NotOpened> {
+/// Whether the far side has begun a stream of events; false: how it begins has to show that.
+fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Result<bool, NotOpened> {
     if status == StatusCode::OK {
         return check_content(headers);
     }
@@ -239,17 +248,51 @@ fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Resul
     }))
 }
 
-/// Something else than a stream of events is most often the page of a proxy, or of a login.
-fn check_content(headers: &HeaderMap) -> Result<(), NotOpened> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(EVENT_STREAM) {
-        return Ok(());
+/// Something else than a stream of events is most often the page of a proxy, or of a login. But there are gateways that
+/// hand a stream on under a type that says nothing.
+fn check_content(headers: &HeaderMap) -> Result<bool, NotOpened> {
+    match content_of(headers).to_ascii_lowercase().as_str() {
+        EVENT_STREAM => Ok(true),
+        "" | "application/json" | "text/plain" | "application/octet-stream" => Ok(false),
+        _ => Err(no_events(content_of(headers))),
     }
-    let what = if essence.is_empty() { "something unnamed" } else { essence };
-    Err(NotOpened::seldom(format!(
+}
+
+fn content_of(headers: &HeaderMap) -> &str {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+fn no_events(content: &str) -> NotOpened {
+    let what = if content.is_empty() { "something unnamed" } else { content };
+    NotOpened::seldom(format!(
         "the answer is {what} and no {EVENT_STREAM}; check `api_base` of the tenant's platform, or set `url` of the source"
-    )))
+    ))
+}
+
+/// Waits for the beginning of an answer, and hands it out if it is one of a stream of events. Where nothing comes and the
+/// answer stays open, that is what a stream without events does.
+async fn begin(
+    stream: &mut BoxStream<'static, reqwest::Result<Bytes>>,
+    content: &str,
+    limit: Duration,
+) -> Result<Bytes, NotOpened> {
+    let deadline = Instant::now() + limit;
+    let mut begun = Bytes::new();
+    loop {
+        begun.advance(sse::blank(&begun));
+        match sse::beginning(&begun) {
+            Beginning::Events => return Ok(begun),
+            Beginning::Other => return Err(no_events(content)),
+            Beginning::Unknown => {}
+        }
+        match tokio::time::timeout_at(deadline, stream.next()).await {
+            Ok(Some(Ok(piece))) => begun = [&begun[..], &piece].concat().into(),
+            Ok(Some(Err(error))) => return Err(NotOpened::soon(cause(error))),
+            Ok(None) => return Err(no_events(content)),
+            Err(_) => return Ok(begun),
+        }
+    }
 }
 
 fn passing(status: StatusCode, headers: &HeaderMap) -> NotOpened {

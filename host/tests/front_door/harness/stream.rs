@@ -77,9 +77,12 @@ impl Line {
 
     /// Begins a stream of events.
     pub async fn begin(&mut self) {
-        let head =
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
-        self.write(head).await;
+        self.begin_as("content-type: text/event-stream; charset=utf-8\r\n").await;
+    }
+
+    /// Begins a stream of events that says by these headers what it is.
+    pub async fn begin_as(&mut self, headers: &str) {
+        self.write(&format!("HTTP/1.1 200 OK\r\n{headers}transfer-encoding: chunked\r\n\r\n")).await;
     }
 
     /// Sends a piece of a language model's answer.
