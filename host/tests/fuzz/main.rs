@@ -10,8 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use properties::{
-    SOURCES, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
-    settings_are_read_or_refused, what_nobody_signed_is_refused,
+    SOURCES, Stream, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
+    a_completion_is_an_answer_or_an_error, a_stream_is_never_half, an_odd_item_costs_only_itself,
+    events_are_read_alike_in_any_pieces, json_is_read_or_refused, settings_are_read_or_refused,
+    what_nobody_signed_is_refused,
 };
 
 /// JSON as senders write it, and as they don't: known keys with values of any kind.
@@ -72,7 +74,81 @@ fn settings() -> impl Strategy<Value = String> {
     prop_oneof![changed, made, ".{0,200}"]
 }
 
+/// JSON that JavaScript, Python and Go write, and `serde_json` refuses.
+fn odd_json() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        json(),
+        Just(r#""half \ud83d""#.to_owned()),
+        Just(r#""\ude42 other half""#.to_owned()),
+        Just("NaN".to_owned()),
+        Just("-Infinity".to_owned()),
+        Just("1e400".to_owned()),
+        Just("\"a\nb\"".to_owned()),
+        (0..300usize).prop_map(|deep| format!("{}1{}", "[".repeat(deep), "]".repeat(deep))),
+    ];
+    let item = prop_oneof![
+        leaf.clone(),
+        vec(("(id|text|url|order|metadata|x)", leaf), 0..6).prop_map(|fields| {
+            let fields: Vec<_> = fields.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            format!("{{{}}}", fields.join(","))
+        }),
+    ];
+    let with_bytes = (item, prop::option::of((any::<prop::sample::Index>(), any::<u8>())));
+    with_bytes.prop_map(|(text, change)| {
+        let mut bytes = text.into_bytes();
+        if let Some((place, byte)) = change.filter(|_| !bytes.is_empty()) {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes
+    })
+}
+
+fn stream() -> impl Strategy<Value = Stream> {
+    (vec(".{0,6}", 0..6), vec(any::<u8>(), 0..6), 0..3u8, any::<u8>(), any::<u8>(), any::<u8>())
+        .prop_map(|(texts, noise, index, style, no_reason, end)| Stream { texts, noise, index, style, no_reason, end })
+}
+
+/// Lines of a stream, as they are and as they aren't.
+fn event_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        Just(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".to_vec()),
+        Just(b"data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n".to_vec()),
+        Just(b"data: [DONE]\n\n".to_vec()),
+        Just(b"event: error\r\n".to_vec()),
+        Just(b"data: \r".to_vec()),
+        "(data|event|id|retry|error|)(:| :|)[a-z{}\\[\\]\":, ]{0,80}(\n|\r|\r\n|\n\n)".prop_map(String::into_bytes),
+        vec(any::<u8>(), 0..20),
+    ];
+    vec(line, 0..12).prop_map(|lines| lines.concat())
+}
+
 proptest! {
+    #[test]
+    fn any_completion_is_an_answer_or_an_error(body in prop_oneof![event_bytes(), odd_json()], size in 1..40usize) {
+        a_completion_is_an_answer_or_an_error(&body, size);
+    }
+
+    #[test]
+    fn any_stream_is_whole_or_an_error(stream in stream(), size in 1..100usize) {
+        a_stream_is_never_half(&stream, size);
+    }
+
+    #[test]
+    fn any_events_are_read_alike_in_any_pieces(bytes in event_bytes(), size in 1..40usize) {
+        events_are_read_alike_in_any_pieces(&bytes, size);
+    }
+
+    #[test]
+    fn any_json_is_read_or_refused(bytes in odd_json()) {
+        json_is_read_or_refused(&bytes);
+    }
+
+    #[test]
+    fn any_odd_item_costs_only_itself(bytes in odd_json()) {
+        an_odd_item_costs_only_itself(&bytes);
+    }
+
     #[test]
     fn a_body_that_changed_is_refused(number in 0..SOURCES, body in body(), other in body()) {
         a_changed_body_is_refused(number, &body, &other);

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use modhost::config::source::EventParts;
 use modhost::config::{Secret, Settings};
 use modhost::event::Event;
+use modhost::fuzzing;
 use modhost::sources::schemes::{self, Outgoing, Request};
 use modhost::sources::{Owners, Reader, Source};
 
@@ -178,4 +179,153 @@ pub fn settings_are_read_or_refused(text: &str) {
     let Err(errors) = Settings::parse(text, "modules.toml") else { return };
     let told = errors.to_string();
     assert!(told.starts_with("modules.toml"), "{told}");
+}
+
+/// Bytes that are a completion's body, or none: an answer has something in it, and where a stream is cut into pieces makes no
+/// difference.
+pub fn a_completion_is_an_answer_or_an_error(body: &[u8], size: usize) {
+    let whole = fuzzing::completion(body);
+    if let Ok(completion) = &whole {
+        let reason = completion.finish_reason.as_deref().unwrap_or_default();
+        assert!(!completion.text.is_empty() || !reason.is_empty(), "an answer with nothing in it");
+        assert!(!["null", "error"].contains(&reason), "{reason}");
+    }
+    let once = fuzzing::completion_in_pieces(body, body.len());
+    assert_eq!(once, fuzzing::completion_in_pieces(body, size), "in pieces of {size}");
+}
+
+/// A stream as servers send it, with what differs between them.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// The text of each piece.
+    pub texts: Vec<String>,
+    /// What comes before each piece: one of [`NOISE`].
+    pub noise: Vec<u8>,
+    /// The index of the choice.
+    pub index: u8,
+    /// How pieces are written; see [`Stream::write`].
+    pub style: u8,
+    /// What stands for no reason: one of [`NO_REASON`].
+    pub no_reason: u8,
+    /// How it ends: 0 with a reason and `[DONE]`, 1 with a reason, 2 with `[DONE]`, 3 with an error, 4 with nothing.
+    pub end: u8,
+}
+
+/// What servers send in between.
+pub const NOISE: [&str; 10] = [
+    "",
+    ": keep-alive\n\n",
+    "data: null\n\n",
+    "data:\n\n",
+    "data: {}\n\n",
+    "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+    "id: 7\nretry: 100\n",
+    "data: {\"choices\":[],\"usage\":null}\n\n",
+    "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\n\n",
+    "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"Hmm\",\"content\":\"\"}}],\"usage\":{}}\n\n",
+];
+
+/// What servers write in the place of a reason to stop.
+pub const NO_REASON: [&str; 4] = ["null", "\"\"", "\"null\"", "\"None\""];
+
+impl Stream {
+    /// The text of it all; none if it is no answer.
+    fn text(&self) -> Option<String> {
+        let text = self.texts.concat();
+        match self.end % 5 {
+            0 | 1 => Some(text),
+            2 if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut stream = String::new();
+        let no_reason = NO_REASON[usize::from(self.no_reason) % NO_REASON.len()];
+        let index = self.index;
+        for (place, text) in self.texts.iter().enumerate() {
+            if let Some(noise) = self.noise.get(place) {
+                stream.push_str(NOISE[usize::from(*noise) % NOISE.len()]);
+            }
+            let text = match self.style % 4 {
+                // All but ASCII escaped, and cut in two between code units.
+                1 => {
+                    let units: Vec<_> = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+                    let half = units.len() / 2;
+                    let (first, second) = (units[..half].concat(), units[half..].concat());
+                    let event = |text: &str| {
+                        format!(
+                            "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+                        )
+                    };
+                    stream.push_str(&(event(&first) + &event(&second)));
+                    continue;
+                }
+                2 => serde_json::json!([{ "type": "thinking", "thinking": "x" }, { "type": "text", "text": text }]),
+                _ => serde_json::json!(text),
+            };
+            let event = format!(
+                "{{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":{text}}},\"finish_reason\":{no_reason}}}]}}"
+            );
+            let lines = if self.style % 4 == 3 { "\r\n\r\n" } else { "\n\n" };
+            stream.push_str(&format!("data:{event}{lines}"));
+        }
+        let stop =
+            format!("data: {{\"choices\":[{{\"index\":{index},\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n");
+        let error = "data: {\"object\":\"error\",\"message\":\"out of memory\"}\n\ndata: [DONE]\n\n";
+        stream.push_str(&match self.end % 5 {
+            0 => stop + "data: [DONE]\n\n",
+            1 => stop,
+            2 => "data: [DONE]\n\n".to_owned(),
+            3 => error.to_owned(),
+            _ => String::new(),
+        });
+        stream.into_bytes()
+    }
+}
+
+/// A stream is read as what it says, in pieces of any size; and cut off anywhere it is never Ok with less.
+pub fn a_stream_is_never_half(stream: &Stream, size: usize) {
+    let bytes = stream.write();
+    let wanted = stream.text();
+    let read = fuzzing::completion_in_pieces(&bytes, size);
+    assert_eq!(read.as_ref().ok().map(|it| it.text.as_str()), wanted.as_deref(), "{stream:?}: {read:?}");
+    for end in 0..bytes.len() {
+        if let Ok(half) = fuzzing::completion_in_pieces(&bytes[..end], size) {
+            assert_eq!(Some(half.text), wanted, "{stream:?} cut at {end}");
+        }
+    }
+}
+
+/// Where a stream of events is cut into pieces makes no difference, and no event is larger than it may be.
+pub fn events_are_read_alike_in_any_pieces(stream: &[u8], size: usize) {
+    const LIMIT: usize = 64;
+    let events = fuzzing::events(stream, stream.len(), LIMIT);
+    assert_eq!(events, fuzzing::events(stream, size, LIMIT), "in pieces of {size}");
+    assert!(events.iter().flatten().all(|(name, data)| name.len() <= LIMIT * 3 && data.len() <= LIMIT));
+}
+
+/// JSON is read or refused, and what `serde_json` reads is read alike.
+pub fn json_is_read_or_refused(text: &[u8]) {
+    let ours = fuzzing::json(text);
+    if let Ok(theirs) = serde_json::from_slice::<serde_json::Value>(text) {
+        assert_eq!(ours, Ok(theirs));
+    }
+}
+
+/// One odd item of a list costs no more than itself.
+pub fn an_odd_item_costs_only_itself(odd: &[u8]) {
+    let (first, last) = (br#"{"id":"first","text":"a"}"#, br#"{"id":"last","text":"z"}"#);
+    let list = [&b"["[..], first, b",", odd, b",", last, b"]"].concat();
+    // What is no JSON between the two makes none of them all.
+    if odd.trim_ascii().is_empty() || fuzzing::json(&[&b"["[..], odd, b"]"].concat()).is_err() {
+        return;
+    }
+    let hits = fuzzing::hits(&list).unwrap();
+    let ids: Vec<_> = [hits.first(), hits.last()].into_iter().flatten().map(|hit| hit.id.as_str()).collect();
+    assert_eq!(ids, ["first", "last"]);
+    let page = [&b"{\"data\":"[..], &list, b"}"].concat();
+    let messages = fuzzing::messages(&page).unwrap();
+    let ids: Vec<_> = [messages.first(), messages.last()].into_iter().flatten().map(|it| it.id.as_str()).collect();
+    assert_eq!(ids, ["first", "last"]);
 }

@@ -1,0 +1,33 @@
+//! A stream that is cut off anywhere is never Ok with less than the whole.
+
+#![no_main]
+
+// Each target needs a part of it.
+#[allow(dead_code)]
+#[path = "../../host/tests/fuzz/properties.rs"]
+mod properties;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    texts: Vec<String>,
+    noise: Vec<u8>,
+    index: u8,
+    style: u8,
+    no_reason: u8,
+    end: u8,
+    size: u8,
+}
+
+fuzz_target!(|input: Input| {
+    let Input { mut texts, noise, index, style, no_reason, end, size } = input;
+    // Every prefix of it is read.
+    texts.truncate(8);
+    if texts.iter().map(String::len).sum::<usize>() > 200 {
+        return;
+    }
+    let stream = properties::Stream { texts, noise, index, style, no_reason, end };
+    properties::a_stream_is_never_half(&stream, usize::from(size) + 1);
+});
