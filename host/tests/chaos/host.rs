@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::far_side::{FarSide, Question, api_base};
-use super::harness::{component, http, sign, until};
+use super::harness::{Signal, component, http, sign, signal, until};
 
 /// The tenant of a host that has but one, and the source of its events.
 pub const TENANT: &str = "default";
@@ -229,8 +229,8 @@ impl Host {
 
     /// Asks it to stop, as a service manager does.
     pub fn terminate(&self) {
-        let process = self.life.lock().unwrap().as_ref().unwrap().process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        let process = self.life.lock().unwrap().as_ref().unwrap().process.id();
+        signal(process, Signal::TERM);
     }
 
     /// Waits until it has ended on its own.

@@ -8,6 +8,7 @@ use http::Method;
 use super::far_side::{FarSide, Fault};
 use super::harness::until;
 use super::host::{Config, TENANT};
+use super::notice::notice;
 use super::small_disk::SmallDisk;
 
 const COMPLETIONS: &str = "/openai/chat/completions";
@@ -55,7 +56,7 @@ async fn a_clock_that_jumps_holds_nothing_up() {
     if !Path::new(FAKETIME).exists() {
         // The machine that decides has it installed.
         assert!(std::env::var_os("CI").is_none(), "{FAKETIME} is missing");
-        eprintln!("SKIPPED: {FAKETIME} is missing, so that jumps of the clock are not tested (apt install faketime)");
+        notice(&format!("SKIPPED jumps of the clock: {FAKETIME} is missing (Debian: faketime)"));
         return;
     }
     let far_side = FarSide::start(&["Assistant"]).await;

@@ -20,6 +20,8 @@ mod host;
 mod keyvalue;
 mod kills;
 mod machine;
+#[path = "../support/notice.rs"]
+mod notice;
 mod order;
 mod resume;
 #[path = "../support/small_disk.rs"]

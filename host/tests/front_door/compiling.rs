@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use modhost::engine::fit;
 
 use super::harness::components::{compiles_for_long, large, outsized};
-use super::harness::{Host, Settings, chat, component, small, until, variant};
+use super::harness::{Host, Settings, Signal, chat, component, signal, small, until, variant};
 
 /// The processes a process has started and that still run, by what `/proc` says of each.
 #[cfg(target_os = "linux")]
@@ -95,8 +95,7 @@ async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
 
     // The quick compiler may have given up by now; the other goes on. A host that is killed leaves no process behind.
     let process = compiling(&host).await;
-    let killed = std::process::Command::new("kill").args(["-KILL", &host.process_id().to_string()]).status();
-    assert!(killed.unwrap().success());
+    signal(host.process_id(), Signal::KILL);
     until("the compiling process to end", async || (!runs(&process)).then_some(())).await;
 }
 

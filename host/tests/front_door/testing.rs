@@ -8,7 +8,8 @@ use quick_junit::Report;
 use tempfile::TempDir;
 
 use super::harness::{
-    Host, Ran, Settings, bare, chat, chosen, component, modhost, say, signed_post, test_guest_with_names, until,
+    Host, Ran, Settings, Signal, bare, chat, chosen, component, modhost, say, signal, signed_post,
+    test_guest_with_names, until,
 };
 
 /// Where components that were compiled are found by the next test.
@@ -443,7 +444,6 @@ async fn watch_runs_again_what_changes() {
     said("0 passed, 1 failed").await;
     fs::write(folder.path().join("tests/one.toml"), "text = 'reply x'\n[expect]\nreply = 'x'").unwrap();
     said("1 passed, 0 failed").await;
-    let pid = watching.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    signal(watching.id(), Signal::TERM);
     assert!(watching.wait().unwrap().success(), "it ends when it is told to");
 }

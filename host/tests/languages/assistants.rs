@@ -4,27 +4,28 @@ use serde_json::json;
 
 use super::harness::{Host, Model, read_chat, say, wait_for_answer};
 use super::sample::Sample;
+use super::toolchains::Toolchain;
 
 const QUESTION: &str = "How much may a hotel room cost in London?";
 
 /// One test a sample: all of it on one host, as compiling some of them takes longer than all the rest.
 macro_rules! assistants {
-    ($($language:ident: $folder:literal needs $tool:literal, built by $build:literal;)*) => {
+    ($($language:ident: $folder:literal needs $toolchain:ident, built by $build:literal;)*) => {
         $(#[tokio::test]
         async fn $language() {
-            let sample = Sample { name: "Assistant", folder: $folder, tool: $tool, build: $build };
+            let sample = Sample { name: "Assistant", folder: $folder, toolchain: Toolchain::$toolchain, build: $build };
             answers_as_the_assistant_does(&sample).await;
         })*
     };
 }
 
 assistants! {
-    python: "plugins/assistant-python" needs "modhost-componentize", built by "modhost-componentize assistant.py";
-    javascript: "plugins/assistant-javascript" needs "modhost-componentize", built by "npm run build";
-    typescript: "plugins/assistant-typescript" needs "tsc", built by "npm run build";
-    go: "plugins/assistant-go" needs "go", built by "sh build.sh";
-    c: "plugins/assistant-c" needs "python-zig", built by "sh build.sh";
-    cpp: "plugins/assistant-cpp" needs "python-zig", built by "sh build.sh";
+    python: "plugins/assistant-python" needs Python, built by "modhost-componentize assistant.py";
+    javascript: "plugins/assistant-javascript" needs JavaScript, built by "npm run build";
+    typescript: "plugins/assistant-typescript" needs JavaScript, built by "npm run build";
+    go: "plugins/assistant-go" needs Go, built by "sh build.sh";
+    c: "plugins/assistant-c" needs Zig, built by "sh build.sh";
+    cpp: "plugins/assistant-cpp" needs Zig, built by "sh build.sh";
 }
 
 async fn answers_as_the_assistant_does(sample: &Sample) {

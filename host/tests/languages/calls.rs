@@ -3,33 +3,31 @@
 
 use std::path::Path;
 
-use super::sample::{is_there, path};
 use super::templates::{modhost, succeeds};
+use super::toolchains::{self, Toolchain};
 
 macro_rules! modules {
-    ($($language:ident: $module:literal needs $tool:literal;)*) => {
+    ($($language:ident: $module:literal needs $toolchain:ident;)*) => {
         $(#[test]
         fn $language() {
-            super::calls::keeps_the_tests($module, $tool);
+            super::calls::keeps_the_tests($module, Toolchain::$toolchain);
         })*
     };
 }
 
 modules! {
-    python: "Python" needs "modhost-componentize";
-    javascript: "JavaScript" needs "npm";
-    go: "Go" needs "go";
+    python: "Python" needs Python;
+    javascript: "JavaScript" needs JavaScript;
+    go: "Go" needs Go;
 }
 
-fn keeps_the_tests(module: &str, tool: &str) {
-    if !is_there(&format!("the module that makes such calls, in {module},"), tool) {
-        return;
-    }
+fn keeps_the_tests(module: &str, toolchain: Toolchain) {
+    let what = format!("the module that makes such calls, in {module}");
+    let Some(mut tools) = toolchains::find(toolchain, &what) else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/calls");
     // Go's build calls this very modhost.
-    let own = Path::new(env!("CARGO_BIN_EXE_modhost")).parent().unwrap().to_owned();
-    let path = std::env::join_paths(path().into_iter().chain([own])).unwrap();
-    succeeds(modhost(&folder, &["build", module]).env("PATH", path));
-    let tested = succeeds(modhost(&folder, &["test", module, "--no-build"]));
+    tools.push(Path::new(env!("CARGO_BIN_EXE_modhost")).parent().unwrap().to_owned());
+    succeeds(modhost(&folder, &["build", module], &tools));
+    let tested = succeeds(modhost(&folder, &["test", module, "--no-build"], &tools));
     assert!(tested.contains("7 passed, 0 failed"), "{tested}");
 }

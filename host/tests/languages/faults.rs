@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::harness::{Host, Ran, chat, modhost, until};
 use super::sample::Sample;
+use super::toolchains::Toolchain;
 
 /// What `deliveries show` tells of the delivery that failed.
 async fn story(host: &Host) -> String {
@@ -22,8 +23,8 @@ async fn deliveries(host: &Host, args: &[&str]) -> Ran {
 }
 
 /// Has a module break, and answers with what `deliveries show` tells of it; none if its tools aren't there.
-async fn told(folder: &'static str, tool: &'static str) -> Option<String> {
-    let sample = Sample { name: "Broken", folder, tool, build: "sh build.sh" };
+async fn told(folder: &'static str, toolchain: Toolchain) -> Option<String> {
+    let sample = Sample { name: "Broken", folder, toolchain, build: "sh build.sh" };
     let host = sample.start(sample.settings()?).await;
     let answer = chat(&host, sample.name, "Break").await;
     assert_eq!(answer.steps(), [("Breaking…", "FAILED")]);
@@ -33,21 +34,21 @@ async fn told(folder: &'static str, tool: &'static str) -> Option<String> {
 
 #[tokio::test]
 async fn a_panic_of_go_is_told_with_its_stack() {
-    let Some(story) = told("host/tests/languages/faults/go", "go").await else { return };
+    let Some(story) = told("host/tests/languages/faults/go", Toolchain::Go).await else { return };
     assert!(story.contains("panic: runtime error: index out of range [5] with length 5"), "{story}");
     assert!(story.contains("main.letter") && story.contains("broken.go:"), "{story}");
 }
 
 #[tokio::test]
 async fn a_failed_assertion_of_c_is_told_with_its_place() {
-    let Some(story) = told("host/tests/languages/faults/c", "python-zig").await else { return };
+    let Some(story) = told("host/tests/languages/faults/c", Toolchain::Zig).await else { return };
     assert!(story.contains("Assertion failed: at < text.len (broken.c: letter:"), "{story}");
     assert!(story.contains("trap"), "{story}");
 }
 
 #[tokio::test]
 async fn an_exception_of_python_is_told_with_its_traceback() {
-    let Some(story) = told("host/tests/languages/faults/python", "modhost-componentize").await else { return };
+    let Some(story) = told("host/tests/languages/faults/python", Toolchain::Python).await else { return };
     assert!(story.contains("IndexError: string index out of range (broken.py, line 14, in letter)"), "{story}");
     assert!(story.contains("File \"broken.py\", line 10, in answer"), "{story}");
     // The line itself, which a component has no file to read from.
@@ -56,8 +57,7 @@ async fn an_exception_of_python_is_told_with_its_traceback() {
 
 #[tokio::test]
 async fn an_exception_of_javascript_is_told_in_the_lines_of_its_author() {
-    let tool = "../../../../../sdk-guest/js/node_modules/.bin/esbuild";
-    let Some(story) = told("host/tests/languages/faults/javascript", tool).await else { return };
+    let Some(story) = told("host/tests/languages/faults/javascript", Toolchain::JavaScript).await else { return };
     assert!(story.contains("RangeError: there is no letter 5 in 5"), "{story}");
     assert!(story.contains("at letter (broken.js:10:") && story.contains("at moduleChosen (broken.js:5:"), "{story}");
     // What is the SDK's own says nothing to the author.

@@ -1,9 +1,8 @@
 //! The samples in other languages than Rust, and the templates: each built by its own build command, and run through the front
 //! door.
 //!
-//! Their tools are looked for in `PATH`, then in `target/toolchains/venv` and `target/toolchains/node`. What can't be built
-//! for want of them is skipped, loudly; with `MODHOST_TOOLCHAINS=required` it is an error. Beside them: what modhost itself
-//! has for such languages.
+//! Where their tools come from, and what happens where they are missing, is told in `toolchains`. Beside them: what modhost
+//! itself has for such languages.
 
 mod assistants;
 mod calls;
@@ -14,9 +13,12 @@ mod folder;
 #[path = "../front_door/harness/mod.rs"]
 mod harness;
 mod new;
+#[path = "../support/notice.rs"]
+mod notice;
 mod reference;
 mod sample;
 mod templates;
+mod toolchains;
 
 /// The bindings that the Go SDK has to carry, as `go get` runs no generator: they are those of this host.
 #[test]

@@ -1,50 +1,55 @@
 //! The templates: outside this repository, a module is made from each, built, tested and talked to.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::harness::{Host, chat};
-use super::sample::{is_there, path, until_compiled};
+use super::sample::until_compiled;
+use super::toolchains::{self, Toolchain};
 
 /// What the module is called; its package, `travel-desk`.
 const NAME: &str = "TravelDesk";
 
 macro_rules! templates {
-    ($($language:ident needs $tool:literal;)*) => {
+    ($($language:ident needs $toolchain:ident;)*) => {
         $(#[tokio::test]
         async fn $language() {
-            super::templates::is_made_built_tested_and_answers(stringify!($language), $tool).await;
+            let language = stringify!($language);
+            let what = format!("the template for {language}");
+            let Some(tools) = toolchains::find(Toolchain::$toolchain, &what) else { return };
+            super::templates::is_made_built_tested_and_answers(language, &tools).await;
         })*
     };
 }
 
 templates! {
-    rust needs "cargo";
-    python needs "modhost-componentize";
-    javascript needs "npm";
-    typescript needs "npm";
-    go needs "go";
-    c needs "python-zig";
-    cpp needs "python-zig";
+    python needs Python;
+    javascript needs JavaScript;
+    typescript needs JavaScript;
+    go needs Go;
+    c needs Zig;
+    cpp needs Zig;
 }
 
-async fn is_made_built_tested_and_answers(language: &str, tool: &str) {
-    if !is_there(&format!("the template for {language}"), tool) {
-        return;
-    }
+#[tokio::test]
+async fn rust() {
+    is_made_built_tested_and_answers("rust", &[]).await;
+}
+
+async fn is_made_built_tested_and_answers(language: &str, tools: &[PathBuf]) {
     let folder = tempfile::tempdir().unwrap();
-    let made = succeeds(modhost(folder.path(), &["new", NAME, "--lang", language]));
+    let made = succeeds(modhost(folder.path(), &["new", NAME, "--lang", language], tools));
     assert!(made.contains("travel-desk: a module in ") && made.contains("modules.toml: new"), "{made}");
 
     let own = folder.path().join("travel-desk");
-    if own.join("package-lock.json").is_file() {
-        // The other tools are where the tests of samples find them; these can be nowhere else.
-        succeeds(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&own));
+    let what = format!("the template for {language}");
+    if own.join("package-lock.json").is_file() && !toolchains::install_packages(&own, &what) {
+        return;
     }
-    let built = succeeds(modhost(folder.path(), &["build", NAME]));
+    let built = succeeds(modhost(folder.path(), &["build", NAME], tools));
     assert!(built.contains("built TravelDesk: ") && built.contains(", compiled in "), "{built}");
-    let tested = succeeds(modhost(folder.path(), &["test", "--no-build"]));
+    let tested = succeeds(modhost(folder.path(), &["test", "--no-build"], tools));
     assert!(tested.contains("3 passed, 0 failed"), "{tested}");
     if language == "rust" {
         let said = String::from_utf8_lossy(&fs::read(own.join("Cargo.lock")).unwrap()).into_owned();
@@ -62,9 +67,9 @@ async fn is_made_built_tested_and_answers(language: &str, tool: &str) {
 }
 
 /// This modhost, as an author runs it: with the tools in the path, and what they need of the environment.
-pub(super) fn modhost(folder: &Path, args: &[&str]) -> Command {
+pub(super) fn modhost(folder: &Path, args: &[&str], tools: &[PathBuf]) -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
-    modhost.args(args).current_dir(folder).env("PATH", std::env::join_paths(path()).unwrap());
+    modhost.args(args).current_dir(folder).env("PATH", toolchains::path_with(tools));
     // What cargo runs this test with is no matter of the module's.
     for variable in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "MODHOST_CONFIG"] {
         modhost.env_remove(variable);

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "notice.rs"]
+mod notice;
+
 /// A file system of a few megabytes in memory, gone with this.
 pub struct SmallDisk {
     directory: tempfile::TempDir,
@@ -17,7 +20,7 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { directory }),
             other => {
-                eprintln!("SKIPPED: no small disk can be mounted here, so that a full one is not tested ({other:?})");
+                notice::notice(&format!("SKIPPED a full disk: no small one can be mounted here ({other:?})"));
                 None
             }
         }

@@ -11,7 +11,7 @@ use modhost::engine::ContentHash;
 use modhost::local::LocalPlatform;
 use tempfile::TempDir;
 
-use super::{Variables, bare, component, http, until};
+use super::{Signal, Variables, bare, component, http, signal, until};
 
 /// A running `modhost dev` with a platform of its own, or `modhost serve` with the test's; killed when dropped.
 pub struct Host {
@@ -372,8 +372,7 @@ impl Host {
 
     /// Asks it to stop as a service manager does.
     pub fn terminate(&self) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        signal(self.process.id(), Signal::TERM);
     }
 
     /// Kills it, as a crash does; answers with its folder, for the next one.

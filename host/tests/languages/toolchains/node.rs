@@ -1,0 +1,118 @@
+//! Node and npm, and the packages that `package-lock.json` files name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Found;
+use super::environment::{are_in, describe};
+use super::machine::{Machine, version};
+
+const OLDEST: (u32, u32) = (20, 0);
+
+/// The SDK for JavaScript, with the bundler and QuickJS that make components.
+const SDK: &str = "sdk-guest/js";
+
+impl Machine {
+    /// Node and npm, with the packages of the SDK.
+    pub fn javascript_tools(&self) -> Found {
+        let (node, _) = self.node()?;
+        let folder = self.repository.join(SDK);
+        let loads = || self.loads(&node);
+        self.install(&folder, || is_installed(&folder, &self.repository) && loads().is_ok())
+            // What is the matter is told by what doesn't load.
+            .map_err(|why| {
+                loads().err().filter(|_| is_installed(&folder, &self.repository)).map_or(why, |loading| {
+                    format!("{loading}. To have it, see {SDK}/README.md for the systems it runs on")
+                })
+            })?;
+        Ok(node.parent().map(Path::to_owned).into_iter().collect())
+    }
+
+    /// Installs what the `package-lock.json` in a folder names, if it isn't.
+    pub fn packages(&self, folder: &Path) -> Result<(), String> {
+        self.install(folder, || is_installed(folder, &self.repository))
+    }
+
+    fn install(&self, folder: &Path, is_installed: impl Fn() -> bool) -> Result<(), String> {
+        if is_installed() {
+            return Ok(());
+        }
+        let (_, npm) = self.node()?;
+        let what = format!("JavaScript's packages in {}", folder.display());
+        self.set_up(
+            &what,
+            || is_installed().then_some(()),
+            |until| {
+                // Without a network it should say so soon.
+                let bounds = ["--fetch-retries=1", "--fetch-timeout=30000"];
+                let args = ["ci", "--no-audit", "--no-fund", "--loglevel=error", "--include=dev", "--include=optional"];
+                self.run(&npm, &[&args[..], &bounds].concat(), folder, until).map(drop)
+            },
+        )
+    }
+
+    /// The first Node in `PATH` that is new enough and has npm, and that npm.
+    fn node(&self) -> Result<(PathBuf, PathBuf), String> {
+        let (mut others, npms) = (Vec::new(), self.programs(&["npm"]));
+        for node in self.programs(&["node"]) {
+            let found = self.ask(&node, &["--version"]);
+            match found.as_deref().map(version) {
+                Ok(Some(version)) if version >= OLDEST => {
+                    let beside = node.with_file_name("npm");
+                    match npms.iter().find(|npm| **npm == beside).or(npms.first()) {
+                        Some(npm) => return Ok((node, npm.clone())),
+                        None => others.push(format!("{} has no npm", node.display())),
+                    }
+                }
+                _ => others.push(describe(&node, found)),
+            }
+        }
+        let others = if others.is_empty() { "there is no node in PATH".to_owned() } else { others.join(", ") };
+        Err(format!("{others}. To have it, install Node 20 or newer with npm (https://nodejs.org; Debian: nodejs npm)"))
+    }
+
+    /// Whether the program that makes components of JavaScript can be loaded, QuickJS included.
+    fn loads(&self, node: &Path) -> Result<(), String> {
+        let file = |name: &str| Value::from(self.repository.join(SDK).join(name).to_string_lossy()).to_string();
+        let script = format!(
+            "import {{ quickJs }} from {}; import {}; quickJs();",
+            file("bin/quickjs.js"),
+            file("node_modules/esbuild/lib/main.js")
+        );
+        self.ask(node, &["--input-type=module", "-e", &script]).map(drop)
+    }
+}
+
+/// Whether `node_modules` is what `package-lock.json` says, and has the SDK as it is in the repository.
+fn is_installed(folder: &Path, repository: &Path) -> bool {
+    let packages = |file: &str| {
+        let text = fs::read_to_string(folder.join(file)).ok()?;
+        let mut lock: Value = serde_json::from_str(&text).ok()?;
+        Some(lock["packages"].take())
+    };
+    let (Some(wanted), Some(there)) = (packages("package-lock.json"), packages("node_modules/.package-lock.json"))
+    else {
+        return false;
+    };
+    let (Some(wanted), Some(there)) = (wanted.as_object(), there.as_object()) else { return false };
+    // What is optional is for other systems than this one, or it is needed, and then what loads it says so.
+    let needed = wanted.iter().filter(|(path, package)| !path.is_empty() && package["optional"] != true);
+    let is_there = |path: &str| there.contains_key(path) && folder.join(path).is_dir();
+    let complete = needed.map(|(path, _)| path).all(|path| is_there(path));
+    let current = there.iter().all(|(path, package)| wanted.get(path) == Some(package));
+    complete && current && has_sdk(folder, repository)
+}
+
+/// Whether a copy of the SDK among the packages is the SDK as it is now.
+fn has_sdk(folder: &Path, repository: &Path) -> bool {
+    let copy = folder.join("node_modules/@modhost/sdk");
+    if !copy.exists() {
+        return true;
+    }
+    let sdk = if folder.join("sdk/package.json").is_file() { folder.join("sdk") } else { repository.join(SDK) };
+    ["bin", "src", "types"]
+        .iter()
+        .all(|part| ["js", "ts", "wit"].iter().all(|ending| are_in(&sdk.join(part), &copy.join(part), ending)))
+}
