@@ -12,18 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CompilerSettings, ConfigErrors, Server, Settings};
 use crate::console::{self, Admin};
-use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused};
+use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused, SWEEP_EVERY};
 use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, REHEARSED_AT_ONCE, Registry};
 use crate::event::Event;
-use crate::journal::{Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
+use crate::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
 use crate::listener::{Listener, Rules};
 use crate::plan::Plan;
 use crate::platform::{SetupError, http_client};
 use crate::sources::event_socket::EventSockets;
 use crate::sources::{self, ComeBack, Sink, Sources};
+use crate::sqlite::DirectoryLock;
 use crate::telemetry::metrics::{self, EventOutcome};
-use crate::versions::{Keep, Versions, VersionsError};
+use crate::versions::{self, Keep, Versions, VersionsError};
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
@@ -136,6 +137,7 @@ impl Host {
                 max_bytes: Some(server.retention.max_size),
             },
             owner: OWNER.into(),
+            sweep_every: SWEEP_EVERY,
         };
         let (dispatcher, recovered) =
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
@@ -232,6 +234,22 @@ impl Host {
     }
 }
 
+/// Gives up what is missing from the files of a data directory, so that a host starts on it. Answers with what is missing.
+///
+/// # Errors
+///
+/// When a host runs on it, or its files can't be read.
+pub fn accept_data_loss(directory: &Path) -> Result<Vec<String>, StartError> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let _lock = DirectoryLock::take(directory).map_err(JournalError::from)?;
+    let journal = journal::accept_loss(directory)?;
+    let keyvalue = keyvalue::accept_loss(directory)?;
+    let versions = versions::accept_loss(directory)?;
+    Ok([journal, keyvalue, versions].into_iter().flatten().collect())
+}
+
 fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engine> {
     let CompilerSettings { timeout, memory, processes } = server.compiler;
     let compiler = match compiling.program {
@@ -255,32 +273,36 @@ impl Sink for Taker {
     async fn take(&self, event: Event) -> Result<(), ComeBack> {
         let (id, name) = (event.id.clone(), event.name.clone());
         let (source, tenant) = (event.source.clone(), event.tenant.clone());
-        let count = |outcome| metrics::event(&source, &tenant, outcome);
         let named = event.module().map(str::to_owned);
-        match self.0.accept(event).await {
-            Ok(Accepted::Again) => {
-                count(EventOutcome::Again);
-                tracing::info!(event = id, "came again; nothing is done twice");
-            }
-            Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
-                count(EventOutcome::Unwanted);
-                match named {
-                    Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
-                    None => tracing::debug!(event = id, name, "no module wants it"),
+        let tell = move |accepted: &Result<Accepted, Refused>| {
+            let count = |outcome| metrics::event(&source, &tenant, outcome);
+            match accepted {
+                Ok(Accepted::Again) => {
+                    count(EventOutcome::Again);
+                    tracing::info!(event = id, "came again; nothing is done twice");
+                }
+                Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
+                    count(EventOutcome::Unwanted);
+                    match named {
+                        Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
+                        None => tracing::debug!(event = id, name, "no module wants it"),
+                    }
+                }
+                Ok(Accepted::Deliveries(deliveries)) => {
+                    count(EventOutcome::Taken);
+                    tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
+                }
+                Err(refused) => {
+                    count(EventOutcome::PutOff);
+                    tracing::warn!(event = id, "refused for now: {refused}");
                 }
             }
-            Ok(Accepted::Deliveries(deliveries)) => {
-                count(EventOutcome::Taken);
-                tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
-            }
-            Err(refused) => {
-                count(EventOutcome::PutOff);
-                tracing::warn!(event = id, "refused for now: {refused}");
-                let too_fast = matches!(refused, Refused::TooFast { .. });
-                return Err(ComeBack { after: refused.retry_after(), too_fast });
-            }
-        }
-        Ok(())
+        };
+        // It is accepted to its end, and counted, also if the client hangs up meanwhile.
+        self.0.accept_then(event, tell).await.map(drop).map_err(|refused| {
+            let too_fast = matches!(refused, Refused::TooFast { .. });
+            ComeBack { after: refused.retry_after(), too_fast }
+        })
     }
 }
 

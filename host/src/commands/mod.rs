@@ -27,6 +27,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, nearest};
 use crate::engine::{self, Compiler, CompilerLimits, Engine};
+use crate::host::{self, StartError};
 use crate::telemetry;
 
 /// How long deliveries may go on after the host was told to stop.
@@ -137,9 +138,28 @@ pub struct HostArgs {
     /// Keep what has to last in this folder [default: `data_dir` in modules.toml, .modhost]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Go on where a file in the data directory has lost changes, without them. For once: the host says which are missing,
+    /// and refuses to start without this
+    #[arg(long)]
+    accept_data_loss: bool,
 }
 
 impl HostArgs {
+    /// Gives up what is missing from the data directory, if the command line says so.
+    fn accept_data_loss(&self, settings: &Settings) -> Result<(), StartError> {
+        if !self.accept_data_loss {
+            return Ok(());
+        }
+        let accepted = host::accept_data_loss(&settings.server.data_dir)?;
+        for missing in &accepted {
+            tracing::warn!(missing, "going on without lost changes");
+        }
+        if accepted.is_empty() {
+            tracing::info!("no changes are missing from the data directory");
+        }
+        Ok(())
+    }
+
     /// Reads the settings, with what the command line says in place of what the file says.
     fn load(&self) -> Result<Settings, ConfigErrors> {
         let mut settings = self.file.load()?;

@@ -27,6 +27,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
+    args.host.accept_data_loss(&settings)?;
     let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
     let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
     anstream::println!("{}", addresses(&host, &settings));

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
 use super::{keyvalue, modules};
 use crate::config::Secret;
-use crate::dispatch::{self, Dispatcher};
+use crate::dispatch::Dispatcher;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Filter, Journal, JournalError};
@@ -226,15 +226,27 @@ pub(super) fn body<T>(body: Body<T>) -> Result<T, Problem> {
     body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
 }
 
+/// Does what was asked for to its end, also if whoever asked hangs up: what is committed has to be applied.
+pub(super) async fn complete<T: Send + 'static>(
+    admin: &Admin,
+    operation: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    let busy =
+        || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations run at the same time; try again".into());
+    admin.dispatcher.complete(operation).await.unwrap_or_else(|| Err(busy()))
+}
+
 async fn retry(State(admin): State<Admin>, Path(id): Path<String>, again: Body<Again>) -> Answer<Value> {
     let again = body(again)?;
     let id = DeliveryId::from_text(id);
-    let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
-    if !admin.journal.resend(&id, again.fresh, dispatch::now()).await? {
-        return Err(conflict(&known.summary.state, &id, "has not ended: only one that has can be sent again"));
-    }
-    admin.dispatcher.sent_again(&known.summary.tenant);
-    Ok(Json(json!({ "id": id.as_str(), "state": "waiting" })))
+    complete(&admin.clone(), async move {
+        let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+        if !admin.dispatcher.resend(&known, again.fresh).await? {
+            return Err(conflict(&known.summary.state, &id, "has not ended: only one that has can be sent again"));
+        }
+        Ok(Json(json!({ "id": id.as_str(), "state": "waiting" })))
+    })
+    .await
 }
 
 /// Why a delivery is dropped.
@@ -248,12 +260,14 @@ struct Dropping {
 async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, dropping: Body<Dropping>) -> Answer<Value> {
     let reason = body(dropping)?.reason.unwrap_or_else(|| "dropped by an operator".into());
     let id = DeliveryId::from_text(id);
-    let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
-    if !admin.journal.drop_waiting(&id, &reason, dispatch::now()).await? {
-        return Err(conflict(&known.summary.state, &id, "doesn't wait: only one that waits can be dropped"));
-    }
-    admin.dispatcher.dropped(&known, &reason).await;
-    Ok(Json(json!({ "id": id.as_str(), "state": "dropped" })))
+    complete(&admin.clone(), async move {
+        let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+        if !admin.dispatcher.drop_waiting(&known, &reason).await? {
+            return Err(conflict(&known.summary.state, &id, "doesn't wait: only one that waits can be dropped"));
+        }
+        Ok(Json(json!({ "id": id.as_str(), "state": "dropped" })))
+    })
+    .await
 }
 
 fn unknown(id: &str) -> Problem {

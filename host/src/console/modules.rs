@@ -1,12 +1,14 @@
 //! Modules and their versions: how they stand, and what operators may say about them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Admin, Answer, Body, Problem, body};
+use super::api::{Admin, Answer, Body, Problem, body, complete};
 use super::module_view::{ModuleView, VersionView};
 use crate::engine::{OrderError, Status};
 use crate::event::Name;
@@ -79,44 +81,60 @@ pub(super) struct Pinning {
 
 pub(super) async fn rollback(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    done(&admin, admin.registry.rollback(&Name::from(name.0), &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.rollback(&name, &by).await }).await
 }
 
 pub(super) async fn pin(admin: State<Admin>, name: Path<String>, pinning: Body<Pinning>) -> Answer<ModuleView> {
     let pinning = body(pinning)?;
     let by = by(pinning.by)?;
-    done(&admin, admin.registry.pin(&Name::from(name.0), &pinning.version, &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.pin(&name, &pinning.version, &by).await }).await
 }
 
 pub(super) async fn unpin(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    done(&admin, admin.registry.unpin(&Name::from(name.0), &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.unpin(&name, &by).await }).await
 }
 
 pub(super) async fn pause(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    done(&admin, admin.registry.pause(&Name::from(name.0), &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.pause(&name, &by).await }).await
 }
 
 pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    let resumed = admin.registry.resume(&Name::from(name.0), &by).await;
-    admin.dispatcher.look_again();
-    done(&admin, resumed)
+    operate(admin, name, move |admin, name| async move {
+        let resumed = admin.registry.resume(&name, &by).await;
+        admin.dispatcher.look_again();
+        resumed
+    })
+    .await
 }
 
 pub(super) async fn promote(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    done(&admin, admin.registry.promote(&Name::from(name.0), &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.promote(&name, &by).await }).await
 }
 
 pub(super) async fn abort(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
-    done(&admin, admin.registry.abort(&Name::from(name.0), &by).await)
+    operate(admin, name, move |admin, name| async move { admin.registry.abort(&name, &by).await }).await
 }
 
-fn done(admin: &Admin, status: Result<Status, OrderError>) -> Answer<ModuleView> {
-    Ok(Json(view(admin, status?)))
+/// Does something with a module, to its end, and answers with how it stands then.
+async fn operate<F>(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    operation: impl FnOnce(Arc<Admin>, Name) -> F + Send + 'static,
+) -> Answer<ModuleView>
+where
+    F: Future<Output = Result<Status, OrderError>> + Send + 'static,
+{
+    let shared = Arc::new(admin.clone());
+    complete(&admin, async move {
+        let status = operation(shared.clone(), Name::from(name)).await?;
+        Ok(Json(view(&shared, status)))
+    })
+    .await
 }
 
 fn view(admin: &Admin, status: Status) -> ModuleView {

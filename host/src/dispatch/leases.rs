@@ -25,9 +25,11 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 
 async fn one_beat(inner: &Inner) -> crate::journal::Result<()> {
     let now = clock::now();
-    let mine: Vec<_> = lock(&inner.running).deliveries.iter().cloned().collect();
-    for lost in inner.journal.heartbeat(&inner.settings.owner, mine, now + LEASE).await? {
-        tracing::warn!(delivery = %lost, "its lease ran out: what this host makes of it doesn't count");
+    let mine = lock(&inner.running).attempts();
+    let deliveries = mine.iter().map(|(delivery, _)| delivery.clone()).collect();
+    let lost = inner.journal.heartbeat(&inner.settings.owner, deliveries, now + LEASE).await?;
+    for (delivery, slot) in mine.iter().filter(|(delivery, _)| lost.contains(delivery)) {
+        lock(&inner.running).lose(delivery, *slot);
     }
     let given_up = inner.journal.reclaim(None, now).await?;
     if given_up > 0 {
@@ -40,7 +42,7 @@ async fn one_beat(inner: &Inner) -> crate::journal::Result<()> {
 /// Waits until the host closes and nothing runs any more.
 async fn all_ended(inner: &Inner) {
     inner.closing.cancelled().await;
-    while lock(&inner.running).deliveries.first().is_some() {
+    while !lock(&inner.running).is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -3,23 +3,25 @@
 //! The queue is in the journal. What is in memory is only what runs: a backlog of a million deliveries costs no more
 //! than one of ten.
 
-mod depth;
+mod backlog;
 mod failures;
 mod leases;
 mod retry;
 mod routes;
 mod scheduler;
 pub(crate) mod settle;
+mod supervise;
+mod sweep;
 mod upkeep;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,7 +31,7 @@ use crate::engine::Registry;
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Details, Journal, JournalError, Recorded, Retention};
 use crate::keyvalue::KeyValue;
-use depth::{Depth, Room};
+use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
 pub use retry::RetryPolicy;
@@ -41,6 +43,15 @@ const COME_BACK_AFTER: Duration = Duration::from_secs(5);
 
 /// How long calls to the platform that tidy up after a delivery may take when the host is shutting down.
 const TIDY_UP: Duration = Duration::from_secs(5);
+
+/// How many events are accepted at once, at most; more wait their turn. Whoever brought one may have hung up since.
+const MAX_ACCEPTING: usize = 1024;
+
+/// How many operations of people run at once, at most.
+const MAX_OPERATIONS: usize = 64;
+
+/// How often a running host looks for deliveries that are due and that its scheduler doesn't know of.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Takes verified events and sees to it that they are answered.
 #[derive(Clone)]
@@ -56,6 +67,9 @@ pub struct DispatchSettings {
     pub retention: Retention,
     /// This host, as leases name it: what is leased to this name when it starts was cut off.
     pub owner: String,
+    /// How often it looks for deliveries that are due and that the scheduler doesn't know of; [`SWEEP_EVERY`] unless a
+    /// test can't wait that long.
+    pub sweep_every: Duration,
 }
 
 struct Inner {
@@ -64,12 +78,16 @@ struct Inner {
     keyvalue: Arc<dyn KeyValue>,
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
-    depth: Depth,
+    reservations: Reservations,
+    accepting: Arc<Semaphore>,
+    operations: Arc<Semaphore>,
     failures: Failures,
     /// Calls that were made a second time because it was not known whether they had happened.
     calls_made_again: AtomicU64,
     /// Lanes that may have deliveries due: what wakes the scheduler.
     woken: Mutex<BTreeSet<Lane>>,
+    /// Lanes the scheduler knows to have deliveries due. Only it changes them.
+    ready: Mutex<Lanes>,
     /// The next time at which some delivery becomes due.
     next_due: Mutex<Option<SystemTime>>,
     wake: Notify,
@@ -84,6 +102,9 @@ struct Inner {
 
 /// The deliveries of one tenant to one module.
 type Lane = (Name, Name);
+
+/// Lanes by tenant.
+type Lanes = BTreeMap<Name, BTreeSet<Name>>;
 
 /// What became of an event that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +142,9 @@ pub enum Refused {
     /// The host is shutting down.
     #[error("the host is shutting down")]
     Stopping,
+    /// Accepting it panicked.
+    #[error("internal error in the host: accepting the event panicked; please report it")]
+    Panicked,
 }
 
 impl Refused {
@@ -128,7 +152,7 @@ impl Refused {
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::Full { retry_after, .. } | Self::TooFast { retry_after, .. } => *retry_after,
-            Self::Journal(_) | Self::Stopping => COME_BACK_AFTER,
+            Self::Journal(_) | Self::Stopping | Self::Panicked => COME_BACK_AFTER,
         }
     }
 }
@@ -148,18 +172,17 @@ impl Dispatcher {
     ) -> Result<(Self, u64), JournalError> {
         let now = clock::now();
         let recovered = journal.reclaim(Some(&settings.owner), now).await?;
-        let depth = Depth::default();
-        for lane in journal.lanes().await? {
-            depth.add(&lane.tenant, lane.waiting);
-        }
         let dispatcher = Self(Arc::new(Inner {
             registry,
             settings,
-            depth,
+            reservations: Reservations::default(),
+            accepting: Arc::new(Semaphore::new(MAX_ACCEPTING)),
+            operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             failures: Failures::default(),
             routes: ArcSwap::default(),
             calls_made_again: AtomicU64::new(0),
             woken: Mutex::default(),
+            ready: Mutex::default(),
             next_due: Mutex::new(Some(now)),
             wake: Notify::new(),
             running: Mutex::default(),
@@ -175,9 +198,11 @@ impl Dispatcher {
     /// Begins to run deliveries; routes should be set by then.
     pub fn run(&self) {
         let inner = &self.0;
-        inner.tasks.spawn(scheduler::run(inner.clone()));
-        inner.tasks.spawn(leases::keep(inner.clone()));
-        inner.tasks.spawn(upkeep::keep(inner.clone()));
+        inner.tasks.spawn(supervise::keep_running("scheduler", inner.clone(), scheduler::run));
+        inner.tasks.spawn(supervise::keep_running("leases", inner.clone(), leases::keep));
+        inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), upkeep::keep));
+        inner.tasks.spawn(supervise::keep_running("sweep", inner.clone(), sweep::keep));
+        inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), upkeep::probe));
     }
 
     /// Sends the events that come from now on along these routes. `apology` is what users read whose module is no longer
@@ -190,51 +215,83 @@ impl Dispatcher {
 
     /// Takes an event: when this returns it is on disk, and every module that wants it will get it.
     ///
+    /// Once begun, it is done to its end, also if nobody waits for it any more: a client that hangs up while the event is
+    /// written to the disk must not leave a delivery there that nobody runs.
+    ///
     /// # Errors
     ///
     /// When the host can't take it now; then nothing was written and nothing is begun.
     pub async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
-        let inner = &self.0;
-        if inner.closing.is_cancelled() {
-            return Err(Refused::Stopping);
-        }
-        let routes = inner.routes.load_full();
-        let deliveries = routes.deliveries(&event);
-        if deliveries.is_empty() {
-            return Ok(Accepted::Deliveries(Vec::new()));
-        }
-        routes.take_turn(&event.tenant)?;
-        let tenant = event.tenant.clone();
-        let of_tenant = routes.tenant(&tenant).map_or(u64::MAX, |tenant| tenant.max_deliveries);
-        let limits = Room { host: inner.settings.max_deliveries, tenant: of_tenant };
-        let taken = inner.depth.take(&tenant, deliveries.len() as u64, limits)?;
-        let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
-        let ids = deliveries.iter().map(|new| new.id.clone()).collect();
-        match inner.journal.record(Arc::new(event), deliveries, clock::now()).await? {
-            Recorded::Again => Ok(Accepted::Again),
-            Recorded::New => {
-                taken.keep();
-                inner.woken(lanes);
-                Ok(Accepted::Deliveries(ids))
-            }
-        }
+        self.accept_then(event, |_| ()).await
     }
 
-    /// Looks for deliveries that are due now, say because a person sent one again or resumed a module.
+    /// The same, with something to be done with the outcome: that is done also if nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Dispatcher::accept`].
+    pub async fn accept_then(
+        &self,
+        event: Event,
+        then: impl FnOnce(&Result<Accepted, Refused>) + Send + 'static,
+    ) -> Result<Accepted, Refused> {
+        // Nothing has begun while it waits here, and nothing is left behind if it is dropped.
+        let permit = self.0.accepting.clone().acquire_owned().await.map_err(|_| Refused::Stopping)?;
+        let inner = self.0.clone();
+        let accepting = self.0.tasks.spawn(async move {
+            let accepted = inner.accept(event).await;
+            then(&accepted);
+            drop(permit);
+            accepted
+        });
+        accepting.await.unwrap_or(Err(Refused::Panicked))
+    }
+
+    /// Does what a person asked for to its end, also if they don't wait for it; the host doesn't stop before. None if too
+    /// many such operations run already, or this one panicked.
+    pub async fn complete<T: Send + 'static>(&self, operation: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let permit = self.0.operations.clone().try_acquire_owned().ok()?;
+        let operation = self.0.tasks.spawn(async move {
+            let outcome = operation.await;
+            drop(permit);
+            outcome
+        });
+        operation.await.ok()
+    }
+
+    /// Looks for deliveries that are due now, say because a person resumed a module.
     pub fn look_again(&self) {
         self.0.look_again(clock::now());
     }
 
-    /// Counts in a delivery that a person sent again.
-    pub fn sent_again(&self, tenant: &Name) {
-        self.0.depth.add(tenant, 1);
-        self.look_again();
+    /// Sends a delivery that has ended on its way again. Answers whether it was there and had ended. To be called within
+    /// [`Dispatcher::complete`].
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written down.
+    pub async fn resend(&self, delivery: &Details, fresh: bool) -> Result<bool, JournalError> {
+        let resent = self.0.journal.resend(&delivery.summary.id, fresh, clock::now()).await?;
+        if resent {
+            self.0.woken([lane_of(delivery)]);
+        }
+        Ok(resent)
     }
 
-    /// Counts out a delivery that a person dropped while it waited, and tells its user.
-    pub async fn dropped(&self, delivery: &Details, reason: &str) {
-        self.0.depth.remove(&delivery.summary.tenant, 1);
-        worker::tell_dropped(&self.0, delivery, reason).await;
+    /// Ends a delivery that waits, and tells its user. Answers whether it was there and waited. To be called within
+    /// [`Dispatcher::complete`].
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written down.
+    pub async fn drop_waiting(&self, delivery: &Details, reason: &str) -> Result<bool, JournalError> {
+        let dropped = self.0.journal.drop_waiting(&delivery.summary.id, reason, clock::now()).await?;
+        if dropped {
+            // Of a chat whose deliveries go one at a time the next may begin.
+            self.0.woken([lane_of(delivery)]);
+            worker::tell_dropped(&self.0, delivery, reason).await;
+        }
+        Ok(dropped)
     }
 
     /// How many deliveries to a module run now.
@@ -275,6 +332,34 @@ impl Dispatcher {
 }
 
 impl Inner {
+    async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
+        if self.closing.is_cancelled() {
+            return Err(Refused::Stopping);
+        }
+        let routes = self.routes.load_full();
+        let deliveries = routes.deliveries(&event);
+        if deliveries.is_empty() {
+            return Ok(Accepted::Deliveries(Vec::new()));
+        }
+        routes.take_turn(&event.tenant)?;
+        let tenant = event.tenant.clone();
+        let of_tenant = routes.tenant(&tenant).map_or(u64::MAX, |tenant| tenant.max_deliveries);
+        let capacity = Capacity { host: self.settings.max_deliveries, tenant: of_tenant };
+        let backlog = || self.journal.backlog(&tenant);
+        let reserved = self.reservations.reserve(&tenant, deliveries.len() as u64, capacity, backlog)?;
+        let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
+        let ids = deliveries.iter().map(|new| new.id.clone()).collect();
+        let recorded = self.journal.record(Arc::new(event), deliveries, clock::now()).await;
+        drop(reserved);
+        let accepted = match recorded? {
+            Recorded::Again => Accepted::Again,
+            Recorded::New => Accepted::Deliveries(ids),
+        };
+        // One that was known, too: whoever recorded it may not have come this far.
+        self.woken(lanes);
+        Ok(accepted)
+    }
+
     fn woken(&self, lanes: impl IntoIterator<Item = Lane>) {
         lock(&self.woken).extend(lanes);
         self.wake.notify_one();
@@ -287,6 +372,11 @@ impl Inner {
         drop(next_due);
         self.wake.notify_one();
     }
+}
+
+/// The lane of a delivery.
+fn lane_of(delivery: &Details) -> Lane {
+    (delivery.summary.tenant.clone(), delivery.summary.module.clone())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,15 +1,16 @@
 //! Decides what runs next: fair between tenants, under the limits of tenant, module and host.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::leases::LEASE;
 use super::{Inner, Lane, clock, lock, worker};
-use crate::event::Name;
+use crate::event::{DeliveryId, Name};
 use crate::journal::{Claim, Claimed};
 
 /// The longest the scheduler sleeps without looking at the clock: clocks are set while it sleeps.
@@ -22,8 +23,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 /// as often.
 const WAITING_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long it waits after the journal failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How long nothing of a lane is claimed after that failed: doubled with each failure in a row, up to the second.
+const CLAIM_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// How many deliveries of a lane are taken at once.
 const BATCH: usize = 64;
@@ -34,13 +35,25 @@ pub(super) struct Running {
     total: usize,
     tenants: HashMap<Name, usize>,
     modules: HashMap<Name, usize>,
-    pub(super) deliveries: BTreeSet<crate::event::DeliveryId>,
+    attempts: HashMap<DeliveryId, RunningAttempt>,
+    /// How many attempts have begun.
+    begun: u64,
+}
+
+/// An attempt that runs.
+struct RunningAttempt {
+    /// The number of its slot. That of the attempt won't do: one that was given back is claimed under the same again.
+    slot: u64,
+    /// Cancelled when its lease is lost.
+    lost: CancellationToken,
 }
 
 /// Runs deliveries until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
     let changes = inner.registry.changes();
-    let mut scheduler = Scheduler { inner: inner.clone(), ready: BTreeMap::new(), turn: 0, changes };
+    let mut scheduler = Scheduler { inner: inner.clone(), turn: 0, changes, lanes: Failing::default(), looks: 0 };
+    // Whoever ran before may have panicked with lanes in hand.
+    inner.look_again(clock::now());
     // A step isn't broken off: what the journal has given out by then would never begin.
     while !inner.closing.is_cancelled() {
         scheduler.step().await;
@@ -49,72 +62,129 @@ pub(super) async fn run(inner: Arc<Inner>) {
 
 struct Scheduler {
     inner: Arc<Inner>,
-    /// Lanes that may have deliveries due, by tenant.
-    ready: BTreeMap<Name, BTreeSet<Name>>,
     /// Whose turn is first.
     turn: usize,
     /// Marked when a module has come up.
     changes: watch::Receiver<()>,
+    /// Lanes whose claims fail.
+    lanes: Failing,
+    /// How often in a row it couldn't be found out when the next delivery is due.
+    looks: u32,
+}
+
+/// Lanes whose claims fail: each is left alone for a while of its own.
+#[derive(Default)]
+struct Failing(HashMap<Lane, (u32, Instant)>);
+
+impl Failing {
+    /// Notes that a claim failed; answers with how long the lane is left alone.
+    fn failed(&mut self, lane: Lane) -> Duration {
+        let (failures, until) = self.0.entry(lane).or_insert_with(|| (0, Instant::now()));
+        let wait = backoff(*failures);
+        *failures = failures.saturating_add(1);
+        *until = Instant::now() + wait;
+        wait
+    }
+
+    fn succeeded(&mut self, lane: &Lane) {
+        if !self.0.is_empty() {
+            self.0.remove(lane);
+        }
+    }
+
+    fn is_held_off(&self, tenant: &Name, module: &Name, now: Instant) -> bool {
+        // Hardly ever is there any.
+        !self.0.is_empty() && self.0.get(&(tenant.clone(), module.clone())).is_some_and(|(_, until)| *until > now)
+    }
+
+    /// When the first lane is tried again that is left alone now.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        self.0.values().map(|(_, until)| *until).filter(|until| *until > now).min()
+    }
+}
+
+/// How long to wait after so many failures in a row and one more.
+fn backoff(failures: u32) -> Duration {
+    CLAIM_BACKOFF.0.saturating_mul(2_u32.saturating_pow(failures)).min(CLAIM_BACKOFF.1)
 }
 
 impl Scheduler {
     /// Begins what may begin now, or waits until something changes.
     async fn step(&mut self) {
-        if let Err(error) = self.look().await {
-            tracing::error!("no deliveries begin: {error}");
-            // The lanes it was about are not known any more: all are looked at.
-            self.inner.look_again(clock::now());
-            return tokio::time::sleep(AFTER_FAILURE).await;
-        }
+        self.look().await;
         let claims = self.plan();
         if claims.is_empty() {
             return self.wait().await;
         }
         let claimed = join_all(claims.iter().map(|claim| self.inner.journal.claim(claim.clone()))).await;
+        let mut failure = None;
         for (claim, claimed) in claims.into_iter().zip(claimed) {
+            let lane = (claim.tenant.clone(), claim.module.clone());
             match claimed {
-                Ok(claimed) => self.begin(&claim, claimed),
+                Ok(claimed) => {
+                    self.lanes.succeeded(&lane);
+                    self.begin(&claim, claimed);
+                }
+                // It stays ready, and the others don't wait for it.
                 Err(error) => {
-                    tracing::error!("no deliveries begin: {error}");
-                    tokio::time::sleep(AFTER_FAILURE).await;
+                    let wait = self.lanes.failed(lane);
+                    let (lanes, ..) = failure.get_or_insert((0_usize, claim, error, wait));
+                    *lanes += 1;
                 }
             }
+        }
+        if let Some((lanes, Claim { tenant, module, .. }, error, retry_in)) = failure {
+            tracing::error!(%tenant, %module, lanes, ?retry_in, %error, "cannot claim deliveries");
         }
     }
 
     /// Takes in the lanes that were woken, and all of them when something has become due.
-    async fn look(&mut self) -> crate::journal::Result<()> {
+    async fn look(&mut self) {
         let woken = std::mem::take(&mut *lock(&self.inner.woken));
         let now = clock::now();
         let due = lock(&self.inner.next_due).take_if(|due| *due <= now).is_some();
-        let lanes: Vec<Lane> = if due {
-            let lanes = self.inner.journal.lanes().await?;
-            lanes.into_iter().map(|lane| (lane.tenant, lane.module)).collect()
-        } else {
-            Vec::new()
-        };
-        for (tenant, module) in woken.into_iter().chain(lanes) {
-            self.ready.entry(tenant).or_default().insert(module);
+        self.make_ready(woken);
+        if due && let Err(error) = self.look_at_all(now).await {
+            let retry_in = backoff(self.looks);
+            self.looks = self.looks.saturating_add(1);
+            tracing::error!(?retry_in, %error, "cannot look for deliveries that are due");
+            self.inner.look_again(now + retry_in);
         }
-        if due && let Some(next) = self.inner.journal.next_due().await? {
-            // What is due now is in `ready`; the timer is for what comes later.
+    }
+
+    async fn look_at_all(&mut self, now: SystemTime) -> crate::journal::Result<()> {
+        let lanes = self.inner.journal.lanes().await?;
+        self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
+        if let Some(next) = self.inner.journal.next_due().await? {
+            // What is due now is ready; the timer is for what comes later.
             let shortest = if self.inner.registry.any_makes_wait() { WAITING_SLEEP } else { SHORTEST_SLEEP };
             self.inner.look_again(next.max(now + shortest));
         }
+        self.looks = 0;
         Ok(())
     }
 
-    /// Shares the free places out: every tenant the same, whatever it has waiting.
+    fn make_ready(&self, lanes: impl IntoIterator<Item = Lane>) {
+        let mut ready = lock(&self.inner.ready);
+        for (tenant, module) in lanes {
+            ready.entry(tenant).or_default().insert(module);
+        }
+    }
+
+    /// Shares the free slots out: every tenant the same, whatever it has waiting.
     fn plan(&mut self) -> Vec<Claim> {
         let routes = self.inner.routes.load();
+        let at = Instant::now();
+        let known = lock(&self.inner.ready);
         let running = lock(&self.inner.running);
+        let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, at);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
         // What waits for a module that is paused or coming up takes nobody's share.
         let registry = &self.inner.registry;
-        let ready: BTreeMap<&Name, Vec<&Name>> = self
-            .ready
+        let can_begin = |tenant: &Name, module: &Name| !registry.makes_wait(module) && !held_off(tenant, module);
+        let ready: BTreeMap<&Name, Vec<&Name>> = known
             .iter()
-            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| !registry.makes_wait(module)).collect()))
+            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| can_begin(tenant, module)).collect()))
             .filter(|(_, modules): &(_, Vec<_>)| !modules.is_empty())
             .collect();
         let tenants: Vec<&Name> = ready.keys().copied().collect();
@@ -156,24 +226,30 @@ impl Scheduler {
     }
 
     fn begin(&mut self, claim: &Claim, claimed: Vec<Claimed>) {
-        if claimed.len() < claim.limit as usize
-            && let Some(modules) = self.ready.get_mut(&claim.tenant)
-        {
-            modules.remove(&claim.module);
-            if modules.is_empty() {
-                self.ready.remove(&claim.tenant);
+        if claimed.len() < claim.limit as usize {
+            let mut ready = lock(&self.inner.ready);
+            if let Some(modules) = ready.get_mut(&claim.tenant) {
+                modules.remove(&claim.module);
+                if modules.is_empty() {
+                    ready.remove(&claim.tenant);
+                }
             }
         }
         for claimed in claimed {
-            let place = Place::take(self.inner.clone(), claim, &claimed);
-            self.inner.tasks.spawn(worker::attempt(self.inner.clone(), claimed, place));
+            let slot = RunSlot::take(self.inner.clone(), claim, &claimed);
+            self.inner.tasks.spawn(worker::attempt(self.inner.clone(), claimed, slot));
         }
     }
 
-    /// Waits until a lane is woken, a place is free, a module has come up, or something becomes due.
+    /// Waits until a lane is woken, a slot is free, a module has come up, something becomes due, or a lane whose claim failed
+    /// is tried again.
     async fn wait(&mut self) {
         let due = *lock(&self.inner.next_due);
-        let sleep = due.map_or(LONGEST_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
+        let mut sleep = due.map_or(LONGEST_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
+        let now = Instant::now();
+        if let Some(next) = self.lanes.next(now) {
+            sleep = sleep.min(next - now);
+        }
         tokio::select! {
             () = self.inner.wake.notified() => {}
             // What waited for it is in `ready`.
@@ -192,37 +268,71 @@ impl Running {
     pub(super) fn of_module(&self, module: &Name) -> usize {
         self.modules.get(module).copied().unwrap_or_default()
     }
-}
 
-/// A delivery's place among those that run; freed when it is dropped.
-pub(super) struct Place {
-    inner: Arc<Inner>,
-    tenant: Name,
-    module: Name,
-    delivery: crate::event::DeliveryId,
-}
+    /// The attempts that run: their deliveries, and the numbers of their slots.
+    pub(super) fn attempts(&self) -> Vec<(DeliveryId, u64)> {
+        self.attempts.iter().map(|(delivery, attempt)| (delivery.clone(), attempt.slot)).collect()
+    }
 
-impl Place {
-    fn take(inner: Arc<Inner>, claim: &Claim, claimed: &Claimed) -> Self {
-        let place =
-            Self { inner, tenant: claim.tenant.clone(), module: claim.module.clone(), delivery: claimed.id.clone() };
-        let mut running = lock(&place.inner.running);
-        running.total += 1;
-        *running.tenants.entry(place.tenant.clone()).or_default() += 1;
-        *running.modules.entry(place.module.clone()).or_default() += 1;
-        running.deliveries.insert(place.delivery.clone());
-        drop(running);
-        place
+    /// Whether nothing runs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Ends the attempt of a slot, as its lease is lost; one that has ended is none.
+    pub(super) fn lose(&self, delivery: &DeliveryId, slot: u64) {
+        if let Some(attempt) = self.attempts.get(delivery).filter(|attempt| attempt.slot == slot) {
+            attempt.lost.cancel();
+        }
     }
 }
 
-impl Drop for Place {
+/// What an attempt holds while it runs: its share of the limits, and its lease. Freed when it is dropped.
+pub(super) struct RunSlot {
+    inner: Arc<Inner>,
+    tenant: Name,
+    module: Name,
+    delivery: DeliveryId,
+    number: u64,
+    lost: CancellationToken,
+}
+
+impl RunSlot {
+    fn take(inner: Arc<Inner>, claim: &Claim, claimed: &Claimed) -> Self {
+        let (tenant, module, delivery) = (claim.tenant.clone(), claim.module.clone(), claimed.id.clone());
+        let lost = CancellationToken::new();
+        let mut slot = Self { inner, tenant, module, delivery, number: 0, lost: lost.clone() };
+        let mut running = lock(&slot.inner.running);
+        running.total += 1;
+        running.begun += 1;
+        let number = running.begun;
+        *running.tenants.entry(slot.tenant.clone()).or_default() += 1;
+        *running.modules.entry(slot.module.clone()).or_default() += 1;
+        let before = running.attempts.insert(slot.delivery.clone(), RunningAttempt { slot: number, lost });
+        drop(running);
+        slot.number = number;
+        // Whoever gives a delivery out again has taken it from the attempt before.
+        if let Some(before) = before {
+            before.lost.cancel();
+        }
+        slot
+    }
+
+    /// Waits until the delivery isn't this attempt's any more.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+}
+
+impl Drop for RunSlot {
     fn drop(&mut self) {
         let mut running = lock(&self.inner.running);
         running.total = running.total.saturating_sub(1);
         less(&mut running.tenants, &self.tenant);
         less(&mut running.modules, &self.module);
-        running.deliveries.remove(&self.delivery);
+        if running.attempts.get(&self.delivery).is_some_and(|attempt| attempt.slot == self.number) {
+            running.attempts.remove(&self.delivery);
+        }
         drop(running);
         self.inner.wake.notify_one();
     }

@@ -25,6 +25,32 @@ pub(super) async fn keep(inner: Arc<Inner>) {
     inner.closing.run_until_cancelled(upkeep).await;
 }
 
+/// How often it is looked whether the journal can be written again, once it couldn't.
+const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// How many times less often it is looked whether a journal that could be written still can: nobody may have come to find
+/// out.
+const PROBE_HEALTHY_EVERY: u32 = 6;
+
+/// Keeps what the journal says of its health true for as long as the host runs.
+pub(super) async fn probe(inner: Arc<Inner>) {
+    let probing = async {
+        for turn in 1_u32.. {
+            tokio::time::sleep(PROBE_AFTER_FAILURE).await;
+            let before = inner.journal.health();
+            if before.is_ok() && !turn.is_multiple_of(PROBE_HEALTHY_EVERY) {
+                continue;
+            }
+            match (before, inner.journal.probe().await) {
+                (Ok(()), Err(error)) => tracing::error!(%error, "cannot write the journal; events are refused"),
+                (Err(_), Ok(())) => tracing::info!("the journal can be written again"),
+                _ => {}
+            }
+        }
+    };
+    inner.closing.run_until_cancelled(probing).await;
+}
+
 async fn remove(inner: &Inner) {
     let mut removed = 0;
     loop {

@@ -1,19 +1,19 @@
 //! Makes one attempt at a delivery: runs the module, and writes down how it ended and what is next.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 
 use super::routes::{RouteSpec, Tenant};
-use super::scheduler::Place;
+use super::scheduler::RunSlot;
 use super::settle::{self, Outcome};
-use super::{FailedAttempt, Inner, RetryPolicy};
+use super::{FailedAttempt, Inner, RetryPolicy, supervise};
 use crate::capabilities::{Begin, Delivery, Tape};
 use crate::clock;
-use crate::engine::{Chosen, Ended, Retry};
+use crate::engine::{self, Chosen, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
 use crate::limits::Limits;
@@ -22,38 +22,91 @@ use crate::telemetry::{indented, metrics};
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
 
-/// Makes an attempt, to its very end.
-pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
+/// Makes an attempt, to its very end: whatever breaks on the way, the delivery is finalized and its slot freed.
+pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) {
     let started = clock::now();
+    // What has begun when it ends before its time.
+    let begun = OnceLock::new();
+    let working = AssertUnwindSafe(work(&inner, &claimed, &begun)).catch_unwind();
+    let worked = tokio::select! {
+        biased;
+        () = lease_lost(&slot, &claimed, &begun) => return,
+        worked = working => worked,
+    };
+    let worked = match worked {
+        Ok(worked) => worked,
+        Err(panic) => {
+            let panic = supervise::message(&*panic).to_owned();
+            Worked::Done(after_panic(&inner, &claimed, begun.get(), panic).await)
+        }
+    };
+    // From here on nothing ends it: what is committed has to be told.
+    let ending = async {
+        match worked {
+            Worked::Done(done) => finish(&inner, &claimed, started, done).await,
+            Worked::NoVersion => give_back(&inner, &claimed).await,
+            Worked::Unreadable => {}
+        }
+    };
+    if let Err(panic) = AssertUnwindSafe(ending).catch_unwind().await {
+        let panic = supervise::message(&*panic);
+        tracing::error!(delivery = %claimed.id, panic, "finalizing the delivery panicked; waiting for the lease to expire");
+    }
+    drop(slot);
+}
+
+/// Waits until the delivery is another attempt's. From then on this one changes nothing: neither the record of its calls,
+/// which the other reads and writes, nor what the user sees, nor the delivery's state.
+async fn lease_lost(slot: &RunSlot, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>) {
+    slot.lost().await;
+    if let Some(delivery) = begun.get() {
+        delivery.tape.revoke();
+    }
+    let (module, delivery, attempt) = (&claimed.module, &claimed.id, claimed.attempt);
+    tracing::warn!(%module, %delivery, attempt, "lease lost; the attempt is canceled and its result is discarded");
+}
+
+/// What an attempt came to.
+enum Worked {
+    /// It ended.
+    Done(Done),
+    /// It didn't begin: there is no version of its module.
+    NoVersion,
+    /// It didn't begin: it isn't known what was done before.
+    Unreadable,
+}
+
+/// Runs the module, closes what it left open and decides what is next.
+async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>) -> Worked {
     let routes = inner.routes.load_full();
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
         if let Some(tenant) = tenant {
             let calls = inner.journal.calls(&claimed.id).await.unwrap_or_default();
-            tell_no_answer(&inner, &claimed.event, &claimed.module, calls, tenant, routes.apology()).await;
+            let ended = Ended { id: &claimed.id, event: &claimed.event, module: &claimed.module, calls };
+            tell_no_answer(inner, ended, tenant, routes.apology()).await;
         }
         let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".to_owned();
-        return finish(&inner, &claimed, started, Done { version: None, log: Vec::new(), next: Next::Dead { reason } })
-            .await;
+        return Worked::Done(Done { version: None, log: Vec::new(), next: Next::Dead { reason } });
     };
     let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
     let chosen = inner.registry.choose(&claimed.module, &claimed.id, claimed.received_at);
     if chosen.is_none() && !enough {
-        return give_back(&inner, &claimed).await;
+        return Worked::NoVersion;
     }
-    let delivery = match begin(&inner, &claimed, tenant, route).await {
-        Ok(delivery) => Arc::new(delivery),
+    let delivery = match begin(inner, claimed, tenant, route).await {
+        Ok(delivery) => begun.get_or_init(|| Arc::new(delivery)),
         Err(error) => {
-            tracing::error!(delivery = %claimed.id, "its record can't be read, its lease runs out: {error}");
-            return;
+            tracing::error!(delivery = %claimed.id, %error, "cannot read the call log; waiting for the lease to expire");
+            return Worked::Unreadable;
         }
     };
     let (outcome, chosen) = match chosen.filter(|_| !enough) {
-        Some(chosen) => (run(&inner, &delivery, &chosen).await, Some(chosen)),
-        None => (Outcome::GivenUp { reason: why_enough(&inner, &claimed).await, user_text: None }, None),
+        Some(chosen) => (run(inner, delivery, &chosen).await, Some(chosen)),
+        None => (Outcome::GivenUp { reason: why_enough(inner, claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
-    let next = settle::settle(&delivery, outcome, route, allowed(&route.retry)).await;
+    let next = settle::settle(delivery, outcome, route, allowed(&route.retry)).await;
     // A delivery counts once, by its first attempt; what the host cut off says nothing.
     if let Some(chosen) = chosen.as_ref().filter(|_| delivery.attempt == 1 && !cut_off) {
         chosen.ended(next == Next::Completed);
@@ -61,8 +114,31 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, place: Place) {
     let version = chosen.map(|chosen| chosen.version.hash().to_string());
     metrics::calls_made_again(delivery.tape.made_again().into());
     inner.calls_made_again.fetch_add(delivery.tape.made_again().into(), Ordering::Relaxed);
-    finish(&inner, &claimed, started, Done { version, log: delivery.log.take(), next }).await;
-    drop(place);
+    Worked::Done(Done { version, log: delivery.log.take(), next })
+}
+
+/// What becomes of a delivery whose attempt panicked, which is a mistake of the host's: it is tried again, as it would be
+/// after any other failure that may pass. Its steps are closed where that doesn't panic as well.
+async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delivery>>, panic: String) -> Done {
+    tracing::error!(module = %claimed.module, delivery = %claimed.id, panic, "attempt panicked; please report it");
+    let reason = format!("internal error in the host: {panic}; please report it");
+    let routes = inner.routes.load_full();
+    let route = routes.module(&claimed.module);
+    if let (Some(delivery), Some(route)) = (begun, route) {
+        let outcome = try_again(reason.clone(), None, None);
+        let settling = settle::settle(delivery, outcome, route, allowed(&route.retry));
+        if let Ok(next) = AssertUnwindSafe(settling).catch_unwind().await {
+            return Done { version: None, log: delivery.log.take(), next };
+        }
+    }
+    let policy = route.map_or_else(RetryPolicy::default, |route| route.retry.clone());
+    let attempt = claimed.attempt - claimed.earlier;
+    let next = if attempt < policy.attempts {
+        Next::Retry { at: clock::now() + policy.wait(attempt), reason }
+    } else {
+        Next::Dead { reason: format!("{reason} (attempt {attempt} of {})", policy.attempts) }
+    };
+    Done { version: None, log: Vec::new(), next }
 }
 
 /// Why there have been enough attempts: the reason of the last one, or that each was cut off.
@@ -112,26 +188,29 @@ pub(super) async fn tell_dropped(inner: &Inner, dropped: &Details, reason: &str)
     tracing::info!(module = %summary.module, delivery = %summary.id, "dropped: {reason}");
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
-        tell_no_answer(inner, &dropped.event, &summary.module, dropped.calls.clone(), tenant, apology).await;
+        let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
+        tell_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
     }
 }
 
-/// Closes what a delivery that will not run again has left open, and tells its user.
-async fn tell_no_answer(
-    inner: &Inner,
-    event: &Arc<Event>,
-    module: &Name,
+/// A delivery that will not run again.
+struct Ended<'a> {
+    id: &'a DeliveryId,
+    event: &'a Arc<Event>,
+    module: &'a Name,
     calls: Vec<Call>,
-    tenant: &Tenant,
-    apology: &str,
-) {
+}
+
+/// Closes what a delivery that will not run again has left open, and tells its user.
+async fn tell_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
+    let Ended { id, event, module, calls } = ended;
     let delivery = Delivery::new(Begin {
         event: event.clone(),
         module: module.clone(),
         attempt: 1,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
-        tape: Tape::rehearsal(DeliveryId::new(event, module), calls),
+        tape: Tape::rehearsal(id.clone(), calls),
         limits: Limits::default(),
         tenant_memory: None,
         salt: inner.journal.salt(),
@@ -172,17 +251,21 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>, chosen: &Chosen) -> Outcom
 
 /// What the end of an instance means for its delivery. What would end the same way again is given up: an attempt that
 /// gets the same answers takes the same way.
-fn outcome(ended: Ended) -> Outcome {
+fn outcome(ended: engine::Ended) -> Outcome {
     match ended {
-        Ended::Answered => Outcome::Answered,
-        Ended::Failed(failure) => match failure.retry {
+        engine::Ended::Answered => Outcome::Answered,
+        engine::Ended::Failed(failure) => match failure.retry {
             Retry::No => Outcome::GivenUp { reason: failure.reason, user_text: failure.user_text },
             Retry::Yes => try_again(failure.reason, None, failure.user_text),
             Retry::After(wait) => try_again(failure.reason, Some(wait), failure.user_text),
         },
-        Ended::Trapped { reason } => Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None },
-        Ended::LimitReached(limit) if limit.is_temporary() => try_again(format!("limit reached: {limit}"), None, None),
-        Ended::LimitReached(limit) => Outcome::GivenUp { reason: format!("limit reached: {limit}"), user_text: None },
+        engine::Ended::Trapped { reason } => Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None },
+        engine::Ended::LimitReached(limit) if limit.is_temporary() => {
+            try_again(format!("limit reached: {limit}"), None, None)
+        }
+        engine::Ended::LimitReached(limit) => {
+            Outcome::GivenUp { reason: format!("limit reached: {limit}"), user_text: None }
+        }
     }
 }
 
@@ -230,11 +313,10 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         log: done.log,
     };
     if let Err(error) = inner.journal.settle(claimed.id.clone(), attempt, done.next).await {
-        tracing::error!(delivery = %claimed.id, "how it ended can't be written down, it starts again: {error}");
+        tracing::error!(delivery = %claimed.id, %error, "cannot record the outcome; the delivery will be retried");
         return;
     }
     if state != State::Waiting {
-        inner.depth.remove(&claimed.event.tenant, 1);
         // Of a chat whose deliveries go one at a time the next may begin.
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);
     }

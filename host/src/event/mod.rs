@@ -70,6 +70,8 @@ pub struct Event {
     raw: Bytes,
     /// Where in the body the payload stands.
     payload: Range<usize>,
+    /// The id that earlier versions gave the event, if it was another.
+    earlier_id: Option<String>,
 }
 
 /// Where an event comes from and whose it is.
@@ -104,12 +106,24 @@ impl Event {
     ///
     /// A payload in a shape that is not known is no error: the subject is [`Subject::Other`] then, and the log says why.
     pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
-        let mut event = Self { header, subject: Subject::Other, raw, payload };
+        let mut event = Self { header, subject: Subject::Other, raw, payload, earlier_id: None };
         event.subject = Subject::of(&event.header.name, event.payload()).unwrap_or_else(|error| {
             tracing::warn!(event = event.id, name = event.name, "the payload has an unknown shape: {error}");
             Subject::Other
         });
         event
+    }
+
+    /// Names the id that earlier versions gave the event: they may have recorded it under that one.
+    #[must_use]
+    pub fn with_earlier_id(mut self, id: Option<String>) -> Self {
+        self.earlier_id = id;
+        self
+    }
+
+    /// The id that earlier versions gave the event, if it was another.
+    pub fn earlier_id(&self) -> Option<&str> {
+        self.earlier_id.as_deref()
     }
 
     /// The body as it was delivered and signed.
@@ -180,10 +194,20 @@ impl Event {
 pub struct DeliveryId(Arc<str>);
 
 impl DeliveryId {
-    /// The id of an event's delivery to a module.
+    /// The tenant every new host begins with. Its deliveries have the ids they always had, and with them the random numbers
+    /// their modules draw.
+    const FIRST_TENANT: &str = "default";
+
+    /// The id of an event's delivery to a module. The tenant is a part of it, as two tenants behind one source may have
+    /// events of the same id; of [the first](Self::FIRST_TENANT) it is as it was when no tenant was.
+    ///
+    /// What is on disk keeps the id it has there, and is never computed again.
     pub fn new(event: &Event, module: &Name) -> Self {
+        let tenant = Some(event.tenant.as_str()).filter(|tenant| *tenant != Self::FIRST_TENANT);
         let mut hash = Sha256::new();
-        for part in [event.source.as_str(), &event.id, module.as_str()] {
+        // Each part after its length, so that other parts, or more of them, make another text.
+        for part in [Some(event.source.as_str()), tenant, Some(&event.id), Some(module.as_str())].into_iter().flatten()
+        {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -216,5 +240,41 @@ pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn event(source: &str, tenant: &str, id: &str) -> Event {
+        let header = Header {
+            id: id.to_owned(),
+            source: source.into(),
+            name: "test".into(),
+            tenant: tenant.into(),
+            user_id: None,
+            company_id: None,
+            created_at: None,
+        };
+        Event::new(header, Bytes::from_static(b"{}"), 0..2)
+    }
+
+    #[test]
+    fn every_part_of_a_delivery_id_counts_wherever_it_stands() {
+        let words = ["a", "b", "ab", "default", "a@b"];
+        let mut ids = HashSet::new();
+        for source in words {
+            for tenant in words {
+                for id in words {
+                    for module in words {
+                        let id = DeliveryId::new(&event(source, tenant, id), &module.into());
+                        assert!(ids.insert(id), "{source} {tenant} {module}");
+                    }
+                }
+            }
+        }
     }
 }

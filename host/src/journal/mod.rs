@@ -14,7 +14,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::event::{DeliveryId, Event};
+use crate::event::{DeliveryId, Event, Name};
+pub(crate) use sqlite::accept_loss;
 pub use sqlite::{AtRest, Sqlite, SqliteSettings};
 pub use words::*;
 
@@ -52,6 +53,14 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The lanes that have deliveries waiting, with how many; exact, and cheap to ask.
     async fn lanes(&self) -> Result<Vec<Lane>>;
+
+    /// How many deliveries wait and run, of the host and of a tenant: exact as of the last commit, and cheap to ask. What was
+    /// recorded is counted when [`Journal::record`] returns.
+    fn backlog(&self, tenant: &Name) -> Backlog;
+
+    /// The lanes that have deliveries due at a time, each with the first of them, `limit` at the most: what
+    /// [`Journal::claim`] would take.
+    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>>;
 
     /// Takes up to `limit` deliveries of a lane that are due, the longest waiting first, and leases them: they are
     /// [`State::Running`] until they are settled or the lease runs out. Only a retry is due at a time; everything else
@@ -118,6 +127,17 @@ pub trait Journal: Send + Sync + 'static {
     async fn totals(&self) -> Result<Totals>;
 
     // ---- upkeep
+
+    /// Whether events can be recorded, as of the last write that reached the disk or failed. Costs next to nothing and
+    /// waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why they can't: the disk is full, the storage fails, or the writer has ended. [`Journal::probe`] looks again.
+    fn health(&self) -> Result<()>;
+
+    /// Writes a few bytes to the disk, as recording an event would, and brings [`Journal::health`] up to date by that.
+    async fn probe(&self) -> Result<()>;
 
     /// Random bytes that were drawn when the journal was made and stay the same: what is derived from them can be derived
     /// again, and not be guessed by anybody else.

@@ -37,6 +37,26 @@ pub struct Lane {
     pub waiting: u64,
 }
 
+/// How many deliveries have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Of the whole host.
+    pub host: u64,
+    /// Of one tenant.
+    pub tenant: u64,
+}
+
+/// Deliveries of a lane that are due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The tenant.
+    pub tenant: Name,
+    /// The module.
+    pub module: Name,
+    /// The first of them.
+    pub deliveries: Vec<DeliveryId>,
+}
+
 /// A wish for deliveries to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

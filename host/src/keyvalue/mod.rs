@@ -17,6 +17,7 @@ pub use limits::{MAX_BATCH, MAX_BUCKETS, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE}
 pub(crate) use limits::{check_batch, check_key};
 pub use rehearsal::Rehearsal;
 pub use sqlite::Sqlite;
+pub(crate) use sqlite::accept_loss;
 pub use words::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};
 
 /// What an operation of the store ends in.

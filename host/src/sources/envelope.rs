@@ -189,8 +189,9 @@ impl<'a> Opened<'a> {
         company_id: Option<String>,
     ) -> Result<Event, NotAnEvent> {
         let optional = |what, part: &Option<Part>| part.as_ref().map_or(Ok(None), |part| self.short(what, part));
+        let (id, earlier_id) = self.id(&envelope.id)?;
         let header = Header {
-            id: self.id(&envelope.id)?,
+            id,
             name: self.name(&envelope.name, source)?,
             source: source.clone(),
             tenant,
@@ -202,22 +203,23 @@ impl<'a> Opened<'a> {
             self.find(&envelope.payload)?.ok_or_else(|| missing("payload", Part::Body(envelope.payload.clone())))?;
         // It is borrowed from the body: its place is the distance between the two.
         let start = payload.as_ptr().addr() - self.raw.as_ptr().addr();
-        Ok(Event::new(header, self.raw.clone(), start..start + payload.len()))
+        Ok(Event::new(header, self.raw.clone(), start..start + payload.len()).with_earlier_id(earlier_id))
     }
 
-    fn id(&self, parts: &[Part]) -> Result<String, NotAnEvent> {
-        let mut id = String::new();
-        for part in parts {
-            let text = self.text(part)?.ok_or_else(|| missing("id", part.clone()))?;
-            if !id.is_empty() {
-                id.push_str(BETWEEN_IDS);
-            }
-            id.push_str(&text);
+    /// The id, and the one that earlier versions gave the event if it was another.
+    fn id(&self, parts: &[Part]) -> Result<(String, Option<String>), NotAnEvent> {
+        let texts = parts.iter().map(|part| self.text(part)?.ok_or_else(|| missing("id", part.clone())));
+        let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+        let joined = texts.join(BETWEEN_IDS);
+        // Where a part has the separator in it, `7@8` and `9` would be joined to what `7` and `8@9` are joined to. Each part
+        // has its length in front then. Without one, there are fewer separators in the id than there are then, so that no
+        // two ids of a source are the same.
+        let is_ambiguous = texts.len() > 1 && texts.iter().any(|text| text.contains(BETWEEN_IDS));
+        if !is_ambiguous {
+            return Ok((shortened(joined), None));
         }
-        if id.len() > LONGEST_ID {
-            id = format!("sha256:{}", hex::encode(Sha256::digest(&id)));
-        }
-        Ok(id)
+        let prefixed: Vec<String> = texts.iter().map(|text| format!("{}:{text}", text.len())).collect();
+        Ok((shortened(prefixed.join(BETWEEN_IDS)), Some(shortened(joined))))
     }
 
     fn name(&self, parts: &[Part], source: &Name) -> Result<String, NotAnEvent> {
@@ -242,6 +244,11 @@ impl<'a> Opened<'a> {
         }
         Ok(found)
     }
+}
+
+/// An id, or its hash where it is too long to be kept as it is.
+fn shortened(id: String) -> String {
+    if id.len() > LONGEST_ID { format!("sha256:{}", hex::encode(Sha256::digest(&id))) } else { id }
 }
 
 fn missing(what: &'static str, place: Part) -> NotAnEvent {

@@ -5,6 +5,7 @@
 //! writes them is its owner's matter. All of them lie in the data directory, which belongs to one host at a time.
 
 mod lock;
+mod mark;
 mod open;
 mod readers;
 
@@ -16,6 +17,7 @@ use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
 pub(crate) use lock::DirectoryLock;
+pub(crate) use mark::{MARK, Mark};
 pub(crate) use readers::Readers;
 
 /// How long a connection waits for another program that has the file locked.

@@ -29,7 +29,11 @@ impl Database {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.create(),
             Err(error) => return Err(self.unreachable(&error)),
         }
-        let version = self.inspect()?;
+        let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
+        let version = self.inspect_with(&mut connection)?;
+        // While nothing has touched what is left of the log.
+        self.compare_with_mark(&connection)?;
+        drop(connection);
         let update = || migrate(&mut self.connect()?, self.kind, version);
         if version < self.kind.version() { update().map_err(|error| self.explain(&error)) } else { Ok(()) }
     }

@@ -25,6 +25,7 @@ const CALLS: &str = "modhost_calls_total";
 const CALL_SECONDS: &str = "modhost_call_seconds";
 const CALLS_MADE_AGAIN: &str = "modhost_calls_made_again_total";
 const ANSWERS_REPAIRED: &str = "modhost_platform_answers_repaired_total";
+const MISSED_WAKEUPS: &str = "modhost_missed_wakeups_total";
 const DELIVERIES: &str = "modhost_deliveries";
 const JOURNAL_BYTES: &str = "modhost_journal_bytes";
 const SERVES: &str = "modhost_module_serves";
@@ -81,6 +82,7 @@ fn describe() {
         ANSWERS_REPAIRED,
         "Things in answers of platforms that were not as documented, and were read all the same"
     );
+    describe_counter!(MISSED_WAKEUPS, "Deliveries that were due but not scheduled, found by the sweep");
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
     describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "How large the journal is on disk");
     describe_gauge!(PAUSED, "1 if the module is paused, and its deliveries wait");
@@ -141,6 +143,11 @@ pub fn attempt(module: &Name, tenant: &Name, state: State, took: Duration) {
     let (module, tenant) = (module.as_str().to_owned(), tenant.as_str().to_owned());
     histogram!(ATTEMPT_SECONDS, "module" => module.clone()).record(took);
     counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state.word()).increment(1);
+}
+
+/// Counts deliveries that were due and that the scheduler didn't know of.
+pub fn missed_wakeups(deliveries: u64) {
+    counter!(MISSED_WAKEUPS).increment(deliveries);
 }
 
 /// The figures of the calls of one import that were answered alike.

@@ -14,7 +14,7 @@ mod tables;
 mod words;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -24,7 +24,7 @@ use schema::VERSIONS;
 
 use crate::clock;
 use crate::event::Name;
-use crate::sqlite::{Database, DirectoryLock, Trouble};
+use crate::sqlite::{Database, DirectoryLock, Mark, Trouble};
 pub use at_rest::AtRest;
 pub use components::Keep;
 pub use decide::{Asked, Decision, Refusal, ended_by, promoted_by, took_over, went_back};
@@ -65,9 +65,16 @@ pub struct Versions(Arc<Inner>);
 struct Inner {
     database: Database,
     connection: Mutex<Connection>,
+    /// The high-water mark beside the file.
+    mark: Mutex<Mark>,
     /// How each module stands, as the file has it: read on the way of events, where no file is asked.
     standing: Mutex<HashMap<Name, Standing>>,
     components: Components,
+}
+
+/// Gives up what is missing from the record in a directory. Answers with what that is; none if nothing is.
+pub(crate) fn accept_loss(directory: &Path) -> Result<Option<String>> {
+    Ok(Database::new(&VERSIONS, directory.to_owned()).accept_loss()?)
 }
 
 impl Versions {
@@ -85,11 +92,13 @@ impl Versions {
             database.make_ready()?;
             let sql = |error: rusqlite::Error| database.explain(&error);
             let connection = database.connect().map_err(sql)?;
+            let mark = Mark::open(&database, &connection)?;
             let standing = tables::standing(&connection).map_err(sql)?;
             let components = Components::open(components::folder(database.directory()), keep);
             let components = components.map_err(|error| database.unreachable(&error))?;
             Ok(Self(Arc::new(Inner {
                 connection: Mutex::new(connection),
+                mark: Mutex::new(mark),
                 standing: Mutex::new(standing),
                 components,
                 database,
@@ -123,6 +132,7 @@ impl Versions {
         let module = module.clone();
         self.blocking(move |inner| {
             let mut connection = lock(&inner.connection);
+            let mut mark = lock(&inner.mark);
             let now = clock::now();
             let written = (|| {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -131,7 +141,9 @@ impl Versions {
                 }
                 tables::forget_old(&transaction, &module)?;
                 let standing = tables::standing_of(&transaction, &module)?;
+                mark.count(&transaction)?;
                 transaction.commit()?;
+                mark.raise();
                 Ok(standing)
             })();
             let standing = written.map_err(|error| inner.database.explain(&error))?;

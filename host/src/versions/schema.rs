@@ -1,10 +1,14 @@
 //! The tables.
 
-use crate::sqlite::Kind;
+use crate::sqlite::{Kind, MARK};
 
 /// The record's file: `mdhv` is what tells it from others.
-pub(super) const VERSIONS: Kind =
-    Kind { name: "record of versions", file: "versions.sqlite", application_id: 0x6d64_6876, migrations: &[V1, V2] };
+pub(super) const VERSIONS: Kind = Kind {
+    name: "record of versions",
+    file: "versions.sqlite",
+    application_id: 0x6d64_6876,
+    migrations: &[V1, V2, MARK],
+};
 
 const V1: &str = "
 -- What people said about a module. Hashes are SHA-256 in hexadecimal, of a component's bytes; times are milliseconds since

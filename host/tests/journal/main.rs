@@ -7,6 +7,7 @@ mod dispatch;
 mod files;
 mod full;
 mod keeping;
+mod mark;
 mod model;
 mod people;
 mod recording;

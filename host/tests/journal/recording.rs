@@ -148,3 +148,27 @@ async fn one_that_cannot_be_recorded_takes_no_other_with_it() {
     // Nothing is left of it: it can be recorded as it should be.
     assert_eq!(journal.record(broken.clone(), vec![to(&broken, "Echo")], at(1)).await.unwrap(), Recorded::New);
 }
+
+#[tokio::test]
+async fn the_same_id_of_another_tenant_behind_the_same_source_is_another_event() {
+    let journal = Kept::new().await;
+    for tenant in ["shop-a", "shop-b"] {
+        let event = event_of(tenant, "1001");
+        let delivery = to(&event, "Echo");
+        assert_eq!(
+            journal.record(event.clone(), vec![delivery.clone()], at(0)).await.unwrap(),
+            Recorded::New,
+            "{tenant}"
+        );
+        assert_eq!(journal.record(event, vec![delivery], at(1)).await.unwrap(), Recorded::Again, "{tenant}");
+    }
+    let journal = journal.reopened().await;
+    for tenant in ["shop-a", "shop-b"] {
+        let event = event_of(tenant, "1001");
+        let again = journal.record(event.clone(), vec![to(&event, "Echo")], at(2)).await.unwrap();
+        assert_eq!(again, Recorded::Again, "{tenant}");
+        let claimed = journal.claim(claim(tenant, 5, 3)).await.unwrap();
+        assert_eq!(claimed.len(), 1, "{tenant}");
+        assert_eq!(claimed[0].event.tenant, tenant.into());
+    }
+}

@@ -19,7 +19,7 @@ use serde_json::value::to_raw_value;
 use super::Spending;
 use super::delivery::Weight;
 use crate::event::DeliveryId;
-use crate::journal::{Call, Journal, Written};
+use crate::journal::{Call, Journal, JournalError, Written};
 use crate::limits::Limits;
 use crate::platform::{ErrorKind, PlatformError};
 use state::{CLOCK, KEPT_ASIDE, Made, State};
@@ -73,6 +73,7 @@ impl Tape {
             failed: Vec::new(),
             asked: Vec::new(),
             answering: None,
+            revoked: false,
         };
         for call in recorded {
             state.load(call);
@@ -237,6 +238,12 @@ impl Tape {
         Ok(())
     }
 
+    /// Writes nothing more: the delivery is another attempt's, and so is its record. Calls that are still under way are
+    /// carried to their end, but neither they nor any other can write an answer, and none begins.
+    pub fn revoke(&self) {
+        self.state().revoked = true;
+    }
+
     /// A reading of a clock: the recorded one, or the real one, which is recorded.
     pub(super) fn reading(&self, real: impl FnOnce() -> u64) -> u64 {
         let mut state = self.state();
@@ -288,6 +295,7 @@ impl Tape {
         state.readings_ahead.clear();
         state.next = from;
         let Some(journal) = &self.journal else { return Ok(()) };
+        self.check_lease(state)?;
         tracing::debug!(delivery = %self.delivery, from, "the module asks for other things than before: the rest runs live");
         // Nothing waits for these two: whatever is written next is on disk after them.
         drop(journal.forget(&self.delivery, from).map_err(broken)?);
@@ -297,6 +305,10 @@ impl Tape {
             drop(self.write(state, place, KEPT_ASIDE, b"null", Some(&Answer::Ok(aside)))?);
         }
         Ok(())
+    }
+
+    fn check_lease(&self, state: &State) -> Result<(), PlatformError> {
+        if state.revoked { Err(broken(JournalError::LeaseLost(self.delivery.clone()))) } else { Ok(()) }
     }
 
     fn write_readings(&self, state: &mut State) -> Result<(), PlatformError> {
@@ -318,6 +330,7 @@ impl Tape {
         answer: Option<&Answer>,
     ) -> Result<Written, PlatformError> {
         let Some(journal) = &self.journal else { return Ok(Written::already()) };
+        self.check_lease(state)?;
         let answer = answer.map(serde_json::to_vec).transpose().map_err(unwritable)?;
         let of_answer = answer.as_ref().map_or(0, Vec::len);
         if ![CLOCK, KEPT_ASIDE].contains(&import) {
@@ -341,7 +354,7 @@ pub(super) async fn on_disk(written: Written) -> Result<(), PlatformError> {
     written.on_disk().await.map_err(broken)
 }
 
-fn broken(error: crate::journal::JournalError) -> PlatformError {
+fn broken(error: JournalError) -> PlatformError {
     PlatformError::new(ErrorKind::Unavailable, error.to_string())
 }
 

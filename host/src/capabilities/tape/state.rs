@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) asked: Vec<Asked>,
     /// Who answers what the record doesn't, in a rehearsal.
     pub(super) answering: Option<Answering>,
+    /// Whether the delivery is another attempt's by now.
+    pub(super) revoked: bool,
 }
 
 /// Who answers calls of a rehearsal that have no record, by their names and arguments: with an answer in the record's form.

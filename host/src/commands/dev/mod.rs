@@ -65,6 +65,7 @@ impl DevArgs {
 /// Runs until told to stop.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let settings = args.load()?;
+    args.host.accept_data_loss(&settings)?;
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }

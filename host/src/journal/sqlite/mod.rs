@@ -11,6 +11,7 @@ mod claim;
 mod column;
 mod counts;
 mod fault;
+mod health;
 mod open;
 mod reading;
 mod record;
@@ -21,7 +22,7 @@ mod standing;
 mod store;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -33,10 +34,10 @@ use self::counts::Counts;
 use self::schema::JOURNAL;
 use self::writer::Writer;
 use super::{
-    Attempt, Call, Claim, Claimed, Details, Filter, Journal, JournalError, Lane, NewDelivery, Next, Recorded, Result,
-    Retention, Summary, Totals, Written,
+    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Next,
+    Recorded, Result, Retention, Summary, Totals, Written,
 };
-use crate::event::{DeliveryId, Event};
+use crate::event::{DeliveryId, Event, Name};
 use crate::sqlite::{Database, Readers};
 
 /// Where the journal is.
@@ -54,6 +55,11 @@ impl SqliteSettings {
 }
 
 pub use at_rest::AtRest;
+
+/// Gives up what is missing from the journal in a directory. Answers with what that is; none if nothing is.
+pub(crate) fn accept_loss(directory: &Path) -> Result<Option<String>> {
+    Ok(Database::new(&JOURNAL, directory.to_owned()).accept_loss()?)
+}
 
 /// The journal in one SQLite file. Dropping it without [`Journal::close`] loses nothing that was acknowledged.
 pub struct Sqlite {
@@ -92,6 +98,15 @@ impl Journal for Sqlite {
 
     async fn lanes(&self) -> Result<Vec<Lane>> {
         Ok(self.counts.waiting())
+    }
+
+    fn backlog(&self, tenant: &Name) -> Backlog {
+        self.counts.backlog(tenant)
+    }
+
+    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>> {
+        let (lanes, now) = (self.counts.waiting_ids(), millis(now));
+        Ok(self.readers.read(move |connection| reading::due(connection, lanes, now, limit)).await?)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
@@ -167,6 +182,14 @@ impl Journal for Sqlite {
     async fn retain(&self, keep: Retention, now: SystemTime, batch: u32) -> Result<u64> {
         let now = millis(now);
         self.writer.ask(move |store| Ok(store.retain(&keep, now, batch)?)).await
+    }
+
+    fn health(&self) -> Result<()> {
+        self.writer.health()
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.writer.ask(|store| Ok(store.touch()?)).await
     }
 
     fn salt(&self) -> [u8; 32] {

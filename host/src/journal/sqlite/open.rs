@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::checkpoint::Checkpoints;
 use super::store::Store;
 use crate::journal::{JournalError, Result};
-use crate::sqlite::{Database, DirectoryLock};
+use crate::sqlite::{Database, DirectoryLock, Mark};
 
 /// What the writer needs to begin.
 pub(super) struct Opened {
@@ -28,7 +28,8 @@ pub(super) fn open(database: &Database) -> Result<Opened> {
     connection.pragma_update(None, "cache_size", -32 * 1024).map_err(sql)?;
     let salt = salt(&connection).map_err(sql)?;
     let checkpoints = Checkpoints::start(&mut connection, database)?;
-    let store = Store::new(connection, database.clone()).map_err(sql)?;
+    let mark = Mark::open(database, &connection)?;
+    let store = Store::new(connection, database.clone(), mark).map_err(sql)?;
     Ok(Opened { store, checkpoints, lock, salt })
 }
 

@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::column::{NameColumn, millis, time};
 use super::record::{StoredEvent, event_columns};
-use crate::event::DeliveryId;
-use crate::journal::{Attempt, Call, Change, Details, Filter, LogLine, State, Summary};
+use crate::event::{DeliveryId, Name};
+use crate::journal::{Attempt, Call, Change, Details, Due, Filter, LogLine, State, Summary};
 
 /// The columns of a delivery `d`, its event `e` and its lane `l`, for [`summary`].
 macro_rules! summary_columns {
@@ -64,7 +64,7 @@ pub(super) fn list(
         }
     }
     if let Some(event) = &filter.event {
-        want("d.event IN (SELECT event FROM known_events WHERE id = ?)", event.clone().into());
+        want(of_event(connection)?, event.clone().into());
         from = "deliveries d INDEXED BY deliveries_by_event";
     }
     if let Some(module) = &filter.module {
@@ -84,6 +84,18 @@ pub(super) fn list(
         filter.limit.map_or(-1, i64::from)
     );
     connection.prepare_cached(&sql)?.query_map(params_from_iter(values), summary)?.collect()
+}
+
+/// The condition that a delivery is of an event with an id. Which tables know the ids of events depends on the version: a
+/// journal at rest is read as it is.
+fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
+    let is_new = connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'known_before'")?.exists([])?;
+    Ok(if is_new {
+        "d.event IN (WITH wanted (id) AS (VALUES (?)) SELECT event FROM known_events JOIN wanted USING (id) \
+         UNION ALL SELECT event FROM known_before JOIN wanted USING (id))"
+    } else {
+        "d.event IN (SELECT event FROM known_events WHERE id = ?)"
+    })
 }
 
 /// All there is to know about a delivery, but that its event and its log lines are still to be read.
@@ -189,4 +201,33 @@ pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>>
     let due = "SELECT min(due_at) FROM deliveries INDEXED BY deliveries_due \
                WHERE state = 'waiting' AND behind = 0 AND timed = 1";
     connection.prepare_cached(due)?.query_row([], |row| row.get(0))
+}
+
+/// Of these lanes those that have deliveries due, each with the first of them.
+pub(super) fn due(
+    connection: &Connection,
+    lanes: Vec<(i64, Name, Name)>,
+    now: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Due>> {
+    let ready = "SELECT id FROM deliveries INDEXED BY deliveries_ready \
+                 WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 0 ORDER BY due_at LIMIT ?2";
+    let timed = "SELECT id FROM deliveries INDEXED BY deliveries_timed \
+                 WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 1 AND due_at <= ?3 \
+                 ORDER BY due_at LIMIT ?2";
+    let id = |row: &Row<'_>| row.get::<_, String>(0).map(DeliveryId::from_text);
+    let (mut ready, mut timed) = (connection.prepare_cached(ready)?, connection.prepare_cached(timed)?);
+    let mut due = Vec::new();
+    for (lane, tenant, module) in lanes {
+        let mut deliveries: Vec<DeliveryId> =
+            ready.query_map(params![lane, limit], id)?.collect::<rusqlite::Result<_>>()?;
+        let left = limit.saturating_sub(deliveries.len() as u32);
+        for delivery in timed.query_map(params![lane, left, now], id)? {
+            deliveries.push(delivery?);
+        }
+        if !deliveries.is_empty() {
+            due.push(Due { tenant, module, deliveries });
+        }
+    }
+    Ok(due)
 }

@@ -1,7 +1,7 @@
 //! The way in: an event and the deliveries it makes.
 
 use bytes::Bytes;
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::column::NameColumn;
 use super::store::Store;
@@ -12,9 +12,14 @@ impl Store {
     /// Writes an event down with its deliveries, received at `at` (milliseconds), unless it is known. Of an event that
     /// makes no deliveries only the id is kept.
     pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
+        if self.knows_before && self.was_known_before(event)? {
+            return Ok(Recorded::Again);
+        }
         let number = (!deliveries.is_empty()).then(|| self.number_event());
-        let sql = "INSERT INTO known_events (id, source, at, event) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-        if self.sql(sql)?.execute(params![event.id, event.source.as_str(), at, number])? == 0 {
+        let sql = "INSERT INTO known_events (id, source, tenant, at, event) VALUES (?1, ?2, ?3, ?4, ?5) \
+                   ON CONFLICT DO NOTHING";
+        let values = params![event.id, event.source.as_str(), event.tenant.as_str(), at, number];
+        if self.sql(sql)?.execute(values)? == 0 {
             return Ok(Recorded::Again);
         }
         if let Some(number) = number {
@@ -24,6 +29,14 @@ impl Store {
             }
         }
         Ok(Recorded::New)
+    }
+
+    /// Whether the event was recorded before the tenant belonged to its key, perhaps under the id it had then.
+    fn was_known_before(&self, event: &Event) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM known_before k LEFT JOIN events e ON e.number = k.event \
+                   WHERE k.id IN (?1, ?2) AND k.source = ?3 AND coalesce(k.tenant, e.tenant, ?4) = ?4";
+        let id_then = event.earlier_id().unwrap_or(&event.id);
+        self.sql(sql)?.exists(params![event.id, id_then, event.source.as_str(), event.tenant.as_str()])
     }
 
     fn write_event(&self, number: i64, event: &Event, at: i64) -> rusqlite::Result<()> {
@@ -61,6 +74,11 @@ impl Store {
         self.count(lane, None, Some(State::Waiting));
         Ok(())
     }
+}
+
+/// Whether any event is known from before the tenant belonged to the key: in a journal that was made since, none is.
+pub(super) fn knows_before(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM known_before LIMIT 1")?.exists([])
 }
 
 /// The columns of an event `e`, for [`StoredEvent::read`].

@@ -85,8 +85,13 @@ impl Store {
         self.count(it.lane, Some(it.state), None);
         if !self.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([it.event])? {
             let sql = "UPDATE known_events SET event = NULL \
-                       WHERE (id, source) = (SELECT id, source FROM events WHERE number = ?1)";
+                       WHERE (id, source, tenant) = (SELECT id, source, tenant FROM events WHERE number = ?1) AND event = ?1";
             self.sql(sql)?.execute([it.event])?;
+            if self.knows_before {
+                let sql = "UPDATE known_before SET event = NULL, tenant = (SELECT tenant FROM events WHERE number = ?1) \
+                           WHERE (id, source) = (SELECT id, source FROM events WHERE number = ?1) AND event = ?1";
+                self.sql(sql)?.execute([it.event])?;
+            }
             self.sql("DELETE FROM events WHERE number = ?1")?.execute([it.event])?;
         }
         Ok(())
@@ -94,9 +99,15 @@ impl Store {
 
     /// Forgets the ids of events that are gone and were recorded before a time, `most` of them.
     fn forget_ids(&self, before: i64, most: u64) -> rusqlite::Result<u64> {
-        let sql = "DELETE FROM known_events WHERE (id, source) IN (SELECT id, source FROM known_events \
+        let sql = "DELETE FROM known_events WHERE (id, source, tenant) IN (SELECT id, source, tenant FROM known_events \
                    WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
-        self.sql(sql)?.execute(params![before, most.cast_signed()]).map(|gone| gone as u64)
+        let mut gone = self.sql(sql)?.execute(params![before, most.cast_signed()])? as u64;
+        if self.knows_before && gone < most {
+            let sql = "DELETE FROM known_before WHERE (id, source) IN (SELECT id, source FROM known_before \
+                       WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
+            gone += self.sql(sql)?.execute(params![before, (most - gone).cast_signed()])? as u64;
+        }
+        Ok(gone)
     }
 
     /// Gives free pages back to the system, for a while.

@@ -1,10 +1,10 @@
 //! The tables, and how older ones become today's.
 
-use crate::sqlite::Kind;
+use crate::sqlite::{Kind, MARK};
 
 /// The journal's file: `mdhj` is what tells it from others.
 pub(super) const JOURNAL: Kind =
-    Kind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1] };
+    Kind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1, V2, MARK] };
 
 /// References are written for people who open the file; they are not enforced, for the writer keeps them anyway.
 const V1: &str = "
@@ -118,4 +118,26 @@ CREATE TABLE salt (
     value BLOB NOT NULL
 ) STRICT;
 INSERT INTO salt SELECT randomblob(32);
+";
+
+/// Two tenants behind one source may have events of the same id: the tenant belongs to what an event is known by. What was
+/// recorded before stays known as it was. It is left where it stands, since there may be millions.
+const V2: &str = "
+-- The events that were recorded before the tenant belonged to the key. Whose one is stands with the event while that is
+-- there, and in tenant once it is removed; where neither says it, it is known for every tenant.
+ALTER TABLE known_events RENAME TO known_before;
+ALTER TABLE known_before ADD COLUMN tenant TEXT;
+DROP INDEX known_events_by_age;
+CREATE INDEX known_before_by_age ON known_before (at) WHERE event IS NULL;
+
+-- The events that were recorded since, for as long as a redelivery is to be known. event is null once it is removed.
+CREATE TABLE known_events (
+    id     TEXT NOT NULL,
+    source TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    at     INTEGER NOT NULL,
+    event  INTEGER REFERENCES events (number),
+    PRIMARY KEY (id, source, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX known_events_by_age ON known_events (at) WHERE event IS NULL;
 ";

@@ -10,18 +10,24 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::counts::{Counts, Tally};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{JournalError, State};
-use crate::sqlite::Database;
+use crate::sqlite::{Database, Mark};
 
 /// The tables, in the hands of the one thread that writes.
 pub(super) struct Store {
     connection: Connection,
     pub(super) database: Database,
+    /// Whether events are known that a version recorded to which the tenant didn't belong to what an event is known by.
+    pub(super) knows_before: bool,
     lanes: HashMap<(Name, Name), i64>,
     /// The largest id of a lane that is on disk.
     last_lane: i64,
     counts: Arc<Counts>,
     /// What the open transaction changes in the counts.
     tallies: Vec<Tally>,
+    /// How many rows the connection had changed when the open transaction began.
+    changed_before: u64,
+    /// The high-water mark beside the file.
+    mark: Mark,
     /// The number the next event gets.
     next_event: i64,
     /// The place in the order of arrival the next delivery gets.
@@ -32,7 +38,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Looks at what is in the tables.
-    pub(super) fn new(connection: Connection, database: Database) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: Connection, database: Database, mark: Mark) -> rusqlite::Result<Self> {
         let counts = Counts::load(&connection)?;
         let lanes: HashMap<_, _> =
             counts.ids().into_iter().map(|(id, tenant, module)| ((tenant, module), id)).collect();
@@ -41,6 +47,9 @@ impl Store {
             next_event: next("SELECT max(number) FROM events")?,
             next_seq: next("SELECT max(seq) FROM deliveries")?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
+            knows_before: super::record::knows_before(&connection)?,
+            changed_before: connection.total_changes(),
+            mark,
             connection,
             database,
             lanes,
@@ -71,18 +80,32 @@ impl Store {
     }
 
     pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
+        self.changed_before = self.connection.total_changes();
         self.sql("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
+    /// Commits what was done since `begin`; it is on disk when this returns. Answers whether anything was written.
+    pub(super) fn commit(&mut self) -> rusqlite::Result<bool> {
+        let written = self.connection.total_changes() > self.changed_before;
+        if written {
+            self.mark.count(&self.connection)?;
+        }
         self.sql("COMMIT")?.execute([])?;
+        if written {
+            self.mark.raise();
+        }
         for tally in &self.tallies {
             if let Tally::Lane { id, .. } = tally {
                 self.last_lane = self.last_lane.max(*id);
             }
         }
         self.counts.take_in(self.tallies.drain(..));
-        Ok(())
+        Ok(written)
+    }
+
+    /// Writes something that changes nothing: what can be committed then, an event could be, too.
+    pub(super) fn touch(&self) -> rusqlite::Result<()> {
+        Mark::touch(&self.connection)
     }
 
     /// Takes back what was done since `begin`. What stays is only a gap in the numbers.

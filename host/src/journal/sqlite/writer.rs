@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::calls::{CallJob, Change, OnTheWay};
 use super::checkpoint::Checkpoints;
 use super::fault::Fault;
+use super::health::Health;
 use super::open::Opened;
 use super::store::Store;
 use crate::event::DeliveryId;
@@ -66,6 +67,7 @@ pub(super) struct Writer {
     /// None once the journal is being dropped.
     commands: Option<mpsc::Sender<Command>>,
     on_the_way: OnTheWay,
+    health: Health,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -73,11 +75,13 @@ impl Writer {
     /// Starts it.
     pub(super) fn start(opened: Opened) -> Result<Self> {
         let (commands, inbox) = mpsc::channel(MOST_WAITING);
+        let health = Health::default();
+        let noted = health.clone();
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || Thread::new(opened).run(inbox))
+            .spawn(move || Thread::new(opened, noted).run(inbox))
             .map_err(|error| Trouble::no_thread(&error))?;
-        Ok(Self { commands: Some(commands), on_the_way: OnTheWay::default(), thread: Some(thread) })
+        Ok(Self { commands: Some(commands), on_the_way: OnTheWay::default(), health, thread: Some(thread) })
     }
 
     /// Has something done, and waits until it is on disk. The work is done again if the commit it was part of failed.
@@ -102,6 +106,12 @@ impl Writer {
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;
         Ok(Written::when(written))
+    }
+
+    /// Whether what is asked of it reaches the disk.
+    pub(super) fn health(&self) -> Result<()> {
+        // Its end of the channel is gone once it has closed, or has panicked.
+        if self.commands()?.is_closed() { Err(stopped()) } else { self.health.read() }
     }
 
     /// Does what was asked before, writes everything out and ends.
@@ -138,12 +148,13 @@ struct Thread {
     lock: DirectoryLock,
     /// The jobs of the open transaction, with why they were refused.
     batch: Vec<(Box<dyn Job>, Option<JournalError>)>,
+    health: Health,
 }
 
 impl Thread {
-    fn new(opened: Opened) -> Self {
+    fn new(opened: Opened, health: Health) -> Self {
         let Opened { store, checkpoints, lock, .. } = opened;
-        Self { store, checkpoints, lock, batch: Vec::with_capacity(MOST_TOGETHER) }
+        Self { store, checkpoints, lock, batch: Vec::with_capacity(MOST_TOGETHER), health }
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
@@ -172,7 +183,10 @@ impl Thread {
         let mut closing = None;
         let done = self.gather(first, inbox, &mut closing).and_then(|()| self.store.commit());
         match done {
-            Ok(()) => {
+            Ok(written) => {
+                if written {
+                    self.health.succeeded();
+                }
                 for (job, refused) in self.batch.drain(..) {
                     job.finish(&mut self.store, refused.map_or(Ok(()), Err));
                 }
@@ -222,8 +236,7 @@ impl Thread {
         let mut batch = std::mem::take(&mut self.batch);
         let alone = batch.len() == 1;
         for (mut job, _) in batch.drain(..) {
-            let ended =
-                if alone { Err(self.store.database.explain(failed).into()) } else { self.do_alone(job.as_mut()) };
+            let ended = if alone { Err(self.explain(failed)) } else { self.do_alone(job.as_mut()) };
             job.finish(&mut self.store, ended);
         }
         self.batch = batch;
@@ -232,19 +245,31 @@ impl Thread {
     fn do_alone(&mut self, job: &mut dyn Job) -> Result<()> {
         let done = self.store.begin().map_err(Fault::Storage).and_then(|()| job.run(&mut self.store));
         match done.and_then(|()| self.store.commit().map_err(Fault::Storage)) {
-            Ok(()) => Ok(()),
+            Ok(written) => {
+                if written {
+                    self.health.succeeded();
+                }
+                Ok(())
+            }
             Err(fault) => {
                 self.store.roll_back();
                 Err(match fault {
                     Fault::Refused(error) => error,
-                    Fault::Storage(error) => self.store.database.explain(&error).into(),
+                    Fault::Storage(error) => self.explain(&error),
                 })
             }
         }
     }
 
+    /// A failure of the storage, told to whoever asked for something.
+    fn explain(&self, error: &rusqlite::Error) -> JournalError {
+        let explained = self.store.database.explain(error).into();
+        self.health.failed(error, &explained);
+        explained
+    }
+
     fn close(self) -> Result<()> {
-        let Self { store, checkpoints, lock, batch: _ } = self;
+        let Self { store, checkpoints, lock, .. } = self;
         checkpoints.stop();
         let database = store.database.clone();
         let connection = store.into_connection();

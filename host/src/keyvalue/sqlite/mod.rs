@@ -8,7 +8,7 @@ mod schema;
 mod tables;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -42,6 +42,11 @@ impl Sqlite {
         });
         opening.await.map_err(|error| StoreError::Broken(format!("opening it broke off: {error}")))?
     }
+}
+
+/// Gives up what is missing from the store in a directory. Answers with what that is; none if nothing is.
+pub(crate) fn accept_loss(directory: &Path) -> Result<Option<String>> {
+    Ok(Database::new(&STORE, directory.to_owned()).accept_loss()?)
 }
 
 #[async_trait]

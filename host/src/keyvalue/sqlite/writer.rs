@@ -11,7 +11,7 @@ use super::millis;
 use super::tables::{self, Fault};
 use crate::keyvalue::{Bucket, Change, Changed, Result, StoreError};
 use crate::limits::Limit;
-use crate::sqlite::{Database, Trouble};
+use crate::sqlite::{Database, Mark, Trouble};
 
 /// How much may wait for the writer.
 const MOST_WAITING: usize = 1024;
@@ -59,10 +59,11 @@ impl Writer {
     /// Starts it on a file that is ready.
     pub(super) fn start(database: Database) -> Result<Self> {
         let connection = connect(&database).map_err(|error| database.explain(&error))?;
+        let mark = Mark::open(&database, &connection)?;
         let (commands, inbox) = mpsc::channel(MOST_WAITING);
         let thread = std::thread::Builder::new()
             .name("keyvalue".into())
-            .spawn(move || Thread { database, connection, answered: Vec::new() }.run(inbox))
+            .spawn(move || Thread { database, connection, mark, answered: Vec::new() }.run(inbox))
             .map_err(|error| Trouble::no_thread(&error))?;
         Ok(Self { commands: Some(commands), thread: Some(thread) })
     }
@@ -117,6 +118,8 @@ fn connect(database: &Database) -> rusqlite::Result<Connection> {
 struct Thread {
     database: Database,
     connection: Connection,
+    /// The high-water mark beside the file.
+    mark: Mark,
     /// Changes that need not be known any more. They go along with the next commit rather than make one.
     answered: Vec<String>,
 }
@@ -193,6 +196,7 @@ impl Thread {
 
     /// Makes changes in one transaction, and says what each came to; all of it is on disk then.
     fn transaction<'a>(&mut self, changes: impl Iterator<Item = &'a Asked>) -> rusqlite::Result<Vec<Result<Changed>>> {
+        let changed_before = self.connection.total_changes();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for once in &self.answered {
             tables::forget(&transaction, once)?;
@@ -210,7 +214,14 @@ impl Thread {
                 Err(Fault::Storage(error)) => return Err(error),
             });
         }
+        let written = transaction.total_changes() > changed_before;
+        if written {
+            self.mark.count(&transaction)?;
+        }
         transaction.commit()?;
+        if written {
+            self.mark.raise();
+        }
         Ok(outcomes)
     }
 
