@@ -368,6 +368,10 @@ pub(crate) fn spec(module: &config::Module) -> Spec {
 }
 
 fn swap(swap: &config::Swap) -> SwapPolicy {
-    let canary = swap.canary.as_ref().map(|it| CanaryPolicy { percent: it.percent, period: it.period });
+    let canary = swap.canary.as_ref().map(|it| CanaryPolicy {
+        percent: it.percent,
+        period: it.period,
+        min_deliveries: it.min_deliveries,
+    });
     SwapPolicy { replay: swap.replay, canary }
 }

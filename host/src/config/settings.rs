@@ -216,6 +216,8 @@ pub struct Canary {
     pub percent: u8,
     /// How long. Default 5 min.
     pub period: Duration,
+    /// How many deliveries have to have ended on it before it can take over. Default 5.
+    pub min_deliveries: u32,
 }
 
 impl Default for Server {

@@ -64,6 +64,7 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
         .route("/modules/{name}/rollback", post(modules::rollback))
         .route("/modules/{name}/pin", post(modules::pin))
         .route("/modules/{name}/unpin", post(modules::unpin))
+        .route("/modules/{name}/retry", post(modules::retry))
         .route("/modules/{name}/pause", post(modules::pause))
         .route("/modules/{name}/resume", post(modules::resume))
         .route("/modules/{name}/promote", post(modules::promote))

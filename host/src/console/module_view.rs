@@ -86,8 +86,13 @@ pub struct CanaryView {
     pub percent: Option<u8>,
     /// Since when (RFC 3339).
     pub since: String,
-    /// How long the trial goes on, in seconds; none: its host doesn't run, and its settings say.
+    /// How long the trial goes on at least, in seconds; none: its host doesn't run, and its settings say.
     pub seconds_left: Option<u64>,
+    /// How many deliveries have to have ended on it before it can take over; none: its host doesn't run, and its settings
+    /// say.
+    pub min_deliveries: Option<u32>,
+    /// What the trial waits for, if its time is over and too little is known to end it.
+    pub waits_for: Option<String>,
     /// How many deliveries it was given.
     pub runs: u64,
     /// How many of those it didn't complete.
@@ -187,6 +192,8 @@ impl CanaryView {
             percent: None,
             since: rfc3339(since),
             seconds_left: None,
+            min_deliveries: None,
+            waits_for: None,
             runs: tally.canary_runs,
             failed: tally.canary_failed,
             stable_runs: tally.stable_runs,
@@ -206,6 +213,8 @@ impl From<CanaryStatus> for CanaryView {
         Self {
             percent: Some(canary.percent),
             seconds_left: Some(canary.time_left.as_secs()),
+            min_deliveries: Some(canary.min_deliveries),
+            waits_for: canary.waits_for.map(|missing| missing.to_string()),
             ..Self::new(canary.version, canary.since, canary.tally)
         }
     }

@@ -95,6 +95,11 @@ pub(super) async fn unpin(admin: State<Admin>, name: Path<String>, asking: Body<
     operate(admin, name, move |admin, name| async move { admin.registry.unpin(&name, &by).await }).await
 }
 
+pub(super) async fn retry(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.retry(&name, &by).await }).await
+}
+
 pub(super) async fn pause(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
     let by = by(body(asking)?.by)?;
     operate(admin, name, move |admin, name| async move { admin.registry.pause(&name, &by).await }).await

@@ -107,8 +107,9 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
     let next = settle::settle(delivery, outcome, route, allowed(&route.retry)).await;
-    // A delivery counts once, by its first attempt; what the host cut off says nothing.
-    if let Some(chosen) = chosen.as_ref().filter(|_| delivery.attempt == 1 && !cut_off) {
+    // A delivery counts once, by its very first attempt: what the host cut off says nothing, and whoever sends a delivery
+    // again doesn't make it another one.
+    if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt == 1 && !cut_off) {
         chosen.ended(next == Next::Completed);
     }
     let version = chosen.map(|chosen| chosen.version.hash().to_string());

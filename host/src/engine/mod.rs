@@ -26,7 +26,9 @@ pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Urgency, ru
 pub use instance::{Ended, Failure, Retry};
 pub use load::Compiled;
 pub use machine::wasmtime_config;
-pub use registry::{CanaryStatus, Chosen, OrderError, REHEARSED_AT_ONCE, Registry, Status, Waiting, WaitingModule};
+pub use registry::{
+    CanaryStatus, Chosen, MissingEvidence, OrderError, REHEARSED_AT_ONCE, Registry, Status, Waiting, WaitingModule,
+};
 pub use rehearsal::{Recorded, Rehearsed, rehearse};
 pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
 pub use watch::FileWatch;

@@ -46,6 +46,8 @@ pub struct CanaryPolicy {
     pub percent: u8,
     /// How long; then it takes over, unless it does worse.
     pub period: Duration,
+    /// How many deliveries have to have ended on it before it can take over.
+    pub min_deliveries: u32,
 }
 
 /// The interface by which requests are sent. Its types alone, which toolchains bring along, send none.

@@ -86,19 +86,14 @@ impl Asked<'_> {
         Ok(self.serve(target, Origin::Rollback, held_back.map(|it| Fact::HeldBack(Some(it))).into_iter().collect()))
     }
 
-    /// To stay on the version whose hash begins like this. `history` is newest first.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such version, more than one, or its component isn't at hand.
-    pub fn pin(&self, prefix: &str, history: &[Entry], now: SystemTime) -> Result<Decision> {
-        let hash = self.find(prefix, history)?;
+    /// To stay on a version, which [`version`](Self::version) has found.
+    pub fn pin(&self, hash: ContentHash, now: SystemTime) -> Decision {
         let order = Order { by: self.by.to_owned(), at: now };
         let facts = vec![Fact::Pinned(Some((hash, order))), Fact::HeldBack(None)];
         if self.serving == Some(hash) && self.tried.is_none() {
-            return Ok(Decision { serves: None, facts });
+            return Decision { serves: None, facts };
         }
-        Ok(self.serve(hash, Origin::Pin, facts))
+        self.serve(hash, Origin::Pin, facts)
     }
 
     /// To follow the file again, whatever kept the module from that.
@@ -112,6 +107,30 @@ impl Asked<'_> {
             return Err(Refusal::NotNow(what));
         }
         Ok(Decision { serves: None, facts: vec![Fact::Pinned(None), Fact::HeldBack(None)] })
+    }
+
+    /// To take in the module's file once more, although what it holds was refused, or was gone back from.
+    ///
+    /// # Errors
+    ///
+    /// When the module is pinned, or what its file holds serves or is tried already.
+    pub fn retry(&self) -> Result<Decision> {
+        let name = self.module;
+        if let Some((pinned, order)) = &self.standing.pinned {
+            let what =
+                format!("{name} is pinned to {pinned} by {}; `modhost modules unpin {name}` ends that", order.by);
+            return Err(Refusal::NotNow(what));
+        }
+        if let Some(file) = self.file.filter(|file| self.tried == Some(*file)) {
+            return Err(Refusal::NotNow(format!(
+                "version {file}, which the file of {name} holds, is on trial already"
+            )));
+        }
+        if let Some(file) = self.file.filter(|file| self.serving == Some(*file) && self.standing.held_back.is_none()) {
+            return Err(Refusal::NotNow(format!("version {file}, which the file of {name} holds, serves already")));
+        }
+        let facts = self.standing.held_back.iter().map(|_| Fact::HeldBack(None)).collect();
+        Ok(Decision { serves: None, facts })
     }
 
     /// To let the version that is tried serve.
@@ -148,8 +167,12 @@ impl Asked<'_> {
         Decision { serves: Some((hash, origin)), facts }
     }
 
-    /// The version of this module whose hash begins like this.
-    fn find(&self, prefix: &str, history: &[Entry]) -> Result<ContentHash> {
+    /// The version of this module whose hash begins like this. `history` is newest first.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such version, more than one, or its component isn't at hand.
+    pub fn version(&self, prefix: &str, history: &[Entry]) -> Result<ContentHash> {
         let (name, prefix) = (self.module, prefix.trim().to_ascii_lowercase());
         if prefix.is_empty() || !prefix.chars().all(|digit| digit.is_ascii_hexdigit()) {
             let what =

@@ -99,6 +99,21 @@ pub struct HeldBack {
     pub why: String,
 }
 
+impl HeldBack {
+    /// A version whose trial has sent it back.
+    pub fn by_its_trial(hash: ContentHash, tally: &Tally) -> Self {
+        Self { hash, why: format!("{DID_WORSE}: {tally}") }
+    }
+
+    /// Whether its trial has sent it back, and not a person.
+    pub fn is_by_its_trial(&self) -> bool {
+        self.why.starts_with(DID_WORSE)
+    }
+}
+
+/// Why a version is held back that its trial has sent back.
+const DID_WORSE: &str = "it did worse on trial";
+
 /// How far a trial has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {

@@ -198,6 +198,20 @@ async fn a_version_that_cannot_serve_is_not_gone_back_to_at_rest() {
 }
 
 #[tokio::test]
+async fn what_was_gone_back_from_can_be_retried_at_rest() {
+    let [one, two] = ["one", "two"].map(small);
+    let place = Place::new(&one);
+    let mut host = place.start("").await;
+    place.save(&two);
+    host.serves("Test", &two).await;
+    told(&host, &["rollback", "Test"]).await;
+    host.stop().await;
+    assert_eq!(place.told(&["retry", "Test"]).await[0]["held_back"], Value::Null);
+    let host = place.start("").await;
+    host.serves("Test", &two).await;
+}
+
+#[tokio::test]
 async fn a_trial_is_told_and_ended_at_rest() {
     let place = Place::new(&small("one"));
     let swap = "swap = { canary = \"99%\", for = \"1h\" }";

@@ -126,7 +126,7 @@ impl Lies {
     fn put(&self, at: &Path) {
         let folder = || fs::create_dir_all(at.parent().unwrap()).unwrap();
         match self {
-            Self::NoFolder => return,
+            Self::NoFolder => {}
             Self::Nothing => folder(),
             Self::Bytes(bytes) | Self::Refused(bytes, _) => {
                 folder();
@@ -233,6 +233,30 @@ async fn acknowledged_events_wait_when_the_component_cannot_be_compiled() {
     host.save("slow.wasm", small("at last"));
     assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
     delivery_is(&host, "Slow", "completed", 1).await;
+}
+
+/// The host can't compile for now, say because a disk is full. Nothing happens to the file when it can again.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_component_the_host_could_not_compile_is_tried_again_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables =
+        [("ENDPOINT_SECRET", "usig_1"), ("API_BASE", "http://127.0.0.1:1"), ("APP_ID", "app"), ("API_KEY", "key")];
+    let variables = variables.map(|(name, value)| format!("TEST_{name}={value}\n"));
+    fs::write(folder.path().join(".env"), variables.concat()).unwrap();
+    let settings = Settings::new().module_file("Test", "module.wasm", "");
+    fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
+    fs::write(folder.path().join("module.wasm"), small("here")).unwrap();
+    // Nowhere to write what is compiled: neither in the cache's folder nor in the system's for files that don't stay.
+    fs::create_dir(folder.path().join(".modhost")).unwrap();
+    fs::write(folder.path().join(".modhost/components"), "").unwrap();
+    let nowhere = folder.path().join("tmp");
+    let host = Host::serve(folder, &[("TMPDIR", nowhere.to_str().unwrap())], None).await;
+    let reason = host.module("Test").await["refused"].as_str().unwrap().to_owned();
+    assert!(reason.contains("it has nowhere to write"), "{reason}");
+    fs::create_dir(&nowhere).unwrap();
+    host.serves("Test", &small("here")).await;
+    assert_eq!(host.lines(&["no version serves"]), 1, "it is said once:\n{}", host.log());
 }
 
 #[tokio::test]

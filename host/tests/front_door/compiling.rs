@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use modhost::engine::fit;
 
 use super::harness::components::{compiles_for_long, large, outsized};
-use super::harness::{Host, Settings, Signal, chat, component, signal, small, until, variant};
+use super::harness::{
+    Does, Host, Settings, Signal, chat, component, modules, signal, small, small_that, standing, told, until, variant,
+};
 
 /// The processes a process has started and that still run, by what `/proc` says of each.
 #[cfg(target_os = "linux")]
@@ -143,6 +145,113 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     compiling(&host).await;
     host.save_settings(&patient(Settings::new().module_file("Other", "other.wasm", "")));
     until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
+}
+
+/// A host whose module's new file is compiled for as long as the test runs, with the compiling process.
+#[cfg(target_os = "linux")]
+async fn compiling_for_long(lines: &str, versions: &[Vec<u8>]) -> (Host, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("module.wasm"), &versions[0]).unwrap();
+    let settings = Settings::new().server(&format!("compiler = {{ {PATIENT} }}"));
+    let host = settings.module_file("Test", "module.wasm", lines).start_in(folder).await;
+    for bytes in &versions[1..] {
+        host.save("module.wasm", bytes);
+        host.serves_or_tries("Test", bytes).await;
+    }
+    host.save("module.wasm", compiles_for_long());
+    let process = compiling(&host).await;
+    (host, process)
+}
+
+/// Whoever orders something gets it at once, and not when a component is compiled: minutes later, that may be.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn orders_do_not_wait_for_the_compiler_and_overrule_what_it_does() {
+    let [one, two] = ["one", "two"].map(small);
+    let version = |bytes: &[u8]| modhost::engine::ContentHash::of(bytes).to_string();
+    let (host, process) = compiling_for_long("", &[one.clone(), two.clone()]).await;
+    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    told(&host, &["resume", "Test"]).await;
+    assert!(runs(&process), "pausing is nothing to do with versions");
+    let now = told(&host, &["rollback", "Test"]).await.remove(0);
+    assert_eq!(
+        (&now["version"], &now["held_back"]["version"]),
+        (&version(&one).into(), &version(&compiles_for_long()).into())
+    );
+    assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
+    until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
+    host.logged(&["is not taken", "ann went back from it"]).await;
+
+    let (host, _) = compiling_for_long("", &[one.clone(), two.clone()]).await;
+    assert_eq!(told(&host, &["pin", "Test", &version(&one)]).await[0]["version"], version(&one));
+    until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
+    host.logged(&["is not taken", "the module is pinned to", "by ann"]).await;
+    assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
+}
+
+/// A trial ends when it has something to say, or when a person says so, whatever is being compiled for the time after it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn trials_end_while_a_component_is_compiled() {
+    let swap = "swap = { canary = \"50%\", for = \"1h\" }";
+    let (one, bad) = (small("one"), small_that("bad", Does::Fails, 0));
+    let version = |bytes: &[u8]| modhost::engine::ContentHash::of(bytes).to_string();
+    let (host, process) = compiling_for_long(swap, &[one.clone(), bad.clone()]).await;
+    let mut sent = 0;
+    until("the bad version to go back", async || {
+        chat(&host, "Test", "hello").await;
+        sent += 1;
+        assert!(sent < 500, "it goes on failing");
+        host.log().contains("does worse and goes back").then_some(())
+    })
+    .await;
+    let now = until("the end of the trial", async || {
+        let now = standing(&host, "Test").await;
+        now["canary"].is_null().then_some(now)
+    })
+    .await;
+    assert_eq!((&now["version"], &now["held_back"]["version"]), (&version(&one).into(), &version(&bad).into()));
+    assert!(runs(&process), "the newest file is still wanted");
+
+    for (order, serves) in [("promote", small("two")), ("abort", one.clone())] {
+        let (host, process) = compiling_for_long(swap, &[one.clone(), small("two")]).await;
+        let now = told(&host, &[order, "Test"]).await.remove(0);
+        assert_eq!((&now["version"], now["canary"].is_null()), (&version(&serves).into(), true));
+        assert!(runs(&process), "the newest file is still wanted");
+    }
+}
+
+/// A trial that goes on after a restart can be ended before its version is loaded.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("module.wasm");
+    fs::write(&file, small("one")).unwrap();
+    let lines = "swap = { canary = \"50%\", for = \"1h\" }";
+    let settings = || keeping(Settings::new(), &data.path().join("data"));
+    let one_place = |settings: Settings| settings.server(&format!("compiler = {{ {PATIENT}, processes = 1 }}"));
+    let test = |settings: Settings| settings.module_file("Test", file.to_str().unwrap(), lines);
+    let mut host = test(settings()).start().await;
+    fs::write(&file, large(0)).unwrap();
+    host.logged(&["new version is tried on 50%"]).await;
+    host.stop().await;
+    fs::remove_dir_all(data.path().join("data/components")).unwrap();
+
+    // Another module has the only place at the compiler.
+    let slow = data.path().join("slow.wasm");
+    fs::write(&slow, compiles_for_long()).unwrap();
+    let slow = |settings: Settings| settings.module_file("Slow", slow.to_str().unwrap(), "");
+    let host = one_place(slow(settings())).at_once().start().await;
+    compiling(&host).await;
+    host.save_settings(&one_place(test(slow(settings()))));
+    host.serves("Test", &small("one")).await;
+    assert!(standing(&host, "Test").await["canary"].is_null(), "it isn't loaded");
+    let now = told(&host, &["abort", "Test"]).await.remove(0);
+    assert_eq!(now["held_back"]["why"], "ann ended its trial");
+    host.logged(&["is not taken", "ann ended its trial"]).await;
+    let none = modules(&host, &["abort", "Test"]).await;
+    assert!(none.code == 1 && none.stderr.contains("no version of Test is on trial"), "{none:?}");
 }
 
 #[cfg(target_os = "linux")]

@@ -5,7 +5,7 @@ use std::fs;
 use modhost::engine::ContentHash;
 use serde_json::{Value, json};
 
-use super::harness::{Does, Host, Settings, chat, http, modules, small, small_that, standing, told, until};
+use super::harness::{Does, Host, Settings, chat, http, modhost, modules, small, small_that, standing, told, until};
 
 fn version(bytes: &[u8]) -> String {
     ContentHash::of(bytes).to_string()
@@ -15,7 +15,21 @@ fn version(bytes: &[u8]) -> String {
 async fn host(swap: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), small("one")).unwrap();
-    Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}")).start_in(folder).await
+    settings(swap).start_in(folder).await
+}
+
+fn settings(swap: &str) -> Settings {
+    Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}"))
+}
+
+/// Waits until a delivery is completed; answers with its id.
+async fn completed(host: &Host) -> String {
+    until("the delivery to be completed", async || {
+        let url = format!("{}/api/deliveries?state=completed", host.admin);
+        let deliveries: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        deliveries["deliveries"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await
 }
 
 async fn says(host: &Host) -> String {
@@ -42,12 +56,7 @@ async fn refused(host: &Host, bytes: &[u8], words: &str) -> String {
 async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
     let host = host("replay = 20").await;
     assert_eq!(says(&host).await, "one");
-    let delivery = &until("the delivery to be completed", async || {
-        let url = format!("{}/api/deliveries?state=completed", host.admin);
-        let deliveries: Value = http().get(url).send().await.unwrap().json().await.unwrap();
-        deliveries["deliveries"][0]["id"].as_str().map(str::to_owned)
-    })
-    .await;
+    let delivery = &completed(&host).await;
 
     for (does, words) in [
         (Does::Traps, "it traps"),
@@ -134,6 +143,18 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
     assert_eq!(says(&host).await, "one");
     assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="went_back"}"#).await, 1.0);
 
+    // By other rules it is tried once more, by no other setting.
+    host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
+    host.logged(&["the changed settings are taken in"]).await;
+    assert_eq!(says(&host).await, "one");
+    assert_eq!(host.lines(&["new version is tried on"]), 1);
+    host.save_settings(&settings("canary = \"60%\", for = \"1h\""));
+    host.logged(&["new version is tried on 60%", &version(&bad)]).await;
+    told(&host, &["abort", "Test"]).await;
+    host.save_settings(&settings("canary = \"50%\", for = \"1h\""));
+    until("the other settings", async || (host.lines(&["settings are taken in"]) == 3).then_some(())).await;
+    assert_eq!(standing(&host, "Test").await["held_back"]["why"], "ann ended its trial");
+
     // Another file is another matter.
     let good = small("two");
     host.save("module.wasm", &good);
@@ -154,13 +175,218 @@ async fn a_version_that_does_as_well_takes_over_at_the_end() {
     host.save("module.wasm", &next);
     host.logged(&["rehearsed: 1 delivery ends well on it"]).await;
     host.logged(&["new version is tried on 20% of deliveries for 2s"]).await;
-    for _ in 0..5 {
+    until("enough deliveries to decide", async || {
         assert!(["one", "two"].contains(&says(&host).await.as_str()));
-    }
+        standing(&host, "Test").await["canary"].is_null().then_some(())
+    })
+    .await;
     host.serves("Test", &next).await;
     host.logged(&["new version serves; took over after 2s", &version(&next)]).await;
     assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="took_over"}"#).await, 1.0);
     assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 1.0);
+}
+
+/// A version that always breaks, on a module nobody uses: it doesn't get in front of anybody because its time is over.
+#[tokio::test]
+async fn an_idle_canary_stays_on_trial_and_says_so_until_a_person_decides() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("module.wasm");
+    fs::write(&file, small("one")).unwrap();
+    let swap = "swap = { canary = \"1%\", for = \"10ms\", min_deliveries = 7 }";
+    let settings = Settings::new().module_file("Test", file.to_str().unwrap(), swap);
+    let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
+    let mut host = settings.start().await;
+    let bad = small_that("bad", Does::Traps, 0);
+    fs::write(&file, &bad).unwrap();
+    let waits = async |host: &Host| {
+        host.logged(&["WARN", "canary stays on trial", "0 of the 7 deliveries", "modhost modules promote Test"]).await;
+        let now = standing(host, "Test").await;
+        let canary = &now["canary"];
+        assert_eq!((&now["version"], &canary["version"]), (&json!(version(&small("one"))), &json!(version(&bad))));
+        assert_eq!((&canary["seconds_left"], &canary["min_deliveries"]), (&json!(0), &json!(7)));
+        assert!(canary["waits_for"].as_str().unwrap().contains("0 of the 7 deliveries"), "{canary}");
+    };
+    waits(&host).await;
+    for (args, words) in [(&["list"][..], "waits: 0 of the 7"), (&["show", "Test"], "promote Test` or")] {
+        let shown = modules(&host, args).await;
+        assert!(shown.stdout.contains(words), "{shown:?}");
+    }
+    // Nor because the host is started again, with all of its time over.
+    host.stop().await;
+    let host = settings.start().await;
+    waits(&host).await;
+    for _ in 0..3 {
+        chat(&host, "Test", "hello").await;
+    }
+    assert_eq!(host.lines(&["canary stays on trial"]), 1, "{}", host.log());
+    assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 0.0);
+    // A person may know better.
+    assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&bad));
+}
+
+#[tokio::test]
+async fn a_canary_takes_over_once_enough_of_its_own_deliveries_have_ended() {
+    let host = host("canary = \"30%\", for = \"10ms\", min_deliveries = 3").await;
+    host.save("module.wasm", small("two"));
+    host.logged(&["canary stays on trial"]).await;
+    let mut its_own = 0;
+    until("it to take over", async || {
+        let now = standing(&host, "Test").await;
+        if now["canary"].is_null() {
+            return Some(());
+        }
+        assert_eq!(now["version"], version(&small("one")), "too early");
+        if its_own < 3 {
+            its_own += usize::from(says(&host).await == "two");
+        }
+        None
+    })
+    .await;
+    host.serves("Test", &small("two")).await;
+    let line = host.logged(&["new version serves", "took over after 10ms"]).await;
+    assert!(its_own == 3 && line.contains("0 of its 3 deliveries failed"), "{its_own} {line}");
+}
+
+/// Only first attempts are evidence: the same delivery sent again and again is one delivery.
+#[tokio::test]
+async fn a_delivery_that_is_sent_again_is_counted_once() {
+    let host = host("canary = \"99%\", for = \"1h\"").await;
+    let bad = small_that("bad", Does::Fails, 0);
+    host.save("module.wasm", &bad);
+    host.logged(&["new version is tried on 99%"]).await;
+    let runs = async || standing(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
+    let id = until("a delivery that fails on trial", async || {
+        chat(&host, "Test", "hello").await;
+        let url = format!("{}/api/deliveries?state=dead", host.admin);
+        let dead: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+        dead["deliveries"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let before = runs().await;
+    for attempts in 2..8 {
+        let ran = modhost(host.folder(), "deliveries", &["retry", &id, "--admin", &host.admin], &[]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        until("the delivery to fail again", async || {
+            let url = format!("{}/api/deliveries/{id}", host.admin);
+            let it: Value = http().get(url).send().await.unwrap().json().await.unwrap();
+            (it["state"] == "dead" && it["attempts"] == attempts).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(runs().await, before);
+    assert_eq!(host.lines(&["does worse"]), 0);
+}
+
+#[tokio::test]
+async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
+    let host = host("replay = 5").await;
+    // Without any record there is nothing to hold it against, and that is said.
+    host.save("module.wasm", small("two"));
+    host.serves("Test", &small("two")).await;
+    host.logged(&["WARN", "not rehearsed: no completed delivery", &version(&small("two"))]).await;
+    assert_eq!(says(&host).await, "two");
+    completed(&host).await;
+    let reads = small_that("three", Does::Reads, 0);
+    let reason = refused(&host, &reads, "can tell how it does").await;
+    assert!(reason.contains("modhost modules pin Test") && reason.contains("`canary`"), "{reason}");
+    assert_eq!(host.module("Test").await["version"], version(&small("two")));
+    // On trial it can show what it does.
+    host.save_settings(&settings("replay = 5, canary = \"50%\", for = \"1h\""));
+    host.logged(&["new version is tried on 50%", &version(&reads)]).await;
+}
+
+/// What was refused is refused again unless what it was refused for changes: other settings, saved many times a day, don't
+/// rehearse or compile it again.
+#[tokio::test]
+async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_nothing_else() {
+    let host = host("replay = 5").await;
+    assert_eq!(says(&host).await, "one");
+    completed(&host).await;
+    let bad = small_that("bad", Does::Traps, 0);
+    refused(&host, &bad, "it traps").await;
+    let with = |swap: &str, lines: &str| {
+        Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}\n{lines}"))
+    };
+    let rehearsed = || host.lines(&["rehearsing", "module=Test"]);
+    assert_eq!(rehearsed(), 1);
+    for (change, lines) in [
+        ("a", "config = { greeting = \"Salut\" }"),
+        ("b", "config = { greeting = \"Salut\" }\nlimits = { memory = \"20MiB\" }"),
+        ("c", "http = [\"api.example.com\"]"),
+        ("d", "retry = { attempts = 2 }"),
+    ] {
+        host.save_settings(&with("replay = 5", lines).server(&format!("apology = \"{change}\"")));
+        until("the changed settings", async || {
+            (host.lines(&["the changed settings are taken in"]) == usize::from(change.as_bytes()[0] - b'a') + 1)
+                .then_some(())
+        })
+        .await;
+        // The same bytes written anew are the same file.
+        host.save("module.wasm", &bad);
+    }
+    let now = told(&host, &["retry", "Test"]).await.remove(0);
+    assert!(now["refused"].as_str().unwrap().contains("it traps"), "{now}");
+    assert_eq!(rehearsed(), 2, "a person asked once:\n{}", host.log());
+    host.save_settings(&with("replay = 4", ""));
+    until("the rehearsal under other swap settings", async || (rehearsed() == 3).then_some(())).await;
+    // What serves can't be retried, and what it is says so.
+    let good = small("two");
+    host.save("module.wasm", &good);
+    host.serves("Test", &good).await;
+    let again = modules(&host, &["retry", "Test"]).await;
+    assert!(again.code == 1 && again.stderr.contains("serves already"), "{again:?}");
+    assert_eq!(rehearsed(), 4);
+}
+
+#[tokio::test]
+async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
+    let host = host("canary = \"50%\", for = \"1h\"").await;
+    let two = small("two");
+    host.save("module.wasm", &two);
+    host.logged(&["new version is tried on 50%"]).await;
+    told(&host, &["abort", "Test"]).await;
+    // Other settings don't bring it back.
+    host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
+    host.logged(&["the changed settings are taken in"]).await;
+    assert!(standing(&host, "Test").await["canary"].is_null());
+    let now = told(&host, &["retry", "Test"]).await.remove(0);
+    assert_eq!((&now["canary"]["version"], &now["held_back"]), (&json!(version(&two)), &Value::Null));
+    let again = modules(&host, &["retry", "Test"]).await;
+    assert!(again.code == 1 && again.stderr.contains("is on trial already"), "{again:?}");
+    told(&host, &["pin", "Test", &version(&small("one"))]).await;
+    let pinned = modules(&host, &["retry", "Test"]).await;
+    assert!(pinned.code == 1 && pinned.stderr.contains("is pinned to"), "{pinned:?}");
+}
+
+/// A version whose rehearsals go on for as long as a test lasts keeps no order waiting, and is overruled by it.
+#[tokio::test]
+async fn orders_do_not_wait_for_rehearsals() {
+    let limits = "swap = { replay = 5 }\nlimits = { cpu = \"1h\", timeout = \"1h\" }";
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("module.wasm"), small("one")).unwrap();
+    let host = Settings::new().module_file("Test", "module.wasm", limits).start_in(folder).await;
+    host.save("module.wasm", small("two"));
+    host.serves("Test", &small("two")).await;
+    assert_eq!(says(&host).await, "two");
+    completed(&host).await;
+    let rehearsing = async |text: &str| {
+        let endless = small_that(text, Does::Loops, 0);
+        host.save("module.wasm", &endless);
+        host.logged(&["rehearsing", &version(&endless)]).await;
+        version(&endless)
+    };
+    let endless = rehearsing("a").await;
+    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    told(&host, &["resume", "Test"]).await;
+    let now = told(&host, &["rollback", "Test"]).await.remove(0);
+    assert_eq!((&now["version"], &now["held_back"]["version"]), (&json!(version(&small("one"))), &json!(endless)));
+    host.logged(&["rehearsals given up", &endless]).await;
+    let endless = rehearsing("b").await;
+    assert_eq!(told(&host, &["pin", "Test", &version(&small("two"))]).await[0]["version"], version(&small("two")));
+    host.logged(&["rehearsals given up", &endless]).await;
+    assert_eq!(says(&host).await, "two");
+    let history = told(&host, &["history", "Test"]).await;
+    assert!(history.iter().all(|entry| entry["role"] != "refused"), "none came to an end: {history:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use modhost::engine::ContentHash;
 use serde_json::{Value, json};
@@ -116,6 +117,93 @@ async fn a_pinned_module_stays_whatever_its_file_says() {
     assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&small("three")));
     let again = modules(&host, &["unpin", "Test"]).await;
     assert!(again.code == 1 && again.stderr.contains("follows its file"), "{again:?}");
+}
+
+/// Who pins a module, or goes back, doesn't want the file's version to run: not even when nothing else can.
+#[tokio::test]
+async fn a_pin_holds_when_its_version_is_lost_and_deliveries_wait() {
+    for (order, words) in [("pin", "is pinned to"), ("rollback", "ann went back from it")] {
+        let data = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(small);
+        save(data.path(), &one);
+        let mut host = start(data.path(), "").await;
+        save(data.path(), &two);
+        host.serves("Test", &two).await;
+        let hash = ContentHash::of(&one).in_full();
+        let args = if order == "pin" { vec!["pin", "Test", &hash] } else { vec!["rollback", "Test"] };
+        assert_eq!(told(&host, &args).await[0]["version"], version(&one));
+        host.stop().await;
+        for kept in fs::read_dir(data.path().join("data/versions")).unwrap() {
+            fs::remove_file(kept.unwrap().path()).unwrap();
+        }
+        let host = start(data.path(), "").await;
+        let now = standing(&host, "Test").await;
+        let reason = now["waiting"]["reason"].as_str().unwrap_or_default();
+        assert!(now["version"].is_null() && reason.contains("no longer kept") && reason.contains(words), "{now}");
+        let asked = say(&host.platform, "Test", "who are you?").await;
+        assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&two));
+        assert_eq!(wait_for_answer(&host, &asked).await.text(), "two");
+    }
+}
+
+/// Files that come and come while people order: from the answer to a pin on nothing but its version serves.
+#[tokio::test]
+async fn a_pin_holds_from_its_answer_on_whatever_the_file_does() {
+    let data = tempfile::tempdir().unwrap();
+    let all: Vec<Vec<u8>> = (0..6).map(|number| small(&format!("version {number}"))).collect();
+    save(data.path(), &all[0]);
+    let host = start(data.path(), "").await;
+    for bytes in &all {
+        save(data.path(), bytes);
+        host.serves("Test", bytes).await;
+    }
+    let over = AtomicBool::new(false);
+    let saving = async {
+        for bytes in all.iter().cycle() {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            save(data.path(), bytes);
+            tokio::task::yield_now().await;
+            // Long enough to be seen as written, so that it is taken in.
+            tokio::time::sleep(std::time::Duration::from_millis(70)).await;
+        }
+    };
+    let ordering = async {
+        for round in 0..15 {
+            let wanted = version(&all[round % all.len()]);
+            assert_eq!(told(&host, &["pin", "Test", &wanted]).await[0]["version"], wanted);
+            for _ in 0..10 {
+                assert_eq!(host.module("Test").await["version"], wanted, "round {round}");
+            }
+            told(&host, &["unpin", "Test"]).await;
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    futures::join!(saving, ordering);
+    // In the end the file counts.
+    save(data.path(), &all[3]);
+    host.serves("Test", &all[3]).await;
+    assert_eq!(says(&host).await, "version 3");
+}
+
+/// Two who go back at once go back two versions, as they would one after the other.
+#[tokio::test]
+async fn orders_given_at_once_are_carried_out_one_after_the_other() {
+    let data = tempfile::tempdir().unwrap();
+    let all: Vec<Vec<u8>> = (0..5).map(|number| small(&format!("version {number}"))).collect();
+    save(data.path(), &all[0]);
+    let host = start(data.path(), "").await;
+    for bytes in &all {
+        save(data.path(), bytes);
+        host.serves("Test", bytes).await;
+    }
+    let orders = (0..3).map(|_| modules(&host, &["rollback", "Test"]));
+    for ran in futures::future::join_all(orders).await {
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    assert_eq!(host.module("Test").await["version"], version(&all[1]));
+    assert_eq!(says(&host).await, "version 1");
 }
 
 #[tokio::test]

@@ -104,8 +104,9 @@ async fn decide(
     let only = |fact: Fact| Decision { serves: None, facts: vec![fact] };
     Ok(match order {
         Order::Rollback => asked.roll_back(&versions.history(module).await?)?,
-        Order::Pin(hash) => asked.pin(hash, &versions.history(module).await?, now)?,
+        Order::Pin(hash) => asked.pin(asked.version(hash, &versions.history(module).await?)?, now),
         Order::Unpin => asked.unpin()?,
+        Order::Retry => asked.retry()?,
         Order::Promote => asked.promote()?,
         Order::Abort => asked.abort()?,
         // Who paused it first stays in the record.

@@ -51,11 +51,13 @@ enum ModulesCommand {
     Pin(PinArgs),
     /// Follow the file again, after a pin, a rollback or a trial that went back
     Unpin(NameArgs),
+    /// Take in the file again, although what it holds was refused or was gone back from
+    Retry(NameArgs),
     /// Let deliveries wait; those that run end, none fails, and events are taken as before
     Pause(NameArgs),
     /// Let deliveries that wait begin
     Resume(NameArgs),
-    /// Let the version on trial serve now
+    /// Let the version on trial serve now, whatever its trial has shown so far
     Promote(NameArgs),
     /// End the trial of a version; the one before goes on, and the file isn't taken again until it changes
     Abort(NameArgs),
@@ -92,6 +94,7 @@ enum Order<'a> {
     /// With the beginning of a hash.
     Pin(&'a str),
     Unpin,
+    Retry,
     Pause,
     Resume,
     Promote,
@@ -117,6 +120,7 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
         Some(ModulesCommand::Pin(args)) => (&args.name, Some(Order::Pin(&args.version))),
         Some(ModulesCommand::Rollback(args)) => (&args.name, Some(Order::Rollback)),
         Some(ModulesCommand::Unpin(args)) => (&args.name, Some(Order::Unpin)),
+        Some(ModulesCommand::Retry(args)) => (&args.name, Some(Order::Retry)),
         Some(ModulesCommand::Pause(args)) => (&args.name, Some(Order::Pause)),
         Some(ModulesCommand::Resume(args)) => (&args.name, Some(Order::Resume)),
         Some(ModulesCommand::Promote(args)) => (&args.name, Some(Order::Promote)),
@@ -189,6 +193,7 @@ impl Modules {
                 "pin"
             }
             Order::Unpin => "unpin",
+            Order::Retry => "retry",
             Order::Pause => "pause",
             Order::Resume => "resume",
             Order::Promote => "promote",

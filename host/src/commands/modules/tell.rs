@@ -42,10 +42,14 @@ fn state(module: &ModuleView) -> String {
         words.push("pinned".to_owned());
     }
     if let Some(canary) = &module.canary {
-        words.push(match canary.percent {
-            Some(percent) => format!("canary {}: {percent}%", canary.version),
-            None => format!("canary {}", canary.version),
-        });
+        let mut tried = format!("canary {}", canary.version);
+        if let Some(percent) = canary.percent {
+            let _ = write!(tried, ": {percent}%");
+        }
+        if let Some(missing) = &canary.waits_for {
+            let _ = write!(tried, ", waits: {missing}");
+        }
+        words.push(tried);
     }
     if let Some(held_back) = &module.held_back {
         words.push(format!("held back {}: {}", held_back.version, held_back.why));
@@ -113,6 +117,9 @@ pub(super) fn story(module: &ModuleView) -> String {
     if let Some(canary) = &module.canary {
         let CanaryView { version, since, failed, runs, stable_failed, stable_runs, .. } = canary;
         let how = match (canary.percent, canary.seconds_left) {
+            (Some(percent), Some(_)) if canary.waits_for.is_some() => {
+                format!("gets {percent}% since {since}, until there is enough to decide")
+            }
             (Some(percent), Some(left)) => format!("gets {percent}% since {since}, for another {left} s"),
             _ => format!("is on trial since {since}"),
         };
@@ -121,6 +128,13 @@ pub(super) fn story(module: &ModuleView) -> String {
             "  canary     {version} {how}: {failed} of {runs} failed, {stable_failed} of {stable_runs} on the version that \
              serves"
         );
+        if let Some(missing) = &canary.waits_for {
+            let _ = writeln!(
+                text,
+                "             it waits: {missing}; `modhost modules promote {0}` or `modhost modules abort {0}` decides",
+                module.name
+            );
+        }
     }
     match module.in_flight {
         Some(count) => {

@@ -8,6 +8,9 @@ use crate::config::table::{Table, Value};
 /// How long a new version is tried unless it is said.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(300);
 
+/// How many deliveries have to have ended on a new version unless it is said.
+const DEFAULT_MIN_DELIVERIES: u32 = 5;
+
 /// The most deliveries a version is rehearsed on; each may take as long as the module computes.
 const MAX_REPLAY: u32 = 1000;
 
@@ -23,10 +26,21 @@ pub(super) fn swap(table: Table<'_>) -> Swap {
             "add canary = \"10%\", or remove the line",
         );
     }
+    let min_deliveries = table.get("min_deliveries");
+    if let Some(min_deliveries) = &min_deliveries
+        && canary.is_none()
+    {
+        min_deliveries.wrong(
+            "`min_deliveries` says how many deliveries decide on a new version, and nothing says that it is tried",
+            "add canary = \"10%\", or remove the line",
+        );
+    }
     let period = period.and_then(|value| value.duration()).unwrap_or(DEFAULT_PERIOD);
+    let min_deliveries = min_deliveries.and_then(|value| value.count()).unwrap_or(DEFAULT_MIN_DELIVERIES);
     let percent = canary.and_then(|value| percent(&value));
     table.finish();
-    Swap { replay: replay.unwrap_or_default(), canary: percent.map(|percent| Canary { percent, period }) }
+    let canary = percent.map(|percent| Canary { percent, period, min_deliveries });
+    Swap { replay: replay.unwrap_or_default(), canary }
 }
 
 fn replay(value: &Value<'_>) -> Option<u32> {

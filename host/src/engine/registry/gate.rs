@@ -8,7 +8,7 @@ use super::Shared;
 use crate::capabilities::Asked;
 use crate::engine::instance::Ended;
 use crate::engine::rehearsal::{Recorded, Rehearsed, rehearse};
-use crate::engine::version::Version;
+use crate::engine::version::{SwapPolicy, Version};
 use crate::event::Name;
 use crate::journal::{Details, Filter, JournalError, State};
 
@@ -34,26 +34,41 @@ pub(super) struct Rehearsals {
     pub(super) left_out: usize,
 }
 
+/// Why a version doesn't pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rejection {
+    /// What it has shown: which delivery, and what goes wrong with it.
+    Unfit(String),
+    /// It couldn't be rehearsed now, which says nothing about it.
+    Unable(String),
+}
+
 /// Rehearses the last completed deliveries of a module on a version of it.
 ///
 /// # Errors
 ///
-/// Why the version may not serve: which delivery, and what goes wrong with it.
+/// Why the version may not serve.
 pub(super) async fn examine(
     shared: &Shared,
     module: &Name,
     version: &Version,
-    count: u32,
-) -> Result<Rehearsals, String> {
-    let filter =
-        Filter { state: Some(State::Completed), module: Some(module.clone()), limit: Some(count), ..Filter::default() };
-    let unreadable = |error: JournalError| format!("the deliveries it is rehearsed on can't be read: {error}");
+    swap: &SwapPolicy,
+) -> Result<Rehearsals, Rejection> {
+    let filter = Filter {
+        state: Some(State::Completed),
+        module: Some(module.clone()),
+        limit: Some(swap.replay),
+        ..Filter::default()
+    };
+    let unreadable =
+        |error: JournalError| Rejection::Unable(format!("the deliveries it is rehearsed on can't be read: {error}"));
     let last = shared.journal.list(filter).await.map_err(unreadable)?;
     let mut left = LONGEST;
     let mut rehearsals = Rehearsals::default();
     for (index, known) in last.iter().enumerate() {
         // Closed only with the process.
-        let _turn = shared.rehearsing.acquire().await.map_err(|_| "the host is shutting down")?;
+        let _turn =
+            shared.rehearsing.acquire().await.map_err(|_| Rejection::Unable("the host is shutting down".into()))?;
         // What was removed meanwhile was old.
         let Some(details) = shared.journal.show(&known.id).await.map_err(unreadable)? else { continue };
         let recorded = recorded(&details, shared.journal.salt());
@@ -68,13 +83,23 @@ pub(super) async fn examine(
             Verdict::Open => rehearsals.open += 1,
             Verdict::Wrong(what) => {
                 let on = known.version.as_deref().unwrap_or("another version");
-                return Err(format!("delivery {}, which completed on {on}, was rehearsed on it: {what}", known.id));
+                let what = format!("delivery {}, which completed on {on}, was rehearsed on it: {what}", known.id);
+                return Err(Rejection::Unfit(what));
             }
         }
     }
     if rehearsals.left_out > 0 && rehearsals.passed == 0 {
         let longest = humantime::format_duration(LONGEST);
-        return Err(format!("not one of the {} deliveries it was rehearsed on ended within {longest}", last.len()));
+        let what = format!("not one of the {} deliveries it was rehearsed on ended within {longest}", last.len());
+        return Err(Rejection::Unfit(what));
+    }
+    // A trial can still show what rehearsals can't.
+    if rehearsals.open > 0 && rehearsals.passed == 0 && swap.canary.is_none() {
+        return Err(Rejection::Unfit(format!(
+            "not one of the {} rehearsals can tell how it does, as it reads what isn't on record; with `canary` in its \
+             `swap` settings it would be tried on some deliveries first",
+            rehearsals.open
+        )));
     }
     Ok(rehearsals)
 }

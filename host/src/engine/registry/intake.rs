@@ -1,20 +1,31 @@
 //! How what a module's file holds comes to serve, or doesn't.
+//!
+//! Reading, compiling and rehearsing a file takes anything from milliseconds to minutes, and is done without the module's
+//! turn. Before each step that changes something the turn is taken, and what was found is judged by how the module stands
+//! then: what a person has ordered meanwhile goes before it, and settings that have changed are the ones that count.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::gate;
-use super::slot::{Intake, Loading, Refusal, Serving, Slot, lock};
+use super::gate::{self, Rejection};
+use super::refusal::{Cause, Refusal};
+use super::slot::{Intake, Serving, Slot, TurnGuard, Work, lock};
 use crate::engine::load::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Urgency, file, milliseconds};
 use crate::telemetry::indented;
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
 use crate::versions::{ContentHash, Fact, Origin, Standing};
+
+/// After what time a file is read again that couldn't be read, compiled or rehearsed for a reason that may pass.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How long somebody who wants a file taken in waits to hear what came of it.
+const ANSWERED_AFTER: Duration = Duration::from_secs(10);
 
 /// A component as it was read.
 pub(super) struct Found {
@@ -33,6 +44,54 @@ impl Found {
     }
 }
 
+/// Why a version that served before can't serve now.
+struct Lost {
+    cause: Cause,
+    why: String,
+}
+
+/// What one look at the file is based on.
+struct Look<'a> {
+    slot: &'a Slot,
+    spec: Arc<Spec>,
+    orders: u64,
+    /// Whether a version that its trial has sent back may be tried once more, by other rules.
+    new_rules: bool,
+    outdated: CancellationToken,
+}
+
+impl<'a> Look<'a> {
+    fn begin(slot: &'a Slot, new_rules: bool) -> Self {
+        let outdated = CancellationToken::new();
+        *lock(&slot.work) = Some(Work { hash: None, outdated: outdated.clone() });
+        // Whoever came before that was there to be seen saw nothing to give up.
+        if slot.is_forgotten() {
+            outdated.cancel();
+        }
+        Self { slot, orders: slot.orders(), spec: slot.spec(), new_rules, outdated }
+    }
+
+    /// Does something that takes long; none if its result isn't wanted any more before it is there.
+    async fn wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.outdated.run_until_cancelled(work).await
+    }
+
+    /// The module's turn, to act on what was found; none if that is out of date.
+    async fn turn(&self) -> Option<TurnGuard<'a>> {
+        let turn = self.slot.turn_after_orders().await;
+        let spec = self.slot.spec();
+        let same_settings = spec.component == self.spec.component && spec.swap == self.spec.swap;
+        let holds = same_settings && self.slot.orders() == self.orders && !self.slot.is_forgotten();
+        holds.then_some(turn)
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        *lock(&self.slot.work) = None;
+    }
+}
+
 impl Slot {
     /// Has the file taken in soon.
     pub(super) fn request(self: &Arc<Self>) {
@@ -48,9 +107,22 @@ impl Slot {
         });
     }
 
-    /// Gives up loading what the file held if it holds something else by now: that may take minutes, for nobody.
+    /// Has the file taken in, and waits a while for that to be done. It goes on even if nobody waits any more: compiling may
+    /// take minutes.
+    pub(super) async fn take_in_now(self: &Arc<Self>) {
+        let (slot, intake) = (self.clone(), Intake::of(self.clone()));
+        let taking = tokio::spawn(async move {
+            slot.refresh().await;
+            drop(intake);
+        });
+        if let Ok(Err(error)) = tokio::time::timeout(ANSWERED_AFTER, taking).await {
+            tracing::error!(module = %self.name, %error, "cannot take in the component");
+        }
+    }
+
+    /// Gives up what is done with what the file held if it holds something else by now: that may take minutes, for nobody.
     async fn overtake(&self) {
-        let Some(Loading { hash, outdated }) = lock(&self.loading).clone() else { return };
+        let Some(Work { hash: Some(hash), outdated }) = lock(&self.work).clone() else { return };
         if Found::read(&self.component()).await.is_ok_and(|found| found.hash != hash) {
             outdated.cancel();
         }
@@ -65,47 +137,93 @@ impl Slot {
 
     /// Takes in the file, if it is not what serves.
     async fn refresh(self: &Arc<Self>) {
-        let _turn = self.turn.lock().await;
+        let _one_at_a_time = self.intake.lock().await;
         self.wanted.store(false, Ordering::Release);
-        if !self.is_forgotten() {
-            self.take_in().await;
+        let mut new_rules = false;
+        loop {
+            // What an order that is being prepared comes to decides what becomes of the file.
+            drop(self.turn_after_orders().await);
+            if self.is_forgotten() {
+                return;
+            }
+            new_rules |= self.new_rules.swap(false, Ordering::AcqRel);
+            let look = Look::begin(self, new_rules);
+            if self.take_in(&look).await.is_some() {
+                return;
+            }
+            // Whoever has seen that the file changed waits to take it in.
+            if self.wanted.load(Ordering::Acquire) {
+                self.new_rules.fetch_or(new_rules, Ordering::AcqRel);
+                return;
+            }
         }
     }
 
-    /// Takes in the file; only by whose turn it is.
-    pub(super) async fn take_in(self: &Arc<Self>) {
-        let (spec, standing) = (self.spec(), self.standing());
+    /// Takes in the file; none if what it was based on has changed before it was done.
+    async fn take_in(self: &Arc<Self>, look: &Look<'_>) -> Option<()> {
+        let (spec, standing) = (&look.spec, self.standing());
         let found = Found::read(&spec.component).await;
-        if let Some((pinned, order)) = &standing.pinned
-            && self.bring_back(&spec, *pinned, found.as_ref().ok()).await
-        {
+        if let Some((pinned, order)) = &standing.pinned {
+            let brought_back = self.bring_back(look, *pinned, found.as_ref().ok()).await?;
+            let _turn = look.turn().await?;
             let why = format!("the module is pinned to {pinned} by {}", order.by);
-            return self.stay(&spec, found, &why);
+            self.keep_to(spec, *pinned, brought_back, found, &why).await;
+            return Some(());
         }
         if let Some(held_back) = &standing.held_back {
             let last = standing.serving.as_ref().map(|entry| entry.hash);
             let same = found.as_ref().is_ok_and(|found| found.hash == held_back.hash);
+            let tried_anew = look.new_rules && held_back.is_by_its_trial();
             if same
+                && !tried_anew
                 && let Some(last) = last
-                && self.bring_back(&spec, last, None).await
             {
-                return self.stay(&spec, found, &held_back.why);
+                let brought_back = self.bring_back(look, last, None).await?;
+                let _turn = look.turn().await?;
+                self.keep_to(spec, last, brought_back, found, &held_back.why).await;
+                return Some(());
             }
             if found.is_ok() {
+                let _turn = look.turn().await?;
                 self.write_down(vec![Fact::HeldBack(None)]).await;
             }
         }
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                self.bring_back_last(&spec, &standing).await;
-                return self.refuse(&spec, ContentHash::of(&[]), RefusedBy::File, error.to_string()).await;
+                self.bring_back_last(look, &standing).await?;
+                let _turn = look.turn().await?;
+                self.refuse(spec, ContentHash::of(&[]), Cause::of(&error), error.to_string()).await;
+                return Some(());
             }
         };
         if spec.swap.replay > 0 || spec.swap.canary.is_some() {
-            self.bring_back_last(&spec, &standing).await;
+            self.bring_back_last(look, &standing).await?;
         }
-        self.take(spec, found, standing).await;
+        self.take(look, found).await
+    }
+
+    /// Keeps to the version that is to serve instead of the file's. If it can't, none does, and deliveries wait: the file's is
+    /// what somebody doesn't want to run.
+    async fn keep_to(
+        self: &Arc<Self>,
+        spec: &Arc<Spec>,
+        hash: ContentHash,
+        brought_back: Result<(), Lost>,
+        file: Result<Found, LoadError>,
+        why: &str,
+    ) {
+        match brought_back {
+            Ok(()) => self.stay(spec, file, why),
+            Err(Lost { cause, why: lost }) => {
+                let reason = format!(
+                    "version {hash}, which is to serve, can't: {lost}. The one in the file is not taken: {why}; \
+                     `modhost modules unpin {}` takes it",
+                    self.name
+                );
+                self.refuse(spec, ContentHash::of(&[]), cause, reason).await;
+            }
+        }
     }
 
     /// Leaves the file aside, as somebody wants it, and says so once.
@@ -132,7 +250,9 @@ impl Slot {
     }
 
     /// Makes what the file holds serve, unless it does already.
-    async fn take(self: &Arc<Self>, spec: Arc<Spec>, found: Found, standing: Standing) {
+    async fn take(self: &Arc<Self>, look: &Look<'_>, found: Found) -> Option<()> {
+        let spec = &look.spec;
+        let turn = look.turn().await?;
         *lock(&self.left_aside) = None;
         let serving = self.serving();
         if let Some(serving) = &serving
@@ -140,64 +260,69 @@ impl Slot {
         {
             match self.renew() {
                 Ok(()) => *lock(&self.refused) = None,
-                Err(error) => self.refuse(&spec, found.hash, RefusedBy::File, error.to_string()).await,
+                Err(error) => self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await,
             }
-            if serving.canary.is_some() || standing.canary.is_some() {
+            if serving.canary.is_some() || self.standing().canary.is_some() {
                 self.end_trial("the file holds the version before again".into(), CanaryEnd::Replaced).await;
             }
-            return;
+            return Some(());
         }
         let _ = self.renew(); // what can't be applied to the version before matters no more once this one serves
         if serving.as_ref().is_some_and(|it| it.canary.as_ref().is_some_and(|it| it.version.hash() == found.hash)) {
             *lock(&self.refused) = None;
-            return;
+            return Some(());
         }
-        if lock(&self.refused).as_ref().is_some_and(|it| it.hash == found.hash && it.spec == spec) {
-            return;
+        if lock(&self.refused).as_ref().is_some_and(|it| it.holds(found.hash, spec)) {
+            return Some(());
         }
+        drop(turn);
         let started = Instant::now();
         let urgency = if serving.is_some() { Urgency::Next } else { Urgency::First };
-        match self.load(&found, &spec, urgency).await {
-            None => tracing::debug!(module = %self.name, version = %found.hash, "is not loaded: it is out of date"),
-            Some(Ok(version)) => self.admit(spec, found, version, standing, started).await,
+        match self.load(look, &found, urgency).await {
+            None => {
+                tracing::debug!(module = %self.name, version = %found.hash, "is not loaded: it is out of date");
+                None
+            }
+            Some(Ok(version)) => self.admit(look, found, version, started).await,
             Some(Err(error)) => {
-                self.bring_back_last(&spec, &standing).await;
-                self.refuse(&spec, found.hash, RefusedBy::File, error.to_string()).await;
+                self.bring_back_last(look, &self.standing()).await?;
+                let _turn = look.turn().await?;
+                self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await;
+                Some(())
             }
         }
     }
 
     /// Loads what the file holds; none if that is out of date before it is done.
-    async fn load(&self, found: &Found, spec: &Spec, urgency: Urgency) -> Option<Result<Version, LoadError>> {
-        let outdated = CancellationToken::new();
-        *lock(&self.loading) = Some(Loading { hash: found.hash, outdated: outdated.clone() });
-        // Whoever came before that was there to be seen saw nothing to give up.
-        if self.is_forgotten() {
-            outdated.cancel();
-        } else if self.wanted.load(Ordering::Acquire) {
+    async fn load(&self, look: &Look<'_>, found: &Found, urgency: Urgency) -> Option<Result<Version, LoadError>> {
+        if let Some(work) = &mut *lock(&self.work) {
+            work.hash = Some(found.hash);
+        }
+        // Whoever came before that could be seen didn't know what it was that was loaded.
+        if self.wanted.load(Ordering::Acquire) {
             self.overtake().await;
         }
-        let loaded = outdated.run_until_cancelled(self.shared.engine.load_as(found.bytes.clone(), spec, urgency)).await;
-        *lock(&self.loading) = None;
-        loaded
+        look.wanted(self.shared.engine.load_as(found.bytes.clone(), &look.spec, urgency)).await
     }
 
     /// Lets a version that can serve do so: after its rehearsals, and on trial first, where the settings want that.
-    async fn admit(
-        self: &Arc<Self>,
-        spec: Arc<Spec>,
-        found: Found,
-        version: Version,
-        standing: Standing,
-        started: Instant,
-    ) {
-        let Found { hash, bytes } = found;
-        let before = self.serving().map(|serving| serving.stable.hash());
-        let was_tried = standing.canary.as_ref().is_some_and(|entry| entry.hash == hash);
-        if before.is_some() && spec.swap.replay > 0 && !was_tried {
-            match gate::examine(&self.shared, &self.name, &version, spec.swap.replay).await {
+    async fn admit(self: &Arc<Self>, look: &Look<'_>, found: Found, version: Version, started: Instant) -> Option<()> {
+        let (Found { hash, bytes }, spec) = (found, &look.spec);
+        let was_tried = self.standing().canary.is_some_and(|entry| entry.hash == hash);
+        if self.serving().is_some() && spec.swap.replay > 0 && !was_tried {
+            tracing::debug!(module = %self.name, version = %hash, "rehearsing");
+            let examined = look.wanted(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
+            if examined.is_none() {
+                tracing::debug!(module = %self.name, version = %hash, "rehearsals given up: out of date");
+            }
+            match examined? {
                 Ok(rehearsals) => self.tell_rehearsals(hash, &rehearsals),
-                Err(reason) => {
+                Err(Rejection::Unable(reason)) => {
+                    let _turn = look.turn().await?;
+                    self.refuse(spec, hash, Cause::Host, reason).await;
+                    return Some(());
+                }
+                Err(Rejection::Unfit(reason)) => {
                     self.keep(hash, bytes).await;
                     let reason = format!(
                         "{reason}; look at it with `modhost deliveries replay ID --component {}`, or take it all the same \
@@ -205,9 +330,20 @@ impl Slot {
                         spec.component.display(),
                         self.name
                     );
-                    return self.refuse(&spec, hash, RefusedBy::Gate, reason).await;
+                    let _turn = look.turn().await?;
+                    self.refuse(spec, hash, Cause::Gate, reason).await;
+                    return Some(());
                 }
             }
+        }
+        let turn = look.turn().await?;
+        // As it is now: a trial may have ended meanwhile.
+        let (standing, before) = (self.standing(), self.serving().map(|serving| serving.stable.hash()));
+        match &standing.held_back {
+            // It was gone back from just now.
+            Some(held_back) if held_back.hash == hash => return None,
+            Some(_) => self.write_down(vec![Fact::HeldBack(None)]).await,
+            None => {}
         }
         let version = Arc::new(version);
         match spec.swap.canary {
@@ -224,11 +360,20 @@ impl Slot {
                 self.note_serving(hash, Origin::File, &standing).await;
             }
         }
+        *lock(&self.refused) = None;
+        drop(turn);
         self.keep(hash, bytes).await;
+        Some(())
     }
 
     fn tell_rehearsals(&self, hash: ContentHash, rehearsals: &gate::Rehearsals) {
         let gate::Rehearsals { passed, open, left_out } = rehearsals;
+        if (passed + open + left_out) == 0 {
+            tracing::warn!(
+                module = %self.name, version = %hash, "not rehearsed: no completed delivery of the module is on record"
+            );
+            return;
+        }
         let end = if *passed == 1 { "delivery ends" } else { "deliveries end" };
         let mut told = format!("rehearsed: {passed} {end} well on it");
         if *open > 0 {
@@ -254,44 +399,56 @@ impl Slot {
         self.write_down(facts).await;
     }
 
-    /// Sees to it that a version serves: from the file if that holds it, else from what was kept. Answers whether it does.
-    async fn bring_back(self: &Arc<Self>, spec: &Spec, hash: ContentHash, file: Option<&Found>) -> bool {
+    /// Sees to it that a version serves: from the file if that holds it, else from what was kept; none if that isn't wanted
+    /// any more.
+    async fn bring_back(
+        self: &Arc<Self>,
+        look: &Look<'_>,
+        hash: ContentHash,
+        file: Option<&Found>,
+    ) -> Option<Result<(), Lost>> {
         if self.serving().is_some_and(|serving| serving.stable.hash() == hash) {
-            return true;
+            return Some(Ok(()));
         }
         let bytes = match file.filter(|file| file.hash == hash) {
             Some(file) => Some(file.bytes.clone()),
             None => self.shared.versions.component(hash).await,
         };
         let Some(bytes) = bytes else {
-            tracing::error!(module = %self.name, version = %hash, "the component of this version is no longer kept");
-            return false;
+            return Some(Err(Lost { cause: Cause::Component, why: "its component is no longer kept".into() }));
         };
-        match self.shared.engine.load(bytes, spec).await {
+        match look.wanted(self.shared.engine.load(bytes, &look.spec)).await? {
             Ok(version) => {
+                let _turn = look.turn().await?;
                 self.exchange(Serving { stable: Arc::new(version), canary: None });
+                *lock(&self.refused) = None;
                 tracing::info!(module = %self.name, version = %hash, "serves, as before");
-                true
+                Some(Ok(()))
             }
-            Err(error) => {
-                tracing::error!(module = %self.name, version = %hash, "the version that served before can't serve: {error}");
-                false
-            }
+            Err(error) => Some(Err(Lost { cause: Cause::of(&error), why: error.to_string() })),
         }
     }
 
     /// If nothing serves, brings back what served before the host was started.
-    async fn bring_back_last(self: &Arc<Self>, spec: &Spec, standing: &Standing) {
+    async fn bring_back_last(self: &Arc<Self>, look: &Look<'_>, standing: &Standing) -> Option<()> {
         if self.serving().is_none()
             && let Some(last) = &standing.serving
+            && let Err(Lost { why, .. }) = self.bring_back(look, last.hash, None).await?
+            && lock(&self.lost).replace(why.clone()).as_ref() != Some(&why)
         {
-            self.bring_back(spec, last.hash, None).await;
+            tracing::error!(
+                module = %self.name, version = %last.hash, "the version that served before can't serve: {why}"
+            );
         }
+        Some(())
     }
 
     /// Keeps what serves, and says once why the file doesn't.
-    async fn refuse(&self, spec: &Arc<Spec>, hash: ContentHash, by: RefusedBy, reason: String) {
-        let refusal = Refusal { hash, spec: spec.clone(), reason: reason.clone() };
+    async fn refuse(self: &Arc<Self>, spec: &Arc<Spec>, hash: ContentHash, cause: Cause, reason: String) {
+        if cause.passes() {
+            self.read_again_later();
+        }
+        let refusal = Refusal { hash, spec: spec.clone(), cause, reason: reason.clone() };
         let before = lock(&self.refused).replace(refusal);
         if before.is_some_and(|before| before.hash == hash && before.reason == reason) {
             return;
@@ -300,7 +457,7 @@ impl Slot {
         let (file, told) = (spec.component.display(), indented(&reason));
         match self.serving() {
             Some(serving) => {
-                let what = match by {
+                let what = match cause.by() {
                     RefusedBy::File => "the file can't serve".to_owned(),
                     RefusedBy::Gate => format!("the new version {hash} is not taken"),
                 };
@@ -308,16 +465,33 @@ impl Slot {
                 tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {told}");
             }
             // Nothing was there before: it may still be built.
-            None if hash == ContentHash::of(&[]) && !spec.component.exists() => tracing::warn!(
-                module = %self.name, "no version serves yet: there is no file {file}; it serves as soon as there is, and its deliveries wait"
+            None if cause == Cause::Missing => tracing::warn!(
+                module = %self.name,
+                "no version serves yet: there is no file {file}; it serves as soon as there is, and its deliveries wait"
             ),
             None => {
-                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait for another file. {told}")
+                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait. {told}");
             }
         }
-        metrics::swap_refused(&self.name, by);
+        metrics::swap_refused(&self.name, cause.by());
         if hash != ContentHash::of(&[]) {
             self.write_down(vec![Fact::Refused { hash, reason }]).await;
         }
+    }
+
+    /// Reads the file again after a while: nothing else may say that it can be read, compiled or rehearsed by then.
+    fn read_again_later(self: &Arc<Self>) {
+        if self.rereads.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let slot = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(READ_AGAIN_AFTER).await;
+            let Some(slot) = slot.upgrade() else { return };
+            slot.rereads.store(false, Ordering::Release);
+            if !slot.is_forgotten() && lock(&slot.refused).as_ref().is_some_and(|it| it.cause.passes()) {
+                slot.request();
+            }
+        });
     }
 }

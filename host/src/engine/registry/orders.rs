@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use super::intake::Found;
-use super::slot::{Serving, Slot};
+use super::slot::{Preparing, Slot, lock};
 use super::{Registry, Status};
 use crate::clock;
 use crate::config::nearest;
 use crate::engine::LoadError;
 use crate::engine::version::{Spec, Version};
 use crate::event::Name;
-use crate::telemetry::metrics::CanaryEnd;
-use crate::versions::{Asked, ContentHash, Fact, Order, Refusal, Standing, VersionsError, ended_by, promoted_by};
+use crate::telemetry::metrics::{self, CanaryEnd};
+use crate::versions::{
+    Asked, ContentHash, Entry, Fact, Order, Origin, Refusal, Standing, VersionsError, ended_by, promoted_by,
+};
 
 /// Why something that was asked isn't done.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +49,7 @@ impl Registry {
     /// When there is none before, or it can't serve; then nothing is changed.
     pub async fn rollback(&self, module: &Name, by: &str) -> Result<Status> {
         let slot = self.known(module)?;
-        let turn = slot.turn.lock().await;
         slot.roll_back(by).await?;
-        drop(turn);
         Ok(slot.status())
     }
 
@@ -60,9 +60,7 @@ impl Registry {
     /// When there is no such version, more than one, or it can't serve; then nothing is changed.
     pub async fn pin(&self, module: &Name, hash: &str, by: &str) -> Result<Status> {
         let slot = self.known(module)?;
-        let turn = slot.turn.lock().await;
         slot.pin(hash, by).await?;
-        drop(turn);
         Ok(slot.status())
     }
 
@@ -73,12 +71,37 @@ impl Registry {
     /// When it does so already.
     pub async fn unpin(&self, module: &Name, by: &str) -> Result<Status> {
         let slot = self.known(module)?;
-        let turn = slot.turn.lock().await;
-        let decision = slot.asked(by, &slot.standing(), None).unpin()?;
-        slot.shared.versions.note(module, decision.facts).await?;
+        {
+            let _turn = slot.turn.lock().await;
+            let decision = slot.asked(by, &slot.standing(), None).unpin()?;
+            slot.shared.versions.note(module, decision.facts).await?;
+            *lock(&slot.refused) = None;
+            slot.is_overruled();
+        }
         tracing::info!(%module, "follows its file again, as {by} asked");
-        slot.take_in().await;
-        drop(turn);
+        slot.take_in_now().await;
+        Ok(slot.status())
+    }
+
+    /// Takes in a module's file once more, although what it holds was refused, or was gone back from.
+    ///
+    /// # Errors
+    ///
+    /// When the module is pinned, or what its file holds serves or is on trial already.
+    pub async fn retry(&self, module: &Name, by: &str) -> Result<Status> {
+        let slot = self.known(module)?;
+        let file = Found::read(&slot.component()).await.map(|found| found.hash).ok();
+        {
+            let _turn = slot.turn.lock().await;
+            let decision = slot.asked(by, &slot.standing(), file).retry()?;
+            if !decision.facts.is_empty() {
+                slot.shared.versions.note(module, decision.facts).await?;
+                slot.is_overruled();
+            }
+            *lock(&slot.refused) = None;
+        }
+        tracing::info!(%module, %by, "taking in the component again");
+        slot.take_in_now().await;
         Ok(slot.status())
     }
 
@@ -113,17 +136,14 @@ impl Registry {
         Ok(slot.status())
     }
 
-    /// Makes the version that is tried serve, before its time is over.
+    /// Makes the version that is tried serve, whatever its trial has shown so far.
     ///
     /// # Errors
     ///
     /// When none is tried.
     pub async fn promote(&self, module: &Name, by: &str) -> Result<Status> {
         let slot = self.known(module)?;
-        let turn = slot.turn.lock().await;
-        let serving = slot.on_trial()?;
-        slot.take_over(&serving, promoted_by(by), Some(by.to_owned())).await;
-        drop(turn);
+        slot.promote(by).await?;
         Ok(slot.status())
     }
 
@@ -134,11 +154,7 @@ impl Registry {
     /// When none is tried.
     pub async fn abort(&self, module: &Name, by: &str) -> Result<Status> {
         let slot = self.known(module)?;
-        let turn = slot.turn.lock().await;
-        let serving = slot.on_trial()?;
-        slot.go_back(&serving, ended_by(by), CanaryEnd::Aborted).await;
-        tracing::info!(%module, version = %serving.stable.hash(), "serves alone again, as {by} ended the trial");
-        drop(turn);
+        slot.abort(by).await?;
         Ok(slot.status())
     }
 
@@ -155,55 +171,129 @@ impl Registry {
     }
 }
 
+/// Each order is decided by whose turn it is. What it needs is loaded without the turn, and then it is decided once more: it
+/// may mean another version by then, because of another order or the end of a trial.
 impl Slot {
     /// What somebody asks of this module, as it stands.
     fn asked<'a>(&'a self, by: &'a str, standing: &'a Standing, file: Option<ContentHash>) -> Asked<'a> {
         let serving = self.serving();
         let tried = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
         let serving = serving.map(|serving| serving.stable.hash());
+        // What is on record counts while the host is still loading it.
+        let recorded = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.hash);
+        let tried = tried.or_else(|| recorded(&standing.canary));
+        let serving = serving.or_else(|| recorded(&standing.serving));
         Asked { module: &self.name, by, standing, serving, tried, file }
     }
 
-    async fn roll_back(&self, by: &str) -> Result<()> {
-        let standing = self.standing();
-        let history = self.shared.versions.history(&self.name).await?;
-        let file = Found::read(&self.component()).await.map(|found| found.hash).ok();
-        let decision = self.asked(by, &standing, file).roll_back(&history)?;
-        let Some((target, origin)) = decision.serves else { return Ok(()) };
-        let version = self.load_kept(target, &self.spec()).await?;
-        Ok(self.serve(version, origin, by, decision.facts).await?)
+    /// Whether a version serves now, and alone.
+    fn serves_alone(&self, hash: ContentHash) -> bool {
+        self.serving().is_some_and(|serving| serving.stable.hash() == hash && serving.canary.is_none())
     }
 
-    async fn pin(&self, hash: &str, by: &str) -> Result<()> {
-        let standing = self.standing();
-        let history = self.shared.versions.history(&self.name).await?;
-        let file = Found::read(&self.component()).await.ok();
-        let asked = self.asked(by, &standing, file.as_ref().map(|file| file.hash));
-        let decision = asked.pin(hash, &history, clock::now())?;
-        let Some((hash, origin)) = decision.serves else {
-            self.shared.versions.note(&self.name, decision.facts).await?;
-            tracing::info!(module = %self.name, version = asked.serving.map(tracing::field::display), "is pinned, as {by} asked");
-            return Ok(());
-        };
-        let spec = self.spec();
-        let version = match file.filter(|file| file.hash == hash) {
-            Some(file) => {
-                let version = self.shared.engine.load(file.bytes.clone(), &spec).await;
-                self.keep(hash, file.bytes).await;
-                version.map_err(|error| OrderError::CantServe(hash, error))?
+    async fn roll_back(&self, by: &str) -> Result<()> {
+        let mut loaded: Option<Loaded<'_>> = None;
+        loop {
+            let file = Found::read(&self.component()).await.map(|found| found.hash).ok();
+            let turn = self.turn.lock().await;
+            let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
+            let decision = self.asked(by, &standing, file).roll_back(&history)?;
+            let Some((target, origin)) = decision.serves else { return Ok(()) };
+            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
+                return Ok(self.serve(version, origin, by, decision.facts).await?);
             }
-            None => self.load_kept(hash, &spec).await?,
-        };
-        Ok(self.serve(version, origin, by, decision.facts).await?)
+            let preparing = self.prepare_order();
+            drop(turn);
+            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
+        }
+    }
+
+    async fn pin(&self, prefix: &str, by: &str) -> Result<()> {
+        let mut loaded: Option<Loaded<'_>> = None;
+        loop {
+            let file = Found::read(&self.component()).await.ok();
+            let turn = self.turn.lock().await;
+            let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
+            let asked = self.asked(by, &standing, file.as_ref().map(|file| file.hash));
+            let hash = asked.version(prefix, &history)?;
+            let decision = asked.pin(hash, clock::now());
+            let target = match decision.serves {
+                None if self.serves_alone(hash) => {
+                    self.shared.versions.note(&self.name, decision.facts).await?;
+                    self.is_overruled();
+                    tracing::info!(module = %self.name, version = %hash, "is pinned, as {by} asked");
+                    return Ok(());
+                }
+                // It is the one on record, and is still being loaded.
+                None => (hash, Origin::Pin),
+                Some(target) => target,
+            };
+            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == hash) {
+                return Ok(self.serve(version, target.1, by, decision.facts).await?);
+            }
+            let preparing = self.prepare_order();
+            drop(turn);
+            let spec = self.spec();
+            let version = match file.filter(|file| file.hash == hash) {
+                Some(file) => {
+                    let version = self.shared.engine.load(file.bytes.clone(), &spec).await;
+                    self.keep(hash, file.bytes).await;
+                    version.map_err(|error| OrderError::CantServe(hash, error))?
+                }
+                None => self.load_kept(hash, &spec).await?,
+            };
+            loaded = Some(Loaded { version, _preparing: preparing });
+        }
+    }
+
+    async fn promote(&self, by: &str) -> Result<()> {
+        let mut loaded: Option<Loaded<'_>> = None;
+        loop {
+            let turn = self.turn.lock().await;
+            if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
+                self.take_over(&serving, promoted_by(by), Some(by.to_owned())).await;
+                return Ok(());
+            }
+            // A trial that goes on after a restart, whose version is still being loaded.
+            let decision = self.asked(by, &self.standing(), None).promote()?;
+            let Some((target, origin)) = decision.serves else { return Ok(()) };
+            if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
+                return Ok(self.serve(version, origin, by, decision.facts).await?);
+            }
+            let preparing = self.prepare_order();
+            drop(turn);
+            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
+        }
+    }
+
+    async fn abort(&self, by: &str) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        match self.serving().filter(|serving| serving.canary.is_some()) {
+            Some(serving) => {
+                self.go_back(&serving, ended_by(by), CanaryEnd::Aborted).await;
+                tracing::info!(
+                    module = %self.name, version = %serving.stable.hash(), "serves alone again, as {by} ended the trial"
+                );
+            }
+            None => {
+                let decision = self.asked(by, &self.standing(), None).abort()?;
+                self.shared.versions.note(&self.name, decision.facts).await?;
+                metrics::canary(&self.name, CanaryEnd::Aborted);
+                self.is_overruled();
+                tracing::info!(module = %self.name, %by, "canary aborted");
+            }
+        }
+        Ok(())
     }
 
     async fn load_kept(&self, hash: ContentHash, spec: &Spec) -> Result<Version> {
         let bytes = self.shared.versions.component(hash).await.ok_or_else(|| Refusal::not_kept(hash))?;
         self.shared.engine.load(bytes, spec).await.map_err(|error| OrderError::CantServe(hash, error))
     }
+}
 
-    fn on_trial(&self) -> Result<Arc<Serving>> {
-        let serving = self.serving().filter(|serving| serving.canary.is_some());
-        Ok(serving.ok_or_else(|| Refusal::no_trial(&self.name))?)
-    }
+/// A version that was loaded for an order. Until that is carried out, or given up, the file doesn't come to serve.
+struct Loaded<'a> {
+    version: Version,
+    _preparing: Preparing<'a>,
 }

@@ -1,14 +1,16 @@
 //! One module: what answers its deliveries, and the one step in which that is exchanged.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::canary::{Arm, Canary};
+use super::refusal::Refusal;
 use super::{Chosen, Shared};
 use crate::clock;
 use crate::engine::LoadError;
@@ -29,15 +31,28 @@ pub(super) struct Slot {
     pub(super) refused: Mutex<Option<Refusal>>,
     /// The file that isn't taken, and was told of.
     pub(super) left_aside: Mutex<Option<ContentHash>>,
-    /// Held while versions are exchanged, so that two changes come one after the other.
+    /// Why the version that served last doesn't serve now, as the log has said.
+    pub(super) lost: Mutex<Option<String>>,
+    /// Held while versions are exchanged and that is recorded, so that two changes come one after the other. Nothing is read,
+    /// compiled or rehearsed under it: a person's order and the end of a trial never wait for that.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// Whether somebody waits for the turn to take in the file.
+    /// Held while the file is taken in, however long that takes.
+    pub(super) intake: tokio::sync::Mutex<()>,
+    /// How many orders of people were carried out that overrule what the file says.
+    orders: AtomicU64,
+    /// How many such orders are being prepared; the file waits for them.
+    ordering: watch::Sender<usize>,
+    /// Whether somebody waits to take in the file.
     pub(super) wanted: AtomicBool,
-    /// How many do so, or have it and take the file in.
+    /// Whether other rules hold for new versions than when the file was taken in: a version that went back may be tried anew.
+    pub(super) new_rules: AtomicBool,
+    /// Whether the file is going to be read again by itself.
+    pub(super) rereads: AtomicBool,
+    /// How many want the file taken in, or take it in.
     intakes: AtomicUsize,
     paused: AtomicBool,
-    /// What of the file is being loaded.
-    pub(super) loading: Mutex<Option<Loading>>,
+    /// What is done with the file now.
+    pub(super) work: Mutex<Option<Work>>,
     /// Whether the module is no longer in modules.toml.
     forgotten: AtomicBool,
     /// Versions that no longer serve; those deliveries still run on are there.
@@ -50,19 +65,12 @@ pub(super) struct Serving {
     pub(super) canary: Option<Canary>,
 }
 
-/// A file that may not serve.
-pub(super) struct Refusal {
-    pub(super) hash: ContentHash,
-    /// The settings it was refused under.
-    pub(super) spec: Arc<Spec>,
-    pub(super) reason: String,
-}
-
-/// A file that is being loaded.
+/// A file that is being read, compiled or rehearsed.
 #[derive(Clone)]
-pub(super) struct Loading {
-    pub(super) hash: ContentHash,
-    /// Ends the loading: nobody wants it any more.
+pub(super) struct Work {
+    /// What it holds, once that is known.
+    pub(super) hash: Option<ContentHash>,
+    /// Ends the work: nobody wants its result any more.
     pub(super) outdated: CancellationToken,
 }
 
@@ -77,11 +85,17 @@ impl Slot {
             serving: ArcSwapOption::empty(),
             refused: Mutex::default(),
             left_aside: Mutex::default(),
+            lost: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            intake: tokio::sync::Mutex::default(),
+            orders: AtomicU64::new(0),
+            ordering: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
+            new_rules: AtomicBool::new(false),
+            rereads: AtomicBool::new(false),
             intakes: AtomicUsize::new(0),
             paused: AtomicBool::new(paused),
-            loading: Mutex::default(),
+            work: Mutex::default(),
             forgotten: AtomicBool::new(false),
             outgoing: Mutex::default(),
         }
@@ -89,7 +103,10 @@ impl Slot {
 
     /// Gives the module other settings; they are applied when it is settled.
     pub(super) fn set(&self, spec: Spec) {
-        self.spec.store(Arc::new(spec));
+        let (swap, before) = (spec.swap, self.spec.swap(Arc::new(spec)));
+        if swap != before.swap && swap.canary.is_some() {
+            self.new_rules.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn spec(&self) -> Arc<Spec> {
@@ -134,8 +151,45 @@ impl Slot {
     /// Says that the module is no longer in modules.toml: what is loaded for it is given up.
     pub(super) fn forget(&self) {
         self.forgotten.store(true, Ordering::SeqCst);
-        if let Some(loading) = &*lock(&self.loading) {
-            loading.outdated.cancel();
+        self.give_up_work();
+    }
+
+    /// Gives up what is done with the file now.
+    fn give_up_work(&self) {
+        if let Some(work) = &*lock(&self.work) {
+            work.outdated.cancel();
+        }
+    }
+
+    /// How many orders were carried out.
+    pub(super) fn orders(&self) -> u64 {
+        self.orders.load(Ordering::Acquire)
+    }
+
+    /// Says that an order was carried out, by whose turn it is: what is done with the file may have become wrong.
+    pub(super) fn is_overruled(&self) {
+        self.orders.fetch_add(1, Ordering::AcqRel);
+        self.give_up_work();
+    }
+
+    /// Keeps the file from coming to serve while an order is prepared: otherwise it could do so before, and the order would
+    /// mean another version by then than the person who gave it did.
+    pub(super) fn prepare_order(&self) -> Preparing<'_> {
+        self.ordering.send_modify(|count| *count += 1);
+        self.give_up_work();
+        Preparing(self)
+    }
+
+    /// Waits until no order is being prepared, and then for the turn.
+    pub(super) async fn turn_after_orders(&self) -> TurnGuard<'_> {
+        let mut ordering = self.ordering.subscribe();
+        loop {
+            // It is never closed, as the sender is this module's.
+            let _ = ordering.wait_for(|count| *count == 0).await;
+            let turn = self.turn.lock().await;
+            if *self.ordering.borrow() == 0 {
+                return turn;
+            }
         }
     }
 
@@ -164,7 +218,6 @@ impl Slot {
     /// Makes this what answers deliveries from now on: the one step in which a swap is done.
     pub(super) fn exchange(&self, next: Serving) {
         let before = self.serving.swap(Some(Arc::new(next)));
-        *lock(&self.refused) = None;
         match before {
             Some(before) => self.part_with(&before),
             None => self.shared.tell_of_change(),
@@ -249,7 +302,8 @@ impl Slot {
 
 /// For what people ask.
 impl Slot {
-    /// Makes a version serve, because somebody asked for it; the facts of that are written down before it does.
+    /// Makes a version serve, because somebody asked for it; the facts of that are written down before it does. Only by whose
+    /// turn it is.
     pub(super) async fn serve(
         &self,
         version: Version,
@@ -260,9 +314,12 @@ impl Slot {
         let (hash, tried) = (version.hash(), self.standing().canary.is_some());
         self.shared.versions.note(&self.name, facts).await?;
         if tried {
-            metrics::canary(&self.name, CanaryEnd::Replaced);
+            let end = if origin == Origin::Canary { CanaryEnd::TookOver } else { CanaryEnd::Replaced };
+            metrics::canary(&self.name, end);
         }
         self.exchange(Serving { stable: Arc::new(version), canary: None });
+        *lock(&self.refused) = None;
+        self.is_overruled();
         tracing::info!(module = %self.name, version = %hash, "serves, by {}, as {by} asked", origin.word());
         metrics::swap(&self.name, origin.word());
         Ok(())
@@ -286,6 +343,18 @@ impl Drop for Intake {
         if self.0.serving().is_none() {
             self.0.shared.tell_of_change();
         }
+    }
+}
+
+/// The turn of a module.
+pub(super) type TurnGuard<'a> = tokio::sync::MutexGuard<'a, ()>;
+
+/// An order that is being prepared: as long as there is one, the file doesn't come to serve.
+pub(super) struct Preparing<'a>(&'a Slot);
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.0.ordering.send_modify(|count| *count -= 1);
     }
 }
 

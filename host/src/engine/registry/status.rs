@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::canary::Canary;
+use super::canary::{Canary, MissingEvidence};
 use super::slot::Slot;
 use crate::event::Name;
 use crate::versions::{ContentHash, HeldBack, Order, Tally};
@@ -63,8 +63,12 @@ pub struct CanaryStatus {
     pub percent: u8,
     /// Since when.
     pub since: SystemTime,
-    /// How long the trial goes on.
+    /// How long the trial goes on at least.
     pub time_left: Duration,
+    /// How many deliveries have to have ended on it before it can take over.
+    pub min_deliveries: u32,
+    /// What the trial waits for, if its time is over and it can't be decided yet.
+    pub waits_for: Option<MissingEvidence>,
     /// How it has gone so far.
     pub tally: Tally,
 }
@@ -77,6 +81,8 @@ impl CanaryStatus {
             percent: trial.policy.percent,
             since: trial.since,
             time_left: trial.time_left(),
+            min_deliveries: trial.policy.min_deliveries,
+            waits_for: trial.waits_for(),
             tally: trial.tally(),
         }
     }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::canary::{Canary, Trial};
+use super::canary::{Canary, MissingEvidence, Trial, Verdict};
 use super::slot::{Serving, Slot};
 use crate::clock;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::telemetry::metrics::{self, CanaryEnd};
-use crate::versions::{Fact, Origin, Progress, Standing, took_over, went_back};
+use crate::versions::{Fact, HeldBack, Origin, Progress, Standing, took_over, went_back};
 
 /// How often it is written down how far a trial has come: what a host that is killed loses of it.
 const NOTED_EVERY: Duration = Duration::from_secs(10);
@@ -22,12 +22,17 @@ async fn watch(slot: Weak<Slot>, trial: Arc<Trial>) {
             slot.note_trial().await;
         }
     };
-    let worse = tokio::select! {
-        worse = trial.verdict() => worse,
+    let goes_on = |missing| {
+        if let Some(slot) = slot.upgrade() {
+            slot.tell_missing_evidence(&trial, missing);
+        }
+    };
+    let verdict = tokio::select! {
+        verdict = trial.verdict(goes_on) => verdict,
         () = noting => None,
     };
-    if let (Some(worse), Some(slot)) = (worse, slot.upgrade()) {
-        slot.conclude(&trial, worse).await;
+    if let (Some(verdict), Some(slot)) = (verdict, slot.upgrade()) {
+        slot.conclude(&trial, verdict).await;
     }
 }
 
@@ -80,13 +85,27 @@ impl Slot {
         self.write_down(vec![Fact::Progress { hash, progress }]).await;
     }
 
+    /// Says that a trial goes on although its time is over.
+    fn tell_missing_evidence(&self, trial: &Arc<Trial>, missing: MissingEvidence) {
+        let serving = self.serving();
+        let canary = serving.as_ref().and_then(|serving| serving.canary.as_ref());
+        if let Some(canary) = canary.filter(|canary| Arc::ptr_eq(&canary.trial, trial)) {
+            tracing::warn!(
+                module = %self.name, version = %canary.version.hash(),
+                after = %humantime::format_duration(trial.policy.period), %missing,
+                "canary stays on trial: too little evidence to promote it; `modhost modules promote {0}` or \
+                 `modhost modules abort {0}` ends the trial", self.name
+            );
+        }
+    }
+
     /// Acts on a verdict, unless the trial is over for another reason by now.
-    async fn conclude(self: &Arc<Self>, trial: &Arc<Trial>, worse: bool) {
+    async fn conclude(self: &Arc<Self>, trial: &Arc<Trial>, verdict: Verdict) {
         let _turn = self.turn.lock().await;
         let Some(serving) = self.serving() else { return };
         let Some(canary) = serving.canary.as_ref().filter(|canary| Arc::ptr_eq(&canary.trial, trial)) else { return };
         let (hash, tally) = (canary.version.hash(), trial.tally());
-        if !worse {
+        if verdict == Verdict::TakesOver {
             let period = humantime::format_duration(trial.policy.period);
             return self.take_over(&serving, format!("took over after {period}: {tally}"), None).await;
         }
@@ -94,7 +113,7 @@ impl Slot {
             module = %self.name, version = %hash, "the new version does worse and goes back: {tally}; {} goes on serving",
             serving.stable.hash()
         );
-        self.go_back(&serving, format!("it did worse on trial: {tally}"), CanaryEnd::WentBack).await;
+        self.go_back(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
     }
 
     /// Makes the version on trial the one that serves.

@@ -352,6 +352,16 @@ impl Host {
         .await
     }
 
+    /// Waits until this version of a module serves, or is on trial.
+    pub async fn serves_or_tries(&self, module: &str, bytes: &[u8]) {
+        let version = ContentHash::of(bytes).to_string();
+        until(&format!("version {version} of {module}, serving or on trial"), async || {
+            let now = super::standing(self, module).await;
+            (now["version"] == *version || now["canary"]["version"] == *version).then_some(())
+        })
+        .await;
+    }
+
     /// Puts other settings in the place of those it was started with, as an editor that saves does.
     pub fn save_settings(&self, settings: &Settings) {
         self.save("modules.toml", settings.text());

@@ -14,6 +14,10 @@ pub enum Does {
     Fails,
     /// Breaks.
     Traps,
+    /// Reads the chat's history, then writes the reply.
+    Reads,
+    /// Runs until it reaches a limit.
+    Loops,
 }
 
 /// A component that replies with this text; another text makes another version.
@@ -34,6 +38,12 @@ pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
         Does::Replies(times) => (call.repeat(times), 0),
         Does::Fails => (String::new(), 1),
         Does::Traps => ("unreachable".into(), 0),
+        Does::Reads => (format!("(call $history (i32.const 0) (i32.const 0) (i32.const 1024)) {call}"), 0),
+        Does::Loops => ("(loop (br 0))".into(), 0),
+    };
+    let history = match does {
+        Does::Reads => r#"(import "modhost:module/messages@0.1.0" "history" (func $history (param i32 i32 i32)))"#,
+        _ => "",
     };
     let (text, load) = (text.escape_default(), "x".repeat(carries));
     // At 2048 stands what `handle` returns: ok, or a failure with the text as its reason. What the host writes into the
@@ -42,6 +52,7 @@ pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
         r#"(module
             (import "modhost:module/messages@0.1.0" "reply"
                 (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+            {history}
             (memory (export "memory") {pages})
             (global $free (mut i32) (i32.const {free}))
             (data (i32.const 16) "{text}")
