@@ -136,7 +136,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Why they can't: the disk is full, the storage fails, or the writer has ended. [`Journal::probe`] looks again.
     fn health(&self) -> Result<()>;
 
-    /// Writes a few bytes to the disk, as recording an event would, and brings [`Journal::health`] up to date by that.
+    /// Writes to the disk as recording an event would, and brings [`Journal::health`] up to date by that.
+    ///
+    /// # Errors
+    ///
+    /// Also when there is only room for what is small: what is written may still succeed then, and an event may not.
     async fn probe(&self) -> Result<()>;
 
     /// Random bytes that were drawn when the journal was made and stay the same: what is derived from them can be derived

@@ -148,6 +148,11 @@ impl Database {
         ))
     }
 
+    /// Makes sure that more than a few bytes can be written beside the file.
+    pub(crate) fn check_room(&self) -> Result<(), Trouble> {
+        if self.has_no_room() { Err(self.full()) } else { Ok(()) }
+    }
+
     /// Whether nothing more can be written beside the file.
     fn has_no_room(&self) -> bool {
         let path = self.directory.join(format!("{}.probe", self.kind.file));
