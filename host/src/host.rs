@@ -10,14 +10,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CompilerSettings, ConfigErrors, Server, Settings};
-use crate::console::{self, Admin};
+use crate::browser_guard::BrowserGuard;
+use crate::config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
+use crate::console::{self, Access, AccessRules, Admin};
 use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused, SWEEP_EVERY};
 use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, REHEARSED_AT_ONCE, Registry};
 use crate::event::Event;
+use crate::health::{self, Health};
 use crate::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
-use crate::listener::{Listener, Rules};
+use crate::listener::{Listener, Routes, Rules};
 use crate::plan::Plan;
 use crate::platform::{SetupError, http_client};
 use crate::sources::event_socket::EventSockets;
@@ -50,6 +52,7 @@ pub struct Host {
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
     sockets: Arc<EventSockets>,
+    health: Arc<Health>,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -96,8 +99,36 @@ struct Parts {
     taker: Arc<Taker>,
     public: Arc<Listener>,
     admin: Arc<Listener>,
+    access: Arc<Access>,
+    addresses: Addresses,
     client: reqwest::Client,
     watched: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+/// Where a host listens, whatever changed settings say: another address takes a restart.
+struct Addresses {
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Addresses {
+    /// What settings would open to other machines that are safe only on the addresses they name.
+    fn exposed(&self, settings: &Settings) -> Option<ConfigError> {
+        let until = |address: SocketAddr, what: &str, advice: &str| {
+            let error = ConfigError::new(format!("the host still listens on {address}, where {what}"));
+            Some(error.advice(format!("{advice}, or restart the host, so that it listens on the changed address")))
+        };
+        if settings.server.admin_token.is_none() && !self.admin.ip().is_loopback() {
+            let what = "without `admin_token` everyone could use the admin API";
+            return until(self.admin, what, "keep `admin_token` in [server]");
+        }
+        let verifies_nothing = |source: &&Source| {
+            source.webhook().is_some_and(|webhook| webhook.scheme == Scheme::None { from_anywhere: false })
+        };
+        let open = settings.sources.iter().find(verifies_nothing).filter(|_| !self.public.ip().is_loopback())?;
+        let what = format!("everyone could send events to the source \"{}\", which verifies nothing", open.name);
+        until(self.public, &what, "name a scheme").map(|error| error.at(Some(open.place.clone())))
+    }
 }
 
 impl Host {
@@ -114,14 +145,27 @@ impl Host {
         let settings = load()?;
         let client = http_client()?;
         let plan = Plan::new(&settings, &client)?;
-        let admin_token = plan.admin_token.clone();
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
+        let (public_address, admin_address) = (address(&public, server.listen), address(&admin, server.admin_listen));
+        tracing::info!(public = %public_address, admin = %admin_address, "listening");
         tell_ceilings(server);
+        // Probes are answered from here on: opening a large journal takes its time.
+        let health = Arc::<Health>::default();
+        let closing = CancellationToken::new();
+        let close_unless_started = closing.clone().drop_guard();
+        let [public_routes, admin_routes] = [(); 2].map(|()| Routes::new(health::while_starting(health.clone())));
+        let public_listener = Listener::new(plan.rules.clone());
+        let admin_listener = Listener::new(for_operators(&plan.rules));
+        let mut tasks = vec![
+            tokio::spawn(public_listener.clone().serve(public, public_routes.clone(), closing.clone())),
+            tokio::spawn(admin_listener.clone().serve(admin, admin_routes.clone(), closing.clone())),
+        ];
         let engine = start_engine(server, compiling).map_err(StartError::Engine)?;
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
+        health.set_recorder(journal.clone());
         // After the journal, whose lock makes the directory this host's.
         let keep = Keep { of_module: server.retention.versions, bytes: server.retention.versions_size };
         let versions = Versions::open(server.data_dir.clone(), keep).await?;
@@ -148,8 +192,10 @@ impl Host {
             registry,
             sources: Arc::default(),
             sockets: Arc::default(),
-            public: Listener::new(plan.rules.clone()),
-            admin: Listener::new(for_operators(&plan.rules)),
+            public: public_listener,
+            admin: admin_listener,
+            access: Access::new(access(&plan, admin_address)),
+            addresses: Addresses { public: public_address, admin: admin_address },
             client,
             watched: Arc::new(Mutex::new(files(&settings))),
         };
@@ -160,43 +206,40 @@ impl Host {
         parts.apply(plan);
         parts.dispatcher.run();
 
-        let closing = CancellationToken::new();
-        let mut host = Self {
-            public: address(&public, server.listen),
-            admin: address(&admin, server.admin_listen),
-            registry: parts.registry.clone(),
-            dispatcher: parts.dispatcher.clone(),
-            sockets: parts.sockets.clone(),
-            closing: closing.clone(),
-            tasks: Vec::new(),
-        };
         let taker = Taker(parts.dispatcher.clone());
-        let public_routes = sources::router(parts.sources.clone(), parts.public.refusals(), taker);
-        let admin_routes = console::router(
-            Admin {
-                registry: parts.registry.clone(),
-                journal,
-                keyvalue,
-                dispatcher: parts.dispatcher.clone(),
-                sources: parts.sources.clone(),
-                sockets: parts.sockets.clone(),
-            },
-            admin_token,
-        );
-        let (registry, coming_up) = (parts.registry.clone(), closing.clone());
-        host.tasks.push(tokio::spawn(async move {
-            coming_up.run_until_cancelled(tell_all_up(&registry, started)).await;
+        let refusals = parts.public.refusals();
+        public_routes.set(sources::router(parts.sources.clone(), refusals, taker, health.clone()));
+        admin_routes.set(console::router(Admin {
+            registry: parts.registry.clone(),
+            journal,
+            keyvalue,
+            dispatcher: parts.dispatcher.clone(),
+            sources: parts.sources.clone(),
+            sockets: parts.sockets.clone(),
+            health: health.clone(),
+            access: parts.access.clone(),
+        }));
+        health.set_started();
+        let (registry, dispatcher, sockets) = (parts.registry.clone(), parts.dispatcher.clone(), parts.sockets.clone());
+        let (coming_up, is_up) = (registry.clone(), closing.clone());
+        tasks.push(tokio::spawn(async move {
+            is_up.run_until_cancelled(tell_all_up(&coming_up, started)).await;
         }));
         let gathering = closing.clone();
-        host.tasks.push(tokio::spawn(async move {
+        tasks.push(tokio::spawn(async move {
             gathering.run_until_cancelled(gather_metrics()).await;
         }));
-        host.tasks.push(tokio::spawn(parts.public.clone().serve(public, public_routes, closing.clone())));
-        host.tasks.push(tokio::spawn(parts.admin.clone().serve(admin, admin_routes, closing.clone())));
-        host.tasks.push(tokio::spawn(async move {
-            closing.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
+        let (watched, watching) = (health.clone(), closing.clone());
+        tasks.push(tokio::spawn(async move {
+            watching.run_until_cancelled(watched.watch()).await;
         }));
-        Ok(host)
+        let keeping_up = closing.clone();
+        tasks.push(tokio::spawn(async move {
+            keeping_up.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
+        }));
+        close_unless_started.disarm();
+        let (public, admin) = (public_address, admin_address);
+        Ok(Self { public, admin, registry, dispatcher, sockets, health, closing, tasks })
     }
 
     /// Where events come in.
@@ -221,6 +264,8 @@ impl Host {
 
     /// Takes no more events, lets deliveries come to their end for so long, and stops.
     pub async fn shutdown(self, grace: Duration) {
+        // Before anything else, so that load balancers send no more: both listeners answer until the end.
+        self.health.set_draining();
         // While the dispatcher still takes what has come over them.
         self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
@@ -308,6 +353,7 @@ impl Sink for Taker {
 
 impl Parts {
     fn apply(&self, plan: Plan) {
+        self.access.set(access(&plan, self.addresses.admin));
         self.admin.set(for_operators(&plan.rules));
         self.public.set(plan.rules);
         self.sources.set(plan.webhooks, plan.max_body);
@@ -330,6 +376,9 @@ impl Parts {
             Ok(plan) => plan,
             Err(errors) => return tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
         };
+        if let Some(exposed) = self.addresses.exposed(&next) {
+            return tracing::error!("the settings are not taken in, the old ones go on:\n{exposed}");
+        }
         for name in needs_restart(settings, &next) {
             tracing::warn!("`{name}` in [server] has changed: that takes a restart");
         }
@@ -421,6 +470,11 @@ fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
     files.into_iter().flatten().flatten()
 }
 
+/// Who may use the admin API at this address.
+fn access(plan: &Plan, address: SocketAddr) -> AccessRules {
+    AccessRules { token: plan.admin_token.clone(), guard: BrowserGuard::new(address.ip(), plan.admin_hosts.clone()) }
+}
+
 /// What the operators' listener goes by: the same limits, and neither proxies nor TLS.
 fn for_operators(rules: &Rules) -> Rules {
     let limits = rules.limits.clone();
@@ -445,7 +499,6 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("admin_listen", before.admin_listen != after.admin_listen),
         ("data_dir", before.data_dir != after.data_dir),
         ("max_deliveries", before.max_deliveries != after.max_deliveries),
-        ("admin_token", before.admin_token != after.admin_token),
         ("concurrency", before.concurrency != after.concurrency),
         ("stack", before.stack != after.stack),
         ("retention", before.retention != after.retention),

@@ -5,6 +5,7 @@
 
 mod address;
 pub mod authoring;
+pub mod browser_guard;
 pub mod capabilities;
 mod clock;
 pub mod commands;
@@ -16,6 +17,7 @@ pub mod engine;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod host;
 pub mod journal;
 mod json;

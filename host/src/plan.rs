@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use reqwest::Client;
 
+use crate::browser_guard::HostName;
 use crate::capabilities::{Grants, HttpGrant, HttpGrants};
 use crate::config::http::HttpHeader;
 use crate::config::{
@@ -24,6 +25,9 @@ use crate::platform::{Nowhere, Platform, SetupError, WithModel};
 use crate::sources::event_socket::EventSocket;
 use crate::sources::schemes::{self, Key, Scheme};
 use crate::sources::{Owners, Reader, Source};
+
+/// The fewest characters of the admin API's token.
+const MIN_TOKEN: usize = 16;
 
 /// What each part of the host is to do.
 pub struct Plan {
@@ -45,6 +49,8 @@ pub struct Plan {
     pub specs: Vec<Spec>,
     /// For the admin listener.
     pub admin_token: Option<Secret>,
+    /// For the admin listener.
+    pub admin_hosts: Vec<HostName>,
 }
 
 impl Plan {
@@ -73,7 +79,7 @@ impl Plan {
             event_socket::event_socket(source, socket, settings, client, &environment)
         });
         let tenants = collect(&mut errors, &settings.tenants, |tenant| self::tenant(tenant, client, &environment));
-        let admin_token = settings.server.admin_token.as_ref().map(|token| token.resolve(&environment));
+        let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, &environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
             errors.push(error);
             None
@@ -95,6 +101,7 @@ impl Plan {
             apology: settings.server.apology.as_str().into(),
             specs,
             admin_token,
+            admin_hosts: settings.server.admin_hosts.clone(),
         })
     }
 }
@@ -102,6 +109,21 @@ impl Plan {
 /// The folder whose `.env` counts.
 fn folder(settings: &Settings) -> &Path {
     settings.file.parent().unwrap_or(Path::new("."))
+}
+
+/// The token of the admin API, which has to be hard to guess: nothing limits how often one may try.
+fn admin_token(reference: &Reference, environment: &Environment) -> Result<Secret, ConfigError> {
+    let token = reference.resolve(environment)?;
+    let text = token.expose();
+    if text.chars().count() < MIN_TOKEN {
+        let message = format!("the token that `admin_token` names has fewer than {MIN_TOKEN} characters");
+        return Err(reference.error(message).advice("make a random one, say with: openssl rand -hex 32"));
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        let message = "the token that `admin_token` names has spaces around it or control characters in it".to_owned();
+        return Err(reference.error(message).advice("remove them: no header can carry them"));
+    }
+    Ok(token)
 }
 
 /// What the clients of the public listener may use, with the certificate as it is on disk now.

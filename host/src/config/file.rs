@@ -25,6 +25,7 @@ use super::settings::{Ceilings, CompilerSettings, Module, Retention, Retry, Serv
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{listener, nearest, reference};
+use crate::browser_guard::HostName;
 use crate::event::Name;
 
 /// What a compiling process takes for itself, and some for a small component, in bytes.
@@ -84,6 +85,7 @@ fn server(table: Table<'_>) -> Server {
         listen: listen.as_ref().and_then(address).unwrap_or(default.listen),
         admin_listen: admin_listen.as_ref().and_then(address).unwrap_or(default.admin_listen),
         admin_token,
+        admin_hosts: items(table.get("admin_hosts")).iter().filter_map(host_name).collect(),
         data_dir: table.get("data_dir").and_then(|value| path(&value)).unwrap_or(default.data_dir),
         max_body: table.get("max_body").and_then(|value| value.size()).unwrap_or(default.max_body),
         max_deliveries: table.get("max_deliveries").and_then(|value| value.count()).unwrap_or(default.max_deliveries),
@@ -302,6 +304,12 @@ fn span_of(value: &Option<Value<'_>>, table: &Table<'_>) -> Range<usize> {
 fn address(value: &Value<'_>) -> Option<SocketAddr> {
     let advice = r#"write it as numbers: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for everyone"#;
     value.text_as(|text| text.parse().ok(), "an address and a port", advice)
+}
+
+/// The name of a host, or its address.
+fn host_name(value: &Value<'_>) -> Option<HostName> {
+    let advice = r#"write names or addresses alone, without scheme, port and path: ["admin.example.com"]"#;
+    value.text_as(|text| text.parse().ok(), "a list of host names", advice)
 }
 
 /// One of a few words.

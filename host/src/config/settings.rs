@@ -15,6 +15,7 @@ use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Place, Reference, check, file, nearest};
+use crate::browser_guard::HostName;
 use crate::event::Name;
 use crate::event::interest::Interest;
 use crate::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
@@ -46,6 +47,8 @@ pub struct Server {
     pub admin_listen: SocketAddr,
     /// What operators have to know to look in; needed if others than this machine can reach `admin_listen`.
     pub admin_token: Option<Reference>,
+    /// Under which names they may ask, besides those of this machine.
+    pub admin_hosts: Vec<HostName>,
     /// What the host keeps on disk. Default `.modhost` beside the file.
     pub data_dir: PathBuf,
     /// The largest body of an event, in bytes. Default 1 MiB.
@@ -226,6 +229,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             admin_token: None,
+            admin_hosts: Vec::new(),
             data_dir: ".modhost".into(),
             max_body: 1 << 20,
             max_deliveries: 1_000_000,

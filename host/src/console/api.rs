@@ -5,21 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 
+use super::access::{self, Access};
+use super::module_view::WaitingView;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
 use super::{keyvalue, modules};
-use crate::config::Secret;
 use crate::dispatch::Dispatcher;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
+use crate::health::{self, Health, Report};
 use crate::journal::{Filter, Journal, JournalError};
 use crate::keyvalue::{KeyValue, StoreError};
 use crate::sources::Sources;
@@ -47,10 +48,16 @@ pub struct Admin {
     pub sources: Arc<Sources>,
     /// The event sockets.
     pub sockets: Arc<EventSockets>,
+    /// Whether the host is ready.
+    pub health: Arc<Health>,
+    /// Who may use all this.
+    pub access: Arc<Access>,
 }
 
-/// The routes of the admin listener; with a token, every request but `/health` has to carry it.
-pub fn router(admin: Admin, token: Option<Secret>) -> Router {
+/// The routes of the admin listener. Anyone may ask the probes; where there is a token, `/health` says no more than they
+/// do to a request without it, and everything else is refused.
+pub fn router(admin: Admin) -> Router {
+    let access = admin.access.clone();
     let api = Router::new()
         .route("/totals", get(totals))
         .route("/sources", get(sources))
@@ -73,15 +80,19 @@ pub fn router(admin: Admin, token: Option<Secret>) -> Router {
         .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
         .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
         .route("/openapi.json", get(openapi))
-        .layer(middleware::from_fn_with_state(token.clone(), authorised));
-    let metrics =
-        Router::new().route("/metrics", get(metrics)).layer(middleware::from_fn_with_state(token, authorised));
-    Router::new()
-        .route("/health", get(health))
+        .layer(middleware::from_fn_with_state(access.clone(), access::authorize));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(access.clone(), access::authorize));
+    let guarded = Router::new()
+        .route("/health", get(show_health))
         .merge(metrics)
         .nest("/api", api)
         .fallback(nothing_here)
-        .with_state(admin)
+        .layer(middleware::from_fn_with_state(access, access::guard));
+    // Nothing stands between probes and who asks.
+    let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
+    guarded.merge(probes).with_state(admin)
 }
 
 /// What is answered when a request can't be done.
@@ -115,29 +126,41 @@ async fn nothing_here() -> Problem {
     Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())
 }
 
-/// Lets through who knows the token, compared in constant time.
-async fn authorised(State(token): State<Option<Secret>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let given = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
-    let known = token.is_none_or(|token| bool::from(token.expose().as_bytes().ct_eq(given)));
-    if known {
-        return next.run(request).await;
+/// Whether the host is ready, for anyone; which modules wait for a component, for who may know. They make no host unready:
+/// other tenants' modules have nothing to do with it.
+async fn ready(State(admin): State<Admin>, request: Request) -> Response {
+    if !admin.access.permits_unchecked(&request) {
+        return health::ready(State(admin.health)).await;
     }
-    Problem(StatusCode::UNAUTHORIZED, "the admin API wants the token of `admin_token` in [server]".into())
-        .into_response()
+    let (code, Report { status, checks, reasons }) = admin.health.report(true);
+    let waiting = admin.registry.waiting().into_iter().map(|module| {
+        let WaitingView { since, reason } = module.waiting.into();
+        json!({ "module": module.name, "coming_up": module.coming_up, "since": since, "reason": reason })
+    });
+    let waiting: Vec<Value> = waiting.collect();
+    let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "waiting": waiting });
+    health::uncached(code, Json(answer))
 }
 
-async fn health(State(admin): State<Admin>) -> Json<Value> {
+/// Whether the host is ready, for anyone; how each module stands, for who may know.
+async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    if !admin.access.permits(&headers) {
+        return health::anonymous(&admin.health);
+    }
     let modules = admin.registry.status().into_iter().map(|module| {
         json!({
             "name": module.name,
             "version": module.version.map(|version| version.to_string()),
             "coming_up": module.coming_up,
+            "waiting": module.waiting.map(WaitingView::from),
             "refused": module.refused,
             "paused": module.paused.is_some(),
         })
     });
-    Json(json!({ "status": "ok", "modules": modules.collect::<Vec<_>>() }))
+    let modules: Vec<Value> = modules.collect();
+    let (code, Report { status, checks, reasons }) = admin.health.report(true);
+    let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
+    health::uncached(code, Json(answer))
 }
 
 async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
@@ -154,6 +177,7 @@ async fn sources(State(admin): State<Admin>) -> Json<Value> {
 
 /// What changes by itself is counted where it happens; what stands is read when somebody asks.
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+    telemetry::metrics::ready(&Health::checks(admin.health.not_ready().as_ref()));
     telemetry::metrics::journal(&admin.journal.totals().await?);
     for module in admin.registry.status() {
         let (serves, paused) = (module.version.is_some(), module.paused.is_some());

@@ -1,11 +1,13 @@
 //! What operators see and do while the host runs: the admin API.
 
+mod access;
 mod api;
 mod keyvalue;
 mod module_view;
 mod modules;
 mod view;
 
+pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView, WaitingView};
 pub(crate) use modules::asking;

@@ -7,14 +7,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,7 +25,7 @@ use super::arriving::Arriving;
 use super::client::Client;
 use super::crowd::Place;
 use super::pulse::{Felt, Overdue, Pulse};
-use super::{Listener, Rules};
+use super::{Listener, Routes, Rules};
 use crate::config::ListenerLimits;
 
 /// How long a connection that is to end has for what is under way.
@@ -71,7 +69,7 @@ impl Visit {
     }
 
     /// Serves the connection to its end.
-    pub async fn attend(self, stream: TcpStream, routes: TowerToHyperService<Router>) {
+    pub async fn attend(self, stream: TcpStream, routes: Arc<Routes>) {
         match &self.rules.tls {
             None => self.serve(stream, routes).await,
             Some(config) => {
@@ -114,7 +112,7 @@ impl Visit {
         }
     }
 
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: TowerToHyperService<Router>) {
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: Arc<Routes>) {
         let http = http(&self.rules.limits);
         let stream = TokioIo::new(Felt::new(stream, self.place.pulse.clone()));
         let answering = Answering {
@@ -210,7 +208,7 @@ async fn put_off(stream: &mut TcpStream, body: &str) -> io::Result<()> {
 
 /// The routes, told whose requests they get, and told of by the pulse.
 struct Answering {
-    routes: TowerToHyperService<Router>,
+    routes: Arc<Routes>,
     peer: std::net::IpAddr,
     rules: Arc<Rules>,
     listener: Arc<Listener>,
@@ -231,7 +229,8 @@ impl Service<Request<Incoming>> for Answering {
         let arriving = |body| Arriving::new(body, flight.clone(), share.clone(), limits.body_timeout);
         let mut request = request.map(|body| Body::new(arriving(body)));
         request.extensions_mut().insert(client);
-        let answer = self.routes.call(request);
+        // The routes of now: a connection may be older than they are.
+        let answer = self.routes.current().call(request);
         Box::pin(async move {
             let answer = answer.await;
             drop((flight, share));

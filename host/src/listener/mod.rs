@@ -11,6 +11,7 @@ mod connection;
 mod crowd;
 mod pulse;
 mod refusals;
+mod routes;
 mod seldom;
 mod tls;
 
@@ -20,8 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +33,8 @@ pub use client::Client;
 use connection::Visit;
 use crowd::{Crowd, Place};
 pub use refusals::Refusals;
-use seldom::Seldom;
+pub use routes::Routes;
+pub(crate) use seldom::Seldom;
 pub use tls::load as load_certificate;
 
 /// How long is waited after the system couldn't give a connection, say for want of file descriptors.
@@ -102,8 +102,7 @@ impl Listener {
     }
 
     /// Serves connections until `closing`; then lets requests that are under way come to their end, for a few seconds.
-    pub async fn serve(self: Arc<Self>, sockets: TcpListener, routes: Router, closing: CancellationToken) {
-        let routes = TowerToHyperService::new(routes);
+    pub async fn serve(self: Arc<Self>, sockets: TcpListener, routes: Arc<Routes>, closing: CancellationToken) {
         let visits = TaskTracker::new();
         let door = async {
             loop {

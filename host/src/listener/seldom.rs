@@ -9,7 +9,7 @@ const BETWEEN: Duration = Duration::from_secs(10);
 
 /// Says when a line may be written again, and how often it wasn't.
 #[derive(Default)]
-pub(super) struct Seldom(Mutex<State>);
+pub(crate) struct Seldom(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 }
 
 /// How often a line was left out since it was last written; to be put behind it.
-pub(super) struct More(u64);
+pub(crate) struct More(u64);
 
 impl Seldom {
     /// Whether the line may be written now.

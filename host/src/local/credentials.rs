@@ -1,12 +1,15 @@
 //! Who is asking: the headers every request of the public API carries.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::settings::{API_KEY, APP_ID, COMPANY_ID, USER_ID};
+use crate::browser_guard::{self, BrowserGuard};
 
 /// Lets requests through that carry the local credentials.
 pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
@@ -14,6 +17,19 @@ pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
     let user_needed = !request.uri().path().starts_with("/openai/");
     authenticate(request.headers(), user_needed)?;
     Ok(next.run(request).await)
+}
+
+/// Rejects requests that a web page made a browser send, and tells browsers to show no answer to any page.
+pub async fn refuse_pages(State(guard): State<Arc<BrowserGuard>>, request: Request, next: Next) -> Response {
+    let (uri, headers) = (request.uri(), request.headers());
+    let checked = guard.check_host(uri, headers).and_then(|()| guard.check_origin(request.method(), uri, headers));
+    let mut answer = match checked {
+        Ok(()) => next.run(request).await,
+        Err(error) if error.is_malformed() => ApiError::invalid(error.to_string()).into_response(),
+        Err(error) => ApiError::forbidden(error.to_string()).into_response(),
+    };
+    browser_guard::seal(answer.headers_mut());
+    answer
 }
 
 /// Lets requests through that carry the local key.

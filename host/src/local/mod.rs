@@ -47,6 +47,7 @@ pub use settings::{
     API_KEY, APP_ID, Assistant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings, USER_ID,
 };
 
+use crate::browser_guard::BrowserGuard;
 use chats::{Chat, Chats};
 use completion::Model;
 use deliver::Deliverer;
@@ -124,8 +125,9 @@ impl LocalPlatform {
         let listener = TcpListener::bind(listen).await.map_err(unable)?;
         let address = listener.local_addr().map_err(unable)?;
         let stop = CancellationToken::new();
+        let guard = BrowserGuard::new(address.ip(), settings.hosts.clone());
         let state = Arc::new(LocalState::new(settings, origin(address), stop.clone())?);
-        let server = axum::serve(listener, routes::router(Arc::clone(&state)))
+        let server = axum::serve(listener, routes::router(Arc::clone(&state), guard))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             if let Err(error) = server.await {

@@ -12,13 +12,15 @@ use super::{
     LocalState, completion, credentials, event_socket, local_api, message_log, messages, openai, search, space,
     stream_completions, threads,
 };
+use crate::browser_guard::BrowserGuard;
 
 /// The largest body that is read: long conversations with their context fit.
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
 
 /// The whole server: the public API under both prefixes it is known by, a model as OpenAI's API has it, NexusGPT's
-/// threads, and what only the local platform has.
-pub fn router(state: Arc<LocalState>) -> Router {
+/// threads, and what only the local platform has. Requests that a web page made a browser send are refused: the
+/// credentials are in the manual, and what is here without them is what people wrote.
+pub fn router(state: Arc<LocalState>, guard: BrowserGuard) -> Router {
     Router::new()
         .nest("/public/chat", public_api())
         .nest("/public", public_api())
@@ -40,6 +42,7 @@ pub fn router(state: Arc<LocalState>) -> Router {
         })
         .fallback(async |request: Request| ApiError::no_such_call(request.method().as_str(), request.uri().path()))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), credentials::refuse_pages))
         .with_state(state)
 }
 

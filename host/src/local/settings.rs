@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::browser_guard::HostName;
 use crate::config::Secret;
 
 /// The one API key the local platform accepts.
@@ -24,6 +25,8 @@ pub const USER_ID: &str = "user_local";
 pub struct LocalSettings {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Under which names it may be asked, besides those of this machine.
+    pub hosts: Vec<HostName>,
     /// The folder that is its knowledge base: Markdown and text files, searched with all folders below. Without one,
     /// searches find nothing.
     pub documents: Option<PathBuf>,
@@ -45,6 +48,7 @@ impl Default for LocalSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            hosts: Vec::new(),
             documents: None,
             data_dir: None,
             completion: None,

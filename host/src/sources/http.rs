@@ -1,4 +1,4 @@
-//! The public listener: events in, `/health`, and what is answered when.
+//! The public listener: events in, probes, and what is answered when.
 //!
 //! The answers follow from how the strictest platform reads them, Unique: 2xx is delivered; 3xx, 429 and 5xx are brought
 //! again, up to five times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::schemes::Request as Verifiable;
 use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Way};
+use crate::health::{self, Health};
 use crate::listener::{Client, CutShort, Refusals};
 use crate::telemetry::metrics;
 
@@ -44,18 +45,17 @@ struct Listener<S> {
     sink: S,
 }
 
-/// The routes of the public listener: `/health`, and every other path as the sources have it. `refusals` is where
-/// forgeries are noted, and who sent too many isn't heard.
-pub fn router<S: Sink>(sources: Arc<Sources>, refusals: Arc<Refusals>, sink: S) -> Router {
+/// The routes of the public listener: probes, and every other path as the sources have it. `refusals` is where forgeries
+/// are noted; requests of a client that sent too many are not read.
+pub fn router<S: Sink>(sources: Arc<Sources>, refusals: Arc<Refusals>, sink: S, health: Arc<Health>) -> Router {
     let listener = Arc::new(Listener { sources, refusals, sink });
-    Router::new().route("/health", get(health)).fallback(receive::<S>).with_state(listener)
+    let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
+    let events = Router::new().fallback(receive::<S>).with_state(listener);
+    events.merge(health_route).merge(health::probes(health))
 }
 
-async fn health() -> Json<serde_json::Value> {
-    Json(json!({ "status": "ok" }))
-}
-
-async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Request) -> Response {
+async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, mut request: Request) -> Response {
+    name_host(&mut request);
     let way = listener.sources.by_path.load().get(request.uri().path()).cloned();
     let Some(way) = way else {
         return refusal(
@@ -66,6 +66,15 @@ async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, request: Req
     let answer = hear(&listener, &way, request).await;
     metrics::request(&way.source.reader.name, answer.status().as_u16());
     answer
+}
+
+/// Writes the host that the target names into the `Host` header, as RFC 9112, section 3.2.2, wants it read: HTTP/2 has no
+/// such header, and schemes look at headers only.
+fn name_host(request: &mut Request) {
+    let authority = request.uri().authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    if let Some(authority) = authority {
+        request.headers_mut().insert(header::HOST, authority);
+    }
 }
 
 /// Answers a request to a source.
@@ -128,7 +137,7 @@ async fn answer<S: Sink>(
             );
             return answer;
         }
-        Err(rejection) => return rejected(listener, way, client, &rejection),
+        Err(rejection) => return rejected(listener, way, client, headers, &rejection),
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
     if let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take()) {
@@ -141,7 +150,13 @@ async fn answer<S: Sink>(
     }
 }
 
-fn rejected<S>(listener: &Listener<S>, way: &Way, client: Client, rejection: &Rejection) -> Response {
+fn rejected<S>(
+    listener: &Listener<S>,
+    way: &Way,
+    client: Client,
+    headers: &HeaderMap,
+    rejection: &Rejection,
+) -> Response {
     let source = &way.source;
     tracing::warn!(source = %source.reader.name, client = %client.address, "request refused: {rejection}");
     let status = rejection.status(&*source.scheme);
@@ -152,10 +167,17 @@ fn rejected<S>(listener: &Listener<S>, way: &Way, client: Client, rejection: &Re
     // One whose time alone is wrong was signed well.
     if let Rejection::Forgery(forgery) = rejection
         && !forgery.is_of_time()
+        && !is_of_local_page(client, headers)
     {
         listener.note_forgery(client, source);
     }
     answer
+}
+
+/// Whether a web page in a browser on this machine sent a request. Any page can do that, and its forgeries must not hold
+/// off the programs that share its address: a proxy, the local platform of `modhost dev`.
+fn is_of_local_page(client: Client, headers: &HeaderMap) -> bool {
+    client.address.is_loopback() && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site"))
 }
 
 fn come_back(ComeBack { after, too_fast }: ComeBack) -> Response {

@@ -15,8 +15,11 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
 use crate::event::Name;
+use crate::health::Check;
 use crate::journal::{State, Totals};
 
+const READY: &str = "modhost_ready";
+const CHECK: &str = "modhost_ready_check";
 const REQUESTS: &str = "modhost_requests_total";
 const EVENTS: &str = "modhost_events_total";
 const ATTEMPTS: &str = "modhost_attempts_total";
@@ -71,6 +74,8 @@ pub fn start() {
 }
 
 fn describe() {
+    describe_gauge!(READY, "1 if the host can take events, as /readyz says");
+    describe_gauge!(CHECK, "1 if this check of /readyz is well");
     describe_counter!(REQUESTS, "Requests to the sources, by the status that answered them");
     describe_counter!(EVENTS, "Verified events, by what became of them");
     describe_counter!(ATTEMPTS, "Attempts at deliveries, by how they ended");
@@ -185,6 +190,15 @@ pub fn calls_made_again(count: u64) {
 /// Counts what was not as documented in an answer of a platform; `answer` is what was read, `kind` what was odd.
 pub fn platform_answer_repaired(answer: &'static str, kind: &'static str, count: u64) {
     counter!(ANSWERS_REPAIRED, "answer" => answer, "kind" => kind).increment(count);
+}
+
+/// Reports whether the host is ready, and which of its checks are well.
+pub(crate) fn ready(checks: &[(Check, bool)]) {
+    let value = |is_well: bool| f64::from(u8::from(is_well));
+    for (check, is_well) in checks {
+        gauge!(CHECK, "check" => check.name()).set(value(*is_well));
+    }
+    gauge!(READY).set(value(checks.iter().all(|(_, is_well)| *is_well)));
 }
 
 /// Says what the journal holds.

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::harness::{
-    Gate, Host, Ran, Settings, chat, component, http, modhost, say, signed_post, until, user_message, wait_for_answer,
+    ADMIN_TOKEN, Gate, Host, Ran, Settings, chat, component, http, modhost, say, signed_post, until, user_message,
+    wait_for_answer,
 };
 
 /// Runs `modhost deliveries` against a running host.
@@ -228,17 +229,17 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
 #[tokio::test]
 async fn the_admin_api_asks_for_its_token() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(".env"), "ADMIN=sesame\n").unwrap();
+    std::fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
     let host = Settings::test_guest("").server("admin_token = \"env:ADMIN\"").start_in(folder).await;
     let totals = format!("{}/api/totals", host.admin);
     assert_eq!(http().get(&totals).send().await.unwrap().status(), 401);
     assert_eq!(http().get(&totals).bearer_auth("wrong").send().await.unwrap().status(), 401);
-    assert_eq!(http().get(&totals).bearer_auth("sesame").send().await.unwrap().status(), 200);
+    assert_eq!(http().get(&totals).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), 200);
     assert_eq!(http().get(format!("{}/health", host.admin)).send().await.unwrap().status(), 200);
 
     let without = deliveries(&host, &[]).await;
     assert!(without.code == 1 && without.stderr.contains("admin_token"), "{without:?}");
     let with = deliveries(&host, &["--admin-token", "env:ADMIN"]).await;
     assert_eq!(with.code, 0, "{with:?}");
-    assert!(!host.log().contains("sesame"));
+    assert!(!host.log().contains(ADMIN_TOKEN));
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod at_rest;
+mod browsers;
 mod cache;
 mod capabilities;
 mod coming_up;
@@ -14,6 +15,7 @@ mod event_socket;
 mod floods;
 mod hardening;
 mod harness;
+mod health;
 mod http;
 mod keyvalue;
 mod listener;
@@ -24,6 +26,10 @@ mod routing;
 mod sandbox;
 #[path = "../support/scripted_server.rs"]
 mod server;
+// Made for the tests of the journal, too; this suite needs a part of it.
+#[allow(dead_code)]
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod sources;
 mod streams;
 mod swaps;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use reqwest::StatusCode;
 
-use super::harness::{Host, Settings, chat, http, post, signed_post, until, user_message};
+use super::harness::{ADMIN_TOKEN, Host, Settings, chat, http, post, signed_post, until, user_message};
 
 /// The figures of a host, by name and labels.
 async fn figures(host: &Host) -> HashMap<String, f64> {
@@ -75,10 +75,10 @@ async fn figures_are_for_operators() {
         ("TEST_APP_ID", "app"),
         ("TEST_API_KEY", "key"),
         ("TEST_ENDPOINT_SECRET", "usig"),
-        ("TOKEN", "sesame"),
+        ("TOKEN", ADMIN_TOKEN),
     ];
     let host = Host::serve(folder, &variables, None).await;
     let url = format!("{}/metrics", host.admin);
     assert_eq!(http().get(&url).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(http().get(&url).bearer_auth("sesame").send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(http().get(&url).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), StatusCode::OK);
 }

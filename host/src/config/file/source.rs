@@ -144,8 +144,9 @@ fn webhook_path(value: &Value<'_>) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
     if !path.starts_with('/') {
         value.wrong(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
-    } else if path == "/health" {
-        value.wrong("`/health` is where the host says that it is well", "write another path, such as \"/webhook\"");
+    } else if ["/health", "/livez", "/readyz"].contains(&path) {
+        let message = format!("`{path}` is where the host says that it is well");
+        value.wrong(message, "write another path, such as \"/webhook\"");
     } else if !path.chars().all(is_plain) {
         value.wrong(format!("\"{path}\" is no plain path"), "use letters, digits, and - . _ ~ / only");
     } else {

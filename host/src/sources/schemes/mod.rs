@@ -150,6 +150,12 @@ pub enum Forgery {
     /// Nothing is verified, and a page in somebody's browser sent it.
     #[error("a web page sent the request; without `from_anywhere` this source takes those of programs only")]
     OfAPage,
+    /// Nothing is verified, and it is for a host of another name: a web page whose name leads to this machine.
+    #[error(
+        "the Host header is not a name of this machine; without `from_anywhere` this source takes requests to localhost or \
+         127.0.0.1 only"
+    )]
+    ForeignHost,
     /// The signature is right, and older than the source allows.
     #[error("timestamp outside the tolerance of {0} seconds")]
     Stale(u64),

@@ -3,11 +3,15 @@
 //!
 //! It has to be asked for by name, and the host warns of it at every start. Without `from_anywhere` it takes requests of
 //! this machine's programs only: the listener has to be on a loopback address then, and a request is refused that a proxy
-//! passed on, or that a web page sent: browsers let any page post to this machine.
+//! passed on, or that a web page sent: browsers let any page post to this machine. A page gives itself away by the headers
+//! its browser adds, or, with a name of its own that leads to this machine (DNS rebinding), by that name.
 
-use axum::http::HeaderMap;
+use std::net::Ipv4Addr;
+
+use axum::http::{HeaderMap, Uri, header};
 
 use super::{Forgery, Key, Outgoing, Request, Scheme};
+use crate::browser_guard::BrowserGuard;
 use crate::sources::envelope::Envelope;
 
 /// What proxies write whom they pass a request on for.
@@ -27,6 +31,7 @@ impl Scheme for None {
         match self.from_anywhere {
             false if has_one(&FORWARDED) => Err(Forgery::PassedOn),
             false if has_one(&OF_BROWSERS) => Err(Forgery::OfAPage),
+            false if is_for_another_host(request.headers) => Err(Forgery::ForeignHost),
             _ => Ok(()),
         }
     }
@@ -38,4 +43,10 @@ impl Scheme for None {
     fn envelope(&self) -> Envelope {
         Envelope::whole()
     }
+}
+
+/// Whether a request names a host other than this machine. One that names none is no browser's.
+fn is_for_another_host(headers: &HeaderMap) -> bool {
+    let guard = BrowserGuard::new(Ipv4Addr::LOCALHOST.into(), Vec::new());
+    headers.contains_key(header::HOST) && guard.check_host(&Uri::default(), headers).is_err()
 }

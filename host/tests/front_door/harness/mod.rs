@@ -21,7 +21,7 @@ pub use gate::Gate;
 pub use guests::{component, test_guest_with_names, variant};
 pub use model::Model;
 pub use modules::{modules, standing, told};
-pub use process::{Host, Settings};
+pub use process::{ADMIN_TOKEN, Host, Settings};
 pub use signal::{Signal, signal};
 pub use small::{Does, small, small_that};
 pub use stream::{Line, Stream};

@@ -41,6 +41,9 @@ pub struct Settings {
     log: String,
 }
 
+/// The token of the admin API, in tests that set one.
+pub const ADMIN_TOKEN: &str = "sesame-sesame-sesame";
+
 /// What a host logs unless it is told otherwise.
 const LOG: &str = "modhost=debug,module=trace";
 
@@ -329,9 +332,11 @@ impl Host {
         .await
     }
 
-    /// What `/health` of the admin listener says.
+    /// What `/health` of the admin listener says to operators.
     pub async fn health(&self) -> serde_json::Value {
-        http().get(format!("{}/health", self.admin)).send().await.unwrap().json().await.unwrap()
+        let admin = self.admin.replace("0.0.0.0", "127.0.0.1");
+        let health = http().get(format!("{admin}/health")).bearer_auth(ADMIN_TOKEN);
+        health.send().await.unwrap().json().await.unwrap()
     }
 
     /// How a module stands, as `/health` says it; null if there is none of this name.
