@@ -1,24 +1,40 @@
 //! The admin API of a running host, as commands ask it.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use crate::config::{Environment, Reference, Secret};
+use super::running::{RunningHost, base_url};
+use crate::config::{ConfigError, Environment, Reference, Secret, Settings};
 use crate::platform::http_client;
+
+/// The settings file, where nobody names one.
+const SETTINGS: &str = "modules.toml";
+
+/// The data directory, where no settings say.
+const DATA_DIR: &str = ".modhost";
+
+/// Where operators look, where no settings say.
+const ADMIN: &str = "http://127.0.0.1:8081";
+
+/// The variable that holds the token, where no settings name another.
+const TOKEN: &str = "MODHOST_ADMIN_TOKEN";
 
 /// Where the running host is.
 #[derive(Args, Clone)]
 pub(super) struct AdminArgs {
-    /// The admin address of the running host
-    #[arg(long, global = true, value_name = "URL", env = "MODHOST_ADMIN", default_value = "http://127.0.0.1:8081")]
-    admin: Url,
-    /// The token the admin address wants, by reference: env:NAME or file:PATH
-    #[arg(long, global = true, value_name = "REFERENCE", default_value = "env:MODHOST_ADMIN_TOKEN")]
-    admin_token: String,
+    /// The admin address of the running host [default: where the host of modules.toml listens, else http://127.0.0.1:8081]
+    #[arg(long, global = true, value_name = "URL", env = "MODHOST_ADMIN")]
+    admin: Option<Url>,
+    /// The token the admin address wants, by reference: env:NAME or file:PATH [default: `admin_token` of modules.toml, else env:MODHOST_ADMIN_TOKEN]
+    #[arg(long, global = true, value_name = "REFERENCE")]
+    admin_token: Option<String>,
 }
 
 /// What there is to try where no host answers.
@@ -29,16 +45,46 @@ pub(super) struct AdminApi {
     client: reqwest::Client,
     admin: Url,
     token: Option<Secret>,
+    /// Why there is no token, where one was looked for.
+    no_token: Option<ConfigError>,
+    /// What said where the host is, to go on from the address.
+    source: String,
     /// What else can be done if nobody answers there.
     otherwise: &'static str,
 }
 
+/// The host that was meant, before its token is looked up.
+struct Found {
+    admin: Url,
+    source: String,
+    settings: Option<Settings>,
+}
+
 impl AdminApi {
-    /// The host at an address; `otherwise` is what else there is to try if none answers.
-    pub(super) fn new(args: &AdminArgs, otherwise: &'static str) -> anyhow::Result<Self> {
-        let environment = Environment::load(".")?;
-        let token = Reference::from_flag("--admin-token", &args.admin_token)?.resolve(&environment).ok();
-        Ok(Self { client: http_client()?, admin: args.admin.clone(), token, otherwise })
+    /// The host that flags, variables, or the settings name; `config` is the settings file, if one was named. `otherwise`
+    /// is what else there is to try if none answers.
+    pub(super) fn new(args: &AdminArgs, config: Option<&Path>, otherwise: &'static str) -> anyhow::Result<Self> {
+        let Found { admin, source, settings } = match &args.admin {
+            // The token of the settings is for the host of the settings, and no other.
+            Some(admin) => Found { admin: admin.clone(), source: String::new(), settings: None },
+            None => find(config)?,
+        };
+        let folder = settings.as_ref().map_or(PathBuf::from("."), |settings| settings.file.with_file_name(""));
+        let environment = Environment::load(folder)?;
+        let (token, no_token) = match &args.admin_token {
+            Some(text) => (Some(Reference::from_flag("--admin-token", text)?.resolve(&environment)?), None),
+            None => {
+                let reference = settings.as_ref().and_then(|settings| settings.server.admin_token.as_ref());
+                let configured = reference.map(|reference| reference.resolve(&environment));
+                let usual = || environment.get(TOKEN).filter(|token| !token.is_empty()).map(Secret::new);
+                match configured {
+                    Some(Ok(token)) => (Some(token), None),
+                    Some(Err(error)) => (usual(), Some(error)),
+                    None => (usual(), None),
+                }
+            }
+        };
+        Ok(Self { client: http_client()?, admin, token, no_token, source, otherwise })
     }
 
     /// Reads what is at a path, each of whose segments may be any text.
@@ -63,14 +109,52 @@ impl AdminApi {
             request = request.bearer_auth(token.expose());
         }
         let answer = request.send().await.map_err(|_| {
-            let Self { admin, otherwise, .. } = self;
-            anyhow!("no host answers at {admin}; is it running? --admin names another address{otherwise}")
+            let Self { admin, source, otherwise, .. } = self;
+            anyhow!("no host answers at {admin}{source}; is it running? --admin names another address{otherwise}")
         })?;
         if answer.status().is_success() {
             return Ok(answer.json().await?);
         }
         let status = answer.status();
         let told: Value = answer.json().await.unwrap_or_default();
-        bail!("{}", told["error"].as_str().map_or_else(|| format!("the host answered {status}"), str::to_owned));
+        let told = told["error"].as_str().map_or_else(|| format!("the host answered {status}"), str::to_owned);
+        if status != StatusCode::UNAUTHORIZED {
+            bail!(told);
+        }
+        match (&self.token, &self.no_token) {
+            (None, Some(error)) => bail!("{told}, and it is not known here: {error}"),
+            (None, None) => bail!("{told}; set {TOKEN}, or name it: --admin-token env:NAME or file:PATH"),
+            (Some(_), _) => bail!("{told}, and the one that was sent is another; --admin-token names the right one"),
+        }
     }
+}
+
+/// The host of the settings: where it runs, else where it would.
+fn find(config: Option<&Path>) -> anyhow::Result<Found> {
+    let path = config.unwrap_or(Path::new(SETTINGS));
+    if config.is_none() && !path.exists() {
+        return Ok(Found { admin: Url::parse(ADMIN)?, source: String::new(), settings: None });
+    }
+    let file = path.display();
+    let settings = match Settings::load(path) {
+        Ok(settings) => settings,
+        // A host goes on with the settings it had before; it is most needed then.
+        Err(errors) => match RunningHost::find(&path.with_file_name(DATA_DIR)).and_then(|it| base_url(it.admin_listen))
+        {
+            Some(admin) => return Ok(Found { admin, source: String::new(), settings: None }),
+            None => bail!("{errors}\n\nmend {file}, or say where the host is: --admin http://127.0.0.1:8081"),
+        },
+    };
+    let server = &settings.server;
+    let running = RunningHost::find(&server.data_dir);
+    let source = match &running {
+        Some(_) => format!(", where the host of {file} listens"),
+        None => format!(", `admin_listen` of {file}"),
+    };
+    let address = running.map_or(server.admin_listen, |running| running.admin_listen);
+    if address.port() == 0 {
+        bail!("no host of {file} is running, and its `admin_listen` names no port: start it, or use --admin");
+    }
+    let admin = base_url(address).with_context(|| format!("{address} makes no URL"))?;
+    Ok(Found { admin, source, settings: Some(settings) })
 }

@@ -12,6 +12,7 @@ mod event_file;
 mod modules;
 mod new;
 mod routes;
+mod running;
 mod sdk;
 mod send;
 mod serve;
@@ -122,6 +123,19 @@ impl SettingsFile {
     fn load(&self) -> Result<Settings, ConfigErrors> {
         Settings::load(&self.config)
     }
+
+    /// The data directory of a host with these settings: the usual one, if they can't be read.
+    fn data_dir(&self) -> PathBuf {
+        self.load().map_or_else(|_| self.config.with_file_name(".modhost"), |settings| settings.server.data_dir)
+    }
+}
+
+/// Which settings the host has that a command is about.
+#[derive(Args, Clone, Debug)]
+pub struct HostSettings {
+    /// The settings of the host, which say where it listens [default: modules.toml, if there is one]
+    #[arg(long, short, global = true, value_name = "FILE", env = "MODHOST_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 /// Where settings come from, and what the command line says in their place.

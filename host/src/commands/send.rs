@@ -9,11 +9,12 @@ mod render;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::builder::NonEmptyStringValueParser;
 use url::Url;
 
 use super::event_file::{HeaderLine, parse_header};
+use super::running::{RunningHost, base_url};
 use super::{SettingsFile, program};
 use crate::config::nearest;
 use client::{Assistant, Client};
@@ -29,6 +30,9 @@ const VERDICT_TIME: Duration = Duration::from_millis(100);
 
 /// How long steps may go on after the answer is complete: the host closes what a module left running just after it.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// Where the local platform is unless `modhost dev` was told otherwise.
+const PLATFORM: &str = "http://127.0.0.1:8092";
 
 /// The module that is talked to when nobody says otherwise.
 const DEFAULT_MODULE: &str = "Assistant";
@@ -72,15 +76,9 @@ pub struct SendArgs {
     #[arg(long, value_name = "CHAT_ID")]
     chat: Option<String>,
 
-    /// Where the local platform is
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MODHOST_PLATFORM",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8092"
-    )]
-    platform: Url,
+    /// Where the local platform is [default: that of the `modhost dev` that runs with modules.toml, else http://127.0.0.1:8092]
+    #[arg(long, value_name = "URL", env = "MODHOST_PLATFORM", hide_env_values = true)]
+    platform: Option<Url>,
 
     /// The port of the local platform, if only that differs
     #[arg(long, value_name = "PORT")]
@@ -141,6 +139,8 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     } else {
         Outcome::Listening
     };
+    // What was found is found again.
+    let named = Some(client.base()).filter(|base| found(&args).as_ref() != Some(*base));
     let report = Report {
         outcome,
         module: &assistant.module,
@@ -152,7 +152,7 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
         anstream::println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         anstream::print!("{}", report.answer());
-        anstream::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), client.base(), &message.chat_id)));
+        anstream::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), named, &message.chat_id)));
     }
     Ok(match outcome {
         Outcome::Answered | Outcome::Listening => ExitCode::SUCCESS,
@@ -189,15 +189,26 @@ async fn wait(
     }
 }
 
-/// Where the platform is, by both flags.
+/// Where the platform is: by both flags, else where `dev` runs, else where it would.
 fn platform(args: &SendArgs) -> anyhow::Result<Url> {
-    let mut platform = args.platform.clone();
+    let mut platform = match &args.platform {
+        Some(platform) => platform.clone(),
+        None if args.platform_port.is_none() => return Ok(found(args).unwrap_or(Url::parse(PLATFORM)?)),
+        None => Url::parse(PLATFORM)?,
+    };
     if let Some(port) = args.platform_port {
         // Refused by addresses that can't have a port, such as `file:`.
-        let changed = platform.set_port(Some(port));
-        changed.ok().with_context(|| format!("{} can't have a port; write http://127.0.0.1:8092", args.platform))?;
+        let refused = platform.set_port(Some(port)).is_err();
+        if refused {
+            bail!("{platform} can't have a port; write {PLATFORM}");
+        }
     }
     Ok(platform)
+}
+
+/// Where the `modhost dev` has its platform that runs with these settings; none if there is none.
+fn found(args: &SendArgs) -> Option<Url> {
+    RunningHost::find(&args.file.data_dir())?.platform.and_then(base_url)
 }
 
 /// Whom the user wants to talk to.
@@ -248,10 +259,10 @@ fn choose<'a>(assistants: &'a [Assistant], wish: &Wish) -> Result<&'a Assistant,
     })
 }
 
-/// The command that goes on in a chat.
-fn go_on(program: &str, platform: &Url, chat_id: &str) -> String {
-    let is_default = platform.as_str() == "http://127.0.0.1:8092/";
-    let platform = if is_default { String::new() } else { format!("--platform {platform} ") };
+/// The command that goes on in a chat; `platform` is named in it unless it is the usual one.
+fn go_on(program: &str, platform: Option<&Url>, chat_id: &str) -> String {
+    let named = platform.filter(|platform| platform.as_str() != format!("{PLATFORM}/"));
+    let platform = named.map(|platform| format!("--platform {platform} ")).unwrap_or_default();
     format!("{program} send {platform}--chat {chat_id} \"…\"")
 }
 
@@ -322,10 +333,11 @@ mod tests {
     #[test]
     fn the_command_to_go_on_finds_the_same_platform() {
         let default = Url::parse("http://127.0.0.1:8092").unwrap();
-        assert_eq!(go_on("modhost", &default, "chat_1"), "modhost send --chat chat_1 \"…\"");
+        assert_eq!(go_on("modhost", None, "chat_1"), "modhost send --chat chat_1 \"…\"");
+        assert_eq!(go_on("modhost", Some(&default), "chat_1"), "modhost send --chat chat_1 \"…\"");
         let other = Url::parse("http://127.0.0.1:1234").unwrap();
         assert_eq!(
-            go_on("./modhost", &other, "chat_1"),
+            go_on("./modhost", Some(&other), "chat_1"),
             "./modhost send --platform http://127.0.0.1:1234/ --chat chat_1 \"…\""
         );
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::running::RunningHost;
 use super::{GRACE, HostArgs, compiling_program, told_to_stop};
 use crate::config::{Settings, SourceKind};
 use crate::host::{Compiling, Host};
@@ -30,6 +31,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     args.host.accept_data_loss(&settings)?;
     let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
     let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
+    let running = RunningHost::this(host.public_address(), host.admin_address(), None);
+    let _announcement = running.announce(&settings.server.data_dir);
     anstream::println!("{}", addresses(&host, &settings));
     let telling = async {
         anstream::print!("{}", modules(&host).await);

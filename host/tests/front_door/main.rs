@@ -12,6 +12,7 @@ mod deliveries;
 mod endings;
 mod engine;
 mod event_socket;
+mod finding;
 mod floods;
 mod hardening;
 mod harness;

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
+use super::HostSettings;
 use super::admin::AdminArgs;
 use crate::console::DeliveryView;
 use crate::journal::State;
@@ -31,6 +32,8 @@ pub struct DeliveriesArgs {
     list: ListArgs,
     #[command(flatten)]
     from: FromArgs,
+    #[command(flatten)]
+    settings: HostSettings,
 }
 
 #[derive(Subcommand)]
@@ -130,7 +133,8 @@ pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
     if args.command.is_some() && args.list.is_given() {
         bail!("what a list is to show is said behind its name: modhost deliveries list --state dead");
     }
-    let records = Records::open(&args.from).await?;
+    let config = args.settings.config.as_deref();
+    let records = Records::open(&args.from, config).await?;
     match args.command {
         None => list(&records, &args.list).await,
         Some(DeliveriesCommand::List(args)) => list(&records, &args).await,
@@ -139,7 +143,7 @@ pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
         Some(DeliveriesCommand::Drop(args)) => {
             each(&args.ids, async |id| records.drop_waiting(id, args.reason.as_deref()).await).await
         }
-        Some(DeliveriesCommand::Replay(args)) => replay::run(&records, &args).await,
+        Some(DeliveriesCommand::Replay(args)) => replay::run(&records, &args, config).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where deliveries are looked up: a running host's admin API, or the journal of one that doesn't run.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{anyhow, bail};
@@ -30,11 +31,12 @@ pub(in crate::commands) struct Wanted {
 const READ_ONLY: &str = "a data directory at rest is only read; start the host, and leave --data-dir out";
 
 impl Records {
-    pub(in crate::commands) async fn open(from: &FromArgs) -> anyhow::Result<Self> {
+    /// The journal at rest that is named, else that of the host of these settings.
+    pub(in crate::commands) async fn open(from: &FromArgs, config: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
             return Ok(Self::AtRest(AtRest::open(SqliteSettings { directory: directory.clone() }).await?));
         }
-        Ok(Self::Running(AdminApi::new(&from.admin, AT_REST)?))
+        Ok(Self::Running(AdminApi::new(&from.admin, config, AT_REST)?))
     }
 
     pub(in crate::commands) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {

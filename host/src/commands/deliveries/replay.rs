@@ -1,6 +1,6 @@
 //! `modhost deliveries replay`: a recorded delivery against other code, with the recorded answers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const REPLY: &str = "messages.reply";
 
 /// Run a recorded delivery against another component.
 ///
-/// The component asks, and gets the answers that were recorded; what it asks differently gets the answer the same call
+/// It runs with the settings its module has in modules.toml. The component asks, and gets the answers that were recorded; what it asks differently gets the answer the same call
 /// got then, and what is new is made up where it changes something and missing where it reads. Exit code 0 if all calls
 /// are the same, 1 if something differs or it fails.
 #[derive(Args)]
@@ -34,9 +34,6 @@ pub(super) struct ReplayArgs {
     /// The component to run
     #[arg(long, value_name = "FILE")]
     component: PathBuf,
-    /// Give it the settings its module has in this file [default: modules.toml, if there is one]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,9 +48,9 @@ struct Rehearsed {
     reply_now: Option<Value>,
 }
 
-pub(super) async fn run(records: &Records, args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(records: &Records, args: &ReplayArgs, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let details = records.show(&args.id).await?;
-    let (spec, stack) = spec(args, &details)?;
+    let (spec, stack) = spec(args, &details, config)?;
     let rehearsed = rehearse(&details, &spec, stack, records.salt()).await?;
     let differs = rehearsed.differs();
     if args.json {
@@ -65,9 +62,9 @@ pub(super) async fn run(records: &Records, args: &ReplayArgs) -> anyhow::Result<
 }
 
 /// The component with the settings of the delivery's module, and how much stack its host gives it, in bytes.
-fn spec(args: &ReplayArgs, details: &DetailsView) -> anyhow::Result<(Spec, u64)> {
-    let file = args.config.clone().unwrap_or_else(|| "modules.toml".into());
-    let settings = if args.config.is_some() || file.is_file() { Some(Settings::load(&file)?) } else { None };
+fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyhow::Result<(Spec, u64)> {
+    let file = config.unwrap_or(Path::new("modules.toml"));
+    let settings = if config.is_some() || file.is_file() { Some(Settings::load(file)?) } else { None };
     let name = Name::from(details.delivery.module.as_str());
     let module = settings.iter().flat_map(|settings| &settings.modules).find(|module| module.name == name);
     let limits = module.map(|module| module.limits.clone()).unwrap_or_default();

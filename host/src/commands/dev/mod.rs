@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use url::Url;
 
+use super::running::RunningHost;
 use super::serve::{addresses, modules};
 use super::{GRACE, HostArgs, compiling_program, program, told_to_stop};
 use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
@@ -76,6 +77,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let documents = documents(&args, &settings)?;
     let platform = LocalPlatform::start(LocalSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.platform_port)),
+        hosts: settings.server.admin_hosts.clone(),
         documents: documents.clone(),
         data_dir: Some(settings.server.data_dir.clone()),
         completion: completion(&args, &settings)?,
@@ -95,6 +97,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         let compiling = Compiling { program: Some(compiling_program()?), for_authors: true };
         Host::start(Box::new(load), compiling).await?
     };
+    let running = RunningHost::this(host.public_address(), host.admin_address(), Some(platform.address()));
+    let _announcement = running.announce(&settings.server.data_dir);
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::HostSettings;
 use super::admin::{AT_REST, AdminApi, AdminArgs};
 use crate::console::{ModuleView, VersionView, asking};
 use at_rest::Directory;
@@ -32,9 +33,8 @@ struct FromArgs {
     /// Work on the data directory of a host that doesn't run
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// With --data-dir: the settings of that host, for all but list, show and history
-    #[arg(long, global = true, value_name = "FILE", default_value = "modules.toml", env = "MODHOST_CONFIG")]
-    config: PathBuf,
+    #[command(flatten)]
+    settings: HostSettings,
 }
 
 #[derive(Subcommand)]
@@ -147,8 +147,11 @@ enum Modules {
 impl Modules {
     fn new(from: FromArgs) -> anyhow::Result<Self> {
         Ok(match from.data_dir {
-            Some(data_dir) => Self::AtRest(Directory { data_dir, config: from.config }),
-            None => Self::Running(AdminApi::new(&from.admin, AT_REST)?),
+            Some(data_dir) => {
+                let config = from.settings.config.unwrap_or_else(|| "modules.toml".into());
+                Self::AtRest(Directory { data_dir, config })
+            }
+            None => Self::Running(AdminApi::new(&from.admin, from.settings.config.as_deref(), AT_REST)?),
         })
     }
 

@@ -12,6 +12,7 @@ use url::{Host, Url};
 
 use super::SendArgs;
 use crate::commands::event_file::EventFile;
+use crate::commands::running::{RunningHost, base_url};
 use crate::config::{Environment, Reference, Secret, Settings, Source, Webhook};
 use crate::local;
 use crate::plan;
@@ -39,7 +40,9 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
     let settings = args.file.load()?;
     let (source, webhook) = find(&settings, source)?;
     let scheme = schemes::scheme(&webhook.scheme);
-    let url = target(args.to.as_deref(), webhook, settings.server.listen)?;
+    // Where it runs, whatever its port; else where it would.
+    let listen = RunningHost::find(&settings.server.data_dir).map_or(settings.server.listen, |running| running.listen);
+    let url = target(args.to.as_deref(), webhook, listen)?;
     let found = secret(args, &settings, (source, webhook), &*scheme, &url)?;
     let file: EventFile = args.text.parse()?;
     let now = SystemTime::now();
@@ -98,10 +101,14 @@ fn find<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<(&'s Source, &
 /// Where the request goes: an address given with or without a path, else the host of modules.toml on this machine.
 fn target(to: Option<&str>, webhook: &Webhook, listen: SocketAddr) -> anyhow::Result<Url> {
     let Some(to) = to else {
-        let host = if listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { listen.ip().to_string() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let url = format!("http://{host}:{}{}", listen.port(), webhook.path);
-        return Url::parse(&url).with_context(|| format!("{url} is no address; name one: --to http://…"));
+        if listen.port() == 0 {
+            bail!(
+                "no host is running here, and `listen` in modules.toml names no port: start it, or say where: --to http://…"
+            );
+        }
+        let mut url = base_url(listen).with_context(|| format!("{listen} is no address; name one: --to http://…"))?;
+        url.set_path(&webhook.path);
+        return Ok(url);
     };
     let url = Url::parse(to).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
     let mut url = url.with_context(|| format!("--to {to}: with --source this is an address: http://127.0.0.1:8080"))?;

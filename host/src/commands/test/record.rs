@@ -27,7 +27,7 @@ const LOOKED_THROUGH: u32 = 50;
 ///
 /// When there is no such delivery, its module is not in modules.toml, or the file can't be written.
 pub(super) async fn run(args: &TestArgs, settings: &Settings) -> anyhow::Result<ExitCode> {
-    let records = Records::open(&args.from).await?;
+    let records = Records::open(&args.from, Some(&settings.file)).await?;
     let id = match args.record.as_deref().unwrap_or(LAST) {
         LAST => newest(&records, &args.modules).await?,
         id => id.to_owned(),

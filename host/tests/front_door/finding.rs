@@ -1,0 +1,145 @@
+//! How commands find the host they are about: by flags and variables, by where it says that it listens, by its settings.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::harness::{ADMIN_TOKEN, Host, Ran, Settings, modhost, user_message};
+
+/// Checks that a command did what it was told.
+fn done(ran: &Ran) {
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+/// Checks that it didn't, and says these things.
+fn failed(ran: &Ran, words: &[&str]) {
+    assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+    for words in words {
+        assert!(ran.stderr.contains(words), "{words:?} is not in {}", ran.stderr);
+    }
+}
+
+fn names(ran: &Ran) -> Vec<String> {
+    let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["name"].as_str().unwrap().to_owned();
+    ran.stdout.lines().map(line).collect()
+}
+
+async fn modules(folder: &Path, args: &[&str]) -> Ran {
+    modhost(folder, "modules", &[args, &["--json"]].concat(), &[]).await
+}
+
+#[tokio::test]
+async fn commands_find_the_host_whatever_its_ports() {
+    let host = Settings::test_guest("").start().await;
+    done(&modhost(host.folder(), "send", &["reply hello"], &[]).await);
+    let go_on = modhost(host.folder(), "send", &["reply hello"], &[]).await;
+    assert!(go_on.stderr.contains("send --chat "), "it is found again: {go_on:?}");
+    let listed = modhost(host.folder(), "deliveries", &["--json"], &[]).await;
+    done(&listed);
+    let id = serde_json::from_str::<Value>(listed.stdout.lines().next().unwrap()).unwrap()["id"].clone();
+    done(&modhost(host.folder(), "deliveries", &["show", id.as_str().unwrap()], &[]).await);
+    assert_eq!(names(&modules(host.folder(), &[]).await), ["Test"]);
+    fs::write(host.file("event.json"), user_message("evt_1", "hello").to_string()).unwrap();
+    done(&modhost(host.folder(), "send", &["--source", "unique", "event.json"], &[]).await);
+
+    // From elsewhere, by its settings.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = host.file("modules.toml");
+    let config = config.to_str().unwrap();
+    for args in [&["-c", config][..], &["--config", config], &["list", "-c", config]] {
+        assert_eq!(names(&modules(elsewhere.path(), args).await), ["Test"]);
+    }
+    done(&modhost(elsewhere.path(), "deliveries", &["-c", config], &[]).await);
+    done(&modhost(elsewhere.path(), "deliveries", &[], &[("MODHOST_CONFIG", config)]).await);
+    done(&modhost(elsewhere.path(), "send", &["-c", config, "reply hello"], &[]).await);
+    let nowhere = elsewhere.path().join("none.toml");
+    failed(&modules(elsewhere.path(), &["-c", nowhere.to_str().unwrap()]).await, &["there is no file", "--admin"]);
+
+    // With settings that are no good it goes on, and operators need it most.
+    let settings = fs::read_to_string(config).unwrap();
+    host.save("modules.toml", format!("{settings}\nnonsense = 1\n"));
+    assert_eq!(names(&modules(host.folder(), &[]).await), ["Test"]);
+    done(&modhost(host.folder(), "send", &["reply hello"], &[]).await);
+}
+
+#[tokio::test]
+async fn a_host_that_is_gone_is_not_found() {
+    let host = Settings::test_guest("").start().await;
+    let admin = host.admin.clone();
+    let folder = host.kill();
+    assert!(folder.path().join(".modhost/running.json").is_file(), "it was killed");
+    // What it left names nobody that runs: its settings count, and they say nothing of a port.
+    let ran = modules(folder.path(), &[]).await;
+    failed(
+        &ran,
+        &["no host answers at http://127.0.0.1:8081/, `admin_listen` of modules.toml", "is it running?", "--admin"],
+    );
+    assert!(!ran.stderr.contains(&admin), "{ran:?}");
+    let settings = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
+    let with_port = |port: u16| {
+        settings
+            .replace("[server]\n", &format!("[server]\nadmin_listen = \"0.0.0.0:{port}\"\nadmin_token = \"env:T\"\n"))
+    };
+    fs::write(folder.path().join("modules.toml"), with_port(0)).unwrap();
+    failed(&modules(folder.path(), &[]).await, &["no host of modules.toml is running", "names no port"]);
+    fs::write(folder.path().join("modules.toml"), with_port(1)).unwrap();
+    failed(&modules(folder.path(), &[]).await, &["no host answers at http://127.0.0.1:1/"]);
+    fs::write(folder.path().join("modules.toml"), "nonsense = 1").unwrap();
+    failed(&modules(folder.path(), &[]).await, &["modules.toml:1:1", "mend modules.toml, or say where the host is"]);
+}
+
+#[tokio::test]
+async fn a_host_that_stops_leaves_nothing_to_find() {
+    let mut host = Settings::new().start().await;
+    let file = host.file(".modhost/running.json");
+    assert!(file.is_file());
+    assert!(host.stop().await.success());
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn commands_show_the_token_of_the_settings_to_their_host_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
+    let settings = || Settings::test_guest("").server("admin_token = \"env:ADMIN\"");
+    let host = settings().start_in(folder).await;
+    assert_eq!(names(&modules(host.folder(), &[]).await), ["Test"]);
+    done(&modhost(host.folder(), "deliveries", &[], &[]).await);
+    // To an address that somebody names, only what they name goes with it.
+    let at = ["--admin", host.admin.as_str()];
+    failed(&modules(host.folder(), &at).await, &["admin_token", "MODHOST_ADMIN_TOKEN"]);
+    assert_eq!(names(&modules(host.folder(), &[&at[..], &["--admin-token", "env:ADMIN"]].concat()).await), ["Test"]);
+    let usual = [("MODHOST_ADMIN_TOKEN", ADMIN_TOKEN)];
+    done(&modhost(host.folder(), "modules", &at, &usual).await);
+    failed(
+        &modules(host.folder(), &["--admin-token", "env:NONE"]).await,
+        &["the environment variable NONE is not set"],
+    );
+    failed(&modules(host.folder(), &["--admin-token", ADMIN_TOKEN]).await, &["--admin-token takes a reference"]);
+    let wrong = modhost(host.folder(), "modules", &[], &[("ADMIN", "wrong-wrong-wrong-wrong")]).await;
+    failed(&wrong, &["the one that was sent is another", "--admin-token"]);
+
+    // An operator who may not read what the settings refer to is told so.
+    host.save_settings(&Settings::test_guest("").server("admin_token = \"file:secrets/token\""));
+    host.logged(&["the settings are not taken in"]).await;
+    failed(&modules(host.folder(), &[]).await, &["wants the token", "there is no file", "secrets/token"]);
+    done(&modhost(host.folder(), "modules", &[], &usual).await);
+}
+
+/// `serve` is found as `dev` is, and has no platform to chat on.
+#[tokio::test]
+async fn a_host_that_serves_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("modules.toml"), Settings::new().text()).unwrap();
+    let variables = [
+        ("TEST_API_BASE", "http://127.0.0.1:1"),
+        ("TEST_APP_ID", "app"),
+        ("TEST_API_KEY", "key"),
+        ("TEST_ENDPOINT_SECRET", "usig"),
+    ];
+    let host = Host::serve(folder, &variables, None).await;
+    done(&modhost(host.folder(), "modules", &[], &[]).await);
+    fs::write(host.file("event.json"), user_message("evt_1", "hello").to_string()).unwrap();
+    done(&modhost(host.folder(), "send", &["--source", "unique", "event.json"], &variables).await);
+}
