@@ -220,7 +220,7 @@ impl Health {
         (code, Report { status, checks, reasons })
     }
 
-    /// Probes the journal for as long as it is polled: a full disk is found without events, and so is room on it.
+    /// Probes the journal until the host is told to stop: a full disk is found without events, and so is room on it.
     pub async fn watch(&self) {
         let Some(recorder) = self.recorder.get() else { return };
         let mut is_failing = false;
@@ -228,6 +228,10 @@ impl Health {
         let mut next_probe = Instant::now() + probe_every;
         loop {
             sleep(retry_every).await;
+            // The journal is closed on the way.
+            if self.draining.load(Ordering::Relaxed) {
+                return;
+            }
             if self.failure(&**recorder).is_some() || Instant::now() >= next_probe {
                 self.probe(&**recorder).await;
                 next_probe = Instant::now() + probe_every;

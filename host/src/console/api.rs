@@ -33,6 +33,9 @@ const DEFAULT_LIMIT: u32 = 100;
 /// The most a list can be asked for.
 const MAX_LIMIT: u32 = 10_000;
 
+/// The longest error of the HTTP library's that is passed on, in bytes.
+const MAX_ERROR: usize = 8 << 10;
+
 /// What the admin API works on.
 #[derive(Clone)]
 pub struct Admin {
@@ -89,6 +92,7 @@ pub fn router(admin: Admin) -> Router {
         .merge(metrics)
         .nest("/api", api)
         .fallback(nothing_here)
+        .layer(middleware::map_response(errors_as_json))
         .layer(middleware::from_fn_with_state(access, access::guard));
     // Nothing stands between probes and who asks.
     let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
@@ -121,6 +125,27 @@ impl From<StoreError> for Problem {
 }
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
+
+/// Answers as every other error what the HTTP library refuses by itself, in plain text or without a word: a query that
+/// can't be read, a method the path doesn't have.
+async fn errors_as_json(answer: Response) -> Response {
+    let status = answer.status();
+    let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|it| it == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let allow = parts.headers.get(header::ALLOW).cloned();
+    let text = axum::body::to_bytes(body, MAX_ERROR).await.unwrap_or_default();
+    let text = match (allow.as_ref().and_then(|it| it.to_str().ok()), str::from_utf8(&text)) {
+        (Some(allow), _) => format!("this path is there for {allow} only"),
+        (None, Ok(text)) if !text.is_empty() => text.to_owned(),
+        _ => status.canonical_reason().unwrap_or("refused").to_owned(),
+    };
+    let mut answer = Problem(status, text).into_response();
+    answer.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    answer
+}
 
 async fn nothing_here() -> Problem {
     Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())

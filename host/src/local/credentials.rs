@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -20,8 +21,8 @@ pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
 }
 
 /// Rejects requests that a web page made a browser send, and tells browsers to show no answer to any page.
-pub async fn refuse_pages(State(guard): State<Arc<BrowserGuard>>, request: Request, next: Next) -> Response {
-    let (uri, headers) = (request.uri(), request.headers());
+pub async fn refuse_pages(State(guard): State<Arc<ArcSwap<BrowserGuard>>>, request: Request, next: Next) -> Response {
+    let (guard, uri, headers) = (guard.load_full(), request.uri(), request.headers());
     let checked = guard.check_host(uri, headers).and_then(|()| guard.check_origin(request.method(), uri, headers));
     let mut answer = match checked {
         Ok(()) => next.run(request).await,

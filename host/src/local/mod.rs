@@ -47,7 +47,7 @@ pub use settings::{
     API_KEY, APP_ID, Assistant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings, USER_ID,
 };
 
-use crate::browser_guard::BrowserGuard;
+use crate::browser_guard::{BrowserGuard, HostName};
 use chats::{Chat, Chats};
 use completion::Model;
 use deliver::Deliverer;
@@ -107,6 +107,7 @@ pub enum LocalError {
 /// A running local platform. Dropping it stops it at once; [`LocalPlatform::shutdown`] lets requests in flight end.
 pub struct LocalPlatform {
     state: Arc<LocalState>,
+    guard: Arc<ArcSwap<BrowserGuard>>,
     address: SocketAddr,
     stop: CancellationToken,
     server: JoinHandle<()>,
@@ -125,16 +126,16 @@ impl LocalPlatform {
         let listener = TcpListener::bind(listen).await.map_err(unable)?;
         let address = listener.local_addr().map_err(unable)?;
         let stop = CancellationToken::new();
-        let guard = BrowserGuard::new(address.ip(), settings.hosts.clone());
+        let guard = Arc::new(ArcSwap::from_pointee(BrowserGuard::new(address.ip(), settings.hosts.clone())));
         let state = Arc::new(LocalState::new(settings, origin(address), stop.clone())?);
-        let server = axum::serve(listener, routes::router(Arc::clone(&state), guard))
+        let server = axum::serve(listener, routes::router(Arc::clone(&state), Arc::clone(&guard)))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the local platform stopped answering");
             }
         });
-        Ok(Self { state, address, stop, server })
+        Ok(Self { state, guard, address, stop, server })
     }
 
     /// Where it listens.
@@ -169,6 +170,11 @@ impl LocalPlatform {
     /// Names the endpoint events are delivered to. A new endpoint is not expired.
     pub fn set_webhook(&self, url: Url) {
         self.state.deliverer.set_url(url);
+    }
+
+    /// Answers under these names from now on, besides those of this machine.
+    pub fn set_hosts(&self, hosts: Vec<HostName>) {
+        self.guard.store(Arc::new(BrowserGuard::new(self.address.ip(), hosts)));
     }
 
     /// Replaces the assistants people can chat with. Chats of assistants that are gone stay readable.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware;
@@ -20,7 +21,7 @@ const LARGEST_BODY: usize = 16 * 1024 * 1024;
 /// The whole server: the public API under both prefixes it is known by, a model as OpenAI's API has it, NexusGPT's
 /// threads, and what only the local platform has. Requests that a web page made a browser send are refused: the
 /// credentials are in the manual, and what is here without them is what people wrote.
-pub fn router(state: Arc<LocalState>, guard: BrowserGuard) -> Router {
+pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Router {
     Router::new()
         .nest("/public/chat", public_api())
         .nest("/public", public_api())
@@ -42,7 +43,7 @@ pub fn router(state: Arc<LocalState>, guard: BrowserGuard) -> Router {
         })
         .fallback(async |request: Request| ApiError::no_such_call(request.method().as_str(), request.uri().path()))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(middleware::from_fn_with_state(Arc::new(guard), credentials::refuse_pages))
+        .layer(middleware::from_fn_with_state(guard, credentials::refuse_pages))
         .with_state(state)
 }
 

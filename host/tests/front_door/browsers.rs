@@ -230,6 +230,11 @@ async fn operators_name_further_hosts_and_change_them_while_it_runs() {
     for (name, wanted) in [("other.example.com", 200), ("admin.example.com", 403)] {
         let answer = http().get(format!("{}/health", host.admin)).header("host", name).send().await.unwrap();
         assert_eq!(answer.status(), wanted, "{name}");
+        until("the platform to take them in", async || {
+            let chats = http().get(format!("{}/local/chats", host.platform)).header("host", name);
+            (chats.send().await.unwrap().status() == wanted).then_some(())
+        })
+        .await;
     }
 }
 

@@ -219,6 +219,22 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
     assert_eq!(get("/api/deliveries?state=lost").await.status(), 400);
     assert_eq!(get("/api/deliveries?limit=0").await.status(), 400);
     assert_eq!(get("/api/nothing").await.status(), 404);
+    // Also where the request never came to where it is dealt with.
+    for (path, words) in [
+        ("/api/deliveries?limit=x", "limit"),
+        ("/api/deliveries?nonsense=1", "nonsense"),
+        ("/api/deliveries/%ff", "UTF-8"),
+    ] {
+        let refused = get(path).await;
+        assert_eq!(refused.status(), 400, "{path}");
+        let error = refused.json::<Value>().await.unwrap()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(words), "{path}: {error}");
+    }
+    for path in ["/api/totals", "/health", "/metrics"] {
+        let refused = http().delete(format!("{}{path}", host.admin)).send().await.unwrap();
+        assert_eq!((refused.status().as_u16(), &refused.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
+        assert_eq!(refused.json::<Value>().await.unwrap()["error"], "this path is there for GET,HEAD only");
+    }
     // A page in a browser can post a form to this address, but not JSON.
     let form = http().post(format!("{}/api/deliveries/dlv_1/retry", host.admin)).body("{}").send().await.unwrap();
     assert_eq!(form.status(), 415);

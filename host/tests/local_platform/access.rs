@@ -127,6 +127,46 @@ async fn health_and_assistants_need_no_credentials() {
     assert!(local.platform.api_base().as_str().ends_with("/public/chat"));
 }
 
+/// The credentials are in the manual, so that a page would know them; what tells it from a program is what its browser
+/// says.
+#[tokio::test]
+async fn no_web_page_gets_anything_whatever_credentials_it_has() {
+    let hosts = vec!["dev.example.com".parse().unwrap()];
+    let local = Local::start(LocalSettings { hosts, ..settings() }).await;
+    let (chat, ..) = local.chat().await;
+    let calls = [
+        (Method::GET, "/public/chat/space".to_owned()),
+        (Method::GET, format!("/public/chat/space/chat/{chat}/messages")),
+        (Method::POST, "/public/chat/space/message".to_owned()),
+        (Method::POST, "/v1/chat/completions".to_owned()),
+        (Method::GET, "/local/chats".to_owned()),
+        (Method::POST, "/local/endpoint/revive".to_owned()),
+        (Method::GET, "/nowhere".to_owned()),
+    ];
+    for (method, path) in calls {
+        let request = || {
+            let request =
+                HEADERS.iter().fold(local.bare(method.clone(), &path), |it, (name, value, _)| it.header(*name, *value));
+            request.json(&json!({ "assistantId": "assistant_Answering", "text": "x", "messages": [] }))
+        };
+        for (name, value) in [
+            ("host", "evil.example"),
+            ("host", "evil.example:8092"),
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            let message = error(answer(request().header(name, value)).await, 403);
+            assert!(message.contains("admin_hosts"), "{method} {path} {name}: {value}: {message}");
+        }
+        let (status, _) = answer(request().header("host", "dev.example.com")).await;
+        assert_ne!(status, 403, "{method} {path}");
+    }
+    local.platform.set_hosts(Vec::new());
+    error(answer(local.bare(Method::GET, "/local/chats").header("host", "dev.example.com")).await, 403);
+    assert_eq!(local.local("/chats").await.as_array().unwrap().len(), 2, "no page began one");
+}
+
 #[tokio::test]
 async fn assistants_can_be_replaced_while_it_runs_but_not_be_ambiguous() {
     let local = Local::start(settings()).await;

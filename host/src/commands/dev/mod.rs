@@ -207,6 +207,7 @@ async fn keep_up(args: &DevArgs, platform: &LocalPlatform, builder: &Builder) ->
         let settings = changed.contains(builder.settings_file()).then(|| args.load().ok()).flatten();
         if let Some(settings) = &settings {
             builder.set(settings);
+            platform.set_hosts(settings.server.admin_hosts.clone());
             watch.look();
         }
         // An endpoint the platform gave up may have been mended by what was just saved.
