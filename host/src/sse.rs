@@ -147,8 +147,13 @@ impl Parser {
             (self.name, self.data) = (Some("error".to_owned()), Some(error.trim_ascii().to_vec()));
             return None;
         }
-        // Of the other fields, none tells anything here: there is no replay to go on from an `id`.
-        let value = if line == b"data" { b"" } else { line.strip_prefix(FIELD)? };
+        // Of the other fields, none tells anything here: there is no replay to go on from an `id`. But a bare object is what
+        // a server writes that breaks off in the middle of its events, and says why.
+        let value = match line {
+            b"data" => b"",
+            [b'{', ..] => line,
+            _ => line.strip_prefix(FIELD)?,
+        };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         let data = match self.data.take() {
             Some(mut data) => {
@@ -295,6 +300,11 @@ mod tests {
     fn other_fields_say_nothing() {
         is_read_as("id: 1\nretry: 5\nnonsense\ndatas: 2\n data: 3\nevents: x\n\n", &[]);
         is_read_as("id: 1\nevent: message\ndata: x\n\n", &[data("x")]);
+    }
+
+    #[test]
+    fn a_bare_object_is_data() {
+        is_read_as("data: x\n\n{\"error\": 1}\n\ndata: y\n\n", &[data("x"), data("{\"error\": 1}"), data("y")]);
     }
 
     #[test]

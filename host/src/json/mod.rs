@@ -213,9 +213,9 @@ pub(crate) fn integer<T: TryFrom<i64>>(value: &RawValue) -> Option<T> {
     T::try_from(integer).ok()
 }
 
-/// Yes or no; anything but `true` is no.
+/// Yes or no, as a bool, a number or a text; anything else is no.
 pub(crate) fn is_true(value: &RawValue) -> bool {
-    value.get().trim_ascii() == "true"
+    matches!(value.get().trim_ascii().to_ascii_lowercase().as_str(), "true" | "1" | "\"true\"")
 }
 
 /// A value, decoded: with U+FFFD for what is not Unicode in a text, and null for a number that no double can hold and for
