@@ -19,13 +19,15 @@ enum Answer {
 struct Streamed {
     /// What is still to be read, and what reads it; none at the end, and after an error.
     open: Option<(Opened, Reader)>,
+    /// What is left of the text at the end: half a character, as a piece of its own.
+    rest: Option<String>,
     ending: Ending,
 }
 
 impl Pieces {
     pub(super) fn streamed(opened: Opened) -> Self {
-        let (open, ending) = (Some((opened, Reader::default())), Ending::default());
-        Self(Answer::Streamed(Box::new(Streamed { open, ending })))
+        let (open, rest, ending) = (Some((opened, Reader::default())), None, Ending::default());
+        Self(Answer::Streamed(Box::new(Streamed { open, rest, ending })))
     }
 
     pub(super) fn whole(completion: Completion) -> Self {
@@ -61,12 +63,13 @@ impl Streamed {
                 return Err(error);
             }
         };
-        let Some((opened, reader)) = self.open.take() else { return Ok(None) };
-        let Answered { rest, ending, .. } = reader.end(said).map_err(|fault| opened.fault(&fault))?;
-        self.ending = ending;
-        opened.finish().await;
-        // Half a character may have been left, which is a piece of its own.
-        Ok(Some(rest).filter(|rest| !rest.is_empty()))
+        if let Some((opened, reader)) = self.open.take() {
+            let Answered { rest, ending, .. } = reader.end(said).map_err(|fault| opened.fault(&fault))?;
+            (self.rest, self.ending) = (Some(rest).filter(|rest| !rest.is_empty()), ending);
+            // Whoever gives up waiting here has it next time.
+            opened.finish().await;
+        }
+        Ok(self.rest.take())
     }
 
     /// Reads on until there is text, or the end.
