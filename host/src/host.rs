@@ -22,6 +22,7 @@ use crate::keyvalue::{self, KeyValue, StoreError};
 use crate::listener::{Listener, Routes, Rules};
 use crate::plan::Plan;
 use crate::platform::{SetupError, http_client};
+use crate::plural::counted;
 use crate::sources::event_socket::EventSockets;
 use crate::sources::{self, ComeBack, Sink, Sources};
 use crate::sqlite::DirectoryLock;
@@ -418,10 +419,12 @@ async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jou
     let totals = journal.totals().await?;
     let waiting = totals.of(State::Waiting);
     if recovered > 0 {
-        tracing::warn!("the host was cut off: {recovered} deliveries that ran then start again");
+        let ran = counted(recovered, "delivery that ran then starts", "deliveries that ran then start");
+        tracing::warn!("the host was cut off: {ran} again");
     }
     if waiting > recovered {
-        tracing::info!("{} deliveries were waiting and go on", waiting - recovered);
+        let waited = counted(waiting - recovered, "delivery was waiting and goes", "deliveries were waiting and go");
+        tracing::info!("{waited} on");
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 // But for mapping compiled components, which `engine/cache.rs` proves safe.
 #![deny(unsafe_code)]
+// They panic where a stream can't be written, and wait where it isn't read: see `commands/output.rs`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod address;
 pub mod authoring;
@@ -27,7 +29,9 @@ pub mod listener;
 pub mod local;
 pub mod plan;
 pub mod platform;
+mod plural;
 mod rate;
+mod sanitize;
 pub mod sources;
 mod sqlite;
 mod sse;

@@ -19,7 +19,7 @@ use crate::journal::Written;
 use crate::keyvalue::{KeyValue, Space};
 use crate::limits::Limits;
 use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
-use crate::telemetry::{indented, metrics};
+use crate::telemetry::metrics;
 
 /// What the arguments of most calls don't exceed as they are recorded, in bytes.
 const USUAL_ARGUMENTS: usize = 512;
@@ -294,10 +294,7 @@ impl Delivery {
         metrics::call(import, error.map_or("ok", |error| error.kind.word()), took);
         match error {
             None => tracing::debug!(%module, %delivery, import, ?took, "call answered"),
-            Some(error) => {
-                let error = indented(&error.to_string());
-                tracing::warn!(%module, %delivery, import, ?took, %error, "call failed");
-            }
+            Some(error) => tracing::warn!(%module, %delivery, import, ?took, %error, "call failed"),
         }
     }
 }

@@ -13,6 +13,7 @@ use url::Url;
 use super::running::{RunningHost, base_url};
 use crate::config::{ConfigError, Environment, Reference, Secret, Settings};
 use crate::platform::http_client;
+use crate::sanitize::lines;
 
 /// The settings file, where nobody names one.
 const SETTINGS: &str = "modules.toml";
@@ -117,7 +118,8 @@ impl AdminApi {
         }
         let status = answer.status();
         let told: Value = answer.json().await.unwrap_or_default();
-        let told = told["error"].as_str().map_or_else(|| format!("the host answered {status}"), str::to_owned);
+        let told =
+            told["error"].as_str().map_or_else(|| format!("the host answered {status}"), |it| lines(it).into_owned());
         if status != StatusCode::UNAUTHORIZED {
             bail!(told);
         }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
+use super::output;
 use crate::authoring::bindings::{self, Language};
+use crate::plural::counted;
 
 /// What `bindings` can be told.
 #[derive(Debug, clap::Args)]
@@ -50,9 +52,9 @@ pub fn run(args: &BindingsArgs) -> anyhow::Result<ExitCode> {
     let files = bindings::generate(&language).context("the bindings can't be made")?;
     let written = bindings::write(&files, &args.out)
         .map_err(|(path, error)| anyhow::anyhow!("can't write {}: {error}", path.display()))?;
-    anstream::println!(
-        "{} files in {}, {}",
-        files.len(),
+    output::println!(
+        "{} in {}, {}",
+        counted(files.len(), "file", "files"),
         args.out.display(),
         if written == 0 { "all as they were".to_owned() } else { format!("{written} of them new or changed") }
     );

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::build_command::BuildCommand;
-use super::{SettingsFile, check};
+use super::{SettingsFile, check, output};
 use crate::config::Module;
 use crate::engine::Engine;
 
@@ -39,17 +39,17 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
     };
     let mut failed = 0;
     for (module, command) in &wanted.modules {
-        anstream::println!("{ASIDE}building {}: {}{ASIDE:#}", module.name, command.text);
+        output::println!("{ASIDE}building {}: {}{ASIDE:#}", module.name, command.text);
         match build(module, command, &wanted.engine).await {
-            Ok(made) => anstream::println!("{GOOD}built{GOOD:#} {}: {made}", module.name),
+            Ok(made) => output::println!("{GOOD}built{GOOD:#} {}: {made}", module.name),
             Err(error) => {
                 failed += 1;
-                anstream::println!("{BAD}failed{BAD:#} {}: {error:#}", module.name);
+                output::println!("{BAD}failed{BAD:#} {}: {error:#}", module.name);
             }
         }
     }
     if failed > 0 && wanted.modules.len() > 1 {
-        anstream::println!("{failed} of {} modules can't serve", wanted.modules.len());
+        output::println!("{failed} of {} modules can't serve", wanted.modules.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -14,10 +14,11 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::SettingsFile;
+use super::{SettingsFile, output};
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
 use crate::engine::{Compiled, Engine, LoadError};
 use crate::limits::{DEFAULT_STACK, Resource};
+use crate::sanitize;
 
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]
@@ -182,25 +183,21 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let (can_serve, printed) = match &args.component {
         Some(component) => {
             let findings = Findings::of(read(component)?, &super::engine(1, DEFAULT_STACK)?).await;
-            let mut out = anstream::stdout().lock();
+            let mut out = Vec::new();
             let printed = match args.json {
                 true => print_json(&mut out, &findings.report()),
                 false => print(&mut out, component, &findings),
             };
-            (findings.can_serve(), printed)
+            (findings.can_serve(), printed.map(|()| out))
         }
         None => {
             let report = settings::Report::of(&args.file).await?;
-            let mut out = anstream::stdout().lock();
+            let mut out = Vec::new();
             let printed = if args.json { print_json(&mut out, &report) } else { report.print(&mut out) };
-            (report.serves(), printed)
+            (report.serves(), printed.map(|()| out))
         }
     };
-    match printed {
-        // Whoever reads has had enough (`check … | head`).
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        printed => printed.context("can't print what was found")?,
-    }
+    output::print!("{}", String::from_utf8_lossy(&printed.context("can't print what was found")?));
     Ok(if can_serve { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -225,8 +222,7 @@ fn trouble(error: &io::Error) -> String {
 }
 
 fn print_json(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, report)?;
-    writeln!(out)
+    out.write_all(output::pretty_json(report)?.as_bytes())
 }
 
 fn print(out: &mut impl Write, path: &Path, findings: &Findings) -> io::Result<()> {
@@ -253,7 +249,7 @@ fn grants(anatomy: &Anatomy) -> impl Iterator<Item = Grant> {
 
 /// One line of what is known; none if it is empty.
 fn fact(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
-    if value.is_empty() { Ok(()) } else { writeln!(out, "  {ASIDE}{name:<14}{ASIDE:#}{value}") }
+    if value.is_empty() { Ok(()) } else { writeln!(out, "  {ASIDE}{name:<14}{ASIDE:#}{}", sanitize::line(value)) }
 }
 
 fn print_facts(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 
-use super::check;
+use super::{check, output};
 use crate::authoring::component;
 use crate::engine::fit;
 
@@ -35,7 +35,7 @@ pub fn run(args: &ComponentizeArgs) -> anyhow::Result<ExitCode> {
     }
     replace(&out, &component).with_context(|| format!("can't write {}", out.display()))?;
     let size = |bytes| ByteSize::b(bytes).display().iec();
-    anstream::println!(
+    output::println!(
         "{}: {}, {} of memory before it runs; it fits ({})",
         out.display(),
         size(anatomy.size),

@@ -11,6 +11,7 @@ mod dev;
 mod event_file;
 mod modules;
 mod new;
+mod output;
 mod routes;
 mod running;
 mod sdk;
@@ -21,6 +22,7 @@ mod test;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,7 +31,8 @@ use clap::{Args, Subcommand};
 use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, nearest};
 use crate::engine::{self, Compiler, CompilerLimits, Engine};
 use crate::host::{self, StartError};
-use crate::telemetry;
+use crate::sanitize;
+use crate::telemetry::{self, LogFilter, LogFormat};
 
 /// How long deliveries may go on after the host was told to stop.
 const GRACE: Duration = Duration::from_secs(30);
@@ -156,6 +159,47 @@ pub struct HostArgs {
     /// and refuses to start without this
     #[arg(long)]
     accept_data_loss: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What a host logs, and how.
+#[derive(Args, Clone)]
+struct LogArgs {
+    /// Log at this level (off, error, warn, info, debug, trace), or by a filter such as warn,modhost=debug,module=trace
+    /// [default: info; of the libraries it is made of, warn]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = LogArgs::LEVEL,
+        value_parser = LogArgs::parse::<LogFilter>(LogArgs::LEVEL),
+        default_value = "",
+        hide_default_value = true
+    )]
+    log_level: LogFilter,
+    /// How the log looks: a line of text a record, or a JSON object [default: text]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = LogArgs::FORMAT,
+        value_parser = LogArgs::parse::<LogFormat>(LogArgs::FORMAT),
+        default_value = "",
+        hide_default_value = true
+    )]
+    log_format: LogFormat,
+}
+
+impl LogArgs {
+    const LEVEL: &str = "MODHOST_LOG";
+    const FORMAT: &str = "MODHOST_LOG_FORMAT";
+
+    /// Reads what a flag says, or a variable in its place: an error names the variable, which clap doesn't.
+    fn parse<T: FromStr<Err = String>>(variable: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
+        move |text| {
+            let is_set = std::env::var_os(variable).is_some_and(|set| set == text);
+            text.parse().map_err(|error| if is_set { format!("{error} (that is what {variable} says)") } else { error })
+        }
+    }
 }
 
 impl HostArgs {
@@ -193,15 +237,11 @@ impl HostArgs {
 
 /// Runs a command; the exit code is 0 when it did what it was told, 1 when it could not, and 2 for wrong use.
 pub fn run(command: Command) -> ExitCode {
+    // However it ends: a panic is logged, too.
+    let _flushed = telemetry::FlushAtEnd;
     let done = match command {
-        Command::Dev(args) => {
-            telemetry::start();
-            block_on(dev::run(args))
-        }
-        Command::Serve(args) => {
-            telemetry::start();
-            block_on(serve::run(args))
-        }
+        Command::Dev(args) => host(&args.host.log.clone(), dev::run(args)),
+        Command::Serve(args) => host(&args.host.log.clone(), serve::run(args)),
         Command::Deliveries(args) => block_on(deliveries::run(args)),
         Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
@@ -216,7 +256,14 @@ pub fn run(command: Command) -> ExitCode {
         Command::Bindings(args) => bindings::run(&args),
         Command::Componentize(args) => componentize::run(&args),
     };
-    done.unwrap_or_else(|error| failed(&error))
+    output::finish(done.unwrap_or_else(|error| failed(&error)))
+}
+
+/// Runs a host, which waits neither for its log nor for its output.
+fn host(log: &LogArgs, command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    telemetry::start(&log.log_level, log.log_format).context("cannot start the log")?;
+    output::of_a_host().context("cannot start the output")?;
+    block_on(command)
 }
 
 /// Runs what waits for others.
@@ -279,8 +326,20 @@ fn program() -> String {
     called.filter(|program| !program.is_empty() && !program.contains(char::is_whitespace)).unwrap_or("modhost".into())
 }
 
-/// A table for people: each column as wide as its widest cell, and nothing behind the last.
+/// A word as a shell takes it.
+fn shell_word(word: &str) -> String {
+    let plain = |it: char| it.is_alphanumeric() || "-_./".contains(it);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// A table for people: each column as wide as its widest cell, and nothing behind the last. No cell makes a second line, or
+/// drives the terminal.
 fn columns<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
+    let rows: Vec<[String; N]> =
+        rows.into_iter().map(|row| row.map(|cell| sanitize::line(&cell).into_owned())).collect();
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([heading[column].chars().count()]).max().unwrap_or(0)
     };
@@ -300,7 +359,10 @@ fn columns<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     let style = anstyle::AnsiColor::Red.on_default().bold();
-    anstream::eprintln!("{style}error{style:#}: {error:#}");
+    // Who reads JSON reads nothing else.
+    if !telemetry::log_failure(&format!("{error:#}")) {
+        output::eprintln!("{style}error{style:#}: {error:#}");
+    }
     ExitCode::from(1)
 }
 

@@ -11,11 +11,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::event_file::{EventFile, parse_header};
-use super::{SettingsFile, columns};
+use super::{SettingsFile, columns, output};
 use crate::config::{Module, Settings, Source, SourceKind};
 use crate::event::interest::{Candidate, Interest, Unwanted};
 use crate::event::{Event, Name};
 use crate::plan::reader;
+use crate::sanitize::line;
 
 const DIM: Style = Style::new().dimmed();
 
@@ -82,7 +83,7 @@ pub fn run(args: RoutesArgs) -> anyhow::Result<ExitCode> {
 
 fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let settings = args.file.load()?;
-    anstream::print!("{}", if args.json { as_json(&settings)? } else { as_table(&settings) });
+    output::print!("{}", if args.json { as_json(&settings)? } else { as_table(&settings) });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -153,7 +154,7 @@ fn as_json(settings: &Settings) -> anyhow::Result<String> {
         "sources": settings.sources.iter().map(source).collect::<Vec<_>>(),
         "modules": settings.modules.iter().map(module).collect::<Vec<_>>(),
     });
-    Ok(serde_json::to_string_pretty(&routes)? + "\n")
+    Ok(output::pretty_json(&routes)?)
 }
 
 fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
@@ -163,7 +164,7 @@ fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let verdicts: Vec<_> =
         settings.modules.iter().map(|module| (module, module.wants.judge(&module.name, &candidate))).collect();
     let is_wanted = verdicts.iter().any(|(_, verdict)| verdict.is_ok());
-    anstream::print!("{}", if args.json { verdicts_as_json(&event, &verdicts)? } else { told(&event, &verdicts) });
+    output::print!("{}", if args.json { verdicts_as_json(&event, &verdicts)? } else { told(&event, &verdicts) });
     Ok(if is_wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -192,7 +193,10 @@ type Verdict<'s> = (&'s Module, Result<(), Unwanted>);
 fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
     let mut text = format!(
         "{} {}  {DIM}as source \"{}\" brings it, of tenant \"{}\"{DIM:#}\n\n",
-        event.name, event.id, event.source, event.tenant
+        line(&event.name),
+        line(&event.id),
+        event.source,
+        event.tenant
     );
     let width = verdicts.iter().map(|(module, _)| module.name.as_str().chars().count()).max().unwrap_or(0);
     let (good, bad) = (AnsiColor::Green.on_default(), DIM);
@@ -204,7 +208,7 @@ fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
                     text,
                     "  {bad}doesn't{bad:#}  {:<width$}  {}",
                     module.name.as_str(),
-                    why(reason, event, &module.wants)
+                    line(&why(reason, event, &module.wants))
                 )
             }
         };
@@ -224,7 +228,7 @@ fn verdicts_as_json(event: &Event, verdicts: &[Verdict<'_>]) -> anyhow::Result<S
         "event": { "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant },
         "modules": modules.collect::<Vec<Value>>(),
     });
-    Ok(serde_json::to_string_pretty(&told)? + "\n")
+    Ok(output::pretty_json(&told)?)
 }
 
 /// Why a module doesn't get an event, in words.

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output;
 use crate::authoring::bindings;
 use crate::authoring::sdk::Sdk;
+use crate::plural::counted;
 
 /// What `sdk` can be told.
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,6 @@ pub fn run(args: &SdkArgs) -> anyhow::Result<ExitCode> {
     let written = bindings::write(&files, &args.out)
         .map_err(|(path, error)| anyhow::anyhow!("can't write {}: {error}", path.display()))?;
     let change = if written == 0 { "all as they were".to_owned() } else { format!("{written} of them new or changed") };
-    anstream::println!("{} files in {}, {change}", files.len(), args.out.display());
+    output::println!("{} in {}, {change}", counted(files.len(), "file", "files"), args.out.display());
     Ok(ExitCode::SUCCESS)
 }

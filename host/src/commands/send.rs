@@ -15,7 +15,7 @@ use url::Url;
 
 use super::event_file::{HeaderLine, parse_header};
 use super::running::{RunningHost, base_url};
-use super::{SettingsFile, program};
+use super::{SettingsFile, output, program};
 use crate::config::nearest;
 use client::{Assistant, Client};
 use progress::Progress;
@@ -125,7 +125,7 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let assistant = match choose(&assistants, &wish(&args, &client).await?) {
         Ok(assistant) => assistant,
         Err(problem) => {
-            anstream::eprintln!("error: {problem}");
+            output::eprintln!("error: {problem}");
             return Ok(ExitCode::from(2));
         }
     };
@@ -149,10 +149,10 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
         turn: progress.turn(),
     };
     if args.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&report)?);
+        output::print!("{}", output::pretty_json(&report)?);
     } else {
-        anstream::print!("{}", report.answer());
-        anstream::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), named, &message.chat_id)));
+        output::print!("{}", report.answer());
+        output::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), named, &message.chat_id)));
     }
     Ok(match outcome {
         Outcome::Answered | Outcome::Listening => ExitCode::SUCCESS,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::running::RunningHost;
-use super::{GRACE, HostArgs, compiling_program, told_to_stop};
+use super::{GRACE, HostArgs, compiling_program, output, told_to_stop};
 use crate::config::{Settings, SourceKind};
 use crate::host::{Compiling, Host};
+use crate::sanitize;
 
 /// How long the lines that say which modules serve wait for them to come up. Those that were compiled before take no
 /// second; what takes longer, the log tells.
@@ -19,7 +20,7 @@ const UNTIL_TOLD: Duration = Duration::from_secs(3);
 #[derive(Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    host: HostArgs,
+    pub(super) host: HostArgs,
 }
 
 /// Serves until told to stop.
@@ -33,9 +34,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
     let _announcement = running.announce(&settings.server.data_dir);
-    anstream::println!("{}", addresses(&host, &settings));
+    output::println!("{}", addresses(&host, &settings));
     let telling = async {
-        anstream::print!("{}", modules(&host).await);
+        output::print!("{}", modules(&host).await);
         pending().await
     };
     tokio::select! {
@@ -72,6 +73,7 @@ pub(super) async fn modules(host: &Host) -> String {
         }
         None => {
             let why = module.waiting.map(|waiting| waiting.reason).unwrap_or_default();
+            let why = sanitize::indented(&why, "            ");
             format!("  module    {}  no version serves, its events wait: {why}\n", module.name)
         }
     });

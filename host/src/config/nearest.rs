@@ -16,7 +16,7 @@ pub(crate) fn advice(written: &str, known: &[&str]) -> String {
 }
 
 /// The name most like the one that was written, if one is like it at all.
-fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     // One slip in three characters is a slip; more is another word.
     let allowed = (written.chars().count() / 3).max(1);
     names

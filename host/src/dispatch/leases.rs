@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, clock, lock};
+use crate::plural::counted;
 
 /// How long a delivery is a host's own without a heartbeat.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -33,7 +34,9 @@ async fn one_beat(inner: &Inner) -> crate::journal::Result<()> {
     }
     let given_up = inner.journal.reclaim(None, now).await?;
     if given_up > 0 {
-        tracing::warn!("{given_up} deliveries of a host that is gone wait again");
+        let waiting =
+            counted(given_up, "delivery of a host that is gone waits", "deliveries of a host that is gone wait");
+        tracing::warn!("{waiting} again");
         inner.look_again(now);
     }
     Ok(())

@@ -31,6 +31,7 @@ use crate::engine::Registry;
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Details, Journal, JournalError, Recorded, Retention};
 use crate::keyvalue::KeyValue;
+use crate::plural::counted;
 use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
@@ -119,7 +120,7 @@ pub enum Accepted {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
     /// There is more to do than the host may take on.
-    #[error("{limit} deliveries have not ended, `max_deliveries` of {whose}")]
+    #[error("{} not ended, `max_deliveries` of {whose}", counted(*limit, "delivery has", "deliveries have"))]
     Full {
         /// How many there may be.
         limit: u64,

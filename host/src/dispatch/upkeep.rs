@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, clock};
+use crate::plural::counted;
 
 /// How often it is looked for what may go.
 const EVERY: Duration = Duration::from_secs(30);
@@ -65,6 +66,7 @@ async fn remove(inner: &Inner) {
         tokio::time::sleep(BREATH).await;
     }
     if removed > 0 {
-        tracing::info!("{removed} deliveries that ended long ago were removed from the journal");
+        let removed = counted(removed, "delivery that ended long ago was", "deliveries that ended long ago were");
+        tracing::info!("{removed} removed from the journal");
     }
 }

@@ -17,7 +17,8 @@ use crate::engine::{self, Chosen, Retry};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
 use crate::limits::Limits;
-use crate::telemetry::{indented, metrics};
+use crate::plural::counted;
+use crate::telemetry::metrics;
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
@@ -148,7 +149,10 @@ async fn why_enough(inner: &Inner, claimed: &Claimed) -> String {
     let reason = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
     match reason {
         Some(reason) => reason.split(settle::NOT_TOLD).next().unwrap_or_default().to_owned(),
-        None => format!("cut off {} times: the host was ended each time while it ran", claimed.attempt - 1),
+        None => {
+            let times = counted(claimed.attempt - claimed.earlier - 1, "time", "times");
+            format!("cut off {times}: the host was ended each time while it ran")
+        }
     }
 }
 
@@ -161,7 +165,8 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     let recorded = if claimed.calls > 0 { inner.journal.calls(&claimed.id).await? } else { Vec::new() };
     if claimed.attempt > 1 {
         let (module, delivery, calls) = (&claimed.module, &claimed.id, recorded.len());
-        tracing::info!(%module, %delivery, attempt = claimed.attempt, calls, "starts again");
+        let (attempt, notice) = counted_as(inner, claimed);
+        tracing::info!(%module, %delivery, attempt, notice, calls, "starts again");
     }
     let mut tape = Tape::new(inner.journal.clone(), claimed.id.clone(), recorded);
     if !route.resume {
@@ -291,7 +296,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         Next::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
     let took = ended.duration_since(started).unwrap_or_default();
-    tell(claimed, &done, took);
+    tell(inner, claimed, &done, took);
     if let Next::Retry { reason, .. } | Next::Dead { reason } = &done.next {
         inner.failures.tell(|| FailedAttempt {
             event: claimed.event.clone(),
@@ -326,18 +331,26 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     }
 }
 
-fn tell(claimed: &Claimed, done: &Done, took: std::time::Duration) {
-    let (module, delivery, event, attempt) = (&claimed.module, &claimed.id, &claimed.event.id, claimed.attempt);
+/// How an attempt is counted in the log, which is how the reasons beside it and the module itself count: from 1 since the delivery
+/// was last sent, to as many as there may be. Beyond that, which one it is of those that only tell the user.
+fn counted_as(inner: &Inner, claimed: &Claimed) -> (u32, Option<u32>) {
+    let number = claimed.attempt - claimed.earlier;
+    let most = inner.routes.load().module(&claimed.module).map_or(number, |route| route.retry.attempts);
+    (number.min(most), number.checked_sub(most).filter(|notice| *notice > 0))
+}
+
+fn tell(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration) {
+    let (module, delivery, event) = (&claimed.module, &claimed.id, &claimed.event.id);
+    let (attempt, notice) = counted_as(inner, claimed);
     match &done.next {
         Next::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
         Next::Retry { at, reason } => {
             let wait = at.duration_since(clock::now()).unwrap_or_default();
-            let reason = indented(reason);
-            tracing::warn!(%module, %delivery, event, attempt, ?took, "failed, tried again in {wait:.1?}: {reason}");
+            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed, tried again in {wait:.1?}: {reason}");
         }
         Next::Dead { reason } => {
-            tracing::warn!(%module, %delivery, event, attempt, ?took, "failed: {}", indented(reason));
+            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed: {reason}");
         }
-        Next::Dropped { reason } => tracing::warn!(%module, %delivery, event, "dropped: {}", indented(reason)),
+        Next::Dropped { reason } => tracing::warn!(%module, %delivery, event, "dropped: {reason}"),
     }
 }

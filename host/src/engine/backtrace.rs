@@ -5,6 +5,8 @@ use std::fmt::Write;
 use rustc_demangle::demangle;
 use wasmtime::{FrameSymbol, WasmBacktrace};
 
+use crate::sanitize;
+
 /// How many frames are told: where it broke, and how it came there.
 const FRAMES: usize = 10;
 
@@ -102,7 +104,7 @@ fn short(path: &str) -> &str {
 /// A name out of a component may say anything: it stays on its line, and drives no terminal.
 fn plain(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(LONGEST)];
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    sanitize::line(text).into_owned()
 }
 
 #[cfg(test)]
@@ -124,6 +126,6 @@ mod tests {
         assert_eq!(line("handle<a::b::Event>", None).as_deref(), Some("at handle"));
         let own = line("_ZN9assistant6answer17h0123456789abcdefE", None);
         assert_eq!(own.as_deref(), Some("at assistant::answer"));
-        assert_eq!(line("evil\n\u{1b}[31mERROR", None).as_deref(), Some("at evil  [31mERROR"));
+        assert_eq!(line("evil\n\u{1b}[31mERROR", None).as_deref(), Some(r"at evil\n\u{1b}[31mERROR"));
     }
 }

@@ -23,6 +23,9 @@ const MAX_REASON: usize = 16 * 1024;
 /// How long a guest's words for the user may be when it fails, in bytes; the rest of longer ones is left out.
 const MAX_USER_TEXT: usize = 16 * 1024;
 
+/// How Rust advises whoever sees a panic: by a variable that nobody can set for a guest.
+const RUST_NOTE: &str = "note: run with `RUST_BACKTRACE=";
+
 /// How an instance ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
@@ -178,7 +181,8 @@ fn broken(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) ->
             None => error.root_cause().to_string(),
         },
     };
-    let said = delivery.log.last_errors().join("\n");
+    let said: Vec<_> = delivery.log.last_errors().into_iter().filter(|line| !line.starts_with(RUST_NOTE)).collect();
+    let said = said.join("\n");
     let said = said.trim();
     let mut reason = if said.is_empty() { what } else { format!("{what}; it said:\n{said}") };
     let frames = backtrace::told(error);

@@ -19,6 +19,7 @@ use super::event_socket::Subscribers;
 use super::events::{Envelope, VERSION};
 use super::settings::{COMPANY_ID, ENDPOINT_SECRET, USER_ID};
 use super::wire::Stamp;
+use crate::plural::counted;
 
 /// How often a delivery is tried again after its first attempt.
 const RETRIES: u32 = 5;
@@ -201,7 +202,8 @@ impl Deliverer {
                 self.record(event, attempt, Status::Refused, answer);
             }
             Outcome::Again(answer, _) if attempt > RETRIES => {
-                tracing::warn!(event = event.event, id = event.id, %answer, "an event could not be delivered in {attempt} attempts and is given up");
+                let tried = counted(attempt, "attempt", "attempts");
+                tracing::warn!(event = event.event, id = event.id, %answer, "an event could not be delivered in {tried} and is given up");
                 self.record(event, attempt, Status::Failed, answer);
             }
             Outcome::Again(answer, named) => {

@@ -37,6 +37,7 @@ const LOADED: &str = "modhost_module_versions_loaded";
 const SWAPS: &str = "modhost_swaps_total";
 const SWAPS_REFUSED: &str = "modhost_swaps_refused_total";
 const CANARIES: &str = "modhost_canaries_total";
+const LOG_LINES_DROPPED: &str = "modhost_log_lines_dropped_total";
 
 /// From what a trivial module takes to the longest a completion may.
 const SECONDS: [f64; 16] =
@@ -95,6 +96,7 @@ fn describe() {
     describe_counter!(SWAPS, "Versions that came to serve, by where they came from");
     describe_counter!(SWAPS_REFUSED, "Versions that may not serve, by what they failed at");
     describe_counter!(CANARIES, "Trials of versions that are over, by how they ended");
+    describe_counter!(LOG_LINES_DROPPED, "Lines of the log that could not be written, and were dropped");
     describe_gauge!(
         SERVES,
         "1 if a version of the module serves, 0 if none does and its deliveries wait for a component"
@@ -110,6 +112,7 @@ pub fn upkeep() {
 
 /// All figures, in Prometheus' text format.
 pub fn render() -> String {
+    counter!(LOG_LINES_DROPPED).absolute(super::dropped_lines());
     HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
 }
 

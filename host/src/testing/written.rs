@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
+use crate::sanitize;
+
 /// How long a line may be before a list is written over several.
 const LINE: usize = 110;
 
@@ -19,8 +21,7 @@ pub fn text(text: &str) -> String {
             '\n' => written.push_str("\\n"),
             '\r' => written.push_str("\\r"),
             '\t' => written.push_str("\\t"),
-            c if c.is_control() => _ = write!(written, "\\u{:04X}", u32::from(c)),
-            c => written.push(c),
+            c => push(&mut written, c),
         }
     }
     written.push_str(if lines { "\"\"\"" } else { "\"" });
@@ -29,7 +30,22 @@ pub fn text(text: &str) -> String {
 
 /// A text on one line.
 pub fn line(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default().replace('\u{7f}', "\\u007F")
+    let json = serde_json::to_string(text).unwrap_or_default();
+    json.chars().fold(String::with_capacity(json.len()), |mut line, c| {
+        push(&mut line, c);
+        line
+    })
+}
+
+/// Adds a character; one that doesn't show itself as an escape.
+fn push(to: &mut String, c: char) {
+    if !sanitize::is_unsafe(c) {
+        return to.push(c);
+    }
+    _ = match u32::from(c) {
+        code @ ..=0xFFFF => write!(to, "\\u{code:04X}"),
+        code => write!(to, "\\U{code:08X}"),
+    };
 }
 
 /// A key, in quotes where it needs them.
@@ -108,6 +124,7 @@ mod tests {
             "\nfirst line empty",
             "two\nlines\n",
             "\u{1b}[31m\u{7f}",
+            "\u{9b}2J \u{202e}txt \u{feff}\u{e0041}",
             "a\r\nb",
             "\"\"\"\n",
         ] {

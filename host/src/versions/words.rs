@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::ContentHash;
+use crate::plural::counted;
 
 /// One thing that happened to a version of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,8 +142,8 @@ impl fmt::Display for Tally {
         let Self { canary_runs, canary_failed, stable_runs, stable_failed } = self;
         write!(
             f,
-            "{canary_failed} of its {canary_runs} deliveries failed, and {stable_failed} of the {stable_runs} of the \
-             version before"
+            "{canary_failed} of its {} failed, and {stable_failed} of the {stable_runs} of the version before",
+            counted(*canary_runs, "delivery", "deliveries")
         )
     }
 }

@@ -128,7 +128,7 @@ async fn a_module_cannot_forge_lines_of_the_log() {
     let line = host.logged(&["forged in the log"]).await;
     assert!(line.contains("module=Test") && !line.starts_with("2026-01-01"), "{line}");
     let line = host.logged(&["forged in a reason"]).await;
-    assert!(line.starts_with("    ") && line.contains("module=Test"), "{line}");
+    assert!(line.contains(r"first\n2026-01-01") && line.contains("module=Test"), "{line}");
     chat(&host, "Test", "modify first\n2026-01-01T00:00:00Z_INFO_forged_in_an_id x").await;
     host.logged(&["call failed", "module=Test"]).await;
     host.logged(&["forged_in_an_id"]).await;

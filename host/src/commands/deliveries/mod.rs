@@ -13,8 +13,10 @@ use clap::{Args, Subcommand};
 
 use super::HostSettings;
 use super::admin::AdminArgs;
+use super::output;
 use crate::console::DeliveryView;
 use crate::journal::State;
+use crate::sanitize;
 use records::{Records, Wanted};
 
 /// How many deliveries a list has unless it is asked for more.
@@ -160,37 +162,40 @@ async fn list(records: &Records, args: &ListArgs) -> anyhow::Result<ExitCode> {
         limit: args.limit,
     };
     let found = records.list(&wanted).await?;
-    print(&found, args.json, true);
+    print(&found, args.json, true)?;
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
     let mut shown: Vec<DeliveryView> = found;
-    loop {
+    // Nobody is to be told of what comes when nobody reads.
+    while !output::is_closed() {
         tokio::time::sleep(FOLLOW_EVERY).await;
         let latest = shown.iter().map(|known| known.changed_at.as_str()).max();
         wanted.since = latest.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(SystemTime::from).or(wanted.since);
         let mut news = records.list(&wanted).await?;
         news.retain(|delivery| !shown.contains(delivery));
         news.reverse();
-        print(&news, args.json, false);
+        print(&news, args.json, false)?;
         shown.retain(|known| news.iter().all(|new| new.id != known.id));
         shown.extend(news);
         let surplus = shown.len().saturating_sub(10 * args.limit as usize);
         shown.drain(..surplus);
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-fn print(deliveries: &[DeliveryView], json: bool, heading: bool) {
-    let text = if json { tell::lines(deliveries) } else { tell::table(deliveries, heading) };
-    anstream::print!("{text}");
+fn print(deliveries: &[DeliveryView], json: bool, heading: bool) -> anyhow::Result<()> {
+    let text = if json { output::json_lines(deliveries)? } else { tell::table(deliveries, heading) };
+    output::print!("{text}");
+    Ok(())
 }
 
 async fn show(records: &Records, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let details = records.show(&args.id).await?;
     if args.json {
-        anstream::println!("{}", serde_json::to_string_pretty(&details)?);
+        output::print!("{}", output::pretty_json(&details)?);
     } else {
-        anstream::print!("{}", tell::story(&details));
+        output::print!("{}", tell::story(&details));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -200,9 +205,9 @@ async fn each(ids: &[String], act: impl AsyncFn(&str) -> anyhow::Result<String>)
     let mut code = ExitCode::SUCCESS;
     for id in ids {
         match act(id).await {
-            Ok(state) => anstream::println!("{id}  {state}"),
+            Ok(state) => output::println!("{}  {}", sanitize::line(id), sanitize::line(&state)),
             Err(error) => {
-                anstream::eprintln!("error: {error:#}");
+                output::eprintln!("error: {error:#}");
                 code = ExitCode::from(1);
             }
         }

@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use super::records::Records;
 use super::tell::value;
 use crate::capabilities::{Asked, Grants, HttpGrant, HttpGrants, Known};
+use crate::commands::output;
 use crate::config::Settings;
 use crate::console::DetailsView;
 use crate::engine::{self, Ended, Recorded, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
 use crate::limits::DEFAULT_STACK;
+use crate::sanitize::{indented, line};
 
 /// The call that writes the reply.
 const REPLY: &str = "messages.reply";
@@ -54,9 +56,9 @@ pub(super) async fn run(records: &Records, args: &ReplayArgs, config: Option<&Pa
     let rehearsed = rehearse(&details, &spec, stack, records.salt()).await?;
     let differs = rehearsed.differs();
     if args.json {
-        anstream::println!("{}", rehearsed.json());
+        output::print!("{}", output::json_lines(&[rehearsed.json()])?);
     } else {
-        anstream::print!("{}", rehearsed.story());
+        output::print!("{}", rehearsed.story());
     }
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -149,7 +151,7 @@ impl Rehearsed {
     }
 
     fn story(&self) -> String {
-        let mut lines = vec![format!("it ended: {}", self.ended())];
+        let mut lines = vec![format!("it ended: {}", indented(&self.ended(), "    "))];
         for call in &self.asked {
             match &call.known {
                 Known::Same => lines.push(format!("  same     {}", call.import)),
@@ -161,7 +163,9 @@ impl Rehearsed {
                 Known::Added => lines.push(format!("+ added    {}  {}", call.import, value(&call.arguments))),
             }
         }
-        lines.extend(self.gone.iter().map(|(import, arguments)| format!("- gone     {import}  {}", value(arguments))));
+        lines.extend(
+            self.gone.iter().map(|(import, arguments)| format!("- gone     {}  {}", line(import), value(arguments))),
+        );
         match (&self.reply_then, &self.reply_now) {
             (Some(then), Some(now)) if then == now => lines.push("the reply is the same".into()),
             (then, now) => {

@@ -5,18 +5,22 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
+use crate::commands::output::shortened;
 use crate::console::{AttemptView, CallView, DeliveryView, DetailsView};
+use crate::sanitize::{indented, json, line};
+
+/// What stands before the further lines of a reason and of an outcome: none can pass for a line of the story's own.
+const REASON_INDENT: &str = "           ";
+const OUTCOME_INDENT: &str = "    ";
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// How much of a value is shown; `--json` has it whole.
+/// How much of a value is shown on a terminal; `--json` has it whole.
 const SHOWN: usize = 400;
 
-/// One JSON object a line.
-pub(super) fn lines(deliveries: &[DeliveryView]) -> String {
-    deliveries.iter().filter_map(|delivery| serde_json::to_string(delivery).ok()).map(|line| line + "\n").collect()
-}
+/// How much of a reason a table shows on a terminal.
+const REASON_SHOWN: usize = 120;
 
 /// A table, one delivery a line.
 pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
@@ -24,8 +28,9 @@ pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
     if deliveries.is_empty() {
         return if heading { "no deliveries\n".into() } else { text };
     }
-    let width =
-        |of: fn(&DeliveryView) -> &str| deliveries.iter().map(|it| of(it).chars().count()).max().unwrap_or(0).max(6);
+    let width = |of: fn(&DeliveryView) -> &str| {
+        deliveries.iter().map(|it| line(of(it)).chars().count()).max().unwrap_or(0).max(6)
+    };
     let (tenants, modules) = (width(|it| &it.tenant), width(|it| &it.module));
     if heading {
         let _ = writeln!(
@@ -39,10 +44,16 @@ pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
         let _ = write!(
             text,
             "{:<28} {style}{:<9}{style:#} {:>3}  {:<tenants$} {:<modules$} {:<24} {}",
-            it.id, it.state, it.attempts, it.tenant, it.module, it.changed_at, it.event_id
+            line(&it.id),
+            line(&it.state),
+            it.attempts,
+            line(&it.tenant),
+            line(&it.module),
+            line(&it.changed_at),
+            line(&it.event_id)
         );
         if let Some(reason) = &it.reason {
-            let _ = write!(text, "  {}", shortened(&one_line(reason), 120));
+            let _ = write!(text, "  {}", shortened(reason, REASON_SHOWN));
         }
         text.push('\n');
     }
@@ -53,23 +64,24 @@ pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
 pub(super) fn story(details: &DetailsView) -> String {
     let (it, mut text) = (&details.delivery, String::new());
     let style = colour(&it.state);
-    let _ = writeln!(text, "{BOLD}{}{BOLD:#}  {style}{}{style:#}", it.id, it.state);
+    let _ = writeln!(text, "{BOLD}{}{BOLD:#}  {style}{}{style:#}", line(&it.id), line(&it.state));
     if let Some(reason) = &it.reason {
-        let _ = writeln!(text, "  reason   {}", indented(reason));
+        let _ = writeln!(text, "  reason   {}", indented(reason, REASON_INDENT));
     }
     let event = &details.event;
-    let _ = writeln!(text, "  event    {} {} (source {}, tenant {})", event.id, event.name, event.source, event.tenant);
-    let _ = writeln!(text, "  module   {} version {}", it.module, it.version.as_deref().unwrap_or("–"));
+    let [id, name, source, tenant] = [&event.id, &event.name, &event.source, &event.tenant].map(|text| line(text));
+    let _ = writeln!(text, "  event    {id} {name} (source {source}, tenant {tenant})");
+    let _ = writeln!(text, "  module   {} version {}", line(&it.module), line(it.version.as_deref().unwrap_or("–")));
     if let Some(due) = &it.due_at {
-        let _ = writeln!(text, "  due      {due}");
+        let _ = writeln!(text, "  due      {}", line(due));
     }
     let _ = writeln!(text, "\n{BOLD}changes{BOLD:#}");
     for change in &details.changes {
-        let reason = change.reason.as_deref().map(|reason| format!("  {}", one_line(reason))).unwrap_or_default();
-        let _ = writeln!(text, "  {}  {:<9}{reason}", change.at, change.state);
+        let reason = change.reason.as_deref().map(|reason| format!("  {}", line(reason))).unwrap_or_default();
+        let _ = writeln!(text, "  {}  {:<9}{reason}", line(&change.at), line(&change.state));
     }
     for attempt in &details.attempts_made {
-        tell_attempt(&mut text, attempt);
+        tell_attempt(&mut text, attempt, earlier_than(details, attempt));
     }
     if !details.calls.is_empty() {
         let _ = writeln!(text, "\n{BOLD}calls{BOLD:#}");
@@ -80,21 +92,38 @@ pub(super) fn story(details: &DetailsView) -> String {
     text
 }
 
-fn tell_attempt(text: &mut String, attempt: &AttemptView) {
-    let version = attempt.version.as_deref().unwrap_or("–");
+/// How many attempts belong to the sendings before this attempt's, if the delivery was sent again by then.
+fn earlier_than(details: &DetailsView, attempt: &AttemptView) -> Option<u32> {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let started = time(&attempt.started_at)?;
+    let sent =
+        details.changes.iter().filter(|it| it.reason.as_deref().is_some_and(|why| why.starts_with("sent again")));
+    let sent = sent.filter_map(|it| time(&it.at)).filter(|at| *at <= started).max()?;
+    let before = details.attempts_made.iter().filter(|it| time(&it.started_at).is_some_and(|at| at < sent));
+    before.map(|it| it.number).max()
+}
+
+/// Tells of an attempt; `earlier` is how many there were before the delivery was sent again. Those are counted anew, as the reasons
+/// and the module do.
+fn tell_attempt(text: &mut String, attempt: &AttemptView, earlier: Option<u32>) {
+    let version = line(attempt.version.as_deref().unwrap_or("–"));
     let _ = writeln!(
         text,
-        "\n{BOLD}attempt {}{BOLD:#}  {} – {}  version {version}",
-        attempt.number, attempt.started_at, attempt.ended_at
+        "\n{BOLD}attempt {}{BOLD:#}{}  {} – {}  version {version}",
+        attempt.number.saturating_sub(earlier.unwrap_or_default()),
+        earlier.map(|_| format!(" since it was sent again ({} in all)", attempt.number)).unwrap_or_default(),
+        line(&attempt.started_at),
+        line(&attempt.ended_at)
     );
-    let _ = writeln!(text, "  {}", indented(&attempt.outcome));
-    for line in &attempt.log {
-        let _ = writeln!(text, "  {DIM}{:<5} {}{DIM:#} {}", line.level, line.context, one_line(&line.text));
+    let _ = writeln!(text, "  {}", indented(&attempt.outcome, OUTCOME_INDENT));
+    for logged in &attempt.log {
+        let [level, context, said] = [&logged.level, &logged.context, &logged.text].map(|text| line(text));
+        let _ = writeln!(text, "  {DIM}{level:<5} {context}{DIM:#} {said}");
     }
 }
 
 fn tell_call(text: &mut String, call: &CallView) {
-    let _ = writeln!(text, "  {:>3}  {}  {}", call.number, call.import, value(&call.arguments));
+    let _ = writeln!(text, "  {:>3}  {}  {}", call.number, line(&call.import), value(&call.arguments));
     let answer = match &call.answer {
         None => "in flight".to_owned(),
         Some(Value::Object(answer)) if answer.contains_key("ok") => value(&answer["ok"]),
@@ -105,23 +134,8 @@ fn tell_call(text: &mut String, call: &CallView) {
 
 /// A value, short enough to be read.
 pub(super) fn value(value: &Value) -> String {
-    shortened(&one_line(&value.to_string()), SHOWN)
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// Text of a module on one line, and without what drives a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(one_line).collect::<Vec<_>>().join("\n           ")
+    // Escaped as JSON has it, so that it can be read by a program, too.
+    shortened(&json(&value.to_string()), SHOWN)
 }
 
 fn colour(state: &str) -> Style {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::made::Made;
 use crate::commands::build_command::BuildCommand;
+use crate::commands::output;
 use crate::commands::test::TESTS;
 use crate::config::Settings;
 use crate::engine::FileWatch;
@@ -84,7 +85,7 @@ impl Builder {
         let modules = lock(&self.modules).clone();
         let mut failed = Vec::new();
         for module in modules.iter().filter(|module| names.contains(&module.name) && module.is_outdated()) {
-            anstream::eprintln!("building {}: {}", module.name, module.command.text);
+            output::eprintln!("building {}: {}", module.name, module.command.text);
             let problem = match self.run(module).await {
                 Ok(status) if status.success() => continue,
                 Ok(status) => {
@@ -93,7 +94,7 @@ impl Builder {
                 }
                 Err(wrong) => format!("it can't be built: {wrong}"),
             };
-            anstream::eprintln!("{}: {problem}", module.name);
+            output::eprintln!("{}: {problem}", module.name);
             failed.push(module.name.clone());
         }
         failed

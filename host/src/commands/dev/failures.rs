@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::commands::output;
 use crate::dispatch::FailedAttempt;
 use crate::event::{Event, Subject};
 use crate::journal::LogLine;
@@ -30,9 +31,9 @@ pub(super) async fn show(
                 if let (Subject::ModuleChosen(chosen), false) = (&failed.event.subject, failed.again) {
                     platform.note_failure(&chosen.assistant_message_id, &failed.reason);
                 }
-                anstream::println!("{}", told(&failed, admin));
+                output::println!("{}", told(&failed, admin));
             }
-            Err(RecvError::Lagged(missed)) => anstream::println!("  … and {missed} more that failed"),
+            Err(RecvError::Lagged(missed)) => output::println!("  … and {missed} more that failed"),
             Err(RecvError::Closed) => return,
         }
     }
@@ -43,7 +44,8 @@ pub(super) async fn show(
 fn told(failed: &FailedAttempt, admin: SocketAddr) -> String {
     let (bad, bold, dim) = (AnsiColor::Red.on_default().bold(), Style::new().bold(), Style::new().dimmed());
     let what = if failed.again { "failed, and is tried again" } else { "failed" };
-    let mut text = format!("\n{bad}✗ {}{bad:#} {what}  {dim}{}{dim:#}\n", failed.module, failed.delivery);
+    let module = plain(failed.module.as_str());
+    let mut text = format!("\n{bad}✗ {module}{bad:#} {what}  {dim}{}{dim:#}\n", failed.delivery);
     _ = writeln!(text, "  {dim}event {dim:#} {}", plain(&asked(&failed.event)));
     let reason = failed.reason.lines().next().unwrap_or_default();
     _ = writeln!(text, "  {dim}reason{dim:#} {bold}{}{bold:#}", plain(reason));
@@ -73,11 +75,8 @@ fn asked(event: &Event) -> String {
     }
 }
 
-/// Text of others on one line, short, and without what drives a terminal.
+/// Text of others on one line, short on a terminal, and without what drives one. It is for a glance: a line end is a space.
 fn plain(text: &str) -> String {
-    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    output::shortened(&text, LONGEST)
 }

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::running::RunningHost;
 use super::serve::{addresses, modules};
-use super::{GRACE, HostArgs, compiling_program, program, told_to_stop};
+use super::{GRACE, HostArgs, compiling_program, output, program, told_to_stop};
 use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
 use crate::event::Event;
 use crate::host::{Compiling, Host};
@@ -31,7 +31,7 @@ const DOCUMENTS: [&str; 2] = ["documents", "plugins/assistant/documents"];
 #[derive(Args, Clone)]
 pub struct DevArgs {
     #[command(flatten)]
-    host: HostArgs,
+    pub(super) host: HostArgs,
     /// Run the local platform on this port; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
     platform_port: u16,
@@ -180,9 +180,9 @@ async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, docume
         None => "without documents: --documents DIR gives it some".to_owned(),
     };
     let modules = modules(host).await;
-    anstream::print!("\n{bold}modhost dev{bold:#}\n\n{}\n{modules}", addresses(host, settings));
-    anstream::println!("  platform  http://{}  (local, {documents})", platform.address());
-    anstream::println!(
+    output::print!("\n{bold}modhost dev{bold:#}\n\n{}\n{modules}", addresses(host, settings));
+    output::println!("  platform  http://{}  (local, {documents})", platform.address());
+    output::println!(
         "\n  {dim}API key {} · app id {} · endpoint secret {} · company {} · user {}{dim:#}",
         local::API_KEY,
         local::APP_ID,
@@ -194,8 +194,8 @@ async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, docume
         8092 => String::new(),
         port => format!("--platform-port {port} "),
     };
-    anstream::println!("\n  try       {} send {port}\"What is our travel policy?\"", program());
-    anstream::println!("  then      change a module's source and save: the next answer is new\n");
+    output::println!("\n  try       {} send {port}\"What is our travel policy?\"", program());
+    output::println!("  then      change a module's source and save: the next answer is new\n");
 }
 
 /// Builds what changed, and tells the local platform of modules that come and go.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::HostSettings;
 use super::admin::{AT_REST, AdminApi, AdminArgs};
+use super::output;
 use crate::console::{ModuleView, VersionView, asking};
 use at_rest::Directory;
 
@@ -108,12 +109,12 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
     let (name, order) = match &args.command {
         None | Some(ModulesCommand::List) => {
             let list = modules.list().await?;
-            anstream::print!("{}", if json { tell::lines(&list)? } else { tell::table(&list) });
+            output::print!("{}", if json { output::json_lines(&list)? } else { tell::table(&list) });
             return Ok(ExitCode::SUCCESS);
         }
         Some(ModulesCommand::History(args)) => {
             let history = modules.history(&args.name).await?;
-            anstream::print!("{}", if json { tell::lines(&history)? } else { tell::history(&history) });
+            output::print!("{}", if json { output::json_lines(&history)? } else { tell::history(&history) });
             return Ok(ExitCode::SUCCESS);
         }
         Some(ModulesCommand::Show(args)) => (&args.name, None),
@@ -131,9 +132,9 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
         Some(order) => modules.order(name, order).await?,
     };
     if json {
-        anstream::println!("{}", serde_json::to_string_pretty(&module)?);
+        output::print!("{}", output::pretty_json(&module)?);
     } else {
-        anstream::print!("{}", tell::story(&module));
+        output::print!("{}", tell::story(&module));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,20 +3,20 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
-use serde::Serialize;
 
 use crate::commands::columns;
+use crate::commands::output::shortened;
 use crate::console::{CanaryView, ModuleView, VersionView};
+use crate::plural::counted;
+use crate::sanitize::{indented, line};
 
 const BOLD: Style = Style::new().bold();
 
-/// How much of a reason a table shows; `show` and `--json` have it whole.
+/// How much of a reason a table shows on a terminal; `show` and `--json` have it whole.
 const SHOWN: usize = 100;
 
-/// One JSON object a line.
-pub(super) fn lines(items: &[impl Serialize]) -> serde_json::Result<String> {
-    items.iter().map(|item| serde_json::to_string(item).map(|line| line + "\n")).collect()
-}
+/// What stands before the further lines of a reason.
+const INDENT: &str = "             ";
 
 /// One module a line.
 pub(super) fn table(modules: &[ModuleView]) -> String {
@@ -27,7 +27,7 @@ pub(super) fn table(modules: &[ModuleView]) -> String {
         let since = module.since.clone().unwrap_or_else(|| "–".into());
         let version = module.version.clone().unwrap_or_else(|| "–".into());
         let in_flight = module.in_flight.map_or_else(|| "–".into(), |count| count.to_string());
-        [module.name.clone(), version, since, in_flight, shortened(&state(module))]
+        [module.name.clone(), version, since, in_flight, shortened(&state(module), SHOWN)]
     });
     columns(["module", "version", "since", "in flight", "state"], rows.collect())
 }
@@ -60,7 +60,7 @@ fn state(module: &ModuleView) -> String {
             (false, true) => "no version serves, its deliveries wait",
             (false, false) => "no version serves",
         };
-        words.push(format!("{what}: {}", one_line(refused)));
+        words.push(format!("{what}: {refused}"));
     }
     match (words.is_empty(), module.version.is_some(), module.in_flight.is_some()) {
         (true, _, false) => "at rest".into(),
@@ -74,6 +74,7 @@ fn state(module: &ModuleView) -> String {
 /// How one module stands, in full.
 pub(super) fn story(module: &ModuleView) -> String {
     let mut text = String::new();
+    let name = line(&module.name);
     let [green, yellow, red] = [AnsiColor::Green, AnsiColor::Yellow, AnsiColor::Red].map(AnsiColor::on_default);
     let (serves, nothing) = match module.in_flight {
         Some(_) => ("serves", "no version serves"),
@@ -81,37 +82,41 @@ pub(super) fn story(module: &ModuleView) -> String {
     };
     let _ = match (&module.version, &module.since) {
         (Some(version), Some(since)) => {
-            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} {serves} since {since}", module.name)
+            writeln!(text, "{BOLD}{name}{BOLD:#}  {green}version {version}{green:#} {serves} since {since}")
         }
         (Some(version), None) => {
-            writeln!(text, "{BOLD}{}{BOLD:#}  {green}version {version}{green:#} {serves}", module.name)
+            writeln!(text, "{BOLD}{name}{BOLD:#}  {green}version {version}{green:#} {serves}")
         }
         (None, _) if module.coming_up => {
-            writeln!(text, "{BOLD}{}{BOLD:#}  {yellow}is coming up{yellow:#}; its deliveries wait", module.name)
+            writeln!(text, "{BOLD}{name}{BOLD:#}  {yellow}is coming up{yellow:#}; its deliveries wait")
         }
         (None, _) => {
-            let waits =
-                module.waiting.as_ref().map(|it| format!("; its deliveries have been waiting since {}", it.since));
-            writeln!(text, "{BOLD}{}{BOLD:#}  {red}{nothing}{red:#}{}", module.name, waits.unwrap_or_default())
+            let waits = module
+                .waiting
+                .as_ref()
+                .map(|it| format!("; its deliveries have been waiting since {}", line(&it.since)));
+            writeln!(text, "{BOLD}{name}{BOLD:#}  {red}{nothing}{red:#}{}", waits.unwrap_or_default())
         }
     };
     if let Some(hash) = &module.hash {
         let _ = writeln!(text, "  hash       {hash}");
     }
     if let Some(refused) = &module.refused {
-        let _ = writeln!(text, "  refused    what is in the file: {}", one_line(refused));
+        let _ = writeln!(text, "  refused    what is in the file: {}", indented(refused, INDENT));
     }
     if let Some(paused) = &module.paused {
-        let _ = writeln!(text, "  paused     by {}, {}; its deliveries wait", paused.by, paused.at);
+        let _ = writeln!(text, "  paused     by {}, {}; its deliveries wait", line(&paused.by), line(&paused.at));
     }
     if let Some(pinned) = &module.pinned {
-        let _ = writeln!(text, "  pinned     to {} by {}, {}", pinned.version, pinned.order.by, pinned.order.at);
+        let (by, at) = (line(&pinned.order.by), line(&pinned.order.at));
+        let _ = writeln!(text, "  pinned     to {} by {by}, {at}", line(&pinned.version));
     }
     if let Some(held_back) = &module.held_back {
         let _ = writeln!(
             text,
-            "  held back  {}, which is in the file: {}; `modhost modules unpin {}` takes it",
-            held_back.version, held_back.why, module.name
+            "  held back  {}, which is in the file: {}; `modhost modules unpin {name}` takes it",
+            line(&held_back.version),
+            indented(&held_back.why, INDENT)
         );
     }
     if let Some(canary) = &module.canary {
@@ -143,7 +148,7 @@ pub(super) fn story(module: &ModuleView) -> String {
         None => text.push_str("  at rest    its host doesn't run; what is in its file is looked at when one does\n"),
     }
     if let Some(count) = module.versions_loaded.filter(|count| *count > 1) {
-        let _ = writeln!(text, "  in memory  {count} versions");
+        let _ = writeln!(text, "  in memory  {}", counted(count, "version", "versions"));
     }
     text
 }
@@ -163,22 +168,10 @@ pub(super) fn history(versions: &[VersionView]) -> String {
             (Some(ended), _) => format!("until {ended}: "),
             (None, _) => String::new(),
         };
-        how += &version.reason.as_deref().map(one_line).unwrap_or_default();
+        how += version.reason.as_deref().unwrap_or_default();
         let kept = if version.kept { "kept" } else { "" };
         let mark = version.version.clone();
-        [version.began_at.clone(), mark, version.role.clone(), from, kept.into(), shortened(&how)]
+        [version.began_at.clone(), mark, version.role.clone(), from, kept.into(), shortened(&how, SHOWN)]
     });
     columns(["when", "version", "came to be", "from", "", "how it ended"], rows.collect())
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-/// Text of a module on one line, and without what drives a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

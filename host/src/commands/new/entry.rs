@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use super::first;
 use crate::authoring::bindings;
 use crate::authoring::names::Names;
+use crate::commands::output;
 use crate::config::Settings;
 
 /// What `modules.toml` has to say of a module.
@@ -84,22 +85,22 @@ impl Place {
                 let (text, others) = first();
                 let folder = file.parent().unwrap_or(Path::new(""));
                 replace(file, &entry.at_the_end_of(&text))?;
-                anstream::println!("{}: new, with the module in it at line {}", file.display(), entry.line(&text));
+                output::println!("{}: new, with the module in it at line {}", file.display(), entry.line(&text));
                 let missing: Vec<_> =
                     others.into_iter().filter(|other| !begins(folder, &other.path).exists()).collect();
                 for other in &missing {
-                    anstream::println!("{}: a document for the module to find", folder.join(&other.path).display());
+                    output::println!("{}: a document for the module to find", folder.join(&other.path).display());
                 }
                 bindings::write(&missing, folder)
                     .map_err(|(path, error)| anyhow::anyhow!("can't write {}: {error}", path.display()))?;
             }
             Self::Added { file, text } => {
                 replace(file, &entry.at_the_end_of(text))?;
-                anstream::println!("{}: the module is in it, at line {}", file.display(), entry.line(text));
+                output::println!("{}: the module is in it, at line {}", file.display(), entry.line(text));
             }
             Self::Existing { file, .. } => {
-                anstream::println!("{}: put this at its end; with --add, `new` does it by itself\n", file.display());
-                anstream::print!("{}", entry.text);
+                output::println!("{}: put this at its end; with --add, `new` does it by itself\n", file.display());
+                output::print!("{}", entry.text);
             }
         }
         Ok(())

@@ -10,10 +10,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use dialoguer::Select;
 
-use super::{SettingsFile, program};
+use super::{SettingsFile, output, program, shell_word};
 use crate::authoring::bindings;
 use crate::authoring::names::Names;
 use crate::authoring::template::{self, Language, Template};
+use crate::plural::counted;
 use entry::{Entry, Place};
 
 /// What `new` can be told.
@@ -62,7 +63,8 @@ pub fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
     let files = template.files(&names);
     let unwritten = |(path, error): (PathBuf, io::Error)| anyhow::anyhow!("can't write {}: {error}", path.display());
     bindings::write(&files, &folder).map_err(unwritten)?;
-    anstream::println!("{}: a module in {}, {} files", folder.display(), template.language(), files.len());
+    let count = counted(files.len(), "file", "files");
+    output::println!("{}: a module in {}, {count}", folder.display(), template.language());
     place.write(&entry)?;
     tell(args, &names, &template, &folder);
     Ok(ExitCode::SUCCESS)
@@ -104,32 +106,23 @@ fn tell(args: &NewArgs, names: &Names, template: &Template, folder: &Path) {
     let program = program();
     let config = match args.file.config == Path::new("modules.toml") {
         true => String::new(),
-        false => format!(" --config {}", shown(&args.file.config.to_string_lossy())),
+        false => format!(" --config {}", shell_word(&args.file.config.to_string_lossy())),
     };
-    let name = shown(&names.module);
+    let name = shell_word(&names.module);
     let mut steps = Vec::new();
     if !template.setup().is_empty() {
-        steps.push(format!("cd {}", shown(&folder.to_string_lossy())));
+        steps.push(format!("cd {}", shell_word(&folder.to_string_lossy())));
         steps.extend(template.setup().iter().cloned());
         steps.push("cd -".to_owned());
     }
     steps.extend(["build", "test"].map(|command| format!("{program} {command}{config} {name}")));
     steps.push(format!("{program} dev{config}"));
-    anstream::println!("\nThen, as {} tells:\n", folder.join("README.md").display());
+    output::println!("\nThen, as {} tells:\n", folder.join("README.md").display());
     for step in steps {
-        anstream::println!("  {step}");
+        output::println!("  {step}");
     }
-    anstream::println!("\nand, while that runs, in another terminal:\n");
-    anstream::println!("  {program} send --to {name} \"How much may a hotel room cost in London?\"");
-}
-
-/// A word as a shell takes it.
-fn shown(word: &str) -> String {
-    let plain = |it: char| it.is_alphanumeric() || "-_./".contains(it);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
+    output::println!("\nand, while that runs, in another terminal:\n");
+    output::println!("  {program} send --to {name} \"How much may a hotel room cost in London?\"");
 }
 
 /// What is written where there is no `modules.toml`: its text, and documents to search.

@@ -12,10 +12,12 @@ use url::{Host, Url};
 
 use super::SendArgs;
 use crate::commands::event_file::EventFile;
+use crate::commands::output;
 use crate::commands::running::{RunningHost, base_url};
 use crate::config::{Environment, Reference, Secret, Settings, Source, Webhook};
 use crate::local;
 use crate::plan;
+use crate::sanitize;
 use crate::sources::schemes::{self, Key, Outgoing, Scheme};
 
 /// How long a host may take to answer: a platform waits no longer.
@@ -59,7 +61,7 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
     headers.extend(given);
     if args.print_curl {
         let changed = matches!(body, Cow::Owned(_)).then_some(&*body);
-        anstream::println!("{}", curl(&url, &headers, &data(&file, changed), found.as_ref()));
+        output::println!("{}", curl(&url, &headers, &data(&file, changed), found.as_ref()));
         return Ok(ExitCode::SUCCESS);
     }
     post(url, headers, body.into_owned()).await
@@ -72,16 +74,17 @@ async fn post(url: Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<Exi
     let (status, headers) = (answer.status(), answer.headers().clone());
     let text = answer.text().await.context("the answer broke off")?;
     if status.is_success() {
-        anstream::eprintln!("taken: {status}");
-        anstream::println!("{text}");
-        anstream::eprintln!("An event is done once: send it again with another id to have it done again.");
+        output::eprintln!("taken: {status}");
+        output::println!("{}", sanitize::lines(&text));
+        output::eprintln!("An event is done once: send it again with another id to have it done again.");
         return Ok(ExitCode::SUCCESS);
     }
-    anstream::eprintln!("{}: {status}", if is_for_now(status) { "refused for now" } else { "refused" });
+    output::eprintln!("{}: {status}", if is_for_now(status) { "refused for now" } else { "refused" });
     if let Some(after) = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()) {
-        anstream::eprintln!("try again after {after} seconds");
+        let unit = if after == "1" { "second" } else { "seconds" };
+        output::eprintln!("try again after {after} {unit}");
     }
-    anstream::println!("{text}");
+    output::println!("{}", sanitize::lines(&text));
     Ok(ExitCode::FAILURE)
 }
 
@@ -146,7 +149,7 @@ fn secret(
     let local = Secret::new(local::ENDPOINT_SECRET);
     match scheme.key(&local) {
         Ok(key) if is_here(url) => {
-            anstream::eprintln!("signed with the secret of `modhost dev`: that of modules.toml is not set");
+            output::eprintln!("signed with the secret of `modhost dev`: that of modules.toml is not set");
             Ok(Some(Found { key, secret: local, reference: None }))
         }
         _ => match found(first) {
@@ -193,7 +196,21 @@ fn header_line(name: &HeaderName, value: &HeaderValue, found: Option<&Found>) ->
     }
 }
 
-/// A word as a shell takes it for one.
+/// A word as a shell takes it for one. What doesn't show itself stands there as an escape, so that what is copied is what is
+/// sent.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    if !text.chars().any(|c| sanitize::is_unsafe(c) && c != '\n') {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let mut word = "$'".to_owned();
+    for c in text.chars() {
+        match c {
+            '\'' | '\\' => word.extend(['\\', c]),
+            c if sanitize::is_unsafe(c) => {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| _ = write!(word, "\\x{byte:02x}"));
+            }
+            c => word.push(c),
+        }
+    }
+    word + "'"
 }

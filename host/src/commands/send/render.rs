@@ -1,8 +1,8 @@
 //! What the user sees of an answer: steps while it is made, on a terminal the words as they come, then the answer with its
 //! sources.
 //!
-//! The steps and remarks go to stderr, the answer to stdout, so that it can be piped on. What a module wrote is
-//! shown without control characters: it must not be able to drive the terminal.
+//! The steps and remarks go to stderr, the answer to stdout, so that it can be piped on. What a module wrote is made safe: it
+//! must not be able to drive the terminal.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -17,6 +17,8 @@ use serde::{Serialize, Serializer};
 use super::Outcome;
 use super::client::{Message, Source, Status, Step};
 use super::progress::Turn;
+use crate::commands::output;
+use crate::sanitize;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -114,7 +116,7 @@ impl Show for Live {
         self.steps.values().for_each(ProgressBar::abandon);
         if !self.steps.is_empty() {
             // The last line is still open; an empty one sets the answer off.
-            eprintln!("\n");
+            output::eprintln!("\n");
         }
     }
 }
@@ -163,11 +165,15 @@ impl Report<'_> {
         let mut remarks = match self.outcome {
             Outcome::Answered => String::new(),
             Outcome::Failed => match self.turn.failure() {
-                Some(reason) => format!(
-                    "\n{RED}{} failed{RED:#}: {}; the output of `modhost dev` says more\n",
-                    self.module,
-                    one_line(reason.lines().next().unwrap_or_default())
-                ),
+                Some(reason) => {
+                    // What a panic says, and where it was, stands on further lines.
+                    let reason = sanitize::indented(reason, "    ");
+                    let end = if reason.contains('\n') { "\nthe" } else { "; the" };
+                    format!(
+                        "\n{RED}{} failed{RED:#}: {reason}{end} output of `modhost dev` says more\n",
+                        one_line(self.module)
+                    )
+                }
                 None => format!("\n{RED}a step failed{RED:#}; the output of `modhost dev` says why\n"),
             },
             Outcome::Late => format!(
@@ -225,7 +231,7 @@ fn is_silent(message: &Message) -> bool {
 }
 
 fn render_message(message: &Message) -> String {
-    let mut shown = numbered(&clean(message.text.as_deref().unwrap_or_default()));
+    let mut shown = numbered(&sanitize::lines(message.text.as_deref().unwrap_or_default()));
     shown.truncate(shown.trim_end().len());
     shown.push('\n');
     if message.references.is_empty() {
@@ -257,13 +263,9 @@ fn numbered(text: &str) -> String {
     shown
 }
 
-/// The text without control characters, but for line ends and tabs.
-fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
+/// A text on one line, with a space in the place of its line ends.
 fn one_line(text: &str) -> String {
-    clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
+    sanitize::line(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 #[cfg(test)]
@@ -298,7 +300,7 @@ mod tests {
         lines.close();
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            "running  Searching the knowledge base…\ndone     Found 3[2J documents\nfailed   Generating response…\n"
+            "running  Searching the knowledge base…\ndone     Found 3\\u{1b}[2J documents\nfailed   Generating response…\n"
         );
     }
 
@@ -345,7 +347,9 @@ mod tests {
         let turn = Turn { answer: Some(apology), further: Vec::new() };
         let text = report(Outcome::Failed, &turn).remarks(Duration::from_secs(120), "…");
         assert!(
-            strip_str(&text).to_string().starts_with("\nAssistant failed: TypeError: no; the output of "),
+            strip_str(&text)
+                .to_string()
+                .starts_with("\nAssistant failed: TypeError: no\n      at answer.js\nthe output of "),
             "{text}"
         );
         assert!(remarks(Outcome::Late).starts_with("\nno answer within 2m; "));
@@ -363,7 +367,7 @@ mod tests {
     #[test]
     fn a_module_cannot_drive_the_terminal() {
         let turn = Turn { answer: Some(said("a\u{1b}]0;title\u{7}\tb\r\nc\u{9b}2J")), further: Vec::new() };
-        assert_eq!(report(Outcome::Answered, &turn).answer(), "a]0;title\tb\nc2J\n");
+        assert_eq!(report(Outcome::Answered, &turn).answer(), "a\\u{1b}]0;title\\u{7}\tb\nc\\u{9b}2J\n");
     }
 
     #[test]

@@ -16,9 +16,9 @@ use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
 
-use super::SettingsFile;
 use super::deliveries::FromArgs;
 use super::dev::build::Builder;
+use super::{SettingsFile, output};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, FileWatch};
 use crate::event::Name;
@@ -157,7 +157,7 @@ async fn run_suite(engine: &Engine, settings: &Settings, suite: Suite, built: bo
                 all.push(ran);
             }
             // A panic of ours; what it said stands on standard error.
-            Err(error) => anstream::eprintln!("a test broke off: {error}"),
+            Err(error) => output::eprintln!("a test broke off: {error}"),
         }
     }
     all
@@ -199,7 +199,7 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
         if let Err(error) = once(args).await {
             super::failed(&error);
         }
-        anstream::println!("\nwaiting for a change …\n");
+        output::println!("\nwaiting for a change …\n");
         // What a build wrote just now is no change of the sources.
         watch.look();
         tokio::select! {

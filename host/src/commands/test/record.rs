@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 
 use super::super::deliveries::records::{Records, Wanted};
 use super::recorded::Recording;
-use super::{TestArgs, engine, report, suite};
-use crate::commands::module;
+use super::{TestArgs, engine, suite};
+use crate::commands::{module, output};
 use crate::config::{Module, Settings};
 use crate::console::DetailsView;
+use crate::sanitize;
 use crate::testing::{Bench, Outcome, Test};
 
 /// What names the newest delivery that has ended.
@@ -43,21 +44,21 @@ pub(super) async fn run(args: &TestArgs, settings: &Settings) -> anyhow::Result<
     };
     let (text, verdict) = passing(&details, module, settings, &file).await?;
     if file == Path::new("-") {
-        anstream::print!("{text}");
+        output::print!("{text}");
     } else {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
         }
         std::fs::write(&file, &text).with_context(|| format!("{} can't be written", file.display()))?;
-        anstream::eprintln!("written: {}", file.display());
+        output::eprintln!("written: {}", file.display());
     }
     match verdict {
         Verdict::Passes => {
-            anstream::eprintln!("it passes; take out what is of no matter, so that it fails only where it should");
+            output::eprintln!("it passes; take out what is of no matter, so that it fails only where it should");
             Ok(ExitCode::SUCCESS)
         }
         Verdict::Differs(told) => {
-            anstream::eprintln!("it doesn't pass on {} as it is now:\n{told}", module.component.display());
+            output::eprintln!("it doesn't pass on {} as it is now:\n{told}", module.component.display());
             Ok(ExitCode::FAILURE)
         }
     }
@@ -97,7 +98,7 @@ async fn passing(
 
 fn differences(outcome: &Outcome) -> String {
     let differences = outcome.differences.iter().map(|it| format!("{}: it is now\n{}", it.what, it.found));
-    report::safe(&outcome.problems.iter().cloned().chain(differences).collect::<Vec<_>>().join("\n"))
+    sanitize::lines(&outcome.problems.iter().cloned().chain(differences).collect::<Vec<_>>().join("\n")).into_owned()
 }
 
 /// The newest delivery to one of these modules, or to any, that has ended.

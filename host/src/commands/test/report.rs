@@ -9,6 +9,8 @@ use similar::{ChangeTag, TextDiff};
 
 use super::suite::Suite;
 use super::{Ran, Result};
+use crate::commands::output;
+use crate::sanitize::{self, lines as safe};
 use crate::testing::Difference;
 
 const BOLD: Style = Style::new().bold();
@@ -53,7 +55,7 @@ impl Totals {
 }
 
 pub(super) fn heading(suite: &Suite) {
-    anstream::println!("{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}", suite.module.name, suite.folder.display());
+    output::println!("{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}", suite.module.name, suite.folder.display());
 }
 
 pub(super) fn line(ran: &Ran) {
@@ -67,7 +69,7 @@ pub(super) fn line(ran: &Ran) {
         Result::Ran { outcome, .. } => format!("  {DIM}{}{DIM:#}", time(outcome.took)),
         Result::NotRun(_) => String::new(),
     };
-    anstream::println!("test {} ... {style}{word}{style:#}{took}", safe(&ran.name));
+    output::println!("test {} ... {style}{word}{style:#}{took}", sanitize::line(&ran.name));
 }
 
 /// Everything that went wrong.
@@ -75,7 +77,7 @@ pub(super) fn failures(all: &[Ran]) {
     for ran in all {
         let text = failure(ran);
         if !text.is_empty() {
-            anstream::print!(
+            output::print!(
                 "\n{BOLD}---- {} {}{BOLD:#}  {DIM}{}{DIM:#}\n{text}",
                 ran.module,
                 ran.name,
@@ -95,7 +97,7 @@ pub(super) fn summary(totals: &Totals, took: Duration) {
     if *updated > 0 {
         _ = write!(text, ", {updated} updated: look at what changed before you keep it");
     }
-    anstream::println!("{text}; in {}", time(took));
+    output::println!("{text}; in {}", time(took));
 }
 
 /// What went wrong with a test, with colours; empty if nothing did.
@@ -154,16 +156,6 @@ fn bounded(text: &str) -> String {
         lines.push("…");
     }
     lines.join("\n")
-}
-
-/// Text of a module, without what drives a terminal.
-pub(super) fn safe(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
 }
 
 fn time(time: Duration) -> String {

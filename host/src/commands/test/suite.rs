@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 
 use super::TESTS;
-use crate::commands::module;
+use crate::commands::{module, output};
 use crate::config::{ConfigErrors, Module, Settings};
 use crate::testing::Test;
 
@@ -40,7 +40,7 @@ pub(super) fn find(settings: &Settings, names: &[String], filter: Option<&str>) 
         let mut tests: Vec<Loaded> = files(&folder).into_iter().map(load).collect();
         tests.retain(|loaded| loaded.is_for(module) && filter.is_none_or(|part| loaded.name.contains(part)));
         if tests.is_empty() && !names.is_empty() && filter.is_none() {
-            anstream::eprintln!("{} has no tests in {}", module.name, folder.display());
+            output::eprintln!("{} has no tests in {}", module.name, folder.display());
         }
         if !tests.is_empty() {
             suites.push(Suite { module: (*module).clone(), folder, tests });

@@ -9,7 +9,7 @@ use crate::capabilities::Asked;
 use crate::engine::instance::Ended;
 use crate::engine::rehearsal::{Recorded, Rehearsed, rehearse};
 use crate::engine::version::{SwapPolicy, Version};
-use crate::event::Name;
+use crate::event::{DeliveryId, Name};
 use crate::journal::{Details, Filter, JournalError, State};
 
 /// How many rehearsals run at once on the whole host. They have their places in the pool of instances beside those of
@@ -37,8 +37,13 @@ pub(super) struct Rehearsals {
 /// Why a version doesn't pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// What it has shown: which delivery, and what goes wrong with it.
-    Unfit(String),
+    /// What it has shown.
+    Unfit {
+        /// What goes wrong.
+        what: String,
+        /// The delivery that shows it, if one does.
+        delivery: Option<DeliveryId>,
+    },
     /// It couldn't be rehearsed now, which says nothing about it.
     Unable(String),
 }
@@ -83,23 +88,29 @@ pub(super) async fn examine(
             Verdict::Open => rehearsals.open += 1,
             Verdict::Wrong(what) => {
                 let on = known.version.as_deref().unwrap_or("another version");
-                let what = format!("delivery {}, which completed on {on}, was rehearsed on it: {what}", known.id);
-                return Err(Rejection::Unfit(what));
+                return Err(Rejection::Unfit {
+                    what: format!("delivery {}, which completed on {on}, was rehearsed on it: {what}", known.id),
+                    delivery: Some(known.id.clone()),
+                });
             }
         }
     }
     if rehearsals.left_out > 0 && rehearsals.passed == 0 {
         let longest = humantime::format_duration(LONGEST);
-        let what = format!("not one of the {} deliveries it was rehearsed on ended within {longest}", last.len());
-        return Err(Rejection::Unfit(what));
+        let what = match last.len() {
+            1 => format!("the delivery it was rehearsed on didn't end within {longest}"),
+            more => format!("not one of the {more} deliveries it was rehearsed on ended within {longest}"),
+        };
+        return Err(Rejection::Unfit { what, delivery: None });
     }
     // A trial can still show what rehearsals can't.
     if rehearsals.open > 0 && rehearsals.passed == 0 && swap.canary.is_none() {
-        return Err(Rejection::Unfit(format!(
+        let what = format!(
             "not one of the {} rehearsals can tell how it does, as it reads what isn't on record; with `canary` in its \
              `swap` settings it would be tried on some deliveries first",
             rehearsals.open
-        )));
+        );
+        return Err(Rejection::Unfit { what, delivery: None });
     }
     Ok(rehearsals)
 }

@@ -17,7 +17,6 @@ use super::slot::{Intake, Serving, Slot, TurnGuard, Work, lock};
 use crate::engine::load::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Urgency, file, milliseconds};
-use crate::telemetry::indented;
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
 use crate::versions::{ContentHash, Fact, Origin, Standing};
 
@@ -322,12 +321,15 @@ impl Slot {
                     self.refuse(spec, hash, Cause::Host, reason).await;
                     return Some(());
                 }
-                Err(Rejection::Unfit(reason)) => {
+                Err(Rejection::Unfit { what, delivery }) => {
                     self.keep(hash, bytes).await;
+                    let replay = delivery.map(|delivery| {
+                        let component = spec.component.display();
+                        format!("look at it with `modhost deliveries replay {delivery} --component {component}`, or ")
+                    });
                     let reason = format!(
-                        "{reason}; look at it with `modhost deliveries replay ID --component {}`, or take it all the same \
-                         with `modhost modules pin {} {hash}`",
-                        spec.component.display(),
+                        "{what}; {}take it all the same with `modhost modules pin {} {hash}`",
+                        replay.unwrap_or_default(),
                         self.name
                     );
                     let _turn = look.turn().await?;
@@ -454,7 +456,7 @@ impl Slot {
             return;
         }
         // A new version that fails its rehearsal has chosen words of it.
-        let (file, told) = (spec.component.display(), indented(&reason));
+        let file = spec.component.display();
         match self.serving() {
             Some(serving) => {
                 let what = match cause.by() {
@@ -462,7 +464,7 @@ impl Slot {
                     RefusedBy::Gate => format!("the new version {hash} is not taken"),
                 };
                 let stable = serving.stable.hash();
-                tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {told}");
+                tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {reason}");
             }
             // Nothing was there before: it may still be built.
             None if cause == Cause::Missing => tracing::warn!(
@@ -470,7 +472,7 @@ impl Slot {
                 "no version serves yet: there is no file {file}; it serves as soon as there is, and its deliveries wait"
             ),
             None => {
-                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait. {told}");
+                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait. {reason}");
             }
         }
         metrics::swap_refused(&self.name, cause.by());

@@ -198,6 +198,15 @@ secrets = [{}]
         self.start_in(tempfile::tempdir().unwrap()).await
     }
 
+    /// Starts the host with its log going there.
+    pub async fn start_logging_to(&self, log: impl Into<Stdio>) -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Host::command(self, &folder);
+        let host = Host::run_with_log(command.stderr(log), &self.log, folder, None).await;
+        host.has_come_up().await;
+        host
+    }
+
     /// Starts the host in a folder, where files its modules need may already lie.
     pub async fn start_in(&self, folder: TempDir) -> Host {
         Host::start(self, folder).await
@@ -205,7 +214,8 @@ secrets = [{}]
 }
 
 impl Host {
-    async fn start(settings: &Settings, folder: TempDir) -> Self {
+    /// `modhost dev` with these settings, in a folder that gets them.
+    fn command(settings: &Settings, folder: &TempDir) -> Command {
         let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/assistant/documents");
         let mut command = bare("dev", folder.path());
         command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0", "--documents"]).arg(documents);
@@ -213,7 +223,13 @@ impl Host {
             command.arg("--no-build");
         }
         std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
-        let host = Self::run(command.args(&settings.args), &settings.log, folder, None).await;
+        command.args(&settings.args);
+        command
+    }
+
+    async fn start(settings: &Settings, folder: TempDir) -> Self {
+        let mut command = Self::command(settings, &folder);
+        let host = Self::run(&mut command, &settings.log, folder, None).await;
         if settings.waits {
             host.has_come_up().await;
         }
@@ -254,14 +270,14 @@ impl Host {
     }
 
     async fn run(command: &mut Command, log: &str, folder: TempDir, platform: Option<String>) -> Self {
-        let mut process = command
-            .env("MODHOST_LOG", log)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = gather(process.stderr.take().unwrap());
+        command.stderr(Stdio::piped());
+        Self::run_with_log(command, log, folder, platform).await
+    }
+
+    /// Runs a host whose log goes where the command says.
+    async fn run_with_log(command: &mut Command, log: &str, folder: TempDir, platform: Option<String>) -> Self {
+        let mut process = command.env("MODHOST_LOG", log).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let log = process.stderr.take().map(gather).unwrap_or_default();
         let output = gather(process.stdout.take().unwrap());
         let mut host = Self {
             process,

@@ -105,7 +105,7 @@ async fn a_log_ends_where_its_room_does_and_says_so() {
     let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ log_lines = 1 }}")).start().await;
     chat(&host, "Test", "panic the end").await;
     host.logged(&["module=Test", "more lines than"]).await;
-    until("the panic's words", async || host.log().contains("    the end").then_some(())).await;
+    until("the panic's words", async || host.log().contains(r"\nthe end").then_some(())).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,272 @@
+//! Writes to a stream that may be slow, full or gone, and never makes anybody wait for it.
+//!
+//! Standard error belongs to whoever started the host: a terminal, a file on a disk that fills up, a pipe whose reader hangs or
+//! has died. A worker that waited for it would hold its delivery, so records go into a bounded queue, and one thread writes them.
+//! What finds no room, or can't be written, is dropped and counted; the stream says how many were dropped once it can be written
+//! again.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many bytes may wait to be written, besides as many that are being written; a busy host logs some hundred kilobytes a
+/// second.
+const MAX_QUEUED: usize = 4 << 20;
+
+/// How long a stream that is set to non-blocking is tried again before its records are dropped.
+const MAX_NONBLOCKING_WAIT: Duration = Duration::from_secs(1);
+
+/// Makes the record that says how many were dropped.
+pub type Notice = fn(u64) -> Vec<u8>;
+
+/// A stream nobody waits for.
+#[derive(Clone)]
+pub struct LossyWriter(Arc<Shared>);
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something was queued, or has been written.
+    changed: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Records, each with its line end.
+    bytes: Vec<u8>,
+    /// Whether the thread is writing what it took.
+    is_writing: bool,
+}
+
+impl LossyWriter {
+    /// Starts the thread that writes to a stream. Without a `notice`, nothing is written about what was dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the system starts no thread.
+    pub fn start(name: &str, stream: impl Write + Send + 'static, notice: Option<Notice>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), dropped: AtomicU64::new(0) });
+        let of_thread = shared.clone();
+        let stream = Stream { stream, notice, told: 0, is_torn: false };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || stream.write_all(&of_thread))?;
+        Ok(Self(shared))
+    }
+
+    /// Queues a record, which ends with its line end; drops it if there is no room.
+    pub fn record(&self, record: &[u8]) {
+        let mut queue = self.0.queue();
+        if queue.bytes.len().saturating_add(record.len()) > MAX_QUEUED {
+            drop(queue);
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.bytes.extend_from_slice(record);
+        drop(queue);
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until everything queued is written or dropped, but no longer than this.
+    pub fn flush(&self, longest: Duration) {
+        let end = Instant::now() + longest;
+        let mut queue = self.0.queue();
+        while !queue.bytes.is_empty() || queue.is_writing {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            (queue, _) = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How many records were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Write for LossyWriter {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        self.record(record);
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next records to write.
+    fn next(&self) -> Vec<u8> {
+        let mut queue = self.queue();
+        queue.is_writing = false;
+        self.changed.notify_all();
+        while queue.bytes.is_empty() {
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.is_writing = true;
+        std::mem::take(&mut queue.bytes)
+    }
+}
+
+/// The stream, as its thread knows it.
+struct Stream<W> {
+    stream: W,
+    notice: Option<Notice>,
+    /// How many of those that were dropped it has been told of.
+    told: u64,
+    /// Whether the last that was written to it is half a record.
+    is_torn: bool,
+}
+
+impl<W: Write> Stream<W> {
+    fn write_all(mut self, shared: &Shared) {
+        loop {
+            let batch = shared.next();
+            let written = if self.say_what_was_dropped(shared) { self.write(&batch) } else { 0 };
+            let lost = batch[written..].iter().filter(|byte| **byte == b'\n').count();
+            shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+            if lost == 0 {
+                // Otherwise those dropped while it was written would be told of only with the next record.
+                self.say_what_was_dropped(shared);
+            }
+        }
+    }
+
+    /// Ends half a record, and says how many are missing; answers whether the stream can be written.
+    fn say_what_was_dropped(&mut self, shared: &Shared) -> bool {
+        let dropped = shared.dropped.load(Ordering::Relaxed);
+        let mut head = if self.is_torn { b"\n".to_vec() } else { Vec::new() };
+        if let Some(notice) = self.notice.filter(|_| dropped > self.told) {
+            head.extend(notice(dropped - self.told));
+        }
+        if self.write(&head) < head.len() {
+            return false;
+        }
+        self.told = dropped;
+        true
+    }
+
+    /// Writes as much as goes; answers how many bytes that was.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let (mut written, mut waited) = (0, Duration::ZERO);
+        while written < bytes.len() {
+            match self.stream.write(&bytes[written..]) {
+                Ok(count @ 1..) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < MAX_NONBLOCKING_WAIT => {
+                    let pause = Duration::from_millis(10);
+                    std::thread::sleep(pause);
+                    waited += pause;
+                }
+                Ok(0) | Err(_) => break,
+            }
+        }
+        if written > 0 {
+            self.is_torn = bytes[written - 1] != b'\n';
+        }
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// A stream that does with each write what the test says next: takes so many bytes, or fails.
+    struct Scripted {
+        steps: Receiver<io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.steps.recv().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.written.lock().unwrap().extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn scripted() -> (LossyWriter, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+        let (steps, stream) = channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let stream = Scripted { steps: stream, written: written.clone() };
+        let notice: Notice = |count| format!("dropped {count}\n").into_bytes();
+        (LossyWriter::start("test", stream, Some(notice)).unwrap(), steps, written)
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const ALL: usize = usize::MAX;
+
+    fn text(written: &Mutex<Vec<u8>>) -> String {
+        String::from_utf8(written.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn counts_what_a_full_disk_refuses_and_says_so_when_it_has_room() {
+        let (writer, steps, written) = scripted();
+        for step in [Ok(ALL), Err(ErrorKind::StorageFull.into())] {
+            steps.send(step).unwrap();
+            writer.record(b"record\n");
+            writer.flush(LONG);
+        }
+        assert_eq!((writer.dropped(), text(&written).as_str()), (1, "record\n"));
+        // Half a record, then no more.
+        for step in [Ok(ALL), Ok(3), Err(ErrorKind::StorageFull.into())] {
+            steps.send(step).unwrap();
+        }
+        writer.record(b"second\n");
+        writer.flush(LONG);
+        assert_eq!((writer.dropped(), text(&written).as_str()), (2, "record\ndropped 1\nsec"));
+        drop(steps);
+        writer.record(b"third\n");
+        writer.flush(LONG);
+        assert_eq!((writer.dropped(), text(&written).as_str()), (2, "record\ndropped 1\nsec\ndropped 1\nthird\n"));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_stream_that_takes_nothing() {
+        let (writer, steps, written) = scripted();
+        let record = [&[b'x'; 1023][..], b"\n"].concat();
+        // The first is taken out of the queue by the thread, which then hangs.
+        writer.record(&record);
+        while !writer.0.queue().is_writing {
+            std::thread::yield_now();
+        }
+        let fit = MAX_QUEUED / record.len();
+        for _ in 0..fit + 10 {
+            writer.record(&record);
+        }
+        assert_eq!(writer.dropped(), 10);
+        writer.flush(Duration::ZERO);
+        assert_eq!(text(&written), "");
+        // It is read again: nothing but what was dropped is missing, and that is said without another record.
+        drop(steps);
+        writer.flush(LONG);
+        let text = text(&written);
+        assert_eq!(text.matches("x\n").count(), fit + 1);
+        assert_eq!(text.matches("dropped 10\n").count(), 1);
+    }
+
+    #[test]
+    fn a_stream_that_is_gone_costs_its_records_only() {
+        let (writer, steps, _) = scripted();
+        for _ in 0..100 {
+            steps.send(Err(ErrorKind::BrokenPipe.into())).unwrap();
+            writer.record(b"record\n");
+            writer.flush(LONG);
+        }
+        assert_eq!(writer.dropped(), 100);
+    }
+}
