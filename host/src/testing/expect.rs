@@ -220,7 +220,10 @@ impl Expected {
     /// Everything that is not as expected; `text` is that of the file.
     pub fn differences(&self, seen: &Seen, text: &str) -> Vec<Difference> {
         let mut found = Vec::new();
-        found.extend(self.failure.as_ref().and_then(|wanted| compare::ending(wanted, seen)));
+        found.extend(self.failure.as_ref().and_then(|wanted| {
+            let instead = compare::without_failure(wanted, self.reply.as_ref(), seen, text);
+            compare::ending(wanted, seen, instead)
+        }));
         found.extend(self.calls.as_ref().and_then(|wanted| compare::calls(wanted, seen)));
         found.extend(self.not_called.iter().filter_map(|name| compare::not_called(name, seen)));
         found.extend(self.steps.as_ref().and_then(|wanted| compare::steps(wanted, seen)));

@@ -242,6 +242,42 @@ async fn a_guest_drives_no_terminal() {
 }
 
 #[tokio::test]
+async fn update_no_longer_expects_a_failure_that_does_not_happen() {
+    let tests = [
+        (
+            "line",
+            "text = 'reply x'\n[expect]\nfailure = { retry = 'yes' } # it is down\nsteps = []\n",
+            "text = 'reply x'\n[expect]\nreply = \"x\"\nsteps = []\n",
+        ),
+        (
+            "last",
+            "text = 'reply x'\n[expect]\nreply = 'y'\nfailure = 'z'",
+            "text = 'reply x'\n[expect]\nreply = \"x\"\n",
+        ),
+        (
+            "table",
+            "text = 'reply x'\n[expect.failure]\nretry = 'yes'\n[expect.keyvalue.a]\nb = false\n",
+            "text = 'reply x'\n[expect.keyvalue.a]\nb = false\n",
+        ),
+    ];
+    let folder = folder(&Settings::test_guest(""), &tests.map(|(name, before, _)| (name, before)));
+    let ran = test(folder.path(), &["--update"]).await;
+    assert!(ran.code == 0 && ran.stdout.contains("ok: 0 passed, 0 failed, 3 updated"), "{ran:?}");
+    for (name, _, after) in tests {
+        assert_eq!(fs::read_to_string(folder.path().join(format!("tests/{name}.toml"))).unwrap(), after);
+    }
+    let again = test(folder.path(), &[]).await;
+    assert!(again.code == 0 && again.stdout.contains("3 passed"), "{again:?}");
+    // Where it can't be put, a person is told to.
+    let folder = super::testing::folder(
+        &Settings::test_guest(""),
+        &[("one", "text = 'reply x'\nexpect.failure.retry = 'yes'\n")],
+    );
+    let ran = test(folder.path(), &["--update"]).await;
+    assert!(ran.code == 1 && ran.stdout.contains("not as expected: the end"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn update_rewrites_what_was_not_met_and_nothing_else() {
     let before = r#"# why this is tested
 text = "step-and reply b" # what is said

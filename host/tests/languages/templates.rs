@@ -66,6 +66,26 @@ async fn is_made_built_tested_and_answers(language: &str, tools: &[PathBuf]) {
     assert!(answer.text().contains("up to 190 euros in London"), "{}", answer.text());
 }
 
+/// What the README says to do after a first module was made: its example in the place of the template's code, and then
+/// `modhost test --update`.
+#[tokio::test]
+async fn the_readmes_first_module_ends_green() {
+    let folder = tempfile::tempdir().unwrap();
+    succeeds(modhost(folder.path(), &["new", "Mine", "--lang", "rust"], &[]));
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, rest) = readme.split_once("   ```rust\n").expect("an example in Rust");
+    let (example, rest) = rest.split_once("   ```\n").unwrap();
+    assert!(rest.contains("`modhost test --update`"), "what comes after the example");
+    let source: String =
+        example.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect();
+    fs::write(folder.path().join("mine/src/lib.rs"), source).unwrap();
+
+    let updated = succeeds(modhost(folder.path(), &["test", "--update"], &[]));
+    assert!(updated.contains("ok: 0 passed, 0 failed, 3 updated"), "{updated}");
+    let tested = succeeds(modhost(folder.path(), &["test"], &[]));
+    assert!(tested.contains("ok: 3 passed, 0 failed"), "{tested}");
+}
+
 /// This modhost, as an author runs it: with the tools in the path, and what they need of the environment.
 pub(super) fn modhost(folder: &Path, args: &[&str], tools: &[PathBuf]) -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));

@@ -54,9 +54,12 @@ pub(in crate::testing) fn failed(ended: &Ended) -> Option<Failure> {
     }
 }
 
-pub(super) fn ending(wanted: &At<Fails>, seen: &Seen) -> Option<Difference> {
+/// How the end differs. Where it answered, `instead` is what the whole entry of the failure becomes, and where that stands.
+pub(super) fn ending(wanted: &At<Fails>, seen: &Seen, instead: Option<(Range<usize>, String)>) -> Option<Difference> {
     let Some(failure) = failed(&seen.ended) else {
-        return Some(wanted.difference("the end", "a failure".into(), "it answered".into()));
+        let mut difference = wanted.difference("the end", "a failure".into(), "it answered".into());
+        difference.accept.extend(instead);
+        return Some(difference);
     };
     let Fails { reason, user_text, retry } = &wanted.is;
     let none = "(none)".to_owned();
@@ -107,6 +110,31 @@ pub(super) fn answered(wanted: &At<Option<Likeness>>, seen: &Seen) -> Option<Dif
     let written = found.map_or_else(|| "false".to_owned(), written::text);
     let difference = wanted.difference("the reply", expected, found.unwrap_or("(no reply)").to_owned());
     Some(difference.accepted_as(&wanted.span, written))
+}
+
+/// What stands in the place of a failure that is no longer expected, and which part of the file that is: the line with its key,
+/// or the table with its header. Where nothing else is said of the reply, the reply there was. None where a person has to look.
+pub(super) fn without_failure(
+    wanted: &At<Fails>,
+    reply: Option<&At<Option<Likeness>>>,
+    seen: &Seen,
+    text: &str,
+) -> Option<(Range<usize>, String)> {
+    let start = text.get(..wanted.span.start)?.rfind('\n').map_or(0, |end| end + 1);
+    let rest = text.get(wanted.span.end..)?;
+    let end_of_line = wanted.span.end + rest.find('\n').map_or(rest.len(), |end| end + 1);
+    let before: String = text.get(start..wanted.span.start)?.chars().filter(|c| !c.is_whitespace()).collect();
+    if before == "failure=" {
+        let reply = seen.reply.as_deref().filter(|_| reply.is_none());
+        let reply = reply.map(|reply| format!("reply = {}\n", written::text(reply))).unwrap_or_default();
+        return Some((start..end_of_line, reply));
+    }
+    if !text.get(start..)?.starts_with("[expect.failure]") {
+        return None;
+    }
+    let table = text.get(start..)?;
+    let end = table.find("\n[").map_or(table.len(), |end| end + 1);
+    Some((start..start + end, String::new()))
 }
 
 pub(super) fn references(wanted: &At<Vec<At<Json>>>, seen: &Seen) -> Option<Difference> {
