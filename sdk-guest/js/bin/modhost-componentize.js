@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 
 import esbuild from "esbuild";
 
+import { forAuthors } from "./hints.js";
 import { NoQuickJs, quickJs } from "./quickjs.js";
 import { inOwnLines, sourcesOf } from "./source-map.js";
 import { held, heldContract, released } from "./wasi-http.js";
@@ -120,7 +121,7 @@ function mistakes(errors, source) {
   }
   return errors.length === 0
     ? undefined
-    : `${source} can't be bundled\n\n${esbuild.formatMessagesSync(errors, { kind: "error" }).join("\n").trim()}`;
+    : `${source} can't be bundled\n\n${esbuild.formatMessagesSync(forAuthors(errors), { kind: "error" }).join("\n").trim()}`;
 }
 
 /**

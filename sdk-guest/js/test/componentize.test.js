@@ -46,6 +46,28 @@ test("what can be no module is refused in words", () => {
   assert.match(run("--nonsense").stderr, /Unknown option '--nonsense'/);
 });
 
+test("no advice is given on what can't be set", () => {
+  /** @type {[string, RegExp][]} */
+  const cases = [
+    ['import "fs";', /"fs" is a part of Node/],
+    ['import "node:crypto";', /"node:crypto" is a part of Node/],
+    ['import "no-such-package";', /install it: npm install no-such-package$/m],
+    ['import "@no/such/file.js";', /install it: npm install @no\/such$/m],
+    ['import "./nowhere.js";', /Could not resolve "\.\/nowhere\.js"/],
+    ['import "./picture.svg";', /put what is in the \.svg file into one of these/],
+    ["export const jsx = <b/>;", /JSX is read in files that are called \.jsx/],
+    ["const a = 1; a = 2;", /was declared a constant here/],
+  ];
+  writeFileSync(path.join(folder, "picture.svg"), "<svg/>");
+  for (const [line, told] of cases) {
+    writeFileSync(path.join(folder, "hinted.js"), `${line}\n${GOOD}`);
+    const { status, stderr } = run("hinted.js");
+    assert.equal(status, 1, line);
+    assert.match(stderr, told);
+    assert.doesNotMatch(stderr, /You can|platform: |external|conditions|loader: |Consider/, line);
+  }
+});
+
 test("a component is made and asks only for what it uses", () => {
   writeFileSync(path.join(folder, "answer.js"), GOOD);
   writeFileSync(

@@ -40,6 +40,15 @@ def test_what_can_be_no_module_is_refused_in_words(tmp_path: Path) -> None:
         assert told in refused(folder, name, text), name
 
 
+def test_an_import_that_fails_is_told_by_the_modules_own_frames(tmp_path: Path) -> None:
+    (tmp_path / "prices.py").write_text("def first():\n    return {}['first']\nFIRST = first()\n")
+    told = refused(tmp_path, "answer.py", f"try:\n    import prices\nexcept KeyError as error:\n    raise ValueError from error\n{GOOD}")
+    assert 'answer.py", line 2, in <module>' in told and 'prices.py", line 2, in first' in told
+    assert "KeyError: 'first'" in told and "ValueError" in told
+    assert "importlib" not in told and "<string>" not in told
+    assert "SystemExit" in refused(tmp_path, "ends.py", "import sys\nsys.exit(0)\n")
+
+
 def test_a_component_is_made_and_asks_only_for_what_it_uses(tmp_path: Path) -> None:
     (tmp_path / "answer.py").write_text(GOOD)
     (tmp_path / "keeps.py").write_text("from modhost.keyvalue import Store\n" + GOOD)

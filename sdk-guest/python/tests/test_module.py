@@ -33,6 +33,22 @@ def test_the_function_gets_what_its_argument_says(define: Define) -> None:
         handle(given)
 
 
+def test_frames_of_the_import_system_are_left_out(define: Define) -> None:
+    text = f"""{IMPORTS}
+import importlib
+
+@modhost.module
+def answer(event: Event) -> None:
+    try:
+        importlib.import_module("modhost.no_such_part")
+    except ImportError as error:
+        raise RuntimeError("not there") from error
+"""
+    reason = failure(define(text), chosen("Hi")).reason
+    assert reason.startswith("RuntimeError: not there (") and "ModuleNotFoundError" in reason
+    assert "importlib" not in reason.replace('importlib.import_module("modhost', ""), reason
+
+
 def test_an_event_of_another_system_has_its_type(define: Define) -> None:
     imports = f"{IMPORTS}from modhost import archivus, nexus\nfrom modhost.nexus import MessageFinalized\n"
     message = {"id": "m_1", "chatId": "t_1", "senderType": "USER", "status": "PROCESSED", "content": "Hi"}

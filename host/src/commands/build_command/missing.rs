@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::commands::shell_word;
+
 /// Programs that builds call, and where each comes from.
 const TOOLS: [(&str, &str); 12] = [
     ("modhost", "it is this program, which has to lie in a folder of PATH under that name"),
@@ -22,55 +24,96 @@ const TOOLS: [(&str, &str); 12] = [
 /// What a shell exits with when there is no such program, and what it exits with when a program can't be started.
 const NOT_FOUND: [i32; 2] = [127, 126];
 
-/// Says which tool is missing, and what to do, if that is why a build failed. `is_there` tells whether a program is found.
+/// Says what is missing, and what to do, if that is why a build failed. `is_there` tells whether a program is found.
 pub(super) fn advice(code: Option<i32>, text: &str, folder: &Path, is_there: impl Fn(&str) -> bool) -> Option<String> {
-    code.filter(|code| NOT_FOUND.contains(code))?;
     let called = called(text, folder);
-    let (program, from) = TOOLS.iter().find(|(program, _)| is_named(&called, program) && !is_there(program))?;
-    let way = match installs(folder, program) {
-        Some(commands) => format!("; or, once, in {}:\n{commands}", folder.display()),
-        None => String::new(),
-    };
-    Some(format!("`{program}` is not installed: {from}{way}"))
+    let is_npm = place(text, "npm").is_some() || place(text, "npx").is_some();
+    // A compiler that lies elsewhere runs without the packages, and says anything but that they are missing.
+    if is_npm && is_there("npm") && lacks_packages(folder) {
+        let install = in_folder(folder, &installs(folder, "tsc")?);
+        return Some(format!("the packages that package.json names are not installed; install them, once:\n{install}"));
+    }
+    code.filter(|code| NOT_FOUND.contains(code))?;
+    // A script ends at the first program it doesn't find.
+    let missing = TOOLS.iter().filter(|(program, _)| !is_there(program));
+    let (_, (program, from)) =
+        missing.filter_map(|tool| Some((place(&called, tool.0)?, tool))).min_by_key(|(place, _)| *place)?;
+    Some(match installs(folder, program) {
+        Some(commands) => {
+            let install = in_folder(folder, &commands);
+            format!("`{program}` is not installed: {from}; or, once, in {}:\n{install}", folder.display())
+        }
+        None => format!("`{program}` is not installed: {from}"),
+    })
+}
+
+/// Commands that run in a folder, as they can be pasted where modhost was called.
+fn in_folder(folder: &Path, commands: &[String]) -> String {
+    let commands = commands.iter().map(|command| format!("  {command}"));
+    if folder == Path::new(".") {
+        return commands.collect::<Vec<_>>().join("\n");
+    }
+    let enter = format!("  cd {}", shell_word(&folder.to_string_lossy()));
+    std::iter::once(enter).chain(commands).chain(["  cd -".to_owned()]).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a package.json names packages, and none of them lies where Node looks for them.
+fn lacks_packages(folder: &Path) -> bool {
+    let Some(package) = package(folder) else { return false };
+    let names_some =
+        ["dependencies", "devDependencies"].iter().any(|key| package[key].as_object().is_some_and(|it| !it.is_empty()));
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    names_some && !folder.ancestors().any(|above| above.join("node_modules").is_dir())
+}
+
+fn package(folder: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(folder.join("package.json")).ok()?).ok()
 }
 
 /// The command, and what the scripts say that it runs in its folder.
 fn called(text: &str, folder: &Path) -> String {
     let mut called = text.to_owned();
-    let scripts = text.split_whitespace().filter(|word| word.ends_with(".sh"));
-    let package = (is_named(text, "npm") || is_named(text, "npx")).then_some("package.json");
-    for script in scripts.chain(package) {
+    for script in text.split_whitespace().filter(|word| word.ends_with(".sh")) {
         called.push('\n');
         called += &fs::read_to_string(folder.join(script)).unwrap_or_default();
+    }
+    if place(text, "npm").is_some() || place(text, "npx").is_some() {
+        // Only what it runs: the names of packages are among its words, too.
+        let scripts = package(folder).map(|package| package["scripts"].clone()).unwrap_or_default();
+        for script in scripts.as_object().into_iter().flatten().filter_map(|(_, script)| script.as_str()) {
+            called.push('\n');
+            called += script;
+        }
     }
     called
 }
 
-/// Whether a program is among the words of a script.
-fn is_named(script: &str, program: &str) -> bool {
+/// Where a program is first among the words of a script, counted in words.
+fn place(script: &str, program: &str) -> Option<usize> {
     let commands = script.lines().filter(|line| !line.trim_start().starts_with('#'));
     // With the marks of shell variables, so that `zig=…` and `$zig` are other words.
     let part = |it: char| it.is_alphanumeric() || "-_.=$".contains(it);
     let mut words = commands.flat_map(|line| line.split(|it| !part(it)));
     // `${ZIG:-zig}` names it, too.
-    words.any(|word| word.strip_prefix('-').unwrap_or(word) == program)
+    words.position(|word| word.strip_prefix('-').unwrap_or(word) == program)
 }
 
 /// The commands that install what a folder pins, if the tool is among that.
-fn installs(folder: &Path, program: &str) -> Option<String> {
+fn installs(folder: &Path, program: &str) -> Option<Vec<String>> {
     let there = |name: &str| folder.join(name).is_file();
     let runtime = ["modhost", "cargo", "node", "npm", "python3"].contains(&program);
     if !runtime && there("package.json") {
-        return Some(if there("package-lock.json") { "  npm ci".into() } else { "  npm install".into() });
+        return Some(vec![if there("package-lock.json") { "npm ci".into() } else { "npm install".into() }]);
     }
     if runtime || !there("requirements.txt") {
         return None;
     }
     let hashes = fs::read_to_string(folder.join("requirements.txt")).is_ok_and(|text| text.contains("--hash="));
     let hashes = if hashes { "--require-hashes " } else { "" };
-    let mut commands = format!("  python3 -m venv .venv\n  .venv/bin/pip install {hashes}-r requirements.txt");
+    let mut commands =
+        vec!["python3 -m venv .venv".to_owned(), format!(".venv/bin/pip install {hashes}-r requirements.txt")];
     if there("sdk/pyproject.toml") {
-        commands += "\n  .venv/bin/pip install --no-deps --no-build-isolation ./sdk";
+        commands.push(".venv/bin/pip install --no-deps --no-build-isolation ./sdk".to_owned());
     }
     Some(commands)
 }
@@ -98,10 +141,11 @@ mod tests {
             (
                 vec![("build.sh", script), pinned],
                 "sh build.sh",
-                vec!["go"],
+                vec!["go", "python-zig"],
                 "`modhost` is not installed: it is this program",
             ),
-            (vec![("build.sh", script), pinned], "sh build.sh", vec!["go", "modhost"], "`python-zig` is not installed"),
+            // A script ends at the first that is missing.
+            (vec![("build.sh", script), pinned], "sh build.sh", vec!["go"], "`python-zig` is not installed"),
             (
                 vec![("build.sh", script), pinned],
                 "sh build.sh",
@@ -109,7 +153,13 @@ mod tests {
                 "pip install --require-hashes -r requirements.txt",
             ),
             (vec![pinned, ("sdk/pyproject.toml", "")], "modhost-componentize a.py", vec![], "-isolation ./sdk"),
-            (vec![("package.json", package), ("package-lock.json", "")], "npm run build", vec!["npm"], "  npm ci"),
+            (
+                vec![("package.json", package), ("package-lock.json", "")],
+                "npm run build",
+                vec!["npm"],
+                "  npm ci\n  cd -",
+            ),
+            (vec![("package.json", package)], "npm run build", vec!["npm"], "`tsc` is not installed"),
             (vec![("package.json", package)], "npm run build", vec![], "`npm` is not installed"),
         ] {
             let folder = folder(&files);
@@ -117,6 +167,24 @@ mod tests {
             let found = found.unwrap_or_else(|| panic!("nothing said of {text}"));
             assert!(found.contains(said), "{found}");
         }
+    }
+
+    #[test]
+    fn packages_that_are_not_installed_are_the_cause_whatever_a_tool_says() {
+        let package = r#"{ "scripts": { "build": "tsc" }, "devDependencies": { "typescript": "7.0.2" } }"#;
+        let folder = folder(&[("package.json", package), ("package-lock.json", "")]);
+        let said = |code| advice(Some(code), "npm run build", folder.path(), |_| true);
+        let install = format!("  cd {}\n  npm ci\n  cd -", folder.path().display());
+        for code in [2, 127] {
+            assert_eq!(
+                said(code).unwrap(),
+                format!("the packages that package.json names are not installed; install them, once:\n{install}")
+            );
+        }
+        fs::create_dir(folder.path().join("node_modules")).unwrap();
+        assert_eq!(said(2), None);
+        assert_eq!(in_folder(Path::new("."), &["npm ci".to_owned()]), "  npm ci");
+        assert!(in_folder(Path::new("my module"), &["npm ci".to_owned()]).starts_with("  cd 'my module'\n"));
     }
 
     #[test]

@@ -20,11 +20,28 @@ WORLDS = {
 }
 
 # Run by itself, so that the module's own code never meets this program's. It says on its last line what was found: whether the
-# module has a function that answers, and what it imports of what has to be granted.
+# module has a function that answers, and what it imports of what has to be granted. A module that can't be imported is told with
+# its own frames: those of the import system and of these lines say nothing about it.
 LOOK = """
-import importlib, sys
+import importlib, sys, traceback
+def told(error):
+    whole = traceback.TracebackException.from_exception(error)
+    left, known = [whole], set()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in known:
+            continue
+        known.add(id(one))
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(("<string>", "<frozen importlib"))
+                        and frame.filename != importlib.__file__]
+        left += [one.__cause__, one.__context__, *(one.exceptions or [])]
+    return "".join(whole.format())
 sys.path.insert(0, sys.argv[1])
-app = importlib.import_module(sys.argv[2])
+try:
+    app = importlib.import_module(sys.argv[2])
+except BaseException as error:
+    sys.stderr.write(told(error))
+    sys.exit(1)
 found = ["module" if hasattr(app, sys.argv[3]) else "none"]
 print("\\n" + " ".join(found + [name for name in ("http", "keyvalue") if "modhost." + name in sys.modules]))
 """
@@ -83,7 +100,18 @@ def componentize(source: Path, output: Path) -> None:
 def _cause(said: str) -> str:
     """What componentize-py said, without how it got there."""
     said = said.rpartition("AssertionError: ")[2]
-    return said.partition("\n\nCaused by:")[0].strip()
+    return _own_frames(said.partition("\n\nCaused by:")[0]).strip()
+
+
+def _own_frames(said: str) -> str:
+    """A traceback without the frames of the import system, each a line that names it and the lines of code below."""
+    kept: list[str] = []
+    is_left_out = False
+    for line in said.splitlines():
+        if not (is_left_out and line.startswith("    ")):
+            is_left_out = line.startswith('  File "<frozen importlib') or "/importlib/__init__.py" in line
+            kept += [] if is_left_out else [line]
+    return "\n".join(kept)
 
 
 def _look(source: Path) -> tuple[str, ...]:

@@ -155,18 +155,35 @@ def _head(error: BaseException) -> str:
 
 def _told(error: BaseException, root: str) -> str:
     """The traceback without the frames of this package, after one line that says what it was and where."""
-    lines = traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
-    told = "".join(lines).strip().replace(f'File "{root}/', 'File "')
+    whole = traceback.TracebackException(type(error), error, _without_ours(error.__traceback__))
+    left: list[traceback.TracebackException | None] = [whole]
+    known: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in known:
+            known.add(id(one))
+            one.stack[:] = [frame for frame in one.stack if not _is_of_imports(frame.filename)]
+            left += [one.__cause__, one.__context__, *(one.exceptions or [])]
+    told = "".join(whole.format()).strip().replace(f'File "{root}/', 'File "')
     return f"{_head(error)}{_place(error)}\n{told}"
 
 
 def _place(error: BaseException) -> str:
     """Where in the module it happened: the innermost line that is the author's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not (frame.filename.startswith(_HERE) or _is_of_imports(frame.filename))
+    ]
     if not frames:
         return ""
     frame = frames[-1]
     return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
+
+
+def _is_of_imports(file: str) -> bool:
+    """Whether a frame's file is the import system, which says nothing about the module."""
+    return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
 def _without_ours(frames: types.TracebackType | None) -> types.TracebackType | None:
