@@ -1,12 +1,15 @@
 //! A host that runs: sources, dispatch and engine put together out of the settings, and kept up with them.
 
-use std::collections::BTreeSet;
+mod reload;
+mod remembered;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,13 +31,15 @@ use crate::sources::{self, ComeBack, Sink, Sources};
 use crate::sqlite::DirectoryLock;
 use crate::telemetry::metrics::{self, EventOutcome};
 use crate::versions::{self, Keep, Versions, VersionsError};
+use reload::{Keeper, SettingsReader, watched_files};
+use remembered::Memory;
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
 const OWNER: &str = "this host";
 
-/// Reads the settings, at the start and whenever the file has changed.
-pub type Load = Box<dyn Fn() -> Result<Settings, ConfigErrors> + Send + Sync>;
+/// Reads the settings, at the start and whenever the file has changed; or those of a text that the file held before.
+pub type Load = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
 
 /// How a host compiles its components.
 pub struct Compiling {
@@ -54,6 +59,8 @@ pub struct Host {
     dispatcher: Dispatcher,
     sockets: Arc<EventSockets>,
     health: Arc<Health>,
+    settings: watch::Receiver<Arc<Settings>>,
+    asked_to_reload: Arc<Notify>,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -103,7 +110,6 @@ struct Parts {
     access: Arc<Access>,
     addresses: Addresses,
     client: reqwest::Client,
-    watched: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 /// Where a host listens, whatever changed settings say: another address takes a restart.
@@ -143,9 +149,11 @@ impl Host {
     pub async fn start(load: Load, compiling: Compiling) -> Result<Self, StartError> {
         let started = Instant::now();
         metrics::start();
-        let settings = load()?;
+        let reader = SettingsReader::new(load);
+        let (active, remembered) = reader.read_first().await?;
         let client = http_client()?;
-        let plan = Plan::new(&settings, &client)?;
+        let plan = Plan::of(&active, &client)?;
+        let settings = Arc::new(active.settings().clone());
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
@@ -183,6 +191,7 @@ impl Host {
             },
             owner: OWNER.into(),
             sweep_every: SWEEP_EVERY,
+            removal_grace: server.removal_grace,
         };
         let (dispatcher, recovered) =
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
@@ -198,10 +207,10 @@ impl Host {
             access: Access::new(access(&plan, admin_address)),
             addresses: Addresses { public: public_address, admin: admin_address },
             client,
-            watched: Arc::new(Mutex::new(files(&settings))),
         };
-        let watch = FileWatch::new({
-            let watched = parts.watched.clone();
+        let watched = Arc::new(Mutex::new(watched_files(&active)));
+        let files = FileWatch::new({
+            let watched = watched.clone();
             move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
         });
         parts.apply(plan);
@@ -230,17 +239,29 @@ impl Host {
         tasks.push(tokio::spawn(async move {
             gathering.run_until_cancelled(gather_metrics()).await;
         }));
-        let (watched, watching) = (health.clone(), closing.clone());
+        let (watched_health, watching) = (health.clone(), closing.clone());
         tasks.push(tokio::spawn(async move {
-            watching.run_until_cancelled(watched.watch()).await;
+            watching.run_until_cancelled(watched_health.watch()).await;
         }));
-        let keeping_up = closing.clone();
+        let (settings_sender, settings) = watch::channel(settings.clone());
+        let asked_to_reload = Arc::<Notify>::default();
+        let keeper = Keeper {
+            memory: Memory::new(active.settings().server.data_dir.clone(), remembered),
+            parts,
+            reader,
+            active,
+            settings: settings_sender,
+            watched,
+            refused: false,
+            not_before: None,
+        };
+        let (keeping_up, asked) = (closing.clone(), asked_to_reload.clone());
         tasks.push(tokio::spawn(async move {
-            keeping_up.run_until_cancelled(keep_up(parts, settings, load, watch)).await;
+            keeping_up.run_until_cancelled(keeper.run(files, asked)).await;
         }));
         close_unless_started.disarm();
         let (public, admin) = (public_address, admin_address);
-        Ok(Self { public, admin, registry, dispatcher, sockets, health, closing, tasks })
+        Ok(Self { public, admin, registry, dispatcher, sockets, health, settings, asked_to_reload, closing, tasks })
     }
 
     /// Where events come in.
@@ -256,6 +277,16 @@ impl Host {
     /// The modules and their versions.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The settings that count, whatever just disappeared from the file included; marked whenever they change.
+    pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
+        self.settings.clone()
+    }
+
+    /// Reads the settings and all files they name again, as if they had changed.
+    pub fn reload(&self) {
+        self.asked_to_reload.notify_one();
     }
 
     /// The attempts at deliveries that fail from now on.
@@ -357,52 +388,12 @@ impl Parts {
         self.access.set(access(&plan, self.addresses.admin));
         self.admin.set(for_operators(&plan.rules));
         self.public.set(plan.rules);
+        // First: with secrets that are not settled yet, nothing is a forgery.
+        self.sources.set_unsettled(plan.unsettled);
         self.sources.set(plan.webhooks, plan.max_body);
         self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology));
         // Last: what comes over them doesn't come again if there is no route for it yet.
         self.sockets.set(plan.sockets, &self.taker);
-    }
-
-    /// Takes in changed settings, whole or not at all.
-    fn reload(&self, settings: &mut Settings, load: &Load) {
-        let next = match load() {
-            Ok(next) if next == *settings => None,
-            Ok(next) => Some(next),
-            Err(errors) => return tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
-        };
-        // The same file can mean other secrets: `.env` may be what changed.
-        let changed = next.is_some();
-        let next = next.unwrap_or_else(|| settings.clone());
-        let plan = match Plan::new(&next, &self.client) {
-            Ok(plan) => plan,
-            Err(errors) => return tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
-        };
-        if let Some(exposed) = self.addresses.exposed(&next) {
-            return tracing::error!("the settings are not taken in, the old ones go on:\n{exposed}");
-        }
-        for name in needs_restart(settings, &next) {
-            tracing::warn!("`{name}` in [server] has changed: that takes a restart");
-        }
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = files(&next);
-        self.apply(plan);
-        if next.server.ceilings != settings.server.ceilings {
-            tell_ceilings(&next.server);
-        }
-        if changed {
-            tracing::info!(file = %next.file.display(), "the changed settings are taken in");
-        }
-        *settings = next;
-    }
-
-    /// Shows the certificate that is on disk now; one that can't be used leaves the one before.
-    fn renew_certificate(&self, settings: &Settings) {
-        match Plan::rules(settings) {
-            Ok(rules) => {
-                self.public.set(rules);
-                tracing::info!("the changed certificate is taken in");
-            }
-            Err(errors) => tracing::error!("the certificate is not taken in, the old one goes on:\n{errors}"),
-        }
     }
 }
 
@@ -429,22 +420,6 @@ async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jou
     Ok(())
 }
 
-/// Takes in changed files for as long as the host runs.
-async fn keep_up(parts: Parts, mut settings: Settings, load: Load, mut watch: FileWatch) {
-    loop {
-        let changed = watch.changed().await;
-        if settings_files(&settings).any(|file| changed.contains(&file)) {
-            parts.reload(&mut settings, &load);
-            watch.look();
-        } else {
-            if certificate(&settings).any(|file| changed.contains(file)) {
-                parts.renew_certificate(&settings);
-            }
-            parts.registry.refresh(&changed);
-        }
-    }
-}
-
 /// Says when all modules have come up, and how many of them serve.
 async fn tell_all_up(registry: &Registry, started: Instant) {
     registry.all_have_come_up().await;
@@ -460,19 +435,6 @@ async fn gather_metrics() -> std::convert::Infallible {
     }
 }
 
-/// The files that decide what a host does.
-fn files(settings: &Settings) -> BTreeSet<PathBuf> {
-    let components = settings.modules.iter().map(|module| module.component.clone());
-    let certificate = certificate(settings).map(Path::to_path_buf);
-    components.chain(certificate).chain(settings_files(settings)).collect()
-}
-
-/// The files of the certificate.
-fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
-    let files = settings.server.tls.as_ref().map(|tls| [Some(tls.certificate.as_path()), tls.key.file()]);
-    files.into_iter().flatten().flatten()
-}
-
 /// Who may use the admin API at this address.
 fn access(plan: &Plan, address: SocketAddr) -> AccessRules {
     AccessRules { token: plan.admin_token.clone(), guard: BrowserGuard::new(address.ip(), plan.admin_hosts.clone()) }
@@ -482,16 +444,6 @@ fn access(plan: &Plan, address: SocketAddr) -> AccessRules {
 fn for_operators(rules: &Rules) -> Rules {
     let limits = rules.limits.clone();
     Rules { limits, ..Rules::default() }
-}
-
-/// The files that settings are made of: a change of one of them is a change of the settings.
-fn settings_files(settings: &Settings) -> impl Iterator<Item = PathBuf> {
-    let secrets = settings.references().filter_map(|reference| reference.file().map(Path::to_owned));
-    secrets.chain([settings.file.clone(), dot_env(&settings.file)])
-}
-
-fn dot_env(file: &Path) -> PathBuf {
-    file.with_file_name(".env")
 }
 
 /// The settings that are read only once.

@@ -17,6 +17,7 @@ pub mod contract;
 pub mod dispatch;
 pub mod engine;
 pub mod event;
+mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;

@@ -2,7 +2,7 @@
 
 mod event_socket;
 
-use std::path::Path;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -12,11 +12,13 @@ use crate::browser_guard::HostName;
 use crate::capabilities::{Grants, HttpGrant, HttpGrants};
 use crate::config::http::HttpHeader;
 use crate::config::{
-    self, CompletionSettings, ConfigError, ConfigErrors, Environment, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE,
-    PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE, UniquePlatform,
+    self, ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NEXUS_API_BASE,
+    NexusPlatform, OPENAI_API_BASE, Part, PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE,
+    UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{CanaryPolicy, Spec, SwapPolicy};
+use crate::event::Name;
 use crate::listener::{self, Rules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::openai::{OpenAi, OpenAiSettings};
@@ -33,6 +35,8 @@ const MIN_TOKEN: usize = 16;
 pub struct Plan {
     /// For the public listener: the webhooks.
     pub webhooks: Vec<Source>,
+    /// The webhooks whose secrets have just changed, so that nobody knows yet if they are whole.
+    pub unsettled: HashSet<Name>,
     /// The event sockets.
     pub sockets: Vec<EventSocket>,
     /// For the public listener: the largest body in bytes.
@@ -54,61 +58,75 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The part of the plan that follows from the files of the certificate.
-    ///
-    /// # Errors
-    ///
-    /// When the certificate can't be used.
-    pub fn rules(settings: &Settings) -> Result<Rules, ConfigErrors> {
-        Ok(rules(settings, &Environment::load(folder(settings))?)?)
-    }
-
-    /// Makes a plan of settings; references are looked up in the environment and in the `.env` beside the file.
+    /// Makes a plan of settings that nothing was before; references are looked up in the environment and in the `.env` beside
+    /// the file.
     ///
     /// # Errors
     ///
     /// All references that lead nowhere, each with its place.
     pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
-        let environment = Environment::load(folder(settings))?;
+        let environment = Arc::new(Environment::of(settings)?);
+        let loaded = LoadedSettings { settings: settings.clone(), environment, is_whole: true };
+        Self::of(&ActiveSettings::new(loaded), client)
+    }
+
+    /// Makes a plan of the settings in force. What they keep although it is gone from the file, and can't be made any more, is left out,
+    /// and the log says so.
+    ///
+    /// # Errors
+    ///
+    /// All references that lead nowhere, each with its place.
+    pub fn of(active: &ActiveSettings, client: &Client) -> Result<Self, ConfigErrors> {
+        let (settings, environment) = (active.settings(), active.environment());
         let mut errors = Vec::new();
-        let webhooks: Vec<_> = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?))).collect();
-        let sockets: Vec<_> = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?))).collect();
-        let webhooks =
-            collect(&mut errors, &webhooks, |(source, webhook)| self::webhook(source, webhook, settings, &environment));
-        let sockets = collect(&mut errors, &sockets, |(source, socket)| {
-            event_socket::event_socket(source, socket, settings, client, &environment)
+        let mut making = Making { active, errors: &mut errors };
+        let of_source = |source: &config::Source| Part::Source(source.name.clone());
+        let webhooks = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?)));
+        let webhooks = making.each(
+            webhooks,
+            |(source, _)| of_source(source),
+            |(source, webhook), environment| self::webhook(source, webhook, active, environment),
+        );
+        let sockets = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?)));
+        let sockets = making.each(
+            sockets,
+            |(source, _)| of_source(source),
+            |(source, socket), environment| event_socket::event_socket(source, socket, active, client, environment),
+        );
+        let of_tenant = |tenant: &&config::Tenant| Part::Tenant(tenant.name.clone());
+        let tenants = making.each(&settings.tenants, of_tenant, |tenant, environment| {
+            self::tenant(tenant, active, client, environment)
         });
-        let tenants = collect(&mut errors, &settings.tenants, |tenant| self::tenant(tenant, client, &environment));
-        let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, &environment));
+        let of_module = |module: &&config::Module| Part::Module(module.name.clone());
+        let specs = making.each(&settings.modules, of_module, serving_spec);
+        let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
             errors.push(error);
             None
         });
-        let rules = rules(settings, &environment).unwrap_or_else(|error| {
+        let rules = rules(settings, environment).unwrap_or_else(|error| {
             errors.push(error);
             Rules::default()
         });
-        let specs = collect(&mut errors, &settings.modules, |module| serving_spec(module, &environment));
         ConfigErrors::none_of(errors)?;
+        let made: HashSet<&Name> = specs.iter().map(|spec| &spec.name).collect();
+        let modules = settings.modules.iter().filter(|module| made.contains(&module.name));
+        let names = settings.sources.iter().map(|source| &source.name);
         Ok(Self {
             webhooks,
+            unsettled: names.filter(|name| active.is_unsettled(name)).cloned().collect(),
             // One without subscriptions has nothing to wait for; the warnings say so.
             sockets: sockets.into_iter().flatten().collect(),
             max_body: settings.server.max_body,
             rules,
             tenants,
-            routes: settings.modules.iter().map(|module| route(module, settings)).collect(),
+            routes: modules.map(|module| route(module, active)).collect(),
             apology: settings.server.apology.as_str().into(),
             specs,
             admin_token,
             admin_hosts: settings.server.admin_hosts.clone(),
         })
     }
-}
-
-/// The folder whose `.env` counts.
-fn folder(settings: &Settings) -> &Path {
-    settings.file.parent().unwrap_or(Path::new("."))
 }
 
 /// The token of the admin API, which has to be hard to guess: nothing limits how often one may try.
@@ -126,11 +144,41 @@ fn admin_token(reference: &Reference, environment: &Environment) -> Result<Secre
     Ok(token)
 }
 
-/// What the clients of the public listener may use, with the certificate as it is on disk now.
+/// What the clients of the public listener may use, with the certificate as it was read last.
 fn rules(settings: &Settings, environment: &Environment) -> Result<Rules, ConfigError> {
     let server = &settings.server;
     let tls = server.tls.as_ref().map(|tls| listener::load_certificate(tls, environment)).transpose()?;
     Ok(Rules { limits: server.limits.clone(), proxies: server.proxies.clone(), tls })
+}
+
+/// The making of a plan: each part with what its references lead to.
+struct Making<'a> {
+    active: &'a ActiveSettings,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl Making<'_> {
+    /// Makes one of each, and gathers all errors rather than stopping at the first.
+    fn each<A, B>(
+        &mut self,
+        from: impl IntoIterator<Item = A>,
+        part: impl Fn(&A) -> Part,
+        make: impl Fn(A, &Environment) -> Result<B, Vec<ConfigError>>,
+    ) -> Vec<B> {
+        let mut made = Vec::new();
+        for item in from {
+            let part = part(&item);
+            match make(item, self.active.environment_of(&part)) {
+                Ok(one) => made.push(one),
+                Err(errors) if self.active.is_gone(&part) => {
+                    let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
+                    tracing::error!("cannot keep {part}, which is gone from the settings:\n{errors}");
+                }
+                Err(errors) => self.errors.extend(errors),
+            }
+        }
+        made
+    }
 }
 
 /// Makes one of each, and gathers all errors rather than stopping at the first.
@@ -146,15 +194,17 @@ fn collect<A, B>(
 fn webhook(
     source: &config::Source,
     webhook: &config::Webhook,
-    settings: &Settings,
+    active: &ActiveSettings,
     environment: &Environment,
 ) -> Result<Source, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let reader = reader(source, settings).map_err(|error| errors.push(error)).ok();
+    let reader = active_reader(source, active).map_err(|error| errors.push(error)).ok();
     let scheme = schemes::scheme(&webhook.scheme);
-    let keys = collect(&mut errors, &webhook.secrets, |secret| {
+    let mut keys = collect(&mut errors, &webhook.secrets, |secret| {
         key(source, &*scheme, secret, environment).map_err(|error| vec![error])
     });
+    // Under another scheme than before they may make no key.
+    keys.extend(active.old_secrets(&source.name).filter_map(|secret| scheme.key(secret).ok()));
     match reader {
         Some(reader) if errors.is_empty() => {
             let (path, events_per_second) = (webhook.path.clone(), webhook.events_per_second);
@@ -187,11 +237,38 @@ pub fn key(
 ///
 /// When nothing says whose its events are.
 pub fn reader(source: &config::Source, settings: &Settings) -> Result<Reader, ConfigError> {
+    let sole = source.sole_tenant(&settings.tenants);
+    make_reader(source, settings.tenants.iter(), |_| sole)
+}
+
+/// The same for settings that keep tenants which are gone from the file.
+fn active_reader(source: &config::Source, active: &ActiveSettings) -> Result<Reader, ConfigError> {
+    make_reader(source, active.tenants_with_events(), |names_companies| match names_companies {
+        true if source.tenant.is_none() => source.sole_tenant(active.tenants_with_events()),
+        _ => sole_tenant(source, active),
+    })
+}
+
+/// The tenant all events of a source belong to, if they don't say whose they are: the one it names, or the only one in the
+/// file, whoever else is kept.
+fn sole_tenant<'a>(source: &config::Source, active: &'a ActiveSettings) -> Option<&'a config::Tenant> {
+    let only = match &source.tenant {
+        Some(named) => Some(named),
+        None => source.sole_tenant(&active.as_written().tenants).map(|tenant| &tenant.name),
+    };
+    active.settings().tenants.iter().find(|tenant| Some(&tenant.name) == only)
+}
+
+fn make_reader<'t>(
+    source: &config::Source,
+    tenants: impl Iterator<Item = &'t config::Tenant> + Clone,
+    sole: impl FnOnce(bool) -> Option<&'t config::Tenant>,
+) -> Result<Reader, ConfigError> {
     let envelope = match &source.kind {
         SourceKind::Webhook(webhook) => schemes::scheme(&webhook.scheme).envelope().with(&webhook.event),
         SourceKind::EventSocket(_) => schemes::unique::envelope(),
     };
-    let owners = owners(source, settings);
+    let owners = owners(tenants, sole(envelope.company.is_some()));
     if envelope.company.is_none() && matches!(owners, Owners::ByCompany { .. }) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
         return Err(error.at(Some(source.place.clone())).advice(
@@ -202,26 +279,31 @@ pub fn reader(source: &config::Source, settings: &Settings) -> Result<Reader, Co
 }
 
 /// Whose events a source brings: its own tenant's, the only tenant's, or that of the event's company.
-fn owners(source: &config::Source, settings: &Settings) -> Owners {
-    if let Some(tenant) = source.sole_tenant(&settings.tenants) {
-        let others = settings.tenants.iter().filter(|other| other.name != tenant.name);
+fn owners<'t>(tenants: impl Iterator<Item = &'t config::Tenant> + Clone, sole: Option<&'t config::Tenant>) -> Owners {
+    if let Some(tenant) = sole {
+        let others = tenants.filter(|other| other.name != tenant.name);
         return Owners::One {
             tenant: tenant.name.clone(),
             companies: tenant.companies.clone(),
             of_others: others.flat_map(|other| other.companies.iter().cloned()).collect(),
         };
     }
-    let tenants = &settings.tenants;
-    let companies =
-        tenants.iter().flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
+    let companies = tenants
+        .clone()
+        .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
     Owners::ByCompany {
         tenants: companies.collect(),
         // Not more than one: the settings were checked for that.
-        others: tenants.iter().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
+        others: tenants.clone().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
     }
 }
 
-fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -> Result<TenantSpec, Vec<ConfigError>> {
+fn tenant(
+    tenant: &config::Tenant,
+    active: &ActiveSettings,
+    client: &Client,
+    environment: &Environment,
+) -> Result<TenantSpec, Vec<ConfigError>> {
     let platform = match &tenant.platform {
         PlatformSettings::Unique(settings) => unique(settings, client, environment),
         PlatformSettings::Nexus(settings) => nexus(settings, client, environment),
@@ -248,6 +330,7 @@ fn tenant(tenant: &config::Tenant, client: &Client, environment: &Environment) -
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
         ceilings: tenant.limits.delivery,
+        is_gone: active.is_gone(&Part::Tenant(tenant.name.clone())),
     })
 }
 
@@ -322,8 +405,10 @@ fn openai(settings: &CompletionSettings, client: &Client, environment: &Environm
     Ok(OpenAi::new(openai, client.clone())?)
 }
 
-fn route(module: &config::Module, settings: &Settings) -> RouteSpec {
+fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
+    let settings = active.settings();
     RouteSpec {
+        is_gone: active.is_gone(&Part::Module(module.name.clone())),
         module: module.name.clone(),
         wants: module.wants.clone(),
         concurrency: module.limits.concurrency,

@@ -102,5 +102,5 @@ async fn look(path: &Path, engine: &Engine) -> anyhow::Result<String> {
     if !path.exists() {
         bail!("the build left no {}; `component` in modules.toml should be the file it makes", path.display());
     }
-    check::Findings::of(check::read(path)?, engine).await.summary().with_context(|| path.display().to_string())
+    check::Findings::of_file(path, engine).await?.summary().with_context(|| path.display().to_string())
 }

@@ -4,8 +4,7 @@
 mod settings;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +16,7 @@ use serde::Serialize;
 use super::{SettingsFile, output};
 use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
 use crate::engine::{Compiled, Engine, LoadError};
+use crate::files::{self, NotRegular, ReadError};
 use crate::limits::{DEFAULT_STACK, Resource};
 use crate::sanitize;
 
@@ -116,6 +116,22 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Reads a file and examines it.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub(super) async fn of_file(path: &Path, engine: &Engine) -> anyhow::Result<Self> {
+        match bytes(path) {
+            Err(ReadError::TooLarge { size, max }) => {
+                let misfit = Some(Misfit::TooLarge { size, max_size: max });
+                Ok(Self { anatomy: None, misfit, compiled: None })
+            }
+            Err(error) => anyhow::bail!("can't read {}: {}", path.display(), trouble(&error)),
+            Ok(bytes) => Ok(Self::of(bytes, engine).await),
+        }
+    }
+
     /// Examines a file, and has this engine compile what fits.
     pub(super) async fn of(bytes: Vec<u8>, engine: &Engine) -> Self {
         let (anatomy, misfit) = match fit::examine(&bytes, fit::MAX_SIZE) {
@@ -182,7 +198,7 @@ impl Findings {
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let (can_serve, printed) = match &args.component {
         Some(component) => {
-            let findings = Findings::of(read(component)?, &super::engine(1, DEFAULT_STACK)?).await;
+            let findings = Findings::of_file(component, &super::engine(1, DEFAULT_STACK)?).await?;
             let mut out = Vec::new();
             let printed = match args.json {
                 true => print_json(&mut out, &findings.report()),
@@ -201,23 +217,29 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if can_serve { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reads the file, but no more of it than a component may have and the byte that makes it too large.
+/// Reads the file, but no more of it than a component may have.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     bytes(path).map_err(|error| anyhow::anyhow!("can't read {}: {}", path.display(), trouble(&error)))
 }
 
-fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(fit::MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let owned = path.to_owned();
+    files::within(files::READ_TIMEOUT, move || files::read(&owned, fit::MAX_SIZE)).unwrap_or_else(|_| {
+        let error = format!("it could not be read within {:?}; is its file system there?", files::READ_TIMEOUT);
+        Err(io::Error::new(io::ErrorKind::TimedOut, error).into())
+    })
 }
 
-fn trouble(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file; has it been built?".to_owned(),
-        io::ErrorKind::PermissionDenied => "you may not read it; `ls -l` shows whose it is".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a folder; give the .wasm file in it".to_owned(),
-        _ => error.to_string(),
+fn trouble(error: &ReadError) -> String {
+    match error {
+        ReadError::NotRegular(NotRegular::Folder) => "it is a folder; give the .wasm file in it".to_owned(),
+        ReadError::NotRegular(kind) => format!("it {}", kind.described()),
+        ReadError::TooLarge { size, max } => Misfit::TooLarge { size: *size, max_size: *max }.to_string(),
+        ReadError::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file; has it been built?".to_owned(),
+            io::ErrorKind::PermissionDenied => "you may not read it; `ls -l` shows whose it is".to_owned(),
+            _ => error.to_string(),
+        },
     }
 }
 

@@ -17,6 +17,7 @@ mod running;
 mod sdk;
 mod send;
 mod serve;
+mod signals;
 mod test;
 
 use std::net::SocketAddr;
@@ -36,6 +37,9 @@ use crate::telemetry::{self, LogFilter, LogFormat};
 
 /// How long deliveries may go on after the host was told to stop.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long work that blocks may go on when a command is done.
+const UNTIL_ABANDONED: Duration = Duration::from_secs(2);
 
 /// What modhost can be told to do.
 #[derive(Subcommand)]
@@ -124,7 +128,15 @@ pub struct SettingsFile {
 
 impl SettingsFile {
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        Settings::load(&self.config)
+        Settings::load_in_time(&self.config)
+    }
+
+    /// Without a time limit; of a text that the file held before, if there is one.
+    fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
+        match text {
+            Some(text) => Settings::parse(text, &self.config),
+            None => Settings::load(&self.config),
+        }
     }
 
     /// The data directory of a host with these settings: the usual one, if they can't be read.
@@ -220,7 +232,15 @@ impl HostArgs {
 
     /// Reads the settings, with what the command line says in place of what the file says.
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        let mut settings = self.file.load()?;
+        self.file.load().map(|settings| self.over(settings))
+    }
+
+    /// Without a time limit; of a text that the file held before, if there is one.
+    fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
+        self.file.load_from(text).map(|settings| self.over(settings))
+    }
+
+    fn over(&self, mut settings: Settings) -> Settings {
         let server = &mut settings.server;
         let ports = [(&mut server.listen, self.port), (&mut server.admin_listen, self.admin_port)];
         for (address, port) in ports {
@@ -231,7 +251,7 @@ impl HostArgs {
         if let Some(data_dir) = &self.data_dir {
             server.data_dir.clone_from(data_dir);
         }
-        Ok(settings)
+        settings
     }
 }
 
@@ -268,7 +288,11 @@ fn host(log: &LogArgs, command: impl Future<Output = anyhow::Result<ExitCode>>) 
 
 /// Runs what waits for others.
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // What still waits for a file system that doesn't answer is not waited for.
+    runtime.shutdown_timeout(UNTIL_ABANDONED);
+    done
 }
 
 /// The program that compiles components for a command: this one.
@@ -364,18 +388,4 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         output::eprintln!("{style}error{style:#}: {error:#}");
     }
     ExitCode::from(1)
-}
-
-/// Waits until someone wants the process to stop: Ctrl-C, or SIGTERM as service managers send it.
-async fn told_to_stop() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::running::RunningHost;
-use super::{GRACE, HostArgs, compiling_program, output, told_to_stop};
+use super::signals::Signals;
+use super::{GRACE, HostArgs, compiling_program, output};
 use crate::config::{Settings, SourceKind};
 use crate::host::{Compiling, Host};
 use crate::sanitize;
@@ -31,7 +32,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     args.host.accept_data_loss(&settings)?;
     let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
-    let host = Host::start(Box::new(move || args.host.load()), compiling).await?;
+    let load = move |text: Option<&str>| args.host.load_from(text);
+    // Until here a signal ends the process by itself.
+    let mut signals = Signals::new()?;
+    let host = tokio::select! {
+        host = Host::start(Box::new(load), compiling) => host?,
+        () = signals.told_to_stop(|| {}) => return Ok(ExitCode::SUCCESS),
+    };
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
     let _announcement = running.announce(&settings.server.data_dir);
     output::println!("{}", addresses(&host, &settings));
@@ -40,11 +47,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         pending().await
     };
     tokio::select! {
-        stop = told_to_stop() => stop?,
+        () = signals.told_to_stop(|| host.reload()) => {}
         () = telling => {}
     }
     tracing::info!("stopping: deliveries that run have {GRACE:?} to end");
-    host.shutdown(GRACE).await;
+    signals.unless_told_again(host.shutdown(GRACE)).await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,13 +4,18 @@ mod event_socket;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::document::Document;
 use super::file::{Located, Parts};
-use super::settings::{Settings, Tenant};
+use super::settings::{Module, Settings, Tenant};
 use super::source::{Part, Scheme, SignedPart, Source, Webhook};
 use super::{ConfigError, Place, nearest};
 use crate::event::Name;
+use crate::files::{self, NotRegular};
+
+/// How long it may take to find out what kind of files the components are.
+const COMPONENTS_LOOKED_AT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Reports everything that doesn't fit together. What couldn't be read was reported before; it stands here as an
 /// empty name, and is passed over.
@@ -165,6 +170,24 @@ fn company_in_a_header(source: &Source) -> Option<ConfigError> {
     ))
 }
 
+/// Components that are there and no regular files. One that isn't there may come; a folder never becomes a component.
+fn components(settings: &Settings) -> Vec<ConfigError> {
+    let paths: Vec<_> = settings.modules.iter().map(|module| module.component.clone()).collect();
+    // A file system that doesn't answer keeps nobody from the other modules.
+    let kinds = files::within(COMPONENTS_LOOKED_AT_WITHIN, move || {
+        paths.iter().map(|path| NotRegular::at(path)).collect::<Vec<_>>()
+    });
+    let modules = settings.modules.iter().zip(kinds.unwrap_or_default());
+    modules.filter_map(|(module, kind)| Some(no_component(module, kind?))).collect()
+}
+
+/// That what stands in the place of a module's component can never be one.
+pub(super) fn no_component(module: &Module, kind: NotRegular) -> ConfigError {
+    let message = format!("the component {} {}", module.component.display(), kind.described());
+    let error = ConfigError::new(message).at(Some(module.component_place.clone()));
+    error.advice("name a .wasm file; it need not exist yet")
+}
+
 /// What is worth telling, though the host can work with it.
 pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     let mut warnings = Vec::new();
@@ -177,6 +200,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     if settings.sources.is_empty() {
         let warning = ConfigError::new(format!("{file} has no [[source]]: no events come in"));
         warnings.push(warning.advice("add one, with name, path, scheme and secrets"));
+        warnings.extend(components(settings));
         return warnings;
     }
     for source in &settings.sources {
@@ -189,6 +213,7 @@ pub(super) fn warnings(settings: &Settings) -> Vec<ConfigError> {
     }
     warnings.extend(settings.sources.iter().filter_map(company_in_a_header));
     warnings.extend(event_socket::warnings(settings));
+    warnings.extend(components(settings));
     // A source without a tenant brings events of them all.
     let is_served =
         |tenant: &Name| settings.sources.iter().any(|it| it.tenant.as_ref().is_none_or(|name| name == tenant));

@@ -29,6 +29,11 @@ impl<'t> Document<'t> {
         &self.file
     }
 
+    /// The whole text.
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
     /// The place of a byte of the text.
     pub fn place(&self, offset: usize) -> Place {
         let line = self.lines.partition_point(|start| *start <= offset);

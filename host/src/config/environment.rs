@@ -1,19 +1,33 @@
-//! The environment: the process's own variables, over those of a `.env` file.
+//! What references lead to: the process's own variables over those of a `.env` file, and the content of files.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::fs;
-use std::io::{BufRead, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{ConfigError, Place, Secret};
+use super::reference::Origin;
+use super::{ConfigError, Reference, Secret, Settings, dotenv};
+use crate::files::{self, NotRegular, ReadError};
 
-/// What variables are set to. Read once into a map: the process's own environment is never changed.
+/// The largest `.env`, in bytes.
+const MAX_DOTENV: u64 = 1 << 20;
+
+/// The largest file a reference or a certificate may name, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What references lead to, read once into maps: the process's own environment is never changed, and the values stay what they
+/// were when they were read.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: HashMap<String, Secret>,
+    /// Files as they were when this was made. Others are read when they are asked for.
+    files: HashMap<PathBuf, Content>,
+    /// Values that count for some time more in place of what is there now.
+    pub(super) kept: HashMap<Origin, Secret>,
 }
+
+/// What a file holds, or why it can't be read.
+type Content = Result<Arc<[u8]>, Arc<ReadError>>;
 
 impl Environment {
     /// The variables of the process, and those of the `.env` file in this folder, if there is one, that the process
@@ -27,18 +41,61 @@ impl Environment {
         let process =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         variables.extend(process.map(|(name, value)| (name, Secret::new(value))));
-        Ok(Self { variables })
+        Ok(Self { variables, ..Self::default() })
+    }
+
+    /// The same for a settings file, with the content of every file that the settings name.
+    ///
+    /// # Errors
+    ///
+    /// If there is a `.env` file that can't be read or understood. A file that can't be read is an error of its reference.
+    pub fn of(settings: &Settings) -> Result<Self, ConfigError> {
+        let mut environment = Self::load(settings.file.parent().unwrap_or(Path::new("")))?;
+        environment.read_files(settings);
+        Ok(environment)
+    }
+
+    /// Reads the files that these settings name, unless they were read already.
+    fn read_files(&mut self, settings: &Settings) {
+        let certificates = settings.server.tls.iter().map(|tls| tls.certificate.as_path());
+        for path in settings.all_references().filter_map(Reference::file).chain(certificates) {
+            if !self.files.contains_key(path) {
+                self.files.insert(path.to_owned(), content(path));
+            }
+        }
+    }
+
+    /// The same, with the files that other settings name.
+    pub(crate) fn with_files_of(&self, settings: &Settings) -> Self {
+        let mut environment = self.clone();
+        environment.read_files(settings);
+        environment
     }
 
     /// What a variable is set to.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(Secret::expose)
     }
+
+    /// What a file holds.
+    pub(crate) fn file(&self, path: &Path) -> Result<Arc<[u8]>, Arc<ReadError>> {
+        self.files.get(path).cloned().unwrap_or_else(|| content(path))
+    }
+
+    /// Puts another content in the place of a file's.
+    pub(super) fn set_file(&mut self, path: PathBuf, bytes: Arc<[u8]>) {
+        self.files.insert(path, Ok(bytes));
+    }
+}
+
+fn content(path: &Path) -> Content {
+    files::read(path, MAX_FILE).map(Into::into).map_err(Arc::new)
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), Secret::new(value))).collect() }
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), Secret::new(value))).collect();
+        Self { variables, ..Self::default() }
     }
 }
 
@@ -50,66 +107,41 @@ impl fmt::Debug for Environment {
 }
 
 fn read_dotenv(path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) if error.kind() == ErrorKind::InvalidData => {
-            return Err(
-                ConfigError::new(format!("{} is not written in UTF-8", path.display())).advice("save it as UTF-8")
-            );
-        }
-        Err(error) => return Err(ConfigError::new(format!("{} can't be read: {error}", path.display()))),
+    let shown = path.display();
+    let bytes = match files::read(path, MAX_DOTENV) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(HashMap::new()),
+        Err(ReadError::NotRegular(kind)) => return Err(not_regular(path, kind)),
+        Err(error) => return Err(ConfigError::new(format!("{shown} {}", unread(&error)))),
     };
-    let lines = Cell::new(0);
-    dotenvy::from_read_iter(Lines { rest: tidy(&text).as_bytes(), read: &lines })
-        .map(|variable| match variable {
-            Ok((name, value)) => Ok((name, Secret::new(value))),
-            Err(error) => Err(malformed(path, &error, lines.get())),
-        })
-        .collect()
+    let text = String::from_utf8(bytes)
+        .map_err(|_| ConfigError::new(format!("{shown} is not written in UTF-8")).advice("save it as UTF-8"))?;
+    dotenv::read(&text, path)
 }
 
-/// The text as dotenvy wants it: without a byte order mark, and with a newline at the end, for it takes a last line
-/// that ends in a space for an unfinished one.
-fn tidy(text: &str) -> String {
-    format!("{}\n", text.strip_prefix('\u{feff}').unwrap_or(text))
+/// That something is no regular file.
+pub(super) fn not_regular(path: &Path, kind: NotRegular) -> ConfigError {
+    ConfigError::new(format!("{} {}", path.display(), kind.described())).advice("put a regular file there")
 }
 
-/// Says which line is malformed without showing it: it may hold a secret.
-fn malformed(path: &Path, error: &dotenvy::Error, last_line: usize) -> ConfigError {
-    let dotenvy::Error::LineParse(text, column) = error else {
-        return ConfigError::new(format!("{} can't be read: {error}", path.display()));
-    };
-    let line = (last_line + 1).saturating_sub(text.lines().count().max(1));
-    let column = text.get(..*column).map_or(1, |before| before.chars().count() + 1);
-    let place = Place { file: path.into(), line, column: if text.contains('\n') { 1 } else { column } };
-    ConfigError::new("this line can't be understood")
-        .at(Some(place))
-        .advice("write NAME=value; a value with spaces, quotes or $ in it goes into single quotes: NAME='the value'")
-}
+/// Why a file can't be read, to follow its name.
+pub(crate) fn unread(error: &ReadError) -> String {
+    use std::io::ErrorKind;
 
-/// Hands a text on line by line and counts them, so that an error of dotenvy's, which knows the text of a line but
-/// not its number, can be placed.
-struct Lines<'t> {
-    rest: &'t [u8],
-    read: &'t Cell<usize>,
-}
-
-impl Read for Lines<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let line = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest, |newline| &self.rest[..=newline]);
-        let length = line.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&line[..length]);
-        if length > 0 && length == line.len() {
-            self.read.set(self.read.get() + 1);
+    match error {
+        ReadError::Io(error) if error.kind() == ErrorKind::PermissionDenied => "may not be read by this user".into(),
+        ReadError::Io(error) => format!("can't be read: {error}"),
+        ReadError::NotRegular(kind) => kind.described().into(),
+        ReadError::TooLarge { max, .. } => {
+            format!("is larger than {}, which such a file never is", bytesize::ByteSize::b(*max).display().iec())
         }
-        self.rest.consume(length);
-        Ok(length)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load(dotenv: &str) -> Result<Environment, String> {
@@ -146,7 +178,23 @@ mod tests {
         assert!(!error.contains("sesame"), "{error}");
 
         let unclosed = load("A=1\nMODHOST_TEST_KEY='sesame\nB=2\n").unwrap_err();
-        assert!(unclosed.starts_with("…/.env:2:1: "), "{unclosed}");
+        assert!(unclosed.starts_with("…/.env:2:18: "), "{unclosed}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_dotenv_that_is_no_regular_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        let error = || Environment::load(folder.path()).unwrap_err().to_string();
+        fs::create_dir(&path).unwrap();
+        assert!(error().contains("is a folder, not a file"), "{}", error());
+        fs::remove_dir(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(error().contains("is not a regular file"), "{}", error());
+        fs::remove_file(&path).unwrap();
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(error().contains("is larger than 1.0 MiB"), "{}", error());
     }
 
     #[test]

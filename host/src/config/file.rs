@@ -115,6 +115,11 @@ fn server(table: Table<'_>) -> Server {
             .unwrap_or(default.limits),
         proxies: listener::proxies(&table),
         tls: table.get("tls").and_then(|value| value.table("[server.tls]")).and_then(listener::tls),
+        removal_grace: table
+            .get("removal_grace")
+            .and_then(|value| value.duration_or_zero())
+            .unwrap_or(default.removal_grace),
+        written: table.written(),
     };
     let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();
     if let Some(value) = admin_listen.as_ref().filter(|_| is_open) {
@@ -153,6 +158,7 @@ fn tenant(table: Table<'_>, ceilings: &Ceilings) -> Located<Tenant> {
             completion: completion.map(platform::completion),
             limits: limits::tenant(limits, ceilings),
             place: table.document.place(table.span().start),
+            written: table.written(),
         },
     };
     table.finish();
@@ -229,6 +235,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
         part: Module {
             name: name_of(name),
             component: component.as_ref().and_then(path).unwrap_or_default(),
+            component_place: table.document.place(span_of(&component, &table).start),
             folder,
             build,
             watch,
@@ -244,6 +251,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
             resume: table.get("resume").and_then(|value| value.flag()).unwrap_or(true),
             apology: text(table.get("apology")),
             place: table.document.place(table.span().start),
+            written: table.written(),
         },
     };
     table.finish();

@@ -4,10 +4,12 @@
 //! is, and what it refuses it refuses with every mistake at once, each with its line. Secrets are not in the file;
 //! it names where they are ([`Reference`]), and they are looked up in an [`Environment`] when they are needed.
 
+mod active;
 mod check;
 pub(crate) mod conceal;
 pub(crate) mod document;
-mod environment;
+mod dotenv;
+pub(crate) mod environment;
 mod error;
 mod file;
 pub mod http;
@@ -21,7 +23,9 @@ mod settings;
 pub mod source;
 pub(crate) mod table;
 mod units;
+mod written;
 
+pub use active::{ActiveSettings, LoadedSettings, Part, Why};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
@@ -33,8 +37,10 @@ pub use platform::{
 pub use reference::Reference;
 pub use secret::Secret;
 pub(crate) use settings::decode;
+pub(crate) use settings::unanswered;
 pub use settings::{
     Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Swap, Tenant,
     TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
+pub use written::Written;

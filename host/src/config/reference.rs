@@ -1,11 +1,10 @@
 //! Values that are not in modules.toml but named by it.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use super::environment::unread;
 use super::table::Value;
 use super::{ConfigError, Environment, Place, Secret};
 
@@ -17,8 +16,9 @@ pub struct Reference {
     place: Option<Place>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Origin {
+/// Where a value is, whoever refers to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Origin {
     /// The first of these variables that is set and not empty. Never none.
     Variables(Vec<String>),
     /// The content of this file.
@@ -27,6 +27,17 @@ enum Origin {
     Literal(String),
     /// Known already.
     Given(Secret),
+}
+
+/// As modules.toml has it; never a value.
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Variables(names) => write!(f, "env:{}", names.join("|")),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Literal(_) | Self::Given(_) => f.write_str("…"),
+        }
+    }
 }
 
 impl Reference {
@@ -41,12 +52,15 @@ impl Reference {
     ///
     /// If no variable is set or the file can't be read; says which, and what to do.
     pub fn resolve(&self, environment: &Environment) -> Result<Secret, ConfigError> {
+        if let Some(kept) = environment.kept.get(&self.origin) {
+            return Ok(kept.clone());
+        }
         match &self.origin {
             Origin::Variables(names) => {
                 let value = names.iter().find_map(|name| environment.get(name).filter(|value| !value.is_empty()));
                 value.map(Secret::new).ok_or_else(|| self.unset(names, environment))
             }
-            Origin::File(path) => self.content(path),
+            Origin::File(path) => self.content(path, environment),
             Origin::Literal(text) => Ok(Secret::new(text.as_str())),
             Origin::Given(secret) => Ok(secret.clone()),
         }
@@ -81,6 +95,18 @@ impl Reference {
             }
         };
         Ok(Self { origin, place: None })
+    }
+
+    /// Where the value is.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How many of its variables have no value before the first one that has; none if it names no variables, or none of
+    /// them has a value.
+    pub(super) fn passed_over(&self, environment: &Environment) -> Option<usize> {
+        let Origin::Variables(names) = &self.origin else { return None };
+        names.iter().position(|name| environment.get(name).is_some_and(|value| !value.is_empty()))
     }
 
     /// The value, if it stands in the file itself.
@@ -130,22 +156,17 @@ impl Reference {
         self.error(message).advice(format!("export {name}, or write a line {name}=… into .env beside {file}"))
     }
 
-    fn content(&self, path: &Path) -> Result<Secret, ConfigError> {
+    fn content(&self, path: &Path, environment: &Environment) -> Result<Secret, ConfigError> {
+        const ADVICE: &str = "put the value, and nothing else, into this file";
         let shown = path.display();
-        let text = fs::read_to_string(path).map_err(|error| {
-            let message = match error.kind() {
-                ErrorKind::NotFound => format!("there is no file {shown}"),
-                ErrorKind::IsADirectory => format!("{shown} is a folder, not a file"),
-                ErrorKind::PermissionDenied => format!("{shown} may not be read by this user"),
-                ErrorKind::InvalidData => format!("{shown} is not written in UTF-8"),
-                _ => format!("{shown} can't be read: {error}"),
-            };
-            self.error(message).advice("put the value, and nothing else, into this file, or name another")
+        let refuse = |what: String| self.error(what).advice(format!("{ADVICE}, or name another"));
+        let bytes = environment.file(path).map_err(|error| match error.is_not_found() {
+            true => refuse(format!("there is no file {shown}")),
+            false => refuse(format!("{shown} {}", unread(&error))),
         })?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| refuse(format!("{shown} is not written in UTF-8")))?;
         match text.trim_end_matches(['\r', '\n']) {
-            "" => {
-                Err(self.error(format!("{shown} is empty")).advice("put the value, and nothing else, into this file"))
-            }
+            "" => Err(self.error(format!("{shown} is empty")).advice(ADVICE)),
             value => Ok(Secret::new(value)),
         }
     }
@@ -241,6 +262,8 @@ fn file(value: &Value<'_>, path: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn variables(names: &[&str]) -> Reference {

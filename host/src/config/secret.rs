@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A secret: a key, a password, a signing secret. Its text is reached only by [`Secret::expose`], so that no log,
 /// error or debug output can hold it by accident.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {

@@ -1,24 +1,28 @@
 //! The settings of a host, checked.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::document::Document;
+use super::environment::{not_regular, unread};
 use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, Place, Reference, check, file, nearest};
+use super::{ConfigError, ConfigErrors, Place, Reference, Written, check, file, nearest};
 use crate::browser_guard::HostName;
 use crate::event::Name;
 use crate::event::interest::Interest;
+use crate::files::{self, NotRegular, ReadError, Unanswered};
 use crate::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
+
+/// The largest settings file, in bytes: some ten thousand modules.
+const MAX_SIZE: u64 = 4 << 20;
 
 /// Everything modules.toml says, checked, with the defaults filled in.
 ///
@@ -36,6 +40,30 @@ pub struct Settings {
     pub tenants: Vec<Tenant>,
     /// `[[module]]`: what answers events.
     pub modules: Vec<Module>,
+    /// The text they were read from.
+    pub(crate) text: Text,
+}
+
+/// The text of a settings file. Any two are equal, so that settings compare equal that are only written differently.
+#[derive(Clone)]
+pub(crate) struct Text(Arc<str>);
+
+impl Text {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// The host itself.
@@ -76,6 +104,11 @@ pub struct Server {
     pub proxies: Proxies,
     /// The certificate events are taken with; none: they come over plain HTTP.
     pub tls: Option<Tls>,
+    /// How long what disappears from the settings has to stay away until it is dropped, and how long a secret that was
+    /// replaced is still taken. Default 30 s.
+    pub removal_grace: Duration,
+    /// Which of its keys are written down.
+    pub written: Written,
 }
 
 /// What no module and no tenant may have more of.
@@ -102,6 +135,8 @@ pub struct Tenant {
     pub limits: TenantLimits,
     /// Where it stands in the file.
     pub place: Place,
+    /// Which of its keys are written down.
+    pub written: Written,
 }
 
 /// What a tenant may use of the host.
@@ -126,6 +161,8 @@ pub struct Module {
     pub name: Name,
     /// The component, resolved against the folder of the file. It need not exist yet.
     pub component: PathBuf,
+    /// Where in the file it is named.
+    pub component_place: Place,
     /// Where its sources lie, resolved against the folder of the file. Default: that folder itself.
     pub folder: Option<PathBuf>,
     /// The command that makes the component, run in its folder.
@@ -153,6 +190,8 @@ pub struct Module {
     pub apology: Option<String>,
     /// Where it stands in the file.
     pub place: Place,
+    /// Which of its keys are written down.
+    pub written: Written,
 }
 
 /// What the deliveries of a module may use.
@@ -243,6 +282,8 @@ impl Default for Server {
             limits: ListenerLimits::default(),
             proxies: Proxies::default(),
             tls: None,
+            removal_grace: Duration::from_secs(30),
+            written: Written::default(),
         }
     }
 }
@@ -324,9 +365,31 @@ impl Settings {
     /// If it can't be read, isn't TOML, or doesn't make sense: then with everything that is wrong with it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
-        let text = decode(path, &bytes)?;
-        Self::parse(text, path)
+        let bytes = files::read(path, MAX_SIZE).map_err(|error| unreadable(path, &error))?;
+        Self::parse(decode(path, &bytes)?, path)
+    }
+
+    /// The same with a time limit, for who has no runtime: a file system may not answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::load`], and when it takes too long.
+    pub(crate) fn load_in_time(path: &Path) -> Result<Self, ConfigErrors> {
+        let owned = path.to_owned();
+        files::within(files::READ_TIMEOUT, move || Self::load(owned)).unwrap_or_else(|why| Err(unanswered(&why).into()))
+    }
+
+    /// The text of a settings file; none if there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read, or isn't written in UTF-8.
+    pub(crate) fn text(path: &Path) -> Result<Option<String>, ConfigError> {
+        match files::read(path, MAX_SIZE) {
+            Ok(bytes) => Ok(Some(decode(path, &bytes)?.to_owned())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(unreadable(path, &error)),
+        }
     }
 
     /// Checks the text of a file; `path` is what it is called in errors, and what its paths are relative to.
@@ -356,6 +419,7 @@ impl Settings {
             sources: parts.sources.into_iter().map(|source| source.part).collect(),
             tenants: parts.tenants.into_iter().map(|tenant| tenant.part).collect(),
             modules: parts.modules.into_iter().map(|module| module.part).collect(),
+            text: Text(text.into()),
         })
     }
 
@@ -374,11 +438,21 @@ impl Settings {
         of_sources.chain(of_tenants).chain(of_modules).chain(&self.server.admin_token)
     }
 
+    /// The same, with the key of the certificate.
+    pub(crate) fn all_references(&self) -> impl Iterator<Item = &Reference> {
+        self.references().chain(self.server.tls.iter().map(|tls| &tls.key))
+    }
+
     /// That there is no source of this name, and which one was probably meant.
     pub(crate) fn no_source(&self, name: &str) -> String {
         let names: Vec<_> = self.sources.iter().map(|source| source.name.as_str()).collect();
         let advice = if names.is_empty() { "nor any other".to_owned() } else { nearest::advice(name, &names) };
         format!("there is no [[source]] named \"{name}\" in {}; {advice}", self.file.display())
+    }
+
+    /// That what stands in the place of a module's component can never be one.
+    pub(crate) fn no_component(module: &Module, kind: NotRegular) -> ConfigError {
+        check::no_component(module, kind)
     }
 
     /// What is worth telling the operator, though the host can work with it.
@@ -388,20 +462,43 @@ impl Settings {
 }
 
 /// Why a file can't be read, and what to do.
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+fn unreadable(path: &Path, error: &ReadError) -> ConfigError {
+    use std::io::ErrorKind;
+
     let shown = path.display();
-    match error.kind() {
-        ErrorKind::NotFound => ConfigError::new(format!("there is no file {shown}")).advice(match above(path) {
+    match error {
+        error if error.is_not_found() => ConfigError::new(format!("there is no file {shown}")).advice(match above(path) {
             Some(found) => format!("there is one above: run this there, or name it: --config {}", found.display()),
             None => "run this in the folder of your modules.toml, or name the file: --config path/to/modules.toml; `modhost \
                      new NAME` makes a module and the file, where there is none yet"
                 .to_owned(),
         }),
-        ErrorKind::IsADirectory => ConfigError::new(format!("{shown} is a folder, not a file"))
-            .advice(format!("name the file in it: {shown}/modules.toml")),
-        ErrorKind::PermissionDenied => ConfigError::new(format!("{shown} may not be read by this user"))
-            .advice("change the owner or the mode of the file, or run as a user who may read it"),
-        _ => ConfigError::new(format!("{shown} can't be read: {error}")),
+        ReadError::NotRegular(kind @ NotRegular::Folder) => {
+            ConfigError::new(format!("{shown} {}", kind.described()))
+                .advice(format!("name the file in it: {shown}/modules.toml"))
+        }
+        ReadError::NotRegular(kind) => not_regular(path, *kind),
+        ReadError::Io(io) if io.kind() == ErrorKind::PermissionDenied => {
+            ConfigError::new(format!("{shown} {}", unread(error)))
+                .advice("change the owner or the mode of the file, or run as a user who may read it")
+        }
+        _ => ConfigError::new(format!("{shown} {}", unread(error))),
+    }
+}
+
+/// That the settings, or a file they refer to, could not be read in time.
+pub(crate) fn unanswered(why: &Unanswered) -> ConfigError {
+    const ADVICE: &str = "is it on a network file system that doesn't answer?";
+    match why {
+        Unanswered::TimedOut(pending) => {
+            let file = pending.file.as_ref().map_or("a file of the settings".into(), |file| file.display().to_string());
+            ConfigError::new(format!("{file} could not be read within {:?}", files::READ_TIMEOUT)).advice(ADVICE)
+        }
+        Unanswered::TooMany => {
+            ConfigError::new("the settings are not read: earlier reads still wait for a file system")
+                .advice("see to the file system that doesn't answer")
+        }
+        Unanswered::Broken => ConfigError::new("reading the settings failed: please report this"),
     }
 }
 
@@ -427,6 +524,8 @@ pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, Config
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load(name: &str, bytes: &[u8]) -> Result<Settings, String> {
@@ -443,6 +542,21 @@ mod tests {
         assert!(missing.starts_with("there is no file ") && missing.contains("--config"), "{missing}");
         let directory = Settings::load(folder.path()).unwrap_err().to_string();
         assert!(directory.contains("is a folder, not a file"), "{directory}");
+        fs::File::create(folder.path().join("large.toml")).unwrap().set_len(1 << 40).unwrap();
+        let large = Settings::load(folder.path().join("large.toml")).unwrap_err().to_string();
+        assert!(large.contains("is larger than 4.0 MiB"), "{large}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let error = Settings::load_in_time(path).unwrap_err().to_string();
+            assert!(error.contains("is not a regular file"), "{error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Module, Place, Reference, Tenant};
+use super::{Module, Place, Reference, Tenant, Written};
 use crate::event::Name;
 use crate::event::interest::NamePattern;
 
@@ -24,6 +24,8 @@ pub struct Source {
     pub tenant: Option<Name>,
     /// Where it stands in the file.
     pub place: Place,
+    /// Which of its keys are written down.
+    pub written: Written,
 }
 
 /// The ways events can come in.

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::document::Document;
-use super::{nearest, units};
+use super::{Written, nearest, units};
 
 /// A table of the file. Remembers which settings were asked for: all others are mistakes.
 pub(crate) struct Table<'d> {
@@ -35,6 +35,11 @@ impl<'d> Table<'d> {
     /// Where the table stands in the file.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
+    }
+
+    /// Which of its keys are written down.
+    pub fn written(&self) -> Written {
+        Written::of(self.document.text(), self.span(), self.entries)
     }
 
     /// A setting that may be left out.

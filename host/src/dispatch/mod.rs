@@ -71,6 +71,8 @@ pub struct DispatchSettings {
     /// How often it looks for deliveries that are due and that the scheduler doesn't know of; [`SWEEP_EVERY`] unless a
     /// test can't wait that long.
     pub sweep_every: Duration,
+    /// How long after the start the deliveries of modules and tenants wait that are not in the settings.
+    pub removal_grace: Duration,
 }
 
 struct Inner {
@@ -85,6 +87,9 @@ struct Inner {
     failures: Failures,
     /// Calls that were made a second time because it was not known whether they had happened.
     calls_made_again: AtomicU64,
+    /// Until when deliveries wait of modules and tenants that are not in the settings; the settings may have been half written
+    /// when the host started.
+    unknown_wait_until: SystemTime,
     /// Lanes that may have deliveries due: what wakes the scheduler.
     woken: Mutex<BTreeSet<Lane>>,
     /// Lanes the scheduler knows to have deliveries due. Only it changes them.
@@ -174,6 +179,7 @@ impl Dispatcher {
         let now = clock::now();
         let recovered = journal.reclaim(Some(&settings.owner), now).await?;
         let dispatcher = Self(Arc::new(Inner {
+            unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
             registry,
             settings,
             reservations: Reservations::default(),
@@ -333,6 +339,11 @@ impl Dispatcher {
 }
 
 impl Inner {
+    /// Whether a tenant's deliveries to a module wait until one of the two is back in the settings, or dropped from them.
+    fn waits_for_settings(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
+        routes.makes_wait(tenant, module, clock::now() < self.unknown_wait_until)
+    }
+
     async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
         if self.closing.is_cancelled() {
             return Err(Refused::Stopping);

@@ -28,6 +28,8 @@ pub struct TenantSpec {
     pub total_memory: Option<u64>,
     /// What none of its deliveries may use more of.
     pub ceilings: Amounts,
+    /// Whether it is gone from the settings, and kept for a while: its deliveries wait.
+    pub is_gone: bool,
 }
 
 /// A module, as dispatch needs it.
@@ -51,6 +53,8 @@ pub struct RouteSpec {
     pub retry_notice: Arc<str>,
     /// What one delivery may use, the ceilings of its tenant left out.
     pub limits: Limits,
+    /// Whether it is gone from the settings, and kept for a while: its deliveries wait.
+    pub is_gone: bool,
 }
 
 /// The table of routes.
@@ -67,6 +71,7 @@ pub(super) struct Tenant {
     pub(super) max_deliveries: u64,
     pub(super) ceilings: Amounts,
     pub(super) memory: Option<Arc<TenantMemory>>,
+    is_gone: bool,
     rate: Option<Arc<Rate>>,
 }
 
@@ -89,8 +94,8 @@ impl Routes {
                 Some(memory) if memory.limit() == limit => memory,
                 _ => Arc::new(TenantMemory::new(limit)),
             });
-            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, .. } = spec;
-            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, rate }))
+            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, is_gone, .. } = spec;
+            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, is_gone, rate }))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
     }
@@ -101,6 +106,14 @@ impl Routes {
 
     pub(super) fn module(&self, name: &Name) -> Option<&Arc<RouteSpec>> {
         self.modules.iter().find(|route| route.module == *name)
+    }
+
+    /// Whether a tenant's deliveries to a module wait because one of the two is gone from the settings, but may come back.
+    /// `unknown_wait` says whether those wait, too, that nothing is known of: the host has just started, and its settings may be
+    /// half written.
+    pub(super) fn makes_wait(&self, tenant: &Name, module: &Name, unknown_wait: bool) -> bool {
+        let tenant = self.tenant(tenant).map_or(unknown_wait, |tenant| tenant.is_gone);
+        tenant || self.module(module).map_or(unknown_wait, |module| module.is_gone)
     }
 
     /// What a user reads when the module that was to answer is no longer there.

@@ -1,6 +1,6 @@
 //! Decides what runs next: fair between tenants, under the limits of tenant, module and host.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,7 +19,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The shortest it sleeps when all that is due is held up elsewhere.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
 
-/// The shortest it sleeps while a module is paused or coming up: what waits for that one is always due, and not looked for
+/// The shortest it sleeps while a module is paused, coming up or gone from the settings: what waits for that one is always due, and not looked for
 /// as often.
 const WAITING_SLEEP: Duration = Duration::from_secs(1);
 
@@ -157,7 +157,8 @@ impl Scheduler {
         self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
         if let Some(next) = self.inner.journal.next_due().await? {
             // What is due now is ready; the timer is for what comes later.
-            let shortest = if self.inner.registry.any_makes_wait() { WAITING_SLEEP } else { SHORTEST_SLEEP };
+            let any_waits = self.inner.registry.any_makes_wait() || self.any_waits_for_settings();
+            let shortest = if any_waits { WAITING_SLEEP } else { SHORTEST_SLEEP };
             self.inner.look_again(next.max(now + shortest));
         }
         self.looks = 0;
@@ -171,6 +172,15 @@ impl Scheduler {
         }
     }
 
+    /// Whether any of the lanes waits for its module or tenant to be back in the settings, or dropped from them.
+    fn any_waits_for_settings(&self) -> bool {
+        let routes = self.inner.routes.load();
+        let waits = |tenant: &Name, modules: &BTreeSet<Name>| {
+            modules.iter().any(|module| self.inner.waits_for_settings(&routes, tenant, module))
+        };
+        lock(&self.inner.ready).iter().any(|(tenant, modules)| waits(tenant, modules))
+    }
+
     /// Shares the free slots out: every tenant the same, whatever it has waiting.
     fn plan(&mut self) -> Vec<Claim> {
         let routes = self.inner.routes.load();
@@ -179,9 +189,12 @@ impl Scheduler {
         let running = lock(&self.inner.running);
         let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, at);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
-        // What waits for a module that is paused or coming up takes nobody's share.
+        // What waits for a module that is paused, coming up or gone from the settings takes nobody's share.
         let registry = &self.inner.registry;
-        let can_begin = |tenant: &Name, module: &Name| !registry.makes_wait(module) && !held_off(tenant, module);
+        let can_begin = |tenant: &Name, module: &Name| {
+            let waits = registry.makes_wait(module) || self.inner.waits_for_settings(&routes, tenant, module);
+            !waits && !held_off(tenant, module)
+        };
         let ready: BTreeMap<&Name, Vec<&Name>> = known
             .iter()
             .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| can_begin(tenant, module)).collect()))

@@ -1,50 +1,29 @@
 //! Reading a component's file. Who writes it may be anybody, so it may be as long as a disk, or no file at all.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use super::LoadError;
 use super::fit::{MAX_SIZE, Misfit};
+use crate::files::{self, NotRegular, ReadError};
 
 /// Reads a component. Waits for nobody who might write one, and reads nothing of what is too large to be one.
 ///
 /// # Errors
 ///
 /// When it can't be read, is no file, or is larger than a component may be.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: path.display().to_string(), error };
-    let file = open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
-    }
-    if !metadata.is_file() {
-        return Err(unreadable(io::Error::other("it is no file, but a pipe, a device or the like")));
-    }
-    let refused = |size| Err(Misfit::TooLarge { size, max_size: MAX_SIZE }.into());
-    if metadata.len() > MAX_SIZE {
-        return refused(metadata.len());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    // It may have grown meanwhile, and some files don't say how long they are.
-    if bytes.len() as u64 > MAX_SIZE { refused(bytes.len() as u64) } else { Ok(bytes) }
-}
-
-/// Opens a file; a pipe is opened, too, and not waited for.
-#[cfg(unix)]
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    use rustix::fs::OFlags;
-
-    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<File> {
-    File::open(path)
+    files::read(path, MAX_SIZE).map_err(|error| match error {
+        ReadError::Io(error) => unreadable(error),
+        ReadError::NotRegular(NotRegular::Folder) => {
+            unreadable(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"))
+        }
+        ReadError::NotRegular(NotRegular::Special) => {
+            unreadable(io::Error::other("it is no file, but a pipe, a device or the like"))
+        }
+        ReadError::TooLarge { size, max } => Misfit::TooLarge { size, max_size: max }.into(),
+    })
 }
 
 #[cfg(all(test, unix))]
@@ -66,7 +45,7 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
         assert!(said(at("pipe")).ends_with("it is no file, but a pipe, a device or the like"));
         // As large as a disk, and takes no room on it.
-        File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
+        std::fs::File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
         assert!(said(at("sparse")).contains("1.0 TiB"), "{}", said(at("sparse")));
         std::fs::write(at("component"), b"\0asm").unwrap();
         assert_eq!(read(&at("component")).unwrap(), b"\0asm");

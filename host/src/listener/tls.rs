@@ -1,6 +1,5 @@
 //! The certificate a listener shows.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
 
+use crate::config::environment::unread;
 use crate::config::{ConfigError, Environment, Tls};
 
 /// What is spoken, the best first; clients choose.
@@ -23,7 +23,8 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfig>, ConfigError> {
     let wrong = |message: String| ConfigError::new(message).at(Some(settings.place.clone()));
     let file = settings.certificate.display();
-    let chain = certificates(&settings.certificate).map_err(|(message, advice)| wrong(message).advice(advice))?;
+    let chain =
+        certificates(&settings.certificate, environment).map_err(|(message, advice)| wrong(message).advice(advice))?;
     let key = settings.key.resolve(environment)?;
     let key_name = settings.key.file().map_or("what `key` names".to_owned(), |file| file.display().to_string());
     let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|_| {
@@ -46,15 +47,16 @@ pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfi
 }
 
 /// The certificates in a file, or what is wrong with it, and what to do.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
+fn certificates(
+    file: &Path,
+    environment: &Environment,
+) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
     const ADVICE: &str =
         "it has to be PEM: -----BEGIN CERTIFICATE-----, the host's own first, then those that vouch for it";
     let shown = file.display();
-    let text = fs::read(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            (format!("there is no file {shown}"), "put the certificate there, or name its file")
-        }
-        _ => (format!("{shown} can't be read: {error}"), "see to the file and its rights, or name another"),
+    let text = environment.file(file).map_err(|error| match error.is_not_found() {
+        true => (format!("there is no file {shown}"), "put the certificate there, or name its file"),
+        false => (format!("{shown} {}", unread(&error)), "see to the file and its rights, or name another"),
     })?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
     match chain {

@@ -3,8 +3,10 @@
 use reqwest::Client;
 use url::Url;
 
-use super::reader;
-use crate::config::{self, ConfigError, Environment, Secret, Settings, Tenant, UNIQUE_API_BASE, UniquePlatform};
+use super::{active_reader, sole_tenant};
+use crate::config::{
+    self, ActiveSettings, ConfigError, Environment, Part, Secret, Tenant, UNIQUE_API_BASE, UniquePlatform,
+};
 use crate::sources::Owners;
 use crate::sources::event_socket::{EventSocket, SocketSettings, stream_of};
 
@@ -12,22 +14,25 @@ use crate::sources::event_socket::{EventSocket, SocketSettings, stream_of};
 pub(super) fn event_socket(
     source: &config::Source,
     socket: &config::EventSocket,
-    settings: &Settings,
+    active: &ActiveSettings,
     client: &Client,
     environment: &Environment,
 ) -> Result<Option<EventSocket>, Vec<ConfigError>> {
     let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.place.clone()))];
-    let tenant = source.sole_tenant(&settings.tenants);
+    let settings = active.settings();
+    let tenant = sole_tenant(source, active);
     let Some((tenant, platform)) = tenant.and_then(|tenant| Some((tenant, tenant.platform.unique()?))) else {
         return Err(at_source(format!("the event socket \"{}\" has no tenant whose key it could use", source.name)));
     };
+    // Its own environment, should it be kept.
+    let of_tenant = active.environment_of(&Part::Tenant(tenant.name.clone()));
     let subscriptions = source.subscriptions(tenant, &settings.modules);
     if subscriptions.is_empty() {
         return Ok(None);
     }
     let company = company(socket, tenant, environment);
-    let (app_id, api_key) = (platform.app_id.resolve(environment), platform.api_key.resolve(environment));
-    let url = url(socket, platform, environment);
+    let (app_id, api_key) = (platform.app_id.resolve(of_tenant), platform.api_key.resolve(of_tenant));
+    let url = url(socket, platform, environment, of_tenant);
     let (company, app_id, api_key, url) = match (company, app_id, api_key, url) {
         (Ok(company), Ok(app_id), Ok(api_key), Ok(url)) => (company, app_id, api_key, url),
         // What is wrong with the platform's settings is reported with the tenant.
@@ -37,7 +42,7 @@ pub(super) fn event_socket(
         }
     };
     let company = company.expose().to_owned();
-    let mut reader = reader(source, settings).map_err(|error| vec![error])?;
+    let mut reader = active_reader(source, active).map_err(|error| vec![error])?;
     // A tenant that takes any company's events takes from here those of the company that was asked for.
     if let Owners::One { companies, .. } = &mut reader.owners
         && companies.is_empty()
@@ -66,11 +71,16 @@ fn company(socket: &config::EventSocket, tenant: &Tenant, environment: &Environm
     }
 }
 
-fn url(socket: &config::EventSocket, platform: &UniquePlatform, environment: &Environment) -> Result<Url, ConfigError> {
+fn url(
+    socket: &config::EventSocket,
+    platform: &UniquePlatform,
+    environment: &Environment,
+    of_tenant: &Environment,
+) -> Result<Url, ConfigError> {
     match &socket.url {
         Some(url) => {
             url.resolve_url(environment, "https://gateway.<tenant>.unique.app/public/event-socket/events/stream")
         }
-        None => platform.api_base.resolve_url(environment, UNIQUE_API_BASE).map(|api_base| stream_of(&api_base)),
+        None => platform.api_base.resolve_url(of_tenant, UNIQUE_API_BASE).map(|api_base| stream_of(&api_base)),
     }
 }

@@ -30,6 +30,9 @@ const AFTER_TOO_LARGE: u64 = 60;
 /// When an event may be brought again whose time is too far from the host's: a clock has to be set first.
 const AFTER_CLOCKS_DIFFER: u64 = 60;
 
+/// When an event may be brought again that no secret signed, while it isn't known whether the secrets are whole.
+const AFTER_SECRETS_CHANGE: u64 = 10;
+
 /// How much of a body that is too large is heard out, in bytes.
 const HEARD_OUT: usize = 16 << 20;
 
@@ -159,10 +162,12 @@ fn rejected<S>(
 ) -> Response {
     let source = &way.source;
     tracing::warn!(source = %source.reader.name, client = %client.address, "request refused: {rejection}");
-    let status = rejection.status(&*source.scheme);
+    let status = listener.sources.status(rejection, source);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
-        return ([(header::RETRY_AFTER, AFTER_CLOCKS_DIFFER)], answer).into_response();
+        let is_of_time = matches!(rejection, Rejection::Forgery(forgery) if forgery.is_of_time());
+        let after = if is_of_time { AFTER_CLOCKS_DIFFER } else { AFTER_SECRETS_CHANGE };
+        return ([(header::RETRY_AFTER, after)], answer).into_response();
     }
     // One whose time alone is wrong was signed well.
     if let Rejection::Forgery(forgery) = rejection

@@ -27,6 +27,8 @@ use schemes::{Forgery, Key, Request, Scheme};
 #[derive(Default)]
 pub struct Sources {
     by_path: ArcSwap<HashMap<String, Arc<Way>>>,
+    /// Those whose secrets have just changed.
+    unsettled: ArcSwap<HashSet<Name>>,
     max_body: ArcSwap<u64>,
 }
 
@@ -155,6 +157,23 @@ impl Sources {
         let by_path: HashMap<_, _> = ways.collect();
         self.by_path.store(Arc::new(by_path));
         self.max_body.store(Arc::new(max_body));
+    }
+}
+
+impl Sources {
+    /// Says of which sources nobody knows yet if their secrets are whole, as they have just changed: what none of them signed
+    /// may be brought again.
+    pub fn set_unsettled(&self, sources: HashSet<Name>) {
+        self.unsettled.store(Arc::new(sources));
+    }
+
+    /// The status that answers what a source refuses.
+    fn status(&self, rejection: &Rejection, source: &Source) -> StatusCode {
+        let is_unsigned = matches!(rejection, Rejection::Forgery(Forgery::WrongSignature));
+        if is_unsigned && self.unsettled.load().contains(&source.reader.name) {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        rejection.status(&*source.scheme)
     }
 }
 

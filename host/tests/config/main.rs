@@ -3,6 +3,8 @@
 //! Each `NAME.toml` beside this file is wrong in some way, and `NAME.txt` is word for word what a person reads about
 //! it. `UPDATE_EXPECTED=1 cargo test --release --test config` writes them anew: read them before you commit them.
 
+mod cuts;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

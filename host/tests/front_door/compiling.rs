@@ -143,7 +143,8 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     // and so does taking its module out.
     host.save("one.wasm", compiles_for_long());
     compiling(&host).await;
-    host.save_settings(&patient(Settings::new().module_file("Other", "other.wasm", "")));
+    let without = Settings::new().server("removal_grace = \"0s\"").module_file("Other", "other.wasm", "");
+    host.save_settings(&patient(without));
     until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
 }
 

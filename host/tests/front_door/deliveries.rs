@@ -127,7 +127,7 @@ async fn what_waits_for_a_module_that_is_gone_ends_and_its_user_reads_so() {
     let waits = say(&host.platform, "Test", "reply good morning").await;
     let waiting = in_state(&host, "waiting").await;
 
-    host.save_settings(&Settings::new());
+    host.save_settings(&Settings::new().server("removal_grace = \"0s\""));
     let dead = in_state(&host, "dead").await;
     assert_eq!(id(&dead), id(&waiting));
     assert!(dead["reason"].as_str().unwrap().contains("no longer in modules.toml"), "{dead}");

@@ -14,6 +14,7 @@ mod engine;
 mod event_socket;
 mod finding;
 mod floods;
+mod half_written;
 mod hardening;
 mod harness;
 mod health;

@@ -252,7 +252,7 @@ async fn modules_come_and_go_without_a_restart() {
     assert_eq!(chat(&host, "DemoApp", "hi").await.text(), DEMO_REPLY);
     assert_eq!(chat(&host, "Test", "reply hi").await.text(), "hi");
 
-    save(&host, &Settings::new().module("DemoApp", "demo_app", "")).await;
+    save(&host, &Settings::new().server("removal_grace = \"0s\"").module("DemoApp", "demo_app", "")).await;
     assert!(host.module("Test").await.is_null());
     let event = super::harness::chosen("evt_gone", "Test", "reply hi").to_string();
     assert_eq!(signed_post(&host.webhook, event).await.status(), StatusCode::OK);
@@ -358,7 +358,8 @@ async fn a_secret_in_dot_env_is_replaced_while_the_host_runs() {
         let rest = "TEST_API_BASE=http://127.0.0.1:1\nTEST_APP_ID=app\nTEST_API_KEY=key\n";
         format!("TEST_ENDPOINT_SECRET={secret}\n{rest}")
     };
-    fs::write(folder.path().join("modules.toml"), Settings::new().text()).unwrap();
+    let at_once = Settings::new().server("removal_grace = \"0s\"");
+    fs::write(folder.path().join("modules.toml"), at_once.text()).unwrap();
     fs::write(folder.path().join(".env"), variables("usig_old")).unwrap();
     let host = Host::serve(folder, &[], None).await;
     let event = user_message("evt_1", "hello").to_string();

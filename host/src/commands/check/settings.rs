@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::{ASIDE, BAD, GOOD};
 use crate::commands::{SettingsFile, keeping_engine};
-use crate::config::{ConfigErrors, Module};
+use crate::config::{ConfigErrors, Module, Settings, unanswered};
 use crate::engine::{ContentHash, Engine};
 use crate::event::Name;
+use crate::files::{self, ReadError};
 use crate::plan::{self, Plan};
 use crate::platform::http_client;
 
@@ -48,7 +49,10 @@ impl Report {
             Ok(settings) => settings,
             Err(errors) => return Ok(Self::new(&file.config, Some(errors), Vec::new(), Vec::new())),
         };
-        let problems = Plan::new(&settings, &http_client()?).err();
+        let client = http_client()?;
+        let to_plan = settings.clone();
+        let planned = files::within(files::READ_TIMEOUT, move || Plan::new(&to_plan, &client).map(|_| ()));
+        let problems = planned.unwrap_or_else(|why| Err(unanswered(&why).into())).err();
         let engine = keeping_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));
         // One is read while another is compiled.
@@ -111,11 +115,12 @@ impl ModuleReport {
 
 /// The version that a module's file would serve as; else why it can't.
 async fn version(engine: &Engine, module: &Module) -> Result<ContentHash, String> {
-    let bytes = super::bytes(&module.component).map_err(|error| match (error.kind(), &module.build) {
-        (io::ErrorKind::NotFound, Some(_)) => {
-            format!("there is no such file; `modhost build {}` makes it", module.name)
-        }
-        _ => super::trouble(&error),
+    let bytes = super::bytes(&module.component).map_err(|error| match &module.build {
+        Some(_) if error.is_not_found() => format!("there is no such file; `modhost build {}` makes it", module.name),
+        _ => match error {
+            ReadError::NotRegular(kind) => Settings::no_component(module, kind).to_string(),
+            error => super::trouble(&error),
+        },
     })?;
     let version = engine.load(bytes, &plan::spec(module)).await.map_err(|refused| refused.to_string())?;
     Ok(version.hash())

@@ -88,7 +88,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
 }
 
 async fn rehearse(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
-    let bytes = std::fs::read(&spec.component).with_context(|| format!("can't read {}", spec.component.display()))?;
+    let bytes = super::super::check::read(&spec.component)?;
     let version = super::super::engine(1, stack)?
         .load(bytes, spec)
         .await

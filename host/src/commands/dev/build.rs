@@ -44,11 +44,6 @@ impl Builder {
         Self { file: settings.file.clone(), modules, made: Mutex::default() }
     }
 
-    /// The settings file, which is watched along with the sources.
-    pub(super) fn settings_file(&self) -> &Path {
-        &self.file
-    }
-
     /// Builds these settings' modules from now on.
     pub(super) fn set(&self, settings: &Settings) {
         *lock(&self.modules) = buildable(settings);

@@ -16,7 +16,8 @@ use url::Url;
 
 use super::running::RunningHost;
 use super::serve::{addresses, modules};
-use super::{GRACE, HostArgs, compiling_program, output, program, told_to_stop};
+use super::signals::Signals;
+use super::{GRACE, HostArgs, compiling_program, output, program};
 use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
 use crate::event::Event;
 use crate::host::{Compiling, Host};
@@ -58,8 +59,16 @@ pub struct DevArgs {
 impl DevArgs {
     /// Reads the settings, with what the command line says in place of what the file says.
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        let settings = self.host.load()?;
-        Ok(if self.event_socket { localize::fetching(settings) } else { settings })
+        self.host.load().map(|settings| self.over(settings))
+    }
+
+    /// Without a time limit; of a text that the file held before, if there is one.
+    fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
+        self.host.load_from(text).map(|settings| self.over(settings))
+    }
+
+    fn over(&self, settings: Settings) -> Settings {
+        if self.event_socket { localize::fetching(settings) } else { settings }
     }
 }
 
@@ -86,6 +95,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         ..LocalSettings::default()
     })
     .await?;
+    // Until here a signal ends the process by itself.
+    let mut signals = Signals::new()?;
     let host = {
         let bases = Bases {
             api: platform.api_base(),
@@ -93,9 +104,12 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             completions: platform.completions_base(),
         };
         let args = args.clone();
-        let load = move || localize::localized(args.load()?, &bases);
+        let load = move |text: Option<&str>| localize::localized(args.load_from(text)?, &bases);
         let compiling = Compiling { program: Some(compiling_program()?), for_authors: true };
-        Host::start(Box::new(load), compiling).await?
+        tokio::select! {
+            host = Host::start(Box::new(load), compiling) => host?,
+            () = signals.told_to_stop(|| {}) => return Ok(ExitCode::SUCCESS),
+        }
     };
     let running = RunningHost::this(host.public_address(), host.admin_address(), Some(platform.address()));
     let _announcement = running.announce(&settings.server.data_dir);
@@ -109,14 +123,17 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         pending().await
     };
     tokio::select! {
-        stop = told_to_stop() => stop?,
-        never = keep_up(&args, &platform, &builder) => match never {},
+        () = signals.told_to_stop(|| host.reload()) => {}
+        never = keep_up(&args, &host, &platform, &builder) => match never {},
         () = failures => {}
         () = telling => {}
     }
     tracing::info!("stopping");
-    host.shutdown(GRACE).await;
-    platform.shutdown().await;
+    let stopping = async {
+        host.shutdown(GRACE).await;
+        platform.shutdown().await;
+    };
+    signals.unless_told_again(stopping).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -198,30 +215,34 @@ async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, docume
     output::println!("  then      change a module's source and save: the next answer is new\n");
 }
 
-/// Builds what changed, and tells the local platform of modules that come and go.
-async fn keep_up(args: &DevArgs, platform: &LocalPlatform, builder: &Builder) -> std::convert::Infallible {
+/// Builds what changed, and tells the local platform of modules that come and go. Which modules there are, the host says: it
+/// keeps one that is gone from the file for a moment only.
+async fn keep_up(args: &DevArgs, host: &Host, platform: &LocalPlatform, builder: &Builder) -> std::convert::Infallible {
     let mut watch = builder.watch();
+    let mut settings = host.settings();
+    // The host may know of modules already that are missing in the file.
+    settings.mark_changed();
     loop {
-        let changed = watch.changed().await;
-        // The host says what is wrong with a file that is.
-        let settings = changed.contains(builder.settings_file()).then(|| args.load().ok()).flatten();
-        if let Some(settings) = &settings {
-            builder.set(settings);
+        let changed = tokio::select! {
+            changed = watch.changed() => Some(changed),
+            Ok(()) = settings.changed() => None,
+        };
+        let Some(changed) = changed else {
+            let settings = settings.borrow_and_update().clone();
+            builder.set(&settings);
             platform.set_hosts(settings.server.admin_hosts.clone());
             watch.look();
-        }
+            if let Err(error) = platform.set_assistants(assistants(&settings)) {
+                tracing::error!("the local platform can't take in the changed modules: {error}");
+            }
+            continue;
+        };
         // An endpoint the platform gave up may have been mended by what was just saved.
         if platform.revive_endpoint() {
             tracing::info!("the local platform delivers events again");
         }
         if !args.no_build {
             builder.build_changed(&changed).await;
-        }
-        // Offered only now, so that nobody talks to a module before it was built.
-        if let Some(settings) = &settings
-            && let Err(error) = platform.set_assistants(assistants(settings))
-        {
-            tracing::error!("the local platform can't take in the changed modules: {error}");
         }
     }
 }

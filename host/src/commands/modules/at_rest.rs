@@ -57,7 +57,7 @@ impl Directory {
         let (_lock, versions) =
             opened.map_err(|error| anyhow!("{error}; a host that runs is asked without --data-dir"))?;
 
-        let file = tokio::fs::read(&module.component).await.ok();
+        let file = crate::commands::check::read(&module.component).ok();
         let decision = decide(&versions, &module.name, order, by, file.as_deref().map(ContentHash::of)).await?;
         // One that was on trial has shown that it can.
         if let Some((hash, Origin::Rollback | Origin::Pin)) = decision.serves {

@@ -50,10 +50,10 @@ impl Place {
     ///
     /// When it has a module of this name already.
     pub(super) fn find(file: &Path, names: &Names) -> anyhow::Result<Self> {
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::First { file: file.to_owned() }),
-            Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
+        let text = match Settings::text(file) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Self::First { file: file.to_owned() }),
+            Err(error) => return Err(error.into()),
         };
         // One that is wrong somewhere else needn't keep anybody from starting.
         let modules = Settings::parse(&text, file).map(|settings| settings.modules).unwrap_or_default();

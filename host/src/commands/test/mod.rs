@@ -203,7 +203,7 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
         // What a build wrote just now is no change of the sources.
         watch.look();
         tokio::select! {
-            stop = super::told_to_stop() => {
+            stop = super::signals::told_to_stop() => {
                 stop?;
                 return Ok(ExitCode::SUCCESS);
             }

@@ -69,6 +69,7 @@ pub(super) fn source(table: Table<'_>) -> Located<Source> {
             kind,
             tenant: tenant.map(|value| name_of(Some(value))),
             place: table.document.place(table.span().start),
+            written: table.written(),
         },
     };
     table.finish();
