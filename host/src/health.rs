@@ -36,7 +36,7 @@ struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            probe_every: Duration::from_secs(10),
+            probe_every: Duration::from_secs(5),
             retry_every: Duration::from_secs(1),
             stuck_after: Duration::from_secs(10),
         }

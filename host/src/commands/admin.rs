@@ -1,5 +1,6 @@
 //! The admin API of a running host, as commands ask it.
 
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -141,8 +142,7 @@ fn find(config: Option<&Path>) -> anyhow::Result<Found> {
     let settings = match Settings::load(path) {
         Ok(settings) => settings,
         // A host goes on with the settings it had before; it is most needed then.
-        Err(errors) => match RunningHost::find(&path.with_file_name(DATA_DIR)).and_then(|it| base_url(it.admin_listen))
-        {
+        Err(errors) => match beside(path) {
             Some(admin) => return Ok(Found { admin, source: String::new(), settings: None }),
             None => bail!("{errors}\n\nmend {file}, or say where the host is: --admin http://127.0.0.1:8081"),
         },
@@ -157,6 +157,24 @@ fn find(config: Option<&Path>) -> anyhow::Result<Found> {
     if address.port() == 0 {
         bail!("no host of {file} is running, and its `admin_listen` names no port: start it, or use --admin");
     }
+    // A settings file may come with somebody else's folder: what it refers to must not be sent away.
+    if !is_of_this_machine(address.ip()) {
+        bail!(
+            "`admin_listen` of {file} is {address}, which is no address of this machine; name the host, and where its token \
+             is: --admin http://{address} --admin-token env:{TOKEN}"
+        );
+    }
     let admin = base_url(address).with_context(|| format!("{address} makes no URL"))?;
     Ok(Found { admin, source, settings: Some(settings) })
+}
+
+/// Where the host listens that runs on the usual data directory beside a settings file.
+fn beside(file: &Path) -> Option<Url> {
+    let running = RunningHost::find(&file.with_file_name(DATA_DIR))?;
+    Some(running.admin_listen).filter(|it| is_of_this_machine(it.ip())).and_then(base_url)
+}
+
+/// Whether an address is one that a host on this machine could listen on.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    address.is_unspecified() || address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }

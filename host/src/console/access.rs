@@ -52,8 +52,9 @@ impl Access {
     fn check_page(&self, request: &Request) -> Result<(), GuardError> {
         let AccessRules { token, guard } = &**self.rules.load();
         // A page can't know the token, whatever name it goes by: with one, any proxy may pass on any name.
-        if token.is_none() {
-            guard.check_host(request.uri(), request.headers())?;
+        match guard.check_host(request.uri(), request.headers()) {
+            Err(GuardError::NoHost | GuardError::ForeignHost(_)) if token.is_some() => {}
+            checked => checked?,
         }
         guard.check_origin(request.method(), request.uri(), request.headers())
     }

@@ -62,6 +62,9 @@ pub(crate) enum Trouble {
     Unusable(String),
 }
 
+/// How much room a file system says it has that needn't be tried, in bytes.
+const PLENTY: u64 = 16 << 20;
+
 /// Written by the probe for room; larger than what is left over when a disk says that it is full.
 static PROBE: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -148,9 +151,14 @@ impl Database {
         ))
     }
 
-    /// Makes sure that more than a few bytes can be written beside the file.
-    pub(crate) fn check_room(&self) -> Result<(), Trouble> {
-        if self.has_no_room() { Err(self.full()) } else { Ok(()) }
+    /// Makes sure that more than a few bytes can be written beside the file. Where the file system says that there is plenty
+    /// of room, it is only tried if that was in doubt: quotas are not among what it says.
+    pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), Trouble> {
+        let has_plenty = || {
+            let room = rustix::fs::statvfs(&self.directory);
+            room.is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= PLENTY)
+        };
+        if !in_doubt && has_plenty() || !self.has_no_room() { Ok(()) } else { Err(self.full()) }
     }
 
     /// Whether nothing more can be written beside the file.

@@ -250,6 +250,11 @@ async fn with_a_token_the_name_does_not_count_and_the_origin_does() {
         let asked = ask("/api/modules").bearer_auth(ADMIN_TOKEN).header("origin", origin);
         assert_eq!(asked.send().await.unwrap().status(), wanted, "{origin}");
     }
+    let two = format!(
+        "GET /api/modules HTTP/1.1\r\nhost: a\r\nhost: b\r\nauthorization: Bearer {ADMIN_TOKEN}\r\nconnection: close\r\n\r\n"
+    );
+    let answer = raw(address(&host.admin), &two).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     // A page behind a proxy that writes its own name for the host behind it.
     let asked = http().get(format!("{}/api/modules", host.admin)).bearer_auth(ADMIN_TOKEN);
     let asked = asked.header("origin", "https://admin.example.org").send().await.unwrap();

@@ -85,6 +85,9 @@ async fn a_host_that_is_gone_is_not_found() {
     failed(&modules(folder.path(), &[]).await, &["no host of modules.toml is running", "names no port"]);
     fs::write(folder.path().join("modules.toml"), with_port(1)).unwrap();
     failed(&modules(folder.path(), &[]).await, &["no host answers at http://127.0.0.1:1/"]);
+    // Who runs a command in somebody else's folder sends no secret away.
+    fs::write(folder.path().join("modules.toml"), with_port(8081).replace("0.0.0.0", "203.0.113.1")).unwrap();
+    failed(&modules(folder.path(), &[]).await, &["203.0.113.1:8081", "no address of this machine", "--admin-token"]);
     fs::write(folder.path().join("modules.toml"), "nonsense = 1").unwrap();
     failed(&modules(folder.path(), &[]).await, &["modules.toml:1:1", "mend modules.toml, or say where the host is"]);
 }

@@ -189,10 +189,11 @@ impl Journal for Sqlite {
     }
 
     async fn probe(&self) -> Result<()> {
+        let in_doubt = self.writer.health().is_err();
         self.writer.ask(|store| Ok(store.touch()?)).await?;
         // The write-ahead log is written over from its beginning now and then, and needs no room for that.
         let database = self.database.clone();
-        let room = tokio::task::spawn_blocking(move || database.check_room()).await;
+        let room = tokio::task::spawn_blocking(move || database.check_room(in_doubt)).await;
         Ok(room.map_err(|error| JournalError::Broken(format!("looking for room broke off: {error}")))??)
     }
 
