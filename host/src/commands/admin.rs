@@ -12,7 +12,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::running::{RunningHost, base_url};
-use crate::config::{ConfigError, Environment, Reference, Secret, Settings};
+use crate::config::{Environment, Reference, Secret, Settings};
 use crate::platform::http_client;
 use crate::sanitize::lines;
 
@@ -48,7 +48,7 @@ pub(super) struct AdminApi {
     admin: Url,
     token: Option<Secret>,
     /// Why there is no token, where one was looked for.
-    no_token: Option<ConfigError>,
+    no_token: Option<String>,
     /// What said where the host is, to go on from the address.
     source: String,
     /// What else can be done if nobody answers there.
@@ -81,7 +81,7 @@ impl AdminApi {
                 let usual = || environment.get(TOKEN).filter(|token| !token.is_empty()).map(Secret::new);
                 match configured {
                     Some(Ok(token)) => (Some(token), None),
-                    Some(Err(error)) => (usual(), Some(error)),
+                    Some(Err(error)) => (usual(), Some(error.to_string())),
                     None => (usual(), None),
                 }
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -135,15 +135,17 @@ async fn errors_as_json(answer: Response) -> Response {
         return answer;
     }
     let (parts, body) = answer.into_parts();
-    let allow = parts.headers.get(header::ALLOW).cloned();
     let text = axum::body::to_bytes(body, MAX_ERROR).await.unwrap_or_default();
-    let text = match (allow.as_ref().and_then(|it| it.to_str().ok()), str::from_utf8(&text)) {
-        (Some(allow), _) => format!("this path is there for {allow} only"),
-        (None, Ok(text)) if !text.is_empty() => text.to_owned(),
-        _ => status.canonical_reason().unwrap_or("refused").to_owned(),
+    let text = match (status, str::from_utf8(&text)) {
+        (StatusCode::METHOD_NOT_ALLOWED, _) => "this path has other methods; the Allow header lists them",
+        (_, Ok(text)) if !text.is_empty() => text,
+        _ => status.canonical_reason().unwrap_or("refused"),
     };
-    let mut answer = Problem(status, text).into_response();
-    answer.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    let mut answer = Problem(status, text.to_owned()).into_response();
+    // Whatever else stands there, but for what describes the old body.
+    let others = parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
+    let stays = |name: &HeaderName| ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
+    answer.headers_mut().extend(others.filter(|(name, _)| stays(name)));
     answer
 }
 

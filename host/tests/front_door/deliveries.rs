@@ -233,7 +233,10 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
     for path in ["/api/totals", "/health", "/metrics"] {
         let refused = http().delete(format!("{}{path}", host.admin)).send().await.unwrap();
         assert_eq!((refused.status().as_u16(), &refused.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
-        assert_eq!(refused.json::<Value>().await.unwrap()["error"], "this path is there for GET,HEAD only");
+        assert_eq!(
+            refused.json::<Value>().await.unwrap()["error"],
+            "this path has other methods; the Allow header lists them"
+        );
     }
     // A page in a browser can post a form to this address, but not JSON.
     let form = http().post(format!("{}/api/deliveries/dlv_1/retry", host.admin)).body("{}").send().await.unwrap();
