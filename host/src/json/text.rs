@@ -93,13 +93,13 @@ impl TextJoiner {
                     rest = &behind[SURROGATE..];
                 }
                 (0xdc80..=0xdcff, _) => {
-                    let (decoded, used) = escaped_bytes(rest);
-                    let Some(decoded) = decoded else {
-                        self.pending = rest.to_vec();
-                        break;
-                    };
+                    let (decoded, used, goes_on) = escaped_bytes(rest);
                     text.push_str(&decoded);
                     rest = &rest[used..];
+                    if goes_on {
+                        self.pending = rest.to_vec();
+                        break;
+                    }
                 }
                 _ => {
                     text.push(char::REPLACEMENT_CHARACTER);
@@ -127,23 +127,27 @@ fn surrogate(bytes: &[u8]) -> Option<u16> {
     }
 }
 
-/// The bytes that a text begins with as lone surrogates, decoded, and how much of the text they are; no text if they are
-/// the beginning of a character, and nothing stands behind them.
-fn escaped_bytes(text: &[u8]) -> (Option<String>, usize) {
+/// The bytes that a text begins with as lone surrogates: decoded, how much of the text they are, and whether what is left of
+/// it is the beginning of a character, with nothing behind it.
+fn escaped_bytes(text: &[u8]) -> (String, usize, bool) {
     let escaped = text.chunks(SURROGATE).map_while(surrogate).take_while(|unit| (0xdc80..=0xdcff).contains(unit));
     let bytes: Vec<u8> = escaped.map(|unit| unit.to_le_bytes()[0]).collect();
-    match str::from_utf8(&bytes) {
-        Ok(decoded) => (Some(decoded.to_owned()), bytes.len() * SURROGATE),
-        Err(error) if error.valid_up_to() > 0 => {
-            let valid = &bytes[..error.valid_up_to()];
-            (Some(String::from_utf8_lossy(valid).into_owned()), valid.len() * SURROGATE)
+    let is_last = bytes.len() * SURROGATE == text.len();
+    let (mut decoded, mut used) = (String::new(), 0);
+    for chunk in bytes.utf8_chunks() {
+        decoded.push_str(chunk.valid());
+        used += chunk.valid().len();
+        let invalid = chunk.invalid();
+        let is_begun = str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+        if is_begun && is_last && used + invalid.len() == bytes.len() {
+            return (decoded, used * SURROGATE, true);
         }
-        Err(error) => match error.error_len() {
-            None if bytes.len() * SURROGATE == text.len() => (None, 0),
-            None => (Some(char::REPLACEMENT_CHARACTER.into()), bytes.len() * SURROGATE),
-            Some(length) => (Some(char::REPLACEMENT_CHARACTER.into()), length * SURROGATE),
-        },
+        if !invalid.is_empty() {
+            decoded.push(char::REPLACEMENT_CHARACTER);
+            used += invalid.len();
+        }
     }
+    (decoded, used * SURROGATE, false)
 }
 
 #[cfg(test)]
@@ -179,6 +183,12 @@ mod tests {
         ] {
             assert_eq!(joined(pieces), wanted, "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn a_megabyte_of_no_text_takes_no_time() {
+        let text = format!("\"{}\"", r"\udcff".repeat(1 << 18));
+        assert_eq!(joined(&[&text]).chars().count(), 1 << 18);
     }
 
     proptest! {

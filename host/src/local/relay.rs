@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -71,6 +71,7 @@ impl Relay {
             reader: Reader::default(),
             parser: Parser::new(MAX_EVENT),
             body: Bytes::new(),
+            whole: BytesMut::new(),
             has_events: None,
             is_over: false,
         })
@@ -258,6 +259,8 @@ pub struct Pieces<'a> {
     parser: Parser,
     /// What has come and isn't read yet.
     body: Bytes,
+    /// What has come of an answer that is no stream.
+    whole: BytesMut,
     /// Whether it comes as events, once that is known.
     has_events: Option<bool>,
     /// Whether nothing more comes.
@@ -284,11 +287,12 @@ impl Pieces<'_> {
                 return self.read_whole();
             }
             match self.response.chunk().await.map_err(|error| self.relay.unreadable(&error))? {
+                Some(chunk) if self.has_events == Some(false) => self.whole.extend_from_slice(&chunk),
                 Some(chunk) if self.body.is_empty() => self.body = chunk,
                 Some(chunk) => self.body = [&self.body[..], &chunk].concat().into(),
                 None => self.is_over = true,
             }
-            if self.body.len() > MAX_ANSWER {
+            if self.whole.len() > MAX_ANSWER {
                 return Err(self.relay.fault(&Fault::TooLarge("it", MAX_ANSWER)));
             }
         }
@@ -300,7 +304,10 @@ impl Pieces<'_> {
             self.body.advance(sse::blank(&self.body));
             match sse::beginning(&self.body) {
                 Beginning::Events => self.has_events = Some(true),
-                Beginning::Other => self.has_events = Some(false),
+                Beginning::Other => {
+                    self.has_events = Some(false);
+                    self.whole = std::mem::take(&mut self.body).into();
+                }
                 Beginning::Unknown => {}
             }
         }
@@ -329,10 +336,12 @@ impl Pieces<'_> {
 
     /// Reads the answer of an endpoint that doesn't stream though it was asked to.
     fn read_whole(&mut self) -> Result<Piece, ApiError> {
-        if self.body.is_empty() {
+        if self.whole.is_empty() && self.body.is_empty() {
             return self.end(true);
         }
-        let body = std::mem::take(&mut self.body);
+        // What is too short to say what it is, is still there.
+        let mut body = std::mem::take(&mut self.whole);
+        body.extend_from_slice(&std::mem::take(&mut self.body));
         match self.reader.whole(&body).map_err(|fault| self.relay.fault(&fault))? {
             Progress::Text(text) => Ok(Piece::Text(text)),
             Progress::Nothing | Progress::Done => self.end(true),
