@@ -35,10 +35,10 @@ pub fn send(method: &str, url: &str, headers: &[(String, String)], body: &[u8]) 
         }
     };
     if let Some(outgoing) = outgoing {
-        if let Ok(stream) = outgoing.write() {
-            if let Err(error) = stream.blocking_write_and_flush(body) {
-                told.push(format!("write: {error:?}"));
-            }
+        if let Ok(stream) = outgoing.write()
+            && let Err(error) = stream.blocking_write_and_flush(body)
+        {
+            told.push(format!("write: {error:?}"));
         }
         if let Err(code) = OutgoingBody::finish(outgoing, None) {
             told.push(format!("finish: {code:?}"));
