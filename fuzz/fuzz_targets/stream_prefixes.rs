@@ -22,10 +22,11 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
-    let Input { mut texts, noise, index, style, no_reason, end, size } = input;
-    // Every prefix of it is read.
-    texts.truncate(8);
-    if texts.iter().map(String::len).sum::<usize>() > 200 {
+    let Input { mut texts, mut noise, index, style, no_reason, end, size } = input;
+    // Every prefix of it is read, so it is kept short.
+    texts.truncate(4);
+    noise.truncate(2);
+    if texts.iter().map(String::len).sum::<usize>() > 60 {
         return;
     }
     let stream = properties::Stream { texts, noise, index, style, no_reason, end };
