@@ -92,8 +92,13 @@ func (e Event) Lacks(field string) error {
 	return fmt.Errorf("the payload of the event `%s` (%s) has an unknown shape: missing field `%s`", e.Name, e.ID, field)
 }
 
-// Unexpected is the error for an event of a kind the module doesn't take; takes names the kind that it does.
+// Unexpected is the error for an event of a kind the module doesn't take, or of its kind that the host didn't understand;
+// takes names the kind that it does.
 func (e Event) Unexpected(takes string) error {
+	if e.Name == takes {
+		return fmt.Errorf("the event `%s` (%s) is of the kind this module takes, but its payload has an unknown shape: the "+
+			"host's log says which field. A module that is made with modhost.Handle can read it from the payload", e.Name, e.ID)
+	}
 	return fmt.Errorf("the event `%s` (%s) is of a kind this module doesn't take: it takes `%s`. Name only that under "+
 		"`events` of the module in modules.toml, or take it with modhost.Handle", e.Name, e.ID, takes)
 }

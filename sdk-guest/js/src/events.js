@@ -10,11 +10,17 @@ import { present } from "./calls.js";
  * @returns {Event}
  */
 export function eventFromHost(event) {
+  /** @type {{ value: any } | undefined} */
+  let payload;
   return {
     ...present(event),
     ...(event.createdAt === null ? {} : { createdAt: new Date(event.createdAt * 1000) }),
     subject: subjectFromHost(event.subject),
-    payload: JSON.parse(event.payload),
+    // Read when it is asked for: one that is too deep for the parser keeps nobody from the subject.
+    get payload() {
+      payload ??= { value: JSON.parse(event.payload) };
+      return payload.value;
+    },
   };
 }
 

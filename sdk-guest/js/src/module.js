@@ -82,6 +82,12 @@ function answer(handlers, event) {
   if (handlers.other) {
     return handlers.other(event);
   }
+  if (Object.entries(KINDS).some(([kind, name]) => kind in handlers && name === event.name)) {
+    throw new Failure(
+      `the event \`${event.name}\` (${event.id}) is of a kind this module takes, but its payload has an unknown shape: the ` +
+        "host's log says which field. A function `other` can read it from the payload.",
+    );
+  }
   const ours = Object.entries(KINDS).flatMap(([kind, name]) => (kind in handlers ? [name] : []));
   const takes = [...ours, ...ofOtherSystems(handlers).map(({ name }) => name)].map((name) => `\`${name}\``);
   throw new Failure(

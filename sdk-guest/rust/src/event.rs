@@ -257,7 +257,8 @@ impl Event {
         })
     }
 
-    /// The failure of a module that got an event of a kind it doesn't take. Trying again won't help.
+    /// The failure of a module that got an event of a kind it doesn't take, or one of its kind that the host didn't
+    /// understand. Trying again won't help.
     ///
     /// ```
     /// # use modhost_sdk::{Event, Retry, json};
@@ -266,6 +267,13 @@ impl Event {
     /// assert_eq!(failure.retry, Retry::No);
     /// ```
     pub fn unexpected(&self, takes: &str) -> Failure {
+        if self.name == takes {
+            return Failure::new(format!(
+                "the event `{}` ({}) is of the kind this module takes, but its payload has an unknown shape: the host's log \
+                 says which field. A module that takes `Event` can read it from the payload.",
+                self.name, self.id
+            ));
+        }
         Failure::new(format!(
             "the event `{}` ({}) is of a kind this module doesn't take: it takes `{takes}`. Name only that under \
              `events` of the module in modules.toml.",

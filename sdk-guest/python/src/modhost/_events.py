@@ -99,7 +99,7 @@ class FromEvent(Protocol):
         ...
 
 
-def from_host(event: wit.Event) -> Event:
+def from_host(event: wit.Event, subject: ModuleChosen | UserMessageCreated | None) -> Event:
     """The event as the module reads it."""
     created_at = None if event.created_at is None else datetime.fromtimestamp(event.created_at, UTC)
     return Event(
@@ -108,13 +108,14 @@ def from_host(event: wit.Event) -> Event:
         name=event.name,
         created_at=created_at,
         attempt=event.attempt,
-        subject=_subject(event.subject),
+        subject=subject,
         payload=json.loads(event.payload),
     )
 
 
-def _subject(subject: wit.Subject) -> ModuleChosen | UserMessageCreated | None:
-    match subject:
+def subject(given: wit.Subject) -> ModuleChosen | UserMessageCreated | None:
+    """What the host understood of it."""
+    match given:
         case wit.Subject_ModuleChosen(chosen):
             message = chosen.user_message
             return ModuleChosen(

@@ -53,7 +53,7 @@ def module(answer: Answer) -> Answer:
 
         def handle(self, event: wit.Event) -> None:
             try:
-                answer(_argument(_events.from_host(event), takes))
+                answer(_argument(event, takes))
                 _steps.close_left()
             except BaseException as error:  # Nothing may get past: it would be a trap without a word.
                 raise Err(_failure(error, _root(answer))) from None
@@ -114,11 +114,19 @@ def _name(kind: type) -> str:
     return _SUBJECTS.get(kind) or str(getattr(kind, "event_name"))
 
 
-def _argument(event: Event, takes: tuple[type, ...]) -> object:
+def _argument(given: wit.Event, takes: tuple[type, ...]) -> object:
+    # The payload is read where it is wanted: one that is too deep for the parser keeps nobody from the subject.
+    subject = _events.subject(given.subject)
+    if type(subject) in takes:
+        return subject
+    event = _events.from_host(given, subject)
     if not takes:
         return event
-    if type(event.subject) in takes:
-        return event.subject
+    if any(kind in _SUBJECTS and _name(kind) == event.name for kind in takes):
+        raise Failure(
+            f"the event `{event.name}` ({event.id}) is of a kind this module takes, but its payload has an unknown shape: "
+            "the host's log says which field. A module that takes `Event` can read it from the payload."
+        )
     for kind in takes:
         if kind not in _SUBJECTS and _name(kind) == event.name:
             return typing.cast(type[FromEvent], kind).from_event(event)
