@@ -6,7 +6,7 @@ mod remembered;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -27,9 +27,10 @@ use crate::plan::Plan;
 use crate::platform::{SetupError, http_client};
 use crate::plural::counted;
 use crate::sources::event_socket::EventSockets;
-use crate::sources::{self, ComeBack, Sink, Sources};
+use crate::sources::{self, ComeBack, Sink, Sources, Taken};
 use crate::sqlite::DirectoryLock;
 use crate::telemetry::metrics::{self, EventOutcome};
+use crate::unreadable::{Bounds, Unreadable, UnreadableStore};
 use crate::versions::{self, Keep, Versions, VersionsError};
 use reload::{Keeper, SettingsReader, watched_files};
 use remembered::Memory;
@@ -37,6 +38,9 @@ use remembered::Memory;
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
 const OWNER: &str = "this host";
+
+/// When to try again to keep a request that can't be read, if that fails.
+const KEEP_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the settings, at the start and whenever the file has changed; or those of a text that the file held before.
 pub type Load = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
@@ -93,6 +97,9 @@ pub enum StartError {
     /// The record of versions can't be used.
     #[error(transparent)]
     Versions(#[from] VersionsError),
+    /// The requests that are kept for operators can't be listed.
+    #[error("cannot list the unreadable requests of the data directory: {0}")]
+    Unreadable(String),
     /// The HTTP client can't be made.
     #[error("the HTTP client can't be made: {0}")]
     Client(#[from] SetupError),
@@ -196,8 +203,12 @@ impl Host {
         let (dispatcher, recovered) =
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
         tell_recovered(&*journal, recovered).await?;
+        let data_dir = server.data_dir.clone();
+        let unreadable = tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, Bounds::default()));
+        let unreadable = unreadable.await.map_err(|error| StartError::Unreadable(error.to_string()))?;
+        let taker = Taker { dispatcher: dispatcher.clone(), unreadable: unreadable.clone() };
         let parts = Parts {
-            taker: Arc::new(Taker(dispatcher.clone())),
+            taker: Arc::new(taker.clone()),
             dispatcher,
             registry,
             sources: Arc::default(),
@@ -216,7 +227,6 @@ impl Host {
         parts.apply(plan);
         parts.dispatcher.run();
 
-        let taker = Taker(parts.dispatcher.clone());
         let refusals = parts.public.refusals();
         public_routes.set(sources::router(parts.sources.clone(), refusals, taker, health.clone()));
         admin_routes.set(console::router(Admin {
@@ -226,6 +236,7 @@ impl Host {
             dispatcher: parts.dispatcher.clone(),
             sources: parts.sources.clone(),
             sockets: parts.sockets.clone(),
+            unreadable,
             health: health.clone(),
             access: parts.access.clone(),
         }));
@@ -343,11 +354,15 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
     Ok(engine.with_compiler(compiler).with_cache(server.data_dir.join("components")))
 }
 
-/// Hands events from the sources to the dispatcher.
-struct Taker(Dispatcher);
+/// Hands events from the sources to the dispatcher, and what can't be read to where it is kept.
+#[derive(Clone)]
+struct Taker {
+    dispatcher: Dispatcher,
+    unreadable: UnreadableStore,
+}
 
 impl Sink for Taker {
-    async fn take(&self, event: Event) -> Result<(), ComeBack> {
+    async fn take(&self, event: Event) -> Result<Taken, ComeBack> {
         let (id, name) = (event.id.clone(), event.name.clone());
         let (source, tenant) = (event.source.clone(), event.tenant.clone());
         let named = event.module().map(str::to_owned);
@@ -376,9 +391,21 @@ impl Sink for Taker {
             }
         };
         // It is accepted to its end, and counted, also if the client hangs up meanwhile.
-        self.0.accept_then(event, tell).await.map(drop).map_err(|refused| {
+        let accepted = self.dispatcher.accept_then(event, tell).await.map_err(|refused| {
             let too_fast = matches!(refused, Refused::TooFast { .. });
             ComeBack { after: refused.retry_after(), too_fast }
+        })?;
+        Ok(match accepted {
+            Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
+            Accepted::Deliveries(_) | Accepted::Again => Taken::Recorded,
+        })
+    }
+
+    async fn keep(&self, unreadable: Unreadable) -> Result<(), ComeBack> {
+        let source = unreadable.source.clone();
+        self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
+            tracing::error!(%source, %error, "cannot keep an unreadable request");
+            ComeBack { after: KEEP_AGAIN_AFTER, too_fast: false }
         })
     }
 }
@@ -390,8 +417,9 @@ impl Parts {
         self.public.set(plan.rules);
         // First: with secrets that are not settled yet, nothing is a forgery.
         self.sources.set_unsettled(plan.unsettled);
-        self.sources.set(plan.webhooks, plan.max_body);
         self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology));
+        // After the routes: an event of a new source must not come before there is one for it.
+        self.sources.set(plan.webhooks, plan.max_body);
         // Last: what comes over them doesn't come again if there is no route for it yet.
         self.sockets.set(plan.sockets, &self.taker);
     }

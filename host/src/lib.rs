@@ -38,4 +38,5 @@ mod sqlite;
 mod sse;
 pub mod telemetry;
 pub mod testing;
+pub mod unreadable;
 pub mod versions;

@@ -107,6 +107,8 @@ pub struct Progress {
     pub steps: BTreeMap<u32, Step>,
     /// The reply.
     pub reply: Reply,
+    /// Whether a message of the chat was written, the reply or another one.
+    pub has_written: bool,
     orders_given: u32,
 }
 

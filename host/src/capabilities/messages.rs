@@ -80,7 +80,7 @@ async fn create(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Err
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.create_message(&caller, assistant_id.as_deref(), &chat_id, &change).await
     };
-    Ok(pending.make(make, |_, _| {}).await?.into())
+    Ok(pending.make(make, |progress, _| progress.has_written = true).await?.into())
 }
 
 /// Changes a message of the event's chat; if it is the reply, what was written is kept for the delivery's end.
@@ -93,6 +93,7 @@ async fn modify(delivery: &Arc<Delivery>, import: &'static str, id: String, chan
         platform.modify_message(&caller, &chat_id, &id, &change).await
     };
     let take_in = |progress: &mut Progress, _: &platform::Message| {
+        progress.has_written = true;
         let Some((text, completed)) = written else { return };
         progress.reply.completed |= completed;
         if text.is_some() {

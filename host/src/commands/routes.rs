@@ -213,6 +213,9 @@ fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
             }
         };
     }
+    if let Some(flaw) = event.flaw() {
+        _ = writeln!(text, "\nThe payload has an unknown shape, {flaw}: a module gets the event as `other`.");
+    }
     if verdicts.iter().all(|(_, verdict)| verdict.is_err()) {
         _ = writeln!(text, "\nNobody gets it: it would be acknowledged and forgotten.");
     }
@@ -225,7 +228,9 @@ fn verdicts_as_json(event: &Event, verdicts: &[Verdict<'_>]) -> anyhow::Result<S
         Err(reason) => json!({ "name": module.name, "gets": false, "reason": why(reason, event, &module.wants) }),
     });
     let told = json!({
-        "event": { "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant },
+        "event": {
+            "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant, "flaw": event.flaw(),
+        },
         "modules": modules.collect::<Vec<Value>>(),
     });
     Ok(output::pretty_json(&told)?)
@@ -236,7 +241,7 @@ fn why(reason: &Unwanted, event: &Event, wants: &Interest) -> String {
     match reason {
         Unwanted::Name => format!("it wants {}", any_of(&wants.events)),
         Unwanted::ForAnother(module) => format!("the event chose the module \"{module}\""),
-        Unwanted::ForNobody => "the event chose a module, and its payload can't be read".to_owned(),
+        Unwanted::ForNobody => "the event chose a module, and the module's name can't be read".to_owned(),
         Unwanted::Source => format!("it wants those of the source {}", any_of(&wants.sources)),
         Unwanted::Tenant => format!("it works for the tenant {}", any_of(&wants.tenants)),
         Unwanted::Assistant => {
@@ -245,7 +250,7 @@ fn why(reason: &Unwanted, event: &Event, wants: &Interest) -> String {
         }
         Unwanted::Field(path, found) => {
             let wanted = wants.fields.get(path).map(|values| any_of(values)).unwrap_or_default();
-            let found = if found.is_null() { "not there".into() } else { found.to_string() };
+            let found = found.as_deref().unwrap_or("not there");
             format!("it wants {path} = {wanted}, and that is {found}")
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::document::Document;
 use super::file::{Located, Parts};
 use super::settings::{Module, Settings, Tenant};
-use super::source::{Part, Scheme, SignedPart, Source, Webhook};
+use super::source::{Scheme, SignedPart, Source, Webhook};
 use super::{ConfigError, Place, nearest};
 use crate::event::Name;
 use crate::files::{self, NotRegular};
@@ -154,13 +154,16 @@ fn unverified(document: &Document<'_>, parts: &Parts) {
 /// A company that is read from where nobody signs.
 fn company_in_a_header(source: &Source) -> Option<ConfigError> {
     let webhook = source.webhook()?;
-    let Some(Some(Part::Header(header))) = &webhook.event.company else { return None };
-    match &webhook.scheme {
-        Scheme::Hmac(rules) if rules.signed.contains(&SignedPart::Header(header.clone())) => return None,
+    let company = webhook.event.company.as_ref()?.as_ref()?;
+    let mut headers = Vec::new();
+    company.headers(&mut headers);
+    headers.retain(|header| match &webhook.scheme {
+        Scheme::Hmac(rules) => !rules.signed.contains(&SignedPart::Header(header.clone())),
         // It has been said already that nothing is signed.
-        Scheme::None { .. } | Scheme::Nexus { .. } => return None,
-        _ => {}
-    }
+        Scheme::None { .. } | Scheme::Nexus { .. } => false,
+        _ => true,
+    });
+    let header = headers.first()?;
     let warning = ConfigError::new(format!(
         "the source \"{}\" reads the company from the header {header}, which is not signed",
         source.name

@@ -273,10 +273,24 @@ pub enum Part {
     Header(HeaderName),
     /// In the first of these headers that is there. Only schemes say so, of headers that mean the same.
     EitherHeader(HeaderName, HeaderName),
+    /// In the first of these places where something stands that can name it.
+    First(Vec<Part>),
     /// Nowhere: it is always this.
     Text(String),
     /// Nowhere: the SHA-256 of the body stands in for it.
     Hash,
+}
+
+impl Part {
+    /// Adds the headers it is read from.
+    pub fn headers(&self, names: &mut Vec<HeaderName>) {
+        match self {
+            Self::Header(name) => names.push(name.clone()),
+            Self::EitherHeader(first, second) => names.extend([first.clone(), second.clone()]),
+            Self::First(parts) => parts.iter().for_each(|part| part.headers(names)),
+            Self::Body(_) | Self::Text(_) | Self::Hash => {}
+        }
+    }
 }
 
 /// Where the parts of an event stand, as a source's `[source.event]` says; what it doesn't say is as the scheme has it.

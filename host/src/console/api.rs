@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::module_view::WaitingView;
 use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
-use super::{keyvalue, modules};
+use super::{keyvalue, modules, unreadable};
 use crate::dispatch::Dispatcher;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
@@ -26,6 +26,7 @@ use crate::keyvalue::{KeyValue, StoreError};
 use crate::sources::Sources;
 use crate::sources::event_socket::EventSockets;
 use crate::telemetry;
+use crate::unreadable::UnreadableStore;
 
 /// How many deliveries a list has unless it is asked for more.
 const DEFAULT_LIMIT: u32 = 100;
@@ -55,6 +56,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Who may use all this.
     pub access: Arc<Access>,
+    /// Verified requests that can't be read.
+    pub unreadable: UnreadableStore,
 }
 
 /// The routes of the admin listener. Anyone may ask the probes; where there is a token, `/health` says no more than they
@@ -68,6 +71,10 @@ pub fn router(admin: Admin) -> Router {
         .route("/deliveries/{id}", get(show))
         .route("/deliveries/{id}/retry", post(retry))
         .route("/deliveries/{id}/drop", post(drop_waiting))
+        .route("/unreadable", get(unreadable::list))
+        .route("/unreadable/{id}", get(unreadable::show))
+        .route("/unreadable/{id}/body", get(unreadable::body))
+        .route("/unreadable/{id}/drop", post(unreadable::remove))
         .route("/modules", get(modules::list))
         .route("/modules/{name}", get(modules::show))
         .route("/modules/{name}/versions", get(modules::history))

@@ -5,12 +5,14 @@ mod api;
 mod keyvalue;
 mod module_view;
 mod modules;
+mod unreadable;
 mod view;
 
 pub use access::{Access, AccessRules};
 pub use api::{Admin, router};
 pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView, WaitingView};
 pub(crate) use modules::asking;
+pub use unreadable::{UnreadableDetailsView, UnreadableView};
 pub use view::{
     AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
     KeyView, SourceView, TotalsView,

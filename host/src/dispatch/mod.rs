@@ -142,6 +142,9 @@ pub enum Refused {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The source that brought it is of other settings than the routes: one of the two is about to be replaced.
+    #[error("there is no tenant {0} at the moment")]
+    NoTenant(Name),
     /// It can't be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -158,7 +161,7 @@ impl Refused {
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::Full { retry_after, .. } | Self::TooFast { retry_after, .. } => *retry_after,
-            Self::Journal(_) | Self::Stopping | Self::Panicked => COME_BACK_AFTER,
+            Self::NoTenant(_) | Self::Journal(_) | Self::Stopping | Self::Panicked => COME_BACK_AFTER,
         }
     }
 }
@@ -349,6 +352,9 @@ impl Inner {
             return Err(Refused::Stopping);
         }
         let routes = self.routes.load_full();
+        if routes.tenant(&event.tenant).is_none() {
+            return Err(Refused::NoTenant(event.tenant.clone()));
+        }
         let deliveries = routes.deliveries(&event);
         if deliveries.is_empty() {
             return Ok(Accepted::Deliveries(Vec::new()));

@@ -47,7 +47,7 @@ pub(super) async fn settle(delivery: &Delivery, outcome: Outcome, route: &RouteS
         Outcome::CutOff => Next::Retry { at: clock::now(), reason: "the host was shut down".into() },
         Outcome::Answered => match answered(delivery).await {
             Ok(()) => Next::Completed,
-            Err(Unfinished::NoReply) => given_up(delivery, NO_REPLY.into(), None, route, allowed).await,
+            Err(Unfinished::NoReply) => given_up(delivery, no_reply(delivery), None, route, allowed).await,
             Err(Unfinished::Platform(error)) => {
                 let reason = format!("the reply can't be completed: {error}");
                 if error.is_temporary() {
@@ -71,6 +71,22 @@ pub(crate) const NOT_TOLD: &str = "; the user could not be told: ";
 pub(crate) const NO_REPLY: &str =
     "it returned ok but never wrote a reply, and the user would look at an empty message; call `messages.reply`";
 
+/// The same, with what was wrong with the event.
+fn no_reply(delivery: &Delivery) -> String {
+    match delivery.event.flaw() {
+        Some(flaw) => {
+            format!("{NO_REPLY} (the event's payload has an unknown shape, {flaw}: the module gets it as `other`)")
+        }
+        None => NO_REPLY.to_owned(),
+    }
+}
+
+/// Whether a user waits for a reply whose id can't be read, and no other message was written either.
+fn waits_unseen(delivery: &Delivery) -> bool {
+    let event = &delivery.event;
+    event.chooses() && event.assistant_message_id().is_none() && !delivery.progress().has_written
+}
+
 enum Unfinished {
     NoReply,
     Platform(PlatformError),
@@ -87,7 +103,7 @@ struct Failed {
 async fn answered(delivery: &Delivery) -> Result<(), Unfinished> {
     let reply = delivery.progress().reply.clone();
     let waits = delivery.event.assistant_message_id().is_some() && !reply.completed;
-    if waits && reply.text.is_none() {
+    if waits && reply.text.is_none() || waits_unseen(delivery) {
         return Err(Unfinished::NoReply);
     }
     close_steps(delivery, StepStatus::Completed).await.map_err(Unfinished::Platform)?;
@@ -141,6 +157,16 @@ async fn given_up(
 pub(super) async fn apologise(delivery: &Delivery, text: String) -> Result<(), PlatformError> {
     close_steps(delivery, StepStatus::Failed).await?;
     let answered = delivery.progress().reply.completed;
+    if waits_unseen(delivery)
+        && let Some(chat) = delivery.event.chat_id()
+    {
+        // The reply can't be found: the user reads it below.
+        let change = MessageChange { text: Some(text), completed: true, ..MessageChange::default() };
+        let assistant = delivery.event.assistant_id();
+        delivery.platform().create_message(delivery.caller(), assistant, chat, &change).await?;
+        delivery.progress().has_written = true;
+        return Ok(());
+    }
     if delivery.event.assistant_message_id().is_none() || answered {
         return Ok(());
     }

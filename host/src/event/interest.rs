@@ -6,7 +6,11 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::json::{self, Document};
 use super::{Event, Name};
+
+/// How much of a value is shown that a module doesn't want, in characters.
+const SHOWN: usize = 200;
 
 /// Which events a module wants. What is empty leaves nothing out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,10 +40,10 @@ pub enum NamePattern {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path(String);
 
-/// An event that modules are asked about. Its payload is read once at most, and not if nobody asks.
+/// An event that modules are asked about. Its payload is looked through once at most, and not if nobody asks.
 pub struct Candidate<'a> {
     event: &'a Event,
-    payload: OnceCell<Value>,
+    payload: OnceCell<Document<'a>>,
 }
 
 /// Why a module doesn't get an event.
@@ -57,8 +61,8 @@ pub enum Unwanted {
     Tenant,
     /// It wants those of other assistants.
     Assistant,
-    /// A field of the payload has another value, or isn't there.
-    Field(Path, Value),
+    /// A field of the payload has another value (as JSON, shortened), or isn't there.
+    Field(Path, Option<String>),
 }
 
 impl NamePattern {
@@ -87,12 +91,8 @@ impl Path {
         keys.split('.').all(|key| !key.is_empty()).then(|| Self(keys.to_owned()))
     }
 
-    /// The value it leads to; null where there is nothing.
-    fn find<'v>(&self, value: &'v Value) -> &'v Value {
-        self.0.split('.').fold(value, |value, key| match value {
-            Value::Array(items) => key.parse().ok().and_then(|place: usize| items.get(place)).unwrap_or(&Value::Null),
-            value => value.get(key).unwrap_or(&Value::Null),
-        })
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.split('.')
     }
 }
 
@@ -108,8 +108,13 @@ impl<'a> Candidate<'a> {
         Self { event, payload: OnceCell::new() }
     }
 
-    fn payload(&self) -> &Value {
-        self.payload.get_or_init(|| serde_json::from_str(self.event.payload()).unwrap_or_default())
+    /// What a path leads to in the payload, however odd the rest of it is.
+    fn find(&self, path: &Path) -> Option<json::Value<'a>> {
+        let payload = self.payload.get_or_init(|| {
+            // What an event hands on is JSON that any parser takes.
+            Document::read(self.event.payload().as_bytes()).unwrap_or_else(|_| Document::new(json::Value::NULL))
+        });
+        payload.find(path.keys()).map(|found| found.value)
     }
 }
 
@@ -132,18 +137,27 @@ impl Interest {
         holds(self.sources.is_empty() || self.sources.contains(&event.source), Unwanted::Source)?;
         holds(self.tenants.is_empty() || self.tenants.contains(&event.tenant), Unwanted::Tenant)?;
         let is_in = |assistant: &str| self.assistants.iter().any(|wanted| wanted == assistant);
-        holds(self.assistants.is_empty() || event.assistant_id().is_some_and(is_in), Unwanted::Assistant)?;
+        let is_wanted = match event.assistant_id() {
+            Some(assistant) => is_in(assistant),
+            // It chose this module, and where can't be read: nobody else would answer it.
+            None => event.chooses() && event.flaw().is_some(),
+        };
+        holds(self.assistants.is_empty() || is_wanted, Unwanted::Assistant)?;
         for (path, wanted) in &self.fields {
-            let found = path.find(candidate.payload());
-            if !wanted.iter().any(|wanted| same(wanted, found)) {
-                return Err(Unwanted::Field(path.clone(), found.clone()));
+            let found = candidate.find(path);
+            if !found.is_some_and(|found| wanted.iter().any(|wanted| found.is(wanted))) {
+                return Err(Unwanted::Field(path.clone(), found.map(shown)));
             }
         }
         Ok(())
     }
 }
 
-/// Whether two values are the same to a person: 1 and 1.0 are.
-fn same(wanted: &Value, found: &Value) -> bool {
-    wanted == found || matches!((wanted.as_f64(), found.as_f64()), (Some(wanted), Some(found)) if wanted == found)
+/// A value as people are shown it.
+fn shown(value: json::Value<'_>) -> String {
+    let legal = value.legal();
+    match legal.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &legal[..end]),
+        None => legal.into_owned(),
+    }
 }

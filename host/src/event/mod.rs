@@ -4,9 +4,12 @@
 //! the only authority on who is acted for: user, company, chat and message ids are read from here and never from
 //! a guest.
 
+pub(crate) mod body;
 pub mod interest;
+pub mod json;
 mod subject;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use subject::{Ids, Reading};
 pub use subject::{MessageFinalized, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 
 /// A name out of `modules.toml`: of a source, a tenant or a module. Cheap to clone.
@@ -66,10 +70,14 @@ pub struct Event {
     pub header: Header,
     /// What the host understood of the payload.
     pub subject: Subject,
+    ids: Ids,
+    flaw: Option<String>,
     /// The body as it was delivered and signed, unknown fields and all.
     raw: Bytes,
-    /// Where in the body the payload stands.
+    /// Where in the body's JSON the payload stands.
     payload: Range<usize>,
+    /// The payload as it is handed on, where that is not what stands there.
+    handed_on: Option<Arc<str>>,
     /// The id that earlier versions gave the event, if it was another.
     earlier_id: Option<String>,
 }
@@ -102,16 +110,33 @@ impl std::ops::Deref for Event {
 }
 
 impl Event {
-    /// An event out of a verified body, whose payload stands at `payload`.
+    /// An event out of a verified body, in whose JSON the payload stands at `payload`. The body is that JSON, or a form that
+    /// holds it.
     ///
-    /// A payload in a shape that is not known is no error: the subject is [`Subject::Other`] then, and the log says why.
+    /// A payload in a shape that is not known is no error: the subject is [`Subject::Other`] then, [`Event::flaw`] says why,
+    /// and the ids that can be read are known all the same.
     pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
-        let mut event = Self { header, subject: Subject::Other, raw, payload, earlier_id: None };
-        event.subject = Subject::of(&event.header.name, event.payload()).unwrap_or_else(|error| {
-            tracing::warn!(event = event.id, name = event.name, "the payload has an unknown shape: {error}");
-            Subject::Other
-        });
-        event
+        let json = body::json(&raw);
+        let is_form = matches!(json, Cow::Owned(_));
+        let read = json::Value::read(json.get(payload.clone()).unwrap_or_default());
+        let (reading, handed_on) = match read {
+            Ok(value) => {
+                let legal = value.legal();
+                // What the body says in UTF-8, and legally, is not kept twice.
+                let is_as_written = matches!(legal, Cow::Borrowed(_)) && !is_form;
+                (subject::read(&header.name, value), (!is_as_written).then(|| legal.into()))
+            }
+            Err(error) => {
+                let flaw = Some(format!("it is not JSON: {error}"));
+                (Reading { subject: Subject::Other, ids: Ids::default(), flaw }, Some("null".into()))
+            }
+        };
+        drop(json);
+        let Reading { subject, ids, flaw } = reading;
+        if let Some(flaw) = &flaw {
+            tracing::warn!(event = header.id, name = header.name, %flaw, "the payload has an unknown shape");
+        }
+        Self { header, subject, ids, flaw, raw, payload, handed_on, earlier_id: None }
     }
 
     /// Names the id that earlier versions gave the event: they may have recorded it under that one.
@@ -131,24 +156,28 @@ impl Event {
         &self.raw
     }
 
-    /// Where in the body the payload stands.
+    /// Where in the body's JSON the payload stands.
     pub fn payload_range(&self) -> Range<usize> {
         self.payload.clone()
     }
 
-    /// The source's own JSON of the payload, whole.
+    /// The source's own JSON of the payload, whole, written so that every parser takes it.
     pub fn payload(&self) -> &str {
+        if let Some(payload) = &self.handed_on {
+            return payload;
+        }
         let bytes = self.raw.get(self.payload.clone()).unwrap_or_default();
-        // Whoever made the event read the body as JSON, and JSON is UTF-8.
         std::str::from_utf8(bytes).unwrap_or("null")
+    }
+
+    /// Why the payload was not understood, if its kind is known and it wasn't.
+    pub fn flaw(&self) -> Option<&str> {
+        self.flaw.as_deref()
     }
 
     /// The module the event names, if it is of a kind that names one.
     pub fn module(&self) -> Option<&str> {
-        match &self.subject {
-            Subject::ModuleChosen(chosen) => Some(&chosen.name),
-            _ => None,
-        }
+        self.ids.module.as_deref()
     }
 
     /// The name of events that choose a module.
@@ -161,30 +190,17 @@ impl Event {
 
     /// The chat the event happened in, if it happened in one.
     pub fn chat_id(&self) -> Option<&str> {
-        match &self.subject {
-            Subject::ModuleChosen(chosen) => Some(&chosen.chat_id),
-            Subject::UserMessageCreated(created) => Some(&created.chat_id),
-            Subject::MessageFinalized(message) => Some(&message.chat_id),
-            Subject::Other => None,
-        }
+        self.ids.chat.as_deref()
     }
 
     /// The assistant (space, virtual employee) the event happened in, if it names one.
     pub fn assistant_id(&self) -> Option<&str> {
-        match &self.subject {
-            Subject::ModuleChosen(chosen) => Some(&chosen.assistant_id),
-            Subject::UserMessageCreated(created) => Some(&created.assistant_id),
-            Subject::MessageFinalized(message) => message.assistant_id.as_deref(),
-            Subject::Other => None,
-        }
+        self.ids.assistant.as_deref()
     }
 
     /// The assistant message that waits to be filled, if the event brought one.
     pub fn assistant_message_id(&self) -> Option<&str> {
-        match &self.subject {
-            Subject::ModuleChosen(chosen) => Some(&chosen.assistant_message_id),
-            _ => None,
-        }
+        self.ids.assistant_message.as_deref()
     }
 }
 

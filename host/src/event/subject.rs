@@ -3,11 +3,10 @@
 //! Shapes as in Unique's webhook documentation and in the models of its Python toolkit; where the two differ (`chatid`
 //! and `chatId`) both are taken. `MESSAGE_FINALIZED` as in NexusGPT's documentation of its webhooks.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use super::json::{Document, Kind, Value};
 
 /// The name of events that choose a module.
 pub(super) const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
@@ -82,108 +81,231 @@ pub struct MessageFinalized {
     pub assistant_id: Option<String>,
 }
 
-impl Subject {
-    /// Reads the payload of an event with this name.
-    pub(super) fn of(name: &str, payload: &str) -> Result<Self, serde_json::Error> {
-        match name {
-            MODULE_CHOSEN => {
-                serde_json::from_str::<ChosenPayload>(payload).map(|payload| Self::ModuleChosen(payload.into()))
-            }
-            USER_MESSAGE_CREATED => serde_json::from_str::<CreatedPayload>(payload).map(|payload| {
-                Self::UserMessageCreated(UserMessageCreated {
-                    chat_id: payload.chat_id,
-                    assistant_id: payload.assistant_id,
-                    text: payload.text,
-                })
-            }),
-            MESSAGE_FINALIZED => {
-                serde_json::from_str::<FinalizedPayload>(payload).map(|payload| Self::MessageFinalized(payload.into()))
-            }
-            _ => Ok(Self::Other),
-        }
-    }
+/// What was read of a payload.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Reading {
+    /// What was understood of it.
+    pub(super) subject: Subject,
+    /// The ids that stand where payloads of this kind have them, whatever else is wrong with it: by these the host can
+    /// still find the module, and close the user's reply.
+    pub(super) ids: Ids,
+    /// Why a payload of a known kind was not understood.
+    pub(super) flaw: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ChosenPayload<'a> {
-    name: String,
-    #[serde(default)]
-    description: Option<String>,
-    #[serde(default, borrow)]
-    configuration: Option<&'a RawValue>,
-    #[serde(alias = "chatid")]
-    chat_id: String,
-    assistant_id: String,
-    user_message: UserMessagePayload,
-    assistant_message: AssistantMessagePayload,
+/// The ids of a payload of a known kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ids {
+    /// The module it chose.
+    pub(super) module: Option<String>,
+    /// The chat.
+    pub(super) chat: Option<String>,
+    /// The assistant.
+    pub(super) assistant: Option<String>,
+    /// The message that waits to be filled.
+    pub(super) assistant_message: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct UserMessagePayload {
-    id: String,
-    text: String,
-    #[serde(default)]
-    original_text: Option<String>,
-    #[serde(default)]
-    language: Option<String>,
-    #[serde(default)]
-    created_at: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct AssistantMessagePayload {
-    id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CreatedPayload {
-    #[serde(alias = "chatid")]
-    chat_id: String,
-    assistant_id: String,
-    text: String,
-}
-
-/// Without the thread nothing can be done; without the virtual employee, answering can.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FinalizedPayload {
-    chat_id: String,
-    #[serde(default)]
-    virtual_sender: Value,
-    #[serde(default)]
-    virtual_sender_id: Value,
-}
-
-impl From<FinalizedPayload> for MessageFinalized {
-    fn from(payload: FinalizedPayload) -> Self {
-        let id = |value: &Value| value.as_str().map(str::to_owned);
-        Self {
-            chat_id: payload.chat_id,
-            assistant_id: id(&payload.virtual_sender["id"]).or_else(|| id(&payload.virtual_sender_id)),
-        }
-    }
-}
-
-impl From<ChosenPayload<'_>> for ModuleChosen {
-    fn from(payload: ChosenPayload<'_>) -> Self {
-        let message = payload.user_message;
-        Self {
-            name: payload.name,
-            description: payload.description.unwrap_or_default(),
-            configuration: payload.configuration.map_or("{}", RawValue::get).into(),
-            chat_id: payload.chat_id,
-            assistant_id: payload.assistant_id,
-            user_message: UserMessage {
-                id: message.id,
-                text: message.text,
-                original_text: message.original_text,
-                language: message.language,
-                created_at: message.created_at.unwrap_or_default(),
+/// Reads the payload of an event with this name.
+pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
+    let payload = Payload(Document::new(payload));
+    let (subject, ids) = match name {
+        MODULE_CHOSEN => (
+            payload.module_chosen().map(Subject::ModuleChosen),
+            Ids {
+                module: payload.id(&["name"]).ok(),
+                chat: payload.id(&CHAT).ok(),
+                assistant: payload.id(&["assistantId"]).ok(),
+                assistant_message: payload.id(&["assistantMessage.id"]).ok(),
             },
-            assistant_message_id: payload.assistant_message.id,
+        ),
+        USER_MESSAGE_CREATED => (
+            payload.user_message_created().map(Subject::UserMessageCreated),
+            Ids { chat: payload.id(&CHAT).ok(), assistant: payload.id(&["assistantId"]).ok(), ..Ids::default() },
+        ),
+        MESSAGE_FINALIZED => (
+            payload.message_finalized().map(Subject::MessageFinalized),
+            Ids { chat: payload.id(&["chatId"]).ok(), assistant: payload.virtual_employee(), ..Ids::default() },
+        ),
+        _ => (Ok(Subject::Other), Ids::default()),
+    };
+    match subject {
+        Ok(subject) => Reading { subject, ids, flaw: None },
+        Err(flaw) => Reading { subject: Subject::Other, ids, flaw: Some(flaw.to_string()) },
+    }
+}
+
+/// Where the chat stands: first as the toolkit has it, then as the documentation has it.
+const CHAT: [&str; 2] = ["chatId", "chatid"];
+
+/// A field that has to be there and can't be read.
+struct Flaw {
+    path: &'static str,
+    found: Option<Kind>,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            None => write!(f, "`{}` is missing", self.path),
+            Some(Kind::Text) => write!(f, "`{}` is empty", self.path),
+            Some(kind) => write!(f, "`{}` is {kind}", self.path),
         }
+    }
+}
+
+struct Payload<'a>(Document<'a>);
+
+impl<'a> Payload<'a> {
+    fn find(&self, path: &str) -> Option<Value<'a>> {
+        self.0.find(path.split('.')).map(|found| found.value)
+    }
+
+    /// The first of these fields that is there, and says something.
+    fn first(&self, paths: &[&'static str]) -> Result<(&'static str, Value<'a>), Flaw> {
+        let found = paths.iter().filter_map(|path| Some((*path, self.find(path)?)));
+        let missing = Flaw { path: paths[0], found: None };
+        found.fold(Err(missing), |first, (path, value)| match first {
+            Ok(first) => Ok(first),
+            Err(_) if value.is_null() => Err(Flaw { path, found: Some(Kind::Null) }),
+            Err(_) => Ok((path, value)),
+        })
+    }
+
+    /// A text.
+    fn text(&self, paths: &[&'static str]) -> Result<String, Flaw> {
+        let (path, value) = self.first(paths)?;
+        let wrong = Flaw { path, found: Some(value.kind()) };
+        value.text().map(|text| text.text.into_owned()).ok_or(wrong)
+    }
+
+    /// A text that may be left out, and is as good as left out where it is something else.
+    fn optional(&self, path: &'static str) -> Option<String> {
+        self.text(&[path]).ok()
+    }
+
+    /// An id: a text, or a number as it is written.
+    fn id(&self, paths: &[&'static str]) -> Result<String, Flaw> {
+        let (path, value) = self.first(paths)?;
+        let id = value.number().map_or_else(|| Some(value.text()?.text.into_owned()), |number| Some(number.to_owned()));
+        id.filter(|id| !id.is_empty()).ok_or(Flaw { path, found: Some(value.kind()) })
+    }
+
+    /// What a module can't do without has to be there; what else is in an unknown shape is as good as left out.
+    fn module_chosen(&self) -> Result<ModuleChosen, Flaw> {
+        let configuration = self.find("configuration").filter(|value| value.kind() == Kind::Object);
+        Ok(ModuleChosen {
+            name: self.id(&["name"])?,
+            description: self.optional("description").unwrap_or_default(),
+            configuration: configuration.map_or("{}".into(), |value| value.legal().into()),
+            chat_id: self.id(&CHAT)?,
+            // Nothing is done with it but to show it and to compare it.
+            assistant_id: self.text(&["assistantId"]).or_else(|_| self.id(&["assistantId"]))?,
+            user_message: UserMessage {
+                id: self.id(&["userMessage.id"])?,
+                text: self.text(&["userMessage.text"])?,
+                original_text: self.optional("userMessage.originalText"),
+                language: self.optional("userMessage.language"),
+                created_at: self.optional("userMessage.createdAt").unwrap_or_default(),
+            },
+            assistant_message_id: self.id(&["assistantMessage.id"])?,
+        })
+    }
+
+    fn user_message_created(&self) -> Result<UserMessageCreated, Flaw> {
+        Ok(UserMessageCreated {
+            chat_id: self.id(&CHAT)?,
+            assistant_id: self.text(&["assistantId"]).or_else(|_| self.id(&["assistantId"]))?,
+            text: self.text(&["text"])?,
+        })
+    }
+
+    /// Without the thread nothing can be done; without the virtual employee, answering can.
+    fn message_finalized(&self) -> Result<MessageFinalized, Flaw> {
+        Ok(MessageFinalized { chat_id: self.id(&["chatId"])?, assistant_id: self.virtual_employee() })
+    }
+
+    fn virtual_employee(&self) -> Option<String> {
+        self.id(&["virtualSender.id"]).or_else(|_| self.id(&["virtualSenderId"])).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn chosen() -> Json {
+        json!({
+            "name": "Assistant", "description": "d", "configuration": { "a": 1 }, "chatId": "chat_1", "assistantId": "as_1",
+            "userMessage": { "id": "msg_1", "text": "hello", "originalText": "Hello", "language": "en", "createdAt": "2026" },
+            "assistantMessage": { "id": "msg_2", "createdAt": "2026" },
+        })
+    }
+
+    fn read_json(payload: &Json) -> Reading {
+        let text = payload.to_string();
+        read(MODULE_CHOSEN, Value::read(text.as_bytes()).unwrap())
+    }
+
+    /// Every field of a chosen module's event in every wrong shape: it is understood where the field can be done without,
+    /// and the other ids are known in any case.
+    #[test]
+    fn any_field_may_be_odd() {
+        let essential = [
+            "/name",
+            "/chatId",
+            "/assistantId",
+            "/userMessage",
+            "/userMessage/id",
+            "/userMessage/text",
+            "/assistantMessage",
+            "/assistantMessage/id",
+        ];
+        let others = [
+            "/description",
+            "/configuration",
+            "/userMessage/originalText",
+            "/userMessage/language",
+            "/userMessage/createdAt",
+            "/assistantMessage/createdAt",
+        ];
+        for odd in [json!(null), json!([1]), json!(true), json!({}), json!([])] {
+            for field in essential.iter().chain(&others) {
+                let mut payload = chosen();
+                *payload.pointer_mut(field).unwrap() = odd.clone();
+                let Reading { subject, ids, flaw } = read_json(&payload);
+                let is_understood = others.contains(field);
+                assert_eq!(matches!(subject, Subject::ModuleChosen(_)), is_understood, "{field} {odd}");
+                assert_eq!(flaw.is_none(), is_understood, "{field} {odd}: {flaw:?}");
+                assert_eq!(ids.module.is_some(), *field != "/name", "{field} {odd}");
+                assert_eq!(ids.chat.is_some(), *field != "/chatId", "{field} {odd}");
+                assert_eq!(
+                    ids.assistant_message.is_some(),
+                    !field.starts_with("/assistantMessage/id") && *field != "/assistantMessage",
+                    "{field} {odd}"
+                );
+                if let Subject::ModuleChosen(chosen) = subject {
+                    assert!(serde_json::from_str::<Json>(&chosen.configuration).unwrap().is_object(), "{field} {odd}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_the_chat_are_taken() {
+        for (payload, chat) in [
+            (json!({ "chatid": "a" }), Some("a")),
+            (json!({ "chatId": null, "chatid": "a" }), Some("a")),
+            (json!({ "chatId": "b", "chatid": "a" }), Some("b")),
+            (json!({ "chatId": 7 }), Some("7")),
+            (json!({}), None),
+        ] {
+            assert_eq!(read_json(&payload).ids.chat.as_deref(), chat, "{payload}");
+        }
+        let mut payload = chosen();
+        payload["userMessage"]["text"] = Json::Null;
+        assert_eq!(read_json(&payload).flaw.unwrap(), "`userMessage.text` is null");
     }
 }

@@ -1,22 +1,18 @@
 //! What an event looks like on the wire: where in a request its parts stand, read into an [`Event`].
 //!
-//! The body is looked through once, and what isn't asked for is passed over unread. What isn't known here is kept: the
-//! body is handed on whole.
+//! What isn't asked for is passed over unread, however odd it is. What isn't known here is kept: the body is handed on whole.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 
 use axum::http::{HeaderMap, HeaderName};
 use bytes::Bytes;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::schemes::Shown;
 use crate::config::source::{EventParts, Part};
+use crate::event::body::{self as event_body, BodyKind};
+use crate::event::json::{Document, Kind, NotJson, Text};
 use crate::event::{Event, Header, Name};
 
 /// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
@@ -24,6 +20,9 @@ const LONGEST_ID: usize = 256;
 
 /// Longer than this, in bytes, nothing is that names something: it would stand in every line of the log.
 const LONGEST_TEXT: usize = 1024;
+
+/// No more headers than this are kept of a request that can't be read.
+const MOST_HEADERS: usize = 32;
 
 /// Times from here on nobody means, in seconds since 1970: the year 10000.
 const NO_TIME_FROM: f64 = 253_402_300_800.0;
@@ -43,29 +42,73 @@ pub struct Envelope {
     pub name: Vec<Part>,
     /// The company it belongs to, if its events name one.
     pub company: Option<Part>,
+    /// Whether every event of the platform names its company: one that doesn't can't be read.
+    pub always_names_company: bool,
     /// The user it happened to.
     pub user: Option<Part>,
     /// When it happened.
     pub created_at: Option<Part>,
     /// The keys that lead to what the module is given; none: the body.
     pub payload: Vec<String>,
+    /// Which forms the platform sends besides JSON.
+    pub forms: Forms,
+}
+
+/// The forms a platform sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forms {
+    /// None.
+    None,
+    /// Those with JSON in a field `payload`.
+    WithPayload,
+    /// Those, and others: an object of their fields is the event.
+    Any,
 }
 
 /// Why a verified request is no event.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAnEvent {
-    /// The body is not written in UTF-8, and so not JSON.
-    #[error("the body is not JSON: it is not written in UTF-8")]
-    NotText,
     /// The body is not JSON.
     #[error("the body is not JSON: {0}")]
-    NotJson(#[from] serde_json::Error),
+    NotJson(#[from] NotJson),
+    /// The body is a form of a kind the platform doesn't send.
+    #[error("the body is not JSON: it is a form{}", if *.with_payload { ", and its field `payload` is missing, or there more than once" } else { "" })]
+    Form {
+        /// Whether a form with a `payload` would be taken.
+        with_payload: bool,
+    },
     /// A part that has to be there isn't.
     #[error("its {what} is missing, {}", Place(.place))]
     Missing {
         /// The part.
         what: &'static str,
         /// Where it should be.
+        place: Part,
+    },
+    /// A part is of a kind nothing is named with.
+    #[error("its {what} is {found}, {}", Place(.place))]
+    Odd {
+        /// The part.
+        what: &'static str,
+        /// Where it is.
+        place: Part,
+        /// What it is.
+        found: Kind,
+    },
+    /// A part holds half a character, or bytes that are none: what it names can't be told.
+    #[error("its {what} is not written in Unicode, {}", Place(.place))]
+    NotText {
+        /// The part.
+        what: &'static str,
+        /// Where it is.
+        place: Part,
+    },
+    /// A part is there more than once, and is not the same each time: ambiguous, as readers differ in which they take.
+    #[error("its {what} is there more than once, {}", Place(.place))]
+    Ambiguous {
+        /// The part.
+        what: &'static str,
+        /// Where it is.
         place: Part,
     },
     /// A part is too long to be what it should be.
@@ -76,7 +119,10 @@ pub enum NotAnEvent {
         /// Where it is.
         place: Part,
     },
-    /// A header that a part is read from stands there more than once: which of them counts is anybody's guess.
+    /// It chose a module, and which one can't be read.
+    #[error("it chooses a module, and the module's name can't be read: {0}")]
+    NoModule(String),
+    /// A header that a part is read from is there more than once: ambiguous.
     #[error("more than one header {}", Shown(.0))]
     TwoHeaders(HeaderName),
 }
@@ -86,17 +132,25 @@ pub(super) struct Opened<'a> {
     headers: &'a HeaderMap,
     raw: &'a Bytes,
     /// The JSON of the body.
-    whole: &'a str,
-    /// The fields of the outermost object; none if it isn't one.
-    fields: Fields<'a>,
+    json: &'a [u8],
+    document: Document<'a>,
 }
 
-/// The fields of an object, each with its JSON.
-type Fields<'a> = HashMap<Cow<'a, str>, &'a str>;
+/// The text of a part that names something.
+struct Named<'a> {
+    text: Cow<'a, str>,
+    /// What it is written with, where that was not all characters.
+    lossy: Option<&'a [u8]>,
+}
 
 /// A place in the body: keys with dots between them.
 pub fn body(path: &str) -> Part {
     Part::Body(path.split('.').map(str::to_owned).collect())
+}
+
+/// The first of several places in the body that names something.
+pub fn first_in_body(paths: &[&str]) -> Part {
+    Part::First(paths.iter().map(|path| body(path)).collect())
 }
 
 /// A place in the headers.
@@ -111,9 +165,11 @@ impl Envelope {
             id: vec![Part::Hash],
             name: Vec::new(),
             company: None,
+            always_names_company: false,
             user: None,
             created_at: None,
             payload: Vec::new(),
+            forms: Forms::None,
         }
     }
 
@@ -127,51 +183,113 @@ impl Envelope {
         set(&mut self.id, &parts.id);
         set(&mut self.name, &parts.name);
         set(&mut self.company, &parts.company);
+        self.always_names_company &= parts.company.is_none();
         set(&mut self.user, &parts.user);
         set(&mut self.created_at, &parts.created_at);
         set(&mut self.payload, &parts.payload);
         self
     }
+
+    /// The headers of a request that help to understand it: what bodies are, and what parts of an event are read from.
+    /// Never what is a secret, or signed with one.
+    pub fn headers_of(&self, headers: &HeaderMap) -> Vec<(String, String)> {
+        const USUAL: [&str; 3] = ["content-type", "user-agent", "x-request-id"];
+        const SECRET: [&str; 9] =
+            ["sign", "hmac", "secret", "token", "key", "auth", "cookie", "password", "credential"];
+        let mut names: Vec<HeaderName> = USUAL.into_iter().map(HeaderName::from_static).collect();
+        let single = [&self.company, &self.user, &self.created_at].into_iter().flatten();
+        for part in self.id.iter().chain(&self.name).chain(single) {
+            part.headers(&mut names);
+        }
+        names.retain(|name| !SECRET.iter().any(|word| name.as_str().contains(word)));
+        let value = |value: &[u8]| String::from_utf8_lossy(value).chars().take(LONGEST_TEXT).collect();
+        let lines = names.iter().flat_map(|name| headers.get_all(name).iter().map(move |it| (name, it)));
+        lines.take(MOST_HEADERS).map(|(name, it)| (name.to_string(), value(it.as_bytes()))).collect()
+    }
+}
+
+/// The JSON of a body that was verified, as a source with this envelope takes it.
+pub(super) fn json_of<'a>(envelope: &Envelope, raw: &'a Bytes) -> Result<Cow<'a, [u8]>, NotAnEvent> {
+    let is_taken = match event_body::kind(raw) {
+        BodyKind::Json => true,
+        BodyKind::FormWithPayload => envelope.forms != Forms::None,
+        BodyKind::Form => envelope.forms == Forms::Any,
+    };
+    if is_taken {
+        Ok(event_body::json(raw))
+    } else {
+        Err(NotAnEvent::Form { with_payload: envelope.forms != Forms::None })
+    }
 }
 
 impl<'a> Opened<'a> {
-    /// Reads a body that was verified.
-    pub(super) fn new(headers: &'a HeaderMap, raw: &'a Bytes) -> Result<Self, NotAnEvent> {
-        let whole = std::str::from_utf8(raw).map_err(|_| NotAnEvent::NotText)?;
-        let whole = whole.trim_matches([' ', '\t', '\r', '\n']);
-        if !whole.starts_with('{') {
-            serde_json::from_str::<IgnoredAny>(whole)?;
-        }
-        Ok(Self { headers, raw, whole, fields: fields(whole)? })
+    /// Reads the JSON of a body that was verified.
+    pub(super) fn new(headers: &'a HeaderMap, raw: &'a Bytes, json: &'a [u8]) -> Result<Self, NotAnEvent> {
+        Ok(Self { headers, raw, json, document: Document::read(json)? })
     }
 
-    /// The text of a part that names one thing.
-    pub(super) fn text(&self, part: &Part) -> Result<Option<String>, NotAnEvent> {
-        Ok(match part {
-            Part::Text(text) => Some(text.clone()),
-            Part::Hash => Some(format!("sha256:{}", hex::encode(Sha256::digest(self.raw)))),
-            Part::Header(name) => self.header(name)?,
+    /// A part that names one thing; none if it is not there, or says nothing.
+    fn named(&self, what: &'static str, part: &Part) -> Result<Option<Named<'a>>, NotAnEvent> {
+        let plain = |text: Option<String>| text.map(|text| Named { text: text.into(), lossy: None });
+        let named = match part {
+            Part::Text(text) => plain(Some(text.clone())),
+            Part::Hash => plain(Some(hash(self.raw))),
+            Part::Header(name) => plain(self.header(what, part, name)?),
             Part::EitherHeader(first, second) => {
-                self.header(if self.headers.contains_key(first) { first } else { second })?
+                plain(self.header(what, part, if self.headers.contains_key(first) { first } else { second })?)
             }
-            Part::Body(path) => self.find(path)?.and_then(scalar),
-        }
-        .filter(|text| !text.is_empty()))
+            Part::Body(path) => self.in_body(what, part, path)?,
+            Part::First(parts) => return self.first(what, parts),
+        };
+        Ok(named.filter(|named| !named.text.is_empty()))
     }
 
-    /// The same, for what is held against a list of names and shown to people.
-    fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
-        match self.text(part)? {
-            Some(text) if text.len() > LONGEST_TEXT => Err(NotAnEvent::TooLong { what, place: part.clone() }),
-            text => Ok(text),
+    /// The first of several places that names something. One of another kind is passed over where a further one does.
+    fn first(&self, what: &'static str, parts: &[Part]) -> Result<Option<Named<'a>>, NotAnEvent> {
+        let mut odd = None;
+        for part in parts {
+            match self.named(what, part) {
+                Ok(Some(named)) => return Ok(Some(named)),
+                Ok(None) => {}
+                Err(error @ NotAnEvent::Odd { .. }) => odd = odd.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        odd.map_or(Ok(None), Err)
+    }
+
+    fn in_body(&self, what: &'static str, part: &Part, path: &[String]) -> Result<Option<Named<'a>>, NotAnEvent> {
+        let Some(found) = self.document.find(path.iter().map(String::as_str)) else { return Ok(None) };
+        let place = || part.clone();
+        if found.is_ambiguous {
+            return Err(NotAnEvent::Ambiguous { what, place: place() });
+        }
+        let value = found.value;
+        match (value.text(), value.number()) {
+            (Some(Text { text, is_lossy }), _) => Ok(Some(Named { text, lossy: is_lossy.then(|| value.bytes()) })),
+            (None, Some(number)) => Ok(Some(Named { text: number.into(), lossy: None })),
+            (None, None) if value.is_null() => Ok(None),
+            (None, None) => Err(NotAnEvent::Odd { what, place: place(), found: value.kind() }),
         }
     }
 
-    fn header(&self, name: &HeaderName) -> Result<Option<String>, NotAnEvent> {
+    fn header(&self, what: &'static str, part: &Part, name: &HeaderName) -> Result<Option<String>, NotAnEvent> {
         let mut values = self.headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (_, Some(_)) => Err(NotAnEvent::TwoHeaders(name.clone())),
-            (value, None) => Ok(value.and_then(|value| value.to_str().ok()).map(str::to_owned)),
+        let text = match (values.next(), values.next()) {
+            (_, Some(_)) => return Err(NotAnEvent::TwoHeaders(name.clone())),
+            (value, None) => value.map(|value| std::str::from_utf8(value.as_bytes())).transpose(),
+        };
+        text.map(|text| text.map(str::to_owned)).map_err(|_| NotAnEvent::NotText { what, place: part.clone() })
+    }
+
+    /// A part that is held against a list of names and shown to people.
+    fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
+        match self.named(what, part)? {
+            Some(Named { lossy: Some(_), .. }) => Err(NotAnEvent::NotText { what, place: part.clone() }),
+            Some(Named { text, .. }) if text.len() > LONGEST_TEXT => {
+                Err(NotAnEvent::TooLong { what, place: part.clone() })
+            }
+            named => Ok(named.map(|named| named.text.into_owned())),
         }
     }
 
@@ -188,28 +306,56 @@ impl<'a> Opened<'a> {
         tenant: Name,
         company_id: Option<String>,
     ) -> Result<Event, NotAnEvent> {
-        let optional = |what, part: &Option<Part>| part.as_ref().map_or(Ok(None), |part| self.short(what, part));
         let (id, earlier_id) = self.id(&envelope.id)?;
         let header = Header {
             id,
             name: self.name(&envelope.name, source)?,
             source: source.clone(),
             tenant,
-            user_id: optional("user", &envelope.user)?,
+            user_id: self.user(envelope)?,
             company_id,
-            created_at: optional("time", &envelope.created_at)?.and_then(|time| seconds(&time)),
+            created_at: self.time(envelope),
         };
-        let payload =
-            self.find(&envelope.payload)?.ok_or_else(|| missing("payload", Part::Body(envelope.payload.clone())))?;
-        // It is borrowed from the body: its place is the distance between the two.
-        let start = payload.as_ptr().addr() - self.raw.as_ptr().addr();
-        Ok(Event::new(header, self.raw.clone(), start..start + payload.len()).with_earlier_id(earlier_id))
+        let missing = || missing("payload", Part::Body(envelope.payload.clone()));
+        let payload = self.document.find(envelope.payload.iter().map(String::as_str)).ok_or_else(missing)?;
+        if payload.is_ambiguous {
+            return Err(NotAnEvent::Ambiguous { what: "payload", place: Part::Body(envelope.payload.clone()) });
+        }
+        let event = Event::new(header, self.raw.clone(), payload.value.range_in(self.json));
+        let event = event.with_earlier_id(earlier_id);
+        match event.module() {
+            None if event.chooses() => Err(NotAnEvent::NoModule("its `name` is no text in the payload".into())),
+            _ => Ok(event),
+        }
+    }
+
+    /// The user it happened to: one that can't be read is as good as none, but one that could be either of two is not.
+    fn user(&self, envelope: &Envelope) -> Result<Option<String>, NotAnEvent> {
+        let Some(part) = &envelope.user else { return Ok(None) };
+        match self.short("user", part) {
+            Err(error @ (NotAnEvent::Ambiguous { .. } | NotAnEvent::TwoHeaders(_))) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the user of an event can't be read");
+                Ok(None)
+            }
+            user => user,
+        }
+    }
+
+    /// When it happened: information only.
+    fn time(&self, envelope: &Envelope) -> Option<u64> {
+        let time = self.short("time", envelope.created_at.as_ref()?);
+        time.ok().flatten().and_then(|time| seconds(&time))
     }
 
     /// The id, and the one that earlier versions gave the event if it was another.
     fn id(&self, parts: &[Part]) -> Result<(String, Option<String>), NotAnEvent> {
-        let texts = parts.iter().map(|part| self.text(part)?.ok_or_else(|| missing("id", part.clone())));
-        let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+        let text = |part: &Part| {
+            let named = self.named("id", part)?.ok_or_else(|| missing("id", part.clone()))?;
+            // Two that are written differently must not be taken for the same event.
+            Ok(named.lossy.map_or_else(|| named.text.into_owned(), hash))
+        };
+        let texts: Vec<String> = parts.iter().map(text).collect::<Result<_, NotAnEvent>>()?;
         let joined = texts.join(BETWEEN_IDS);
         // Where a part has the separator in it, `7@8` and `9` would be joined to what `7` and `8@9` are joined to. Each part
         // has its length in front then. Without one, there are fewer separators in the id than there are then, so that no
@@ -228,40 +374,19 @@ impl<'a> Opened<'a> {
         let texts = texts?;
         if texts.is_empty() { Err(missing("name", first.clone())) } else { Ok(texts.join(BETWEEN_NAMES)) }
     }
+}
 
-    /// The value these keys lead to; the place of an item in a list is a key too.
-    fn find(&self, path: &[String]) -> Result<Option<&'a str>, NotAnEvent> {
-        let Some((first, rest)) = path.split_first() else { return Ok(Some(self.whole)) };
-        let mut found = self.fields.get(first.as_str()).copied();
-        for key in rest {
-            let Some(value) = found else { break };
-            found = if value.starts_with('[') {
-                let items: Vec<&RawValue> = serde_json::from_str(value)?;
-                key.parse().ok().and_then(|place: usize| items.get(place).map(|item| item.get()))
-            } else {
-                fields(value)?.get(key.as_str()).copied()
-            };
-        }
-        Ok(found)
-    }
+fn hash(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// An id, or its hash where it is too long to be kept as it is.
 fn shortened(id: String) -> String {
-    if id.len() > LONGEST_ID { format!("sha256:{}", hex::encode(Sha256::digest(&id))) } else { id }
+    if id.len() > LONGEST_ID { hash(id.as_bytes()) } else { id }
 }
 
 fn missing(what: &'static str, place: Part) -> NotAnEvent {
     NotAnEvent::Missing { what, place }
-}
-
-/// The text of a value that names something: of text and of numbers.
-fn scalar(json: &str) -> Option<String> {
-    match json.as_bytes().first()? {
-        b'"' => serde_json::from_str(json).ok(),
-        b'-' | b'0'..=b'9' => Some(json.to_owned()),
-        _ => None,
-    }
 }
 
 /// A time as platforms write them: seconds or milliseconds since 1970, as a number or as text, or RFC 3339. In seconds;
@@ -278,50 +403,6 @@ fn seconds(text: &str) -> Option<u64> {
     u64::try_from(time.as_second()).ok()
 }
 
-/// The fields of an object, unread; none if it is something else.
-///
-/// A field that stands there twice makes it unreadable: what another reader takes it for is anybody's guess.
-fn fields(json: &str) -> serde_json::Result<Fields<'_>> {
-    struct Object<'a>(Fields<'a>);
-
-    #[derive(Deserialize)]
-    struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
-
-    struct ObjectVisitor;
-
-    impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_map(ObjectVisitor)
-        }
-    }
-
-    impl<'de> Visitor<'de> for ObjectVisitor {
-        type Value = Object<'de>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut fields = Fields::with_capacity(8);
-            while let Some(Key(key)) = map.next_key()? {
-                match fields.entry(key) {
-                    Entry::Occupied(twice) => {
-                        return Err(A::Error::custom(format_args!("duplicate field `{}`", twice.key())));
-                    }
-                    Entry::Vacant(place) => place.insert(map.next_value::<&RawValue>()?.get()),
-                };
-            }
-            Ok(Object(fields))
-        }
-    }
-
-    if !json.starts_with('{') {
-        return Ok(Fields::new());
-    }
-    serde_json::from_str::<Object>(json).map(|object| object.0)
-}
-
 /// A place in a request, in people's words.
 struct Place<'a>(&'a Part);
 
@@ -331,7 +412,11 @@ impl fmt::Display for Place<'_> {
             Part::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
             Part::Header(name) => write!(f, "the header {}", Shown(name)),
             Part::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
-            Part::Body(_) | Part::Text(_) | Part::Hash => f.write_str("the body"),
+            Part::First(parts) if !parts.is_empty() => parts.iter().enumerate().try_for_each(|(number, part)| {
+                f.write_str(if number == 0 { "" } else { " or " })?;
+                Place(part).fmt(f)
+            }),
+            Part::Body(_) | Part::Text(_) | Part::Hash | Part::First(_) => f.write_str("the body"),
         }
     }
 }

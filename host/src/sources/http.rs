@@ -18,11 +18,12 @@ use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 
+use super::envelope::NotAnEvent;
 use super::schemes::Request as Verifiable;
-use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Way};
+use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Taken, Way};
 use crate::health::{self, Health};
 use crate::listener::{Client, CutShort, Refusals};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, EventOutcome};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
@@ -32,6 +33,8 @@ const AFTER_CLOCKS_DIFFER: u64 = 60;
 
 /// When an event may be brought again that no secret signed, while it isn't known whether the secrets are whole.
 const AFTER_SECRETS_CHANGE: u64 = 10;
+/// When an event may be brought again that can't be read: an operator needs time to look at it.
+const AFTER_UNREADABLE: u64 = 60;
 
 /// How much of a body that is too large is heard out, in bytes.
 const HEARD_OUT: usize = 16 << 20;
@@ -131,26 +134,66 @@ async fn answer<S: Sink>(
 ) -> Response {
     let source = &way.source;
     let request = Verifiable { headers, body: &body, now: SystemTime::now() };
-    let event = match source.receive(&request, &body) {
-        Ok(Received::Event(event)) => event,
-        Ok(Received::Greeting(answer)) => {
-            tracing::info!(
-                source = %source.reader.name,
-                "the platform asked something of the endpoint itself, and was answered"
-            );
-            return answer;
+    let received = match source.receive(&request, &body) {
+        Err(rejection @ (Rejection::Forgery(_) | Rejection::ForeignCompany(_))) => {
+            return rejected(listener, way, client, headers, &rejection);
         }
-        Err(rejection) => return rejected(listener, way, client, headers, &rejection),
+        received => received,
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
-    if let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take()) {
-        tracing::warn!(source = %source.reader.name, event = event.id, "events come faster than `events_per_second` allows");
+    if !matches!(received, Ok(Received::Greeting(_)))
+        && let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take())
+    {
+        tracing::warn!(source = %source.reader.name, "events come faster than `events_per_second` allows");
         return come_back(ComeBack { after, too_fast: true });
     }
-    match listener.sink.take(*event).await {
-        Ok(()) => source.scheme.taken(&request),
-        Err(put_off) => come_back(put_off),
+    match received {
+        Ok(Received::Event(event)) => match listener.sink.take(*event).await {
+            Ok(Taken::Recorded) => source.scheme.taken(&request),
+            Ok(Taken::NoSubscriber) => source.scheme.nobody(&request),
+            Err(put_off) => come_back(put_off),
+        },
+        Ok(Received::Greeting(answer)) => {
+            source.reader.count(EventOutcome::Challenge);
+            tracing::info!(source = %source.reader.name, "challenge answered");
+            answer
+        }
+        Err(Rejection::NotAnEvent(why)) => unreadable(listener, way, client, &request, &body, &why).await,
+        Err(rejection) => {
+            let status = rejection.status(&*source.scheme);
+            tracing::warn!(
+                source = %source.reader.name, client = %client.address, %status, reason = %rejection,
+                "event belongs to no tenant"
+            );
+            if status.is_success() {
+                source.reader.count(EventOutcome::Unwanted);
+                return source.scheme.nobody(&request);
+            }
+            source.reader.count(EventOutcome::PutOff);
+            ([(header::RETRY_AFTER, AFTER_UNREADABLE)], refusal(status, &rejection.to_string())).into_response()
+        }
     }
+}
+
+/// Keeps a verified request that can't be read, and answers it.
+async fn unreadable<S: Sink>(
+    listener: &Listener<S>,
+    way: &Way,
+    client: Client,
+    request: &Verifiable<'_>,
+    body: &Bytes,
+    why: &NotAnEvent,
+) -> Response {
+    let source = &way.source;
+    let status = source.scheme.unreadable(why);
+    tracing::warn!(source = %source.reader.name, client = %client.address, %status, reason = %why, "event can't be read");
+    source.reader.count(EventOutcome::Unreadable);
+    let kept = source.reader.unreadable(request.headers, body, why, Some(status.as_u16()));
+    if listener.sink.keep(kept).await.is_err() {
+        tracing::error!(source = %source.reader.name, "an event that can't be read can't be kept either");
+    }
+    let answer = refusal(status, &format!("this is not an event: {why}"));
+    if status.is_server_error() { ([(header::RETRY_AFTER, AFTER_UNREADABLE)], answer).into_response() } else { answer }
 }
 
 fn rejected<S>(

@@ -17,7 +17,9 @@ use bytes::Bytes;
 
 use crate::event::{Event, Name};
 use crate::rate::Rate;
-use envelope::{Envelope, NotAnEvent, Opened};
+use crate::telemetry::metrics::{self, EventOutcome};
+use crate::unreadable::Unreadable;
+use envelope::{Envelope, NotAnEvent, Opened, json_of};
 pub use http::router;
 use schemes::{Forgery, Key, Request, Scheme};
 
@@ -87,7 +89,19 @@ pub enum Owners {
 /// What an event is handed to once it is verified.
 pub trait Sink: Send + Sync + 'static {
     /// Takes the event: when this returns well, it is safe. Or says when to bring it again.
-    fn take(&self, event: Event) -> impl Future<Output = Result<(), ComeBack>> + Send;
+    fn take(&self, event: Event) -> impl Future<Output = Result<Taken, ComeBack>> + Send;
+
+    /// Keeps what was verified and can't be read as an event, for operators. Or says when to bring it again.
+    fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), ComeBack>> + Send;
+}
+
+/// What became of an event that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on disk with its deliveries, now or since it came before.
+    Recorded,
+    /// No module wants it.
+    NoSubscriber,
 }
 
 /// The host can't take an event now; it should be brought again.
@@ -116,7 +130,11 @@ pub enum Rejection {
     /// It is signed, but no event.
     #[error("this is not an event: {0}")]
     NotAnEvent(#[from] NotAnEvent),
-    /// It names a company this source may not speak for.
+    /// It is of a company that no tenant of this host has. Nothing is wrong with the request: a platform whose app is
+    /// installed in many companies signs for all of them alike.
+    #[error("no tenant has the company {}", .0.as_ref().map_or("it doesn't name".into(), |company| format!("`{company}`")))]
+    UnclaimedCompany(Option<String>),
+    /// It names a company of another tenant.
     #[error("this source may not bring events of company `{0}`")]
     ForeignCompany(String),
 }
@@ -127,7 +145,8 @@ impl Rejection {
         match self {
             Self::Forgery(forgery) => scheme.refusal(forgery),
             Self::ForeignCompany(_) => StatusCode::FORBIDDEN,
-            Self::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+            Self::UnclaimedCompany(_) => scheme.unclaimed(),
+            Self::NotAnEvent(why) => scheme.unreadable(why),
         }
     }
 }
@@ -199,11 +218,48 @@ impl Reader {
     ///
     /// When it is no event, or another tenant's.
     pub fn read(&self, headers: &HeaderMap, body: &Bytes) -> Result<Event, Rejection> {
-        let opened = Opened::new(headers, body)?;
+        let json = json_of(&self.envelope, body)?;
+        let opened = Opened::new(headers, body, &json)?;
         let company_id = opened.company(&self.envelope)?;
+        if let (None, Some(place), true) = (&company_id, &self.envelope.company, self.needs_company()) {
+            return Err(NotAnEvent::Missing { what: "company", place: place.clone() }.into());
+        }
         let names_one = self.envelope.company.is_some();
         let tenant = self.owners.tenant_of(names_one.then_some(company_id.as_deref()))?;
         Ok(opened.event(&self.envelope, &self.name, tenant, company_id)?)
+    }
+
+    /// Counts what makes no delivery. Whose it is, a source of several tenants can't tell.
+    fn count(&self, outcome: EventOutcome) {
+        let tenant = match &self.owners {
+            Owners::One { tenant, .. } => tenant.as_str(),
+            Owners::ByCompany { .. } => "",
+        };
+        metrics::event(&self.name, &Name::from(tenant), outcome);
+    }
+
+    /// What of a request is kept for operators that can't be read.
+    pub fn unreadable(&self, headers: &HeaderMap, body: &Bytes, why: &NotAnEvent, status: Option<u16>) -> Unreadable {
+        Unreadable {
+            source: self.name.clone(),
+            tenant: match &self.owners {
+                Owners::One { tenant, .. } => Some(tenant.clone()),
+                Owners::ByCompany { .. } => None,
+            },
+            reason: why.to_string(),
+            status,
+            headers: self.envelope.headers_of(headers),
+            body: body.clone(),
+        }
+    }
+
+    /// Whether nothing can be done with an event that names no company, though all of its platform's do.
+    fn needs_company(&self) -> bool {
+        let tells_tenant = match &self.owners {
+            Owners::One { companies, .. } => !companies.is_empty(),
+            Owners::ByCompany { .. } => true,
+        };
+        self.envelope.always_names_company && tells_tenant
     }
 }
 
@@ -211,19 +267,18 @@ impl Owners {
     /// Whose an event is; `company` is what it names, and none if events of its source never name one.
     fn tenant_of(&self, company: Option<Option<&str>>) -> Result<Name, Rejection> {
         let named = company.flatten();
-        let foreign = || Rejection::ForeignCompany(named.unwrap_or_default().to_owned());
+        let unclaimed = || Rejection::UnclaimedCompany(named.map(str::to_owned));
         match self {
-            Self::One { tenant, companies, of_others } => {
-                let is_own = match (company, companies.as_slice()) {
-                    (None, _) => true,
-                    (_, []) => named.is_none_or(|named| !of_others.contains(named)),
-                    (_, companies) => companies.iter().any(|own| Some(own.as_str()) == named),
-                };
-                if is_own { Ok(tenant.clone()) } else { Err(foreign()) }
-            }
+            Self::One { tenant, companies, of_others } => match (company, named) {
+                (None, _) => Ok(tenant.clone()),
+                (_, Some(foreign)) if of_others.contains(foreign) => Err(Rejection::ForeignCompany(foreign.to_owned())),
+                (_, _) if companies.is_empty() => Ok(tenant.clone()),
+                (_, Some(named)) if companies.iter().any(|own| own == named) => Ok(tenant.clone()),
+                _ => Err(unclaimed()),
+            },
             Self::ByCompany { tenants, others } => {
                 let tenant = named.and_then(|company| tenants.get(company).or(others.as_ref()));
-                tenant.cloned().ok_or_else(foreign)
+                tenant.cloned().ok_or_else(unclaimed)
             }
         }
     }

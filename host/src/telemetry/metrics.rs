@@ -127,6 +127,10 @@ pub enum EventOutcome {
     Unwanted,
     /// It is to come again later.
     PutOff,
+    /// It can't be read as an event, and is kept for operators.
+    Unreadable,
+    /// It is a question for the endpoint itself, and was answered.
+    Challenge,
 }
 
 /// Counts a request to a source.
@@ -141,6 +145,8 @@ pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
         EventOutcome::Again => "again",
         EventOutcome::Unwanted => "unwanted",
         EventOutcome::PutOff => "put_off",
+        EventOutcome::Unreadable => "unreadable",
+        EventOutcome::Challenge => "challenge",
     };
     let (source, tenant) = (source.as_str().to_owned(), tenant.as_str().to_owned());
     counter!(EVENTS, "source" => source, "tenant" => tenant, "outcome" => outcome).increment(1);

@@ -264,7 +264,9 @@ fn unwanted(why: &Unwanted, event: &Event, module: &Module) -> anyhow::Error {
         Unwanted::Source => format!("it comes from the source {}, and `sources` has others", event.source),
         Unwanted::Tenant => format!("it is of the tenant {}, and `tenants` has others", event.tenant),
         Unwanted::Assistant => "`assistants` has others than its own".to_owned(),
-        Unwanted::Field(path, found) => format!("`match` wants another {path} than {found}"),
+        Unwanted::Field(path, found) => {
+            format!("`match` wants another {path} than {}", found.as_deref().unwrap_or("none"))
+        }
     };
     anyhow!("{} would not get this event: {why} ([[module]] at {})", module.name, module.place)
 }

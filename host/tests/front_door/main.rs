@@ -23,6 +23,7 @@ mod keyvalue;
 mod listener;
 mod logging;
 mod metrics;
+mod odd_events;
 mod other_systems;
 mod output;
 mod reload;

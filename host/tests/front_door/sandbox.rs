@@ -143,7 +143,7 @@ async fn secrets_are_never_in_the_log() {
         ["reply hi", "search hotel", "complete hotel", "env", "panic", "modify msg_none x", "show x", "history"];
     join_all(commands.map(|command| chat(&host, "Test", command))).await;
     chat(&host, "Assistant", "What is our travel policy?").await;
-    assert_eq!(signed_post(&host.webhook, "not json").await.status(), 400);
+    assert_eq!(signed_post(&host.webhook, "not json").await.status(), 503);
     assert_eq!(post(&host.webhook, &[("x-unique-signature", "00")], "{}").await.status(), 400);
     host.logged(&["there is no message", "msg_none"]).await;
     assert_no_secret(&host);

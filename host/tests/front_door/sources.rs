@@ -193,7 +193,9 @@ async fn each_scheme_is_answered_as_its_platform_wants_it() {
     for (source, headers, body) in events {
         answered(send(&host, source, headers, body).await, 200, success.clone()).await;
         // Not JSON, and signed all the same.
-        refused(send(&host, source, headers, "hello").await, not_json(source), not_json_words(source)).await;
+        let answer = send(&host, source, headers, "hello").await;
+        assert_eq!(answer.headers().contains_key("retry-after"), answer.status().is_server_error(), "{source}");
+        refused(answer, not_json(source), not_json_words(source)).await;
         if source != "none" {
             let forged = post(&host, &format!("/{source}"), HeaderMap::new(), body.into()).await;
             let status = if ["unique", "stripe"].contains(&source) { 400 } else { 401 };
@@ -214,8 +216,13 @@ async fn each_scheme_is_answered_as_its_platform_wants_it() {
 }
 
 fn not_json(source: &str) -> StatusCode {
-    // Its time stands in the body.
-    if source == "linear" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST }
+    match source {
+        // Its time stands in the body.
+        "linear" => StatusCode::UNAUTHORIZED,
+        // As its documentation asks for.
+        "archivus" => StatusCode::BAD_REQUEST,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 fn not_json_words(source: &str) -> &'static str {
@@ -224,7 +231,7 @@ fn not_json_words(source: &str) -> &'static str {
 
 #[tokio::test]
 async fn discord_is_answered_within_its_own_protocol() {
-    let host = host(EACH, &[]).await;
+    let host = host(EACH, &["blep", "click", "form"]).await;
     let ask = async |body: &str| send(&host, "discord", &[], body).await;
     answered(ask(r#"{"type":1,"id":"1"}"#).await, 200, json!({ "type": 1 })).await;
     let ping = ask(r#"{"type":0,"version":1}"#).await;
@@ -234,6 +241,14 @@ async fn discord_is_answered_within_its_own_protocol() {
     answered(ask(r#"{"type":2,"data":{"name":"blep"}}"#).await, 200, json!({ "type": 5 })).await;
     answered(ask(r#"{"type":3,"data":{"custom_id":"click"}}"#).await, 200, json!({ "type": 6 })).await;
     answered(ask(r#"{"type":5,"data":{"custom_id":"form"}}"#).await, 200, json!({ "type": 5 })).await;
+    // However odd what else is in it.
+    let odd = r#"{"type":2,"data":{"name":"blep","options":[{"value":"\ud83d"},1e400]},"user":{"id":"U1"}}"#;
+    answered(ask(odd).await, 200, json!({ "type": 5 })).await;
+    // What nobody answers doesn't look as if somebody would.
+    let nobody = json!({ "type": 4, "data": { "content": "Nothing here answers this.", "flags": 64 } });
+    for body in [r#"{"type":2,"data":{"name":"other"}}"#, r#"{"type":3,"data":{"custom_id":"other"}}"#] {
+        answered(ask(body).await, 200, nobody.clone()).await;
+    }
     let proposals = json!({ "type": 8, "data": { "choices": [] } });
     answered(ask(r#"{"type":4,"data":{"name":"blep"}}"#).await, 200, proposals).await;
     // As it probes.
@@ -359,7 +374,7 @@ event = { name = "text:order" }
     bring(&host, "hashed", r#"{"order":{"id": 1}}"#, 0).await;
     refused(
         send(&host, "configured", &[], r#"{"order":{"id":1}}"#).await,
-        StatusCode::BAD_REQUEST,
+        StatusCode::SERVICE_UNAVAILABLE,
         "its id is missing, `order.version` in the body",
     )
     .await;

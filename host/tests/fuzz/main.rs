@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use properties::{
     SOURCES, Stream, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
     a_completion_is_an_answer_or_an_error, a_stream_is_never_half, an_odd_item_costs_only_itself,
-    events_are_read_alike_in_any_pieces, json_is_read_or_refused, settings_are_read_or_refused,
-    what_nobody_signed_is_refused,
+    an_odd_value_hides_nothing, events_are_read_alike_in_any_pieces, json_is_read_as_others_read_it,
+    json_is_read_or_refused, settings_are_read_or_refused, what_nobody_signed_is_refused,
 };
 
 /// JSON as senders write it, and as they don't: known keys with values of any kind.
@@ -37,6 +37,66 @@ fn json() -> impl Strategy<Value = String> {
         });
         prop_oneof![vec(inner, 0..6).prop_map(|items| format!("[{}]", items.join(", "))), fields.clone(), fields]
     })
+}
+
+/// JSON as JavaScript, Python and Go write it: with halves of characters, with what Python writes for no number, with numbers of
+/// any size (Java's among them), with Go's escapes, with keys that come twice, and as deep as anybody likes.
+fn senders_json() -> impl Strategy<Value = String> {
+    let string = vec(
+        prop_oneof![
+            "[a-z ]{0,5}",
+            r"\\ud[89ab][0-9a-f]{2}",
+            r"\\ud[c-f][0-9a-f]{2}",
+            r"\\ud83d\\ude[0-9a-f]{2}",
+            r"\\u00[0-9a-f]{2}",
+            Just(r"\u003c\u2028".to_owned()),
+            Just(r#"\"\\\/\b\f\n\r\t"#.to_owned()),
+            "[\u{1}\t\u{7f}\u{85}\u{2028}\u{fffd}\u{1f600}é]{0,3}",
+        ],
+        0..6,
+    );
+    let string = string.prop_map(|parts| format!("\"{}\"", parts.concat()));
+    let leaf = prop_oneof![
+        string.clone(),
+        "(null|true|false|NaN|Infinity|-Infinity|-0|-0\\.0|1e400|-1E\\+400|5e-324|1e21)",
+        "-?[1-9][0-9]{0,40}(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,6})?",
+        "[1-9][0-9]{300,600}",
+        (1..400usize).prop_map(|depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth))),
+        (1..200usize).prop_map(|depth| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth))),
+    ];
+    leaf.prop_recursive(4, 40, 6, move |inner| {
+        let key = prop_oneof![Just("\"a\"".to_owned()), Just(r#""\u0061""#.to_owned()), string.clone()];
+        let fields = vec((key, inner.clone()), 0..6).prop_map(|fields| {
+            let fields: Vec<_> = fields.into_iter().map(|(key, value)| format!("{key} :{value}")).collect();
+            format!("{{ {} }}", fields.join(",\n"))
+        });
+        prop_oneof![vec(inner, 0..6).prop_map(|items| format!("[{}]", items.join(" , "))), fields]
+    })
+}
+
+/// The same as bytes, now and then with bytes among them that are no UTF-8, or something cut off or changed.
+fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let whole = senders_json().prop_map(String::into_bytes).boxed();
+    let spoiled = (senders_json(), any::<usize>(), any::<u8>(), any::<bool>()).prop_map(|(json, place, byte, cut)| {
+        let mut bytes = json.into_bytes();
+        let place = place % bytes.len();
+        if cut {
+            bytes.truncate(place)
+        } else {
+            bytes[place] = byte
+        }
+        bytes
+    });
+    let not_utf8 = senders_json().prop_map(|json| json.replace('é', "\u{e000}").into_bytes()).prop_map(|mut bytes| {
+        // The mark becomes half a pair as CESU-8 has it.
+        for place in 0..bytes.len().saturating_sub(2) {
+            if bytes[place..place + 3] == *"\u{e000}".as_bytes() {
+                bytes[place..place + 3].copy_from_slice(b"\xed\xa0\xbd");
+            }
+        }
+        bytes
+    });
+    prop_oneof![whole, spoiled, not_utf8]
 }
 
 fn body() -> impl Strategy<Value = Vec<u8>> {
@@ -180,6 +240,21 @@ proptest! {
     }
 
     #[test]
+    fn odd_bodies_are_events_or_none(number in 0..SOURCES, body in odd_bytes()) {
+        a_body_is_an_event_or_none(number, &body);
+    }
+
+    #[test]
+    fn json_is_read_alike(text in prop_oneof![odd_bytes(), body()]) {
+        json_is_read_as_others_read_it(&text);
+    }
+
+    #[test]
+    fn odd_values_hide_nothing(odd in odd_bytes()) {
+        an_odd_value_hides_nothing(&odd);
+    }
+
+    #[test]
     fn any_settings_are_read_or_refused(text in settings()) {
         settings_are_read_or_refused(&text);
     }
@@ -226,9 +301,11 @@ fn wide_bodies_and_long_values_make_small_events() {
         // A long id is told from others by its hash, a long name is none.
         let hashed = a_body_is_an_event_or_none(0, long("id").as_bytes()).unwrap();
         assert!(hashed.id.starts_with("sha256:"), "{}", hashed.id);
-        for what in ["event", "companyId", "userId"] {
+        for what in ["event", "companyId"] {
             assert!(a_body_is_an_event_or_none(0, long(what).as_bytes()).is_none(), "{what}");
         }
+        // A user that can't be one is none.
+        assert_eq!(a_body_is_an_event_or_none(0, long("userId").as_bytes()).unwrap().user_id, None);
         let event = a_body_is_an_event_or_none(0, digits.as_bytes()).unwrap();
         assert_eq!(event.created_at, None);
     });

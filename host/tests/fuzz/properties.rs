@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use modhost::config::source::EventParts;
 use modhost::config::{Secret, Settings};
-use modhost::event::Event;
+use modhost::event::interest::{Candidate, Interest, NamePattern, Path};
+use modhost::event::json::{Document, Value};
+use modhost::event::{Event, Subject};
 use modhost::fuzzing;
 use modhost::sources::schemes::{self, Outgoing, Request};
 use modhost::sources::{Owners, Reader, Source};
@@ -167,11 +169,92 @@ pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
     let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or(0);
     assert!(longest <= 4096, "{longest} bytes");
     assert!(event.created_at.is_none_or(|time| time < 253_402_300_800), "{:?}", event.created_at);
-    // And what it is given is the body's own bytes, and JSON.
+    // And what is kept is the body's own bytes; what it is given, JSON that every parser takes.
     assert_eq!(event.raw().as_ptr(), body.as_ptr());
-    assert!(event.payload_range().end <= body.len());
-    serde_json::from_str::<serde::de::IgnoredAny>(event.payload()).unwrap();
+    assert!(event.payload_range().end <= body.len() * 6 + 2);
+    assert_legal(event.payload());
+    // The journal makes the same event of the same bytes.
+    let again = Event::new(event.header.clone(), body.clone(), event.payload_range());
+    assert_eq!((again.payload(), &again.subject, again.flaw()), (event.payload(), &event.subject, event.flaw()));
     Some(event)
+}
+
+/// JSON that is not refused by the strictest parser of a guest, but for its depth.
+fn assert_legal(json: &str) {
+    serde_json::from_str::<serde::de::IgnoredAny>(json).unwrap_or_else(|error| panic!("{error}: {json:.200}"));
+    if let Err(error) = serde_json::from_str::<serde_json::Value>(json) {
+        assert!(error.to_string().contains("recursion limit"), "{error}: {json:.200}");
+    }
+}
+
+/// What serde_json reads is read, and alike; what is read is handed on so that serde_json reads it.
+pub fn json_is_read_as_others_read_it(text: &[u8]) {
+    let others = serde_json::from_slice::<serde_json::Value>(text);
+    let value = match Value::read(text) {
+        Ok(value) => value,
+        Err(error) => return assert!(others.is_err(), "{error}: {}", String::from_utf8_lossy(text)),
+    };
+    let legal = value.legal();
+    assert_legal(&legal);
+    assert_eq!(Value::read(legal.as_bytes()).unwrap().legal(), legal);
+    let Ok(others) = others else { return };
+    // What was legal stays as it is, and each field is what others find there.
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&legal).unwrap(), others);
+    let document = Document::new(value);
+    for (key, field) in others.as_object().into_iter().flatten() {
+        let found = document.find([key.as_str()]).unwrap().value;
+        assert_eq!(found.text().map(|it| it.text.into_owned()), field.as_str().map(str::to_owned), "{key}");
+        // A double others made of more digits than it holds is not what was written.
+        let is_exact = !(field.is_array() || field.is_object() || field.is_f64());
+        assert!(!is_exact || found.is(field), "{key}: {found:?} is not {field}");
+    }
+}
+
+/// A value that may stand in JSON, however odd, hides nothing beside it: the module is found, its conditions hold, and what it
+/// can do without is left out.
+pub fn an_odd_value_hides_nothing(odd: &[u8]) {
+    if Value::read(odd).is_err() {
+        return;
+    }
+    for (before, after) in [("", "\"zone\":"), ("\"zone\":", "")] {
+        let (first, last) = if before.is_empty() { (&b""[..], odd) } else { (odd, &b""[..]) };
+        let comma = |value: &[u8], at_end: bool| match (value.is_empty(), at_end) {
+            (true, _) => Vec::new(),
+            (_, true) => [b",".as_slice(), after.as_bytes(), value].concat(),
+            (_, false) => [before.as_bytes(), value, b","].concat(),
+        };
+        let body = [
+            br#"{"id":"1","companyId":"c","userId":"u","payload":{"#.as_slice(),
+            &comma(first, false),
+            br#""name":"Test","chatId":"chat","assistantId":"a","description":"#,
+            odd,
+            br#","configuration":{"k":"#,
+            odd,
+            br#"},"userMessage":{"id":"m","text":"hello","language":"#,
+            odd,
+            br#"},"assistantMessage":{"id":"r"},"kind":"order","number":9007199254740993"#,
+            &comma(last, true),
+            br#"},"event":"unique.chat.external-module.chosen","createdAt":"#,
+            odd,
+            b"}",
+        ]
+        .concat();
+        let event = source(0).1.reader.read(&HeaderMap::new(), &Bytes::from(body.clone()));
+        let event = event.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&body)));
+        assert!(matches!(event.subject, Subject::ModuleChosen(_)), "{}", String::from_utf8_lossy(&body));
+        assert_eq!((event.module(), event.assistant_message_id()), (Some("Test"), Some("r")));
+        let wants = |number: i64| Interest {
+            events: vec![NamePattern::Prefix("unique.".into())],
+            fields: [("kind", "order".into()), ("number", number.into())]
+                .into_iter()
+                .map(|(path, value): (_, serde_json::Value)| (Path::new(path).unwrap(), vec![value]))
+                .collect(),
+            ..Interest::default()
+        };
+        let judge = |number| wants(number).judge(&"Test".into(), &Candidate::new(&event));
+        assert_eq!(judge(9_007_199_254_740_993), Ok(()));
+        assert!(judge(9_007_199_254_740_992).is_err());
+    }
 }
 
 /// A modules.toml is read, or its mistakes are told, each with a place in it.

@@ -3,6 +3,7 @@
 pub(super) mod records;
 mod replay;
 mod tell;
+mod unreadable;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,11 @@ enum DeliveriesCommand {
     Drop(DropArgs),
     /// Run a recorded delivery against another component, with the recorded answers; no call leaves this machine
     Replay(replay::ReplayArgs),
+    /// List verified requests that could not be read as events, or show one with its body
+    ///
+    /// Their senders were told to come back, so nothing is acknowledged and lost. What is shown can be sent again to a host
+    /// that reads it: modhost deliveries unreadable ID --body > event.json, then modhost send --source NAME event.json.
+    Unreadable(unreadable::UnreadableArgs),
 }
 
 /// Where deliveries are looked up.
@@ -136,8 +142,13 @@ pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
         bail!("what a list is to show is said behind its name: modhost deliveries list --state dead");
     }
     let config = args.settings.config.as_deref();
+    if let Some(DeliveriesCommand::Unreadable(unreadable)) = &args.command {
+        return unreadable::run(&args.from, config, unreadable).await;
+    }
     let records = Records::open(&args.from, config).await?;
     match args.command {
+        // Looked up elsewhere, above.
+        Some(DeliveriesCommand::Unreadable(_)) => Ok(ExitCode::SUCCESS),
         None => list(&records, &args.list).await,
         Some(DeliveriesCommand::List(args)) => list(&records, &args).await,
         Some(DeliveriesCommand::Show(args)) => show(&records, &args).await,

@@ -258,7 +258,7 @@ fn event_parts(table: Table<'_>) -> EventParts {
     parts
 }
 
-/// One part, or a list of them that are joined.
+/// One part, or a list of them that are joined; a list within it is of places of which the first counts that has something.
 fn joined(value: &Value<'_>) -> Option<Vec<Part>> {
     if !value.is_list() {
         return part(value).map(|part| vec![part]);
@@ -266,12 +266,27 @@ fn joined(value: &Value<'_>) -> Option<Vec<Part>> {
     if value.list_is_empty() {
         value.wrong(format!("`{}` is an empty list", value.key), r#"write for example ["body:id", "body:updatedAt"]"#);
     }
-    items(Some(value.clone())).iter().map(part).collect()
+    let either = |value: &Value<'_>| if value.is_list() { first(value) } else { part(value) };
+    items(Some(value.clone())).iter().map(either).collect()
 }
 
-/// One part, or `none`: then the event says nothing about it.
+/// One part, `none` if the event says nothing about it, or a list of places of which the first counts that has something.
 fn part_or_none(value: &Value<'_>) -> Option<Option<Part>> {
+    if value.is_list() {
+        return first(value).map(Some);
+    }
     if value.text()? == "none" { Some(None) } else { part(value).map(Some) }
+}
+
+/// Places of which the first counts that has something.
+fn first(value: &Value<'_>) -> Option<Part> {
+    if value.list_is_empty() {
+        value.wrong(
+            format!("`{}` has an empty list: there is no place to look", value.key),
+            r#"write for example ["body:member.user.id", "body:user.id"]"#,
+        );
+    }
+    items(Some(value.clone())).iter().map(part).collect::<Option<Vec<_>>>().map(Part::First)
 }
 
 fn part(value: &Value<'_>) -> Option<Part> {

@@ -18,11 +18,15 @@ use url::Host;
 use super::connection::{Again, Came, Connection, End, NotOpened};
 use super::status::{Gap, Status};
 use super::{EventSocket, shown};
-use crate::sources::{ComeBack, Sink};
+use crate::sources::{ComeBack, Rejection, Sink};
+use crate::telemetry::metrics::EventOutcome;
 
 /// How long the old connection stays open beside the new one: an event that is on its way comes by one of them. Half
 /// the time to the next connection at most.
 const OVERLAP: Duration = Duration::from_secs(5);
+
+/// How long each event of a connection that is closed is waited with, if the host can't take it.
+const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// A connection that lived this long was a good one: the next is not held back.
 const STEADY: Duration = Duration::from_secs(10);
@@ -250,6 +254,7 @@ impl<S: Sink> Socket<S> {
     fn too_large(&mut self, at: usize) {
         let socket = &self.connections[at].socket;
         self.status.refused();
+        socket.reader.count(EventOutcome::Unreadable);
         tracing::error!(
             source = %socket.name(),
             "an event of more than {} bytes came, `max_body` in [server]; it was left out and doesn't come again",
@@ -288,8 +293,12 @@ impl<S: Sink> Socket<S> {
     async fn drain(&mut self) {
         for mut connection in std::mem::take(&mut self.connections) {
             while let Some(came) = connection.next_at_hand() {
-                if let Came::Event(data) = came {
-                    hand_on(&connection.socket, &data, &*self.sink, &self.status, &self.stop).await;
+                let Came::Event(data) = came else { continue };
+                let handed_on = hand_on(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
+                // Its tenant may be gone from the settings for good.
+                if tokio::time::timeout(DRAIN_WITHIN, handed_on).await.is_err() {
+                    self.status.refused();
+                    tracing::error!(source = %connection.socket.name(), "an event of a closed event socket can't be taken, and is lost");
                 }
             }
         }
@@ -306,33 +315,69 @@ async fn hand_on(
     stop: &CancellationToken,
 ) -> bool {
     let source = socket.name();
-    let event = match socket.reader.read(&HeaderMap::new(), data) {
+    let headers = HeaderMap::new();
+    let event = match socket.reader.read(&headers, data) {
         Ok(event) => event,
+        Err(Rejection::NotAnEvent(why)) => {
+            tracing::warn!(%source, reason = %why, "event can't be read");
+            socket.reader.count(EventOutcome::Unreadable);
+            // It doesn't come again: whoever looks has this one.
+            let keep = || sink.keep(socket.reader.unreadable(&headers, data, &why, None));
+            let (kept, has_waited) = until_taken(socket, None, status, stop, keep).await;
+            if kept.is_some() {
+                status.refused();
+            }
+            return has_waited;
+        }
         Err(rejection) => {
             status.refused();
-            tracing::warn!(%source, "event refused: {rejection}");
+            socket.reader.count(EventOutcome::Unwanted);
+            tracing::warn!(%source, reason = %rejection, "event belongs to no tenant");
             return false;
         }
     };
     let id = event.id.clone();
-    let mut has_waited = false;
-    while let Err(ComeBack { after, .. }) = sink.take(event.clone()).await {
-        if !has_waited {
-            status.held(&id);
-            tracing::warn!(%source, event = id, "the event can't be taken now: the event socket isn't read until it can");
-        }
-        has_waited = true;
-        if stop.run_until_cancelled(tokio::time::sleep(after)).await.is_none() {
-            status.refused();
-            tracing::error!(%source, event = id, "the event could not be taken before the host stopped, and is lost");
-            return true;
-        }
-    }
-    status.taken();
-    if has_waited {
-        tracing::info!(%source, event = id, "the event that waited was taken: the event socket is read again");
+    let (taken, has_waited) = until_taken(socket, Some(&id), status, stop, || sink.take(event.clone())).await;
+    if taken.is_some() {
+        status.taken();
     }
     has_waited
+}
+
+/// Does something with an event until the host can: the platform doesn't send it again. Answers with what came of it, none
+/// if the host stopped before, and with whether it had to wait.
+async fn until_taken<T, F: Future<Output = Result<T, ComeBack>>>(
+    socket: &EventSocket,
+    id: Option<&str>,
+    status: &Status,
+    stop: &CancellationToken,
+    take: impl Fn() -> F,
+) -> (Option<T>, bool) {
+    let source = socket.name();
+    let id = id.unwrap_or("unreadable");
+    let mut has_waited = false;
+    loop {
+        match take().await {
+            Ok(taken) => {
+                if has_waited {
+                    tracing::info!(%source, event = id, "the event that waited was taken: the event socket is read again");
+                }
+                return (Some(taken), has_waited);
+            }
+            Err(ComeBack { after, .. }) => {
+                if !has_waited {
+                    status.held(id);
+                    tracing::warn!(%source, event = id, "the event can't be taken now: the event socket isn't read until it can");
+                }
+                has_waited = true;
+                if stop.run_until_cancelled(tokio::time::sleep(after)).await.is_none() {
+                    status.refused();
+                    tracing::error!(%source, event = id, "the event could not be taken before the host stopped, and is lost");
+                    return (None, true);
+                }
+            }
+        }
+    }
 }
 
 fn tell_gap(socket: &EventSocket, gap: Gap) {

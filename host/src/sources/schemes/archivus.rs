@@ -3,11 +3,11 @@
 //! As its webhook page has it, which also says what a receiver answers: 401 for a signature that is missing or wrong, 400
 //! for a body that is not JSON, 200 for everything else, within five seconds.
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::Hmac;
 use super::{Forgery, Key, Outgoing, Request, Scheme};
-use crate::sources::envelope::{Envelope, body};
+use crate::sources::envelope::{Envelope, NotAnEvent, body};
 
 /// The header with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-archivus-signature");
@@ -32,10 +32,17 @@ impl Scheme for Archivus {
         Envelope {
             id: vec![body("id")],
             name: vec![body("type")],
-            company: None,
-            user: None,
             created_at: Some(body("timestamp")),
             payload: vec!["data".into()],
+            ..Envelope::whole()
+        }
+    }
+
+    /// Its page asks for 400 where a body is not JSON.
+    fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
+        match why {
+            NotAnEvent::NotJson(_) | NotAnEvent::Form { .. } => StatusCode::BAD_REQUEST,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

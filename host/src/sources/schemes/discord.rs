@@ -11,20 +11,26 @@
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ed25519::{self, Ed25519};
-use super::{Forgery, Key, Outgoing, Request, Scheme, object, unix_seconds, value};
+use super::{Forgery, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::Window;
-use crate::sources::envelope::{Envelope, body};
+use crate::event::json as lenient;
+use crate::sources::envelope::{Envelope, body, first_in_body};
 
 /// The header with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature-ed25519");
 
 /// The header with the time, in seconds since 1970.
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-signature-timestamp");
+
+/// What somebody reads who used something that no module takes.
+const NOBODY: &str = "Nothing here answers this.";
+
+/// The flag of a message that only the user sees who is answered.
+const EPHEMERAL: u32 = 1 << 6;
 
 /// The scheme as one source uses it.
 pub(super) struct Discord {
@@ -54,21 +60,18 @@ enum Kind {
 
 impl Kind {
     fn of(body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            #[serde(rename = "type")]
-            kind: u8,
-            event: Option<serde::de::IgnoredAny>,
-        }
-        let Some(Body { kind, event }) = object(body) else { return Self::Other };
-        match (kind, event) {
-            (0, _) => Self::EventPing,
-            (1, Some(_)) => Self::Event,
-            (1, None) => Self::Ping,
-            (2, _) => Self::Command,
-            (3, _) => Self::Component,
-            (4, _) => Self::Autocomplete,
-            (5, _) => Self::Form,
+        let Some(document) = document(body) else { return Self::Other };
+        let find = |key| document.find([key]).map(|found| found.value).filter(|value| !value.is_null());
+        let is_object = document.root().kind() == lenient::Kind::Object;
+        let number = find("type").filter(|_| is_object).and_then(|kind| kind.number()?.parse::<u8>().ok());
+        match (number, find("event").is_some()) {
+            (Some(0), _) => Self::EventPing,
+            (Some(1), true) => Self::Event,
+            (Some(1), false) => Self::Ping,
+            (Some(2), _) => Self::Command,
+            (Some(3), _) => Self::Component,
+            (Some(4), _) => Self::Autocomplete,
+            (Some(5), _) => Self::Form,
             _ => Self::Other,
         }
     }
@@ -118,7 +121,8 @@ impl Scheme for Discord {
     fn envelope(&self) -> Envelope {
         Envelope {
             name: vec![body("event.type"), body("data.name"), body("data.custom_id")],
-            user: Some(body("member.user.id")),
+            // In a server, in a direct message, and of the event webhooks.
+            user: Some(first_in_body(&["member.user.id", "user.id", "event.data.user.id"])),
             created_at: Some(body("event.timestamp")),
             ..Envelope::whole()
         }
@@ -138,6 +142,16 @@ impl Scheme for Discord {
         match Kind::of(request.body) {
             Kind::Command | Kind::Form => answer(json!({ "type": 5 })),
             Kind::Component => answer(json!({ "type": 6 })),
+            _ => no_content(),
+        }
+    }
+
+    /// Who used something that no module takes is told so, and alone: "thinking" would never end.
+    fn nobody(&self, request: &Request<'_>) -> Response {
+        match Kind::of(request.body) {
+            Kind::Command | Kind::Form | Kind::Component => {
+                answer(json!({ "type": 4, "data": { "content": NOBODY, "flags": EPHEMERAL } }))
+            }
             _ => no_content(),
         }
     }

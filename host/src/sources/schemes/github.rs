@@ -1,6 +1,7 @@
 //! `github`: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`, keyed with the webhook's secret as it stands.
 //!
-//! As "Validating webhook deliveries" in GitHub's documentation has it. What an event is called and its id stand in headers
+//! As "Validating webhook deliveries" in GitHub's documentation has it. The body is JSON, or a form with the JSON in its
+//! `payload`, which is the content type GitHub's page has chosen; the signature is of the form then. What an event is called and its id stand in headers
 //! that are not signed: who holds a request that GitHub signed can send it again under another id. The documentation
 //! advises to go by that id all the same, since a redelivery keeps it.
 
@@ -9,7 +10,7 @@ use axum::response::Response;
 
 use super::hmac::Hmac;
 use super::{Forgery, Key, Outgoing, Request, Scheme, value};
-use crate::sources::envelope::{Envelope, body, header};
+use crate::sources::envelope::{Envelope, Forms, body, header};
 use crate::sources::http;
 
 /// The header with the signature.
@@ -44,6 +45,7 @@ impl Scheme for GitHub {
             id: vec![header(DELIVERY)],
             name: vec![header(EVENT), body("action")],
             user: Some(body("sender.id")),
+            forms: Forms::WithPayload,
             ..Envelope::whole()
         }
     }

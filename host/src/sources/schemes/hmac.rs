@@ -13,7 +13,7 @@ use sha2::{Sha256, Sha512};
 use super::{Forgery, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, only, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Encoding, HmacRules, KeyEncoding, SignedPart, Window};
-use crate::sources::envelope::Envelope;
+use crate::sources::envelope::{Envelope, Forms};
 
 /// The scheme as one source uses it.
 pub struct Hmac {
@@ -110,9 +110,9 @@ impl Scheme for Hmac {
         Ok(headers)
     }
 
-    /// Nothing is known of the body but that it is JSON: it tells itself from others by what it is.
+    /// Nothing is known of the body but that it is JSON, or a form that holds some: it tells itself from others by what it is.
     fn envelope(&self) -> Envelope {
-        Envelope::whole()
+        Envelope { forms: Forms::WithPayload, ..Envelope::whole() }
     }
 }
 

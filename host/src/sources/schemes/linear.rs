@@ -8,12 +8,11 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme, object, unix_seconds, value};
+use super::{Forgery, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
 use crate::config::source::Window;
+use crate::event::json::Kind;
 use crate::sources::envelope::{Envelope, body, header};
 
 /// The header with the signature.
@@ -30,12 +29,6 @@ pub(super) struct Linear {
     pub(super) window: Window,
 }
 
-#[derive(Deserialize)]
-struct Stamped<'a> {
-    #[serde(borrow, rename = "webhookTimestamp")]
-    timestamp: Option<&'a RawValue>,
-}
-
 fn hmac() -> Hmac {
     Hmac::of_body(SIGNATURE, "")
 }
@@ -43,8 +36,9 @@ fn hmac() -> Hmac {
 impl Scheme for Linear {
     fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
         hmac().verify(request, keys)?;
-        let stamped = object::<Stamped>(request.body);
-        let milliseconds = stamped.and_then(|it| it.timestamp?.get().parse::<i64>().ok());
+        let found = document(request.body).and_then(|document| document.find([TIMESTAMP]));
+        let written = found.filter(|found| !found.is_ambiguous).and_then(|found| found.value.number());
+        let milliseconds = written.and_then(|written| written.parse::<i64>().ok());
         let milliseconds = milliseconds.ok_or(Forgery::MissingInBody("`webhookTimestamp` in milliseconds"))?;
         self.window.check(milliseconds.div_euclid(1000), request.now)
     }
@@ -56,17 +50,19 @@ impl Scheme for Linear {
     }
 
     fn dated<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
-        let Some(Stamped { timestamp }) = object(body) else { return Cow::Borrowed(body) };
+        let Some(document) = document(body).filter(|document| document.root().kind() == Kind::Object) else {
+            return Cow::Borrowed(body);
+        };
         let now = unix_seconds(now).saturating_mul(1000);
-        let (before, written, after) = match timestamp {
+        let (before, written, after) = match document.find([TIMESTAMP]) {
+            // Which of them counts, nobody can say.
+            Some(old) if old.is_ambiguous => return Cow::Borrowed(body),
             Some(old) => {
-                // It is borrowed from the body: its place is the distance between the two.
-                let start = old.get().as_ptr().addr() - body.as_ptr().addr();
-                (&body[..start], now.to_string(), &body[start + old.get().len()..])
+                let place = old.value.range_in(body);
+                (&body[..place.start], now.to_string(), &body[place.end..])
             }
             None => {
-                let Some(brace) = body.iter().position(|byte| *byte == b'{') else { return Cow::Borrowed(body) };
-                let (before, after) = body.split_at(brace + 1);
+                let (before, after) = body.split_at(document.root().range_in(body).start + 1);
                 let is_empty = after.trim_ascii_start().starts_with(b"}");
                 (before, format!("\"{TIMESTAMP}\":{now}{}", if is_empty { "" } else { "," }), after)
             }
@@ -80,9 +76,10 @@ impl Scheme for Linear {
             id: vec![header(DELIVERY)],
             name: vec![body("type"), body("action")],
             company: Some(body("organizationId")),
+            always_names_company: true,
             user: Some(body("actor.id")),
             created_at: Some(body("createdAt")),
-            payload: Vec::new(),
+            ..Envelope::whole()
         }
     }
 }

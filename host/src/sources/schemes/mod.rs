@@ -23,13 +23,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use serde::Deserialize;
 use subtle::{Choice, ConstantTimeEq};
 
 use self::ed25519::Ed25519;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, NotAnEvent};
 use crate::config::source::Window;
 use crate::config::{self, Secret};
+use crate::event::json::Document;
 
 /// More signatures than this in one header nobody needs while secrets are replaced; each costs time to try.
 const MOST_SIGNATURES: usize = 16;
@@ -88,6 +88,25 @@ pub trait Scheme: Send + Sync {
     fn taken(&self, request: &Request<'_>) -> Response {
         let _ = request;
         super::http::success()
+    }
+
+    /// The answer to a request whose event nobody wants here: no module subscribed to it, or no tenant has its company.
+    /// A success, or the platform would bring it again and give the endpoint up.
+    fn nobody(&self, request: &Request<'_>) -> Response {
+        self.taken(request)
+    }
+
+    /// The status that answers an event of a company that no tenant here has. A success, for platforms whose apps are
+    /// installed in many companies: they sign for all of them alike, and give an endpoint up that refuses some.
+    fn unclaimed(&self) -> StatusCode {
+        StatusCode::OK
+    }
+
+    /// The status that answers a verified request that can't be read as an event. It is kept for operators; what brings it
+    /// again may find a host that can read it.
+    fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
+        let _ = why;
+        StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
@@ -226,12 +245,9 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Forge
     }
 }
 
-/// What a scheme looks at in a body that is an object. Read by itself, a list would pass for one.
-fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
-    if !body.trim_ascii_start().starts_with(b"{") {
-        return None;
-    }
-    serde_json::from_slice(body).ok()
+/// The JSON of a body, for schemes that look at something in it. Lenient, as everything is that decides on an answer.
+fn document<'a>(json: &'a [u8]) -> Option<Document<'a>> {
+    Document::read(json).ok()
 }
 
 /// Checks that one of the signatures is what one of the keys makes. All keys make theirs and all are compared, whichever

@@ -53,10 +53,10 @@ impl Scheme for Nexus {
         Envelope {
             id: vec![body("payload.id"), body("payload.updatedAt")],
             name: vec![body("event")],
-            company: None,
             user: Some(body("payload.userSenderId")),
             created_at: Some(body("payload.createdAt")),
             payload: vec!["payload".into()],
+            ..Envelope::whole()
         }
     }
 }

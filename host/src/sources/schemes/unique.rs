@@ -70,6 +70,11 @@ impl Scheme for Unique {
     fn refusal(&self, forgery: &Forgery) -> StatusCode {
         if forgery.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
     }
+
+    /// An endpoint belongs to an app of one company: that this host doesn't know it is most likely its settings' fault.
+    fn unclaimed(&self) -> StatusCode {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 /// Where the parts of an event of Unique's stand, however it comes: as in its webhook documentation and in the models of
@@ -79,9 +84,11 @@ pub fn envelope() -> Envelope {
         id: vec![body("id")],
         name: vec![body("event")],
         company: Some(body("companyId")),
+        always_names_company: true,
         user: Some(body("userId")),
         created_at: Some(body("createdAt")),
         payload: vec!["payload".into()],
+        ..Envelope::whole()
     }
 }
 

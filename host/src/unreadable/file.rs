@@ -1,0 +1,67 @@
+//! One request a file: a line of JSON with what is known of it, and its body behind that, byte by byte.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::UnreadableRecord;
+
+/// What the names of the files begin with, as their ids do.
+const PREFIX: &str = "unr_";
+
+/// The first line is no longer than this, in bytes.
+const LONGEST_LINE: u64 = 1 << 20;
+
+pub(super) fn path(directory: &Path, id: &str) -> PathBuf {
+    directory.join(id)
+}
+
+/// What is kept in a directory; nothing if there is none. What isn't as it was written is passed over, and left where it is.
+pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRecord>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // A pipe of that name would be waited for.
+        if !is_one || !entry.file_type()?.is_file() || records.len() == most {
+            continue;
+        }
+        match record(&entry.path()) {
+            Ok(record) if entry.file_name() == *record.id => records.push(record),
+            Ok(_) => tracing::warn!(file = %entry.path().display(), "unreadable request has another's name"),
+            Err(error) => tracing::warn!(file = %entry.path().display(), %error, "cannot read unreadable request"),
+        }
+    }
+    Ok(records)
+}
+
+fn record(path: &Path) -> io::Result<UnreadableRecord> {
+    let mut line = Vec::new();
+    BufReader::new(File::open(path)?).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+/// The body of a request.
+pub(super) fn body(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = BufReader::new(File::open(path)?);
+    file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut Vec::new())?;
+    let mut body = Vec::new();
+    file.read_to_end(&mut body)?;
+    Ok(body)
+}
+
+/// Writes a request; it is on disk, whole, when its file has its name. Only this user can read it.
+pub(super) fn write(directory: &Path, record: &UnreadableRecord, body: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    serde_json::to_writer(&mut file, record)?;
+    file.write_all(b"\n")?;
+    file.write_all(body)?;
+    file.as_file().sync_all()?;
+    file.persist(path(directory, &record.id)).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
