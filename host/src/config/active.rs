@@ -135,11 +135,9 @@ impl ActiveSettings {
 
     /// These settings after others were read at this time; the clock may stand still.
     pub fn merge(&self, next: LoadedSettings, now: Instant) -> Self {
-        let cut = if next.is_whole { None } else { self.cut_part(&next.settings) };
-        let grace = match cut {
-            Some(Part::Server) => self.settings.server.removal_grace,
-            _ => next.settings.server.removal_grace,
-        };
+        let mut cut = if next.is_whole { Vec::new() } else { self.cut_parts(&next.settings) };
+        let written = if cut.contains(&Part::Server) { &self.settings } else { &next.settings };
+        let grace = written.server.removal_grace;
         let mut merge = Merge {
             before: self,
             now,
@@ -148,7 +146,7 @@ impl ActiveSettings {
             kept: BTreeMap::new(),
             without_events: BTreeSet::new(),
         };
-        let cut = cut.filter(|part| merge.restore(part));
+        cut.retain(|part| merge.restore(part));
         merge.keep_sources(&next.settings);
         merge.keep_tenants(&next.settings);
         merge.keep_companies(&next.settings);
@@ -156,7 +154,7 @@ impl ActiveSettings {
         let until = merge.until;
         let Merge { settings, kept, without_events, .. } = merge;
         let mut merged = Self {
-            whole: if cut.is_some() || !kept.is_empty() { self.whole.clone() } else { WholeText::of(&next.settings) },
+            whole: if !cut.is_empty() || !kept.is_empty() { self.whole.clone() } else { WholeText::of(&next.settings) },
             settings,
             environment: next.environment.clone(),
             kept,
@@ -261,6 +259,14 @@ impl ActiveSettings {
         if let Some(rotation) = self.rotations.get_mut(source).filter(|_| !grace.is_zero()) {
             rotation.unsettled = Some(now + grace.min(MAX_GRACE));
         }
+    }
+
+    /// The parts at which the file seems to be cut: the last one, and the tables of `[server]` where they stood last.
+    fn cut_parts(&self, next: &Settings) -> Vec<Part> {
+        let last = self.cut_part(next);
+        let was_last = self.whole.last == Some(Part::Server) && last_part(next) != Some(Part::Server);
+        let is_cut = was_last && next.server.written.lacks_any_of(&self.settings.server.written);
+        last.into_iter().chain(is_cut.then_some(Part::Server)).collect()
     }
 
     /// The part at which the file seems to be cut, if it does: the last one, when keys of it are missing or its last line is

@@ -271,7 +271,7 @@ path = "/in"
 scheme = "standard-webhooks"
 secrets = ["file:new", "file:old"]
 "#;
-    let folder = folder("", source, &[]);
+    let folder = folder("removal_grace = \"0s\"", source, &[]);
     let secret = |bytes: &str| format!("whsec_{}", base64(bytes));
     fs::write(folder.path().join("new"), secret("first")).unwrap();
     fs::write(folder.path().join("old"), secret("older")).unwrap();
