@@ -192,6 +192,12 @@ impl Host {
         self.command(&[&["deliveries", "--admin", &admin], args].concat()).output().unwrap()
     }
 
+    /// Runs `modhost modules` on the running host.
+    pub fn modules_command(&self, args: &[&str]) -> Output {
+        let admin = self.address("admin").unwrap().replace("/health", "");
+        self.command(&[&["modules"], args, &["--admin", &admin]].concat()).output().unwrap()
+    }
+
     /// Starts it without waiting for anything.
     pub fn spawn(&self) {
         self.lives.fetch_add(1, Ordering::SeqCst);

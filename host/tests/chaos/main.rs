@@ -22,6 +22,7 @@ mod kills;
 mod machine;
 #[path = "../support/notice.rs"]
 mod notice;
+mod old_directory;
 mod order;
 mod resume;
 #[path = "../support/small_disk.rs"]

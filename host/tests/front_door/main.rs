@@ -9,6 +9,7 @@ mod coming_up;
 mod commands;
 mod compiling;
 mod deliveries;
+mod dispatch;
 mod endings;
 mod engine;
 mod event_socket;

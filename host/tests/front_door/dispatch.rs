@@ -1,0 +1,489 @@
+//! Dispatch as a library: interleavings that no client can bring about at will.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use modhost::capabilities::Grants;
+use modhost::dispatch::{Accepted, DispatchSettings, Dispatcher, RetryPolicy, RouteSpec, SWEEP_EVERY, TenantSpec};
+use modhost::engine::{Engine, Registry, Spec, SwapPolicy};
+use modhost::event::interest::{Interest, NamePattern};
+use modhost::event::{DeliveryId, Event, Header, Name};
+use modhost::journal::{
+    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Next,
+    Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals, Written,
+};
+use modhost::keyvalue;
+use modhost::limits::{Amounts, Limits};
+use modhost::platform::{
+    Caller, Message, MessageChange, Platform, PlatformError, Rehearsal, Result as PlatformResult, Role,
+};
+use modhost::telemetry::metrics;
+use modhost::versions::{Keep, Versions};
+use tempfile::TempDir;
+use tokio::sync::{Notify, Semaphore};
+
+use super::harness::{chosen, small, until};
+
+const OWNER: &str = "this host";
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// A journal whose commits can be held up after they were made, and whose claims can be made to fail.
+struct Unhurried {
+    inner: Sqlite,
+    /// What is held up after its commit.
+    held: Mutex<Option<&'static str>>,
+    committed: Notify,
+    go_on: Semaphore,
+    /// Modules whose claims fail.
+    failing: Mutex<Vec<Name>>,
+    claims: Mutex<HashMap<Name, usize>>,
+    /// How often the scheduler has looked at all lanes.
+    looks: AtomicUsize,
+}
+
+impl Unhurried {
+    async fn after_commit(&self, operation: &'static str) {
+        let is_held = self.held.lock().unwrap().take_if(|held| *held == operation).is_some();
+        if is_held {
+            self.committed.notify_one();
+            self.go_on.acquire().await.unwrap().forget();
+        }
+    }
+
+    /// Holds up the next operation of this name.
+    fn hold(&self, operation: &'static str) {
+        *self.held.lock().unwrap() = Some(operation);
+    }
+
+    fn claims_of(&self, module: &str) -> usize {
+        self.claims.lock().unwrap().get(module).copied().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Journal for Unhurried {
+    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>, now: SystemTime) -> Result<Recorded> {
+        let recorded = self.inner.record(event, deliveries, now).await;
+        self.after_commit("record").await;
+        recorded
+    }
+
+    async fn lanes(&self) -> Result<Vec<Lane>> {
+        self.inner.lanes().await
+    }
+
+    fn backlog(&self, tenant: &Name) -> Backlog {
+        self.inner.backlog(tenant)
+    }
+
+    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>> {
+        self.inner.due(now, limit).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        *self.claims.lock().unwrap().entry(claim.module.clone()).or_default() += 1;
+        if self.failing.lock().unwrap().contains(&claim.module) {
+            return Err(JournalError::Broken("a page of this lane is damaged".into()));
+        }
+        self.inner.claim(claim).await
+    }
+
+    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool> {
+        self.inner.unclaim(claimed, owner, now).await
+    }
+
+    async fn next_due(&self) -> Result<Option<SystemTime>> {
+        let next = self.inner.next_due().await;
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        next
+    }
+
+    async fn heartbeat(&self, owner: &str, deliveries: Vec<DeliveryId>, until: SystemTime) -> Result<Vec<DeliveryId>> {
+        self.inner.heartbeat(owner, deliveries, until).await
+    }
+
+    async fn reclaim(&self, gone: Option<&str>, now: SystemTime) -> Result<u64> {
+        self.inner.reclaim(gone, now).await
+    }
+
+    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Next) -> Result<()> {
+        self.inner.settle(delivery, attempt, next).await
+    }
+
+    async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
+        self.inner.calls(delivery).await
+    }
+
+    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<Written> {
+        self.inner.write(delivery, call)
+    }
+
+    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<Written> {
+        self.inner.forget(delivery, from)
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
+        self.inner.list(filter).await
+    }
+
+    async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>> {
+        self.inner.show(delivery).await
+    }
+
+    async fn resend(&self, delivery: &DeliveryId, fresh: bool, now: SystemTime) -> Result<bool> {
+        let resent = self.inner.resend(delivery, fresh, now).await;
+        self.after_commit("resend").await;
+        resent
+    }
+
+    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str, now: SystemTime) -> Result<bool> {
+        let dropped = self.inner.drop_waiting(delivery, reason, now).await;
+        self.after_commit("drop_waiting").await;
+        dropped
+    }
+
+    async fn totals(&self) -> Result<Totals> {
+        self.inner.totals().await
+    }
+
+    fn health(&self) -> Result<()> {
+        self.inner.health()
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.inner.probe().await
+    }
+
+    fn salt(&self) -> [u8; 32] {
+        self.inner.salt()
+    }
+
+    async fn retain(&self, keep: Retention, now: SystemTime, batch: u32) -> Result<u64> {
+        self.inner.retain(keep, now, batch).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+/// What the platform does with messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Takes,
+    Holds,
+    Panics,
+}
+
+/// A platform that keeps what it is sent.
+struct FarSide {
+    does: Does,
+    written: Mutex<Vec<Option<String>>>,
+    asked: AtomicUsize,
+    let_go: Semaphore,
+}
+
+#[async_trait]
+impl Platform for FarSide {
+    fn lacks(&self, what: &str) -> PlatformError {
+        Rehearsal::default().lacks(what)
+    }
+
+    fn changes_messages(&self) -> bool {
+        true
+    }
+
+    async fn modify_message(&self, _: &Caller, _: &str, id: &str, change: &MessageChange) -> PlatformResult<Message> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.does {
+            Does::Takes => {}
+            Does::Holds => self.let_go.acquire().await.unwrap().forget(),
+            Does::Panics => panic!("at the disco"),
+        }
+        self.written.lock().unwrap().push(change.text.clone());
+        let (id, text) = (id.to_owned(), change.text.clone());
+        Ok(Message { id, role: Role::Assistant, text, references: Vec::new(), created_at: None })
+    }
+}
+
+/// A dispatcher on a journal of its own.
+struct Dispatch {
+    _directory: TempDir,
+    journal: Arc<Unhurried>,
+    far_side: Arc<FarSide>,
+    registry: Arc<Registry>,
+    dispatcher: Dispatcher,
+}
+
+impl Dispatch {
+    /// One with these modules, each of which replies to whatever comes.
+    async fn new(modules: &[&str], does: Does, sweep_every: Duration) -> Self {
+        metrics::start();
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().to_owned();
+        let inner = Sqlite::open(SqliteSettings { directory: path.clone() }).await.unwrap();
+        let journal = Arc::new(Unhurried {
+            inner,
+            held: Mutex::default(),
+            committed: Notify::new(),
+            go_on: Semaphore::new(0),
+            failing: Mutex::default(),
+            claims: Mutex::default(),
+            looks: AtomicUsize::new(0),
+        });
+        let far_side = Arc::new(FarSide {
+            does,
+            written: Mutex::default(),
+            asked: AtomicUsize::new(0),
+            let_go: Semaphore::new(0),
+        });
+        let versions = Versions::open(path.clone(), Keep { of_module: 2, bytes: 1 << 20 }).await.unwrap();
+        let registry = Arc::new(Registry::new(Engine::new(4).unwrap(), versions, journal.clone()));
+        let keyvalue = Arc::new(keyvalue::Sqlite::open(path.clone()).await.unwrap());
+        let day = Duration::from_secs(86_400);
+        let settings = DispatchSettings {
+            concurrency: 4,
+            max_deliveries: 1000,
+            retention: Retention { completed: day, dead: day, ids: day, max_bytes: None },
+            owner: OWNER.into(),
+            sweep_every,
+        };
+        let (dispatcher, _) = Dispatcher::start(registry.clone(), journal.clone(), keyvalue, settings).await.unwrap();
+        let dispatch = Self { _directory: directory, journal, far_side, registry, dispatcher };
+        dispatch.configure(modules, &path);
+        dispatch.registry.all_have_come_up().await;
+        dispatch.dispatcher.run();
+        dispatch
+    }
+
+    fn configure(&self, modules: &[&str], folder: &std::path::Path) {
+        let component = folder.join("module.wasm");
+        std::fs::write(&component, small("hello")).unwrap();
+        let specs = modules.iter().map(|module| Spec {
+            name: Name::from(*module),
+            tenants: Vec::new(),
+            component: component.clone(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+            swap: SwapPolicy::default(),
+        });
+        let routes = modules.iter().map(|module| RouteSpec {
+            module: Name::from(*module),
+            wants: Interest {
+                events: vec![NamePattern::Exact(Event::MODULE_CHOSEN.into())],
+                sources: Vec::new(),
+                tenants: Vec::new(),
+                assistants: Vec::new(),
+                fields: Default::default(),
+            },
+            concurrency: 1,
+            ordered_by_chat: false,
+            resume: true,
+            retry: RetryPolicy { attempts: 2, first: Duration::from_millis(1), max: Duration::from_millis(1) },
+            apology: "sorry".into(),
+            retry_notice: "wait".into(),
+            limits: Limits::default(),
+        });
+        let tenant = TenantSpec {
+            name: "acme".into(),
+            platform: self.far_side.clone(),
+            concurrency: 4,
+            max_deliveries: 1000,
+            events_per_second: None,
+            total_memory: None,
+            ceilings: Amounts::default(),
+        };
+        let (specs, routes) = (specs.collect(), routes.collect());
+        self.registry.set(specs, || self.dispatcher.set_routes(vec![tenant], routes, "sorry".into()));
+    }
+
+    /// Records an event behind the dispatcher's back, as if whoever recorded it had come no further.
+    async fn record_unnoticed(&self, event: &Event, module: &str) -> DeliveryId {
+        // It looks once by itself, at what there was when it began.
+        until("the scheduler to look", async || (self.journal.looks.load(Ordering::SeqCst) > 0).then_some(())).await;
+        let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
+        let new = NewDelivery { id: id.clone(), module, one_at_a_time: None };
+        let now = modhost::dispatch::now();
+        self.journal.inner.record(Arc::new(event.clone()), vec![new], now).await.unwrap();
+        id
+    }
+
+    async fn state(&self, delivery: &DeliveryId) -> State {
+        self.journal.show(delivery).await.unwrap().unwrap().summary.state
+    }
+
+    async fn in_state(&self, delivery: &DeliveryId, state: State) -> Details {
+        until(&format!("{delivery} to be {state}"), async || {
+            self.journal.show(delivery).await.unwrap().filter(|details| details.summary.state == state)
+        })
+        .await
+    }
+}
+
+fn event(number: usize, module: &str) -> Event {
+    let event = chosen(&format!("evt_{number}"), module, "hello");
+    let payload = event["payload"].to_string();
+    let header = Header {
+        id: format!("evt_{number}"),
+        source: Name::from("test"),
+        name: Event::MODULE_CHOSEN.to_owned(),
+        tenant: Name::from("acme"),
+        user_id: Some("user_1".into()),
+        company_id: Some("company_1".into()),
+        created_at: None,
+    };
+    let whole = 0..payload.len();
+    Event::new(header, payload.into(), whole)
+}
+
+/// Begins something, waits until it has committed, and hangs up on it; only then it may go on.
+async fn hang_up_after_commit<T: std::fmt::Debug + Send + 'static>(
+    dispatch: &Dispatch,
+    operation: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) {
+    dispatch.journal.hold(operation);
+    let client = tokio::spawn(work);
+    dispatch.journal.committed.notified().await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    dispatch.journal.go_on.add_permits(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_during_the_commit_gets_its_event_answered() {
+    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+    let (event, dispatcher) = (event(1, "Echo"), dispatch.dispatcher.clone());
+    let (delivery, sent) = (DeliveryId::new(&event, &"Echo".into()), event.clone());
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    hang_up_after_commit(&dispatch, "record", async move {
+        let count = move |_: &_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        dispatcher.accept_then(sent, count).await
+    })
+    .await;
+    dispatch.in_state(&delivery, State::Completed).await;
+    assert_eq!(told.load(Ordering::SeqCst), 1, "it isn't counted");
+    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Again);
+    assert_eq!(dispatch.journal.backlog(&"acme".into()), Backlog::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivery_wakes_what_the_first_left_on_disk() {
+    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+    let event = event(1, "Echo");
+    let delivery = dispatch.record_unnoticed(&event, "Echo").await;
+    assert_eq!(dispatch.state(&delivery).await, State::Waiting);
+    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Again);
+    dispatch.in_state(&delivery, State::Completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_and_not_scheduled_is_found_run_and_counted() {
+    assert!(SWEEP_EVERY < Duration::from_secs(120));
+    let dispatch = Dispatch::new(&["Echo"], Does::Takes, Duration::from_millis(50)).await;
+    let delivery = dispatch.record_unnoticed(&event(1, "Echo"), "Echo").await;
+    dispatch.in_state(&delivery, State::Completed).await;
+    let figures = metrics::render();
+    let found = figures.lines().find_map(|line| line.strip_prefix("modhost_missed_wakeups_total "));
+    assert_eq!(found, Some("1"), "{figures}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_hangs_up_after_the_commit_has_it_applied() {
+    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+    let delivery = dispatch.record_unnoticed(&event(1, "Echo"), "Echo").await;
+    let details = dispatch.journal.show(&delivery).await.unwrap().unwrap();
+    let operation = |dispatcher: Dispatcher, details: Details| async move {
+        let inside = dispatcher.clone();
+        dispatcher.complete(async move { inside.drop_waiting(&details, "not needed").await }).await
+    };
+    hang_up_after_commit(&dispatch, "drop_waiting", operation(dispatch.dispatcher.clone(), details)).await;
+    until("the user to be told", async || {
+        dispatch.far_side.written.lock().unwrap().contains(&Some("sorry".into())).then_some(())
+    })
+    .await;
+
+    let details = dispatch.in_state(&delivery, State::Dropped).await;
+    let (dispatcher, inside) = (dispatch.dispatcher.clone(), dispatch.dispatcher.clone());
+    hang_up_after_commit(&dispatch, "resend", async move {
+        dispatcher.complete(async move { inside.resend(&details, true).await }).await
+    })
+    .await;
+    dispatch.in_state(&delivery, State::Completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_panics_is_a_failure_that_is_tried_again() {
+    let dispatch = Dispatch::new(&["Echo"], Does::Panics, NEVER).await;
+    let event = event(1, "Echo");
+    let delivery = DeliveryId::new(&event, &"Echo".into());
+    dispatch.dispatcher.accept(event).await.unwrap();
+    let details = dispatch.in_state(&delivery, State::Dead).await;
+    let outcomes: Vec<&str> = details.attempts.iter().map(|attempt| &*attempt.outcome).collect();
+    assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+    assert!(
+        outcomes.iter().all(|outcome| outcome.contains("internal error in the host: at the disco")),
+        "{outcomes:?}"
+    );
+    assert_eq!(dispatch.journal.backlog(&"acme".into()), Backlog::default());
+    until("its slot to be free", async || (dispatch.dispatcher.in_flight(&"Echo".into()) == 0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_cannot_be_claimed_holds_up_no_other() {
+    let dispatch = Dispatch::new(&["Bad", "Good"], Does::Takes, NEVER).await;
+    dispatch.journal.failing.lock().unwrap().push("Bad".into());
+    let bad = event(0, "Bad");
+    let waiting = DeliveryId::new(&bad, &"Bad".into());
+    dispatch.dispatcher.accept(bad).await.unwrap();
+    until("a claim to fail", async || (dispatch.journal.claims_of("Bad") > 0).then_some(())).await;
+    for number in 1..=30 {
+        let event = event(number, "Good");
+        let delivery = DeliveryId::new(&event, &"Good".into());
+        dispatch.dispatcher.accept(event).await.unwrap();
+        dispatch.in_state(&delivery, State::Completed).await;
+    }
+    // Tried as often as the others, it would have been tried each time. It is left alone longer and longer instead.
+    let tried = dispatch.journal.claims_of("Bad");
+    assert!(tried < 15, "{tried} claims");
+    assert_eq!(dispatch.state(&waiting).await, State::Waiting);
+    dispatch.journal.failing.lock().unwrap().clear();
+    dispatch.in_state(&waiting, State::Completed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_lease_is_lost_ends_and_writes_nothing_more() {
+    let dispatch = Dispatch::new(&["Echo"], Does::Holds, NEVER).await;
+    let event = event(1, "Echo");
+    let (delivery, echo) = (DeliveryId::new(&event, &"Echo".into()), Name::from("Echo"));
+    dispatch.dispatcher.accept(event).await.unwrap();
+    until("the call", async || (dispatch.far_side.asked.load(Ordering::SeqCst) == 1).then_some(())).await;
+    // As if this host had slept, and another had taken over what it had.
+    let now = modhost::dispatch::now();
+    assert_eq!(dispatch.journal.reclaim(Some(OWNER), now).await.unwrap(), 1);
+    let claim = Claim {
+        tenant: "acme".into(),
+        module: echo.clone(),
+        limit: 1,
+        now,
+        owner: "another host".into(),
+        until: now + NEVER,
+    };
+    assert_eq!(dispatch.journal.inner.claim(claim).await.unwrap().len(), 1);
+    until("the attempt to end", async || (dispatch.dispatcher.in_flight(&echo) == 0).then_some(())).await;
+
+    // The call that was under way comes to its end, and its answer isn't written into what is another's record now.
+    dispatch.far_side.let_go.add_permits(100);
+    until("the call to end", async || (!dispatch.far_side.written.lock().unwrap().is_empty()).then_some(())).await;
+    dispatch.journal.probe().await.unwrap(); // what was written before is on disk now
+    let details = dispatch.journal.show(&delivery).await.unwrap().unwrap();
+    assert_eq!((details.summary.state, details.attempts.len()), (State::Running, 0));
+    assert_eq!(details.calls.iter().map(|call| call.answer.clone()).collect::<Vec<_>>(), [None]);
+    assert_eq!(dispatch.far_side.written.lock().unwrap().len(), 1, "the user was told something");
+}
