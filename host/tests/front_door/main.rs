@@ -16,6 +16,7 @@ mod event_socket;
 mod finding;
 mod floods;
 mod half_written;
+mod hang_ups;
 mod hardening;
 mod harness;
 mod health;

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use modhost::event::{DeliveryId, Event};
 use modhost::journal::{
-    Attempt, Call, Claim, Filter, Journal, JournalError, NewDelivery, Next, Recorded, Retention, Sqlite, State,
+    Attempt, Backlog, Call, Claim, Claimed, Filter, Journal, JournalError, NewDelivery, Next, Recorded, Retention,
+    Sqlite, State,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::support::{at, event, open};
+use crate::support::{at, event_of, open};
 
 const MODULES: [&str; 2] = ["Echo", "Log"];
+const TENANTS: [&str; 2] = ["acme", "globex"];
 const KEEP: Retention = Retention {
     completed: Duration::from_millis(1_000),
     dead: Duration::from_millis(3_000),
@@ -31,9 +33,20 @@ enum Ending {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Record { modules: [bool; 2], chat: Option<u8> },
+    Record {
+        tenant: usize,
+        modules: [bool; 2],
+        chat: Option<u8>,
+    },
     Redeliver(Index),
-    Claim { module: usize, limit: u32, owner: u8 },
+    /// The other tenant's event of the same id.
+    Shadow(Index),
+    Claim {
+        lane: usize,
+        limit: u32,
+        owner: u8,
+    },
+    Unclaim(Index),
     Settle(Index, Ending),
     SettleLate(Index),
     Heartbeat(Index, u8),
@@ -56,10 +69,12 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Ending::Dropped),
     ];
     prop_oneof![
-        8 => (any::<[bool; 2]>(), proptest::option::weighted(0.7, 0..2_u8))
-            .prop_map(|(modules, chat)| Step::Record { modules, chat }),
+        8 => (0..2_usize, any::<[bool; 2]>(), proptest::option::weighted(0.7, 0..2_u8))
+            .prop_map(|(tenant, modules, chat)| Step::Record { tenant, modules, chat }),
         1 => index().prop_map(Step::Redeliver),
-        8 => (0..2_usize, 0..4_u32, 0..2_u8).prop_map(|(module, limit, owner)| Step::Claim { module, limit, owner }),
+        1 => index().prop_map(Step::Shadow),
+        8 => (0..4_usize, 0..4_u32, 0..2_u8).prop_map(|(lane, limit, owner)| Step::Claim { lane, limit, owner }),
+        1 => index().prop_map(Step::Unclaim),
         8 => (index(), ending).prop_map(|(which, ending)| Step::Settle(which, ending)),
         1 => index().prop_map(Step::SettleLate),
         1 => (index(), 0..2_u8).prop_map(|(which, owner)| Step::Heartbeat(which, owner)),
@@ -79,7 +94,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug)]
 struct Delivery {
     event: Arc<Event>,
-    module: usize,
+    lane: usize,
     chat: Option<u8>,
     /// Whether it is another's turn in the chat.
     behind: bool,
@@ -99,13 +114,24 @@ struct Model {
     now: u64,
     /// In the order they were recorded.
     deliveries: Vec<(DeliveryId, Delivery)>,
-    /// Every event whose id is known, and when it was recorded.
-    known: HashMap<String, u64>,
+    /// Every event that is known, by its tenant and its id, and when it was recorded.
+    known: HashMap<(String, String), u64>,
     events: Vec<Arc<Event>>,
 }
 
 fn owner(number: u8) -> String {
     format!("host-{number}")
+}
+
+/// What an event is known by, but for its source, of which there is one.
+fn key(event: &Event) -> (String, String) {
+    (event.tenant.as_str().to_owned(), event.id.clone())
+}
+
+/// The lane of a tenant and a module.
+fn lane(tenant: &str, module: &str) -> usize {
+    let place = |names: [&str; 2], name| names.iter().position(|known| *known == name).expect("it is one of them");
+    place(TENANTS, tenant) * 2 + place(MODULES, module)
 }
 
 impl Model {
@@ -118,9 +144,9 @@ impl Model {
     }
 
     /// The places of the deliveries of a chat that have not ended.
-    fn unfinished(&self, module: usize, chat: Option<u8>) -> Vec<usize> {
+    fn unfinished(&self, lane: usize, chat: Option<u8>) -> Vec<usize> {
         let of_chat = |delivery: &Delivery| {
-            chat.is_some() && delivery.chat == chat && delivery.module == module && !delivery.state.is_final()
+            chat.is_some() && delivery.chat == chat && delivery.lane == lane && !delivery.state.is_final()
         };
         (0..self.deliveries.len()).filter(|place| of_chat(&self.deliveries[*place].1)).collect()
     }
@@ -132,26 +158,26 @@ impl Model {
         it.state = state;
         it.changed = now;
         it.lease = None;
-        let (module, chat) = (it.module, it.chat);
+        let (lane, chat) = (it.lane, it.chat);
         if !state.is_final() {
             self.of(id).behind = !had_turn;
-        } else if had_turn && let Some(next) = self.unfinished(module, chat).first() {
+        } else if had_turn && let Some(next) = self.unfinished(lane, chat).first() {
             self.deliveries[*next].1.behind = false;
         }
     }
 
     fn record(&mut self, event: &Arc<Event>, new: &[NewDelivery], chat: Option<u8>) -> Recorded {
-        if self.known.contains_key(&event.id) {
+        if self.known.contains_key(&key(event)) {
             return Recorded::Again;
         }
-        self.known.insert(event.id.clone(), self.now);
+        self.known.insert(key(event), self.now);
         for new in new {
-            let module = MODULES.iter().position(|module| *module == new.module.as_str()).expect("it is one of them");
+            let lane = lane(event.tenant.as_str(), new.module.as_str());
             let delivery = Delivery {
                 event: Arc::clone(event),
-                module,
+                lane,
                 chat,
-                behind: !self.unfinished(module, chat).is_empty(),
+                behind: !self.unfinished(lane, chat).is_empty(),
                 state: State::Waiting,
                 attempt: 0,
                 earlier: 0,
@@ -166,18 +192,22 @@ impl Model {
         Recorded::New
     }
 
-    fn claim(&mut self, module: usize, limit: u32, by: u8) -> Vec<(DeliveryId, u32, u32, u32)> {
+    /// The deliveries of a lane that can be claimed, the longest waiting first.
+    fn due(&self, lane: usize) -> Vec<DeliveryId> {
         let now = self.now;
-        let can = |it: &Delivery| {
-            it.module == module && it.state == State::Waiting && !it.behind && (!it.timed || it.due <= now)
-        };
+        let can =
+            |it: &Delivery| it.lane == lane && it.state == State::Waiting && !it.behind && (!it.timed || it.due <= now);
         let mut due: Vec<(u64, usize)> = (0..self.deliveries.len())
             .filter(|place| can(&self.deliveries[*place].1))
             .map(|place| (self.deliveries[place].1.due, place))
             .collect();
         due.sort_unstable();
-        let taken: Vec<DeliveryId> =
-            due.into_iter().take(limit as usize).map(|(_, place)| self.deliveries[place].0.clone()).collect();
+        due.into_iter().map(|(_, place)| self.deliveries[place].0.clone()).collect()
+    }
+
+    fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, u32, u32, u32)> {
+        let now = self.now;
+        let taken: Vec<DeliveryId> = self.due(lane).into_iter().take(limit as usize).collect();
         for id in &taken {
             self.enter(id, State::Running);
             let it = self.of(id);
@@ -219,7 +249,7 @@ impl Model {
         if !it.state.is_final() {
             return false;
         }
-        let busy = !self.unfinished(it.module, it.chat).is_empty();
+        let busy = !self.unfinished(it.lane, it.chat).is_empty();
         self.enter(id, State::Waiting);
         let it = self.of(id);
         (it.behind, it.earlier, it.due, it.timed) = (busy, it.attempt, now, false);
@@ -236,8 +266,8 @@ impl Model {
             State::Dead => it.changed + 3_000 >= now,
             State::Waiting | State::Running => true,
         });
-        let kept: Vec<String> = self.deliveries.iter().map(|(_, it)| it.event.id.clone()).collect();
-        self.known.retain(|id, recorded| *recorded + 2_000 >= now || kept.contains(id));
+        let kept: Vec<(String, String)> = self.deliveries.iter().map(|(_, it)| key(&it.event)).collect();
+        self.known.retain(|key, recorded| *recorded + 2_000 >= now || kept.contains(key));
     }
 }
 
@@ -260,8 +290,8 @@ impl Run {
 
     async fn take(&mut self, step: &Step) {
         match step {
-            Step::Record { modules, chat } => {
-                let event = event(&format!("evt_{}", self.model.events.len()));
+            Step::Record { tenant, modules, chat } => {
+                let event = event_of(TENANTS[*tenant], &format!("evt_{}", self.model.events.len()));
                 self.model.events.push(Arc::clone(&event));
                 self.record(&event, *modules, *chat).await;
             }
@@ -269,7 +299,12 @@ impl Run {
                 let event = Arc::clone(which.get(&self.model.events));
                 self.record(&event, [true, false], None).await;
             }
-            Step::Claim { module, limit, owner } => self.claim(*module, *limit, *owner).await,
+            Step::Shadow(which) if !self.model.events.is_empty() => {
+                let event = Arc::clone(which.get(&self.model.events));
+                let other = if event.tenant.as_str() == TENANTS[0] { TENANTS[1] } else { TENANTS[0] };
+                self.record(&event_of(other, &event.id), [true, true], None).await;
+            }
+            Step::Claim { lane, limit, owner } => self.claim(*lane, *limit, *owner).await,
             Step::Reclaim(gone) => {
                 let gone_name = gone.map(owner);
                 let reclaimed = self.journal().reclaim(gone_name.as_deref(), at(self.model.now)).await.unwrap();
@@ -287,13 +322,13 @@ impl Run {
                 self.journal = None;
                 self.journal = Some(open(self.directory.path()).await);
             }
-            Step::Settle(which, _) | Step::SettleLate(which) | Step::Heartbeat(which, _) => {
+            Step::Settle(which, _) | Step::SettleLate(which) | Step::Heartbeat(which, _) | Step::Unclaim(which) => {
                 self.with_running(which, step).await;
             }
             Step::Drop(which) | Step::Resend(which, _) | Step::Write(which, ..) | Step::Forget(which, _) => {
                 self.with_any(which, step).await;
             }
-            Step::Redeliver(_) => {}
+            Step::Redeliver(_) | Step::Shadow(_) => {}
         }
     }
 
@@ -310,11 +345,11 @@ impl Run {
         assert_eq!(recorded, self.model.record(event, &new, chat));
     }
 
-    async fn claim(&mut self, module: usize, limit: u32, by: u8) {
+    async fn claim(&mut self, lane: usize, limit: u32, by: u8) {
         let now = self.model.now;
         let claim = Claim {
-            tenant: "acme".into(),
-            module: MODULES[module].into(),
+            tenant: TENANTS[lane / 2].into(),
+            module: MODULES[lane % 2].into(),
             limit,
             now: at(now),
             owner: owner(by),
@@ -325,7 +360,7 @@ impl Run {
             assert_eq!(*claimed.event, *self.model.of(&claimed.id).event);
         }
         let claimed: Vec<_> = claimed.into_iter().map(|it| (it.id, it.attempt, it.earlier, it.calls)).collect();
-        assert_eq!(claimed, self.model.claim(module, limit, by));
+        assert_eq!(claimed, self.model.claim(lane, limit, by));
     }
 
     async fn with_running(&mut self, which: &Index, step: &Step) {
@@ -383,7 +418,22 @@ impl Run {
                     assert_eq!(lost, [id]);
                 }
             }
-            _ => unreachable!("only these three"),
+            Step::Unclaim(_) => {
+                let claimed = Claimed {
+                    id: id.clone(),
+                    module: MODULES[0].into(),
+                    event: self.model.of(&id).event.clone(),
+                    attempt: number,
+                    earlier: 0,
+                    received_at: at(0),
+                    calls: 0,
+                };
+                assert!(self.journal().unclaim(&claimed, &holder, at(now)).await.unwrap());
+                self.model.enter(&id, State::Waiting);
+                let it = self.model.of(&id);
+                (it.attempt, it.timed) = (number - 1, false);
+            }
+            _ => unreachable!("only these four"),
         }
     }
 
@@ -442,6 +492,25 @@ impl Run {
         assert_eq!(self.journal().totals().await.unwrap().deliveries, State::ALL.map(count));
         let waiting: u64 = self.journal().lanes().await.unwrap().iter().map(|lane| lane.waiting).sum();
         assert_eq!(waiting, count(State::Waiting));
+        for tenant in TENANTS {
+            let unfinished = |it: &Delivery, tenant: Option<&str>| {
+                !it.state.is_final() && tenant.is_none_or(|tenant| it.event.tenant.as_str() == tenant)
+            };
+            let count = |tenant| self.model.deliveries.iter().filter(|(_, it)| unfinished(it, tenant)).count() as u64;
+            let expected = Backlog { host: count(None), tenant: count(Some(tenant)) };
+            assert_eq!(self.journal().backlog(&tenant.into()), expected);
+        }
+        let due = self.journal().due(at(self.model.now), 1000).await.unwrap();
+        for (place, found) in
+            (0..4).map(|place| (place, due.iter().find(|it| lane(it.tenant.as_str(), it.module.as_str()) == place)))
+        {
+            let sorted = |mut ids: Vec<DeliveryId>| {
+                ids.sort();
+                ids
+            };
+            let found = found.map(|it| it.deliveries.clone()).unwrap_or_default();
+            assert_eq!(sorted(found), sorted(self.model.due(place)));
+        }
         let due = self.journal().next_due().await.unwrap();
         let expected = self.model.next_due().map(|due| if due == 0 { std::time::UNIX_EPOCH } else { at(due) });
         assert_eq!(due, expected);
