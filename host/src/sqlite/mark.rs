@@ -78,8 +78,9 @@ impl Database {
         }
     }
 
-    /// What is missing of the file, for people; none if nothing is.
-    fn missing(&self, connection: &Connection) -> Result<Option<String>, Trouble> {
+    /// What is missing of the file, for people; none if nothing is. The mark is read first: a host that runs on the file raises
+    /// it after its commits.
+    pub(crate) fn missing(&self, connection: &Connection) -> Result<Option<String>, Trouble> {
         let mark = match read(&self.mark()) {
             Ok(mark) => mark,
             Err(NoMark::Missing) => return Ok(None),

@@ -200,8 +200,14 @@ impl Host {
 
     /// Starts it without waiting for anything.
     pub fn spawn(&self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same with further arguments.
+    pub fn spawn_with(&self, args: &[&str]) {
         self.lives.fetch_add(1, Ordering::SeqCst);
-        let mut process = self.command(&["serve", "--port", "0", "--admin-port", "0"]).spawn().unwrap();
+        let args = [&["serve", "--port", "0", "--admin-port", "0"], args].concat();
+        let mut process = self.command(&args).spawn().unwrap();
         gather(process.stderr.take().unwrap(), self.log.clone());
         let output = Arc::default();
         gather(process.stdout.take().unwrap(), Arc::clone(&output));

@@ -23,6 +23,7 @@ async fn what_runs_is_finished_and_what_waits_is_done_after_the_next_start() {
     host.take(&waits).await;
 
     host.terminate();
+    host.logged(&["stopping"]).await;
     let late = far_side.ask("Assistant", "What about me?", None).await;
     let refused = until("the host to refuse", async || {
         host.post_to(TENANT, &late.event).await.filter(|posted| !posted.is_acknowledged())
@@ -87,4 +88,47 @@ async fn a_damaged_journal_is_refused_and_left_alone() {
     fs::write(&file, &whole).unwrap();
     host.start().await;
     assert_eq!(host.delivery(&question).await["state"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up() {
+    let far_side = FarSide::start(&["Test"]).await;
+    let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
+    let first = far_side.ask("Test", "kv-set color red", None).await;
+    host.take(&first).await;
+    host.in_state(&first, "completed").await;
+    host.terminate();
+    host.ended().await;
+    // What is in the log from here on is nowhere else.
+    host.start().await;
+    let second = far_side.ask("Test", "kv-set color blue", None).await;
+    host.take(&second).await;
+    host.in_state(&second, "completed").await;
+    host.kill();
+
+    let logs = ["journal.sqlite-wal", "keyvalue.sqlite-wal"].map(|name| host.file(&format!(".modhost/{name}")));
+    let saved = logs.each_ref().map(|log| fs::read(log).unwrap());
+    for (log, content) in logs.iter().zip(&saved) {
+        let name = log.file_name().unwrap().to_str().unwrap();
+        fs::remove_file(log).unwrap();
+        let refused = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        for words in ["changes are missing, committed after 20", name, "--accept-data-loss"] {
+            assert!(said.contains(words), "no {words:?} in {said}");
+        }
+        fs::write(log, content).unwrap();
+    }
+    host.start().await;
+    assert_eq!(host.delivery(&second).await["state"], "completed", "the log is back");
+    host.kill();
+
+    logs.iter().for_each(|log| fs::remove_file(log).unwrap());
+    host.spawn_with(&["--accept-data-loss"]);
+    host.listening().await;
+    host.logged(&["going on without lost changes", "journal.sqlite", "changes are missing"]).await;
+    assert_eq!(host.delivery(&first).await["state"], "completed");
+    assert!(host.deliveries_of(second.id()).await.is_empty(), "that was given up");
+    host.kill();
+    host.start().await;
 }

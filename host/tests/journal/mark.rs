@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modhost::journal::{Filter, Journal, JournalError, Sqlite, State};
+use modhost::journal::{AtRest, Filter, Journal, JournalError, Sqlite, SqliteSettings, State};
 use tempfile::TempDir;
 
 use crate::support::{Kept, at, call, event, open, to, try_open};
@@ -62,6 +62,9 @@ async fn a_removed_log_is_refused_with_what_is_missing_and_opens_once_it_is_back
     let (wal, file) = (path(&directory, WAL), path(&directory, "journal.sqlite"));
     let (saved, before) = (fs::read(&wal).unwrap(), fs::read(&file).unwrap());
     fs::remove_file(&wal).unwrap();
+    let at_rest = AtRest::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+    assert!(at_rest.missing().is_some_and(|missing| missing.contains("40 of 40 changes are missing")));
+    drop(at_rest);
     for _ in 0..2 {
         let text = refused(directory.path()).await;
         for words in ["40 of 40 changes are missing", WAL, "--accept-data-loss", "Nothing was changed"] {

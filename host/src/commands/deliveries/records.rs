@@ -34,7 +34,11 @@ impl Records {
     /// The journal at rest that is named, else that of the host of these settings.
     pub(in crate::commands) async fn open(from: &FromArgs, config: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
-            return Ok(Self::AtRest(AtRest::open(SqliteSettings { directory: directory.clone() }).await?));
+            let journal = AtRest::open(SqliteSettings { directory: directory.clone() }).await?;
+            if let Some(missing) = journal.missing() {
+                anstream::eprintln!("warning: {missing}");
+            }
+            return Ok(Self::AtRest(journal));
         }
         Ok(Self::Running(AdminApi::new(&from.admin, config, AT_REST)?))
     }

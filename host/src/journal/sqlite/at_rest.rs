@@ -10,6 +10,7 @@ use crate::sqlite::{Database, Readers};
 pub struct AtRest {
     readers: Readers,
     salt: [u8; 32],
+    missing: Option<String>,
 }
 
 impl AtRest {
@@ -21,10 +22,15 @@ impl AtRest {
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
         let database = Database::new(&JOURNAL, settings.directory);
         let opening = tokio::task::spawn_blocking(move || {
-            let salt = open::look(&database)?;
-            Ok(Self { readers: Readers::new(database), salt })
+            let (salt, missing) = open::look(&database)?;
+            Ok(Self { readers: Readers::new(database), salt, missing })
         });
         opening.await.map_err(|error| JournalError::Broken(format!("opening it broke off: {error}")))?
+    }
+
+    /// What the journal has lost, for people; none if nothing is missing.
+    pub fn missing(&self) -> Option<&str> {
+        self.missing.as_deref()
     }
 
     /// Deliveries, newest first.

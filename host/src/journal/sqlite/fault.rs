@@ -1,5 +1,7 @@
 //! What keeps a job of the writer from being done.
 
+use std::any::Any;
+
 use crate::journal::JournalError;
 use crate::sqlite::Trouble;
 
@@ -10,6 +12,17 @@ pub(super) enum Fault {
     Storage(rusqlite::Error),
     /// The job is not to be done, and touched nothing.
     Refused(JournalError),
+}
+
+impl Fault {
+    /// A job panicked: what it did so far is lost with its transaction.
+    pub(super) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let text = format!("internal error in the host: {text}; please report it");
+        // Of SQLite's own errors the one that holds any text.
+        Self::Storage(rusqlite::Error::ToSqlConversionFailure(text.into()))
+    }
 }
 
 impl From<rusqlite::Error> for Fault {

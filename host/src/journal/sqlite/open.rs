@@ -33,8 +33,9 @@ pub(super) fn open(database: &Database) -> Result<Opened> {
     Ok(Opened { store, checkpoints, lock, salt })
 }
 
-/// Makes sure that there is a journal this version can read, without touching it; answers with its salt.
-pub(super) fn look(database: &Database) -> Result<[u8; 32]> {
+/// Makes sure that there is a journal this version can read, without touching it; answers with its salt, and with what it has
+/// lost.
+pub(super) fn look(database: &Database) -> Result<([u8; 32], Option<String>)> {
     if !fs::exists(database.file()).unwrap_or(false) {
         let directory = database.directory().display();
         return Err(JournalError::Unusable(format!(
@@ -42,8 +43,9 @@ pub(super) fn look(database: &Database) -> Result<[u8; 32]> {
         )));
     }
     database.inspect()?;
-    let salt = database.connect_to_read().and_then(|connection| salt(&connection));
-    Ok(salt.map_err(|error| database.explain(&error))?)
+    let sql = |error: rusqlite::Error| database.explain(&error);
+    let connection = database.connect_to_read().map_err(sql)?;
+    Ok((salt(&connection).map_err(sql)?, database.missing(&connection)?))
 }
 
 fn salt(connection: &Connection) -> rusqlite::Result<[u8; 32]> {

@@ -1,5 +1,6 @@
 //! The one thread that writes. Jobs that wait are committed together; each is answered after its commit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,13 @@ impl Drop for Writer {
     }
 }
 
+/// Runs a job in the open transaction. One that panics fails as others do, and takes none of them with it: a writer that is gone
+/// would be everyone's loss.
+fn run(job: &mut dyn Job, store: &mut Store) -> std::result::Result<(), Fault> {
+    let ran = catch_unwind(AssertUnwindSafe(|| job.run(store)));
+    ran.unwrap_or_else(|panic| Err(Fault::panicked(&*panic)))
+}
+
 pub(super) fn stopped() -> JournalError {
     Trouble::closed().into()
 }
@@ -211,7 +219,7 @@ impl Thread {
         let began = Instant::now();
         loop {
             if let Some((job, refused)) = self.batch.last_mut() {
-                match job.run(&mut self.store) {
+                match run(job.as_mut(), &mut self.store) {
                     Ok(()) => {}
                     Err(Fault::Refused(error)) => *refused = Some(error),
                     Err(Fault::Storage(error)) => return Err(error),
@@ -243,7 +251,7 @@ impl Thread {
     }
 
     fn do_alone(&mut self, job: &mut dyn Job) -> Result<()> {
-        let done = self.store.begin().map_err(Fault::Storage).and_then(|()| job.run(&mut self.store));
+        let done = self.store.begin().map_err(Fault::Storage).and_then(|()| run(job, &mut self.store));
         match done.and_then(|()| self.store.commit().map_err(Fault::Storage)) {
             Ok(written) => {
                 if written {
@@ -278,5 +286,28 @@ impl Thread {
             .map_err(|error| database.explain(&error).into());
         drop(lock);
         closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sqlite, SqliteSettings};
+    use super::*;
+    use crate::journal::Journal;
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Sqlite::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+        let broken = journal.writer.ask(|store| -> std::result::Result<(), Fault> {
+            store.touch()?;
+            panic!("at the disco")
+        });
+        let good = (0..20).map(|_| journal.probe());
+        let (broken, good) = futures::future::join(broken, futures::future::join_all(good)).await;
+        assert!(matches!(&broken, Err(JournalError::Broken(why)) if why.contains("at the disco")), "{broken:?}");
+        assert!(good.iter().all(Result::is_ok), "{good:?}");
+        journal.health().unwrap();
+        journal.close().await.unwrap();
     }
 }
