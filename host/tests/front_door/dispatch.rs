@@ -249,6 +249,7 @@ impl Dispatch {
             max_deliveries: 1000,
             retention: Retention { completed: day, dead: day, ids: day, max_bytes: None },
             owner: OWNER.into(),
+            removal_grace: Duration::ZERO,
             sweep_every,
         };
         let (dispatcher, _) = Dispatcher::start(registry.clone(), journal.clone(), keyvalue, settings).await.unwrap();
@@ -272,6 +273,7 @@ impl Dispatch {
         });
         let routes = modules.iter().map(|module| RouteSpec {
             module: Name::from(*module),
+            is_gone: false,
             wants: Interest {
                 events: vec![NamePattern::Exact(Event::MODULE_CHOSEN.into())],
                 sources: Vec::new(),
@@ -289,6 +291,7 @@ impl Dispatch {
         });
         let tenant = TenantSpec {
             name: "acme".into(),
+            is_gone: false,
             platform: self.far_side.clone(),
             concurrency: 4,
             max_deliveries: 1000,
