@@ -23,6 +23,9 @@ pub struct ChildArgs {
     /// The processor time it may take, in seconds, all threads together
     #[arg(long)]
     pub(super) cpu: u64,
+    /// Leave the processor to everyone else
+    #[arg(long)]
+    pub(super) background: bool,
 }
 
 /// Closes in on itself, compiles the component that standard input brings, and writes it to standard output.
@@ -89,6 +92,8 @@ fn confine(args: &ChildArgs) -> io::Result<()> {
 
     /// How much this process gives way to others: it gets about a third of what they get.
     const GIVES_WAY: i32 = 5;
+    /// The same where nobody waits for the result: builds go first.
+    const GIVES_WAY_TO_ALL: i32 = 19;
 
     // On Linux the memory that is written to is counted, not what is only reserved or mapped from the program's file;
     // elsewhere that doesn't exist or counts next to nothing, and the address space stands in for it.
@@ -114,7 +119,7 @@ fn confine(args: &ChildArgs) -> io::Result<()> {
     }
     if args.tier != Tier::Quick {
         // Who can't give way any further is polite enough.
-        let _ = nice(GIVES_WAY);
+        let _ = nice(if args.background { GIVES_WAY_TO_ALL } else { GIVES_WAY });
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub(super) use queue::Job;
 pub use queue::Urgency;
 
 use super::machine::{self, Tier};
+use process::Priority;
 use queue::{Queue, Turn};
 
 /// A short turn lasts one of so many parts of the time compiling may take. What is small seldom needs all of it.
@@ -93,7 +94,7 @@ impl Compilers {
     }
 
     /// Compiles a component into a file, and ends its turn; answers with how long it took, or with nothing if it takes
-    /// longer than its turn: then it has to wait for another.
+    /// longer than its turn, or somebody else needs that more: then it has to wait for another.
     ///
     /// # Errors
     ///
@@ -109,9 +110,15 @@ impl Compilers {
         let started = Instant::now();
         let compiled = match &self.compiler {
             Compiler::Here => compile_here(component.clone(), tier, into).await,
+            Compiler::Apart { program, limits } if turn.is_in_the_background() => {
+                tokio::select! {
+                    compiled = process::compile(program, limits, component, tier, Priority::Background, into) => compiled,
+                    () = turn.preempted() => return Ok(None),
+                }
+            }
             Compiler::Apart { program, limits } => {
                 let time = if turn.is_short() { limits.timeout / SHORT } else { Duration::MAX };
-                let compiling = process::compile(program, limits, component, tier, into);
+                let compiling = process::compile(program, limits, component, tier, Priority::Normal, into);
                 let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
                     turn.reached_a_limit();
                     return Ok(None);

@@ -13,16 +13,26 @@ use crate::engine::machine::Tier;
 /// How much is kept of what the process says, in bytes.
 const MAX_SAID: u64 = 8 << 10;
 
+/// How much the process gets of a machine that others use, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// What it needs, or a fair share less than the host.
+    Normal,
+    /// What is left.
+    Background,
+}
+
 /// Compiles a component into a file, in a process of this program.
 pub(super) async fn compile(
     program: &Path,
     limits: &CompilerLimits,
     component: &[u8],
     tier: Tier,
+    priority: Priority,
     into: File,
 ) -> Result<(), CompileError> {
     let unable = |error: std::io::Error| CompileError::Unable(format!("{}: {error}", program.display()));
-    let mut process = start(program, limits, tier, into).map_err(unable)?;
+    let mut process = start(program, limits, tier, priority, into).map_err(unable)?;
     // Bounded by the host as well: a process may wait, or be stopped, and use no time at all.
     let Ok(ended) = tokio::time::timeout(limits.timeout, attend(&mut process, component)).await else {
         // If that fails it has ended just now; and it is ended when it is dropped, anyway.
@@ -34,7 +44,13 @@ pub(super) async fn compile(
 }
 
 /// Starts the process: no environment, so no secrets; its output goes into the file, and there is no other it could write.
-fn start(program: &Path, limits: &CompilerLimits, tier: Tier, into: File) -> std::io::Result<Child> {
+fn start(
+    program: &Path,
+    limits: &CompilerLimits,
+    tier: Tier,
+    priority: Priority,
+    into: File,
+) -> std::io::Result<Child> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let cpu = limits.timeout.as_secs().saturating_add(1).saturating_mul(cores);
     let mut command = Command::new(program);
@@ -43,6 +59,7 @@ fn start(program: &Path, limits: &CompilerLimits, tier: Tier, into: File) -> std
     command
         .args(["compile-component", "--tier", tier.name()])
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string()])
+        .args((priority == Priority::Background).then_some("--background"))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(into)

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::event::Name;
 
@@ -63,6 +64,10 @@ struct Line {
     had: HashMap<Vec<Name>, usize>,
     /// In the order they came.
     waiting: Vec<Waiting>,
+    /// Turns that end when somebody waits who has no code yet, each with its number.
+    preemptible: HashMap<u64, CancellationToken>,
+    /// The number of the next one.
+    next_preemptible: u64,
 }
 
 struct Waiting {
@@ -85,6 +90,8 @@ pub(in crate::engine) struct Turn {
     place: Place,
     began: Instant,
     overdrawn: bool,
+    /// Its number among those that are preemptible, and what tells it to end.
+    preemptible: Option<(u64, CancellationToken)>,
 }
 
 impl Queue {
@@ -98,15 +105,25 @@ impl Queue {
             overdrawn: Vec::new(),
             had: HashMap::new(),
             waiting: Vec::new(),
+            preemptible: HashMap::new(),
+            next_preemptible: 0,
         };
         Self { line: Arc::new(Mutex::new(line)) }
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn. Whoever only waits to run faster gives theirs up meanwhile: an author who saves twice would else
+    /// wait until the first version is compiled to the end.
     pub async fn turn(&self, job: Job) -> Turn {
-        let (hand, handed) = oneshot::channel();
+        let (hand, mut handed) = oneshot::channel();
+        let preempts = job.urgency != Urgency::Faster;
         lock(&self.line).waiting.push(Waiting { job, hand });
         let_in(&self.line);
+        if let Ok(turn) = handed.try_recv() {
+            return turn;
+        }
+        if preempts {
+            lock(&self.line).preempt();
+        }
         match handed.await {
             Ok(turn) => turn,
             // Who waits is only taken out of the line to be handed a turn, and the line lives as long as the queue.
@@ -119,7 +136,11 @@ impl Queue {
 fn let_in(line: &Arc<Mutex<Line>>) {
     let handed: Vec<_> = {
         let mut free = lock(line);
-        let next = || free.next().map(|(waiting, place)| (waiting.hand, Turn::new(line, waiting.job, place)));
+        let next = || {
+            let (waiting, place) = free.next()?;
+            let preemptible = (waiting.job.urgency == Urgency::Faster).then(|| free.add_preemptible());
+            Some((waiting.hand, Turn::new(line, waiting.job, place, preemptible)))
+        };
         std::iter::from_fn(next).collect()
     };
     for (hand, turn) in handed {
@@ -183,11 +204,27 @@ impl Line {
         self.held.get(tenants).copied().unwrap_or_default() + overdrawn
     }
 
+    /// Counts a turn among those that end when somebody waits who has no code yet.
+    fn add_preemptible(&mut self) -> (u64, CancellationToken) {
+        let (number, token) = (self.next_preemptible, CancellationToken::new());
+        self.next_preemptible += 1;
+        self.preemptible.insert(number, token.clone());
+        (number, token)
+    }
+
+    /// Ends those.
+    fn preempt(&mut self) {
+        self.preemptible.drain().for_each(|(_, token)| token.cancel());
+    }
+
     /// Takes a place back.
     fn free(&mut self, turn: &mut Turn) {
         match turn.place {
             Place::Among => self.taken = self.taken.saturating_sub(1),
             Place::Beside => self.beside = false,
+        }
+        if let Some((number, _)) = turn.preemptible.take() {
+            self.preemptible.remove(&number);
         }
         let tenants = std::mem::take(&mut turn.tenants);
         if let Some(held) = self.held.get_mut(&tenants) {
@@ -204,8 +241,21 @@ impl Line {
 }
 
 impl Turn {
-    fn new(line: &Arc<Mutex<Line>>, job: Job, place: Place) -> Self {
-        Self { line: line.clone(), tenants: job.tenants, place, began: Instant::now(), overdrawn: false }
+    fn new(line: &Arc<Mutex<Line>>, job: Job, place: Place, preemptible: Option<(u64, CancellationToken)>) -> Self {
+        Self { line: line.clone(), tenants: job.tenants, place, began: Instant::now(), overdrawn: false, preemptible }
+    }
+
+    /// Whether nobody waits for its end: what it compiles serves already.
+    pub fn is_in_the_background(&self) -> bool {
+        self.preemptible.is_some()
+    }
+
+    /// Waits until somebody else needs the turn more; for most turns that is never.
+    pub async fn preempted(&self) {
+        match &self.preemptible {
+            Some((_, token)) => token.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether it is for something small, and short.
@@ -436,6 +486,26 @@ mod tests {
         drop(turn);
         drop(handed);
         assert!(at_once(&queue, large("one")).is_some());
+    }
+
+    #[test]
+    fn a_turn_to_run_faster_is_given_up_for_whoever_has_no_code_yet() {
+        let queue = Queue::new(2);
+        let faster = at_once(&queue, job("one", Faster, LARGE)).unwrap();
+        assert!(faster.is_in_the_background() && faster.preempted().now_or_never().is_none());
+        let mut another = Waiters::new(&queue, [job("one", Faster, LARGE)]);
+        assert!(faster.preempted().now_or_never().is_none(), "by somebody no more urgent");
+
+        let mut waiters = Waiters::new(&queue, [job("one", Next, LARGE)]);
+        assert!(faster.preempted().now_or_never().is_some());
+        drop(faster);
+        let next = waiters.got();
+        assert_eq!(numbers(&next), [0]);
+        assert!(!next[0].1.is_in_the_background() && next[0].1.preempted().now_or_never().is_none());
+        assert!(another.got().is_empty(), "it waits for the other");
+        drop(next);
+        let another = another.got();
+        assert!(another[0].1.preempted().now_or_never().is_none(), "it begins anew");
     }
 
     #[test]
