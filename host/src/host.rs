@@ -53,6 +53,8 @@ pub struct Compiling {
     /// Whether those who wrote its components sit before it: large ones serve as soon as they are compiled quickly, and one
     /// that breaks says in which line.
     pub for_authors: bool,
+    /// Where compiled components may lie besides the data directory, say of `modhost build`; nothing is written there.
+    pub shared_cache: Option<PathBuf>,
 }
 
 /// A running host.
@@ -351,7 +353,11 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
     } else {
         Engine::with_stack(instances, server.stack)?
     };
-    Ok(engine.with_compiler(compiler).with_cache(server.data_dir.join("components")))
+    let engine = engine.with_compiler(compiler).with_cache(server.data_dir.join("components"));
+    Ok(match compiling.shared_cache {
+        Some(folder) => engine.with_shared_cache(folder),
+        None => engine,
+    })
 }
 
 /// Hands events from the sources to the dispatcher, and what can't be read to where it is kept.

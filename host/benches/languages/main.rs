@@ -16,6 +16,7 @@ mod memory;
 mod modules;
 #[path = "../way_of_an_event/platform.rs"]
 mod platform;
+mod saved;
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
 #[path = "../way_of_an_event/signed.rs"]
 mod signed;
@@ -85,6 +86,7 @@ async fn measure(made: modules::Made) -> anyhow::Result<Row> {
         compiled: compiled(&bytes).await?,
         instance: instance(&made.component).await?,
         delivery: delivery(&bytes).await?,
+        saved: saved::saved(modules::modhost(), &made.settings, &made.folder)?,
         memory: memory::taken(&bytes, TOGETHER).await?[0].each,
     })
 }

@@ -17,6 +17,10 @@ pub struct Made {
     pub tools: String,
     /// Its component.
     pub component: PathBuf,
+    /// The modules.toml it stands in.
+    pub settings: PathBuf,
+    /// Where its author writes.
+    pub folder: PathBuf,
 }
 
 /// Makes the module of a language and builds it.
@@ -31,11 +35,12 @@ pub fn make(folder: &Path, language: Language) -> anyhow::Result<Made> {
     }
     run(modhost().args(["build", "--config", file]))?;
     let component = Settings::load(&settings)?.modules.first().context("the module")?.component.clone();
-    Ok(Made { language: Template::of(language).language().to_owned(), tools: tools(&component)?, component })
+    let (language, tools) = (Template::of(language).language().to_owned(), tools(&component)?);
+    Ok(Made { language, tools, component, settings, folder: own })
 }
 
 /// This modhost, with the tools in its path.
-fn modhost() -> Command {
+pub fn modhost() -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
     let toolchains = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/toolchains/venv/bin");
     let usual = std::env::var_os("PATH").unwrap_or_default();

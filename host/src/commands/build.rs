@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::build_command::BuildCommand;
+use super::build_command::{BuildCommand, Purpose};
 use super::{SettingsFile, check, output};
 use crate::config::Module;
 use crate::engine::Engine;
@@ -84,8 +84,7 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Wanted> {
 /// Runs a module's build command, and looks at the component; says what it is like.
 async fn build(module: &Module, command: &BuildCommand, engine: &Engine) -> anyhow::Result<String> {
     let started = Instant::now();
-    let status =
-        command.prepare().map_err(anyhow::Error::msg)?.status().await.context("the build command can't be run")?;
+    let status = command.run(Purpose::Serve).await.map_err(anyhow::Error::msg)?;
     if !status.success() {
         match command.missing(status) {
             Some(advice) => bail!("{advice}"),

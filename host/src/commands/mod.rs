@@ -41,6 +41,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long work that blocks may go on when a command is done.
 const UNTIL_ABANDONED: Duration = Duration::from_secs(2);
 
+/// The folder of compiled components, in a data directory and in the user's cache.
+const COMPONENTS: &str = "components";
+
 /// What modhost can be told to do.
 #[derive(Subcommand)]
 pub enum Command {
@@ -318,9 +321,14 @@ fn keeping_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engin
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {
-        Some(folder) => engine.with_cache(folder.join("components")),
+        Some(folder) => engine.with_cache(folder.join(COMPONENTS)),
         None => engine,
     })
+}
+
+/// Where components are kept that were compiled for their authors, whichever command did it.
+fn authors_cache() -> Option<PathBuf> {
+    Some(user_cache()?.join(COMPONENTS))
 }
 
 /// `$XDG_CACHE_HOME/modhost`, else `~/.cache/modhost`.

@@ -31,7 +31,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     args.host.accept_data_loss(&settings)?;
-    let compiling = Compiling { program: Some(compiling_program()?), for_authors: false };
+    let compiling = Compiling { program: Some(compiling_program()?), for_authors: false, shared_cache: None };
     let load = move |text: Option<&str>| args.host.load_from(text);
     // Until here a signal ends the process by itself.
     let mut signals = Signals::new()?;

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
 use super::limits::{Clock, Limiter, MOST_MEMORIES};
 use super::machine::Code;
+use super::sources;
 use super::version::Version;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
 use crate::event::{Event, Subject};
@@ -108,7 +110,7 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
 fn store(code: &Code, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
     let limits = delivery.limits();
     let state = State {
-        wasi: wasi(delivery),
+        wasi: wasi(version, delivery),
         capabilities: version.prepared().begin(delivery),
         limiter: Limiter::new(*limits, delivery.tenant_memory().cloned()),
     };
@@ -148,10 +150,14 @@ async fn call(
     instance.call_handle(store, event).await
 }
 
-/// Standard streams into the log, clocks and chance out of the record; no files, no sockets, an empty environment.
-fn wasi(delivery: &Arc<Delivery>) -> WasiCtx {
-    WasiCtxBuilder::new()
-        .stdout(LineStream::new(delivery.log.clone(), Stream::Stdout))
+/// Standard streams into the log, clocks and chance out of the record; no files, no sockets, and nothing in the environment
+/// or on standard input but the sources of a component that reads them.
+fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
+    let mut wasi = WasiCtxBuilder::new();
+    if let Some(sources) = version.sources() {
+        wasi.env(sources::VARIABLE, &**sources).stdin(MemoryInputPipe::new(sources.as_bytes().to_vec()));
+    }
+    wasi.stdout(LineStream::new(delivery.log.clone(), Stream::Stdout))
         .stderr(LineStream::new(delivery.log.clone(), Stream::Stderr))
         .allow_tcp(false)
         .allow_udp(false)

@@ -12,14 +12,13 @@ use super::cache::{Cache, Kept};
 use super::compile::{CompileError, Job, Urgency};
 use super::machine::{Code, Machine, Tier};
 use super::version::{ContentHash, Needs, Spec, Version};
-use super::{Engine, LoadError, fit, milliseconds};
+use super::{Engine, LoadError, fit, milliseconds, sources};
 
 /// From what size on a component is compiled quickly first, in bytes. With smaller ones nobody notices the difference.
 const WORTH_A_QUICK_START: usize = 1 << 20;
 
 /// A component that serves.
 pub(super) struct Loaded {
-    hash: ContentHash,
     needs: Needs,
     code: ArcSwap<Code>,
     /// Ends with it: what is compiled for nobody is given up.
@@ -28,14 +27,10 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    fn new(hash: ContentHash, needs: Needs, code: Code) -> Self {
+    fn new(needs: Needs, code: Code) -> Self {
         let needed = CancellationToken::new();
         let until = needed.clone().drop_guard();
-        Self { hash, needs, code: ArcSwap::from_pointee(code), needed, _until: until }
-    }
-
-    pub fn hash(&self) -> ContentHash {
-        self.hash
+        Self { needs, code: ArcSwap::from_pointee(code), needed, _until: until }
     }
 
     pub fn needs(&self) -> &Needs {
@@ -121,12 +116,18 @@ impl Engine {
     ///
     /// As with [`Engine::load`].
     pub async fn load_as(&self, bytes: Vec<u8>, spec: &Spec, urgency: Urgency) -> Result<Version, LoadError> {
-        let bytes = Arc::new(bytes);
-        let hash = off_thread({
-            let bytes = bytes.clone();
-            move || Ok(ContentHash::of(&bytes))
+        let (file, hash, bytes, sources) = off_thread(move || {
+            let file = ContentHash::of(&bytes);
+            let mut bytes = bytes;
+            let sources = sources::split_off(&mut bytes);
+            // What it is known by to the compiler: other sources are no other code.
+            let hash = if sources.is_some() { ContentHash::of(&bytes) } else { file };
+            Ok((file, hash, Arc::new(bytes), sources))
         })
         .await?;
+        if sources.is_some() && self.tier == Tier::Fast {
+            tracing::warn!(module = %spec.name, version = %file, "built by `modhost dev`; `modhost build` makes what is meant to serve");
+        }
         let place = lock(&self.places).of(hash);
         let mut known = place.lock().await;
         let loaded = match known.upgrade() {
@@ -139,7 +140,7 @@ impl Engine {
         };
         drop(known);
         loaded.needs.met_by(spec)?;
-        Ok(Version::new(loaded, spec))
+        Ok(Version::new(loaded, file, sources, spec))
     }
 
     /// Compiles a component that fits, and links it, to tell what comes of it. It is compiled even if it was before; what
@@ -148,7 +149,8 @@ impl Engine {
     /// # Errors
     ///
     /// When it can't be compiled.
-    pub async fn try_compile(&self, bytes: Vec<u8>) -> Result<Compiled, LoadError> {
+    pub async fn try_compile(&self, mut bytes: Vec<u8>) -> Result<Compiled, LoadError> {
+        sources::split_off(&mut bytes);
         let job = Job { tenants: Vec::new(), urgency: Urgency::First, bytes: bytes.len(), takes_long: false };
         let bytes = Arc::new(bytes);
         let Written { cache, blank, took } = self.write(&bytes, self.tier, job).await?;
@@ -175,7 +177,7 @@ impl Engine {
         urgency: Urgency,
     ) -> Result<Arc<Loaded>, LoadError> {
         let looked = self.look_through(hash, bytes.clone(), spec.clone()).await?;
-        let loaded = |code| Arc::new(Loaded::new(hash, looked.needs, code));
+        let loaded = |code| Arc::new(Loaded::new(looked.needs, code));
         if let Some(code) = looked.code {
             return Ok(loaded(code));
         }
@@ -210,8 +212,9 @@ impl Engine {
 
     /// The code of a component that was compiled before.
     fn compiled_before(&self, hash: ContentHash) -> Result<Option<Code>, LoadError> {
-        let Some(cache) = lock(&self.cache).clone() else { return Ok(None) };
-        let Some(kept) = cache.get(hash) else { return Ok(None) };
+        let caches = [lock(&self.cache).clone(), self.shared_cache.clone()];
+        let found = caches.into_iter().flatten().find_map(|cache| Some((cache.get(hash)?, cache)));
+        let Some((kept, cache)) = found else { return Ok(None) };
         match self.map_to_serve(hash, &kept) {
             Ok(code) => {
                 tracing::debug!(version = %hash, "mapped: it was compiled before");

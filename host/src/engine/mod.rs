@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod registry;
 mod rehearsal;
+mod sources;
 mod version;
 mod watch;
 
@@ -54,6 +55,8 @@ pub struct Engine {
     tier: Tier,
     compilers: Arc<Compilers>,
     cache: Arc<Mutex<Option<Arc<Cache>>>>,
+    /// Where compiled components are found that aren't in the cache.
+    shared_cache: Option<Arc<Cache>>,
     /// The components that are loaded, each once however many modules are made of it.
     places: Arc<Mutex<Places>>,
     /// How many files are looked through and mapped at once: each keeps a core busy.
@@ -159,6 +162,7 @@ impl Engine {
             tier,
             compilers: Arc::new(Compilers::new(Compiler::default())),
             cache: Arc::default(),
+            shared_cache: None,
             places: Arc::default(),
             readers: Arc::new(Semaphore::new(cores)),
         })
@@ -177,6 +181,16 @@ impl Engine {
         match Cache::open(folder, &self.on_demand.engine, CACHE_BYTES) {
             Ok(cache) => self.cache = Arc::new(Mutex::new(Some(Arc::new(cache)))),
             Err(error) => tracing::warn!(folder = shown, "compiled components are not kept there: {error}"),
+        }
+        self
+    }
+
+    /// Maps what isn't in its own cache from this folder, if it is there: what another command has compiled for this user.
+    /// Without the folder there is nothing to find.
+    pub fn with_shared_cache(mut self, folder: PathBuf) -> Self {
+        if folder.is_dir() {
+            // What can't be used is as good as empty.
+            self.shared_cache = Cache::open(folder, &self.on_demand.engine, CACHE_BYTES).ok().map(Arc::new);
         }
         self
     }

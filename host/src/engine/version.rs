@@ -113,19 +113,23 @@ impl Needs {
 /// One version of a module, ready to answer.
 pub struct Version {
     loaded: Arc<Loaded>,
+    /// That of the file: of the component, and of the sources it has with it.
+    hash: ContentHash,
+    sources: Option<Arc<str>>,
     limits: Limits,
     grants: Grants,
     prepared: Prepared,
 }
 
 impl Version {
-    pub(super) fn new(loaded: Arc<Loaded>, spec: &Spec) -> Self {
-        Self { loaded, limits: spec.limits, grants: spec.grants.clone(), prepared: Prepared::new(&spec.grants) }
+    pub(super) fn new(loaded: Arc<Loaded>, hash: ContentHash, sources: Option<Arc<str>>, spec: &Spec) -> Self {
+        let (limits, grants, prepared) = (spec.limits, spec.grants.clone(), Prepared::new(&spec.grants));
+        Self { loaded, hash, sources, limits, grants, prepared }
     }
 
     /// Whether this is already what a spec and a content hash ask for.
     pub(super) fn is(&self, hash: ContentHash, spec: &Spec) -> bool {
-        self.loaded.hash() == hash && self.limits == spec.limits && self.grants == spec.grants
+        self.hash == hash && self.limits == spec.limits && self.grants == spec.grants
     }
 
     /// The same component under other settings.
@@ -135,12 +139,12 @@ impl Version {
     /// When they don't give it what it needs.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
         self.loaded.needs().met_while_running_by(spec)?;
-        Ok(Self::new(self.loaded.clone(), spec))
+        Ok(Self::new(self.loaded.clone(), self.hash, self.sources.clone(), spec))
     }
 
-    /// The hash of its component.
+    /// The hash of its component, and of the sources that has with it.
     pub fn hash(&self) -> ContentHash {
-        self.loaded.hash()
+        self.hash
     }
 
     /// What one delivery may use, the ceilings of its tenant left out.
@@ -151,6 +155,11 @@ impl Version {
     /// What an instance is made of; the next one may be made of other code of the same component.
     pub(super) fn code(&self) -> Arc<Code> {
         self.loaded.code()
+    }
+
+    /// What its component reads when it starts, if it was built to.
+    pub(super) fn sources(&self) -> Option<&Arc<str>> {
+        self.sources.as_ref()
     }
 
     pub(super) fn prepared(&self) -> &Prepared {

@@ -7,6 +7,7 @@
 mod assistants;
 mod calls;
 mod commands;
+mod dev_builds;
 mod faults;
 mod folder;
 #[allow(dead_code, unused_imports, reason = "shared with tests that use all of it")]
@@ -15,6 +16,7 @@ mod harness;
 mod new;
 #[path = "../support/notice.rs"]
 mod notice;
+mod progress;
 mod reference;
 mod sample;
 mod templates;

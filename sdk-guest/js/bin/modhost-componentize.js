@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Makes a component of a module: bundles it with all it imports, and puts QuickJS around it.
 import { existsSync } from "node:fs";
-import { cp, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 
 import esbuild from "esbuild";
 
+import { BUNDLE, devBuild, ENVIRONMENT, ENVIRONMENT_WIT } from "./dev-build.js";
 import { forAuthors } from "./hints.js";
 import { NoQuickJs, quickJs } from "./quickjs.js";
 import { inOwnLines, sourcesOf } from "./source-map.js";
@@ -43,7 +44,8 @@ async function main() {
   const aside = await mkdtemp(path.join(path.dirname(output), ".componentize-"));
   try {
     const made = path.join(aside, "module.wasm");
-    await writeFile(made, await compile(await bundle(source), aside));
+    const quick = process.env.MODHOST_DEV_BUILD ? await quickly(source, aside) : undefined;
+    await writeFile(made, quick ?? (await compile(await bundle(source), aside)));
     await rename(made, output);
   } finally {
     await rm(aside, { recursive: true, force: true });
@@ -63,11 +65,23 @@ function readArguments() {
 }
 
 /**
+ * The component as `modhost dev` wants it, if the module can be had that way.
+ *
+ * @param {string} source
+ * @param {string} aside a folder to work in
+ */
+async function quickly(source, aside) {
+  const made = await bundle(source, "iife").catch(() => undefined);
+  return made && devBuild(made, await contract(), (text) => compile({ ...made, text }, aside, ENVIRONMENT));
+}
+
+/**
  * One script of the module and all it imports, the interfaces of the host it imports, and from where each place of it came.
  *
  * @param {string} source
+ * @param {"esm" | "iife"} [format]
  */
-async function bundle(source) {
+async function bundle(source, format = "esm") {
   const entry = [
     `import ${JSON.stringify(path.join(HERE, "src/globals.js"))};`,
     `export { handle } from ${JSON.stringify(path.resolve(source))};`,
@@ -78,7 +92,8 @@ async function bundle(source) {
       bundle: true,
       write: false,
       outfile: "module.js",
-      format: "esm",
+      format,
+      ...(format === "iife" ? { globalName: BUNDLE } : {}),
       target: "es2023", // what QuickJS understands, but for `using`, which esbuild makes of that
       platform: "neutral",
       mainFields: ["module", "main"],
@@ -130,13 +145,19 @@ function mistakes(errors, source) {
  *
  * @param {{ text: string, interfaces: string[], map: import("./source-map.js").SourceMap }} bundle
  * @param {string} aside a folder to work in
+ * @param {string} [further] another interface it imports
  */
-async function compile({ text, interfaces, map }, aside) {
+async function compile({ text, interfaces, map }, aside, further) {
   const wit = path.join(aside, "wit");
+  await rm(wit, { recursive: true, force: true });
   await cp(await contract(), wit, { recursive: true });
+  if (further !== undefined) {
+    await mkdir(path.join(wit, "deps/cli"));
+    await writeFile(path.join(wit, "deps/cli/environment.wit"), ENVIRONMENT_WIT);
+  }
   await cp(path.join(HERE, "bin/random.wit"), path.join(wit, "deps/random/random.wit"));
   await heldContract(wit);
-  const imports = interfaces.map((name) => `  import ${name.replace(/^modhost:module\/(.*)@.*$/, "$1")};\n`);
+  const imports = [...interfaces, ...(further === undefined ? [] : [further])].map((name) => `  import ${name.replace(/^modhost:module\/(.*)@.*$/, "$1")};\n`);
   const world = await readFile(path.join(wit, "world.wit"), "utf8");
   const named = /^package .*;$/m.exec(world)?.[0];
   await writeFile(

@@ -19,8 +19,14 @@ const GOOD = 'import { defineModule } from "@modhost/sdk";\nexport const handle 
 
 /** @param {string[]} args */
 function run(...args) {
+  return runWith({}, ...args);
+}
+
+/** @param {Record<string, string>} variables @param {string[]} args */
+function runWith(variables, ...args) {
   const program = path.join(PACKAGE, "bin/modhost-componentize.js");
-  return spawnSync(process.execPath, [program, ...args], { cwd: folder, encoding: "utf8" });
+  const env = { ...process.env, ...variables };
+  return spawnSync(process.execPath, [program, ...args], { cwd: folder, encoding: "utf8", env });
 }
 
 test("what can be no module is refused in words", () => {
@@ -91,5 +97,38 @@ test("a component is made and asks only for what it uses", () => {
     assert.equal(component.includes("wasi:keyvalue/store@0.2.0-draft2"), keeps);
     assert.equal(component.includes("wasi:http/outgoing-handler@0.2.2"), asks);
     assert.equal(component.includes("modhost:module/search@0.1.0"), false);
+  }
+});
+
+test("`modhost dev` gets the bundle behind a component that is made once", () => {
+  const dev = { MODHOST_DEV_BUILD: "1", XDG_CACHE_HOME: path.join(folder, "cache") };
+  /** @param {string} text */
+  const made = (text) => {
+    writeFileSync(path.join(folder, "dev.js"), text);
+    const { status, stdout, stderr } = runWith(dev, "dev.js");
+    assert.equal(status, 0, stderr);
+    const component = readFileSync(path.join(folder, "dev.wasm"));
+    const at = component.lastIndexOf("modhost:sources");
+    return { stdout, base: component.subarray(0, at - 16), sources: at < 0 ? undefined : component.subarray(at).toString() };
+  };
+  const one = made(`${GOOD}globalThis.one = 1;\n`);
+  assert.match(one.stdout, /preparing QuickJS for `modhost dev`, once/);
+  assert.match(one.sources ?? "", /one = 1/);
+  const two = made(`${GOOD}globalThis.two = 2;\n`);
+  assert.doesNotMatch(two.stdout, /preparing/);
+  assert.match(two.sources ?? "", /two = 2/);
+  assert.ok(one.base.subarray(0, 1_000_000).equals(two.base.subarray(0, 1_000_000)));
+
+  // What QuickJS lacks fails when the real component is made, which says so.
+  for (const [text, told] of /** @type {const} */ ([
+    [`${GOOD}throw new Error("at the top");\n`, /the module said:\n\nError: at the top/],
+    [`${GOOD}new Intl.NumberFormat();\n`, /Intl/],
+    ["export const x = 1;\n", /exports no `handle`/],
+    ["export const handle = (;\n", /can't be bundled/],
+  ])) {
+    writeFileSync(path.join(folder, "dev.js"), text);
+    const { status, stderr } = runWith(dev, "dev.js");
+    assert.equal(status, 1, text);
+    assert.match(stderr, told);
   }
 });

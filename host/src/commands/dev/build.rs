@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::made::Made;
-use crate::commands::build_command::BuildCommand;
+use crate::commands::build_command::{BuildCommand, Purpose};
 use crate::commands::output;
 use crate::commands::test::TESTS;
 use crate::config::Settings;
@@ -49,11 +49,15 @@ impl Builder {
         *lock(&self.modules) = buildable(settings);
     }
 
-    /// Builds every module; one that can't be built is told of, and the others go on.
+    /// Builds every module whose component may be out of date; one that can't be built is told of, and the others go on.
     pub(super) async fn build_all(&self) {
         let modules = lock(&self.modules).clone();
         for module in modules {
-            self.build(&module).await;
+            if module.is_up_to_date() {
+                tracing::info!(module = %module.name, "up to date, not built again");
+            } else {
+                self.build(&module).await;
+            }
         }
     }
 
@@ -81,7 +85,7 @@ impl Builder {
         let mut failed = Vec::new();
         for module in modules.iter().filter(|module| names.contains(&module.name) && module.is_outdated()) {
             output::eprintln!("building {}: {}", module.name, module.command.text);
-            let problem = match self.run(module).await {
+            let problem = match self.run(module, Purpose::Serve).await {
                 Ok(status) if status.success() => continue,
                 Ok(status) => {
                     let why = module.command.missing(status).unwrap_or_else(|| "as said above".to_owned());
@@ -110,7 +114,7 @@ impl Builder {
     async fn build(&self, module: &Buildable) -> bool {
         tracing::info!(module = %module.name, "building: {}", module.command.text);
         let started = Instant::now();
-        match self.run(module).await {
+        match self.run(module, Purpose::Dev).await {
             Ok(status) if status.success() => {
                 tracing::info!(module = %module.name, "built in {:.1} s", started.elapsed().as_secs_f64());
                 true
@@ -128,16 +132,23 @@ impl Builder {
     }
 
     /// Runs the build command, and notes what it wrote.
-    async fn run(&self, module: &Buildable) -> Result<ExitStatus, String> {
-        let mut command = module.command.prepare()?;
+    async fn run(&self, module: &Buildable, purpose: Purpose) -> Result<ExitStatus, String> {
         lock(&self.made).entry(module.name.clone()).or_default().begin(&module.files());
-        let status = command.status().await;
+        let ended = module.command.run(purpose).await;
         lock(&self.made).entry(module.name.clone()).or_default().end(&module.files());
-        status.map_err(|error| format!("its build command can't be run: {error}"))
+        ended
     }
 }
 
 impl Buildable {
+    /// Whether nothing has changed since the component was made that its build looks at, as far as can be told. Cargo tells
+    /// that better, in a moment: it also knows the crates elsewhere that a module is made of.
+    fn is_up_to_date(&self) -> bool {
+        let Ok(made) = std::fs::metadata(&self.component).and_then(|it| it.modified()) else { return false };
+        let is_newer = |path: PathBuf| std::fs::metadata(path).and_then(|it| it.modified()).is_ok_and(|it| it > made);
+        !self.command.calls("cargo") && !self.is_outdated() && !self.command.tools().into_iter().any(is_newer)
+    }
+
     /// Whether the component is missing, or was made before one of its sources was changed.
     fn is_outdated(&self) -> bool {
         let Ok(made) = std::fs::metadata(&self.component).and_then(|it| it.modified()) else { return true };

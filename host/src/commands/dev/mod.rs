@@ -105,7 +105,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         };
         let args = args.clone();
         let load = move |text: Option<&str>| localize::localized(args.load_from(text)?, &bases);
-        let compiling = Compiling { program: Some(compiling_program()?), for_authors: true };
+        let shared_cache = super::authors_cache();
+        let compiling = Compiling { program: Some(compiling_program()?), for_authors: true, shared_cache };
         tokio::select! {
             host = Host::start(Box::new(load), compiling) => host?,
             () = signals.told_to_stop(|| {}) => return Ok(ExitCode::SUCCESS),

@@ -245,6 +245,16 @@ impl Host {
         host
     }
 
+    /// The same, which builds its modules, with variables.
+    #[allow(dead_code, reason = "for the tests of other languages")]
+    pub async fn dev_building(folder: TempDir, variables: Variables<'_>) -> Self {
+        let mut command = bare("dev", folder.path());
+        command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0"]).envs(variables.iter().copied());
+        let host = Self::run(&mut command, LOG, folder, None).await;
+        host.has_come_up().await;
+        host
+    }
+
     /// Starts a host with the modules.toml and the `.env` that lie in a folder, for a platform of the test's own.
     pub async fn serve(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
         let host = Self::serve_at_once(folder, variables, platform).await;

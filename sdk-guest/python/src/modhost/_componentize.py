@@ -2,12 +2,14 @@
 
 import argparse
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from modhost._dev_build import LOOK, Look, put_behind, remember
 from modhost._module import EXPORT
 
 # What the contract and worlds.wit call the world of a module that imports these modules of the package. A host that doesn't
@@ -18,33 +20,6 @@ WORLDS = {
     ("http",): "module-with-http-without-keyvalue",
     ("http", "keyvalue"): "module-with-http",
 }
-
-# Run by itself, so that the module's own code never meets this program's. It says on its last line what was found: whether the
-# module has a function that answers, and what it imports of what has to be granted. A module that can't be imported is told with
-# its own frames: those of the import system and of these lines say nothing about it.
-LOOK = """
-import importlib, sys, traceback
-def told(error):
-    whole = traceback.TracebackException.from_exception(error)
-    left, known = [whole], set()
-    while left:
-        one = left.pop()
-        if one is None or id(one) in known:
-            continue
-        known.add(id(one))
-        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(("<string>", "<frozen importlib"))
-                        and frame.filename != importlib.__file__]
-        left += [one.__cause__, one.__context__, *(one.exceptions or [])]
-    return "".join(whole.format())
-sys.path.insert(0, sys.argv[1])
-try:
-    app = importlib.import_module(sys.argv[2])
-except BaseException as error:
-    sys.stderr.write(told(error))
-    sys.exit(1)
-found = ["module" if hasattr(app, sys.argv[3]) else "none"]
-print("\\n" + " ".join(found + [name for name in ("http", "keyvalue") if "modhost." + name in sys.modules]))
-"""
 
 
 def main() -> None:
@@ -77,11 +52,18 @@ def componentize(source: Path, output: Path) -> None:
         raise Refused(f"{source.name} can't be imported: name it like a module of Python, say answer.py")
     if source.stem in sys.stdlib_module_names | {"modhost", "wit_world"}:
         raise Refused(f"{source.name} hides a module of that name that it needs itself: give it another name")
-    world = WORLDS[_look(source)]
+    look = _look(source)
+    world = WORLDS[tuple(look.uses)]
     package = _package()
     # Written aside and moved: a host that watches the file sees it whole, or not at all.
     with tempfile.TemporaryDirectory(prefix=".componentize-", dir=output.parent) as aside:
         made = Path(aside) / output.name
+        if os.environ.get("MODHOST_DEV_BUILD"):
+            why = put_behind(output, source, look, package, made)
+            if why is None:
+                made.replace(output)
+                return
+            print(f"making the component anew: {why}", flush=True)
         command = [sys.executable, "-P", "-c", "import componentize_py; componentize_py.script()"]
         command += ["--quiet", "--world", world, "componentize", source.stem]
         command += ["--python-path", str(source.parent), "--python-path", str(package.parent), "--output", str(made)]
@@ -94,6 +76,7 @@ def componentize(source: Path, output: Path) -> None:
                 f"componentize-py made no component of {source.name}.\n\n{_cause(run.stderr)}\n\nOnly pure Python works, "
                 "with what a component has: no threads, processes, sockets or compiled extensions."
             )
+        remember(made, look, package)
         made.replace(output)
 
 
@@ -114,8 +97,8 @@ def _own_frames(said: str) -> str:
     return "\n".join(kept)
 
 
-def _look(source: Path) -> tuple[str, ...]:
-    """Imports the module once on this machine, and says which of `WORLDS` it wants. Its mistakes are told in a moment then,
+def _look(source: Path) -> Look:
+    """Imports the module once on this machine, and says what it is made of. Its mistakes are told in a moment then,
     not after the compilation."""
     command = [sys.executable, "-P", "-c", LOOK, str(source.parent.resolve()), source.stem, EXPORT]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
@@ -123,10 +106,10 @@ def _look(source: Path) -> tuple[str, ...]:
         raise Refused(f"{source.name} can't be imported; Python says why above")
     *printed, found = run.stdout.rstrip("\n").split("\n")
     sys.stdout.write("".join(f"{line}\n" for line in printed if line))
-    module, *imports = found.split()
-    if module == "none":
+    look = Look(**json.loads(found))
+    if not look.found:
         raise Refused(f"no function in {source.name} has @modhost.module above it: that is the one that answers events")
-    return tuple(imports)
+    return look
 
 
 def _package() -> Path:

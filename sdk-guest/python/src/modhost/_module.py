@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from componentize_py_types import Err
 
-from modhost import _events, _log, _steps
+from modhost import _events, _log, _sources, _steps
 from modhost._bindings.imports import events as wit
 from modhost._errors import Error, Failure, Retry
 from modhost._events import Event, FromEvent, ModuleChosen, UserMessageCreated
@@ -53,6 +53,13 @@ def module(answer: Answer) -> Answer:
 
         def handle(self, event: wit.Event) -> None:
             try:
+                renewed = _sources.renewed(_root(answer), EXPORT)
+            except BaseException as error:
+                raise Err(_failure(error, _root(answer))) from None
+            if renewed is not None:
+                renewed().handle(event)
+                return
+            try:
                 answer(_argument(event, takes))
                 _steps.close_left()
             except BaseException as error:  # Nothing may get past: it would be a trap without a word.
@@ -64,7 +71,8 @@ def module(answer: Answer) -> Answer:
     namespace[EXPORT] = Export
     if sys.platform == "wasi":
         _log.install()
-        _remember_sources(_root(answer))
+        if not _sources.is_renewing():
+            _remember_sources(_root(answer))
     return answer
 
 
