@@ -148,6 +148,22 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
 }
 
+/// Short memory says nothing about the component: nobody has to save it again.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_component_whose_compiler_was_killed_is_compiled_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("module.wasm"), compiles_for_long()).unwrap();
+    let settings = Settings::new().server(&format!("compiler = {{ {PATIENT} }}"));
+    let host = settings.module_file("Test", "module.wasm", "").at_once().start_in(folder).await;
+    let process = compiling(&host).await;
+    let id = process.file_name().unwrap().to_str().unwrap().to_owned();
+    assert!(std::process::Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
+    host.logged(&["was killed, and not by this host"]).await;
+    assert_ne!(compiling(&host).await, process);
+    assert!(standing(&host, "Test").await["coming_up"] == true);
+}
+
 /// A host whose module's new file is compiled for as long as the test runs, with the compiling process.
 #[cfg(target_os = "linux")]
 async fn compiling_for_long(lines: &str, versions: &[Vec<u8>]) -> (Host, PathBuf) {

@@ -31,7 +31,7 @@ pub enum CompileError {
     /// Someone else ended the process that compiled it.
     #[error(
         "the process that compiled it was killed, and not by this host: the system may be out of memory (`dmesg` says); it \
-         is tried again when the file changes or the host starts"
+         is tried again by itself, in ever longer intervals"
     )]
     Killed,
     /// The compiler is broken.

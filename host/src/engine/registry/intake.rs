@@ -20,8 +20,12 @@ use crate::engine::{LoadError, Urgency, file, milliseconds};
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
 use crate::versions::{ContentHash, Fact, Origin, Standing};
 
-/// After what time a file is read again that couldn't be read, compiled or rehearsed for a reason that may pass.
+/// After what time a file is read again that couldn't be read, compiled or rehearsed for a reason that may pass; it doubles
+/// each time, as what the host can't do may cost it much to try.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// The longest of these times.
+const READ_AGAIN_AT_LAST: Duration = Duration::from_secs(300);
 
 /// How long somebody who wants a file taken in waits to hear what came of it.
 const ANSWERED_AFTER: Duration = Duration::from_secs(10);
@@ -363,6 +367,7 @@ impl Slot {
             }
         }
         *lock(&self.refused) = None;
+        self.reread.store(0, Ordering::Release);
         drop(turn);
         self.keep(hash, bytes).await;
         Some(())
@@ -449,6 +454,8 @@ impl Slot {
     async fn refuse(self: &Arc<Self>, spec: &Arc<Spec>, hash: ContentHash, cause: Cause, reason: String) {
         if cause.passes() {
             self.read_again_later();
+        } else {
+            self.reread.store(0, Ordering::Release);
         }
         let refusal = Refusal { hash, spec: spec.clone(), cause, reason: reason.clone() };
         let before = lock(&self.refused).replace(refusal);
@@ -486,9 +493,11 @@ impl Slot {
         if self.rereads.swap(true, Ordering::AcqRel) {
             return;
         }
+        let before = self.reread.fetch_add(1, Ordering::AcqRel).min(16);
+        let wait = READ_AGAIN_AFTER.saturating_mul(1 << before).min(READ_AGAIN_AT_LAST);
         let slot = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(READ_AGAIN_AFTER).await;
+            tokio::time::sleep(wait).await;
             let Some(slot) = slot.upgrade() else { return };
             slot.rereads.store(false, Ordering::Release);
             if !slot.is_forgotten() && lock(&slot.refused).as_ref().is_some_and(|it| it.cause.passes()) {

@@ -23,7 +23,8 @@ pub(super) struct Refusal {
 pub(super) enum Cause {
     /// There is no file yet.
     Missing,
-    /// The host can't read, compile or rehearse it now: time can.
+    /// The host can't read, compile or rehearse it now: time can. That a process which compiles is killed from outside is
+    /// part of that: it says that memory was short, and not whose fault that was.
     Host,
     /// What is in it is no component that fits, or can't be compiled.
     Component,
@@ -38,7 +39,8 @@ impl Cause {
     pub(super) fn of(error: &LoadError) -> Self {
         match error {
             LoadError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound => Self::Missing,
-            LoadError::Unreadable { .. } | LoadError::Compile(CompileError::Unable(_)) => Self::Host,
+            LoadError::Unreadable { .. } => Self::Host,
+            LoadError::Compile(CompileError::Unable(_) | CompileError::Killed) => Self::Host,
             LoadError::Misfit(_) | LoadError::Compile(_) => Self::Component,
             LoadError::Limit(_) | LoadError::NoKeyValue { .. } | LoadError::NoHttp { .. } => Self::Settings,
         }

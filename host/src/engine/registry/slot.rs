@@ -1,7 +1,7 @@
 //! One module: what answers its deliveries, and the one step in which that is exchanged.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -48,6 +48,8 @@ pub(super) struct Slot {
     pub(super) new_rules: AtomicBool,
     /// Whether the file is going to be read again by itself.
     pub(super) rereads: AtomicBool,
+    /// How often that has happened in a row.
+    pub(super) reread: AtomicU32,
     /// How many want the file taken in, or take it in.
     intakes: AtomicUsize,
     paused: AtomicBool,
@@ -93,6 +95,7 @@ impl Slot {
             wanted: AtomicBool::new(false),
             new_rules: AtomicBool::new(false),
             rereads: AtomicBool::new(false),
+            reread: AtomicU32::new(0),
             intakes: AtomicUsize::new(0),
             paused: AtomicBool::new(paused),
             work: Mutex::default(),
