@@ -1,10 +1,14 @@
 //! Readers of bytes from outside, without the network before them: for the properties in `tests/fuzz`, the targets in `fuzz/`
 //! at the top, and tests that have answers by the thousand. Nothing here is for other users of the crate.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::config::dotenv;
 use crate::json;
 use crate::platform::chat_completion::{self, Progress, Reader};
 use crate::platform::{Completion, Hit, Message, unique};
@@ -116,4 +120,13 @@ fn read<T>(body: &[u8], read: impl FnOnce(&RawValue) -> Result<T, &'static str>)
 /// Why it is none.
 pub fn json(text: &[u8]) -> Result<Value, String> {
     read(text, |value| Ok(json::value(value)))
+}
+
+/// The variables of a `.env` file.
+///
+/// # Errors
+/// The line that can't be taken as it is written.
+pub fn dotenv(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let variables = dotenv::read(text, Path::new(".env")).map_err(|error| error.to_string())?;
+    Ok(variables.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect())
 }

@@ -18,7 +18,7 @@ const ADVICE: &str =
 /// # Errors
 ///
 /// The first line that can't be taken as it is written. Says which line and never what it holds: that may be a secret.
-pub(super) fn read(text: &str, path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
+pub(crate) fn read(text: &str, path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { path, rest: text, line: 1, column: 1 };
     let mut variables: HashMap<String, (Secret, usize)> = HashMap::new();

@@ -8,7 +8,7 @@ mod active;
 mod check;
 pub(crate) mod conceal;
 pub(crate) mod document;
-mod dotenv;
+pub(crate) mod dotenv;
 pub(crate) mod environment;
 mod error;
 mod file;

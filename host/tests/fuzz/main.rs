@@ -11,9 +11,10 @@ use proptest::prelude::*;
 
 use properties::{
     SOURCES, Stream, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
-    a_completion_is_an_answer_or_an_error, a_stream_is_never_half, an_odd_item_costs_only_itself,
-    an_odd_value_hides_nothing, events_are_read_alike_in_any_pieces, json_is_read_as_others_read_it,
-    json_is_read_or_refused, settings_are_read_or_refused, what_nobody_signed_is_refused,
+    a_completion_is_an_answer_or_an_error, a_stream_is_never_half, a_variable_arrives_as_written_or_not_at_all,
+    an_odd_item_costs_only_itself, an_odd_value_hides_nothing, events_are_read_alike_in_any_pieces,
+    json_is_read_as_others_read_it, json_is_read_or_refused, settings_are_read_or_refused,
+    what_nobody_signed_is_refused,
 };
 
 /// JSON as senders write it, and as they don't: known keys with values of any kind.
@@ -187,6 +188,11 @@ proptest! {
     #[test]
     fn any_completion_is_an_answer_or_an_error(body in prop_oneof![event_bytes(), odd_json()], size in 1..40usize) {
         a_completion_is_an_answer_or_an_error(&body, size);
+    }
+
+    #[test]
+    fn any_variable_arrives_as_written_or_not_at_all(value in "([a-zA-Z0-9$@{}()=&!~^%. \\t\"'#\\\\\r\n-]|.){0,24}") {
+        a_variable_arrives_as_written_or_not_at_all(&value);
     }
 
     #[test]

@@ -412,3 +412,17 @@ pub fn an_odd_item_costs_only_itself(odd: &[u8]) {
     let ids: Vec<_> = [messages.first(), messages.last()].into_iter().flatten().map(|it| it.id.as_str()).collect();
     assert_eq!(ids, ["first", "last"]);
 }
+
+/// A value in a `.env` file arrives as it is written, or its line is refused, whatever stands in it; so does any file.
+pub fn a_variable_arrives_as_written_or_not_at_all(value: &str) {
+    let _ = fuzzing::dotenv(value);
+    let read = |text: String| fuzzing::dotenv(&text).ok().and_then(|mut variables| variables.remove("A"));
+    if !value.contains('\'') {
+        let quoted = read(format!("A='{value}'\n"));
+        assert!(quoted.as_ref().is_none_or(|it| *it == value.replace("\r\n", "\n")), "{value:?}: {quoted:?}");
+    }
+    if !value.contains(['\'', '"', '\\', '#', '\n', '\r']) {
+        let plain = read(format!("A={value}\n"));
+        assert!(plain.as_ref().is_none_or(|it| it == value.trim_matches([' ', '\t'])), "{value:?}: {plain:?}");
+    }
+}
