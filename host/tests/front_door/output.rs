@@ -96,8 +96,13 @@ async fn a_host_does_without_its_output() {
     let mut process = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
     let platform = format!("http://127.0.0.1:{platform}");
     let admin = format!("http://127.0.0.1:{admin}");
-    let health = format!("{admin}/health");
-    until("the host", async || super::harness::http().get(&health).send().await.ok()).await;
+    // It answers operators before the local platform knows where to bring events.
+    until("an answer", async || {
+        let hello = ["--platform", &platform, "--timeout", "1s", "reply hi"];
+        let ran = modhost(folder.path(), "send", &hello, &[]).await;
+        (ran.code == 0).then_some(())
+    })
+    .await;
     let long = "x".repeat(4000);
     for number in 0..60 {
         let text = format!("fail {number} {long}\n{long}\n{long}");
