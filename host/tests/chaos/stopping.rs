@@ -121,6 +121,10 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
     }
     host.start().await;
     assert_eq!(host.delivery(&second).await["state"], "completed", "the log is back");
+    // By the starts that were refused for the other log, this one was brought into its file.
+    let third = far_side.ask("Test", "kv-set color green", None).await;
+    host.take(&third).await;
+    host.in_state(&third, "completed").await;
     host.kill();
 
     logs.iter().for_each(|log| fs::remove_file(log).unwrap());
@@ -128,7 +132,7 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
     host.listening().await;
     host.logged(&["going on without lost changes", "journal.sqlite", "changes are missing"]).await;
     assert_eq!(host.delivery(&first).await["state"], "completed");
-    assert!(host.deliveries_of(second.id()).await.is_empty(), "that was given up");
+    assert!(host.deliveries_of(third.id()).await.is_empty(), "that was given up");
     host.kill();
     host.start().await;
 }
