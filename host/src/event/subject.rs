@@ -163,13 +163,15 @@ impl<'a> Payload<'a> {
 
     /// The first of these fields that is there, and says something.
     fn first(&self, paths: &[&'static str]) -> Result<(&'static str, Value<'a>), Flaw> {
-        let found = paths.iter().filter_map(|path| Some((*path, self.find(path)?)));
-        let missing = Flaw { path: paths[0], found: None };
-        found.fold(Err(missing), |first, (path, value)| match first {
-            Ok(first) => Ok(first),
-            Err(_) if value.is_null() => Err(Flaw { path, found: Some(Kind::Null) }),
-            Err(_) => Ok((path, value)),
-        })
+        let mut flaw = Flaw { path: paths[0], found: None };
+        for path in paths {
+            match self.find(path) {
+                Some(value) if value.is_null() => flaw = Flaw { path, found: Some(Kind::Null) },
+                Some(value) => return Ok((path, value)),
+                None => {}
+            }
+        }
+        Err(flaw)
     }
 
     /// A text.

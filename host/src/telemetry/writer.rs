@@ -198,7 +198,9 @@ mod tests {
         }
     }
 
-    fn scripted() -> (LossyWriter, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+    type Written = Arc<Mutex<Vec<u8>>>;
+
+    fn scripted() -> (LossyWriter, Sender<io::Result<usize>>, Written) {
         let (steps, stream) = channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let stream = Scripted { steps: stream, written: written.clone() };

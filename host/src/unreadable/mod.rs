@@ -304,7 +304,8 @@ mod tests {
         let reopened = UnreadableStore::open(folder.path(), bounds());
         let mut before: Vec<_> = store.list().into_iter().map(|it| it.id).collect();
         let mut after: Vec<_> = reopened.list().into_iter().map(|it| it.id).collect();
-        (before.sort(), after.sort());
+        before.sort();
+        after.sort();
         assert_eq!(before, after);
         assert!(before.len() >= 4, "{before:?}");
         let newest = reopened.list().into_iter().find(|it| it.source == "a").unwrap();

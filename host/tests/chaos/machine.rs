@@ -8,8 +8,8 @@ use http::Method;
 use super::far_side::{FarSide, Fault};
 use super::harness::until;
 use super::host::{Config, TENANT};
-use super::notice::notice;
 use super::small_disk::SmallDisk;
+use super::small_disk::notice::notice;
 
 const COMPLETIONS: &str = "/openai/chat/completions";
 

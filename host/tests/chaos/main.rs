@@ -20,8 +20,6 @@ mod host;
 mod keyvalue;
 mod kills;
 mod machine;
-#[path = "../support/notice.rs"]
-mod notice;
 mod old_directory;
 mod order;
 mod resume;

@@ -133,7 +133,8 @@ async fn a_file_that_cannot_serve_leaves_the_version_before() {
     for (bytes, words) in files {
         host.save("module.wasm", bytes);
         let reason = refused(&host, words).await;
-        let told = reason.replace('\n', "\n    ");
+        // One record, one line.
+        let told = reason.replace('\n', "\\n");
         until(&format!("this in the log: {told}"), async || host.log().contains(&told).then_some(())).await;
         host.logged(&["ERROR", "the file can't serve", "goes on serving", "module=DemoApp", "module.wasm"]).await;
         assert_eq!(host.module("DemoApp").await["version"], version);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[path = "notice.rs"]
-mod notice;
+pub mod notice;
 
 /// A file system of a few megabytes in memory, gone with this.
 pub struct SmallDisk {

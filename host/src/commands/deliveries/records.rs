@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::FromArgs;
 use crate::commands::admin::{AT_REST, AdminApi};
+use crate::commands::output;
 use crate::console::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
@@ -36,7 +37,7 @@ impl Records {
         if let Some(directory) = &from.data_dir {
             let journal = AtRest::open(SqliteSettings { directory: directory.clone() }).await?;
             if let Some(missing) = journal.missing() {
-                anstream::eprintln!("warning: {missing}");
+                output::eprintln!("warning: {missing}");
             }
             return Ok(Self::AtRest(journal));
         }

@@ -141,7 +141,7 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
 
 /// Where modules are looked up: a running host's admin API, or the data directory of one that doesn't run.
 enum Modules {
-    Running(AdminApi),
+    Running(Box<AdminApi>),
     AtRest(Directory),
 }
 
@@ -152,7 +152,7 @@ impl Modules {
                 let config = from.settings.config.unwrap_or_else(|| "modules.toml".into());
                 Self::AtRest(Directory { data_dir, config })
             }
-            None => Self::Running(AdminApi::new(&from.admin, from.settings.config.as_deref(), AT_REST)?),
+            None => Self::Running(Box::new(AdminApi::new(&from.admin, from.settings.config.as_deref(), AT_REST)?)),
         })
     }
 
