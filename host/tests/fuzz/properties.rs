@@ -213,9 +213,8 @@ pub fn json_is_read_as_others_read_it(text: &[u8]) {
 /// A value that may stand in JSON, however odd, hides nothing beside it: the module is found, its conditions hold, and what it
 /// can do without is left out.
 pub fn an_odd_value_hides_nothing(odd: &[u8]) {
-    if Value::read(odd).is_err() {
-        return;
-    }
+    // Without what may stand around it: a byte order mark is no part of a value.
+    let Ok(odd) = Value::read(odd).map(Value::bytes) else { return };
     for (before, after) in [("", "\"zone\":"), ("\"zone\":", "")] {
         let (first, last) = if before.is_empty() { (&b""[..], odd) } else { (odd, &b""[..]) };
         let comma = |value: &[u8], at_end: bool| match (value.is_empty(), at_end) {
