@@ -83,7 +83,11 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
         if let Some(tenant) = tenant {
-            let calls = inner.journal.calls(&claimed.id).await.unwrap_or_default();
+            let calls = match inner.journal.calls(&claimed.id).await {
+                Ok(calls) => calls,
+                // Without the calls its steps would be left open for good.
+                Err(error) => return unreadable(claimed, &error),
+            };
             let ended = Ended { id: &claimed.id, event: &claimed.event, module: &claimed.module, calls };
             tell_no_answer(inner, ended, tenant, routes.apology()).await;
         }
@@ -97,10 +101,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     }
     let delivery = match begin(inner, claimed, tenant, route).await {
         Ok(delivery) => begun.get_or_init(|| Arc::new(delivery)),
-        Err(error) => {
-            tracing::error!(delivery = %claimed.id, %error, "cannot read the call log; waiting for the lease to expire");
-            return Worked::Unreadable;
-        }
+        Err(error) => return unreadable(claimed, &error),
     };
     let (outcome, chosen) = match chosen.filter(|_| !enough) {
         Some(chosen) => (run(inner, delivery, &chosen).await, Some(chosen)),
@@ -117,6 +118,11 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     metrics::calls_made_again(delivery.tape.made_again().into());
     inner.calls_made_again.fetch_add(delivery.tape.made_again().into(), Ordering::Relaxed);
     Worked::Done(Done { version, log: delivery.log.take(), next })
+}
+
+fn unreadable(claimed: &Claimed, error: &JournalError) -> Worked {
+    tracing::error!(delivery = %claimed.id, %error, "cannot read the call log; waiting for the lease to expire");
+    Worked::Unreadable
 }
 
 /// What becomes of a delivery whose attempt panicked, which is a mistake of the host's: it is tried again, as it would be
