@@ -1,4 +1,4 @@
-//! `docs/reference.md`: all of the contract, for people, made from the WIT. It changes with the contract and never without it.
+//! Generates `docs/reference.md` from the WIT, and checks that the file is up to date.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,11 +12,11 @@ const UPDATE: &str = "UPDATE_EXPECTED=1 cargo test --release --test languages re
 const INTRODUCTION: &str = "\
 # Reference
 
-Everything a module can call and everything it is given, as the contract between module and host has it: the WIT package
-`modhost:module` in [`wit/`](../wit). The pages about languages tell how each of them says it. `modhost bindings wit` writes the
-package itself.
+Every function that a module can call and every type that it receives, as defined by the contract between module and host: the
+WIT package `modhost:module` in [`wit/`](../wit). The page on each language shows the names that its SDK uses.
+`modhost bindings wit` writes the package to a folder.
 
-This page is made from the contract. Don't change it by hand: change the contract, and then
+This page is generated from the contract. Don't edit it. Edit the contract, then run:
 
 ```sh
 UPDATE_EXPECTED=1 cargo test --release --test languages reference
@@ -24,20 +24,20 @@ UPDATE_EXPECTED=1 cargo test --release --test languages reference
 ";
 
 #[test]
-fn the_reference_is_what_the_contract_says() {
+fn reference_matches_the_contract() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference.md");
     let text = reference();
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
         fs::write(&file, text).unwrap();
         return;
     }
-    let there = fs::read_to_string(&file).unwrap_or_default();
-    let differs = there.lines().zip(text.lines()).position(|(there, made)| there != made);
-    let line = differs.unwrap_or_else(|| there.lines().count().min(text.lines().count())) + 1;
+    let current = fs::read_to_string(&file).unwrap_or_default();
+    let differs = current.lines().zip(text.lines()).position(|(current, expected)| current != expected);
+    let line = differs.unwrap_or_else(|| current.lines().count().min(text.lines().count())) + 1;
     assert!(
-        there == text,
-        "docs/reference.md isn't what wit/ says now, from line {line} on. A released version of the contract is never changed: a \
-         new one is added beside it. If this one isn't released: {UPDATE}"
+        current == text,
+        "docs/reference.md differs from wit/, starting at line {line}. Never change a released version of the contract: add a \
+         new version beside it. If this version isn't released: {UPDATE}"
     );
 }
 
@@ -54,7 +54,7 @@ fn reference() -> String {
             page.function(function);
         }
     }
-    page.line("### What it can import\n\n| | |\n|---|---|");
+    page.line("### Imports\n\n| | |\n|---|---|");
     let imports = world.imports.values().filter_map(|item| match item {
         WorldItem::Interface { id, docs, .. } => Some((*id, docs)),
         _ => None,
@@ -80,7 +80,7 @@ fn reference() -> String {
     page.text + "\n"
 }
 
-/// The page as far as it is written.
+/// The page, as generated so far.
 struct Page<'r> {
     resolve: &'r Resolve,
     text: String,
@@ -91,14 +91,14 @@ impl Page<'_> {
         writeln!(self.text, "{line}").unwrap();
     }
 
-    /// What is said about something, as paragraphs.
+    /// Writes a doc comment as paragraphs.
     fn docs(&mut self, docs: &Docs) {
-        if let Some(said) = &docs.contents {
-            self.line(&format!("{}\n", said.trim()));
+        if let Some(text) = &docs.contents {
+            self.line(&format!("{}\n", text.trim()));
         }
     }
 
-    /// An interface's name with its package and version.
+    /// Returns an interface's name with its package and version.
     fn name(&self, interface: &Interface) -> String {
         self.resolve.id_of(self.resolve.interfaces.iter().find(|(_, it)| *it == interface).unwrap().0).unwrap()
     }
@@ -120,7 +120,7 @@ impl Page<'_> {
         let definition = &self.resolve.types[id];
         if let TypeDefKind::Type(Type::Id(other)) = definition.kind {
             let other = &self.resolve.types[other];
-            // What it takes from another interface is told there.
+            // A type used from another interface is described there.
             if other.owner != definition.owner {
                 return;
             }
@@ -175,7 +175,7 @@ impl Page<'_> {
         }
     }
 
-    /// A function with its signature, as WIT writes it.
+    /// Writes a function with its WIT signature.
     fn function(&mut self, function: &Function) {
         let resource = function.kind.resource().map(|id| self.resolve.types[id].name.clone().unwrap_or_default());
         let name = function.item_name();
@@ -206,7 +206,7 @@ impl Page<'_> {
                 Type::F64 => "f64",
                 Type::Char => "char",
                 Type::String => "string",
-                other => panic!("the contract has {other:?} now: say how it is written"),
+                other => panic!("the contract uses {other:?}, which this generator cannot print: add it"),
             }
             .to_owned();
         };
@@ -229,23 +229,23 @@ impl Page<'_> {
             },
             TypeDefKind::Handle(Handle::Own(id)) => self.type_name(&Type::Id(*id)),
             TypeDefKind::Handle(Handle::Borrow(id)) => format!("borrow<{}>", self.type_name(&Type::Id(*id))),
-            other => panic!("the contract has {other:?} now: say how it is written"),
+            other => panic!("the contract uses {other:?}, which this generator cannot print: add it"),
         }
     }
 }
 
-/// What is said about something, in a table.
+/// Returns a doc comment as the text of a table cell.
 fn cell(docs: &Docs) -> String {
-    let said = docs.contents.as_deref().unwrap_or_default();
-    said.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+    let text = docs.contents.as_deref().unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 
-fn first_sentence(said: &str) -> String {
-    let said = said.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
-    said.split_inclusive(". ").next().unwrap_or_default().trim().to_owned()
+fn first_sentence(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    text.split_inclusive(". ").next().unwrap_or_default().trim().to_owned()
 }
 
-/// Where a heading is found on its page.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|it| it.is_alphanumeric() || "-_ ".contains(*it));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

@@ -27,48 +27,48 @@ type Hit = modhost_module_search.Hit
 
 // A message to the model.
 type Message struct {
-        // Who says it.
+        // The author.
 Role modhost_module_types.Role
-// What is said.
+// The text.
 Content string
 }
 
-// What the model is asked.
+// A completion request.
 type Request struct {
-        // The model, by the platform's name; none takes the default the operator gave the tenant's platform.
+        // The model, by its name on the platform; none: the default the operator set for the tenant's platform.
 Model witTypes.Option[string]
 // The conversation, oldest first.
 Messages []Message
-// How freely it words its answer: 0 not at all, 2 at most.
+// The sampling temperature, from 0 to 2.
 Temperature witTypes.Option[float32]
-// How long the answer may be, in the model's tokens.
+// The maximum length of the answer, in the model's tokens.
 MaxTokens witTypes.Option[uint32]
-// Further options the platform hands to the model as they are (`top_p`, `tools`, …), a JSON object.
+// More options, passed to the model unchanged (`top_p`, `tools`, …), a JSON object.
 Options witTypes.Option[string]
-// How long to wait, in milliseconds; none: as long as the delivery may take.
+// The timeout, in milliseconds; none: the delivery's own time limit.
 TimeoutMs witTypes.Option[uint32]
 }
 
-// What an answer cost, in the model's tokens.
+// The cost of an answer, in the model's tokens.
 type Usage struct {
-        // Read.
+        // Tokens read.
 PromptTokens uint32
-// Written.
+// Tokens written.
 CompletionTokens uint32
 }
 
-// What the model answered.
+// The model's answer.
 type Answer struct {
-        // The answer.
+        // The text.
 Text string
-// Why it stopped, in the model's words: `stop`, `length`, …
+// Why the model stopped, in its own terms: `stop`, `length`, …
 FinishReason witTypes.Option[string]
-// What it cost, where the platform tells.
+// The cost, if the platform reports it.
 Usage witTypes.Option[Usage]
 }
 
 
-// An answer on its way. Dropping it before its end gives the rest up.
+// An answer being streamed. Dropping it before its end cancels the rest.
 type Tokens struct {
         handle *witRuntime.Handle
 }

@@ -17,17 +17,17 @@ import (
 
 type Json = string
 
-// The message of a user that chose the module.
+// A message from a user who chose the module.
 type UserMessage struct {
         // The platform's id of the message.
 Id string
 // The text to answer.
 Text string
-// What the user wrote, where the platform changed it (say, put it into the words of a search).
+// The text as the user wrote it, if the platform changed it (for example, rewrote it as a search query).
 OriginalText witTypes.Option[string]
-// The language the platform believes the text to be in, as a BCP 47 tag.
+// The language the platform detected in the text, as a BCP 47 tag.
 Language witTypes.Option[string]
-// When it was written, as the platform writes times (RFC 3339).
+// When the message was written, in the platform's time format (RFC 3339).
 CreatedAt string
 }
 
@@ -35,17 +35,17 @@ CreatedAt string
 type ModuleChosen struct {
         // The module's name on the platform.
 Name string
-// What the module's owner wrote about it there.
+// The description the module's owner wrote on the platform.
 Description string
 // The module's settings in this assistant, a JSON object. `wasi:config/store` reads them key by key.
 Configuration string
-// The chat, for information: the host acts on no other.
+// The chat, for information only: the host acts on no other chat.
 ChatId string
 // The assistant (space) the chat belongs to.
 AssistantId string
 // The message to answer.
 UserMessage UserMessage
-// The empty message shown under it, which `messages.reply` fills.
+// The empty message shown below the user's message; `messages.reply` fills it.
 AssistantMessageId string
 }
 
@@ -55,7 +55,7 @@ type UserMessageCreated struct {
 ChatId string
 // The assistant (space) the chat belongs to.
 AssistantId string
-// What the user wrote.
+// The text the user wrote.
 Text string
 }
 
@@ -64,12 +64,12 @@ const (
 SubjectModuleChosen uint8 = 0
 // A user wrote a message.
 SubjectUserMessageCreated uint8 = 1
-// Anything else: read `event.name` and `event.payload`.
+// Any other event: read `event.name` and `event.payload`.
 SubjectOther uint8 = 2
 )
 
-// What the host understood of the event. No case is added to this variant in this version of the package: kinds
-// of events the host learns later arrive as `other`.
+// The event as the host parsed it. This version of the package adds no case to this variant: event kinds that the
+// host learns to parse later arrive as `other`.
 type Subject struct {
         tag uint8
         value any
@@ -104,34 +104,34 @@ func MakeSubjectOther() Subject {
 
 
 
-// Something that happened on a platform, verified by the host.
+// An event on a platform, verified by the host.
 type Event struct {
         // The platform's id of the event.
 Id string
-// The name of the source it came through, as in `modules.toml`.
+// The name of the source that received the event, as in `modules.toml`.
 Source string
-// What happened, in the platform's words.
+// The event's name on the platform.
 Name string
-// When the platform says it happened, in seconds since 1970.
+// When the event happened, as the platform reports it, in seconds since 1970.
 CreatedAt witTypes.Option[uint64]
-// Which attempt at this delivery this is, from 1.
+// The attempt number of this delivery, from 1.
 Attempt uint32
-// What the host understood of it.
+// The event as the host parsed it.
 Subject Subject
-// The payload in the platform's own JSON, whole, whatever `subject` is.
+// The complete payload in the platform's own JSON, whatever `subject` is.
 Payload string
 }
 
 const (
-// It would end the same: give up now.
+// A retry would fail the same way: give up now.
 RetryNo uint8 = 0
-// It may help, whenever the host finds it best: on the module's own schedule.
+// A retry may succeed. The host picks the time, from the module's retry schedule.
 RetryYes uint8 = 1
-// It may help, but not before this many seconds have passed.
+// A retry may succeed, but not before this many seconds have passed.
 RetryAfter uint8 = 2
 )
 
-// Whether another try at the event may help, and when. The host decides how many there may be.
+// Whether a retry of the event may succeed, and when. The host limits the number of attempts.
 type Retry struct {
         tag uint8
         value any
@@ -162,10 +162,10 @@ func MakeRetryAfter(value uint32) Retry {
 
 // Why an event was not answered.
 type Failure struct {
-        // For the operators: goes to the log with the delivery, never to the user.
+        // For operators: written to the log with the delivery, never shown to the user.
 Reason string
 // For the user, in place of the host's default apology.
 UserText witTypes.Option[string]
-// Whether another try may help, and when.
+// Whether a retry may succeed, and when.
 Retry Retry
 }

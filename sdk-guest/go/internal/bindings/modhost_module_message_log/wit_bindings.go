@@ -28,27 +28,27 @@ const (
 StatusRunning uint8 = 0
 // Done.
 StatusCompleted uint8 = 1
-// Ended without its result.
+// Ended without a result.
 StatusFailed uint8 = 2
 )
-// How far a step is.
+// The status of a step.
 type Status = uint8
 
-// What changes of a step; what is none or empty stays as it is.
+// A change to a step. Fields that are none or empty leave the current value unchanged.
 type Change struct {
-        // What the user reads.
+        // The text the user reads.
 Text witTypes.Option[string]
-// How far it is.
+// The new status.
 Status witTypes.Option[Status]
 // Details in the platform's own shape, a JSON object.
 Details witTypes.Option[string]
-// Sources the step found.
+// The sources the step found.
 References []modhost_module_types.Reference
 }
 
 
-// One step. Dropping it leaves the step as it is; when the delivery ends, the host closes the steps still
-// `running`: as `completed` if it succeeded, as `failed` if it didn't.
+// One step. Dropping the resource doesn't change the step. When the delivery ends, the host closes every step that
+// is still `running`: as `completed` if the delivery succeeded, as `failed` if it didn't.
 type Entry struct {
         handle *witRuntime.Handle
 }

@@ -26,28 +26,28 @@ type Role = modhost_module_types.Role
 
 // A message of the chat.
 type Message struct {
-        // The platform's id; empty where it doesn't tell.
+        // The platform's id of the message; empty if the platform doesn't report it.
 Id string
-// Who wrote it.
+// The author.
 Role modhost_module_types.Role
-// What it says; none for a reply nobody filled yet.
+// The text; none for a reply that isn't filled yet.
 Text witTypes.Option[string]
-// The sources it names.
+// The sources it cites.
 References []modhost_module_types.Reference
-// When it was written, as the platform writes times (RFC 3339).
+// When the message was written, in the platform's time format (RFC 3339).
 CreatedAt witTypes.Option[string]
 }
 
-// What a message becomes; what is none or empty stays as it is.
+// A change to a message. Fields that are none or empty leave the current value unchanged.
 type Change struct {
-        // What it says, in Markdown.
+        // The text, in Markdown.
 Text witTypes.Option[string]
-// The sources it names.
+// The sources it cites.
 References []modhost_module_types.Reference
-// For people who look for mistakes: shown to them by the platform, a JSON object.
+// Debugging information, a JSON object; the platform shows it to people who debug.
 DebugInfo witTypes.Option[string]
-// Whether this is the final text: the platform stamps the message as complete, and whoever waits for the answer
-// has it.
+// Whether this is the final text: the platform marks the message as complete, and clients that wait for the
+// answer receive it.
 Completed bool
 }
 

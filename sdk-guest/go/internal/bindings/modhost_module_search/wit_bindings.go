@@ -23,63 +23,63 @@ type Error = modhost_module_types.Error
 type Json = string
 
 const (
-        // By meaning and by words.
+        // Vector search and full-text search together.
 KindCombined uint8 = 0
-// By meaning.
+// Vector search: matches by meaning.
 KindVector uint8 = 1
-// By words.
+// Full-text search: matches by words.
 KindFullText uint8 = 2
 )
-// How it is searched.
+// The search method.
 type Kind = uint8
 
-// What is looked for.
+// A search query.
 type Query struct {
-        // The question or the words.
+        // The question, or the words to find.
 Text string
-// How.
+// The search method.
 Kind Kind
-// How many hits at most, 1 to 1000; the platform's default is 20.
+// The maximum number of hits, 1 to 1000; the platform's default is 20.
 Limit witTypes.Option[uint32]
-// Which page of hits, from 1.
+// The page of hits, from 1.
 Page witTypes.Option[uint32]
-// Only in these scopes (folders), by id; empty: wherever the user may look.
+// Search only these scopes (folders), by id; empty: every scope the user may read.
 ScopeIds []string
-// Only in these contents, by id; empty: in all.
+// Search only these contents, by id; empty: all contents.
 ContentIds []string
-// Only in what was uploaded to the chat.
+// Search only files uploaded to the chat.
 ChatOnly bool
 // The language of the text index, as the platform names it (`english`).
 Language witTypes.Option[string]
-// Leave out hits that score below.
+// Omit hits with a lower score.
 ScoreThreshold witTypes.Option[float32]
-// A filter on metadata in UniqueQL, a JSON object.
+// A metadata filter in UniqueQL, a JSON object.
 MetadataFilter witTypes.Option[string]
-// The name of the deployment that ranks the hits anew.
+// The name of the deployment that reranks the hits.
 Reranker witTypes.Option[string]
 }
 
-// A passage that was found.
+// A passage that matches the query.
 type Hit struct {
-        // The platform's id of the content it stands in.
+        // The platform's id of the content that contains the passage.
 Id string
 // The platform's id of the passage.
 ChunkId string
-// The passage.
+// The text of the passage.
 Text string
 // The content's title.
 Title witTypes.Option[string]
-// The content's key: usually its file name.
+// The content's key, usually its file name.
 Key witTypes.Option[string]
-// Where the content can be opened.
+// The URL that opens the content.
 Url witTypes.Option[string]
-// The passage's place in the content.
+// The passage's position in the content.
 Order uint32
-// The first page it stands on; none or negative where the content has no pages.
+// The first page of the passage; none or negative if the content has no pages.
 StartPage witTypes.Option[int32]
-// The last page it stands on.
+// The last page of the passage.
 EndPage witTypes.Option[int32]
-// What the platform knows about the content besides, a JSON object.
+// More metadata of the content, a JSON object.
 Metadata witTypes.Option[string]
 }
 

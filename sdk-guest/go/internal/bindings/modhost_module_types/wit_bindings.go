@@ -15,27 +15,27 @@ import (
         witTypes "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// JSON as text (UTF-8), for what the platform itself leaves open.
+// JSON as text (UTF-8), for values whose shape the platform doesn't define.
 type Json = string
 
 const (
-// The platform can't make sense of the request, or the host refuses it: the same call fails again.
+// The platform or the host rejects the request: the same call would fail again.
 ErrorInvalid uint8 = 0
-// Not allowed for the user, or for this module.
+// The user or this module isn't allowed to make the call.
 ErrorDenied uint8 = 1
-// What the call names isn't there.
+// The object the call refers to doesn't exist.
 ErrorNotFound uint8 = 2
-// Too many calls. Worth another try after this many seconds, where the platform says how many.
+// Too many calls. Retry after this many seconds, if the platform reports a number.
 ErrorRateLimited uint8 = 3
-// The platform is out of order or out of reach: worth another try.
+// The platform is down or unreachable: a retry may succeed.
 ErrorUnavailable uint8 = 4
-// No answer in time. What was asked for may have happened all the same.
+// No answer in time. The call may still have taken effect.
 ErrorTimeout uint8 = 5
-// The platform of this event has no such function, or the event lacks what it needs (a chat, a reply).
+// The event's platform has no such function, or the event lacks something it needs (a chat, a reply).
 ErrorUnsupported uint8 = 6
 )
 
-// Why a call failed, told apart by what can be done about it. The text is for logs, not for users.
+// Why a call failed, by the action the module can take. The text is for logs, not for users.
 type Error struct {
         tag uint8
         value any
@@ -107,30 +107,30 @@ func MakeErrorUnsupported(value string) Error {
 
 
 const (
-        // Instructions nobody wrote in the chat.
+        // Instructions that aren't part of the chat.
 RoleSystem uint8 = 0
 // A person.
 RoleUser uint8 = 1
 // A module or a language model.
 RoleAssistant uint8 = 2
 )
-// Who wrote a message.
+// The author of a message.
 type Role = uint8
 
-// A source that a message or a step names, shown as a footnote.
+// A source that a message or a step cites, shown as a footnote.
 type Reference struct {
-        // What the user reads.
+        // The name the user reads.
 Name string
-// More about it.
+// A description.
 Description witTypes.Option[string]
-// Where it can be opened.
+// The URL that opens the source.
 Url witTypes.Option[string]
-// The number it is shown with, from 1: what `<sup>1</sup>` in the text points to.
+// The footnote number, from 1: `<sup>1</sup>` in the text refers to number 1.
 SequenceNumber uint32
-// The places in the list of sources it was made from, where it was made from one.
+// The positions in the list of sources from which the reference was made, if it was made from one.
 OriginalIndex []uint32
-// The platform's id of what it points to; for a hit of a search `<id>_<chunk-id>`.
+// The platform's id of the source; for a search hit, `<id>_<chunk-id>`.
 SourceId string
-// The kind of source; for a hit of a search `node-ingestion-chunks`.
+// The kind of source; for a search hit, `node-ingestion-chunks`.
 Source string
 }
