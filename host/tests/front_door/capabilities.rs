@@ -50,10 +50,10 @@ async fn search_finds_what_the_platform_finds() {
 async fn the_host_refuses_what_makes_no_sense() {
     let host = Settings::test_guest("").start().await;
     for (command, reason) in [
-        ("search-page 0 hotel", "search.search: refused as invalid: `page` counts from 1"),
-        ("complete-at 3 hello", "completion.complete: refused as invalid: `temperature` has to be from 0 to 2"),
-        ("complete-at NaN hello", "completion.complete: refused as invalid: `temperature` has to be from 0 to 2"),
-        ("debug [1, 2]", "messages.reply: refused as invalid: `debug-info` has to be a JSON object"),
+        ("search-page 0 hotel", "search.search: invalid: `page` counts from 1"),
+        ("complete-at 3 hello", "completion.complete: invalid: `temperature` has to be from 0 to 2"),
+        ("complete-at NaN hello", "completion.complete: invalid: `temperature` has to be from 0 to 2"),
+        ("debug [1, 2]", "messages.reply: invalid: `debug-info` has to be a JSON object"),
     ] {
         chat(&host, "Test", command).await;
         failed(&host, &[reason]).await;
@@ -271,11 +271,11 @@ async fn an_event_without_a_reply_has_none_to_write() {
         ("show nobody sees this", "messages.show"),
     ] {
         say(&host.platform, "Test", &format!("hear {command}")).await;
-        let reason = format!("{call}: not supported here: an event `unique.chat.user-message.created` has no reply");
+        let reason = format!("{call}: not supported: an event `unique.chat.user-message.created` has no reply");
         failed(&host, &[&reason]).await;
     }
     say(&host.platform, "Test", "hear complete-into-reply hotel").await;
-    failed(&host, &["completion.complete-into-reply: not supported here", "no reply"]).await;
+    failed(&host, &["completion.complete-into-reply: not supported", "no reply"]).await;
 
     // What needs only the chat works.
     let chat_id = say(&host.platform, "Test", "hear create I heard you").await;

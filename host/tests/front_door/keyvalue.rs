@@ -70,9 +70,7 @@ async fn values_are_set_read_counted_and_swapped() {
     for (command, expected) in steps {
         assert_eq!(told(&host, command).await, expected, "{command}");
     }
-    assert!(
-        refused(&host, "kv-count s 1").await.contains("keyvalue.increment: refused as invalid: what stands under `s`")
-    );
+    assert!(refused(&host, "kv-count s 1").await.contains("keyvalue.increment: invalid: what stands under `s`"));
 }
 
 #[tokio::test]
@@ -125,7 +123,7 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     let host = Settings::test_guest("limits = { keyvalue = \"64KiB\" }").start().await;
     assert_eq!(told(&host, "kv-fill 60000 a").await, "set");
     let full = refused(&host, "kv-fill 10000 b").await;
-    assert!(full.starts_with("keyvalue.set: refused as invalid: there is no room for 9.8 KiB more"), "{full}");
+    assert!(full.starts_with("keyvalue.set: invalid: there is no room for 9.8 KiB more"), "{full}");
     assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` in modules.toml"), "{full}");
     // Nothing of it is there, what is smaller still goes, and what is there goes away.
     assert_eq!(told(&host, "kv-exists b").await, "false");
@@ -134,12 +132,9 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     assert_eq!(told(&host, "kv-fill 60000 b").await, "set");
 
     let cases = [
-        (
-            "kv-fill 1048577 a",
-            "keyvalue.set: refused as invalid: the value for `a` has 1048577 bytes, and may have 1048576",
-        ),
-        ("kv-long-key 1025", "keyvalue.set: refused as invalid: a key has 1025 bytes, and may have 1024"),
-        ("kv-buckets 101", "keyvalue.set: refused as invalid: there is no room for the bucket `bucket-99`"),
+        ("kv-fill 1048577 a", "keyvalue.set: invalid: the value for `a` has 1048577 bytes, and may have 1048576"),
+        ("kv-long-key 1025", "keyvalue.set: invalid: a key has 1025 bytes, and may have 1024"),
+        ("kv-buckets 101", "keyvalue.set: invalid: there is no room for the bucket `bucket-99`"),
     ];
     for (command, expected) in cases {
         let reason = refused(&host, command).await;
@@ -156,7 +151,7 @@ async fn too_many_keys_in_one_call_are_refused() {
     let host = Settings::test_guest("").start().await;
     let object: serde_json::Map<String, Value> = (0..1001).map(|n| (format!("k{n}"), json!(""))).collect();
     let reason = refused(&host, &format!("kv-many {}", Value::Object(object))).await;
-    assert!(reason.starts_with("keyvalue.set-many: refused as invalid: one call names 1001 keys"), "{reason}");
+    assert!(reason.starts_with("keyvalue.set-many: invalid: one call names 1001 keys"), "{reason}");
     assert_eq!(told(&host, "kv-keys").await, "[]");
 }
 

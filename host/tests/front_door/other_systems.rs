@@ -369,7 +369,7 @@ async fn a_note_is_kept_of_every_document() {
     let dead = in_state(&host, "event_5", "dead").await;
     assert_eq!(
         dead["reason"].as_str().unwrap().split(" at line").next().unwrap(),
-        "the payload of the event `document.processed` (event_5) has an unknown shape: missing field `document`"
+        "cannot parse the payload of event `document.processed` (event_5): missing field `document`"
     );
 }
 

@@ -1,6 +1,7 @@
-//! Events of Archivus, as its documentation of webhooks describes them.
+//! Archivus events, as the Archivus webhook documentation describes them.
 //!
-//! A module for one kind of event takes its type; one for several takes [`Event`](enum@Event):
+//! A module that handles one kind of event takes that type as its argument. A module that handles several kinds takes
+//! [`Event`](enum@Event):
 //!
 //! ```no_run
 //! use modhost_sdk::archivus;
@@ -18,8 +19,8 @@
 //! }
 //! ```
 //!
-//! There is no platform to answer on: the tenant has `platform = { kind = "none" }` in `modules.toml`, and calls that want
-//! one are [`Unsupported`](crate::ErrorKind::Unsupported).
+//! Archivus has no API for replies: the tenant has `platform = { kind = "none" }` in `modules.toml`, and calls that
+//! need a platform return [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,7 +34,7 @@ const DOCUMENT_FAILED: &str = "document.failed";
 const DOCUMENT_UPLOADED: &str = "document.uploaded";
 const CHAT_MESSAGE_CREATED: &str = "chat.message.created";
 
-/// What Archivus tells.
+/// An Archivus event.
 ///
 /// ```
 /// use modhost_sdk::archivus::Event;
@@ -51,19 +52,19 @@ const CHAT_MESSAGE_CREATED: &str = "chat.message.created";
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A document was read and understood.
+    /// A document was processed.
     DocumentProcessed(DocumentProcessed),
-    /// A document could not be.
+    /// A document couldn't be processed.
     DocumentFailed(DocumentFailed),
-    /// A document came in.
+    /// A document was uploaded.
     DocumentUploaded(DocumentUploaded),
-    /// Somebody wrote in a chat.
+    /// A message was written in a chat.
     ChatMessageCreated(ChatMessageCreated),
-    /// Anything else.
+    /// Any other event.
     Other(event::Event),
 }
 
-/// A document was read and understood (`document.processed`).
+/// A document was processed (`document.processed`).
 ///
 /// ```
 /// use modhost_sdk::archivus::DocumentProcessed;
@@ -80,12 +81,12 @@ pub struct DocumentProcessed {
     pub document_id: String,
     /// The document.
     pub document: Document,
-    /// The event's `data` in the platform's own JSON, whole.
+    /// The event's complete `data`, in the platform's own JSON.
     #[serde(skip_deserializing, default)]
     pub payload: Json,
 }
 
-/// A document as the platform knows it.
+/// A document on the platform.
 ///
 /// ```
 /// use modhost_sdk::archivus::Document;
@@ -96,22 +97,22 @@ pub struct DocumentProcessed {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Document {
-    /// Its id.
+    /// The document's id.
     pub id: String,
-    /// The name of its file.
+    /// The file name.
     pub filename: String,
-    /// How far it is, in the platform's word.
+    /// The status, in the platform's terms.
     pub status: Option<String>,
-    /// How far it is understood, in the platform's word.
+    /// The status of the AI processing, in the platform's terms.
     pub ai_status: Option<String>,
-    /// What it is about, as a language model put it.
+    /// A summary by a language model.
     pub ai_summary: Option<String>,
-    /// The words a language model filed it under.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    /// Tags by a language model.
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub ai_tags: Vec<String>,
 }
 
-/// A document could not be read or understood (`document.failed`).
+/// A document couldn't be processed (`document.failed`).
 ///
 /// ```
 /// use modhost_sdk::archivus::DocumentFailed;
@@ -126,22 +127,22 @@ pub struct Document {
 pub struct DocumentFailed {
     /// The document's id.
     pub document_id: String,
-    /// Why, in the platform's words; what isn't text is given as JSON.
-    #[serde(deserialize_with = "words")]
+    /// The error, in the platform's terms. A value that isn't a string is given as JSON.
+    #[serde(deserialize_with = "text_or_json")]
     pub error: String,
-    /// The event's `data` in the platform's own JSON, whole.
+    /// The event's complete `data`, in the platform's own JSON.
     #[serde(skip_deserializing, default)]
     pub payload: Json,
 }
 
-/// A document came in, and is still to be read (`document.uploaded`).
+/// A document was uploaded and isn't processed yet (`document.uploaded`).
 ///
 /// ```
 /// use modhost_sdk::archivus::DocumentUploaded;
 /// use modhost_sdk::prelude::*;
 ///
 /// fn note(event: DocumentUploaded) -> Result<()> {
-///     info!("{} came in", event.document_id);
+///     info!("{} was uploaded", event.document_id);
 ///     Ok(())
 /// }
 /// ```
@@ -149,12 +150,12 @@ pub struct DocumentFailed {
 pub struct DocumentUploaded {
     /// The document's id.
     pub document_id: String,
-    /// The event's `data` in the platform's own JSON, whole.
+    /// The event's complete `data`, in the platform's own JSON.
     #[serde(skip_deserializing, default)]
     pub payload: Json,
 }
 
-/// Somebody wrote in a chat about documents (`chat.message.created`). What was written is not part of it.
+/// A message was written in a chat about documents (`chat.message.created`). The event doesn't contain the text.
 ///
 /// ```
 /// use modhost_sdk::archivus::ChatMessageCreated;
@@ -167,15 +168,15 @@ pub struct DocumentUploaded {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatMessageCreated {
-    /// The chat.
+    /// The chat's id.
     pub session_id: String,
     /// The message's id.
     pub message_id: String,
-    /// Who wrote it, in the platform's word.
+    /// The author's role, in the platform's terms.
     pub role: String,
-    /// The document it is about, if it is about one.
+    /// The id of the document that the message is about, if any.
     pub document_id: Option<String>,
-    /// The event's `data` in the platform's own JSON, whole.
+    /// The event's complete `data`, in the platform's own JSON.
     #[serde(skip_deserializing, default)]
     pub payload: Json,
 }
@@ -213,11 +214,11 @@ from_event! {
     ChatMessageCreated is CHAT_MESSAGE_CREATED,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Vec<String>, D::Error> {
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(field)?.unwrap_or_default())
 }
 
-fn words<'de, D: serde::Deserializer<'de>>(field: D) -> Result<String, D::Error> {
+fn text_or_json<'de, D: serde::Deserializer<'de>>(field: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(field)? {
         Value::String(text) => text,
         other => other.to_string(),
@@ -251,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_read() {
+    fn parses_every_kind() {
         let Event::DocumentProcessed(event) = read(DOCUMENT_PROCESSED, processed()).unwrap() else { panic!() };
         assert_eq!((event.document_id.as_str(), event.document.filename.as_str()), ("doc_1", "contract.pdf"));
         assert_eq!(event.document.ai_summary.as_deref(), Some("A lease of two years."));
         assert_eq!(event.document.ai_tags, ["lease", "2026"]);
-        // What the type doesn't know is in the payload.
+        // The payload contains fields that the type doesn't have.
         assert_eq!(event.payload.parse::<Value>().unwrap()["document"]["pages"], 12);
 
         let data = json!({ "document_id": "doc_1", "error": "the file is encrypted" });
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_says_may_be_missing_and_words_may_be_new() {
+    fn accepts_missing_ai_fields_and_unknown_statuses() {
         let data = json!({
             "document_id": "doc_1",
             "document": { "id": "doc_1", "filename": "a.pdf", "status": "archived", "ai_summary": null, "ai_tags": null },
@@ -293,23 +294,23 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_shape_is_a_failure_that_names_the_event() {
-        for (name, data, told) in [
+    fn malformed_payload_fails_and_names_the_event() {
+        for (name, data, detail) in [
             (DOCUMENT_PROCESSED, json!({ "document_id": "doc_1" }), "missing field `document`"),
             (DOCUMENT_FAILED, json!({ "document_id": 7, "error": "x" }), "invalid type: integer `7`"),
             (DOCUMENT_UPLOADED, json!(null), "invalid type: null"),
             (CHAT_MESSAGE_CREATED, json!({}), "missing field `session_id`"),
         ] {
             let failure = read(name, data).unwrap_err();
-            let start = format!("the payload of the event `{name}` (evt_1) has an unknown shape: ");
-            assert!(failure.reason.starts_with(&start) && failure.reason.contains(told), "{failure}");
+            let start = format!("cannot parse the payload of event `{name}` (evt_1): ");
+            assert!(failure.reason.starts_with(&start) && failure.reason.contains(detail), "{failure}");
             assert_eq!(failure.retry, Retry::No);
         }
     }
 
     #[test]
-    fn a_type_takes_its_own_kind_only() {
+    fn type_rejects_other_kinds() {
         let failure = DocumentFailed::from_event(event::Event::new(DOCUMENT_PROCESSED, processed())).unwrap_err();
-        assert!(failure.reason.contains("takes `document.failed`"), "{failure}");
+        assert!(failure.reason.contains("it handles `document.failed`"), "{failure}");
     }
 }

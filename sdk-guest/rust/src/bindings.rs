@@ -1,5 +1,5 @@
-//! What `wit-bindgen` makes of the contract in `wit/`. Nobody should need it: the rest of the crate says the same in
-//! Rust's words. It is public because [`module!`](crate::module!) expands to it in the author's crate.
+//! Bindings that `wit-bindgen` generates from the contract in `wit/`. Modules don't need them, because the rest of the
+//! crate wraps them. They are public because [`module!`](crate::module!) expands to them in the author's crate.
 #![allow(missing_docs)]
 
 wit_bindgen::generate!({

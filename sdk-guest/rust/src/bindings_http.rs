@@ -1,5 +1,5 @@
-//! What `wit-bindgen` makes of `wasi:http`, apart from the contract's own: a component that uses nothing of it imports
-//! nothing of it.
+//! Bindings that `wit-bindgen` generates from `wasi:http`. They are separate from the contract's bindings, so that a
+//! component that doesn't use them doesn't import `wasi:http`.
 #![allow(missing_docs)]
 
 wit_bindgen::generate!({

@@ -1,4 +1,4 @@
-//! Answers of a language model. They are slow and they cost money: a call may take minutes.
+//! Language model completions. Calls are slow and cost money: one call may take minutes.
 
 use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::json::Json;
 use crate::messages::{self, Role};
 use crate::search::Hit;
 
-/// A question to a language model.
+/// A request to a language model.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -26,17 +26,17 @@ use crate::search::Hit;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is asked before `run`, `into_reply` or `stream`"]
+#[must_use = "the request is not sent until `run`, `into_reply` or `stream` is called"]
 pub struct Completion(wit::Request);
 
 impl Completion {
-    /// A question yet to be asked: add messages to it.
+    /// Creates an empty request. Add messages to it.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
     /// let question = Completion::new().user("What is the capital of Assyria?");
     /// ```
-    #[expect(clippy::new_without_default, reason = "a question that asks nothing is no sensible default")]
+    #[expect(clippy::new_without_default, reason = "an empty request is not a sensible default")]
     pub fn new() -> Self {
         Self(wit::Request {
             model: None,
@@ -48,7 +48,7 @@ impl Completion {
         })
     }
 
-    /// Adds instructions.
+    /// Adds a system message: instructions to the model.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -58,7 +58,7 @@ impl Completion {
         self.message(Role::System, content)
     }
 
-    /// Adds what a person says.
+    /// Adds a user message.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -68,7 +68,7 @@ impl Completion {
         self.message(Role::User, content)
     }
 
-    /// Adds what the model is made to have said.
+    /// Adds an assistant message, as if the model had written it.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -78,7 +78,7 @@ impl Completion {
         self.message(Role::Assistant, content)
     }
 
-    /// Adds a message; the oldest comes first.
+    /// Adds a message. Add the oldest first.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -91,8 +91,8 @@ impl Completion {
         self
     }
 
-    /// Adds messages of the chat, as [`history`](messages::history) gives them; those without a text are left out,
-    /// such as the reply that is yet to be written.
+    /// Adds messages of the chat, as [`history`](messages::history) returns them. Messages without text, such as the
+    /// empty reply, are skipped.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -108,7 +108,7 @@ impl Completion {
         })
     }
 
-    /// The model, by the platform's name, in place of the tenant's default.
+    /// Sets the model, by its name on the platform. The default is the tenant's default model.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -119,7 +119,7 @@ impl Completion {
         self
     }
 
-    /// How freely it words its answer: 0 not at all, 2 at most.
+    /// Sets the sampling temperature, from 0 to 2.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -130,7 +130,7 @@ impl Completion {
         self
     }
 
-    /// How long the answer may be, in the model's tokens.
+    /// Sets the maximum length of the answer, in the model's tokens.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -141,7 +141,7 @@ impl Completion {
         self
     }
 
-    /// Further options the platform hands to the model as they are, an object.
+    /// Sets more options, an object that the platform passes to the model unchanged.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -152,7 +152,7 @@ impl Completion {
         self
     }
 
-    /// How long to wait for the answer, in place of as long as the delivery may take.
+    /// Sets a timeout for the answer. The default is the delivery's own time limit.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -179,8 +179,8 @@ impl Completion {
         wit::complete(&self.0).map(Into::into).map_err(Error::of("completion.complete"))
     }
 
-    /// Writes the answer into the event's reply while it is being made, and completes the reply. `[source0]` in the
-    /// answer becomes a footnote that refers to the first of the hits, and so on.
+    /// Streams the answer into the event's reply, then completes the reply. `[source0]` in the answer becomes a
+    /// footnote that refers to the first hit, `[source1]` to the second, and so on.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -196,7 +196,7 @@ impl Completion {
         answer.map(Into::into).map_err(Error::of("completion.complete-into-reply"))
     }
 
-    /// Starts an answer to be read piece by piece.
+    /// Starts an answer that is read chunk by chunk.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -216,29 +216,29 @@ impl Completion {
     }
 }
 
-/// What the model answered.
+/// The model's answer.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
 /// # fn example() -> Result<()> {
 /// let answer = Completion::new().user("Write a poem.").max_tokens(50).run()?;
 /// if answer.finish_reason.as_deref() == Some("length") {
-///     info!("the poem was cut short");
+///     info!("the poem was truncated");
 /// }
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// The answer.
+    /// The text.
     pub text: String,
-    /// Why it stopped, in the model's words: `stop`, `length`, …
+    /// Why the model stopped, in its own terms: `stop`, `length`, …
     pub finish_reason: Option<String>,
-    /// What it cost, where the platform tells.
+    /// The cost, if the platform reports it.
     pub usage: Option<Usage>,
 }
 
-/// What an answer cost, in the model's tokens.
+/// The cost of an answer, in the model's tokens.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -251,14 +251,15 @@ pub struct Answer {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Read.
+    /// Tokens read.
     pub prompt_tokens: u32,
-    /// Written.
+    /// Tokens written.
     pub completion_tokens: u32,
 }
 
-/// An answer on its way, piece by piece. Pieces are as large as the platform makes them: one that doesn't stream
-/// sends the whole answer as one. After an error there are no more; dropping it gives up the rest.
+/// An iterator over the chunks of a streamed answer. The platform chooses the chunk size: a platform that doesn't
+/// stream sends the whole answer as one chunk. The iterator ends after an error. Dropping it cancels the rest of the
+/// answer.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -269,15 +270,15 @@ pub struct Usage {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "pieces come as they are asked for"]
+#[must_use = "chunks are fetched only when the iterator is advanced"]
 pub struct Tokens(Option<wit::Tokens>);
 
-/// The least time between two looks at an answer that is still coming.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
+/// The minimum interval between two updates of a partial answer.
+const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Tokens {
-    /// Reads the answer to its end, and meanwhile [shows](messages::show) in the event's reply what there is of it: a few
-    /// times a second at the most, however fast the model is. The whole text is for you to write.
+    /// Reads the answer to its end and returns the complete text. Meanwhile it [shows](messages::show) the partial text
+    /// in place of the reply, at most a few times per second. It doesn't write the reply.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -292,7 +293,7 @@ impl Tokens {
         let mut last: Option<Instant> = None;
         for piece in self {
             text += &piece?;
-            if last.is_none_or(|last| last.elapsed() >= SHOW_EVERY) {
+            if last.is_none_or(|last| last.elapsed() >= SHOW_INTERVAL) {
                 messages::show(&text)?;
                 last = Some(Instant::now());
             }

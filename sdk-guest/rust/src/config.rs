@@ -1,4 +1,4 @@
-//! The module's settings: first those of the assistant the event comes from, then the `config` table of the module in
+//! The module's settings: first those of the assistant that sent the event, then the module's `config` table in
 //! `modules.toml`.
 //!
 //! ```toml
@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use crate::bindings::wasi::config::store as wit;
 use crate::error::{Error, ErrorKind};
 
-/// A setting as text: a text as it is, anything else as JSON. `None` if nobody set it.
+/// Returns a setting as text: a string unchanged, any other value as JSON. `None` if it isn't set.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -34,11 +34,14 @@ use crate::error::{Error, ErrorKind};
 /// # }
 /// ```
 pub fn get(key: &str) -> Result<Option<String>, Error> {
-    wit::get(key).map_err(unreadable("config.get"))
+    wit::get(key).map_err(config_error("config.get"))
 }
 
-/// A setting as a type of your own, which may be a number, a list, a table. `None` if nobody set it; an error that
-/// names the setting if it is something else.
+/// Returns a setting, deserialized into your own type, such as a number, a list or a table. `None` if it isn't set.
+///
+/// # Errors
+///
+/// If the value doesn't fit the type. The error names the setting.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -57,10 +60,10 @@ pub fn get(key: &str) -> Result<Option<String>, Error> {
 /// # }
 /// ```
 pub fn parse<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    get(key)?.map(|text| read(key, &text)).transpose()
+    get(key)?.map(|text| deserialize(key, &text)).transpose()
 }
 
-/// All settings, as [`get`] gives them.
+/// Returns all settings, as [`get`] returns them.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -72,26 +75,26 @@ pub fn parse<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
 /// # }
 /// ```
 pub fn all() -> Result<BTreeMap<String, String>, Error> {
-    let settings = wit::get_all().map_err(unreadable("config.get-all"))?;
+    let settings = wit::get_all().map_err(config_error("config.get-all"))?;
     Ok(settings.into_iter().collect())
 }
 
-/// The host gives a text as it is and anything else as JSON, so a text such as `7` may be meant either way: what
-/// fits the type wins.
-fn read<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, Error> {
+/// Deserializes a setting. The host returns strings unchanged and all other values as JSON, so a text such as `7` is
+/// ambiguous: this tries JSON first, then the plain string.
+fn deserialize<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, Error> {
     serde_json::from_str(text)
         .or_else(|not_json| {
             let as_text = serde_json::from_value(text.into());
-            // Of the two complaints, the one about what the value seems to be.
+            // Of the two errors, report the one that fits the apparent kind of the value.
             as_text.map_err(|not_text| if not_json.is_data() { not_json } else { not_text })
         })
         .map_err(|error| {
-            let text = format!("the setting `{key}` isn't what the module expects: {error}");
+            let text = format!("invalid setting `{key}`: {error}");
             Error::new("config.get", ErrorKind::Misconfigured(text))
         })
 }
 
-fn unreadable(call: &'static str) -> impl Fn(wit::Error) -> Error {
+fn config_error(call: &'static str) -> impl Fn(wit::Error) -> Error {
     move |error| match error {
         wit::Error::Upstream(text) | wit::Error::Io(text) => Error::new(call, ErrorKind::Unavailable(text)),
     }
@@ -110,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_read_as_what_it_is_wanted_as() {
-        assert_eq!(read::<u32>("k", "7"), Ok(7));
-        assert_eq!(read::<String>("k", "7"), Ok("7".to_owned()));
-        assert_eq!(read::<bool>("k", "true"), Ok(true));
-        assert_eq!(read::<String>("k", "hello"), Ok("hello".to_owned()));
-        assert_eq!(read::<Vec<u8>>("k", "[1,2]"), Ok(vec![1, 2]));
-        assert_eq!(read::<Tone>("k", "very-formal"), Ok(Tone::VeryFormal));
+    fn deserializes_setting_into_the_requested_type() {
+        assert_eq!(deserialize::<u32>("k", "7"), Ok(7));
+        assert_eq!(deserialize::<String>("k", "7"), Ok("7".to_owned()));
+        assert_eq!(deserialize::<bool>("k", "true"), Ok(true));
+        assert_eq!(deserialize::<String>("k", "hello"), Ok("hello".to_owned()));
+        assert_eq!(deserialize::<Vec<u8>>("k", "[1,2]"), Ok(vec![1, 2]));
+        assert_eq!(deserialize::<Tone>("k", "very-formal"), Ok(Tone::VeryFormal));
     }
 
     #[test]
-    fn a_misfit_names_the_setting_and_the_trouble() {
-        let text = read::<u32>("limit", "many").unwrap_err().to_string();
+    fn type_mismatch_names_the_setting_and_the_value() {
+        let text = deserialize::<u32>("limit", "many").unwrap_err().to_string();
         assert!(text.contains("`limit`") && text.contains("many"), "{text}");
-        let text = read::<u32>("limit", "-1").unwrap_err().to_string();
+        let text = deserialize::<u32>("limit", "-1").unwrap_err().to_string();
         assert!(text.contains("-1"), "{text}");
-        assert_eq!(read::<u32>("limit", "many").unwrap_err().retry(), crate::Retry::No);
+        assert_eq!(deserialize::<u32>("limit", "many").unwrap_err().retry(), crate::Retry::No);
     }
 }

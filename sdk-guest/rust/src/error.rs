@@ -1,4 +1,4 @@
-//! Why a call to the host failed.
+//! Errors of calls to the host.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::Retry;
 use crate::bindings::modhost::module::types as wit;
 
-/// Why a call to the host failed: which call, and what can be done about it.
+/// The error of a call to the host: the name of the call and the kind of error.
 ///
-/// Mostly it is handed on with `?` (see [`Failure`](crate::Failure)); where a module can do better, it looks at the
+/// Modules usually return it with `?` (see [`Failure`](crate::Failure)). A module that can recover checks the
 /// [`kind`](Error::kind):
 ///
 /// ```no_run
@@ -28,7 +28,7 @@ pub struct Error {
     kind: ErrorKind,
 }
 
-/// What went wrong with a call, told apart by what can be done about it. The texts are for logs, not for users.
+/// The kind of an error, by the action the module can take. The texts are for logs, not for users.
 ///
 /// ```
 /// use modhost_sdk::ErrorKind;
@@ -45,26 +45,26 @@ pub struct Error {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The platform can't make sense of the request, or the host refuses it: the same call fails again.
+    /// The platform or the host rejects the request: the same call would fail again.
     Invalid(String),
-    /// Not allowed for the user, or for this module.
+    /// The user or this module isn't allowed to make the call.
     Denied(String),
-    /// What the call names isn't there.
+    /// The object the call refers to doesn't exist.
     NotFound(String),
-    /// Too many calls. Worth another try after this long, where the platform says how long.
+    /// Too many calls. Retry after this delay, if the platform reports one.
     RateLimited(Option<Duration>),
-    /// The platform is out of order or out of reach: worth another try.
+    /// The platform is down or unreachable: a retry may succeed.
     Unavailable(String),
-    /// No answer in time. What was asked for may have happened all the same.
+    /// No answer in time. The call may still have taken effect.
     Timeout,
-    /// The platform of this event has no such function, or the event lacks what it needs (a chat, a reply).
+    /// The event's platform has no such function, or the event lacks something it needs (a chat, a reply).
     Unsupported(String),
-    /// A setting is there but isn't what the module wants to read; see [`config::parse`](crate::config::parse).
+    /// A setting doesn't fit the type that the module expects; see [`config::parse`](crate::config::parse).
     Misconfigured(String),
 }
 
 impl Error {
-    /// An error as a call would return it, for tests of what your module does then.
+    /// Creates an error as a call would return it, for tests of your error handling.
     ///
     /// ```
     /// use modhost_sdk::{Error, ErrorKind};
@@ -72,14 +72,14 @@ impl Error {
     /// let error = Error::new("search.search", ErrorKind::Timeout);
     /// assert_eq!(
     ///     error.to_string(),
-    ///     "search.search: no answer in time; what was asked for may have happened all the same"
+    ///     "search.search: timed out; the call may still have taken effect"
     /// );
     /// ```
     pub fn new(call: &'static str, kind: ErrorKind) -> Self {
         Self { call, kind }
     }
 
-    /// The call that failed, by its name in the contract: `messages.reply`.
+    /// Returns the call that failed, by its name in the contract, such as `messages.reply`.
     ///
     /// ```
     /// # use modhost_sdk::{Error, ErrorKind};
@@ -89,7 +89,7 @@ impl Error {
         self.call
     }
 
-    /// What went wrong.
+    /// Returns the kind of error.
     ///
     /// ```
     /// # use modhost_sdk::{Error, ErrorKind};
@@ -99,7 +99,8 @@ impl Error {
         &self.kind
     }
 
-    /// Whether another try is worth it, and when: at the time the platform names, or else at the host's choice.
+    /// Returns whether a retry may succeed, and when: after the delay the platform reports, otherwise when the host
+    /// decides.
     ///
     /// ```
     /// use std::time::Duration;
@@ -126,7 +127,7 @@ impl Error {
         }
     }
 
-    /// Turns the contract's error into one that names the call, for `map_err`.
+    /// Converts the contract's error into one that names the call, for `map_err`.
     pub(crate) fn of(call: &'static str) -> impl Fn(wit::Error) -> Error {
         move |error| Self::new(call, error.into())
     }
@@ -155,14 +156,14 @@ impl fmt::Display for Error {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(text) => write!(f, "refused as invalid: {text}"),
+            Self::Invalid(text) => write!(f, "invalid: {text}"),
             Self::Denied(text) => write!(f, "not allowed: {text}"),
             Self::NotFound(text) => write!(f, "not found: {text}"),
-            Self::RateLimited(None) => f.write_str("too many calls"),
-            Self::RateLimited(Some(wait)) => write!(f, "too many calls; free again in {} s", wait.as_secs()),
+            Self::RateLimited(None) => f.write_str("rate limited"),
+            Self::RateLimited(Some(wait)) => write!(f, "rate limited; retry after {} s", wait.as_secs()),
             Self::Unavailable(text) => write!(f, "unavailable: {text}"),
-            Self::Timeout => f.write_str("no answer in time; what was asked for may have happened all the same"),
-            Self::Unsupported(text) => write!(f, "not supported here: {text}"),
+            Self::Timeout => f.write_str("timed out; the call may still have taken effect"),
+            Self::Unsupported(text) => write!(f, "not supported: {text}"),
             Self::Misconfigured(text) => f.write_str(text),
         }
     }

@@ -1,4 +1,4 @@
-//! What a module is called with.
+//! Events that the host delivers to a module.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,9 +7,9 @@ use crate::bindings::modhost::module::events as wit;
 use crate::failure::{Failure, Result};
 use crate::json::Json;
 
-/// Something that happened on a platform, verified by the host.
+/// An event on a platform, verified by the host.
 ///
-/// A module that takes it hears of events of every kind that `events` names in `modules.toml`.
+/// A module with this argument type receives all kinds of events that `events` names in `modules.toml`.
 ///
 /// ```no_run
 /// use modhost_sdk::prelude::*;
@@ -22,10 +22,10 @@ use crate::json::Json;
 ///         Subject::ModuleChosen(chosen) => {
 ///             messages::reply(format!("Hello from {}", chosen.name)).complete()?;
 ///         }
-///         Subject::UserMessageCreated(message) => info!("someone wrote {}", message.text),
+///         Subject::UserMessageCreated(message) => info!("a user wrote {}", message.text),
 ///         Subject::Other => {
 ///             let payload: serde_json::Value = event.payload.parse()?;
-///             info!("{} brought {payload}", event.name);
+///             info!("payload of {}: {payload}", event.name);
 ///         }
 ///     }
 ///     Ok(())
@@ -35,21 +35,21 @@ use crate::json::Json;
 pub struct Event {
     /// The platform's id of the event.
     pub id: String,
-    /// The name of the source it came through, as in `modules.toml`.
+    /// The name of the source that received the event, as in `modules.toml`.
     pub source: String,
-    /// What happened, in the platform's words: `unique.chat.external-module.chosen`.
+    /// The event's name on the platform, such as `unique.chat.external-module.chosen`.
     pub name: String,
-    /// When the platform says it happened, in seconds since 1970.
+    /// When the event happened, as the platform reports it, in seconds since 1970.
     pub created_at: Option<u64>,
-    /// Which attempt at answering it this is, from 1.
+    /// The attempt number of this delivery, from 1.
     pub attempt: u32,
-    /// What the host understood of it.
+    /// The event as the host parsed it.
     pub subject: Subject,
-    /// The payload in the platform's own JSON, whole, whatever `subject` is.
+    /// The complete payload in the platform's own JSON, whatever `subject` is.
     pub payload: Json,
 }
 
-/// What the host understood of an event.
+/// An event as the host parsed it.
 ///
 /// ```
 /// use modhost_sdk::Subject;
@@ -70,7 +70,7 @@ pub enum Subject {
     ModuleChosen(ModuleChosen),
     /// A user wrote a message.
     UserMessageCreated(UserMessageCreated),
-    /// Anything else: read [`Event::name`] and [`Event::payload`].
+    /// Any other event: read [`Event::name`] and [`Event::payload`].
     Other,
 }
 
@@ -88,21 +88,21 @@ pub enum Subject {
 pub struct ModuleChosen {
     /// The module's name on the platform.
     pub name: String,
-    /// What the module's owner wrote about it there.
+    /// The description the module's owner wrote on the platform.
     pub description: String,
     /// The module's settings in this assistant, an object; [`config`](crate::config) reads them key by key.
     pub configuration: Json,
-    /// The chat, for information: the host acts on no other.
+    /// The chat, for information only: the host acts on no other chat.
     pub chat_id: String,
     /// The assistant (space) the chat belongs to.
     pub assistant_id: String,
     /// The message to answer.
     pub user_message: UserMessage,
-    /// The empty message shown under it, which [`messages::reply`](crate::messages::reply) fills.
+    /// The empty message shown below the user's message; [`messages::reply`](crate::messages::reply) fills it.
     pub assistant_message_id: String,
 }
 
-/// The message of a user that chose the module.
+/// A message from a user who chose the module.
 ///
 /// ```
 /// use modhost_sdk::UserMessage;
@@ -121,11 +121,11 @@ pub struct UserMessage {
     pub id: String,
     /// The text to answer.
     pub text: String,
-    /// What the user wrote, where the platform changed it (say, put it into the words of a search).
+    /// The text as the user wrote it, if the platform changed it (for example, rewrote it as a search query).
     pub original_text: Option<String>,
-    /// The language the platform believes the text to be in, as a BCP 47 tag.
+    /// The language the platform detected in the text, as a BCP 47 tag.
     pub language: Option<String>,
-    /// When it was written, as the platform writes times (RFC 3339).
+    /// When the message was written, in the platform's time format (RFC 3339).
     pub created_at: String,
 }
 
@@ -146,13 +146,13 @@ pub struct UserMessageCreated {
     pub chat_id: String,
     /// The assistant (space) the chat belongs to.
     pub assistant_id: String,
-    /// What the user wrote.
+    /// The text the user wrote.
     pub text: String,
 }
 
-/// What a module's function may take: see [`module!`](crate::module!).
+/// A type that a module's function can take as its argument: see [`module!`](crate::module!).
 ///
-/// Implement it for an event of your own platform:
+/// Implement it for the events of another platform:
 ///
 /// ```
 /// use modhost_sdk::prelude::*;
@@ -180,7 +180,11 @@ pub struct UserMessageCreated {
 /// }
 /// ```
 pub trait FromEvent: Sized {
-    /// Takes the event, or says why it can't: mostly with [`Event::unexpected`].
+    /// Converts the event.
+    ///
+    /// # Errors
+    ///
+    /// If the event is of another kind (usually [`Event::unexpected`]), or its payload can't be parsed.
     ///
     /// ```
     /// # use modhost_sdk::{Event, FromEvent, ModuleChosen, json};
@@ -215,7 +219,7 @@ impl FromEvent for UserMessageCreated {
 }
 
 impl Event {
-    /// An event of a kind of its own ([`Subject::Other`]), for tests of what your module makes of it.
+    /// Creates an event with [`Subject::Other`], for tests of your module.
     ///
     /// ```
     /// use modhost_sdk::archivus::DocumentFailed;
@@ -237,7 +241,11 @@ impl Event {
         }
     }
 
-    /// Reads the payload as a type of your own; what doesn't fit it is a failure that names the event.
+    /// Deserializes the payload into your own type.
+    ///
+    /// # Errors
+    ///
+    /// If the payload doesn't fit the type. The failure names the event.
     ///
     /// ```
     /// # use modhost_sdk::{Event, json};
@@ -253,12 +261,12 @@ impl Event {
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         self.payload.parse().map_err(|error| {
             let Self { name, id, .. } = self;
-            Failure::new(format!("the payload of the event `{name}` ({id}) has an unknown shape: {error}"))
+            Failure::new(format!("cannot parse the payload of event `{name}` ({id}): {error}"))
         })
     }
 
-    /// The failure of a module that got an event of a kind it doesn't take, or one of its kind that the host didn't
-    /// understand. Trying again won't help.
+    /// Returns the failure for an event that the module can't handle: an event of another kind, or an event of the
+    /// expected kind whose payload the host couldn't parse. It asks for no retry.
     ///
     /// ```
     /// # use modhost_sdk::{Event, Retry, json};
@@ -266,17 +274,17 @@ impl Event {
     /// assert!(failure.reason.contains("document.failed"));
     /// assert_eq!(failure.retry, Retry::No);
     /// ```
-    pub fn unexpected(&self, takes: &str) -> Failure {
-        if self.name == takes {
+    pub fn unexpected(&self, expected: &str) -> Failure {
+        if self.name == expected {
             return Failure::new(format!(
-                "the event `{}` ({}) is of the kind this module takes, but its payload has an unknown shape: the host's log \
-                 says which field. A module that takes `Event` can read it from the payload.",
+                "the host couldn't parse the payload of event `{}` ({}); its log names the field. A module that takes \
+                 `Event` can read the payload itself.",
                 self.name, self.id
             ));
         }
         Failure::new(format!(
-            "the event `{}` ({}) is of a kind this module doesn't take: it takes `{takes}`. Name only that under \
-             `events` of the module in modules.toml.",
+            "this module doesn't handle event `{}` ({}); it handles `{expected}`. List only that event under `events` of \
+             the module in modules.toml.",
             self.name, self.id
         ))
     }

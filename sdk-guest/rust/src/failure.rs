@@ -1,4 +1,4 @@
-//! Why an event was not answered.
+//! Failures: the error type of a module's function.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::bindings::{self, modhost::module::events as wit};
 use crate::error::Error;
 
-/// What a module's function returns: `Ok`, or why the event was not answered.
+/// The result of a module's function: `Ok`, or the [`Failure`] of the delivery.
 ///
 /// ```
 /// use modhost_sdk::Result;
@@ -20,11 +20,11 @@ use crate::error::Error;
 /// ```
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Why an event was not answered: what the operators read, what the user reads, and whether to try again.
+/// Why the module couldn't handle an event: a reason for operators, a text for the user, and whether to retry.
 ///
-/// `?` makes one of any error. If there is a failed call behind it, the failure knows [whether another try is worth
-/// it](Error::retry): when the platform was busy, out of reach or too slow, the delivery is tried again; after any other
-/// error, it isn't.
+/// `?` converts any error into a failure. If a failed call caused the error, the failure takes over [whether a retry
+/// may succeed](Error::retry): the host retries the delivery if the platform was busy, unreachable or too slow, and
+/// doesn't retry after any other error.
 ///
 /// ```
 /// use modhost_sdk::prelude::*;
@@ -40,19 +40,19 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 /// assert_eq!(seats("many").unwrap_err().reason, "invalid digit found in string");
 /// ```
 ///
-/// Like the errors of `anyhow` it isn't a [`std::error::Error`] itself, or `?` could not take every error.
+/// Like `anyhow::Error`, it doesn't implement [`std::error::Error`], because then `?` couldn't convert every error.
 #[derive(Clone, PartialEq)]
 #[must_use]
 pub struct Failure {
-    /// For the operators: goes to the log with the delivery, never to the user.
+    /// For operators: written to the log with the delivery, never shown to the user.
     pub reason: String,
-    /// For the user, in place of the host's default apology. Markdown.
+    /// For the user, in place of the host's default apology, in Markdown.
     pub user_text: Option<String>,
-    /// Whether another try may help, and when.
+    /// Whether a retry may succeed, and when.
     pub retry: Retry,
 }
 
-/// Whether another try at an event may help, and when. The host decides how many there may be.
+/// Whether a retry of the event may succeed, and when. The host limits the number of attempts.
 ///
 /// ```
 /// use modhost_sdk::{Failure, Retry};
@@ -62,17 +62,17 @@ pub struct Failure {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retry {
-    /// It would end the same: give up now.
+    /// A retry would fail the same way: give up now.
     #[default]
     No,
-    /// It may help, on the schedule that the module has in `modules.toml`.
+    /// A retry may succeed, on the module's retry schedule in `modules.toml`.
     Yes,
-    /// It may help, but not before this long; in whole seconds, rounded up.
+    /// A retry may succeed, but not before this delay, rounded up to whole seconds.
     After(Duration),
 }
 
 impl Failure {
-    /// A failure with this reason, without another try.
+    /// Creates a failure with this reason and without a retry.
     ///
     /// ```
     /// # use modhost_sdk::Failure;
@@ -83,7 +83,7 @@ impl Failure {
         Self { reason: reason.into(), user_text: None, retry: Retry::No }
     }
 
-    /// Says this to the user in place of the host's default apology.
+    /// Sets the text for the user, in place of the host's default apology.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -98,7 +98,7 @@ impl Failure {
         self
     }
 
-    /// Asks for another try, on the schedule that the module has in `modules.toml`.
+    /// Asks for a retry, on the module's retry schedule in `modules.toml`.
     ///
     /// ```
     /// # use modhost_sdk::{Failure, Retry};
@@ -110,7 +110,7 @@ impl Failure {
         self
     }
 
-    /// Asks for another try, but not before this long.
+    /// Asks for a retry after at least this delay.
     ///
     /// ```
     /// # use modhost_sdk::{Failure, Retry};
@@ -124,7 +124,7 @@ impl Failure {
         self
     }
 
-    /// Asks for no other try, whatever the error behind it was.
+    /// Asks for no retry, whatever error caused the failure.
     ///
     /// ```
     /// # use modhost_sdk::{Error, ErrorKind, Failure, Retry};
@@ -137,7 +137,7 @@ impl Failure {
     }
 }
 
-/// The reason is the error's text with its causes, as far as the text doesn't tell them already.
+/// The reason is the error's text, followed by its causes unless the text already contains them.
 impl<E: StdError + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let mut failure = Self::new(error.to_string());
@@ -170,7 +170,7 @@ impl From<Retry> for wit::Retry {
     }
 }
 
-/// Rounded up, so that nothing is tried earlier than asked; more than fits is as long as fits (136 years).
+/// Converts a delay to whole seconds. Rounds up, so that no retry is early, and saturates at `u32::MAX` (136 years).
 fn whole_seconds(wait: Duration) -> u32 {
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
     u32::try_from(seconds).unwrap_or(u32::MAX)
@@ -183,16 +183,16 @@ impl fmt::Display for Failure {
 }
 
 impl fmt::Debug for Failure {
-    /// As a sentence: this is what `unwrap` shows in an author's tests.
+    /// Formats the failure as a sentence, because `unwrap` prints it in an author's tests.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
         if let Some(text) = &self.user_text {
-            write!(f, " (the user reads {text:?})")?;
+            write!(f, " (user text: {text:?})")?;
         }
         match self.retry {
             Retry::No => Ok(()),
-            Retry::Yes => f.write_str(" (to be tried again)"),
-            Retry::After(wait) => write!(f, " (to be tried again after {wait:?})"),
+            Retry::Yes => f.write_str(" (retry)"),
+            Retry::After(wait) => write!(f, " (retry after {wait:?})"),
         }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_tried_again() {
+    fn retries_temporary_errors() {
         let wait = Duration::from_secs(7);
         let retries = [
             (ErrorKind::RateLimited(Some(wait)), Retry::After(wait)),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_not() {
+    fn does_not_retry_permanent_errors() {
         let text = || "it said".to_owned();
         for kind in [
             ErrorKind::Invalid(text()),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn any_error_is_a_reason() {
+    fn any_error_becomes_the_reason() {
         fn parse(text: &str) -> Result<i32> {
             Ok(text.parse()?)
         }
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(failure, Failure::new("invalid digit found in string"));
     }
 
-    /// As an author's own error type would be.
+    /// Stands for an author's own error type.
     #[derive(Debug)]
     struct Wrapped {
         text: &'static str,
@@ -267,23 +267,23 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapped_call_still_says_when_to_try_again() {
+    fn wrapped_call_error_decides_about_the_retry() {
         let failure = Failure::from(Wrapped { text: "no passages", cause: call(ErrorKind::Unavailable("502".into())) });
         assert_eq!(failure.reason, "no passages: search.search: unavailable: 502");
         assert_eq!(failure.retry, Retry::Yes);
     }
 
     #[test]
-    fn a_cause_the_text_tells_already_is_not_told_twice() {
+    fn does_not_repeat_a_cause_that_the_text_contains() {
         let failure = Failure::from(Wrapped {
-            text: "no passages: search.search: too many calls",
+            text: "no passages: search.search: rate limited",
             cause: call(ErrorKind::RateLimited(None)),
         });
-        assert_eq!(failure.reason, "no passages: search.search: too many calls");
+        assert_eq!(failure.reason, "no passages: search.search: rate limited");
     }
 
     #[test]
-    fn a_wait_is_never_shortened() {
+    fn rounds_a_delay_up() {
         assert_eq!(whole_seconds(Duration::ZERO), 0);
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(3)), 3);

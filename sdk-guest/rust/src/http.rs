@@ -1,4 +1,4 @@
-//! HTTP requests, to the hosts the operator allows.
+//! HTTP requests to hosts that the operator allows.
 //!
 //! ```no_run
 //! use modhost_sdk::{http, prelude::*};
@@ -14,17 +14,17 @@
 //! # }
 //! ```
 //!
-//! Where requests may go is `http` of the module in `modules.toml`: `http = ["api.example.com"]`. A module that uses this and
-//! has no such line isn't loaded; one that doesn't use it needs none. A credential is best left to the host, which adds it to
+//! The key `http` in the module's entry in `modules.toml` lists the allowed hosts: `http = ["api.example.com"]`. The
+//! host doesn't load a module that uses this API without that key. Leave credentials to the host, which adds them to
 //! the request: `http = [{ host = "api.example.com", headers = { authorization = "Bearer env:API_TOKEN" } }]`.
 //!
-//! An answer is read whole before you have it. When a delivery starts again, requests that were answered are answered as they
-//! were then, without being sent. Every request but GET, HEAD and OPTIONS carries an `Idempotency-Key`, so that a server that
-//! knows such keys does once what was sent twice because the host was killed in between.
+//! The host buffers the whole response. In a retry, completed requests are answered from the call log and not resent.
+//! Every request except GET, HEAD and OPTIONS carries an `Idempotency-Key`. If the host crashes and sends a request
+//! twice, a server that supports such keys applies it once.
 //!
-//! Redirects aren't followed: the answer is the 3xx itself.
+//! Redirects aren't followed: the module receives the 3xx response.
 //!
-//! Any answer is a success here, whatever its status; [`Response::ok`] makes an error of those that aren't 2xx.
+//! A response with any status is `Ok`. [`Response::ok`] turns a status other than 2xx into an error.
 
 use std::time::Duration;
 
@@ -39,37 +39,37 @@ use crate::bindings_http::wasi::http::types::{
 use crate::bindings_http::wasi::io::streams::StreamError;
 use crate::error::{Error, ErrorKind};
 
-/// The call, as errors name it.
+/// The name of the call in errors.
 const CALL: &str = "http.send";
 
-/// How much is written at once, in bytes: `blocking-write-and-flush` takes no more.
-const PIECE: usize = 4096;
+/// The size of a write, in bytes: the maximum that `blocking-write-and-flush` accepts.
+const WRITE_SIZE: usize = 4096;
 
-/// How much is read at once, in bytes.
-const READ: u64 = 64 * 1024;
+/// The maximum size of a read, in bytes.
+const READ_SIZE: u64 = 64 * 1024;
 
-/// A request to be sent.
+/// An HTTP request.
 #[derive(Clone, Debug)]
-#[must_use = "nothing is sent before `send`"]
+#[must_use = "the request is not sent until `send` or `begin` is called"]
 pub struct Request {
     method: String,
     url: String,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     timeout: Option<Duration>,
-    /// What was wrong with what it was given; told when it is sent.
+    /// An invalid argument to the builder, reported when the request is sent.
     problem: Option<String>,
 }
 
-/// A request that is under way. Dropped, it is given up if it only reads, and carried to its end otherwise.
+/// A request in flight. Dropping it cancels a request that only reads; any other request is carried out to its end.
 #[derive(Debug)]
-#[must_use = "the answer is still to be waited for"]
+#[must_use = "call `answer` to wait for the response"]
 pub struct Sent {
     answer: FutureIncomingResponse,
     written: Result<(), Error>,
 }
 
-/// An answer, read whole.
+/// A complete HTTP response.
 ///
 /// ```no_run
 /// # use modhost_sdk::{http, prelude::*};
@@ -88,12 +88,12 @@ pub struct Response {
     body: Vec<u8>,
 }
 
-/// A GET request.
+/// Creates a GET request.
 pub fn get(url: impl Into<String>) -> Request {
     Request::new("GET", url)
 }
 
-/// A POST request.
+/// Creates a POST request.
 ///
 /// ```no_run
 /// # use modhost_sdk::{http, prelude::*};
@@ -107,69 +107,71 @@ pub fn post(url: impl Into<String>) -> Request {
     Request::new("POST", url)
 }
 
-/// A PUT request.
+/// Creates a PUT request.
 pub fn put(url: impl Into<String>) -> Request {
     Request::new("PUT", url)
 }
 
-/// A PATCH request.
+/// Creates a PATCH request.
 pub fn patch(url: impl Into<String>) -> Request {
     Request::new("PATCH", url)
 }
 
-/// A DELETE request.
+/// Creates a DELETE request.
 pub fn delete(url: impl Into<String>) -> Request {
     Request::new("DELETE", url)
 }
 
 impl Request {
-    /// A request with any method.
+    /// Creates a request with any method.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let (method, url) = (method.into(), url.into());
         Self { method, url, headers: Vec::new(), body: Vec::new(), timeout: None, problem: None }
     }
 
-    /// With this header. Those of the connection (`Host`, `Connection`, `Transfer-Encoding` and the like) are the host's to
-    /// write: with one of them the request is refused.
+    /// Adds a header. The host sets the connection headers (`Host`, `Connection`, `Transfer-Encoding` and the like)
+    /// itself, and rejects a request that contains one of them.
     pub fn header(mut self, name: impl Into<String>, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.into(), value.as_ref().to_vec()));
         self
     }
 
-    /// With these bytes, or this text.
+    /// Sets the body, as bytes or text.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With this as JSON, and with a `Content-Type` that says so.
+    /// Sets a JSON body and the matching `Content-Type`.
     pub fn json(mut self, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => self.header("content-type", "application/json").body(body),
             Err(error) => {
-                self.problem = Some(format!("the body can't be written as JSON: {error}"));
+                self.problem = Some(format!("cannot serialize the body as JSON: {error}"));
                 self
             }
         }
     }
 
-    /// Waits no longer than this: for the beginning of the answer, and then for each piece of it. The operator's limit
-    /// (`limits.http.timeout`, 30 s where it isn't set) holds all the same.
+    /// Sets a timeout for the start of the response, and for each chunk after it. The operator's limit
+    /// (`limits.http.timeout`, 30 s by default) still applies.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sends it, and reads the answer.
+    /// Sends the request and reads the response.
     ///
-    /// An error means that there is no answer: of kind [`Denied`](ErrorKind::Denied) if the operator doesn't allow the
-    /// request, [`Invalid`](ErrorKind::Invalid) if it, or its answer, can't be; [`Timeout`](ErrorKind::Timeout) and
-    /// [`Unavailable`](ErrorKind::Unavailable) may pass. The delivery's log says more.
+    /// # Errors
+    ///
+    /// If there is no response: [`Denied`](ErrorKind::Denied) if the operator doesn't allow the request,
+    /// [`Invalid`](ErrorKind::Invalid) if the request or its response is malformed, [`Timeout`](ErrorKind::Timeout) or
+    /// [`Unavailable`](ErrorKind::Unavailable) if a retry may succeed. The delivery's log has the details.
     pub fn send(self) -> Result<Response, Error> {
         self.begin()?.answer()
     }
 
-    /// Sends it, and waits for the answer later: several requests can be under way at once.
+    /// Sends the request without waiting for the response, so that several requests can be in flight at once.
     ///
     /// ```no_run
     /// # use modhost_sdk::{http, prelude::*};
@@ -184,9 +186,9 @@ impl Request {
             return Err(invalid(problem));
         }
         let request = self.outgoing()?;
-        let body = if self.body.is_empty() { None } else { Some(request.body().map_err(|()| no_body())?) };
+        let body = if self.body.is_empty() { None } else { Some(request.body().map_err(|()| body_rejected())?) };
         let answer = outgoing_handler::handle(request, self.timeout.map(options)).map_err(failed)?;
-        // A host that doesn't take the whole body says why in its answer.
+        // If the host rejects part of the body, its response has the reason.
         let written = body.map_or(Ok(()), |body| write(body, &self.body));
         Ok(Sent { answer, written })
     }
@@ -195,7 +197,7 @@ impl Request {
         check_length(&self.headers, self.body.len()).map_err(invalid)?;
         let headers = fields(&self.headers)?;
         let request = OutgoingRequest::new(headers);
-        let unusable = |()| invalid(format!("`{} {}` is no request over HTTP", self.method, self.url));
+        let unusable = |()| invalid(format!("`{} {}` is not an HTTP request", self.method, self.url));
         let (scheme, authority, path) = parts(&self.url).ok_or(()).map_err(unusable)?;
         request.set_method(&method(&self.method)).map_err(unusable)?;
         request.set_scheme(Some(&scheme)).map_err(unusable)?;
@@ -206,51 +208,67 @@ impl Request {
 }
 
 impl Sent {
-    /// Waits for the answer and reads it; see [`Request::send`] for the errors.
+    /// Waits for the response and reads it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Request::send`].
     pub fn answer(self) -> Result<Response, Error> {
         self.answer.subscribe().block();
-        // There once `block` returns, and taken once.
-        let gone = || Error::new(CALL, ErrorKind::Unavailable("the host has no answer".into()));
-        let answer = self.answer.get().and_then(Result::ok).ok_or_else(gone)?.map_err(failed)?;
+        // The response is ready once `block` returns, and can be taken once.
+        let missing = || Error::new(CALL, ErrorKind::Unavailable("the host returned no response".into()));
+        let answer = self.answer.get().and_then(Result::ok).ok_or_else(missing)?.map_err(failed)?;
         self.written?;
         Response::read(&answer)
     }
 }
 
 impl Response {
-    /// The status, 200 for example.
+    /// Returns the status code, such as 200.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The first header of a name, in whatever case, if it is text.
+    /// Returns the first header with this name, ignoring case, if its value is UTF-8 text.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// All headers, in the order they came.
+    /// Returns all headers, in the order in which they arrived.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn bytes(&self) -> &[u8] {
         &self.body
     }
 
-    /// The body as text; an error if it is something else than UTF-8.
+    /// Returns the body as text.
+    ///
+    /// # Errors
+    ///
+    /// If the body isn't UTF-8.
     pub fn text(&self) -> Result<&str, Error> {
-        std::str::from_utf8(&self.body).map_err(|_| self.unreadable("the answer is no text"))
+        std::str::from_utf8(&self.body).map_err(|_| self.unreadable("the response body is not UTF-8"))
     }
 
-    /// The body, read as JSON.
+    /// Deserializes the body from JSON.
+    ///
+    /// # Errors
+    ///
+    /// If the body isn't JSON, or doesn't fit the type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| self.unreadable(&format!("the answer isn't the JSON that was expected: {error}")))
+            .map_err(|error| self.unreadable(&format!("cannot parse the response body as JSON: {error}")))
     }
 
-    /// The answer if its status is 2xx, and an error otherwise, told apart by what can be done about it.
+    /// Returns the response if its status is 2xx.
+    ///
+    /// # Errors
+    ///
+    /// If the status isn't 2xx. The kind of error depends on the status.
     pub fn ok(self) -> Result<Self, Error> {
         let message = || format!("status {}", self.status);
         let kind = match self.status {
@@ -270,14 +288,14 @@ impl Response {
     }
 
     fn read(answer: &IncomingResponse) -> Result<Self, Error> {
-        let broken = |()| Error::new(CALL, ErrorKind::Unavailable("the host keeps the answer's body back".into()));
+        let broken = |()| Error::new(CALL, ErrorKind::Unavailable("the host returned no response body".into()));
         let (status, headers) = (answer.status(), answer.headers().entries());
         let incoming = answer.consume().map_err(broken)?;
         let stream = incoming.stream().map_err(broken)?;
         let mut body = Vec::new();
         loop {
-            match stream.blocking_read(READ) {
-                Ok(piece) => body.extend(piece),
+            match stream.blocking_read(READ_SIZE) {
+                Ok(chunk) => body.extend(chunk),
                 Err(StreamError::Closed) => return Ok(Self { status, headers, body }),
                 Err(StreamError::LastOperationFailed(error)) => {
                     return Err(Error::new(CALL, ErrorKind::Unavailable(error.to_debug_string())));
@@ -287,37 +305,38 @@ impl Response {
     }
 }
 
-/// Refuses a `Content-Length` that isn't that of the body: the host would, too, but could only give a code for it.
+/// Rejects a wrong `Content-Length`. The host would reject it, too, but could only return an error code.
 fn check_length(headers: &[(String, Vec<u8>)], length: usize) -> Result<(), String> {
     for (_, value) in headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        let told = String::from_utf8_lossy(value);
-        if told.trim().parse() != Ok(length) {
+        let declared = String::from_utf8_lossy(value);
+        if declared.trim().parse() != Ok(length) {
             return Err(format!(
-                "the Content-Length of the request is `{told}`, but its body has {length} bytes; leave the header out, the \
-                 host writes it"
+                "the request's Content-Length is `{declared}`, but its body has {length} bytes; omit the header, the host \
+                 sets it"
             ));
         }
     }
     Ok(())
 }
 
-/// The headers as the host takes them.
+/// Converts the headers to those of the bindings.
 fn fields(headers: &[(String, Vec<u8>)]) -> Result<Fields, Error> {
     let fields = Fields::new();
     for (name, value) in headers {
         fields.append(name, value).map_err(|error| {
             let why = match error {
-                HeaderError::Forbidden => "is the host's to write".to_owned(),
-                HeaderError::InvalidSyntax => "has a name or a value that can't stand in a header".to_owned(),
-                error => format!("can't be sent: {error}"),
+                HeaderError::Forbidden => "is set by the host".to_owned(),
+                HeaderError::InvalidSyntax => "has an invalid name or value".to_owned(),
+                error => format!("was rejected: {error}"),
             };
-            invalid(format!("a header of the request can't be sent: `{}` {why}", name.escape_default()))
+            invalid(format!("cannot send a header of the request: `{}` {why}", name.escape_default()))
         })?;
     }
     Ok(fields)
 }
 
-/// Scheme, host with port, and path with query; none of an address that isn't one of HTTP. A fragment is never sent.
+/// Splits a URL into scheme, host with port, and path with query. Returns `None` if it isn't an HTTP URL. Fragments are
+/// dropped.
 fn parts(url: &str) -> Option<(Scheme, &str, String)> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -346,24 +365,24 @@ fn method(name: &str) -> Method {
 
 fn options(timeout: Duration) -> RequestOptions {
     let (options, nanoseconds) = (RequestOptions::new(), u64::try_from(timeout.as_nanos()).ok());
-    // A host that knows no such options has limits of its own.
+    // A host that doesn't support these options applies its own limits.
     let _ = options.set_first_byte_timeout(nanoseconds);
     let _ = options.set_between_bytes_timeout(nanoseconds);
     options
 }
 
 fn write(body: OutgoingBody, bytes: &[u8]) -> Result<(), Error> {
-    let stream = body.write().map_err(|()| no_body())?;
-    for piece in bytes.chunks(PIECE) {
-        stream.blocking_write_and_flush(piece).map_err(|_| no_body())?;
+    let stream = body.write().map_err(|()| body_rejected())?;
+    for chunk in bytes.chunks(WRITE_SIZE) {
+        stream.blocking_write_and_flush(chunk).map_err(|_| body_rejected())?;
     }
-    // It belongs to the body, and has to be gone before that is finished.
+    // The stream belongs to the body and must be dropped before the body is finished.
     drop(stream);
     OutgoingBody::finish(body, None).map_err(failed)
 }
 
-fn no_body() -> Error {
-    Error::new(CALL, ErrorKind::Unavailable("the host takes no body".into()))
+fn body_rejected() -> Error {
+    Error::new(CALL, ErrorKind::Unavailable("the host did not accept the request body".into()))
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -374,12 +393,12 @@ fn invalid(why: String) -> Error {
     Error::new(CALL, ErrorKind::Invalid(why))
 }
 
-/// What a code of the standard means for a module: what can be done about it.
+/// Maps an error code of `wasi:http` to the kind of error.
 fn failed(code: ErrorCode) -> Error {
     let name = code.to_string();
     let kind = match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => {
-            ErrorKind::Denied(format!("{name}; the delivery's log says what to add to `http` in modules.toml"))
+            ErrorKind::Denied(format!("{name}; the delivery's log shows what to add to `http` in modules.toml"))
         }
         ErrorCode::DnsTimeout
         | ErrorCode::ConnectionTimeout
@@ -409,32 +428,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_apart() {
-        let taken =
+    fn splits_a_url() {
+        let split =
             |url| parts(url).map(|(scheme, authority, path)| (matches!(scheme, Scheme::Https), authority, path));
-        assert_eq!(taken("https://a.test/b?c#d"), Some((true, "a.test", "/b?c".into())));
-        assert_eq!(taken("HTTP://a.test:81"), Some((false, "a.test:81", "/".into())));
-        assert_eq!(taken("https://a.test?c"), Some((true, "a.test", "/?c".into())));
+        assert_eq!(split("https://a.test/b?c#d"), Some((true, "a.test", "/b?c".into())));
+        assert_eq!(split("HTTP://a.test:81"), Some((false, "a.test:81", "/".into())));
+        assert_eq!(split("https://a.test?c"), Some((true, "a.test", "/?c".into())));
         for wrong in ["a.test", "ftp://a.test", "https:///b", ""] {
-            assert_eq!(taken(wrong), None, "{wrong}");
+            assert_eq!(split(wrong), None, "{wrong}");
         }
     }
 
     #[test]
-    fn a_length_that_is_not_the_bodys_is_named() {
+    fn rejects_a_wrong_content_length() {
         let check = |name: &str, value: &str| check_length(&[(name.into(), value.into())], 5);
         assert_eq!(check("Content-Length", "5"), Ok(()));
         assert_eq!(check("x-length", "7"), Ok(()));
         for wrong in ["4", "50", "", "-5", "five"] {
             let why = check("content-length", wrong).unwrap_err();
-            assert!(
-                why.starts_with(&format!("the Content-Length of the request is `{wrong}`, but its body has 5 bytes"))
-            );
+            assert!(why.starts_with(&format!("the request's Content-Length is `{wrong}`, but its body has 5 bytes")));
         }
     }
 
     #[test]
-    fn a_status_says_what_can_be_done() {
+    fn status_determines_the_kind_of_error() {
         let kind = |status| {
             let headers = vec![("Retry-After".to_owned(), b"7".to_vec())];
             Response { status, headers, body: Vec::new() }.ok().map_err(|error| error.kind().clone())

@@ -1,4 +1,4 @@
-//! JSON whose shape the platform leaves open.
+//! JSON whose shape the platform doesn't define.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// JSON whose shape the platform leaves open: kept as text until somebody wants to read it.
+/// JSON whose shape the platform doesn't define, kept as text until it is parsed.
 ///
-/// Make one with [`json!`](crate::json!), which this crate borrows from `serde_json`:
+/// Create it with [`json!`](crate::json!), which this crate re-exports from `serde_json`:
 ///
 /// ```
 /// use modhost_sdk::{Json, json};
@@ -20,7 +20,7 @@ use serde_json::Value;
 pub struct Json(String);
 
 impl Json {
-    /// Reads it as a type of your own, or as a `serde_json::Value`.
+    /// Deserializes the JSON into your own type, or into a `serde_json::Value`.
     ///
     /// ```
     /// use modhost_sdk::{Json, json};
@@ -38,7 +38,7 @@ impl Json {
         serde_json::from_str(&self.0)
     }
 
-    /// The text itself.
+    /// Returns the JSON text.
     ///
     /// ```
     /// # use modhost_sdk::{Json, json};
@@ -48,19 +48,19 @@ impl Json {
         &self.0
     }
 
-    /// Text the host vouches for.
+    /// Wraps JSON text from the host, which has validated it.
     pub(crate) fn from_host(text: String) -> Self {
         Self(text)
     }
 
-    /// What the host is given.
+    /// Returns the JSON text to pass to the host.
     pub(crate) fn into_text(self) -> String {
         self.0
     }
 }
 
 impl Default for Json {
-    /// `null`.
+    /// Returns `null`.
     fn default() -> Self {
         Self("null".to_owned())
     }
@@ -73,7 +73,7 @@ impl From<Value> for Json {
 }
 
 impl Serialize for Json {
-    /// As the value it stands for, not as text within text.
+    /// Serializes the JSON value, not a string that contains it.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value: Value = self.parse().map_err(serde::ser::Error::custom)?;
         value.serialize(serializer)
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_nested_as_a_value() {
+    fn serializes_as_a_value() {
         let json = Json::from(serde_json::json!({ "a": [1, null] }));
         assert_eq!(serde_json::to_string(&[json]).unwrap(), r#"[{"a":[1,null]}]"#);
     }

@@ -1,6 +1,7 @@
-//! What the module keeps from one event to the next: values under keys, on the host's disk.
+//! A key-value store for values that the module keeps between events, on the host's disk.
 //!
-//! All of it is private to the module and the tenant of the event: for another tenant, the same module sees other values.
+//! All values are private to the module and the event's tenant: the same module, running for another tenant, has other
+//! values.
 //!
 //! ```no_run
 //! # use modhost_sdk::prelude::*;
@@ -14,15 +15,15 @@
 //! # }
 //! ```
 //!
-//! A write is on disk when the call returns, and stays, however the event ends: a delivery that fails takes nothing back.
-//! When it starts again, reads and writes that were answered are answered as they were then, without being done again. So
-//! an [`increment`](Store::increment) counts once for each event, even if the host is killed in the middle of it.
+//! A write is on disk when the call returns, and it stays, however the delivery ends: a failed delivery rolls nothing
+//! back. In a retry, reads and writes that an earlier attempt completed are answered from the call log and not
+//! repeated. So an [`increment`](Store::increment) counts once per event, even if the host crashes during the call.
 //!
-//! Deliveries run side by side. What two of them may change at the same time wants [`Store::increment`],
-//! [`Store::update`] or [`Store::compare_and_swap`], not a [`Store::get`] and a [`Store::set`].
+//! Deliveries run concurrently. For a value that two deliveries may change at the same time, use [`Store::increment`],
+//! [`Store::update`] or [`Store::compare_and_swap`], not [`Store::get`] followed by [`Store::set`].
 //!
-//! What there is room for is `limits.keyvalue` of the module in `modules.toml`. A call beyond it fails with
-//! [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), and says what is full.
+//! `limits.keyvalue` in the module's entry in `modules.toml` limits the storage. A call that exceeds it fails with
+//! [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), and names the limit.
 
 use std::collections::VecDeque;
 
@@ -32,16 +33,16 @@ use serde::de::DeserializeOwned;
 use crate::bindings::wasi::keyvalue::{atomics, batch, store as wit};
 use crate::error::{Error, ErrorKind};
 
-/// Values under keys: one of the module's buckets.
+/// A bucket of the module's key-value store.
 ///
-/// A key is any text of up to 1024 bytes, a value any bytes up to 1 MiB.
+/// A key is any text of up to 1024 bytes, a value any bytes of up to 1 MiB.
 #[derive(Debug)]
 pub struct Store {
     bucket: wit::Bucket,
 }
 
 impl Store {
-    /// The module's default bucket.
+    /// Opens the module's default bucket.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -54,8 +55,8 @@ impl Store {
         Self::named("")
     }
 
-    /// A bucket of its own name, for what should not share its keys with the rest. It is there as soon as something is
-    /// set in it; a module may have a hundred.
+    /// Opens the bucket with this name, which has its own keys. Setting a value creates the bucket. A module may have
+    /// up to 100 buckets.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -69,20 +70,26 @@ impl Store {
         Ok(Self { bucket })
     }
 
-    /// The bytes under a key; `None` if there are none.
+    /// Returns the bytes of a key, or `None` if the key doesn't exist.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         self.bucket.get(key).map_err(of("keyvalue.get"))
     }
 
-    /// The text under a key; an error if it is something else.
+    /// Returns the text of a key.
+    ///
+    /// # Errors
+    ///
+    /// If the value isn't UTF-8.
     pub fn get_text(&self, key: &str) -> Result<Option<String>, Error> {
-        let text = |bytes| {
-            String::from_utf8(bytes).map_err(|_| unreadable(key, "text", "it has bytes that are no UTF-8".into()))
-        };
+        let text = |bytes| String::from_utf8(bytes).map_err(|_| unreadable(key, "it is not UTF-8".into()));
         self.get(key)?.map(text).transpose()
     }
 
-    /// What [`Store::set_json`] has put under a key; an error if it is something else.
+    /// Returns a value that [`Store::set_json`] stored.
+    ///
+    /// # Errors
+    ///
+    /// If the value isn't JSON, or doesn't fit the type.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -103,7 +110,7 @@ impl Store {
         self.get(key)?.map(|bytes| from_json(key, &bytes)).transpose()
     }
 
-    /// Puts bytes or text under a key, whatever stood there.
+    /// Sets a key to bytes or text, and overwrites any old value.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -116,23 +123,22 @@ impl Store {
         self.bucket.set(key, value.as_ref()).map_err(of("keyvalue.set"))
     }
 
-    /// Puts a value of a type of your own under a key, as JSON.
+    /// Sets a key to a value of your own type, serialized as JSON.
     pub fn set_json(&self, key: &str, value: &impl Serialize) -> Result<(), Error> {
         self.set(key, to_json("keyvalue.set", key, value)?)
     }
 
-    /// Removes a key; nothing happens if it isn't there.
+    /// Deletes a key. Does nothing if the key doesn't exist.
     pub fn delete(&self, key: &str) -> Result<(), Error> {
         self.bucket.delete(key).map_err(of("keyvalue.delete"))
     }
 
-    /// Whether something stands under a key.
+    /// Returns whether a key exists.
     pub fn exists(&self, key: &str) -> Result<bool, Error> {
         self.bucket.exists(key).map_err(of("keyvalue.exists"))
     }
 
-    /// All keys, in the order of their bytes. They are fetched a thousand at a time, so that a loop that ends early costs
-    /// little.
+    /// Iterates over all keys, in byte order. Fetches a thousand keys at a time, so a loop that ends early is cheap.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -145,17 +151,17 @@ impl Store {
     /// # }
     /// ```
     pub fn keys(&self) -> Keys<'_> {
-        Keys { store: self, page: VecDeque::new(), next: Next::First }
+        Keys { store: self, page: VecDeque::new(), next: NextPage::First }
     }
 
-    /// What stands under several keys, in their order: one call rather than many. A thousand keys at the most.
+    /// Returns the values of several keys in one call, in the order of the keys. At most a thousand keys.
     pub fn get_many<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let keys: Vec<String> = keys.into_iter().map(K::into).collect();
         let found = batch::get_many(&self.bucket, &keys).map_err(of("keyvalue.get-many"))?;
         Ok(found.into_iter().map(|found| found.map(|(_, value)| value)).collect())
     }
 
-    /// Puts several values under their keys: all or, if it fails, none. A thousand at the most.
+    /// Sets several keys atomically. At most a thousand keys.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -173,19 +179,19 @@ impl Store {
         batch::set_many(&self.bucket, &entries).map_err(of("keyvalue.set-many"))
     }
 
-    /// Removes several keys: all or, if it fails, none. A thousand at the most.
+    /// Deletes several keys atomically. At most a thousand keys.
     pub fn delete_many<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
         let keys: Vec<String> = keys.into_iter().map(K::into).collect();
         batch::delete_many(&self.bucket, &keys).map_err(of("keyvalue.delete-many"))
     }
 
-    /// Counts the number under a key up, or down by less than 0, and returns what it is then. It starts at 0, and is kept
-    /// as decimal text: `get_text` reads it.
+    /// Adds `by`, which may be negative, to the number of a key, and returns the new number. A missing key counts as 0.
+    /// The number is stored as decimal text, which `get_text` reads.
     pub fn increment(&self, key: &str, by: i64) -> Result<i64, Error> {
         atomics::increment(&self.bucket, key, by).map_err(of("keyvalue.increment"))
     }
 
-    /// Puts a value under a key if `expected` stands there, `None` for nothing; tells whether it did.
+    /// Sets a key if its current value is `expected` (`None`: the key doesn't exist). Returns whether it was set.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -198,21 +204,21 @@ impl Store {
     /// # }
     /// ```
     pub fn compare_and_swap(&self, key: &str, expected: Option<&[u8]>, value: impl AsRef<[u8]>) -> Result<bool, Error> {
-        let mut cas = self.look(key)?;
+        let mut cas = self.cas(key)?;
         loop {
             if current(&cas)?.as_deref() != expected {
                 return Ok(false);
             }
             match swap(cas, value.as_ref())? {
                 None => return Ok(true),
-                // Set anew in between, maybe to the same.
+                // Set by another delivery in the meantime, maybe to the same value.
                 Some(later) => cas = later,
             }
         }
     }
 
-    /// Changes what stands under a key, however many others do so at the same time, and returns what stands there then.
-    /// `change` is called again if somebody else was faster.
+    /// Changes the value of a key atomically, and returns the new value. Calls `change` again if another delivery
+    /// changed the value in the meantime.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -225,7 +231,7 @@ impl Store {
         self.try_update(key, |bytes| Ok(change(bytes)))
     }
 
-    /// As [`Store::update`], for what [`Store::set_json`] sets.
+    /// Like [`Store::update`], for values stored by [`Store::set_json`].
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -256,7 +262,7 @@ impl Store {
         key: &str,
         mut change: impl FnMut(Option<Vec<u8>>) -> Result<Vec<u8>, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let mut cas = self.look(key)?;
+        let mut cas = self.cas(key)?;
         loop {
             let value = change(current(&cas)?)?;
             match swap(cas, &value)? {
@@ -266,21 +272,22 @@ impl Store {
         }
     }
 
-    fn look(&self, key: &str) -> Result<atomics::Cas, Error> {
+    fn cas(&self, key: &str) -> Result<atomics::Cas, Error> {
         atomics::Cas::new(&self.bucket, key).map_err(of("keyvalue.cas.new"))
     }
 }
 
-/// The keys of a [`Store`], as [`Store::keys`] gives them. After an error there are no more.
+/// An iterator over the keys of a [`Store`], from [`Store::keys`]. It ends after an error.
 #[derive(Debug)]
 pub struct Keys<'a> {
     store: &'a Store,
     page: VecDeque<String>,
-    next: Next,
+    next: NextPage,
 }
 
+/// The page of keys to fetch next.
 #[derive(Debug)]
-enum Next {
+enum NextPage {
     First,
     After(String),
     None,
@@ -294,15 +301,15 @@ impl Iterator for Keys<'_> {
             if let Some(key) = self.page.pop_front() {
                 return Some(Ok(key));
             }
-            let cursor = match std::mem::replace(&mut self.next, Next::None) {
-                Next::First => None,
-                Next::After(key) => Some(key),
-                Next::None => return None,
+            let cursor = match std::mem::replace(&mut self.next, NextPage::None) {
+                NextPage::First => None,
+                NextPage::After(key) => Some(key),
+                NextPage::None => return None,
             };
             match self.store.bucket.list_keys(cursor.as_deref()) {
                 Ok(page) => {
                     self.page = page.keys.into();
-                    self.next = page.cursor.map_or(Next::None, Next::After);
+                    self.next = page.cursor.map_or(NextPage::None, NextPage::After);
                 }
                 Err(error) => return Some(Err(of("keyvalue.list-keys")(error))),
             }
@@ -314,7 +321,7 @@ fn current(cas: &atomics::Cas) -> Result<Option<Vec<u8>>, Error> {
     cas.current().map_err(of("keyvalue.cas.current"))
 }
 
-/// Swaps; what stands there instead, if somebody else was faster.
+/// Swaps the value. Returns a new handle if another delivery changed the value in the meantime.
 fn swap(cas: atomics::Cas, value: &[u8]) -> Result<Option<atomics::Cas>, Error> {
     match atomics::swap(cas, value) {
         Ok(()) => Ok(None),
@@ -324,25 +331,26 @@ fn swap(cas: atomics::Cas, value: &[u8]) -> Result<Option<atomics::Cas>, Error> 
 }
 
 fn from_json<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| unreadable(key, "what the module expects", error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| unreadable(key, error.to_string()))
 }
 
 fn to_json(call: &'static str, key: &str, value: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::new(call, ErrorKind::Invalid(format!("the value for `{key}` makes no JSON: {error}"))))
+    serde_json::to_vec(value).map_err(|error| {
+        Error::new(call, ErrorKind::Invalid(format!("cannot serialize the value of `{key}` as JSON: {error}")))
+    })
 }
 
-fn unreadable(key: &str, wanted: &str, why: String) -> Error {
-    let text = format!("what stands under `{key}` isn't {wanted}: {why}");
+fn unreadable(key: &str, why: String) -> Error {
+    let text = format!("cannot read the value of `{key}`: {why}");
     Error::new("keyvalue.get", ErrorKind::Invalid(text))
 }
 
-/// Turns the standard's error into one that names the call, for `map_err`. It has no words for what may pass; the host
-/// says so at the beginning of its text.
+/// Converts the error of `wasi:keyvalue` into one that names the call, for `map_err`. `wasi:keyvalue` has no case for
+/// temporary errors, so the host marks them with a prefix in the text.
 fn of(call: &'static str) -> impl Fn(wit::Error) -> Error {
     move |error| {
         let kind = match error {
-            wit::Error::NoSuchStore => ErrorKind::NotFound("there is no such store".into()),
+            wit::Error::NoSuchStore => ErrorKind::NotFound("no such store".into()),
             wit::Error::AccessDenied => ErrorKind::Denied("the module may not use this store".into()),
             wit::Error::Other(text) => match text.strip_prefix("unavailable: ") {
                 Some(text) => ErrorKind::Unavailable(text.to_owned()),
@@ -359,17 +367,17 @@ mod tests {
     use crate::failure::Retry;
 
     #[test]
-    fn what_may_pass_is_told_from_what_stays() {
+    fn distinguishes_temporary_from_permanent_errors() {
         let error = |text: &str| of("keyvalue.set")(wit::Error::Other(text.into()));
         let down = error("unavailable: the disk is full");
         assert_eq!(down.to_string(), "keyvalue.set: unavailable: the disk is full");
         assert_eq!(down.retry(), Retry::Yes);
-        assert_eq!(error("there is no room").retry(), Retry::No);
+        assert_eq!(error("the store is full").retry(), Retry::No);
         assert_eq!(of("keyvalue.open")(wit::Error::AccessDenied).retry(), Retry::No);
     }
 
     #[test]
-    fn a_value_of_another_kind_names_its_key() {
+    fn type_mismatch_names_the_key() {
         let error = from_json::<u32>("limit", b"many").unwrap_err().to_string();
         assert!(error.contains("`limit`") && error.starts_with("keyvalue.get: "), "{error}");
     }

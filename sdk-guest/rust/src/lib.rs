@@ -1,4 +1,4 @@
-//! Write modhost modules in Rust: an ordinary function that takes an event and answers it.
+//! The Rust SDK for modhost modules. A module is a function that handles an event.
 //!
 //! ```no_run
 //! use modhost_sdk::prelude::*;
@@ -19,20 +19,20 @@
 //! }
 //! ```
 //!
-//! Build it as a `cdylib` for `wasm32-wasip2`; the result is a component that the host runs once for each event.
+//! Build it as a `cdylib` for `wasm32-wasip2`. The result is a component that the host runs once for each event.
 //!
-//! - [`module!`](crate::module!) names the function; [`event`] is what it may take, [`nexus`] and [`archivus`] are events of
-//!   other systems.
-//! - [`Step`] shows the user what is being done, [`Search`] asks the knowledge base, [`Completion`] a language model,
-//!   and [`messages`] writes the reply.
-//! - [`Store`] keeps values from one event to the next, and [`http`] sends requests where the operator allows it.
-//! - [`config`] reads the module's settings; [`info!`] and its like write to the operators' log.
-//! - `?` works on every call, and on any other error: see [`Failure`].
+//! - [`module!`](crate::module!) exports the function. [`event`] has the types it can take as its argument; [`nexus`]
+//!   and [`archivus`] have the events of other systems.
+//! - [`Step`] shows progress to the user, [`Search`] searches the knowledge base, [`Completion`] calls a language
+//!   model, and [`messages`] writes the reply.
+//! - [`Store`] keeps values between events, and [`http`] sends requests to hosts that the operator allows.
+//! - [`config`] reads the module's settings. [`info!`] and the other macros write to the operators' log.
+//! - `?` works on every call and on any other error: see [`Failure`].
 //!
-//! Who is acted for is not a module's to say: every call acts on the event that is being answered.
+//! A module never says for whom it acts: every call acts on the event that is being handled.
 //!
-//! The crate also builds for the machine you work on, so that what your module does besides calling the host can be
-//! tested with `cargo test`. There, calls panic, as there is no host to answer them; logging goes to standard error.
+//! The crate also builds for your own machine, so `cargo test` can test all code that doesn't call the host. Calls
+//! panic there, because there is no host. Log lines go to standard error.
 
 pub mod archivus;
 #[doc(hidden)]
@@ -67,13 +67,13 @@ pub use search::{Hit, Search};
 pub use serde_json::json;
 pub use step::Step;
 
-/// What almost every module uses, for `use modhost_sdk::prelude::*`.
+/// The items that almost every module uses, for `use modhost_sdk::prelude::*`.
 ///
 /// ```
 /// use modhost_sdk::prelude::*;
 ///
 /// fn refuse(event: ModuleChosen) -> Result<()> {
-///     Err(Failure::new(format!("nobody taught me to answer {}", event.user_message.text)))
+///     Err(Failure::new(format!("cannot answer {}", event.user_message.text)))
 /// }
 /// ```
 pub mod prelude {

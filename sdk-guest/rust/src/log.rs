@@ -1,8 +1,8 @@
-//! What a module logs, for its author and the operators; the user never sees it.
+//! The module's log, for its author and for operators; users never see it.
 //!
 //! Use the macros: [`trace!`](crate::trace!), [`debug!`](crate::debug!), [`info!`](crate::info!),
-//! [`warn!`](crate::warn!), [`error!`](crate::error!) and [`critical!`](crate::critical!). The host adds which module
-//! and which delivery it was.
+//! [`warn!`](crate::warn!), [`error!`](crate::error!) and [`critical!`](crate::critical!). The host adds the
+//! module and the delivery to each line.
 //!
 //! ```
 //! use modhost_sdk::prelude::*;
@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-/// How much a line matters.
+/// The severity of a log line.
 ///
 /// ```
 /// use modhost_sdk::log::{Level, log};
@@ -22,22 +22,21 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// The flow of the program, line by line.
+    /// The flow of the program, in detail.
     Trace,
-    /// For whoever looks for a mistake.
+    /// Information for debugging.
     Debug,
-    /// What happened.
+    /// A normal event.
     Info,
-    /// Something that may go wrong.
+    /// Something that may become an error.
     Warn,
-    /// Something that went wrong.
+    /// An error.
     Error,
-    /// Something that stops the module's work.
+    /// An error that stops the module.
     Critical,
 }
 
-/// Writes a line to the log. `context` groups lines that belong together; the macros give the path of the Rust
-/// module.
+/// Writes a line to the log. `context` groups related lines; the macros set it to the path of the Rust module.
 ///
 /// ```
 /// use modhost_sdk::log::{Level, log};
@@ -63,13 +62,13 @@ fn write(level: Level, context: &str, message: &str) {
     wit::log(level, context, message);
 }
 
-/// In an author's tests there is no host: the line goes where a test's output goes.
+/// Writes to standard error, because there is no host in an author's tests.
 #[cfg(not(target_arch = "wasm32"))]
 fn write(level: Level, context: &str, message: &str) {
     eprintln!("{level:?} {context}: {message}");
 }
 
-/// Logs the flow of the program.
+/// Logs a line with level [`Trace`](crate::log::Level::Trace).
 ///
 /// ```
 /// modhost_sdk::trace!("entering the {} loop", "inner");
@@ -79,7 +78,7 @@ macro_rules! trace {
     ($($text:tt)+) => { $crate::log::log($crate::log::Level::Trace, ::core::module_path!(), ::core::format_args!($($text)+)) };
 }
 
-/// Logs what helps to find a mistake.
+/// Logs a line with level [`Debug`](crate::log::Level::Debug).
 ///
 /// ```
 /// modhost_sdk::debug!("{} tokens left", 12);
@@ -89,7 +88,7 @@ macro_rules! debug {
     ($($text:tt)+) => { $crate::log::log($crate::log::Level::Debug, ::core::module_path!(), ::core::format_args!($($text)+)) };
 }
 
-/// Logs what happened.
+/// Logs a line with level [`Info`](crate::log::Level::Info).
 ///
 /// ```
 /// modhost_sdk::info!("{} hits", 3);
@@ -99,7 +98,7 @@ macro_rules! info {
     ($($text:tt)+) => { $crate::log::log($crate::log::Level::Info, ::core::module_path!(), ::core::format_args!($($text)+)) };
 }
 
-/// Logs what may go wrong.
+/// Logs a line with level [`Warn`](crate::log::Level::Warn).
 ///
 /// ```
 /// modhost_sdk::warn!("only {} seats left", 1);
@@ -109,7 +108,7 @@ macro_rules! warn {
     ($($text:tt)+) => { $crate::log::log($crate::log::Level::Warn, ::core::module_path!(), ::core::format_args!($($text)+)) };
 }
 
-/// Logs what went wrong.
+/// Logs a line with level [`Error`](crate::log::Level::Error).
 ///
 /// ```
 /// modhost_sdk::error!("no seat for {}", "Ada");
@@ -119,7 +118,7 @@ macro_rules! error {
     ($($text:tt)+) => { $crate::log::log($crate::log::Level::Error, ::core::module_path!(), ::core::format_args!($($text)+)) };
 }
 
-/// Logs what stops the module's work.
+/// Logs a line with level [`Critical`](crate::log::Level::Critical).
 ///
 /// ```
 /// modhost_sdk::critical!("the {} table is missing", "seat");

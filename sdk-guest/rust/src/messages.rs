@@ -1,4 +1,4 @@
-//! The messages of the chat the event happened in.
+//! The messages of the chat in which the event happened.
 //!
 //! ```no_run
 //! # use modhost_sdk::prelude::*;
@@ -31,19 +31,19 @@ use crate::search::Hit;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
-    /// The platform's id; empty where it doesn't tell.
+    /// The platform's id of the message; empty if the platform doesn't report it.
     pub id: String,
-    /// Who wrote it.
+    /// The author.
     pub role: Role,
-    /// What it says; `None` for a reply nobody filled yet.
+    /// The text; `None` for a reply that isn't filled yet.
     pub text: Option<String>,
-    /// The sources it names.
+    /// The sources it cites.
     pub references: Vec<Reference>,
-    /// When it was written, as the platform writes times (RFC 3339).
+    /// When the message was written, in the platform's time format (RFC 3339).
     pub created_at: Option<String>,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 ///
 /// ```
 /// use modhost_sdk::Role;
@@ -53,7 +53,7 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Instructions nobody wrote in the chat.
+    /// Instructions that aren't part of the chat.
     System,
     /// A person.
     User,
@@ -61,8 +61,8 @@ pub enum Role {
     Assistant,
 }
 
-/// Writes the event's reply: the assistant message the platform made for it. Only an event that chose the module has
-/// one.
+/// Writes the event's reply: the assistant message that the platform created for it. Only an event that chose the
+/// module has a reply.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -75,7 +75,7 @@ pub fn reply(text: impl Into<String>) -> Draft {
     Draft::new(Target::Reply).text(text)
 }
 
-/// Writes a new assistant message into the chat, besides the reply.
+/// Creates an assistant message in the chat, in addition to the reply.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -88,7 +88,7 @@ pub fn create(text: impl Into<String>) -> Draft {
     Draft::new(Target::New).text(text)
 }
 
-/// Changes an assistant message of the chat, by its id: say one that [`create`] made.
+/// Changes an assistant message in the chat, by its id, for example one that [`create`] returned.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -102,8 +102,8 @@ pub fn modify(id: impl Into<String>) -> Draft {
     Draft::new(Target::Existing(id.into()))
 }
 
-/// Shows a text in the reply's place while the answer is being made. Nothing is stored: a reload of the page has it
-/// gone.
+/// Shows a text in place of the reply while the module works on the answer. Nothing is stored: the text is gone after
+/// the user reloads the page.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -116,8 +116,8 @@ pub fn show(text: impl AsRef<str>) -> Result<(), Error> {
     wit::show(text.as_ref()).map_err(Error::of("messages.show"))
 }
 
-/// The chat's messages, oldest first: the newest that many, or all for `None`. The message that is being answered and
-/// the empty reply are among them.
+/// Returns the newest messages of the chat, oldest first: at most `limit`, or all for `None`. They include the message
+/// being answered and the empty reply.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -132,8 +132,8 @@ pub fn history(limit: impl Into<Option<u32>>) -> Result<Vec<Message>, Error> {
     Ok(messages.into_iter().map(Into::into).collect())
 }
 
-/// A message that is being written: [`reply`], [`create`] and [`modify`] begin one, [`complete`](Draft::complete) or
-/// [`save`](Draft::save) sends it. What isn't said about a message that exists stays as it is.
+/// A message to be written. [`reply`], [`create`] and [`modify`] create a draft; [`complete`](Draft::complete) or
+/// [`save`](Draft::save) sends it. Fields that aren't set leave an existing message unchanged.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -146,12 +146,12 @@ pub fn history(limit: impl Into<Option<u32>>) -> Result<Vec<Message>, Error> {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is written before `complete` or `save`"]
+#[must_use = "the message is not written until `complete` or `save` is called"]
 pub struct Draft {
     target: Target,
     text: Option<String>,
     references: Vec<Reference>,
-    /// The references the text may cite, if it cites.
+    /// The sources that the text may cite; `None` if its citations aren't parsed.
     sources: Option<Vec<Reference>>,
     debug_info: Option<Json>,
 }
@@ -168,7 +168,7 @@ impl Draft {
         Self { target, text: None, references: Vec::new(), sources: None, debug_info: None }
     }
 
-    /// What the message says, in Markdown.
+    /// Sets the text, in Markdown.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -182,7 +182,7 @@ impl Draft {
         self
     }
 
-    /// Names sources. `<sup>1</sup>` in the text points to the one with the sequence number 1.
+    /// Adds references. `<sup>1</sup>` in the text refers to the reference with the sequence number 1.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -196,8 +196,9 @@ impl Draft {
         self
     }
 
-    /// Names the hits that the text cites: `[source0]` in it becomes a footnote that refers to the first of them, and
-    /// so on. All of them are named where the text cites none; what it cites beyond them is taken out.
+    /// Sets the hits that the text cites: `[source0]` in the text becomes a footnote that refers to the first hit,
+    /// `[source1]` to the second, and so on. If the text cites no hit, the message references all of them. Citations of
+    /// hits that don't exist are removed.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -212,7 +213,7 @@ impl Draft {
         self
     }
 
-    /// For people who look for mistakes: an object the platform keeps with the message.
+    /// Sets debugging information, an object that the platform stores with the message.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -226,7 +227,7 @@ impl Draft {
         self
     }
 
-    /// Writes it as the final text: whoever waits for the answer has it.
+    /// Writes the message as the final text. Clients that wait for the answer receive it.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -239,7 +240,7 @@ impl Draft {
         self.write(true)
     }
 
-    /// Writes it for now: more is to come.
+    /// Writes the message as an interim text.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -318,14 +319,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_draft_that_cites_has_its_citations_read() {
+    fn parses_citations_only_in_a_draft_with_sources() {
         let text = "As they say [source0].";
         assert_eq!(reply(text).into_change(true).text.as_deref(), Some(text));
         assert_eq!(reply(text).citing(&[]).into_change(true).text.as_deref(), Some("As they say."));
     }
 
     #[test]
-    fn what_is_not_said_stays_as_it_is() {
+    fn omits_fields_that_are_not_set() {
         let change = modify("msg_1").debug_info(crate::json!({ "n": 1 })).into_change(false);
         assert_eq!(change.text, None);
         assert!(change.references.is_empty());

@@ -1,14 +1,14 @@
-//! The seam between an author's function and the component's export.
+//! Connects the author's function to the component's export.
 
 use crate::bindings;
 use crate::event::{Event, FromEvent};
 use crate::failure::Result;
 
-/// Makes a function the module: what answers the events the host brings.
+/// Exports a function as the module's event handler.
 ///
-/// The function takes whatever implements [`FromEvent`](crate::FromEvent) (say
-/// [`ModuleChosen`](crate::ModuleChosen), or [`Event`](crate::Event) for events of every kind) and returns a
-/// [`Result<()>`](crate::Result). Name it once in a crate that is built as a `cdylib`.
+/// The function takes one argument of a type that implements [`FromEvent`](crate::FromEvent), such as
+/// [`ModuleChosen`](crate::ModuleChosen), or [`Event`](crate::Event) for events of every kind. It returns a
+/// [`Result<()>`](crate::Result). Call the macro once, in a crate that is built as a `cdylib`.
 ///
 /// ```
 /// use modhost_sdk::prelude::*;
@@ -32,7 +32,7 @@ macro_rules! module {
                 }
             }
 
-            // Only a component has exports; elsewhere, in tests, two modules may meet in one program.
+            // Only a component has exports. In tests, one program may contain two modules.
             #[cfg(target_arch = "wasm32")]
     $crate::bindings::export!(Module with_types_in $crate::bindings);
             #[cfg(not(target_arch = "wasm32"))]
@@ -41,7 +41,7 @@ macro_rules! module {
     };
 }
 
-/// Answers an event with an author's function; what [`module!`](crate::module!) calls.
+/// Handles an event with the author's function. [`module!`](crate::module!) expands to a call of this function.
 pub fn handle<E: FromEvent>(
     event: bindings::Event,
     answer: impl FnOnce(E) -> Result<()>,
@@ -73,18 +73,18 @@ mod tests {
     }
 
     #[test]
-    fn the_function_gets_the_event_it_takes() {
-        let mut heard = None;
-        let ended = handle(created(), |event: UserMessageCreated| {
-            heard = Some(event.text);
+    fn function_receives_the_event_it_handles() {
+        let mut received = None;
+        let result = handle(created(), |event: UserMessageCreated| {
+            received = Some(event.text);
             Ok(())
         });
-        assert!(ended.is_ok());
-        assert_eq!(heard.as_deref(), Some("Hello"));
+        assert!(result.is_ok());
+        assert_eq!(received.as_deref(), Some("Hello"));
     }
 
     #[test]
-    fn another_kind_of_event_is_a_failure_for_good() {
+    fn fails_without_retry_on_another_kind_of_event() {
         let failure = handle(created(), |_: ModuleChosen| panic!("not my event")).unwrap_err();
         assert!(failure.reason.contains("unique.chat.user-message.created"), "{}", failure.reason);
         assert!(failure.reason.contains("modules.toml"), "{}", failure.reason);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_reaches_the_host_whole() {
+    fn passes_all_fields_of_a_failure_to_the_host() {
         let failure = handle(created(), |_: Event| {
             Err(Failure::new("no seats left")
                 .user_text("Sorry, full.")
@@ -102,6 +102,6 @@ mod tests {
         assert_eq!(failure.reason, "no seats left");
         assert_eq!(failure.user_text.as_deref(), Some("Sorry, full."));
         let retry = failure.retry;
-        assert!(matches!(retry, wit::Retry::After(2)), "{retry:?}: rounded up, so that it is never earlier than asked");
+        assert!(matches!(retry, wit::Retry::After(2)), "{retry:?}: the delay is rounded up, so that no retry is early");
     }
 }

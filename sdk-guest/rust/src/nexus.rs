@@ -1,4 +1,4 @@
-//! Events of NexusGPT, as its documentation of webhooks describes them.
+//! NexusGPT events, as the NexusGPT webhook documentation describes them.
 //!
 //! ```no_run
 //! use modhost_sdk::nexus::{MessageFinalized, Sender, Status};
@@ -7,7 +7,7 @@
 //! modhost_sdk::module!(answer);
 //!
 //! fn answer(event: MessageFinalized) -> Result<()> {
-//!     // What virtual employees write comes back as an event too.
+//!     // Messages from virtual employees arrive as events, too.
 //!     if event.sender == Sender::User && event.status == Status::Processed {
 //!         messages::create(format!("You said: {}", event.content)).complete()?;
 //!     }
@@ -15,8 +15,9 @@
 //! }
 //! ```
 //!
-//! All a module can do on NexusGPT is to write messages into the event's thread, of text, with
-//! [`messages::create`](crate::messages::create); every other call is [`Unsupported`](crate::ErrorKind::Unsupported).
+//! On NexusGPT, a module can only write text messages to the event's thread, with
+//! [`messages::create`](crate::messages::create). Every other platform call returns
+//! [`Unsupported`](crate::ErrorKind::Unsupported).
 
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,8 @@ use crate::event::{Event, FromEvent};
 use crate::failure::Result;
 use crate::json::Json;
 
-/// The most characters a message into a thread may have, counted as JavaScript counts them: in UTF-16 code units. The host
-/// sends no longer one.
+/// The maximum length of a message to a thread, in UTF-16 code units, as JavaScript counts them. The host doesn't send
+/// longer messages.
 ///
 /// ```
 /// use modhost_sdk::nexus::MESSAGE_LIMIT;
@@ -37,7 +38,7 @@ use crate::json::Json;
 /// ```
 pub const MESSAGE_LIMIT: usize = 4000;
 
-/// A message of a thread is there (`MESSAGE_FINALIZED`): a person's, or a virtual employee's.
+/// A message in a thread is finalized (`MESSAGE_FINALIZED`), from a person or a virtual employee.
 ///
 /// ```
 /// use modhost_sdk::nexus::MessageFinalized;
@@ -49,42 +50,42 @@ pub const MESSAGE_LIMIT: usize = 4000;
 /// }));
 /// let message = MessageFinalized::from_event(event)?;
 /// assert_eq!(message.content, "Hello");
-/// // What this type doesn't know is in the payload.
+/// // The payload contains fields that this type doesn't have.
 /// let payload: serde_json::Value = message.payload.parse()?;
 /// assert_eq!(payload["priority"], "high");
 /// # Ok::<(), modhost_sdk::Failure>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MessageFinalized {
-    /// The message's id. One that is changed later comes again as another event.
+    /// The message's id. A message that is changed later arrives again as another event.
     pub id: String,
-    /// The thread, for information: the host writes into no other.
+    /// The thread, for information only: the host writes to no other thread.
     pub chat_id: String,
-    /// What kind of sender wrote it.
+    /// The kind of sender.
     pub sender: Sender,
-    /// The person who wrote it, if a person did.
+    /// The id of the person who wrote the message, if a person wrote it.
     pub user_sender_id: Option<String>,
-    /// The virtual employee that wrote it, or that it was written to.
+    /// The id of the virtual employee that wrote the message or received it.
     pub virtual_sender_id: Option<String>,
-    /// What it says; empty if it says nothing in words.
+    /// The text; empty if the message has none.
     pub content: String,
     /// The platform's `type` of the message.
     pub kind: Option<String>,
-    /// Whether it is whole.
+    /// Whether the message is complete.
     pub status: Status,
-    /// When it was written, as the platform writes times (RFC 3339).
+    /// When the message was written, in the platform's time format (RFC 3339).
     pub created_at: Option<String>,
-    /// When it was last changed.
+    /// When the message was last changed.
     pub updated_at: Option<String>,
-    /// The files that came with it, each in the platform's own shape.
+    /// The attached files, each in the platform's own shape.
     pub files: Vec<Json>,
-    /// What a virtual employee means to do, in the platform's own shape.
+    /// The plan of a virtual employee, in the platform's own shape.
     pub execution_plan: Option<Json>,
-    /// The payload in the platform's own JSON, whole.
+    /// The complete payload in the platform's own JSON.
     pub payload: Json,
 }
 
-/// Who wrote a message.
+/// The kind of sender of a message.
 ///
 /// ```
 /// use modhost_sdk::nexus::Sender;
@@ -97,9 +98,9 @@ pub struct MessageFinalized {
 pub enum Sender {
     /// A person.
     User,
-    /// A virtual employee, or a module in its place.
+    /// A virtual employee, or a module that writes for it.
     VirtualEmployee,
-    /// Some other, in the platform's word.
+    /// Any other sender, in the platform's terms.
     Other(String),
 }
 
@@ -113,7 +114,7 @@ impl From<String> for Sender {
     }
 }
 
-/// Whether a message is whole.
+/// Whether a message is complete.
 ///
 /// ```
 /// use modhost_sdk::nexus::Status;
@@ -124,11 +125,11 @@ impl From<String> for Sender {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String")]
 pub enum Status {
-    /// It is.
+    /// The message is complete.
     Processed,
-    /// It is still being written.
+    /// The message is still being written.
     InProgress,
-    /// Something else, in the platform's word.
+    /// Any other status, in the platform's terms.
     Other(String),
 }
 
@@ -170,7 +171,7 @@ impl FromEvent for MessageFinalized {
     }
 }
 
-/// The payload; what is optional here is so in the platform's documentation, or says nothing to most modules.
+/// The payload. Fields are optional if the platform's documentation says so, or if most modules don't need them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
@@ -207,7 +208,7 @@ mod tests {
         MessageFinalized::from_event(Event::new(MESSAGE_FINALIZED, payload))
     }
 
-    fn whole() -> Value {
+    fn complete() -> Value {
         json!({
             "id": "m_1",
             "chatId": "thread_1",
@@ -225,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_message_is_read_whole() {
-        let message = read(whole()).unwrap();
+    fn parses_all_fields() {
+        let message = read(complete()).unwrap();
         assert_eq!((message.id.as_str(), message.chat_id.as_str()), ("m_1", "thread_1"));
         assert_eq!((message.sender, message.status), (Sender::VirtualEmployee, Status::Processed));
         assert_eq!(message.virtual_sender_id.as_deref(), Some("employee_1"));
@@ -235,11 +236,11 @@ mod tests {
         assert_eq!(message.updated_at.as_deref(), Some("2026-01-02T03:04:06.000Z"));
         assert_eq!(message.files[0].as_str(), r#"{"name":"a.pdf"}"#);
         assert_eq!(message.execution_plan.unwrap().as_str(), r#"{"steps":2}"#);
-        assert_eq!(message.payload.parse::<Value>().unwrap(), whole());
+        assert_eq!(message.payload.parse::<Value>().unwrap(), complete());
     }
 
     #[test]
-    fn little_is_enough_and_words_may_be_new() {
+    fn accepts_missing_fields_and_unknown_values() {
         let message = read(json!({
             "id": "m_1", "chatId": "thread_1", "senderType": "SYSTEM", "status": "QUEUED",
             "virtualSender": null, "virtualSenderId": "employee_2", "content": null, "files": null, "mood": "sunny",
@@ -252,29 +253,29 @@ mod tests {
     }
 
     #[test]
-    fn the_words_may_stand_in_the_json_content_alone() {
-        let mut payload = whole();
+    fn falls_back_to_the_text_in_the_json_content() {
+        let mut payload = complete();
         payload["content"] = "".into();
         payload["contentJson"] = json!({ "content": "Hello", "blocks": [] });
         assert_eq!(read(payload).unwrap().content, "Hello");
-        let mut payload = whole();
+        let mut payload = complete();
         payload["contentJson"] = json!([1]);
         assert_eq!(read(payload).unwrap().content, "Good morning");
     }
 
     #[test]
-    fn a_wrong_shape_is_a_failure_that_names_the_event() {
-        for (field, told) in [("chatId", "missing field `chatId`"), ("status", "missing field `status`")] {
-            let mut payload = whole();
+    fn malformed_payload_fails_and_names_the_event() {
+        for (field, detail) in [("chatId", "missing field `chatId`"), ("status", "missing field `status`")] {
+            let mut payload = complete();
             payload.as_object_mut().unwrap().remove(field);
             let failure = read(payload).unwrap_err();
-            let start = "the payload of the event `MESSAGE_FINALIZED` (evt_1) has an unknown shape: ";
-            assert!(failure.reason.starts_with(start) && failure.reason.contains(told), "{failure}");
+            let start = "cannot parse the payload of event `MESSAGE_FINALIZED` (evt_1): ";
+            assert!(failure.reason.starts_with(start) && failure.reason.contains(detail), "{failure}");
             assert_eq!(failure.retry, Retry::No);
         }
         assert!(read(json!([])).is_err());
         assert!(read(json!(null)).is_err());
-        let other = MessageFinalized::from_event(Event::new("document.failed", whole())).unwrap_err();
+        let other = MessageFinalized::from_event(Event::new("document.failed", complete())).unwrap_err();
         assert!(other.reason.contains("`document.failed`"), "{other}");
     }
 }

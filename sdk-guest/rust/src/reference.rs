@@ -1,11 +1,11 @@
-//! Sources that a message or a step names.
+//! Sources that a message or a step cites.
 
 use serde::Serialize;
 
 use crate::bindings::modhost::module::types as wit;
 use crate::search::Hit;
 
-/// A source that a message or a step names, shown as a footnote: `<sup>1</sup>` in the text points to number 1.
+/// A source that a message or a step cites, shown as a footnote: `<sup>1</sup>` in the text refers to number 1.
 ///
 /// ```
 /// use modhost_sdk::Reference;
@@ -23,24 +23,24 @@ use crate::search::Hit;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reference {
-    /// What the user reads.
+    /// The name the user reads.
     pub name: String,
-    /// More about it.
+    /// A description.
     pub description: Option<String>,
-    /// Where it can be opened.
+    /// The URL that opens the source.
     pub url: Option<String>,
-    /// The number it is shown with, from 1.
+    /// The footnote number, from 1.
     pub sequence_number: u32,
-    /// The places in the list of sources it was made from, from 0, where it was made from one.
+    /// The positions, from 0, in the list of sources from which the reference was made, if it was made from one.
     pub original_index: Vec<u32>,
-    /// The platform's id of what it points to; for a hit `<id>_<chunk id>`.
+    /// The platform's id of the source; for a search hit, `<id>_<chunk id>`.
     pub source_id: String,
-    /// The kind of source; for a hit `node-ingestion-chunks`.
+    /// The kind of source; for a search hit, `node-ingestion-chunks`.
     pub source: String,
 }
 
 impl Reference {
-    /// The reference to a hit, shown with this number (from 1). It is named by the hit's title, else by its key.
+    /// Creates a reference to a hit, with this footnote number (from 1). Its name is [`Hit::name`].
     ///
     /// ```
     /// # use modhost_sdk::{Hit, Reference};
@@ -61,7 +61,7 @@ impl Reference {
         }
     }
 
-    /// The references to hits, numbered from 1 in their order.
+    /// Creates references to hits, numbered from 1 in the order of the hits.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -103,9 +103,9 @@ impl From<wit::Reference> for Reference {
     }
 }
 
-/// Turns `[source0]`, `[source0, source2]` and the like in a model's text into footnotes, and keeps of the references
-/// (one for each source, in order) those that are cited; all of them if none is, as the text rests on them all the
-/// same. A source that doesn't exist is an invention of the model and disappears.
+/// Turns `[source0]`, `[source0, source2]` and the like in a model's text into footnotes, and filters the references
+/// (one for each source, in order) to those that are cited. If the text cites none, keeps all, because the text is
+/// still based on them. Citations of sources that don't exist are model hallucinations and are removed.
 pub(crate) fn cite(text: &str, references: Vec<Reference>) -> (String, Vec<Reference>) {
     let mut written = String::with_capacity(text.len());
     let mut is_cited = vec![false; references.len()];
@@ -132,25 +132,25 @@ pub(crate) fn cite(text: &str, references: Vec<Reference>) -> (String, Vec<Refer
     }
     written.push_str(rest);
 
-    let none = !is_cited.contains(&true);
-    let kept = references.into_iter().zip(is_cited).filter(|(_, cited)| *cited || none);
+    let cites_none = !is_cited.contains(&true);
+    let kept = references.into_iter().zip(is_cited).filter(|(_, cited)| *cited || cites_none);
     (written, kept.map(|(reference, _)| reference).collect())
 }
 
-/// The sources named between a `[` and its `]`, and the text after it.
+/// Parses the sources between a `[` and its `]`. Returns them and the text after the `]`.
 fn citation(text: &str) -> Option<(Vec<usize>, &str)> {
     let (inside, after) = text.split_once(']')?;
     let sources = inside.split(',').map(source).collect::<Option<_>>()?;
     Some((sources, after))
 }
 
-/// The number in `source3`, as models spell it.
+/// Parses the number in `source3`, in the spellings that models use.
 fn source(word: &str) -> Option<usize> {
     let word = word.trim();
     let (source, number) = word.split_at_checked("source".len())?;
     let digits = number.trim_start();
     let is_source = source.eq_ignore_ascii_case("source") && digits.bytes().all(|b| b.is_ascii_digit());
-    // A number that is too large to read is a source that doesn't exist, like any other.
+    // A number too large to parse is treated like any other source that doesn't exist.
     (is_source && !digits.is_empty()).then(|| digits.parse().unwrap_or(usize::MAX))
 }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_becomes_a_reference() {
+    fn creates_a_reference_from_a_hit() {
         let mut hit = hits(1).remove(0);
         hit.start_page = Some(3);
         hit.end_page = Some(4);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn citations_become_footnotes_and_only_the_cited_are_named() {
+    fn citations_become_footnotes_and_only_cited_sources_are_kept() {
         assert_eq!(
             cited("Book early [source0]. Or late [source2].", 3),
             ("Book early <sup>1</sup>. Or late <sup>3</sup>.".into(), vec![1, 3])
@@ -207,26 +207,26 @@ mod tests {
     }
 
     #[test]
-    fn citations_are_read_as_models_spell_them() {
+    fn parses_the_spellings_that_models_use() {
         for text in ["[source0, source2]", "[Source 0,source2]", "[source0][source2]", "[ source 0 , SOURCE2 ]"] {
             assert_eq!(cited(text, 3), ("<sup>1</sup><sup>3</sup>".into(), vec![1, 3]), "{text}");
         }
     }
 
     #[test]
-    fn all_are_named_where_none_is_cited() {
+    fn keeps_all_sources_if_none_is_cited() {
         assert_eq!(cited("Book early.", 2), ("Book early.".into(), vec![1, 2]));
     }
 
     #[test]
-    fn invented_sources_disappear() {
+    fn removes_citations_of_unknown_sources() {
         assert_eq!(cited("Book early [source7].", 1), ("Book early.".into(), vec![1]));
         assert_eq!(cited("Book [source99999999999999999999999] early", 0), ("Book early".into(), vec![]));
         assert_eq!(cited("Book early [source7, source0].", 1), ("Book early <sup>1</sup>.".into(), vec![1]));
     }
 
     #[test]
-    fn everything_else_in_brackets_stays() {
+    fn leaves_other_brackets_unchanged() {
         for text in [
             "a [link](https://x)",
             "[sources]",

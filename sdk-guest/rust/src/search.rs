@@ -1,4 +1,4 @@
-//! The knowledge base, as far as the event's user may see it.
+//! Search in the knowledge base, limited to what the event's user may read.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::bindings::modhost::module::search as wit;
 use crate::error::Error;
 use crate::json::Json;
 
-/// A question to the knowledge base: by meaning and by words, if nothing else is said.
+/// A search query. By default, it combines vector search and full-text search.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -19,11 +19,11 @@ use crate::json::Json;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is searched before `run`"]
+#[must_use = "the query is not sent until `run` is called"]
 pub struct Search(wit::Query);
 
 impl Search {
-    /// Looks for a question or words.
+    /// Creates a query for a question or words.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -48,7 +48,7 @@ impl Search {
         })
     }
 
-    /// Searches by meaning and by words.
+    /// Combines vector search and full-text search.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -59,7 +59,7 @@ impl Search {
         self
     }
 
-    /// Searches by meaning.
+    /// Uses vector search, which matches by meaning.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -70,7 +70,7 @@ impl Search {
         self
     }
 
-    /// Searches by words.
+    /// Uses full-text search, which matches by words.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -81,7 +81,7 @@ impl Search {
         self
     }
 
-    /// How many hits at most, 1 to 1000; the platform's default is 20.
+    /// Sets the maximum number of hits, 1 to 1000. The platform's default is 20.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -92,7 +92,7 @@ impl Search {
         self
     }
 
-    /// Which page of hits, from 1.
+    /// Sets the page of hits, from 1.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -103,7 +103,7 @@ impl Search {
         self
     }
 
-    /// Only in these scopes (folders), by id.
+    /// Searches only these scopes (folders), by id.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -114,7 +114,7 @@ impl Search {
         self
     }
 
-    /// Only in these contents, by id.
+    /// Searches only these contents, by id.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -125,7 +125,7 @@ impl Search {
         self
     }
 
-    /// Only in what was uploaded to the chat.
+    /// Searches only files uploaded to the chat.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -136,7 +136,7 @@ impl Search {
         self
     }
 
-    /// The language of the text index, as the platform names it.
+    /// Sets the language of the text index, as the platform names it.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -147,7 +147,7 @@ impl Search {
         self
     }
 
-    /// Leaves out hits that score below.
+    /// Omits hits with a lower score.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -158,7 +158,7 @@ impl Search {
         self
     }
 
-    /// Only what fits a filter on metadata in UniqueQL, an object.
+    /// Sets a metadata filter in UniqueQL, an object.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -170,7 +170,7 @@ impl Search {
         self
     }
 
-    /// Has the hits ranked anew, by the deployment of this name.
+    /// Reranks the hits with the deployment of this name.
     ///
     /// ```
     /// # use modhost_sdk::prelude::*;
@@ -181,7 +181,7 @@ impl Search {
         self
     }
 
-    /// Searches; the best hit comes first.
+    /// Runs the search and returns the hits, best first.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -196,7 +196,7 @@ impl Search {
     }
 }
 
-/// A passage that was found.
+/// A passage that matches the query.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -211,30 +211,30 @@ impl Search {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hit {
-    /// The platform's id of the content it stands in.
+    /// The platform's id of the content that contains the passage.
     pub id: String,
     /// The platform's id of the passage.
     pub chunk_id: String,
-    /// The passage.
+    /// The text of the passage.
     pub text: String,
     /// The content's title.
     pub title: Option<String>,
-    /// The content's key: usually its file name.
+    /// The content's key, usually its file name.
     pub key: Option<String>,
-    /// Where the content can be opened.
+    /// The URL that opens the content.
     pub url: Option<String>,
-    /// The passage's place in the content.
+    /// The passage's position in the content.
     pub order: u32,
-    /// The first page it stands on; none or negative where the content has no pages.
+    /// The first page of the passage; none or negative if the content has no pages.
     pub start_page: Option<i32>,
-    /// The last page it stands on.
+    /// The last page of the passage.
     pub end_page: Option<i32>,
-    /// What the platform knows about the content besides, an object.
+    /// More metadata of the content, an object.
     pub metadata: Option<Json>,
 }
 
 impl Hit {
-    /// What a person calls the content: its title, else its key, else its id.
+    /// Returns the content's title, or its key if it has no title, or else its id.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -247,7 +247,7 @@ impl Hit {
         named.unwrap_or(&self.id)
     }
 
-    /// The pages it stands on, for people: `page 3` or `pages 3–4`. `None` where the content has no pages.
+    /// Returns the pages of the passage as readable text: `page 3` or `pages 3–4`. `None` if the content has no pages.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_told_where_there_are_pages() {
+    fn pages_are_formatted_if_there_are_any() {
         assert_eq!(hit(None, None).pages(), None);
         assert_eq!(hit(Some(-1), Some(-1)).pages(), None);
         assert_eq!(hit(Some(3), None).pages().as_deref(), Some("page 3"));
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_has_a_name_whatever_the_platform_knows() {
+    fn name_falls_back_to_key_and_id() {
         let mut hit = hit(None, None);
         assert_eq!(hit.name(), "cont_1");
         hit.key = Some("travel.md".into());

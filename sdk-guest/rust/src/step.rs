@@ -1,11 +1,11 @@
-//! The steps shown under the reply while it is being made.
+//! The progress steps shown under the reply.
 
 use crate::bindings::modhost::module::message_log as wit;
 use crate::error::Error;
 use crate::json::Json;
 use crate::reference::Reference;
 
-/// A step shown under the reply while it is being made, with a spinner until it is closed.
+/// A progress step shown under the reply, with a spinner until it is closed.
 ///
 /// ```no_run
 /// # use modhost_sdk::prelude::*;
@@ -17,19 +17,19 @@ use crate::reference::Reference;
 /// # }
 /// ```
 ///
-/// A step closes itself if you don't: the host closes it with the delivery, as done if the function returned `Ok`,
-/// as failed if it returned an error, panicked or was stopped. So `?` between `start` and `done` is right as it is.
-/// Dropping a step does nothing by itself, because only the host knows how the delivery ends. Call
-/// [`fail`](Step::fail) where a step failed and the module goes on without its result.
+/// You don't have to close a step. When the delivery ends, the host closes open steps: as done if the function returned
+/// `Ok`, as failed if it returned an error, panicked or was stopped. So `?` between `start` and `done` is safe.
+/// Dropping a step doesn't close it, because only the host knows how the delivery ends. Call [`fail`](Step::fail) if a
+/// step failed and the module continues without its result.
 #[derive(Debug)]
-#[must_use = "a step shows its spinner until `done`, `fail` or the end of the delivery"]
+#[must_use = "the step shows a spinner until `done`, `fail` or the end of the delivery"]
 pub struct Step {
     entry: wit::Entry,
     change: wit::Change,
 }
 
 impl Step {
-    /// Shows a new step below the earlier ones.
+    /// Creates a step below the earlier ones.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -44,8 +44,7 @@ impl Step {
         Ok(Self { entry, change: unchanged() })
     }
 
-    /// Says something else from now on. The user sees it with the next [`update`](Step::update),
-    /// [`done`](Step::done) or [`fail`](Step::fail).
+    /// Sets a new text. The next [`update`](Step::update), [`done`](Step::done) or [`fail`](Step::fail) shows it.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -59,7 +58,7 @@ impl Step {
         self
     }
 
-    /// Adds details in the platform's own shape, an object. Shown as [`text`](Step::text) is.
+    /// Sets details in the platform's own shape, an object. Shown like [`text`](Step::text).
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -73,7 +72,7 @@ impl Step {
         self
     }
 
-    /// Names the sources the step found. Shown as [`text`](Step::text) is.
+    /// Sets the sources the step found. Shown like [`text`](Step::text).
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -87,7 +86,7 @@ impl Step {
         self
     }
 
-    /// Shows the changes so far; the step goes on.
+    /// Shows the changes so far and leaves the step open.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -120,7 +119,7 @@ impl Step {
         self.close(wit::Status::Completed)
     }
 
-    /// Closes the step as failed. The delivery needn't fail with it.
+    /// Closes the step as failed. The delivery may still succeed.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
@@ -132,8 +131,8 @@ impl Step {
     ///         hits
     ///     }
     ///     Err(error) => {
-    ///         warn!("going on without sources: {error}");
-    ///         step.text("The knowledge base can't be reached").fail()?;
+    ///         warn!("continuing without sources: {error}");
+    ///         step.text("The knowledge base is unavailable").fail()?;
     ///         vec![]
     ///     }
     /// };
@@ -144,7 +143,7 @@ impl Step {
         self.close(wit::Status::Failed)
     }
 
-    /// The platform's id of the step.
+    /// Returns the platform's id of the step.
     ///
     /// ```no_run
     /// # use modhost_sdk::prelude::*;
