@@ -1,4 +1,4 @@
-"""Puts into the package what isn't in version control: the contract, and the bindings made from it."""
+"""Adds the contract and the generated bindings to the package. Neither is in version control."""
 
 import shutil
 import subprocess
@@ -16,22 +16,22 @@ BINDINGS = "modhost._bindings"
 
 
 def contract() -> Path:
-    """The WIT package: in a source archive beside this file, in the repository at its top."""
+    """Returns the folder of the WIT package: next to this file in a source archive, at the top level in the repository."""
     for folder in (HERE / "wit", HERE.parent.parent / "wit"):
         if (folder / "world.wit").is_file():
             return folder
-    sys.exit(f"the contract is missing: neither {HERE / 'wit'} nor {HERE.parent.parent / 'wit'} has world.wit")
+    sys.exit(f"cannot find the contract: no world.wit in {HERE / 'wit'} or {HERE.parent.parent / 'wit'}")
 
 
 class BuildWithContract(build_py):
-    """Copies the contract and makes the bindings; the bindings are for people, editors and type checkers, since
-    componentize-py makes its own when it makes a component."""
+    """Copies the contract and generates the bindings. The bindings are for people, editors and type checkers, because
+    componentize-py generates its own when it builds a component."""
 
     def run(self) -> None:
         super().run()
         package = Path(self.build_lib) / "modhost"
         wit = package / "wit"
-        # An earlier build may have left what has another name by now.
+        # An earlier build may have left files that are renamed now.
         shutil.rmtree(wit, ignore_errors=True)
         shutil.copytree(contract(), wit)
         (package / "worlds.wit").replace(wit / "worlds.wit")
@@ -41,15 +41,15 @@ class BuildWithContract(build_py):
         for interface, name in names.items():
             command += ["--import-interface-name", f"{interface}={name}"]
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder)
+            generated = Path(folder)
             subprocess.run([*command, "bindings", folder], check=True)
-            shutil.copytree(made / BINDINGS.replace(".", "/"), package / "_bindings", dirs_exist_ok=True)
-            # What the bindings import beside themselves.
-            shutil.copy(made / "componentize_py_types.py", self.build_lib)
+            shutil.copytree(generated / BINDINGS.replace(".", "/"), package / "_bindings", dirs_exist_ok=True)
+            # The bindings import this module.
+            shutil.copy(generated / "componentize_py_types.py", self.build_lib)
 
 
 class SourceWithContract(sdist):
-    """Takes the contract along."""
+    """Adds the contract to the source archive."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)

@@ -1,4 +1,4 @@
-"""What the tests share: events as the host hands them over, and modules written on the spot."""
+"""Shared fixtures: events as the host delivers them, and modules defined in a test."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def define(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Define:
-    """Makes a module of a text, and returns what the host calls."""
+    """Defines a module from source code, and returns its exported handler."""
 
     def define(text: str) -> Callable[[wit.Event], None]:
         module = types.ModuleType(f"defined_{next(_numbers)}")
@@ -69,5 +69,5 @@ def define(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Define:
 
 
 @pytest.fixture(autouse=True)
-def no_steps_left() -> None:
-    _steps._left.clear()
+def no_abandoned_steps() -> None:
+    _steps._abandoned.clear()

@@ -1,4 +1,4 @@
-"""What is said to the host, and what its answers become. The host itself is the far side: its functions are stood in for."""
+"""Calls to host functions, which are replaced by fakes."""
 
 import logging
 from collections.abc import Callable
@@ -19,14 +19,14 @@ HIT = modhost.Hit(id="cont_1", chunk_id="chunk_1", text="…", title="Travel")
 
 @pytest.fixture
 def replies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    said: list[Any] = []
+    written: list[Any] = []
 
     def reply(change: host_messages.Change) -> host_messages.Message:
-        said.append(change)
+        written.append(change)
         return host_messages.Message("msg_2", types.Role.ASSISTANT, change.text, change.references, None)
 
     monkeypatch.setattr(host_messages, "reply", reply)
-    return said
+    return written
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     return shown
 
 
-def test_without_a_host_a_call_says_so() -> None:
+def test_call_raises_no_host_outside_of_a_component() -> None:
     calls: list[Callable[[], object]] = [
         lambda: messages.reply("x"),
         lambda: modhost.search("x"),
@@ -59,20 +59,20 @@ def test_without_a_host_a_call_says_so() -> None:
         keyvalue.Store,
     ]
     for call in calls:
-        with pytest.raises(modhost.NoHost, match="there is no host here"):
+        with pytest.raises(modhost.NoHost, match="no host"):
             call()
 
 
-def test_every_error_of_the_contract_is_an_exception_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_error_case_has_its_own_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[tuple[types.Error, type[modhost.Error], str]] = [
-        (types.Error_Invalid("it said"), modhost.Invalid, "messages.show: refused as invalid: it said"),
+        (types.Error_Invalid("it said"), modhost.Invalid, "messages.show: invalid: it said"),
         (types.Error_Denied("it said"), modhost.Denied, "messages.show: not allowed: it said"),
         (types.Error_NotFound("it said"), modhost.NotFound, "messages.show: not found: it said"),
-        (types.Error_RateLimited(7), modhost.RateLimited, "messages.show: too many calls: free again in 7 s"),
-        (types.Error_RateLimited(None), modhost.RateLimited, "messages.show: too many calls"),
+        (types.Error_RateLimited(7), modhost.RateLimited, "messages.show: rate limited: retry after 7 s"),
+        (types.Error_RateLimited(None), modhost.RateLimited, "messages.show: rate limited"),
         (types.Error_Unavailable("it said"), modhost.Unavailable, "messages.show: unavailable: it said"),
         (types.Error_Timeout(), modhost.Timeout, f"messages.show: {modhost.Timeout.words}"),
-        (types.Error_Unsupported("it said"), modhost.Unsupported, "messages.show: not supported here: it said"),
+        (types.Error_Unsupported("it said"), modhost.Unsupported, "messages.show: not supported: it said"),
     ]
     for error, kind, text in errors:
 
@@ -86,7 +86,7 @@ def test_every_error_of_the_contract_is_an_exception_of_its_own(monkeypatch: pyt
         assert raised.value.call == "messages.show"
 
 
-def test_a_reply_names_what_it_cites(replies: list[Any]) -> None:
+def test_reply_references_the_cited_hits(replies: list[Any]) -> None:
     message = messages.reply("Book early [source0], or never [source4].", citing=[HIT], debug_info={"hits": 1})
     (change,) = replies
     assert change.text == "Book early <sup>1</sup>, or never."
@@ -101,7 +101,7 @@ def test_a_reply_names_what_it_cites(replies: list[Any]) -> None:
     assert not replies[2].completed
 
 
-def test_a_conversation_leaves_out_what_has_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversation_skips_messages_without_text(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[completion.Request] = []
 
     def complete(request: completion.Request) -> completion.Answer:
@@ -120,28 +120,28 @@ def test_a_conversation_leaves_out_what_has_no_text(monkeypatch: pytest.MonkeyPa
     assert (asked[0].timeout_ms, asked[0].options) == (1500, '{"top_p": 1}')
 
 
-def test_a_stream_is_given_up_when_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_is_canceled_when_the_loop_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     dropped: list[bool] = []
 
     class Tokens:
         def __init__(self) -> None:
-            self.pieces = iter(["a", "b", None])
+            self.chunks = iter(["a", "b", None])
 
         def next(self) -> str | None:
-            return next(self.pieces)
+            return next(self.chunks)
 
         def __exit__(self, *args: object) -> None:
             dropped.append(True)
 
     monkeypatch.setattr(completion, "stream", lambda request: Tokens())
     assert list(modhost.stream("x")) == ["a", "b"]
-    with modhost.stream("x") as pieces:
-        assert next(pieces) == "a"
-    assert list(pieces) == []
+    with modhost.stream("x") as chunks:
+        assert next(chunks) == "a"
+    assert list(chunks) == []
     assert dropped == [True, True]
 
 
-def test_a_step_closes_itself(steps: list[tuple[str, str | None]]) -> None:
+def test_with_block_closes_the_step(steps: list[tuple[str, str | None]]) -> None:
     with modhost.step("One…"):
         pass
     with modhost.step("Two…") as two:
@@ -156,7 +156,7 @@ def test_a_step_closes_itself(steps: list[tuple[str, str | None]]) -> None:
     ]
 
 
-def test_a_step_that_an_exception_leaves_has_failed_where_the_module_goes_on(
+def test_step_left_by_a_caught_exception_fails(
     define: Define, steps: list[tuple[str, str | None]]
 ) -> None:
     text = """import modhost
@@ -173,7 +173,7 @@ def answer(event: modhost.Event) -> None:
     assert steps == [("One…", "RUNNING"), ("One…", "FAILED"), ("Two…", "RUNNING"), ("Two…", "FAILED")]
 
 
-def test_the_host_closes_the_step_of_a_delivery_that_fails(define: Define, steps: list[tuple[str, str | None]]) -> None:
+def test_step_of_a_failed_delivery_is_left_to_the_host(define: Define, steps: list[tuple[str, str | None]]) -> None:
     text = """import modhost
 @modhost.module
 def answer(event: modhost.Event) -> None:
@@ -182,11 +182,11 @@ def answer(event: modhost.Event) -> None:
 """
     with pytest.raises(Err):
         define(text)(chosen())
-    # Only it knows whether there is another try.
+    # Only the host knows whether it will retry.
     assert steps == [("One…", "RUNNING")]
 
 
-def test_settings_are_read_as_what_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_converted_to_the_requested_type(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"greeting": "Hello", "limit": "3", "ratio": "2", "on": "true", "list": "[1]", "table": '{"a": 1}'}
     monkeypatch.setattr(wasi_config_store, "get", settings.get)
     monkeypatch.setattr(wasi_config_store, "get_all", lambda: list(settings.items()))
@@ -200,17 +200,17 @@ def test_settings_are_read_as_what_they_should_be(monkeypatch: pytest.MonkeyPatc
     assert config.read("table", dict) == {"a": 1}
     assert config.read("missing", int, 5) == 5
     assert config.all() == settings
-    for key, kind, told in [
-        ("greeting", int, "`greeting` should be a whole number, and is Hello"),
-        ("on", int, "`on` should be a whole number, and is true"),
-        ("limit", bool, "`limit` should be true or false, and is 3"),
+    for key, kind, text in [
+        ("greeting", int, "`greeting` should be an integer, but is Hello"),
+        ("on", int, "`on` should be an integer, but is true"),
+        ("limit", bool, "`limit` should be true or false, but is 3"),
         ("table", list, "`table` should be a list"),
     ]:
-        with pytest.raises(modhost.Misconfigured, match=told):
+        with pytest.raises(modhost.Misconfigured, match=text):
             config.read(key, kind)
 
 
-def test_an_update_is_done_again_when_another_was_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_update_retries_after_a_concurrent_change(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [b"1", b"5"]
 
     class Cas:
@@ -238,11 +238,11 @@ def test_an_update_is_done_again_when_another_was_faster(monkeypatch: pytest.Mon
     assert not store.compare_and_swap("n", "9", "10")
 
 
-def test_errors_of_the_store_say_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_errors_map_to_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[tuple[wasi_keyvalue_store.Error, type[modhost.Error], str]] = [
-        (wasi_keyvalue_store.Error_NoSuchStore(), modhost.NotFound, "there is no such store"),
+        (wasi_keyvalue_store.Error_NoSuchStore(), modhost.NotFound, "no such store"),
         (wasi_keyvalue_store.Error_AccessDenied(), modhost.Denied, "may not use"),
-        (wasi_keyvalue_store.Error_Other("it is full"), modhost.Invalid, "refused as invalid: it is full"),
+        (wasi_keyvalue_store.Error_Other("it is full"), modhost.Invalid, "invalid: it is full"),
         (wasi_keyvalue_store.Error_Other("unavailable: busy"), modhost.Unavailable, "unavailable: busy"),
     ]
     for error, kind, text in errors:
@@ -255,9 +255,9 @@ def test_errors_of_the_store_say_what_can_be_done(monkeypatch: pytest.MonkeyPatc
             keyvalue.Store("drafts")
 
 
-def test_logging_reaches_the_host_by_its_levels(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[str, str, str]] = []
-    monkeypatch.setattr(host_logging, "log", lambda level, context, text: said.append((level.name, context, text)))
+def test_logging_levels_map_to_host_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(host_logging, "log", lambda level, context, text: logged.append((level.name, context, text)))
     logger = logging.Logger("mine", level=1)
     logger.addHandler(_log.HostHandler())
     logger.log(5, "fine")
@@ -267,4 +267,4 @@ def test_logging_reaches_the_host_by_its_levels(monkeypatch: pytest.MonkeyPatch)
     logger.error("e")
     logger.critical("c")
     levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL"]
-    assert said == [(level, "mine", text) for level, text in zip(levels, ["fine", "d 1", "i", "w", "e", "c"], strict=True)]
+    assert logged == [(level, "mine", text) for level, text in zip(levels, ["fine", "d 1", "i", "w", "e", "c"], strict=True)]

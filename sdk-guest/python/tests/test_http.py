@@ -1,4 +1,4 @@
-"""HTTP requests: what is said to the host, and what its answers become. Requests that really leave are the host's tests."""
+"""HTTP requests to a fake host. The host's tests send real requests."""
 
 from types import TracebackType
 from typing import Any
@@ -12,7 +12,7 @@ from modhost._bindings.imports import http_types, io_streams, outgoing_handler
 
 
 class Resource:
-    """What every resource of the host has in common."""
+    """The base class of the fake resources."""
 
     def __enter__(self) -> "Resource":
         return self
@@ -22,26 +22,26 @@ class Resource:
     ) -> None: ...
 
 
-class Far:
-    """The far side: what was sent, and what comes back."""
+class FakeServer:
+    """Records the sent request and provides the response."""
 
     def __init__(self) -> None:
         self.sent: dict[str, Any] = {}
         self.status = 200
         self.headers: list[tuple[str, bytes]] = []
-        self.pieces: list[bytes] = []
+        self.chunks: list[bytes] = []
         self.refused: Any = None
         self.failed: Any = None
 
 
 @pytest.fixture
-def far(monkeypatch: pytest.MonkeyPatch) -> Far:
-    far = Far()
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    server = FakeServer()
 
     class Writing(Resource):
-        def blocking_write_and_flush(self, piece: bytes) -> None:
-            assert len(piece) <= 4096
-            far.sent["body"] = far.sent.get("body", b"") + piece
+        def blocking_write_and_flush(self, chunk: bytes) -> None:
+            assert len(chunk) <= 4096
+            server.sent["body"] = server.sent.get("body", b"") + chunk
 
     class Body(Resource):
         def write(self) -> Writing:
@@ -65,34 +65,34 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Far:
 
     class Request(Resource):
         def __init__(self, fields: Fields) -> None:
-            far.sent["headers"] = fields.pairs
+            server.sent["headers"] = fields.pairs
 
         def body(self) -> Body:
             return Body()
 
         def set_method(self, method: http_types.Method) -> None:
-            far.sent["method"] = method
+            server.sent["method"] = method
 
         def set_scheme(self, scheme: http_types.Scheme) -> None:
-            far.sent["scheme"] = scheme
+            server.sent["scheme"] = scheme
 
         def set_authority(self, authority: str) -> None:
-            far.sent["authority"] = authority
+            server.sent["authority"] = authority
 
         def set_path_with_query(self, path: str) -> None:
-            far.sent["path"] = path
+            server.sent["path"] = path
 
     class Options(Resource):
         def set_first_byte_timeout(self, nanoseconds: int) -> None:
-            far.sent["timeout"] = nanoseconds
+            server.sent["timeout"] = nanoseconds
 
         def set_between_bytes_timeout(self, nanoseconds: int) -> None: ...
 
     class Reading(Resource):
         def blocking_read(self, length: int) -> bytes:
-            if not far.pieces:
+            if not server.chunks:
                 raise Err(io_streams.StreamError_Closed())
-            return far.pieces.pop(0)
+            return server.chunks.pop(0)
 
     class Incoming(Resource):
         def stream(self) -> Reading:
@@ -100,10 +100,10 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Far:
 
     class Answer(Resource):
         def status(self) -> int:
-            return far.status
+            return server.status
 
         def headers(self) -> Fields:
-            return Fields(far.headers)
+            return Fields(server.headers)
 
         def consume(self) -> Incoming:
             return Incoming()
@@ -116,11 +116,11 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Far:
             return Ready()
 
         def get(self) -> Any:
-            return Ok(Err(far.failed) if far.failed else Ok(Answer()))
+            return Ok(Err(server.failed) if server.failed else Ok(Answer()))
 
     def handle(request: Request, options: Options | None) -> Future:
-        if far.refused:
-            raise Err(far.refused)
+        if server.refused:
+            raise Err(server.refused)
         return Future()
 
     monkeypatch.setattr(http_types, "Fields", Fields)
@@ -128,12 +128,12 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Far:
     monkeypatch.setattr(http_types, "OutgoingBody", Body)
     monkeypatch.setattr(http_types, "RequestOptions", Options)
     monkeypatch.setattr(outgoing_handler, "handle", handle)
-    return far
+    return server
 
 
-def test_a_request_says_what_it_is_told_to(far: Far) -> None:
+def test_request_is_sent_as_given(server: FakeServer) -> None:
     http.post("https://a.test:81/b?c=1#d", params={"q": "x y"}, json={"n": 1}, headers={"accept": "text/plain"}, timeout=1.5)
-    assert far.sent == {
+    assert server.sent == {
         "method": http_types.Method_Post(),
         "scheme": http_types.Scheme_Https(),
         "authority": "a.test:81",
@@ -144,17 +144,17 @@ def test_a_request_says_what_it_is_told_to(far: Far) -> None:
     }
 
 
-def test_a_long_body_goes_in_pieces(far: Far) -> None:
+def test_long_body_is_written_in_chunks(server: FakeServer) -> None:
     http.put("http://a.test", body="é" * 5000)
-    assert far.sent["body"] == "é".encode() * 5000
-    assert far.sent["path"] == "/"
+    assert server.sent["body"] == "é".encode() * 5000
+    assert server.sent["path"] == "/"
 
 
-def test_an_answer_is_read_whole(far: Far) -> None:
-    far.status, far.pieces = 201, [b'{"a"', b": 1}"]
-    far.headers = [("Content-Type", b"application/json"), ("set-cookie", b"a=1"), ("Set-Cookie", b"b=2")]
+def test_response_is_read_to_the_end(server: FakeServer) -> None:
+    server.status, server.chunks = 201, [b'{"a"', b": 1}"]
+    server.headers = [("Content-Type", b"application/json"), ("set-cookie", b"a=1"), ("Set-Cookie", b"b=2")]
     answer = http.request("PROPFIND", "https://a.test/")
-    assert far.sent["method"] == http_types.Method_Other("PROPFIND")
+    assert server.sent["method"] == http_types.Method_Other("PROPFIND")
     assert (answer.status, answer.ok, answer.json(), answer.text) == (201, True, {"a": 1}, '{"a": 1}')
     assert answer.headers["content-type"] == "application/json"
     assert dict(answer.headers) == {"content-type": "application/json", "set-cookie": "a=1"}
@@ -162,12 +162,12 @@ def test_an_answer_is_read_whole(far: Far) -> None:
     assert answer.raise_for_status() is answer
 
 
-def test_a_body_of_another_kind_says_so(far: Far) -> None:
-    far.pieces = [b"\xff"]
+def test_malformed_body_raises_invalid(server: FakeServer) -> None:
+    server.chunks = [b"\xff"]
     answer = http.get("https://a.test/")
-    with pytest.raises(modhost.Invalid, match="http.send: refused as invalid: the answer is no text"):
+    with pytest.raises(modhost.Invalid, match="http.send: invalid: the response body is not UTF-8"):
         _ = answer.text
-    with pytest.raises(modhost.Invalid, match="the answer isn't JSON"):
+    with pytest.raises(modhost.Invalid, match="cannot parse the response body as JSON"):
         answer.json()
 
 
@@ -183,43 +183,43 @@ def test_a_body_of_another_kind_says_so(far: Far) -> None:
         (504, modhost.Timeout, True),
     ],
 )
-def test_a_status_says_what_can_be_done(far: Far, status: int, kind: type[modhost.Error], retry: bool | float) -> None:
-    far.status, far.headers = status, [("Retry-After", b" 7")]
+def test_status_determines_the_exception(server: FakeServer, status: int, kind: type[modhost.Error], retry: bool | float) -> None:
+    server.status, server.headers = status, [("Retry-After", b" 7")]
     with pytest.raises(kind) as raised:
         http.get("https://a.test/").raise_for_status()
     assert raised.value.retry == retry
     assert raised.value.call == "http.send"
 
 
-def test_an_error_of_the_standard_is_told_by_what_can_be_done(far: Far) -> None:
-    far.refused = http_types.ErrorCode_HttpRequestDenied()
-    with pytest.raises(modhost.Denied, match="not allowed: http-request-denied; the delivery's log says"):
+def test_error_code_determines_the_exception(server: FakeServer) -> None:
+    server.refused = http_types.ErrorCode_HttpRequestDenied()
+    with pytest.raises(modhost.Denied, match="not allowed: http-request-denied; the delivery's log shows"):
         http.get("https://a.test/")
-    far.refused = None
+    server.refused = None
     for code, kind in [
         (http_types.ErrorCode_ConnectionReadTimeout(), modhost.Timeout),
         (http_types.ErrorCode_ConnectionRefused(), modhost.Unavailable),
         (http_types.ErrorCode_HttpResponseBodySize(None), modhost.Invalid),
     ]:
-        far.failed = code
+        server.failed = code
         with pytest.raises(kind):
             http.get("https://a.test/")
-    far.failed = http_types.ErrorCode_InternalError("no route")
+    server.failed = http_types.ErrorCode_InternalError("no route")
     with pytest.raises(modhost.Unavailable, match="http.send: unavailable: internal-error: no route"):
         http.get("https://a.test/")
 
 
 @pytest.mark.parametrize("url", ["a.test", "ftp://a.test", "https:///b", "https://[a", ""])
-def test_what_is_no_request_says_so(far: Far, url: str) -> None:
-    with pytest.raises(modhost.Invalid, match="is no request over HTTP"):
+def test_invalid_url_raises_invalid(server: FakeServer, url: str) -> None:
+    with pytest.raises(modhost.Invalid, match="is not an HTTP request"):
         http.get(url)
 
 
-def test_a_header_that_cannot_be_sent_says_so(far: Far) -> None:
-    with pytest.raises(modhost.Invalid, match="a header of the request can't be sent: forbidden"):
+def test_forbidden_header_raises_invalid(server: FakeServer) -> None:
+    with pytest.raises(modhost.Invalid, match="cannot send a header of the request: forbidden"):
         http.get("https://a.test/", headers={"Host": "b.test"})
 
 
-def test_without_a_host_a_request_says_so() -> None:
+def test_request_raises_no_host_outside_of_a_component() -> None:
     with pytest.raises(modhost.NoHost):
         http.get("https://a.test/")

@@ -1,4 +1,4 @@
-"""The events of other systems: what their types make of payloads."""
+"""Parsing of events of other systems."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def message(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def test_a_whole_message_is_read_whole() -> None:
+def test_parses_all_fields_of_a_message() -> None:
     read = MessageFinalized.from_event(event("MESSAGE_FINALIZED", message()))
     assert (read.id, read.chat_id, read.sender, read.status) == ("m_1", "thread_1", "VIRTUAL_EMPLOYEE", "PROCESSED")
     assert (read.virtual_sender_id, read.user_sender_id) == ("employee_1", None)
@@ -36,7 +36,7 @@ def test_a_whole_message_is_read_whole() -> None:
     assert read.event.payload == message()
 
 
-def test_little_is_enough_and_words_may_be_new() -> None:
+def test_accepts_missing_fields_and_unknown_values() -> None:
     payload: dict[str, Any] = {"id": "m", "chatId": "t", "senderType": "SYSTEM", "status": "QUEUED", "virtualSenderId": "employee_2"}
     payload |= {"virtualSender": None, "content": None, "files": None, "mood": "sunny"}
     read = MessageFinalized.from_event(event("MESSAGE_FINALIZED", payload))
@@ -44,22 +44,22 @@ def test_little_is_enough_and_words_may_be_new() -> None:
     assert (read.content, read.files, read.execution_plan) == ("", (), None)
 
 
-@pytest.mark.parametrize(("content", "words"), [({"content": "Hello"}, "Hello"), ([1], ""), (None, ""), ({"content": 7}, "")])
-def test_the_words_may_stand_in_the_json_content_alone(content: Any, words: str) -> None:
+@pytest.mark.parametrize(("content", "text"), [({"content": "Hello"}, "Hello"), ([1], ""), (None, ""), ({"content": 7}, "")])
+def test_falls_back_to_the_text_in_the_json_content(content: Any, text: str) -> None:
     payload = message(content="", contentJson=content)
-    assert MessageFinalized.from_event(event("MESSAGE_FINALIZED", payload)).content == words
+    assert MessageFinalized.from_event(event("MESSAGE_FINALIZED", payload)).content == text
 
 
-def test_every_kind_of_archivus_is_read() -> None:
+def test_parses_every_archivus_event() -> None:
     document = {"id": "doc_1", "filename": "a.pdf", "ai_summary": None, "ai_tags": ["lease"], "pages": 12}
     processed = archivus.DocumentProcessed.from_event(
         event("document.processed", {"document_id": "doc_1", "document": document})
     )
     assert processed.document == archivus.Document("doc_1", "a.pdf", None, None, None, ("lease",))
     assert processed.event.payload["document"]["pages"] == 12
-    for error, told in [("it is encrypted", "it is encrypted"), ({"code": 7}, '{"code": 7}')]:
+    for error, text in [("it is encrypted", "it is encrypted"), ({"code": 7}, '{"code": 7}')]:
         failed = archivus.DocumentFailed.from_event(event("document.failed", {"document_id": "doc_1", "error": error}))
-        assert (failed.document_id, failed.error) == ("doc_1", told)
+        assert (failed.document_id, failed.error) == ("doc_1", text)
     uploaded = archivus.DocumentUploaded.from_event(event("document.uploaded", {"document_id": "doc_1"}))
     assert uploaded.document_id == "doc_1"
     data = {"session_id": "s_1", "message_id": "m_1", "role": "robot", "document_id": None}
@@ -68,7 +68,7 @@ def test_every_kind_of_archivus_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "payload", "told"),
+    ("kind", "payload", "detail"),
     [
         (MessageFinalized, {"id": "m_1"}, "missing field `chatId`"),
         (MessageFinalized, message(files=7), "`files` should be a list"),
@@ -78,16 +78,16 @@ def test_every_kind_of_archivus_is_read() -> None:
         (
             archivus.DocumentProcessed,
             {"document": {"id": "doc_1", "filename": "a", "ai_tags": [1]}},
-            "`document.ai_tags` should be a list of texts",
+            "`document.ai_tags` should be a list of strings",
         ),
         (archivus.DocumentFailed, {"document_id": "doc_1"}, "missing field `error`"),
-        (archivus.DocumentUploaded, {"document_id": 7}, "`document_id` should be text"),
+        (archivus.DocumentUploaded, {"document_id": 7}, "`document_id` should be a string"),
         (archivus.ChatMessageCreated, {"session_id": "s_1"}, "missing field `message_id`"),
     ],
 )
-def test_a_wrong_shape_is_a_failure_that_names_the_event(kind: Any, payload: Any, told: str) -> None:
+def test_malformed_payload_fails_and_names_the_event(kind: Any, payload: Any, detail: str) -> None:
     with pytest.raises(Failure) as raised:
         kind.from_event(event(kind.event_name, payload))
-    start = f"the payload of the event `{kind.event_name}` (evt_1) has an unknown shape: "
-    assert raised.value.reason == start + told
+    start = f"cannot parse the payload of event `{kind.event_name}` (evt_1): "
+    assert raised.value.reason == start + detail
     assert not raised.value.retry

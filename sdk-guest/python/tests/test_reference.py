@@ -18,7 +18,7 @@ def cited(text: str, sources: int) -> tuple[str, list[int]]:
     return text, [reference.sequence_number for reference in kept]
 
 
-def test_a_hit_becomes_a_reference() -> None:
+def test_creates_a_reference_from_a_hit() -> None:
     hit = Hit(id="cont_0", chunk_id="chunk_0", text="…", title=" ", key="a.md", start_page=3, end_page=4)
     assert Reference.from_hit(2, hit) == Reference(
         name="a.md",
@@ -32,11 +32,11 @@ def test_a_hit_becomes_a_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "told"),
+    ("start", "end", "pages"),
     [(None, None, None), (-1, -1, None), (3, None, "page 3"), (3, 3, "page 3"), (3, 4, "pages 3–4")],
 )
-def test_pages_are_told_where_there_are_pages(start: int | None, end: int | None, told: str | None) -> None:
-    assert Hit(id="c", chunk_id="k", text="…", start_page=start, end_page=end).pages == told
+def test_formats_the_pages_of_a_hit(start: int | None, end: int | None, pages: str | None) -> None:
+    assert Hit(id="c", chunk_id="k", text="…", start_page=start, end_page=end).pages == pages
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_citations_become_footnotes(text: str, sources: int, written: str, kept:
 @pytest.mark.parametrize(
     "text", ["a [link](https://x)", "[sources]", "[source]", "[source-1]", "[sourceé]", "[source²]", "[", "]", "[x, source0]", ""]
 )
-def test_everything_else_in_brackets_stays(text: str) -> None:
+def test_leaves_other_brackets_unchanged(text: str) -> None:
     assert cited(text, 1)[0] == text

@@ -1,4 +1,4 @@
-"""Write modhost modules in Python: an ordinary function that takes an event and answers it.
+"""The Python SDK for modhost modules. A module is a function that handles an event.
 
     import modhost
     from modhost import ModuleChosen, complete, messages, search, step
@@ -16,21 +16,21 @@
         completed = complete(question, system=passages, temperature=0.3)
         messages.reply(completed.text, citing=hits)
 
-``modhost-componentize answer.py -o answer.wasm`` makes it a component, which the host runs once for each event.
+``modhost-componentize answer.py -o answer.wasm`` builds a component, which the host runs once for each event.
 
-- ``@modhost.module`` names the function. Its argument says which events it takes.
-- ``step`` shows the user what is being done, ``search`` asks the knowledge base, ``complete`` a language model, and
+- ``@modhost.module`` exports the function. The type of its argument selects the events it handles.
+- ``step`` shows progress to the user, ``search`` searches the knowledge base, ``complete`` calls a language model, and
   ``messages`` writes the reply.
-- ``modhost.keyvalue.Store`` keeps values from one event to the next, ``modhost.http`` sends requests where the operator
-  allows it, and ``modhost.nexus`` and ``modhost.archivus`` have the events of those systems.
+- ``modhost.keyvalue.Store`` keeps values between events, ``modhost.http`` sends requests to hosts that the operator
+  allows, and ``modhost.nexus`` and ``modhost.archivus`` have the events of those systems.
 - ``config`` reads the module's settings; ``logging`` and ``print`` write to the operators' log.
-- A call that fails raises a kind of ``modhost.Error``. What a module raises ends the delivery; raise ``Failure`` to choose
-  the words and whether another try may help.
+- A failed call raises a subclass of ``modhost.Error``. An uncaught exception fails the delivery. Raise ``Failure`` to choose
+  the texts and whether the host retries.
 
-Who is acted for is not a module's to say: every call acts on the event that is being answered.
+A module never says for whom it acts: every call acts on the event that is being handled.
 
-All of it can be imported on the machine you work on, too, so that what your module does besides calling the host can be
-tested. There, a call raises ``modhost.NoHost``.
+The package can also be imported on your own machine, to test all code that doesn't call the host. Calls raise
+``modhost.NoHost`` there.
 """
 
 from modhost import config, messages

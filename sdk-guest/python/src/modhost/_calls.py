@@ -1,4 +1,4 @@
-"""The seam to the host: every call goes through here, and its errors become exceptions."""
+"""Calls host functions and converts their errors to exceptions."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 def call(
     name: str, function: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Answer:
-    """Calls a function of the contract; ``name`` is what its errors call it."""
+    """Calls a function of the contract. ``name`` is the name of the call in errors."""
     try:
         return function(*args, **kwargs)
     except Err as error:
@@ -36,12 +36,12 @@ def call(
 
 
 def no_host(name: str) -> NoHost:
-    """What a call raises on the machine of an author."""
-    return NoHost(f"{name}: there is no host here to answer. Calls work in a component that a host runs.")
+    """Returns the exception that a call raises outside of a component."""
+    return NoHost(f"{name}: no host. Host functions work only in a component that a host runs.")
 
 
 def error_of(name: str, error: wit.Error) -> Error:
-    """The exception for an error of the contract."""
+    """Returns the exception for an error of the contract."""
     match error:
         case wit.Error_Invalid(text):
             return Invalid(name, text)

@@ -1,4 +1,4 @@
-"""Answers of a language model. They are slow and they cost money: a call may take minutes."""
+"""Language model completions. Calls are slow and cost money: one call may take minutes."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ from modhost._search import to_host as hit_to_host
 from modhost.messages import Message, Role
 
 Turn: TypeAlias = tuple[Role, str]
-"""Something said in a conversation, and by whom: ``("user", "Hello")``."""
+"""The role and the text of one message in a conversation: ``("user", "Hello")``."""
 
 Prompt: TypeAlias = str | Iterable[Turn | Message]
-"""What the model is asked: a question, or a conversation, oldest first. Messages of the chat without text are left out."""
+"""The input of the model: a question, or a conversation, oldest message first. Chat messages without text are skipped."""
 
 _ROLES: dict[Role, types.Role] = {
     "system": types.Role.SYSTEM,
@@ -29,24 +29,24 @@ _ROLES: dict[Role, types.Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost, in the model's tokens."""
+    """The cost of an answer, in the model's tokens."""
 
     prompt_tokens: int
-    """Read."""
+    """Tokens read."""
     completion_tokens: int
-    """Written."""
+    """Tokens written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model answered."""
+    """The model's answer."""
 
     text: str
-    """The answer."""
+    """The text."""
     finish_reason: str | None
-    """Why it stopped, in the model's words: ``stop``, ``length``, …"""
+    """Why the model stopped, in its own terms: ``stop``, ``length``, …"""
     usage: Usage | None
-    """What it cost, where the platform tells."""
+    """The cost, if the platform reports it."""
 
 
 def complete(
@@ -59,18 +59,18 @@ def complete(
     options: Mapping[str, Any] | None = None,
     timeout: float | timedelta | None = None,
 ) -> Answer:
-    """Asks a language model, and waits for the whole answer.
+    """Calls a language model and waits for the whole answer.
 
         answer = complete("Say it shorter.", system="You are an editor.", temperature=0.3)
-        answer = complete(messages.history(10), system="Go on with this conversation.")
+        answer = complete(messages.history(10), system="Continue this conversation.")
 
     :param prompt: the question, or the conversation.
-    :param system: instructions before it.
-    :param model: the model, by the platform's name; else the default of the tenant's platform.
-    :param temperature: how freely it words its answer: 0 not at all, 2 at most.
-    :param max_tokens: how long the answer may be, in the model's tokens.
-    :param options: further options the platform hands to the model as they are (``top_p``, ``tools``, …).
-    :param timeout: how long to wait, in seconds or as a ``timedelta``; else as long as the delivery may take.
+    :param system: a system message: instructions to the model.
+    :param model: the model, by its name on the platform. Default: the default model of the tenant's platform.
+    :param temperature: the sampling temperature, from 0 to 2.
+    :param max_tokens: the maximum length of the answer, in the model's tokens.
+    :param options: more options, passed to the model unchanged (``top_p``, ``tools``, …).
+    :param timeout: the timeout, in seconds or as a ``timedelta``. Default: the delivery's own time limit.
     """
     request = _request(prompt, system, model, temperature, max_tokens, options, timeout)
     return _answer(call("completion.complete", wit.complete, request))
@@ -87,10 +87,10 @@ def complete_into_reply(
     options: Mapping[str, Any] | None = None,
     timeout: float | timedelta | None = None,
 ) -> Answer:
-    """Asks a language model, and writes the answer into the event's reply while it is being made; completes the reply.
+    """Calls a language model, streams the answer into the event's reply, then completes the reply.
 
-    ``[source0]`` in the model's text becomes a footnote that refers to the first of ``sources``, and so on. The other
-    arguments are those of ``complete``.
+    ``[source0]`` in the model's text becomes a footnote that refers to the first source, ``[source1]`` to the second, and
+    so on. The other arguments are those of ``complete``.
     """
     request = _request(prompt, system, model, temperature, max_tokens, options, timeout)
     hits = [hit_to_host(hit) for hit in sources]
@@ -107,21 +107,21 @@ def stream(
     options: Mapping[str, Any] | None = None,
     timeout: float | timedelta | None = None,
 ) -> "Tokens":
-    """Asks a language model, and hands over the answer piece by piece. The arguments are those of ``complete``.
+    """Calls a language model and returns an iterator over the chunks of the answer. Takes the arguments of ``complete``.
 
         for piece in stream("Tell me a story."):
             text += piece
             messages.show(text)
 
-    Leaving the loop early gives the rest up as soon as nothing refers to the answer any more; ``close``, or ``with``,
-    does so at once.
+    If the loop ends early, the rest of the answer is canceled when the iterator is garbage-collected. ``close``, or a
+    ``with`` block, cancels it immediately.
     """
     request = _request(prompt, system, model, temperature, max_tokens, options, timeout)
     return Tokens(call("completion.stream", wit.stream, request))
 
 
 class Tokens(Iterator[str]):
-    """An answer on its way: an iterator over its pieces, as large as the platform makes them."""
+    """An iterator over the chunks of a streamed answer. The platform chooses the chunk size."""
 
     def __init__(self, tokens: wit.Tokens) -> None:
         self._tokens: wit.Tokens | None = tokens
@@ -140,7 +140,7 @@ class Tokens(Iterator[str]):
         return piece
 
     def close(self) -> None:
-        """Gives the rest up. Does nothing at its end."""
+        """Cancels the rest of the answer. Does nothing after the end."""
         tokens, self._tokens = self._tokens, None
         if tokens is not None:
             tokens.__exit__(None, None, None)
@@ -188,7 +188,7 @@ def _conversation(prompt: Prompt, system: str | None) -> Iterator[Turn]:
         else:
             role, content = turn
             if role not in _ROLES:
-                raise ValueError(f"nobody in a conversation has the role {role!r}: take one of {', '.join(_ROLES)}")
+                raise ValueError(f"unknown role {role!r}; use one of {', '.join(_ROLES)}")
             yield role, content
 
 

@@ -1,4 +1,4 @@
-"""``modhost-componentize``: makes a component of a module."""
+"""The command ``modhost-componentize``, which builds the component of a module."""
 
 import argparse
 import importlib.util
@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from modhost._dev_build import LOOK, Look, put_behind, remember
+from modhost._dev_build import INSPECT_SCRIPT, ModuleInfo, append_sources, record_build
 from modhost._module import EXPORT
 
-# What the contract and worlds.wit call the world of a module that imports these modules of the package. A host that doesn't
-# grant what they need doesn't load a component that asks for it.
+# The world of a module (in the contract or in worlds.wit), by the modules of this package that it imports. A host doesn't load
+# a component that imports an interface the host doesn't grant.
 WORLDS = {
     (): "module-without-keyvalue",
     ("keyvalue",): "module",
@@ -23,101 +23,101 @@ WORLDS = {
 
 
 def main() -> None:
-    """Reads the command line and does what it says."""
+    """Parses the command line and builds the component."""
     parser = argparse.ArgumentParser(
         prog="modhost-componentize",
-        description="Makes a component of a module: the file whose function has @modhost.module, and all it imports.",
+        description="Build the component of a module: the file with the @modhost.module function, and everything it imports.",
     )
     parser.add_argument("module", type=Path, metavar="MODULE.py", help="the module")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the component; MODULE.wasm beside it if not said")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the component (default: MODULE.wasm next to the module)")
     arguments = parser.parse_args()
     source: Path = arguments.module
     output: Path = arguments.output or source.with_suffix(".wasm")
     try:
         componentize(source, output)
-    except Refused as refusal:
-        sys.exit(f"modhost-componentize: {refusal}")
+    except BuildError as error:
+        sys.exit(f"modhost-componentize: {error}")
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
-class Refused(Exception):
-    """Why no component was made, in words for the author."""
+class BuildError(Exception):
+    """The build failed. The message is for the module's author."""
 
 
 def componentize(source: Path, output: Path) -> None:
-    """Makes the component of a module, or leaves what there was and says why."""
+    """Builds the component of a module. If the build fails, an existing component stays unchanged."""
     if not source.is_file():
-        raise Refused(f"there is no file {source}")
+        raise BuildError(f"no such file: {source}")
     if not source.stem.isidentifier() or source.suffix != ".py":
-        raise Refused(f"{source.name} can't be imported: name it like a module of Python, say answer.py")
+        raise BuildError(f"{source.name} is not a valid Python module name; use a name like answer.py")
     if source.stem in sys.stdlib_module_names | {"modhost", "wit_world"}:
-        raise Refused(f"{source.name} hides a module of that name that it needs itself: give it another name")
-    look = _look(source)
-    world = WORLDS[tuple(look.uses)]
+        raise BuildError(f"{source.name} hides a standard module of the same name; rename the file")
+    info = _inspect(source)
+    world = WORLDS[tuple(info.uses)]
     package = _package()
-    # Written aside and moved: a host that watches the file sees it whole, or not at all.
-    with tempfile.TemporaryDirectory(prefix=".componentize-", dir=output.parent) as aside:
-        made = Path(aside) / output.name
+    # Written to a temporary file and renamed, so that a host that watches the file never sees a partial one.
+    with tempfile.TemporaryDirectory(prefix=".componentize-", dir=output.parent) as temporary:
+        built = Path(temporary) / output.name
         if os.environ.get("MODHOST_DEV_BUILD"):
-            why = put_behind(output, source, look, package, made)
-            if why is None:
-                made.replace(output)
+            reason = append_sources(output, source, info, package, built)
+            if reason is None:
+                built.replace(output)
                 return
-            print(f"making the component anew: {why}", flush=True)
+            print(f"rebuilding the component: {reason}", flush=True)
         command = [sys.executable, "-P", "-c", "import componentize_py; componentize_py.script()"]
         command += ["--quiet", "--world", world, "componentize", source.stem]
-        command += ["--python-path", str(source.parent), "--python-path", str(package.parent), "--output", str(made)]
-        # It would add whatever folder of packages this names, and takes the one given.
+        command += ["--python-path", str(source.parent), "--python-path", str(package.parent), "--output", str(built)]
+        # componentize-py would also add the packages of this environment.
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        environment["RUST_BACKTRACE"] = "0"  # its own frames say nothing about the module
+        environment["RUST_BACKTRACE"] = "0"  # its own frames don't help the module's author
         run = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if run.returncode != 0 or not made.is_file():
-            raise Refused(
-                f"componentize-py made no component of {source.name}.\n\n{_cause(run.stderr)}\n\nOnly pure Python works, "
-                "with what a component has: no threads, processes, sockets or compiled extensions."
+        if run.returncode != 0 or not built.is_file():
+            raise BuildError(
+                f"componentize-py failed to build {source.name}.\n\n{_cause(run.stderr)}\n\nOnly pure Python works in a component: "
+                "no threads, processes, sockets or compiled extensions."
             )
-        remember(made, look, package)
-        made.replace(output)
+        record_build(built, info, package)
+        built.replace(output)
 
 
-def _cause(said: str) -> str:
-    """What componentize-py said, without how it got there."""
-    said = said.rpartition("AssertionError: ")[2]
-    return _own_frames(said.partition("\n\nCaused by:")[0]).strip()
+def _cause(output: str) -> str:
+    """Returns the error in the output of componentize-py, without its own backtrace."""
+    output = output.rpartition("AssertionError: ")[2]
+    return _without_import_frames(output.partition("\n\nCaused by:")[0]).strip()
 
 
-def _own_frames(said: str) -> str:
-    """A traceback without the frames of the import system, each a line that names it and the lines of code below."""
+def _without_import_frames(traceback: str) -> str:
+    """Removes the frames of the import system from a traceback: the line that names the frame and the code lines below it."""
     kept: list[str] = []
-    is_left_out = False
-    for line in said.splitlines():
-        if not (is_left_out and line.startswith("    ")):
-            is_left_out = line.startswith('  File "<frozen importlib') or "/importlib/__init__.py" in line
-            kept += [] if is_left_out else [line]
+    is_import_frame = False
+    for line in traceback.splitlines():
+        if not (is_import_frame and line.startswith("    ")):
+            is_import_frame = line.startswith('  File "<frozen importlib') or "/importlib/__init__.py" in line
+            kept += [] if is_import_frame else [line]
     return "\n".join(kept)
 
 
-def _look(source: Path) -> Look:
-    """Imports the module once on this machine, and says what it is made of. Its mistakes are told in a moment then,
-    not after the compilation."""
-    command = [sys.executable, "-P", "-c", LOOK, str(source.parent.resolve()), source.stem, EXPORT]
+def _inspect(source: Path) -> ModuleInfo:
+    """Imports the module once on this machine and returns what it consists of. This reports mistakes immediately, before the
+    slow build."""
+    command = [sys.executable, "-P", "-c", INSPECT_SCRIPT, str(source.parent.resolve()), source.stem, EXPORT]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     if run.returncode != 0:
-        raise Refused(f"{source.name} can't be imported; Python says why above")
-    *printed, found = run.stdout.rstrip("\n").split("\n")
+        raise BuildError(f"cannot import {source.name}; see the traceback above")
+    *printed, result = run.stdout.rstrip("\n").split("\n")
     sys.stdout.write("".join(f"{line}\n" for line in printed if line))
-    look = Look(**json.loads(found))
-    if not look.found:
-        raise Refused(f"no function in {source.name} has @modhost.module above it: that is the one that answers events")
-    return look
+    info = ModuleInfo(**json.loads(result))
+    if not info.found:
+        raise BuildError(f"no function in {source.name} has the decorator @modhost.module; add it to the function that handles events")
+    return info
 
 
 def _package() -> Path:
-    """Where this package is, with the contract in it."""
+    """Returns the folder of this package, which contains the contract."""
     spec = importlib.util.find_spec("modhost")
     if spec is None or spec.origin is None:
-        raise Refused("the package modhost isn't installed here")
+        raise BuildError("the package modhost is not installed in this environment")
     package = Path(spec.origin).parent
     if not (package / "wit" / "world.wit").is_file():
-        raise Refused(f"{package} lacks the contract; install the package: pip install …/sdk-guest/python")
+        raise BuildError(f"{package} does not contain the contract; install the package with pip install …/sdk-guest/python")
     return package

@@ -1,5 +1,5 @@
-"""What ``modhost dev`` asks for when a file is saved: the module's sources behind the component that was made of earlier ones.
-Making a component takes ten seconds, and so does compiling it in the host; this takes neither."""
+"""The fast build of ``modhost dev``: appends the module's current sources to a component that was built from earlier ones.
+Building a component takes ten seconds, and so does compiling it in the host. This build skips both."""
 
 import hashlib
 import json
@@ -10,28 +10,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# What the host calls the section of the file with the sources (host/src/engine/sources.rs).
+# The name of the custom section with the sources. The host defines the same name.
 _SECTION = b"modhost:sources"
 
-# How many components are remembered.
-_REMEMBERED = 200
+# The maximum number of build records.
+_MAX_RECORDS = 200
 
-# Run by itself, so that the module's own code never meets this program's: imports the module, and says on its last line what it
-# is made of. A module that can't be imported is told with its own frames: those of the import system and of these lines say
-# nothing about it.
-LOOK = r"""
+# Runs in a separate process, so that the module's code can't interfere with this program. It imports the module and prints its
+# description on the last line. If the import fails, it prints the traceback without the frames of the import system and of this
+# script.
+INSPECT_SCRIPT = r"""
 import ast, importlib, json, os, sys, traceback
-def told(error):
+def format_error(error):
     whole = traceback.TracebackException.from_exception(error)
-    left, known = [whole], set()
-    while left:
-        one = left.pop()
-        if one is None or id(one) in known:
+    pending, seen = [whole], set()
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
             continue
-        known.add(id(one))
+        seen.add(id(one))
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(("<string>", "<frozen importlib"))
                         and frame.filename != importlib.__file__]
-        left += [one.__cause__, one.__context__, *(one.exceptions or [])]
+        pending += [one.__cause__, one.__context__, *(one.exceptions or [])]
     return "".join(whole.format())
 root, name, export = sys.argv[1:]
 opened = set()
@@ -41,7 +41,7 @@ sys.path.insert(0, root)
 try:
     app = importlib.import_module(name)
 except BaseException as error:
-    sys.stderr.write(told(error))
+    sys.stderr.write(format_error(error))
     sys.exit(1)
 tools = tuple({os.path.join(folder, "") for folder in (sys.prefix, sys.base_prefix, *sys.path[1:]) if folder})
 own, others, texts = {}, {}, {}
@@ -75,71 +75,71 @@ print("\n" + json.dumps({"found": hasattr(app, export), "uses": uses, "own": own
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a module is made of."""
+class ModuleInfo:
+    """The files and imports of a module."""
 
     found: bool
-    """Whether it has a function that answers."""
+    """Whether it has a function with ``@modhost.module``."""
     uses: list[str]
-    """What it imports of what has to be granted."""
+    """The imported modules of this package that the host has to grant."""
     own: Mapping[str, Mapping[str, Any]]
-    """Its own files, by the names of modules."""
+    """The module's own files, by module name."""
     others: Mapping[str, str]
-    """Modules of others that came with it, each with what tells it from another version."""
+    """Other imported modules, each with a stamp of its version."""
     named: list[str]
-    """Those of them that its own files name."""
+    """The other modules that the module's own files import by name."""
     data: list[str]
-    """Files it read that are no code."""
+    """Data files that were read during the import."""
     python: str
-    """The version of Python that looked."""
+    """The version of Python that inspected the module."""
 
 
-def remember(component: Path, look: Look, package: Path) -> None:
-    """Remembers what a component was made of, so that other sources of the same kind can be put behind it."""
-    record = {**asdict(look), "own": sorted(look.own), "package": _stamp(package)}
+def record_build(component: Path, info: ModuleInfo, package: Path) -> None:
+    """Records what a component was built from, so that later sources can be appended to it."""
+    record = {**asdict(info), "own": sorted(info.own), "package": _stamp(package)}
     try:
         folder = _records()
         folder.mkdir(parents=True, exist_ok=True)
-        for forgotten in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_REMEMBERED]:
-            forgotten.unlink()
+        for oldest in sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-_MAX_RECORDS]:
+            oldest.unlink()
         with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".new", delete=False, encoding="utf-8") as new:
             json.dump(record, new)
         os.replace(new.name, folder / f"{_hash(component.read_bytes())}.json")
     except OSError:
-        # Where nothing can be kept, the component is made each time.
+        # Without a record, the next build is a full build.
         pass
 
 
-def put_behind(component: Path, source: Path, look: Look, package: Path, output: Path) -> str | None:
-    """Writes the component with the sources behind it. Says why not where that would do something else than a component that is
-    made of them."""
+def append_sources(component: Path, source: Path, info: ModuleInfo, package: Path, output: Path) -> str | None:
+    """Writes the component with the current sources appended. If that would behave differently from a full build, writes nothing
+    and returns the reason."""
     if not component.is_file():
         return "there is no component yet"
-    base = without_sources(component.read_bytes())
+    base = strip_sources(component.read_bytes())
     try:
         record = json.loads((_records() / f"{_hash(base)}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "it isn't known what the component was made of"
-    if source.stem not in look.own:
-        return f"{source.name} isn't among the module's own files"
-    if look.data or record["data"]:
-        return f"it reads {Path((look.data or record['data'])[0]).name} while it is loaded"
-    new = [name for name in look.named if name not in record["named"]]
-    new += [name for name in look.others if name not in record["others"]]
+        return "there is no record of the last build"
+    if source.stem not in info.own:
+        return f"{source.name} is not one of the module's own files"
+    if info.data or record["data"]:
+        return f"it reads {Path((info.data or record['data'])[0]).name} during its import"
+    new = [name for name in info.named if name not in record["named"]]
+    new += [name for name in info.others if name not in record["others"]]
     if new:
-        return f"it imports {new[0]} now"
-    changed = [name for name, stamp in look.others.items() if record["others"][name] != stamp]
+        return f"it now imports {new[0]}"
+    changed = [name for name, stamp in info.others.items() if record["others"][name] != stamp]
     if changed:
         return f"{changed[0]} has changed"
-    if record["uses"] != look.uses or record["python"] != look.python or record["package"] != _stamp(package):
-        return "it is made with other tools"
-    sources = json.dumps({"module": source.stem, "files": look.own}, ensure_ascii=False).encode()
+    if record["uses"] != info.uses or record["python"] != info.python or record["package"] != _stamp(package):
+        return "the tools have changed"
+    sources = json.dumps({"module": source.stem, "files": info.own}, ensure_ascii=False).encode()
     output.write_bytes(base + _section(sources))
     return None
 
 
-def without_sources(component: bytes) -> bytes:
-    """A component without the sources that were put behind it."""
+def strip_sources(component: bytes) -> bytes:
+    """Returns the component without appended sources."""
     at, last = 8, len(component)
     while at < len(component):
         last, number = at, component[at]
@@ -150,14 +150,14 @@ def without_sources(component: bytes) -> bytes:
 
 
 def _section(content: bytes) -> bytes:
-    """A custom section: its number, its length, its name with the length of that, and what it holds."""
-    inside = bytes([len(_SECTION)]) + _SECTION + content
-    length, rest = b"", len(inside)
+    """Encodes a custom section: its id, its length, the length of its name, its name, and its content."""
+    body = bytes([len(_SECTION)]) + _SECTION + content
+    length, rest = b"", len(body)
     while True:
         length += bytes([rest & 0x7F | (0x80 if rest > 0x7F else 0)])
         rest >>= 7
         if not rest:
-            return b"\0" + length + inside
+            return b"\0" + length + body
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
@@ -170,12 +170,12 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _records() -> Path:
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "modhost" / "python"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "modhost" / "python"
 
 
 def _stamp(package: Path) -> str:
-    """What tells this package from another version of it."""
+    """Returns a hash of this package's files."""
     files = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".wit", ".toml"))
     return _hash(b"".join(str(path.relative_to(package)).encode() + path.read_bytes() for path in files))
 

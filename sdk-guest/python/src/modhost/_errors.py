@@ -1,52 +1,52 @@
-"""Why a call to the host failed, and why an event was not answered."""
+"""Exceptions: errors of calls to the host, and failures of a delivery."""
 
 from datetime import timedelta
 from typing import ClassVar, TypeAlias
 
 Retry: TypeAlias = bool | float | timedelta
-"""Whether another try may help: no, yes whenever the host finds it best, or not before so long (seconds or a timedelta)."""
+"""Whether a retry may succeed: no, yes at a time the host picks, or after a delay (seconds or a timedelta)."""
 
 
 class NoHost(RuntimeError):
-    """A call was made where there is no host: outside a component, say in a test."""
+    """A call was made outside of a component, for example in a test, where there is no host."""
 
 
 class Error(Exception):
-    """A call to the host failed. The subclasses say how; ``retry`` whether another try may help.
+    """A call to the host failed. The subclass is the kind of error; ``retry`` says whether a retry may succeed.
 
-    What a module doesn't catch ends the delivery, and is tried again where that may help.
+    An uncaught error fails the delivery, and the host retries it if a retry may succeed.
     """
 
     retry: Retry = False
-    """Whether another try may help, and when."""
+    """Whether a retry may succeed, and when."""
 
     words: ClassVar[str] = "failed"
 
     def __init__(self, call: str, text: str = "") -> None:
         super().__init__(call, text)
         self.call = call
-        """The call that failed, by its name in the contract: ``messages.reply``."""
+        """The call that failed, by its name in the contract, such as ``messages.reply``."""
         self.text = text
-        """What the platform or the host said, where it said something."""
+        """The error text of the platform or the host, if any."""
 
     def __str__(self) -> str:
         return f"{self.call}: {self.words}: {self.text}" if self.text else f"{self.call}: {self.words}"
 
 
 class Invalid(Error):
-    """The platform can't make sense of the request, or the host refuses it: the same call fails again."""
+    """The platform or the host rejects the request: the same call would fail again."""
 
-    words = "refused as invalid"
+    words = "invalid"
 
 
 class Denied(Error):
-    """Not allowed for the user, or for this module."""
+    """The user or this module isn't allowed to make the call."""
 
     words = "not allowed"
 
 
 class NotFound(Error):
-    """What the call names isn't there."""
+    """The object the call refers to doesn't exist."""
 
     words = "not found"
 
@@ -54,55 +54,55 @@ class NotFound(Error):
 class RateLimited(Error):
     """Too many calls."""
 
-    words = "too many calls"
+    words = "rate limited"
 
     def __init__(self, call: str, retry_after: int | None = None) -> None:
-        super().__init__(call, "" if retry_after is None else f"free again in {retry_after} s")
+        super().__init__(call, "" if retry_after is None else f"retry after {retry_after} s")
         self.retry_after = retry_after
-        """After how many seconds another try is worth it, where the platform says so."""
+        """The delay before a retry, in seconds, if the platform reports one."""
         self.retry = True if retry_after is None else float(retry_after)
 
 
 class Unavailable(Error):
-    """The platform is out of order or out of reach."""
+    """The platform is down or unreachable."""
 
     words = "unavailable"
     retry = True
 
 
 class Timeout(Error):
-    """No answer in time. What was asked for may have happened all the same."""
+    """No answer in time. The call may still have taken effect."""
 
-    words = "no answer in time; what was asked for may have happened all the same"
+    words = "timed out; the call may still have taken effect"
     retry = True
 
 
 class Unsupported(Error):
-    """The platform of this event has no such function, or the event lacks what it needs (a chat, a reply)."""
+    """The event's platform has no such function, or the event lacks something it needs (a chat, a reply)."""
 
-    words = "not supported here"
+    words = "not supported"
 
 
 class Misconfigured(Error):
-    """A setting isn't what the module expects."""
+    """A setting doesn't have the type that the module expects."""
 
     words = "misconfigured"
 
 
 class Failure(Exception):
-    """Raise it to end the delivery in words of your own.
+    """Raise this exception to fail the delivery with your own texts.
 
         raise Failure("the calendar has no such day", user_text="I know no such day. Did you mean another?")
 
-    ``reason`` is for the operators, ``user_text`` for the user, in place of the host's apology. ``retry`` says whether
-    another try may help: ``True``, or a time (seconds or a ``timedelta``) before which it is no use. The host decides how
-    many tries there may be.
+    ``reason`` is for operators, ``user_text`` is for the user, in place of the host's apology. ``retry`` says whether a
+    retry may succeed: ``True``, or the minimum delay before the retry (seconds or a ``timedelta``). The host limits the
+    number of attempts.
 
         except modhost.Unavailable as error:
             raise Failure("no passages", user_text="The library is closed, sorry.") from error
 
-    What it is raised ``from`` is told after the reason; a failed call then also says whether another try may help, where
-    ``retry`` doesn't.
+    The exception it is raised ``from`` is added to the reason. If that is a failed call and ``retry`` isn't set, the call
+    decides whether the host retries.
     """
 
     def __init__(self, reason: str, *, user_text: str | None = None, retry: Retry | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a module is called with."""
+"""Events that the host delivers to a module."""
 
 import json
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from modhost._bindings.imports import events as wit
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """The message of a user that chose the module."""
+    """A message from a user who chose the module."""
 
     id: str
     """The platform's id of the message."""
     text: str
     """The text to answer."""
     original_text: str | None
-    """What the user wrote, where the platform changed it (say, put it into the words of a search)."""
+    """The text as the user wrote it, if the platform changed it (for example, rewrote it as a search query)."""
     language: str | None
-    """The language the platform believes the text to be in, as a BCP 47 tag."""
+    """The language the platform detected in the text, as a BCP 47 tag."""
     created_at: str
-    """When it was written, as the platform writes times (RFC 3339)."""
+    """When the message was written, in the platform's time format (RFC 3339)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,17 @@ class ModuleChosen:
     name: str
     """The module's name on the platform."""
     description: str
-    """What the module's owner wrote about it there."""
+    """The description the module's owner wrote on the platform."""
     configuration: dict[str, Any]
     """The module's settings in this assistant. ``modhost.config`` reads them key by key."""
     chat_id: str
-    """The chat, for information: the host acts on no other."""
+    """The chat, for information only: the host acts on no other chat."""
     assistant_id: str
     """The assistant (space) the chat belongs to."""
     user_message: UserMessage
     """The message to answer."""
     assistant_message_id: str
-    """The empty message shown under it, which ``messages.reply`` fills."""
+    """The empty message shown below the user's message; ``messages.reply`` fills it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +53,32 @@ class UserMessageCreated:
     assistant_id: str
     """The assistant (space) the chat belongs to."""
     text: str
-    """What the user wrote."""
+    """The text the user wrote."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on a platform, verified by the host."""
+    """An event on a platform, verified by the host."""
 
     id: str
     """The platform's id of the event."""
     source: str
-    """The name of the source it came through, as in ``modules.toml``."""
+    """The name of the source that received the event, as in ``modules.toml``."""
     name: str
-    """What happened, in the platform's words."""
+    """The event's name on the platform."""
     created_at: datetime | None
-    """When the platform says it happened."""
+    """When the event happened, as the platform reports it."""
     attempt: int
-    """Which attempt at this delivery this is, from 1."""
+    """The attempt number of this delivery, from 1."""
     subject: ModuleChosen | UserMessageCreated | None
-    """What the host understood of it; ``None`` for anything else: read ``name`` and ``payload``."""
+    """The event as the host parsed it; ``None`` for any other event: read ``name`` and ``payload``."""
     payload: Any
-    """The payload in the platform's own JSON, read, whatever ``subject`` is."""
+    """The complete payload, parsed from the platform's own JSON, whatever ``subject`` is."""
 
 
 class FromEvent(Protocol):
-    """An event of another system, with a type of its own: what a module's function may take besides ``ModuleChosen`` and
-    ``UserMessageCreated``. ``modhost.nexus`` and ``modhost.archivus`` have such types; write your own for others:
+    """A type for events of another system. A module's function can take it as its argument, like ``ModuleChosen`` and
+    ``UserMessageCreated``. ``modhost.nexus`` and ``modhost.archivus`` contain such types. To support another system:
 
         @dataclass(frozen=True)
         class InvoicePaid:
@@ -91,16 +91,16 @@ class FromEvent(Protocol):
     """
 
     event_name: ClassVar[str]
-    """The name of the events that are of this type."""
+    """The name of the events of this type."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads such an event. What it raises ends the delivery."""
+        """Parses the event. An exception fails the delivery."""
         ...
 
 
 def from_host(event: wit.Event, subject: ModuleChosen | UserMessageCreated | None) -> Event:
-    """The event as the module reads it."""
+    """Converts an event from the bindings."""
     created_at = None if event.created_at is None else datetime.fromtimestamp(event.created_at, UTC)
     return Event(
         id=event.id,
@@ -113,9 +113,9 @@ def from_host(event: wit.Event, subject: ModuleChosen | UserMessageCreated | Non
     )
 
 
-def subject(given: wit.Subject) -> ModuleChosen | UserMessageCreated | None:
-    """What the host understood of it."""
-    match given:
+def subject(subject: wit.Subject) -> ModuleChosen | UserMessageCreated | None:
+    """Converts the subject of an event from the bindings."""
+    match subject:
         case wit.Subject_ModuleChosen(chosen):
             message = chosen.user_message
             return ModuleChosen(

@@ -1,4 +1,4 @@
-"""What a module logs: the standard ``logging``, and whatever it prints."""
+"""Sends the standard ``logging`` and printed lines to the host's log."""
 
 import io
 import logging
@@ -16,26 +16,26 @@ _LEVELS = (
 
 
 class HostHandler(logging.Handler):
-    """Hands log records to the host, which adds which module and which delivery it was."""
+    """Sends log records to the host, which adds the module and the delivery."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             wit.log(level_of(record.levelno), record.name, self.format(record))
-        except Exception:  # As handlers do: a mistake in logging is told, and ends nothing.
+        except Exception:  # An error in logging is reported, and doesn't end the delivery.
             self.handleError(record)
 
 
 def level_of(number: int) -> wit.Level:
-    """The host's level for one of ``logging``."""
+    """Returns the host's level for a level of ``logging``."""
     return next((level for least, level in _LEVELS if number >= least), wit.Level.TRACE)
 
 
 def install() -> None:
-    """Sends ``logging`` and ``print`` to the host. What the module has set up by itself stays."""
+    """Sends ``logging`` and ``print`` to the host. Keeps handlers that the module has installed."""
     if not logging.root.handlers:
         logging.root.addHandler(HostHandler())
         logging.root.setLevel(logging.DEBUG)
-    # The instance is thrown away with whatever is still in a buffer.
+    # Buffered lines would be lost with the instance.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)

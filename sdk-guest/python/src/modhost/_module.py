@@ -1,4 +1,4 @@
-"""The seam between an author's function and the component's export."""
+"""Connects the author's function to the component's export."""
 
 import inspect
 import linecache
@@ -21,48 +21,48 @@ from modhost._events import Event, FromEvent, ModuleChosen, UserMessageCreated
 
 Answer = TypeVar("Answer", bound=Callable[[Any], None])
 
-# The name by which componentize-py looks for the export in the module: made of that of the bindings.
+# The name of the export in the module. componentize-py derives it from the name of the bindings.
 EXPORT = "ModhostBindings"
 
-# What the host itself understands of events, with the names of those.
+# The event types that the host parses itself, with the names of their events.
 _SUBJECTS: dict[type, str] = {
     ModuleChosen: "unique.chat.external-module.chosen",
     UserMessageCreated: "unique.chat.user-message.created",
 }
 
-_HERE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent)
 
 
 def module(answer: Answer) -> Answer:
-    """Names the function that answers events; there is one in a module.
+    """Exports a function as the module's event handler. A module has exactly one.
 
         @modhost.module
         def answer(event: ModuleChosen) -> None: ...
 
-    The type of its argument says which events it takes: ``ModuleChosen``, ``UserMessageCreated``, one of
-    ``modhost.nexus`` or ``modhost.archivus``, a ``FromEvent`` of your own, several of them with ``|``, or ``Event``, which
-    is every event, whole. Another event ends the delivery with a reason that says so.
+    The type of its argument selects the events it handles: ``ModuleChosen``, ``UserMessageCreated``, a type from
+    ``modhost.nexus`` or ``modhost.archivus``, your own ``FromEvent``, several of these combined with ``|``, or ``Event`` for
+    all events. Any other event fails the delivery with a reason that says so.
 
-    What the function raises ends the delivery: a ``Failure`` as it says, a ``modhost.Error`` with another try where that
-    may help, and anything else with its traceback as the reason.
+    An exception fails the delivery. A ``Failure`` sets the texts and the retry. A ``modhost.Error`` is retried if a retry
+    may succeed. Any other exception isn't retried, and its traceback is the reason.
     """
-    takes = _takes(answer)
+    kinds = _accepted_types(answer)
 
     class Export:
-        """What the host calls."""
+        """The exported object."""
 
         def handle(self, event: wit.Event) -> None:
             try:
-                renewed = _sources.renewed(_root(answer), EXPORT)
+                current = _sources.load_appended(_root(answer), EXPORT)
             except BaseException as error:
                 raise Err(_failure(error, _root(answer))) from None
-            if renewed is not None:
-                renewed().handle(event)
+            if current is not None:
+                current().handle(event)
                 return
             try:
-                answer(_argument(event, takes))
-                _steps.close_left()
-            except BaseException as error:  # Nothing may get past: it would be a trap without a word.
+                answer(_argument(event, kinds))
+                _steps.close_abandoned()
+            except BaseException as error:  # An exception that escapes would be a trap without a reason.
                 raise Err(_failure(error, _root(answer))) from None
 
     namespace = answer.__globals__
@@ -71,125 +71,125 @@ def module(answer: Answer) -> Answer:
     namespace[EXPORT] = Export
     if sys.platform == "wasi":
         _log.install()
-        if not _sources.is_renewing():
-            _remember_sources(_root(answer))
+        if not _sources.is_loading():
+            _cache_source_lines(_root(answer))
     return answer
 
 
 def _root(answer: Callable[[Any], None]) -> str:
-    """The folder of the module's own files, as they are called in the component."""
+    """Returns the folder of the module's own files, as it is named in the component."""
     return str(Path(answer.__code__.co_filename).parent)
 
 
-def _remember_sources(root: str) -> None:
-    """Has tracebacks show the module's lines: a component has no files to read them from."""
+def _cache_source_lines(root: str) -> None:
+    """Caches the module's source lines for tracebacks, because a component has no files to read them from."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if file is not None and file.startswith(root) and not file.startswith(_HERE):
+        if file is not None and file.startswith(root) and not file.startswith(_PACKAGE):
             text = Path(file).read_text(encoding="utf-8")
-            # Without a time, nobody looks whether the file is still there.
+            # Without a modification time, linecache doesn't check whether the file exists.
             linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
 
 
-def _takes(answer: Callable[[Any], None]) -> tuple[type, ...]:
-    """The types a function takes; for ``Event`` and without a type, none: all events."""
+def _accepted_types(answer: Callable[[Any], None]) -> tuple[type, ...]:
+    """Returns the event types that a function handles. Empty for all events: ``Event``, or no type."""
     name = answer.__qualname__
     if inspect.iscoroutinefunction(answer):
-        raise TypeError(f"{name} is `async`, and a module can't be: calls wait by themselves. Leave `async` out.")
+        raise TypeError(f"{name} is `async`, which a module can't be: calls block until they return. Remove `async`.")
     parameters = list(inspect.signature(answer).parameters.values())
     if not parameters or any(rest.default is rest.empty and rest.kind < rest.VAR_POSITIONAL for rest in parameters[1:]):
-        raise TypeError(f"{name} has to take one argument, the event: def {name}(event: ModuleChosen) -> None")
-    takes = typing.get_type_hints(answer).get(parameters[0].name, Event)
-    either = typing.get_origin(takes) in (types.UnionType, typing.Union)
-    kinds = typing.get_args(takes) if either else (takes,)
+        raise TypeError(f"{name} must take one argument, the event: def {name}(event: ModuleChosen) -> None")
+    hint = typing.get_type_hints(answer).get(parameters[0].name, Event)
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if is_union else (hint,)
     if kinds == (Event,):
         return ()
-    if not all(kind in _SUBJECTS or _is_read(kind) for kind in kinds):
+    if not all(kind in _SUBJECTS or _is_from_event(kind) for kind in kinds):
         raise TypeError(
-            f"{name} takes {takes}, which no event is: take ModuleChosen, UserMessageCreated, a type of modhost.nexus or "
-            "modhost.archivus, a FromEvent of your own, several of them with `|`, or Event"
+            f"{name} takes {hint}, which is not an event type; use ModuleChosen, UserMessageCreated, a type from modhost.nexus or "
+            "modhost.archivus, your own FromEvent, several of these combined with `|`, or Event"
         )
     return kinds
 
 
-def _is_read(kind: type) -> bool:
-    """Whether it is a ``FromEvent``."""
+def _is_from_event(kind: type) -> bool:
+    """Returns whether a type is a ``FromEvent``."""
     return isinstance(getattr(kind, "event_name", None), str) and callable(getattr(kind, "from_event", None))
 
 
 def _name(kind: type) -> str:
-    """The name of the events that are of this type."""
+    """Returns the name of the events of a type."""
     return _SUBJECTS.get(kind) or str(getattr(kind, "event_name"))
 
 
-def _argument(given: wit.Event, takes: tuple[type, ...]) -> object:
-    # The payload is read where it is wanted: one that is too deep for the parser keeps nobody from the subject.
-    subject = _events.subject(given.subject)
-    if type(subject) in takes:
+def _argument(wit_event: wit.Event, kinds: tuple[type, ...]) -> object:
+    # The payload is parsed only if it is needed: one that is nested too deeply must not make the subject unusable.
+    subject = _events.subject(wit_event.subject)
+    if type(subject) in kinds:
         return subject
-    event = _events.from_host(given, subject)
-    if not takes:
+    event = _events.from_host(wit_event, subject)
+    if not kinds:
         return event
-    if any(kind in _SUBJECTS and _name(kind) == event.name for kind in takes):
+    if any(kind in _SUBJECTS and _name(kind) == event.name for kind in kinds):
         raise Failure(
-            f"the event `{event.name}` ({event.id}) is of a kind this module takes, but its payload has an unknown shape: "
-            "the host's log says which field. A module that takes `Event` can read it from the payload."
+            f"the host couldn't parse the payload of event `{event.name}` ({event.id}); its log names the field. "
+            "A module that takes `Event` can read the payload itself."
         )
-    for kind in takes:
+    for kind in kinds:
         if kind not in _SUBJECTS and _name(kind) == event.name:
             return typing.cast(type[FromEvent], kind).from_event(event)
-    names = " and ".join(f"`{_name(kind)}`" for kind in takes)
+    names = " and ".join(f"`{_name(kind)}`" for kind in kinds)
     raise Failure(
-        f"the event `{event.name}` ({event.id}) is of a kind this module doesn't take: it takes {names}. "
-        "Name only that under `events` of the module in modules.toml."
+        f"this module doesn't handle event `{event.name}` ({event.id}); it handles {names}. "
+        "List only those events under `events` of the module in modules.toml."
     )
 
 
 def _failure(error: BaseException, root: str) -> wit.Failure:
-    """How what was raised ends the delivery."""
+    """Converts an exception to the failure of the delivery."""
     if isinstance(error, Failure):
-        return _own(error)
+        return _from_failure(error)
     if isinstance(error, Error):
-        return wit.Failure(f"{error}{_place(error)}", None, _retry(error.retry))
-    return wit.Failure(_told(error, root), None, wit.Retry_No())
+        return wit.Failure(f"{error}{_location(error)}", None, _retry(error.retry))
+    return wit.Failure(_format(error, root), None, wit.Retry_No())
 
 
-def _own(failure: Failure) -> wit.Failure:
-    """A failure in the module's words, with what it was raised from."""
+def _from_failure(failure: Failure) -> wit.Failure:
+    """Converts a ``Failure``, and adds the exception it was raised from to the reason."""
     cause = failure.__cause__
-    reason = failure.reason if cause is None else f"{failure.reason}: {_head(cause)}"
+    reason = failure.reason if cause is None else f"{failure.reason}: {_summary(cause)}"
     retry = failure.retry
     if retry is None:
         retry = cause.retry if isinstance(cause, Error) else False
     return wit.Failure(reason, failure.user_text, _retry(retry))
 
 
-def _head(error: BaseException) -> str:
-    """One line that says what it was; a failed call says so by itself."""
+def _summary(error: BaseException) -> str:
+    """Returns an exception as one line."""
     return str(error) if isinstance(error, Error) else "".join(traceback.format_exception_only(error)).strip().split("\n")[-1]
 
 
-def _told(error: BaseException, root: str) -> str:
-    """The traceback without the frames of this package, after one line that says what it was and where."""
-    whole = traceback.TracebackException(type(error), error, _without_ours(error.__traceback__))
-    left: list[traceback.TracebackException | None] = [whole]
-    known: set[int] = set()
-    while left:
-        one = left.pop()
-        if one is not None and id(one) not in known:
-            known.add(id(one))
-            one.stack[:] = [frame for frame in one.stack if not _is_of_imports(frame.filename)]
-            left += [one.__cause__, one.__context__, *(one.exceptions or [])]
-    told = "".join(whole.format()).strip().replace(f'File "{root}/', 'File "')
-    return f"{_head(error)}{_place(error)}\n{told}"
+def _format(error: BaseException, root: str) -> str:
+    """Formats an exception: one line with its summary and location, then the traceback without the frames of this package."""
+    whole = traceback.TracebackException(type(error), error, _without_own_frames(error.__traceback__))
+    pending: list[traceback.TracebackException | None] = [whole]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.stack[:] = [frame for frame in one.stack if not _is_import_frame(frame.filename)]
+            pending += [one.__cause__, one.__context__, *(one.exceptions or [])]
+    text = "".join(whole.format()).strip().replace(f'File "{root}/', 'File "')
+    return f"{_summary(error)}{_location(error)}\n{text}"
 
 
-def _place(error: BaseException) -> str:
-    """Where in the module it happened: the innermost line that is the author's."""
+def _location(error: BaseException) -> str:
+    """Returns the innermost line of the module's own code in the traceback."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not (frame.filename.startswith(_HERE) or _is_of_imports(frame.filename))
+        if not (frame.filename.startswith(_PACKAGE) or _is_import_frame(frame.filename))
     ]
     if not frames:
         return ""
@@ -197,13 +197,13 @@ def _place(error: BaseException) -> str:
     return f" ({Path(frame.filename).name}, line {frame.lineno}, in {frame.name})"
 
 
-def _is_of_imports(file: str) -> bool:
-    """Whether a frame's file is the import system, which says nothing about the module."""
+def _is_import_frame(file: str) -> bool:
+    """Returns whether a frame's file belongs to the import system."""
     return file.startswith("<frozen importlib") or file.endswith("/importlib/__init__.py")
 
 
-def _without_ours(frames: types.TracebackType | None) -> types.TracebackType | None:
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+def _without_own_frames(frames: types.TracebackType | None) -> types.TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         frames = frames.tb_next
     return frames
 
@@ -214,5 +214,5 @@ def _retry(retry: Retry) -> wit.Retry:
     if retry is False:
         return wit.Retry_No()
     seconds = retry.total_seconds() if isinstance(retry, timedelta) else retry
-    # Rounded up, so that it is never earlier than asked.
+    # Rounded up, so that no retry is early.
     return wit.Retry_After(min(max(ceil(seconds), 0), 2**32 - 1))

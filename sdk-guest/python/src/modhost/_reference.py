@@ -1,4 +1,4 @@
-"""Sources that a message or a step names."""
+"""Sources that a message or a step cites."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,32 +8,32 @@ from typing import Self
 from modhost._bindings.imports import types as wit
 from modhost._search import Hit
 
-# What may be a citation: `[source0]`, `[source 0, Source2]`.
+# A citation: `[source0]`, `[source 0, Source2]`.
 _CITATION = re.compile(r"\[( *source *[0-9]+ *(?:, *source *[0-9]+ *)*)\]", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A source that a message or a step names, shown as a footnote: ``<sup>1</sup>`` in the text points to number 1."""
+    """A source that a message or a step cites, shown as a footnote: ``<sup>1</sup>`` in the text refers to number 1."""
 
     name: str
-    """What the user reads."""
+    """The name the user reads."""
     description: str | None = None
-    """More about it."""
+    """A description."""
     url: str | None = None
-    """Where it can be opened."""
+    """The URL that opens the source."""
     sequence_number: int
-    """The number it is shown with, from 1."""
+    """The footnote number, from 1."""
     original_index: tuple[int, ...] = ()
-    """The places in the list of sources it was made from, from 0, where it was made from one."""
+    """The positions, from 0, in the list of sources from which the reference was made, if it was made from one."""
     source_id: str
-    """The platform's id of what it points to; for a hit ``<id>_<chunk id>``."""
+    """The platform's id of the source; for a search hit, ``<id>_<chunk id>``."""
     source: str
-    """The kind of source; for a hit ``node-ingestion-chunks``."""
+    """The kind of source; for a search hit, ``node-ingestion-chunks``."""
 
     @classmethod
     def from_hit(cls, number: int, hit: Hit) -> Self:
-        """The reference to a hit, shown with this number (from 1)."""
+        """Creates a reference to a hit, with this footnote number (from 1)."""
         return cls(
             name=hit.name,
             description=hit.pages,
@@ -46,14 +46,14 @@ class Reference:
 
     @classmethod
     def from_hits(cls, hits: Iterable[Hit]) -> list[Self]:
-        """The references to hits, numbered from 1 in their order."""
+        """Creates references to hits, numbered from 1 in the order of the hits."""
         return [cls.from_hit(number, hit) for number, hit in enumerate(hits, start=1)]
 
 
 def cite(text: str, references: Sequence[Reference]) -> tuple[str, list[Reference]]:
-    """Turns ``[source0]``, ``[source0, source2]`` and the like in a model's text into footnotes, and keeps of the
-    references (one for each source, in order) those that are cited; all of them if none is, as the text rests on them
-    all the same. A source that doesn't exist is an invention of the model and disappears."""
+    """Turns ``[source0]``, ``[source0, source2]`` and the like in a model's text into footnotes, and filters the references
+    (one for each source, in order) to those that are cited. If the text cites none, keeps all, because the text is still
+    based on them. Citations of sources that don't exist are model hallucinations and are removed."""
     cited: set[int] = set()
     written = ""
     end = 0
@@ -71,12 +71,12 @@ def cite(text: str, references: Sequence[Reference]) -> tuple[str, list[Referenc
 
 
 def _number(digits: str) -> int:
-    # Python refuses to read thousands of digits. They name a source that doesn't exist, like any number that large.
+    # Python refuses to parse thousands of digits. No source has a number that large.
     return int(digits) if len(digits) < 10 else 10**9
 
 
 def from_host(reference: wit.Reference) -> Reference:
-    """The reference as the module reads it."""
+    """Converts a reference from the bindings."""
     return Reference(
         name=reference.name,
         description=reference.description,
@@ -89,7 +89,7 @@ def from_host(reference: wit.Reference) -> Reference:
 
 
 def to_host(reference: Reference) -> wit.Reference:
-    """The reference as the contract has it."""
+    """Converts a reference to the bindings."""
     return wit.Reference(
         name=reference.name,
         description=reference.description,

@@ -1,4 +1,4 @@
-"""The knowledge base, as far as the event's user may see it."""
+"""Search in the knowledge base, limited to what the event's user may read."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,37 +15,37 @@ _KINDS = {"combined": wit.Kind.COMBINED, "vector": wit.Kind.VECTOR, "full-text":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A passage that was found."""
+    """A passage that matches the query."""
 
     id: str
-    """The platform's id of the content it stands in."""
+    """The platform's id of the content that contains the passage."""
     chunk_id: str
     """The platform's id of the passage."""
     text: str
-    """The passage."""
+    """The text of the passage."""
     title: str | None = None
     """The content's title."""
     key: str | None = None
-    """The content's key: usually its file name."""
+    """The content's key, usually its file name."""
     url: str | None = None
-    """Where the content can be opened."""
+    """The URL that opens the content."""
     order: int = 0
-    """The passage's place in the content."""
+    """The passage's position in the content."""
     start_page: int | None = None
-    """The first page it stands on; none or negative where the content has no pages."""
+    """The first page of the passage; none or negative if the content has no pages."""
     end_page: int | None = None
-    """The last page it stands on."""
+    """The last page of the passage."""
     metadata: dict[str, Any] | None = None
-    """What the platform knows about the content besides."""
+    """More metadata of the content."""
 
     @property
     def name(self) -> str:
-        """What to call it: the content's title, else its key, else its id."""
+        """The content's title, or its key if it has no title, or else its id."""
         return next((name for name in (self.title, self.key) if name and name.strip()), self.id)
 
     @property
     def pages(self) -> str | None:
-        """The pages it stands on, where the content has pages: ``page 3``, ``pages 3–4``."""
+        """The pages of the passage as readable text: ``page 3``, ``pages 3–4``. ``None`` if the content has no pages."""
         if self.start_page is None or self.start_page <= 0:
             return None
         if self.end_page is not None and self.end_page > self.start_page:
@@ -67,24 +67,24 @@ def search(
     metadata_filter: Mapping[str, Any] | None = None,
     reranker: str | None = None,
 ) -> list[Hit]:
-    """Searches the knowledge base; the best hit comes first.
+    """Searches the knowledge base and returns the hits, best first.
 
         hits = search("travel policy", limit=3)
 
-    :param text: the question, or the words.
-    :param kind: ``combined`` by meaning and by words, ``vector`` by meaning, ``full-text`` by words.
-    :param limit: how many hits at most, 1 to 1000; the platform's default is 20.
-    :param page: which page of hits, from 1.
-    :param scopes: only in these scopes (folders), by id.
-    :param contents: only in these contents, by id.
-    :param chat_only: only in what was uploaded to the chat.
+    :param text: the question, or the words to find.
+    :param kind: ``vector`` matches by meaning, ``full-text`` by words, ``combined`` by both.
+    :param limit: the maximum number of hits, 1 to 1000; the platform's default is 20.
+    :param page: the page of hits, from 1.
+    :param scopes: search only these scopes (folders), by id.
+    :param contents: search only these contents, by id.
+    :param chat_only: search only files uploaded to the chat.
     :param language: the language of the text index, as the platform names it (``english``).
-    :param score_threshold: leave out hits that score below.
-    :param metadata_filter: a filter on metadata in UniqueQL.
-    :param reranker: the name of the deployment that ranks the hits anew.
+    :param score_threshold: omit hits with a lower score.
+    :param metadata_filter: a metadata filter in UniqueQL.
+    :param reranker: the name of the deployment that reranks the hits.
     """
     if kind not in _KINDS:
-        raise ValueError(f"there is no kind of search {kind!r}: take one of {', '.join(_KINDS)}")
+        raise ValueError(f"unknown kind of search {kind!r}; use one of {', '.join(_KINDS)}")
     query = wit.Query(
         text=text,
         kind=_KINDS[kind],
@@ -117,7 +117,7 @@ def _from_host(hit: wit.Hit) -> Hit:
 
 
 def to_host(hit: Hit) -> wit.Hit:
-    """The hit as the contract has it."""
+    """Converts a hit to the bindings."""
     return wit.Hit(
         id=hit.id,
         chunk_id=hit.chunk_id,

@@ -1,5 +1,5 @@
-"""A module's sources as they are now, in a component that was made of earlier ones: ``modhost dev`` puts them behind it, so that
-whoever saves waits for no component to be made. They take the place of the earlier ones when the component starts."""
+"""Loads sources that ``modhost dev`` appended to a component. They replace the sources from which the component was built, so
+that a saved change needs no full build."""
 
 import importlib
 import json
@@ -10,18 +10,18 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_looked = False
+_checked = False
 
 
-def renewed(root: str, export: str) -> Any:
-    """What the host calls of the module as it is now, or ``None`` where the component has no other sources with it.
+def load_appended(root: str, export: str) -> Any:
+    """Imports the appended sources and returns their export, or ``None`` if the component has no appended sources.
 
-    ``root`` is the folder of the module's own files, as they are called in the component.
+    ``root`` is the folder of the module's own files, as it is named in the component.
     """
-    global _looked
-    if _looked or sys.platform != "wasi":
+    global _checked
+    if _checked or sys.platform != "wasi":
         return None
-    _looked = True
+    _checked = True
     text = sys.stdin.buffer.read() if sys.stdin else b""
     if not text:
         return None
@@ -33,12 +33,12 @@ def renewed(root: str, export: str) -> Any:
     try:
         return getattr(importlib.import_module(sources["module"]), export)
     finally:
-        # As in any component: what wasn't imported when it was loaded isn't there later.
+        # As in any component, modules that weren't imported while it was loaded are unavailable later.
         sys.meta_path.remove(finder)
 
 
-def is_renewing() -> bool:
-    """Whether the sources that are being loaded are those behind the component."""
+def is_loading() -> bool:
+    """Returns whether appended sources are being imported."""
     return any(isinstance(finder, Finder) for finder in sys.meta_path)
 
 
@@ -48,7 +48,7 @@ def _is_below(root: str, module: ModuleType) -> bool:
 
 
 class Finder:
-    """Finds modules among the sources, and loads them."""
+    """An importer for the appended sources."""
 
     def __init__(self, root: str, files: Mapping[str, Mapping[str, Any]]) -> None:
         self._root = root
@@ -57,7 +57,7 @@ class Finder:
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in self._files:
             return None
-        spec = ModuleSpec(name, self, origin=self._place(name), is_package=self._files[name]["package"])  # type: ignore[arg-type]
+        spec = ModuleSpec(name, self, origin=self._location(name), is_package=self._files[name]["package"])  # type: ignore[arg-type]
         spec.has_location = True
         return spec
 
@@ -65,10 +65,10 @@ class Finder:
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        text, place = self._files[module.__name__]["text"], self._place(module.__name__)
-        # Without a time, nobody looks whether the file is there.
-        linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
-        exec(compile(text, place, "exec", dont_inherit=True), module.__dict__)
+        text, location = self._files[module.__name__]["text"], self._location(module.__name__)
+        # Without a modification time, linecache doesn't check whether the file exists.
+        linecache.cache[location] = (len(text), None, text.splitlines(keepends=True), location)
+        exec(compile(text, location, "exec", dont_inherit=True), module.__dict__)
 
-    def _place(self, name: str) -> str:
+    def _location(self, name: str) -> str:
         return f"{self._root}/{self._files[name]['path']}"

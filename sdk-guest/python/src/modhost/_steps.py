@@ -1,4 +1,4 @@
-"""The steps shown under the reply while it is being made."""
+"""The progress steps shown under the reply."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,28 +10,27 @@ from modhost._calls import call
 from modhost._reference import Reference
 from modhost._reference import to_host as reference_to_host
 
-# Steps that an exception has left. If it ends the delivery, the host closes them, as failed or not yet, as it knows
-# whether there is another try. If the module caught it and goes on, they are closed as failed with the next step, or at
-# the end.
-_left: list["Step"] = []
+# Steps that an exception left. If the exception ends the delivery, the host closes them, because only the host knows whether it
+# will retry. If the module catches the exception and continues, they are closed as failed before the next step, or at the end.
+_abandoned: list["Step"] = []
 
 
 def step(text: str) -> "Step":
-    """Shows a new step below the earlier ones, with a spinner until it is closed.
+    """Creates a step below the earlier ones, with a spinner until it is closed.
 
         with step("Searching knowledge base…") as searching:
             hits = search("travel policy")
             searching.done(f"Found {len(hits)} relevant documents")
 
-    At the end of ``with`` the step is done, unless ``done`` or ``fail`` said otherwise before; where an exception leaves
-    it, it has failed. A step without ``with`` is closed by ``done``, ``fail``, or the end of the delivery.
+    The end of the ``with`` block closes the step as done, unless ``done`` or ``fail`` closed it before. If an exception leaves
+    the block, the step has failed. Without ``with``, ``done``, ``fail`` or the end of the delivery closes the step.
     """
-    close_left()
+    close_abandoned()
     return Step(call("message-log.create", wit.Entry.create, text, wit.Status.RUNNING))
 
 
 class Step:
-    """A step shown under the reply. Made by ``step``."""
+    """A progress step shown under the reply, created by ``step``."""
 
     def __init__(self, entry: wit.Entry) -> None:
         self._entry = entry
@@ -49,11 +48,11 @@ class Step:
         details: Mapping[str, Any] | None = None,
         references: Iterable[Reference] = (),
     ) -> None:
-        """Shows another text; the step goes on.
+        """Changes the step and leaves it open.
 
-        :param text: what the user reads; without it, the text stays.
+        :param text: the new text. Default: the text stays.
         :param details: details in the platform's own shape.
-        :param references: sources the step found.
+        :param references: the sources the step found.
         """
         self._send(text, None, details, references)
 
@@ -74,7 +73,7 @@ class Step:
         details: Mapping[str, Any] | None = None,
         references: Iterable[Reference] = (),
     ) -> None:
-        """Closes the step as failed. The delivery needn't fail with it. The arguments are those of ``update``."""
+        """Closes the step as failed. The delivery may still succeed. The arguments are those of ``update``."""
         self._close(wit.Status.FAILED, text, details, references)
 
     def __enter__(self) -> Self:
@@ -88,7 +87,7 @@ class Step:
         if error is None:
             self.done()
         else:
-            _left.append(self)
+            _abandoned.append(self)
 
     def _close(
         self,
@@ -116,9 +115,9 @@ class Step:
         call("message-log.update", self._entry.update, change)
 
 
-def close_left() -> None:
-    """Closes the steps that exceptions have left, as failed."""
-    while _left:
-        step = _left.pop(0)
+def close_abandoned() -> None:
+    """Closes the steps that exceptions left, as failed."""
+    while _abandoned:
+        step = _abandoned.pop(0)
         if not step._closed:
             step.fail()

@@ -1,4 +1,4 @@
-"""Events of Archivus, as its documentation of webhooks describes them.
+"""Archivus events, as the Archivus webhook documentation describes them.
 
     from modhost import archivus
 
@@ -10,8 +10,8 @@
             case archivus.DocumentFailed():
                 log.warning("%s failed: %s", event.document_id, event.error)
 
-There is no platform to answer on: the tenant has ``platform = { kind = "none" }`` in ``modules.toml``, and calls that want one
-raise ``modhost.Unsupported``.
+Archivus has no API for replies: the tenant has ``platform = { kind = "none" }`` in ``modules.toml``, and calls that need a
+platform raise ``modhost.Unsupported``.
 """
 
 import json
@@ -24,25 +24,25 @@ from modhost._payload import Payload
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as the platform knows it."""
+    """A document on the platform."""
 
     id: str
-    """Its id."""
+    """The document's id."""
     filename: str
-    """The name of its file."""
+    """The file name."""
     status: str | None
-    """How far it is, in the platform's word."""
+    """The status, in the platform's terms."""
     ai_status: str | None
-    """How far it is understood, in the platform's word."""
+    """The status of the AI processing, in the platform's terms."""
     ai_summary: str | None
-    """What it is about, as a language model put it."""
+    """A summary by a language model."""
     ai_tags: tuple[str, ...]
-    """The words a language model filed it under."""
+    """Tags by a language model."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentProcessed:
-    """A document was read and understood (``document.processed``)."""
+    """A document was processed (``document.processed``)."""
 
     event_name: ClassVar[str] = "document.processed"
 
@@ -51,11 +51,11 @@ class DocumentProcessed:
     document: Document
     """The document."""
     event: Event
-    """The event it was read from; its ``payload`` has what this type doesn't know."""
+    """The original event; its ``payload`` contains fields that this type doesn't have."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads the event."""
+        """Parses the event."""
         payload = Payload(event, event.payload)
         document = payload.inner("document")
         known = Document(
@@ -71,20 +71,20 @@ class DocumentProcessed:
 
 @dataclass(frozen=True, slots=True)
 class DocumentFailed:
-    """A document could not be read or understood (``document.failed``)."""
+    """A document couldn't be processed (``document.failed``)."""
 
     event_name: ClassVar[str] = "document.failed"
 
     document_id: str
     """The document's id."""
     error: str
-    """Why, in the platform's words; what isn't text is given as JSON."""
+    """The error, in the platform's terms. A value that isn't a string is given as JSON."""
     event: Event
-    """The event it was read from; its ``payload`` has what this type doesn't know."""
+    """The original event; its ``payload`` contains fields that this type doesn't have."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads the event."""
+        """Parses the event."""
         payload = Payload(event, event.payload)
         error = payload.some("error")
         return cls(payload.text("document_id"), error if isinstance(error, str) else json.dumps(error), event)
@@ -92,41 +92,41 @@ class DocumentFailed:
 
 @dataclass(frozen=True, slots=True)
 class DocumentUploaded:
-    """A document came in, and is still to be read (``document.uploaded``)."""
+    """A document was uploaded and isn't processed yet (``document.uploaded``)."""
 
     event_name: ClassVar[str] = "document.uploaded"
 
     document_id: str
     """The document's id."""
     event: Event
-    """The event it was read from; its ``payload`` has what this type doesn't know."""
+    """The original event; its ``payload`` contains fields that this type doesn't have."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads the event."""
+        """Parses the event."""
         return cls(Payload(event, event.payload).text("document_id"), event)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessageCreated:
-    """Somebody wrote in a chat about documents (``chat.message.created``). What was written is not part of it."""
+    """A message was written in a chat about documents (``chat.message.created``). The event doesn't contain the text."""
 
     event_name: ClassVar[str] = "chat.message.created"
 
     session_id: str
-    """The chat."""
+    """The chat's id."""
     message_id: str
     """The message's id."""
     role: str
-    """Who wrote it, in the platform's word."""
+    """The author's role, in the platform's terms."""
     document_id: str | None
-    """The document it is about, if it is about one."""
+    """The id of the document that the message is about, if any."""
     event: Event
-    """The event it was read from; its ``payload`` has what this type doesn't know."""
+    """The original event; its ``payload`` contains fields that this type doesn't have."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads the event."""
+        """Parses the event."""
         payload = Payload(event, event.payload)
         return cls(
             session_id=payload.text("session_id"),

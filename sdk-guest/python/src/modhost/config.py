@@ -1,4 +1,4 @@
-"""The module's settings: first those of the assistant the event comes from, then the ``config`` table of the module in
+"""The module's settings: first those of the assistant that sent the event, then the module's ``config`` table in
 ``modules.toml``.
 
     [[module]]
@@ -27,7 +27,7 @@ def get(key: str) -> str | None: ...
 @overload
 def get(key: str, default: str) -> str: ...
 def get(key: str, default: str | None = None) -> str | None:
-    """The setting as text, or ``default`` where nobody set it. What isn't text in ``modules.toml`` is given as JSON."""
+    """Returns a setting as text, or ``default`` if it isn't set. A value that isn't a string is returned as JSON."""
     try:
         value = wit.get(key)
     except Err as error:
@@ -42,14 +42,14 @@ def read(key: str, kind: type[T]) -> T | None: ...
 @overload
 def read(key: str, kind: type[T], default: T) -> T: ...
 def read(key: str, kind: type[T], default: T | None = None) -> T | None:
-    """The setting as a value of this kind (``str``, ``int``, ``float``, ``bool``, ``list`` or ``dict``), or ``default``
-    where nobody set it. A setting of another kind raises ``Misconfigured``."""
+    """Returns a setting as a value of this type (``str``, ``int``, ``float``, ``bool``, ``list`` or ``dict``), or ``default`` if
+    it isn't set. Raises ``Misconfigured`` if the setting has another type."""
     text = get(key)
     return default if text is None else parse(key, text, kind)
 
 
 def all() -> dict[str, str]:
-    """All settings, as ``get`` gives them."""
+    """Returns all settings, as ``get`` returns them."""
     try:
         return dict(wit.get_all())
     except Err as error:
@@ -59,22 +59,22 @@ def all() -> dict[str, str]:
 
 
 def parse(key: str, text: str, kind: type[T]) -> T:
-    """A setting's text as a value of this kind."""
+    """Converts a setting's text to a value of this type."""
     value: object = text
     if kind is not str:
-        # Words are no JSON, and not what is asked for either: they stay what they are, to be told.
+        # Plain text isn't JSON. It stays text, for the error message below.
         with suppress(ValueError):
             value = json.loads(text)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    # To Python True is a number; to whoever wrote the setting it isn't.
+    # In Python, bool is a subtype of int. In a setting, it isn't a number.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise Misconfigured("config.get", f"the setting `{key}` should be {_NAMES[kind]}, and is {text}")
+        raise Misconfigured("config.get", f"setting `{key}` should be {_NAMES[kind]}, but is {text}")
     return value
 
 
 _NAMES: dict[type, str] = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
     list: "a list",

@@ -1,22 +1,22 @@
-"""HTTP requests, to hosts the operator allows.
+"""HTTP requests to hosts that the operator allows.
 
     from modhost import http
 
     rate = http.get("https://rates.example.com/v1/chf-eur", timeout=5).raise_for_status().json()
     http.post("https://shop.example.com/orders", json={"item": "A-17", "count": 2}).raise_for_status()
 
-Where a request may go stands in the module's entry in ``modules.toml``: ``http = ["rates.example.com"]``. A module that
-imports this and has no such line isn't loaded; one that doesn't import it needs none. A credential is best left to the host,
-which adds it to the request: ``http = [{ host = "…", headers = { authorization = "Bearer env:API_TOKEN" } }]``.
+The key ``http`` in the module's entry in ``modules.toml`` lists the allowed hosts: ``http = ["rates.example.com"]``. The host
+doesn't load a module that imports ``modhost.http`` without that key. Leave credentials to the host, which adds them to the
+request: ``http = [{ host = "…", headers = { authorization = "Bearer env:API_TOKEN" } }]``.
 
-An answer is read whole before you have it. When a delivery starts again, requests that were answered are answered as they
-were then, without being sent. Every request but GET, HEAD and OPTIONS carries an ``Idempotency-Key``, so that a server that
-knows such keys does once what was sent twice because the host was killed in between.
+The host buffers the whole response. In a retry, completed requests are answered from the call log and not resent. Every request
+except GET, HEAD and OPTIONS carries an ``Idempotency-Key``. If the host crashes and sends a request twice, a server that
+supports such keys applies it once.
 
-Redirects aren't followed: the answer is the 3xx itself. Any answer is a success here, whatever its status;
-``raise_for_status`` makes an exception of those that aren't 2xx. Where there is no answer, a kind of ``modhost.Error`` is
-raised: ``Denied`` if the operator doesn't allow the request, ``Invalid`` if it, or its answer, can't be; ``Timeout`` and
-``Unavailable`` may pass. The delivery's log says more.
+Redirects aren't followed: the module receives the 3xx response. A response with any status is returned normally;
+``raise_for_status`` raises an exception if the status isn't 2xx. If there is no response, a subclass of ``modhost.Error`` is
+raised: ``Denied`` if the operator doesn't allow the request, ``Invalid`` if the request or its response is malformed,
+``Timeout`` or ``Unavailable`` if a retry may succeed. The delivery's log has the details.
 """
 
 import json as _json
@@ -35,11 +35,11 @@ from modhost._calls import no_host
 from modhost._errors import Denied, Error, Invalid, NotFound, RateLimited, Timeout, Unavailable
 
 Body: TypeAlias = bytes | str
-"""What can be sent: bytes, or text, which is sent in UTF-8."""
+"""A request body: bytes, or text, which is encoded as UTF-8."""
 
 _CALL = "http.send"
-_PIECE = 4096  # bytes that are written at once: the standard takes no more
-_READ = 64 * 1024  # bytes that are read at once
+_WRITE_SIZE = 4096  # bytes per write, the maximum of wasi:io
+_READ_SIZE = 64 * 1024  # bytes per read
 
 _METHODS: dict[str, wit.Method] = {
     "GET": wit.Method_Get(),
@@ -55,11 +55,11 @@ _SCHEMES: dict[str, wit.Scheme] = {"https": wit.Scheme_Https(), "http": wit.Sche
 
 
 class Headers(Mapping[str, str]):
-    """The headers of an answer, by their names in whatever case. Of several of one name, this has the first."""
+    """The headers of a response, by case-insensitive name. For a repeated header, the mapping has the first value."""
 
     def __init__(self, pairs: tuple[tuple[str, str], ...]) -> None:
         self.pairs = pairs
-        """All of them, in the order they came."""
+        """All headers, in the order in which they arrived."""
 
     def __getitem__(self, name: str) -> str:
         for known, value in self.pairs:
@@ -79,10 +79,10 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer, read whole."""
+    """A complete response."""
 
     status: int
-    """The status, 200 for example."""
+    """The status code, such as 200."""
     headers: Headers
     """The headers: ``response.headers["content-type"]``."""
     body: bytes
@@ -95,39 +95,39 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text; something else than UTF-8 raises ``modhost.Invalid``."""
+        """The body as text. Raises ``modhost.Invalid`` if it isn't UTF-8."""
         try:
             return self.body.decode()
         except UnicodeDecodeError as error:
-            raise Invalid(_CALL, f"the answer is no text (status {self.status}): {error}") from None
+            raise Invalid(_CALL, f"the response body is not UTF-8 (status {self.status}): {error}") from None
 
     def json(self) -> Any:
-        """The body, read as JSON; something else raises ``modhost.Invalid``."""
+        """Returns the body, parsed as JSON. Raises ``modhost.Invalid`` if it isn't JSON."""
         try:
             return _json.loads(self.body)
         except ValueError as error:
-            raise Invalid(_CALL, f"the answer isn't JSON (status {self.status}): {error}") from None
+            raise Invalid(_CALL, f"cannot parse the response body as JSON (status {self.status}): {error}") from None
 
     def raise_for_status(self) -> Self:
-        """The answer itself if its status is 2xx; else raises a ``modhost.Error``, told apart by what can be done about it:
-        left uncaught, a 429 or a 503 has the delivery tried again, a 404 hasn't."""
+        """Returns the response if its status is 2xx, otherwise raises the subclass of ``modhost.Error`` that fits the status. If it
+        isn't caught, a 429 or a 503 makes the host retry the delivery, and a 404 doesn't."""
         if self.ok:
             return self
-        told = f"status {self.status}"
+        text = f"status {self.status}"
         match self.status:
             case 401 | 403:
-                raise Denied(_CALL, told)
+                raise Denied(_CALL, text)
             case 404 | 410:
-                raise NotFound(_CALL, told)
+                raise NotFound(_CALL, text)
             case 408 | 504:
-                raise Timeout(_CALL, told)
+                raise Timeout(_CALL, text)
             case 429:
                 after = self.headers.get("retry-after", "").strip()
                 raise RateLimited(_CALL, int(after) if re.fullmatch("[0-9]{1,9}", after) else None)
             case status if status >= 500:
-                raise Unavailable(_CALL, told)
+                raise Unavailable(_CALL, text)
             case _:
-                raise Invalid(_CALL, told)
+                raise Invalid(_CALL, text)
 
 
 def get(
@@ -137,7 +137,7 @@ def get(
     headers: Mapping[str, str] | None = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a GET request, and reads the answer. The arguments are those of ``request``."""
+    """Sends a GET request and reads the response. The arguments are those of ``request``."""
     return request("GET", url, params=params, headers=headers, timeout=timeout)
 
 
@@ -150,7 +150,7 @@ def post(
     json: Any = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a POST request, and reads the answer. The arguments are those of ``request``."""
+    """Sends a POST request and reads the response. The arguments are those of ``request``."""
     return request("POST", url, params=params, headers=headers, body=body, json=json, timeout=timeout)
 
 
@@ -163,7 +163,7 @@ def put(
     json: Any = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a PUT request, and reads the answer. The arguments are those of ``request``."""
+    """Sends a PUT request and reads the response. The arguments are those of ``request``."""
     return request("PUT", url, params=params, headers=headers, body=body, json=json, timeout=timeout)
 
 
@@ -176,7 +176,7 @@ def patch(
     json: Any = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a PATCH request, and reads the answer. The arguments are those of ``request``."""
+    """Sends a PATCH request and reads the response. The arguments are those of ``request``."""
     return request("PATCH", url, params=params, headers=headers, body=body, json=json, timeout=timeout)
 
 
@@ -187,7 +187,7 @@ def delete(
     headers: Mapping[str, str] | None = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a DELETE request, and reads the answer. The arguments are those of ``request``."""
+    """Sends a DELETE request and reads the response. The arguments are those of ``request``."""
     return request("DELETE", url, params=params, headers=headers, timeout=timeout)
 
 
@@ -201,15 +201,15 @@ def request(
     json: Any = None,
     timeout: float | timedelta | None = None,
 ) -> Response:
-    """Sends a request, and reads the answer.
+    """Sends a request and reads the response.
 
-    :param params: what is added to the address as its query.
-    :param headers: those of the connection (``Host``, ``Connection``, ``Transfer-Encoding`` and the like) are the host's to
-        write: with one of them the request is refused.
-    :param body: the bytes, or the text, to send.
-    :param json: in place of ``body``: a value to send as JSON, with a ``Content-Type`` that says so.
-    :param timeout: how long to wait for the beginning of the answer, and then for each piece of it, in seconds or as a
-        ``timedelta``. The operator's limit (``limits.http.timeout``, 30 s where it isn't set) holds all the same.
+    :param params: query parameters to add to the URL.
+    :param headers: the headers. The host sets the connection headers (``Host``, ``Connection``, ``Transfer-Encoding`` and the
+        like) itself, and rejects a request that contains one of them.
+    :param body: the body, as bytes or text.
+    :param json: instead of ``body``, a value to send as JSON, with the matching ``Content-Type``.
+    :param timeout: the timeout for the start of the response, and for each chunk after it, in seconds or as a ``timedelta``.
+        The operator's limit (``limits.http.timeout``, 30 s by default) still applies.
     """
     return begin(method, url, params=params, headers=headers, body=body, json=json, timeout=timeout).answer()
 
@@ -224,8 +224,8 @@ def begin(
     json: Any = None,
     timeout: float | timedelta | None = None,
 ) -> "Sent":
-    """Sends a request, and waits for the answer later: several can be under way at once. The arguments are those of
-    ``request``.
+    """Sends a request without waiting for the response, so that several requests can be in flight at once. The arguments are
+    those of ``request``.
 
         one, two = http.begin("GET", "https://one.example.com/"), http.begin("GET", "https://two.example.com/")
         print(one.answer().status, two.answer().status)
@@ -233,7 +233,7 @@ def begin(
     headers = dict(headers or {})
     if json is not None:
         if body:
-            raise ValueError("a request has one body: leave out `body` or `json`")
+            raise ValueError("a request has only one body; omit `body` or `json`")
         body = _json.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         if not any(name.lower() == "content-type" for name in headers):
             headers["content-type"] = "application/json"
@@ -246,28 +246,28 @@ def begin(
         raise _error(error.value) from None
     except NotImplementedError:
         raise no_host(_CALL) from None
-    # A host that doesn't take the whole body says why in its answer.
+    # If the host rejects part of the body, its response has the reason.
     return Sent(answer, None if writing is None else _write(writing, content))
 
 
 class Sent:
-    """A request that is under way. Given up, it is cut off if it only reads, and carried to its end otherwise."""
+    """A request in flight. Dropping it cancels a request that only reads; any other request is carried out to its end."""
 
-    def __init__(self, answer: wit.FutureIncomingResponse, unwritten: Error | None) -> None:
+    def __init__(self, answer: wit.FutureIncomingResponse, write_error: Error | None) -> None:
         self._answer = answer
-        self._unwritten = unwritten
+        self._write_error = write_error
 
     def answer(self) -> Response:
-        """Waits for the answer and reads it. There is one answer, to be asked for once."""
+        """Waits for the response and reads it. Can be called only once."""
         with self._answer.subscribe() as ready:
             ready.block()
         answered = self._answer.get()
         if not isinstance(answered, Ok):
-            raise Unavailable(_CALL, "the host has no answer, or it was read before")
+            raise Unavailable(_CALL, "the host returned no response, or it was already read")
         if isinstance(answered.value, Err):
             raise _error(answered.value.value)
-        if self._unwritten is not None:
-            raise self._unwritten
+        if self._write_error is not None:
+            raise self._write_error
         return _read(answered.value.value)
 
 
@@ -277,16 +277,16 @@ def _outgoing(
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise _no_request(method, url) from None
+        raise _invalid_request(method, url) from None
     scheme = _SCHEMES.get(parts.scheme)
     if scheme is None or not parts.netloc:
-        raise _no_request(method, url)
+        raise _invalid_request(method, url)
     query = "&".join(part for part in (parts.query, urlencode(params or {})) if part)
     path = parts.path or "/"
     try:
         fields = wit.Fields.from_list([(name, value.encode()) for name, value in headers.items()])
     except Err as error:
-        raise Invalid(_CALL, f"a header of the request can't be sent: {_words(error.value)}") from None
+        raise Invalid(_CALL, f"cannot send a header of the request: {_code(error.value)}") from None
     request = wit.OutgoingRequest(fields)
     try:
         request.set_method(_METHODS.get(method) or wit.Method_Other(method))
@@ -294,12 +294,12 @@ def _outgoing(
         request.set_authority(parts.netloc)
         request.set_path_with_query(f"{path}?{query}" if query else path)
     except Err:
-        raise _no_request(method, url) from None
+        raise _invalid_request(method, url) from None
     return request
 
 
-def _no_request(method: str, url: str) -> Invalid:
-    return Invalid(_CALL, f"`{method} {url}` is no request over HTTP")
+def _invalid_request(method: str, url: str) -> Invalid:
+    return Invalid(_CALL, f"`{method} {url}` is not an HTTP request")
 
 
 def _options(timeout: float | timedelta | None) -> wit.RequestOptions | None:
@@ -314,14 +314,14 @@ def _options(timeout: float | timedelta | None) -> wit.RequestOptions | None:
 
 
 def _write(body: wit.OutgoingBody, content: bytes) -> Error | None:
-    """Writes a body; says why it couldn't."""
+    """Writes a body. Returns an error if the host doesn't accept it."""
     try:
         with body.write() as stream:
-            for start in range(0, len(content), _PIECE):
-                stream.blocking_write_and_flush(content[start : start + _PIECE])
+            for start in range(0, len(content), _WRITE_SIZE):
+                stream.blocking_write_and_flush(content[start : start + _WRITE_SIZE])
         wit.OutgoingBody.finish(body, None)
     except Err:
-        return Unavailable(_CALL, "the host takes no body")
+        return Unavailable(_CALL, "the host did not accept the request body")
     return None
 
 
@@ -334,7 +334,7 @@ def _read(answer: wit.IncomingResponse) -> Response:
         with answer.consume() as incoming, incoming.stream() as stream:
             while True:
                 try:
-                    body += stream.blocking_read(_READ)
+                    body += stream.blocking_read(_READ_SIZE)
                 except Err as error:
                     if isinstance(error.value, io_streams.StreamError_Closed):
                         return Response(status, Headers(pairs), bytes(body))
@@ -342,16 +342,16 @@ def _read(answer: wit.IncomingResponse) -> Response:
                         raise Unavailable(_CALL, cause.to_debug_string()) from None
 
 
-# What the standard's codes mean for a module: what can be done about it. The others are of what can't be.
+# The error codes of wasi:http by kind of error. All other codes are Invalid.
 _DENIED = (wit.ErrorCode_HttpRequestDenied, wit.ErrorCode_DestinationIpProhibited)
-_LATE = (
+_TIMEOUT = (
     wit.ErrorCode_DnsTimeout,
     wit.ErrorCode_ConnectionTimeout,
     wit.ErrorCode_ConnectionReadTimeout,
     wit.ErrorCode_ConnectionWriteTimeout,
     wit.ErrorCode_HttpResponseTimeout,
 )
-_PASSING = (
+_UNAVAILABLE = (
     wit.ErrorCode_DnsError,
     wit.ErrorCode_DestinationNotFound,
     wit.ErrorCode_DestinationUnavailable,
@@ -369,17 +369,17 @@ _PASSING = (
 
 
 def _error(code: wit.ErrorCode) -> Error:
-    words = _words(code)
+    text = _code(code)
     if isinstance(code, _DENIED):
-        return Denied(_CALL, f"{words}; the delivery's log says what to add to `http` in modules.toml")
-    if isinstance(code, _LATE):
-        return Timeout(_CALL, words)
-    return Unavailable(_CALL, words) if isinstance(code, _PASSING) else Invalid(_CALL, words)
+        return Denied(_CALL, f"{text}; the delivery's log shows what to add to `http` in modules.toml")
+    if isinstance(code, _TIMEOUT):
+        return Timeout(_CALL, text)
+    return Unavailable(_CALL, text) if isinstance(code, _UNAVAILABLE) else Invalid(_CALL, text)
 
 
-def _words(case: object) -> str:
-    """The name of a case as the standard has it, with what it says besides: ``http-request-denied``."""
+def _code(case: object) -> str:
+    """Returns the name of a WIT case, such as ``http-request-denied``, with its text, if any."""
     name = type(case).__name__.partition("_")[2]
-    words = re.sub("(?<!^)(?=[A-Z])", "-", name).lower()
-    said = getattr(case, "value", None)
-    return f"{words}: {said}" if isinstance(said, str) else words
+    code = re.sub("(?<!^)(?=[A-Z])", "-", name).lower()
+    text = getattr(case, "value", None)
+    return f"{code}: {text}" if isinstance(text, str) else code

@@ -1,21 +1,21 @@
-"""What the module keeps from one event to the next: values under keys, on the host's disk.
+"""A key-value store for values that the module keeps between events, on the host's disk.
 
-All of it is private to the module and the tenant of the event: for another tenant, the same module sees other values.
+All values are private to the module and the event's tenant: the same module, running for another tenant, has other values.
 
     store = Store()
     asked = store.increment("questions")
     if "greeted" not in store:
         store["greeted"] = event.chat_id
 
-A write is on disk when the call returns, and stays, however the event ends: a delivery that fails takes nothing back. When
-it starts again, reads and writes that were answered are answered as they were then, without being done again. So an
-``increment`` counts once for each event, even if the host is killed in the middle of it.
+A write is on disk when the call returns, and it stays, however the delivery ends: a failed delivery rolls nothing back. In a
+retry, reads and writes that an earlier attempt completed are answered from the call log and not repeated. So an ``increment``
+counts once per event, even if the host crashes during the call.
 
-Deliveries run side by side. What two of them may change at the same time wants ``increment``, ``update`` or
-``compare_and_swap``, not a read and then a write.
+Deliveries run concurrently. For a value that two deliveries may change at the same time, use ``increment``, ``update`` or
+``compare_and_swap``, not a read followed by a write.
 
-What there is room for is ``limits.keyvalue`` of the module in ``modules.toml``. A call beyond it raises
-``modhost.Invalid``, and says what is full. A module that doesn't import ``modhost.keyvalue`` doesn't ask for any.
+``limits.keyvalue`` in the module's entry in ``modules.toml`` limits the storage. A call that exceeds it raises
+``modhost.Invalid``, which names the limit. A module that doesn't import ``modhost.keyvalue`` doesn't request storage.
 """
 
 import json
@@ -30,14 +30,14 @@ from modhost._calls import no_host
 from modhost._errors import Denied, Error, Invalid, NotFound, Unavailable
 
 Value: TypeAlias = bytes | str
-"""What can be kept: bytes, or text, which is kept in UTF-8."""
+"""A value: bytes, or text, which is encoded as UTF-8."""
 
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
 
 class Store:
-    """Values under keys. A store with a name has keys of its own."""
+    """A bucket of the module's key-value store. A named bucket has its own keys."""
 
     def __init__(self, name: str = "") -> None:
         self._bucket = _call("keyvalue.open", wit.open, name)
@@ -63,33 +63,33 @@ class Store:
         return self.keys()
 
     def get(self, key: str) -> bytes | None:
-        """What stands under the key, or ``None``."""
+        """Returns the value of a key, or ``None``."""
         return _call("keyvalue.get", self._bucket.get, key)
 
     def get_text(self, key: str) -> str | None:
-        """What stands under the key, as text."""
+        """Returns the value of a key as text, or ``None``."""
         value = self.get(key)
         return None if value is None else _text(key, value)
 
     def get_json(self, key: str) -> Any:
-        """What stands under the key, read as JSON; ``None`` where nothing does."""
+        """Returns the value of a key, parsed as JSON, or ``None`` if the key doesn't exist."""
         value = self.get(key)
         return None if value is None else _from_json(key, value)
 
     def set(self, key: str, value: Value) -> None:
-        """Sets the key, as ``store[key] = value`` does."""
+        """Sets a key, like ``store[key] = value``."""
         self[key] = value
 
     def set_json(self, key: str, value: Any) -> None:
-        """Sets the key to a value as JSON."""
+        """Sets a key to a value, serialized as JSON."""
         self[key] = json.dumps(value)
 
     def delete(self, key: str) -> None:
-        """Removes the key, if it is there."""
+        """Deletes a key, if it exists."""
         _call("keyvalue.delete", self._bucket.delete, key)
 
     def keys(self) -> Iterator[str]:
-        """All keys, however many there are: more are asked for as the loop goes on."""
+        """Iterates over all keys. Fetches them page by page."""
         cursor: str | None = None
         while True:
             page = _call("keyvalue.list-keys", self._bucket.list_keys, cursor)
@@ -99,27 +99,27 @@ class Store:
                 return
 
     def get_many(self, keys: Iterable[str]) -> list[bytes | None]:
-        """What stands under the keys, in their order, in one call."""
+        """Returns the values of several keys in one call, in the order of the keys."""
         found = _call("keyvalue.get-many", batch.get_many, self._bucket, list(keys))
         return [None if entry is None else entry[1] for entry in found]
 
     def set_many(self, entries: Mapping[str, Value]) -> None:
-        """Sets all of them, or none if that fails."""
+        """Sets several keys atomically."""
         pairs = [(key, _bytes(value)) for key, value in entries.items()]
         _call("keyvalue.set-many", batch.set_many, self._bucket, pairs)
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Removes all of them, or none if that fails."""
+        """Deletes several keys atomically."""
         _call("keyvalue.delete-many", batch.delete_many, self._bucket, list(keys))
 
     def increment(self, key: str, by: int = 1) -> int:
-        """Adds to the number under the key, which begins at 0, and returns what it is then."""
+        """Adds ``by`` to the number of a key, and returns the new number. A missing key counts as 0."""
         return _call("keyvalue.increment", atomics.increment, self._bucket, key, by)
 
     def update(self, key: str, change: Callable[[bytes | None], Value]) -> bytes:
-        """Sets the key to what ``change`` makes of its value, and returns that. If another delivery sets the key in
-        between, ``change`` is called again with what that has set."""
-        cas = self._look(key)
+        """Changes the value of a key atomically, and returns the new value. Calls ``change`` again if another delivery changed the
+        value in the meantime."""
+        cas = self._cas(key)
         while True:
             value = _bytes(change(_current(cas)))
             later = _swap(cas, value)
@@ -128,26 +128,26 @@ class Store:
             cas = later
 
     def update_json(self, key: str, change: Callable[[Any], Any]) -> Any:
-        """Like ``update``, with values as JSON; ``None`` where nothing stands."""
+        """Like ``update``, for values stored as JSON; ``None`` if the key doesn't exist."""
 
-        def written(value: bytes | None) -> str:
+        def change_json(value: bytes | None) -> str:
             return json.dumps(change(None if value is None else _from_json(key, value)))
 
-        return _from_json(key, self.update(key, written))
+        return _from_json(key, self.update(key, change_json))
 
     def compare_and_swap(self, key: str, expected: Value | None, value: Value) -> bool:
-        """Sets the key if what stands under it is what is expected (``None``: nothing), and says whether it did."""
+        """Sets a key if its current value is ``expected`` (``None``: the key doesn't exist). Returns whether it was set."""
         wanted = None if expected is None else _bytes(expected)
-        cas = self._look(key)
+        cas = self._cas(key)
         while _current(cas) == wanted:
             later = _swap(cas, _bytes(value))
             if later is None:
                 return True
-            # Set anew in between, maybe to the same.
+            # Set by another delivery in the meantime, maybe to the same value.
             cas = later
         return False
 
-    def _look(self, key: str) -> atomics.Cas:
+    def _cas(self, key: str) -> atomics.Cas:
         return _call("keyvalue.cas.new", atomics.Cas.new, self._bucket, key)
 
 
@@ -156,7 +156,7 @@ def _current(cas: atomics.Cas) -> bytes | None:
 
 
 def _swap(cas: atomics.Cas, value: bytes) -> atomics.Cas | None:
-    """Nothing if it is done; else how to try it again."""
+    """Swaps the value. Returns a new handle if another delivery changed the value in the meantime."""
     try:
         atomics.swap(cas, value)
     except Err as error:
@@ -166,7 +166,7 @@ def _swap(cas: atomics.Cas, value: bytes) -> atomics.Cas | None:
             case atomics.CasError_StoreError(cause):
                 raise _error("keyvalue.swap", cause) from None
             case other:
-                raise AssertionError(f"no case of cas-error: {other!r}") from None
+                raise AssertionError(f"unknown cas-error: {other!r}") from None
     return None
 
 
@@ -184,12 +184,12 @@ def _call(
 def _error(name: str, error: wit.Error) -> Error:
     match error:
         case wit.Error_NoSuchStore():
-            return NotFound(name, "there is no such store")
+            return NotFound(name, "no such store")
         case wit.Error_AccessDenied():
             return Denied(name, "the module may not use this store")
         case wit.Error_Other(text):
-            passing = text.removeprefix("unavailable: ")
-            return Invalid(name, text) if passing == text else Unavailable(name, passing)
+            detail = text.removeprefix("unavailable: ")
+            return Invalid(name, text) if detail == text else Unavailable(name, detail)
 
 
 def _bytes(value: Value) -> bytes:
@@ -200,11 +200,11 @@ def _text(key: str, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise Invalid("keyvalue.get", f"what stands under `{key}` isn't text: {error}") from None
+        raise Invalid("keyvalue.get", f"cannot read the value of `{key}` as text: {error}") from None
 
 
 def _from_json(key: str, value: bytes) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        raise Invalid("keyvalue.get", f"what stands under `{key}` isn't JSON: {error}") from None
+        raise Invalid("keyvalue.get", f"cannot read the value of `{key}` as JSON: {error}") from None

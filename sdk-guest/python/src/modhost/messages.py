@@ -1,4 +1,4 @@
-"""The messages of the chat the event happened in.
+"""The messages of the chat in which the event happened.
 
     messages.show("Let me think…")
     messages.reply("Yes.")
@@ -18,7 +18,8 @@ from modhost._reference import to_host as reference_to_host
 from modhost._search import Hit
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
-"""Who says something: instructions nobody wrote in the chat, a person, a module or a language model."""
+"""The author of a message: ``system`` for instructions that aren't part of the chat, ``user`` for a person, ``assistant`` for a
+module or a language model."""
 
 _ROLES: dict[types.Role, Role] = {
     types.Role.SYSTEM: "system",
@@ -32,15 +33,15 @@ class Message:
     """A message of the chat."""
 
     id: str
-    """The platform's id; empty where it doesn't tell."""
+    """The platform's id of the message; empty if the platform doesn't report it."""
     role: Role
-    """Who wrote it."""
+    """The author."""
     text: str | None
-    """What it says; ``None`` for a reply nobody filled yet."""
+    """The text; ``None`` for a reply that isn't filled yet."""
     references: tuple[Reference, ...]
-    """The sources it names."""
+    """The sources it cites."""
     created_at: str | None
-    """When it was written, as the platform writes times (RFC 3339)."""
+    """When the message was written, in the platform's time format (RFC 3339)."""
 
 
 def reply(
@@ -51,18 +52,19 @@ def reply(
     debug_info: Mapping[str, Any] | None = None,
     completed: bool = True,
 ) -> Message:
-    """Writes the event's reply: the assistant message the platform made for it. Only an event that chose the module has
-    one. What isn't said stays as it is.
+    """Writes the event's reply: the assistant message that the platform created for it. Only an event that chose the module has
+    a reply. Arguments that aren't given leave the current values unchanged.
 
         messages.reply("Book early [source0], or pay more [source2].", citing=hits)
 
-    :param text: what it says, in Markdown.
-    :param citing: the hits that the text cites: ``[source0]`` in it becomes a footnote that refers to the first of them,
-        and so on. All of them are named where the text cites none; what it cites beyond them is taken out.
-    :param references: further sources. ``<sup>1</sup>`` in the text points to the one with the sequence number 1.
-    :param debug_info: for people who look for mistakes: kept by the platform with the message.
-    :param completed: whether this is the final text, so that whoever waits for the answer has it; ``False`` if more is to
-        come.
+    :param text: the text, in Markdown.
+    :param citing: the hits that the text cites: ``[source0]`` in the text becomes a footnote that refers to the first hit,
+        ``[source1]`` to the second, and so on. If the text cites no hit, the message references all of them. Citations of hits
+        that don't exist are removed.
+    :param references: more references. ``<sup>1</sup>`` in the text refers to the one with the sequence number 1.
+    :param debug_info: debugging information that the platform stores with the message.
+    :param completed: whether this is the final text, which clients that wait for the answer receive; ``False`` for an interim
+        text.
     """
     change = _change(text, citing, references, debug_info, completed)
     return _from_host(call("messages.reply", wit.reply, change))
@@ -76,7 +78,7 @@ def create(
     debug_info: Mapping[str, Any] | None = None,
     completed: bool = True,
 ) -> Message:
-    """Writes a new assistant message into the chat, besides the reply. The arguments are those of ``reply``."""
+    """Creates an assistant message in the chat, in addition to the reply. The arguments are those of ``reply``."""
     change = _change(text, citing, references, debug_info, completed)
     return _from_host(call("messages.create", wit.create, change))
 
@@ -90,20 +92,20 @@ def modify(
     debug_info: Mapping[str, Any] | None = None,
     completed: bool = True,
 ) -> Message:
-    """Changes an assistant message of the chat, by its id: say one that ``create`` made. The other arguments are those of
-    ``reply``."""
+    """Changes an assistant message in the chat, by its id, for example one that ``create`` returned. The other arguments are
+    those of ``reply``."""
     change = _change(text, citing, references, debug_info, completed)
     return _from_host(call("messages.modify", wit.modify, id, change))
 
 
 def show(text: str) -> None:
-    """Shows a text in the reply's place while the answer is being made. Nothing is stored."""
+    """Shows a text in place of the reply while the module works on the answer. Nothing is stored."""
     call("messages.show", wit.show, text)
 
 
 def history(limit: int | None = None) -> list[Message]:
-    """The chat's messages, oldest first: the newest that many, or all. The message that is being answered and the empty
-    reply are among them."""
+    """Returns the newest messages of the chat, oldest first: at most ``limit``, or all. They include the message being answered
+    and the empty reply."""
     return [_from_host(message) for message in call("messages.history", wit.history, limit)]
 
 
@@ -115,7 +117,7 @@ def _change(
     completed: bool,
 ) -> wit.Change:
     cited = Reference.from_hits(citing or ())
-    # A search without hits, too, takes out of the text what it cites.
+    # An empty list of hits also removes the citations from the text.
     if text is not None and citing is not None:
         text, cited = cite(text, cited)
     return wit.Change(

@@ -1,15 +1,15 @@
-"""Events of NexusGPT, as its documentation of webhooks describes them.
+"""NexusGPT events, as the NexusGPT webhook documentation describes them.
 
     from modhost import messages, nexus
 
     @modhost.module
     def answer(message: nexus.MessageFinalized) -> None:
-        # What virtual employees write comes back as an event too.
+        # Messages from virtual employees arrive as events, too.
         if message.sender == "USER" and message.status == "PROCESSED":
             messages.create(f"You said: {message.content}")
 
-All a module can do on NexusGPT is to write messages into the event's thread, of text, with ``messages.create``; every other
-call raises ``modhost.Unsupported``.
+On NexusGPT, a module can only write text messages to the event's thread, with ``messages.create``. Every other platform call
+raises ``modhost.Unsupported``.
 """
 
 from dataclasses import dataclass
@@ -19,47 +19,47 @@ from modhost._events import Event
 from modhost._payload import Payload
 
 MESSAGE_LIMIT = 4000
-"""The most characters a message into a thread may have, counted as JavaScript counts them: in UTF-16 code units, which are
-``len(text.encode("utf-16-le")) // 2``. The host sends no longer one."""
+"""The maximum length of a message to a thread, in UTF-16 code units, as JavaScript counts them:
+``len(text.encode("utf-16-le")) // 2``. The host doesn't send longer messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFinalized:
-    """A message of a thread is there (``MESSAGE_FINALIZED``): a person's, or a virtual employee's."""
+    """A message in a thread is finalized (``MESSAGE_FINALIZED``), from a person or a virtual employee."""
 
     event_name: ClassVar[str] = "MESSAGE_FINALIZED"
 
     id: str
-    """The message's id. One that is changed later comes again as another event."""
+    """The message's id. A message that is changed later arrives again as another event."""
     chat_id: str
-    """The thread, for information: the host writes into no other."""
+    """The thread, for information only: the host writes to no other thread."""
     sender: str
-    """What kind of sender wrote it: ``USER``, ``VIRTUAL_EMPLOYEE``, or another word the platform may add."""
+    """The kind of sender: ``USER``, ``VIRTUAL_EMPLOYEE``, or another value that the platform may add."""
     user_sender_id: str | None
-    """The person who wrote it, if a person did."""
+    """The id of the person who wrote the message, if a person wrote it."""
     virtual_sender_id: str | None
-    """The virtual employee that wrote it, or that it was written to."""
+    """The id of the virtual employee that wrote the message or received it."""
     content: str
-    """What it says; empty if it says nothing in words."""
+    """The text; empty if the message has none."""
     kind: str | None
     """The platform's ``type`` of the message."""
     status: str
-    """Whether it is whole: ``PROCESSED`` if it is, ``IN_PROGRESS`` while it is being written, or another word the platform may
-    add."""
+    """The status: ``PROCESSED`` if the message is complete, ``IN_PROGRESS`` while it is being written, or another value that the
+    platform may add."""
     created_at: str | None
-    """When it was written, as the platform writes times (RFC 3339)."""
+    """When the message was written, in the platform's time format (RFC 3339)."""
     updated_at: str | None
-    """When it was last changed."""
+    """When the message was last changed."""
     files: tuple[Any, ...]
-    """The files that came with it, each in the platform's own shape."""
+    """The attached files, each in the platform's own shape."""
     execution_plan: Any
-    """What a virtual employee means to do, in the platform's own shape; ``None`` where there is none."""
+    """The plan of a virtual employee, in the platform's own shape, or ``None``."""
     event: Event
-    """The event it was read from; its ``payload`` has what this type doesn't know."""
+    """The original event; its ``payload`` contains fields that this type doesn't have."""
 
     @classmethod
     def from_event(cls, event: Event) -> Self:
-        """Reads the event."""
+        """Parses the event."""
         payload = Payload(event, event.payload)
         employee = payload.optional_inner("virtualSender")
         return cls(
@@ -68,7 +68,7 @@ class MessageFinalized:
             sender=payload.text("senderType"),
             user_sender_id=payload.optional_text("userSenderId"),
             virtual_sender_id=(employee and employee.optional_text("id")) or payload.optional_text("virtualSenderId"),
-            content=payload.optional_text("content") or _words_of(payload.any("contentJson")),
+            content=payload.optional_text("content") or _text_of(payload.any("contentJson")),
             kind=payload.optional_text("type"),
             status=payload.text("status"),
             created_at=payload.optional_text("createdAt"),
@@ -79,7 +79,7 @@ class MessageFinalized:
         )
 
 
-def _words_of(content: Any) -> str:
-    """The words in the message's JSON content, where they may stand alone."""
-    words = content.get("content") if isinstance(content, dict) else None
-    return words if isinstance(words, str) else ""
+def _text_of(content: Any) -> str:
+    """Returns the text in the message's JSON content, which may be the only place that has it."""
+    text = content.get("content") if isinstance(content, dict) else None
+    return text if isinstance(text, str) else ""
