@@ -1,6 +1,6 @@
-// What `modhost dev` asks for when a file is saved: the bundle behind a component that evaluates it when it starts. Making one
-// component of QuickJS and the bundle takes seconds, and so does compiling that in the host; this takes neither, as the
-// component in front of the bundle is always the same one. `modhost build` makes the real thing.
+// The fast build of `modhost dev`: appends the bundle to a component that evaluates it at startup. Building a component from QuickJS
+// and the bundle takes seconds, and so does compiling it in the host. This build skips both, because the component before the bundle
+// is always the same. `modhost build` makes the full build.
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
@@ -9,31 +9,30 @@ import path from "node:path";
 import process from "node:process";
 import vm from "node:vm";
 
-/** Where the host puts the sources (host/src/engine/sources.rs), and what it calls the section of the file they are in. */
+/** The environment variable with the sources, and the name of their custom section. The host defines the same names. */
 const VARIABLE = "MODHOST_SOURCES";
 const SECTION = "modhost:sources";
 
-/** What the bundle is called inside of itself. */
+/** The global name of the bundle. */
 export const BUNDLE = "__modhostModule";
 
-/** The interface the component reads them by, which it imports besides what the bundle does. */
+/** The interface from which the component reads the sources. It imports it in addition to the interfaces of the bundle. */
 export const ENVIRONMENT = "wasi:cli/environment@0.2.0";
 export const ENVIRONMENT_WIT =
   "package wasi:cli@0.2.0;\ninterface environment {\n  get-environment: func() -> list<tuple<string, string>>;\n}\n";
 
-/** How long a component that evaluates bundles is kept after its last use, in milliseconds. */
-const KEPT = 30 * 24 * 60 * 60 * 1000;
+/** How long a cached evaluator component is kept after its last use, in milliseconds. */
+const MAX_AGE = 30 * 24 * 60 * 60 * 1000;
 
-/** What node has in every context, and QuickJS hasn't. */
+/** Globals that Node has in every context and QuickJS lacks. */
 const NOT_IN_QUICKJS = ["console", "Intl", "WebAssembly", "SharedArrayBuffer", "Atomics"];
 
 /**
- * The component with the bundle behind it; nothing where the bundle doesn't load, which is told better by who makes the real
- * component of it.
+ * Returns the component with the bundle appended, or `undefined` if the bundle doesn't load. The full build then reports the error.
  *
  * @param {{ text: string, interfaces: string[] }} bundle
  * @param {string} contract the folder with the contract
- * @param {(text: string) => Promise<Uint8Array>} make makes a component of a script, with what the bundle imports
+ * @param {(text: string) => Promise<Uint8Array>} make builds a component from a script, with the imports of the bundle
  * @returns {Promise<Uint8Array | undefined>}
  */
 export async function devBuild({ text, interfaces }, contract, make) {
@@ -46,41 +45,41 @@ export async function devBuild({ text, interfaces }, contract, make) {
 
 /** @param {string} sources */
 function inFunction(sources) {
-  // On the first line of the bundle, so that stack traces count the same lines.
+  // Prefixed on the first line of the bundle, so that line numbers in stack traces stay the same.
   return `(function (require) {"use strict";${sources}\n})`;
 }
 
 /**
- * Whether the bundle can be evaluated, and exports a function. What it calls of the host while it is loaded fails, as it does
- * when a component is made of it.
+ * Returns whether the bundle can be evaluated and exports a function. Calls to the host during loading fail, as they do in a full
+ * build.
  *
  * @param {string} sources
  */
 function loads(sources) {
   const absent = () => {
-    throw new Error("there is no host here");
+    throw new Error("no host");
   };
   /** @type {any} */
-  const nobody = new Proxy(absent, { get: (_, name) => (name === "__esModule" ? undefined : nobody) });
+  const noHost = new Proxy(absent, { get: (_, name) => (name === "__esModule" ? undefined : noHost) });
   const context = vm.createContext({});
   vm.runInContext(NOT_IN_QUICKJS.map((name) => `delete globalThis.${name};`).join(""), context);
   try {
     const load = vm.runInContext(inFunction(sources), context, { timeout: 5000 });
-    return typeof load(() => nobody) === "function";
+    return typeof load(() => noHost) === "function";
   } catch {
     return false;
   }
 }
 
 /**
- * The component that evaluates bundles which import these interfaces: made once, and kept.
+ * Returns the component that evaluates bundles with these imports. It is built once and cached.
  *
  * @param {string[]} interfaces
  * @param {string} contract
  * @param {(text: string) => Promise<Uint8Array>} make
  */
 async function evaluator(interfaces, contract, make) {
-  const script = evaluating([...interfaces].sort());
+  const script = evaluatorScript([...interfaces].sort());
   const folder = path.join(cacheFolder(), "modhost", "evaluators");
   const file = path.join(folder, `quickjs-${await key(script, contract)}.wasm`);
   if (existsSync(file)) {
@@ -88,29 +87,29 @@ async function evaluator(interfaces, contract, make) {
     await utimes(file, now, now).catch(() => {});
     return readFile(file);
   }
-  console.log("preparing QuickJS for `modhost dev`, once");
-  const made = await make(script);
+  console.log("building QuickJS for `modhost dev` (only once)");
+  const component = await make(script);
   try {
     await mkdir(folder, { recursive: true });
-    await removeForgotten(folder);
-    // Whoever looks sees it whole, or not at all.
-    const aside = await mkdtemp(path.join(folder, ".new-"));
-    await writeFile(path.join(aside, "it"), made);
-    await rename(path.join(aside, "it"), file);
-    await rm(aside, { recursive: true, force: true });
+    await removeExpired(folder);
+    // Written to a temporary file and renamed, so that readers never see a partial file.
+    const temporary = await mkdtemp(path.join(folder, ".new-"));
+    await writeFile(path.join(temporary, "component"), component);
+    await rename(path.join(temporary, "component"), file);
+    await rm(temporary, { recursive: true, force: true });
   } catch {
-    // Where nothing can be kept, it is made each time.
+    // Without a cache, it is built each time.
   }
-  return made;
+  return component;
 }
 
 /**
- * The script of that component. All of it is on one line, the one of the bundle that has nothing of an author's: stack traces
- * take its frames for frames of the bundle.
+ * Returns the script of that component. It is a single line, the line of the bundle that contains no code of the author, because
+ * stack traces map its frames to the bundle.
  *
  * @param {string[]} interfaces
  */
-function evaluating(interfaces) {
+function evaluatorScript(interfaces) {
   return [
     `import environment from ${JSON.stringify(ENVIRONMENT)};`,
     ...interfaces.map((name, number) => `import i${number} from ${JSON.stringify(name)};`),
@@ -122,7 +121,7 @@ function evaluating(interfaces) {
     "export function handle(event) {",
     "let answer;",
     "try { answer = load(); } catch (error) {",
-    'const reason = "while it was loaded, the module said: " + error + "\\n" + (error?.stack ?? "");',
+    'const reason = "the module failed to load: " + error + "\\n" + (error?.stack ?? "");',
     'throw { reason, userText: null, retry: { tag: "no" } };',
     "}",
     "return answer(event);",
@@ -131,7 +130,7 @@ function evaluating(interfaces) {
 }
 
 /**
- * What the component depends on.
+ * Returns a hash of everything the component depends on.
  *
  * @param {string} script
  * @param {string} contract
@@ -147,30 +146,30 @@ async function key(script, contract) {
 }
 
 function cacheFolder() {
-  const named = process.env.XDG_CACHE_HOME ?? "";
-  return path.isAbsolute(named) ? named : path.join(os.homedir(), ".cache");
+  const cache = process.env.XDG_CACHE_HOME ?? "";
+  return path.isAbsolute(cache) ? cache : path.join(os.homedir(), ".cache");
 }
 
 /** @param {string} folder */
-async function removeForgotten(folder) {
+async function removeExpired(folder) {
   for (const name of await readdir(folder)) {
     const file = path.join(folder, name);
-    if (Date.now() - (await stat(file)).mtimeMs > KEPT) {
+    if (Date.now() - (await stat(file)).mtimeMs > MAX_AGE) {
       await rm(file, { recursive: true, force: true });
     }
   }
 }
 
 /**
- * A custom section of a component: its number, its length, its name with the length of that, and what it holds.
+ * Encodes a custom section of a component: its id, its length, the length of its name, its name, and its content.
  *
  * @param {string} sources
  */
 function section(sources) {
-  const inside = Buffer.concat([Buffer.from([SECTION.length]), Buffer.from(SECTION), Buffer.from(sources)]);
+  const body = Buffer.concat([Buffer.from([SECTION.length]), Buffer.from(SECTION), Buffer.from(sources)]);
   const length = [];
-  for (let rest = inside.length; length.length === 0 || rest > 0; rest >>>= 7) {
+  for (let rest = body.length; length.length === 0 || rest > 0; rest >>>= 7) {
     length.push((rest & 0x7f) | (rest > 0x7f ? 0x80 : 0));
   }
-  return Buffer.concat([Buffer.from([0, ...length]), inside]);
+  return Buffer.concat([Buffer.from([0, ...length]), body]);
 }

@@ -1,12 +1,12 @@
-// What the bundler says to whoever writes a module: without advice on options of its own, which nobody can set here, and with
-// what can be done instead.
+// Adapts the bundler's error messages for module authors: removes advice on esbuild options, which authors can't set, and adds
+// advice they can follow.
 import { isBuiltin } from "node:module";
 
-/** How esbuild begins advice on its options. */
+/** Matches esbuild's advice on its own options. */
 const OPTIONS = /\bYou can (use|mark|also)\b|\bConsider \w|\bAre you trying\b|\bmust be configured\b|\besbuild loader\b|"--|\bplugin\b/;
 
 /**
- * Errors of the bundler, with advice that can be followed.
+ * Returns the bundler's errors with advice for module authors.
  *
  * @param {import("esbuild").Message[]} errors
  * @returns {import("esbuild").Message[]}
@@ -20,10 +20,10 @@ export function forAuthors(errors) {
 }
 
 /**
- * What to do about an error, if there is something to say.
+ * Returns advice on an error, if any.
  *
  * @param {string} text
- * @param {boolean} isInstalled whether the bundler has found the package, and something about it
+ * @param {boolean} isInstalled whether the bundler found the package
  */
 function advice(text, isInstalled) {
   const [, name] = /^Could not resolve "(.+)"$/.exec(text) ?? [];
@@ -32,9 +32,9 @@ function advice(text, isInstalled) {
   }
   const [, ending] = /^No loader is configured for "(.+)" files/.exec(text) ?? [];
   if (ending !== undefined) {
-    return `A module is made of JavaScript, TypeScript, JSON and .txt files: put what is in the ${ending} file into one of these.`;
+    return `A module can import only JavaScript, TypeScript, JSON and .txt files. Convert the ${ending} file to one of these.`;
   }
-  return text.startsWith("The JSX syntax") ? "JSX is read in files that are called .jsx or .tsx." : undefined;
+  return text.startsWith("The JSX syntax") ? "JSX is supported only in .jsx and .tsx files." : undefined;
 }
 
 /**
@@ -43,15 +43,15 @@ function advice(text, isInstalled) {
  */
 function unresolved(name, isInstalled) {
   if (isBuiltin(name)) {
-    return `"${name}" is a part of Node, and a module doesn't run on Node: it has no files, sockets or processes. What it has is ` +
-      "in the package @modhost/sdk.";
+    return `"${name}" is a Node module, and modules don't run on Node: they have no files, sockets or processes. Use the functions of ` +
+      "the package @modhost/sdk.";
   }
   if (/^[./#]/.test(name)) {
     return undefined;
   }
-  const words = name.split("/");
-  const wanted = words.slice(0, name.startsWith("@") ? 2 : 1).join("/");
+  const parts = name.split("/");
+  const packageName = parts.slice(0, name.startsWith("@") ? 2 : 1).join("/");
   return isInstalled
-    ? `The package "${wanted}" has nothing for where a module runs, which is neither Node nor a browser: it takes another one.`
-    : `If it is a package, install it: npm install ${wanted}`;
+    ? `The package "${packageName}" has no entry point for modules, which run neither on Node nor in a browser. Use another package.`
+    : `If it is a package, install it: npm install ${packageName}`;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Makes a component of a module: bundles it with all it imports, and puts QuickJS around it.
+// Builds the component of a module: bundles it with everything it imports, and adds QuickJS.
 import { existsSync } from "node:fs";
 import { cp, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -12,19 +12,19 @@ import esbuild from "esbuild";
 import { BUNDLE, devBuild, ENVIRONMENT, ENVIRONMENT_WIT } from "./dev-build.js";
 import { forAuthors } from "./hints.js";
 import { NoQuickJs, quickJs } from "./quickjs.js";
-import { inOwnLines, sourcesOf } from "./source-map.js";
-import { held, heldContract, released } from "./wasi-http.js";
+import { mapFrames, sourcesOf } from "./source-map.js";
+import { addAliasedPackages, restoreNames, toAlias } from "./wasi-http.js";
 
 const HERE = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const USAGE = `usage: modhost-componentize MODULE [-o FILE]
 
-Makes a component of a module: the file that exports \`handle\`, in JavaScript or TypeScript, and all it imports.
+Build the component of a module: the JavaScript or TypeScript file that exports \`handle\`, and everything it imports.
 
-  -o, --output FILE   the component; MODULE.wasm beside it if not said
-  -h, --help          this`;
+  -o, --output FILE   the component (default: MODULE.wasm next to the module)
+  -h, --help          show this help`;
 
-/** Why no component was made, in words for the author. */
-class Refused extends Error {}
+/** The build failed. The message is for the module's author. */
+class BuildError extends Error {}
 
 async function main() {
   const { values, positionals } = readArguments();
@@ -34,21 +34,21 @@ async function main() {
   }
   const [source, ...rest] = positionals;
   if (source === undefined || rest.length > 0) {
-    throw new Refused(`name one module\n\n${USAGE}`);
+    throw new BuildError(`expected exactly one module\n\n${USAGE}`);
   }
   if (!existsSync(source)) {
-    throw new Refused(`there is no file ${source}`);
+    throw new BuildError(`no such file: ${source}`);
   }
   const output = values.output ?? `${source.slice(0, source.length - path.extname(source).length)}.wasm`;
-  // Beside the component, so that a host that watches the file sees it whole, or not at all.
-  const aside = await mkdtemp(path.join(path.dirname(output), ".componentize-"));
+  // Written to a temporary file and renamed, so that a host that watches the file never sees a partial one.
+  const temporary = await mkdtemp(path.join(path.dirname(output), ".componentize-"));
   try {
-    const made = path.join(aside, "module.wasm");
-    const quick = process.env.MODHOST_DEV_BUILD ? await quickly(source, aside) : undefined;
-    await writeFile(made, quick ?? (await compile(await bundle(source), aside)));
-    await rename(made, output);
+    const built = path.join(temporary, "module.wasm");
+    const fast = process.env.MODHOST_DEV_BUILD ? await fastBuild(source, temporary) : undefined;
+    await writeFile(built, fast ?? (await compile(await bundle(source), temporary)));
+    await rename(built, output);
   } finally {
-    await rm(aside, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true });
   }
   console.log(`${output}: ${((await stat(output)).size / 2 ** 20).toFixed(1)} MiB`);
 }
@@ -60,23 +60,24 @@ function readArguments() {
       options: { output: { type: "string", short: "o" }, help: { type: "boolean", short: "h" } },
     });
   } catch (error) {
-    throw new Refused(`${wordsOf(error)}\n\n${USAGE}`);
+    throw new BuildError(`${messageOf(error)}\n\n${USAGE}`);
   }
 }
 
 /**
- * The component as `modhost dev` wants it, if the module can be had that way.
+ * Returns the component of the fast build for `modhost dev`, if the module can be built that way.
  *
  * @param {string} source
- * @param {string} aside a folder to work in
+ * @param {string} temporary a folder for temporary files
  */
-async function quickly(source, aside) {
-  const made = await bundle(source, "iife").catch(() => undefined);
-  return made && devBuild(made, await contract(), (text) => compile({ ...made, text }, aside, ENVIRONMENT));
+async function fastBuild(source, temporary) {
+  const bundled = await bundle(source, "iife").catch(() => undefined);
+  return bundled && devBuild(bundled, await contract(), (text) => compile({ ...bundled, text }, temporary, ENVIRONMENT));
 }
 
 /**
- * One script of the module and all it imports, the interfaces of the host it imports, and from where each place of it came.
+ * Bundles the module and everything it imports into one script. Returns the script, the host interfaces it imports, and its source
+ * map.
  *
  * @param {string} source
  * @param {"esm" | "iife"} [format]
@@ -94,7 +95,7 @@ async function bundle(source, format = "esm") {
       outfile: "module.js",
       format,
       ...(format === "iife" ? { globalName: BUNDLE } : {}),
-      target: "es2023", // what QuickJS understands, but for `using`, which esbuild makes of that
+      target: "es2023", // what QuickJS supports, except `using`, which esbuild transpiles
       platform: "neutral",
       mainFields: ["module", "main"],
       conditions: ["modhost"],
@@ -106,58 +107,58 @@ async function bundle(source, format = "esm") {
       plugins: [hostInterfaces],
     })
     .catch((failure) => {
-      throw new Refused(mistakes(failure.errors ?? [], source) ?? failure.message);
+      throw new BuildError(bundlerMessage(failure.errors ?? [], source) ?? failure.message);
     });
-  const made = (/** @type {string} */ ending) => result.outputFiles.find(({ path }) => path.endsWith(ending))?.text ?? "";
+  const output = (/** @type {string} */ ending) => result.outputFiles.find(({ path }) => path.endsWith(ending))?.text ?? "";
   const imports = Object.values(result.metafile.outputs).flatMap((output) => output.imports);
   const interfaces = imports.flatMap(({ external, path }) => (external ? [path] : []));
-  const map = JSON.parse(made(".map"));
-  return { text: `${made(".js")}\n${sourcesOf(map, HERE)}`, interfaces: [...new Set(interfaces)], map };
+  const map = JSON.parse(output(".map"));
+  return { text: `${output(".js")}\n${sourcesOf(map, HERE)}`, interfaces: [...new Set(interfaces)], map };
 }
 
-/** The host's interfaces are imports of the component; one that nothing uses is left out. */
+/** Makes host interfaces imports of the component. Unused ones are omitted. */
 const hostInterfaces = {
   name: "host interfaces",
   /** @param {import("esbuild").PluginBuild} build */
   setup(build) {
-    build.onResolve({ filter: /^(modhost|wasi):/ }, ({ path }) => ({ path: held(path), external: true, sideEffects: false }));
+    build.onResolve({ filter: /^(modhost|wasi):/ }, ({ path }) => ({ path: toAlias(path), external: true, sideEffects: false }));
   },
 };
 
 /**
- * What the bundler found wrong, with the lines it is about.
+ * Formats the bundler's errors, with the source lines.
  *
  * @param {import("esbuild").Message[]} errors
  * @param {string} source
  */
-function mistakes(errors, source) {
+function bundlerMessage(errors, source) {
   if (errors.some(({ text }) => /No matching export .* for import "handle"/.test(text))) {
-    return `${source} exports no \`handle\`: write export const handle = defineModule({ … });`;
+    return `${source} doesn't export \`handle\`; add export const handle = defineModule({ … });`;
   }
   return errors.length === 0
     ? undefined
-    : `${source} can't be bundled\n\n${esbuild.formatMessagesSync(forAuthors(errors), { kind: "error" }).join("\n").trim()}`;
+    : `cannot bundle ${source}\n\n${esbuild.formatMessagesSync(forAuthors(errors), { kind: "error" }).join("\n").trim()}`;
 }
 
 /**
- * The component: the bundle with QuickJS, in a world that imports only what the bundle uses, so that a module asks for
- * nothing it doesn't need.
+ * Builds the component: the bundle with QuickJS, in a world that imports only the interfaces the bundle uses, so that a module
+ * doesn't request capabilities it doesn't need.
  *
  * @param {{ text: string, interfaces: string[], map: import("./source-map.js").SourceMap }} bundle
- * @param {string} aside a folder to work in
- * @param {string} [further] another interface it imports
+ * @param {string} temporary a folder for temporary files
+ * @param {string} [extra] an additional interface to import
  */
-async function compile({ text, interfaces, map }, aside, further) {
-  const wit = path.join(aside, "wit");
+async function compile({ text, interfaces, map }, temporary, extra) {
+  const wit = path.join(temporary, "wit");
   await rm(wit, { recursive: true, force: true });
   await cp(await contract(), wit, { recursive: true });
-  if (further !== undefined) {
+  if (extra !== undefined) {
     await mkdir(path.join(wit, "deps/cli"));
     await writeFile(path.join(wit, "deps/cli/environment.wit"), ENVIRONMENT_WIT);
   }
   await cp(path.join(HERE, "bin/random.wit"), path.join(wit, "deps/random/random.wit"));
-  await heldContract(wit);
-  const imports = [...interfaces, ...(further === undefined ? [] : [further])].map((name) => `  import ${name.replace(/^modhost:module\/(.*)@.*$/, "$1")};\n`);
+  await addAliasedPackages(wit);
+  const imports = [...interfaces, ...(extra === undefined ? [] : [extra])].map((name) => `  import ${name.replace(/^modhost:module\/(.*)@.*$/, "$1")};\n`);
   const world = await readFile(path.join(wit, "world.wit"), "utf8");
   const named = /^package .*;$/m.exec(world)?.[0];
   await writeFile(
@@ -168,32 +169,32 @@ async function compile({ text, interfaces, map }, aside, further) {
   const componentize = quickJs();
   try {
     const { component } = await componentize({ witPath: wit, world: "used", jsSource: text, sync: true });
-    return released(component);
+    return restoreNames(component);
   } catch (error) {
-    const said = wordsOf(error).replace(/^.*module evaluation: /s, "").trim();
-    throw new Refused(`no component was made; while it was loaded, the module said:\n\n${inOwnLines(said, map, HERE)}`);
+    const message = messageOf(error).replace(/^.*module evaluation: /s, "").trim();
+    throw new BuildError(`the module failed to load:\n\n${mapFrames(message, map, HERE)}`);
   }
 }
 
 /** @param {unknown} error */
-function wordsOf(error) {
+function messageOf(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The contract: in the published package beside this program, in the repository at its top. */
+/** Returns the folder of the contract: in the package if it is published, at the top level in the repository. */
 async function contract() {
   for (const folder of [path.join(HERE, "wit"), path.join(HERE, "../../wit")]) {
     if (existsSync(path.join(folder, "world.wit"))) {
       return folder;
     }
   }
-  throw new Refused(`the contract is missing: ${HERE} has no folder wit; install the package anew`);
+  throw new BuildError(`cannot find the contract: ${HERE} has no folder wit; reinstall the package`);
 }
 
 try {
   await main();
 } catch (error) {
-  if (!(error instanceof Refused || error instanceof NoQuickJs)) {
+  if (!(error instanceof BuildError || error instanceof NoQuickJs)) {
     throw error;
   }
   console.error(`modhost-componentize: ${error.message}`);

@@ -1,5 +1,5 @@
-// QuickJS for components: componentize-qjs, which is a native library in a package for each platform. Its own package picks one,
-// but also names platforms that have none in this version, and `npm ci` refuses such gaps; so it is picked here.
+// Loads componentize-qjs, a native library with one package per platform. Its own package selects one, but it also lists platforms
+// that have no package in this version, and `npm ci` fails on missing packages. So this file selects the package.
 import { createRequire } from "node:module";
 import process from "node:process";
 
@@ -7,18 +7,18 @@ import process from "node:process";
 
 const PACKAGE = "@andreiltd/componentize-qjs-binding-";
 
-/** Where it is not to be had, or not installed. */
+/** componentize-qjs isn't installed, or isn't available for this platform. */
 export class NoQuickJs extends Error {}
 
 /**
- * What makes components, for this platform.
+ * Returns the function that builds components, for this platform.
  *
  * @returns {Componentize}
  */
 export function quickJs() {
   const require = createRequire(import.meta.url);
   const platform = `${process.platform}-${process.arch}`;
-  // Of Linux's two C libraries npm installs the one that is there.
+  // On Linux, npm installs the package for the C library of the system.
   for (const name of [platform, `${platform}-gnu`, `${platform}-musl`]) {
     try {
       return require(PACKAGE + name).componentize;
@@ -31,8 +31,8 @@ export function quickJs() {
   const { optionalDependencies } = require("../package.json");
   throw new NoQuickJs(
     Object.keys(optionalDependencies).some((name) => name.startsWith(PACKAGE + platform))
-      ? `the package ${PACKAGE}${platform}… isn't installed: run npm ci, or npm install, without --omit=optional`
-      : `there is no QuickJS to make components with for ${platform}, only for Linux and macOS, on x64 and ARM64`,
+      ? `the package ${PACKAGE}${platform}… is not installed; run npm ci or npm install without --omit=optional`
+      : `componentize-qjs does not support ${platform}, only Linux and macOS on x64 and ARM64`,
   );
 }
 

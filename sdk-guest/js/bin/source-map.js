@@ -1,4 +1,4 @@
-// From the bundler's source map to what stack traces in the component are told by (src/trace.js).
+// Converts the bundler's source map to the form that src/trace.js uses for stack traces in the component.
 import path from "node:path";
 
 const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -6,15 +6,15 @@ const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
 /** @typedef {{ sources: string[], mappings: string }} SourceMap */
 
 /**
- * What QuickJS said while it loaded the bundle, in the author's lines. Frames under `except` are left out.
+ * Maps the frames in a QuickJS error message to the author's source lines. Drops frames of files under `except`.
  *
- * @param {string} said
+ * @param {string} message
  * @param {SourceMap} map
  * @param {string} except
  */
-export function inOwnLines(said, { sources, mappings }, except) {
+export function mapFrames(message, { sources, mappings }, except) {
   const lines = linesOf(mappings);
-  return said.split("\n").flatMap((text) => {
+  return message.split("\n").flatMap((text) => {
     const [frame, line, column] = /[^\s(]*:user\.js:(\d+):(\d+)/.exec(text) ?? [];
     const parts = lines[Number(line) - 1] ?? [];
     const [, file = 0, from = 0, fromColumn = 0] = parts.findLast(([begin]) => begin < Number(column)) ?? parts[0] ?? [];
@@ -22,13 +22,13 @@ export function inOwnLines(said, { sources, mappings }, except) {
     if (frame === undefined || parts.length === 0) {
       return [text];
     }
-    const place = `${path.relative(process.cwd(), source)}:${from + 1}:${fromColumn + 1}`;
-    return source.startsWith(except + path.sep) ? [] : [text.replace(frame, place)];
+    const location = `${path.relative(process.cwd(), source)}:${from + 1}:${fromColumn + 1}`;
+    return source.startsWith(except + path.sep) ? [] : [text.replace(frame, location)];
   }).join("\n");
 }
 
 /**
- * The statement that tells stack traces where each place of the bundle came from. Files under `except` are left out.
+ * Returns the statement that makes the source map available to stack traces. Omits files under `except`.
  *
  * @param {SourceMap} map
  * @param {string} except
@@ -41,8 +41,8 @@ export function sourcesOf({ sources, mappings }, except) {
 }
 
 /**
- * Reads the mappings of a source map (ECMA-426): for each line of the bundle, in order, where its parts begin and where
- * they came from.
+ * Parses the mappings of a source map (ECMA-426). Returns, for each line of the bundle in order, the start of each segment and its
+ * original position.
  *
  * @param {string} mappings
  * @returns {[column: number, file: number, line: number, fromColumn: number][][]}
@@ -64,7 +64,7 @@ export function linesOf(mappings) {
 }
 
 /**
- * Numbers in base 64 of variable length, the sign in the lowest bit.
+ * Decodes base64 VLQ numbers. The lowest bit is the sign.
  *
  * @param {string} segment
  */

@@ -1,52 +1,52 @@
-// Makes components that import wasi:http, which componentize-qjs can't by itself: to load the module it links a wasi:io of its
-// own, and for wasi:http, which it doesn't know, a stand-in whose streams are of other types. So wasi:http is held back
-// under another name, together with the wasi:io it takes its streams from, until the component is made.
+// Works around a limitation of componentize-qjs, which can't build components that import wasi:http. To load the module, it links its
+// own wasi:io, and a stub for wasi:http whose streams have different types. So wasi:http, and the wasi:io that provides its streams,
+// get an alias until the component is built.
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 
-/** The packages, and what they are called meanwhile: as long as their own name, so that nothing moves. */
+/** The packages, and the alias of their namespace. It has the same length, so that no offsets change. */
 const PACKAGES = ["io", "clocks", "http"];
-const NAME = "wasi:";
-const MEANWHILE = "held:";
+const NAMESPACE = "wasi:";
+const ALIAS = "held:";
 
-/** The section of a component that has its imports. */
+/** The id of the import section of a component. */
 const IMPORTS = 10;
 
-/** @param {string} name of an interface the bundle imports */
-export function held(name) {
-  return name.replace(/^wasi:(?=http\/)/, MEANWHILE);
+/** @param {string} name the name of an interface that the bundle imports */
+export function toAlias(name) {
+  return name.replace(/^wasi:(?=http\/)/, ALIAS);
 }
 
 /**
- * Adds those packages to a folder with the contract, under the other name.
+ * Adds the aliased packages to a folder with the contract.
  *
  * @param {string} wit
  */
-export async function heldContract(wit) {
-  const names = new RegExp(`\\b${NAME}(?=(${PACKAGES.join("|")})[/@])`, "g");
+export async function addAliasedPackages(wit) {
+  const names = new RegExp(`\\b${NAMESPACE}(?=(${PACKAGES.join("|")})[/@])`, "g");
   for (const name of PACKAGES) {
     const folder = path.join(wit, "deps", name);
     const own = path.join(wit, "deps", `held-${name}`);
     await mkdir(own);
     for (const file of await readdir(folder)) {
       const text = await readFile(path.join(folder, file), "utf8");
-      await writeFile(path.join(own, file), text.replace(names, MEANWHILE));
+      await writeFile(path.join(own, file), text.replace(names, ALIAS));
     }
   }
 }
 
 /**
- * The component, with the imports it held back under their own name.
+ * Returns the component with the aliased imports renamed back.
  *
  * @param {Uint8Array} component
  * @returns {Uint8Array}
  */
-export function released(component) {
+export function restoreNames(component) {
   const bytes = Buffer.from(component);
   for (const { id, start, end } of sections(bytes)) {
     if (id === IMPORTS) {
-      for (let at = bytes.indexOf(MEANWHILE, start); at >= 0 && at < end; at = bytes.indexOf(MEANWHILE, at)) {
-        bytes.write(NAME, at);
+      for (let at = bytes.indexOf(ALIAS, start); at >= 0 && at < end; at = bytes.indexOf(ALIAS, at)) {
+        bytes.write(NAMESPACE, at);
       }
     }
   }
@@ -54,7 +54,7 @@ export function released(component) {
 }
 
 /**
- * The sections of a component: after 8 bytes each has its number, its length (LEB128), and that many bytes.
+ * Iterates over the sections of a component. After an 8-byte header, each section has an id, a length (LEB128) and its content.
  *
  * @param {Buffer} bytes
  */

@@ -1,4 +1,4 @@
-// The seam to the host: every call goes through here, and its errors become exceptions.
+// Calls host functions and converts their errors to exceptions.
 import {
   DeniedError,
   InvalidError,
@@ -10,7 +10,7 @@ import {
 } from "./errors.js";
 
 /**
- * Makes a call; `name` is what its errors call it.
+ * Makes a call. `name` is the name of the call in errors.
  *
  * @template T
  * @param {string} name
@@ -27,7 +27,7 @@ export function call(name, make, errorOf = moduleError) {
 }
 
 /**
- * Whether it is an error of the contract, and not, say, a mistake in the arguments.
+ * Returns whether it is an error of the contract, not, for example, invalid arguments.
  *
  * @param {unknown} error
  * @returns {error is Error & { payload: any }}
@@ -43,7 +43,7 @@ export function isWitError(error) {
 export function moduleError(name, { tag, val }) {
   switch (tag) {
     case "invalid":
-      return new InvalidError(name, `refused as invalid: ${val}`);
+      return new InvalidError(name, `invalid: ${val}`);
     case "denied":
       return new DeniedError(name, `not allowed: ${val}`);
     case "not-found":
@@ -53,16 +53,16 @@ export function moduleError(name, { tag, val }) {
     case "unavailable":
       return new UnavailableError(name, `unavailable: ${val}`);
     case "timeout":
-      return new TimeoutError(name, "no answer in time; what was asked for may have happened all the same");
+      return new TimeoutError(name, "timed out; the call may still have taken effect");
     case "unsupported":
-      return new UnsupportedError(name, `not supported here: ${val}`);
+      return new UnsupportedError(name, `not supported: ${val}`);
     default:
-      return new Error(`${name}: the contract has no error \`${tag}\``);
+      return new Error(`${name}: unknown error \`${tag}\``);
   }
 }
 
 /**
- * Without the members that have no value, of which the host says `null`.
+ * Returns the record without the members that have no value. The host sets those to `null`.
  *
  * @template {object} T
  * @param {T} record
@@ -73,7 +73,7 @@ export function present(record) {
 }
 
 /**
- * JSON for the host, which takes `null` for what isn't said.
+ * Serializes a value for the host, which expects `null` for a missing value.
  *
  * @param {unknown} value
  */

@@ -1,4 +1,4 @@
-// Answers of a language model. They are slow and they cost money: a call may take minutes.
+// Language model completions. Calls are slow and cost money: one call may take minutes.
 import host from "#host/completion";
 import { call, json, present } from "./calls.js";
 import { hitToHost } from "./search.js";
@@ -37,24 +37,24 @@ export function completeIntoReply(prompt, options) {
 export function stream(prompt, options) {
   const request = requestOf(prompt, options);
   const tokens = call("completion.stream", () => host.stream(request));
-  return pieces(tokens);
+  return chunks(tokens);
 }
 
 /**
  * @param {any} tokens
  * @returns {Generator<string, void>}
  */
-function* pieces(tokens) {
+function* chunks(tokens) {
   try {
     for (;;) {
-      const piece = call("completion.tokens.next", () => tokens.next());
-      if (piece === null) {
+      const chunk = call("completion.tokens.next", () => tokens.next());
+      if (chunk === null) {
         return;
       }
-      yield piece;
+      yield chunk;
     }
   } finally {
-    // Gives the rest up, if there is any.
+    // Cancels the rest of the answer, if any.
     tokens[Symbol.dispose]();
   }
 }

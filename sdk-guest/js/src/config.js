@@ -30,7 +30,7 @@ export function all() {
 }
 
 /**
- * A setting's text as a value of the kind of another.
+ * Converts a setting's text to a value of the same type as `like`.
  *
  * @param {string} key
  * @param {string} text
@@ -48,9 +48,9 @@ export function parse(key, text, like) {
       return value;
     }
   } catch {
-    // Words are no JSON, and not what is asked for either.
+    // Plain text isn't JSON, and not of the requested type.
   }
-  throw new MisconfiguredError("config.get", `the setting \`${key}\` should be ${kind}, and is ${text}`);
+  throw new MisconfiguredError("config.get", `setting \`${key}\` should be ${kind}, but is ${text}`);
 }
 
 /** @param {Json} value */

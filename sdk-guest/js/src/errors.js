@@ -1,4 +1,4 @@
-// Why a call to the host failed, and why an event was not answered.
+// Exceptions: errors of calls to the host, and failures of a delivery.
 
 export class Failure extends Error {
   name = "Failure";
@@ -25,7 +25,7 @@ export class CallError extends Error {
 
   /**
    * @param {string} call
-   * @param {string} [text] what went wrong
+   * @param {string} [text] the error text
    */
   constructor(call, text = "failed") {
     super(`${call}: ${text}`);
@@ -53,7 +53,7 @@ export class RateLimitedError extends CallError {
    * @param {number} [retryAfter]
    */
   constructor(call, retryAfter) {
-    super(call, retryAfter === undefined ? "too many calls" : `too many calls; free again in ${retryAfter} s`);
+    super(call, retryAfter === undefined ? "rate limited" : `rate limited; retry after ${retryAfter} s`);
     this.retryAfter = retryAfter;
     this.retry = retryAfter ?? true;
   }

@@ -1,10 +1,10 @@
-// What a module is called with.
+// Events that the host delivers to a module.
 import { present } from "./calls.js";
 
 /** @typedef {import("../types/index.js").Event} Event */
 
 /**
- * The event as the module reads it.
+ * Converts an event from the host.
  *
  * @param {any} event
  * @returns {Event}
@@ -16,7 +16,7 @@ export function eventFromHost(event) {
     ...present(event),
     ...(event.createdAt === null ? {} : { createdAt: new Date(event.createdAt * 1000) }),
     subject: subjectFromHost(event.subject),
-    // Read when it is asked for: one that is too deep for the parser keeps nobody from the subject.
+    // Parsed only when it is read: a payload that is nested too deeply must not make the subject unusable.
     get payload() {
       payload ??= { value: JSON.parse(event.payload) };
       return payload.value;

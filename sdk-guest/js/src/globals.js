@@ -1,5 +1,5 @@
-// What JavaScript has everywhere else, and QuickJS doesn't: `console`, TextEncoder, TextDecoder, and chance. Bundled into
-// every component before the module's own code.
+// Globals that QuickJS lacks: `console`, TextEncoder, TextDecoder, and a usable Math.random. Bundled into every component before the
+// module's own code.
 import host from "#host/logging";
 import { mathRandom } from "./random.js";
 import { traceOf } from "./trace.js";
@@ -12,13 +12,13 @@ import { bytesOf, textOf } from "./utf8.js";
 const log =
   (level) =>
   (...values) =>
-    host.log(level, "console", values.map(shown).join(" "));
+    host.log(level, "console", values.map(format).join(" "));
 
 /**
  * @param {unknown} value
  * @returns {string}
  */
-function shown(value) {
+function format(value) {
   if (typeof value === "string") {
     return value;
   }
@@ -28,7 +28,7 @@ function shown(value) {
   try {
     return JSON.stringify(value) ?? String(value);
   } catch {
-    // It refers to itself, or has a BigInt in it.
+    // It is circular, or contains a BigInt.
     return String(value);
   }
 }
@@ -46,7 +46,7 @@ class Utf8Decoder {
 
   constructor(encoding = "utf-8") {
     if (!/^utf-?8$/i.test(encoding)) {
-      throw new RangeError(`only UTF-8 can be decoded here, not ${encoding}`);
+      throw new RangeError(`unsupported encoding ${encoding}; only UTF-8 is supported`);
     }
   }
 
@@ -68,8 +68,8 @@ global.console ??= {
   info: log("info"),
   warn: log("warn"),
   error: log("error"),
-  /** @param {unknown} held @param {unknown[]} values */
-  assert: (held, ...values) => held || log("error")("Assertion failed:", ...values),
+  /** @param {unknown} condition @param {unknown[]} values */
+  assert: (condition, ...values) => condition || log("error")("Assertion failed:", ...values),
 };
 Math.random = mathRandom;
 global.TextEncoder ??= Utf8Encoder;

@@ -1,4 +1,4 @@
-// HTTP requests, to hosts the operator allows.
+// HTTP requests to hosts that the operator allows.
 import host from "#host/http";
 import handler from "#host/http-handler";
 import { isWitError } from "./calls.js";
@@ -16,8 +16,8 @@ import { bytesOf, textOf } from "./utf8.js";
 /** @typedef {import("../types/index.js").HttpOptions} HttpOptions */
 
 const CALL = "http.send";
-const PIECE = 4096; // bytes that are written at once: the standard takes no more
-const READ = 64 * 1024; // bytes that are read at once
+const WRITE_SIZE = 4096; // bytes per write, the maximum of wasi:io
+const READ_SIZE = 64 * 1024; // bytes per read
 const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
 
 /**
@@ -67,22 +67,22 @@ export function begin(method, url, options = {}) {
   const { headers, body } = contentOf(options);
   const outgoing = outgoingOf(method, url, headers);
   const writing = body.length > 0 ? outgoing.body() : undefined;
-  const future = calling(() => handler.handle(outgoing, waits(options.timeout)));
-  // A host that doesn't take the whole body says why in its answer.
+  const future = calling(() => handler.handle(outgoing, requestOptions(options.timeout)));
+  // If the host rejects part of the body, its response has the reason.
   return new Sent(future, writing && write(writing, body));
 }
 
 class Sent {
   #future;
-  #unwritten;
+  #writeError;
 
   /**
    * @param {any} future
-   * @param {CallError | undefined} unwritten why the body couldn't be written
+   * @param {CallError | undefined} writeError the error of writing the body
    */
-  constructor(future, unwritten) {
+  constructor(future, writeError) {
     this.#future = future;
-    this.#unwritten = unwritten;
+    this.#writeError = writeError;
   }
 
   answer() {
@@ -91,13 +91,13 @@ class Sent {
     ready[Symbol.dispose]();
     const answered = this.#future.get();
     if (answered?.tag !== "ok") {
-      throw new UnavailableError(CALL, "unavailable: the host has no answer, or it was read before");
+      throw new UnavailableError(CALL, "unavailable: the host returned no response, or it was already read");
     }
     if (answered.val.tag !== "ok") {
       throw errorOf(answered.val.val);
     }
-    if (this.#unwritten !== undefined) {
-      throw this.#unwritten;
+    if (this.#writeError !== undefined) {
+      throw this.#writeError;
     }
     return read(answered.val.val);
   }
@@ -124,7 +124,7 @@ class Response {
     try {
       return textOf(this.bytes);
     } catch {
-      throw new InvalidError(CALL, `refused as invalid: the answer is no text (status ${this.status})`);
+      throw new InvalidError(CALL, `invalid: the response body is not UTF-8 (status ${this.status})`);
     }
   }
 
@@ -134,7 +134,7 @@ class Response {
       return JSON.parse(this.text());
     } catch (error) {
       throw error instanceof SyntaxError
-        ? new InvalidError(CALL, `refused as invalid: the answer isn't JSON (status ${this.status}): ${error.message}`)
+        ? new InvalidError(CALL, `invalid: cannot parse the response body as JSON (status ${this.status}): ${error.message}`)
         : error;
     }
   }
@@ -143,25 +143,25 @@ class Response {
     if (this.ok) {
       return this;
     }
-    const told = `status ${this.status}`;
+    const text = `status ${this.status}`;
     switch (this.status) {
       case 401:
       case 403:
-        throw new DeniedError(CALL, `not allowed: ${told}`);
+        throw new DeniedError(CALL, `not allowed: ${text}`);
       case 404:
       case 410:
-        throw new NotFoundError(CALL, `not found: ${told}`);
+        throw new NotFoundError(CALL, `not found: ${text}`);
       case 408:
       case 504:
-        throw new TimeoutError(CALL, `no answer in time: ${told}`);
+        throw new TimeoutError(CALL, `timed out: ${text}`);
       case 429: {
         const after = this.headers.get("retry-after") ?? "";
         throw new RateLimitedError(CALL, /^\s*[0-9]{1,9}\s*$/.test(after) ? Number(after) : undefined);
       }
       default:
         throw this.status >= 500
-          ? new UnavailableError(CALL, `unavailable: ${told}`)
-          : new InvalidError(CALL, `refused as invalid: ${told}`);
+          ? new UnavailableError(CALL, `unavailable: ${text}`)
+          : new InvalidError(CALL, `invalid: ${text}`);
     }
   }
 }
@@ -185,7 +185,7 @@ class Headers {
 }
 
 /**
- * The body to send, and the headers with what says what it is.
+ * Returns the body to send, and the headers including the content type.
  *
  * @param {HttpOptions} options
  * @returns {{ headers: [string, string][], body: Uint8Array }}
@@ -196,11 +196,11 @@ function contentOf({ headers: given = {}, body, json }) {
     return { headers, body: bytesOf(body ?? "") };
   }
   if (body !== undefined) {
-    throw new TypeError("a request has one body: leave out `body` or `json`");
+    throw new TypeError("a request has only one body; omit `body` or `json`");
   }
   const text = JSON.stringify(json);
   if (text === undefined) {
-    throw new InvalidError(CALL, "refused as invalid: the value of `json` makes no JSON");
+    throw new InvalidError(CALL, "invalid: cannot serialize the value of `json` as JSON");
   }
   if (!headers.some(([name]) => name.toLowerCase() === "content-type")) {
     headers.push(["content-type", "application/json"]);
@@ -216,12 +216,12 @@ function contentOf({ headers: given = {}, body, json }) {
 function outgoingOf(method, url, headers) {
   const parts = partsOf(url);
   if (parts === undefined) {
-    throw noRequest(method, url);
+    throw invalidRequest(method, url);
   }
   const pairs = headers.map(([name, value]) => [name, bytesOf(value)]);
   const fields = calling(
     () => host.Fields.fromList(pairs),
-    ({ tag }) => new InvalidError(CALL, `refused as invalid: a header of the request can't be sent: ${tag}`),
+    ({ tag }) => new InvalidError(CALL, `invalid: cannot send a header of the request: ${tag}`),
   );
   const outgoing = new host.OutgoingRequest(fields);
   calling(
@@ -231,7 +231,7 @@ function outgoingOf(method, url, headers) {
       outgoing.setAuthority(parts.authority);
       outgoing.setPathWithQuery(parts.path);
     },
-    () => noRequest(method, url),
+    () => invalidRequest(method, url),
   );
   return outgoing;
 }
@@ -240,12 +240,12 @@ function outgoingOf(method, url, headers) {
  * @param {string} method
  * @param {string} url
  */
-function noRequest(method, url) {
-  return new InvalidError(CALL, `refused as invalid: \`${method} ${url}\` is no request over HTTP`);
+function invalidRequest(method, url) {
+  return new InvalidError(CALL, `invalid: \`${method} ${url}\` is not an HTTP request`);
 }
 
 /**
- * Scheme, host with port, and path with query; nothing of an address that isn't one of HTTP. A fragment is never sent.
+ * Splits a URL into scheme, host with port, and path with query. Returns `undefined` if it isn't an HTTP URL. Fragments are dropped.
  *
  * @param {string} url
  */
@@ -258,7 +258,7 @@ export function partsOf(url) {
 }
 
 /** @param {number | undefined} timeout in milliseconds */
-function waits(timeout) {
+function requestOptions(timeout) {
   if (timeout === undefined) {
     return null;
   }
@@ -270,7 +270,7 @@ function waits(timeout) {
 }
 
 /**
- * Writes a body; says why it couldn't.
+ * Writes a body. Returns an error if the host doesn't accept it.
  *
  * @param {any} body
  * @param {Uint8Array} bytes
@@ -279,10 +279,10 @@ function waits(timeout) {
 function write(body, bytes) {
   try {
     const stream = body.write();
-    for (let start = 0; start < bytes.length; start += PIECE) {
-      stream.blockingWriteAndFlush(bytes.slice(start, start + PIECE));
+    for (let start = 0; start < bytes.length; start += WRITE_SIZE) {
+      stream.blockingWriteAndFlush(bytes.slice(start, start + WRITE_SIZE));
     }
-    // It belongs to the body, and has to be gone before that is finished.
+    // The stream belongs to the body and must be dropped before the body is finished.
     stream[Symbol.dispose]();
     host.OutgoingBody.finish(body, null);
     return undefined;
@@ -290,7 +290,7 @@ function write(body, bytes) {
     if (!isWitError(error)) {
       throw error;
     }
-    return new UnavailableError(CALL, "unavailable: the host takes no body");
+    return new UnavailableError(CALL, "unavailable: the host did not accept the request body");
   }
 }
 
@@ -303,10 +303,10 @@ function read(answer) {
   const headers = new Headers(entries.map(([name, value]) => [name, Array.from(value, (byte) => String.fromCharCode(byte)).join("")]));
   const incoming = answer.consume();
   const stream = incoming.stream();
-  const pieces = [];
+  const chunks = [];
   try {
     for (;;) {
-      pieces.push(stream.blockingRead(READ));
+      chunks.push(stream.blockingRead(READ_SIZE));
     }
   } catch (error) {
     if (!isWitError(error)) {
@@ -320,22 +320,22 @@ function read(answer) {
       resource[Symbol.dispose]();
     }
   }
-  return new Response(status, headers, joined(pieces));
+  return new Response(status, headers, concat(chunks));
 }
 
-/** @param {Uint8Array[]} pieces */
-function joined(pieces) {
-  const bytes = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
+/** @param {Uint8Array[]} chunks */
+function concat(chunks) {
+  const bytes = new Uint8Array(chunks.reduce((length, chunk) => length + chunk.length, 0));
   let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
   }
   return bytes;
 }
 
 /**
- * Makes a call of the standard, whose errors are codes.
+ * Calls a function of wasi:http, whose errors are codes.
  *
  * @template T
  * @param {() => T} make
@@ -350,8 +350,8 @@ function calling(make, error = errorOf) {
   }
 }
 
-const LATE = ["DNS-timeout", "connection-timeout", "connection-read-timeout", "connection-write-timeout", "HTTP-response-timeout"];
-const PASSING = [
+const TIMEOUT = ["DNS-timeout", "connection-timeout", "connection-read-timeout", "connection-write-timeout", "HTTP-response-timeout"];
+const UNAVAILABLE = [
   "DNS-error",
   "destination-not-found",
   "destination-unavailable",
@@ -368,19 +368,19 @@ const PASSING = [
 ];
 
 /**
- * What a code of the standard means for a module: what can be done about it.
+ * Maps an error code of wasi:http to an exception.
  *
  * @param {{ tag: string, val?: unknown }} code
  */
 function errorOf({ tag, val }) {
-  const words = typeof val === "string" ? `${tag}: ${val}` : tag;
+  const text = typeof val === "string" ? `${tag}: ${val}` : tag;
   if (tag === "HTTP-request-denied" || tag === "destination-IP-prohibited") {
-    return new DeniedError(CALL, `not allowed: ${words}; the delivery's log says what to add to \`http\` in modules.toml`);
+    return new DeniedError(CALL, `not allowed: ${text}; the delivery's log shows what to add to \`http\` in modules.toml`);
   }
-  if (LATE.includes(tag)) {
-    return new TimeoutError(CALL, `no answer in time: ${words}`);
+  if (TIMEOUT.includes(tag)) {
+    return new TimeoutError(CALL, `timed out: ${text}`);
   }
-  return PASSING.includes(tag)
-    ? new UnavailableError(CALL, `unavailable: ${words}`)
-    : new InvalidError(CALL, `refused as invalid: ${words}`);
+  return UNAVAILABLE.includes(tag)
+    ? new UnavailableError(CALL, `unavailable: ${text}`)
+    : new InvalidError(CALL, `invalid: ${text}`);
 }

@@ -1,4 +1,4 @@
-// What modules use; described in ../types/index.d.ts.
+// The public API, described in ../types/index.d.ts.
 export * as config from "./config.js";
 export { complete, completeIntoReply, stream } from "./completion.js";
 export {

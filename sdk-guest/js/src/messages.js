@@ -1,4 +1,4 @@
-// The messages of the chat the event happened in.
+// The messages of the chat in which the event happened.
 import host from "#host/messages";
 import { call, json, present } from "./calls.js";
 import { cite, referencesTo, referenceToHost } from "./references.js";
@@ -53,7 +53,7 @@ export function history(limit) {
  */
 function change(text, options = {}) {
   let cited = referencesTo(options.citing ?? []);
-  // A search without hits, too, takes out of the text what it cites.
+  // An empty list of hits also removes the citations from the text.
   if (text !== undefined && options.citing !== undefined) {
     ({ text, references: cited } = cite(text, cited));
   }

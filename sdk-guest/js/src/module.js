@@ -1,15 +1,15 @@
-// The seam between an author's functions and the component's export.
+// Connects the author's functions to the component's export.
 import { CallError, Failure } from "./errors.js";
 import { eventFromHost } from "./events.js";
 import { Payload, SYSTEMS } from "./other-systems.js";
-import { begin } from "./random.js";
-import { closeLeft } from "./steps.js";
+import { useHostRandom } from "./random.js";
+import { closeAbandoned } from "./steps.js";
 import { traceOf } from "./trace.js";
 
 /** @typedef {import("../types/index.js").Handlers} Handlers */
 /** @typedef {import("../types/index.js").Event} Event */
 
-/** What the host itself understands of events, and what those are called. */
+/** The kinds of events that the host parses itself, with their names. */
 const KINDS = {
   moduleChosen: "unique.chat.external-module.chosen",
   userMessageCreated: "unique.chat.user-message.created",
@@ -26,12 +26,12 @@ export function defineModule(handlers) {
   }
   return (event) => {
     try {
-      begin();
-      const answered = /** @type {unknown} */ (answer(handlers, eventFromHost(event)));
-      if (answered instanceof Promise) {
-        throw new Failure("the module's function is `async`, and can't be: calls wait by themselves. Leave `async` out.");
+      useHostRandom();
+      const result = /** @type {unknown} */ (dispatch(handlers, eventFromHost(event)));
+      if (result instanceof Promise) {
+        throw new Failure("the module's function is `async`, which it can't be: calls block until they return. Remove `async`.");
       }
-      closeLeft();
+      closeAbandoned();
     } catch (error) {
       throw failureToHost(error);
     }
@@ -39,17 +39,17 @@ export function defineModule(handlers) {
 }
 
 /**
- * A misspelt function would never be called, and nobody would know.
+ * Rejects unknown function names, because a misspelled function would never be called.
  *
- * @param {string} of
+ * @param {string} prefix
  * @param {string[]} names
  * @param {string[]} known
  */
-function check(of, names, known) {
+function check(prefix, names, known) {
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    const all = known.map((name) => `${of}${name}`);
-    throw new TypeError(`defineModule: there is no event \`${of}${unknown}\`: take one of ${all.join(", ")}`);
+    const all = known.map((name) => `${prefix}${name}`);
+    throw new TypeError(`defineModule: unknown event \`${prefix}${unknown}\`; use one of ${all.join(", ")}`);
   }
 }
 
@@ -66,7 +66,7 @@ function functionsOf(handlers, system) {
  * @param {Handlers} handlers
  * @param {Event} event
  */
-function answer(handlers, event) {
+function dispatch(handlers, event) {
   const { subject } = event;
   if (subject.kind === "moduleChosen" && handlers.moduleChosen) {
     return handlers.moduleChosen(subject.moduleChosen, event);
@@ -74,9 +74,9 @@ function answer(handlers, event) {
   if (subject.kind === "userMessageCreated" && handlers.userMessageCreated) {
     return handlers.userMessageCreated(subject.userMessageCreated, event);
   }
-  for (const { take, name, read } of ofOtherSystems(handlers)) {
+  for (const { handler, name, read } of otherSystemHandlers(handlers)) {
     if (name === event.name) {
-      return take(read(new Payload(event)), event);
+      return handler(read(new Payload(event)), event);
     }
   }
   if (handlers.other) {
@@ -84,58 +84,58 @@ function answer(handlers, event) {
   }
   if (Object.entries(KINDS).some(([kind, name]) => kind in handlers && name === event.name)) {
     throw new Failure(
-      `the event \`${event.name}\` (${event.id}) is of a kind this module takes, but its payload has an unknown shape: the ` +
-        "host's log says which field. A function `other` can read it from the payload.",
+      `the host couldn't parse the payload of event \`${event.name}\` (${event.id}); its log names the field. ` +
+        "A function `other` can read the payload itself.",
     );
   }
-  const ours = Object.entries(KINDS).flatMap(([kind, name]) => (kind in handlers ? [name] : []));
-  const takes = [...ours, ...ofOtherSystems(handlers).map(({ name }) => name)].map((name) => `\`${name}\``);
+  const own = Object.entries(KINDS).flatMap(([kind, name]) => (kind in handlers ? [name] : []));
+  const handled = [...own, ...otherSystemHandlers(handlers).map(({ name }) => name)].map((name) => `\`${name}\``);
   throw new Failure(
-    `the event \`${event.name}\` (${event.id}) is of a kind this module doesn't take: it takes ` +
-      `${takes.join(" and ") || "none"}. Name only that under \`events\` of the module in modules.toml.`,
+    `this module doesn't handle event \`${event.name}\` (${event.id}); it handles ` +
+      `${handled.join(" and ") || "none"}. List only those events under \`events\` of the module in modules.toml.`,
   );
 }
 
 /**
- * The functions for events of other systems, with what those are called and how they are read.
+ * Returns the functions for events of other systems, with the names and parsers of the events.
  *
  * @param {Handlers} handlers
  */
-function ofOtherSystems(handlers) {
+function otherSystemHandlers(handlers) {
   return Object.entries(SYSTEMS).flatMap(([system, kinds]) => {
     const functions = functionsOf(handlers, system);
     return Object.entries(kinds).flatMap(([kind, { name, read }]) => {
-      const take = functions[kind];
-      return take === undefined ? [] : [{ take, name, read }];
+      const handler = functions[kind];
+      return handler === undefined ? [] : [{ handler, name, read }];
     });
   });
 }
 
 /**
- * How what was thrown ends the delivery, as the contract has it.
+ * Converts an exception to the failure of the delivery.
  *
  * @param {unknown} error
  */
 export function failureToHost(error) {
   if (error instanceof Failure) {
     const { cause } = error;
-    const reason = cause === undefined ? error.message : `${error.message}: ${told(cause)}`;
+    const reason = cause === undefined ? error.message : `${error.message}: ${format(cause)}`;
     const retry = error.retry ?? (cause instanceof CallError ? cause.retry : false);
     return { reason, userText: error.userText ?? null, retry: retryToHost(retry) };
   }
   if (error instanceof CallError) {
-    return { reason: told(error), userText: null, retry: retryToHost(error.retry) };
+    return { reason: format(error), userText: null, retry: retryToHost(error.retry) };
   }
-  return { reason: told(error), userText: null, retry: { tag: "no" } };
+  return { reason: format(error), userText: null, retry: { tag: "no" } };
 }
 
 /**
- * What it was, and the stack trace; of a failed call, which says what it was by itself, where it was made.
+ * Formats an exception with its stack trace. For a failed call, includes only the frame of the call.
  *
  * @param {unknown} error
  * @returns {string}
  */
-function told(error) {
+function format(error) {
   if (!(error instanceof Error)) {
     return `thrown: ${typeof error === "string" ? error : JSON.stringify(error)}`;
   }
@@ -143,7 +143,7 @@ function told(error) {
   if (error instanceof CallError) {
     return error.message + (frames[0] ?? "");
   }
-  const cause = error.cause === undefined ? "" : `\ncaused by ${told(error.cause)}`;
+  const cause = error.cause === undefined ? "" : `\ncaused by ${format(error.cause)}`;
   return `${error.name}: ${error.message}${frames.join("")}${cause}`;
 }
 
@@ -152,6 +152,6 @@ function retryToHost(retry) {
   if (typeof retry === "boolean") {
     return { tag: retry ? "yes" : "no" };
   }
-  // Rounded up, so that it is never earlier than asked.
+  // Rounded up, so that no retry is early.
   return { tag: "after", val: Math.min(Math.max(Math.ceil(retry), 0), 0xffffffff) };
 }

@@ -1,14 +1,14 @@
-// Events of other systems, as the documentation of their webhooks describes them.
+// Events of other systems, as their webhook documentation describes them.
 import { present } from "./calls.js";
 import { Failure } from "./errors.js";
 
 /** @typedef {import("../types/index.js").Event} Event */
 
-/** As `text.length` counts them. */
+/** In UTF-16 code units, like `text.length`. */
 export const NEXUS_MESSAGE_LIMIT = 4000;
 
 /**
- * The events of each system: by the name of the function that takes them, what they are called there, and how they are read.
+ * The events of each system, by the name of the function that handles them, with their names on the system and their parsers.
  *
  * @type {Record<string, Record<string, { name: string, read: (payload: Payload) => object }>>}
  */
@@ -27,7 +27,7 @@ export const SYSTEMS = {
   },
 };
 
-/** An object of a payload. A field of another shape than documented ends the delivery with a reason that names it. */
+/** An object in a payload. A field that doesn't have the documented type fails the delivery with a reason that names it. */
 export class Payload {
   #event;
   #path;
@@ -43,19 +43,19 @@ export class Payload {
     this.#path = path;
     this.#fields = fields;
     if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
-      throw this.#unknown(`${path ? `\`${path}\`` : "it"} should be an object`);
+      throw this.#malformed(`${path ? `\`${path}\`` : "it"} should be an object`);
     }
   }
 
   /**
-   * A text that has to be there.
+   * Returns a required string.
    *
    * @param {string} name
    */
   text(name) {
     const text = this.optionalText(name);
     if (text === undefined) {
-      throw this.#lacks(name);
+      throw this.#missing(name);
     }
     return text;
   }
@@ -67,13 +67,13 @@ export class Payload {
   optionalText(name) {
     const value = this.any(name);
     if (value !== undefined && typeof value !== "string") {
-      throw this.#unknown(`\`${this.#pathOf(name)}\` should be text`);
+      throw this.#malformed(`\`${this.#pathOf(name)}\` should be a string`);
     }
     return value;
   }
 
   /**
-   * A list; empty where it isn't there.
+   * Returns a list; empty if the field is missing.
    *
    * @param {string} name
    * @returns {any[]}
@@ -81,13 +81,13 @@ export class Payload {
   items(name) {
     const value = this.any(name) ?? [];
     if (!Array.isArray(value)) {
-      throw this.#unknown(`\`${this.#pathOf(name)}\` should be a list`);
+      throw this.#malformed(`\`${this.#pathOf(name)}\` should be a list`);
     }
     return value;
   }
 
   /**
-   * A list of texts; empty where it isn't there.
+   * Returns a list of strings; empty if the field is missing.
    *
    * @param {string} name
    * @returns {string[]}
@@ -95,20 +95,20 @@ export class Payload {
   texts(name) {
     const items = this.items(name);
     if (!items.every((item) => typeof item === "string")) {
-      throw this.#unknown(`\`${this.#pathOf(name)}\` should be a list of texts`);
+      throw this.#malformed(`\`${this.#pathOf(name)}\` should be a list of strings`);
     }
     return items;
   }
 
   /**
-   * An object that has to be there.
+   * Returns a required object.
    *
    * @param {string} name
    */
   inner(name) {
     const inner = this.optionalInner(name);
     if (inner === undefined) {
-      throw this.#lacks(name);
+      throw this.#missing(name);
     }
     return inner;
   }
@@ -120,7 +120,7 @@ export class Payload {
   }
 
   /**
-   * A value of any kind; `undefined` for `null` and where it isn't there.
+   * Returns a value of any type; `undefined` for `null` or a missing field.
    *
    * @param {string} name
    * @returns {any}
@@ -130,21 +130,21 @@ export class Payload {
   }
 
   /**
-   * A value of any kind that has to be there, `null` among them.
+   * Returns a required value of any type, which may be `null`.
    *
    * @param {string} name
    * @returns {any}
    */
   some(name) {
     if (!(name in this.#fields)) {
-      throw this.#lacks(name);
+      throw this.#missing(name);
     }
     return this.#fields[name];
   }
 
   /** @param {string} name */
-  #lacks(name) {
-    return this.#unknown(`missing field \`${this.#pathOf(name)}\``);
+  #missing(name) {
+    return this.#malformed(`missing field \`${this.#pathOf(name)}\``);
   }
 
   /** @param {string} name */
@@ -153,23 +153,23 @@ export class Payload {
   }
 
   /** @param {string} why */
-  #unknown(why) {
+  #malformed(why) {
     const { name, id } = this.#event;
-    return new Failure(`the payload of the event \`${name}\` (${id}) has an unknown shape: ${why}`);
+    return new Failure(`cannot parse the payload of event \`${name}\` (${id}): ${why}`);
   }
 }
 
 /** @param {Payload} payload */
 function readMessage(payload) {
-  const words = payload.any("contentJson")?.content;
+  const text = payload.any("contentJson")?.content;
   return present({
     id: payload.text("id"),
     chatId: payload.text("chatId"),
     sender: payload.text("senderType"),
     userSenderId: payload.optionalText("userSenderId"),
     virtualSenderId: payload.optionalInner("virtualSender")?.optionalText("id") ?? payload.optionalText("virtualSenderId"),
-    // The words may stand in the JSON content alone.
-    content: payload.optionalText("content") || (typeof words === "string" ? words : ""),
+    // The JSON content may be the only place that has the text.
+    content: payload.optionalText("content") || (typeof text === "string" ? text : ""),
     kind: payload.optionalText("type"),
     status: payload.text("status"),
     createdAt: payload.optionalText("createdAt"),

@@ -1,16 +1,16 @@
-// Randomness. QuickJS has a sequence that is fixed when the component is made; that of the host takes its place when an
-// event comes. While the module is loaded there is no host to ask.
+// Random numbers. The sequence of QuickJS is fixed when the component is built, so the host provides random numbers when an event
+// arrives. While the module is loaded, there is no host.
 import host from "#host/random";
 
-const POOL = 512; // bytes at a time: a call costs more than they do
+const POOL_SIZE = 512; // bytes per call, because the call costs more than the bytes
 
 let pool = new Uint8Array(0);
 let used = 0;
 
-/** @returns {number} from 0 to 1, 1 excluded, as `Math.random` has it */
-function random() {
+/** @returns {number} in the range [0, 1), like `Math.random` */
+function hostRandom() {
   if (used + 8 > pool.length) {
-    pool = host.getRandomBytes(POOL);
+    pool = host.getRandomBytes(POOL_SIZE);
     used = 0;
   }
   const view = new DataView(pool.buffer, pool.byteOffset + used);
@@ -18,15 +18,15 @@ function random() {
   return ((view.getUint32(0) >>> 5) * 2 ** 26 + (view.getUint32(4) >>> 6)) / 2 ** 53;
 }
 
-let begun = false;
-const unbegun = Math.random;
+let hasHost = false;
+const quickJsRandom = Math.random;
 
-/** An event has come: from now on there is a host to ask. */
-export function begin() {
-  begun = true;
+/** Switches to the host's random numbers. Called when an event arrives. */
+export function useHostRandom() {
+  hasHost = true;
 }
 
-/** What takes the place of `Math.random` in a component. */
+/** Replaces `Math.random` in a component. */
 export function mathRandom() {
-  return begun ? random() : unbegun();
+  return hasHost ? hostRandom() : quickJsRandom();
 }

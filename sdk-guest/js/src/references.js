@@ -1,10 +1,10 @@
-// Sources that a message or a step names.
+// Sources that a message or a step cites.
 import { present } from "./calls.js";
 
 /** @typedef {import("../types/index.js").Hit} Hit */
 /** @typedef {import("../types/index.js").Reference} Reference */
 
-// What may be a citation: `[source0]`, `[source 0, Source2]`.
+// A citation: `[source0]`, `[source 0, Source2]`.
 const CITATION = /\[(\s*source\s*[0-9]+\s*(?:,\s*source\s*[0-9]+\s*)*)\]/gi;
 
 /**
@@ -23,9 +23,9 @@ export function referencesTo(hits) {
 }
 
 /**
- * Turns `[source0]`, `[source0, source2]` and the like in a model's text into footnotes, and keeps of the references (one
- * for each source, in order) those that are cited; all of them if none is, as the text rests on them all the same. A
- * source that doesn't exist is an invention of the model and disappears.
+ * Turns `[source0]`, `[source0, source2]` and the like in a model's text into footnotes, and filters the references (one for each
+ * source, in order) to those that are cited. If the text cites none, keeps all, because the text is still based on them. Citations
+ * of sources that don't exist are model hallucinations and are removed.
  *
  * @param {string} text
  * @param {readonly Reference[]} references

@@ -1,4 +1,4 @@
-// The knowledge base, as far as the event's user may see it.
+// Search in the knowledge base, limited to what the event's user may read.
 import host from "#host/search";
 import { call, json, present } from "./calls.js";
 

@@ -1,4 +1,4 @@
-// The steps shown under the reply while it is being made.
+// The progress steps shown under the reply.
 import host from "#host/message-log";
 import { call, json } from "./calls.js";
 import { referenceToHost } from "./references.js";
@@ -6,13 +6,12 @@ import { referenceToHost } from "./references.js";
 /** @typedef {import("../types/index.js").StepChange} StepChange */
 
 /**
- * Steps that an exception has left. If it ends the delivery, the host closes them, as failed or not yet, as it knows
- * whether there is another try. If the module caught it and goes on, they are closed as failed with the next step, or at
- * the end.
+ * Steps that an exception left. If the exception ends the delivery, the host closes them, because only the host knows whether it will
+ * retry. If the module catches the exception and continues, they are closed as failed before the next step, or at the end.
  *
  * @type {Step[]}
  */
-const left = [];
+const abandoned = [];
 
 /**
  * @template T
@@ -26,7 +25,7 @@ export function step(text, work) {
   try {
     result = work(step);
   } catch (error) {
-    left.push(step);
+    abandoned.push(step);
     throw error;
   }
   if (!step.closed) {
@@ -40,13 +39,13 @@ export function step(text, work) {
  * @returns {Step}
  */
 export function startStep(text) {
-  closeLeft();
+  closeAbandoned();
   return new Step(call("message-log.create", () => host.Entry.create(text, "running")));
 }
 
-/** Closes the steps that exceptions have left, as failed. */
-export function closeLeft() {
-  for (const step of left.splice(0)) {
+/** Closes the steps that exceptions left, as failed. */
+export function closeAbandoned() {
+  for (const step of abandoned.splice(0)) {
     if (!step.closed) {
       step.fail();
     }

@@ -1,4 +1,4 @@
-// What the module keeps from one event to the next: values under keys, on the host's disk.
+// A key-value store for values that the module keeps between events, on the host's disk.
 import host from "#host/store";
 import atomics from "#host/atomics";
 import batch from "#host/batch";
@@ -30,7 +30,7 @@ export class Store {
    */
   getText(key) {
     const value = this.get(key);
-    return value && text(key, value);
+    return value && decode(key, value);
   }
 
   /**
@@ -39,7 +39,7 @@ export class Store {
    */
   getJson(key) {
     const value = this.get(key);
-    return value && parsed(key, value);
+    return value && parse(key, value);
   }
 
   /**
@@ -55,7 +55,7 @@ export class Store {
    * @param {unknown} value
    */
   setJson(key, value) {
-    this.set(key, stringified(key, value));
+    this.set(key, stringify(key, value));
   }
 
   /** @param {string} key */
@@ -119,7 +119,7 @@ export class Store {
    * @returns {Uint8Array}
    */
   update(key, change) {
-    let cas = this.#look(key);
+    let cas = this.#cas(key);
     for (;;) {
       const value = bytesOf(change(current(cas)));
       const later = swap(cas, value);
@@ -136,8 +136,8 @@ export class Store {
    * @returns {any}
    */
   updateJson(key, change) {
-    const written = this.update(key, (value) => stringified(key, change(value && parsed(key, value))));
-    return parsed(key, written);
+    const written = this.update(key, (value) => stringify(key, change(value && parse(key, value))));
+    return parse(key, written);
   }
 
   /**
@@ -148,20 +148,20 @@ export class Store {
    */
   compareAndSwap(key, expected, value) {
     const wanted = expected === undefined ? undefined : bytesOf(expected);
-    let cas = this.#look(key);
-    while (same(current(cas), wanted)) {
+    let cas = this.#cas(key);
+    while (isEqual(current(cas), wanted)) {
       const later = swap(cas, bytesOf(value));
       if (later === undefined) {
         return true;
       }
-      // Set anew in between, maybe to the same.
+      // Set by another delivery in the meantime, maybe to the same value.
       cas = later;
     }
     return false;
   }
 
   /** @param {string} key */
-  #look(key) {
+  #cas(key) {
     return calling("keyvalue.cas.new", () => atomics.Cas.new(this.#bucket, key));
   }
 }
@@ -175,7 +175,7 @@ function current(cas) {
 }
 
 /**
- * Nothing if it is done; else how to try it again.
+ * Swaps the value. Returns a new handle if another delivery changed the value in the meantime.
  *
  * @param {any} cas
  * @param {Uint8Array} value
@@ -210,13 +210,13 @@ function calling(name, make) {
 function storeError(name, { tag, val = "" }) {
   switch (tag) {
     case "no-such-store":
-      return new NotFoundError(name, "not found: there is no such store");
+      return new NotFoundError(name, "not found: no such store");
     case "access-denied":
       return new DeniedError(name, "not allowed: the module may not use this store");
     default:
       return val.startsWith("unavailable: ")
         ? new UnavailableError(name, val)
-        : new InvalidError(name, `refused as invalid: ${val}`);
+        : new InvalidError(name, `invalid: ${val}`);
   }
 }
 
@@ -224,7 +224,7 @@ function storeError(name, { tag, val = "" }) {
  * @param {Uint8Array | undefined} a
  * @param {Uint8Array | undefined} b
  */
-function same(a, b) {
+function isEqual(a, b) {
   return a?.length === b?.length && (a === undefined || a.every((byte, at) => byte === b?.[at]));
 }
 
@@ -232,11 +232,11 @@ function same(a, b) {
  * @param {string} key
  * @param {Uint8Array} value
  */
-function text(key, value) {
+function decode(key, value) {
   try {
     return textOf(value);
   } catch {
-    throw new InvalidError("keyvalue.get", `what stands under \`${key}\` isn't text: it has bytes that are no UTF-8`);
+    throw new InvalidError("keyvalue.get", `invalid: cannot read the value of \`${key}\` as text: it is not UTF-8`);
   }
 }
 
@@ -244,12 +244,12 @@ function text(key, value) {
  * @param {string} key
  * @param {Uint8Array} value
  */
-function parsed(key, value) {
+function parse(key, value) {
   try {
-    return JSON.parse(text(key, value));
+    return JSON.parse(decode(key, value));
   } catch (error) {
     throw error instanceof SyntaxError
-      ? new InvalidError("keyvalue.get", `what stands under \`${key}\` isn't JSON: ${error.message}`)
+      ? new InvalidError("keyvalue.get", `invalid: cannot read the value of \`${key}\` as JSON: ${error.message}`)
       : error;
   }
 }
@@ -258,10 +258,10 @@ function parsed(key, value) {
  * @param {string} key
  * @param {unknown} value
  */
-function stringified(key, value) {
+function stringify(key, value) {
   const text = JSON.stringify(value);
   if (text === undefined) {
-    throw new InvalidError("keyvalue.set", `the value for \`${key}\` makes no JSON`);
+    throw new InvalidError("keyvalue.set", `invalid: cannot serialize the value of \`${key}\` as JSON`);
   }
   return text;
 }

@@ -1,13 +1,13 @@
-// Stack traces, in the author's own files and lines.
+// Maps stack traces to the author's files and lines.
 
 /**
- * From where in the author's files each place of the bundle came. `modhost-componentize` leaves it at the end of the
- * bundle, as JSON that is only read when something has gone wrong.
+ * The source map of the bundle. `modhost-componentize` writes it to the end of the bundle, as JSON that is parsed only when an error
+ * occurs.
  *
  * @typedef {object} Sources
  * @property {string[]} files the author's files
- * @property {[column: number, file: number, line: number, fromColumn: number][][]} lines for each line of the bundle, in
- *   order, where its parts begin and where they came from; all counted from 0
+ * @property {[column: number, file: number, line: number, fromColumn: number][][]} lines for each line of the bundle, in order, the
+ *   start of each segment and its original position, all counted from 0
  */
 
 /** @returns {Sources | undefined} */
@@ -17,7 +17,7 @@ function sources() {
 }
 
 /**
- * The frames of an error, innermost first: `answer (src/answer.ts:12:5)`. In a component those of this package are left out.
+ * Returns the frames of an error, innermost first: `answer (src/answer.ts:12:5)`. In a component, omits the frames of this package.
  *
  * @param {Error} error
  * @returns {string[]}
@@ -35,7 +35,7 @@ export function traceOf(error) {
     if (part === undefined) {
       return [];
     }
-    const place = `${map.files[part[1]]}:${part[2] + 1}:${part[3] + 1}`;
-    return [name ? `${name} (${place})` : place];
+    const location = `${map.files[part[1]]}:${part[2] + 1}:${part[3] + 1}`;
+    return [name ? `${name} (${location})` : location];
   });
 }

@@ -1,4 +1,4 @@
-// Text and bytes. QuickJS has no TextEncoder.
+// UTF-8 encoding and decoding, because QuickJS has no TextEncoder.
 
 /**
  * @param {string | Uint8Array} value
@@ -8,7 +8,7 @@ export function bytesOf(value) {
   if (typeof value !== "string") {
     return value;
   }
-  // Half a pair of surrogates is no text: it becomes the sign for that, as TextEncoder has it.
+  // Like TextEncoder, replaces lone surrogates with U+FFFD.
   const text = encodeURIComponent(value.toWellFormed());
   const bytes = new Uint8Array(text.length);
   let length = 0;
@@ -25,7 +25,7 @@ export function bytesOf(value) {
 
 /**
  * @param {Uint8Array} bytes
- * @returns {string} throws a `URIError` for what isn't UTF-8
+ * @returns {string} throws a `URIError` if the bytes aren't UTF-8
  */
 export function textOf(bytes) {
   let escaped = "";

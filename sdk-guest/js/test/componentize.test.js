@@ -1,5 +1,4 @@
-// The command that makes a component: what it refuses, and in which words. Components themselves are run by the host's
-// tests.
+// The build command and its error messages. The host's tests run the components.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -29,52 +28,52 @@ function runWith(variables, ...args) {
   return spawnSync(process.execPath, [program, ...args], { cwd: folder, encoding: "utf8", env });
 }
 
-test("what can be no module is refused in words", () => {
+test("reports files that are not modules", () => {
   /** @type {[string, string | undefined, RegExp][]} */
   const cases = [
-    ["missing.js", undefined, /there is no file missing\.js/],
-    ["plain.js", "export const x = 1;\n", /plain\.js exports no `handle`: write export const handle = defineModule/],
-    ["broken.js", "export const handle = (;\n", /broken\.js can't be bundled\n\n[^]*broken\.js:1:23/],
+    ["missing.js", undefined, /no such file: missing\.js/],
+    ["plain.js", "export const x = 1;\n", /plain\.js doesn't export `handle`; add export const handle = defineModule/],
+    ["broken.js", "export const handle = (;\n", /cannot bundle broken\.js\n\n[^]*broken\.js:1:23/],
     ["lacking.js", `import "no-such-package";\n${GOOD}`, /Could not resolve "no-such-package"/],
-    ["throws.js", `${GOOD}throw new Error("at the top");\n`, /the module said:\n\nError: at the top\n {4}at <anonymous> \(throws\.js:3:\d+\)/],
-    ["misspelt.js", GOOD.replace("other", "otter"), /there is no event `otter`/],
+    ["throws.js", `${GOOD}throw new Error("at the top");\n`, /the module failed to load:\n\nError: at the top\n {4}at <anonymous> \(throws\.js:3:\d+\)/],
+    ["misspelled.js", GOOD.replace("other", "otter"), /unknown event `otter`/],
   ];
-  for (const [name, text, told] of cases) {
+  for (const [name, text, message] of cases) {
     if (text !== undefined) {
       writeFileSync(path.join(folder, name), text);
     }
     const { status, stderr } = run(name);
     assert.equal(status, 1, name);
-    assert.match(stderr, told);
-    assert.deepEqual(readdirSync(folder).filter((left) => /\.wasm$|^\.componentize/.test(left)), []);
+    assert.match(stderr, message);
+    assert.deepEqual(readdirSync(folder).filter((name) => /\.wasm$|^\.componentize/.test(name)), []);
   }
-  assert.match(run().stderr, /name one module\n\nusage: /);
+  assert.match(run().stderr, /expected exactly one module\n\nusage: /);
   assert.match(run("--nonsense").stderr, /Unknown option '--nonsense'/);
 });
 
-test("no advice is given on what can't be set", () => {
+test("omits advice on options that authors can't set", () => {
   /** @type {[string, RegExp][]} */
   const cases = [
-    ['import "fs";', /"fs" is a part of Node/],
-    ['import "node:crypto";', /"node:crypto" is a part of Node/],
+    ['import "fs";', /"fs" is a Node module/],
+    ['import "node:crypto";', /"node:crypto" is a Node module/],
     ['import "no-such-package";', /install it: npm install no-such-package$/m],
     ['import "@no/such/file.js";', /install it: npm install @no\/such$/m],
     ['import "./nowhere.js";', /Could not resolve "\.\/nowhere\.js"/],
-    ['import "./picture.svg";', /put what is in the \.svg file into one of these/],
-    ["export const jsx = <b/>;", /JSX is read in files that are called \.jsx/],
+    ['import "./picture.svg";', /Convert the \.svg file to one of these/],
+    ["export const jsx = <b/>;", /JSX is supported only in \.jsx/],
     ["const a = 1; a = 2;", /was declared a constant here/],
   ];
   writeFileSync(path.join(folder, "picture.svg"), "<svg/>");
-  for (const [line, told] of cases) {
+  for (const [line, message] of cases) {
     writeFileSync(path.join(folder, "hinted.js"), `${line}\n${GOOD}`);
     const { status, stderr } = run("hinted.js");
     assert.equal(status, 1, line);
-    assert.match(stderr, told);
+    assert.match(stderr, message);
     assert.doesNotMatch(stderr, /You can|platform: |external|conditions|loader: |Consider/, line);
   }
 });
 
-test("a component is made and asks only for what it uses", () => {
+test("component imports only the interfaces it uses", () => {
   writeFileSync(path.join(folder, "answer.js"), GOOD);
   writeFileSync(
     path.join(folder, "keeps.ts"),
@@ -100,10 +99,10 @@ test("a component is made and asks only for what it uses", () => {
   }
 });
 
-test("`modhost dev` gets the bundle behind a component that is made once", () => {
+test("dev build appends the bundle to a cached component", () => {
   const dev = { MODHOST_DEV_BUILD: "1", XDG_CACHE_HOME: path.join(folder, "cache") };
   /** @param {string} text */
-  const made = (text) => {
+  const build = (text) => {
     writeFileSync(path.join(folder, "dev.js"), text);
     const { status, stdout, stderr } = runWith(dev, "dev.js");
     assert.equal(status, 0, stderr);
@@ -111,24 +110,24 @@ test("`modhost dev` gets the bundle behind a component that is made once", () =>
     const at = component.lastIndexOf("modhost:sources");
     return { stdout, base: component.subarray(0, at - 16), sources: at < 0 ? undefined : component.subarray(at).toString() };
   };
-  const one = made(`${GOOD}globalThis.one = 1;\n`);
-  assert.match(one.stdout, /preparing QuickJS for `modhost dev`, once/);
+  const one = build(`${GOOD}globalThis.one = 1;\n`);
+  assert.match(one.stdout, /building QuickJS for `modhost dev` \(only once\)/);
   assert.match(one.sources ?? "", /one = 1/);
-  const two = made(`${GOOD}globalThis.two = 2;\n`);
-  assert.doesNotMatch(two.stdout, /preparing/);
+  const two = build(`${GOOD}globalThis.two = 2;\n`);
+  assert.doesNotMatch(two.stdout, /building/);
   assert.match(two.sources ?? "", /two = 2/);
   assert.ok(one.base.subarray(0, 1_000_000).equals(two.base.subarray(0, 1_000_000)));
 
-  // What QuickJS lacks fails when the real component is made, which says so.
-  for (const [text, told] of /** @type {const} */ ([
-    [`${GOOD}throw new Error("at the top");\n`, /the module said:\n\nError: at the top/],
+  // Errors, including APIs that QuickJS lacks, are reported by the full build.
+  for (const [text, message] of /** @type {const} */ ([
+    [`${GOOD}throw new Error("at the top");\n`, /the module failed to load:\n\nError: at the top/],
     [`${GOOD}new Intl.NumberFormat();\n`, /Intl/],
-    ["export const x = 1;\n", /exports no `handle`/],
-    ["export const handle = (;\n", /can't be bundled/],
+    ["export const x = 1;\n", /doesn't export `handle`/],
+    ["export const handle = (;\n", /cannot bundle/],
   ])) {
     writeFileSync(path.join(folder, "dev.js"), text);
     const { status, stderr } = runWith(dev, "dev.js");
     assert.equal(status, 1, text);
-    assert.match(stderr, told);
+    assert.match(stderr, message);
   }
 });

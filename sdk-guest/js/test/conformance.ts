@@ -1,4 +1,4 @@
-// What the package is, is what its types say: `tsc` fails where they part.
+// Checks that the package matches its types: `tsc` fails if it doesn't.
 import type * as declared from "../types/index.d.ts";
 import * as real from "../src/index.js";
 

@@ -1,4 +1,4 @@
-// From the event the host hands over to the function, and from what that throws to the failure the host gets.
+// The path from an event to the function, and from an exception to the failure.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -51,19 +51,19 @@ function failure(handlers, event) {
   } catch (failure) {
     return failure;
   }
-  return assert.fail("it didn't fail");
+  return assert.fail("the module didn't fail");
 }
 
-test("each function gets its kind of event", () => {
+test("each function receives its kind of event", () => {
   /** @type {unknown[]} */
-  const heard = [];
+  const received = [];
   const handle = defineModule({
-    moduleChosen: (event, { payload }) => void heard.push(event.userMessage, event.configuration, payload),
-    userMessageCreated: (event, { createdAt }) => void heard.push(event.text, createdAt),
-    other: (event) => void heard.push(event.name, event.subject.kind, event.createdAt?.getTime()),
+    moduleChosen: (event, { payload }) => void received.push(event.userMessage, event.configuration, payload),
+    userMessageCreated: (event, { createdAt }) => void received.push(event.text, createdAt),
+    other: (event) => void received.push(event.name, event.subject.kind, event.createdAt?.getTime()),
   });
   [chosen, created, other].forEach(handle);
-  assert.deepEqual(heard, [
+  assert.deepEqual(received, [
     { id: "msg_1", text: "Hi", language: "en", createdAt: "2026-01-31T08:00:00Z" },
     { tone: "kind" },
     { a: 1 },
@@ -75,16 +75,16 @@ test("each function gets its kind of event", () => {
   ]);
 });
 
-test("events of other systems have types and functions of their own", () => {
+test("events of other systems have their own functions", () => {
   /** @type {unknown[]} */
-  const heard = [];
+  const received = [];
   const handle = defineModule({
-    nexus: { messageFinalized: (message, event) => void heard.push(message, event.id) },
+    nexus: { messageFinalized: (message, event) => void received.push(message, event.id) },
     archivus: {
-      documentProcessed: ({ document }) => void heard.push(document),
-      documentFailed: (failed) => void heard.push(failed),
-      documentUploaded: (uploaded) => void heard.push(uploaded),
-      chatMessageCreated: (created) => void heard.push(created),
+      documentProcessed: ({ document }) => void received.push(document),
+      documentFailed: (failed) => void received.push(failed),
+      documentUploaded: (uploaded) => void received.push(uploaded),
+      chatMessageCreated: (created) => void received.push(created),
     },
   });
   const message = { id: "m_1", chatId: "t_1", senderType: "SYSTEM", status: "QUEUED", mood: "sunny", files: null };
@@ -93,7 +93,7 @@ test("events of other systems have types and functions of their own", () => {
   handle(event("document.failed", { document_id: "d", error: { code: 7 } }));
   handle(event("document.uploaded", { document_id: "d" }));
   handle(event("chat.message.created", { session_id: "s", message_id: "m", role: "robot", document_id: null }));
-  assert.deepEqual(heard, [
+  assert.deepEqual(received, [
     { id: "m_1", chatId: "t_1", sender: "SYSTEM", status: "QUEUED", virtualSenderId: "e_1", content: "Hi", files: [] },
     "evt_1",
     { id: "d", filename: "a.pdf", aiTags: [] },
@@ -103,57 +103,57 @@ test("events of other systems have types and functions of their own", () => {
   ]);
 });
 
-test("a payload of another shape is a failure that names the event and the field", () => {
+test("malformed payload fails and names the event and the field", () => {
   const handlers = { nexus: { messageFinalized() {} }, archivus: { documentProcessed() {} } };
   /** @type {[string, unknown, string][]} */
   const cases = [
     ["MESSAGE_FINALIZED", { id: "m_1" }, "missing field `chatId`"],
-    ["MESSAGE_FINALIZED", { id: 7 }, "`id` should be text"],
+    ["MESSAGE_FINALIZED", { id: 7 }, "`id` should be a string"],
     ["MESSAGE_FINALIZED", [], "it should be an object"],
     ["document.processed", { document_id: "d" }, "missing field `document`"],
     ["document.processed", { document_id: "d", document: { id: "d" } }, "missing field `document.filename`"],
-    ["document.processed", { document_id: "d", document: { id: "d", filename: "a", ai_tags: [1] } }, "`document.ai_tags` should be a list of texts"],
+    ["document.processed", { document_id: "d", document: { id: "d", filename: "a", ai_tags: [1] } }, "`document.ai_tags` should be a list of strings"],
   ];
-  for (const [name, payload, told] of cases) {
+  for (const [name, payload, detail] of cases) {
     const { reason, retry } = failure(handlers, event(name, payload));
-    assert.equal(reason.split("\n")[0], `the payload of the event \`${name}\` (evt_1) has an unknown shape: ${told}`);
+    assert.equal(reason.split("\n")[0], `cannot parse the payload of event \`${name}\` (evt_1): ${detail}`);
     assert.deepEqual(retry, { tag: "no" });
   }
   const { reason } = failure(handlers, event("x", {}));
-  assert.match(reason, /it takes `MESSAGE_FINALIZED` and `document.processed`\. Name only/);
+  assert.match(reason, /it handles `MESSAGE_FINALIZED` and `document.processed`\. List only/);
 });
 
-test("other takes what has no function of its own", () => {
+test("other receives events without their own function", () => {
   /** @type {string[]} */
-  const heard = [];
-  defineModule({ other: (event) => void heard.push(event.subject.kind) })(chosen);
-  assert.deepEqual(heard, ["moduleChosen"]);
+  const received = [];
+  defineModule({ other: (event) => void received.push(event.subject.kind) })(chosen);
+  assert.deepEqual(received, ["moduleChosen"]);
 });
 
-test("another kind of event is a failure for good", () => {
+test("fails without retry on another kind of event", () => {
   const { reason, retry } = failure({ moduleChosen() {} }, created);
-  assert.match(reason, /`unique.chat.user-message.created` \(evt_1\).*takes `unique.chat.external-module.chosen`/);
+  assert.match(reason, /`unique.chat.user-message.created` \(evt_1\).*handles `unique.chat.external-module.chosen`/);
   assert.match(reason, /modules\.toml/);
   assert.deepEqual(retry, { tag: "no" });
 });
 
-test("a misspelt function is told when the module is defined", () => {
-  const misspelt = /** @type {any} */ ({ moduleChoosen() {} });
-  assert.throws(() => defineModule(misspelt), /there is no event `moduleChoosen`: take one of moduleChosen, /);
+test("rejects unknown function names at definition", () => {
+  const misspelled = /** @type {any} */ ({ moduleChoosen() {} });
+  assert.throws(() => defineModule(misspelled), /unknown event `moduleChoosen`; use one of moduleChosen, /);
   const within = /** @type {any} */ ({ archivus: { documentLost() {} } });
-  assert.throws(() => defineModule(within), /no event `archivus.documentLost`: take one of archivus.documentProcessed, /);
+  assert.throws(() => defineModule(within), /unknown event `archivus.documentLost`; use one of archivus.documentProcessed, /);
 });
 
-test("a failure reaches the host whole", () => {
+test("all fields of a failure reach the host", () => {
   const moduleChosen = () => {
     throw new Failure("no seats left", { userText: "Sorry, full.", retry: 1.5 });
   };
-  // Rounded up, so that it is never earlier than asked.
+  // Rounded up, so that no retry is early.
   const expected = { reason: "no seats left", userText: "Sorry, full.", retry: { tag: "after", val: 2 } };
   assert.deepEqual(failure({ moduleChosen }, chosen), expected);
 });
 
-test("what may pass is tried again, and what stays isn't", () => {
+test("exception determines the retry", () => {
   const call = "search.search";
   const yes = { tag: "yes" };
   const no = { tag: "no" };
@@ -179,22 +179,22 @@ test("what may pass is tried again, and what stays isn't", () => {
   }
 });
 
-test("a failure tells its cause, and is tried again if that may help", () => {
-  for (const [cause, retry, told, tried] of /** @type {const} */ ([
-    [new sdk.RateLimitedError("x.y", 7), undefined, /^no passages: x\.y: too many calls; free again in 7 s/, { tag: "after", val: 7 }],
-    [new sdk.RateLimitedError("x.y", 7), false, /^no passages: x\.y: too many/, { tag: "no" }],
+test("cause is added to the reason and determines the retry", () => {
+  for (const [cause, retry, reason, expected] of /** @type {const} */ ([
+    [new sdk.RateLimitedError("x.y", 7), undefined, /^no passages: x\.y: rate limited; retry after 7 s/, { tag: "after", val: 7 }],
+    [new sdk.RateLimitedError("x.y", 7), false, /^no passages: x\.y: rate limited/, { tag: "no" }],
     [new TypeError("mistake"), undefined, /^no passages: TypeError: mistake\n {4}at /, { tag: "no" }],
   ])) {
     const moduleChosen = () => {
       throw new Failure("no passages", retry === undefined ? { cause } : { cause, retry });
     };
     const failed = failure({ moduleChosen }, chosen);
-    assert.match(failed.reason, told);
-    assert.deepEqual(failed.retry, tried);
+    assert.match(failed.reason, reason);
+    assert.deepEqual(failed.retry, expected);
   }
 });
 
-test("any other error is a reason with its stack and its cause", () => {
+test("reason of other errors has the stack and the cause", () => {
   const moduleChosen = function answer() {
     try {
       /** @type {any} */ (undefined).price;
@@ -207,25 +207,25 @@ test("any other error is a reason with its stack and its cause", () => {
   assert.equal(userText, null);
 });
 
-test("whatever is thrown is told", () => {
+test("reason describes thrown values that are not errors", () => {
   const thrown = [
     ["just text", "thrown: just text"],
     [{ code: 7 }, 'thrown: {"code":7}'],
     [undefined, "thrown: undefined"],
   ];
-  for (const [what, reason] of thrown) {
+  for (const [value, reason] of thrown) {
     const moduleChosen = () => {
-      throw what;
+      throw value;
     };
     assert.equal(failure({ moduleChosen }, chosen).reason, reason);
   }
 });
 
-test("a function can't be async", () => {
-  assert.match(failure({ moduleChosen: async () => {} }, chosen).reason, /Leave `async` out/);
+test("rejects async functions", () => {
+  assert.match(failure({ moduleChosen: async () => {} }, chosen).reason, /Remove `async`/);
 });
 
-test("without a host a call says so", () => {
+test("calls throw NoHostError outside of a component", () => {
   const { messages, search, step, complete, config, http, Store } = sdk;
   for (const call of [
     () => messages.reply("x"),

@@ -1,10 +1,10 @@
-// What is done with text: citations, settings, bytes, source maps.
+// Text processing: citations, settings, UTF-8, source maps.
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
 
 import { linesOf, sourcesOf } from "../bin/source-map.js";
-import { released } from "../bin/wasi-http.js";
+import { restoreNames } from "../bin/wasi-http.js";
 import { CallError } from "../src/index.js";
 import { call, moduleError } from "../src/calls.js";
 import { parse } from "../src/config.js";
@@ -17,7 +17,7 @@ import { bytesOf, textOf } from "../src/utf8.js";
 const hits = (count) =>
   Array.from({ length: count }, (_, n) => ({ id: `cont_${n}`, chunkId: `chunk_${n}`, text: "…", name: `Document ${n}`, order: 0 }));
 
-test("a hit becomes a reference", () => {
+test("creates a reference from a hit", () => {
   assert.deepEqual(referencesTo([{ ...hits(1)[0], startPage: 3, endPage: 4, url: "https://x" }].map((hit) => /** @type {any} */ (hit))), [
     {
       name: "Document 0",
@@ -31,7 +31,7 @@ test("a hit becomes a reference", () => {
   ]);
 });
 
-test("citations become footnotes, and only the cited are named", () => {
+test("citations become footnotes and only cited sources are kept", () => {
   /** @type {[string, number, string, number[]][]} */
   const cases = [
     ["Book early [source0]. Or late [source2].", 3, "Book early <sup>1</sup>. Or late <sup>3</sup>.", [1, 3]],
@@ -53,29 +53,29 @@ test("citations become footnotes, and only the cited are named", () => {
   }
 });
 
-test("every error of the contract is a class of its own", () => {
-  const told = {
-    invalid: ["InvalidError", "x: refused as invalid: it said"],
+test("each error case has its own class", () => {
+  const expected = {
+    invalid: ["InvalidError", "x: invalid: it said"],
     denied: ["DeniedError", "x: not allowed: it said"],
     "not-found": ["NotFoundError", "x: not found: it said"],
     unavailable: ["UnavailableError", "x: unavailable: it said"],
-    timeout: ["TimeoutError", "x: no answer in time; what was asked for may have happened all the same"],
-    unsupported: ["UnsupportedError", "x: not supported here: it said"],
+    timeout: ["TimeoutError", "x: timed out; the call may still have taken effect"],
+    unsupported: ["UnsupportedError", "x: not supported: it said"],
   };
-  for (const [tag, [name, message]] of Object.entries(told)) {
+  for (const [tag, [name, message]] of Object.entries(expected)) {
     const fails = () => {
       throw Object.assign(new Error(), { payload: { tag, val: "it said" } });
     };
     assert.throws(() => call("x", fails), { name, message, call: "x" });
   }
-  assert.equal(moduleError("x", { tag: "rate-limited", val: 7 }).message, "x: too many calls; free again in 7 s");
-  assert.equal(moduleError("x", { tag: "rate-limited", val: null }).message, "x: too many calls");
+  assert.equal(moduleError("x", { tag: "rate-limited", val: 7 }).message, "x: rate limited; retry after 7 s");
+  assert.equal(moduleError("x", { tag: "rate-limited", val: null }).message, "x: rate limited");
   assert.ok(moduleError("x", { tag: "rate-limited" }) instanceof CallError);
-  // A mistake of the module stays what it is.
+  // Other exceptions are passed through.
   assert.throws(() => call("x", () => /** @type {any} */ (undefined).y), TypeError);
 });
 
-test("an address is taken apart", () => {
+test("splits a URL", () => {
   for (const [url, scheme, authority, path] of [
     ["https://a.test/b?c#d", "HTTPS", "a.test", "/b?c"],
     ["HTTP://a.test:81", "HTTP", "a.test:81", "/"],
@@ -88,27 +88,27 @@ test("an address is taken apart", () => {
   }
 });
 
-test("imports that were held back get their own name, and nothing else does", () => {
-  // A section of some bytes, and the one of imports: each its number, its length, and what is in it.
+test("restores names only in the import section", () => {
+  // Each section has an id, a length and a content. Section 10 contains the imports.
   const section = (/** @type {number} */ id, /** @type {string} */ text) => Buffer.concat([Buffer.of(id, text.length), Buffer.from(text)]);
   const magic = Buffer.from("\0asm\x0d\0\x01\0", "latin1");
   const component = Buffer.concat([magic, section(0, "held:io/x"), section(10, "held:io/x held:http/y"), section(3, "held:io/x")]);
   const expected = Buffer.concat([magic, section(0, "held:io/x"), section(10, "wasi:io/x wasi:http/y"), section(3, "held:io/x")]);
-  assert.deepEqual(Buffer.from(released(component)), expected);
+  assert.deepEqual(Buffer.from(restoreNames(component)), expected);
 });
 
-test("settings are read as what they should be", () => {
+test("settings are converted to the requested type", () => {
   assert.equal(parse("k", "3", 0), 3);
   assert.equal(parse("k", "3", ""), "3");
   assert.equal(parse("k", "true", false), true);
   assert.deepEqual(parse("k", "[1]", []), [1]);
   assert.deepEqual(parse("k", '{"a":1}', {}), { a: 1 });
-  assert.throws(() => parse("k", "Hello", 0), /the setting `k` should be a number, and is Hello/);
-  assert.throws(() => parse("k", "3", false), /should be true or false, and is 3/);
+  assert.throws(() => parse("k", "Hello", 0), /setting `k` should be a number, but is Hello/);
+  assert.throws(() => parse("k", "3", false), /should be true or false, but is 3/);
   assert.throws(() => parse("k", "[1]", {}), /should be a table/);
 });
 
-test("text and bytes are each other's", () => {
+test("UTF-8 encoding and decoding are inverse", () => {
   for (const text of ["", "plain", "é€😀", "100 %", "%41", "\0"]) {
     assert.deepEqual(bytesOf(text), new TextEncoder().encode(text));
     assert.equal(textOf(bytesOf(text)), text);
@@ -117,8 +117,8 @@ test("text and bytes are each other's", () => {
   assert.throws(() => textOf(new Uint8Array([0xff])), URIError);
 });
 
-test("stack traces are told in the author's lines", () => {
-  // One part at column 0 and one at 10 of the second line, of line 5 and 6 of the second file.
+test("maps stack traces to the author's lines", () => {
+  // The second line has segments at columns 0 and 10, from lines 5 and 6 of the second file.
   const map = { sources: ["sdk/a.js", "src/answer.ts"], mappings: "AAAA;ACIE,UACA" };
   assert.deepEqual(linesOf(map.mappings), [[[0, 0, 0, 0]], [[0, 1, 4, 2], [10, 1, 5, 2]]]);
   const global = /** @type {any} */ (globalThis);

@@ -1,5 +1,5 @@
 /**
- * Write modhost modules in JavaScript and TypeScript: an ordinary function that takes an event and answers it.
+ * The JavaScript and TypeScript SDK for modhost modules. A module is a function that handles an event.
  *
  * ```js
  * import { complete, defineModule, messages, search, step } from "@modhost/sdk";
@@ -18,38 +18,38 @@
  * });
  * ```
  *
- * `modhost-componentize answer.js -o answer.wasm` makes it a component, which the host runs once for each event.
+ * `modhost-componentize answer.js -o answer.wasm` builds a component, which the host runs once for each event.
  *
- * All calls wait for their answer by themselves: there is nothing to `await`. A call that fails throws a kind of
- * {@link CallError}. What a module throws ends the delivery; throw a {@link Failure} to choose the words and whether
- * another try may help. `console` writes to the operators' log.
+ * All calls block until they return, so there is nothing to `await`. A failed call throws a subclass of {@link CallError}. An
+ * uncaught exception fails the delivery. Throw a {@link Failure} to choose the texts and whether the host retries. `console` writes
+ * to the operators' log.
  *
- * Who is acted for is not a module's to say: every call acts on the event that is being answered.
+ * A module never says for whom it acts: every call acts on the event that is being handled.
  */
 
-/** What JSON can say. */
+/** A JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 // ── Events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Something that happened on a platform, verified by the host. */
+/** An event on a platform, verified by the host. */
 export interface Event {
   /** The platform's id of the event. */
   readonly id: string;
-  /** The name of the source it came through, as in `modules.toml`. */
+  /** The name of the source that received the event, as in `modules.toml`. */
   readonly source: string;
-  /** What happened, in the platform's words. */
+  /** The event's name on the platform. */
   readonly name: string;
-  /** When the platform says it happened. */
+  /** When the event happened, as the platform reports it. */
   readonly createdAt?: Date;
-  /** Which attempt at this delivery this is, from 1. */
+  /** The attempt number of this delivery, from 1. */
   readonly attempt: number;
-  /** What the host understood of it. For `other`, read `name` and `payload`. */
+  /** The event as the host parsed it. For `other`, read `name` and `payload`. */
   readonly subject:
     | { readonly kind: "moduleChosen"; readonly moduleChosen: ModuleChosen }
     | { readonly kind: "userMessageCreated"; readonly userMessageCreated: UserMessageCreated }
     | { readonly kind: "other" };
-  /** The payload in the platform's own JSON, read, whatever `subject` is. */
+  /** The complete payload, parsed from the platform's own JSON, whatever `subject` is. */
   readonly payload: unknown;
 }
 
@@ -57,31 +57,31 @@ export interface Event {
 export interface ModuleChosen {
   /** The module's name on the platform. */
   readonly name: string;
-  /** What the module's owner wrote about it there. */
+  /** The description the module's owner wrote on the platform. */
   readonly description: string;
   /** The module's settings in this assistant. `config` reads them key by key. */
   readonly configuration: Record<string, unknown>;
-  /** The chat, for information: the host acts on no other. */
+  /** The chat, for information only: the host acts on no other chat. */
   readonly chatId: string;
   /** The assistant (space) the chat belongs to. */
   readonly assistantId: string;
   /** The message to answer. */
   readonly userMessage: UserMessage;
-  /** The empty message shown under it, which `messages.reply` fills. */
+  /** The empty message shown below the user's message; `messages.reply` fills it. */
   readonly assistantMessageId: string;
 }
 
-/** The message of a user that chose the module. */
+/** A message from a user who chose the module. */
 export interface UserMessage {
   /** The platform's id of the message. */
   readonly id: string;
   /** The text to answer. */
   readonly text: string;
-  /** What the user wrote, where the platform changed it (say, put it into the words of a search). */
+  /** The text as the user wrote it, if the platform changed it (for example, rewrote it as a search query). */
   readonly originalText?: string;
-  /** The language the platform believes the text to be in, as a BCP 47 tag. */
+  /** The language the platform detected in the text, as a BCP 47 tag. */
   readonly language?: string;
-  /** When it was written, as the platform writes times (RFC 3339). */
+  /** When the message was written, in the platform's time format (RFC 3339). */
   readonly createdAt: string;
 }
 
@@ -91,137 +91,137 @@ export interface UserMessageCreated {
   readonly chatId: string;
   /** The assistant (space) the chat belongs to. */
   readonly assistantId: string;
-  /** What the user wrote. */
+  /** The text the user wrote. */
   readonly text: string;
 }
 
 /**
- * A message of a thread of NexusGPT is there (`MESSAGE_FINALIZED`): a person's, or a virtual employee's. All a module can do
- * there is to write messages into the event's thread, of text, with `messages.create`; every other call throws an
- * {@link UnsupportedError}. A message may have {@link NEXUS_MESSAGE_LIMIT} characters.
+ * A message in a NexusGPT thread is finalized (`MESSAGE_FINALIZED`), from a person or a virtual employee. On NexusGPT, a module can
+ * only write text messages to the event's thread, with `messages.create`; every other platform call throws an
+ * {@link UnsupportedError}. A message may have at most {@link NEXUS_MESSAGE_LIMIT} characters.
  */
 export interface NexusMessageFinalized {
-  /** The message's id. One that is changed later comes again as another event. */
+  /** The message's id. A message that is changed later arrives again as another event. */
   readonly id: string;
-  /** The thread, for information: the host writes into no other. */
+  /** The thread, for information only: the host writes to no other thread. */
   readonly chatId: string;
-  /** What kind of sender wrote it, in the platform's word; it may add others. */
+  /** The kind of sender, in the platform's terms. The platform may add values. */
   readonly sender: "USER" | "VIRTUAL_EMPLOYEE" | (string & {});
-  /** The person who wrote it, if a person did. */
+  /** The id of the person who wrote the message, if a person wrote it. */
   readonly userSenderId?: string;
-  /** The virtual employee that wrote it, or that it was written to. */
+  /** The id of the virtual employee that wrote the message or received it. */
   readonly virtualSenderId?: string;
-  /** What it says; empty if it says nothing in words. */
+  /** The text; empty if the message has none. */
   readonly content: string;
   /** The platform's `type` of the message. */
   readonly kind?: string;
-  /** Whether it is whole, in the platform's word; it may add others. */
+  /** Whether the message is complete, in the platform's terms. The platform may add values. */
   readonly status: "PROCESSED" | "IN_PROGRESS" | (string & {});
-  /** When it was written, as the platform writes times (RFC 3339). */
+  /** When the message was written, in the platform's time format (RFC 3339). */
   readonly createdAt?: string;
-  /** When it was last changed. */
+  /** When the message was last changed. */
   readonly updatedAt?: string;
-  /** The files that came with it, each in the platform's own shape. */
+  /** The attached files, each in the platform's own shape. */
   readonly files: readonly unknown[];
-  /** What a virtual employee means to do, in the platform's own shape. */
+  /** The plan of a virtual employee, in the platform's own shape. */
   readonly executionPlan?: unknown;
 }
 
-/** The most characters a message into a thread of NexusGPT may have, as `text.length` counts them. The host sends no longer one. */
+/** The maximum length of a message to a NexusGPT thread, as `text.length` counts. The host doesn't send longer messages. */
 export const NEXUS_MESSAGE_LIMIT: 4000;
 
-/** A document of Archivus was read and understood (`document.processed`). */
+/** An Archivus document was processed (`document.processed`). */
 export interface ArchivusDocumentProcessed {
   /** The document's id. */
   readonly documentId: string;
   /** The document. */
   readonly document: {
-    /** Its id. */
+    /** The document's id. */
     readonly id: string;
-    /** The name of its file. */
+    /** The file name. */
     readonly filename: string;
-    /** How far it is, in the platform's word. */
+    /** The status, in the platform's terms. */
     readonly status?: string;
-    /** How far it is understood, in the platform's word. */
+    /** The status of the AI processing, in the platform's terms. */
     readonly aiStatus?: string;
-    /** What it is about, as a language model put it. */
+    /** A summary by a language model. */
     readonly aiSummary?: string;
-    /** The words a language model filed it under. */
+    /** Tags by a language model. */
     readonly aiTags: readonly string[];
   };
 }
 
-/** A document of Archivus could not be read or understood (`document.failed`). */
+/** An Archivus document couldn't be processed (`document.failed`). */
 export interface ArchivusDocumentFailed {
   /** The document's id. */
   readonly documentId: string;
-  /** Why, in the platform's words; what isn't text is given as JSON. */
+  /** The error, in the platform's terms. A value that isn't a string is given as JSON. */
   readonly error: string;
 }
 
-/** A document of Archivus came in, and is still to be read (`document.uploaded`). */
+/** An Archivus document was uploaded and isn't processed yet (`document.uploaded`). */
 export interface ArchivusDocumentUploaded {
   /** The document's id. */
   readonly documentId: string;
 }
 
-/** Somebody wrote in a chat of Archivus (`chat.message.created`). What was written is not part of it. */
+/** A message was written in an Archivus chat (`chat.message.created`). The event doesn't contain the text. */
 export interface ArchivusChatMessageCreated {
-  /** The chat. */
+  /** The chat's id. */
   readonly sessionId: string;
   /** The message's id. */
   readonly messageId: string;
-  /** Who wrote it, in the platform's word. */
+  /** The author's role, in the platform's terms. */
   readonly role: string;
-  /** The document it is about, if it is about one. */
+  /** The id of the document that the message is about, if any. */
   readonly documentId?: string;
 }
 
-/** What a module answers: a function for each kind of event it takes. The event itself is the second argument. */
+/** One function for each kind of event that the module handles. The second argument is the event itself. */
 export interface Handlers {
   /** A user's message chose the module. */
   moduleChosen?(chosen: ModuleChosen, event: Event): void;
   /** A user wrote a message. */
   userMessageCreated?(created: UserMessageCreated, event: Event): void;
-  /** Events of NexusGPT. What a type doesn't know of them is in `event.payload`. */
+  /** NexusGPT events. `event.payload` contains fields that the types don't have. */
   nexus?: {
-    /** A person or a virtual employee wrote into a thread. */
+    /** A person or a virtual employee wrote in a thread. */
     messageFinalized?(message: NexusMessageFinalized, event: Event): void;
   };
-  /** Events of Archivus, on which there is no platform to answer. What a type doesn't know of them is in `event.payload`. */
+  /** Archivus events. Archivus has no API for replies. `event.payload` contains fields that the types don't have. */
   archivus?: {
-    /** A document was read and understood. */
+    /** A document was processed. */
     documentProcessed?(processed: ArchivusDocumentProcessed, event: Event): void;
-    /** A document could not be read or understood. */
+    /** A document couldn't be processed. */
     documentFailed?(failed: ArchivusDocumentFailed, event: Event): void;
-    /** A document came in. */
+    /** A document was uploaded. */
     documentUploaded?(uploaded: ArchivusDocumentUploaded, event: Event): void;
-    /** Somebody wrote in a chat. */
+    /** A message was written in a chat. */
     chatMessageCreated?(created: ArchivusChatMessageCreated, event: Event): void;
   };
-  /** Any other event, and those whose own function is missing. */
+  /** All other events, and events whose own function is missing. */
   other?(event: Event): void;
 }
 
-/** The export that the host calls. Only {@link defineModule} makes it. */
+/** The export that the host calls. Only {@link defineModule} creates it. */
 export type Handle = (event: unknown) => void;
 
 /**
- * Makes the module's export of its functions: `export const handle = defineModule({ moduleChosen(…) { … } })`.
+ * Creates the module's export: `export const handle = defineModule({ moduleChosen(…) { … } })`.
  *
- * An event that none of them takes ends the delivery with a reason that says so. What a function throws ends the
- * delivery: a `Failure` as it says, a `CallError` with another try where that may help, and anything else with its stack
- * trace as the reason.
+ * An event that no function handles fails the delivery with a reason that says so. An exception fails the delivery. A `Failure` sets
+ * the texts and the retry. A `CallError` is retried if a retry may succeed. Any other exception isn't retried, and its stack trace is
+ * the reason.
  */
 export function defineModule(handlers: Handlers): Handle;
 
 // ── Failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Whether another try may help: no, yes whenever the host finds it best, or not before so many seconds. */
+/** Whether a retry may succeed: no, yes at a time the host picks, or after a delay in seconds. */
 export type Retry = boolean | number;
 
 /**
- * Throw it to end the delivery in words of your own.
+ * Throw this error to fail the delivery with your own texts.
  *
  * ```js
  * throw new Failure("the calendar has no such day", { userText: "I know no such day. Did you mean another?" });
@@ -229,201 +229,200 @@ export type Retry = boolean | number;
  */
 export class Failure extends Error {
   /**
-   * @param reason for the operators: goes to the log with the delivery, never to the user
-   * @param options `userText` is for the user, in place of the host's apology; `retry` says whether another try may help. What
-   *   the failure was caused by is told after the reason; a failed call also says whether another try may help, where `retry`
-   *   doesn't
+   * @param reason for operators: written to the log with the delivery, never shown to the user
+   * @param options `userText` is for the user, in place of the host's apology. `retry` says whether a retry may succeed. The `cause` is
+   *   added to the reason; if it is a failed call and `retry` isn't set, the call decides whether the host retries
    */
   constructor(reason: string, options?: { userText?: string; retry?: Retry; cause?: unknown });
-  /** For the user, in place of the host's apology. */
+  /** The text for the user, in place of the host's apology. */
   readonly userText?: string;
-  /** Whether another try may help, and when, where that was said. */
+  /** Whether a retry may succeed, and when, if it was set. */
   readonly retry?: Retry;
 }
 
-/** A call to the host failed; the subclasses say how. What a module doesn't catch ends the delivery. */
+/** A call to the host failed. The subclass is the kind of error. An uncaught error fails the delivery. */
 export class CallError extends Error {
   constructor(call: string, text?: string);
-  /** The call that failed, by its name in the contract: `messages.reply`. */
+  /** The call that failed, by its name in the contract, such as `messages.reply`. */
   readonly call: string;
-  /** Whether another try may help, and when. */
+  /** Whether a retry may succeed, and when. */
   readonly retry: Retry;
 }
-/** The platform can't make sense of the request, or the host refuses it: the same call fails again. */
+/** The platform or the host rejects the request: the same call would fail again. */
 export class InvalidError extends CallError {}
-/** Not allowed for the user, or for this module. */
+/** The user or this module isn't allowed to make the call. */
 export class DeniedError extends CallError {}
-/** What the call names isn't there. */
+/** The object the call refers to doesn't exist. */
 export class NotFoundError extends CallError {}
 /** Too many calls. */
 export class RateLimitedError extends CallError {
   constructor(call: string, retryAfter?: number);
-  /** After how many seconds another try is worth it, where the platform says so. */
+  /** The delay before a retry, in seconds, if the platform reports one. */
   readonly retryAfter?: number;
 }
-/** The platform is out of order or out of reach: worth another try. */
+/** The platform is down or unreachable: a retry may succeed. */
 export class UnavailableError extends CallError {}
-/** No answer in time. What was asked for may have happened all the same. */
+/** No answer in time. The call may still have taken effect. */
 export class TimeoutError extends CallError {}
-/** The platform of this event has no such function, or the event lacks what it needs (a chat, a reply). */
+/** The event's platform has no such function, or the event lacks something it needs (a chat, a reply). */
 export class UnsupportedError extends CallError {}
-/** A setting isn't what the module expects. */
+/** A setting doesn't have the type that the module expects. */
 export class MisconfiguredError extends CallError {}
-/** A call was made where there is no host: outside a component, say in a test. */
+/** A call was made outside of a component, for example in a test, where there is no host. */
 export class NoHostError extends Error {}
 
 // ── Steps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** What changes of a step. */
+/** Optional parts of a change to a step. */
 export interface StepChange {
   /** Details in the platform's own shape. */
   details?: Record<string, unknown>;
-  /** Sources the step found. */
+  /** The sources the step found. */
   references?: readonly Reference[];
 }
 
-/** A step shown under the reply while it is being made. */
+/** A progress step shown under the reply. */
 export interface Step {
   /** The platform's id of the step. */
   readonly id: string;
-  /** Shows another text; the step goes on. Without a text, the text stays. */
+  /** Changes the step and leaves it open. Without a text, the text stays. */
   update(text?: string, change?: StepChange): void;
   /** Closes the step as done. */
   done(text?: string, change?: StepChange): void;
-  /** Closes the step as failed. The delivery needn't fail with it. */
+  /** Closes the step as failed. The delivery may still succeed. */
   fail(text?: string, change?: StepChange): void;
 }
 
 /**
- * Shows a new step below the earlier ones while `work` runs, and returns what `work` does. At its end the step is done,
- * unless `done` or `fail` said otherwise before; where an exception leaves it, it has failed.
+ * Creates a step below the earlier ones, runs `work`, and returns its result. When `work` returns, the step is closed as done, unless
+ * `done` or `fail` closed it before. If `work` throws, the step has failed.
  */
 export function step<T>(text: string, work: (step: Step) => T): T;
 
-/** Shows a new step, to be closed by `done`, `fail`, or the end of the delivery. */
+/** Creates a step. `done`, `fail` or the end of the delivery closes it. */
 export function startStep(text: string): Step;
 
 // ── Search ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** How and where to search. */
+/** Options of a search. */
 export interface SearchOptions {
-  /** `combined` (if not said) by meaning and by words, `vector` by meaning, `full-text` by words. */
+  /** `vector` matches by meaning, `full-text` by words, `combined` (the default) by both. */
   kind?: "combined" | "vector" | "full-text";
-  /** How many hits at most, 1 to 1000; the platform's default is 20. */
+  /** The maximum number of hits, 1 to 1000; the platform's default is 20. */
   limit?: number;
-  /** Which page of hits, from 1. */
+  /** The page of hits, from 1. */
   page?: number;
-  /** Only in these scopes (folders), by id. */
+  /** Search only these scopes (folders), by id. */
   scopes?: readonly string[];
-  /** Only in these contents, by id. */
+  /** Search only these contents, by id. */
   contents?: readonly string[];
-  /** Only in what was uploaded to the chat. */
+  /** Search only files uploaded to the chat. */
   chatOnly?: boolean;
   /** The language of the text index, as the platform names it (`english`). */
   language?: string;
-  /** Leave out hits that score below. */
+  /** Omit hits with a lower score. */
   scoreThreshold?: number;
-  /** A filter on metadata in UniqueQL. */
+  /** A metadata filter in UniqueQL. */
   metadataFilter?: Record<string, unknown>;
-  /** The name of the deployment that ranks the hits anew. */
+  /** The name of the deployment that reranks the hits. */
   reranker?: string;
 }
 
-/** A passage that was found. */
+/** A passage that matches the query. */
 export interface Hit {
-  /** The platform's id of the content it stands in. */
+  /** The platform's id of the content that contains the passage. */
   readonly id: string;
   /** The platform's id of the passage. */
   readonly chunkId: string;
-  /** The passage. */
+  /** The text of the passage. */
   readonly text: string;
-  /** What to call it: the content's title, else its key, else its id. */
+  /** The content's title, or its key if it has no title, or else its id. */
   readonly name: string;
   /** The content's title. */
   readonly title?: string;
-  /** The content's key: usually its file name. */
+  /** The content's key, usually its file name. */
   readonly key?: string;
-  /** Where the content can be opened. */
+  /** The URL that opens the content. */
   readonly url?: string;
-  /** The passage's place in the content. */
+  /** The passage's position in the content. */
   readonly order: number;
-  /** The first page it stands on; none or negative where the content has no pages. */
+  /** The first page of the passage; missing or negative if the content has no pages. */
   readonly startPage?: number;
-  /** The last page it stands on. */
+  /** The last page of the passage. */
   readonly endPage?: number;
-  /** What the platform knows about the content besides. */
+  /** More metadata of the content. */
   readonly metadata?: Record<string, unknown>;
 }
 
-/** Searches the knowledge base, as far as the event's user may see it; the best hit comes first. */
+/** Searches the knowledge base, limited to what the event's user may read. Returns the hits, best first. */
 export function search(text: string, options?: SearchOptions): Hit[];
 
-/** A source that a message or a step names, shown as a footnote: `<sup>1</sup>` in the text points to number 1. */
+/** A source that a message or a step cites, shown as a footnote: `<sup>1</sup>` in the text refers to number 1. */
 export interface Reference {
-  /** What the user reads. */
+  /** The name the user reads. */
   readonly name: string;
-  /** More about it. */
+  /** A description. */
   readonly description?: string;
-  /** Where it can be opened. */
+  /** The URL that opens the source. */
   readonly url?: string;
-  /** The number it is shown with, from 1. */
+  /** The footnote number, from 1. */
   readonly sequenceNumber: number;
-  /** The places in the list of sources it was made from, from 0, where it was made from one. */
+  /** The positions, from 0, in the list of sources from which the reference was made, if it was made from one. */
   readonly originalIndex?: readonly number[];
-  /** The platform's id of what it points to; for a hit `<id>_<chunk id>`. */
+  /** The platform's id of the source; for a search hit, `<id>_<chunk id>`. */
   readonly sourceId: string;
-  /** The kind of source; for a hit `node-ingestion-chunks`. */
+  /** The kind of source; for a search hit, `node-ingestion-chunks`. */
   readonly source: string;
 }
 
-/** The references to hits, numbered from 1 in their order. */
+/** Creates references to hits, numbered from 1 in the order of the hits. */
 export function referencesTo(hits: readonly Hit[]): Reference[];
 
 // ── Completion ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Who says something: instructions nobody wrote in the chat, a person, a module or a language model. */
+/** The author: `system` for instructions that aren't part of the chat, `user` for a person, `assistant` for a module or a model. */
 export type Role = "system" | "user" | "assistant";
 
-/** What the model is asked: a question, or a conversation, oldest first. Messages of the chat without text are left out. */
+/** The input of the model: a question, or a conversation, oldest message first. Messages without text are skipped. */
 export type Prompt = string | Iterable<{ readonly role: Role; readonly text?: string }>;
 
-/** How a language model is asked. */
+/** Options of a completion. */
 export interface CompletionOptions {
-  /** Instructions before the prompt. */
+  /** A system message: instructions to the model. */
   system?: string;
-  /** The model, by the platform's name; else the default of the tenant's platform. */
+  /** The model, by its name on the platform. Default: the default model of the tenant's platform. */
   model?: string;
-  /** How freely it words its answer: 0 not at all, 2 at most. */
+  /** The sampling temperature, from 0 to 2. */
   temperature?: number;
-  /** How long the answer may be, in the model's tokens. */
+  /** The maximum length of the answer, in the model's tokens. */
   maxTokens?: number;
-  /** Further options the platform hands to the model as they are (`top_p`, `tools`, …). */
+  /** More options, passed to the model unchanged (`top_p`, `tools`, …). */
   options?: Record<string, unknown>;
-  /** How long to wait, in milliseconds; else as long as the delivery may take. */
+  /** The timeout, in milliseconds. Default: the delivery's own time limit. */
   timeout?: number;
 }
 
-/** What the model answered. */
+/** The model's answer. */
 export interface Answer {
-  /** The answer. */
+  /** The text. */
   readonly text: string;
-  /** Why it stopped, in the model's words: `stop`, `length`, … */
+  /** Why the model stopped, in its own terms: `stop`, `length`, … */
   readonly finishReason?: string;
-  /** What it cost, in the model's tokens, where the platform tells. */
+  /** The cost, in the model's tokens, if the platform reports it. */
   readonly usage?: { readonly promptTokens: number; readonly completionTokens: number };
 }
 
-/** Asks a language model, and waits for the whole answer. It is slow and costs money: a call may take minutes. */
+/** Calls a language model and waits for the whole answer. Calls are slow and cost money: one call may take minutes. */
 export function complete(prompt: Prompt, options?: CompletionOptions): Answer;
 
 /**
- * Asks a language model, and writes the answer into the event's reply while it is being made; completes the reply.
- * `[source0]` in the model's text becomes a footnote that refers to the first of `sources`, and so on.
+ * Calls a language model, streams the answer into the event's reply, then completes the reply. `[source0]` in the model's text
+ * becomes a footnote that refers to the first source, `[source1]` to the second, and so on.
  */
 export function completeIntoReply(prompt: Prompt, options?: CompletionOptions & { sources?: readonly Hit[] }): Answer;
 
 /**
- * Asks a language model, and hands over the answer piece by piece. Leaving the loop early gives the rest up.
+ * Calls a language model and returns an iterator over the chunks of the answer. If the loop ends early, the rest is canceled.
  *
  * ```js
  * for (const piece of stream("Tell me a story.")) { … }
@@ -435,207 +434,206 @@ export function stream(prompt: Prompt, options?: CompletionOptions): IterableIte
 
 /** A message of the chat. */
 export interface Message {
-  /** The platform's id; empty where it doesn't tell. */
+  /** The platform's id of the message; empty if the platform doesn't report it. */
   readonly id: string;
-  /** Who wrote it. */
+  /** The author. */
   readonly role: Role;
-  /** What it says; missing for a reply nobody filled yet. */
+  /** The text; missing for a reply that isn't filled yet. */
   readonly text?: string;
-  /** The sources it names. */
+  /** The sources it cites. */
   readonly references: readonly Reference[];
-  /** When it was written, as the platform writes times (RFC 3339). */
+  /** When the message was written, in the platform's time format (RFC 3339). */
   readonly createdAt?: string;
 }
 
-/** What else there is to a message besides its text. */
+/** Optional parts of a message. */
 export interface MessageOptions {
   /**
-   * The hits that the text cites: `[source0]` in it becomes a footnote that refers to the first of them, and so on. All
-   * of them are named where the text cites none; what it cites beyond them is taken out.
+   * The hits that the text cites: `[source0]` in the text becomes a footnote that refers to the first hit, `[source1]` to the second,
+   * and so on. If the text cites no hit, the message references all of them. Citations of hits that don't exist are removed.
    */
   citing?: readonly Hit[];
-  /** Further sources. `<sup>1</sup>` in the text points to the one with the sequence number 1. */
+  /** More references. `<sup>1</sup>` in the text refers to the one with the sequence number 1. */
   references?: readonly Reference[];
-  /** For people who look for mistakes: kept by the platform with the message. */
+  /** Debugging information that the platform stores with the message. */
   debugInfo?: Record<string, unknown>;
-  /** Whether this is the final text (it is, if not said): whoever waits for the answer has it then. */
+  /** Whether this is the final text (default: true), which clients that wait for the answer receive. */
   completed?: boolean;
 }
 
-/** The messages of the chat the event happened in. */
+/** The messages of the chat in which the event happened. */
 export declare const messages: {
   /**
-   * Writes the event's reply: the assistant message the platform made for it. Only an event that chose the module has
-   * one. What isn't said stays as it is.
+   * Writes the event's reply: the assistant message that the platform created for it. Only an event that chose the module has a
+   * reply. Options that aren't given leave the current values unchanged.
    */
   reply(text?: string, options?: MessageOptions): Message;
-  /** Writes a new assistant message into the chat, besides the reply. */
+  /** Creates an assistant message in the chat, in addition to the reply. */
   create(text: string, options?: MessageOptions): Message;
-  /** Changes an assistant message of the chat, by its id: say one that `create` made. */
+  /** Changes an assistant message in the chat, by its id, for example one that `create` returned. */
   modify(id: string, text?: string, options?: MessageOptions): Message;
-  /** Shows a text in the reply's place while the answer is being made. Nothing is stored. */
+  /** Shows a text in place of the reply while the module works on the answer. Nothing is stored. */
   show(text: string): void;
-  /** The chat's messages, oldest first: the newest that many, or all. */
+  /** Returns the newest messages of the chat, oldest first: at most `limit`, or all. */
   history(limit?: number): Message[];
 };
 
 // ── Settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * The module's settings: first those of the assistant the event comes from, then the `config` table of the module in
- * `modules.toml`.
+ * The module's settings: first those of the assistant that sent the event, then the module's `config` table in `modules.toml`.
  */
 export declare const config: {
-  /** The setting as text, or what stands in for it. What isn't text in `modules.toml` is given as JSON. */
+  /** Returns a setting as text, or `otherwise` if it isn't set. A value that isn't a string is returned as JSON. */
   get(key: string): string | undefined;
   get(key: string, otherwise: string): string;
   /**
-   * The setting as a value of the kind of `otherwise`, which stands in where nobody set it: text, a number, a truth value, a
-   * list or an object. A setting of another kind throws a {@link MisconfiguredError}.
+   * Returns a setting as a value of the type of `otherwise` (string, number, boolean, list or object), or `otherwise` if it isn't set.
+   * Throws a {@link MisconfiguredError} if the setting has another type.
    */
   read<T extends Json>(key: string, otherwise: T): Widened<T>;
-  /** All settings, as `get` gives them. */
+  /** Returns all settings, as `get` returns them. */
   all(): Record<string, string>;
 };
 
-/** The kind a value is of, for the literal `3` a number. */
+/** The general type of a literal type: `number` for the literal `3`. */
 export type Widened<T> = T extends string ? string : T extends number ? number : T extends boolean ? boolean : T;
 
 // ── HTTP ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** What is sent besides method and address. */
+/** Options of a request. */
 export interface HttpOptions {
   /**
-   * Headers. Those of the connection (`Host`, `Connection`, `Transfer-Encoding` and the like) are the host's to write: with
-   * one of them the request is refused.
+   * The headers. The host sets the connection headers (`Host`, `Connection`, `Transfer-Encoding` and the like) itself, and rejects a
+   * request that contains one of them.
    */
   headers?: Record<string, string>;
-  /** The bytes, or the text, to send. */
+  /** The body, as bytes or text. */
   body?: string | Uint8Array;
-  /** In place of `body`: a value to send as JSON, with a `Content-Type` that says so. */
+  /** Instead of `body`, a value to send as JSON, with the matching `Content-Type`. */
   json?: unknown;
   /**
-   * How long to wait for the beginning of the answer, and then for each piece of it, in milliseconds. The operator's limit
-   * (`limits.http.timeout`, 30 s where it isn't set) holds all the same.
+   * The timeout for the start of the response, and for each chunk after it, in milliseconds. The operator's limit
+   * (`limits.http.timeout`, 30 s by default) still applies.
    */
   timeout?: number;
 }
 
-/** An answer, read whole. */
+/** A complete response. */
 export interface HttpResponse {
-  /** The status, 200 for example. */
+  /** The status code, such as 200. */
   readonly status: number;
   /** Whether the status is 2xx. */
   readonly ok: boolean;
-  /** The headers; iterating gives all of them, in the order they came. */
+  /** The headers. Iterates over all of them, in the order in which they arrived. */
   readonly headers: Iterable<[name: string, value: string]> & {
-    /** The first header of this name, in whatever case. */
+    /** Returns the first header with this name, ignoring case. */
     get(name: string): string | undefined;
   };
   /** The body. */
   readonly bytes: Uint8Array;
-  /** The body as text; something else than UTF-8 throws an {@link InvalidError}. */
+  /** Returns the body as text. Throws an {@link InvalidError} if it isn't UTF-8. */
   text(): string;
-  /** The body, read as JSON; something else throws an {@link InvalidError}. */
+  /** Returns the body, parsed as JSON. Throws an {@link InvalidError} if it isn't JSON. */
   json<T = unknown>(): T;
   /**
-   * The answer itself if its status is 2xx; else throws a {@link CallError}, told apart by what can be done about it: left
-   * uncaught, a 429 or a 503 has the delivery tried again, a 404 hasn't.
+   * Returns the response if its status is 2xx, otherwise throws the subclass of {@link CallError} that fits the status. If it isn't
+   * caught, a 429 or a 503 makes the host retry the delivery, and a 404 doesn't.
    */
   orThrow(): HttpResponse;
 }
 
-/** A request that is under way. Given up, it is cut off if it only reads, and carried to its end otherwise. */
+/** A request in flight. Dropping it cancels a request that only reads; any other request is carried out to its end. */
 export interface HttpSent {
-  /** Waits for the answer and reads it. There is one answer, to be asked for once. */
+  /** Waits for the response and reads it. Can be called only once. */
   answer(): HttpResponse;
 }
 
 /**
- * HTTP requests, to hosts the operator allows: `http = ["rates.example.com"]` in the module's entry in `modules.toml`. A module
- * that uses this and has no such line isn't loaded. A credential is best left to the host, which adds it to the request.
+ * HTTP requests to hosts that the operator allows: `http = ["rates.example.com"]` in the module's entry in `modules.toml`. The host
+ * doesn't load a module that uses `http` without that key. Leave credentials to the host, which adds them to the request.
  *
  * ```js
  * const { value } = http.get("https://rates.example.com/v1/chf-eur").orThrow().json();
  * http.post("https://shop.example.com/orders", { json: { item: "A-17", count: 2 } }).orThrow();
  * ```
  *
- * Any answer is a success, whatever its status; `orThrow` makes an error of those that aren't 2xx. Redirects aren't followed.
- * Where there is no answer, a kind of {@link CallError} is thrown: a {@link DeniedError} if the operator doesn't allow the
- * request, an {@link InvalidError} if it, or its answer, can't be; {@link TimeoutError} and {@link UnavailableError} may pass.
- * The delivery's log says more.
+ * A response with any status is returned normally; `orThrow` throws if the status isn't 2xx. Redirects aren't followed. If there is
+ * no response, a subclass of {@link CallError} is thrown: a {@link DeniedError} if the operator doesn't allow the request, an
+ * {@link InvalidError} if the request or its response is malformed, a {@link TimeoutError} or an {@link UnavailableError} if a retry
+ * may succeed. The delivery's log has the details.
  *
- * When a delivery starts again, requests that were answered are answered as they were then, without being sent. Every request
- * but GET, HEAD and OPTIONS carries an `Idempotency-Key`, so that a server that knows such keys does once what was sent twice.
+ * In a retry, completed requests are answered from the call log and not resent. Every request except GET, HEAD and OPTIONS carries an
+ * `Idempotency-Key`, so that a server that supports such keys applies a request that was sent twice only once.
  */
 export declare const http: {
-  /** Sends a GET request, and reads the answer. */
+  /** Sends a GET request and reads the response. */
   get(url: string, options?: Omit<HttpOptions, "body" | "json">): HttpResponse;
-  /** Sends a POST request, and reads the answer. */
+  /** Sends a POST request and reads the response. */
   post(url: string, options?: HttpOptions): HttpResponse;
-  /** Sends a PUT request, and reads the answer. */
+  /** Sends a PUT request and reads the response. */
   put(url: string, options?: HttpOptions): HttpResponse;
-  /** Sends a PATCH request, and reads the answer. */
+  /** Sends a PATCH request and reads the response. */
   patch(url: string, options?: HttpOptions): HttpResponse;
-  /** Sends a DELETE request, and reads the answer. */
+  /** Sends a DELETE request and reads the response. */
   delete(url: string, options?: Omit<HttpOptions, "body" | "json">): HttpResponse;
-  /** Sends a request of any method, and reads the answer. */
+  /** Sends a request with any method and reads the response. */
   request(method: string, url: string, options?: HttpOptions): HttpResponse;
-  /** Sends a request, and waits for the answer later: several can be under way at once. */
+  /** Sends a request without waiting for the response, so that several requests can be in flight at once. */
   begin(method: string, url: string, options?: HttpOptions): HttpSent;
 };
 
-// ── What is kept ─────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Key-value store ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * What the module keeps from one event to the next: values under keys, on the host's disk, private to the module and the
- * tenant of the event.
+ * A bucket of the module's key-value store, for values kept between events. Values are on the host's disk, private to the module and
+ * the event's tenant.
  *
  * ```js
  * const store = new Store();
  * const asked = store.increment("questions");
  * ```
  *
- * A write is on disk when the call returns, and stays, however the event ends. Deliveries run side by side: what two of
- * them may change at the same time wants `increment`, `update` or `compareAndSwap`, not a `get` and then a `set`.
+ * A write is on disk when the call returns, and it stays, however the delivery ends. Deliveries run concurrently. For a value that two
+ * deliveries may change at the same time, use `increment`, `update` or `compareAndSwap`, not `get` followed by `set`.
  *
- * What there is room for is `limits.keyvalue` of the module in `modules.toml`. A call beyond it throws an
- * {@link InvalidError}, and says what is full. A module that doesn't use `Store` doesn't ask for any.
+ * `limits.keyvalue` in the module's entry in `modules.toml` limits the storage. A call that exceeds it throws an {@link InvalidError},
+ * which names the limit. A module that doesn't use `Store` doesn't request storage.
  */
 export class Store {
-  /** @param name a store with a name has keys of its own */
+  /** @param name a named bucket has its own keys */
   constructor(name?: string);
-  /** What stands under the key. */
+  /** Returns the value of a key. */
   get(key: string): Uint8Array | undefined;
-  /** What stands under the key, as text. */
+  /** Returns the value of a key as text. */
   getText(key: string): string | undefined;
-  /** What stands under the key, read as JSON. */
+  /** Returns the value of a key, parsed as JSON. */
   getJson<T = unknown>(key: string): T | undefined;
-  /** Sets the key to bytes, or to text, which is kept in UTF-8. */
+  /** Sets a key to bytes, or to text, which is encoded as UTF-8. */
   set(key: string, value: string | Uint8Array): void;
-  /** Sets the key to a value as JSON. */
+  /** Sets a key to a value, serialized as JSON. */
   setJson(key: string, value: unknown): void;
-  /** Removes the key, if it is there. */
+  /** Deletes a key, if it exists. */
   delete(key: string): void;
-  /** Whether something stands under the key. */
+  /** Returns whether a key exists. */
   has(key: string): boolean;
-  /** All keys, however many there are: more are asked for as the loop goes on. */
+  /** Iterates over all keys. Fetches them page by page. */
   keys(): IterableIterator<string>;
-  /** What stands under the keys, in their order, in one call. */
+  /** Returns the values of several keys in one call, in the order of the keys. */
   getMany(keys: Iterable<string>): (Uint8Array | undefined)[];
-  /** Sets all of them, or none if that fails. */
+  /** Sets several keys atomically. */
   setMany(entries: Iterable<readonly [string, string | Uint8Array]>): void;
-  /** Removes all of them, or none if that fails. */
+  /** Deletes several keys atomically. */
   deleteMany(keys: Iterable<string>): void;
-  /** Adds to the number under the key, which begins at 0, and returns what it is then. Exact up to 2⁵³. */
+  /** Adds `by` to the number of a key, and returns the new number. A missing key counts as 0. Exact up to 2⁵³. */
   increment(key: string, by?: number): number;
   /**
-   * Sets the key to what `change` makes of its value, and returns that. If another delivery sets the key in between,
-   * `change` is called again with what that has set.
+   * Changes the value of a key atomically, and returns the new value. Calls `change` again if another delivery changed the value in the
+   * meantime.
    */
   update(key: string, change: (value: Uint8Array | undefined) => string | Uint8Array): Uint8Array;
-  /** Like `update`, with values as JSON. */
+  /** Like `update`, for values stored as JSON. */
   updateJson<T = unknown>(key: string, change: (value: T | undefined) => T): T;
-  /** Sets the key if what stands under it is what is expected (`undefined`: nothing), and says whether it did. */
+  /** Sets a key if its current value is `expected` (`undefined`: the key doesn't exist). Returns whether it was set. */
   compareAndSwap(key: string, expected: string | Uint8Array | undefined, value: string | Uint8Array): boolean;
 }

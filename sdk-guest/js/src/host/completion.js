@@ -1,2 +1,2 @@
-// The interface as the host has it. Bundled into components only; elsewhere `nobody.js` takes its place.
+// The interface of the host. Bundled into components only; elsewhere `no-host.js` replaces it.
 export { default } from "modhost:module/completion@0.1.0";

@@ -87,7 +87,7 @@ def _cause(output: str) -> str:
 
 
 def _without_import_frames(traceback: str) -> str:
-    """Removes the frames of the import system from a traceback: the line that names the frame and the code lines below it."""
+    """Removes the frames of the import system from a traceback."""
     kept: list[str] = []
     is_import_frame = False
     for line in traceback.splitlines():
@@ -108,7 +108,9 @@ def _inspect(source: Path) -> ModuleInfo:
     sys.stdout.write("".join(f"{line}\n" for line in printed if line))
     info = ModuleInfo(**json.loads(result))
     if not info.found:
-        raise BuildError(f"no function in {source.name} has the decorator @modhost.module; add it to the function that handles events")
+        raise BuildError(
+            f"no function in {source.name} has the decorator @modhost.module; add it to the function that handles events"
+        )
     return info
 
 

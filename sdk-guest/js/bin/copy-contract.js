@@ -1,5 +1,5 @@
-// Before the package is packed: takes the contract along, which in the repository is at its top. Where the package was written
-// by `modhost`, it is there already.
+// Copies the contract from the top level of the repository into the package, before the package is packed. A package written by
+// `modhost` already contains it.
 import { cpSync, existsSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
