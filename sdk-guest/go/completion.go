@@ -9,55 +9,55 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Completion is what a language model is asked. Everything but the messages may be left out.
+// Completion is a request to a language model. All fields except Messages are optional.
 //
 //	answer, err := modhost.Complete(modhost.Completion{
 //		Messages:    []modhost.Prompt{modhost.System("Answer briefly."), modhost.User(question)},
 //		Temperature: new(float32(0.3)),
 //	})
 type Completion struct {
-	// Model is the platform's name of the model; without it, the default the operator gave the tenant's platform.
+	// Model is the model, by its name on the platform. Default: the default the operator set for the tenant's platform.
 	Model string
 	// Messages are the conversation, oldest first.
 	Messages []Prompt
-	// Temperature is how freely it words its answer: 0 not at all, 2 at most.
+	// Temperature is the sampling temperature, from 0 to 2.
 	Temperature *float32
-	// MaxTokens is how long the answer may be, in the model's tokens.
+	// MaxTokens is the maximum length of the answer, in the model's tokens.
 	MaxTokens int
-	// Options are further options the platform hands to the model as they are (top_p, tools, …), an object.
+	// Options are more options, passed to the model unchanged (top_p, tools, …), an object.
 	Options any
-	// Timeout is how long to wait, in whole milliseconds; without it, as long as the delivery may take.
+	// Timeout is the timeout, in whole milliseconds. Default: the delivery's own time limit.
 	Timeout time.Duration
 }
 
 // Prompt is a message to the model.
 type Prompt struct {
-	// Role says who says it.
+	// Role is the author.
 	Role Role
-	// Content is what is said.
+	// Content is the text.
 	Content string
 }
 
-// System is a message that instructs the model.
+// System returns a system message: instructions to the model.
 func System(content string) Prompt { return Prompt{Role: RoleSystem, Content: content} }
 
-// User is a message of the user's.
+// User returns a user message.
 func User(content string) Prompt { return Prompt{Role: RoleUser, Content: content} }
 
-// Assistant is a message the model wrote before.
+// Assistant returns a message that the model wrote before.
 func Assistant(content string) Prompt { return Prompt{Role: RoleAssistant, Content: content} }
 
-// Completed is what the model answered.
+// Completed is the model's answer.
 type Completed struct {
-	// Text is the answer.
+	// Text is the text of the answer.
 	Text string
-	// FinishReason is why it stopped, in the model's words: stop, length, …
+	// FinishReason is why the model stopped, in its own terms: stop, length, …
 	FinishReason string
-	// PromptTokens and CompletionTokens are what it cost, read and written; 0 where the platform doesn't tell.
+	// PromptTokens and CompletionTokens are the tokens read and written; 0 if the platform doesn't report them.
 	PromptTokens, CompletionTokens int
 }
 
-// Complete asks a language model.
+// Complete calls a language model and waits for the whole answer.
 func Complete(ask Completion) (Completed, error) {
 	request, err := ask.wit()
 	if err != nil {
@@ -66,19 +66,19 @@ func Complete(ask Completion) (Completed, error) {
 	return completed("completion.complete", completion.Complete(request))
 }
 
-// CompleteIntoReply streams the model's answer into the event's reply while it is being made, and completes the reply.
-// [source0] in the model's text becomes a footnote that refers to the first of the hits, and so on.
+// CompleteIntoReply streams the model's answer into the event's reply, then completes the reply. [source0] in the model's text becomes
+// a footnote that refers to the first hit, [source1] to the second, and so on.
 func CompleteIntoReply(ask Completion, hits []Hit) (Completed, error) {
 	request, err := ask.wit()
 	if err != nil {
 		return Completed{}, err
 	}
-	sources := mapped(hits, func(hit Hit) search.Hit { return hit.wit })
+	sources := mapSlice(hits, func(hit Hit) search.Hit { return hit.wit })
 	return completed("completion.complete-into-reply", completion.CompleteIntoReply(request, sources))
 }
 
-// Stream asks a language model and gives its answer piece by piece, as large as the platform makes them. To leave the
-// loop before its end gives the rest up.
+// Stream calls a language model and iterates over the chunks of its answer. The platform chooses the chunk size. If the loop ends
+// early, the rest of the answer is canceled.
 //
 //	for piece, err := range modhost.Stream(ask) {
 //		if err != nil {
@@ -93,14 +93,14 @@ func Stream(ask Completion) iter.Seq2[string, error] {
 			yield("", err)
 			return
 		}
-		tokens, err := answered("completion.stream", completion.Stream(request))
+		tokens, err := unwrap("completion.stream", completion.Stream(request))
 		if err != nil {
 			yield("", err)
 			return
 		}
 		defer tokens.Drop()
 		for {
-			piece, err := answered("completion.tokens.next", tokens.Next())
+			piece, err := unwrap("completion.tokens.next", tokens.Next())
 			if err != nil {
 				yield("", err)
 				return
@@ -115,10 +115,10 @@ func Stream(ask Completion) iter.Seq2[string, error] {
 func (c Completion) wit() (completion.Request, error) {
 	request := completion.Request{
 		Model: optional(c.Model),
-		Messages: mapped(c.Messages, func(prompt Prompt) completion.Message {
+		Messages: mapSlice(c.Messages, func(prompt Prompt) completion.Message {
 			return completion.Message{Role: uint8(prompt.Role), Content: prompt.Content}
 		}),
-		Temperature: pointed(c.Temperature),
+		Temperature: optionalPointer(c.Temperature),
 		MaxTokens:   optional(uint32(c.MaxTokens)),
 		Options:     types.None[string](),
 		TimeoutMs:   optional(uint32(c.Timeout.Milliseconds())),
@@ -134,7 +134,7 @@ func (c Completion) wit() (completion.Request, error) {
 }
 
 func completed(call string, result types.Result[completion.Answer, completion.Error]) (Completed, error) {
-	answer, err := answered(call, result)
+	answer, err := unwrap(call, result)
 	if err != nil {
 		return Completed{}, err
 	}

@@ -7,19 +7,19 @@ import (
 	config "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wasi_config_store"
 )
 
-// Config reads a setting of the module: first those of the assistant the event comes from, then the config table of the
-// module in modules.toml. Text is given as it is, any other value as JSON. The second result tells whether it is set.
+// Config returns a setting of the module: first those of the assistant that sent the event, then the module's config table in
+// modules.toml. A string is returned unchanged, any other value as JSON. The second result reports whether it is set.
 func Config(key string) (string, bool, error) {
 	result := config.Get(key)
 	if result.IsErr() {
-		return "", false, unreadable("config.get", result.Err())
+		return "", false, configError("config.get", result.Err())
 	}
 	value := result.Ok()
 	return value.SomeOr(""), value.IsSome(), nil
 }
 
-// ConfigInto reads a setting into what value points to, from JSON; one that isn't set leaves it as it is, so that it can
-// hold the default. A setting of another kind is [ErrMisconfigured].
+// ConfigInto unmarshals a setting into the value that value points to. If the setting isn't set, the value stays unchanged, so it can
+// hold the default. A setting of another type is [ErrMisconfigured].
 //
 //	limit := 5
 //	if err := modhost.ConfigInto("limit", &limit); err != nil {
@@ -30,22 +30,22 @@ func ConfigInto(key string, value any) error {
 	if err != nil || !set {
 		return err
 	}
-	if into, is := value.(*string); is {
-		*into = text
+	if target, ok := value.(*string); ok {
+		*target = text
 		return nil
 	}
 	if err := json.Unmarshal([]byte(text), value); err != nil {
-		what := fmt.Sprintf("the setting `%s` isn't what the module expects: %v", key, err)
-		return &Error{Call: "config.get", Kind: ErrMisconfigured, Text: what}
+		text := fmt.Sprintf("setting `%s`: %v", key, err)
+		return &Error{Call: "config.get", Kind: ErrMisconfigured, Text: text}
 	}
 	return nil
 }
 
-// ConfigAll reads all settings.
+// ConfigAll returns all settings.
 func ConfigAll() (map[string]string, error) {
 	result := config.GetAll()
 	if result.IsErr() {
-		return nil, unreadable("config.get-all", result.Err())
+		return nil, configError("config.get-all", result.Err())
 	}
 	all := make(map[string]string)
 	for _, entry := range result.Ok() {
@@ -54,7 +54,7 @@ func ConfigAll() (map[string]string, error) {
 	return all, nil
 }
 
-func unreadable(call string, wit config.Error) error {
+func configError(call string, wit config.Error) error {
 	err := &Error{Call: call, Kind: ErrUnavailable}
 	switch wit.Tag() {
 	case config.ErrorUpstream:

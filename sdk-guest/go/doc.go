@@ -1,4 +1,4 @@
-// Package modhost is for writing modhost modules in Go: ordinary functions that take an event and answer it.
+// Package modhost is the Go SDK for modhost modules. A module is a function that handles an event.
 //
 //	package main
 //
@@ -26,15 +26,14 @@
 //		return modhost.Reply("This is what I found.").Citing(hits).Complete()
 //	}
 //
-// [Answer] names the function for events that chose the module, [Handle] one for events of every kind; the packages
-// nexus and archivus, below this one, have the events of those systems. [StartStep] shows the user what is being done,
-// [Search] asks the knowledge base, [Complete] a language model, and [Reply] writes the answer. Package httpclient
-// sends HTTP requests where the operator allows it. [OpenStore] keeps values from one event to the next, [Config] reads
-// the module's settings, and [log/slog] writes to the operators' log.
+// [Answer] registers a function for events that chose the module, [Handle] one for events of every kind. The subpackages nexus and
+// archivus contain the events of those systems. [StartStep] shows progress to the user, [Search] searches the knowledge base,
+// [Complete] calls a language model, and [Reply] writes the answer. Package httpclient sends HTTP requests to hosts that the operator
+// allows. [OpenStore] keeps values between events, [Config] reads the module's settings, and [log/slog] writes to the operators' log.
 //
-// A call that fails gives an [*Error]. Returned from the function as it is, or wrapped, it becomes the reason of the
-// failed delivery, and says whether another try is worth it; a [*Failure] says more, a text for the user say. A panic
-// fails the delivery, too, with its stack in the reason.
+// A failed call returns an [*Error]. If the function returns it, directly or wrapped, it becomes the reason of the failed delivery and
+// decides whether the host retries. A [*Failure] can also set a text for the user. A panic fails the delivery, too, with its stack in
+// the reason.
 //
-// Who is acted for is not a module's to say: every call acts on the event that is being answered.
+// A module never says for whom it acts: every call acts on the event that is being handled.
 package modhost

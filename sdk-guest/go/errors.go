@@ -9,61 +9,60 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// What can go wrong with a call, told apart by what can be done about it. [errors.Is] finds them in an [*Error].
+// The kinds of errors, by the action the module can take. [errors.Is] finds them in an [*Error].
 var (
-	// ErrInvalid: the platform can't make sense of the request, or the host refuses it. The same call fails again.
-	ErrInvalid = errors.New("refused as invalid")
-	// ErrDenied: not allowed for the user, or for this module.
+	// ErrInvalid means that the platform or the host rejects the request. The same call would fail again.
+	ErrInvalid = errors.New("invalid")
+	// ErrDenied means that the user or this module isn't allowed to make the call.
 	ErrDenied = errors.New("not allowed")
-	// ErrNotFound: what the call names isn't there.
+	// ErrNotFound means that the object the call refers to doesn't exist.
 	ErrNotFound = errors.New("not found")
-	// ErrRateLimited: too many calls. Worth another try.
-	ErrRateLimited = errors.New("too many calls")
-	// ErrUnavailable: the platform is out of order or out of reach. Worth another try.
+	// ErrRateLimited means that there were too many calls. A retry may succeed.
+	ErrRateLimited = errors.New("rate limited")
+	// ErrUnavailable means that the platform is down or unreachable. A retry may succeed.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrTimeout: no answer in time. What was asked for may have happened all the same.
-	ErrTimeout = errors.New("no answer in time; what was asked for may have happened all the same")
-	// ErrUnsupported: the platform of this event has no such function, or the event lacks what it needs (a chat, a
+	// ErrTimeout means that there was no answer in time. The call may still have taken effect.
+	ErrTimeout = errors.New("timed out; the call may still have taken effect")
+	// ErrUnsupported means that the event's platform has no such function, or that the event lacks something it needs (a chat, a
 	// reply).
-	ErrUnsupported = errors.New("not supported here")
-	// ErrMisconfigured: a setting isn't what the module expects.
+	ErrUnsupported = errors.New("not supported")
+	// ErrMisconfigured means that a setting doesn't have the type that the module expects.
 	ErrMisconfigured = errors.New("misconfigured")
 )
 
-// Error says why a call to the host failed. Mostly it is just returned; where a module can do better, it asks
-// [errors.Is] which kind it is:
+// Error is the error of a call to the host. Modules usually return it. A module that can recover checks its kind with [errors.Is]:
 //
 //	hits, err := modhost.Search(query)
 //	if errors.Is(err, modhost.ErrDenied) {
-//		hits, err = nil, nil // answer without
+//		hits, err = nil, nil // answer without sources
 //	}
 type Error struct {
-	// Call is the call that failed, by its name in the contract: messages.reply.
+	// Call is the call that failed, by its name in the contract, such as messages.reply.
 	Call string
-	// Kind is one of [ErrInvalid] and its like.
+	// Kind is [ErrInvalid] or another of the kinds above.
 	Kind error
-	// Text is what the platform or the host says about it, for logs and not for users.
+	// Text is the error text of the platform or the host, for logs, not for users.
 	Text string
-	// RetryAfter is how long to wait before another try, where the platform says so ([ErrRateLimited]).
+	// RetryAfter is the delay before a retry, if the platform reports one ([ErrRateLimited]).
 	RetryAfter time.Duration
 }
 
-// Error is the call, what went wrong, and what was said about it.
+// Error returns the call, the kind and the text.
 func (e *Error) Error() string {
 	text := e.Call + ": " + e.Kind.Error()
 	if e.Text != "" {
 		text += ": " + e.Text
 	}
 	if e.RetryAfter > 0 {
-		text += fmt.Sprintf("; free again in %d s", seconds(e.RetryAfter))
+		text += fmt.Sprintf("; retry after %d s", seconds(e.RetryAfter))
 	}
 	return text
 }
 
-// Unwrap gives the kind.
+// Unwrap returns the kind.
 func (e *Error) Unwrap() error { return e.Kind }
 
-// Retry tells whether another try is worth it, and when.
+// Retry reports whether a retry may succeed, and when.
 func (e *Error) Retry() Retry {
 	switch {
 	case e.RetryAfter > 0:
@@ -75,7 +74,7 @@ func (e *Error) Retry() Retry {
 	}
 }
 
-// errorOf names the call of an error of the contract.
+// errorOf converts an error of the contract.
 func errorOf(call string, wit witerrors.Error) error {
 	err := &Error{Call: call}
 	switch wit.Tag() {
@@ -97,8 +96,8 @@ func errorOf(call string, wit witerrors.Error) error {
 	return err
 }
 
-// answered gives what a call answered as Go has it.
-func answered[T any](call string, result types.Result[T, witerrors.Error]) (T, error) {
+// unwrap converts a result of the contract to a value and an error.
+func unwrap[T any](call string, result types.Result[T, witerrors.Error]) (T, error) {
 	if result.IsErr() {
 		var none T
 		return none, errorOf(call, result.Err())
@@ -106,8 +105,8 @@ func answered[T any](call string, result types.Result[T, witerrors.Error]) (T, e
 	return result.Ok(), nil
 }
 
-// done is for calls that answer nothing.
-func done(call string, result types.Result[types.Unit, witerrors.Error]) error {
-	_, err := answered(call, result)
+// unwrapUnit is unwrap for calls that return no value.
+func unwrapUnit(call string, result types.Result[types.Unit, witerrors.Error]) error {
+	_, err := unwrap(call, result)
 	return err
 }

@@ -8,73 +8,73 @@ import (
 	events "github.com/modhost/modhost/sdk-guest/go/internal/bindings/modhost_module_events"
 )
 
-// Event is something that happened on a platform, verified by the host.
+// Event is an event on a platform, verified by the host.
 type Event struct {
 	// ID is the platform's id of the event.
 	ID string
-	// Source is the name of the source it came through, as in modules.toml.
+	// Source is the name of the source that received the event, as in modules.toml.
 	Source string
-	// Name says what happened, in the platform's words.
+	// Name is the event's name on the platform.
 	Name string
-	// CreatedAt is when the platform says it happened; the zero time where it doesn't say.
+	// CreatedAt is when the event happened, as the platform reports it; the zero time if it doesn't.
 	CreatedAt time.Time
-	// Attempt is which attempt at this delivery this is, from 1.
+	// Attempt is the attempt number of this delivery, from 1.
 	Attempt int
-	// Subject is what the host understood of it: a [ModuleChosen], a [UserMessageCreated], or nil for anything else,
-	// for which Name and Payload tell.
+	// Subject is the event as the host parsed it: a [ModuleChosen], a [UserMessageCreated], or nil for any other event: read Name and
+	// Payload.
 	Subject any
-	// Payload is the platform's own JSON, whole, whatever Subject is.
+	// Payload is the platform's complete JSON, whatever Subject is.
 	Payload json.RawMessage
 }
 
-// ModuleChosen says that a user's message chose the module to answer it.
+// ModuleChosen is the event that a user's message chose the module to answer it.
 type ModuleChosen struct {
-	// Event is the event this is the subject of, but for the subject.
+	// Event is the event that has this subject, without the subject.
 	Event Event
 	// Name is the module's name on the platform.
 	Name string
-	// Description is what the module's owner wrote about it there.
+	// Description is the description the module's owner wrote on the platform.
 	Description string
 	// Configuration is the module's settings in this assistant, a JSON object. [Config] reads them key by key.
 	Configuration json.RawMessage
-	// ChatID is the chat, for information: the host acts on no other.
+	// ChatID is the chat, for information only: the host acts on no other chat.
 	ChatID string
 	// AssistantID is the assistant (space) the chat belongs to.
 	AssistantID string
 	// UserMessage is the message to answer.
 	UserMessage UserMessage
-	// AssistantMessageID is the empty message shown under it, which [Reply] fills.
+	// AssistantMessageID is the empty message shown below the user's message; [Reply] fills it.
 	AssistantMessageID string
 }
 
-// UserMessage is the message of a user that chose the module.
+// UserMessage is a message from a user who chose the module.
 type UserMessage struct {
 	// ID is the platform's id of the message.
 	ID string
 	// Text is the text to answer.
 	Text string
-	// OriginalText is what the user wrote, where the platform changed it; else it is empty.
+	// OriginalText is the text as the user wrote it, if the platform changed it; otherwise it is empty.
 	OriginalText string
-	// Language is what the platform believes the text to be in, as a BCP 47 tag; empty where it doesn't say.
+	// Language is the language the platform detected in the text, as a BCP 47 tag; empty if it doesn't report one.
 	Language string
-	// CreatedAt is when it was written, as the platform writes times (RFC 3339).
+	// CreatedAt is when the message was written, in the platform's time format (RFC 3339).
 	CreatedAt string
 }
 
-// UserMessageCreated says that a user wrote a message.
+// UserMessageCreated is the event that a user wrote a message.
 type UserMessageCreated struct {
-	// Event is the event this is the subject of, but for the subject.
+	// Event is the event that has this subject, without the subject.
 	Event Event
 	// ChatID is the chat it was written in.
 	ChatID string
 	// AssistantID is the assistant (space) the chat belongs to.
 	AssistantID string
-	// Text is what the user wrote.
+	// Text is the text the user wrote.
 	Text string
 }
 
-// Read reads the payload into what value points to, as [json.Unmarshal] does. What doesn't fit is an error that names the
-// event; returned, it fails the delivery for good.
+// Read unmarshals the payload into the value that value points to, like [json.Unmarshal]. If the payload doesn't fit, it returns an
+// error that names the event. If the module returns that error, the delivery fails without a retry.
 //
 //	var invoice struct{ Number string }
 //	if err := event.Read(&invoice); err != nil {
@@ -82,25 +82,25 @@ type UserMessageCreated struct {
 //	}
 func (e Event) Read(value any) error {
 	if err := json.Unmarshal(e.Payload, value); err != nil {
-		return fmt.Errorf("the payload of the event `%s` (%s) has an unknown shape: %w", e.Name, e.ID, err)
+		return fmt.Errorf("cannot parse the payload of event `%s` (%s): %w", e.Name, e.ID, err)
 	}
 	return nil
 }
 
-// Lacks is the error for a payload without a field that the module can't do without.
+// Lacks returns the error for a payload that lacks a required field.
 func (e Event) Lacks(field string) error {
-	return fmt.Errorf("the payload of the event `%s` (%s) has an unknown shape: missing field `%s`", e.Name, e.ID, field)
+	return fmt.Errorf("cannot parse the payload of event `%s` (%s): missing field `%s`", e.Name, e.ID, field)
 }
 
-// Unexpected is the error for an event of a kind the module doesn't take, or of its kind that the host didn't understand;
-// takes names the kind that it does.
-func (e Event) Unexpected(takes string) error {
-	if e.Name == takes {
-		return fmt.Errorf("the event `%s` (%s) is of the kind this module takes, but its payload has an unknown shape: the "+
-			"host's log says which field. A module that is made with modhost.Handle can read it from the payload", e.Name, e.ID)
+// Unexpected returns the error for an event that the module can't handle: an event of another kind, or an event of the expected kind
+// whose payload the host couldn't parse.
+func (e Event) Unexpected(expected string) error {
+	if e.Name == expected {
+		return fmt.Errorf("the host couldn't parse the payload of event `%s` (%s); its log names the field. "+
+			"A module that uses modhost.Handle can read the payload itself", e.Name, e.ID)
 	}
-	return fmt.Errorf("the event `%s` (%s) is of a kind this module doesn't take: it takes `%s`. Name only that under "+
-		"`events` of the module in modules.toml, or take it with modhost.Handle", e.Name, e.ID, takes)
+	return fmt.Errorf("this module doesn't handle event `%s` (%s); it handles `%s`. List only that event under "+
+		"`events` of the module in modules.toml, or use modhost.Handle", e.Name, e.ID, expected)
 }
 
 func eventOf(wit events.Event) Event {

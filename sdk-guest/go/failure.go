@@ -9,23 +9,23 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Failure says why an event was not answered: what the operators read, what the user reads, and whether to try again.
-// Any error will do for a module to return; this one says more.
+// Failure is the reason why the module couldn't handle an event: a reason for operators, a text for the user, and whether to retry.
+// A module can return any error; this type sets the details.
 //
 //	return &modhost.Failure{Reason: "asked for 12 seats", UserText: "We have eight seats at most."}
 type Failure struct {
-	// Reason is for the operators: it goes to the log with the delivery, never to the user.
+	// Reason is for operators: it is written to the log with the delivery, never shown to the user.
 	Reason string
-	// UserText is for the user, in place of the host's default apology. Markdown.
+	// UserText is for the user, in place of the host's default apology, in Markdown.
 	UserText string
-	// Retry says whether another try may help. The zero value leaves it to Err: another try if a call behind it failed
-	// for something that passes.
+	// Retry says whether a retry may succeed. With the zero value, Err decides: a retry if it contains a failed call with a temporary
+	// error.
 	Retry Retry
-	// Err is the error behind it, if there is one; Reason may be left empty then.
+	// Err is the cause, if any. Reason may then be empty.
 	Err error
 }
 
-// Error is the reason, with that of the error behind it.
+// Error returns the reason, followed by the cause.
 func (f *Failure) Error() string {
 	switch {
 	case f.Err == nil:
@@ -37,10 +37,10 @@ func (f *Failure) Error() string {
 	}
 }
 
-// Unwrap gives the error behind it.
+// Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Retry says whether another try at an event may help, and when. The host decides how many there may be.
+// Retry says whether a retry of the event may succeed, and when. The host limits the number of attempts.
 type Retry struct {
 	kind retryKind
 	wait time.Duration
@@ -49,29 +49,29 @@ type Retry struct {
 type retryKind uint8
 
 const (
-	unsaid retryKind = iota
-	never
-	anytime
-	after
+	retryUnset retryKind = iota
+	retryNever
+	retryOnSchedule
+	retryAfterDelay
 )
 
 var (
-	// RetryNo: it would end the same; give up now.
-	RetryNo = Retry{kind: never}
-	// RetryYes: it may help, on the schedule that the module has in modules.toml.
-	RetryYes = Retry{kind: anytime}
+	// RetryNo means that a retry would fail the same way: give up now.
+	RetryNo = Retry{kind: retryNever}
+	// RetryYes means that a retry may succeed, on the module's retry schedule in modules.toml.
+	RetryYes = Retry{kind: retryOnSchedule}
 )
 
-// RetryAfter says that it may help, but not before this long; in whole seconds, rounded up.
-func RetryAfter(wait time.Duration) Retry { return Retry{kind: after, wait: wait} }
+// RetryAfter means that a retry may succeed, but not before this delay, rounded up to whole seconds.
+func RetryAfter(wait time.Duration) Retry { return Retry{kind: retryAfterDelay, wait: wait} }
 
-// failureOf makes a failure of any error.
+// failureOf converts any error to a failure.
 func failureOf(err error) *Failure {
 	failure := &Failure{Reason: err.Error()}
-	if said, is := errors.AsType[*Failure](err); is {
-		failure.UserText, failure.Retry = said.UserText, said.Retry
+	if cause, ok := errors.AsType[*Failure](err); ok {
+		failure.UserText, failure.Retry = cause.UserText, cause.Retry
 	}
-	if call, is := errors.AsType[*Error](err); is && failure.Retry.kind == unsaid {
+	if call, ok := errors.AsType[*Error](err); ok && failure.Retry.kind == retryUnset {
 		failure.Retry = call.Retry()
 	}
 	return failure
@@ -80,15 +80,15 @@ func failureOf(err error) *Failure {
 func (f *Failure) wit() events.Failure {
 	retry := events.MakeRetryNo()
 	switch f.Retry.kind {
-	case anytime:
+	case retryOnSchedule:
 		retry = events.MakeRetryYes()
-	case after:
+	case retryAfterDelay:
 		retry = events.MakeRetryAfter(seconds(f.Retry.wait))
 	}
 	return events.Failure{Reason: f.Reason, UserText: optional(f.UserText), Retry: retry}
 }
 
-// seconds rounds up, so that nothing is tried earlier than asked; more than fits is as long as fits (136 years).
+// seconds rounds up, so that no retry is early, and saturates at the maximum of uint32 (136 years).
 func seconds(wait time.Duration) uint32 {
 	wait = max(wait, 0)
 	whole := wait / time.Second
@@ -98,7 +98,7 @@ func seconds(wait time.Duration) uint32 {
 	return uint32(min(int64(whole), math.MaxUint32))
 }
 
-// optional is none for what was left out.
+// optional returns none for the zero value.
 func optional[T comparable](value T) types.Option[T] {
 	var zero T
 	if value == zero {
@@ -107,8 +107,8 @@ func optional[T comparable](value T) types.Option[T] {
 	return types.Some(value)
 }
 
-// pointed is none for nil.
-func pointed[T any](value *T) types.Option[T] {
+// optionalPointer returns none for nil.
+func optionalPointer[T any](value *T) types.Option[T] {
 	if value == nil {
 		return types.None[T]()
 	}

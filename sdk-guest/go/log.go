@@ -8,24 +8,24 @@ import (
 	wit "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wasi_logging_logging"
 )
 
-// Levels beside those of [log/slog].
+// Additional levels to those of [log/slog].
 const (
-	// LevelTrace is for the flow of the program, below [slog.LevelDebug].
+	// LevelTrace is for the detailed flow of the program, below [slog.LevelDebug].
 	LevelTrace = slog.Level(-8)
-	// LevelCritical is for what stops the module's work, above [slog.LevelError].
+	// LevelCritical is for errors that stop the module, above [slog.LevelError].
 	LevelCritical = slog.Level(12)
 )
 
 func init() { slog.SetDefault(slog.New(logHandler{})) }
 
-// logHandler writes to the operators' log: the default of log/slog, and so of log.
+// logHandler writes to the operators' log. It is the default handler of log/slog, and so of log.
 type logHandler struct {
-	// What With has added, as it is written.
+	// The attributes added by With, formatted.
 	attributes string
 	group      string
 }
 
-// Enabled lets everything through: what is kept is the operators' to say.
+// Enabled returns true for all levels, because the operators decide which lines are kept.
 func (logHandler) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h logHandler) Handle(_ context.Context, record slog.Record) error {

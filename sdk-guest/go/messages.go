@@ -6,12 +6,12 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Role says who wrote a message.
+// Role is the author of a message.
 type Role uint8
 
-// Who writes messages.
+// The roles.
 const (
-	// RoleSystem has instructions nobody wrote in the chat.
+	// RoleSystem is for instructions that aren't part of the chat.
 	RoleSystem Role = Role(wit.RoleSystem)
 	// RoleUser is a person.
 	RoleUser Role = Role(wit.RoleUser)
@@ -19,7 +19,7 @@ const (
 	RoleAssistant Role = Role(wit.RoleAssistant)
 )
 
-// String is the role's name: system, user or assistant.
+// String returns the role's name: system, user or assistant.
 func (r Role) String() string {
 	switch r {
 	case RoleSystem:
@@ -33,89 +33,89 @@ func (r Role) String() string {
 
 // Message is a message of the chat.
 type Message struct {
-	// ID is the platform's id; empty where it doesn't tell.
+	// ID is the platform's id of the message; empty if the platform doesn't report it.
 	ID string
-	// Role says who wrote it.
+	// Role is the author.
 	Role Role
-	// Text is what it says; empty for a reply nobody filled yet.
+	// Text is the text; empty for a reply that isn't filled yet.
 	Text string
-	// References are the sources it names.
+	// References are the sources it cites.
 	References []Reference
-	// CreatedAt is when it was written, as the platform writes times (RFC 3339); empty where it doesn't tell.
+	// CreatedAt is when the message was written, in the platform's time format (RFC 3339); empty if it isn't reported.
 	CreatedAt string
 }
 
-// Draft is a message that is being written: [Reply], [Create] and [Modify] begin one, Complete or Save sends it. What
-// isn't said about a message that exists stays as it is.
+// Draft is a message to be written. [Reply], [Create] and [Modify] create a draft; Complete or Save sends it. Fields that aren't set
+// leave an existing message unchanged.
 type Draft struct {
 	write      func(messages.Change) (Message, error)
 	text       string
 	references []Reference
-	// The references the text may cite, if it cites.
+	// The sources that the text may cite; nil if its citations aren't parsed.
 	sources []Reference
 	debug   any
 }
 
-// Reply writes the event's reply: the assistant message the platform made for it. Only an event that chose the module
-// has one.
+// Reply writes the event's reply: the assistant message that the platform created for it. Only an event that chose the module has a
+// reply.
 func Reply(text string) *Draft {
 	return &Draft{text: text, write: func(change messages.Change) (Message, error) {
-		return written("messages.reply", messages.Reply(change))
+		return sent("messages.reply", messages.Reply(change))
 	}}
 }
 
-// Create writes a new assistant message into the chat, besides the reply.
+// Create creates an assistant message in the chat, in addition to the reply.
 func Create(text string) *Draft {
 	return &Draft{text: text, write: func(change messages.Change) (Message, error) {
-		return written("messages.create", messages.Create(change))
+		return sent("messages.create", messages.Create(change))
 	}}
 }
 
-// Modify changes an assistant message of the chat, by its id: say one that [Create] made. An empty text leaves the text
-// as it is.
+// Modify changes an assistant message in the chat, by its id, for example one that [Create] created. An empty text leaves the text
+// unchanged.
 func Modify(id, text string) *Draft {
 	return &Draft{text: text, write: func(change messages.Change) (Message, error) {
-		return written("messages.modify", messages.Modify(id, change))
+		return sent("messages.modify", messages.Modify(id, change))
 	}}
 }
 
-// Show shows a text in the reply's place while the answer is being made. Nothing is stored: a reload of the page has it
-// gone.
-func Show(text string) error { return done("messages.show", messages.Show(text)) }
+// Show shows a text in place of the reply while the module works on the answer. Nothing is stored: the text is gone after the user
+// reloads the page.
+func Show(text string) error { return unwrapUnit("messages.show", messages.Show(text)) }
 
-// History gives the chat's messages, oldest first: the newest that many, or all for 0. The message that is being answered
-// and the empty reply are among them.
+// History returns the newest messages of the chat, oldest first: at most limit, or all for 0. They include the message being answered
+// and the empty reply.
 func History(limit int) ([]Message, error) {
-	history, err := answered("messages.history", messages.History(optional(uint32(limit))))
-	return mapped(history, messageOf), err
+	history, err := unwrap("messages.history", messages.History(optional(uint32(limit))))
+	return mapSlice(history, messageOf), err
 }
 
-// References names sources. <sup>1</sup> in the text points to the one with the number 1.
+// References adds references. <sup>1</sup> in the text refers to the one with the number 1.
 func (d *Draft) References(references ...Reference) *Draft {
 	d.references = append(d.references, references...)
 	return d
 }
 
-// Citing names the hits that the text cites: [source0] in it becomes a footnote that refers to the first of them, and so
-// on. All of them are named where the text cites none; what it cites beyond them is taken out.
+// Citing sets the hits that the text cites: [source0] in the text becomes a footnote that refers to the first hit, [source1] to the
+// second, and so on. If the text cites no hit, the message references all of them. Citations of hits that don't exist are removed.
 func (d *Draft) Citing(hits []Hit) *Draft {
 	d.sources = ReferencesTo(hits)
 	return d
 }
 
-// Debug is for people who look for mistakes: an object the platform keeps with the message.
+// Debug sets debugging information, an object that the platform stores with the message.
 func (d *Draft) Debug(info any) *Draft {
 	d.debug = info
 	return d
 }
 
-// Complete writes it as the final text: whoever waits for the answer has it.
+// Complete writes the message as the final text. Clients that wait for the answer receive it.
 func (d *Draft) Complete() error {
 	_, err := d.send(true)
 	return err
 }
 
-// Save writes it for now: more is to come.
+// Save writes the message as an interim text.
 func (d *Draft) Save() (Message, error) { return d.send(false) }
 
 func (d *Draft) send(completed bool) (Message, error) {
@@ -141,8 +141,8 @@ func (d *Draft) send(completed bool) (Message, error) {
 	return d.write(change)
 }
 
-func written(call string, result types.Result[messages.Message, wit.Error]) (Message, error) {
-	message, err := answered(call, result)
+func sent(call string, result types.Result[messages.Message, wit.Error]) (Message, error) {
+	message, err := unwrap(call, result)
 	if err != nil {
 		return Message{}, err
 	}
@@ -154,7 +154,7 @@ func messageOf(message messages.Message) Message {
 		ID:         message.Id,
 		Role:       Role(message.Role),
 		Text:       message.Text.SomeOr(""),
-		References: mapped(message.References, referenceOf),
+		References: mapSlice(message.References, referenceOf),
 		CreatedAt:  message.CreatedAt.SomeOr(""),
 	}
 }

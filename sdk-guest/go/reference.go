@@ -11,25 +11,25 @@ import (
 	wit "github.com/modhost/modhost/sdk-guest/go/internal/bindings/modhost_module_types"
 )
 
-// Reference is a source that a message or a step names, shown as a footnote: <sup>1</sup> in the text points to number 1.
+// Reference is a source that a message or a step cites, shown as a footnote: <sup>1</sup> in the text refers to number 1.
 type Reference struct {
-	// Name is what the user reads.
+	// Name is the name the user reads.
 	Name string
-	// Description is more about it.
+	// Description is a description.
 	Description string
-	// URL is where it can be opened.
+	// URL is the URL that opens the source.
 	URL string
-	// Number is what it is shown with, from 1.
+	// Number is the footnote number, from 1.
 	Number int
-	// OriginalIndex has the places in the list of sources it was made from, from 0, where it was made from one.
+	// OriginalIndex has the positions, from 0, in the list of sources from which the reference was made, if it was made from one.
 	OriginalIndex []uint32
-	// SourceID is the platform's id of what it points to; for a hit <id>_<chunk id>.
+	// SourceID is the platform's id of the source; for a search hit, <id>_<chunk id>.
 	SourceID string
-	// Source is the kind of source; for a hit node-ingestion-chunks.
+	// Source is the kind of source; for a search hit, node-ingestion-chunks.
 	Source string
 }
 
-// ReferencesTo makes references to hits, numbered from 1 in their order.
+// ReferencesTo creates references to hits, numbered from 1 in the order of the hits.
 func ReferencesTo(hits []Hit) []Reference {
 	references := make([]Reference, 0, len(hits))
 	for index, hit := range hits {
@@ -46,17 +46,17 @@ func ReferencesTo(hits []Hit) []Reference {
 	return references
 }
 
-// cite turns [source0], [source0, source2] and the like in a model's text into footnotes, and keeps of the references (one
-// for each source, in order) those that are cited; all of them if none is, as the text rests on them all the same. A
-// source that doesn't exist is an invention of the model and disappears.
+// cite turns [source0], [source0, source2] and the like in a model's text into footnotes, and filters the references (one for each
+// source, in order) to those that are cited. If the text cites none, it keeps all, because the text is still based on them. Citations
+// of sources that don't exist are model hallucinations and are removed.
 func cite(text string, references []Reference) (string, []Reference) {
-	// By hand: a regular expression would be a tenth of the component.
+	// Parsed by hand, because a regular expression would take a tenth of the component's size.
 	var written strings.Builder
 	cited := make([]bool, len(references))
 	for {
 		before, after, found := strings.Cut(text, "[")
-		sources, rest, is := citation(after)
-		if !found || !is {
+		sources, rest, ok := citation(after)
+		if !found || !ok {
 			written.WriteString(before)
 			if !found {
 				break
@@ -79,8 +79,8 @@ func cite(text string, references []Reference) (string, []Reference) {
 	kept := references
 	if slices.Contains(cited, true) {
 		kept = nil
-		for source, is := range cited {
-			if is {
+		for source, isCited := range cited {
+			if isCited {
 				kept = append(kept, references[source])
 			}
 		}
@@ -88,15 +88,15 @@ func cite(text string, references []Reference) (string, []Reference) {
 	return written.String(), kept
 }
 
-// citation gives the sources named between a [ and its ], and the text after it.
-func citation(text string) (sources []int, after string, is bool) {
-	inside, after, is := strings.Cut(text, "]")
-	if !is {
+// citation parses the sources between a [ and its ]. It returns them and the text after the ].
+func citation(text string) (sources []int, after string, ok bool) {
+	inside, after, ok := strings.Cut(text, "]")
+	if !ok {
 		return nil, "", false
 	}
 	for word := range strings.SplitSeq(inside, ",") {
-		source, is := citedSource(word)
-		if !is {
+		source, ok := citedSource(word)
+		if !ok {
 			return nil, "", false
 		}
 		sources = append(sources, source)
@@ -104,8 +104,8 @@ func citation(text string) (sources []int, after string, is bool) {
 	return sources, after, true
 }
 
-// citedSource gives the number in source3, as models spell it. One that is too large to read is a source that doesn't
-// exist, like any other.
+// citedSource parses the number in source3, in the spellings that models use. A number too large to parse is treated like any other
+// source that doesn't exist.
 func citedSource(word string) (int, bool) {
 	const source = "source"
 	word = strings.TrimSpace(word)
@@ -124,7 +124,7 @@ func citedSource(word string) (int, bool) {
 }
 
 func witReferences(references []Reference) []wit.Reference {
-	return mapped(references, func(reference Reference) wit.Reference {
+	return mapSlice(references, func(reference Reference) wit.Reference {
 		return wit.Reference{
 			Name:           reference.Name,
 			Description:    optional(reference.Description),
@@ -149,19 +149,19 @@ func referenceOf(reference wit.Reference) Reference {
 	}
 }
 
-func mapped[A, B any](items []A, change func(A) B) []B {
+func mapSlice[A, B any](items []A, convert func(A) B) []B {
 	all := make([]B, 0, len(items))
 	for _, item := range items {
-		all = append(all, change(item))
+		all = append(all, convert(item))
 	}
 	return all
 }
 
-// toJSON writes a value; what is named is what it is for.
-func toJSON(what string, value any) (string, error) {
+// toJSON marshals a value. name is its name in errors.
+func toJSON(name string, value any) (string, error) {
 	text, err := json.Marshal(value)
 	if err != nil {
-		return "", fmt.Errorf("the %s can't be written as JSON: %w", what, err)
+		return "", fmt.Errorf("cannot marshal the %s as JSON: %w", name, err)
 	}
 	return string(text), nil
 }

@@ -52,7 +52,7 @@ func TestCitationsBecomeFootnotes(t *testing.T) {
 	}
 }
 
-func TestAHitBecomesAReference(t *testing.T) {
+func TestReferencesToHits(t *testing.T) {
 	hit := Hit{ID: "cont_1", ChunkID: "chunk_1", Title: " ", Key: "a.md", URL: "https://x", StartPage: 3, EndPage: 4}
 	got := ReferencesTo([]Hit{hit})[0]
 	if got.Name != "a.md" || got.Description != "pages 3–4" || got.Number != 1 || got.SourceID != "cont_1_chunk_1" {
@@ -60,26 +60,26 @@ func TestAHitBecomesAReference(t *testing.T) {
 	}
 }
 
-func TestErrorsSayWhatCanBeDone(t *testing.T) {
+func TestErrorKindDeterminesTheRetry(t *testing.T) {
 	for _, test := range []struct {
 		wit   witerrors.Error
 		kind  error
 		retry Retry
 		text  string
 	}{
-		{witerrors.MakeErrorInvalid("x"), ErrInvalid, RetryNo, "search.search: refused as invalid: x"},
+		{witerrors.MakeErrorInvalid("x"), ErrInvalid, RetryNo, "search.search: invalid: x"},
 		{witerrors.MakeErrorDenied("x"), ErrDenied, RetryNo, "search.search: not allowed: x"},
 		{witerrors.MakeErrorNotFound("x"), ErrNotFound, RetryNo, "search.search: not found: x"},
-		{witerrors.MakeErrorRateLimited(types.None[uint32]()), ErrRateLimited, RetryYes, "search.search: too many calls"},
+		{witerrors.MakeErrorRateLimited(types.None[uint32]()), ErrRateLimited, RetryYes, "search.search: rate limited"},
 		{witerrors.MakeErrorRateLimited(types.Some[uint32](7)), ErrRateLimited, RetryAfter(7 * time.Second),
-			"search.search: too many calls; free again in 7 s"},
+			"search.search: rate limited; retry after 7 s"},
 		{witerrors.MakeErrorUnavailable("502"), ErrUnavailable, RetryYes, "search.search: unavailable: 502"},
 		{witerrors.MakeErrorTimeout(), ErrTimeout, RetryYes, "search.search: " + ErrTimeout.Error()},
-		{witerrors.MakeErrorUnsupported("x"), ErrUnsupported, RetryNo, "search.search: not supported here: x"},
+		{witerrors.MakeErrorUnsupported("x"), ErrUnsupported, RetryNo, "search.search: not supported: x"},
 	} {
 		err := fmt.Errorf("no passages: %w", errorOf("search.search", test.wit))
-		call, is := errors.AsType[*Error](err)
-		if !is || !errors.Is(err, test.kind) || call.Error() != test.text {
+		call, ok := errors.AsType[*Error](err)
+		if !ok || !errors.Is(err, test.kind) || call.Error() != test.text {
 			t.Errorf("got %v, want %s", err, test.text)
 		}
 		if failure := failureOf(err); failure.Retry != test.retry || failure.Reason != err.Error() {
@@ -88,18 +88,18 @@ func TestErrorsSayWhatCanBeDone(t *testing.T) {
 	}
 }
 
-func TestAFailureSaysMore(t *testing.T) {
+func TestFailureSetsTextsAndRetry(t *testing.T) {
 	slow := errorOf("search.search", witerrors.MakeErrorTimeout())
 	failure := failureOf(&Failure{Reason: "no passages", UserText: "Closed, sorry.", Err: slow})
 	if failure.Reason != "no passages: "+slow.Error() || failure.UserText != "Closed, sorry." || failure.Retry != RetryYes {
 		t.Errorf("got %+v", failure)
 	}
 	if failure := failureOf(&Failure{Retry: RetryNo, Err: slow}); failure.Retry != RetryNo {
-		t.Errorf("its own word counts for nothing: %+v", failure)
+		t.Errorf("its own Retry is ignored: %+v", failure)
 	}
 }
 
-func TestAWaitIsNeverShortened(t *testing.T) {
+func TestSecondsRoundUp(t *testing.T) {
 	for wait, want := range map[time.Duration]uint32{-1: 0, 0: 0, time.Millisecond: 1, 3 * time.Second: 3, 1<<63 - 1: 1<<32 - 1} {
 		if got := seconds(wait); got != want {
 			t.Errorf("%v: got %d, want %d", wait, got, want)
@@ -107,8 +107,8 @@ func TestAWaitIsNeverShortened(t *testing.T) {
 	}
 }
 
-func TestAPanicIsToldWithItsStack(t *testing.T) {
-	err := guarded(func(Event) error { panic("no") }, Event{})
+func TestPanicBecomesAnErrorWithItsStack(t *testing.T) {
+	err := call(func(Event) error { panic("no") }, Event{})
 	if err == nil || !strings.HasPrefix(err.Error(), "panic: no\n\ngoroutine") {
 		t.Errorf("got %v", err)
 	}

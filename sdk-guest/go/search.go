@@ -9,73 +9,73 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// SearchKind says how the knowledge base is searched.
+// SearchKind is the search method.
 type SearchKind uint8
 
-// How it is searched.
+// The search methods.
 const (
-	// Combined searches by meaning and by words.
+	// Combined combines vector search and full-text search.
 	Combined SearchKind = SearchKind(search.KindCombined)
-	// Vector searches by meaning.
+	// Vector is vector search, which matches by meaning.
 	Vector SearchKind = SearchKind(search.KindVector)
-	// FullText searches by words.
+	// FullText is full-text search, which matches by words.
 	FullText SearchKind = SearchKind(search.KindFullText)
 )
 
-// Query is what is looked for. Everything but the text may be left out.
+// Query is a search query. All fields except Text are optional.
 type Query struct {
-	// Text is the question or the words.
+	// Text is the question, or the words to find.
 	Text string
-	// Kind says how. Default: [Combined].
+	// Kind is the search method. Default: [Combined].
 	Kind SearchKind
-	// Limit is how many hits there may be, 1 to 1000; the platform's default is 20.
+	// Limit is the maximum number of hits, 1 to 1000; the platform's default is 20.
 	Limit int
-	// Page is which page of hits, from 1.
+	// Page is the page of hits, from 1.
 	Page int
-	// Scopes are the only scopes (folders) to look in, by id; none: wherever the user may look.
+	// Scopes are the scopes (folders) to search, by id; none: every scope the user may read.
 	Scopes []string
-	// Contents are the only contents to look in, by id; none: in all.
+	// Contents are the contents to search, by id; none: all contents.
 	Contents []string
-	// ChatOnly looks only in what was uploaded to the chat.
+	// ChatOnly searches only files uploaded to the chat.
 	ChatOnly bool
-	// Language is that of the text index, as the platform names it (english).
+	// Language is the language of the text index, as the platform names it (english).
 	Language string
-	// ScoreThreshold leaves out hits that score below.
+	// ScoreThreshold omits hits with a lower score.
 	ScoreThreshold *float32
-	// MetadataFilter is a filter on metadata in UniqueQL, an object.
+	// MetadataFilter is a metadata filter in UniqueQL, an object.
 	MetadataFilter any
-	// Reranker is the name of the deployment that ranks the hits anew.
+	// Reranker is the name of the deployment that reranks the hits.
 	Reranker string
 }
 
-// Hit is a passage that was found.
+// Hit is a passage that matches the query.
 type Hit struct {
-	// ID is the platform's id of the content it stands in.
+	// ID is the platform's id of the content that contains the passage.
 	ID string
 	// ChunkID is the platform's id of the passage.
 	ChunkID string
-	// Text is the passage.
+	// Text is the text of the passage.
 	Text string
 	// Title is the content's title.
 	Title string
-	// Key is the content's key: usually its file name.
+	// Key is the content's key, usually its file name.
 	Key string
-	// URL is where the content can be opened.
+	// URL is the URL that opens the content.
 	URL string
-	// Order is the passage's place in the content.
+	// Order is the passage's position in the content.
 	Order int
-	// StartPage is the first page it stands on; 0 or negative where the content has no pages.
+	// StartPage is the first page of the passage; 0 or negative if the content has no pages.
 	StartPage int
-	// EndPage is the last page it stands on.
+	// EndPage is the last page of the passage.
 	EndPage int
-	// Metadata is what the platform knows about the content besides, an object.
+	// Metadata is more metadata of the content, an object.
 	Metadata json.RawMessage
 
-	// As the platform told it, to be handed back.
+	// The original hit, to pass back to the host.
 	wit search.Hit
 }
 
-// Search searches the knowledge base, as far as the event's user may see it; the best hit comes first.
+// Search searches the knowledge base, limited to what the event's user may read. It returns the hits, best first.
 func Search(query Query) ([]Hit, error) {
 	wit := search.Query{
 		Text:           query.Text,
@@ -86,7 +86,7 @@ func Search(query Query) ([]Hit, error) {
 		ContentIds:     query.Contents,
 		ChatOnly:       query.ChatOnly,
 		Language:       optional(query.Language),
-		ScoreThreshold: pointed(query.ScoreThreshold),
+		ScoreThreshold: optionalPointer(query.ScoreThreshold),
 		MetadataFilter: types.None[string](),
 		Reranker:       optional(query.Reranker),
 	}
@@ -97,11 +97,11 @@ func Search(query Query) ([]Hit, error) {
 		}
 		wit.MetadataFilter = types.Some(filter)
 	}
-	hits, err := answered("search.search", search.Search(wit))
-	return mapped(hits, hitOf), err
+	hits, err := unwrap("search.search", search.Search(wit))
+	return mapSlice(hits, hitOf), err
 }
 
-// Name is what a person calls the content: its title, else its key, else its id.
+// Name returns the content's title, or its key if it has no title, or else its id.
 func (h Hit) Name() string {
 	for _, name := range []string{h.Title, h.Key} {
 		if strings.TrimSpace(name) != "" {
@@ -111,7 +111,7 @@ func (h Hit) Name() string {
 	return h.ID
 }
 
-// Pages says where it stands, for people: page 3 or pages 3–4. Empty where the content has no pages.
+// Pages returns the pages of the passage as readable text: page 3 or pages 3–4. Empty if the content has no pages.
 func (h Hit) Pages() string {
 	switch {
 	case h.StartPage <= 0:

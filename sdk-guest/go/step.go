@@ -5,7 +5,7 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Step is a line shown under the reply while it is being made, with a spinner until it is closed.
+// Step is a progress step shown under the reply, with a spinner until it is closed.
 //
 //	step, err := modhost.StartStep("Searching knowledge base…")
 //	if err != nil {
@@ -14,7 +14,7 @@ import (
 //	defer step.Close()
 //	hits, err := modhost.Search(query)
 //	if err != nil {
-//		return err // the user sees that the step failed, or that it is tried again
+//		return err // the user sees that the step failed, or that the host will retry
 //	}
 //	err = step.Done(fmt.Sprintf("Found %d documents", len(hits)))
 type Step struct {
@@ -23,19 +23,19 @@ type Step struct {
 	closed bool
 }
 
-// StartStep shows a new step below the earlier ones.
+// StartStep creates a step below the earlier ones.
 func StartStep(text string) (*Step, error) {
-	if err := closeLeft(); err != nil {
+	if err := closeAbandoned(); err != nil {
 		return nil, err
 	}
-	entry, err := answered("message-log.create", log.EntryCreate(text, log.StatusRunning))
+	entry, err := unwrap("message-log.create", log.EntryCreate(text, log.StatusRunning))
 	if err != nil {
 		return nil, err
 	}
 	return &Step{entry: entry}, nil
 }
 
-// Details sets details in the platform's own shape, an object. The user sees them with the next Update, Done or Fail.
+// Details sets details in the platform's own shape, an object. The next Update, Done or Fail shows them.
 func (s *Step) Details(details any) error {
 	text, err := toJSON("details", details)
 	if err != nil {
@@ -45,43 +45,42 @@ func (s *Step) Details(details any) error {
 	return nil
 }
 
-// References names the sources the step found. The user sees them with the next Update, Done or Fail.
+// References sets the sources the step found. The next Update, Done or Fail shows them.
 func (s *Step) References(references []Reference) {
 	s.change.References = witReferences(references)
 }
 
-// Update shows another text; the step goes on. An empty one leaves the text as it is.
+// Update changes the text and leaves the step open. An empty text leaves the text unchanged.
 func (s *Step) Update(text string) error {
 	s.change.Text = optional(text)
 	change := s.change
 	s.change = log.Change{}
-	return done("message-log.update", s.entry.Update(change))
+	return unwrapUnit("message-log.update", s.entry.Update(change))
 }
 
-// Done closes the step as done, with this text; an empty one leaves it as it was.
+// Done closes the step as done, with this text. An empty text leaves the text unchanged.
 func (s *Step) Done(text string) error { return s.close(text, log.StatusCompleted) }
 
-// Fail closes the step as failed, with this text; an empty one leaves it as it was. The delivery needn't fail with it.
+// Fail closes the step as failed, with this text. An empty text leaves the text unchanged. The delivery may still succeed.
 func (s *Step) Fail(text string) error { return s.close(text, log.StatusFailed) }
 
-// Close is for defer: a step that is neither done nor failed, because its function returned early or panicked, has failed.
-// That is shown when the module goes on without it: with the next step, or when the event is answered. If the event isn't
-// answered, the host closes the step, since only the host knows whether there is another try. Once it is done or failed,
-// Close does nothing.
+// Close is for defer. A step that is neither done nor failed, because its function returned early or panicked, has failed. If the module
+// continues, the step is closed as failed before the next step, or when the handler succeeds. If the handler fails, the host closes the
+// step, because only the host knows whether it will retry. If the step is already done or failed, Close does nothing.
 func (s *Step) Close() {
 	if !s.closed {
-		left = append(left, s)
+		abandoned = append(abandoned, s)
 	}
 }
 
-// left has the steps that were left without having been done or failed.
-var left []*Step
+// abandoned has the steps that Close found neither done nor failed.
+var abandoned []*Step
 
-// closeLeft closes them as failed: the module goes on.
-func closeLeft() error {
-	for len(left) > 0 {
-		step := left[0]
-		left = left[1:]
+// closeAbandoned closes the abandoned steps as failed.
+func closeAbandoned() error {
+	for len(abandoned) > 0 {
+		step := abandoned[0]
+		abandoned = abandoned[1:]
 		if step.closed {
 			continue
 		}
@@ -92,7 +91,7 @@ func closeLeft() error {
 	return nil
 }
 
-// ID is the platform's id of the step.
+// ID returns the platform's id of the step.
 func (s *Step) ID() string { return s.entry.Id() }
 
 func (s *Step) close(text string, status log.Status) error {

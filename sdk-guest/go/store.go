@@ -15,32 +15,32 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// How the host begins the text of an error that another try may mend.
-const passing = "unavailable: "
+// The prefix by which the host marks temporary errors.
+const unavailablePrefix = "unavailable: "
 
-// Store is what the module keeps from one event to the next: values under keys. All of it is private to the module and the
-// tenant of the event. A write is on disk when the call returns, and stays, however the event ends.
+// Store is a bucket of the module's key-value store, for values kept between events. All values are private to the module and the
+// event's tenant. A write is on disk when the call returns, and it stays, however the delivery ends.
 type Store struct{ bucket *keyvalue.Bucket }
 
-// OpenStore opens the bucket of this name; any name will do, and "" is the default one.
+// OpenStore opens the bucket with this name. Any name is valid; "" is the default bucket.
 func OpenStore(name string) (*Store, error) {
-	bucket, err := kept("keyvalue.open", keyvalue.Open(name))
+	bucket, err := unwrapStore("keyvalue.open", keyvalue.Open(name))
 	if err != nil {
 		return nil, err
 	}
 	return &Store{bucket}, nil
 }
 
-// Get reads a value; the second result tells whether there is one.
+// Get returns the value of a key. The second result reports whether the key exists.
 func (s *Store) Get(key string) ([]byte, bool, error) {
-	value, err := kept("keyvalue.get", s.bucket.Get(key))
+	value, err := unwrapStore("keyvalue.get", s.bucket.Get(key))
 	return value.SomeOr(nil), value.IsSome(), err
 }
 
-// GetJSON reads a value into what value points to; the result tells whether there is one.
+// GetJSON unmarshals the value of a key into the value that value points to. The result reports whether the key exists.
 func (s *Store) GetJSON(key string, value any) (bool, error) {
-	text, there, err := s.Get(key)
-	if err != nil || !there {
+	text, exists, err := s.Get(key)
+	if err != nil || !exists {
 		return false, err
 	}
 	if err := json.Unmarshal(text, value); err != nil {
@@ -49,12 +49,12 @@ func (s *Store) GetJSON(key string, value any) (bool, error) {
 	return true, nil
 }
 
-// Set writes a value, in place of any that was there.
+// Set sets a key, and overwrites any old value.
 func (s *Store) Set(key string, value []byte) error {
-	return stored("keyvalue.set", s.bucket.Set(key, value))
+	return unwrapStoreUnit("keyvalue.set", s.bucket.Set(key, value))
 }
 
-// SetJSON writes a value as JSON.
+// SetJSON sets a key to a value, marshaled as JSON.
 func (s *Store) SetJSON(key string, value any) error {
 	text, err := toJSON("value", value)
 	if err != nil {
@@ -63,20 +63,22 @@ func (s *Store) SetJSON(key string, value any) error {
 	return s.Set(key, []byte(text))
 }
 
-// Delete removes a value; there need not be one.
-func (s *Store) Delete(key string) error { return stored("keyvalue.delete", s.bucket.Delete(key)) }
-
-// Exists tells whether there is a value.
-func (s *Store) Exists(key string) (bool, error) {
-	return kept("keyvalue.exists", s.bucket.Exists(key))
+// Delete deletes a key, if it exists.
+func (s *Store) Delete(key string) error {
+	return unwrapStoreUnit("keyvalue.delete", s.bucket.Delete(key))
 }
 
-// Keys gives all keys, in the order of their bytes.
+// Exists reports whether a key exists.
+func (s *Store) Exists(key string) (bool, error) {
+	return unwrapStore("keyvalue.exists", s.bucket.Exists(key))
+}
+
+// Keys iterates over all keys, in byte order.
 func (s *Store) Keys() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		cursor := types.None[string]()
 		for {
-			page, err := kept("keyvalue.list-keys", s.bucket.ListKeys(cursor))
+			page, err := unwrapStore("keyvalue.list-keys", s.bucket.ListKeys(cursor))
 			if err != nil {
 				yield("", err)
 				return
@@ -93,9 +95,9 @@ func (s *Store) Keys() iter.Seq2[string, error] {
 	}
 }
 
-// GetMany reads values; those that aren't there are missing in the result.
+// GetMany returns the values of several keys. Keys that don't exist are missing in the result.
 func (s *Store) GetMany(keys ...string) (map[string][]byte, error) {
-	found, err := kept("keyvalue.get-many", batch.GetMany(s.bucket, keys))
+	found, err := unwrapStore("keyvalue.get-many", batch.GetMany(s.bucket, keys))
 	if err != nil {
 		return nil, err
 	}
@@ -108,26 +110,26 @@ func (s *Store) GetMany(keys ...string) (map[string][]byte, error) {
 	return values, nil
 }
 
-// SetMany writes all these values or none.
+// SetMany sets several keys atomically.
 func (s *Store) SetMany(values map[string][]byte) error {
 	entries := make([]types.Tuple2[string, []uint8], 0, len(values))
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		entries = append(entries, types.Tuple2[string, []uint8]{F0: key, F1: values[key]})
 	}
-	return stored("keyvalue.set-many", batch.SetMany(s.bucket, entries))
+	return unwrapStoreUnit("keyvalue.set-many", batch.SetMany(s.bucket, entries))
 }
 
-// DeleteMany removes all these values or none.
+// DeleteMany deletes several keys atomically.
 func (s *Store) DeleteMany(keys ...string) error {
-	return stored("keyvalue.delete-many", batch.DeleteMany(s.bucket, keys))
+	return unwrapStoreUnit("keyvalue.delete-many", batch.DeleteMany(s.bucket, keys))
 }
 
-// Increment adds to a number kept as decimal text, 0 where there is none, and gives the sum.
+// Increment adds to a number stored as decimal text, and returns the sum. A missing key counts as 0.
 func (s *Store) Increment(key string, by int64) (int64, error) {
-	return kept("keyvalue.increment", atomics.Increment(s.bucket, key, by))
+	return unwrapStore("keyvalue.increment", atomics.Increment(s.bucket, key, by))
 }
 
-// CompareAndSwap writes a value if the one that is there is as expected (nil: none is), and tells whether it did.
+// CompareAndSwap sets a key if its current value is expected (nil: the key doesn't exist). It reports whether it was set.
 func (s *Store) CompareAndSwap(key string, expected, value []byte) (bool, error) {
 	same := false
 	err := s.change(key, func(current []byte) ([]byte, bool, error) {
@@ -137,8 +139,8 @@ func (s *Store) CompareAndSwap(key string, expected, value []byte) (bool, error)
 	return same && err == nil, err
 }
 
-// Update sets the key to what change makes of its value (nil: there is none), and gives that. If another delivery sets the
-// key in between, change is called again with what that has set. If change fails, nothing is written.
+// Update changes the value of a key (nil: the key doesn't exist) atomically, and returns the new value. It calls change again if another
+// delivery changed the value in the meantime. If change fails, nothing is written.
 func (s *Store) Update(key string, change func(value []byte) ([]byte, error)) ([]byte, error) {
 	var changed []byte
 	err := s.change(key, func(current []byte) (_ []byte, write bool, err error) {
@@ -151,8 +153,8 @@ func (s *Store) Update(key string, change func(value []byte) ([]byte, error)) ([
 	return changed, nil
 }
 
-// UpdateJSON is [Store.Update] for a value kept as JSON. change is given what stands under the key, and the zero value where
-// nothing does, and changes it in its place; what it made of it is the result.
+// UpdateJSON is [Store.Update] for a value stored as JSON. change receives the current value, or the zero value if the key doesn't exist,
+// and changes it in place. UpdateJSON returns the new value.
 //
 //	recent, err := modhost.UpdateJSON(store, "recent", func(recent *[]string) error {
 //		*recent = append([]string{question}, *recent...)
@@ -177,15 +179,15 @@ func UpdateJSON[T any](store *Store, key string, change func(value *T) error) (T
 	return changed, err
 }
 
-// change looks at a value (nil: there is none), and writes what next makes of it, if that wants to; again while others are
-// faster.
+// change passes the current value (nil: the key doesn't exist) to next, and writes the value that next returns if write is true. It
+// repeats this while other deliveries change the value in the meantime.
 func (s *Store) change(key string, next func(current []byte) (value []byte, write bool, err error)) error {
-	cas, err := kept("keyvalue.cas.new", atomics.CasNew(s.bucket, key))
+	cas, err := unwrapStore("keyvalue.cas.new", atomics.CasNew(s.bucket, key))
 	if err != nil {
 		return err
 	}
 	for {
-		found, err := kept("keyvalue.cas.current", cas.Current())
+		found, err := unwrapStore("keyvalue.cas.current", cas.Current())
 		if err != nil {
 			cas.Drop()
 			return err
@@ -207,18 +209,18 @@ func (s *Store) change(key string, next func(current []byte) (value []byte, writ
 		if failed.Tag() == atomics.CasErrorStoreError {
 			return storeError("keyvalue.swap", failed.StoreError())
 		}
-		// Set anew in between, maybe to the same.
+		// Set by another delivery in the meantime, maybe to the same value.
 		cas = failed.CasFailed()
 	}
 }
 
 func unreadableValue(key string, cause error) error {
-	what := fmt.Sprintf("what stands under `%s` isn't what the module expects: %v", key, cause)
-	return &Error{Call: "keyvalue.get", Kind: ErrInvalid, Text: what}
+	text := fmt.Sprintf("cannot read the value of `%s`: %v", key, cause)
+	return &Error{Call: "keyvalue.get", Kind: ErrInvalid, Text: text}
 }
 
-// kept gives what a call answered as Go has it.
-func kept[T any](call string, result types.Result[T, keyvalue.Error]) (T, error) {
+// unwrapStore converts a result of wasi:keyvalue to a value and an error.
+func unwrapStore[T any](call string, result types.Result[T, keyvalue.Error]) (T, error) {
 	if result.IsErr() {
 		var none T
 		return none, storeError(call, result.Err())
@@ -226,8 +228,8 @@ func kept[T any](call string, result types.Result[T, keyvalue.Error]) (T, error)
 	return result.Ok(), nil
 }
 
-func stored(call string, result types.Result[types.Unit, keyvalue.Error]) error {
-	_, err := kept(call, result)
+func unwrapStoreUnit(call string, result types.Result[types.Unit, keyvalue.Error]) error {
+	_, err := unwrapStore(call, result)
 	return err
 }
 
@@ -239,8 +241,8 @@ func storeError(call string, wit keyvalue.Error) error {
 	case keyvalue.ErrorAccessDenied:
 		err.Kind = ErrDenied
 	default:
-		var may bool
-		if err.Text, may = strings.CutPrefix(wit.Other(), passing); may {
+		var temporary bool
+		if err.Text, temporary = strings.CutPrefix(wit.Other(), unavailablePrefix); temporary {
 			err.Kind = ErrUnavailable
 		} else {
 			err.Kind = ErrInvalid

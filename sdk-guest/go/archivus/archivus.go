@@ -1,4 +1,4 @@
-// Package archivus has the events of Archivus, as its documentation of webhooks describes them.
+// Package archivus contains the Archivus events, as the Archivus webhook documentation describes them.
 //
 //	func init() { archivus.Handle(note) }
 //
@@ -12,8 +12,8 @@
 //		return nil
 //	}
 //
-// There is no platform to answer on: the tenant has platform = { kind = "none" } in modules.toml, and calls that want one
-// are [modhost.ErrUnsupported].
+// Archivus has no API for replies: the tenant has platform = { kind = "none" } in modules.toml, and calls that need a platform
+// return [modhost.ErrUnsupported].
 package archivus
 
 import (
@@ -30,13 +30,13 @@ const (
 	chatMessageCreated = "chat.message.created"
 )
 
-// Event is what Archivus tells: a [DocumentProcessed], a [DocumentFailed], a [DocumentUploaded], a [ChatMessageCreated], or
+// Event is an Archivus event: a [DocumentProcessed], a [DocumentFailed], a [DocumentUploaded], a [ChatMessageCreated], or
 // an [Other].
 type Event interface{ isEvent() }
 
-// DocumentProcessed says that a document was read and understood (document.processed).
+// DocumentProcessed is the event that a document was processed (document.processed).
 type DocumentProcessed struct {
-	// Event is the event this was read from; its Payload has what this type doesn't know.
+	// Event is the original event. Its Payload contains fields that this type doesn't have.
 	Event modhost.Event
 	// DocumentID is the document's id.
 	DocumentID string
@@ -44,58 +44,58 @@ type DocumentProcessed struct {
 	Document Document
 }
 
-// Document is a document as the platform knows it.
+// Document is a document on the platform.
 type Document struct {
-	// ID is its id.
+	// ID is the document's id.
 	ID string
-	// Filename is the name of its file.
+	// Filename is the file name.
 	Filename string
-	// Status is how far it is, in the platform's word.
+	// Status is the status, in the platform's terms.
 	Status string
-	// AIStatus is how far it is understood, in the platform's word.
+	// AIStatus is the status of the AI processing, in the platform's terms.
 	AIStatus string
-	// AISummary is what it is about, as a language model put it.
+	// AISummary is a summary by a language model.
 	AISummary string
-	// AITags are the words a language model filed it under.
+	// AITags are tags by a language model.
 	AITags []string
 }
 
-// DocumentFailed says that a document could not be read or understood (document.failed).
+// DocumentFailed is the event that a document couldn't be processed (document.failed).
 type DocumentFailed struct {
-	// Event is the event this was read from; its Payload has what this type doesn't know.
+	// Event is the original event. Its Payload contains fields that this type doesn't have.
 	Event modhost.Event
 	// DocumentID is the document's id.
 	DocumentID string
-	// Error says why, in the platform's words; what isn't text is given as JSON.
+	// Error is the error, in the platform's terms. A value that isn't a string is given as JSON.
 	Error string
 }
 
-// DocumentUploaded says that a document came in, and is still to be read (document.uploaded).
+// DocumentUploaded is the event that a document was uploaded and isn't processed yet (document.uploaded).
 type DocumentUploaded struct {
-	// Event is the event this was read from; its Payload has what this type doesn't know.
+	// Event is the original event. Its Payload contains fields that this type doesn't have.
 	Event modhost.Event
 	// DocumentID is the document's id.
 	DocumentID string
 }
 
-// ChatMessageCreated says that somebody wrote in a chat about documents (chat.message.created). What was written is not part
-// of it.
+// ChatMessageCreated is the event that a message was written in a chat about documents (chat.message.created). It doesn't contain
+// the text.
 type ChatMessageCreated struct {
-	// Event is the event this was read from; its Payload has what this type doesn't know.
+	// Event is the original event. Its Payload contains fields that this type doesn't have.
 	Event modhost.Event
-	// SessionID is the chat.
+	// SessionID is the chat's id.
 	SessionID string
 	// MessageID is the message's id.
 	MessageID string
-	// Role is who wrote it, in the platform's word.
+	// Role is the author's role, in the platform's terms.
 	Role string
-	// DocumentID is the document it is about; empty if it is about none.
+	// DocumentID is the id of the document that the message is about; empty if there is none.
 	DocumentID string
 }
 
 // Other is any other event.
 type Other struct {
-	// Event is the event, whole.
+	// Event is the original event.
 	Event modhost.Event
 }
 
@@ -105,20 +105,20 @@ func (DocumentUploaded) isEvent()   {}
 func (ChatMessageCreated) isEvent() {}
 func (Other) isEvent()              {}
 
-// Handle makes a function the module: it answers every event that modules.toml lets through to it. Call it once, in an init
-// function, in the place of [modhost.Handle].
+// Handle registers the module's event handler. It receives every event that modules.toml routes to the module. Call it once, in an
+// init function, instead of [modhost.Handle].
 func Handle(handle func(Event) error) {
 	modhost.Handle(func(event modhost.Event) error {
-		read, err := Read(event)
+		parsed, err := Read(event)
 		if err != nil {
 			return err
 		}
-		return handle(read)
+		return handle(parsed)
 	})
 }
 
-// Read reads an event, for a module that takes those of other systems besides. One of Archivus's kinds in another shape is
-// an error that says so.
+// Read parses an event, for a module that also handles events of other systems. It returns an error if the payload of an Archivus
+// event doesn't have the expected shape.
 func Read(event modhost.Event) (Event, error) {
 	switch event.Name {
 	case documentProcessed:

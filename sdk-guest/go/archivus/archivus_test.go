@@ -13,7 +13,7 @@ func event(name, payload string) modhost.Event {
 	return modhost.Event{ID: "evt_1", Name: name, Payload: json.RawMessage(payload)}
 }
 
-func TestEveryKindIsRead(t *testing.T) {
+func TestReadParsesEveryKind(t *testing.T) {
 	for _, test := range []struct {
 		event modhost.Event
 		want  func(modhost.Event) Event
@@ -60,7 +60,7 @@ func TestEveryKindIsRead(t *testing.T) {
 	}
 }
 
-func TestAWrongShapeNamesTheEvent(t *testing.T) {
+func TestMalformedPayloadNamesTheEvent(t *testing.T) {
 	for _, test := range [][3]string{
 		{"document.processed", `{"document_id": "doc_1"}`, "missing field `document`"},
 		{"document.processed", `{"document_id": "doc_1", "document": {"id": "doc_1"}}`, "missing field `document.filename`"},
@@ -69,7 +69,7 @@ func TestAWrongShapeNamesTheEvent(t *testing.T) {
 		{"document.uploaded", `null`, "missing field `document_id`"},
 		{"chat.message.created", `{}`, "missing field `session_id`"},
 	} {
-		start := "the payload of the event `" + test[0] + "` (evt_1) has an unknown shape: "
+		start := "cannot parse the payload of event `" + test[0] + "` (evt_1): "
 		_, err := Read(event(test[0], test[1]))
 		if err == nil || !strings.HasPrefix(err.Error(), start) || !strings.Contains(err.Error(), test[2]) {
 			t.Errorf("got %v, want %s", err, test[2])

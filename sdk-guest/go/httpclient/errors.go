@@ -5,8 +5,8 @@ import (
 	wasi "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wasi_http_types"
 )
 
-// What the standard calls its errors, in the order of their numbers.
-var words = [...]string{
+// The names of the error codes of wasi:http, in the order of their numbers.
+var codeNames = [...]string{
 	"DNS-timeout", "DNS-error", "destination-not-found", "destination-unavailable", "destination-IP-prohibited",
 	"destination-IP-unroutable", "connection-refused", "connection-terminated", "connection-timeout",
 	"connection-read-timeout", "connection-write-timeout", "connection-limit-reached", "TLS-protocol-error",
@@ -20,14 +20,14 @@ var words = [...]string{
 	"internal-error",
 }
 
-// errorOf says what an error of the standard means for a module: what can be done about it.
+// errorOf maps an error code of wasi:http to an error.
 func errorOf(code wasi.ErrorCode) error {
-	err := &modhost.Error{Call: call, Kind: kindOf(code.Tag()), Text: words[code.Tag()]}
+	err := &modhost.Error{Call: call, Kind: kindOf(code.Tag()), Text: codeNames[code.Tag()]}
 	if code.Tag() == wasi.ErrorCodeInternalError && code.InternalError().IsSome() {
 		err.Text += ": " + code.InternalError().Some()
 	}
 	if err.Kind == modhost.ErrDenied {
-		err.Text += "; the delivery's log says what to add to `http` in modules.toml"
+		err.Text += "; the delivery's log shows what to add to `http` in modules.toml"
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-// Package httpclient lets a module send HTTP requests with net/http, to hosts the operator allows.
+// Package httpclient sends HTTP requests with net/http to hosts that the operator allows.
 //
 //	response, err := httpclient.Client.Get("https://rates.example.com/v1/chf-eur")
 //	if err != nil {
@@ -9,18 +9,18 @@
 //		return err
 //	}
 //
-// Where a request may go stands in the module's entry in modules.toml: http = ["rates.example.com"]. A module that imports
-// this package and has no such line isn't loaded; one that doesn't import it needs none, and is spared the megabytes of
-// net/http. A credential is best left to the host, which adds it to the request: http = [{ host = "…", headers = {
-// authorization = "Bearer env:API_TOKEN" } }].
+// The key http in the module's entry in modules.toml lists the allowed hosts: http = ["rates.example.com"]. The host doesn't load a
+// module that imports this package without that key. A module that doesn't import it needs no key, and doesn't contain the megabytes
+// of net/http. Leave credentials to the host, which adds them to the request: http = [{ host = "…", headers = { authorization =
+// "Bearer env:API_TOKEN" } }].
 //
-// An answer is read whole before you have it. When a delivery starts again, requests that were answered are answered as they
-// were then, without being sent. Every request but GET, HEAD and OPTIONS carries an Idempotency-Key, so that a server that
-// knows such keys does once what was sent twice because the host was killed in between.
+// The host buffers the whole response. In a retry, completed requests are answered from the call log and not resent. Every request
+// except GET, HEAD and OPTIONS carries an Idempotency-Key. If the host crashes and sends a request twice, a server that supports such
+// keys applies it once.
 //
-// Where there is no answer, the error has a [*modhost.Error] in it: [modhost.ErrDenied] if the operator doesn't allow the
-// request, [modhost.ErrInvalid] if it, or its answer, can't be; [modhost.ErrTimeout] and [modhost.ErrUnavailable] may pass.
-// The delivery's log says more. A call holds up all goroutines, so that requests are sent one after the other.
+// If there is no response, the error contains a [*modhost.Error]: [modhost.ErrDenied] if the operator doesn't allow the request,
+// [modhost.ErrInvalid] if the request or its response is malformed, [modhost.ErrTimeout] or [modhost.ErrUnavailable] if a retry may
+// succeed. The delivery's log has the details. A call blocks all goroutines, so requests are sent one after another.
 package httpclient
 
 import (
@@ -38,26 +38,31 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Client sends requests by way of the host. It follows redirects as far as they lead where the operator allows; for other
-// settings, make an [http.Client] of your own with [Transport].
+// Client sends requests through the host. It follows redirects to hosts that the operator allows. For other settings, create your own
+// [http.Client] with [Transport].
 var Client = &http.Client{Transport: Transport{}}
 
-// Transport carries requests to the host. A deadline of the request's context, or the client's Timeout, says how long to wait
-// for the beginning of the answer, and then for each piece of it. The operator's limit (limits.http.timeout, 30 s where it
-// isn't set) holds all the same.
+// Transport sends requests through the host. A deadline of the request's context, or the client's Timeout, is the timeout for the start
+// of the response, and for each chunk after it. The operator's limit (limits.http.timeout, 30 s by default) still applies.
 type Transport struct{}
 
-// How errors name the call.
+// The name of the call in errors.
 const call = "http.send"
 
 const (
-	// How many bytes are written at once: the standard takes no more.
-	pieceSize = 4096
-	// How many bytes are read at once.
+	// Bytes per write, the maximum of wasi:io.
+	writeSize = 4096
+	// Bytes per read.
 	readSize = 64 * 1024
 )
 
-// RoundTrip sends a request, and reads its answer.
+// Reasons of errors.
+const (
+	bodyRejected   = "the host did not accept the request body"
+	noResponseBody = "the host returned no response body"
+)
+
+// RoundTrip sends a request and reads its response.
 func (Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err := request.Context().Err(); err != nil {
 		return nil, err
@@ -72,28 +77,28 @@ func (Transport) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	var body *wasi.OutgoingBody
 	if len(content) > 0 {
-		if body, err = ours(outgoing.Body(), "the host takes no body"); err != nil {
+		if body, err = unwrap(outgoing.Body(), bodyRejected); err != nil {
 			return nil, err
 		}
 	}
-	sent := handler.Handle(outgoing, waits(request))
+	sent := handler.Handle(outgoing, requestOptions(request))
 	if sent.IsErr() {
 		return nil, errorOf(sent.Err())
 	}
-	// A host that doesn't take the whole body says why in its answer.
-	unwritten := write(body, content)
+	// If the host rejects part of the body, its response has the reason.
+	writeErr := write(body, content)
 	answer, err := wait(sent.Ok())
 	if err != nil {
 		return nil, err
 	}
-	if unwritten != nil {
-		return nil, unwritten
+	if writeErr != nil {
+		return nil, writeErr
 	}
 	return read(answer, request)
 }
 
-// OK is nil for an answer whose status is 2xx, and else an error, told apart by what can be done about it: returned from a
-// module's function, that of a 429 or a 503 has the delivery tried again, that of a 404 hasn't.
+// OK returns nil if the status is 2xx, otherwise an error of the kind that fits the status. If the module's function returns it, a 429
+// or a 503 makes the host retry the delivery, and a 404 doesn't.
 func OK(response *http.Response) error {
 	err := &modhost.Error{Call: call, Text: "status " + strconv.Itoa(response.StatusCode)}
 	switch status := response.StatusCode; {
@@ -135,7 +140,7 @@ func outgoingOf(request *http.Request) (*wasi.OutgoingRequest, error) {
 	}
 	fields := wasi.FieldsFromList(pairs)
 	if fields.IsErr() {
-		return nil, invalid("a header of the request can't be sent: the host writes those of the connection itself")
+		return nil, invalid("cannot send a header of the request: the host sets connection headers itself")
 	}
 	outgoing := wasi.MakeOutgoingRequest(fields.Ok())
 	address := request.URL
@@ -150,7 +155,7 @@ func outgoingOf(request *http.Request) (*wasi.OutgoingRequest, error) {
 		outgoing.SetAuthority(types.Some(address.Host)).IsErr() ||
 		outgoing.SetPathWithQuery(types.Some(address.RequestURI())).IsErr() {
 		outgoing.Drop()
-		return nil, invalid("`" + request.Method + " " + address.String() + "` is no request over HTTP")
+		return nil, invalid("`" + request.Method + " " + address.String() + "` is not an HTTP request")
 	}
 	return outgoing, nil
 }
@@ -176,55 +181,54 @@ func methodOf(name string) wasi.Method {
 	}
 }
 
-// waits says how long to wait, if the request has a deadline.
-func waits(request *http.Request) types.Option[*wasi.RequestOptions] {
-	deadline, is := request.Context().Deadline()
-	if !is {
+// requestOptions returns the timeouts, if the request has a deadline.
+func requestOptions(request *http.Request) types.Option[*wasi.RequestOptions] {
+	deadline, ok := request.Context().Deadline()
+	if !ok {
 		return types.None[*wasi.RequestOptions]()
 	}
 	left := types.Some(uint64(max(time.Until(deadline), 1)))
 	options := wasi.MakeRequestOptions()
-	// A host that knows no such options has limits of its own.
+	// A host that doesn't support these options applies its own limits.
 	_, _ = options.SetFirstByteTimeout(left), options.SetBetweenBytesTimeout(left)
 	return types.Some(options)
 }
 
-// write sends a body, and tells why it couldn't.
+// write sends a body. It returns an error if the host doesn't accept it.
 func write(body *wasi.OutgoingBody, content []byte) error {
 	if body == nil {
 		return nil
 	}
-	refused := unavailable("the host takes no body")
-	stream, err := ours(body.Write(), "the host takes no body")
+	stream, err := unwrap(body.Write(), bodyRejected)
 	if err != nil {
 		return err
 	}
 	for len(content) > 0 {
-		piece := content[:min(len(content), pieceSize)]
-		if stream.BlockingWriteAndFlush(piece).IsErr() {
+		chunk := content[:min(len(content), writeSize)]
+		if stream.BlockingWriteAndFlush(chunk).IsErr() {
 			stream.Drop()
-			return refused
+			return unavailable(bodyRejected)
 		}
-		content = content[len(piece):]
+		content = content[len(chunk):]
 	}
-	// It belongs to the body, and has to be gone before that is finished.
+	// The stream belongs to the body and must be dropped before the body is finished.
 	stream.Drop()
 	if wasi.OutgoingBodyFinish(body, types.None[*wasi.Fields]()).IsErr() {
-		return refused
+		return unavailable(bodyRejected)
 	}
 	return nil
 }
 
-// wait waits for the head of the answer.
+// wait waits for the head of the response.
 func wait(sent *wasi.FutureIncomingResponse) (*wasi.IncomingResponse, error) {
 	defer sent.Drop()
 	ready := sent.Subscribe()
 	ready.Block()
 	ready.Drop()
 	got := sent.Get()
-	// There once Block returns, and taken once.
+	// The response is ready once Block returns, and can be taken once.
 	if got.IsNone() || got.Some().IsErr() {
-		return nil, unavailable("the host has no answer")
+		return nil, unavailable("the host returned no response")
 	}
 	answered := got.Some().Ok()
 	if answered.IsErr() {
@@ -233,7 +237,7 @@ func wait(sent *wasi.FutureIncomingResponse) (*wasi.IncomingResponse, error) {
 	return answered.Ok(), nil
 }
 
-// read reads an answer to its end.
+// read reads a response to its end.
 func read(answer *wasi.IncomingResponse, request *http.Request) (*http.Response, error) {
 	defer answer.Drop()
 	header := make(http.Header)
@@ -242,12 +246,12 @@ func read(answer *wasi.IncomingResponse, request *http.Request) (*http.Response,
 		header.Add(pair.F0, string(pair.F1))
 	}
 	fields.Drop()
-	incoming, err := ours(answer.Consume(), "the host keeps the answer's body back")
+	incoming, err := unwrap(answer.Consume(), noResponseBody)
 	if err != nil {
 		return nil, err
 	}
 	defer incoming.Drop()
-	stream, err := ours(incoming.Stream(), "the host keeps the answer's body back")
+	stream, err := unwrap(incoming.Stream(), noResponseBody)
 	if err != nil {
 		return nil, err
 	}
@@ -273,12 +277,12 @@ func read(answer *wasi.IncomingResponse, request *http.Request) (*http.Response,
 func readAll(stream *streams.InputStream) ([]byte, error) {
 	var body []byte
 	for {
-		piece := stream.BlockingRead(readSize)
-		if !piece.IsErr() {
-			body = append(body, piece.Ok()...)
+		chunk := stream.BlockingRead(readSize)
+		if !chunk.IsErr() {
+			body = append(body, chunk.Ok()...)
 			continue
 		}
-		failed := piece.Err()
+		failed := chunk.Err()
 		if failed.Tag() == streams.StreamErrorClosed {
 			return body, nil
 		}
@@ -288,8 +292,8 @@ func readAll(stream *streams.InputStream) ([]byte, error) {
 	}
 }
 
-// ours gives what the host hands out, or why it doesn't.
-func ours[T any](result types.Result[T, types.Unit], why string) (T, error) {
+// unwrap converts a result without an error value to a value and an error with this reason.
+func unwrap[T any](result types.Result[T, types.Unit], why string) (T, error) {
 	if result.IsErr() {
 		var none T
 		return none, unavailable(why)

@@ -1,17 +1,17 @@
-// Package nexus has the events of NexusGPT, as its documentation of webhooks describes them.
+// Package nexus contains the NexusGPT events, as the NexusGPT webhook documentation describes them.
 //
 //	func init() { nexus.Handle(answer) }
 //
 //	func answer(message nexus.MessageFinalized) error {
-//		// What virtual employees write comes back as an event too.
+//		// Messages from virtual employees arrive as events, too.
 //		if message.Sender != nexus.SenderUser || message.Status != nexus.StatusProcessed {
 //			return nil
 //		}
 //		return modhost.Create("You said: " + message.Content).Complete()
 //	}
 //
-// All a module can do on NexusGPT is to write messages into the event's thread, of text, with [modhost.Create]; every other
-// call is [modhost.ErrUnsupported].
+// On NexusGPT, a module can only write text messages to the event's thread, with [modhost.Create]. Every other platform call returns
+// [modhost.ErrUnsupported].
 package nexus
 
 import (
@@ -21,67 +21,67 @@ import (
 	modhost "github.com/modhost/modhost/sdk-guest/go"
 )
 
-// MessageLimit is the most characters a message into a thread may have, counted as JavaScript counts them: in UTF-16 code
-// units. The host sends no longer one.
+// MessageLimit is the maximum length of a message to a thread, in UTF-16 code units, as JavaScript counts them. The host doesn't send
+// longer messages.
 const MessageLimit = 4000
 
 // messageFinalized is the name of the event.
 const messageFinalized = "MESSAGE_FINALIZED"
 
-// Sender is the kind of who wrote a message, in the platform's word: one of those below, or another it may add.
+// Sender is the kind of sender of a message, in the platform's terms: one of those below, or another that the platform may add.
 type Sender string
 
-// Who writes messages.
+// The kinds of senders.
 const (
 	// SenderUser is a person.
 	SenderUser Sender = "USER"
-	// SenderVirtualEmployee is a virtual employee, or a module in its place.
+	// SenderVirtualEmployee is a virtual employee, or a module that writes for it.
 	SenderVirtualEmployee Sender = "VIRTUAL_EMPLOYEE"
 )
 
-// Status says whether a message is whole, in the platform's word: one of those below, or another it may add.
+// Status says whether a message is complete, in the platform's terms: one of those below, or another that the platform may add.
 type Status string
 
-// How far messages are.
+// The statuses.
 const (
-	// StatusProcessed is a message that is whole.
+	// StatusProcessed is a complete message.
 	StatusProcessed Status = "PROCESSED"
-	// StatusInProgress is one that is still being written.
+	// StatusInProgress is a message that is still being written.
 	StatusInProgress Status = "IN_PROGRESS"
 )
 
-// MessageFinalized says that a message of a thread is there: a person's, or a virtual employee's.
+// MessageFinalized is the event that a message in a thread is finalized, from a person or a virtual employee.
 type MessageFinalized struct {
-	// Event is the event this was read from; its Payload has what this type doesn't know.
+	// Event is the original event. Its Payload contains fields that this type doesn't have.
 	Event modhost.Event
-	// ID is the message's. One that is changed later comes again as another event.
+	// ID is the message's id. A message that is changed later arrives again as another event.
 	ID string
-	// ChatID is the thread, for information: the host writes into no other.
+	// ChatID is the thread, for information only: the host writes to no other thread.
 	ChatID string
-	// Sender is what kind of sender wrote it.
+	// Sender is the kind of sender.
 	Sender Sender
-	// UserSenderID is the person who wrote it; empty if none did.
+	// UserSenderID is the id of the person who wrote the message; empty if no person wrote it.
 	UserSenderID string
-	// VirtualSenderID is the virtual employee that wrote it, or that it was written to.
+	// VirtualSenderID is the id of the virtual employee that wrote the message or received it.
 	VirtualSenderID string
-	// Content is what it says; empty if it says nothing in words.
+	// Content is the text; empty if the message has none.
 	Content string
 	// Kind is the platform's type of the message.
 	Kind string
-	// Status says whether it is whole.
+	// Status says whether the message is complete.
 	Status Status
-	// CreatedAt is when it was written, as the platform writes times (RFC 3339).
+	// CreatedAt is when the message was written, in the platform's time format (RFC 3339).
 	CreatedAt string
-	// UpdatedAt is when it was last changed.
+	// UpdatedAt is when the message was last changed.
 	UpdatedAt string
-	// Files came with it, each in the platform's own shape.
+	// Files are the attached files, each in the platform's own shape.
 	Files []json.RawMessage
-	// ExecutionPlan is what a virtual employee means to do, in the platform's own shape; nil where there is none.
+	// ExecutionPlan is the plan of a virtual employee, in the platform's own shape, or nil.
 	ExecutionPlan json.RawMessage
 }
 
-// Handle makes a function the module: it answers MESSAGE_FINALIZED. Any other event that modules.toml lets through fails,
-// with the setting to change in its reason. Call it once, in an init function, in the place of [modhost.Answer].
+// Handle registers the module's handler for MESSAGE_FINALIZED. Any other event that modules.toml routes to the module fails, with the
+// setting to change in its reason. Call it once, in an init function, instead of [modhost.Answer].
 func Handle(handle func(MessageFinalized) error) {
 	modhost.Handle(func(event modhost.Event) error {
 		message, err := Read(event)
@@ -92,12 +92,13 @@ func Handle(handle func(MessageFinalized) error) {
 	})
 }
 
-// Read reads an event, for a module that takes others besides. One of another kind or shape is an error that says so.
+// Read parses an event, for a module that also handles other events. It returns an error if the event is of another kind, or if its
+// payload doesn't have the expected shape.
 func Read(event modhost.Event) (MessageFinalized, error) {
 	if event.Name != messageFinalized {
 		return MessageFinalized{}, event.Unexpected(messageFinalized)
 	}
-	// What is a pointer has to be there.
+	// Pointers are required fields.
 	var payload struct {
 		ID              *string             `json:"id"`
 		ChatID          *string             `json:"chatId"`
@@ -156,10 +157,10 @@ func Read(event modhost.Event) (MessageFinalized, error) {
 	return message, nil
 }
 
-// contentOf finds the words in the message's JSON content, where they may stand alone.
+// contentOf returns the text in the message's JSON content, which may be the only place that has it.
 func contentOf(text json.RawMessage) string {
 	var content struct{ Content string }
-	// Whatever else it is has no words.
+	// JSON of any other shape has no text.
 	if json.Unmarshal(text, &content) != nil {
 		return ""
 	}

@@ -12,7 +12,7 @@ func event(name, payload string) modhost.Event {
 	return modhost.Event{ID: "evt_1", Name: name, Payload: json.RawMessage(payload)}
 }
 
-const whole = `{
+const complete = `{
 	"id": "m_1", "chatId": "thread_1", "senderType": "VIRTUAL_EMPLOYEE",
 	"virtualSender": {"id": "employee_1", "name": "Nova"}, "content": "Good morning",
 	"contentJson": {"content": "Good morning"}, "type": "TEXT", "status": "PROCESSED",
@@ -20,8 +20,8 @@ const whole = `{
 	"files": [{"name":"a.pdf"}], "executionPlan": {"steps":2}
 }`
 
-func TestAWholeMessageIsReadWhole(t *testing.T) {
-	message, err := Read(event("MESSAGE_FINALIZED", whole))
+func TestReadParsesAllFields(t *testing.T) {
+	message, err := Read(event("MESSAGE_FINALIZED", complete))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,12 +29,12 @@ func TestAWholeMessageIsReadWhole(t *testing.T) {
 		message.Sender != SenderVirtualEmployee || message.Status != StatusProcessed || message.UserSenderID != "" ||
 		message.Content != "Good morning" || message.Kind != "TEXT" || message.UpdatedAt != "2026-01-02T03:04:06.000Z" ||
 		string(message.Files[0]) != `{"name":"a.pdf"}` || string(message.ExecutionPlan) != `{"steps":2}` ||
-		string(message.Event.Payload) != whole {
+		string(message.Event.Payload) != complete {
 		t.Errorf("got %+v", message)
 	}
 }
 
-func TestLittleIsEnoughAndWordsMayBeNew(t *testing.T) {
+func TestReadAcceptsMissingFieldsAndUnknownValues(t *testing.T) {
 	message, err := Read(event("MESSAGE_FINALIZED", `{
 		"id": "m_1", "chatId": "thread_1", "senderType": "SYSTEM", "status": "QUEUED", "virtualSender": null,
 		"virtualSenderId": "employee_2", "content": null, "files": null, "executionPlan": null, "mood": "sunny"
@@ -45,7 +45,7 @@ func TestLittleIsEnoughAndWordsMayBeNew(t *testing.T) {
 	}
 }
 
-func TestTheWordsMayStandInTheJSONContentAlone(t *testing.T) {
+func TestReadFallsBackToTheJSONContent(t *testing.T) {
 	for content, want := range map[string]string{
 		`{"content": "Hello", "blocks": []}`: "Hello", `[1]`: "", `null`: "", `{"content": 7}`: "",
 	} {
@@ -57,20 +57,20 @@ func TestTheWordsMayStandInTheJSONContentAlone(t *testing.T) {
 	}
 }
 
-func TestAWrongShapeNamesTheEvent(t *testing.T) {
-	start := "the payload of the event `MESSAGE_FINALIZED` (evt_1) has an unknown shape: "
-	for payload, told := range map[string]string{
-		strings.Replace(whole, "chatId", "chat", 1):    start + "missing field `chatId`",
-		strings.Replace(whole, `"status"`, `"how"`, 1): start + "missing field `status`",
+func TestMalformedPayloadNamesTheEvent(t *testing.T) {
+	start := "cannot parse the payload of event `MESSAGE_FINALIZED` (evt_1): "
+	for payload, prefix := range map[string]string{
+		strings.Replace(complete, "chatId", "chat", 1):    start + "missing field `chatId`",
+		strings.Replace(complete, `"status"`, `"how"`, 1): start + "missing field `status`",
 		`[]`:   start,
 		`null`: start + "missing field `id`",
 	} {
-		if _, err := Read(event("MESSAGE_FINALIZED", payload)); err == nil || !strings.HasPrefix(err.Error(), told) {
-			t.Errorf("got %v, want %s", err, told)
+		if _, err := Read(event("MESSAGE_FINALIZED", payload)); err == nil || !strings.HasPrefix(err.Error(), prefix) {
+			t.Errorf("got %v, want %s", err, prefix)
 		}
 	}
-	_, err := Read(event("document.failed", whole))
-	if err == nil || !strings.Contains(err.Error(), "`document.failed`") || !strings.Contains(err.Error(), "takes `MESSAGE_FINALIZED`") {
+	_, err := Read(event("document.failed", complete))
+	if err == nil || !strings.Contains(err.Error(), "`document.failed`") || !strings.Contains(err.Error(), "it handles `MESSAGE_FINALIZED`") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package export_wit_world is what the generated bindings call for each event: they name it, and it names the SDK's
-// function, which can't be imported from here.
+// Package export_wit_world contains the function that the generated bindings call for each event. It calls the SDK through a variable,
+// because it can't import the SDK.
 package export_wit_world
 
 import (
@@ -7,13 +7,13 @@ import (
 	types "github.com/modhost/modhost/sdk-guest/go/internal/bindings/wit/types"
 )
 
-// Answer is the SDK's function; it sets it before any event comes.
+// Answer is the SDK's function. The SDK sets it before the first event.
 var Answer func(events.Event) types.Result[types.Unit, events.Failure]
 
-// Handle is called for each event.
+// Handle handles an event.
 func Handle(event events.Event) types.Result[types.Unit, events.Failure] {
 	if Answer == nil {
-		reason := "the module names no function that answers events: call modhost.Answer or modhost.Handle in an init function"
+		reason := "the module has no event handler; call modhost.Answer or modhost.Handle in an init function"
 		failure := events.Failure{Reason: reason, UserText: types.None[string](), Retry: events.MakeRetryNo()}
 		return types.Err[types.Unit](failure)
 	}
