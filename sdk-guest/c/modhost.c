@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Whoever has no memory left can't answer.
+// Allocates memory. Aborts if there is none left.
 static void *allocate(size_t size) {
   void *memory = malloc(size ? size : 1);
   if (!memory) abort();
@@ -20,7 +20,7 @@ mh_string mh_text(const char *text) {
   return string;
 }
 
-static mh_string formatted(const char *format, va_list arguments) {
+static mh_string format_text(const char *format, va_list arguments) {
   va_list again;
   va_copy(again, arguments);
   int length = vsnprintf(NULL, 0, format, again);
@@ -35,7 +35,7 @@ static mh_string formatted(const char *format, va_list arguments) {
 mh_string mh_format(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  mh_string text = formatted(format, arguments);
+  mh_string text = format_text(format, arguments);
   va_end(arguments);
   return text;
 }
@@ -62,22 +62,22 @@ static mh_failure *failure_of(mh_kind kind, mh_string reason, mh_retry retry) {
 mh_failure *mh_fail(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  mh_string reason = formatted(format, arguments);
+  mh_string reason = format_text(format, arguments);
   va_end(arguments);
   return failure_of(MH_OWN, reason, MH_RETRY_NO);
 }
 
-// A failed call, by its name in the contract.
+// Returns the failure of a call, by the call's name in the contract.
 static const mh_failure *failed(const char *call, const modhost_module_types_error_t *error) {
   switch (error->tag) {
     case MODHOST_MODULE_TYPES_ERROR_INVALID:
-      return failure_of(MH_INVALID, mh_format("%s: refused as invalid: " MH_S, call, MH_A(error->val.invalid)), MH_RETRY_NO);
+      return failure_of(MH_INVALID, mh_format("%s: invalid: " MH_S, call, MH_A(error->val.invalid)), MH_RETRY_NO);
     case MODHOST_MODULE_TYPES_ERROR_DENIED:
       return failure_of(MH_DENIED, mh_format("%s: not allowed: " MH_S, call, MH_A(error->val.denied)), MH_RETRY_NO);
     case MODHOST_MODULE_TYPES_ERROR_NOT_FOUND:
       return failure_of(MH_NOT_FOUND, mh_format("%s: not found: " MH_S, call, MH_A(error->val.not_found)), MH_RETRY_NO);
     case MODHOST_MODULE_TYPES_ERROR_RATE_LIMITED: {
-      mh_failure *failure = failure_of(MH_RATE_LIMITED, mh_format("%s: too many calls", call), MH_RETRY_YES);
+      mh_failure *failure = failure_of(MH_RATE_LIMITED, mh_format("%s: rate limited", call), MH_RETRY_YES);
       if (error->val.rate_limited.is_some) {
         failure->retry = MH_RETRY_AFTER;
         failure->retry_after_seconds = error->val.rate_limited.val;
@@ -87,27 +87,25 @@ static const mh_failure *failed(const char *call, const modhost_module_types_err
     case MODHOST_MODULE_TYPES_ERROR_UNAVAILABLE:
       return failure_of(MH_UNAVAILABLE, mh_format("%s: unavailable: " MH_S, call, MH_A(error->val.unavailable)), MH_RETRY_YES);
     case MODHOST_MODULE_TYPES_ERROR_TIMEOUT:
-      return failure_of(MH_TIMEOUT,
-                        mh_format("%s: no answer in time; what was asked for may have happened all the same", call),
-                        MH_RETRY_YES);
+      return failure_of(MH_TIMEOUT, mh_format("%s: timed out; the call may still have taken effect", call), MH_RETRY_YES);
     default:
-      return failure_of(MH_UNSUPPORTED, mh_format("%s: not supported here: " MH_S, call, MH_A(error->val.unsupported)),
+      return failure_of(MH_UNSUPPORTED, mh_format("%s: not supported: " MH_S, call, MH_A(error->val.unsupported)),
                         MH_RETRY_NO);
   }
 }
 
-// How the host begins the text of an error of the store that another try may mend.
-static const char PASSING[] = "unavailable: ";
+// The prefix by which the host marks temporary errors of the store.
+static const char UNAVAILABLE_PREFIX[] = "unavailable: ";
 
 static const mh_failure *store_failed(const char *call, const wasi_keyvalue_store_error_t *error) {
   if (error->tag == WASI_KEYVALUE_STORE_ERROR_NO_SUCH_STORE)
-    return failure_of(MH_NOT_FOUND, mh_format("%s: there is no such store", call), MH_RETRY_NO);
+    return failure_of(MH_NOT_FOUND, mh_format("%s: no such store", call), MH_RETRY_NO);
   if (error->tag == WASI_KEYVALUE_STORE_ERROR_ACCESS_DENIED)
     return failure_of(MH_DENIED, mh_format("%s: not allowed", call), MH_RETRY_NO);
   mh_string text = error->val.other;
-  bool passes = text.len >= strlen(PASSING) && !memcmp(text.ptr, PASSING, strlen(PASSING));
-  return failure_of(passes ? MH_UNAVAILABLE : MH_INVALID, mh_format("%s: " MH_S, call, MH_A(text)),
-                    passes ? MH_RETRY_YES : MH_RETRY_NO);
+  bool temporary = text.len >= strlen(UNAVAILABLE_PREFIX) && !memcmp(text.ptr, UNAVAILABLE_PREFIX, strlen(UNAVAILABLE_PREFIX));
+  return failure_of(temporary ? MH_UNAVAILABLE : MH_INVALID, mh_format("%s: " MH_S, call, MH_A(text)),
+                    temporary ? MH_RETRY_YES : MH_RETRY_NO);
 }
 
 // The event.
@@ -122,19 +120,19 @@ const mh_created *mh_user_message_created(const mh_event *event) {
   return is ? &event->subject.val.user_message_created : NULL;
 }
 
-// A copy the bindings may free, as they do with what is handed to the host.
-static mh_string copied(mh_string text) {
+// Returns a copy that the bindings may free, because they free strings passed to the host.
+static mh_string copy_text(mh_string text) {
   mh_string copy = {allocate(text.len), text.len};
   memcpy(copy.ptr, text.ptr, text.len);
   return copy;
 }
 
-// What the host calls.
+// The component's export.
 bool exports_module_handle(module_event_t *event, module_failure_t *err) {
   const mh_failure *failure = mh_handle(event);
   if (!failure) return true;
-  err->reason = copied(failure->reason);
-  err->user_text = optional(copied(failure->user_text));
+  err->reason = copy_text(failure->reason);
+  err->user_text = optional(copy_text(failure->user_text));
   err->retry.tag = failure->retry == MH_RETRY_NO    ? MODHOST_MODULE_EVENTS_RETRY_NO
                    : failure->retry == MH_RETRY_YES ? MODHOST_MODULE_EVENTS_RETRY_YES
                                                     : MODHOST_MODULE_EVENTS_RETRY_AFTER;
@@ -145,9 +143,9 @@ bool exports_module_handle(module_event_t *event, module_failure_t *err) {
 // Steps.
 
 const mh_failure *mh_step_start(const char *text, mh_step *step) {
-  mh_string said = mh_text(text);
+  mh_string label = mh_text(text);
   modhost_module_message_log_error_t error;
-  if (modhost_module_message_log_static_entry_create(&said, MODHOST_MODULE_MESSAGE_LOG_STATUS_RUNNING, step, &error))
+  if (modhost_module_message_log_static_entry_create(&label, MODHOST_MODULE_MESSAGE_LOG_STATUS_RUNNING, step, &error))
     return NULL;
   return failed("message-log.create", &error);
 }
@@ -220,7 +218,7 @@ const mh_failure *mh_show(mh_string text) {
   return failed("messages.show", &error);
 }
 
-// A hit as a footnote, with its number from 0.
+// Returns the reference to a hit, with its number from 0.
 static mh_reference reference_to(const mh_hit *hit, uint32_t number) {
   mh_reference reference = {.name = mh_hit_name(hit), .url = hit->url, .sequence_number = number + 1};
   int32_t first = hit->start_page.is_some ? hit->start_page.val : 0;
@@ -235,26 +233,26 @@ static mh_reference reference_to(const mh_hit *hit, uint32_t number) {
   return reference;
 }
 
-static size_t spaces(mh_string text, size_t at) {
+static size_t skip_spaces(mh_string text, size_t at) {
   while (at < text.len && isspace(text.ptr[at])) at++;
   return at;
 }
 
-// Reads `source3`, as models spell it, from a place in the text; answers with where it ends, or 0 if it isn't one.
+// Parses `source3`, in the spellings that models use, at a position in the text. Returns its end, or 0 if there is none.
 static size_t source(mh_string text, size_t at, uint64_t *number) {
   static const char WORD[] = "source";
-  at = spaces(text, at);
+  at = skip_spaces(text, at);
   for (const char *letter = WORD; *letter; letter++, at++)
     if (at >= text.len || tolower(text.ptr[at]) != *letter) return 0;
-  at = spaces(text, at);
+  at = skip_spaces(text, at);
   size_t digits = at;
   for (*number = 0; at < text.len && isdigit(text.ptr[at]); at++)
-    // One too large to be a source stays so.
+    // A number too large to be a source stays too large.
     if (*number <= UINT32_MAX) *number = *number * 10 + (text.ptr[at] - '0');
-  return at > digits ? spaces(text, at) : 0;
+  return at > digits ? skip_spaces(text, at) : 0;
 }
 
-// The end of `[source0, source2]`, whose `[` is at a place in the text, or 0 if it isn't one.
+// Returns the end of the citation `[source0, source2]` whose `[` is at a position in the text, or 0 if it isn't a citation.
 static size_t citation_end(mh_string text, size_t at) {
   uint64_t number;
   do at = source(text, at + 1, &number);
@@ -263,7 +261,7 @@ static size_t citation_end(mh_string text, size_t at) {
 }
 
 const mh_failure *mh_reply_citing(mh_string text, mh_hits hits) {
-  // A citation has one footnote for each of its sources, none of them longer than this.
+  // The maximum length of a footnote. A citation has one footnote per source.
   static const size_t FOOTNOTE = sizeof "<sup>4294967296</sup>";
   bool *cited = allocate(hits.len);
   memset(cited, 0, hits.len);
@@ -286,7 +284,7 @@ const mh_failure *mh_reply_citing(mh_string text, mh_hits hits) {
       cited[number] = known = any = true;
       length += (size_t)sprintf(written + length, "<sup>%u</sup>", (unsigned)number + 1);
     }
-    // What cites nothing disappears, with the spaces before it.
+    // A citation without known sources is removed, with the spaces before it.
     while (!known && length && written[length - 1] == ' ') length--;
     at = end;
   }
@@ -294,8 +292,8 @@ const mh_failure *mh_reply_citing(mh_string text, mh_hits hits) {
   size_t count = 0;
   for (uint32_t number = 0; number < hits.len; number++)
     if (cited[number] || !any) references[count++] = reference_to(&hits.ptr[number], number);
-  mh_string said = {(uint8_t *)written, length};
-  return reply(said, references, count);
+  mh_string result = {(uint8_t *)written, length};
+  return reply(result, references, count);
 }
 
 // Settings.
@@ -312,7 +310,7 @@ const mh_failure *mh_config(const char *key, const char *otherwise, mh_string *v
   return NULL;
 }
 
-// Values that last.
+// Key-value store.
 
 const mh_failure *mh_store_open(const char *name, mh_store *store) {
   mh_string bucket = mh_text(name);
@@ -356,7 +354,7 @@ const mh_failure *mh_store_increment(mh_store store, mh_string key, int64_t by, 
 void mh_log(wasi_logging_logging_level_t level, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  mh_string message = formatted(format, arguments);
+  mh_string message = format_text(format, arguments);
   va_end(arguments);
   mh_string context = {(uint8_t *)"", 0};
   wasi_logging_logging_log(level, &context, &message);
