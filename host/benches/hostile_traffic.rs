@@ -5,15 +5,15 @@
 //! processor time from the host that they wouldn't take over a network: their pace is bounded, and is printed. They come
 //! from addresses of their own (127.0.0.2 and so on), which only Linux has without being told.
 
-#[path = "way_of_an_event/figures.rs"]
+#[path = "end_to_end/figures.rs"]
 mod figures;
-#[path = "way_of_an_event/guests.rs"]
+#[path = "end_to_end/guests.rs"]
 mod guests;
 #[expect(dead_code, reason = "the other benchmark's servers; only the host is needed here")]
-#[path = "way_of_an_event/servers.rs"]
+#[path = "end_to_end/servers.rs"]
 mod servers;
 #[expect(dead_code, reason = "the other benchmark sends more")]
-#[path = "way_of_an_event/signed.rs"]
+#[path = "end_to_end/signed.rs"]
 mod signed;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::journal::{Attempt, Call, Claim, Journal, NewDelivery, Next, Recorded, Sqlite, SqliteSettings};
+use modhost::journal::{Attempt, Call, Claim, Journal, NewDelivery, Disposition, Recorded, Sqlite, SqliteSettings};
 
 /// How long each figure is measured.
 const MEASURED: Duration = Duration::from_secs(4);
@@ -120,12 +120,12 @@ async fn whole_way(directory: &Path) {
                 };
                 drop(journal.write(&claimed.id, call).expect("there is room"));
             }
-            journal.settle(claimed.id.clone(), attempt(claimed.attempt), Next::Completed)
+            journal.complete_attempt(claimed.id.clone(), attempt(claimed.attempt), Disposition::Completed)
         });
         futures::future::try_join_all(ends).await.expect("they are settled");
         times.extend(std::iter::repeat_n(one.elapsed() / 64, 64));
     }
-    report("record, claim, 3 calls, settle; 64 at a time", began.elapsed(), &mut times);
+    report("record, claim, 3 calls, complete_attempt; 64 at a time", began.elapsed(), &mut times);
     journal.close().await.expect("it closes");
 }
 

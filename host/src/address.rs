@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an IP address leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum AddressScope {
     /// A machine on the internet.
     Public,
     /// This machine, or one of the operator's own networks.
     Private,
     /// A service beside the machine: link-local addresses, and those under which clouds hand out its credentials.
-    Beside,
+    LinkLocal,
     /// No one machine: unspecified, multicast, reserved, for documentation.
-    Nowhere,
+    Reserved,
 }
 
 /// Addresses outside the link-local ranges under which clouds tell a machine about itself: Alibaba, Azure, Oracle,
@@ -25,17 +25,17 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-impl Reach {
+impl AddressScope {
     /// What this address leads to. An IPv6 address that carries an IPv4 address leads where that one does.
     pub fn of(address: IpAddr) -> Self {
         if METADATA.contains(&address) {
-            return Self::Beside;
+            return Self::LinkLocal;
         }
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
             IpAddr::V6(address) => match (carried(address), Self::of_v6(address)) {
                 // A neighbour may have any number in the half of its address that is its own.
-                (Some(_), reach @ (Self::Private | Self::Beside)) => reach,
+                (Some(_), reach @ (Self::Private | Self::LinkLocal)) => reach,
                 (Some(carried), _) => Self::of(carried.into()),
                 (None, reach) => reach,
             },
@@ -47,8 +47,8 @@ impl Reach {
         match self {
             Self::Public => "a public address",
             Self::Private => "a private address",
-            Self::Beside => "a link-local or metadata address",
-            Self::Nowhere => "no machine's address",
+            Self::LinkLocal => "a link-local or metadata address",
+            Self::Reserved => "no machine's address",
         }
     }
 
@@ -57,9 +57,9 @@ impl Reach {
             [10 | 127, ..] | [192, 168, ..] | [172, 16..=31, ..] | [100, 64..=127, ..] => Self::Private,
             // For protocols between neighbours, and for benchmarks: a network that uses them is a private one.
             [192, 0, 0, _] | [198, 18 | 19, ..] => Self::Private,
-            [169, 254, ..] => Self::Beside,
-            [0 | 224..=255, ..] => Self::Nowhere,
-            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => Self::Nowhere,
+            [169, 254, ..] => Self::LinkLocal,
+            [0 | 224..=255, ..] => Self::Reserved,
+            [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => Self::Reserved,
             _ => Self::Public,
         }
     }
@@ -70,11 +70,11 @@ impl Reach {
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
             // NAT64 of a private network: where that leads to, only its operator knows.
             [0x64, 0xff9b, 1, ..] => Self::Private,
-            [0xfe80..=0xfebf, ..] => Self::Beside,
+            [0xfe80..=0xfebf, ..] => Self::LinkLocal,
             // Teredo and its like, documentation.
-            [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3ff0..=0x3fff, ..] => Self::Nowhere,
+            [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3ff0..=0x3fff, ..] => Self::Reserved,
             [0x2000..=0x3fff, ..] => Self::Public,
-            _ => Self::Nowhere,
+            _ => Self::Reserved,
         }
     }
 }
@@ -103,24 +103,24 @@ mod tests {
     #[test]
     fn every_address_is_told_for_what_it_is() {
         let cases = [
-            (Reach::Public, "93.184.216.34 8.8.8.8 172.32.0.1 100.128.0.1 2606:4700::1111 2a00:1450::1"),
-            (Reach::Public, "::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1"),
+            (AddressScope::Public, "93.184.216.34 8.8.8.8 172.32.0.1 100.128.0.1 2606:4700::1111 2a00:1450::1"),
+            (AddressScope::Public, "::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1"),
             (
-                Reach::Private,
+                AddressScope::Private,
                 "127.0.0.1 127.9.9.9 10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 198.18.0.1",
             ),
-            (Reach::Private, "::1 fc00::1 fdab::1 fec0::1 64:ff9b:1::a00:1"),
-            (Reach::Private, "::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::10.0.0.1 2002:7f00:1::1 2002:c0a8:101::"),
-            (Reach::Private, "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1 fd00::5efe:8.8.8.8 fec0::200:5efe:808:808"),
-            (Reach::Beside, "fe80::5efe:8.8.8.8 fe80::200:5efe:808:808"),
-            (Reach::Beside, "169.254.169.254 169.254.0.1 fe80::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe"),
-            (Reach::Beside, "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254 fd20:ce::254"),
-            (Reach::Nowhere, "0.0.0.0 0.1.2.3 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.2.1 198.51.100.7"),
-            (Reach::Nowhere, ":: ff02::1 2001:db8::1 2001::1 100::1 ::ffff:0.0.0.0 2002:e000:1::1 4000::1 3fff::1"),
+            (AddressScope::Private, "::1 fc00::1 fdab::1 fec0::1 64:ff9b:1::a00:1"),
+            (AddressScope::Private, "::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::10.0.0.1 2002:7f00:1::1 2002:c0a8:101::"),
+            (AddressScope::Private, "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1 fd00::5efe:8.8.8.8 fec0::200:5efe:808:808"),
+            (AddressScope::LinkLocal, "fe80::5efe:8.8.8.8 fe80::200:5efe:808:808"),
+            (AddressScope::LinkLocal, "169.254.169.254 169.254.0.1 fe80::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe"),
+            (AddressScope::LinkLocal, "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254 fd20:ce::254"),
+            (AddressScope::Reserved, "0.0.0.0 0.1.2.3 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.2.1 198.51.100.7"),
+            (AddressScope::Reserved, ":: ff02::1 2001:db8::1 2001::1 100::1 ::ffff:0.0.0.0 2002:e000:1::1 4000::1 3fff::1"),
         ];
         for (expected, addresses) in cases {
             for address in addresses.split(' ') {
-                assert_eq!(Reach::of(address.parse().unwrap()), expected, "{address}");
+                assert_eq!(AddressScope::of(address.parse().unwrap()), expected, "{address}");
             }
         }
     }

@@ -15,24 +15,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::browser_guard::BrowserGuard;
 use crate::config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
-use crate::console::{self, Access, AccessRules, Admin};
+use crate::admin_api::{self, Access, AccessRules, Admin};
 use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused, SWEEP_EVERY};
-use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, REHEARSED_AT_ONCE, Registry};
+use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use crate::event::Event;
 use crate::health::{self, Health};
 use crate::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
-use crate::listener::{Listener, Routes, Rules};
-use crate::plan::Plan;
+use crate::listener::{Listener, Routes, ListenerRules};
+use crate::resolved_config::ResolvedConfig;
 use crate::platform::{SetupError, http_client};
 use crate::plural::counted;
 use crate::sources::event_socket::EventSockets;
-use crate::sources::{self, ComeBack, Sink, Sources, Taken};
+use crate::sources::{self, Backpressure, Sink, Sources, Taken};
 use crate::sqlite::DirectoryLock;
 use crate::telemetry::metrics::{self, EventOutcome};
 use crate::unreadable::{Bounds, Unreadable, UnreadableStore};
 use crate::versions::{self, Keep, Versions, VersionsError};
-use reload::{Keeper, SettingsReader, watched_files};
+use reload::{SettingsWatcher, SettingsReader, watched_files};
 use remembered::Memory;
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
@@ -113,7 +113,7 @@ struct Parts {
     dispatcher: Dispatcher,
     sources: Arc<Sources>,
     sockets: Arc<EventSockets>,
-    taker: Arc<Taker>,
+    taker: Arc<DispatchSink>,
     public: Arc<Listener>,
     admin: Arc<Listener>,
     access: Arc<Access>,
@@ -161,14 +161,14 @@ impl Host {
         let reader = SettingsReader::new(load);
         let (active, remembered) = reader.read_first().await?;
         let client = http_client()?;
-        let plan = Plan::of(&active, &client)?;
+        let plan = ResolvedConfig::of(&active, &client)?;
         let settings = Arc::new(active.settings().clone());
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
         let server = &settings.server;
         let (public_address, admin_address) = (address(&public, server.listen), address(&admin, server.admin_listen));
         tracing::info!(public = %public_address, admin = %admin_address, "listening");
-        tell_ceilings(server);
+        log_ceilings(server);
         // Probes are answered from here on: opening a large journal takes its time.
         let health = Arc::<Health>::default();
         let closing = CancellationToken::new();
@@ -204,11 +204,11 @@ impl Host {
         };
         let (dispatcher, recovered) =
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;
-        tell_recovered(&*journal, recovered).await?;
+        log_recovered(&*journal, recovered).await?;
         let data_dir = server.data_dir.clone();
         let unreadable = tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, Bounds::default()));
         let unreadable = unreadable.await.map_err(|error| StartError::Unreadable(error.to_string()))?;
-        let taker = Taker { dispatcher: dispatcher.clone(), unreadable: unreadable.clone() };
+        let taker = DispatchSink { dispatcher: dispatcher.clone(), unreadable: unreadable.clone() };
         let parts = Parts {
             taker: Arc::new(taker.clone()),
             dispatcher,
@@ -229,9 +229,9 @@ impl Host {
         parts.apply(plan);
         parts.dispatcher.run();
 
-        let refusals = parts.public.refusals();
-        public_routes.set(sources::router(parts.sources.clone(), refusals, taker, health.clone()));
-        admin_routes.set(console::router(Admin {
+        let signature_failures = parts.public.signature_failures();
+        public_routes.set(sources::router(parts.sources.clone(), signature_failures, taker, health.clone()));
+        admin_routes.set(admin_api::router(Admin {
             registry: parts.registry.clone(),
             journal,
             keyvalue,
@@ -246,7 +246,7 @@ impl Host {
         let (registry, dispatcher, sockets) = (parts.registry.clone(), parts.dispatcher.clone(), parts.sockets.clone());
         let (coming_up, is_up) = (registry.clone(), closing.clone());
         tasks.push(tokio::spawn(async move {
-            is_up.run_until_cancelled(tell_all_up(&coming_up, started)).await;
+            is_up.run_until_cancelled(log_ready(&coming_up, started)).await;
         }));
         let gathering = closing.clone();
         tasks.push(tokio::spawn(async move {
@@ -258,7 +258,7 @@ impl Host {
         }));
         let (settings_sender, settings) = watch::channel(settings.clone());
         let asked_to_reload = Arc::<Notify>::default();
-        let keeper = Keeper {
+        let keeper = SettingsWatcher {
             memory: Memory::new(active.settings().server.data_dir.clone(), remembered),
             parts,
             reader,
@@ -346,8 +346,8 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
         Some(program) => Compiler::Apart { program, limits: CompilerLimits { timeout, memory, processes } },
         None => Compiler::Here,
     };
-    // Rehearsals take no delivery's place.
-    let instances = server.concurrency + REHEARSED_AT_ONCE;
+    // DryRuns take no delivery's place.
+    let instances = server.concurrency + MAX_CONCURRENT_DRY_RUNS;
     let engine = if compiling.for_authors {
         Engine::for_authors(instances, server.stack)?.with_quick_start()?
     } else {
@@ -362,13 +362,13 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
 
 /// Hands events from the sources to the dispatcher, and what can't be read to where it is kept.
 #[derive(Clone)]
-struct Taker {
+struct DispatchSink {
     dispatcher: Dispatcher,
     unreadable: UnreadableStore,
 }
 
-impl Sink for Taker {
-    async fn take(&self, event: Event) -> Result<Taken, ComeBack> {
+impl Sink for DispatchSink {
+    async fn take(&self, event: Event) -> Result<Taken, Backpressure> {
         let (id, name) = (event.id.clone(), event.name.clone());
         let (source, tenant) = (event.source.clone(), event.tenant.clone());
         let named = event.module().map(str::to_owned);
@@ -399,7 +399,7 @@ impl Sink for Taker {
         // It is accepted to its end, and counted, also if the client hangs up meanwhile.
         let accepted = self.dispatcher.accept_then(event, tell).await.map_err(|refused| {
             let too_fast = matches!(refused, Refused::TooFast { .. });
-            ComeBack { after: refused.retry_after(), too_fast }
+            Backpressure { after: refused.retry_after(), too_fast }
         })?;
         Ok(match accepted {
             Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
@@ -407,17 +407,17 @@ impl Sink for Taker {
         })
     }
 
-    async fn keep(&self, unreadable: Unreadable) -> Result<(), ComeBack> {
+    async fn keep(&self, unreadable: Unreadable) -> Result<(), Backpressure> {
         let source = unreadable.source.clone();
         self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
             tracing::error!(%source, %error, "cannot keep an unreadable request");
-            ComeBack { after: KEEP_AGAIN_AFTER, too_fast: false }
+            Backpressure { after: KEEP_AGAIN_AFTER, too_fast: false }
         })
     }
 }
 
 impl Parts {
-    fn apply(&self, plan: Plan) {
+    fn apply(&self, plan: ResolvedConfig) {
         self.access.set(access(&plan, self.addresses.admin));
         self.admin.set(for_operators(&plan.rules));
         self.public.set(plan.rules);
@@ -432,7 +432,7 @@ impl Parts {
 }
 
 /// Says which defaults the operator's ceilings cut: whoever wrote nothing finds that nowhere in the file.
-fn tell_ceilings(server: &Server) {
+fn log_ceilings(server: &Server) {
     let cut = server.ceilings.below_defaults();
     if !cut.is_empty() {
         tracing::info!("[server.ceilings] holds for modules and tenants that say nothing: {}", cut.join(", "));
@@ -440,7 +440,7 @@ fn tell_ceilings(server: &Server) {
 }
 
 /// Says what a host that didn't stop in good order has left behind.
-async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), JournalError> {
+async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), JournalError> {
     let totals = journal.totals().await?;
     let waiting = totals.of(State::Waiting);
     if recovered > 0 {
@@ -455,7 +455,7 @@ async fn tell_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jou
 }
 
 /// Says when all modules have come up, and how many of them serve.
-async fn tell_all_up(registry: &Registry, started: Instant) {
+async fn log_ready(registry: &Registry, started: Instant) {
     registry.all_have_come_up().await;
     let modules = registry.status();
     let serve = modules.iter().filter(|module| module.version.is_some()).count();
@@ -470,14 +470,14 @@ async fn gather_metrics() -> std::convert::Infallible {
 }
 
 /// Who may use the admin API at this address.
-fn access(plan: &Plan, address: SocketAddr) -> AccessRules {
+fn access(plan: &ResolvedConfig, address: SocketAddr) -> AccessRules {
     AccessRules { token: plan.admin_token.clone(), guard: BrowserGuard::new(address.ip(), plan.admin_hosts.clone()) }
 }
 
 /// What the operators' listener goes by: the same limits, and neither proxies nor TLS.
-fn for_operators(rules: &Rules) -> Rules {
+fn for_operators(rules: &ListenerRules) -> ListenerRules {
     let limits = rules.limits.clone();
-    Rules { limits, ..Rules::default() }
+    ListenerRules { limits, ..ListenerRules::default() }
 }
 
 /// The settings that are read only once.

@@ -4,7 +4,7 @@
 //! `BENCH_LARGE=FILE` adds rows for saving a component of one's own, say one that brings an interpreter with it.
 
 mod figures;
-#[path = "../way_of_an_event/guests.rs"]
+#[path = "../end_to_end/guests.rs"]
 mod guests;
 mod host;
 mod memory;

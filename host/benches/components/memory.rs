@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
-use modhost::capabilities::{Begin, Delivery, Grants, Tape};
+use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
 use modhost::engine::{Engine, Spec, SwapPolicy, Version};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::Limits;
-use modhost::platform::{Caller, ErrorKind, NewStep, Platform, PlatformError, Result};
+use modhost::platform::{Caller, ErrorKind, NewStep, Platform, CallError, Result};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -24,15 +24,15 @@ struct Waiting {
 
 #[async_trait]
 impl Platform for Waiting {
-    fn lacks(&self, what: &str) -> PlatformError {
-        PlatformError::new(ErrorKind::Unsupported, format!("it has no {what}"))
+    fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("it has no {what}"))
     }
 
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
         self.waiting.add_permits(1);
         // Closed when all may go.
         let _ = self.go_on.acquire().await;
-        Err(self.lacks("steps"))
+        Err(self.unsupported("steps"))
     }
 }
 
@@ -117,14 +117,14 @@ fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {
     let whole = 0..payload.len();
     let event = Arc::new(Event::new(header, payload.into(), whole));
     let module = Name::from("Bench");
-    let tape = Tape::off(DeliveryId::new(&event, &module));
-    Arc::new(Delivery::new(Begin {
+    let call_log = CallLog::off(DeliveryId::new(&event, &module));
+    Arc::new(Delivery::new(AttemptContext {
         event,
         module,
         attempt: 1,
         platform,
-        keyvalue: Arc::new(keyvalue::Rehearsal),
-        tape,
+        keyvalue: Arc::new(keyvalue::DryRunStore),
+        call_log,
         limits: Limits::default(),
         tenant_memory: None,
         salt: [0; 32],

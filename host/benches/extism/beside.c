@@ -1,4 +1,4 @@
-/* Runs a plug-in of Extism's as `way_of_an_event` runs a component: a fresh instance, one call of `handle`, and its end.
+/* Runs a plug-in of Extism's as `end_to_end` runs a component: a fresh instance, one call of `handle`, and its end.
  * The library comes without its header; these are the declarations of its C API that are used here.
  *
  * beside PLUGIN EVENT: for every line on standard input, a time in milliseconds, it does so again and again for that

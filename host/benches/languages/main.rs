@@ -5,20 +5,20 @@
 //! `target/toolchains/venv/bin`.
 
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
-#[path = "../way_of_an_event/bare.rs"]
+#[path = "../end_to_end/bare.rs"]
 mod bare;
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
-#[path = "../way_of_an_event/figures.rs"]
+#[path = "../end_to_end/figures.rs"]
 mod figures;
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
 #[path = "../components/memory.rs"]
 mod memory;
 mod modules;
-#[path = "../way_of_an_event/platform.rs"]
+#[path = "../end_to_end/platform.rs"]
 mod platform;
 mod saved;
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
-#[path = "../way_of_an_event/signed.rs"]
+#[path = "../end_to_end/signed.rs"]
 mod signed;
 mod table;
 
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
 use modhost::authoring::template::Language;
-use modhost::capabilities::{Begin, Delivery, Grants, Tape};
+use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
 use modhost::engine::{Ended, Engine, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Name};
 use modhost::keyvalue;
@@ -131,13 +131,13 @@ async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
 }
 
 fn begun(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
-    Arc::new(Delivery::new(Begin {
+    Arc::new(Delivery::new(AttemptContext {
         event: event.clone(),
         module: module.clone(),
         attempt: 1,
         platform: Arc::new(Nothing),
-        keyvalue: Arc::new(keyvalue::Rehearsal),
-        tape: Tape::off(DeliveryId::new(event, module)),
+        keyvalue: Arc::new(keyvalue::DryRunStore),
+        call_log: CallLog::off(DeliveryId::new(event, module)),
         limits: Limits::default(),
         tenant_memory: None,
         salt: [0; 32],

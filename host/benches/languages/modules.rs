@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use modhost::authoring::names::Names;
 use modhost::authoring::template::{Language, Template};
 use modhost::config::Settings;
-use modhost::engine::fit;
+use modhost::engine::compat;
 
 /// A module that was built.
 pub struct Made {
@@ -62,7 +62,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// What a component says it was made with.
 fn tools(component: &Path) -> anyhow::Result<String> {
-    let anatomy = fit::examine(&std::fs::read(component)?, fit::MAX_SIZE)?;
-    let producers = anatomy.producers;
+    let component_info = compat::examine(&std::fs::read(component)?, compat::MAX_SIZE)?;
+    let producers = component_info.producers;
     Ok(producers.languages.into_iter().chain(producers.tools).collect::<Vec<_>>().join(", "))
 }

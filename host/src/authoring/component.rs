@@ -14,7 +14,7 @@ use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
 use crate::contract;
-use crate::engine::fit::{self, Misfit};
+use crate::engine::compat::{self, Incompatibility};
 
 /// What the world's function is called in a core module.
 const HANDLE: &str = "handle";
@@ -33,7 +33,7 @@ pub enum Unsuitable {
     /// It is a component already.
     AlreadyComponent,
     /// It is no core module.
-    NotCore(Misfit),
+    NotCore(Incompatibility),
     /// It exports nothing to call.
     NoHandle {
         /// Whether it is a program instead.
@@ -51,7 +51,7 @@ impl fmt::Display for Unsuitable {
             Self::AlreadyComponent => {
                 f.write_str("the file is a component already; `modhost check` tells whether it fits")
             }
-            Self::NotCore(misfit) => misfit.fmt(f),
+            Self::NotCore(incompatibility) => incompatibility.fmt(f),
             Self::NoHandle { program: true } => f.write_str(
                 "the file is a program: it has a start of its own and no `handle`. Build a library: with clang or zig \
                  cc -mexec-model=reactor, with Go -buildmode=c-shared",
@@ -83,9 +83,9 @@ impl std::error::Error for Unsuitable {}
 ///
 /// When it can't be done, with the reason. That one was made doesn't say that it fits: see [`fit`].
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Unsuitable> {
-    match fit::examine(module, fit::MAX_SIZE) {
-        Err(Misfit::CoreModule) => {}
-        Err(misfit) => return Err(Unsuitable::NotCore(misfit)),
+    match compat::examine(module, compat::MAX_SIZE) {
+        Err(Incompatibility::CoreModule) => {}
+        Err(incompatibility) => return Err(Unsuitable::NotCore(incompatibility)),
         Ok(_) => return Err(Unsuitable::AlreadyComponent),
     }
     let outline = Outline::read(module).map_err(|error| Unsuitable::Other(error.into()))?;

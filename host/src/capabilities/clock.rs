@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use super::Tape;
+use super::CallLog;
 
 /// The wall clock, read through the record.
-pub struct WallClock(pub Arc<Tape>);
+pub struct WallClock(pub Arc<CallLog>);
 
 impl HostWallClock for WallClock {
     fn resolution(&self) -> Duration {
@@ -23,7 +23,7 @@ impl HostWallClock for WallClock {
 
 /// A clock that never goes back, read through the record: nanoseconds since the delivery first began to run.
 pub struct MonotonicClock {
-    tape: Arc<Tape>,
+    call_log: Arc<CallLog>,
     started: Instant,
     /// The last recorded reading: the real clock goes on from there.
     last_recorded: std::sync::atomic::AtomicU64,
@@ -31,8 +31,8 @@ pub struct MonotonicClock {
 
 impl MonotonicClock {
     /// A clock that starts now.
-    pub fn new(tape: Arc<Tape>) -> Self {
-        Self { tape, started: Instant::now(), last_recorded: 0.into() }
+    pub fn new(call_log: Arc<CallLog>) -> Self {
+        Self { call_log, started: Instant::now(), last_recorded: 0.into() }
     }
 }
 
@@ -43,9 +43,9 @@ impl HostMonotonicClock for MonotonicClock {
 
     fn now(&self) -> u64 {
         use std::sync::atomic::Ordering::Relaxed;
-        let replayed = self.tape.replays_clocks();
+        let replayed = self.call_log.replays_clocks();
         let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let reading = self.tape.reading(|| self.last_recorded.load(Relaxed).saturating_add(elapsed));
+        let reading = self.call_log.reading(|| self.last_recorded.load(Relaxed).saturating_add(elapsed));
         if replayed {
             self.last_recorded.fetch_max(reading, Relaxed);
         }

@@ -10,15 +10,15 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
-use super::carried::Carried;
-use super::spending::InFlight;
-use super::tape::{self, Place, Turn};
-use super::{Answer, DeliveryLog, Spending, Tape, TenantMemory, message_log};
+use super::detach_on_drop::DetachOnDrop;
+use super::usage::InFlight;
+use super::call_log::{self, Place, Turn};
+use super::{Answer, DeliveryLog, UsageMeter, CallLog, TenantMemory, message_log};
 use crate::event::{DeliveryId, Event, Name, push_hex};
-use crate::journal::Written;
+use crate::journal::CommitHandle;
 use crate::keyvalue::{KeyValue, Space};
 use crate::limits::Limits;
-use crate::platform::{Caller, ErrorKind, Platform, PlatformError, StepStatus};
+use crate::platform::{Caller, ErrorKind, Platform, CallError, StepStatus};
 use crate::telemetry::metrics;
 
 /// What the arguments of most calls don't exceed as they are recorded, in bytes.
@@ -37,7 +37,7 @@ pub struct Delivery {
     /// Where its guest's lines go.
     pub log: DeliveryLog,
     /// The record of its calls.
-    pub tape: Arc<Tape>,
+    pub call_log: Arc<CallLog>,
     platform: Arc<dyn Platform>,
     keyvalue: Arc<dyn KeyValue>,
     /// Made when the first call is; there are deliveries without any.
@@ -49,7 +49,7 @@ pub struct Delivery {
 }
 
 /// What an attempt at a delivery begins with.
-pub struct Begin {
+pub struct AttemptContext {
     /// The event.
     pub event: Arc<Event>,
     /// The module that is to answer it.
@@ -61,7 +61,7 @@ pub struct Begin {
     /// Where the module's values are kept.
     pub keyvalue: Arc<dyn KeyValue>,
     /// The record of the calls of earlier attempts.
-    pub tape: Tape,
+    pub call_log: CallLog,
     /// What the attempt may use.
     pub limits: Limits,
     /// The memory it shares with the other deliveries of its tenant, if that has a limit.
@@ -72,7 +72,7 @@ pub struct Begin {
 
 /// What a call costs if it is made twice, and so how it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weight {
+pub(super) enum CallEffect {
     /// Nothing: its answer is written down in passing. It is given up when the guest that waits for it ends.
     Read,
     /// Money: that it is made is on disk before, its answer at once after.
@@ -81,22 +81,22 @@ pub(super) enum Weight {
     /// waits for it ends, so that nothing is shown to the user that nobody knows of.
     Change,
     /// Nothing, since the host's own store does it once, however often it is asked: recorded and carried to its end like
-    /// [`Weight::Change`]. Once its answer is on disk, nobody will ask for it again.
+    /// [`CallEffect::Change`]. Once its answer is on disk, nobody will ask for it again.
     Store,
     /// Something happens somewhere else, and may cost money: that it is made is on disk before, its answer, too, before
-    /// the guest has it. It is carried to its end like [`Weight::Change`].
+    /// the guest has it. It is carried to its end like [`CallEffect::Change`].
     Sent,
 }
 
 /// A call that has its place in the record and is still to be answered.
 pub(super) struct Pending {
     delivery: Arc<Delivery>,
-    weight: Weight,
+    effect: CallEffect,
     import: &'static str,
     arguments: Vec<u8>,
     turn: Turn,
     /// The entry that says that it is made, if it is on its way to the disk already.
-    begun: Option<Written>,
+    begun: Option<CommitHandle>,
     in_flight: InFlight,
 }
 
@@ -146,13 +146,13 @@ impl Progress {
 
 impl Delivery {
     /// A delivery that begins, or begins again: the steps of earlier attempts are known.
-    pub fn new(begin: Begin) -> Self {
-        let Begin { event, module, attempt, platform, keyvalue, tape, limits, tenant_memory, salt } = begin;
-        let tape = tape.limited(limits);
-        let id = tape.delivery().clone();
+    pub fn new(begin: AttemptContext) -> Self {
+        let AttemptContext { event, module, attempt, platform, keyvalue, call_log, limits, tenant_memory, salt } = begin;
+        let call_log = call_log.limited(limits);
+        let id = call_log.delivery().clone();
         let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits);
         let mut progress = Progress::default();
-        for (import, answer) in tape.answers() {
+        for (import, answer) in call_log.answers() {
             message_log::remember(&mut progress, &import, &answer);
         }
         Self {
@@ -161,7 +161,7 @@ impl Delivery {
             module,
             attempt,
             log,
-            tape: Arc::new(tape),
+            call_log: Arc::new(call_log),
             platform,
             keyvalue,
             caller: OnceLock::new(),
@@ -174,12 +174,12 @@ impl Delivery {
 
     /// What the attempt may use.
     pub fn limits(&self) -> &Limits {
-        self.spending().limits()
+        self.usage().limits()
     }
 
     /// What its calls have used.
-    pub fn spending(&self) -> &Spending {
-        self.tape.spending()
+    pub fn usage(&self) -> &UsageMeter {
+        self.call_log.usage()
     }
 
     /// The memory it shares with the other deliveries of its tenant, if that has a limit.
@@ -188,7 +188,7 @@ impl Delivery {
     }
 
     /// The seed of the chance its guest draws, for one of several uses: the same whenever the delivery starts again.
-    pub fn chance(&self, use_: u8) -> [u8; 32] {
+    pub fn random(&self, use_: u8) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.salt);
         hash.update([use_]);
@@ -221,8 +221,8 @@ impl Delivery {
     /// # Errors
     ///
     /// When it happened in none.
-    pub fn chat_id(&self) -> Result<&str, PlatformError> {
-        self.event.chat_id().ok_or_else(|| self.caller().lacks("chat"))
+    pub fn chat_id(&self) -> Result<&str, CallError> {
+        self.event.chat_id().ok_or_else(|| self.caller().unsupported("chat"))
     }
 
     /// The assistant of that chat.
@@ -230,8 +230,8 @@ impl Delivery {
     /// # Errors
     ///
     /// When the event names none.
-    pub fn assistant_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_id().ok_or_else(|| self.caller().lacks("assistant"))
+    pub fn assistant_id(&self) -> Result<&str, CallError> {
+        self.event.assistant_id().ok_or_else(|| self.caller().unsupported("assistant"))
     }
 
     /// The assistant message that waits to be filled.
@@ -239,8 +239,8 @@ impl Delivery {
     /// # Errors
     ///
     /// When the event brought none.
-    pub fn reply_id(&self) -> Result<&str, PlatformError> {
-        self.event.assistant_message_id().ok_or_else(|| self.caller().lacks("reply"))
+    pub fn reply_id(&self) -> Result<&str, CallError> {
+        self.event.assistant_message_id().ok_or_else(|| self.caller().unsupported("reply"))
     }
 
     /// What has been shown so far.
@@ -255,31 +255,31 @@ impl Delivery {
     /// When it may make no such call, or the record takes no more.
     pub(super) fn prepare(
         self: &Arc<Self>,
-        weight: Weight,
+        effect: CallEffect,
         import: &'static str,
         arguments: &impl Serialize,
-    ) -> Result<Pending, PlatformError> {
+    ) -> Result<Pending, CallError> {
         let mut written = Vec::with_capacity(USUAL_ARGUMENTS);
         serde_json::to_writer(&mut written, arguments)
-            .map_err(|error| PlatformError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
-        let in_flight = InFlight::begin(&self.tape, written.len())?;
-        let turn = self.tape.turn(weight, import, &written)?;
-        Ok(Pending { delivery: self.clone(), weight, import, arguments: written, turn, begun: None, in_flight })
+            .map_err(|error| CallError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
+        let in_flight = InFlight::begin(&self.call_log, written.len())?;
+        let turn = self.call_log.turn(effect, import, &written)?;
+        Ok(Pending { delivery: self.clone(), effect, import, arguments: written, turn, begun: None, in_flight })
     }
 
     /// Makes a call, unless the record has its answer: [`Delivery::prepare`] and [`Pending::make`] in one.
     pub(super) async fn call<T, F>(
         self: &Arc<Self>,
-        weight: Weight,
+        effect: CallEffect,
         import: &'static str,
         arguments: &impl Serialize,
         make: impl FnOnce(Arc<dyn Platform>, Caller) -> F + Send + 'static,
-    ) -> Result<T, PlatformError>
+    ) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
-        self.prepare(weight, import, arguments)?.make(make, |_, _| {}).await
+        self.prepare(effect, import, arguments)?.make(make, |_, _| {}).await
     }
 
     /// Waits until every call that changes something has come to its end.
@@ -288,8 +288,8 @@ impl Delivery {
         self.changes.wait().await;
     }
 
-    fn note(&self, import: &'static str, started: Instant, error: Option<&PlatformError>) {
-        if self.tape.is_rehearsal() {
+    fn note(&self, import: &'static str, started: Instant, error: Option<&CallError>) {
+        if self.call_log.is_dry_run() {
             return;
         }
         let (module, delivery, took) = (&self.module, &self.id, started.elapsed());
@@ -308,9 +308,9 @@ impl Pending {
     /// # Errors
     ///
     /// When the record takes no more.
-    pub(super) fn note(mut self) -> Result<Self, PlatformError> {
+    pub(super) fn note(mut self) -> Result<Self, CallError> {
         if let Turn::Live(place) = self.turn {
-            self.begun = Some(self.delivery.tape.begin(place, self.import, &self.arguments)?);
+            self.begun = Some(self.delivery.call_log.begin(place, self.import, &self.arguments)?);
         }
         Ok(self)
     }
@@ -321,10 +321,10 @@ impl Pending {
         self,
         make: impl FnOnce(Arc<dyn Platform>, Caller) -> F + Send + 'static,
         apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
-    ) -> Result<T, PlatformError>
+    ) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let begin = |record: &Record| make(record.delivery.platform.clone(), record.caller());
         self.carry_out(begin, apply).await
@@ -334,10 +334,10 @@ impl Pending {
     pub(super) async fn store<T, F>(
         self,
         make: impl FnOnce(Arc<dyn KeyValue>, String) -> F + Send + 'static,
-    ) -> Result<T, PlatformError>
+    ) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let begin = |record: &Record| make(record.delivery.keyvalue.clone(), record.once());
         self.carry_out(begin, |_, _| {}).await
@@ -346,7 +346,7 @@ impl Pending {
     /// Begins a call whose answer comes in pieces, and leaves it to the caller to make and [end](Record::end) it: when this
     /// returns, that it is made is on disk, or here is the answer the record has. It is in flight for as long as the last of
     /// the three is held.
-    pub(super) async fn begin(self) -> Result<(Record, Option<Answer>, InFlight), PlatformError> {
+    pub(super) async fn begin(self) -> Result<(Record, Option<Answer>, InFlight), CallError> {
         let Self { delivery, import, arguments, turn, begun, in_flight, .. } = self;
         let (place, answer) = match turn {
             Turn::Replayed(place, answer) => (place, Some(answer)),
@@ -361,10 +361,10 @@ impl Pending {
 
     /// Makes the call somewhere else than on the platform, unless the record has its answer. The text is its idempotency
     /// key.
-    pub(super) async fn send<T, F>(self, make: impl FnOnce(String) -> F + Send + 'static) -> Result<T, PlatformError>
+    pub(super) async fn send<T, F>(self, make: impl FnOnce(String) -> F + Send + 'static) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let begin = |record: &Record| make(record.idempotency_key());
         self.carry_out(begin, |_, _| {}).await
@@ -374,12 +374,12 @@ impl Pending {
         self,
         begin: impl FnOnce(&Record) -> F,
         apply: impl FnOnce(&mut Progress, &T) + Send + 'static,
-    ) -> Result<T, PlatformError>
+    ) -> Result<T, CallError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
-        F: Future<Output = Result<T, PlatformError>> + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
-        let Self { delivery, weight, import, arguments, turn, begun, in_flight } = self;
+        let Self { delivery, effect, import, arguments, turn, begun, in_flight } = self;
         let place = match turn {
             Turn::Replayed(_, answer) => {
                 let answer = answer.into_result();
@@ -392,27 +392,27 @@ impl Pending {
         };
         let mut record = Record { delivery: delivery.clone(), place, import, arguments, begun };
         let call = begin(&record);
-        match weight {
-            Weight::Read => {
+        match effect {
+            CallEffect::Read => {
                 let _in_flight = in_flight;
-                record.answer(call, weight, apply).await
+                record.answer(call, effect, apply).await
             }
-            Weight::Paid => {
+            CallEffect::Paid => {
                 let _in_flight = in_flight;
                 record.begin().await?;
-                record.answer(call, weight, apply).await
+                record.answer(call, effect, apply).await
             }
-            Weight::Change | Weight::Store | Weight::Sent => {
+            CallEffect::Change | CallEffect::Store | CallEffect::Sent => {
                 let waited_for = delivery.changes.token();
                 let whole = async move {
                     let _until_its_end = (in_flight, waited_for);
                     record.begin().await?;
-                    record.answer(call, weight, apply).await
+                    record.answer(call, effect, apply).await
                 };
-                Carried::new(whole).await.unwrap_or_else(|_| {
+                DetachOnDrop::new(whole).await.unwrap_or_else(|_| {
                     let broke =
                         format!("`{import}` broke off: the host itself broke while it was made: please report this");
-                    Err(PlatformError::new(ErrorKind::Unavailable, broke))
+                    Err(CallError::new(ErrorKind::Unavailable, broke))
                 })
             }
         }
@@ -426,13 +426,13 @@ pub(super) struct Record {
     import: &'static str,
     arguments: Vec<u8>,
     /// The entry that says that it is made, if it is on its way to the disk already.
-    begun: Option<Written>,
+    begun: Option<CommitHandle>,
 }
 
 impl Record {
     /// Refuses an answer of so many bytes, as far as it has come, if it is too large.
-    pub(super) fn check_answer(&self, bytes: usize) -> Result<(), PlatformError> {
-        self.delivery.spending().check_answer(bytes)
+    pub(super) fn check_answer(&self, bytes: usize) -> Result<(), CallError> {
+        self.delivery.usage().check_answer(bytes)
     }
 
     /// On whose behalf it is made, and by what key.
@@ -441,15 +441,15 @@ impl Record {
     }
 
     /// Notes what came of a call that was begun by hand. When this returns, it is on disk.
-    pub(super) async fn end(&self, started: Instant, answer: &Answer) -> Result<(), PlatformError> {
+    pub(super) async fn end(&self, started: Instant, answer: &Answer) -> Result<(), CallError> {
         self.delivery.note(self.import, started, answer.error());
-        let written = self.delivery.tape.end_with(self.place, self.import, &self.arguments, answer)?;
-        tape::on_disk(written).await
+        let written = self.delivery.call_log.end_with(self.place, self.import, &self.arguments, answer)?;
+        call_log::on_disk(written).await
     }
 
     /// Has the next attempt make it again, although it has an answer: one that is of no use.
     pub(super) fn make_again(&self) {
-        self.delivery.tape.make_again(self.place, self.import, &self.arguments);
+        self.delivery.call_log.make_again(self.place, self.import, &self.arguments);
     }
 
     /// The same whenever this call is made again. What is asked is part of it: another version of a module may ask
@@ -472,38 +472,38 @@ impl Record {
     }
 
     /// Writes down that it is made. When this returns, that and all before it is on disk.
-    async fn begin(&mut self) -> Result<(), PlatformError> {
+    async fn begin(&mut self) -> Result<(), CallError> {
         let begun = match self.begun.take() {
             Some(begun) => begun,
-            None => self.delivery.tape.begin(self.place, self.import, &self.arguments)?,
+            None => self.delivery.call_log.begin(self.place, self.import, &self.arguments)?,
         };
-        tape::on_disk(begun).await
+        call_log::on_disk(begun).await
     }
 
     /// Waits for the answer, takes it in, and writes it down.
     async fn answer<T: Serialize>(
         self,
-        call: impl Future<Output = Result<T, PlatformError>>,
-        weight: Weight,
+        call: impl Future<Output = Result<T, CallError>>,
+        effect: CallEffect,
         apply: impl FnOnce(&mut Progress, &T),
-    ) -> Result<T, PlatformError> {
+    ) -> Result<T, CallError> {
         let started = Instant::now();
         let answer = call.await;
         self.delivery.note(self.import, started, answer.as_ref().err());
         if let Ok(answer) = &answer {
             apply(&mut self.delivery.progress(), answer);
         }
-        let written = self.delivery.tape.end(self.place, self.import, &self.arguments, &answer)?;
-        match weight {
-            Weight::Read | Weight::Change => {}
-            Weight::Paid | Weight::Sent => tape::on_disk(written).await?,
-            Weight::Store => drop(tokio::spawn(self.forget(written))),
+        let written = self.delivery.call_log.end(self.place, self.import, &self.arguments, &answer)?;
+        match effect {
+            CallEffect::Read | CallEffect::Change => {}
+            CallEffect::Paid | CallEffect::Sent => call_log::on_disk(written).await?,
+            CallEffect::Store => drop(tokio::spawn(self.forget(written))),
         }
         answer
     }
 
     /// Tells the store, when the answer is on disk, that it won't be asked for this change again.
-    async fn forget(self, written: Written) {
+    async fn forget(self, written: CommitHandle) {
         if written.on_disk().await.is_ok() {
             self.delivery.keyvalue.answered(&self.once());
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use super::bindings::modhost::module::message_log::{Change, Host as Imports, HostEntry, Status, add_to_linker};
-use super::delivery::Weight;
+use super::delivery::CallEffect;
 use super::types::{Error, object, references};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{NewStep, Platform, StepChange, StepStatus};
@@ -92,7 +92,7 @@ impl HostEntry for View<'_> {
 
 async fn create(delivery: &Arc<Delivery>, text: String, status: StepStatus) -> Result<Entry, Error> {
     let message_id = delivery.reply_id()?.to_owned();
-    let pending = delivery.prepare(Weight::Change, CREATE, &(&text, status))?;
+    let pending = delivery.prepare(CallEffect::Change, CREATE, &(&text, status))?;
     let shown = {
         let delivery = delivery.clone();
         let make = move |platform: Arc<dyn Platform>, caller| async move {
@@ -114,7 +114,7 @@ async fn update(delivery: &Arc<Delivery>, entry: &Entry, change: Change) -> Resu
         references: references(change.references),
     };
     let (id, order) = (entry.id.clone(), entry.order);
-    let pending = delivery.prepare(Weight::Change, UPDATE, &(order, &change))?;
+    let pending = delivery.prepare(CallEffect::Change, UPDATE, &(order, &change))?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.update_step(&caller, &id, &change).await?;
         Ok(Shown { id, order, status: change.status })

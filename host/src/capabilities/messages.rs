@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::modhost::module::messages::{Change, Host as Imports, Message, add_to_linker};
-use super::delivery::Weight;
+use super::delivery::CallEffect;
 use super::types::{Error, object, references};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{self, MessageChange, Platform};
@@ -65,7 +65,7 @@ async fn reply(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Erro
 
 async fn show(delivery: &Arc<Delivery>, text: String) -> Result<(), Error> {
     let (chat_id, id) = (delivery.chat_id()?.to_owned(), delivery.reply_id()?.to_owned());
-    let pending = delivery.prepare(Weight::Change, "messages.show", &text)?;
+    let pending = delivery.prepare(CallEffect::Change, "messages.show", &text)?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.show_message(&caller, &chat_id, &id, &text).await
     };
@@ -76,7 +76,7 @@ async fn create(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Err
     let chat_id = delivery.chat_id()?.to_owned();
     let assistant_id = delivery.event.assistant_id().map(str::to_owned);
     let change = MessageChange::try_from(change)?;
-    let pending = delivery.prepare(Weight::Change, CREATE, &change)?;
+    let pending = delivery.prepare(CallEffect::Change, CREATE, &change)?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.create_message(&caller, assistant_id.as_deref(), &chat_id, &change).await
     };
@@ -88,7 +88,7 @@ async fn modify(delivery: &Arc<Delivery>, import: &'static str, id: String, chan
     let chat_id = delivery.chat_id()?.to_owned();
     let change = MessageChange::try_from(change)?;
     let written = delivery.reply_id().is_ok_and(|reply| reply == id).then(|| (change.text.clone(), change.completed));
-    let pending = delivery.prepare(Weight::Change, import, &(&id, &change))?;
+    let pending = delivery.prepare(CallEffect::Change, import, &(&id, &change))?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.modify_message(&caller, &chat_id, &id, &change).await
     };
@@ -106,7 +106,7 @@ async fn modify(delivery: &Arc<Delivery>, import: &'static str, id: String, chan
 async fn history(delivery: &Arc<Delivery>, limit: Option<u32>) -> Result<Vec<Message>, Error> {
     let chat_id = delivery.chat_id()?.to_owned();
     let make = |platform: Arc<dyn Platform>, caller| async move { platform.list_messages(&caller, &chat_id).await };
-    let mut messages = delivery.call(Weight::Read, "messages.history", &limit, make).await?;
+    let mut messages = delivery.call(CallEffect::Read, "messages.history", &limit, make).await?;
     if let Some(limit) = limit {
         let surplus = messages.len().saturating_sub(limit as usize);
         messages.drain(..surplus);

@@ -5,8 +5,8 @@
 //! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
 
 mod bindings;
-mod carried;
-mod chance;
+mod detach_on_drop;
+mod random;
 mod clock;
 mod completion;
 mod config;
@@ -18,8 +18,8 @@ mod logging;
 mod message_log;
 mod messages;
 mod search;
-mod spending;
-mod tape;
+mod usage;
+mod call_log;
 mod types;
 
 use std::collections::BTreeMap;
@@ -29,17 +29,17 @@ use wasmtime::component::{Linker, ResourceTable};
 
 pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
-pub use chance::{insecure as insecure_chance, secure as secure_chance};
+pub use random::{insecure as insecure_chance, secure as secure_chance};
 pub use clock::{MonotonicClock, WallClock};
-pub use delivery::{Begin, Delivery, Progress, Reply, Step};
+pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants};
-pub(crate) use http::{IMPORT as HTTP_IMPORT, conceal as conceal_http};
+pub(crate) use http::{IMPORT as HTTP_IMPORT, redact as redact_http};
 pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
-pub use spending::{Spending, TenantMemory};
-pub use tape::{Answer, Asked, Known, Tape};
+pub use usage::{UsageMeter, TenantMemory};
+pub use call_log::{Answer, CallRequest, Lookup, CallLog};
 
-use chance::InsecureSeed;
+use random::InsecureSeed;
 use completion::CompletionCapability;
 use config::ConfigCapability;
 use http::HttpCapability;

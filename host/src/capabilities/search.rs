@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::modhost::module::search::{Hit, Host as Imports, Kind, Query, add_to_linker};
-use super::delivery::Weight;
+use super::delivery::CallEffect;
 use super::types::{Error, object};
 use super::{Capability, Delivery, Grants, Host};
 use crate::platform::{self, Platform, SearchKind};
@@ -45,7 +45,7 @@ impl Imports for Search {
 async fn search(delivery: &Arc<Delivery>, query: Query) -> Result<Vec<Hit>, Error> {
     let query = platform::Query::try_from(query)?;
     let chat_id = delivery.event.chat_id().map(str::to_owned);
-    let pending = delivery.prepare(Weight::Read, "search.search", &query)?;
+    let pending = delivery.prepare(CallEffect::Read, "search.search", &query)?;
     let make =
         |platform: Arc<dyn Platform>, caller| async move { platform.search(&caller, chat_id.as_deref(), &query).await };
     let hits: Vec<platform::Hit> = pending.make(make, |_, _| {}).await?;

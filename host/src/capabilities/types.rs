@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 pub(super) use super::bindings::modhost::module::types::{Error, Reference, Role};
-use crate::platform::{self, ErrorKind, PlatformError};
+use crate::platform::{self, ErrorKind, CallError};
 
-impl From<PlatformError> for Error {
-    fn from(error: PlatformError) -> Self {
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
         match error.kind {
             ErrorKind::Invalid => Self::Invalid(error.message),
             ErrorKind::Denied => Self::Denied(error.message),
@@ -75,13 +75,13 @@ impl From<platform::Role> for Role {
 
 /// How many values the JSON of one argument may have. Each takes up to a hundred bytes of the host's memory for as long
 /// as the call lasts, and of the text, which is what counts as an argument, no more than two or three.
-const MOST_VALUES: usize = 100_000;
+const MAX_VALUES: usize = 100_000;
 
 /// Refuses JSON of more values than one argument may have, all its texts together.
 pub(super) fn check_values<'a>(what: &str, json: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
     match json.into_iter().map(values).sum::<usize>() {
-        0..=MOST_VALUES => Ok(()),
-        many => Err(Error::Invalid(format!("`{what}` has {many} values in JSON, and may have {MOST_VALUES}"))),
+        0..=MAX_VALUES => Ok(()),
+        many => Err(Error::Invalid(format!("`{what}` has {many} values in JSON, and may have {MAX_VALUES}"))),
     }
 }
 

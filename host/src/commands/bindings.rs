@@ -15,7 +15,7 @@ use crate::plural::counted;
 pub struct BindingsArgs {
     /// The language; `wit` writes the WIT itself, for tools that read it
     #[arg(value_enum, value_name = "LANGUAGE")]
-    language: Wanted,
+    language: BindingsTarget,
 
     /// The folder to write to; it is made if it isn't there
     #[arg(long, short, value_name = "DIR", default_value = "bindings")]
@@ -27,7 +27,7 @@ pub struct BindingsArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Wanted {
+enum BindingsTarget {
     /// For C, C++ and Zig
     C,
     Go,
@@ -36,13 +36,13 @@ enum Wanted {
 
 /// Writes the bindings, and says what there is now.
 pub fn run(args: &BindingsArgs) -> anyhow::Result<ExitCode> {
-    if args.package.is_some() && args.language != Wanted::Go {
+    if args.package.is_some() && args.language != BindingsTarget::Go {
         bail!("--package is the import path of a Go package; no other language has one");
     }
     let language = match args.language {
-        Wanted::C => Language::C,
-        Wanted::Wit => Language::Wit,
-        Wanted::Go => Language::Go {
+        BindingsTarget::C => Language::C,
+        BindingsTarget::Wit => Language::Wit,
+        BindingsTarget::Go => Language::Go {
             package: match &args.package {
                 Some(package) => package.clone(),
                 None => import_path(&args.out)?,

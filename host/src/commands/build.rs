@@ -55,14 +55,14 @@ pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What is to be built.
-struct Wanted {
+struct BuildTarget {
     /// The modules, and how each is built.
     modules: Vec<(Module, BuildCommand)>,
     /// What compiles them, and keeps that for `modhost test`.
     engine: Engine,
 }
 
-fn wanted(args: &BuildArgs) -> anyhow::Result<Wanted> {
+fn wanted(args: &BuildArgs) -> anyhow::Result<BuildTarget> {
     let settings = args.file.load()?;
     let modules: Vec<&Module> = match args.modules.is_empty() {
         true => settings.modules.iter().filter(|module| module.build.is_some()).collect(),
@@ -78,7 +78,7 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Wanted> {
     };
     let modules = modules.into_iter().map(|module| Ok((module.clone(), command(module)?)));
     let modules = modules.collect::<anyhow::Result<_>>()?;
-    Ok(Wanted { modules, engine: super::keeping_engine(&settings, 1)? })
+    Ok(BuildTarget { modules, engine: super::keeping_engine(&settings, 1)? })
 }
 
 /// Runs a module's build command, and looks at the component; says what it is like.

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{SettingsFile, output};
-use crate::engine::fit::{self, Anatomy, Export, Import, Kind, Misfit, Producers, Provider};
+use crate::engine::compat::{self, ComponentInfo, Export, Import, Kind, Incompatibility, Producers, Provider};
 use crate::engine::{Compiled, Engine, LoadError};
 use crate::files::{self, NotRegular, ReadError};
 use crate::limits::{DEFAULT_STACK, Resource};
@@ -42,7 +42,8 @@ struct Report<'a> {
     /// Whether it can be a module of this host.
     fits: bool,
     /// Why not.
-    misfit: Option<String>,
+    #[serde(rename = "misfit")]
+    incompatibility: Option<String>,
     /// The world this host serves.
     world: String,
     /// What it is made of, if it is a component.
@@ -109,8 +110,8 @@ const GRANTS: [Grant; 3] = [
 
 /// What was found out about a file.
 pub(super) struct Findings {
-    anatomy: Option<Anatomy>,
-    misfit: Option<Misfit>,
+    component_info: Option<ComponentInfo>,
+    incompatibility: Option<Incompatibility>,
     /// What came of compiling it; none if it doesn't fit.
     compiled: Option<Result<Compiled, LoadError>>,
 }
@@ -124,8 +125,8 @@ impl Findings {
     pub(super) async fn of_file(path: &Path, engine: &Engine) -> anyhow::Result<Self> {
         match bytes(path) {
             Err(ReadError::TooLarge { size, max }) => {
-                let misfit = Some(Misfit::TooLarge { size, max_size: max });
-                Ok(Self { anatomy: None, misfit, compiled: None })
+                let incompatibility = Some(Incompatibility::TooLarge { size, max_size: max });
+                Ok(Self { component_info: None, incompatibility, compiled: None })
             }
             Err(error) => anyhow::bail!("can't read {}: {}", path.display(), trouble(&error)),
             Ok(bytes) => Ok(Self::of(bytes, engine).await),
@@ -134,16 +135,16 @@ impl Findings {
 
     /// Examines a file, and has this engine compile what fits.
     pub(super) async fn of(bytes: Vec<u8>, engine: &Engine) -> Self {
-        let (anatomy, misfit) = match fit::examine(&bytes, fit::MAX_SIZE) {
-            Ok(anatomy) => (Some(anatomy), None),
-            Err(misfit) => (None, Some(misfit)),
+        let (component_info, incompatibility) = match compat::examine(&bytes, compat::MAX_SIZE) {
+            Ok(component_info) => (Some(component_info), None),
+            Err(incompatibility) => (None, Some(incompatibility)),
         };
-        let misfit = misfit.or_else(|| anatomy.as_ref().and_then(|anatomy| anatomy.fit().err()));
-        let compiled = match misfit {
+        let incompatibility = incompatibility.or_else(|| component_info.as_ref().and_then(|component_info| component_info.check_compatibility().err()));
+        let compiled = match incompatibility {
             None => Some(engine.try_compile(bytes).await),
             Some(_) => None,
         };
-        Self { anatomy, misfit, compiled }
+        Self { component_info, incompatibility, compiled }
     }
 
     fn can_serve(&self) -> bool {
@@ -153,17 +154,17 @@ impl Findings {
     fn report(&self) -> Report<'_> {
         let compiled = self.compiled.as_ref();
         Report {
-            fits: self.misfit.is_none(),
-            misfit: self.misfit.as_ref().map(ToString::to_string),
-            world: fit::world(),
-            component: self.anatomy.as_ref().map(|anatomy| Contents {
-                built_against: anatomy.world.as_ref().map(ToString::to_string),
-                size: anatomy.size,
-                minimum_memory: anatomy.minimum_memory,
-                producers: &anatomy.producers,
-                grants: grants(anatomy).collect(),
-                imports: &anatomy.imports,
-                exports: &anatomy.exports,
+            fits: self.incompatibility.is_none(),
+            incompatibility: self.incompatibility.as_ref().map(ToString::to_string),
+            world: compat::world(),
+            component: self.component_info.as_ref().map(|component_info| Contents {
+                built_against: component_info.world.as_ref().map(ToString::to_string),
+                size: component_info.size,
+                minimum_memory: component_info.minimum_memory,
+                producers: &component_info.producers,
+                grants: grants(component_info).collect(),
+                imports: &component_info.imports,
+                exports: &component_info.exports,
             }),
             compiled: compiled.and_then(|compiled| compiled.as_ref().ok()).map(|compiled| CompiledReport {
                 milliseconds: u64::try_from(compiled.took.as_millis()).unwrap_or(u64::MAX),
@@ -180,15 +181,15 @@ impl Findings {
     ///
     /// When it can't serve: why.
     pub(super) fn summary(&self) -> anyhow::Result<String> {
-        let compiled = match (&self.misfit, &self.compiled) {
-            (Some(misfit), _) => anyhow::bail!("it doesn't fit: {misfit}"),
+        let compiled = match (&self.incompatibility, &self.compiled) {
+            (Some(incompatibility), _) => anyhow::bail!("it doesn't fit: {incompatibility}"),
             (None, Some(Err(reason))) => anyhow::bail!("it can't serve: {reason}"),
             (None, compiled) => compiled.as_ref().and_then(|compiled| compiled.as_ref().ok()),
         };
-        let Some(anatomy) = &self.anatomy else { return Ok(String::new()) };
-        let mut parts = vec![size(anatomy.size)];
+        let Some(component_info) = &self.component_info else { return Ok(String::new()) };
+        let mut parts = vec![size(component_info.size)];
         parts.extend(compiled.map(|compiled| format!("compiled in {}", duration(compiled))));
-        parts.extend(grants(anatomy).map(|grant| format!("may need `{}` ({})", grant.key, grant.what)));
+        parts.extend(grants(component_info).map(|grant| format!("may need `{}` ({})", grant.key, grant.what)));
         Ok(parts.join(", "))
     }
 }
@@ -224,7 +225,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     let owned = path.to_owned();
-    files::within(files::READ_TIMEOUT, move || files::read(&owned, fit::MAX_SIZE)).unwrap_or_else(|_| {
+    files::within(files::READ_TIMEOUT, move || files::read(&owned, compat::MAX_SIZE)).unwrap_or_else(|_| {
         let error = format!("it could not be read within {:?}; is its file system there?", files::READ_TIMEOUT);
         Err(io::Error::new(io::ErrorKind::TimedOut, error).into())
     })
@@ -234,7 +235,7 @@ fn trouble(error: &ReadError) -> String {
     match error {
         ReadError::NotRegular(NotRegular::Folder) => "it is a folder; give the .wasm file in it".to_owned(),
         ReadError::NotRegular(kind) => format!("it {}", kind.described()),
-        ReadError::TooLarge { size, max } => Misfit::TooLarge { size: *size, max_size: *max }.to_string(),
+        ReadError::TooLarge { size, max } => Incompatibility::TooLarge { size: *size, max_size: *max }.to_string(),
         ReadError::Io(error) => match error.kind() {
             io::ErrorKind::NotFound => "there is no such file; has it been built?".to_owned(),
             io::ErrorKind::PermissionDenied => "you may not read it; `ls -l` shows whose it is".to_owned(),
@@ -249,23 +250,23 @@ fn print_json(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
 
 fn print(out: &mut impl Write, path: &Path, findings: &Findings) -> io::Result<()> {
     let file = path.display();
-    match (&findings.misfit, &findings.compiled) {
-        (Some(misfit), _) => writeln!(out, "{BAD}doesn't fit{BAD:#}: {file}: {misfit}")?,
+    match (&findings.incompatibility, &findings.compiled) {
+        (Some(incompatibility), _) => writeln!(out, "{BAD}doesn't fit{BAD:#}: {file}: {incompatibility}")?,
         (None, Some(Err(reason))) => writeln!(out, "{BAD}can't serve{BAD:#}: {file}: {reason}")?,
-        (None, _) => writeln!(out, "{GOOD}fits{GOOD:#}: {file} can be a module of this host ({})", fit::world())?,
+        (None, _) => writeln!(out, "{GOOD}fits{GOOD:#}: {file} can be a module of this host ({})", compat::world())?,
     }
-    let Some(anatomy) = &findings.anatomy else { return Ok(()) };
-    print_facts(out, anatomy)?;
+    let Some(component_info) = &findings.component_info else { return Ok(()) };
+    print_facts(out, component_info)?;
     if let Some(Ok(compiled)) = &findings.compiled {
         print_compiled(out, compiled)?;
     }
-    print_imports(out, anatomy)?;
-    if findings.can_serve() { print_entry(out, path, anatomy) } else { Ok(()) }
+    print_imports(out, component_info)?;
+    if findings.can_serve() { print_entry(out, path, component_info) } else { Ok(()) }
 }
 
 /// What of its entry a component needs.
-fn grants(anatomy: &Anatomy) -> impl Iterator<Item = Grant> {
-    let imports = |grant: &Grant| anatomy.imports.iter().any(|import| import.name.starts_with(grant.imports));
+fn grants(component_info: &ComponentInfo) -> impl Iterator<Item = Grant> {
+    let imports = |grant: &Grant| component_info.imports.iter().any(|import| import.name.starts_with(grant.imports));
     GRANTS.into_iter().filter(imports)
 }
 
@@ -274,14 +275,14 @@ fn fact(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
     if value.is_empty() { Ok(()) } else { writeln!(out, "  {ASIDE}{name:<14}{ASIDE:#}{}", sanitize::line(value)) }
 }
 
-fn print_facts(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
-    let built_against = anatomy.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default();
+fn print_facts(out: &mut impl Write, component_info: &ComponentInfo) -> io::Result<()> {
+    let built_against = component_info.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default();
     fact(out, "built against", &built_against)?;
-    fact(out, "size", &size(anatomy.size))?;
-    fact(out, "memory", &format!("{} before it runs", size(anatomy.minimum_memory)))?;
-    let Producers { languages, tools } = &anatomy.producers;
+    fact(out, "size", &size(component_info.size))?;
+    fact(out, "memory", &format!("{} before it runs", size(component_info.minimum_memory)))?;
+    let Producers { languages, tools } = &component_info.producers;
     fact(out, "made with", &languages.iter().chain(tools).cloned().collect::<Vec<_>>().join(", "))?;
-    let grants: Vec<_> = grants(anatomy).map(|grant| format!("{} ({})", grant.key, grant.what)).collect();
+    let grants: Vec<_> = grants(component_info).map(|grant| format!("{} ({})", grant.key, grant.what)).collect();
     fact(out, "needs", &grants.join(", "))
 }
 
@@ -305,7 +306,7 @@ fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
-fn print_imports(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
+fn print_imports(out: &mut impl Write, component_info: &ComponentInfo) -> io::Result<()> {
     let groups = [
         (Provider::World, "Imports from the world of modules"),
         (
@@ -316,7 +317,7 @@ fn print_imports(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
     ];
     for (provider, heading) in groups {
         let imports: Vec<_> =
-            anatomy.imports.iter().filter(|import| import.provider == provider && import.kind != Kind::Type).collect();
+            component_info.imports.iter().filter(|import| import.provider == provider && import.kind != Kind::Type).collect();
         if imports.is_empty() {
             continue;
         }
@@ -366,7 +367,7 @@ fn package(name: &str) -> Option<(String, &str)> {
     Some((format!("{package}{at}{version}"), interface))
 }
 
-fn print_entry(out: &mut impl Write, path: &Path, anatomy: &Anatomy) -> io::Result<()> {
+fn print_entry(out: &mut impl Write, path: &Path, component_info: &ComponentInfo) -> io::Result<()> {
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
     writeln!(
         out,
@@ -376,24 +377,24 @@ fn print_entry(out: &mut impl Write, path: &Path, anatomy: &Anatomy) -> io::Resu
     writeln!(out, "name      = {}", quoted(&name)?)?;
     writeln!(out, "component = {}", quoted(&path.to_string_lossy())?)?;
     writeln!(out, "events    = [{}]", quoted(USUAL_EVENT)?)?;
-    if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:config/store@")) {
+    if component_info.imports.iter().any(|import| import.name.starts_with("wasi:config/store@")) {
         writeln!(out, "config    = {{}}  # it can read settings: key = \"value\"")?;
     }
-    if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:http/outgoing-handler")) {
+    if component_info.imports.iter().any(|import| import.name.starts_with("wasi:http/outgoing-handler")) {
         writeln!(out, "http      = [\"api.example.com\"]  # where it may send requests; without any it isn't loaded")?;
     }
-    print_limits(out, anatomy)
+    print_limits(out, component_info)
 }
 
 /// The limits it needs or should know of, on one line.
-fn print_limits(out: &mut impl Write, anatomy: &Anatomy) -> io::Result<()> {
+fn print_limits(out: &mut impl Write, component_info: &ComponentInfo) -> io::Result<()> {
     let (mut limits, mut aside) = (Vec::new(), "");
-    if anatomy.minimum_memory > ORDINARY_MEMORY {
+    if component_info.minimum_memory > ORDINARY_MEMORY {
         // Twice what it begins with, in whole MiB: a module that can't grow can hardly answer.
-        let mebibytes = anatomy.minimum_memory.saturating_mul(2).div_ceil(1 << 20);
+        let mebibytes = component_info.minimum_memory.saturating_mul(2).div_ceil(1 << 20);
         limits.push(format!("memory = \"{mebibytes}MiB\""));
     }
-    if anatomy.imports.iter().any(|import| import.name.starts_with("wasi:keyvalue/")) {
+    if component_info.imports.iter().any(|import| import.name.starts_with("wasi:keyvalue/")) {
         let default = Resource::KeyValue.default_amount() >> 20;
         limits.push(format!("keyvalue = \"{default}MiB\""));
         aside = "  # it keeps values from one event to the next; with keyvalue = 0 it isn't loaded";

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 
 use super::{check, output};
 use crate::authoring::component;
-use crate::engine::fit;
+use crate::engine::compat;
 
 /// What `componentize` can be told.
 #[derive(Debug, clap::Args)]
@@ -29,18 +29,18 @@ pub fn run(args: &ComponentizeArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| args.module.with_extension("component.wasm"));
     let module = check::read(&args.module)?;
     let component = component::componentize(&module).with_context(|| args.module.display().to_string())?;
-    let anatomy = fit::examine(&component, fit::MAX_SIZE).with_context(|| args.module.display().to_string())?;
-    if let Err(misfit) = anatomy.fit() {
-        bail!("{}: the component that comes of it doesn't fit: {misfit}", args.module.display());
+    let component_info = compat::examine(&component, compat::MAX_SIZE).with_context(|| args.module.display().to_string())?;
+    if let Err(incompatibility) = component_info.check_compatibility() {
+        bail!("{}: the component that comes of it doesn't fit: {incompatibility}", args.module.display());
     }
     replace(&out, &component).with_context(|| format!("can't write {}", out.display()))?;
     let size = |bytes| ByteSize::b(bytes).display().iec();
     output::println!(
         "{}: {}, {} of memory before it runs; it fits ({})",
         out.display(),
-        size(anatomy.size),
-        size(anatomy.minimum_memory),
-        fit::world()
+        size(component_info.size),
+        size(component_info.minimum_memory),
+        compat::world()
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, nearest};
+use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, suggest};
 use crate::engine::{self, Compiler, CompilerLimits, Engine};
 use crate::host::{self, StartError};
 use crate::sanitize;
@@ -346,7 +346,7 @@ fn user_cache() -> Option<PathBuf> {
 fn module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Module> {
     let Some(found) = settings.modules.iter().find(|module| module.name.as_str() == name) else {
         let names: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
-        anyhow::bail!("there is no module {name} in {}; {}", settings.file.display(), nearest::advice(name, &names));
+        anyhow::bail!("there is no module {name} in {}; {}", settings.file.display(), suggest::advice(name, &names));
     };
     Ok(found)
 }

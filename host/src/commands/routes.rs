@@ -15,7 +15,7 @@ use super::{SettingsFile, columns, output};
 use crate::config::{Module, Settings, Source, SourceKind};
 use crate::event::interest::{Candidate, Interest, Unwanted};
 use crate::event::{Event, Name};
-use crate::plan::reader;
+use crate::resolved_config::reader;
 use crate::sanitize::line;
 
 const DIM: Style = Style::new().dimmed();

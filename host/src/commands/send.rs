@@ -16,7 +16,7 @@ use url::Url;
 use super::event_file::{HeaderLine, parse_header};
 use super::running::{RunningHost, base_url};
 use super::{SettingsFile, output, program};
-use crate::config::nearest;
+use crate::config::suggest;
 use client::{Assistant, Client};
 use progress::Progress;
 use render::{Report, Show};
@@ -213,37 +213,37 @@ fn found(args: &SendArgs) -> Option<Url> {
 
 /// Whom the user wants to talk to.
 #[derive(Debug, PartialEq)]
-enum Wish {
+enum Followup {
     Anyone,
     Module(String),
     Assistant(String),
 }
 
 /// Reads the wish off the flags; who goes on in a chat talks to whom it began with.
-async fn wish(args: &SendArgs, client: &Client) -> anyhow::Result<Wish> {
+async fn wish(args: &SendArgs, client: &Client) -> anyhow::Result<Followup> {
     Ok(match (&args.to, &args.assistant, &args.chat) {
-        (Some(module), ..) => Wish::Module(module.clone()),
-        (_, Some(id), _) => Wish::Assistant(id.clone()),
-        (.., Some(chat)) => Wish::Assistant(client.chat(chat).await?.assistant_id),
-        _ => Wish::Anyone,
+        (Some(module), ..) => Followup::Module(module.clone()),
+        (_, Some(id), _) => Followup::Assistant(id.clone()),
+        (.., Some(chat)) => Followup::Assistant(client.chat(chat).await?.assistant_id),
+        _ => Followup::Anyone,
     })
 }
 
 /// Finds the assistant that was wished for; the error lists those there are.
-fn choose<'a>(assistants: &'a [Assistant], wish: &Wish) -> Result<&'a Assistant, String> {
+fn choose<'a>(assistants: &'a [Assistant], wish: &Followup) -> Result<&'a Assistant, String> {
     let found = match wish {
-        Wish::Module(module) => assistants.iter().find(|it| it.module == *module),
-        Wish::Assistant(id) => assistants.iter().find(|it| it.id == *id),
-        Wish::Anyone => assistants
+        Followup::Module(module) => assistants.iter().find(|it| it.module == *module),
+        Followup::Assistant(id) => assistants.iter().find(|it| it.id == *id),
+        Followup::Anyone => assistants
             .iter()
             .find(|it| it.module == DEFAULT_MODULE && it.chooses)
             .or_else(|| assistants.iter().find(|it| it.chooses)),
     };
     found.ok_or_else(|| {
         let problem = match wish {
-            Wish::Module(module) => format!("there is no module \"{module}\" on the local platform"),
-            Wish::Assistant(id) => format!("there is no assistant \"{id}\" on the local platform"),
-            Wish::Anyone => "no module on the local platform answers messages".to_owned(),
+            Followup::Module(module) => format!("there is no module \"{module}\" on the local platform"),
+            Followup::Assistant(id) => format!("there is no assistant \"{id}\" on the local platform"),
+            Followup::Anyone => "no module on the local platform answers messages".to_owned(),
         };
         if assistants.is_empty() {
             return format!("{problem}, nor any other; add a [[module]] to modules.toml");
@@ -251,9 +251,9 @@ fn choose<'a>(assistants: &'a [Assistant], wish: &Wish) -> Result<&'a Assistant,
         let modules: Vec<_> = assistants.iter().map(|it| it.module.as_str()).collect();
         let ids: Vec<_> = assistants.iter().map(|it| it.id.as_str()).collect();
         let advice = match wish {
-            Wish::Module(module) => nearest::advice(module, &modules),
-            Wish::Assistant(id) => nearest::advice(id, &ids),
-            Wish::Anyone => format!("there is: {}", modules.join(", ")),
+            Followup::Module(module) => suggest::advice(module, &modules),
+            Followup::Assistant(id) => suggest::advice(id, &ids),
+            Followup::Anyone => format!("there is: {}", modules.join(", ")),
         };
         format!("{problem}; {advice}")
     })
@@ -305,29 +305,29 @@ mod tests {
     #[test]
     fn talks_to_the_assistant_unless_told_otherwise() {
         let all = [assistant("ChatLog", false), assistant("DemoApp", true), assistant("Assistant", true)];
-        assert_eq!(choose(&all, &Wish::Anyone).unwrap().module, "Assistant");
-        assert_eq!(choose(&all[..2], &Wish::Anyone).unwrap().module, "DemoApp");
-        assert_eq!(choose(&all, &Wish::Module("ChatLog".into())).unwrap().module, "ChatLog");
-        assert_eq!(choose(&all, &Wish::Assistant("assistant_DemoApp".into())).unwrap().module, "DemoApp");
+        assert_eq!(choose(&all, &Followup::Anyone).unwrap().module, "Assistant");
+        assert_eq!(choose(&all[..2], &Followup::Anyone).unwrap().module, "DemoApp");
+        assert_eq!(choose(&all, &Followup::Module("ChatLog".into())).unwrap().module, "ChatLog");
+        assert_eq!(choose(&all, &Followup::Assistant("assistant_DemoApp".into())).unwrap().module, "DemoApp");
     }
 
     #[test]
     fn lists_whom_one_can_talk_to() {
         let all = [assistant("ChatLog", false), assistant("DemoApp", true)];
         assert_eq!(
-            choose(&all, &Wish::Module("Demo".into())).unwrap_err(),
+            choose(&all, &Followup::Module("Demo".into())).unwrap_err(),
             "there is no module \"Demo\" on the local platform; the known ones are: ChatLog, DemoApp"
         );
         assert_eq!(
-            choose(&all, &Wish::Assistant("a".into())).unwrap_err(),
+            choose(&all, &Followup::Assistant("a".into())).unwrap_err(),
             "there is no assistant \"a\" on the local platform; the known ones are: assistant_ChatLog, assistant_DemoApp"
         );
-        assert!(choose(&all, &Wish::Module("demoapp".into())).unwrap_err().contains("did you mean DemoApp?"));
+        assert!(choose(&all, &Followup::Module("demoapp".into())).unwrap_err().contains("did you mean DemoApp?"));
         assert_eq!(
-            choose(&all[..1], &Wish::Anyone).unwrap_err(),
+            choose(&all[..1], &Followup::Anyone).unwrap_err(),
             "no module on the local platform answers messages; there is: ChatLog"
         );
-        assert!(choose(&[], &Wish::Anyone).unwrap_err().ends_with("add a [[module]] to modules.toml"));
+        assert!(choose(&[], &Followup::Anyone).unwrap_err().ends_with("add a [[module]] to modules.toml"));
     }
 
     #[test]

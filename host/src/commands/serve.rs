@@ -37,7 +37,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let host = tokio::select! {
         host = Host::start(Box::new(load), compiling) => host?,
-        () = signals.told_to_stop(|| {}) => return Ok(ExitCode::SUCCESS),
+        () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
     };
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
     let _announcement = running.announce(&settings.server.data_dir);
@@ -47,7 +47,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         pending().await
     };
     tokio::select! {
-        () = signals.told_to_stop(|| host.reload()) => {}
+        () = signals.stop_requested(|| host.reload()) => {}
         () = telling => {}
     }
     tracing::info!("stopping: deliveries that run have {GRACE:?} to end");

@@ -5,7 +5,7 @@ use std::io;
 use std::io::IsTerminal;
 
 /// Waits until someone wants a command to stop that is no host: Ctrl-C, or SIGTERM.
-pub(super) async fn told_to_stop() -> io::Result<()> {
+pub(super) async fn stop_requested() -> io::Result<()> {
     #[cfg(unix)]
     {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -51,7 +51,7 @@ impl Signals {
     /// Waits until someone wants the process to stop: Ctrl-C, or SIGTERM as service managers send it. Whenever SIGHUP comes
     /// meanwhile, `reload` is called; but where that comes because the terminal was closed, it means to stop.
     #[cfg(unix)]
-    pub(super) async fn told_to_stop(&mut self, reload: impl Fn()) {
+    pub(super) async fn stop_requested(&mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
@@ -68,7 +68,7 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    pub(super) async fn told_to_stop(&mut self, _reload: impl Fn()) {
+    pub(super) async fn stop_requested(&mut self, _reload: impl Fn()) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }

@@ -10,7 +10,7 @@ use super::document::Document;
 use super::file::{Located, Parts};
 use super::settings::{Module, Settings, Tenant};
 use super::source::{Scheme, SignedPart, Source, Webhook};
-use super::{ConfigError, Place, nearest};
+use super::{ConfigError, SourceLocation, suggest};
 use crate::event::Name;
 use crate::files::{self, NotRegular};
 
@@ -28,7 +28,7 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
     known_tenants(document, parts);
     known_sources(document, parts);
     some_tenant(document, parts);
-    told_apart(document, parts);
+    check_distinct(document, parts);
     unverified(document, parts);
     event_socket::check(document, parts);
 }
@@ -37,9 +37,9 @@ pub(super) fn check(document: &Document<'_>, parts: &Parts) {
 fn unique<'p>(
     document: &Document<'_>,
     title: &str,
-    parts: impl Iterator<Item = (&'p str, &'p Range<usize>, &'p Place)>,
+    parts: impl Iterator<Item = (&'p str, &'p Range<usize>, &'p SourceLocation)>,
 ) {
-    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    let mut seen: HashMap<&str, &SourceLocation> = HashMap::new();
     for (name, span, place) in parts.filter(|(name, ..)| !name.is_empty()) {
         if let Some(first) = seen.get(name) {
             let message = format!("there is a {title} named \"{name}\" already, at line {}", first.line);
@@ -92,7 +92,7 @@ fn known_tenants(document: &Document<'_>, parts: &Parts) {
     for (name, span) in of_sources.chain(of_modules).filter(|(name, _)| !name.as_str().is_empty()) {
         if !names.contains(&name.as_str()) {
             let message = format!("there is no [[tenant]] named \"{name}\"");
-            document.report(span.clone(), message, nearest::advice(name.as_str(), &names));
+            document.report(span.clone(), message, suggest::advice(name.as_str(), &names));
         }
     }
 }
@@ -107,7 +107,7 @@ fn known_sources(document: &Document<'_>, parts: &Parts) {
     for (name, span) in of_modules.filter(|(name, _)| !name.as_str().is_empty()) {
         if !names.contains(&name.as_str()) {
             let message = format!("there is no [[source]] named \"{name}\"");
-            let advice = if names.is_empty() { "add one".into() } else { nearest::advice(name.as_str(), &names) };
+            let advice = if names.is_empty() { "add one".into() } else { suggest::advice(name.as_str(), &names) };
             document.report(span.clone(), message, advice);
         }
     }
@@ -123,7 +123,7 @@ fn some_tenant(document: &Document<'_>, parts: &Parts) {
 }
 
 /// A source without a tenant leaves it to the event's company; that fails when two tenants take any company.
-fn told_apart(document: &Document<'_>, parts: &Parts) {
+fn check_distinct(document: &Document<'_>, parts: &Parts) {
     let any_company: Vec<&str> =
         parts.tenants.iter().filter(|it| it.companies.is_empty()).map(|it| it.part.name.as_str()).collect();
     if any_company.len() < 2 {

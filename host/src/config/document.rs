@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::Excerpt;
-use super::{ConfigError, Place, conceal};
+use super::{ConfigError, SourceLocation, redact};
 
 /// The text of a file, which turns byte ranges into places and collects what is wrong.
 pub(crate) struct Document<'t> {
@@ -21,7 +21,7 @@ pub(crate) struct Document<'t> {
 impl<'t> Document<'t> {
     pub fn new(file: &Path, text: &'t str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
-        Self { file: file.into(), text, lines, secrets: conceal::ranges(text), problems: RefCell::default() }
+        Self { file: file.into(), text, lines, secrets: redact::ranges(text), problems: RefCell::default() }
     }
 
     /// The file, as it was named by who asked for it.
@@ -35,12 +35,12 @@ impl<'t> Document<'t> {
     }
 
     /// The place of a byte of the text.
-    pub fn place(&self, offset: usize) -> Place {
+    pub fn place(&self, offset: usize) -> SourceLocation {
         let line = self.lines.partition_point(|start| *start <= offset);
         // The first line begins at 0, so there is one before any offset.
         let line_start = self.lines[line - 1];
         let column = self.text[line_start..offset].chars().count() + 1;
-        Place { file: self.file.clone(), line, column }
+        SourceLocation { file: self.file.clone(), line, column }
     }
 
     /// Notes that something is wrong here.

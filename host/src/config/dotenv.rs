@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{ConfigError, Place, Secret};
+use super::{ConfigError, SourceLocation, Secret};
 
 /// What every error about a line advises.
 const ADVICE: &str =
@@ -236,7 +236,7 @@ impl Reader<'_> {
     }
 
     fn error_at(&self, line: usize, column: usize, message: impl Into<String>) -> ConfigError {
-        ConfigError::new(message).at(Some(Place { file: self.path.into(), line, column }))
+        ConfigError::new(message).at(Some(SourceLocation { file: self.path.into(), line, column }))
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::Place;
+use super::SourceLocation;
 
 /// Something wrong with the configuration: where, what, and what to do about it. Never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    place: Option<Place>,
+    place: Option<SourceLocation>,
     excerpt: Option<Excerpt>,
     message: String,
     advice: Option<String>,
@@ -27,7 +27,7 @@ impl ConfigError {
         Self { place: None, excerpt: None, message: message.into(), advice: None }
     }
 
-    pub(crate) fn at(mut self, place: Option<Place>) -> Self {
+    pub(crate) fn at(mut self, place: Option<SourceLocation>) -> Self {
         self.place = place;
         self
     }
@@ -43,7 +43,7 @@ impl ConfigError {
     }
 
     /// Where it is wrong; nothing if it is about the file as a whole.
-    pub fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&SourceLocation> {
         self.place.as_ref()
     }
 
@@ -124,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    fn place(line: usize, column: usize) -> Place {
-        Place { file: Path::new("modules.toml").into(), line, column }
+    fn place(line: usize, column: usize) -> SourceLocation {
+        SourceLocation { file: Path::new("modules.toml").into(), line, column }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::platform::PlatformSettings;
 use super::settings::{Ceilings, CompilerSettings, Module, Retention, Retry, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
-use super::{listener, nearest, reference};
+use super::{listener, suggest, reference};
 use crate::browser_guard::HostName;
 use crate::event::Name;
 
@@ -327,6 +327,6 @@ pub(super) fn one_of<T: Clone>(value: &Value<'_>, choices: &[(&'static str, T)])
         return Some(choice.clone());
     }
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    value.wrong(format!("`{}` can't be \"{text}\"", value.key), nearest::advice(text, &words));
+    value.wrong(format!("`{}` can't be \"{text}\"", value.key), suggest::advice(text, &words));
     None
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use http::{HeaderName, Method};
 use url::{Host, Url};
 
-use super::{Place, Reference};
+use super::{SourceLocation, Reference};
 
 /// The methods an entry allows that names none. `CONNECT` and `TRACE` nobody is allowed.
 pub const USUAL_METHODS: [Method; 7] =
@@ -23,7 +23,7 @@ pub struct HttpEntry {
     /// What the host adds to each request there.
     pub headers: Vec<HttpHeader>,
     /// Where it stands in the file.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// Hosts, with how they are spoken to.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::table::{Table, Value};
-use super::{Place, Reference, file, reference};
+use super::{SourceLocation, Reference, file, reference};
 
 /// The fewest headers a limit may allow: a delivery that came through two proxies has some twenty of them.
 const MIN_HEADERS: u64 = 32;
@@ -43,7 +43,7 @@ pub struct ListenerLimits {
     /// How long a connection may stay open without a request. Default 3 min, which is longer than the common proxies
     /// keep theirs.
     pub idle_timeout: Duration,
-    /// How many forgeries a minute one address may send to one source before its requests are no longer looked at.
+    /// How many forged requests a minute one address may send to one source before its requests are no longer looked at.
     /// Default 120.
     pub max_forgeries: u32,
 }
@@ -73,7 +73,7 @@ pub struct Tls {
     /// Its private key in PEM.
     pub key: Reference,
     /// Where it stands in the file.
-    pub place: Place,
+    pub place: SourceLocation,
 }
 
 /// The proxies in front of the host.

@@ -6,7 +6,7 @@
 
 mod active;
 mod check;
-pub(crate) mod conceal;
+pub(crate) mod redact;
 pub(crate) mod document;
 pub(crate) mod dotenv;
 pub(crate) mod environment;
@@ -14,8 +14,8 @@ mod error;
 mod file;
 pub mod http;
 mod listener;
-pub(crate) mod nearest;
-mod place;
+pub(crate) mod suggest;
+mod source_location;
 mod platform;
 mod reference;
 mod secret;
@@ -29,7 +29,7 @@ pub use active::{ActiveSettings, LoadedSettings, Part, Why};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
-pub use place::Place;
+pub use source_location::SourceLocation;
 pub use platform::{
     CompletionSettings, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE, PlatformSettings, UNIQUE_API_BASE,
     UniquePlatform,

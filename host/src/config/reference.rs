@@ -6,14 +6,14 @@ use url::Url;
 
 use super::environment::unread;
 use super::table::Value;
-use super::{ConfigError, Environment, Place, Secret};
+use super::{ConfigError, Environment, SourceLocation, Secret};
 
 /// Where a value is: `env:NAME`, `env:A|B|C` (the first that is set and not empty), `file:PATH`, or the value
 /// itself where it is no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     origin: Origin,
-    place: Option<Place>,
+    place: Option<SourceLocation>,
 }
 
 /// Where a value is, whoever refers to it.
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     fn variables(names: &[&str]) -> Reference {
-        let place = Place { file: Path::new("config/modules.toml").into(), line: 3, column: 11 };
+        let place = SourceLocation { file: Path::new("config/modules.toml").into(), line: 3, column: 11 };
         Reference { origin: Origin::Variables(names.iter().map(|name| name.to_string()).collect()), place: Some(place) }
     }
 

@@ -14,7 +14,7 @@ use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, Place, Reference, Written, check, file, nearest};
+use super::{ConfigError, ConfigErrors, SourceLocation, Reference, Written, check, file, suggest};
 use crate::browser_guard::HostName;
 use crate::event::Name;
 use crate::event::interest::Interest;
@@ -134,7 +134,7 @@ pub struct Tenant {
     /// What it may use of the host.
     pub limits: TenantLimits,
     /// Where it stands in the file.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Which of its keys are written down.
     pub written: Written,
 }
@@ -162,7 +162,7 @@ pub struct Module {
     /// The component, resolved against the folder of the file. It need not exist yet.
     pub component: PathBuf,
     /// Where in the file it is named.
-    pub component_place: Place,
+    pub component_place: SourceLocation,
     /// Where its sources lie, resolved against the folder of the file. Default: that folder itself.
     pub folder: Option<PathBuf>,
     /// The command that makes the component, run in its folder.
@@ -189,7 +189,7 @@ pub struct Module {
     /// What the user reads when it couldn't answer; none: [`Server::apology`].
     pub apology: Option<String>,
     /// Where it stands in the file.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Which of its keys are written down.
     pub written: Written,
 }
@@ -245,7 +245,7 @@ pub struct Retention {
 /// What a new version of a module has to show before it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swap {
-    /// How many of the last completed deliveries it is rehearsed on; 0: none.
+    /// How many of the last completed deliveries it is dry-run on; 0: none.
     pub replay: u32,
     /// Whether it is tried on a share of the deliveries first.
     pub canary: Option<Canary>,
@@ -446,7 +446,7 @@ impl Settings {
     /// That there is no source of this name, and which one was probably meant.
     pub(crate) fn no_source(&self, name: &str) -> String {
         let names: Vec<_> = self.sources.iter().map(|source| source.name.as_str()).collect();
-        let advice = if names.is_empty() { "nor any other".to_owned() } else { nearest::advice(name, &names) };
+        let advice = if names.is_empty() { "nor any other".to_owned() } else { suggest::advice(name, &names) };
         format!("there is no [[source]] named \"{name}\" in {}; {advice}", self.file.display())
     }
 

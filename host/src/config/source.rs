@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Module, Place, Reference, Tenant, Written};
+use super::{Module, SourceLocation, Reference, Tenant, Written};
 use crate::event::Name;
 use crate::event::interest::NamePattern;
 
@@ -23,7 +23,7 @@ pub struct Source {
     /// The tenant all its events belong to; none: the only tenant, or the event's company tells.
     pub tenant: Option<Name>,
     /// Where it stands in the file.
-    pub place: Place,
+    pub place: SourceLocation,
     /// Which of its keys are written down.
     pub written: Written,
 }

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::document::Document;
-use super::{Written, nearest, units};
+use super::{Written, suggest, units};
 
 /// A table of the file. Remembers which settings were asked for: all others are mistakes.
 pub(crate) struct Table<'d> {
@@ -98,7 +98,7 @@ impl<'d> Table<'d> {
                 continue;
             }
             let message = format!("{} has no setting `{written}`", self.title);
-            self.document.report(key.span(), message, nearest::advice(written, &known));
+            self.document.report(key.span(), message, suggest::advice(written, &known));
         }
     }
 }

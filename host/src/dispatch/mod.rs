@@ -9,10 +9,10 @@ mod leases;
 mod retry;
 mod routes;
 mod scheduler;
-pub(crate) mod settle;
+pub(crate) mod finalize;
 mod supervise;
 mod sweep;
-mod upkeep;
+mod retention;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -210,9 +210,9 @@ impl Dispatcher {
         let inner = &self.0;
         inner.tasks.spawn(supervise::keep_running("scheduler", inner.clone(), scheduler::run));
         inner.tasks.spawn(supervise::keep_running("leases", inner.clone(), leases::keep));
-        inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), upkeep::keep));
+        inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), retention::keep));
         inner.tasks.spawn(supervise::keep_running("sweep", inner.clone(), sweep::keep));
-        inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), upkeep::probe));
+        inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), retention::probe));
     }
 
     /// Sends the events that come from now on along these routes. `apology` is what users read whose module is no longer
@@ -299,7 +299,7 @@ impl Dispatcher {
         if dropped {
             // Of a chat whose deliveries go one at a time the next may begin.
             self.0.woken([lane_of(delivery)]);
-            worker::tell_dropped(&self.0, delivery, reason).await;
+            worker::show_dropped(&self.0, delivery, reason).await;
         }
         Ok(dropped)
     }
@@ -370,7 +370,7 @@ impl Inner {
         let recorded = self.journal.record(Arc::new(event), deliveries, clock::now()).await;
         drop(reserved);
         let accepted = match recorded? {
-            Recorded::Again => Accepted::Again,
+            Recorded::Duplicate => Accepted::Again,
             Recorded::New => Accepted::Deliveries(ids),
         };
         // One that was known, too: whoever recorded it may not have come this far.

@@ -14,10 +14,10 @@ use crate::event::{DeliveryId, Name};
 use crate::journal::{Claim, Claimed};
 
 /// The longest the scheduler sleeps without looking at the clock: clocks are set while it sleeps.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// The shortest it sleeps when all that is due is held up elsewhere.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(50);
+const MIN_SLEEP: Duration = Duration::from_millis(50);
 
 /// The shortest it sleeps while a module is paused, coming up or gone from the settings: what waits for that one is always due, and not looked for
 /// as often.
@@ -158,7 +158,7 @@ impl Scheduler {
         if let Some(next) = self.inner.journal.next_due().await? {
             // What is due now is ready; the timer is for what comes later.
             let any_waits = self.inner.registry.any_makes_wait() || self.any_waits_for_settings();
-            let shortest = if any_waits { WAITING_SLEEP } else { SHORTEST_SLEEP };
+            let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
             self.inner.look_again(next.max(now + shortest));
         }
         self.looks = 0;
@@ -258,7 +258,7 @@ impl Scheduler {
     /// is tried again.
     async fn wait(&mut self) {
         let due = *lock(&self.inner.next_due);
-        let mut sleep = due.map_or(LONGEST_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
+        let mut sleep = due.map_or(MAX_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
         let now = Instant::now();
         if let Some(next) = self.lanes.next(now) {
             sleep = sleep.min(next - now);
@@ -268,7 +268,7 @@ impl Scheduler {
             // What waited for it is in `ready`.
             _ = self.changes.changed() => {}
             () = self.inner.closing.cancelled() => {}
-            () = tokio::time::sleep(sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP)) => {}
+            () = tokio::time::sleep(sleep.clamp(Duration::from_millis(1), MAX_SLEEP)) => {}
         }
     }
 }

@@ -9,13 +9,13 @@ use futures::FutureExt;
 
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::RunSlot;
-use super::settle::{self, Outcome};
+use super::finalize::{self, Outcome};
 use super::{FailedAttempt, Inner, RetryPolicy, supervise};
-use crate::capabilities::{Begin, Delivery, Tape};
+use crate::capabilities::{AttemptContext, Delivery, CallLog};
 use crate::clock;
 use crate::engine::{self, Chosen, Retry};
 use crate::event::{DeliveryId, Event, Name};
-use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Next, State};
+use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Disposition, State};
 use crate::limits::Limits;
 use crate::plural::counted;
 use crate::telemetry::metrics;
@@ -61,7 +61,7 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
 async fn lease_lost(slot: &RunSlot, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>) {
     slot.lost().await;
     if let Some(delivery) = begun.get() {
-        delivery.tape.revoke();
+        delivery.call_log.revoke();
     }
     let (module, delivery, attempt) = (&claimed.module, &claimed.id, claimed.attempt);
     tracing::warn!(%module, %delivery, attempt, "lease lost; the attempt is canceled and its result is discarded");
@@ -89,10 +89,10 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
                 Err(error) => return unreadable(claimed, &error),
             };
             let ended = Ended { id: &claimed.id, event: &claimed.event, module: &claimed.module, calls };
-            tell_no_answer(inner, ended, tenant, routes.apology()).await;
+            show_no_answer(inner, ended, tenant, routes.apology()).await;
         }
         let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".to_owned();
-        return Worked::Done(Done { version: None, log: Vec::new(), next: Next::Dead { reason } });
+        return Worked::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
     let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
     let chosen = inner.registry.choose(&claimed.module, &claimed.id, claimed.received_at);
@@ -108,15 +108,15 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
         None => (Outcome::GivenUp { reason: why_enough(inner, claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
-    let next = settle::settle(delivery, outcome, route, allowed(&route.retry)).await;
+    let next = finalize::finalize(delivery, outcome, route, allowed(&route.retry)).await;
     // A delivery counts once, by its very first attempt: what the host cut off says nothing, and whoever sends a delivery
     // again doesn't make it another one.
     if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt == 1 && !cut_off) {
-        chosen.ended(next == Next::Completed);
+        chosen.ended(next == Disposition::Completed);
     }
     let version = chosen.map(|chosen| chosen.version.hash().to_string());
-    metrics::calls_made_again(delivery.tape.made_again().into());
-    inner.calls_made_again.fetch_add(delivery.tape.made_again().into(), Ordering::Relaxed);
+    metrics::calls_made_again(delivery.call_log.made_again().into());
+    inner.calls_made_again.fetch_add(delivery.call_log.made_again().into(), Ordering::Relaxed);
     Worked::Done(Done { version, log: delivery.log.take(), next })
 }
 
@@ -134,7 +134,7 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
     let route = routes.module(&claimed.module);
     if let (Some(delivery), Some(route)) = (begun, route) {
         let outcome = try_again(reason.clone(), None, None);
-        let settling = settle::settle(delivery, outcome, route, allowed(&route.retry));
+        let settling = finalize::finalize(delivery, outcome, route, allowed(&route.retry));
         if let Ok(next) = AssertUnwindSafe(settling).catch_unwind().await {
             return Done { version: None, log: delivery.log.take(), next };
         }
@@ -142,9 +142,9 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
     let policy = route.map_or_else(RetryPolicy::default, |route| route.retry.clone());
     let attempt = claimed.attempt - claimed.earlier;
     let next = if attempt < policy.attempts {
-        Next::Retry { at: clock::now() + policy.wait(attempt), reason }
+        Disposition::Retry { at: clock::now() + policy.wait(attempt), reason }
     } else {
-        Next::Dead { reason: format!("{reason} (attempt {attempt} of {})", policy.attempts) }
+        Disposition::Dead { reason: format!("{reason} (attempt {attempt} of {})", policy.attempts) }
     };
     Done { version: None, log: Vec::new(), next }
 }
@@ -154,7 +154,7 @@ async fn why_enough(inner: &Inner, claimed: &Claimed) -> String {
     let known = inner.journal.show(&claimed.id).await.ok().flatten();
     let reason = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
     match reason {
-        Some(reason) => reason.split(settle::NOT_TOLD).next().unwrap_or_default().to_owned(),
+        Some(reason) => reason.split(finalize::NOT_TOLD).next().unwrap_or_default().to_owned(),
         None => {
             let times = counted(claimed.attempt - claimed.earlier - 1, "time", "times");
             format!("cut off {times}: the host was ended each time while it ran")
@@ -174,20 +174,20 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         let (attempt, notice) = counted_as(inner, claimed);
         tracing::info!(%module, %delivery, attempt, notice, calls, "starts again");
     }
-    let mut tape = Tape::new(inner.journal.clone(), claimed.id.clone(), recorded);
+    let mut call_log = CallLog::new(inner.journal.clone(), claimed.id.clone(), recorded);
     if !route.resume {
-        tape.start_afresh();
+        call_log.start_afresh();
     }
     if claimed.earlier > 0 {
-        tape.make_failed_calls_again();
+        call_log.make_failed_calls_again();
     }
-    Ok(Delivery::new(Begin {
+    Ok(Delivery::new(AttemptContext {
         event: claimed.event.clone(),
         module: claimed.module.clone(),
         attempt: claimed.attempt - claimed.earlier,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
-        tape,
+        call_log,
         limits: route.limits.for_tenant(&tenant.ceilings),
         tenant_memory: tenant.memory.clone(),
         salt: inner.journal.salt(),
@@ -195,13 +195,13 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
 }
 
 /// Tells the user of a delivery that a person dropped that there will be no answer.
-pub(super) async fn tell_dropped(inner: &Inner, dropped: &Details, reason: &str) {
+pub(super) async fn show_dropped(inner: &Inner, dropped: &Details, reason: &str) {
     let (summary, routes) = (&dropped.summary, inner.routes.load_full());
     tracing::info!(module = %summary.module, delivery = %summary.id, "dropped: {reason}");
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
         let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
-        tell_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
+        show_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
     }
 }
 
@@ -214,20 +214,20 @@ struct Ended<'a> {
 }
 
 /// Closes what a delivery that will not run again has left open, and tells its user.
-async fn tell_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
+async fn show_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
     let Ended { id, event, module, calls } = ended;
-    let delivery = Delivery::new(Begin {
+    let delivery = Delivery::new(AttemptContext {
         event: event.clone(),
         module: module.clone(),
         attempt: 1,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
-        tape: Tape::rehearsal(id.clone(), calls),
+        call_log: CallLog::dry_run(id.clone(), calls),
         limits: Limits::default(),
         tenant_memory: None,
         salt: inner.journal.salt(),
     });
-    if let Err(error) = settle::apologise(&delivery, apology.to_owned()).await {
+    if let Err(error) = finalize::apologise(&delivery, apology.to_owned()).await {
         tracing::error!(%module, delivery = %delivery.id, "the user could not be told that there is no answer: {error}");
     }
 }
@@ -289,21 +289,21 @@ fn try_again(reason: String, after: Option<Duration>, user_text: Option<String>)
 struct Done {
     version: Option<String>,
     log: Vec<crate::journal::LogLine>,
-    next: Next,
+    next: Disposition,
 }
 
 /// Writes down how an attempt went and what is next.
 async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
     let ended = clock::now();
     let (outcome, state, retry_at) = match &done.next {
-        Next::Completed => ("completed".to_owned(), State::Completed, None),
-        Next::Retry { at, reason } => (reason.clone(), State::Waiting, Some(*at)),
-        Next::Dead { reason } => (reason.clone(), State::Dead, None),
-        Next::Dropped { reason } => (reason.clone(), State::Dropped, None),
+        Disposition::Completed => ("completed".to_owned(), State::Completed, None),
+        Disposition::Retry { at, reason } => (reason.clone(), State::Waiting, Some(*at)),
+        Disposition::Dead { reason } => (reason.clone(), State::Dead, None),
+        Disposition::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
     let took = ended.duration_since(started).unwrap_or_default();
     tell(inner, claimed, &done, took);
-    if let Next::Retry { reason, .. } | Next::Dead { reason } = &done.next {
+    if let Disposition::Retry { reason, .. } | Disposition::Dead { reason } = &done.next {
         inner.failures.tell(|| FailedAttempt {
             event: claimed.event.clone(),
             module: claimed.module.clone(),
@@ -324,7 +324,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         outcome,
         log: done.log,
     };
-    if let Err(error) = inner.journal.settle(claimed.id.clone(), attempt, done.next).await {
+    if let Err(error) = inner.journal.finalize(claimed.id.clone(), attempt, done.next).await {
         tracing::error!(delivery = %claimed.id, %error, "cannot record the outcome; the delivery will be retried");
         return;
     }
@@ -349,14 +349,14 @@ fn tell(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration
     let (module, delivery, event) = (&claimed.module, &claimed.id, &claimed.event.id);
     let (attempt, notice) = counted_as(inner, claimed);
     match &done.next {
-        Next::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
-        Next::Retry { at, reason } => {
+        Disposition::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
+        Disposition::Retry { at, reason } => {
             let wait = at.duration_since(clock::now()).unwrap_or_default();
             tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed, tried again in {wait:.1?}: {reason}");
         }
-        Next::Dead { reason } => {
+        Disposition::Dead { reason } => {
             tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed: {reason}");
         }
-        Next::Dropped { reason } => tracing::warn!(%module, %delivery, event, "dropped: {reason}"),
+        Disposition::Dropped { reason } => tracing::warn!(%module, %delivery, event, "dropped: {reason}"),
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::LoadError;
-use super::fit::{MAX_SIZE, Misfit};
+use super::compat::{MAX_SIZE, Incompatibility};
 use crate::files::{self, NotRegular, ReadError};
 
 /// Reads a component. Waits for nobody who might write one, and reads nothing of what is too large to be one.
@@ -22,7 +22,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
         ReadError::NotRegular(NotRegular::Special) => {
             unreadable(io::Error::other("it is no file, but a pipe, a device or the like"))
         }
-        ReadError::TooLarge { size, max } => Misfit::TooLarge { size, max_size: max }.into(),
+        ReadError::TooLarge { size, max } => Incompatibility::TooLarge { size, max_size: max }.into(),
     })
 }
 

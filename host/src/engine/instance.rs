@@ -11,8 +11,8 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
-use super::limits::{Clock, Limiter, MOST_MEMORIES};
-use super::machine::Code;
+use super::limits::{Clock, Limiter, MAX_MEMORIES};
+use super::wasmtime_engine::LinkedComponent;
 use super::sources;
 use super::version::Version;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
@@ -107,7 +107,7 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
 }
 
 /// What an instance lives in, with the delivery's limits.
-fn store(code: &Code, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
+fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
     let limits = delivery.limits();
     let state = State {
         wasi: wasi(version, delivery),
@@ -131,7 +131,7 @@ async fn in_turns<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &De
         let began = Instant::now();
         let turn = guest.as_mut().poll(context);
         let counted = clock.count(began.elapsed());
-        match (delivery.spending().reached(), turn) {
+        match (delivery.usage().reached(), turn) {
             (Some(limit), _) => Poll::Ready(Err(limit)),
             (None, Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
             (None, Poll::Pending) => counted.map_or_else(|limit| Poll::Ready(Err(limit)), |()| Poll::Pending),
@@ -141,7 +141,7 @@ async fn in_turns<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &De
 }
 
 async fn call(
-    code: &Code,
+    code: &LinkedComponent,
     store: &mut Store<State>,
     delivery: &Delivery,
 ) -> wasmtime::Result<Result<(), events::Failure>> {
@@ -162,8 +162,8 @@ fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
-        .wall_clock(WallClock(delivery.tape.clone()))
-        .monotonic_clock(MonotonicClock::new(delivery.tape.clone()))
+        .wall_clock(WallClock(delivery.call_log.clone()))
+        .monotonic_clock(MonotonicClock::new(delivery.call_log.clone()))
         .secure_random(capabilities::secure_chance(delivery))
         .insecure_random(capabilities::insecure_chance(delivery))
         .max_random_size(delivery.limits().amount(Resource::Answers))
@@ -215,7 +215,7 @@ fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option
     }
     let words = error.root_cause().to_string();
     if words.contains("memory count too high") {
-        return Some(LimitReached::Memories(MOST_MEMORIES));
+        return Some(LimitReached::Memories(MAX_MEMORIES));
     }
     let (_, resource) = WORDS.iter().find(|(part, _)| words.contains(part))?;
     Some(limits.reached(*resource, None))

@@ -13,11 +13,11 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// The most that is charged for one turn on a thread: when a machine has too much to do, what a turn took beyond that
 /// was waiting for it.
-const LONGEST_TURN: Duration = Duration::from_millis(100);
+const MAX_TURN: Duration = Duration::from_millis(100);
 
 /// How many memories an instance may have. Each takes gigabytes of the host's addresses, however little is in it; and whose
 /// addresses are used up can't allocate anything any more.
-pub(super) const MOST_MEMORIES: usize = 16;
+pub(super) const MAX_MEMORIES: usize = 16;
 
 /// Counts what an instance has, and remembers what it was refused: its own abort after that looks like any trap.
 ///
@@ -89,7 +89,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memories(&self) -> usize {
-        MOST_MEMORIES
+        MAX_MEMORIES
     }
 }
 
@@ -116,7 +116,7 @@ impl<'a> Clock<'a> {
 
     /// Counts a turn in.
     pub(super) fn count(&mut self, turn: Duration) -> Result<(), LimitReached> {
-        self.used += turn.min(LONGEST_TURN);
+        self.used += turn.min(MAX_TURN);
         if self.used > self.limits.time(Resource::Cpu) {
             return Err(self.limits.reached(Resource::Cpu, None));
         }

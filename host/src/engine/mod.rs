@@ -7,15 +7,15 @@ mod compile;
 mod file;
 mod instance;
 mod limits;
-mod load;
-mod machine;
+mod loaded_components;
+mod wasmtime_engine;
 mod registry;
-mod rehearsal;
+mod dry_run;
 mod sources;
 mod version;
 mod watch;
 
-pub mod fit;
+pub mod compat;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -23,14 +23,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Urgency, run_child, this_program};
+pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Priority, run_child, this_program};
 pub use instance::{Ended, Failure, Retry};
-pub use load::Compiled;
-pub use machine::wasmtime_config;
+pub use loaded_components::Compiled;
+pub use wasmtime_engine::wasmtime_config;
 pub use registry::{
-    CanaryStatus, Chosen, MissingEvidence, OrderError, REHEARSED_AT_ONCE, Registry, Status, Waiting, WaitingModule,
+    CanaryStatus, Chosen, MissingEvidence, OrderError, MAX_CONCURRENT_DRY_RUNS, Registry, Status, Waiting, WaitingModule,
 };
-pub use rehearsal::{Recorded, Rehearsed, rehearse};
+pub use dry_run::{RecordedDelivery, DryRunOutcome, dry_run};
 pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
 pub use watch::FileWatch;
 pub(crate) use watch::{Stamp, stamp, stamps};
@@ -38,19 +38,19 @@ pub(crate) use watch::{Stamp, stamp, stamps};
 use crate::limits::{DEFAULT_STACK, LimitReached};
 use cache::Cache;
 use compile::Compilers;
-use fit::Misfit;
-use load::Places;
-use machine::{Machine, Tier};
+use compat::Incompatibility;
+use loaded_components::LoadedComponents;
+use wasmtime_engine::{WasmtimeEngine, Tier};
 
 /// The machine that runs components: one a process.
 #[derive(Clone)]
 pub struct Engine {
     /// What serves, if the address space has room for its pool.
-    pooled: Option<Arc<Machine>>,
+    pooled: Option<Arc<WasmtimeEngine>>,
     /// What serves components that don't fit the pool, and all of them where there is none. It takes the same code.
-    on_demand: Arc<Machine>,
+    on_demand: Arc<WasmtimeEngine>,
     /// What serves large components until they are compiled for the others.
-    quick: Option<Arc<Machine>>,
+    quick: Option<Arc<WasmtimeEngine>>,
     /// What components are compiled by to serve.
     tier: Tier,
     compilers: Arc<Compilers>,
@@ -58,7 +58,7 @@ pub struct Engine {
     /// Where compiled components are found that aren't in the cache.
     shared_cache: Option<Arc<Cache>>,
     /// The components that are loaded, each once however many modules are made of it.
-    places: Arc<Mutex<Places>>,
+    places: Arc<Mutex<LoadedComponents>>,
     /// How many files are looked through and mapped at once: each keeps a core busy.
     readers: Arc<Semaphore>,
 }
@@ -79,7 +79,7 @@ pub enum LoadError {
     },
     /// It doesn't fit the world.
     #[error("{0}")]
-    Misfit(#[from] Misfit),
+    Incompatibility(#[from] Incompatibility),
     /// It needs more to begin with than it may have.
     #[error("it can't begin within its limits: {0}")]
     Limit(LimitReached),
@@ -142,7 +142,7 @@ impl Engine {
 
     fn start(instances: usize, stack: u64, tier: Tier) -> wasmtime::Result<Self> {
         let stack = usize::try_from(stack)?;
-        let pooled = match Machine::pooled(tier, instances, stack) {
+        let pooled = match WasmtimeEngine::pooled(tier, instances, stack) {
             Ok(machine) => {
                 tracing::info!("instances come from a pool of {instances}");
                 Some(Arc::new(machine))
@@ -152,8 +152,8 @@ impl Engine {
                 None
             }
         };
-        let on_demand = Arc::new(Machine::on_demand(tier, stack)?);
-        machine::start_clock(pooled.iter().chain([&on_demand]))?;
+        let on_demand = Arc::new(WasmtimeEngine::on_demand(tier, stack)?);
+        wasmtime_engine::start_clock(pooled.iter().chain([&on_demand]))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             pooled,
@@ -203,8 +203,8 @@ impl Engine {
     /// When this machine can't run Wasmtime.
     pub fn with_quick_start(mut self) -> wasmtime::Result<Self> {
         let stack = self.on_demand.engine.get_max_wasm_stack();
-        let quick = Arc::new(Machine::on_demand(Tier::Quick, stack)?);
-        machine::start_clock([&quick].into_iter())?;
+        let quick = Arc::new(WasmtimeEngine::on_demand(Tier::Quick, stack)?);
+        wasmtime_engine::start_clock([&quick].into_iter())?;
         self.quick = Some(quick);
         Ok(self)
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LoadError;
-use super::fit::Anatomy;
+use super::compat::ComponentInfo;
 use super::instance::{self, Ended};
-use super::load::Loaded;
-use super::machine::Code;
+use super::loaded_components::Loaded;
+use super::wasmtime_engine::LinkedComponent;
 use crate::capabilities::{Delivery, Grants, Prepared};
 use crate::event::Name;
 use crate::limits::{Limits, Resource};
@@ -33,7 +33,7 @@ pub struct Spec {
 /// What a new version of a module has to show before it serves. By default nothing: that it can serve is enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapPolicy {
-    /// How many of the last completed deliveries it is rehearsed on.
+    /// How many of the last completed deliveries it is dry-run on.
     pub replay: u32,
     /// Whether it answers only a share of the deliveries for a while.
     pub canary: Option<CanaryPolicy>,
@@ -65,14 +65,14 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(anatomy: &Anatomy) -> Self {
-        let imports = anatomy.imports.iter().map(|import| &import.name);
+    pub(super) fn of(component_info: &ComponentInfo) -> Self {
+        let imports = component_info.imports.iter().map(|import| &import.name);
         let of = |prefix: &'static str| imports.clone().filter(move |name| name.starts_with(prefix)).cloned().collect();
         let (keyvalue, http) = (of("wasi:keyvalue/"), of(REQUESTS));
         let begins_with = [
-            (Resource::Memory, anatomy.minimum_memory),
-            (Resource::Tables, anatomy.minimum_table_elements),
-            (Resource::Instances, anatomy.core_instances),
+            (Resource::Memory, component_info.minimum_memory),
+            (Resource::Tables, component_info.minimum_table_elements),
+            (Resource::Instances, component_info.core_instances),
         ];
         Self { begins_with, keyvalue, http }
     }
@@ -153,7 +153,7 @@ impl Version {
     }
 
     /// What an instance is made of; the next one may be made of other code of the same component.
-    pub(super) fn code(&self) -> Arc<Code> {
+    pub(super) fn code(&self) -> Arc<LinkedComponent> {
         self.loaded.code()
     }
 

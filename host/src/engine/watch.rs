@@ -104,7 +104,7 @@ impl FileWatch {
 }
 
 async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BTreeSet<PathBuf>>) {
-    let mut looker = Looker { control: control.clone(), stuck: Vec::new() };
+    let mut looker = Scanner { control: control.clone(), stuck: Vec::new() };
     // Listens to their folders; what changed before that is seen at the next look.
     looker.look(&known).await;
     control.look.notify_one();
@@ -138,7 +138,7 @@ async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BT
 }
 
 /// Waits until the files stay as they are, but not for ever: answers with how they are, and which are still being written.
-async fn settle(looker: &mut Looker, known: &Stamps) -> (Stamps, BTreeSet<PathBuf>) {
+async fn settle(looker: &mut Scanner, known: &Stamps) -> (Stamps, BTreeSet<PathBuf>) {
     let started = tokio::time::Instant::now();
     let mut before = looker.look(known).await;
     loop {
@@ -154,13 +154,13 @@ async fn settle(looker: &mut Looker, known: &Stamps) -> (Stamps, BTreeSet<PathBu
 }
 
 /// Asks the system how files are, off the runtime.
-struct Looker {
+struct Scanner {
     control: Arc<Control>,
     /// What the system doesn't answer to.
     stuck: Vec<Pending>,
 }
 
-impl Looker {
+impl Scanner {
     /// How the files are. Of those the system says nothing of, they are as they were known.
     async fn look(&mut self, known: &Stamps) -> Stamps {
         loop {
@@ -223,14 +223,14 @@ impl Control {
             };
         }
         // Only a few of these files are ours.
-        if moved.len() > MOST_MOVED {
+        if moved.len() > MAX_MOVED {
             moved.clear();
         }
     }
 }
 
 /// How many files are remembered that were moved to their place.
-const MOST_MOVED: usize = 4096;
+const MAX_MOVED: usize = 4096;
 
 /// A path from the root, as the system names files.
 fn plain(path: &Path) -> PathBuf {

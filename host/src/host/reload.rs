@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::remembered::{Memory, Remembered, is_older_than};
-use super::{Load, Parts, needs_restart, tell_ceilings};
+use super::saved_settings::{Memory, SavedSettings, is_older_than};
+use super::{Load, Parts, needs_restart, log_ceilings};
 use crate::config::{ActiveSettings, ConfigErrors, Environment, LoadedSettings, Settings, Why, unanswered};
 use crate::engine::{FileWatch, stamps};
 use crate::files::{self, READ_TIMEOUT};
-use crate::plan::Plan;
+use crate::resolved_config::ResolvedConfig;
 
 /// How long the files of the settings have to stay as they are once one of them has changed. Somebody who writes in place may
 /// pause: a table that is new can't be told from one that is cut.
@@ -43,13 +43,13 @@ impl SettingsReader {
 
     /// The settings a host starts with: those of the file, and what a host before this one knew that is missing in them.
     /// Answers also with what that remembered.
-    pub(super) async fn read_first(&self) -> Result<(ActiveSettings, Option<Remembered>), ConfigErrors> {
+    pub(super) async fn read_first(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
         let mut loaded = self.read().await?;
         let load = self.0.clone();
         in_time(move || {
             let server = &loaded.settings.server;
             loaded.is_whole = is_older_than(&loaded.settings.file, server.removal_grace);
-            let remembered = Remembered::read(&server.data_dir, &loaded.settings.file);
+            let remembered = SavedSettings::read(&server.data_dir, &loaded.settings.file);
             // The settings of an older host may be no settings for this one.
             let before = remembered.as_ref().and_then(|remembered| load(Some(&remembered.text)).ok());
             let (Some(before), Some(known)) = (before, &remembered) else {
@@ -78,7 +78,7 @@ async fn in_time<T: Send + 'static>(
 }
 
 /// What keeps a host up with its files.
-pub(super) struct Keeper {
+pub(super) struct SettingsWatcher {
     pub parts: Parts,
     pub reader: SettingsReader,
     pub active: ActiveSettings,
@@ -104,10 +104,10 @@ enum Reason {
     Certificate,
 }
 
-impl Keeper {
+impl SettingsWatcher {
     /// Takes in changed files for as long as the host runs; all of them when `asked` for it.
     pub(super) async fn run(mut self, mut watch: FileWatch, asked: Arc<Notify>) {
-        tell_kept(None, &self.active);
+        log_kept(None, &self.active);
         self.memory.note(&self.active).await;
         loop {
             let deadline = self.active.deadline().max(self.not_before.filter(|_| !self.active.is_settled()));
@@ -171,7 +171,7 @@ impl Keeper {
     }
 
     fn take_in(&mut self, next: ActiveSettings, reason: Reason) {
-        let plan = match Plan::of(&next, &self.parts.client) {
+        let plan = match ResolvedConfig::of(&next, &self.parts.client) {
             Ok(plan) => plan,
             Err(errors) => return self.refuse(&errors, reason),
         };
@@ -186,7 +186,7 @@ impl Keeper {
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched_files(&self.active);
         self.parts.apply(plan);
         if is.server.ceilings != was.server.ceilings {
-            tell_ceilings(&is.server);
+            log_ceilings(&is.server);
         }
         let refused = std::mem::take(&mut self.refused);
         let file = self.active.as_written().file.display();
@@ -197,7 +197,7 @@ impl Keeper {
         } else if refused {
             tracing::info!(%file, "the settings are valid again, and as they were before");
         }
-        tell_kept(Some(&before), &self.active);
+        log_kept(Some(&before), &self.active);
         if was != is {
             self.settings.send_replace(Arc::new(is.clone()));
         }
@@ -205,7 +205,7 @@ impl Keeper {
 }
 
 /// Says what is kept, came back, and is dropped.
-fn tell_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
+fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
     let at = Instant::now();
     for (part, why, left) in now.kept(at) {
         let is_known =

@@ -7,7 +7,7 @@
 //! so that a clock that jumps is one party's problem.
 
 mod sqlite;
-mod words;
+mod types;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use crate::event::{DeliveryId, Event, Name};
 pub(crate) use sqlite::accept_loss;
 pub use sqlite::{AtRest, Sqlite, SqliteSettings};
-pub use words::*;
+pub use types::*;
 
 /// What an operation of the journal ends in.
 pub type Result<T> = std::result::Result<T, JournalError>;
@@ -88,7 +88,7 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`JournalError::LeaseLost`] when it isn't this attempt of this owner that runs; nothing is changed then.
-    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Next) -> Result<()>;
+    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()>;
 
     // ---- calls
 
@@ -102,10 +102,10 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`JournalError::Full`] when too much waits for the disk already: what this refused can be written later.
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<Written>;
+    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle>;
 
     /// Forgets the calls of a delivery from a number on: what it does from there is new. Without waiting, like `write`.
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<Written>;
+    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle>;
 
     // ---- for people
 

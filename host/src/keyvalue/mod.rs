@@ -5,9 +5,9 @@
 //! are nobody else's. What a module is no longer there for is kept: it may come back.
 
 mod limits;
-mod rehearsal;
+mod dry_run;
 mod sqlite;
-mod words;
+mod types;
 
 use async_trait::async_trait;
 
@@ -15,10 +15,10 @@ use crate::limits::Limit;
 
 pub use limits::{MAX_BATCH, MAX_BUCKETS, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE};
 pub(crate) use limits::{check_batch, check_key};
-pub use rehearsal::Rehearsal;
+pub use dry_run::DryRunStore;
 pub use sqlite::Sqlite;
 pub(crate) use sqlite::accept_loss;
-pub use words::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};
+pub use types::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};
 
 /// What an operation of the store ends in.
 pub type Result<T> = std::result::Result<T, StoreError>;

@@ -70,15 +70,15 @@ fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let lines = headers.get_all(name).iter().rev();
     // A line that isn't text ends the way back, as an address that can't be read does.
     let hops = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(','));
-    let mut nearest = peer;
+    let mut suggest = peer;
     for hop in hops {
         let Some(address) = read(hop.trim()) else { break };
-        nearest = address;
+        suggest = address;
         if !is_trusted(proxies, address) {
             break;
         }
     }
-    nearest
+    suggest
 }
 
 /// An address, with or without brackets and port: proxies write all of these.

@@ -21,11 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::arriving::Arriving;
+use super::timed_body::TimedBody;
 use super::client::Client;
-use super::crowd::Place;
-use super::pulse::{Felt, Overdue, Pulse};
-use super::{Listener, Routes, Rules};
+use super::connection_table::ConnectionEntry;
+use super::connection_activity::{ActivityStream, Overdue, ConnectionActivity};
+use super::{Listener, Routes, ListenerRules};
 use crate::config::ListenerLimits;
 
 /// How long a connection that is to end has for what is under way.
@@ -49,10 +49,10 @@ const SPEAK_TLS: &str = r#"{"success":false,"error":"TLS is spoken here: the URL
 const READ_WITHIN: Duration = Duration::from_secs(1);
 
 /// A connection that was let in.
-pub(super) struct Visit {
+pub(super) struct Connection {
     listener: Arc<Listener>,
-    rules: Arc<Rules>,
-    place: Place,
+    rules: Arc<ListenerRules>,
+    place: ConnectionEntry,
     closing: CancellationToken,
 }
 
@@ -63,8 +63,8 @@ enum Reason {
     Overdue(Overdue),
 }
 
-impl Visit {
-    pub fn new(listener: Arc<Listener>, rules: Arc<Rules>, place: Place, closing: CancellationToken) -> Self {
+impl Connection {
+    pub fn new(listener: Arc<Listener>, rules: Arc<ListenerRules>, place: ConnectionEntry, closing: CancellationToken) -> Self {
         Self { listener, rules, place, closing }
     }
 
@@ -114,13 +114,13 @@ impl Visit {
 
     async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: Arc<Routes>) {
         let http = http(&self.rules.limits);
-        let stream = TokioIo::new(Felt::new(stream, self.place.pulse.clone()));
+        let stream = TokioIo::new(ActivityStream::new(stream, self.place.activity.clone()));
         let answering = Answering {
             routes,
             peer: self.place.address,
             rules: self.rules.clone(),
             listener: self.listener.clone(),
-            pulse: self.place.pulse.clone(),
+            activity: self.place.activity.clone(),
         };
         let mut connection = pin!(http.serve_connection(stream, answering));
         let reason = tokio::select! {
@@ -142,11 +142,11 @@ impl Visit {
 
     /// Waits for a reason to end the connection.
     async fn reason(&self) -> Reason {
-        let pulse = &self.place.pulse;
+        let activity = &self.place.activity;
         tokio::select! {
             () = self.closing.cancelled() => Reason::Closing,
-            () = pulse.asked_to_leave() => Reason::MakesRoom,
-            overdue = pulse.overdue(&self.rules.limits) => Reason::Overdue(overdue),
+            () = activity.asked_to_leave() => Reason::MakesRoom,
+            overdue = activity.overdue(&self.rules.limits) => Reason::Overdue(overdue),
         }
     }
 
@@ -178,7 +178,7 @@ impl Visit {
     }
 }
 
-/// HTTP/1 and HTTP/2 within the limits. Times are kept by the pulse, so the library needs no clock; its own limits of
+/// HTTP/1 and HTTP/2 within the limits. Times are kept by the activity, so the library needs no clock; its own limits of
 /// frames that reset streams, and the like, are good as they are.
 fn http(limits: &ListenerLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -206,13 +206,13 @@ async fn put_off(stream: &mut TcpStream, body: &str) -> io::Result<()> {
     timeout(READ_WITHIN, hear_out).await.unwrap_or(Ok(()))
 }
 
-/// The routes, told whose requests they get, and told of by the pulse.
+/// The routes, told whose requests they get, and told of by the activity.
 struct Answering {
     routes: Arc<Routes>,
     peer: std::net::IpAddr,
-    rules: Arc<Rules>,
+    rules: Arc<ListenerRules>,
     listener: Arc<Listener>,
-    pulse: Arc<Pulse>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl Service<Request<Incoming>> for Answering {
@@ -221,12 +221,12 @@ impl Service<Request<Incoming>> for Answering {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let flight = self.pulse.begin(request.version() == Version::HTTP_2);
+        let flight = self.activity.begin(request.version() == Version::HTTP_2);
         // Whom to believe is asked anew with each request; a connection may be older than the settings.
         let client = Client::of(self.peer, request.headers(), &self.listener.rules.load().proxies);
         let limits = &self.rules.limits;
         let share = self.listener.bodies.share(limits.max_bodies);
-        let arriving = |body| Arriving::new(body, flight.clone(), share.clone(), limits.body_timeout);
+        let arriving = |body| TimedBody::new(body, flight.clone(), share.clone(), limits.body_timeout);
         let mut request = request.map(|body| Body::new(arriving(body)));
         request.extensions_mut().insert(client);
         // The routes of now: a connection may be older than they are.

@@ -4,15 +4,15 @@
 //! listener and for the operators'. What each wait may take is in [`ListenerLimits`](crate::config::ListenerLimits);
 //! all of it can be changed while connections are served.
 
-mod arriving;
-mod bodies;
+mod timed_body;
+mod body_budget;
 mod client;
 mod connection;
-mod crowd;
-mod pulse;
-mod refusals;
+mod connection_table;
+mod connection_activity;
+mod signature_failure_limiter;
 mod routes;
-mod seldom;
+mod log_throttle;
 mod tls;
 
 use std::io;
@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ListenerLimits, Proxies};
-pub use arriving::CutShort;
-use bodies::Bodies;
+pub use timed_body::BodyError;
+use body_budget::BodyBudget;
 pub use client::Client;
-use connection::Visit;
-use crowd::{Crowd, Place};
-pub use refusals::Refusals;
+use connection::Connection;
+use connection_table::{ConnectionTable, ConnectionEntry};
+pub use signature_failure_limiter::SignatureFailureLimiter;
 pub use routes::Routes;
-pub(crate) use seldom::Seldom;
+pub(crate) use log_throttle::LogThrottle;
 pub use tls::load as load_certificate;
 
 /// How long is waited after the system couldn't give a connection, say for want of file descriptors.
@@ -45,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// By what rules a listener takes connections.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub struct ListenerRules {
     /// What each client may use.
     pub limits: ListenerLimits,
     /// Who may say for whom a request is.
@@ -56,49 +56,49 @@ pub struct Rules {
 
 /// A listener: the rules it goes by now, and who is connected.
 pub struct Listener {
-    rules: ArcSwap<Rules>,
-    crowd: Arc<Crowd>,
-    bodies: Arc<Bodies>,
-    refusals: Arc<Refusals>,
+    rules: ArcSwap<ListenerRules>,
+    connections: Arc<ConnectionTable>,
+    bodies: Arc<BodyBudget>,
+    signature_failures: Arc<SignatureFailureLimiter>,
     lines: Lines,
 }
 
 /// The lines of its log that a flood could fill the disk with.
 #[derive(Default)]
 struct Lines {
-    broken: Seldom,
-    full: Seldom,
-    one_address: Seldom,
-    head: Seldom,
-    plain: Seldom,
-    handshake: Seldom,
+    broken: LogThrottle,
+    full: LogThrottle,
+    one_address: LogThrottle,
+    head: LogThrottle,
+    plain: LogThrottle,
+    handshake: LogThrottle,
 }
 
 impl Listener {
     /// A listener with these rules.
-    pub fn new(rules: Rules) -> Arc<Self> {
-        let refusals = Arc::new(Refusals::new(rules.limits.max_forgeries));
+    pub fn new(rules: ListenerRules) -> Arc<Self> {
+        let signature_failures = Arc::new(SignatureFailureLimiter::new(rules.limits.max_forgeries));
         Arc::new(Self {
             rules: ArcSwap::from_pointee(rules),
-            crowd: Arc::default(),
+            connections: Arc::default(),
             bodies: Arc::default(),
-            refusals,
+            signature_failures,
             lines: Lines::default(),
         })
     }
 
     /// Goes by other rules from now on. Connections that are open keep their time limits and their certificate; whether
     /// TLS is spoken stays as it was at first.
-    pub fn set(&self, mut rules: Rules) {
+    pub fn set(&self, mut rules: ListenerRules) {
         let before = self.rules.load();
         rules.tls = before.tls.as_ref().map(|old| rules.tls.unwrap_or_else(|| old.clone()));
-        self.refusals.set_limit(rules.limits.max_forgeries);
+        self.signature_failures.set_limit(rules.limits.max_forgeries);
         self.rules.store(Arc::new(rules));
     }
 
-    /// Who sent forgeries here.
-    pub fn refusals(&self) -> Arc<Refusals> {
-        self.refusals.clone()
+    /// Who sent forged requests here.
+    pub fn signature_failures(&self) -> Arc<SignatureFailureLimiter> {
+        self.signature_failures.clone()
     }
 
     /// Serves connections until `closing`; then lets requests that are under way come to their end, for a few seconds.
@@ -109,7 +109,7 @@ impl Listener {
                 let (stream, peer) = self.accept(&sockets).await;
                 if let Some(place) = self.admit(peer).await {
                     let rules = self.rules.load_full();
-                    let visit = Visit::new(self.clone(), rules, place, closing.clone());
+                    let visit = Connection::new(self.clone(), rules, place, closing.clone());
                     visits.spawn(visit.attend(stream, routes.clone()));
                 }
             }
@@ -134,7 +134,7 @@ impl Listener {
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     // No file descriptors are left, or no memory: what waits longest for its client gives up its own.
-                    self.crowd.make_room();
+                    self.connections.make_room();
                     if let Some(more) = self.lines.broken.now() {
                         tracing::error!("connections can't be accepted, trying on: {error}{more}");
                     }
@@ -145,12 +145,12 @@ impl Listener {
     }
 
     /// Finds a place for a client; none if its address has too many already, and it is to be turned away.
-    async fn admit(&self, address: IpAddr) -> Option<Place> {
+    async fn admit(&self, address: IpAddr) -> Option<ConnectionEntry> {
         loop {
             let rules = self.rules.load();
             let group = client::group(address);
             let own = rules.limits.max_connections_per_address.filter(|_| !client::is_trusted(&rules.proxies, address));
-            if own.is_some_and(|own| self.crowd.of(group) >= own) {
+            if own.is_some_and(|own| self.connections.of(group) >= own) {
                 if let Some(more) = self.lines.one_address.now() {
                     tracing::warn!(
                         client = %address,
@@ -160,8 +160,8 @@ impl Listener {
                 }
                 return None;
             }
-            if self.crowd.len() < rules.limits.max_connections {
-                return Some(self.crowd.enter(address, group));
+            if self.connections.len() < rules.limits.max_connections {
+                return Some(self.connections.enter(address, group));
             }
             drop(rules);
             if let Some(more) = self.lines.full.now() {
@@ -170,8 +170,8 @@ impl Listener {
                      host waiting longest make room{more}"
                 );
             }
-            let left = self.crowd.left();
-            self.crowd.make_room();
+            let left = self.connections.left();
+            self.connections.make_room();
             // If all have been heard and wait for their answer, the next look finds one that has it.
             let _ = tokio::time::timeout(LOOK_EVERY, left).await;
         }

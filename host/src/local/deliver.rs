@@ -28,7 +28,7 @@ const RETRIES: u32 = 5;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many deliveries are remembered.
-const MOST_RECORDS: usize = 1000;
+const MAX_RECORDS: usize = 1000;
 
 /// Delivers events.
 pub struct Deliverer {
@@ -268,7 +268,7 @@ impl Deliverer {
 
     fn remember(&self, event: &Envelope) {
         let mut records = self.all_records();
-        if records.len() == MOST_RECORDS {
+        if records.len() == MAX_RECORDS {
             records.pop_front();
         }
         records.push_back(Record {

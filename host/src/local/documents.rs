@@ -15,7 +15,7 @@ use super::wire::Stamp;
 const PASSAGE_CHARS: usize = 1000;
 
 /// Larger files are left out: nobody wrote them by hand.
-const LARGEST_FILE: u64 = 16 * 1024 * 1024;
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A file that was found in the documents folder.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,9 +125,9 @@ fn mime_type(name: &str) -> Option<&'static str> {
 /// # Errors
 /// The file can't be read, is larger than 16 MiB or is not UTF-8.
 pub fn read(found: &Found) -> io::Result<Document> {
-    if found.size > LARGEST_FILE {
+    if found.size > MAX_FILE {
         return Err(io::Error::other(format!(
-            "it has {} bytes, more than the {LARGEST_FILE} that are read",
+            "it has {} bytes, more than the {MAX_FILE} that are read",
             found.size
         )));
     }

@@ -21,7 +21,7 @@ use super::credentials;
 use super::error::{ApiError, Params};
 
 /// How many events may wait for a subscriber that doesn't read.
-const MOST_WAITING: usize = 1000;
+const MAX_WAITING: usize = 1000;
 
 /// How often an event without data is sent where nothing else is.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ struct Subscriber {
 
 /// What a subscriber asks for.
 #[derive(Deserialize)]
-pub struct Wanted {
+pub struct SubscriptionQuery {
     /// The names of events, with commas between them.
     subscriptions: Option<String>,
 }
@@ -69,7 +69,7 @@ impl Subscribers {
     }
 
     fn subscribe(&self, names: BTreeSet<String>) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
-        let (events, receiver) = mpsc::channel(MOST_WAITING);
+        let (events, receiver) = mpsc::channel(MAX_WAITING);
         self.connected().push(Subscriber { names, events });
         let (stop, lifetime) = (self.stop.clone(), self.lifetime);
         let end = async move { stop.run_until_cancelled(tokio::time::sleep(lifetime)).await };
@@ -90,7 +90,7 @@ impl Subscribers {
 pub async fn stream(
     State(state): State<Arc<LocalState>>,
     headers: HeaderMap,
-    Params(wanted): Params<Wanted>,
+    Params(wanted): Params<SubscriptionQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     credentials::authenticate(&headers, false)?;
     let names = wanted.subscriptions.as_deref().unwrap_or_default().split(',').map(str::trim);

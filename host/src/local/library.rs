@@ -12,14 +12,14 @@ use url::Url;
 
 use super::LocalError;
 use super::documents::{self, Document, Found, Passage};
-use super::words::telling_words;
+use super::stemmer::telling_words;
 
 /// How often the folder is looked at for changes, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How many words of a question are looked for: FTS5 takes only so deep an expression, and by then the question has
 /// said what it is about.
-const MOST_WORDS: usize = 64;
+const MAX_WORDS: usize = 64;
 
 /// A folder of documents and its index.
 pub struct Library {
@@ -187,7 +187,7 @@ const SEARCH: &str = "SELECT key, CAST(place AS INTEGER) FROM passages WHERE pas
 /// nothing a person types is taken for syntax.
 fn match_expression(text: &str) -> String {
     let mut expression = String::new();
-    for word in telling_words(text).iter().take(MOST_WORDS) {
+    for word in telling_words(text).iter().take(MAX_WORDS) {
         let or = if expression.is_empty() { "" } else { " OR " };
         // Writing to a string can't fail.
         let _ = write!(expression, "{or}\"{word}\"");

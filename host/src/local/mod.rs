@@ -28,7 +28,7 @@ mod space;
 mod stream_completions;
 mod threads;
 mod wire;
-mod words;
+mod stemmer;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -9,7 +9,7 @@ use super::LocalState;
 use super::citations::{Marker, markers};
 use super::completion::{ModelMessage, ModelRole};
 use super::error::ApiError;
-use super::words::{stem, telling_words, words};
+use super::stemmer::{stem, telling_words, words};
 
 /// How many passages are quoted, and how many sentences of each.
 const PASSAGES: usize = 3;

@@ -21,7 +21,7 @@ use crate::sse::{self, Beginning, Parser};
 const MODELS_WITHIN: Duration = Duration::from_secs(20);
 
 /// How much of an endpoint's error is passed on.
-const MOST_OF_AN_ERROR: usize = 500;
+const MAX_ERROR_BODY: usize = 500;
 
 /// A client of the endpoint.
 pub struct Relay {
@@ -218,7 +218,7 @@ fn error_text(body: &str) -> String {
     let parsed: Value = serde_json::from_str(body).unwrap_or_default();
     let text =
         parsed["error"]["message"].as_str().or(parsed["error"].as_str()).or(parsed["message"].as_str()).unwrap_or(body);
-    text.chars().take(MOST_OF_AN_ERROR).collect()
+    text.chars().take(MAX_ERROR_BODY).collect()
 }
 
 /// An answer in OpenAI's shape.

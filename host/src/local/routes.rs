@@ -16,7 +16,7 @@ use super::{
 use crate::browser_guard::BrowserGuard;
 
 /// The largest body that is read: long conversations with their context fit.
-const LARGEST_BODY: usize = 16 * 1024 * 1024;
+const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// The whole server: the public API under both prefixes it is known by, a model as OpenAI's API has it, NexusGPT's
 /// threads, and what only the local platform has. Requests that a web page made a browser send are refused: the
@@ -42,7 +42,7 @@ pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Rout
             ApiError::wrong_method(request.method().as_str(), request.uri().path())
         })
         .fallback(async |request: Request| ApiError::no_such_call(request.method().as_str(), request.uri().path()))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(guard, credentials::refuse_pages))
         .with_state(state)
 }

@@ -13,11 +13,11 @@ use super::error::{ApiError, Body};
 use super::filter::Filter;
 use super::library::Hit;
 use super::wire::{Object, Role, Stamp};
-use super::words::telling_words;
+use super::stemmer::telling_words;
 
 /// The platform's own default and ceiling.
 const DEFAULT_LIMIT: usize = 20;
-const LARGEST_LIMIT: usize = 1000;
+const MAX_LIMIT: usize = 1000;
 
 /// A search as the official Python SDK sends it.
 #[derive(Deserialize)]
@@ -96,8 +96,8 @@ pub async fn search(
         state.chat(chat_id)?;
     }
     let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=LARGEST_LIMIT).contains(&limit) {
-        return Err(ApiError::invalid(format!("limit is {limit}, but must be from 1 to {LARGEST_LIMIT}")));
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(ApiError::invalid(format!("limit is {limit}, but must be from 1 to {MAX_LIMIT}")));
     }
     let page = request
         .page
@@ -108,7 +108,7 @@ pub async fn search(
         // Nothing can be uploaded to a chat of the local platform.
         return Ok(Json(Vec::new()));
     }
-    let wanted = Wanted::new(&request)?;
+    let wanted = SearchQuery::new(&request)?;
     let hits = state.search(request.search_string, move |document| wanted.lets_through(document)).await?;
     Ok(Json(hits.into_iter().skip(page.saturating_mul(limit)).take(limit).map(SearchHit::from).collect()))
 }
@@ -137,13 +137,13 @@ impl SearchRequest {
 }
 
 /// Which documents a search is confined to.
-struct Wanted {
+struct SearchQuery {
     contents: Vec<String>,
     scopes: Vec<String>,
     filter: Option<Filter>,
 }
 
-impl Wanted {
+impl SearchQuery {
     fn new(request: &SearchRequest) -> Result<Self, ApiError> {
         let read =
             |filter| Filter::read(filter).map_err(|reason| ApiError::invalid(format!("metaDataFilter: {reason}")));

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{ErrorKind, MessageChange, PlatformError, Result, Role};
+use super::{ErrorKind, MessageChange, CallError, Result, Role};
 
 /// A message to a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl CompletionRequest {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(options)) => options.clone(),
             Some(_) => {
-                return Err(PlatformError::new(ErrorKind::Invalid, "the completion's options aren't a JSON object"));
+                return Err(CallError::new(ErrorKind::Invalid, "the completion's options aren't a JSON object"));
             }
         };
         if let Some(temperature) = self.temperature {
@@ -147,5 +147,5 @@ impl CompletionRequest {
 pub(super) fn number(what: &str, value: f32) -> Result<Number> {
     let shortest = value.to_string().parse().unwrap_or(f64::from(value));
     Number::from_f64(shortest)
-        .ok_or_else(|| PlatformError::new(ErrorKind::Invalid, format!("the {what} is {value}, not a number")))
+        .ok_or_else(|| CallError::new(ErrorKind::Invalid, format!("the {what} is {value}, not a number")))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A call to a platform that failed: what kind of failure, for the guest; the platform's own words, for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlatformError {
+pub struct CallError {
     /// What a guest can do about it.
     pub kind: ErrorKind,
     /// What happened, with the platform's own message. Never holds a credential.
@@ -51,7 +51,7 @@ impl ErrorKind {
     }
 }
 
-impl PlatformError {
+impl CallError {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), code: None }
@@ -63,7 +63,7 @@ impl PlatformError {
     }
 }
 
-impl fmt::Display for PlatformError {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             ErrorKind::Invalid => "invalid",
@@ -78,4 +78,4 @@ impl fmt::Display for PlatformError {
     }
 }
 
-impl std::error::Error for PlatformError {}
+impl std::error::Error for CallError {}

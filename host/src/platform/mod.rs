@@ -7,11 +7,11 @@ pub(crate) mod chat_completion;
 mod citations;
 mod completion;
 mod error;
-mod exchange;
+mod http_transport;
 pub mod nexus;
-mod nowhere;
+mod null_platform;
 pub mod openai;
-mod rehearsal;
+mod dry_run;
 pub mod unique;
 mod with_model;
 
@@ -24,15 +24,15 @@ pub use completion::{
     Completion, CompletionRequest, CompletionStream, Ending, ModelMessage, StreamTarget, StreamedAnswer, Usage,
     WholeAnswer,
 };
-pub use error::{ErrorKind, PlatformError};
-pub(crate) use exchange::parse_retry_after;
-pub use exchange::{RetryPolicy, SetupError, http_client};
-pub use nowhere::Nowhere;
-pub use rehearsal::Rehearsal;
+pub use error::{ErrorKind, CallError};
+pub(crate) use http_transport::parse_retry_after;
+pub use http_transport::{RetryPolicy, SetupError, http_client};
+pub use null_platform::NullPlatform;
+pub use dry_run::DryRunPlatform;
 pub use with_model::WithModel;
 
 /// What a call to a platform ends in.
-pub type Result<T> = std::result::Result<T, PlatformError>;
+pub type Result<T> = std::result::Result<T, CallError>;
 
 /// On whose behalf a call is made: always the user and company of the verified event. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,22 +50,22 @@ pub struct Caller {
 
 impl Caller {
     /// The error of a call that needs what the event doesn't bring: "company", "chat".
-    pub fn lacks(&self, what: &str) -> PlatformError {
-        PlatformError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", self.event))
+    pub fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", self.event))
     }
 }
 
 /// A platform modules answer on.
 ///
-/// What a platform doesn't have it leaves as it is here: such a call ends in [`Platform::lacks`].
+/// What a platform doesn't have it leaves as it is here: such a call ends in [`Platform::unsupported`].
 #[async_trait]
 pub trait Platform: Send + Sync {
     /// The error of a call this platform doesn't have; `what` is what that would be about: "steps", "search".
-    fn lacks(&self, what: &str) -> PlatformError;
+    fn unsupported(&self, what: &str) -> CallError;
 
     /// The error of a completion where there is no language model.
-    fn lacks_a_model(&self) -> PlatformError {
-        let mut error = self.lacks("completion");
+    fn lacks_a_model(&self) -> CallError {
+        let mut error = self.unsupported("completion");
         error.message.push_str("; [tenant.completion] in modules.toml gives a tenant a language model of its own");
         error
     }
@@ -77,12 +77,12 @@ pub trait Platform: Send + Sync {
 
     /// Shows a step under a message; answers with the step's id.
     async fn create_step(&self, _caller: &Caller, _step: &NewStep) -> Result<String> {
-        Err(self.lacks("steps"))
+        Err(self.unsupported("steps"))
     }
 
     /// Changes a step that was shown before.
     async fn update_step(&self, _caller: &Caller, _id: &str, _change: &StepChange) -> Result<()> {
-        Err(self.lacks("steps"))
+        Err(self.unsupported("steps"))
     }
 
     /// Writes a new assistant message into a chat; every call writes another one. The answer's id is empty where the
@@ -94,7 +94,7 @@ pub trait Platform: Send + Sync {
         _chat_id: &str,
         _change: &MessageChange,
     ) -> Result<Message> {
-        Err(self.lacks("messages"))
+        Err(self.unsupported("messages"))
     }
 
     /// Changes a message.
@@ -105,22 +105,22 @@ pub trait Platform: Send + Sync {
         _id: &str,
         _change: &MessageChange,
     ) -> Result<Message> {
-        Err(self.lacks("changes of messages"))
+        Err(self.unsupported("changes of messages"))
     }
 
     /// Shows a text in a message's place for the moment, without storing it.
     async fn show_message(&self, _caller: &Caller, _chat_id: &str, _id: &str, _text: &str) -> Result<()> {
-        Err(self.lacks("changes of messages"))
+        Err(self.unsupported("changes of messages"))
     }
 
     /// The messages of a chat, oldest first.
     async fn list_messages(&self, _caller: &Caller, _chat_id: &str) -> Result<Vec<Message>> {
-        Err(self.lacks("history"))
+        Err(self.unsupported("history"))
     }
 
     /// Searches the knowledge base, best hit first. `chat_id` lets the platform see the chat's own documents.
     async fn search(&self, _caller: &Caller, _chat_id: Option<&str>, _query: &Query) -> Result<Vec<Hit>> {
-        Err(self.lacks("search"))
+        Err(self.unsupported("search"))
     }
 
     /// Lets a language model answer.

@@ -10,7 +10,7 @@ use super::citations::{cite, finished};
 use super::openai::OpenAi;
 use super::{
     Caller, Completion, CompletionRequest, CompletionStream, Hit, Message, MessageChange, NewStep, Platform,
-    PlatformError, Query, Result, StepChange, StreamTarget, StreamedAnswer,
+    CallError, Query, Result, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The least time from one look at an unfinished answer to the next: as often as a reader notices, however fast the model
@@ -74,8 +74,8 @@ async fn ended(mut text: watch::Receiver<String>) {
 
 #[async_trait]
 impl Platform for WithModel {
-    fn lacks(&self, what: &str) -> PlatformError {
-        self.platform.lacks(what)
+    fn unsupported(&self, what: &str) -> CallError {
+        self.platform.unsupported(what)
     }
 
     fn changes_messages(&self) -> bool {
@@ -139,7 +139,7 @@ impl Platform for WithModel {
     ) -> Result<StreamedAnswer> {
         // Said before the model is asked, which costs money.
         if !self.changes_messages() {
-            return Err(self.lacks("reply that an answer could be written into"));
+            return Err(self.unsupported("reply that an answer could be written into"));
         }
         // What is shown states the whole text, and may happen twice. Under the key of the question, the second of these
         // would be taken for the first.

@@ -16,13 +16,13 @@ use crate::event::json::{Document, Kind, NotJson, Text};
 use crate::event::{Event, Header, Name};
 
 /// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
-const LONGEST_ID: usize = 256;
+const MAX_ID: usize = 256;
 
 /// Longer than this, in bytes, nothing is that names something: it would stand in every line of the log.
-const LONGEST_TEXT: usize = 1024;
+const MAX_TEXT: usize = 1024;
 
 /// No more headers than this are kept of a request that can't be read.
-const MOST_HEADERS: usize = 32;
+const MAX_HEADERS: usize = 32;
 
 /// Times from here on nobody means, in seconds since 1970: the year 10000.
 const NO_TIME_FROM: f64 = 253_402_300_800.0;
@@ -78,7 +78,7 @@ pub enum NotAnEvent {
         with_payload: bool,
     },
     /// A part that has to be there isn't.
-    #[error("its {what} is missing, {}", Place(.place))]
+    #[error("its {what} is missing, {}", PartName(.place))]
     Missing {
         /// The part.
         what: &'static str,
@@ -86,7 +86,7 @@ pub enum NotAnEvent {
         place: Part,
     },
     /// A part is of a kind nothing is named with.
-    #[error("its {what} is {found}, {}", Place(.place))]
+    #[error("its {what} is {found}, {}", PartName(.place))]
     Odd {
         /// The part.
         what: &'static str,
@@ -96,7 +96,7 @@ pub enum NotAnEvent {
         found: Kind,
     },
     /// A part holds half a character, or bytes that are none: what it names can't be told.
-    #[error("its {what} is not written in Unicode, {}", Place(.place))]
+    #[error("its {what} is not written in Unicode, {}", PartName(.place))]
     NotText {
         /// The part.
         what: &'static str,
@@ -104,7 +104,7 @@ pub enum NotAnEvent {
         place: Part,
     },
     /// A part is there more than once, and is not the same each time: ambiguous, as readers differ in which they take.
-    #[error("its {what} is there more than once, {}", Place(.place))]
+    #[error("its {what} is there more than once, {}", PartName(.place))]
     Ambiguous {
         /// The part.
         what: &'static str,
@@ -112,7 +112,7 @@ pub enum NotAnEvent {
         place: Part,
     },
     /// A part is too long to be what it should be.
-    #[error("its {what} is longer than {LONGEST_TEXT} bytes, {}", Place(.place))]
+    #[error("its {what} is longer than {MAX_TEXT} bytes, {}", PartName(.place))]
     TooLong {
         /// The part.
         what: &'static str,
@@ -202,9 +202,9 @@ impl Envelope {
             part.headers(&mut names);
         }
         names.retain(|name| !SECRET.iter().any(|word| name.as_str().contains(word)));
-        let value = |value: &[u8]| String::from_utf8_lossy(value).chars().take(LONGEST_TEXT).collect();
+        let value = |value: &[u8]| String::from_utf8_lossy(value).chars().take(MAX_TEXT).collect();
         let lines = names.iter().flat_map(|name| headers.get_all(name).iter().map(move |it| (name, it)));
-        lines.take(MOST_HEADERS).map(|(name, it)| (name.to_string(), value(it.as_bytes()))).collect()
+        lines.take(MAX_HEADERS).map(|(name, it)| (name.to_string(), value(it.as_bytes()))).collect()
     }
 }
 
@@ -286,7 +286,7 @@ impl<'a> Opened<'a> {
     fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
         match self.named(what, part)? {
             Some(Named { lossy: Some(_), .. }) => Err(NotAnEvent::NotText { what, place: part.clone() }),
-            Some(Named { text, .. }) if text.len() > LONGEST_TEXT => {
+            Some(Named { text, .. }) if text.len() > MAX_TEXT => {
                 Err(NotAnEvent::TooLong { what, place: part.clone() })
             }
             named => Ok(named.map(|named| named.text.into_owned())),
@@ -382,7 +382,7 @@ fn hash(bytes: &[u8]) -> String {
 
 /// An id, or its hash where it is too long to be kept as it is.
 fn shortened(id: String) -> String {
-    if id.len() > LONGEST_ID { hash(id.as_bytes()) } else { id }
+    if id.len() > MAX_ID { hash(id.as_bytes()) } else { id }
 }
 
 fn missing(what: &'static str, place: Part) -> NotAnEvent {
@@ -404,9 +404,9 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// A place in a request, in people's words.
-struct Place<'a>(&'a Part);
+struct PartName<'a>(&'a Part);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for PartName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Part::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
@@ -414,7 +414,7 @@ impl fmt::Display for Place<'_> {
             Part::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
             Part::First(parts) if !parts.is_empty() => parts.iter().enumerate().try_for_each(|(number, part)| {
                 f.write_str(if number == 0 { "" } else { " or " })?;
-                Place(part).fmt(f)
+                PartName(part).fmt(f)
             }),
             Part::Body(_) | Part::Text(_) | Part::Hash | Part::First(_) => f.write_str("the body"),
         }

@@ -2,7 +2,7 @@
 //!
 //! The answers follow from how the strictest platform reads them, Unique: 2xx is delivered; 3xx, 429 and 5xx are brought
 //! again, up to five times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for
-//! forgeries and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
+//! forged requests and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
 //! Which 4xx it is, and how an event that was taken is acknowledged, is for the source's scheme to say.
 
 use std::error::Error;
@@ -20,9 +20,9 @@ use serde_json::json;
 
 use super::envelope::NotAnEvent;
 use super::schemes::Request as Verifiable;
-use super::{ComeBack, Received, Rejection, Sink, Source, Sources, Taken, Way};
+use super::{Backpressure, Received, Rejection, Sink, Source, Sources, Taken, RouteEntry};
 use crate::health::{self, Health};
-use crate::listener::{Client, CutShort, Refusals};
+use crate::listener::{Client, BodyError, SignatureFailureLimiter};
 use crate::telemetry::metrics::{self, EventOutcome};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
@@ -47,14 +47,14 @@ const AFTER_CUT_SHORT: u64 = 10;
 
 struct Listener<S> {
     sources: Arc<Sources>,
-    refusals: Arc<Refusals>,
+    signature_failures: Arc<SignatureFailureLimiter>,
     sink: S,
 }
 
-/// The routes of the public listener: probes, and every other path as the sources have it. `refusals` is where forgeries
+/// The routes of the public listener: probes, and every other path as the sources have it. `signature_failures` is where forged requests
 /// are noted; requests of a client that sent too many are not read.
-pub fn router<S: Sink>(sources: Arc<Sources>, refusals: Arc<Refusals>, sink: S, health: Arc<Health>) -> Router {
-    let listener = Arc::new(Listener { sources, refusals, sink });
+pub fn router<S: Sink>(sources: Arc<Sources>, signature_failures: Arc<SignatureFailureLimiter>, sink: S, health: Arc<Health>) -> Router {
+    let listener = Arc::new(Listener { sources, signature_failures, sink });
     let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
     let events = Router::new().fallback(receive::<S>).with_state(listener);
     events.merge(health_route).merge(health::probes(health))
@@ -84,7 +84,7 @@ fn name_host(request: &mut Request) {
 }
 
 /// Answers a request to a source.
-async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> Response {
+async fn hear<S: Sink>(listener: &Listener<S>, way: &RouteEntry, request: Request) -> Response {
     if request.method() != Method::POST {
         return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
             .into_response();
@@ -97,7 +97,7 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
     let (parts, body) = request.into_parts();
     if let Some(coding) = coded(&parts.headers) {
         tracing::warn!(source = %way.source.reader.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
-        hear_out(body).await;
+        drain(body).await;
         return refusal(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body has a Content-Encoding, and is taken as it was signed only: send it without one",
@@ -110,9 +110,9 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
-        Err(Unread::CutShort(why)) => {
+        Err(Unread::BodyError(why)) => {
             // What there is no room for is told of by the listener, and not for every request.
-            if let CutShort::TooSlow(_) = why {
+            if let BodyError::TooSlow(_) = why {
                 tracing::warn!(
                     source = %way.source.reader.name, client = %client.address,
                     "request put off: {why}, `body_timeout` in [server.limits]"
@@ -127,7 +127,7 @@ async fn hear<S: Sink>(listener: &Listener<S>, way: &Way, request: Request) -> R
 
 async fn answer<S: Sink>(
     listener: &Listener<S>,
-    way: &Way,
+    way: &RouteEntry,
     client: Client,
     headers: &HeaderMap,
     body: Bytes,
@@ -135,17 +135,17 @@ async fn answer<S: Sink>(
     let source = &way.source;
     let request = Verifiable { headers, body: &body, now: SystemTime::now() };
     let received = match source.receive(&request, &body) {
-        Err(rejection @ (Rejection::Forgery(_) | Rejection::ForeignCompany(_))) => {
+        Err(rejection @ (Rejection::SignatureError(_) | Rejection::ForeignCompany(_))) => {
             return rejected(listener, way, client, headers, &rejection);
         }
         received => received,
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
-    if !matches!(received, Ok(Received::Greeting(_)))
+    if !matches!(received, Ok(Received::Challenge(_)))
         && let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take())
     {
         tracing::warn!(source = %source.reader.name, "events come faster than `events_per_second` allows");
-        return come_back(ComeBack { after, too_fast: true });
+        return come_back(Backpressure { after, too_fast: true });
     }
     match received {
         Ok(Received::Event(event)) => match listener.sink.take(*event).await {
@@ -153,7 +153,7 @@ async fn answer<S: Sink>(
             Ok(Taken::NoSubscriber) => source.scheme.nobody(&request),
             Err(put_off) => come_back(put_off),
         },
-        Ok(Received::Greeting(answer)) => {
+        Ok(Received::Challenge(answer)) => {
             source.reader.count(EventOutcome::Challenge);
             tracing::info!(source = %source.reader.name, "challenge answered");
             answer
@@ -178,7 +178,7 @@ async fn answer<S: Sink>(
 /// Keeps a verified request that can't be read, and answers it.
 async fn unreadable<S: Sink>(
     listener: &Listener<S>,
-    way: &Way,
+    way: &RouteEntry,
     client: Client,
     request: &Verifiable<'_>,
     body: &Bytes,
@@ -198,7 +198,7 @@ async fn unreadable<S: Sink>(
 
 fn rejected<S>(
     listener: &Listener<S>,
-    way: &Way,
+    way: &RouteEntry,
     client: Client,
     headers: &HeaderMap,
     rejection: &Rejection,
@@ -208,13 +208,13 @@ fn rejected<S>(
     let status = listener.sources.status(rejection, source);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
-        let is_of_time = matches!(rejection, Rejection::Forgery(forgery) if forgery.is_of_time());
+        let is_of_time = matches!(rejection, Rejection::SignatureError(signature_error) if signature_error.is_of_time());
         let after = if is_of_time { AFTER_CLOCKS_DIFFER } else { AFTER_SECRETS_CHANGE };
         return ([(header::RETRY_AFTER, after)], answer).into_response();
     }
     // One whose time alone is wrong was signed well.
-    if let Rejection::Forgery(forgery) = rejection
-        && !forgery.is_of_time()
+    if let Rejection::SignatureError(signature_error) = rejection
+        && !signature_error.is_of_time()
         && !is_of_local_page(client, headers)
     {
         listener.note_forgery(client, source);
@@ -222,13 +222,13 @@ fn rejected<S>(
     answer
 }
 
-/// Whether a web page in a browser on this machine sent a request. Any page can do that, and its forgeries must not hold
+/// Whether a web page in a browser on this machine sent a request. Any page can do that, and its forged requests must not hold
 /// off the programs that share its address: a proxy, the local platform of `modhost dev`.
 fn is_of_local_page(client: Client, headers: &HeaderMap) -> bool {
     client.address.is_loopback() && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site"))
 }
 
-fn come_back(ComeBack { after, too_fast }: ComeBack) -> Response {
+fn come_back(Backpressure { after, too_fast }: Backpressure) -> Response {
     let (status, error) = if too_fast {
         (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
     } else {
@@ -248,13 +248,13 @@ impl<S> Listener<S> {
         if client.stands_for_many {
             return None;
         }
-        let wait = self.refusals.too_many(client.address, &source.reader.name)?;
+        let wait = self.signature_failures.too_many(client.address, &source.reader.name)?;
         tracing::debug!(source = %source.reader.name, client = %client.address, "not heard: it sent too many forgeries");
         Some(wait)
     }
 
     fn note_forgery(&self, client: Client, source: &Source) {
-        if !self.refusals.note(client.address, &source.reader.name) {
+        if !self.signature_failures.note(client.address, &source.reader.name) {
             return;
         }
         let (source, client, is_proxy) = (&source.reader.name, client.address, client.stands_for_many);
@@ -274,7 +274,7 @@ impl<S> Listener<S> {
     }
 }
 
-/// The answer to who sent too many forgeries: neither is the body read, nor is the connection kept.
+/// The answer to who sent too many forged requests: neither is the body read, nor is the connection kept.
 fn not_heard(wait: Duration) -> Response {
     let answer = refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address had no valid signature");
     hang_up(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
@@ -307,7 +307,7 @@ fn refusal(status: StatusCode, error: &str) -> Response {
 
 enum Unread {
     TooLarge,
-    CutShort(CutShort),
+    BodyError(BodyError),
     BrokenOff,
 }
 
@@ -317,7 +317,7 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, 
     if announced.is_some_and(|length| length > limit) {
         // Who asks first is told without having sent anything.
         if !headers.contains_key(header::EXPECT) {
-            hear_out(body).await;
+            drain(body).await;
         }
         return Err(Unread::TooLarge);
     }
@@ -325,21 +325,21 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, 
     match Limited::new(&mut body, limit).collect().await {
         Ok(read) => Ok(read.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            hear_out(body).await;
+            drain(body).await;
             Err(Unread::TooLarge)
         }
-        Err(error) => Err(cut_short(&*error).map_or(Unread::BrokenOff, Unread::CutShort)),
+        Err(error) => Err(cut_short(&*error).map_or(Unread::BrokenOff, Unread::BodyError)),
     }
 }
 
 /// Whether that is why a body couldn't be read.
-fn cut_short(error: &(dyn Error + 'static)) -> Option<CutShort> {
+fn cut_short(error: &(dyn Error + 'static)) -> Option<BodyError> {
     error.downcast_ref().copied().or_else(|| cut_short(error.source()?))
 }
 
 /// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer
 /// is read, and the platform would take the host for one that is out of reach.
-async fn hear_out(body: Body) {
+async fn drain(body: Body) {
     let mut rest = Limited::new(body, HEARD_OUT);
     let read = async { while let Some(Ok(_)) = rest.frame().await {} };
     // Who takes longer hears nothing.

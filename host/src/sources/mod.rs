@@ -21,21 +21,21 @@ use crate::telemetry::metrics::{self, EventOutcome};
 use crate::unreadable::Unreadable;
 use envelope::{Envelope, NotAnEvent, Opened, json_of};
 pub use http::router;
-use schemes::{Forgery, Key, Request, Scheme};
+use schemes::{SignatureError, Key, Request, Scheme};
 
 /// The webhooks of this host, by path.
 ///
 /// They can be replaced while requests are served.
 #[derive(Default)]
 pub struct Sources {
-    by_path: ArcSwap<HashMap<String, Arc<Way>>>,
+    by_path: ArcSwap<HashMap<String, Arc<RouteEntry>>>,
     /// Those whose secrets have just changed.
     unsettled: ArcSwap<HashSet<Name>>,
     max_body: ArcSwap<u64>,
 }
 
 /// A source, and how fast its events may come.
-struct Way {
+struct RouteEntry {
     source: Source,
     rate: Option<Arc<Rate>>,
 }
@@ -62,12 +62,12 @@ pub struct Reader {
     /// Where the parts of an event stand.
     pub envelope: Envelope,
     /// Whose events the source brings.
-    pub owners: Owners,
+    pub owners: TenantResolver,
 }
 
 /// Whose events a source brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owners {
+pub enum TenantResolver {
     /// One tenant's; if companies are named, theirs and no other's.
     One {
         /// The tenant.
@@ -89,10 +89,10 @@ pub enum Owners {
 /// What an event is handed to once it is verified.
 pub trait Sink: Send + Sync + 'static {
     /// Takes the event: when this returns well, it is safe. Or says when to bring it again.
-    fn take(&self, event: Event) -> impl Future<Output = Result<Taken, ComeBack>> + Send;
+    fn take(&self, event: Event) -> impl Future<Output = Result<Taken, Backpressure>> + Send;
 
     /// Keeps what was verified and can't be read as an event, for operators. Or says when to bring it again.
-    fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), ComeBack>> + Send;
+    fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), Backpressure>> + Send;
 }
 
 /// What became of an event that was taken.
@@ -106,7 +106,7 @@ pub enum Taken {
 
 /// The host can't take an event now; it should be brought again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ComeBack {
+pub struct Backpressure {
     /// After this time.
     pub after: Duration,
     /// Whether it is the sender who is too fast, and not the host that has too much to do.
@@ -118,7 +118,7 @@ pub enum Received {
     /// An event.
     Event(Box<Event>),
     /// A question for the endpoint itself, which this answers.
-    Greeting(Response),
+    Challenge(Response),
 }
 
 /// Why a request brought no event.
@@ -126,7 +126,7 @@ pub enum Received {
 pub enum Rejection {
     /// It is not from whom it should be.
     #[error("{0}")]
-    Forgery(#[from] Forgery),
+    SignatureError(#[from] SignatureError),
     /// It is signed, but no event.
     #[error("this is not an event: {0}")]
     NotAnEvent(#[from] NotAnEvent),
@@ -143,7 +143,7 @@ impl Rejection {
     /// The status it is answered with, as the platform of this scheme reads it.
     pub fn status(&self, scheme: &dyn Scheme) -> StatusCode {
         match self {
-            Self::Forgery(forgery) => scheme.refusal(forgery),
+            Self::SignatureError(signature_error) => scheme.refusal(signature_error),
             Self::ForeignCompany(_) => StatusCode::FORBIDDEN,
             Self::UnclaimedCompany(_) => scheme.unclaimed(),
             Self::NotAnEvent(why) => scheme.unreadable(why),
@@ -171,7 +171,7 @@ impl Sources {
                 Some(rate) if rate.per_second() == f64::from(per_second) => rate,
                 _ => Arc::new(Rate::new(per_second)),
             });
-            (source.path.clone(), Arc::new(Way { source, rate }))
+            (source.path.clone(), Arc::new(RouteEntry { source, rate }))
         });
         let by_path: HashMap<_, _> = ways.collect();
         self.by_path.store(Arc::new(by_path));
@@ -188,7 +188,7 @@ impl Sources {
 
     /// The status that answers what a source refuses.
     fn status(&self, rejection: &Rejection, source: &Source) -> StatusCode {
-        let is_unsigned = matches!(rejection, Rejection::Forgery(Forgery::WrongSignature));
+        let is_unsigned = matches!(rejection, Rejection::SignatureError(SignatureError::WrongSignature));
         if is_unsigned && self.unsettled.load().contains(&source.reader.name) {
             return StatusCode::SERVICE_UNAVAILABLE;
         }
@@ -204,8 +204,8 @@ impl Source {
     /// When it is forged, no event, or another tenant's.
     pub fn receive(&self, request: &Request<'_>, body: &Bytes) -> Result<Received, Rejection> {
         self.scheme.verify(request, &self.keys)?;
-        if let Some(answer) = self.scheme.greeting(request) {
-            return Ok(Received::Greeting(answer));
+        if let Some(answer) = self.scheme.challenge(request) {
+            return Ok(Received::Challenge(answer));
         }
         Ok(Received::Event(self.reader.read(request.headers, body)?.into()))
     }
@@ -232,8 +232,8 @@ impl Reader {
     /// Counts what makes no delivery. Whose it is, a source of several tenants can't tell.
     fn count(&self, outcome: EventOutcome) {
         let tenant = match &self.owners {
-            Owners::One { tenant, .. } => tenant.as_str(),
-            Owners::ByCompany { .. } => "",
+            TenantResolver::One { tenant, .. } => tenant.as_str(),
+            TenantResolver::ByCompany { .. } => "",
         };
         metrics::event(&self.name, &Name::from(tenant), outcome);
     }
@@ -243,8 +243,8 @@ impl Reader {
         Unreadable {
             source: self.name.clone(),
             tenant: match &self.owners {
-                Owners::One { tenant, .. } => Some(tenant.clone()),
-                Owners::ByCompany { .. } => None,
+                TenantResolver::One { tenant, .. } => Some(tenant.clone()),
+                TenantResolver::ByCompany { .. } => None,
             },
             reason: why.to_string(),
             status,
@@ -256,14 +256,14 @@ impl Reader {
     /// Whether nothing can be done with an event that names no company, though all of its platform's do.
     fn needs_company(&self) -> bool {
         let tells_tenant = match &self.owners {
-            Owners::One { companies, .. } => !companies.is_empty(),
-            Owners::ByCompany { .. } => true,
+            TenantResolver::One { companies, .. } => !companies.is_empty(),
+            TenantResolver::ByCompany { .. } => true,
         };
         self.envelope.always_names_company && tells_tenant
     }
 }
 
-impl Owners {
+impl TenantResolver {
     /// Whose an event is; `company` is what it names, and none if events of its source never name one.
     fn tenant_of(&self, company: Option<Option<&str>>) -> Result<Name, Rejection> {
         let named = company.flatten();

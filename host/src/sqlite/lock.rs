@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::Trouble;
+use super::StorageError;
 
 /// What makes a data directory this process's, for as long as it is held.
 #[derive(Debug)]
@@ -12,9 +12,9 @@ pub(crate) struct DirectoryLock(File);
 
 impl DirectoryLock {
     /// Takes the lock of a directory that is there. The journal gave it its name, being the first to be opened.
-    pub(crate) fn take(directory: &Path) -> Result<Self, Trouble> {
+    pub(crate) fn take(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join("journal.lock");
-        let unusable = |error: std::io::Error| Trouble::unreachable(directory, &error);
+        let unusable = |error: std::io::Error| StorageError::unreachable(directory, &error);
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         match file.try_lock() {
@@ -27,7 +27,7 @@ impl DirectoryLock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-                Err(Trouble::Unusable(format!(
+                Err(StorageError::Unusable(format!(
                     "another modhost{holder} already runs on the data directory {}; stop it, or give this one another \
                      directory",
                     directory.display()

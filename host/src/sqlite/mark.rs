@@ -18,7 +18,7 @@ use jiff::{Timestamp, Unit};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Database, Trouble};
+use super::{Database, StorageError};
 
 /// The table a file counts its commits in.
 pub(crate) const MARK: &str = "
@@ -71,16 +71,16 @@ impl Database {
     }
 
     /// Makes sure that nothing is missing that the mark knows of.
-    pub(super) fn compare_with_mark(&self, connection: &Connection) -> Result<(), Trouble> {
+    pub(super) fn compare_with_mark(&self, connection: &Connection) -> Result<(), StorageError> {
         match self.missing(connection)? {
-            Some(missing) => Err(Trouble::Unusable(missing)),
+            Some(missing) => Err(StorageError::Unusable(missing)),
             None => Ok(()),
         }
     }
 
     /// What is missing of the file, for people; none if nothing is. The mark is read first: a host that runs on the file raises
     /// it after its commits.
-    pub(crate) fn missing(&self, connection: &Connection) -> Result<Option<String>, Trouble> {
+    pub(crate) fn missing(&self, connection: &Connection) -> Result<Option<String>, StorageError> {
         let mark = match read(&self.mark()) {
             Ok(mark) => mark,
             Err(NoMark::Missing) => return Ok(None),
@@ -127,7 +127,7 @@ impl Database {
     }
 
     /// Gives up what is missing of the file: the mark is removed. Answers with what that is; none if nothing is.
-    pub(crate) fn accept_loss(&self) -> Result<Option<String>, Trouble> {
+    pub(crate) fn accept_loss(&self) -> Result<Option<String>, StorageError> {
         if !fs::exists(self.mark()).unwrap_or(true) || !fs::exists(self.file()).unwrap_or(true) {
             return Ok(None);
         }
@@ -142,7 +142,7 @@ impl Database {
 
 impl Mark {
     /// The mark of a file that is ready, made if there is none.
-    pub(crate) fn open(database: &Database, connection: &Connection) -> Result<Self, Trouble> {
+    pub(crate) fn open(database: &Database, connection: &Connection) -> Result<Self, StorageError> {
         let counted = counted(connection).map_err(|error| database.explain(&error))?;
         let count = counted.ok_or_else(|| database.damaged("its count of commits is missing"))?;
         let (path, io) = (database.mark(), |error: std::io::Error| database.unreachable(&error));

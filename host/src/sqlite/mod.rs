@@ -25,7 +25,7 @@ pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// A kind of file.
 #[derive(Debug)]
-pub(crate) struct Kind {
+pub(crate) struct DatabaseKind {
     /// What people call it: `journal`.
     pub(crate) name: &'static str,
     /// What the file is called in its directory.
@@ -37,7 +37,7 @@ pub(crate) struct Kind {
     pub(crate) migrations: &'static [&'static str],
 }
 
-impl Kind {
+impl DatabaseKind {
     /// The version of the schema this code works with.
     pub(crate) fn version(&self) -> i64 {
         i64::try_from(self.migrations.len()).unwrap_or(i64::MAX)
@@ -47,13 +47,13 @@ impl Kind {
 /// A file of a kind, and where it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
-    kind: &'static Kind,
+    kind: &'static DatabaseKind,
     directory: PathBuf,
 }
 
 /// Why a file can't be used.
 #[derive(Clone, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum StorageError {
     /// There is no room to write.
     Full(String),
     /// The storage behind it fails.
@@ -69,7 +69,7 @@ const PLENTY: u64 = 16 << 20;
 static PROBE: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Database {
-    pub(crate) fn new(kind: &'static Kind, directory: PathBuf) -> Self {
+    pub(crate) fn new(kind: &'static DatabaseKind, directory: PathBuf) -> Self {
         Self { kind, directory }
     }
 
@@ -89,7 +89,7 @@ impl Database {
     }
 
     /// A failure of SQLite, told to whoever asked for something.
-    pub(crate) fn explain(&self, error: &rusqlite::Error) -> Trouble {
+    pub(crate) fn explain(&self, error: &rusqlite::Error) -> StorageError {
         use rusqlite::Error;
         match error {
             Error::SqliteFailure(code, _) => self.explain_code(*code, error),
@@ -101,12 +101,12 @@ impl Database {
         }
     }
 
-    fn explain_code(&self, code: ffi::Error, error: &rusqlite::Error) -> Trouble {
+    fn explain_code(&self, code: ffi::Error, error: &rusqlite::Error) -> StorageError {
         match code.code {
             ErrorCode::DiskFull => self.full(),
             ErrorCode::DatabaseCorrupt => self.damaged(&error.to_string()),
             ErrorCode::NotADatabase => self.foreign("it is no SQLite database"),
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Trouble::Broken(format!(
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StorageError::Broken(format!(
                 "another program keeps {} locked ({error}); close what has it open",
                 self.file().display()
             )),
@@ -116,23 +116,23 @@ impl Database {
         }
     }
 
-    fn broken(&self, error: &rusqlite::Error) -> Trouble {
-        Trouble::Broken(format!("{}: {error}", self.file().display()))
+    fn broken(&self, error: &rusqlite::Error) -> StorageError {
+        StorageError::Broken(format!("{}: {error}", self.file().display()))
     }
 
     /// There is no room to write.
-    fn full(&self) -> Trouble {
-        Trouble::no_room(&self.directory)
+    fn full(&self) -> StorageError {
+        StorageError::no_room(&self.directory)
     }
 
     /// The directory can't be worked with.
-    pub(crate) fn unreachable(&self, error: &std::io::Error) -> Trouble {
-        Trouble::unreachable(&self.directory, error)
+    pub(crate) fn unreachable(&self, error: &std::io::Error) -> StorageError {
+        StorageError::unreachable(&self.directory, error)
     }
 
     /// The file is of this kind, and damaged.
-    fn damaged(&self, how: &str) -> Trouble {
-        Trouble::Unusable(format!(
+    fn damaged(&self, how: &str) -> StorageError {
+        StorageError::Unusable(format!(
             "the {} {} is damaged ({how}) and was left as it is; restore it from a backup, or move it and {} away to \
              start with an empty one",
             self.kind.name,
@@ -142,9 +142,9 @@ impl Database {
     }
 
     /// The file is something else.
-    fn foreign(&self, why: &str) -> Trouble {
+    fn foreign(&self, why: &str) -> StorageError {
         let name = self.kind.name;
-        Trouble::Unusable(format!(
+        StorageError::Unusable(format!(
             "{} is not a {name} ({why}) and was left as it is; restore the {name} from a backup, or move the file away \
              to start with an empty one",
             self.file().display()
@@ -153,7 +153,7 @@ impl Database {
 
     /// Makes sure that more than a few bytes can be written beside the file. Where the file system says that there is plenty
     /// of room, it is only tried if that was in doubt: quotas are not among what it says.
-    pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), Trouble> {
+    pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), StorageError> {
         let has_plenty = || {
             let room = rustix::fs::statvfs(&self.directory);
             room.is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= PLENTY)
@@ -173,7 +173,7 @@ impl Database {
     }
 }
 
-impl Trouble {
+impl StorageError {
     /// There is no room to write in a directory.
     fn no_room(directory: &Path) -> Self {
         Self::Full(format!("no room is left on the disk of {}; make room there", directory.display()))

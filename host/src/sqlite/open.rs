@@ -8,11 +8,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use url::Url;
 
-use super::{BUSY, Database, Kind, Trouble};
+use super::{BUSY, Database, DatabaseKind, StorageError};
 
 /// How long the file is searched for damage when it is opened. A large one isn't searched to the end; what is wrong
 /// there shows when it is read.
-const LONGEST_CHECK: Duration = Duration::from_secs(1);
+const MAX_CHECK: Duration = Duration::from_secs(1);
 
 /// After how many of SQLite's steps it is looked whether the search for damage has taken too long.
 const STEPS_BETWEEN_LOOKS: std::ffi::c_int = 1000;
@@ -22,7 +22,7 @@ const STATEMENTS: usize = 128;
 
 impl Database {
     /// Makes the file if there is none, and brings one of an older version up to date. May take seconds if it is large.
-    pub(crate) fn make_ready(&self) -> Result<(), Trouble> {
+    pub(crate) fn make_ready(&self) -> Result<(), StorageError> {
         match fs::metadata(self.file()) {
             Ok(file) if file.len() == 0 => return Err(self.damaged("the file is empty")),
             Ok(_) => {}
@@ -74,9 +74,9 @@ impl Database {
     }
 
     /// Makes an empty file. It gets its name when it is complete, so that a file of that name always is one.
-    fn create(&self) -> Result<(), Trouble> {
+    fn create(&self) -> Result<(), StorageError> {
         if fs::metadata(self.wal()).is_ok_and(|wal| wal.len() > 0) {
-            return Err(Trouble::Unusable(format!(
+            return Err(StorageError::Unusable(format!(
                 "{} is there, but not {}, which it belongs to; bring that back, or move both away to start with an \
                  empty {}",
                 self.wal().display(),
@@ -96,13 +96,13 @@ impl Database {
     }
 
     /// Looks at a file before anything may write to it; answers with the version of its schema.
-    pub(crate) fn inspect(&self) -> Result<i64, Trouble> {
+    pub(crate) fn inspect(&self) -> Result<i64, StorageError> {
         let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
         self.inspect_with(&mut connection)
     }
 
     /// The same with a connection that only reads.
-    pub(crate) fn inspect_with(&self, connection: &mut Connection) -> Result<i64, Trouble> {
+    pub(crate) fn inspect_with(&self, connection: &mut Connection) -> Result<i64, StorageError> {
         let sql = |error: rusqlite::Error| self.explain(&error);
         // Not even what is in the log is brought into the file while it isn't known to be good.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
@@ -112,7 +112,7 @@ impl Database {
         }
         let version = number("user_version")?;
         if version > self.kind.version() {
-            return Err(Trouble::Unusable(format!(
+            return Err(StorageError::Unusable(format!(
                 "the {} {} was written by a newer modhost: its schema is version {version}, and this one knows versions \
                  up to {}; run the newer one, or give this one another data directory",
                 self.kind.name,
@@ -124,10 +124,10 @@ impl Database {
         Ok(version)
     }
 
-    fn look_for_damage(&self, connection: &mut Connection) -> Result<(), Trouble> {
+    fn look_for_damage(&self, connection: &mut Connection) -> Result<(), StorageError> {
         let sql = |error: rusqlite::Error| self.explain(&error);
         let began = Instant::now();
-        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || began.elapsed() > LONGEST_CHECK)).map_err(sql)?;
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || began.elapsed() > MAX_CHECK)).map_err(sql)?;
         let checked = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
         // Whatever else is read over it takes as long as it takes.
         connection.progress_handler(0, None::<fn() -> bool>).map_err(sql)?;
@@ -149,7 +149,7 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", false)
 }
 
-fn create_as(path: &Path, kind: &Kind) -> rusqlite::Result<()> {
+fn create_as(path: &Path, kind: &DatabaseKind) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     // Pages that are freed can be given back to the system a few at a time. Must come before the first table.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -160,7 +160,7 @@ fn create_as(path: &Path, kind: &Kind) -> rusqlite::Result<()> {
 }
 
 /// Brings the tables of an older version, 0 for an empty file, up to today's: all or nothing.
-fn migrate(connection: &mut Connection, kind: &Kind, from: i64) -> rusqlite::Result<()> {
+fn migrate(connection: &mut Connection, kind: &DatabaseKind, from: i64) -> rusqlite::Result<()> {
     tracing::debug!(of = kind.name, from, to = kind.version(), "bringing a schema up to date");
     let missing = kind.migrations.get(usize::try_from(from).unwrap_or_default()..).unwrap_or_default();
     let transaction = connection.transaction()?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{Database, Trouble};
+use super::{Database, StorageError};
 
 /// How many read at the same time at the most.
 const MOST: u32 = 4;
@@ -26,8 +26,8 @@ impl Readers {
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Trouble> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Trouble::closed())?;
+    ) -> Result<T, StorageError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StorageError::closed())?;
         let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
         let read = tokio::task::spawn_blocking(move || {
             // A connection is whole again once it is put back, whatever panics.
@@ -46,7 +46,7 @@ impl Readers {
             drop(permit);
             read.map_err(|error| database.explain(&error))
         });
-        read.await.map_err(|error| Trouble::Broken(format!("reading broke off: {error}")))?
+        read.await.map_err(|error| StorageError::Broken(format!("reading broke off: {error}")))?
     }
 
     /// Waits for those that read, and lets no one begin any more.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::nearest;
+use crate::config::suggest;
 
 /// What is logged unless it is said: the host's own news, the modules' lines, and others' warnings.
 const DEFAULT: &str = "warn,modhost=info,module=info";
@@ -73,13 +73,13 @@ fn check(directive: &str) -> Result<(), String> {
         (None, None) => match level(head) {
             Some(_) => return Ok(()),
             None => {
-                return Err(format!("`{head}` is no level ({}); {ADVICE}", nearest::advice(head, &LEVELS)));
+                return Err(format!("`{head}` is no level ({}); {ADVICE}", suggest::advice(head, &LEVELS)));
             }
         },
         (Some(rest), _) => (head, rest.rsplit_once("]=").map(|(_, wanted)| wanted)),
     };
     if let Some(wanted) = wanted.filter(|wanted| level(wanted).is_none()) {
-        return Err(format!("`{directive}` names no level: `{wanted}` is none ({})", nearest::advice(wanted, &LEVELS)));
+        return Err(format!("`{directive}` names no level: `{wanted}` is none ({})", suggest::advice(wanted, &LEVELS)));
     }
     if let Some(odd) = target.chars().find(|c| !(c.is_alphanumeric() || "_:-.".contains(*c))) {
         return Err(format!(
@@ -87,7 +87,7 @@ fn check(directive: &str) -> Result<(), String> {
         ));
     }
     let first = target.split("::").next().unwrap_or_default();
-    match nearest::nearest(first, TARGETS).filter(|name| *name != first) {
+    match suggest::suggest(first, TARGETS).filter(|name| *name != first) {
         Some(name) => Err(format!("nothing logs under the name `{first}`; did you mean {name}?")),
         None => Ok(()),
     }

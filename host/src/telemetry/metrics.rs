@@ -236,7 +236,7 @@ pub fn swap(module: &Name, origin: &'static str) {
 pub enum RefusedBy {
     /// Its file: it can't be read, isn't a component that fits, or wants more than it is given.
     File,
-    /// The rehearsals.
+    /// The dry runs.
     Gate,
 }
 

@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::nearest;
+use crate::config::suggest;
 pub use filter::LogFilter;
 pub(crate) use writer::LossyWriter;
 
@@ -51,7 +51,7 @@ impl FromStr for LogFormat {
             // A variable that is set to nothing says nothing.
             "" | "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("there is no log format `{other}`; {}", nearest::advice(other, &["text", "json"]))),
+            other => Err(format!("there is no log format `{other}`; {}", suggest::advice(other, &["text", "json"]))),
         }
     }
 }

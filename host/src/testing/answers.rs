@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value as Json, json};
 
 use super::http;
-use super::likeness::{Likeness, Plain};
-use crate::config::nearest;
+use super::matcher::{Matcher, Plain};
+use crate::config::suggest;
 use crate::config::table::{Table, Value, to_json};
 use crate::journal::Call;
 use crate::keyvalue;
-use crate::platform::{Completion, ErrorKind, Hit, Message, PlatformError, Role, Usage};
+use crate::platform::{Completion, ErrorKind, Hit, Message, CallError, Role, Usage};
 
 /// The errors a test can answer with.
 const ERRORS: [(&str, ErrorKind); 7] = [
@@ -53,7 +53,7 @@ const OPEN: [&str; 2] = ["wasi:http", "keyvalue."];
 
 impl<T: Clone> Scripted<T> {
     /// The next of these answers that is given to this.
-    pub fn take(answers: &mut Vec<Self>, fits: impl Fn(&Likeness) -> bool) -> Option<Result<T, PlatformError>> {
+    pub fn take(answers: &mut Vec<Self>, fits: impl Fn(&Matcher) -> bool) -> Option<Result<T, CallError>> {
         let place = answers.iter().position(|scripted| scripted.only.as_ref().is_none_or(&fits))?;
         if answers[place].always {
             return Some(answers[place].answer.clone());
@@ -87,18 +87,18 @@ pub(super) struct Spoken {
     /// All of it, and how it ended.
     pub whole: Completion,
     /// What breaks it off after the last piece.
-    pub broken_off: Option<PlatformError>,
+    pub broken_off: Option<CallError>,
 }
 
 /// An answer, and to what it is given.
 #[derive(Clone, Debug)]
 pub(super) struct Scripted<T> {
     /// Only to what is asked like this.
-    pub only: Option<Likeness>,
+    pub only: Option<Matcher>,
     /// As often as is asked, rather than once.
     pub always: bool,
     /// The answer.
-    pub answer: Result<T, PlatformError>,
+    pub answer: Result<T, CallError>,
 }
 
 impl Answers {
@@ -188,8 +188,8 @@ fn completion(table: Table<'_>) -> Scripted<Spoken> {
 }
 
 /// To what an answer is given, and how often.
-fn given(table: &Table<'_>) -> (Option<Likeness>, bool) {
-    let only = table.get("for").and_then(|value| Likeness::read(&value, Plain::Part));
+fn given(table: &Table<'_>) -> (Option<Matcher>, bool) {
+    let only = table.get("for").and_then(|value| Matcher::read(&value, Plain::Part));
     (only, table.get("always").and_then(|value| value.flag()).unwrap_or(false))
 }
 
@@ -206,10 +206,10 @@ pub(super) fn scripted<T>(table: Table<'_>, answer: impl FnOnce(&Table<'_>) -> T
 }
 
 /// An error: its kind, or a table with kind, message, and when to come back.
-fn error(value: &Value<'_>) -> Option<PlatformError> {
+fn error(value: &Value<'_>) -> Option<CallError> {
     if !value.is_table() {
         let kind = kind(value)?;
-        return Some(PlatformError::new(kind, "as the test says"));
+        return Some(CallError::new(kind, "as the test says"));
     }
     let table = value.table("this error")?;
     let kind = table.require("kind", "\"unavailable\"").and_then(|value| kind(&value));
@@ -217,8 +217,8 @@ fn error(value: &Value<'_>) -> Option<PlatformError> {
     let after: Option<Duration> = table.get("after").and_then(|value| value.duration_or_zero());
     table.finish();
     match (kind?, after) {
-        (ErrorKind::RateLimited(_), after) => Some(PlatformError::new(ErrorKind::RateLimited(after), message)),
-        (kind, _) => Some(PlatformError::new(kind, message)),
+        (ErrorKind::RateLimited(_), after) => Some(CallError::new(ErrorKind::RateLimited(after), message)),
+        (kind, _) => Some(CallError::new(kind, message)),
     }
 }
 
@@ -226,7 +226,7 @@ fn kind(value: &Value<'_>) -> Option<ErrorKind> {
     let text = value.text()?;
     let known = ERRORS.iter().find(|(word, _)| *word == text);
     if known.is_none() {
-        value.wrong(format!("there is no error \"{text}\""), nearest::advice(text, &ERRORS.map(|(word, _)| word)));
+        value.wrong(format!("there is no error \"{text}\""), suggest::advice(text, &ERRORS.map(|(word, _)| word)));
     }
     known.map(|(_, kind)| *kind)
 }
@@ -244,7 +244,7 @@ fn message(place: usize, table: Table<'_>) -> Message {
         let text = value.text()?;
         let role = ROLES.iter().find(|(word, _)| *word == text);
         if role.is_none() {
-            value.wrong(format!("there is no role \"{text}\""), nearest::advice(text, &ROLES.map(|(word, _)| word)));
+            value.wrong(format!("there is no role \"{text}\""), suggest::advice(text, &ROLES.map(|(word, _)| word)));
         }
         role.map(|(_, role)| *role)
     });
@@ -325,7 +325,7 @@ fn recorded(place: usize, import: String, answer: &Json) -> Option<Call> {
 pub(super) fn call_name(value: &Value<'_>) -> Option<String> {
     let name = value.text()?;
     if !CALLS.contains(&name) && !OPEN.iter().any(|open| name.starts_with(open)) {
-        value.wrong(format!("there is no call \"{name}\""), nearest::advice(name, &CALLS));
+        value.wrong(format!("there is no call \"{name}\""), suggest::advice(name, &CALLS));
         return None;
     }
     Some(name.to_owned())

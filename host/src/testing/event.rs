@@ -12,7 +12,7 @@ use crate::config::table::{Table, Value, to_json};
 use crate::config::{Module, Settings};
 use crate::event::interest::{Candidate, Unwanted};
 use crate::event::{Event, Header, Name};
-use crate::plan::reader;
+use crate::resolved_config::reader;
 
 /// The name of the event that only tells of a user's message.
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";

@@ -9,9 +9,9 @@ use serde_json::{Map, Value as Json, json};
 pub(super) use compare::{call_row, failed, step_list};
 
 use super::answers::call_name;
-use super::likeness::{Likeness, Plain};
-use super::seen::Seen;
-use crate::config::nearest;
+use super::matcher::{Matcher, Plain};
+use super::observed::Observed;
+use crate::config::suggest;
 use crate::config::table::{Table, Value, to_json};
 use crate::engine::Retry;
 
@@ -19,11 +19,11 @@ use crate::engine::Retry;
 #[derive(Debug, Default)]
 pub struct Expected {
     is_written: bool,
-    reply: Option<At<Option<Likeness>>>,
+    reply: Option<At<Option<Matcher>>>,
     references: Option<At<Vec<At<Json>>>>,
     steps: Option<At<Vec<At<Step>>>>,
-    messages: Option<At<Vec<At<Likeness>>>>,
-    log: Vec<At<Likeness>>,
+    messages: Option<At<Vec<At<Matcher>>>>,
+    log: Vec<At<Matcher>>,
     failure: Option<At<Fails>>,
     calls: Option<At<Vec<At<Called>>>>,
     not_called: Vec<At<String>>,
@@ -40,14 +40,14 @@ struct At<T> {
 
 #[derive(Debug)]
 struct Step {
-    text: Likeness,
+    text: Matcher,
     status: &'static str,
 }
 
 #[derive(Debug, Default)]
 struct Fails {
-    reason: Option<Likeness>,
-    user_text: Option<Likeness>,
+    reason: Option<Matcher>,
+    user_text: Option<Matcher>,
     retry: Option<Retry>,
 }
 
@@ -94,8 +94,8 @@ pub(super) fn read(table: Table<'_>) -> Expected {
         reply: table.get("reply").and_then(|value| reply(&value)),
         references: list(&table, "references", reference),
         steps: list(&table, "steps", step),
-        messages: list(&table, "messages", |item| Likeness::read(item, Plain::Whole)),
-        log: list(&table, "log", |item| Likeness::read(item, Plain::Part)).map(|lines| lines.is).unwrap_or_default(),
+        messages: list(&table, "messages", |item| Matcher::read(item, Plain::Whole)),
+        log: list(&table, "log", |item| Matcher::read(item, Plain::Part)).map(|lines| lines.is).unwrap_or_default(),
         failure: table.get("failure").and_then(|value| Some(At::of(&value, failure(&value)?))),
         calls: list(&table, "calls", called),
         not_called: list(&table, "not_called", call_name).map(|names| names.is).unwrap_or_default(),
@@ -111,11 +111,11 @@ fn list<T>(table: &Table<'_>, key: &'static str, read: impl Fn(&Value<'_>) -> Op
     Some(At::of(&value, items.iter().filter_map(|item| Some(At::of(item, read(item)?))).collect()))
 }
 
-fn reply(value: &Value<'_>) -> Option<At<Option<Likeness>>> {
+fn reply(value: &Value<'_>) -> Option<At<Option<Matcher>>> {
     if value.json() == Some(json!(false)) {
         return Some(At::of(value, None));
     }
-    Some(At::of(value, Some(Likeness::read(value, Plain::Whole)?)))
+    Some(At::of(value, Some(Matcher::read(value, Plain::Whole)?)))
 }
 
 fn reference(item: &Value<'_>) -> Option<Json> {
@@ -128,15 +128,15 @@ fn reference(item: &Value<'_>) -> Option<Json> {
 fn step(item: &Value<'_>) -> Option<Step> {
     const STATUS: [&str; 2] = ["completed", "failed"];
     if item.is_text() {
-        return Some(Step { text: Likeness::read(item, Plain::Whole)?, status: "completed" });
+        return Some(Step { text: Matcher::read(item, Plain::Whole)?, status: "completed" });
     }
     let table = item.table("a step")?;
-    let text = table.require("text", "\"…\"").and_then(|value| Likeness::read(&value, Plain::Whole));
+    let text = table.require("text", "\"…\"").and_then(|value| Matcher::read(&value, Plain::Whole));
     let status = table.get("status").and_then(|value| {
         let word = value.text()?;
         let known = STATUS.into_iter().find(|status| *status == word);
         if known.is_none() {
-            value.wrong(format!("there is no status \"{word}\""), nearest::advice(word, &STATUS));
+            value.wrong(format!("there is no status \"{word}\""), suggest::advice(word, &STATUS));
         }
         known
     });
@@ -146,12 +146,12 @@ fn step(item: &Value<'_>) -> Option<Step> {
 
 fn failure(value: &Value<'_>) -> Option<Fails> {
     if value.is_text() {
-        return Some(Fails { reason: Likeness::read(value, Plain::Part), ..Fails::default() });
+        return Some(Fails { reason: Matcher::read(value, Plain::Part), ..Fails::default() });
     }
     let table = value.table("[expect.failure]")?;
     let fails = Fails {
-        reason: table.get("reason").and_then(|value| Likeness::read(&value, Plain::Part)),
-        user_text: table.get("user_text").and_then(|value| Likeness::read(&value, Plain::Whole)),
+        reason: table.get("reason").and_then(|value| Matcher::read(&value, Plain::Part)),
+        user_text: table.get("user_text").and_then(|value| Matcher::read(&value, Plain::Whole)),
         retry: table.get("retry").and_then(|value| retry(&value)),
     };
     table.finish();
@@ -218,20 +218,20 @@ impl Expected {
     }
 
     /// Everything that is not as expected; `text` is that of the file.
-    pub fn differences(&self, seen: &Seen, text: &str) -> Vec<Difference> {
+    pub fn differences(&self, observed: &Observed, text: &str) -> Vec<Difference> {
         let mut found = Vec::new();
         found.extend(self.failure.as_ref().and_then(|wanted| {
-            let instead = compare::without_failure(wanted, self.reply.as_ref(), seen, text);
-            compare::ending(wanted, seen, instead)
+            let instead = compare::without_failure(wanted, self.reply.as_ref(), observed, text);
+            compare::ending(wanted, observed, instead)
         }));
-        found.extend(self.calls.as_ref().and_then(|wanted| compare::calls(wanted, seen)));
-        found.extend(self.not_called.iter().filter_map(|name| compare::not_called(name, seen)));
-        found.extend(self.steps.as_ref().and_then(|wanted| compare::steps(wanted, seen)));
-        found.extend(self.reply.as_ref().and_then(|wanted| compare::answered(wanted, seen)));
-        found.extend(self.references.as_ref().and_then(|wanted| compare::references(wanted, seen)));
-        found.extend(self.messages.as_ref().and_then(|wanted| compare::messages(wanted, seen)));
-        found.extend(self.log.iter().filter_map(|wanted| compare::logged(wanted, seen)));
-        found.extend(self.keyvalue.iter().filter_map(|wanted| compare::keeps(wanted, seen)));
+        found.extend(self.calls.as_ref().and_then(|wanted| compare::calls(wanted, observed)));
+        found.extend(self.not_called.iter().filter_map(|name| compare::not_called(name, observed)));
+        found.extend(self.steps.as_ref().and_then(|wanted| compare::steps(wanted, observed)));
+        found.extend(self.reply.as_ref().and_then(|wanted| compare::answered(wanted, observed)));
+        found.extend(self.references.as_ref().and_then(|wanted| compare::references(wanted, observed)));
+        found.extend(self.messages.as_ref().and_then(|wanted| compare::messages(wanted, observed)));
+        found.extend(self.log.iter().filter_map(|wanted| compare::logged(wanted, observed)));
+        found.extend(self.keyvalue.iter().filter_map(|wanted| compare::keeps(wanted, observed)));
         for difference in &mut found {
             // A table with a header of its own has no place in the text that a value could stand in.
             let has_header = |span: &Range<usize>| text.get(span.clone()).is_none_or(|it| it.starts_with("[["));

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::answers::{Scripted, scripted};
-use crate::capabilities::{Asked, HttpGrants, Known};
+use crate::capabilities::{CallRequest, HttpGrants, Lookup};
 use crate::config::table::{Table, to_json};
 use crate::platform::ErrorKind;
 
@@ -44,7 +44,7 @@ pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(&str, &J
 
 /// What is wrong about a request: one that is answered and would not be sent, or the other way round. One that is refused, and
 /// has no answer, is nobody's mistake: the module is to cope with it.
-pub(super) fn problem(grants: &HttpGrants, asked: &Asked) -> Option<String> {
+pub(super) fn problem(grants: &HttpGrants, asked: &CallRequest) -> Option<String> {
     if asked.import != HTTP {
         return None;
     }
@@ -53,7 +53,7 @@ pub(super) fn problem(grants: &HttpGrants, asked: &Asked) -> Option<String> {
             let refusal = grants.refusal(&asked.arguments)?;
             Some(format!("the test has an answer to what would not be sent: {refusal}"))
         }
-        Some(Err(error)) if asked.known == Known::Added && error.kind == ErrorKind::Unavailable => Some(format!(
+        Some(Err(error)) if asked.known == Lookup::Added && error.kind == ErrorKind::Unavailable => Some(format!(
             "it sends `{}`, and the test has no answer left to that; add:\n\n[[http]]\nstatus = 200\nbody = \"…\"",
             line(&asked.arguments)
         )),

@@ -5,23 +5,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::accept;
+use super::update_expected;
 use super::expect::{Difference, failed};
 use super::file::Test;
 use super::http;
 use super::script::Script;
-use super::seen::{Call, Seen};
+use super::observed::{Call, Observed};
 use super::store::Store;
-use crate::capabilities::{Begin, Delivery, Tape};
+use crate::capabilities::{AttemptContext, Delivery, CallLog};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, Spec, Version};
 use crate::event::{DeliveryId, Event, Subject};
 use crate::keyvalue::Space;
-use crate::plan;
+use crate::resolved_config;
 use crate::platform::{Message, Role};
 
 /// A module, ready to be tested: its component is compiled.
-pub struct Bench {
+pub struct TestRun {
     engine: Engine,
     settings: Settings,
     module: Module,
@@ -34,7 +34,7 @@ pub struct Bench {
 #[derive(Debug)]
 pub struct Outcome {
     /// What was seen, if the module ran at all.
-    pub seen: Option<Seen>,
+    pub observed: Option<Observed>,
     /// What is not as expected.
     pub differences: Vec<Difference>,
     /// What else is wrong, in words.
@@ -50,7 +50,7 @@ impl Outcome {
     }
 }
 
-impl Bench {
+impl TestRun {
     /// Makes a module ready.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Bench {
     pub async fn new(engine: &Engine, settings: &Settings, module: &Module) -> anyhow::Result<Self> {
         let file = module.component.display();
         let bytes = std::fs::read(&module.component).with_context(|| format!("can't read {file}"))?;
-        let spec = plan::spec(module);
+        let spec = resolved_config::spec(module);
         let version = engine.load(bytes.clone(), &spec).await.with_context(|| format!("{file} can't run"))?;
         let (engine, settings, module) = (engine.clone(), settings.clone(), module.clone());
         Ok(Self { engine, settings, module, bytes, _version: version })
@@ -68,22 +68,22 @@ impl Bench {
     /// Runs a test.
     pub async fn run(&self, test: &Test) -> Outcome {
         let started = Instant::now();
-        let (seen, mut problems) = match self.play(test).await {
-            Ok((seen, unanswered)) => (Some(seen), unanswered),
+        let (observed, mut problems) = match self.play(test).await {
+            Ok((observed, unanswered)) => (Some(observed), unanswered),
             Err(error) => (None, vec![format!("{error:#}")]),
         };
         let mut differences = Vec::new();
-        if let Some(seen) = &seen {
-            differences = test.expected.differences(seen, &test.text);
-            if let Some(failure) = failed(&seen.ended).filter(|_| !test.expected.failure()) {
-                problems.push(unexpected(&failure.reason, seen));
+        if let Some(observed) = &observed {
+            differences = test.expected.differences(observed, &test.text);
+            if let Some(failure) = failed(&observed.ended).filter(|_| !test.expected.failure()) {
+                problems.push(unexpected(&failure.reason, observed));
             }
         }
-        Outcome { seen, differences, problems, took: started.elapsed() }
+        Outcome { observed, differences, problems, took: started.elapsed() }
     }
 
     /// Runs the module on the event of a test, with its answers; says what was seen, and what had no answer.
-    async fn play(&self, test: &Test) -> anyhow::Result<(Seen, Vec<String>)> {
+    async fn play(&self, test: &Test) -> anyhow::Result<(Observed, Vec<String>)> {
         let event = Arc::new(test.given.event(&self.module, &self.settings, test.time)?);
         let spec = self.spec(test);
         let version = self.engine.load(self.bytes.clone(), &spec).await?;
@@ -94,40 +94,40 @@ impl Bench {
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&test.chance.to_le_bytes());
         let limits = self.module.limits.delivery;
-        let tape = Tape::rehearsal(id, test.answers.calls.clone()).standing_at(test.time);
-        let delivery = Arc::new(Delivery::new(Begin {
+        let call_log = CallLog::dry_run(id, test.answers.calls.clone()).standing_at(test.time);
+        let delivery = Arc::new(Delivery::new(AttemptContext {
             event: event.clone(),
             module: self.module.name.clone(),
             attempt: test.attempt,
             platform: script.clone(),
             keyvalue: store.clone(),
-            tape: tape.answered_by(http::answering(test.answers.http.clone())),
+            call_log: call_log.answered_by(http::answering(test.answers.http.clone())),
             limits,
             tenant_memory: None,
             salt,
         }));
         let ended = version.run(&delivery).await;
         delivery.changes_done().await;
-        let asked = delivery.tape.asked();
+        let asked = delivery.call_log.asked();
         let calls = asked.iter().map(|asked| Call {
             import: &asked.import,
             arguments: &asked.arguments,
             answer: asked.answer.as_ref(),
         });
-        let mut seen = Seen::new(ended, calls, event.assistant_message_id());
+        let mut observed = Observed::new(ended, calls, event.assistant_message_id());
         let log = delivery.log.take();
-        seen.log = log.iter().map(|line| format!("{} {}: {}", line.level, line.context, line.text)).collect();
+        observed.log = log.iter().map(|line| format!("{} {}: {}", line.level, line.context, line.text)).collect();
         if test.expected.keeps() {
-            seen.keyvalue = store.content().await.context("what the module keeps can't be read")?;
+            observed.keyvalue = store.content().await.context("what the module keeps can't be read")?;
         }
         let mut problems = script.unanswered();
         problems.extend(asked.iter().filter_map(|asked| http::problem(&spec.grants.http, asked)));
-        Ok((seen, problems))
+        Ok((observed, problems))
     }
 
     /// The module's settings, with those of the test in their place.
     fn spec(&self, test: &Test) -> Spec {
-        let mut spec = plan::spec(&self.module);
+        let mut spec = resolved_config::spec(&self.module);
         if !test.config.is_empty() {
             let mut config = (*spec.grants.config).clone();
             config.extend(test.config.clone());
@@ -150,10 +150,10 @@ fn question(event: &Event) -> Option<Message> {
     })
 }
 
-fn unexpected(reason: &str, seen: &Seen) -> String {
+fn unexpected(reason: &str, observed: &Observed) -> String {
     const LINES: usize = 10;
     let mut text = format!("it failed: {reason}");
-    let log = &seen.log[seen.log.len().saturating_sub(LINES)..];
+    let log = &observed.log[observed.log.len().saturating_sub(LINES)..];
     if !log.is_empty() {
         text += &format!("\n\nits log ends with:\n{}", log.join("\n"));
     }
@@ -163,11 +163,11 @@ fn unexpected(reason: &str, seen: &Seen) -> String {
 impl Test {
     /// The file's text, expecting what was seen; none where nothing of it can be put there.
     pub fn accepting(&self, outcome: &Outcome) -> Option<String> {
-        let seen = outcome.seen.as_ref()?;
+        let observed = outcome.observed.as_ref()?;
         if !self.expected.is_written() && outcome.problems.is_empty() {
-            return Some(format!("{}\n\n{}", self.text.trim_end(), accept::section(seen)));
+            return Some(format!("{}\n\n{}", self.text.trim_end(), update_expected::section(observed)));
         }
-        let text = accept::accept(&self.text, &outcome.differences);
+        let text = update_expected::accept(&self.text, &outcome.differences);
         (text != self.text).then_some(text)
     }
 }

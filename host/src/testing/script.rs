@@ -10,7 +10,7 @@ use super::answers::{Answers, Scripted, Spoken};
 use super::written::line;
 use crate::platform::{
     Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange, NewStep,
-    Platform, PlatformError, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
+    Platform, CallError, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The platform of one test.
@@ -52,7 +52,7 @@ impl Script {
     /// What the model says to this.
     fn spoken(&self, request: &CompletionRequest) -> Result<Spoken> {
         let mut state = self.state();
-        let asked = |only: &super::likeness::Likeness| request.messages.iter().any(|it| only.fits(&it.content));
+        let asked = |only: &super::matcher::Matcher| request.messages.iter().any(|it| only.fits(&it.content));
         Scripted::take(&mut state.completion, asked).unwrap_or_else(|| {
             let question = request.messages.last().map(|message| message.content.as_str()).unwrap_or_default();
             let asked = shortened(question);
@@ -69,9 +69,9 @@ impl Script {
 }
 
 impl State {
-    fn unanswered(&mut self, what: String, lines: &str) -> PlatformError {
+    fn unanswered(&mut self, what: String, lines: &str) -> CallError {
         self.unanswered.push(format!("{what}, and the test has no answer left to that; add:\n\n{lines}"));
-        PlatformError::new(ErrorKind::Unsupported, "the test has no answer to this")
+        CallError::new(ErrorKind::Unsupported, "the test has no answer to this")
     }
 }
 
@@ -90,8 +90,8 @@ fn message(id: String, change: &MessageChange) -> Message {
 
 #[async_trait]
 impl Platform for Script {
-    fn lacks(&self, what: &str) -> PlatformError {
-        PlatformError::new(ErrorKind::Unsupported, format!("a test has no {what}"))
+    fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("a test has no {what}"))
     }
 
     fn changes_messages(&self) -> bool {
@@ -158,7 +158,7 @@ impl Platform for Script {
 /// An answer on its way.
 struct Pieces {
     pieces: VecDeque<String>,
-    broken_off: Option<PlatformError>,
+    broken_off: Option<CallError>,
     ending: Ending,
 }
 

@@ -10,7 +10,7 @@ use super::UnreadableRecord;
 const PREFIX: &str = "unr_";
 
 /// The first line is no longer than this, in bytes.
-const LONGEST_LINE: u64 = 1 << 20;
+const MAX_LINE: u64 = 1 << 20;
 
 pub(super) fn path(directory: &Path, id: &str) -> PathBuf {
     directory.join(id)
@@ -41,14 +41,14 @@ pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRe
 
 fn record(path: &Path) -> io::Result<UnreadableRecord> {
     let mut line = Vec::new();
-    BufReader::new(File::open(path)?).take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    BufReader::new(File::open(path)?).take(MAX_LINE).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }
 
 /// The body of a request.
 pub(super) fn body(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = BufReader::new(File::open(path)?);
-    file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut Vec::new())?;
+    file.by_ref().take(MAX_LINE).read_until(b'\n', &mut Vec::new())?;
     let mut body = Vec::new();
     file.read_to_end(&mut body)?;
     Ok(body)

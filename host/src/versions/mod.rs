@@ -5,13 +5,13 @@
 //! One SQLite file, seldom written, and beside it a folder with the components, each named by its hash. Knows nothing of
 //! WebAssembly: a component is bytes.
 
-mod at_rest;
+mod offline;
 mod components;
-mod decide;
+mod policy;
 mod hash;
 mod schema;
 mod tables;
-mod words;
+mod types;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,12 @@ use schema::VERSIONS;
 
 use crate::clock;
 use crate::event::Name;
-use crate::sqlite::{Database, DirectoryLock, Mark, Trouble};
-pub use at_rest::AtRest;
+use crate::sqlite::{Database, DirectoryLock, Mark, StorageError};
+pub use offline::AtRest;
 pub use components::Keep;
-pub use decide::{Asked, Decision, Refusal, ended_by, promoted_by, took_over, went_back};
+pub use policy::{VersionRequest, Decision, Refusal, ended_by, promoted_by, took_over, went_back};
 pub use hash::ContentHash;
-pub use words::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, Standing, Tally};
+pub use types::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, ModuleState, Tally};
 
 /// Why the record doesn't do what it is asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,12 +45,12 @@ pub enum VersionsError {
     Unusable(String),
 }
 
-impl From<Trouble> for VersionsError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StorageError> for VersionsError {
+    fn from(trouble: StorageError) -> Self {
         match trouble {
-            Trouble::Full(text) => Self::Full(text),
-            Trouble::Broken(text) => Self::Broken(text),
-            Trouble::Unusable(text) => Self::Unusable(text),
+            StorageError::Full(text) => Self::Full(text),
+            StorageError::Broken(text) => Self::Broken(text),
+            StorageError::Unusable(text) => Self::Unusable(text),
         }
     }
 }
@@ -68,7 +68,7 @@ struct Inner {
     /// The high-water mark beside the file.
     mark: Mutex<Mark>,
     /// How each module stands, as the file has it: read on the way of events, where no file is asked.
-    standing: Mutex<HashMap<Name, Standing>>,
+    standing: Mutex<HashMap<Name, ModuleState>>,
     components: Components,
 }
 
@@ -113,13 +113,13 @@ impl Versions {
     ///
     /// As with [`Versions::open`], and when there is no record, or a host runs.
     pub(crate) async fn open_at_rest(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
-        at_rest::look_for(&Database::new(&VERSIONS, directory.clone()))?;
+        offline::look_for(&Database::new(&VERSIONS, directory.clone()))?;
         let lock = DirectoryLock::take(&directory)?;
         Ok((lock, Self::open(directory, keep).await?))
     }
 
     /// How a module stands: what serves, what is tried, and what people said.
-    pub fn standing(&self, module: &Name) -> Standing {
+    pub fn standing(&self, module: &Name) -> ModuleState {
         lock(&self.0.standing).get(module).cloned().unwrap_or_default()
     }
 

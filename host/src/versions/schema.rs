@@ -1,9 +1,9 @@
 //! The tables.
 
-use crate::sqlite::{Kind, MARK};
+use crate::sqlite::{DatabaseKind, MARK};
 
 /// The record's file: `mdhv` is what tells it from others.
-pub(super) const VERSIONS: Kind = Kind {
+pub(super) const VERSIONS: DatabaseKind = DatabaseKind {
     name: "record of versions",
     file: "versions.sqlite",
     application_id: 0x6d64_6876,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ContentHash;
 use super::components::Known;
-use super::words::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, Standing, Tally};
+use super::types::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, ModuleState, Tally};
 use crate::event::Name;
 
 /// How many entries of a module are remembered.
@@ -134,7 +134,7 @@ pub(super) fn history(connection: &Connection, module: &Name) -> rusqlite::Resul
 }
 
 /// How every module stands.
-pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name, Standing>> {
+pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name, ModuleState>> {
     let sql = "SELECT module FROM modules UNION SELECT module FROM versions WHERE ended_at IS NULL";
     let names =
         connection.prepare(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
@@ -143,8 +143,8 @@ pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name
 }
 
 /// How a module stands.
-pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<Standing> {
-    let mut standing = Standing::default();
+pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
+    let mut standing = ModuleState::default();
     let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 AND ended_at IS NULL");
     for entry in connection.prepare_cached(&sql)?.query_map([module.as_str()], entry)? {
         let entry = entry?;

@@ -16,7 +16,7 @@ const ROUNDS: u32 = 6;
 const AUDIT_EVERY: u32 = 20;
 
 /// How long the host lives at the most.
-const LONGEST_LIFE: Duration = Duration::from_millis(1500);
+const MAX_LIFE: Duration = Duration::from_millis(1500);
 
 /// How many clients post events.
 const CLIENTS: u64 = 4;
@@ -87,7 +87,7 @@ async fn kill_again_and_again(
         if random.u8(..) > 50 {
             host.listening().await;
         }
-        tokio::time::sleep(LONGEST_LIFE.mul_f64(random.f64())).await;
+        tokio::time::sleep(MAX_LIFE.mul_f64(random.f64())).await;
         host.kill();
     }
     enough.store(true, Ordering::Relaxed);

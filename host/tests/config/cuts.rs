@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modhost::config::{ActiveSettings, Environment, LoadedSettings, Part, Settings};
-use modhost::plan::Plan;
+use modhost::resolved_config::ResolvedConfig;
 use modhost::platform::http_client;
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ state = ["open", "paid"]
 "lines.0.price" = 1250
 
 [module.config]
-greeting = "Hello"
+challenge = "Hello"
 retries = 12
 
 [module.limits]
@@ -209,14 +209,14 @@ fn a_file_cut_anywhere_changes_nothing() {
     let client = http_client().unwrap();
     for text in [shipped(), shipped_with_all(), RICH.to_owned(), server_last()] {
         let (whole, now) = (active(&text), Instant::now());
-        let plan = Plan::of(&whole, &client).unwrap_or_else(|errors| panic!("{errors}"));
+        let plan = ResolvedConfig::of(&whole, &client).unwrap_or_else(|errors| panic!("{errors}"));
         let mut count = 0;
         for (at, cut) in cuts(&text) {
             count += 1;
             let taken = whole.merge(loaded(cut.clone()), now);
             as_before(&whole, &taken, at);
             // Whose events are whose, and who wants them, is as it was.
-            let cut_plan = Plan::of(&taken, &client).unwrap_or_else(|errors| panic!("cut at {at}: {errors}"));
+            let cut_plan = ResolvedConfig::of(&taken, &client).unwrap_or_else(|errors| panic!("cut at {at}: {errors}"));
             for webhook in &plan.webhooks {
                 let kept = cut_plan.webhooks.iter().find(|it| it.path == webhook.path).unwrap();
                 assert_eq!(kept.reader, webhook.reader, "cut at {at}");
@@ -359,7 +359,7 @@ fn without_a_grace_everything_goes_at_once() {
 
 /// Which tenant a plan gives the events of a company to; none if they are refused.
 fn tenant_of(active: &ActiveSettings, company: &str) -> Option<String> {
-    let plan = Plan::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    let plan = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
     let body = serde_json::json!({ "id": "evt_1", "event": "a", "companyId": company, "userId": "u", "payload": {} });
     let event = plan.webhooks[0].reader.read(&http::HeaderMap::new(), &body.to_string().into_bytes().into());
     event.ok().map(|event| event.tenant.to_string())
@@ -430,7 +430,7 @@ fn with_values(values: &[(&str, &str)]) -> LoadedSettings {
 
 /// How many keys the source has, and whether it isn't known whether these are all.
 fn keys(active: &ActiveSettings) -> (usize, bool) {
-    let plan = Plan::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    let plan = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
     (plan.webhooks[0].keys.len(), !plan.unsettled.is_empty())
 }
 

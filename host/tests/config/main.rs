@@ -316,7 +316,7 @@ fn a_stack_has_a_size() {
 fn settings_are_equal_wherever_they_stand() {
     assert_eq!(small(""), small("\n# a comment\n"));
     assert_ne!(small(""), small("limits = { memory = '1MiB' }"));
-    assert_ne!(small(""), small("config = { greeting = 'Hello' }"));
+    assert_ne!(small(""), small("config = { challenge = 'Hello' }"));
 }
 
 #[test]

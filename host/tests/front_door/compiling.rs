@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modhost::engine::fit;
+use modhost::engine::compat;
 
 use super::harness::components::{compiles_for_long, large, outsized};
 use super::harness::{
@@ -398,7 +398,7 @@ async fn a_large_component_serves_before_its_fast_code_does() {
 #[test]
 fn the_components_of_these_tests_fit() {
     for bytes in [compiles_for_long(), outsized(), large(0)] {
-        let fits = fit::examine(&bytes, fit::MAX_SIZE).and_then(|anatomy| anatomy.fit());
-        fits.unwrap_or_else(|misfit| panic!("{misfit}"));
+        let fits = compat::examine(&bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility());
+        fits.unwrap_or_else(|incompatibility| panic!("{incompatibility}"));
     }
 }

@@ -170,23 +170,23 @@ async fn a_recorded_delivery_runs_against_other_code() {
     })
     .await;
     let config = host.file("modules.toml");
-    let rehearse = async |file: &std::path::Path| {
+    let dry_run = async |file: &std::path::Path| {
         let args = ["replay", id(&all[0]), "--component", file.to_str().unwrap(), "--config", config.to_str().unwrap()];
         deliveries(&host, &args).await
     };
-    let same = rehearse(&component("demo_app")).await;
+    let same = dry_run(&component("demo_app")).await;
     assert_eq!(same.code, 0, "{same:?}");
     assert!(
         same.stdout.contains("same     messages.create") && same.stdout.contains("the reply is the same"),
         "{same:?}"
     );
 
-    let other = rehearse(&component("assistant")).await;
+    let other = dry_run(&component("assistant")).await;
     assert_eq!(other.code, 1, "{other:?}");
     assert!(other.stdout.contains("- gone     messages.create"), "{other:?}");
     assert!(other.stdout.contains("+ added    message-log.entry.create"), "{other:?}");
     let chats: Value = http().get(format!("{}/local/chats", host.platform)).send().await.unwrap().json().await.unwrap();
-    assert!(!chats.to_string().contains("rehearsed"), "a rehearsal left the host: {chats}");
+    assert!(!chats.to_string().contains("rehearsed"), "a dry run left the host: {chats}");
 }
 
 #[tokio::test]

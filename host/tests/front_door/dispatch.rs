@@ -12,13 +12,13 @@ use modhost::engine::{Engine, Registry, Spec, SwapPolicy};
 use modhost::event::interest::{Interest, NamePattern};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Next,
-    Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals, Written,
+    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Disposition,
+    Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals, CommitHandle,
 };
 use modhost::keyvalue;
 use modhost::limits::{Amounts, Limits};
 use modhost::platform::{
-    Caller, Message, MessageChange, Platform, PlatformError, Rehearsal, Result as PlatformResult, Role,
+    Caller, Message, MessageChange, Platform, CallError, DryRunStore, Result as PlatformResult, Role,
 };
 use modhost::telemetry::metrics;
 use modhost::versions::{Keep, Versions};
@@ -109,7 +109,7 @@ impl Journal for Unhurried {
         self.inner.reclaim(gone, now).await
     }
 
-    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Next) -> Result<()> {
+    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
         self.inner.settle(delivery, attempt, next).await
     }
 
@@ -117,11 +117,11 @@ impl Journal for Unhurried {
         self.inner.calls(delivery).await
     }
 
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<Written> {
+    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle> {
         self.inner.write(delivery, call)
     }
 
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<Written> {
+    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle> {
         self.inner.forget(delivery, from)
     }
 
@@ -188,8 +188,8 @@ struct FarSide {
 
 #[async_trait]
 impl Platform for FarSide {
-    fn lacks(&self, what: &str) -> PlatformError {
-        Rehearsal::default().lacks(what)
+    fn unsupported(&self, what: &str) -> CallError {
+        DryRunStore::default().unsupported(what)
     }
 
     fn changes_messages(&self) -> bool {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use modhost::capabilities::{Begin, Delivery, Grants, Tape};
+use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
 use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::{Limits, Resource};
 use modhost::platform::{
-    Caller, Message, MessageChange, NewStep, Platform, PlatformError, Rehearsal, Result as PlatformResult,
+    Caller, Message, MessageChange, NewStep, Platform, CallError, DryRunStore, Result as PlatformResult,
 };
 use tokio::sync::Notify;
 
@@ -31,7 +31,7 @@ fn bytes() -> Vec<u8> {
 
 /// A delivery of a chat message that nobody waits for.
 fn delivery(number: usize, text: &str) -> Arc<Delivery> {
-    delivery_on(Arc::new(Rehearsal::default()), number, text)
+    delivery_on(Arc::new(DryRunStore::default()), number, text)
 }
 
 fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<Delivery> {
@@ -49,14 +49,14 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
     let whole = 0..payload.len();
     let event = Arc::new(Event::new(header, payload.into(), whole));
     let module = Name::from("Test");
-    let tape = Tape::off(DeliveryId::new(&event, &module));
-    Arc::new(Delivery::new(Begin {
+    let call_log = CallLog::off(DeliveryId::new(&event, &module));
+    Arc::new(Delivery::new(AttemptContext {
         event,
         module,
         attempt: 1,
         platform,
-        keyvalue: Arc::new(keyvalue::Rehearsal),
-        tape,
+        keyvalue: Arc::new(keyvalue::DryRunStore),
+        call_log,
         // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
         limits: Limits::default().with(Resource::Timeout, 2_000_000_000),
         tenant_memory: None,
@@ -82,8 +82,8 @@ struct Unusual {
 
 #[async_trait]
 impl Platform for Unusual {
-    fn lacks(&self, what: &str) -> PlatformError {
-        Rehearsal::default().lacks(what)
+    fn unsupported(&self, what: &str) -> CallError {
+        DryRunStore::default().unsupported(what)
     }
 
     async fn create_step(&self, _: &Caller, _: &NewStep) -> PlatformResult<String> {

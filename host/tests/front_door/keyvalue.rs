@@ -203,7 +203,7 @@ async fn a_delivery_that_is_tried_again_counts_once() {
 
 #[tokio::test]
 async fn a_rehearsal_reads_the_record_and_writes_nothing() {
-    // Recorded with a module that keeps nothing, so that everything is new to the rehearsal.
+    // Recorded with a module that keeps nothing, so that everything is new to the dry run.
     let host = Settings::new().module("Test", "assistant", "").start().await;
     told(&host, "kv-append a more").await;
     let other = ended(&host, "completed", 1).await[0]["id"].as_str().unwrap().to_owned();
@@ -214,20 +214,20 @@ async fn a_rehearsal_reads_the_record_and_writes_nothing() {
     let same = ended(&host, "completed", 3).await[0]["id"].as_str().unwrap().to_owned();
 
     let guest = component("test_guest");
-    let rehearse = async |id: &str| {
+    let dry_run = async |id: &str| {
         let args = ["replay", id, "--component", guest.to_str().unwrap(), "--admin", &host.admin];
         modhost(host.folder(), "deliveries", &args, &[]).await
     };
-    let ran = rehearse(&same).await;
+    let ran = dry_run(&same).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
         ran.stdout.contains("same     keyvalue.increment") && ran.stdout.contains("same     keyvalue.get"),
         "{ran:?}"
     );
-    let ran = rehearse(&other).await;
+    let ran = dry_run(&other).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stdout.contains("+ added    keyvalue.cas.new"), "{ran:?}");
-    assert!(ran.stdout.contains("a rehearsal has no value that was not recorded"), "{ran:?}");
+    assert!(ran.stdout.contains("a dry run has no value that was not recorded"), "{ran:?}");
     assert_eq!(kept(&host, "default", "Test", "a").await, "once");
     assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
 }

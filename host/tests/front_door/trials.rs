@@ -1,4 +1,4 @@
-//! What a new version has to show before it serves: rehearsals, and a trial on a share of the deliveries.
+//! What a new version has to show before it serves: dry runs, and a trial on a share of the deliveries.
 
 use std::fs;
 
@@ -283,7 +283,7 @@ async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
     // Without any record there is nothing to hold it against, and that is said.
     host.save("module.wasm", small("two"));
     host.serves("Test", &small("two")).await;
-    host.logged(&["WARN", "not rehearsed: no completed delivery", &version(&small("two"))]).await;
+    host.logged(&["WARN", "not dry-run: no completed delivery", &version(&small("two"))]).await;
     assert_eq!(says(&host).await, "two");
     completed(&host).await;
     let reads = small_that("three", Does::Reads, 0);
@@ -296,7 +296,7 @@ async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
 }
 
 /// What was refused is refused again unless what it was refused for changes: other settings, saved many times a day, don't
-/// rehearse or compile it again.
+/// dry-run or compile it again.
 #[tokio::test]
 async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_nothing_else() {
     let host = host("replay = 5").await;
@@ -307,11 +307,11 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
     let with = |swap: &str, lines: &str| {
         Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}\n{lines}"))
     };
-    let rehearsed = || host.lines(&["rehearsing", "module=Test"]);
-    assert_eq!(rehearsed(), 1);
+    let dry_run = || host.lines(&["rehearsing", "module=Test"]);
+    assert_eq!(dry_run(), 1);
     for (change, lines) in [
-        ("a", "config = { greeting = \"Salut\" }"),
-        ("b", "config = { greeting = \"Salut\" }\nlimits = { memory = \"20MiB\" }"),
+        ("a", "config = { challenge = \"Salut\" }"),
+        ("b", "config = { challenge = \"Salut\" }\nlimits = { memory = \"20MiB\" }"),
         ("c", "http = [\"api.example.com\"]"),
         ("d", "retry = { attempts = 2 }"),
     ] {
@@ -326,16 +326,16 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
     }
     let now = told(&host, &["retry", "Test"]).await.remove(0);
     assert!(now["refused"].as_str().unwrap().contains("it traps"), "{now}");
-    assert_eq!(rehearsed(), 2, "a person asked once:\n{}", host.log());
+    assert_eq!(dry_run(), 2, "a person asked once:\n{}", host.log());
     host.save_settings(&with("replay = 4", ""));
-    until("the rehearsal under other swap settings", async || (rehearsed() == 3).then_some(())).await;
+    until("the dry run under other swap settings", async || (dry_run() == 3).then_some(())).await;
     // What serves can't be retried, and what it is says so.
     let good = small("two");
     host.save("module.wasm", &good);
     host.serves("Test", &good).await;
     let again = modules(&host, &["retry", "Test"]).await;
     assert!(again.code == 1 && again.stderr.contains("serves already"), "{again:?}");
-    assert_eq!(rehearsed(), 4);
+    assert_eq!(dry_run(), 4);
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
     assert!(pinned.code == 1 && pinned.stderr.contains("is pinned to"), "{pinned:?}");
 }
 
-/// A version whose rehearsals go on for as long as a test lasts keeps no order waiting, and is overruled by it.
+/// A version whose dry runs go on for as long as a test lasts keeps no order waiting, and is overruled by it.
 #[tokio::test]
 async fn orders_do_not_wait_for_rehearsals() {
     let limits = "swap = { replay = 5 }\nlimits = { cpu = \"1h\", timeout = \"1h\" }";

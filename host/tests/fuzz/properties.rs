@@ -13,7 +13,7 @@ use modhost::event::json::{Document, Value};
 use modhost::event::{Event, Subject};
 use modhost::fuzzing;
 use modhost::sources::schemes::{self, Outgoing, Request};
-use modhost::sources::{Owners, Reader, Source};
+use modhost::sources::{TenantResolver, Reader, Source};
 
 /// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
 struct Way {
@@ -81,7 +81,7 @@ fn make(way: &Way) -> Source {
         reader: Reader {
             name: "in".into(),
             envelope: scheme.envelope().with(&EventParts::default()),
-            owners: Owners::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
+            owners: TenantResolver::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
         },
         path: "/in".into(),
         keys: vec![scheme.key(&Secret::new(way.secret)).unwrap()],
@@ -160,7 +160,7 @@ pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("value"));
     }
     let request = Request { headers: &headers, body: &body, now: now() };
-    let _ = source.scheme.greeting(&request);
+    let _ = source.scheme.challenge(&request);
     let _ = source.scheme.taken(&request);
     let _ = source.scheme.dated(&body, now());
     let event = source.reader.read(&headers, &body).ok()?;

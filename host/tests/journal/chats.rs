@@ -1,7 +1,7 @@
 //! Deliveries of a chat that go one at a time, in the order they were recorded.
 
 use modhost::event::DeliveryId;
-use modhost::journal::{Journal, Next, State};
+use modhost::journal::{Journal, Disposition, State};
 
 use crate::support::{Kept, at, dead, event_of, in_chat, retry};
 
@@ -20,9 +20,9 @@ async fn the_next_of_a_chat_goes_when_the_one_before_has_ended() {
     assert_eq!(ids, [&chat_a[0], &other_chat, &no_chat]);
     assert_eq!(journal.lanes().await.unwrap()[0].waiting, 2, "those behind wait as well");
 
-    journal.end(&taken[1], Next::Completed, 110).await;
+    journal.end(&taken[1], Disposition::Completed, 110).await;
     assert!(journal.take(10, 120).await.is_empty(), "the end of another chat's delivery is nothing to this one");
-    for (next, ending) in [(1, Next::Completed), (2, dead())] {
+    for (next, ending) in [(1, Disposition::Completed), (2, dead())] {
         let claimed = if next == 1 { taken[0].clone() } else { journal.take(10, 130).await.pop().unwrap() };
         journal.end(&claimed, ending, 130).await;
         assert_eq!(journal.state(&chat_a[next]).await, State::Waiting);
@@ -46,7 +46,7 @@ async fn a_retry_at_the_head_of_a_chat_holds_the_rest_back() {
     let claimed = journal.take(10, 5_000).await.pop().unwrap();
     assert_eq!(claimed.id, first);
     assert!(journal.take(10, 6_000).await.is_empty());
-    journal.end(&claimed, Next::Completed, 6_000).await;
+    journal.end(&claimed, Disposition::Completed, 6_000).await;
     assert_eq!(journal.take_ids(10, 6_000).await, [second]);
 }
 

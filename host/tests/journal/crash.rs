@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use modhost::journal::{Filter, Journal, Next, Sqlite, State};
+use modhost::journal::{Filter, Journal, Disposition, Sqlite, State};
 
 use crate::support::{at, attempt, call, claim, event, open, to};
 
@@ -134,7 +134,7 @@ async fn run(journal: &Sqlite) {
                 say(&format!("called {} {}", claimed.event.id, number + 1));
             }
             let attempt = attempt(&claimed, 1_000_000);
-            journal.settle(claimed.id.clone(), attempt, Next::Completed).await.unwrap();
+            journal.complete_attempt(claimed.id.clone(), attempt, Disposition::Completed).await.unwrap();
             say(&format!("completed {}", claimed.event.id));
         }
     }

@@ -1,7 +1,7 @@
 //! Giving deliveries out: in order, when they are due, to one host at a time.
 
 use modhost::event::DeliveryId;
-use modhost::journal::{Claim, Journal, JournalError, Lane, Next, State};
+use modhost::journal::{Claim, Journal, JournalError, Lane, Disposition, State};
 
 use crate::support::{Kept, at, attempt, claim, dead, event_of, retry, to};
 
@@ -186,16 +186,16 @@ async fn only_who_has_a_delivery_can_settle_it() {
     let lost = |ended: Result<(), JournalError>| matches!(ended, Err(JournalError::LeaseLost(lost)) if lost == id);
 
     let another = modhost::journal::Attempt { owner: "host-2".to_owned(), ..attempt(&first, 20) };
-    assert!(lost(journal.settle(id.clone(), another, Next::Completed).await));
+    assert!(lost(journal.complete_attempt(id.clone(), another, Disposition::Completed).await));
     assert_eq!(journal.state(&id).await, State::Running);
 
     journal.reclaim(Some("host-1"), at(20)).await.unwrap();
-    assert!(lost(journal.settle(id.clone(), attempt(&first, 20), Next::Completed).await), "it waits again");
+    assert!(lost(journal.complete_attempt(id.clone(), attempt(&first, 20), Disposition::Completed).await), "it waits again");
     let second = journal.take(1, 30).await.pop().unwrap();
     // The same host has it, but this attempt hasn't.
-    assert!(lost(journal.settle(id.clone(), attempt(&first, 40), Next::Completed).await));
-    journal.end(&second, Next::Completed, 50).await;
-    assert!(lost(journal.settle(id.clone(), attempt(&second, 60), dead()).await), "it has ended");
+    assert!(lost(journal.complete_attempt(id.clone(), attempt(&first, 40), Disposition::Completed).await));
+    journal.end(&second, Disposition::Completed, 50).await;
+    assert!(lost(journal.complete_attempt(id.clone(), attempt(&second, 60), dead()).await), "it has ended");
     assert_eq!(journal.state(&id).await, State::Completed);
     let attempts = journal.show(&id).await.unwrap().unwrap().attempts;
     assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);

@@ -18,7 +18,7 @@ async fn a_full_disk_is_said_and_gets_over() {
         let delivery = to(&event, "Echo");
         match journal.record(event.clone(), vec![delivery.clone()], at(0)).await {
             Ok(Recorded::New) => recorded.push(delivery.id.clone()),
-            Ok(Recorded::Again) => panic!("{} was refused or new before", event.id),
+            Ok(Recorded::Duplicate) => panic!("{} was refused or new before", event.id),
             Err(error) => break error,
         }
         if let Err(error) = journal.write(&delivery.id, call(0, vec![7; 8_000])).unwrap().on_disk().await {

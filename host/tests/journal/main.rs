@@ -6,10 +6,10 @@ mod crash;
 mod dispatch;
 mod files;
 mod full;
-mod keeping;
+mod retention;
 mod mark;
 mod model;
-mod people;
+mod operator_changes;
 mod recording;
 #[path = "../support/small_disk.rs"]
 mod small_disk;

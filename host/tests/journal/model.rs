@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use modhost::event::{DeliveryId, Event};
 use modhost::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Filter, Journal, JournalError, NewDelivery, Next, Recorded, Retention,
+    Attempt, Backlog, Call, Claim, Claimed, Filter, Journal, JournalError, NewDelivery, Disposition, Recorded, Retention,
     Sqlite, State,
 };
 use proptest::prelude::*;
@@ -168,7 +168,7 @@ impl Model {
 
     fn record(&mut self, event: &Arc<Event>, new: &[NewDelivery], chat: Option<u8>) -> Recorded {
         if self.known.contains_key(&key(event)) {
-            return Recorded::Again;
+            return Recorded::Duplicate;
         }
         self.known.insert(key(event), self.now);
         for new in new {
@@ -393,12 +393,12 @@ impl Run {
             Step::Settle(_, ending) => {
                 let reason = "because".to_owned();
                 let (next, state) = match ending {
-                    Ending::Completed => (Next::Completed, State::Completed),
-                    Ending::Retry(after) => (Next::Retry { at: at(now + after), reason }, State::Waiting),
-                    Ending::Dead => (Next::Dead { reason }, State::Dead),
-                    Ending::Dropped => (Next::Dropped { reason }, State::Dropped),
+                    Ending::Completed => (Disposition::Completed, State::Completed),
+                    Ending::Retry(after) => (Disposition::Retry { at: at(now + after), reason }, State::Waiting),
+                    Ending::Dead => (Disposition::Dead { reason }, State::Dead),
+                    Ending::Dropped => (Disposition::Dropped { reason }, State::Dropped),
                 };
-                self.journal().settle(id.clone(), attempt(number), next).await.unwrap();
+                self.journal().complete_attempt(id.clone(), attempt(number), next).await.unwrap();
                 self.model.enter(&id, state);
                 if let Ending::Retry(after) = ending {
                     let it = self.model.of(&id);
@@ -406,7 +406,7 @@ impl Run {
                 }
             }
             Step::SettleLate(_) => {
-                let late = self.journal().settle(id.clone(), attempt(number + 1), Next::Completed).await;
+                let late = self.journal().complete_attempt(id.clone(), attempt(number + 1), Disposition::Completed).await;
                 assert!(matches!(late, Err(JournalError::LeaseLost(lost)) if lost == id));
             }
             Step::Heartbeat(_, by) => {

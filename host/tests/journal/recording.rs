@@ -1,7 +1,7 @@
 //! The way in: what is recorded stays, and is recorded once.
 
 use modhost::event::{DeliveryId, Name};
-use modhost::journal::{Journal, Next, Recorded, State};
+use modhost::journal::{Journal, Disposition, Recorded, State};
 
 use crate::support::{Kept, at, claim, event, event_from, event_of, open, to};
 
@@ -63,7 +63,7 @@ async fn a_redelivery_is_known_while_the_first_waits_runs_has_ended_and_after_a_
     let event = event("evt_1");
     let again = async |journal: &Kept| {
         let recorded = journal.record(event.clone(), vec![to(&event, "Echo")], at(9)).await.unwrap();
-        assert_eq!(recorded, Recorded::Again);
+        assert_eq!(recorded, Recorded::Duplicate);
     };
     journal.one("evt_1", 0).await;
     again(&journal).await;
@@ -71,7 +71,7 @@ async fn a_redelivery_is_known_while_the_first_waits_runs_has_ended_and_after_a_
     let claimed = journal.take(1, 1).await.pop().unwrap();
     again(&journal).await;
 
-    journal.end(&claimed, Next::Completed, 2).await;
+    journal.end(&claimed, Disposition::Completed, 2).await;
     again(&journal).await;
 
     let journal = journal.reopened().await;
@@ -106,11 +106,11 @@ async fn an_event_for_no_module_is_known_by_its_id() {
     let journal = Kept::new().await;
     let event = event("evt_1");
     assert_eq!(journal.record(event.clone(), Vec::new(), at(0)).await.unwrap(), Recorded::New);
-    assert_eq!(journal.record(event.clone(), Vec::new(), at(1)).await.unwrap(), Recorded::Again);
+    assert_eq!(journal.record(event.clone(), Vec::new(), at(1)).await.unwrap(), Recorded::Duplicate);
 
     let journal = journal.reopened().await;
     // Nor does it get deliveries later: whoever sent it was told that it is done.
-    assert_eq!(journal.record(event.clone(), vec![to(&event, "Echo")], at(2)).await.unwrap(), Recorded::Again);
+    assert_eq!(journal.record(event.clone(), vec![to(&event, "Echo")], at(2)).await.unwrap(), Recorded::Duplicate);
     assert!(journal.lanes().await.unwrap().is_empty());
     assert!(journal.next_due().await.unwrap().is_none());
 }
@@ -160,13 +160,13 @@ async fn the_same_id_of_another_tenant_behind_the_same_source_is_another_event()
             Recorded::New,
             "{tenant}"
         );
-        assert_eq!(journal.record(event, vec![delivery], at(1)).await.unwrap(), Recorded::Again, "{tenant}");
+        assert_eq!(journal.record(event, vec![delivery], at(1)).await.unwrap(), Recorded::Duplicate, "{tenant}");
     }
     let journal = journal.reopened().await;
     for tenant in ["shop-a", "shop-b"] {
         let event = event_of(tenant, "1001");
         let again = journal.record(event.clone(), vec![to(&event, "Echo")], at(2)).await.unwrap();
-        assert_eq!(again, Recorded::Again, "{tenant}");
+        assert_eq!(again, Recorded::Duplicate, "{tenant}");
         let claimed = journal.claim(claim(tenant, 5, 3)).await.unwrap();
         assert_eq!(claimed.len(), 1, "{tenant}");
         assert_eq!(claimed[0].event.tenant, tenant.into());

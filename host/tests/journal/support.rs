@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::journal::{
-    Attempt, Call, Claim, Claimed, Journal, JournalError, NewDelivery, Next, Recorded, Sqlite, SqliteSettings, State,
+    Attempt, Call, Claim, Claimed, Journal, JournalError, NewDelivery, Disposition, Recorded, Sqlite, SqliteSettings, State,
 };
 use tempfile::TempDir;
 
@@ -121,8 +121,8 @@ impl Kept {
     }
 
     /// Ends an attempt of `host-1`.
-    pub async fn end(&self, claimed: &Claimed, next: Next, millis: u64) {
-        self.settle(claimed.id.clone(), attempt(claimed, millis), next).await.expect("it is settled");
+    pub async fn end(&self, claimed: &Claimed, next: Disposition, millis: u64) {
+        self.complete_attempt(claimed.id.clone(), attempt(claimed, millis), next).await.expect("it is settled");
     }
 
     pub async fn state(&self, delivery: &DeliveryId) -> State {
@@ -132,7 +132,7 @@ impl Kept {
     /// Takes the next delivery and completes it.
     pub async fn complete_next(&self, millis: u64) -> DeliveryId {
         let claimed = self.take(1, millis).await.pop().expect("one is due");
-        self.end(&claimed, Next::Completed, millis).await;
+        self.end(&claimed, Disposition::Completed, millis).await;
         claimed.id
     }
 }
@@ -163,13 +163,13 @@ pub fn attempt(claimed: &Claimed, millis: u64) -> Attempt {
 }
 
 /// Another attempt at this moment.
-pub fn retry(millis: u64) -> Next {
-    Next::Retry { at: at(millis), reason: "the platform is down".to_owned() }
+pub fn retry(millis: u64) -> Disposition {
+    Disposition::Retry { at: at(millis), reason: "the platform is down".to_owned() }
 }
 
 /// Given up.
-pub fn dead() -> Next {
-    Next::Dead { reason: "no more attempts".to_owned() }
+pub fn dead() -> Disposition {
+    Disposition::Dead { reason: "no more attempts".to_owned() }
 }
 
 /// A call that was answered.

@@ -51,7 +51,7 @@ fn the_sdks_have_the_version_of_the_host_and_the_licence() {
         ("js/package.json", format!("\n  \"version\": \"{version}\",\n")),
         ("c/modhost.h", format!("\n#define MODHOST_VERSION \"{version}\"\n")),
     ] {
-        assert!(read(file).contains(&line), "{file} lacks the line {}", line.trim());
+        assert!(read(file).contains(&line), "{file} unsupported the line {}", line.trim());
     }
     for language in ["rust", "python", "js", "go"] {
         assert_eq!(read(&format!("{language}/LICENSE")), read("../LICENSE"), "{language}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modhost::config::Secret;
 use modhost::platform::openai::{OpenAi, OpenAiSettings};
 use modhost::platform::{
-    Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, PlatformError, RetryPolicy, Role, http_client,
+    Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, CallError, RetryPolicy, Role, http_client,
 };
 
 use crate::server::Server;
@@ -52,7 +52,7 @@ pub fn question() -> CompletionRequest {
 }
 
 /// Reads an answer to its end: its pieces, and how it ended.
-pub async fn read(client: &OpenAi, request: &CompletionRequest) -> (Vec<String>, Result<Ending, PlatformError>) {
+pub async fn read(client: &OpenAi, request: &CompletionRequest) -> (Vec<String>, Result<Ending, CallError>) {
     let mut pieces = Vec::new();
     let mut stream = match client.stream(&caller(), request).await {
         Ok(stream) => stream,

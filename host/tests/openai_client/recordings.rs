@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
 use modhost::fuzzing;
 use modhost::platform::openai::OpenAi;
-use modhost::platform::{Completion, ErrorKind, PlatformError, Usage};
+use modhost::platform::{Completion, ErrorKind, CallError, Usage};
 use serde::Deserialize;
 
 use crate::client::{caller, question, read};
@@ -75,7 +75,7 @@ impl Recording {
 
     /// Whether this is what is expected of the whole.
     #[track_caller]
-    fn check(&self, result: Result<Completion, PlatformError>) {
+    fn check(&self, result: Result<Completion, CallError>) {
         let (name, Expected { text, finish_reason, usage, error, kind, .. }) = (&self.name, &self.expected);
         match (result, text, error) {
             (Ok(completion), Some(text), None) => {
@@ -106,7 +106,7 @@ impl Recording {
 }
 
 /// An answer read piece by piece.
-async fn streamed(client: &OpenAi) -> Result<Completion, PlatformError> {
+async fn streamed(client: &OpenAi) -> Result<Completion, CallError> {
     let (pieces, ending) = read(client, &question()).await;
     assert!(pieces.iter().all(|piece| !piece.is_empty()));
     ending.map(|ending| Completion { text: pieces.concat(), finish_reason: ending.finish_reason, usage: ending.usage })

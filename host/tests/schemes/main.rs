@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use modhost::config::{ConfigErrors, Settings};
-use modhost::plan::Plan;
+use modhost::resolved_config::ResolvedConfig;
 use modhost::platform::http_client;
 use modhost::sources::schemes::Request;
 use modhost::sources::{Received, Rejection, Source};
@@ -26,14 +26,14 @@ platform = { kind = "unique", api_base = "https://example.com", app_id = "app", 
 "#;
 
 /// The plan for a whole modules.toml; `env:NAME` in it stands for these secrets.
-fn plan(text: &str, secrets: Secrets<'_>) -> Result<Plan, ConfigErrors> {
+fn plan(text: &str, secrets: Secrets<'_>) -> Result<ResolvedConfig, ConfigErrors> {
     let folder = tempfile::tempdir().unwrap();
     for (name, secret) in secrets.iter().chain(&[("KEY", "key")]) {
         std::fs::write(folder.path().join(name), secret).unwrap();
     }
     let file = folder.path().join("modules.toml");
     std::fs::write(&file, text.replace("\"env:", "\"file:")).unwrap();
-    Plan::new(&Settings::load(&file)?, &http_client().unwrap())
+    ResolvedConfig::new(&Settings::load(&file)?, &http_client().unwrap())
 }
 
 /// A source of these lines.

@@ -60,7 +60,7 @@ fn what_is_signed_is_taken() {
         let (headers, body) = sign(&source, given, body).unwrap_or_else(|why| panic!("{scheme}: {why}"));
         match receive(&source, &headers, &body, NOW) {
             Ok(Received::Event(event)) => assert_eq!(event.name, "e", "{scheme}"),
-            Ok(Received::Greeting(answer)) => panic!("{scheme}: {answer:?}"),
+            Ok(Received::Challenge(answer)) => panic!("{scheme}: {answer:?}"),
             Err(rejection) => panic!("{scheme}: {rejection}: {headers:?} {body}"),
         }
     }

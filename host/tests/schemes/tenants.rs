@@ -138,7 +138,7 @@ impl Way {
         all.extend(source.scheme.sign(&outgoing, source.keys.first()).unwrap());
         match receive(source, &all, std::str::from_utf8(&body).unwrap(), NOW)? {
             Received::Event(event) => Ok(*event),
-            Received::Greeting(answer) => panic!("{}: {answer:?}", self.scheme),
+            Received::Challenge(answer) => panic!("{}: {answer:?}", self.scheme),
         }
     }
 }

@@ -97,7 +97,7 @@ impl Outcome {
                 payload: Some(event.payload().to_owned()),
                 ..Self::default()
             },
-            Received::Greeting(answer) => Self {
+            Received::Challenge(answer) => Self {
                 answered: Some(answer.status().as_u16()),
                 says: Some(String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().into()).unwrap()),
                 ..Self::default()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modhost::platform::unique::Unique;
 use modhost::platform::{
-    CompletionRequest, Hit, MessageChange, ModelMessage, NewStep, Platform, PlatformError, Query, Reference, Role,
+    CompletionRequest, Hit, MessageChange, ModelMessage, NewStep, Platform, CallError, Query, Reference, Role,
     SearchKind, StepChange, StepStatus, StreamTarget,
 };
 use serde_json::json;
@@ -44,7 +44,7 @@ impl Call {
     }
 
     /// Makes it.
-    pub async fn make(self, client: &Unique) -> Result<(), PlatformError> {
+    pub async fn make(self, client: &Unique) -> Result<(), CallError> {
         let caller = caller();
         match self {
             Self::CreateStep => client.create_step(&caller, &step()).await.map(drop),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use modhost::config::Secret;
 use modhost::platform::unique::Unique;
-use modhost::platform::{Caller, ErrorKind, Platform, PlatformError, http_client};
+use modhost::platform::{Caller, ErrorKind, Platform, CallError, http_client};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::calls::{self, Call};
@@ -15,7 +15,7 @@ use crate::client::{KEY, caller, settings};
 use crate::server::{Server, answer, answer_with};
 
 /// What a search ends in when it is answered like this, tried once.
-async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> PlatformError {
+async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> CallError {
     let server = Server::always(move || answer_with(status, headers, body)).await;
     let client = server.client_with(|settings| settings.retry.attempts = 1);
     Call::Search.make(&client).await.unwrap_err()
@@ -91,7 +91,7 @@ async fn a_long_message_is_cut() {
 }
 
 /// What a call ends in when it is answered with success and this body; it must have been made once.
-async fn error_of(call: Call, body: &'static str) -> PlatformError {
+async fn error_of(call: Call, body: &'static str) -> CallError {
     let server = Server::always(move || answer(200, body)).await;
     let error = call.make(&server.client()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{call:?} {body}");

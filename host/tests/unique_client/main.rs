@@ -3,7 +3,7 @@
 mod calls;
 mod client;
 mod failures;
-mod odd_answers;
+mod malformed_answers;
 mod requests;
 mod retries;
 mod sdk;

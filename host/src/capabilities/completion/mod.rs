@@ -13,11 +13,11 @@ use super::bindings::modhost::module::completion::{
     Answer, Host as Imports, HostTokens, Request, Usage, add_to_linker,
 };
 use super::bindings::modhost::module::search::Hit;
-use super::delivery::Weight;
+use super::delivery::CallEffect;
 use super::types::{Error, check_values, object};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{
-    self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, PlatformError, StreamTarget,
+    self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, CallError, StreamTarget,
     StreamedAnswer,
 };
 
@@ -92,7 +92,7 @@ impl HostTokens for View<'_> {
 
 async fn complete(delivery: &Arc<Delivery>, request: Request) -> Result<Answer, Error> {
     let request = CompletionRequest::try_from(request)?;
-    let pending = delivery.prepare(Weight::Paid, "completion.complete", &request)?;
+    let pending = delivery.prepare(CallEffect::Paid, "completion.complete", &request)?;
     let make = |platform: Arc<dyn Platform>, caller| async move { platform.complete(&caller, &request).await };
     Ok(pending.make(make, |_, _| {}).await?.into())
 }
@@ -102,7 +102,7 @@ async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources
     let request = CompletionRequest::try_from(request)?;
     check_values("sources", sources.iter().filter_map(|hit| hit.metadata.as_deref()))?;
     let sources = sources.into_iter().map(platform::Hit::try_from).collect::<Result<Vec<_>, _>>()?;
-    let pending = delivery.prepare(Weight::Paid, "completion.complete-into-reply", &(&request, &sources))?;
+    let pending = delivery.prepare(CallEffect::Paid, "completion.complete-into-reply", &(&request, &sources))?;
     let (chat_id, message_id) = (target.chat_id.clone(), target.assistant_message_id.clone());
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.complete_into(&caller, &target, &request, &sources).await
@@ -111,7 +111,7 @@ async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources
     // Where the platform has written the text, that it is final has still to be said.
     let change = MessageChange { completed: true, ..unwritten.unwrap_or_default() };
     let text = change.text.clone();
-    let pending = delivery.prepare(Weight::Change, "messages.reply", &"completed")?;
+    let pending = delivery.prepare(CallEffect::Change, "messages.reply", &"completed")?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.modify_message(&caller, &chat_id, &message_id, &change).await
     };
@@ -129,7 +129,7 @@ async fn start(delivery: &Arc<Delivery>, request: Request) -> Result<Tokens, Err
     Ok(Tokens::start(delivery, CompletionRequest::try_from(request)?).await?)
 }
 
-fn target(delivery: &Delivery) -> Result<StreamTarget, PlatformError> {
+fn target(delivery: &Delivery) -> Result<StreamTarget, CallError> {
     match &delivery.event.subject {
         crate::event::Subject::ModuleChosen(chosen) => Ok(StreamTarget {
             chat_id: chosen.chat_id.clone(),
@@ -137,7 +137,7 @@ fn target(delivery: &Delivery) -> Result<StreamTarget, PlatformError> {
             user_message_id: chosen.user_message.id.clone(),
             assistant_message_id: chosen.assistant_message_id.clone(),
         }),
-        _ => Err(PlatformError::new(
+        _ => Err(CallError::new(
             ErrorKind::Unsupported,
             format!("an event `{}` has no reply to stream into", delivery.event.name),
         )),

@@ -10,10 +10,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::capabilities::delivery::{Record, Weight};
-use crate::capabilities::spending::InFlight;
+use crate::capabilities::delivery::{Record, CallEffect};
+use crate::capabilities::usage::InFlight;
 use crate::capabilities::{Answer, Delivery};
-use crate::platform::{CompletionRequest, CompletionStream, Ending, ErrorKind, PlatformError};
+use crate::platform::{CompletionRequest, CompletionStream, Ending, ErrorKind, CallError};
 
 /// The call.
 const STREAM: &str = "completion.stream";
@@ -33,7 +33,7 @@ pub struct Tokens {
 
 enum State {
     /// It is asked for. That goes on beside the guest, who may have other things to do meanwhile.
-    Opening(AbortOnDropHandle<Result<Box<dyn CompletionStream>, PlatformError>>),
+    Opening(AbortOnDropHandle<Result<Box<dyn CompletionStream>, CallError>>),
     /// It comes as it is read.
     Open(Box<dyn CompletionStream>),
     /// It came before: what is left of it, and how it ended.
@@ -50,7 +50,7 @@ enum End {
     /// The guest of an earlier attempt read no further.
     GivenUp,
     /// It failed.
-    Failed(PlatformError),
+    Failed(CallError),
 }
 
 /// What is recorded of an answer: the pieces as the guest read them.
@@ -65,8 +65,8 @@ struct Streamed {
 
 impl Tokens {
     /// Asks for an answer, unless the record has it. When this returns, that it is asked for is on disk.
-    pub(super) async fn start(delivery: &Arc<Delivery>, request: CompletionRequest) -> Result<Self, PlatformError> {
-        let pending = delivery.prepare(Weight::Paid, STREAM, &request)?;
+    pub(super) async fn start(delivery: &Arc<Delivery>, request: CompletionRequest) -> Result<Self, CallError> {
+        let pending = delivery.prepare(CallEffect::Paid, STREAM, &request)?;
         let (record, answer, in_flight) = pending.begin().await?;
         let in_flight = answer.is_none().then_some(in_flight);
         let state = match answer {
@@ -81,7 +81,7 @@ impl Tokens {
     }
 
     /// Waits for the next piece; none is the end, and then the whole answer is on disk.
-    pub(super) async fn next(&mut self) -> Result<Option<String>, PlatformError> {
+    pub(super) async fn next(&mut self) -> Result<Option<String>, CallError> {
         match &mut self.state {
             State::Replayed(pieces, end) => match pieces.pop_front() {
                 Some(piece) => Ok(Some(piece)),
@@ -105,7 +105,7 @@ impl Tokens {
     }
 
     /// Gives the rest up: what the guest has read is all it wanted to know.
-    pub(super) async fn give_up(mut self) -> Result<(), PlatformError> {
+    pub(super) async fn give_up(mut self) -> Result<(), CallError> {
         match self.state {
             State::Opening(_) | State::Open(_) => self.end(End::GivenUp).await.map(drop),
             State::Replayed(..) | State::Ended(_) => Ok(()),
@@ -113,7 +113,7 @@ impl Tokens {
     }
 
     /// Closes the connection of a live answer, and writes down what came of it.
-    async fn end(&mut self, end: End) -> Result<Option<String>, PlatformError> {
+    async fn end(&mut self, end: End) -> Result<Option<String>, CallError> {
         let ended = std::mem::replace(&mut self.state, State::Ended(end.clone()));
         let ending = if let State::Open(stream) = &ended { stream.ending() } else { Ending::default() };
         drop(ended);
@@ -137,7 +137,7 @@ impl Tokens {
     }
 
     /// The end of what the record has.
-    fn replayed_to(&mut self, end: End) -> Result<Option<String>, PlatformError> {
+    fn replayed_to(&mut self, end: End) -> Result<Option<String>, CallError> {
         if let End::GivenUp = end {
             // Only another version of the module gets here. The next attempt has it answered anew.
             self.record.make_again();
@@ -148,7 +148,7 @@ impl Tokens {
 }
 
 impl State {
-    fn replayed(answer: Answer) -> Result<Self, PlatformError> {
+    fn replayed(answer: Answer) -> Result<Self, CallError> {
         let (streamed, failed): (Streamed, _) = match answer {
             Answer::BrokenOff { part, error } => (Answer::Ok(part).into_result()?, Some(error)),
             Answer::Error(error) => (Streamed::default(), Some(error)),
@@ -163,9 +163,9 @@ impl State {
     }
 
     /// Reads a live answer on.
-    async fn read_on(&mut self) -> Result<Option<String>, PlatformError> {
+    async fn read_on(&mut self) -> Result<Option<String>, CallError> {
         if let Self::Opening(asked) = self {
-            let broke = |error| PlatformError::new(ErrorKind::Unavailable, format!("`{STREAM}` broke off: {error}"));
+            let broke = |error| CallError::new(ErrorKind::Unavailable, format!("`{STREAM}` broke off: {error}"));
             *self = Self::Open(asked.await.unwrap_or_else(|error| Err(broke(error)))?);
         }
         match self {
@@ -177,11 +177,11 @@ impl State {
 
 impl End {
     /// What a guest hears that reads beyond the last piece.
-    fn into_next(self) -> Result<Option<String>, PlatformError> {
+    fn into_next(self) -> Result<Option<String>, CallError> {
         match self {
             Self::Whole => Ok(None),
             Self::Failed(error) => Err(error),
-            Self::GivenUp => Err(PlatformError::new(
+            Self::GivenUp => Err(CallError::new(
                 ErrorKind::Unavailable,
                 "an earlier attempt gave this answer up here, and the rest of it is not there to be read; the next attempt \
                  has it answered anew",

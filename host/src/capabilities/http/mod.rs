@@ -5,12 +5,12 @@
 //! recorded, and given to the guest from memory. So nobody is asked twice because a delivery starts again, and there
 //! are no answers without an end.
 
-mod allow;
-mod collect;
-mod exchange;
+mod policy;
+mod request_body;
+mod send;
 mod failure;
-mod held;
-mod reach;
+mod buffered_requests;
+mod guarded_resolver;
 mod record;
 mod refused;
 
@@ -30,15 +30,15 @@ use wasmtime_wasi_http::{
     WasiHttpCtxView, WasiHttpHooks,
 };
 
-pub use allow::{HttpGrant, HttpGrants};
-pub(crate) use record::{IMPORT, conceal};
+pub use policy::{HttpGrant, HttpGrants};
+pub(crate) use record::{IMPORT, redact};
 
 use super::{Capability, Delivery, Grants, Host};
 use crate::limits::Resource as Limited;
-use collect::{Collecting, Placed};
-use exchange::{Request, Waits};
+use request_body::{RequestBody, Placed};
+use send::{Request, Waits};
 use failure::Failure;
-use reach::Clients;
+use guarded_resolver::Clients;
 use record::Answered;
 
 /// The interface of types as `wasmtime-wasi-http` links it.
@@ -73,7 +73,7 @@ struct Requests {
     sender: Arc<Sender>,
     delivery: Arc<Delivery>,
     /// Those whose body isn't complete yet, in the order they were begun.
-    collecting: Vec<Weak<Collecting>>,
+    collecting: Vec<Weak<RequestBody>>,
 }
 
 impl Capability for HttpCapability {
@@ -131,19 +131,19 @@ impl Requests {
     /// Ends a guest whose requests, all together, hold more than one call may be given: what it writes into them now is
     /// given to the host when they are sent.
     fn check_held(&self, table: &mut ResourceTable) {
-        let (held, spending) = (held::bytes(table), self.delivery.spending());
-        if held > spending.limits().amount(Limited::Arguments) {
-            spending.reach(Limited::Arguments, Some(held));
+        let (held, usage) = (buffered_requests::bytes(table), self.delivery.usage());
+        if held > usage.limits().amount(Limited::Arguments) {
+            usage.reach(Limited::Arguments, Some(held));
         }
     }
 
     /// Whether one more request may be under way whose body isn't complete.
     fn check_collecting(&self) -> Result<(), Failure> {
-        let spending = self.delivery.spending();
-        if self.collecting.len() < spending.limits().size(Limited::ConcurrentCalls) {
+        let usage = self.delivery.usage();
+        if self.collecting.len() < usage.limits().size(Limited::ConcurrentCalls) {
             return Ok(());
         }
-        Err(spending.reach(Limited::ConcurrentCalls, None).into())
+        Err(usage.reach(Limited::ConcurrentCalls, None).into())
     }
 
     /// Gives every request whose body is complete its place in the record.
@@ -163,7 +163,7 @@ impl WasiHttpHooks for Requests {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        held::CHUNK
+        buffered_requests::CHUNK
     }
 
     fn send_request(
@@ -178,7 +178,7 @@ impl WasiHttpHooks for Requests {
         }
         let (head, body) = request.into_parts();
         let request = Request::new(head, Waits::of(options));
-        let collecting = Arc::new(Collecting::new(request, body, &self.delivery));
+        let collecting = Arc::new(RequestBody::new(request, body, &self.delivery));
         if !collecting.is_complete() {
             self.collecting.push(Arc::downgrade(&collecting));
         }
@@ -198,7 +198,7 @@ impl WasiHttpHooks for Requests {
 async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
     let Placed { pending, request } = placed;
     let made = pending.send(move |idempotency_key| async move {
-        let answered = exchange::send(&sender, delivery.limits(), request, &idempotency_key).await;
+        let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
         answered.map_err(|failure| told(&delivery, failure).into())
     });
     made.await.map_err(Failure::from)

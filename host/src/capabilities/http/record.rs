@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::exchange::Request;
+use super::send::Request;
 use crate::keyvalue::Value;
 
 /// The name requests are recorded under.
@@ -83,7 +83,7 @@ fn without_credentials(url: &Url, key: &[u8; 32]) -> String {
         false => (name.as_ref(), value.to_string()),
     });
     let mut url = url.clone();
-    url.query_pairs_mut().clear().extend_pairs(shown.collect::<Vec<_>>());
+    url.query_pairs_mut().clear().extend_pairs(shown.request_body::<Vec<_>>());
     url.to_string()
 }
 
@@ -114,7 +114,7 @@ fn hash(value: &[u8], key: &[u8; 32]) -> String {
 }
 
 /// Takes out of a recorded answer, for people, what is a credential by its name: the guest needs it again, and nobody else.
-pub(crate) fn conceal(answer: &mut Json) {
+pub(crate) fn redact(answer: &mut Json) {
     let Some(headers) = answer.pointer_mut("/ok/headers").and_then(Json::as_array_mut) else { return };
     for pair in headers.iter_mut().filter_map(Json::as_array_mut) {
         if let [name, value] = pair.as_mut_slice()
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!((head.status, &head.headers, body), (StatusCode::IM_A_TEAPOT, &headers, vec![0xff, 0]));
 
         let mut shown = json!({ "ok": recorded });
-        conceal(&mut shown);
+        redact(&mut shown);
         assert_eq!(shown["ok"]["headers"], json!([["set-cookie", "(hidden)"], ["set-cookie", "(hidden)"]]));
     }
 }

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::KeyValueCapability;
-use crate::capabilities::delivery::Weight;
+use crate::capabilities::delivery::CallEffect;
 use crate::keyvalue::{Bucket, Change, Changed, Entry, KeyValue, MAX_BATCH, StoreError, Value, check_batch, check_key};
 use crate::limits::Resource;
-use crate::platform::{ErrorKind, PlatformError};
+use crate::platform::{ErrorKind, CallError};
 
-type Result<T> = std::result::Result<T, PlatformError>;
+type Result<T> = std::result::Result<T, CallError>;
 
 /// How many keys a page has at the most: with the longest keys there are, a megabyte.
 const PAGE: usize = MAX_BATCH;
@@ -143,7 +143,7 @@ impl KeyValueCapability {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let bucket = bucket.clone();
-        self.delivery.prepare(Weight::Read, import, &arguments)?.store(move |store, _| read(store, bucket)).await
+        self.delivery.prepare(CallEffect::Read, import, &arguments)?.store(move |store, _| read(store, bucket)).await
     }
 
     async fn write<T>(
@@ -158,7 +158,7 @@ impl KeyValueCapability {
     {
         change.check()?;
         let (bucket, quota) = (bucket.clone(), self.delivery.limits().get(Resource::KeyValue));
-        let pending = self.delivery.prepare(Weight::Store, import, &arguments(&bucket, &change))?;
+        let pending = self.delivery.prepare(CallEffect::Store, import, &arguments(&bucket, &change))?;
         let make = move |store: Arc<dyn KeyValue>, once: String| async move {
             answer(store.change(&bucket, change, quota, &once).await?)
         };
@@ -188,11 +188,11 @@ async fn entry(store: &dyn KeyValue, bucket: &Bucket, key: String) -> crate::key
 }
 
 /// The store said something it never says to this.
-fn other_answer(import: &str) -> PlatformError {
-    PlatformError::new(ErrorKind::Unavailable, format!("the store has no answer to `{import}`"))
+fn other_answer(import: &str) -> CallError {
+    CallError::new(ErrorKind::Unavailable, format!("the store has no answer to `{import}`"))
 }
 
-impl From<StoreError> for PlatformError {
+impl From<StoreError> for CallError {
     /// What concerns the host's disk is for operators; a module is only told that it may pass.
     fn from(error: StoreError) -> Self {
         match error {

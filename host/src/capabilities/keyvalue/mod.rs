@@ -11,7 +11,7 @@ use super::bindings::wasi::keyvalue::batch;
 use super::bindings::wasi::keyvalue::store::{self, Error, HostBucket, KeyResponse};
 use super::{Capability, Delivery, Grants, Host};
 use crate::keyvalue::{Bucket, Change, Entry};
-use crate::platform::{ErrorKind, PlatformError};
+use crate::platform::{ErrorKind, CallError};
 
 /// The capability.
 pub(super) struct KeyValueCapability {
@@ -177,9 +177,9 @@ impl HostCas for View<'_> {
     }
 }
 
-impl From<PlatformError> for Error {
+impl From<CallError> for Error {
     /// The standard has no words for what can be done about an error: those that may pass say so at their beginning.
-    fn from(error: PlatformError) -> Self {
+    fn from(error: CallError) -> Self {
         match error.kind {
             ErrorKind::NotFound => Self::NoSuchStore,
             ErrorKind::Denied => Self::AccessDenied,

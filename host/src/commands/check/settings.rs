@@ -12,7 +12,7 @@ use crate::config::{ConfigErrors, Module, Settings, unanswered};
 use crate::engine::{ContentHash, Engine};
 use crate::event::Name;
 use crate::files::{self, ReadError};
-use crate::plan::{self, Plan};
+use crate::resolved_config::{self, ResolvedConfig};
 use crate::platform::http_client;
 
 /// What was found: what `--json` prints.
@@ -51,7 +51,7 @@ impl Report {
         };
         let client = http_client()?;
         let to_plan = settings.clone();
-        let planned = files::within(files::READ_TIMEOUT, move || Plan::new(&to_plan, &client).map(|_| ()));
+        let planned = files::within(files::READ_TIMEOUT, move || ResolvedConfig::new(&to_plan, &client).map(|_| ()));
         let problems = planned.unwrap_or_else(|why| Err(unanswered(&why).into())).err();
         let engine = keeping_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));
@@ -122,6 +122,6 @@ async fn version(engine: &Engine, module: &Module) -> Result<ContentHash, String
             error => super::trouble(&error),
         },
     })?;
-    let version = engine.load(bytes, &plan::spec(module)).await.map_err(|refused| refused.to_string())?;
+    let version = engine.load(bytes, &resolved_config::spec(module)).await.map_err(|refused| refused.to_string())?;
     Ok(version.hash())
 }

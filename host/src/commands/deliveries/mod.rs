@@ -2,7 +2,7 @@
 
 pub(super) mod records;
 mod replay;
-mod tell;
+mod format;
 mod unreadable;
 
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ use clap::{Args, Subcommand};
 use super::HostSettings;
 use super::admin::AdminArgs;
 use super::output;
-use crate::console::DeliveryView;
+use crate::admin_api::DeliveryView;
 use crate::journal::State;
 use crate::sanitize;
-use records::{Records, Wanted};
+use records::{Records, RecordFilter};
 
 /// How many deliveries a list has unless it is asked for more.
 const LISTED: u32 = 50;
@@ -164,7 +164,7 @@ async fn list(records: &Records, args: &ListArgs) -> anyhow::Result<ExitCode> {
     if args.limit == 0 {
         bail!("--limit has to be at least 1");
     }
-    let mut wanted = Wanted {
+    let mut wanted = RecordFilter {
         state: args.state,
         module: args.module.clone(),
         tenant: args.tenant.clone(),
@@ -196,7 +196,7 @@ async fn list(records: &Records, args: &ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print(deliveries: &[DeliveryView], json: bool, heading: bool) -> anyhow::Result<()> {
-    let text = if json { output::json_lines(deliveries)? } else { tell::table(deliveries, heading) };
+    let text = if json { output::json_lines(deliveries)? } else { format::table(deliveries, heading) };
     output::print!("{text}");
     Ok(())
 }
@@ -206,7 +206,7 @@ async fn show(records: &Records, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print!("{}", output::pretty_json(&details)?);
     } else {
-        output::print!("{}", tell::story(&details));
+        output::print!("{}", format::story(&details));
     }
     Ok(ExitCode::SUCCESS)
 }

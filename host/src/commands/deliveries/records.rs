@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::FromArgs;
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::output;
-use crate::console::{DeliveryView, DetailsView};
+use crate::admin_api::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
 
@@ -20,7 +20,7 @@ pub(in crate::commands) enum Records {
 }
 
 /// Which deliveries are asked for.
-pub(in crate::commands) struct Wanted {
+pub(in crate::commands) struct RecordFilter {
     pub(in crate::commands) state: Option<State>,
     pub(in crate::commands) module: Option<String>,
     pub(in crate::commands) tenant: Option<String>,
@@ -44,7 +44,7 @@ impl Records {
         Ok(Self::Running(AdminApi::new(&from.admin, config, AT_REST)?))
     }
 
-    pub(in crate::commands) async fn list(&self, wanted: &Wanted) -> anyhow::Result<Vec<DeliveryView>> {
+    pub(in crate::commands) async fn list(&self, wanted: &RecordFilter) -> anyhow::Result<Vec<DeliveryView>> {
         match self {
             Self::Running(api) => {
                 let mut query: Vec<(&str, String)> = vec![("limit", wanted.limit.to_string())];

@@ -9,12 +9,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::records::Records;
-use super::tell::value;
-use crate::capabilities::{Asked, Grants, HttpGrant, HttpGrants, Known};
+use super::format::value;
+use crate::capabilities::{CallRequest, Grants, HttpGrant, HttpGrants, Lookup};
 use crate::commands::output;
 use crate::config::Settings;
-use crate::console::DetailsView;
-use crate::engine::{self, Ended, Recorded, Spec, SwapPolicy};
+use crate::admin_api::DetailsView;
+use crate::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
 use crate::limits::DEFAULT_STACK;
@@ -41,10 +41,10 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// What a rehearsal came to.
-struct Rehearsed {
+/// What a dry run came to.
+struct DryRunOutcome {
     ended: Ended,
-    asked: Vec<Asked>,
+    asked: Vec<CallRequest>,
     gone: Vec<(String, Value)>,
     reply_then: Option<Value>,
     reply_now: Option<Value>,
@@ -53,12 +53,12 @@ struct Rehearsed {
 pub(super) async fn run(records: &Records, args: &ReplayArgs, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let details = records.show(&args.id).await?;
     let (spec, stack) = spec(args, &details, config)?;
-    let rehearsed = rehearse(&details, &spec, stack, records.salt()).await?;
-    let differs = rehearsed.differs();
+    let dry_run = dry_run(&details, &spec, stack, records.salt()).await?;
+    let differs = dry_run.differs();
     if args.json {
-        output::print!("{}", output::json_lines(&[rehearsed.json()])?);
+        output::print!("{}", output::json_lines(&[dry_run.json()])?);
     } else {
-        output::print!("{}", rehearsed.story());
+        output::print!("{}", dry_run.story());
     }
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -87,23 +87,23 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
     Ok((spec, settings.map_or(DEFAULT_STACK, |settings| settings.server.stack)))
 }
 
-async fn rehearse(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32]) -> anyhow::Result<Rehearsed> {
+async fn dry_run(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32]) -> anyhow::Result<DryRunOutcome> {
     let bytes = super::super::check::read(&spec.component)?;
     let version = super::super::engine(1, stack)?
         .load(bytes, spec)
         .await
         .with_context(|| format!("{} can't run", spec.component.display()))?;
-    let recorded = Recorded {
+    let recorded = RecordedDelivery {
         id: crate::event::DeliveryId::from_text(&details.delivery.id),
         event: Arc::new(event(details)?),
         module: spec.name.clone(),
         calls: details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?,
         salt,
     };
-    let engine::Rehearsed { ended, asked, gone, .. } = engine::rehearse(&version, recorded).await;
+    let engine::DryRunOutcome { ended, asked, gone, .. } = engine::dry_run(&version, recorded).await;
     let reply_now = asked.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
     let reply_then = details.calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
-    Ok(Rehearsed { ended, asked, gone, reply_then, reply_now })
+    Ok(DryRunOutcome { ended, asked, gone, reply_then, reply_now })
 }
 
 fn event(details: &DetailsView) -> anyhow::Result<Event> {
@@ -125,7 +125,7 @@ fn event(details: &DetailsView) -> anyhow::Result<Event> {
     Ok(Event::new(header, payload.into(), whole))
 }
 
-fn call(call: &crate::console::CallView) -> Result<Call, serde_json::Error> {
+fn call(call: &crate::admin_api::CallView) -> Result<Call, serde_json::Error> {
     Ok(Call {
         number: call.number,
         import: call.import.clone(),
@@ -135,9 +135,9 @@ fn call(call: &crate::console::CallView) -> Result<Call, serde_json::Error> {
     })
 }
 
-impl Rehearsed {
+impl DryRunOutcome {
     fn differs(&self) -> bool {
-        let same = self.asked.iter().all(|call| call.known == Known::Same);
+        let same = self.asked.iter().all(|call| call.known == Lookup::Same);
         !same || !self.gone.is_empty() || self.ended != Ended::Answered
     }
 
@@ -154,13 +154,13 @@ impl Rehearsed {
         let mut lines = vec![format!("it ended: {}", indented(&self.ended(), "    "))];
         for call in &self.asked {
             match &call.known {
-                Known::Same => lines.push(format!("  same     {}", call.import)),
-                Known::Changed(then) => {
+                Lookup::Same => lines.push(format!("  same     {}", call.import)),
+                Lookup::Changed(then) => {
                     lines.push(format!("~ changed  {}", call.import));
                     lines.push(format!("    then   {}", value(then)));
                     lines.push(format!("    now    {}", value(&call.arguments)));
                 }
-                Known::Added => lines.push(format!("+ added    {}  {}", call.import, value(&call.arguments))),
+                Lookup::Added => lines.push(format!("+ added    {}  {}", call.import, value(&call.arguments))),
             }
         }
         lines.extend(
@@ -179,11 +179,11 @@ impl Rehearsed {
 
     fn json(&self) -> Value {
         let calls = self.asked.iter().map(|call| match &call.known {
-            Known::Same => json!({ "import": call.import, "is": "same" }),
-            Known::Changed(then) => {
+            Lookup::Same => json!({ "import": call.import, "is": "same" }),
+            Lookup::Changed(then) => {
                 json!({ "import": call.import, "is": "changed", "then": then, "now": call.arguments })
             }
-            Known::Added => json!({ "import": call.import, "is": "added", "now": call.arguments }),
+            Lookup::Added => json!({ "import": call.import, "is": "added", "now": call.arguments }),
         });
         let gone = self.gone.iter().map(|(import, then)| json!({ "import": import, "is": "gone", "then": then }));
         json!({

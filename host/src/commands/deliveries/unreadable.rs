@@ -14,7 +14,7 @@ use super::FromArgs;
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::columns;
 use crate::commands::output::{self, shortened};
-use crate::console::{UnreadableDetailsView, UnreadableView};
+use crate::admin_api::{UnreadableDetailsView, UnreadableView};
 use crate::sanitize::{line, lines};
 use crate::unreadable::{Bounds, UnreadableStore};
 

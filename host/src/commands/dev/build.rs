@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::made::Made;
+use super::built_components::BuiltComponents;
 use crate::commands::build_command::{BuildCommand, Purpose};
 use crate::commands::output;
 use crate::commands::test::TESTS;
@@ -25,7 +25,7 @@ pub(in crate::commands) struct Builder {
     file: PathBuf,
     modules: Arc<Mutex<Vec<Buildable>>>,
     /// What is known of the files that builds write, by module.
-    made: Mutex<BTreeMap<Name, Made>>,
+    made: Mutex<BTreeMap<Name, BuiltComponents>>,
 }
 
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 pub(super) mod build;
 mod failures;
 mod localize;
-mod made;
+mod built_components;
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -109,7 +109,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         let compiling = Compiling { program: Some(compiling_program()?), for_authors: true, shared_cache };
         tokio::select! {
             host = Host::start(Box::new(load), compiling) => host?,
-            () = signals.told_to_stop(|| {}) => return Ok(ExitCode::SUCCESS),
+            () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
         }
     };
     let running = RunningHost::this(host.public_address(), host.admin_address(), Some(platform.address()));
@@ -124,7 +124,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         pending().await
     };
     tokio::select! {
-        () = signals.told_to_stop(|| host.reload()) => {}
+        () = signals.stop_requested(|| host.reload()) => {}
         never = keep_up(&args, &host, &platform, &builder) => match never {},
         () = failures => {}
         () = telling => {}

@@ -1,7 +1,7 @@
 //! `modhost modules`: which versions serve, and what a person may say about them.
 
-mod at_rest;
-mod tell;
+mod offline;
+mod format;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::HostSettings;
 use super::admin::{AT_REST, AdminApi, AdminArgs};
 use super::output;
-use crate::console::{ModuleView, VersionView, asking};
-use at_rest::Directory;
+use crate::admin_api::{ModuleView, VersionView, asking};
+use offline::Directory;
 
 /// What `modules` can be told.
 #[derive(Args)]
@@ -109,12 +109,12 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
     let (name, order) = match &args.command {
         None | Some(ModulesCommand::List) => {
             let list = modules.list().await?;
-            output::print!("{}", if json { output::json_lines(&list)? } else { tell::table(&list) });
+            output::print!("{}", if json { output::json_lines(&list)? } else { format::table(&list) });
             return Ok(ExitCode::SUCCESS);
         }
         Some(ModulesCommand::History(args)) => {
             let history = modules.history(&args.name).await?;
-            output::print!("{}", if json { output::json_lines(&history)? } else { tell::history(&history) });
+            output::print!("{}", if json { output::json_lines(&history)? } else { format::history(&history) });
             return Ok(ExitCode::SUCCESS);
         }
         Some(ModulesCommand::Show(args)) => (&args.name, None),
@@ -134,7 +134,7 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
     if json {
         output::print!("{}", output::pretty_json(&module)?);
     } else {
-        output::print!("{}", tell::story(&module));
+        output::print!("{}", format::story(&module));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ pub(super) struct Entry {
 }
 
 /// Where an entry goes.
-pub(super) enum Place {
+pub(super) enum EntryPosition {
     /// There is no `modules.toml`: one is written.
     First { file: PathBuf },
     /// There is one, with this text.
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-impl Place {
+impl EntryPosition {
     /// Looks at the file.
     ///
     /// # Errors

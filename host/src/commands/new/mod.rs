@@ -15,7 +15,7 @@ use crate::authoring::bindings;
 use crate::authoring::names::Names;
 use crate::authoring::template::{self, Language, Template};
 use crate::plural::counted;
-use entry::{Entry, Place};
+use entry::{Entry, EntryPosition};
 
 /// What `new` can be told.
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ pub fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
     let beside = settings.parent().unwrap_or(Path::new(""));
     let folder = args.dir.clone().unwrap_or_else(|| beside.join(&names.package));
     vacant(&folder)?;
-    let place = Place::find(settings, &names)?;
+    let place = EntryPosition::find(settings, &names)?;
     let template = template(args)?;
     let entry = Entry::new(template.entry(&names, &entry::seen_from(beside, &folder)?));
     let place = place.with(&entry, args.add)?;

@@ -16,7 +16,7 @@ use crate::commands::output;
 use crate::commands::running::{RunningHost, base_url};
 use crate::config::{Environment, Reference, Secret, Settings, Source, Webhook};
 use crate::local;
-use crate::plan;
+use crate::resolved_config;
 use crate::sanitize;
 use crate::sources::schemes::{self, Key, Outgoing, Scheme};
 
@@ -134,7 +134,7 @@ fn secret(
     let found = |reference: &Reference| -> anyhow::Result<Found> {
         let secret = reference.resolve(&environment)?;
         Ok(Found {
-            key: plan::key(source, scheme, reference, &environment)?,
+            key: resolved_config::key(source, scheme, reference, &environment)?,
             secret,
             reference: Some(reference.clone()),
         })

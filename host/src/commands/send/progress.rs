@@ -5,12 +5,12 @@ use super::client::{Chat, Message, Status, Step};
 /// Follows what becomes of one message of the user.
 pub struct Progress {
     user_message: String,
-    turn: Turn,
+    turn: Exchange,
 }
 
 /// What came after a message of the user, before the next.
 #[derive(Default)]
-pub struct Turn {
+pub struct Exchange {
     /// The message that answers it.
     pub answer: Option<Message>,
     /// Whatever else assistants wrote.
@@ -20,12 +20,12 @@ pub struct Turn {
 impl Progress {
     /// Follows this message.
     pub fn new(user_message: &str) -> Self {
-        Self { user_message: user_message.to_owned(), turn: Turn::default() }
+        Self { user_message: user_message.to_owned(), turn: Exchange::default() }
     }
 
     /// Takes in the chat as it is now; returns the steps that are new or changed.
     pub fn observe(&mut self, chat: Chat) -> Vec<Step> {
-        let turn = Turn::of(&self.user_message, chat);
+        let turn = Exchange::of(&self.user_message, chat);
         let changed = turn.steps().filter(|step| !self.turn.steps().any(|before| before == *step)).cloned().collect();
         self.turn = turn;
         changed
@@ -54,12 +54,12 @@ impl Progress {
     }
 
     /// What there is by now.
-    pub fn turn(&self) -> &Turn {
+    pub fn turn(&self) -> &Exchange {
         &self.turn
     }
 }
 
-impl Turn {
+impl Exchange {
     fn of(user_message: &str, chat: Chat) -> Self {
         let after = chat.messages.into_iter().skip_while(|message| message.id != user_message).skip(1);
         let mut further: Vec<Message> =

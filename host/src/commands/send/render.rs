@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 
 use super::Outcome;
 use super::client::{Message, Source, Status, Step};
-use super::progress::Turn;
+use super::progress::Exchange;
 use crate::commands::output;
 use crate::sanitize;
 
@@ -146,7 +146,7 @@ pub struct Report<'r> {
     /// The chat.
     pub chat_id: &'r str,
     /// What came of it.
-    pub turn: &'r Turn,
+    pub turn: &'r Exchange,
 }
 
 impl Report<'_> {
@@ -286,7 +286,7 @@ mod tests {
         Message { id: "m".into(), text: Some(text.into()), ..Message::default() }
     }
 
-    fn report(outcome: Outcome, turn: &Turn) -> Report<'_> {
+    fn report(outcome: Outcome, turn: &Exchange) -> Report<'_> {
         Report { outcome, module: "Assistant", assistant_id: "assistant_Assistant", chat_id: "chat_1", turn }
     }
 
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn the_answer_comes_with_its_sources_and_what_else_was_written() {
         let references = vec![source(2, "Expenses", None), source(1, "Travel policy", Some("https://example.com/t"))];
-        let turn = Turn {
+        let turn = Exchange {
             answer: Some(Message { references, ..said("Book early.<sup>1</sup>\n\n") }),
             further: vec![said("One more thing.")],
         };
@@ -327,16 +327,16 @@ mod tests {
 
     #[test]
     fn an_answer_in_another_message_is_not_called_empty() {
-        let turn = Turn { answer: Some(said("")), further: vec![said("Hello")] };
+        let turn = Exchange { answer: Some(said("")), further: vec![said("Hello")] };
         assert_eq!(report(Outcome::Answered, &turn).answer(), "Hello\n");
-        let turn = Turn { answer: Some(said("")), further: Vec::new() };
+        let turn = Exchange { answer: Some(said("")), further: Vec::new() };
         assert_eq!(strip_str(&report(Outcome::Answered, &turn).answer()).to_string(), "(the answer is empty)\n");
-        assert_eq!(report(Outcome::Late, &Turn::default()).answer(), "");
+        assert_eq!(report(Outcome::Late, &Exchange::default()).answer(), "");
     }
 
     #[test]
     fn remarks_say_how_it_went_and_how_to_go_on() {
-        let turn = Turn::default();
+        let turn = Exchange::default();
         let remarks = |outcome| {
             let text = report(outcome, &turn).remarks(Duration::from_secs(120), "modhost send --chat chat_1 \"…\"");
             strip_str(&text).to_string()
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(remarks(Outcome::Answered), "\nchat chat_1, go on with: modhost send --chat chat_1 \"…\"\n");
         assert!(remarks(Outcome::Failed).starts_with("\na step failed; "));
         let apology = Message { failure: Some("TypeError: no\n  at answer.js".into()), ..said("Sorry") };
-        let turn = Turn { answer: Some(apology), further: Vec::new() };
+        let turn = Exchange { answer: Some(apology), further: Vec::new() };
         let text = report(Outcome::Failed, &turn).remarks(Duration::from_secs(120), "…");
         assert!(
             strip_str(&text)
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_module_cannot_drive_the_terminal() {
-        let turn = Turn { answer: Some(said("a\u{1b}]0;title\u{7}\tb\r\nc\u{9b}2J")), further: Vec::new() };
+        let turn = Exchange { answer: Some(said("a\u{1b}]0;title\u{7}\tb\r\nc\u{9b}2J")), further: Vec::new() };
         assert_eq!(report(Outcome::Answered, &turn).answer(), "a\\u{1b}]0;title\\u{7}\tb\nc\\u{9b}2J\n");
     }
 
@@ -374,7 +374,7 @@ mod tests {
     fn json_has_it_all() {
         let references = vec![source(1, "Travel policy", None)];
         let steps = vec![step("s1", "Searching…", Status::Completed)];
-        let turn = Turn { answer: Some(Message { references, steps, ..said("Yes") }), further: Vec::new() };
+        let turn = Exchange { answer: Some(Message { references, steps, ..said("Yes") }), further: Vec::new() };
         assert_eq!(
             serde_json::to_value(report(Outcome::Answered, &turn)).unwrap(),
             serde_json::json!({

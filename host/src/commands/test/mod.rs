@@ -22,7 +22,7 @@ use super::{SettingsFile, output};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, FileWatch};
 use crate::event::Name;
-use crate::testing::{Bench, Outcome};
+use crate::testing::{TestRun, Outcome};
 use report::Totals;
 use suite::{Loaded, Suite};
 
@@ -140,7 +140,7 @@ async fn once(args: &TestArgs) -> anyhow::Result<Totals> {
 /// Runs the tests of a module side by side, and says how each went, in their order.
 async fn run_suite(engine: &Engine, settings: &Settings, suite: Suite, built: bool, update: bool) -> Vec<Ran> {
     let bench = match built {
-        true => Bench::new(engine, settings, &suite.module).await.map_err(|error| format!("{error:#}")),
+        true => TestRun::new(engine, settings, &suite.module).await.map_err(|error| format!("{error:#}")),
         false => Err("its module can't be built".to_owned()),
     };
     let bench = bench.map(Arc::new);
@@ -163,7 +163,7 @@ async fn run_suite(engine: &Engine, settings: &Settings, suite: Suite, built: bo
     all
 }
 
-async fn run_test(bench: std::result::Result<Arc<Bench>, String>, module: Name, loaded: Loaded, update: bool) -> Ran {
+async fn run_test(bench: std::result::Result<Arc<TestRun>, String>, module: Name, loaded: Loaded, update: bool) -> Ran {
     let Loaded { file, name, test } = loaded;
     let result = match (bench, test) {
         (_, Err(errors)) => Result::NotRun(errors.to_string()),
@@ -203,7 +203,7 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
         // What a build wrote just now is no change of the sources.
         watch.look();
         tokio::select! {
-            stop = super::signals::told_to_stop() => {
+            stop = super::signals::stop_requested() => {
                 stop?;
                 return Ok(ExitCode::SUCCESS);
             }

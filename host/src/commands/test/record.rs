@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use super::super::deliveries::records::{Records, Wanted};
+use super::super::deliveries::records::{Records, RecordFilter};
 use super::recorded::Recording;
 use super::{TestArgs, engine, suite};
 use crate::commands::{module, output};
 use crate::config::{Module, Settings};
-use crate::console::DetailsView;
+use crate::admin_api::DetailsView;
 use crate::sanitize;
-use crate::testing::{Bench, Outcome, Test};
+use crate::testing::{TestRun, Outcome, Test};
 
 /// What names the newest delivery that has ended.
 const LAST: &str = "last";
@@ -78,7 +78,7 @@ async fn passing(
     file: &Path,
 ) -> anyhow::Result<(String, Verdict)> {
     let recording = Recording::new(details);
-    let bench = Bench::new(&engine(settings)?, settings, module).await;
+    let bench = TestRun::new(&engine(settings)?, settings, module).await;
     let whole = recording.whole();
     for text in [recording.short(), Some(whole.clone())].into_iter().flatten() {
         let Ok(bench) = &bench else { break };
@@ -104,7 +104,7 @@ fn differences(outcome: &Outcome) -> String {
 /// The newest delivery to one of these modules, or to any, that has ended.
 async fn newest(records: &Records, modules: &[String]) -> anyhow::Result<String> {
     let mut wanted =
-        Wanted { state: None, module: None, tenant: None, event: None, since: None, limit: LOOKED_THROUGH };
+        RecordFilter { state: None, module: None, tenant: None, event: None, since: None, limit: LOOKED_THROUGH };
     if let [only] = modules {
         wanted.module = Some(only.clone());
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::conceal::SECRET_WORDS;
-use crate::console::{CallView, DetailsView};
-use crate::dispatch::settle::NOT_TOLD;
+use crate::config::redact::SECRET_WORDS;
+use crate::admin_api::{CallView, DetailsView};
+use crate::dispatch::finalize::NOT_TOLD;
 use crate::engine::{Ended, Failure, Retry};
 use crate::event::Event;
-use crate::platform::{Ending, ErrorKind, Hit, PlatformError};
+use crate::platform::{Ending, ErrorKind, Hit, CallError};
 use crate::testing::{Seen, SeenCall, error_word, section, written};
 
 /// What the record has of the clocks; no call.
@@ -53,14 +53,14 @@ pub(super) struct Recording<'d> {
 struct Call<'d> {
     import: &'d str,
     arguments: &'d Json,
-    answer: Result<Json, PlatformError>,
+    answer: Result<Json, CallError>,
 }
 
 impl<'d> Recording<'d> {
     pub(super) fn new(details: &'d DetailsView) -> Self {
         let mut payload = serde_json::from_str(details.event.payload.get()).unwrap_or_default();
         if let Some(configuration) = Json::get_mut(&mut payload, "configuration") {
-            conceal(configuration);
+            redact(configuration);
         }
         let calls = details.calls.iter().filter_map(call).collect();
         Self { details, payload, calls }
@@ -221,7 +221,7 @@ fn call(call: &CallView) -> Option<Call<'_>> {
         // One that is to be made again has no answer.
         other => {
             let error = [&other["error"], &other["broken_off"]["error"]];
-            Err(error.into_iter().find_map(|error| PlatformError::deserialize(error).ok())?)
+            Err(error.into_iter().find_map(|error| CallError::deserialize(error).ok())?)
         }
     };
     let is_call = call.import != CLOCK && !call.import.starts_with("modhost:");
@@ -234,7 +234,7 @@ fn extra((key, value): (&String, &Json)) -> Option<(String, Json)> {
 }
 
 /// Puts a word in the place of every text whose key sounds like a secret's.
-fn conceal(value: &mut Json) {
+fn redact(value: &mut Json) {
     match value {
         Json::Object(fields) => {
             for (key, value) in fields {
@@ -243,11 +243,11 @@ fn conceal(value: &mut Json) {
                     Json::String(text) if SECRET_WORDS.iter().any(|word| key.contains(word)) => {
                         CONCEALED.clone_into(text)
                     }
-                    value => conceal(value),
+                    value => redact(value),
                 }
             }
         }
-        Json::Array(items) => items.iter_mut().for_each(conceal),
+        Json::Array(items) => items.iter_mut().for_each(redact),
         _ => {}
     }
 }
@@ -286,11 +286,11 @@ fn said(answer: &Json) -> String {
     }
 }
 
-fn failed(text: &mut String, title: &str, error: &PlatformError) {
+fn failed(text: &mut String, title: &str, error: &CallError) {
     _ = writeln!(text, "\n{title}\nerror = {}", error_value(error));
 }
 
-fn error_value(error: &PlatformError) -> String {
+fn error_value(error: &CallError) -> String {
     let after = match error.kind {
         ErrorKind::RateLimited(Some(after)) => Some(humantime::format_duration(after).to_string()),
         _ => None,

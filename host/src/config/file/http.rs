@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use url::Host;
 
 use super::items;
-use crate::address::Reach;
+use crate::address::AddressScope;
 use crate::config::http::{HostPattern, HttpEntry, HttpHeader, Origin, USUAL_METHODS};
 use crate::config::reference;
 use crate::config::table::{Table, Value};
@@ -67,11 +67,11 @@ fn leads_somewhere(value: &Value<'_>, entry: &HttpEntry) {
         HostPattern::One(Host::Ipv6(address)) => (*address).into(),
         _ => return,
     };
-    let reach = Reach::of(address);
+    let reach = AddressScope::of(address);
     let message = format!("{address} is {}", reach.words());
     match reach {
-        Reach::Nowhere => value.wrong(message, "name the address of a machine"),
-        Reach::Private | Reach::Beside if !entry.private => {
+        AddressScope::Reserved => value.wrong(message, "name the address of a machine"),
+        AddressScope::Private | AddressScope::LinkLocal if !entry.private => {
             let advice = format!("if that is meant: {{ host = \"{}\", private = true }}", entry.origin);
             value.wrong(format!("{message}, and those are closed to modules"), advice);
         }

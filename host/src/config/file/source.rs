@@ -11,7 +11,7 @@ use crate::config::source::{
     Window,
 };
 use crate::config::table::{Table, Value};
-use crate::config::{Reference, nearest};
+use crate::config::{Reference, suggest};
 
 /// Reads the settings of a scheme.
 type ReadScheme = fn(&Table<'_>) -> Scheme;
@@ -305,7 +305,7 @@ fn part(value: &Value<'_>) -> Option<Part> {
         }
         _ => {}
     }
-    let advice = nearest::advice(text, &["body:KEY.KEY", "header:NAME", "text:WORDS", "body", "hash"]);
+    let advice = suggest::advice(text, &["body:KEY.KEY", "header:NAME", "text:WORDS", "body", "hash"]);
     value.wrong(format!("`{}` doesn't say where that stands in a request: \"{text}\"", value.key), advice);
     None
 }

@@ -11,7 +11,7 @@ const DEFAULT_PERIOD: Duration = Duration::from_secs(300);
 /// How many deliveries have to have ended on a new version unless it is said.
 const DEFAULT_MIN_DELIVERIES: u32 = 5;
 
-/// The most deliveries a version is rehearsed on; each may take as long as the module computes.
+/// The most deliveries a version is dry-run on; each may take as long as the module computes.
 const MAX_REPLAY: u32 = 1000;
 
 pub(super) fn swap(table: Table<'_>) -> Swap {

@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
-use super::super::fit;
-use super::super::machine::{self, Tier};
+use super::super::compat;
+use super::super::wasmtime_engine::{self, Tier};
 
 /// The exit code of a component that Wasmtime refuses; the reason is on standard error.
 pub(super) const REFUSED: u8 = 3;
@@ -49,7 +49,7 @@ pub fn run(args: &ChildArgs) -> ExitCode {
         Err(error) => return failed(UNABLE, format!("it didn't get the component: {error}")),
     };
     end_with_the_host();
-    let compiled = match machine::compile(&component, args.tier) {
+    let compiled = match wasmtime_engine::compile(&component, args.tier) {
         Ok(compiled) => compiled,
         Err(reason) => return failed(REFUSED, reason),
     };
@@ -65,7 +65,7 @@ fn receive() -> io::Result<Vec<u8>> {
     let mut length = [0; 8];
     input.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
-    if length > fit::MAX_SIZE {
+    if length > compat::MAX_SIZE {
         return Err(io::Error::other("it is too large"));
     }
     let mut component = Vec::new();

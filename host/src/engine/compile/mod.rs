@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 pub use child::{ChildArgs, run as run_child};
 pub use failure::CompileError;
 pub(super) use queue::Job;
-pub use queue::Urgency;
+pub use queue::Priority;
 
-use super::machine::{self, Tier};
-use process::Priority;
-use queue::{Queue, Turn};
+use super::wasmtime_engine::{self, Tier};
+use process::ProcessPriority;
+use queue::{Queue, CompilePermit};
 
 /// A short turn lasts one of so many parts of the time compiling may take. What is small seldom needs all of it.
 const SHORT: u32 = 30;
@@ -89,7 +89,7 @@ impl Compilers {
     }
 
     /// Waits until it is a component's turn.
-    pub async fn turn(&self, job: Job) -> Turn {
+    pub async fn turn(&self, job: Job) -> CompilePermit {
         self.queue.turn(job).await
     }
 
@@ -102,7 +102,7 @@ impl Compilers {
     /// too short.
     pub async fn compile(
         &self,
-        mut turn: Turn,
+        mut turn: CompilePermit,
         component: &Arc<Vec<u8>>,
         tier: Tier,
         into: File,
@@ -135,7 +135,7 @@ impl Compilers {
 
 async fn compile_here(component: Arc<Vec<u8>>, tier: Tier, mut into: File) -> Result<(), CompileError> {
     let compiling = tokio::task::spawn_blocking(move || {
-        let compiled = machine::compile(&component, tier).map_err(CompileError::Refused)?;
+        let compiled = wasmtime_engine::compile(&component, tier).map_err(CompileError::Refused)?;
         into.write_all(&compiled).map_err(|error| CompileError::Unable(error.to_string()))
     });
     let crashed = |panic: tokio::task::JoinError| CompileError::Crashed { how: panic.to_string(), said: String::new() };

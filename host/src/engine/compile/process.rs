@@ -8,14 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 
 use super::{CompileError, CompilerLimits};
-use crate::engine::machine::Tier;
+use crate::engine::wasmtime_engine::Tier;
 
 /// How much is kept of what the process says, in bytes.
 const MAX_SAID: u64 = 8 << 10;
 
 /// How much the process gets of a machine that others use, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
+pub(super) enum ProcessPriority {
     /// What it needs, or a fair share less than the host.
     Normal,
     /// What is left.
@@ -28,7 +28,7 @@ pub(super) async fn compile(
     limits: &CompilerLimits,
     component: &[u8],
     tier: Tier,
-    priority: Priority,
+    priority: ProcessPriority,
     into: File,
 ) -> Result<(), CompileError> {
     let unable = |error: std::io::Error| CompileError::Unable(format!("{}: {error}", program.display()));
@@ -48,7 +48,7 @@ fn start(
     program: &Path,
     limits: &CompilerLimits,
     tier: Tier,
-    priority: Priority,
+    priority: ProcessPriority,
     into: File,
 ) -> std::io::Result<Child> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
@@ -59,7 +59,7 @@ fn start(
     command
         .args(["compile-component", "--tier", tier.name()])
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string()])
-        .args((priority == Priority::Background).then_some("--background"))
+        .args((priority == ProcessPriority::Background).then_some("--background"))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(into)

@@ -14,7 +14,7 @@ const SMALL: usize = 1 << 20;
 
 /// How much is gained when a component is compiled; the most comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub enum Priority {
     /// Its module has no version that serves.
     First,
     /// An older version serves meanwhile.
@@ -28,7 +28,7 @@ pub enum Urgency {
 pub(in crate::engine) struct Job {
     /// Whose it is: the tenants its module works for; none stands for all of them.
     pub tenants: Vec<Name>,
-    pub urgency: Urgency,
+    pub urgency: Priority,
     /// How large it is, in bytes.
     pub bytes: usize,
     /// Whether it has turned out to take longer than small ones do.
@@ -72,11 +72,11 @@ struct Line {
 
 struct Waiting {
     job: Job,
-    hand: oneshot::Sender<Turn>,
+    hand: oneshot::Sender<CompilePermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum QueuePosition {
     /// One of the places.
     Among,
     /// The place beside them.
@@ -84,10 +84,10 @@ enum Place {
 }
 
 /// A place at the head of the queue; dropping it lets in who is next.
-pub(in crate::engine) struct Turn {
+pub(in crate::engine) struct CompilePermit {
     line: Arc<Mutex<Line>>,
     tenants: Vec<Name>,
-    place: Place,
+    place: QueuePosition,
     began: Instant,
     overdrawn: bool,
     /// Its number among those that are preemptible, and what tells it to end.
@@ -113,9 +113,9 @@ impl Queue {
 
     /// Waits for a turn. Whoever only waits to run faster gives theirs up meanwhile: an author who saves twice would else
     /// wait until the first version is compiled to the end.
-    pub async fn turn(&self, job: Job) -> Turn {
+    pub async fn turn(&self, job: Job) -> CompilePermit {
         let (hand, mut handed) = oneshot::channel();
-        let preempts = job.urgency != Urgency::Faster;
+        let preempts = job.urgency != Priority::Faster;
         lock(&self.line).waiting.push(Waiting { job, hand });
         let_in(&self.line);
         if let Ok(turn) = handed.try_recv() {
@@ -138,8 +138,8 @@ fn let_in(line: &Arc<Mutex<Line>>) {
         let mut free = lock(line);
         let next = || {
             let (waiting, place) = free.next()?;
-            let preemptible = (waiting.job.urgency == Urgency::Faster).then(|| free.add_preemptible());
-            Some((waiting.hand, Turn::new(line, waiting.job, place, preemptible)))
+            let preemptible = (waiting.job.urgency == Priority::Faster).then(|| free.add_preemptible());
+            Some((waiting.hand, CompilePermit::new(line, waiting.job, place, preemptible)))
         };
         std::iter::from_fn(next).collect()
     };
@@ -151,19 +151,19 @@ fn let_in(line: &Arc<Mutex<Line>>) {
 
 impl Line {
     /// Takes out of the line who is next, with the place it gets; none if nobody may have one now.
-    fn next(&mut self) -> Option<(Waiting, Place)> {
+    fn next(&mut self) -> Option<(Waiting, QueuePosition)> {
         if self.beside && self.taken >= self.places {
             return None;
         }
         let now = Instant::now();
         self.waiting.retain(|waiting| !waiting.hand.is_closed());
         self.overdrawn.retain(|(_, until)| *until > now);
-        let next = [Place::Beside, Place::Among].into_iter().find_map(|place| Some((self.first_for(place)?, place)));
+        let next = [QueuePosition::Beside, QueuePosition::Among].into_iter().find_map(|place| Some((self.first_for(place)?, place)));
         let taken = next.map(|(index, place)| (self.waiting.remove(index), place));
         if let Some((Waiting { job, .. }, place)) = &taken {
             match place {
-                Place::Among => self.taken += 1,
-                Place::Beside => self.beside = true,
+                QueuePosition::Among => self.taken += 1,
+                QueuePosition::Beside => self.beside = true,
             }
             *self.held.entry(job.tenants.clone()).or_default() += 1;
             *self.had.entry(job.tenants.clone()).or_default() += 1;
@@ -176,15 +176,15 @@ impl Line {
     }
 
     /// Who of those that may have a place comes first.
-    fn first_for(&self, place: Place) -> Option<usize> {
+    fn first_for(&self, place: QueuePosition) -> Option<usize> {
         let may = self.waiting.iter().enumerate().filter(|(_, waiting)| self.has_room(place, &waiting.job));
         may.min_by_key(|(_, waiting)| self.rank(&waiting.job)).map(|(index, _)| index)
     }
 
-    fn has_room(&self, place: Place, job: &Job) -> bool {
+    fn has_room(&self, place: QueuePosition, job: &Job) -> bool {
         match place {
-            Place::Beside => !self.beside && job.is_small(),
-            Place::Among => {
+            QueuePosition::Beside => !self.beside && job.is_small(),
+            QueuePosition::Among => {
                 let keeps_one_free = self.places > 1 && self.held_by(&job.tenants) > 0;
                 self.taken + usize::from(keeps_one_free) < self.places
             }
@@ -193,7 +193,7 @@ impl Line {
 
     /// Where a job stands, the lowest first; those that came first come first of equals. Between tenants it counts what
     /// they have and had, whatever the urgency: else one that always has something urgent would never let others in.
-    fn rank(&self, job: &Job) -> (usize, usize, Urgency, usize) {
+    fn rank(&self, job: &Job) -> (usize, usize, Priority, usize) {
         let had = self.had.get(&job.tenants).copied().unwrap_or_default();
         (self.held_by(&job.tenants), had, job.urgency, job.bytes)
     }
@@ -218,10 +218,10 @@ impl Line {
     }
 
     /// Takes a place back.
-    fn free(&mut self, turn: &mut Turn) {
+    fn free(&mut self, turn: &mut CompilePermit) {
         match turn.place {
-            Place::Among => self.taken = self.taken.saturating_sub(1),
-            Place::Beside => self.beside = false,
+            QueuePosition::Among => self.taken = self.taken.saturating_sub(1),
+            QueuePosition::Beside => self.beside = false,
         }
         if let Some((number, _)) = turn.preemptible.take() {
             self.preemptible.remove(&number);
@@ -240,8 +240,8 @@ impl Line {
     }
 }
 
-impl Turn {
-    fn new(line: &Arc<Mutex<Line>>, job: Job, place: Place, preemptible: Option<(u64, CancellationToken)>) -> Self {
+impl CompilePermit {
+    fn new(line: &Arc<Mutex<Line>>, job: Job, place: QueuePosition, preemptible: Option<(u64, CancellationToken)>) -> Self {
         Self { line: line.clone(), tenants: job.tenants, place, began: Instant::now(), overdrawn: false, preemptible }
     }
 
@@ -260,7 +260,7 @@ impl Turn {
 
     /// Whether it is for something small, and short.
     pub fn is_short(&self) -> bool {
-        self.place == Place::Beside
+        self.place == QueuePosition::Beside
     }
 
     /// Says that it ends because a limit was reached: whose it is counts as having it for as long again.
@@ -269,7 +269,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CompilePermit {
     fn drop(&mut self) {
         let line = self.line.clone();
         lock(&line).free(self);
@@ -288,12 +288,12 @@ mod tests {
     use futures::FutureExt;
     use futures::future::LocalBoxFuture;
 
-    use super::Urgency::{Faster, First, Next};
+    use super::Priority::{Faster, First, Next};
     use super::*;
 
     const LARGE: usize = SMALL + 1;
 
-    fn job(tenant: &str, urgency: Urgency, bytes: usize) -> Job {
+    fn job(tenant: &str, urgency: Priority, bytes: usize) -> Job {
         Job { tenants: vec![Name::from(tenant)], urgency, bytes, takes_long: false }
     }
 
@@ -305,7 +305,7 @@ mod tests {
     /// A queue with those who wait in it.
     struct Waiters<'q> {
         queue: &'q Queue,
-        line: Vec<(usize, LocalBoxFuture<'q, Turn>)>,
+        line: Vec<(usize, LocalBoxFuture<'q, CompilePermit>)>,
     }
 
     impl<'q> Waiters<'q> {
@@ -321,7 +321,7 @@ mod tests {
         }
 
         /// Those that have been handed a turn by now.
-        fn got(&mut self) -> Vec<(usize, Turn)> {
+        fn got(&mut self) -> Vec<(usize, CompilePermit)> {
             let mut got = Vec::new();
             self.line.retain_mut(|(number, wait)| match wait.now_or_never() {
                 Some(turn) => {
@@ -334,7 +334,7 @@ mod tests {
         }
 
         /// Gives a turn back, and whatever turns follow from that, one at a time; answers with the order they came in.
-        fn order(mut self, turn: Turn) -> Vec<usize> {
+        fn order(mut self, turn: CompilePermit) -> Vec<usize> {
             let mut turn = Some(turn);
             let mut order = Vec::new();
             while !self.line.is_empty() {
@@ -351,16 +351,16 @@ mod tests {
         }
     }
 
-    fn numbers(got: &[(usize, Turn)]) -> Vec<usize> {
+    fn numbers(got: &[(usize, CompilePermit)]) -> Vec<usize> {
         got.iter().map(|(number, _)| *number).collect()
     }
 
-    fn at_once(queue: &Queue, job: Job) -> Option<Turn> {
+    fn at_once(queue: &Queue, job: Job) -> Option<CompilePermit> {
         queue.turn(job).now_or_never()
     }
 
     /// A queue with a single place that somebody else has.
-    fn busy() -> (Queue, Turn) {
+    fn busy() -> (Queue, CompilePermit) {
         let queue = Queue::new(1);
         let turn = at_once(&queue, large("somebody else")).unwrap();
         (queue, turn)

@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::likelihood;
+use super::fisher_test;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::event::DeliveryId;
 use crate::versions::{Progress, Tally};
 
 /// How many deliveries have to have ended on a new version before it goes back in the middle of its trial, unless the
 /// settings want fewer to decide at all.
-const LEAST_RUNS: u64 = 5;
+const MIN_RUNS: u64 = 5;
 
 /// While the trial goes on it is looked after every failure; that many looks want a verdict that is hard to come by.
 const DURING: f64 = 0.001;
@@ -104,12 +104,12 @@ impl fmt::Display for MissingEvidence {
 impl Tally {
     /// Whether the new version fails more often, and chance would do that less often than `likelihood`.
     fn is_worse(&self, likelihood: f64) -> bool {
-        likelihood::by_chance(self.canary_failed, self.canary_runs, self.stable_failed, self.stable_runs) < likelihood
+        fisher_test::by_chance(self.canary_failed, self.canary_runs, self.stable_failed, self.stable_runs) < likelihood
     }
 
     /// Whether it is so much worse that its trial need not go on.
     fn is_far_worse(&self, min: u64) -> bool {
-        self.canary_runs >= LEAST_RUNS.min(min) && self.is_worse(DURING)
+        self.canary_runs >= MIN_RUNS.min(min) && self.is_worse(DURING)
     }
 
     /// What it says at the end of the trial, if it says enough by then.

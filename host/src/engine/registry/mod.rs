@@ -2,11 +2,11 @@
 
 mod canary;
 mod gate;
-mod intake;
-mod likelihood;
-mod orders;
+mod reload;
+mod fisher_test;
+mod admin_ops;
 mod refusal;
-mod slot;
+mod module_entry;
 mod status;
 mod trials;
 
@@ -26,9 +26,9 @@ use crate::journal::Journal;
 use crate::versions::{Entry, Versions, VersionsError};
 pub use canary::MissingEvidence;
 use canary::{Arm, Trial};
-pub use gate::REHEARSED_AT_ONCE;
-pub use orders::OrderError;
-use slot::{Slot, lock};
+pub use gate::MAX_CONCURRENT_DRY_RUNS;
+pub use admin_ops::OrderError;
+use module_entry::{ModuleEntry, lock};
 pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 
 /// The modules of this host, each with the version that serves now.
@@ -37,7 +37,7 @@ pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 /// whatever comes after.
 pub struct Registry {
     shared: Arc<Shared>,
-    slots: ArcSwap<HashMap<Name, Arc<Slot>>>,
+    slots: ArcSwap<HashMap<Name, Arc<ModuleEntry>>>,
     /// Held while settings are taken in.
     setting: Mutex<()>,
 }
@@ -46,16 +46,16 @@ pub struct Registry {
 struct Shared {
     engine: Engine,
     versions: Versions,
-    /// Where rehearsals have their deliveries from.
+    /// Where dry runs have their deliveries from.
     journal: Arc<dyn Journal>,
-    /// Turns to rehearse.
+    /// Turns to dry-run.
     rehearsing: Semaphore,
     /// Marked when a module has come up, or is known not to.
     changes: watch::Sender<()>,
 }
 
 impl Shared {
-    fn tell_of_change(&self) {
+    fn notify_change(&self) {
         self.changes.send_replace(());
     }
 }
@@ -78,9 +78,9 @@ impl Chosen {
 }
 
 impl Registry {
-    /// A registry without modules; `versions` remembers theirs, and rehearsals take their deliveries from `journal`.
+    /// A registry without modules; `versions` remembers theirs, and dry runs take their deliveries from `journal`.
     pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
-        let (rehearsing, changes) = (Semaphore::new(REHEARSED_AT_ONCE), watch::Sender::new(()));
+        let (rehearsing, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
         let shared = Shared { engine, versions, journal, rehearsing, changes };
         Self { shared: Arc::new(shared), slots: ArcSwap::default(), setting: Mutex::default() }
     }
@@ -155,7 +155,7 @@ impl Registry {
     pub fn set(&self, specs: Vec<Spec>, route: impl FnOnce()) {
         let _turn = lock(&self.setting);
         let before = self.slots.load_full();
-        let wanted: HashMap<Name, Arc<Slot>> = specs.into_iter().map(|spec| self.slot(&before, spec)).collect();
+        let wanted: HashMap<Name, Arc<ModuleEntry>> = specs.into_iter().map(|spec| self.slot(&before, spec)).collect();
         // Before anybody can see them: a new module that isn't coming up yet would look like one that can't.
         for slot in wanted.values() {
             slot.settle();
@@ -169,7 +169,7 @@ impl Registry {
         for (_, slot) in gone {
             slot.forget();
         }
-        self.shared.tell_of_change();
+        self.shared.notify_change();
     }
 
     /// Writes down how far every trial has come, so that the next host goes on with it: for the end of this one.
@@ -187,14 +187,14 @@ impl Registry {
     }
 
     /// The slot a module had before, with its new settings, or else a new one.
-    fn slot(&self, before: &HashMap<Name, Arc<Slot>>, spec: Spec) -> (Name, Arc<Slot>) {
+    fn slot(&self, before: &HashMap<Name, Arc<ModuleEntry>>, spec: Spec) -> (Name, Arc<ModuleEntry>) {
         let name = spec.name.clone();
         let slot = match before.get(&name) {
             Some(slot) => {
                 slot.set(spec);
                 slot.clone()
             }
-            None => Arc::new(Slot::new(self.shared.clone(), spec)),
+            None => Arc::new(ModuleEntry::new(self.shared.clone(), spec)),
         };
         (name, slot)
     }

@@ -23,14 +23,14 @@ pub(super) struct Refusal {
 pub(super) enum Cause {
     /// There is no file yet.
     Missing,
-    /// The host can't read, compile or rehearse it now: time can. That a process which compiles is killed from outside is
+    /// The host can't read, compile or dry-run it now: time can. That a process which compiles is killed from outside is
     /// part of that: it says that memory was short, and not whose fault that was.
     Host,
     /// What is in it is no component that fits, or can't be compiled.
     Component,
     /// The module's settings don't give it what it needs: other limits or allowed hosts can.
     Settings,
-    /// The rehearsals.
+    /// The dry runs.
     Gate,
 }
 
@@ -41,7 +41,7 @@ impl Cause {
             LoadError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound => Self::Missing,
             LoadError::Unreadable { .. } => Self::Host,
             LoadError::Compile(CompileError::Unable(_) | CompileError::Killed) => Self::Host,
-            LoadError::Misfit(_) | LoadError::Compile(_) => Self::Component,
+            LoadError::Incompatibility(_) | LoadError::Compile(_) => Self::Component,
             LoadError::Limit(_) | LoadError::NoKeyValue { .. } | LoadError::NoHttp { .. } => Self::Settings,
         }
     }
@@ -59,7 +59,7 @@ impl Cause {
 
 impl Refusal {
     /// Whether a file that holds this is still refused under these settings. To try it again costs a compilation or a
-    /// rehearsal, and what was refused once is refused again unless what it was refused for has changed.
+    /// dry run, and what was refused once is refused again unless what it was refused for has changed.
     pub(super) fn holds(&self, hash: ContentHash, spec: &Spec) -> bool {
         if self.hash != hash || self.spec.swap != spec.swap {
             return false;

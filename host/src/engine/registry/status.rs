@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::canary::{Canary, MissingEvidence};
-use super::slot::Slot;
+use super::module_entry::ModuleEntry;
 use crate::event::Name;
 use crate::versions::{ContentHash, HeldBack, Order, Tally};
 
@@ -88,7 +88,7 @@ impl CanaryStatus {
     }
 }
 
-impl Slot {
+impl ModuleEntry {
     /// Since when and why its deliveries wait for a version, if none serves.
     pub(super) fn waiting(&self) -> Option<Waiting> {
         if self.serving().is_some() {

@@ -4,17 +4,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::canary::{Canary, MissingEvidence, Trial, Verdict};
-use super::slot::{Serving, Slot};
+use super::module_entry::{Serving, ModuleEntry};
 use crate::clock;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::telemetry::metrics::{self, CanaryEnd};
-use crate::versions::{Fact, HeldBack, Origin, Progress, Standing, took_over, went_back};
+use crate::versions::{Fact, HeldBack, Origin, Progress, ModuleState, took_over, went_back};
 
 /// How often it is written down how far a trial has come: what a host that is killed loses of it.
 const NOTED_EVERY: Duration = Duration::from_secs(10);
 
 /// Waits for the verdict of a trial and acts on it, and keeps the record of it up to date meanwhile.
-async fn watch(slot: Weak<Slot>, trial: Arc<Trial>) {
+async fn watch(slot: Weak<ModuleEntry>, trial: Arc<Trial>) {
     let noting = async {
         loop {
             tokio::time::sleep(NOTED_EVERY).await;
@@ -24,7 +24,7 @@ async fn watch(slot: Weak<Slot>, trial: Arc<Trial>) {
     };
     let goes_on = |missing| {
         if let Some(slot) = slot.upgrade() {
-            slot.tell_missing_evidence(&trial, missing);
+            slot.log_missing_evidence(&trial, missing);
         }
     };
     let verdict = tokio::select! {
@@ -36,13 +36,13 @@ async fn watch(slot: Weak<Slot>, trial: Arc<Trial>) {
     }
 }
 
-impl Slot {
+impl ModuleEntry {
     /// Lets a version answer a share of the deliveries.
     pub(super) async fn begin_trial(
         self: &Arc<Self>,
         version: Arc<Version>,
         policy: CanaryPolicy,
-        standing: &Standing,
+        standing: &ModuleState,
     ) {
         let Some(serving) = self.serving() else { return };
         let (hash, before) = (version.hash(), serving.stable.hash());
@@ -86,7 +86,7 @@ impl Slot {
     }
 
     /// Says that a trial goes on although its time is over.
-    fn tell_missing_evidence(&self, trial: &Arc<Trial>, missing: MissingEvidence) {
+    fn log_missing_evidence(&self, trial: &Arc<Trial>, missing: MissingEvidence) {
         let serving = self.serving();
         let canary = serving.as_ref().and_then(|serving| serving.canary.as_ref());
         if let Some(canary) = canary.filter(|canary| Arc::ptr_eq(&canary.trial, trial)) {

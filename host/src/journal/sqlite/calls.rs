@@ -18,7 +18,7 @@ use crate::journal::{Call, JournalError, Result};
 const LARGE: usize = 8 * 1024;
 
 /// How many bytes of calls may be on their way to the disk.
-const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
+const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Something that is to be done to the calls of a delivery.
 pub(super) enum Change {
@@ -30,9 +30,9 @@ pub(super) enum Change {
 
 /// How many bytes of calls are on their way to the disk.
 #[derive(Clone, Default)]
-pub(super) struct OnTheWay(Arc<AtomicUsize>);
+pub(super) struct PendingBytes(Arc<AtomicUsize>);
 
-impl OnTheWay {
+impl PendingBytes {
     /// A change of calls for the writer, if there is room for it in memory.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl OnTheWay {
         // Built before the check, so that dropping it gives the room back.
         let (delivery, on_the_way) = (delivery.clone(), self.clone());
         let job = CallJob { delivery, change, hash, bytes, of_nothing: false, on_the_way, done: Some(done) };
-        if before > 0 && before + bytes > MOST_ON_THE_WAY {
+        if before > 0 && before + bytes > MAX_PENDING_BYTES {
             return Err(JournalError::Full(format!("{before} bytes of calls wait for the disk already")));
         }
         Ok(job)
@@ -72,7 +72,7 @@ pub(super) struct CallJob {
     bytes: usize,
     /// Whether there is no such delivery.
     of_nothing: bool,
-    on_the_way: OnTheWay,
+    on_the_way: PendingBytes,
     done: Option<oneshot::Sender<Result<()>>>,
 }
 

@@ -14,7 +14,7 @@ use rusqlite::wal::CheckpointMode;
 
 use super::open;
 use crate::journal::Result;
-use crate::sqlite::{BUSY, Database, Trouble};
+use crate::sqlite::{BUSY, Database, StorageError};
 
 /// From how many pages in the log on it is brought into the file in the background (4 MiB).
 const WORTHWHILE: u32 = 1024;
@@ -60,7 +60,7 @@ impl Checkpoints {
         let thread = std::thread::Builder::new()
             .name("checkpoints".into())
             .spawn(move || in_the_background(&second, &woken, &held))
-            .map_err(|error| Trouble::no_thread(&error))?;
+            .map_err(|error| StorageError::no_thread(&error))?;
         Ok(Self { pages, woken_at: 0, tried_at: 0, wake, work, thread })
     }
 

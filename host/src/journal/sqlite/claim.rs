@@ -6,13 +6,13 @@ use rusqlite::{CachedStatement, params};
 
 use super::column::{millis, time};
 use super::record::{StoredEvent, event_columns};
-use super::standing::Standing;
+use super::delivery_row::DeliveryRow;
 use super::store::Store;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Claim, Claimed, State};
 
 /// A delivery that was given out, as it stands in the tables.
-pub(super) struct GivenOut {
+pub(super) struct ClaimedRow {
     id: DeliveryId,
     module: Name,
     event: StoredEvent,
@@ -21,8 +21,8 @@ pub(super) struct GivenOut {
     calls: u32,
 }
 
-impl From<GivenOut> for Claimed {
-    fn from(given: GivenOut) -> Self {
+impl From<ClaimedRow> for Claimed {
+    fn from(given: ClaimedRow) -> Self {
         let received_at = time(given.event.received_at);
         Self {
             id: given.id,
@@ -44,7 +44,7 @@ const TIMED: &str = "SELECT due_at, seq FROM deliveries INDEXED BY deliveries_ti
 
 impl Store {
     /// Takes what of a lane is due, and leases it.
-    pub(super) fn claim(&mut self, claim: &Claim) -> rusqlite::Result<Vec<GivenOut>> {
+    pub(super) fn claim(&mut self, claim: &Claim) -> rusqlite::Result<Vec<ClaimedRow>> {
         let Some(lane) = self.known_lane(&claim.tenant, &claim.module) else { return Ok(Vec::new()) };
         let now = millis(claim.now);
         let due = self.due(lane, claim.limit, now)?;
@@ -63,7 +63,7 @@ impl Store {
         Ok(due.into_iter().map(|(_, seq)| seq).take(limit as usize).collect())
     }
 
-    fn give_out(&mut self, seq: i64, claim: &Claim, now: i64) -> rusqlite::Result<GivenOut> {
+    fn give_out(&mut self, seq: i64, claim: &Claim, now: i64) -> rusqlite::Result<ClaimedRow> {
         let mut it = self.standing_of(seq)?;
         it.attempt += 1;
         it.owner = Some(claim.owner.clone());
@@ -74,7 +74,7 @@ impl Store {
         Ok(given)
     }
 
-    fn given_out(&self, it: &Standing, claim: &Claim) -> rusqlite::Result<GivenOut> {
+    fn given_out(&self, it: &DeliveryRow, claim: &Claim) -> rusqlite::Result<ClaimedRow> {
         // The first attempt has no calls before it.
         let calls = match it.attempt {
             ..=1 => 0,
@@ -86,7 +86,7 @@ impl Store {
             " FROM deliveries d JOIN events e ON e.number = d.event WHERE d.seq = ?1"
         );
         self.sql(sql)?.query_row([it.seq], |row| {
-            Ok(GivenOut {
+            Ok(ClaimedRow {
                 id: DeliveryId::from_text(row.get::<_, String>(0)?),
                 module: claim.module.clone(),
                 event: StoredEvent::read(row, 1)?,

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use crate::journal::JournalError;
-use crate::sqlite::Trouble;
+use crate::sqlite::StorageError;
 
 /// Why a job of the writer was not done.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-impl From<Trouble> for JournalError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StorageError> for JournalError {
+    fn from(trouble: StorageError) -> Self {
         match trouble {
-            Trouble::Full(text) => Self::Full(text),
-            Trouble::Broken(text) => Self::Broken(text),
-            Trouble::Unusable(text) => Self::Unusable(text),
+            StorageError::Full(text) => Self::Full(text),
+            StorageError::Broken(text) => Self::Broken(text),
+            StorageError::Unusable(text) => Self::Unusable(text),
         }
     }
 }

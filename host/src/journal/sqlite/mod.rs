@@ -4,7 +4,7 @@
 //! only read is read apart from it. The file is one process's at a time. A person can open it and look, also while the
 //! host runs; [`schema`] says what stands where.
 
-mod at_rest;
+mod offline;
 mod calls;
 mod checkpoint;
 mod claim;
@@ -15,10 +15,10 @@ mod health;
 mod open;
 mod reading;
 mod record;
-mod retain;
+mod purge;
 mod schema;
-mod settle;
-mod standing;
+mod complete_attempt;
+mod delivery_row;
 mod store;
 mod writer;
 
@@ -34,8 +34,8 @@ use self::counts::Counts;
 use self::schema::JOURNAL;
 use self::writer::Writer;
 use super::{
-    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Next,
-    Recorded, Result, Retention, Summary, Totals, Written,
+    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Disposition,
+    Recorded, Result, Retention, Summary, Totals, CommitHandle,
 };
 use crate::event::{DeliveryId, Event, Name};
 use crate::sqlite::{Database, Readers};
@@ -54,7 +54,7 @@ impl SqliteSettings {
     }
 }
 
-pub use at_rest::AtRest;
+pub use offline::AtRest;
 
 /// Gives up what is missing from the journal in a directory. Answers with what that is; none if nothing is.
 pub(crate) fn accept_loss(directory: &Path) -> Result<Option<String>> {
@@ -133,10 +133,10 @@ impl Journal for Sqlite {
         self.writer.ask(move |store| Ok(store.unclaim(&delivery, attempt, &owner, now)?)).await
     }
 
-    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Next) -> Result<()> {
+    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
         let unwritable = |error| JournalError::Broken(format!("the log of {delivery} can't be written: {error}"));
         let log = serde_json::to_string(&attempt.log).map_err(unwritable)?;
-        self.writer.ask(move |store| store.settle(&delivery, &attempt, &log, &next)).await
+        self.writer.ask(move |store| store.complete_attempt(&delivery, &attempt, &log, &next)).await
     }
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
@@ -144,11 +144,11 @@ impl Journal for Sqlite {
         Ok(self.readers.read(move |connection| reading::calls(connection, &delivery)).await?)
     }
 
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<Written> {
+    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle> {
         self.writer.change_calls(delivery, Change::Write(call))
     }
 
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<Written> {
+    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle> {
         self.writer.change_calls(delivery, Change::Forget(from))
     }
 

@@ -99,7 +99,7 @@ fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
 }
 
 /// All there is to know about a delivery, but that its event and its log lines are still to be read.
-pub(super) struct Story {
+pub(super) struct DeliveryHistory {
     summary: Summary,
     event: StoredEvent,
     changes: Vec<Change>,
@@ -107,15 +107,15 @@ pub(super) struct Story {
     calls: Vec<Call>,
 }
 
-impl From<Story> for Details {
-    fn from(story: Story) -> Self {
-        let Story { summary, event, changes, attempts, calls } = story;
+impl From<DeliveryHistory> for Details {
+    fn from(story: DeliveryHistory) -> Self {
+        let DeliveryHistory { summary, event, changes, attempts, calls } = story;
         Self { summary, event: Arc::new(event.event()), changes, attempts, calls }
     }
 }
 
 /// All there is to know about a delivery; none if there is none of this id.
-pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Option<Story>> {
+pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryHistory>> {
     let sql = concat!(
         "SELECT ",
         summary_columns!(),
@@ -135,7 +135,7 @@ pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::
     let mut all_changes = vec![recorded];
     all_changes.extend(changes(connection, seq)?);
     let (attempts, calls) = (attempts(connection, seq)?, calls_of(connection, seq)?);
-    Ok(Some(Story { summary, event, changes: all_changes, attempts, calls }))
+    Ok(Some(DeliveryHistory { summary, event, changes: all_changes, attempts, calls }))
 }
 
 fn changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Change>> {

@@ -13,14 +13,14 @@ impl Store {
     /// makes no deliveries only the id is kept.
     pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
         if self.knows_before && self.was_known_before(event)? {
-            return Ok(Recorded::Again);
+            return Ok(Recorded::Duplicate);
         }
         let number = (!deliveries.is_empty()).then(|| self.number_event());
         let sql = "INSERT INTO known_events (id, source, tenant, at, event) VALUES (?1, ?2, ?3, ?4, ?5) \
                    ON CONFLICT DO NOTHING";
         let values = params![event.id, event.source.as_str(), event.tenant.as_str(), at, number];
         if self.sql(sql)?.execute(values)? == 0 {
-            return Ok(Recorded::Again);
+            return Ok(Recorded::Duplicate);
         }
         if let Some(number) = number {
             self.write_event(number, event, at)?;

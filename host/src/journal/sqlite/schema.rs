@@ -1,10 +1,10 @@
 //! The tables, and how older ones become today's.
 
-use crate::sqlite::{Kind, MARK};
+use crate::sqlite::{DatabaseKind, MARK};
 
 /// The journal's file: `mdhj` is what tells it from others.
-pub(super) const JOURNAL: Kind =
-    Kind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1, V2, MARK] };
+pub(super) const JOURNAL: DatabaseKind =
+    DatabaseKind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1, V2, MARK] };
 
 /// References are written for people who open the file; they are not enforced, for the writer keeps them anyway.
 const V1: &str = "

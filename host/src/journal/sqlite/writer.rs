@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::calls::{CallJob, Change, OnTheWay};
+use super::calls::{CallJob, Change, PendingBytes};
 use super::checkpoint::Checkpoints;
 use super::fault::Fault;
 use super::health::Health;
 use super::open::Opened;
 use super::store::Store;
 use crate::event::DeliveryId;
-use crate::journal::{JournalError, Result, Written};
-use crate::sqlite::{DirectoryLock, Trouble};
+use crate::journal::{JournalError, Result, CommitHandle};
+use crate::sqlite::{DirectoryLock, StorageError};
 
 /// How many jobs may wait for the writer.
-const MOST_WAITING: usize = 4096;
+const MAX_QUEUED: usize = 4096;
 
 /// How many jobs are committed together at the most.
-const MOST_TOGETHER: usize = 1024;
+const MAX_BATCH: usize = 1024;
 
 /// How long jobs are gathered before they are committed, at the most. Only jobs that wait already are gathered: one
 /// that comes alone is committed at once.
-const LONGEST_GATHERING: Duration = Duration::from_millis(2);
+const MAX_BATCH_DELAY: Duration = Duration::from_millis(2);
 
 /// Something to be done by the writer.
 pub(super) trait Job: Send {
@@ -36,13 +36,13 @@ pub(super) trait Job: Send {
 }
 
 /// A job whose asker waits for an answer.
-struct Asked<F, T> {
+struct WriteJob<F, T> {
     work: F,
     answer: Option<T>,
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<F, T> Job for Asked<F, T>
+impl<F, T> Job for WriteJob<F, T>
 where
     F: FnMut(&mut Store) -> std::result::Result<T, Fault> + Send,
     T: Send,
@@ -67,7 +67,7 @@ enum Command {
 pub(super) struct Writer {
     /// None once the journal is being dropped.
     commands: Option<mpsc::Sender<Command>>,
-    on_the_way: OnTheWay,
+    on_the_way: PendingBytes,
     health: Health,
     thread: Option<JoinHandle<()>>,
 }
@@ -75,14 +75,14 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts it.
     pub(super) fn start(opened: Opened) -> Result<Self> {
-        let (commands, inbox) = mpsc::channel(MOST_WAITING);
+        let (commands, inbox) = mpsc::channel(MAX_QUEUED);
         let health = Health::default();
         let noted = health.clone();
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || Thread::new(opened, noted).run(inbox))
-            .map_err(|error| Trouble::no_thread(&error))?;
-        Ok(Self { commands: Some(commands), on_the_way: OnTheWay::default(), health, thread: Some(thread) })
+            .map_err(|error| StorageError::no_thread(&error))?;
+        Ok(Self { commands: Some(commands), on_the_way: PendingBytes::default(), health, thread: Some(thread) })
     }
 
     /// Has something done, and waits until it is on disk. The work is done again if the commit it was part of failed.
@@ -91,22 +91,22 @@ impl Writer {
         work: impl FnMut(&mut Store) -> std::result::Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Asked { work, answer: None, reply });
+        let job = Box::new(WriteJob { work, answer: None, reply });
         self.commands()?.send(Command::Do(job)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
     /// Has the calls of a delivery changed, without waiting.
-    pub(super) fn change_calls(&self, delivery: &DeliveryId, change: Change) -> Result<Written> {
+    pub(super) fn change_calls(&self, delivery: &DeliveryId, change: Change) -> Result<CommitHandle> {
         let (done, written) = oneshot::channel();
         let job: CallJob = self.on_the_way.job(delivery, change, done)?;
         self.commands()?.try_send(Command::Do(Box::new(job))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
-                JournalError::Full(format!("{MOST_WAITING} changes wait for the disk already"))
+                JournalError::Full(format!("{MAX_QUEUED} changes wait for the disk already"))
             }
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;
-        Ok(Written::when(written))
+        Ok(CommitHandle::when(written))
     }
 
     /// Whether what is asked of it reaches the disk.
@@ -145,7 +145,7 @@ fn run(job: &mut dyn Job, store: &mut Store) -> std::result::Result<(), Fault> {
 }
 
 pub(super) fn stopped() -> JournalError {
-    Trouble::closed().into()
+    StorageError::closed().into()
 }
 
 /// The thread's own side.
@@ -162,7 +162,7 @@ struct Thread {
 impl Thread {
     fn new(opened: Opened, health: Health) -> Self {
         let Opened { store, checkpoints, lock, .. } = opened;
-        Self { store, checkpoints, lock, batch: Vec::with_capacity(MOST_TOGETHER), health }
+        Self { store, checkpoints, lock, batch: Vec::with_capacity(MAX_BATCH), health }
     }
 
     fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
@@ -225,7 +225,7 @@ impl Thread {
                     Err(Fault::Storage(error)) => return Err(error),
                 }
             }
-            if self.batch.len() >= MOST_TOGETHER || began.elapsed() >= LONGEST_GATHERING {
+            if self.batch.len() >= MAX_BATCH || began.elapsed() >= MAX_BATCH_DELAY {
                 return Ok(());
             }
             match inbox.try_recv() {

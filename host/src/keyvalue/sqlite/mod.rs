@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use self::schema::STORE;
-use self::writer::{Asked, Writer};
+use self::writer::{WriteJob, Writer};
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, StoreError};
 use crate::limits::Limit;
-use crate::sqlite::{Database, Readers, Trouble};
+use crate::sqlite::{Database, Readers, StorageError};
 
 /// The store in one SQLite file. Dropping it without [`KeyValue::close`] loses nothing that was answered.
 pub struct Sqlite {
@@ -63,7 +63,7 @@ impl KeyValue for Sqlite {
 
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
         let (bucket, once) = (bucket.clone(), once.to_owned());
-        self.writer.ask(Asked { bucket, change, quota, once, at: millis(SystemTime::now()) }).await
+        self.writer.ask(WriteJob { bucket, change, quota, once, at: millis(SystemTime::now()) }).await
     }
 
     fn answered(&self, once: &str) {
@@ -81,12 +81,12 @@ impl KeyValue for Sqlite {
     }
 }
 
-impl From<Trouble> for StoreError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StorageError> for StoreError {
+    fn from(trouble: StorageError) -> Self {
         match trouble {
-            Trouble::Full(text) => Self::Full(text),
-            Trouble::Broken(text) => Self::Broken(text),
-            Trouble::Unusable(text) => Self::Unusable(text),
+            StorageError::Full(text) => Self::Full(text),
+            StorageError::Broken(text) => Self::Broken(text),
+            StorageError::Unusable(text) => Self::Unusable(text),
         }
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reading;
-use super::writer::Asked;
+use super::writer::WriteJob;
 use crate::keyvalue::limits::{MAX_BUCKETS, MAX_KEYS, size};
 use crate::keyvalue::{Bucket, Change, Changed, Version};
 use crate::limits::Resource;
@@ -26,7 +26,7 @@ impl From<rusqlite::Error> for Fault {
 type Result<T> = std::result::Result<T, Fault>;
 
 /// Makes a change, in an open transaction, unless it was made before.
-pub(super) fn change(connection: &Connection, asked: &Asked) -> Result<Changed> {
+pub(super) fn change(connection: &Connection, asked: &WriteJob) -> Result<Changed> {
     if let Some(before) = done(connection, &asked.once)? {
         return Ok(before);
     }
@@ -57,7 +57,7 @@ pub(super) fn forget(connection: &Connection, once: &str) -> rusqlite::Result<()
 /// A space, while something in one of its buckets is changed.
 struct Space<'a> {
     connection: &'a Connection,
-    asked: &'a Asked,
+    asked: &'a WriteJob,
     id: i64,
     bucket: Option<i64>,
     before: Used,
@@ -73,7 +73,7 @@ struct Used {
 
 impl<'a> Space<'a> {
     /// The space of a bucket, made if need be.
-    fn of(connection: &'a Connection, asked: &'a Asked) -> Result<Self> {
+    fn of(connection: &'a Connection, asked: &'a WriteJob) -> Result<Self> {
         let Bucket { space, .. } = &asked.bucket;
         let names = [space.tenant.as_str(), space.module.as_str()];
         let sql = "INSERT INTO spaces (tenant, module, keys, bytes) VALUES (?1, ?2, 0, 0) ON CONFLICT DO NOTHING";

@@ -11,17 +11,17 @@ use super::millis;
 use super::tables::{self, Fault};
 use crate::keyvalue::{Bucket, Change, Changed, Result, StoreError};
 use crate::limits::Limit;
-use crate::sqlite::{Database, Mark, Trouble};
+use crate::sqlite::{Database, Mark, StorageError};
 
 /// How much may wait for the writer.
-const MOST_WAITING: usize = 1024;
+const MAX_QUEUED: usize = 1024;
 
 /// How many changes are committed together at the most.
-const MOST_TOGETHER: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// How long changes are gathered before they are committed, at the most. Only those that wait already are gathered: one
 /// that comes alone is committed at once.
-const LONGEST_GATHERING: Duration = Duration::from_millis(2);
+const MAX_BATCH_DELAY: Duration = Duration::from_millis(2);
 
 /// How long it is known of a change that it was done, if nobody says that it is no longer needed: far longer than a host
 /// that was cut off stays down.
@@ -29,7 +29,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A change somebody asks for.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct WriteJob {
     pub(super) bucket: Bucket,
     pub(super) change: Change,
     /// How many bytes the space may have.
@@ -43,7 +43,7 @@ pub(super) struct Asked {
 type Reply = oneshot::Sender<Result<Changed>>;
 
 enum Command {
-    Change(Box<Asked>, Reply),
+    Change(Box<WriteJob>, Reply),
     Forget(String),
     Close(oneshot::Sender<Result<()>>),
 }
@@ -60,19 +60,19 @@ impl Writer {
     pub(super) fn start(database: Database) -> Result<Self> {
         let connection = connect(&database).map_err(|error| database.explain(&error))?;
         let mark = Mark::open(&database, &connection)?;
-        let (commands, inbox) = mpsc::channel(MOST_WAITING);
+        let (commands, inbox) = mpsc::channel(MAX_QUEUED);
         let thread = std::thread::Builder::new()
             .name("keyvalue".into())
             .spawn(move || Thread { database, connection, mark, answered: Vec::new() }.run(inbox))
-            .map_err(|error| Trouble::no_thread(&error))?;
+            .map_err(|error| StorageError::no_thread(&error))?;
         Ok(Self { commands: Some(commands), thread: Some(thread) })
     }
 
     /// Has a change made, and waits until it is on disk.
-    pub(super) async fn ask(&self, asked: Asked) -> Result<Changed> {
+    pub(super) async fn ask(&self, asked: WriteJob) -> Result<Changed> {
         let (reply, answer) = oneshot::channel();
-        self.commands()?.send(Command::Change(Box::new(asked), reply)).await.map_err(|_| Trouble::closed())?;
-        answer.await.map_err(|_| Trouble::closed())?
+        self.commands()?.send(Command::Change(Box::new(asked), reply)).await.map_err(|_| StorageError::closed())?;
+        answer.await.map_err(|_| StorageError::closed())?
     }
 
     /// Has it forgotten that a change was made, when something is written next.
@@ -86,12 +86,12 @@ impl Writer {
     /// Does what was asked before, writes everything out and ends.
     pub(super) async fn close(&self) -> Result<()> {
         let (reply, closed) = oneshot::channel();
-        self.commands()?.send(Command::Close(reply)).await.map_err(|_| Trouble::closed())?;
-        closed.await.map_err(|_| Trouble::closed())?
+        self.commands()?.send(Command::Close(reply)).await.map_err(|_| StorageError::closed())?;
+        closed.await.map_err(|_| StorageError::closed())?
     }
 
     fn commands(&self) -> Result<&mpsc::Sender<Command>> {
-        Ok(self.commands.as_ref().ok_or_else(Trouble::closed)?)
+        Ok(self.commands.as_ref().ok_or_else(StorageError::closed)?)
     }
 }
 
@@ -148,14 +148,14 @@ impl Thread {
     /// Makes a change and those that wait behind it, as one transaction. Answers with who asked to close, if that came up.
     fn together(
         &mut self,
-        asked: Box<Asked>,
+        asked: Box<WriteJob>,
         reply: Reply,
         inbox: &mut mpsc::Receiver<Command>,
     ) -> Option<oneshot::Sender<Result<()>>> {
         let mut batch = vec![(asked, reply)];
         let mut closing = None;
         let began = Instant::now();
-        while batch.len() < MOST_TOGETHER && began.elapsed() < LONGEST_GATHERING {
+        while batch.len() < MAX_BATCH && began.elapsed() < MAX_BATCH_DELAY {
             match inbox.try_recv() {
                 Ok(Command::Change(asked, reply)) => batch.push((asked, reply)),
                 Ok(Command::Forget(once)) => self.answered.push(once),
@@ -171,7 +171,7 @@ impl Thread {
     }
 
     /// Commits changes together, and if that fails each by itself: what can be done is done.
-    fn commit(&mut self, batch: Vec<(Box<Asked>, Reply)>) {
+    fn commit(&mut self, batch: Vec<(Box<WriteJob>, Reply)>) {
         let alone = batch.len() == 1;
         let outcomes = self.transaction(batch.iter().map(|(asked, _)| &**asked));
         match outcomes {
@@ -195,7 +195,7 @@ impl Thread {
     }
 
     /// Makes changes in one transaction, and says what each came to; all of it is on disk then.
-    fn transaction<'a>(&mut self, changes: impl Iterator<Item = &'a Asked>) -> rusqlite::Result<Vec<Result<Changed>>> {
+    fn transaction<'a>(&mut self, changes: impl Iterator<Item = &'a WriteJob>) -> rusqlite::Result<Vec<Result<Changed>>> {
         let changed_before = self.connection.total_changes();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for once in &self.answered {

@@ -12,9 +12,9 @@ use serde::Serialize;
 use url::Url;
 
 use super::chat_completion::failure;
-use super::exchange::{Call, Exchange, Repeat, check_base, credential, segment};
+use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential, segment};
 use super::{
-    Caller, ErrorKind, Message, MessageChange, Platform, PlatformError, Result, RetryPolicy, Role, SetupError,
+    Caller, ErrorKind, Message, MessageChange, Platform, CallError, Result, RetryPolicy, Role, SetupError,
 };
 use crate::config::{NEXUS_API_BASE, Secret};
 use crate::json::Fields;
@@ -50,7 +50,7 @@ impl NexusSettings {
 /// The client of one NexusGPT workspace.
 #[derive(Debug)]
 pub struct Nexus {
-    exchange: Exchange,
+    exchange: HttpTransport,
     timeout: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Nexus {
         let NexusSettings { api_base, api_key: key, timeout, retry, idempotency_header } = settings;
         check_base(&api_base, NEXUS_API_BASE)?;
         let headers = HeaderMap::from_iter([(API_KEY, credential("api_key", key.expose())?)]);
-        Ok(Self { exchange: Exchange { client, api_base, headers, key, retry, idempotency_header }, timeout })
+        Ok(Self { exchange: HttpTransport { client, api_base, headers, key, retry, idempotency_header }, timeout })
     }
 }
 
@@ -75,12 +75,12 @@ struct NewMessage<'a> {
 
 #[async_trait]
 impl Platform for Nexus {
-    fn lacks(&self, what: &str) -> PlatformError {
+    fn unsupported(&self, what: &str) -> CallError {
         let message = format!(
             "NexusGPT has no {what} for modules: all they can do there is to write messages of text into the event's \
              thread (`messages.create`)"
         );
-        PlatformError::new(ErrorKind::Unsupported, message)
+        CallError::new(ErrorKind::Unsupported, message)
     }
 
     async fn create_message(
@@ -113,12 +113,12 @@ impl Nexus {
     /// The text of a message, if it is one the platform takes. What would be left out of it silently is refused.
     fn content<'c>(&self, change: &'c MessageChange) -> Result<&'c str> {
         if !change.references.is_empty() {
-            return Err(self.lacks("references"));
+            return Err(self.unsupported("references"));
         }
         if change.debug_info.is_some() {
-            return Err(self.lacks("debug information"));
+            return Err(self.unsupported("debug information"));
         }
-        let invalid = |message: String| Err(PlatformError::new(ErrorKind::Invalid, message));
+        let invalid = |message: String| Err(CallError::new(ErrorKind::Invalid, message));
         let content = change.text.as_deref().unwrap_or_default();
         if content.trim().is_empty() {
             return invalid("a message to a NexusGPT thread needs a text".into());

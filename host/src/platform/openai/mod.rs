@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::exchange::{Call, Exchange, Repeat, check_base, credential};
+use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential};
 use super::{Caller, Completion, CompletionRequest, Result, RetryPolicy, SetupError};
 use crate::config::{OPENAI_API_BASE, Secret};
 
@@ -57,7 +57,7 @@ impl OpenAiSettings {
 /// The client of one endpoint.
 #[derive(Debug)]
 pub struct OpenAi {
-    exchange: Arc<Exchange>,
+    exchange: Arc<HttpTransport>,
     model: String,
     timeout: Duration,
 }
@@ -75,7 +75,7 @@ impl OpenAi {
             headers.insert(AUTHORIZATION, bearer(key)?);
         }
         let key = api_key.unwrap_or_else(|| Secret::new(""));
-        let exchange = Exchange { client, api_base, headers, key, retry, idempotency_header };
+        let exchange = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
         Ok(Self { exchange: Arc::new(exchange), model, timeout })
     }
 
@@ -132,6 +132,6 @@ impl OpenAi {
 }
 
 fn bearer(key: &Secret) -> std::result::Result<http::HeaderValue, SetupError> {
-    super::exchange::header("api_key", key.expose())?;
+    super::http_transport::header("api_key", key.expose())?;
     credential("api_key", &format!("Bearer {}", key.expose()))
 }

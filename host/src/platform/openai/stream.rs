@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::platform::chat_completion::{Answered, Progress, Reader};
-use crate::platform::exchange::Opened;
+use crate::platform::http_transport::Opened;
 use crate::platform::{Completion, CompletionStream, Ending, Result, WholeAnswer};
 
 /// An answer on its way.

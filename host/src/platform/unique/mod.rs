@@ -17,9 +17,9 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::exchange::{Answer, Call, Exchange, Repeat, check_base, credential, header, segment};
+use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
 use super::{
-    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, PlatformError,
+    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, CallError,
     Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
 use crate::config::{Secret, UNIQUE_API_BASE};
@@ -77,7 +77,7 @@ impl UniqueSettings {
 /// The client of one Unique tenant.
 #[derive(Debug)]
 pub struct Unique {
-    exchange: Exchange,
+    exchange: HttpTransport,
     model: Option<String>,
     timeout: Duration,
     call_timeout: Duration,
@@ -98,7 +98,7 @@ impl Unique {
             (X_APP_ID, header("app_id", &app_id)?),
             (X_API_VERSION, API_VERSION),
         ]);
-        let exchange = Exchange { client, api_base, headers, key, retry, idempotency_header };
+        let exchange = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
         Ok(Self { exchange, model, timeout, call_timeout })
     }
 
@@ -155,8 +155,8 @@ impl Unique {
 
 #[async_trait]
 impl Platform for Unique {
-    fn lacks(&self, what: &str) -> PlatformError {
-        PlatformError::new(ErrorKind::Unsupported, format!("Unique has no {what}"))
+    fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("Unique has no {what}"))
     }
 
     fn changes_messages(&self) -> bool {
@@ -184,7 +184,7 @@ impl Platform for Unique {
         chat_id: &str,
         change: &MessageChange,
     ) -> Result<Message> {
-        let assistant_id = assistant_id.ok_or_else(|| caller.lacks("assistant"))?;
+        let assistant_id = assistant_id.ok_or_else(|| caller.unsupported("assistant"))?;
         let now = change.completed.then(now);
         let create = request::MessageCreate {
             chat_id,
@@ -254,7 +254,7 @@ impl Platform for Unique {
             }
         }
         let what = format!("{call}: the chat goes on after {MAX_PAGES} pages of messages");
-        Err(PlatformError::new(ErrorKind::Unavailable, what))
+        Err(CallError::new(ErrorKind::Unavailable, what))
     }
 
     async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
@@ -290,7 +290,7 @@ impl Platform for Unique {
 
 /// A call with the headers that say, as the official Python SDK does, on whose behalf it is made.
 fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
-    let company_id = caller.company_id.as_deref().ok_or_else(|| caller.lacks("company"))?;
+    let company_id = caller.company_id.as_deref().ok_or_else(|| caller.unsupported("company"))?;
     let call = call.idempotency_key(caller.idempotency_key.as_deref());
     let call = call.header(X_COMPANY_ID, "company id", company_id)?;
     match &caller.user_id {

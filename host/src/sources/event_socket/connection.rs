@@ -49,7 +49,7 @@ pub(super) struct Connection {
 }
 
 /// What came over a connection.
-pub(super) enum Came {
+pub(super) enum Received {
     /// The data of an event.
     Event(Bytes),
     /// An event that was larger than may be, and passed over.
@@ -116,7 +116,7 @@ impl Connection {
     }
 
     /// Reads what came. Nothing is lost if it is asked again later.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         loop {
             if let Some(came) = self.next_at_hand() {
                 return Poll::Ready(came);
@@ -126,8 +126,8 @@ impl Connection {
                     self.heard = (Instant::now(), SystemTime::now());
                     self.piece = piece;
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Came::End(self.end(Some(error)))),
-                Poll::Ready(None) => return Poll::Ready(Came::End(self.end(None))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Received::End(self.end(Some(error)))),
+                Poll::Ready(None) => return Poll::Ready(Received::End(self.end(None))),
                 Poll::Pending => {
                     self.open_at = SystemTime::now();
                     self.is_watched = true;
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     /// Reads what has come already.
-    pub(super) fn next_at_hand(&mut self) -> Option<Came> {
+    pub(super) fn next_at_hand(&mut self) -> Option<Received> {
         loop {
             match self.parser.next(&mut self.piece)? {
                 Read::Data(data) if is_keep_alive("", &data) => {
@@ -147,8 +147,8 @@ impl Connection {
                 Read::Named(name, data) if data.is_empty() || is_keep_alive(&name, &data) => {
                     self.signs_of_life = self.signs_of_life.saturating_add(1);
                 }
-                Read::Data(data) | Read::Named(_, data) => return Some(Came::Event(data)),
-                Read::TooLarge => return Some(Came::TooLarge),
+                Read::Data(data) | Read::Named(_, data) => return Some(Received::Event(data)),
+                Read::TooLarge => return Some(Received::TooLarge),
                 Read::SignOfLife => self.signs_of_life = self.signs_of_life.saturating_add(1),
             }
         }

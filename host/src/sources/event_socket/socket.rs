@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Host;
 
-use super::connection::{Again, Came, Connection, End, NotOpened};
+use super::connection::{Again, Received, Connection, End, NotOpened};
 use super::status::{Gap, Status};
 use super::{EventSocket, shown};
-use crate::sources::{ComeBack, Rejection, Sink};
+use crate::sources::{Backpressure, Rejection, Sink};
 use crate::telemetry::metrics::EventOutcome;
 
 /// How long the old connection stays open beside the new one: an event that is on its way comes by one of them. Half
@@ -35,7 +35,7 @@ const STEADY: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// The longest wait before any further try that may end better by itself.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The wait before a further try where somebody has to do something first. A change of the settings ends it.
 const SELDOM: Duration = Duration::from_secs(300);
@@ -63,11 +63,11 @@ pub(super) struct Socket<S> {
 }
 
 /// What happens next.
-enum Turn {
+enum SocketEvent {
     Stop,
     Changed,
     Opened(Result<Connection, NotOpened>),
-    Came(usize, Came),
+    Received(usize, Received),
     Time,
 }
 
@@ -77,19 +77,19 @@ impl<S: Sink> Socket<S> {
         loop {
             self.open_if_due();
             match self.turn().await {
-                Turn::Stop => break,
-                Turn::Changed => self.change().await,
-                Turn::Opened(outcome) => {
+                SocketEvent::Stop => break,
+                SocketEvent::Changed => self.change().await,
+                SocketEvent::Opened(outcome) => {
                     self.opening = None;
                     match outcome {
                         Ok(connection) => self.opened(connection),
                         Err(failure) => self.not_opened(failure),
                     }
                 }
-                Turn::Came(at, Came::Event(data)) => self.take(at, &data).await,
-                Turn::Came(at, Came::TooLarge) => self.too_large(at),
-                Turn::Came(at, Came::End(end)) => self.ended(at, end),
-                Turn::Time => {}
+                SocketEvent::Received(at, Received::Event(data)) => self.take(at, &data).await,
+                SocketEvent::Received(at, Received::TooLarge) => self.too_large(at),
+                SocketEvent::Received(at, Received::End(end)) => self.ended(at, end),
+                SocketEvent::Time => {}
             }
             self.bury();
             let now = Instant::now();
@@ -99,7 +99,7 @@ impl<S: Sink> Socket<S> {
     }
 
     /// Waits for what happens next.
-    async fn turn(&mut self) -> Turn {
+    async fn turn(&mut self) -> SocketEvent {
         let time = self.next_look();
         let Self { stop, wanted, opening, connections, .. } = self;
         let next = poll_fn(|cx| {
@@ -112,11 +112,11 @@ impl<S: Sink> Socket<S> {
         });
         tokio::select! {
             biased;
-            () = stop.cancelled() => Turn::Stop,
-            changed = wanted.changed() => if changed.is_ok() { Turn::Changed } else { Turn::Stop },
-            Some(outcome) = OptionFuture::from(opening.as_mut()) => Turn::Opened(outcome),
-            (at, came) = next => Turn::Came(at, came),
-            () = sleep_until(time) => Turn::Time,
+            () = stop.cancelled() => SocketEvent::Stop,
+            changed = wanted.changed() => if changed.is_ok() { SocketEvent::Changed } else { SocketEvent::Stop },
+            Some(outcome) = OptionFuture::from(opening.as_mut()) => SocketEvent::Opened(outcome),
+            (at, came) = next => SocketEvent::Received(at, came),
+            () = sleep_until(time) => SocketEvent::Time,
         }
     }
 
@@ -164,7 +164,7 @@ impl<S: Sink> Socket<S> {
             );
         }
         if let Some(gap) = gap {
-            tell_gap(&socket, gap);
+            log_gap(&socket, gap);
         } else if is_first {
             tracing::info!(
                 %source, address = shown(&socket.address), subscriptions = socket.subscriptions.join(", "),
@@ -201,7 +201,7 @@ impl<S: Sink> Socket<S> {
 
     /// The wait before the next try, after one that failed.
     fn next_wait(&mut self) -> Duration {
-        let longest = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
+        let longest = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(MAX_WAIT);
         self.failures += 1;
         // Half of it at least: a far side that refuses at once is not to be asked at once.
         longest / 2 + up_to(longest / 2)
@@ -293,7 +293,7 @@ impl<S: Sink> Socket<S> {
     async fn drain(&mut self) {
         for mut connection in std::mem::take(&mut self.connections) {
             while let Some(came) = connection.next_at_hand() {
-                let Came::Event(data) = came else { continue };
+                let Received::Event(data) = came else { continue };
                 let handed_on = hand_on(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
                 // Its tenant may be gone from the settings for good.
                 if tokio::time::timeout(DRAIN_WITHIN, handed_on).await.is_err() {
@@ -346,7 +346,7 @@ async fn hand_on(
 
 /// Does something with an event until the host can: the platform doesn't send it again. Answers with what came of it, none
 /// if the host stopped before, and with whether it had to wait.
-async fn until_taken<T, F: Future<Output = Result<T, ComeBack>>>(
+async fn until_taken<T, F: Future<Output = Result<T, Backpressure>>>(
     socket: &EventSocket,
     id: Option<&str>,
     status: &Status,
@@ -364,7 +364,7 @@ async fn until_taken<T, F: Future<Output = Result<T, ComeBack>>>(
                 }
                 return (Some(taken), has_waited);
             }
-            Err(ComeBack { after, .. }) => {
+            Err(Backpressure { after, .. }) => {
                 if !has_waited {
                     status.held(id);
                     tracing::warn!(%source, event = id, "the event can't be taken now: the event socket isn't read until it can");
@@ -380,7 +380,7 @@ async fn until_taken<T, F: Future<Output = Result<T, ComeBack>>>(
     }
 }
 
-fn tell_gap(socket: &EventSocket, gap: Gap) {
+fn log_gap(socket: &EventSocket, gap: Gap) {
     tracing::warn!(
         source = %socket.name(),
         from = time(gap.from), to = time(gap.to),

@@ -6,7 +6,7 @@
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme};
+use super::{SignatureError, Key, Outgoing, Request, Scheme};
 use crate::sources::envelope::{Envelope, NotAnEvent, body};
 
 /// The header with the signature.
@@ -19,7 +19,7 @@ fn hmac() -> Hmac {
 }
 
 impl Scheme for Archivus {
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         hmac().verify(request, keys)
     }
 

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::ed25519::{self, Ed25519};
-use super::{Forgery, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
+use super::{SignatureError, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::Window;
 use crate::event::json as lenient;
@@ -90,20 +90,20 @@ impl Scheme for Discord {
         )
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let written = request.header(&SIGNATURE)?;
         let time = request.header(&TIMESTAMP)?;
         let signature = hex::decode(written).ok().filter(|bytes| bytes.len() == ed25519::SIGNATURE);
         // One signature has one way to be written.
         let signature = signature.filter(|bytes| hex::encode(bytes).as_bytes() == written);
-        let signature = signature.ok_or(Forgery::WrongSignature)?;
+        let signature = signature.ok_or(SignatureError::WrongSignature)?;
         let message = [time, request.body].concat();
         let mut any = false;
         for key in keys.iter().filter_map(Key::as_ed25519) {
             any |= key.verifies(&message, &signature);
         }
         if !any {
-            return Err(Forgery::WrongSignature);
+            return Err(SignatureError::WrongSignature);
         }
         if self.window == Window::ANY { Ok(()) } else { self.window.check(request.timestamp(&TIMESTAMP)?, request.now) }
     }
@@ -128,7 +128,7 @@ impl Scheme for Discord {
         }
     }
 
-    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+    fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         match Kind::of(request.body) {
             Kind::EventPing => Some(no_content()),
             Kind::Ping => Some(answer(json!({ "type": 1 }))),

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme, value};
+use super::{SignatureError, Key, Outgoing, Request, Scheme, value};
 use crate::sources::envelope::{Envelope, Forms, body, header};
 use crate::sources::http;
 
@@ -29,7 +29,7 @@ fn hmac() -> Hmac {
 }
 
 impl Scheme for GitHub {
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         hmac().verify(request, keys)
     }
 
@@ -51,7 +51,7 @@ impl Scheme for GitHub {
     }
 
     /// GitHub sends a `ping` when a webhook is made.
-    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+    fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         (request.headers.get(EVENT)?.as_bytes() == b"ping").then(http::success)
     }
 }

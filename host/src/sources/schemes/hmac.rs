@@ -10,7 +10,7 @@ use hmac::{KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 
-use super::{Forgery, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, only, unix_seconds, value};
+use super::{SignatureError, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, only, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Encoding, HmacRules, KeyEncoding, SignedPart, Window};
 use crate::sources::envelope::{Envelope, Forms};
@@ -58,7 +58,7 @@ impl Hmac {
     }
 
     /// What is signed of a request.
-    fn signed<'a>(&'a self, headers: &'a HeaderMap, body: &'a [u8]) -> Result<Vec<&'a [u8]>, Forgery> {
+    fn signed<'a>(&'a self, headers: &'a HeaderMap, body: &'a [u8]) -> Result<Vec<&'a [u8]>, SignatureError> {
         let part = |part: &'a SignedPart| match part {
             SignedPart::Text(text) => Ok(text.as_bytes()),
             SignedPart::Body => Ok(body),
@@ -88,7 +88,7 @@ impl Scheme for Hmac {
         }
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let written = request.header(&self.rules.header)?;
         let timestamp = self.rules.timestamp.as_ref().map(|name| request.timestamp(name)).transpose()?;
         let signed = self.signed(request.headers, request.body)?;

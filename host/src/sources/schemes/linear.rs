@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use axum::http::{HeaderMap, HeaderName};
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
+use super::{SignatureError, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
 use crate::config::source::Window;
 use crate::event::json::Kind;
 use crate::sources::envelope::{Envelope, body, header};
@@ -34,12 +34,12 @@ fn hmac() -> Hmac {
 }
 
 impl Scheme for Linear {
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         hmac().verify(request, keys)?;
         let found = document(request.body).and_then(|document| document.find([TIMESTAMP]));
         let written = found.filter(|found| !found.is_ambiguous).and_then(|found| found.value.number());
         let milliseconds = written.and_then(|written| written.parse::<i64>().ok());
-        let milliseconds = milliseconds.ok_or(Forgery::MissingInBody("`webhookTimestamp` in milliseconds"))?;
+        let milliseconds = milliseconds.ok_or(SignatureError::MissingInBody("`webhookTimestamp` in milliseconds"))?;
         self.window.check(milliseconds.div_euclid(1000), request.now)
     }
 

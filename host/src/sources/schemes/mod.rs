@@ -32,7 +32,7 @@ use crate::config::{self, Secret};
 use crate::event::json::Document;
 
 /// More signatures than this in one header nobody needs while secrets are replaced; each costs time to try.
-const MOST_SIGNATURES: usize = 16;
+const MAX_SIGNATURES: usize = 16;
 
 /// Why nothing can be signed without a secret.
 const NO_KEY: &str = "it needs a secret";
@@ -53,7 +53,7 @@ pub trait Scheme: Send + Sync {
     /// # Errors
     ///
     /// When it doesn't.
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery>;
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError>;
 
     /// The headers with which the platform would send a body.
     ///
@@ -72,14 +72,14 @@ pub trait Scheme: Send + Sync {
     fn envelope(&self) -> Envelope;
 
     /// The status that answers a request which is refused.
-    fn refusal(&self, forgery: &Forgery) -> StatusCode {
-        let _ = forgery;
+    fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
+        let _ = signature_error;
         StatusCode::UNAUTHORIZED
     }
 
     /// The answer to a verified request that is meant for the endpoint and not for a module: a platform's question
     /// whether anybody is there.
-    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+    fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         let _ = request;
         None
     }
@@ -145,7 +145,7 @@ enum Kind {
 
 /// Why a request is taken for a forgery. The text goes to the sender and to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Forgery {
+pub enum SignatureError {
     /// A header the scheme needs is not there.
     #[error("missing header {}", Shown(.0))]
     MissingHeader(HeaderName),
@@ -183,7 +183,7 @@ pub enum Forgery {
     Ahead(u64),
 }
 
-impl Forgery {
+impl SignatureError {
     /// Whether all that is wrong is the time: the sender knew a key, and one of the two clocks may be off.
     pub fn is_of_time(&self) -> bool {
         matches!(self, Self::Stale(_) | Self::Ahead(_))
@@ -223,25 +223,25 @@ impl fmt::Debug for Key {
 
 impl<'a> Request<'a> {
     /// The value of a header the scheme needs, which stands there once.
-    fn header(&self, name: &HeaderName) -> Result<&'a [u8], Forgery> {
+    fn header(&self, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
         only(self.headers, name)
     }
 
     /// The value of a header that holds a time in seconds since 1970.
-    fn timestamp(&self, name: &HeaderName) -> Result<i64, Forgery> {
+    fn timestamp(&self, name: &HeaderName) -> Result<i64, SignatureError> {
         let value = self.header(name)?;
         let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
-        seconds.ok_or_else(|| Forgery::BadHeader(name.clone(), "a whole number of seconds"))
+        seconds.ok_or_else(|| SignatureError::BadHeader(name.clone(), "a whole number of seconds"))
     }
 }
 
 /// The value of a header that stands there once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Forgery> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value.as_bytes()),
-        (None, _) => Err(Forgery::MissingHeader(name.clone())),
-        (Some(_), Some(_)) => Err(Forgery::TwoHeaders(name.clone())),
+        (None, _) => Err(SignatureError::MissingHeader(name.clone())),
+        (Some(_), Some(_)) => Err(SignatureError::TwoHeaders(name.clone())),
     }
 }
 
@@ -252,12 +252,12 @@ fn document<'a>(json: &'a [u8]) -> Option<Document<'a>> {
 
 /// Checks that one of the signatures is what one of the keys makes. All keys make theirs and all are compared, whichever
 /// fits; a key that makes none fits none.
-fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), Forgery> {
+fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), SignatureError> {
     let mut any = Choice::from(0);
     for key in keys {
         any |= fit(written, make(key).as_deref());
     }
-    if bool::from(any) { Ok(()) } else { Err(Forgery::WrongSignature) }
+    if bool::from(any) { Ok(()) } else { Err(SignatureError::WrongSignature) }
 }
 
 /// Whether one of these is the signature that was made; all are compared.
@@ -272,14 +272,14 @@ fn fit(written: &[&[u8]], made: Option<&str>) -> Choice {
 
 impl Window {
     /// Checks a time, in seconds since 1970, against the host's.
-    fn check(&self, timestamp: i64, now: SystemTime) -> Result<(), Forgery> {
+    fn check(&self, timestamp: i64, now: SystemTime) -> Result<(), SignatureError> {
         let now = i64::try_from(unix_seconds(now)).unwrap_or(i64::MAX);
         match (self.past, self.ahead) {
             (Some(past), _) if timestamp < now.saturating_sub_unsigned(past.as_secs()) => {
-                Err(Forgery::Stale(past.as_secs()))
+                Err(SignatureError::Stale(past.as_secs()))
             }
             (_, Some(ahead)) if timestamp > now.saturating_add_unsigned(ahead.as_secs()) => {
-                Err(Forgery::Ahead(ahead.as_secs()))
+                Err(SignatureError::Ahead(ahead.as_secs()))
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{Forgery, Key, NO_KEY, Outgoing, Request, Scheme};
+use super::{SignatureError, Key, NO_KEY, Outgoing, Request, Scheme};
 use crate::config::Secret;
 use crate::sources::envelope::{Envelope, body};
 
@@ -31,14 +31,14 @@ impl Scheme for Nexus {
         if can_be_sent { Ok(Key::shared(text.as_bytes())) } else { Err(NOT_IN_A_HEADER) }
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         // Hashes have one length: the time to compare them doesn't tell how long the secret is.
         let written = Sha256::digest(request.header(&self.header)?);
         let mut any = Choice::from(0);
         for key in keys {
             any |= key.as_shared().map_or(Choice::from(0), |key| Sha256::digest(key).ct_eq(&written));
         }
-        if bool::from(any) { Ok(()) } else { Err(Forgery::WrongSignature) }
+        if bool::from(any) { Ok(()) } else { Err(SignatureError::WrongSignature) }
     }
 
     fn sign(&self, _: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {

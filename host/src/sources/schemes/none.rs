@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use axum::http::{HeaderMap, Uri, header};
 
-use super::{Forgery, Key, Outgoing, Request, Scheme};
+use super::{SignatureError, Key, Outgoing, Request, Scheme};
 use crate::browser_guard::BrowserGuard;
 use crate::sources::envelope::Envelope;
 
@@ -26,12 +26,12 @@ pub(super) struct None {
 }
 
 impl Scheme for None {
-    fn verify(&self, request: &Request<'_>, _: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, _: &[Key]) -> Result<(), SignatureError> {
         let has_one = |names: &[&str]| names.iter().any(|name| request.headers.contains_key(*name));
         match self.from_anywhere {
-            false if has_one(&FORWARDED) => Err(Forgery::PassedOn),
-            false if has_one(&OF_BROWSERS) => Err(Forgery::OfAPage),
-            false if is_for_another_host(request.headers) => Err(Forgery::ForeignHost),
+            false if has_one(&FORWARDED) => Err(SignatureError::PassedOn),
+            false if has_one(&OF_BROWSERS) => Err(SignatureError::OfAPage),
+            false if is_for_another_host(request.headers) => Err(SignatureError::ForeignHost),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,7 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme, value};
+use super::{SignatureError, Key, Outgoing, Request, Scheme, value};
 use crate::sources::envelope::{Envelope, header};
 
 /// The header with the signature.
@@ -26,7 +26,7 @@ fn hmac() -> Hmac {
 }
 
 impl Scheme for Shopify {
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         hmac().verify(request, keys)
     }
 

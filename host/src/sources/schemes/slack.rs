@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::hmac::Hmac;
-use super::{Forgery, Key, Outgoing, Request, Scheme, document};
+use super::{SignatureError, Key, Outgoing, Request, Scheme, document};
 use crate::config::Secret;
 use crate::config::source::{Part, SignedPart, Window};
 use crate::event::body::{self as event_body, BodyKind};
@@ -63,7 +63,7 @@ impl Scheme for Slack {
         self.hmac.key(secret)
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         self.hmac.verify(request, keys)
     }
 
@@ -91,7 +91,7 @@ impl Scheme for Slack {
     }
 
     /// Slack asks with a challenge before it sends events, and tells when it holds some back.
-    fn greeting(&self, request: &Request<'_>) -> Option<Response> {
+    fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         let document = document(request.body)?;
         let text = |key| document.find([key]).and_then(|found| found.value.text());
         match (&*text("type")?.text, text("challenge")) {

@@ -14,7 +14,7 @@ use subtle::Choice;
 
 use super::ed25519::{self, Ed25519};
 use super::hmac::mac;
-use super::{Forgery, Key, MOST_SIGNATURES, Outgoing, Request, Scheme, fit, unix_seconds, value};
+use super::{SignatureError, Key, MAX_SIGNATURES, Outgoing, Request, Scheme, fit, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Part, Window};
 use crate::sources::envelope::{Envelope, body};
@@ -79,15 +79,15 @@ impl Scheme for StandardWebhooks {
         }
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let names = Names::of(request.headers);
         let id = request.header(&names.id)?;
         let timestamp = request.timestamp(&names.timestamp)?;
         let time = request.header(&names.timestamp)?;
         let written: Vec<&[u8]> =
             request.header(&names.signature)?.split(|byte| *byte == b' ').filter(|it| !it.is_empty()).collect();
-        if written.len() > MOST_SIGNATURES {
-            return Err(Forgery::BadHeader(names.signature, "a list of at most 16 signatures"));
+        if written.len() > MAX_SIGNATURES {
+            return Err(SignatureError::BadHeader(names.signature, "a list of at most 16 signatures"));
         }
         let signed = [id, b".", time, b".", request.body];
         let mut any = Choice::from(0);
@@ -98,7 +98,7 @@ impl Scheme for StandardWebhooks {
             };
         }
         if !bool::from(any) {
-            return Err(Forgery::WrongSignature);
+            return Err(SignatureError::WrongSignature);
         }
         self.window.check(timestamp, request.now)
     }

@@ -8,7 +8,7 @@
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::mac;
-use super::{Forgery, Key, MOST_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, any_fits, unix_seconds, value};
+use super::{SignatureError, Key, MAX_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, any_fits, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Window};
 use crate::sources::envelope::{Envelope, body};
@@ -31,8 +31,8 @@ struct Signed<'a> {
 }
 
 impl<'a> Signed<'a> {
-    fn read(header: &'a [u8]) -> Result<Self, Forgery> {
-        let bad = |what| Forgery::BadHeader(SIGNATURE, what);
+    fn read(header: &'a [u8]) -> Result<Self, SignatureError> {
+        let bad = |what| SignatureError::BadHeader(SIGNATURE, what);
         let text = std::str::from_utf8(header).map_err(|_| bad("readable"))?;
         let parts = || text.split(',').filter_map(|part| part.split_once('='));
         let mut times = parts().filter(|(key, _)| *key == "t").map(|(_, time)| time);
@@ -44,7 +44,7 @@ impl<'a> Signed<'a> {
             parts().filter(|(key, _)| *key == "v1").map(|(_, signature)| signature.as_bytes()).collect();
         match signatures.len() {
             0 => Err(bad("one time t= and signatures v1=")),
-            1..=MOST_SIGNATURES => Ok(Self { written, timestamp, signatures }),
+            1..=MAX_SIGNATURES => Ok(Self { written, timestamp, signatures }),
             _ => Err(bad("a list of at most 16 signatures")),
         }
     }
@@ -62,7 +62,7 @@ impl Scheme for Stripe {
         }
     }
 
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let Signed { written, timestamp, signatures } = Signed::read(request.header(&SIGNATURE)?)?;
         any_fits(keys, &signatures, |key| signature_of(key, written, request.body))?;
         self.window.check(timestamp, request.now)
@@ -84,7 +84,7 @@ impl Scheme for Stripe {
         }
     }
 
-    fn refusal(&self, _: &Forgery) -> StatusCode {
+    fn refusal(&self, _: &SignatureError) -> StatusCode {
         StatusCode::BAD_REQUEST
     }
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
 
 use super::hmac::mac;
-use super::{Forgery, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, unix_seconds, value};
+use super::{SignatureError, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Window};
 use crate::sources::envelope::{Envelope, body};
@@ -34,7 +34,7 @@ impl Unique {
 }
 
 impl Scheme for Unique {
-    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), Forgery> {
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
         let signature = request.header(&SIGNATURE)?;
         let created_at = request.timestamp(&CREATED_AT)?;
         any_fits(keys, &[signature], |key| signature_of(key, request.body))?;
@@ -67,8 +67,8 @@ impl Scheme for Unique {
 
     /// Unique takes any status but 2xx, 3xx, 429 and 5xx for an endpoint that has expired, and sends nothing more. That is
     /// right for a forgery; a signature that is right and only the time is wrong may be this host's own clock.
-    fn refusal(&self, forgery: &Forgery) -> StatusCode {
-        if forgery.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
+    fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
+        if signature_error.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
     }
 
     /// An endpoint belongs to an app of one company: that this host doesn't know it is most likely its settings' fault.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::super::likeness::{Likeness, as_expected, has};
-use super::super::seen::{Seen, SeenStep};
+use super::super::matcher::{Matcher, as_expected, has};
+use super::super::observed::{Observed, SeenStep};
 use super::super::written;
 use super::{At, Called, Difference, Fails, Kept, Step};
 use crate::engine::{Ended, Failure, Retry};
@@ -55,8 +55,8 @@ pub(in crate::testing) fn failed(ended: &Ended) -> Option<Failure> {
 }
 
 /// How the end differs. Where it answered, `instead` is what the whole entry of the failure becomes, and where that stands.
-pub(super) fn ending(wanted: &At<Fails>, seen: &Seen, instead: Option<(Range<usize>, String)>) -> Option<Difference> {
-    let Some(failure) = failed(&seen.ended) else {
+pub(super) fn ending(wanted: &At<Fails>, observed: &Observed, instead: Option<(Range<usize>, String)>) -> Option<Difference> {
+    let Some(failure) = failed(&observed.ended) else {
         let mut difference = wanted.difference("the end", "a failure".into(), "it answered".into());
         difference.accept.extend(instead);
         return Some(difference);
@@ -96,17 +96,17 @@ fn retry_word(retry: Retry) -> String {
     }
 }
 
-pub(super) fn answered(wanted: &At<Option<Likeness>>, seen: &Seen) -> Option<Difference> {
-    let found = seen.reply.as_deref();
+pub(super) fn answered(wanted: &At<Option<Matcher>>, observed: &Observed) -> Option<Difference> {
+    let found = observed.reply.as_deref();
     let fits = match (&wanted.is, found) {
-        (Some(likeness), Some(text)) => likeness.fits(text),
+        (Some(matcher), Some(text)) => matcher.fits(text),
         (None, None) => true,
         _ => false,
     };
     if fits {
         return None;
     }
-    let expected = wanted.is.as_ref().map_or_else(|| "(no reply)".to_owned(), Likeness::told);
+    let expected = wanted.is.as_ref().map_or_else(|| "(no reply)".to_owned(), Matcher::told);
     let written = found.map_or_else(|| "false".to_owned(), written::text);
     let difference = wanted.difference("the reply", expected, found.unwrap_or("(no reply)").to_owned());
     Some(difference.accepted_as(&wanted.span, written))
@@ -116,8 +116,8 @@ pub(super) fn answered(wanted: &At<Option<Likeness>>, seen: &Seen) -> Option<Dif
 /// or the table with its header. Where nothing else is said of the reply, the reply there was. None where a person has to look.
 pub(super) fn without_failure(
     wanted: &At<Fails>,
-    reply: Option<&At<Option<Likeness>>>,
-    seen: &Seen,
+    reply: Option<&At<Option<Matcher>>>,
+    observed: &Observed,
     text: &str,
 ) -> Option<(Range<usize>, String)> {
     let start = text.get(..wanted.span.start)?.rfind('\n').map_or(0, |end| end + 1);
@@ -125,7 +125,7 @@ pub(super) fn without_failure(
     let end_of_line = wanted.span.end + rest.find('\n').map_or(rest.len(), |end| end + 1);
     let before: String = text.get(start..wanted.span.start)?.chars().filter(|c| !c.is_whitespace()).collect();
     if before == "failure=" {
-        let reply = seen.reply.as_deref().filter(|_| reply.is_none());
+        let reply = observed.reply.as_deref().filter(|_| reply.is_none());
         let reply = reply.map(|reply| format!("reply = {}\n", written::text(reply))).unwrap_or_default();
         return Some((start..end_of_line, reply));
     }
@@ -137,8 +137,8 @@ pub(super) fn without_failure(
     Some((start..start + end, String::new()))
 }
 
-pub(super) fn references(wanted: &At<Vec<At<Json>>>, seen: &Seen) -> Option<Difference> {
-    let found: Vec<(bool, String)> = seen
+pub(super) fn references(wanted: &At<Vec<At<Json>>>, observed: &Observed) -> Option<Difference> {
+    let found: Vec<(bool, String)> = observed
         .references
         .iter()
         .enumerate()
@@ -161,16 +161,16 @@ fn lines(lines: Vec<String>) -> String {
     if lines.is_empty() { "(none)".to_owned() } else { lines.join("\n") }
 }
 
-pub(super) fn steps(wanted: &At<Vec<At<Step>>>, seen: &Seen) -> Option<Difference> {
+pub(super) fn steps(wanted: &At<Vec<At<Step>>>, observed: &Observed) -> Option<Difference> {
     let line = |status: &str, text: &str| format!("{status:<9}  {text}");
     let like = |place: usize, found: &SeenStep| {
         let step = wanted.is.get(place).map(|step| &step.is)?;
         (step.status == found.status && step.text.fits(&found.text)).then_some(step)
     };
-    let found: Vec<(bool, String)> = seen
+    let found: Vec<(bool, String)> = observed
         .steps
         .iter()
-        .zip(step_list(&seen.steps))
+        .zip(step_list(&observed.steps))
         .enumerate()
         .map(|(place, (step, json))| (like(place, step).is_some(), written::value(&json)))
         .collect();
@@ -178,7 +178,7 @@ pub(super) fn steps(wanted: &At<Vec<At<Step>>>, seen: &Seen) -> Option<Differenc
         return None;
     }
     // What fits is shown as it was expected, so that only what doesn't stands out.
-    let shown = seen.steps.iter().enumerate().map(|(place, step)| match like(place, step) {
+    let shown = observed.steps.iter().enumerate().map(|(place, step)| match like(place, step) {
         Some(like) => line(like.status, &like.text.told()),
         None => line(&step.status, &step.text),
     });
@@ -197,34 +197,34 @@ pub(in crate::testing) fn step_list(steps: &[SeenStep]) -> Vec<Json> {
     steps.iter().map(step).collect()
 }
 
-pub(super) fn messages(wanted: &At<Vec<At<Likeness>>>, seen: &Seen) -> Option<Difference> {
+pub(super) fn messages(wanted: &At<Vec<At<Matcher>>>, observed: &Observed) -> Option<Difference> {
     let fits = |place: usize, text: &str| wanted.is.get(place).is_some_and(|like| like.is.fits(text));
     let found: Vec<(bool, String)> =
-        seen.messages.iter().enumerate().map(|(place, text)| (fits(place, text), written::text(text))).collect();
+        observed.messages.iter().enumerate().map(|(place, text)| (fits(place, text), written::text(text))).collect();
     if found.len() == wanted.is.len() && found.iter().all(|(fits, _)| *fits) {
         return None;
     }
     let all = |texts: Vec<String>| if texts.is_empty() { "(none)".to_owned() } else { texts.join("\n---\n") };
     let expected = all(wanted.is.iter().map(|like| like.is.told()).collect());
-    let mut difference = wanted.difference("the other messages", expected, all(seen.messages.clone()));
+    let mut difference = wanted.difference("the other messages", expected, all(observed.messages.clone()));
     difference.accept = wanted.rewritten(&found);
     Some(difference)
 }
 
-pub(super) fn logged(wanted: &At<Likeness>, seen: &Seen) -> Option<Difference> {
-    if seen.log.iter().any(|line| wanted.is.fits(line)) {
+pub(super) fn logged(wanted: &At<Matcher>, observed: &Observed) -> Option<Difference> {
+    if observed.log.iter().any(|line| wanted.is.fits(line)) {
         return None;
     }
-    let left_out = seen.log.len().saturating_sub(LOG_SHOWN);
-    let found = match seen.log.is_empty() {
+    let left_out = observed.log.len().saturating_sub(LOG_SHOWN);
+    let found = match observed.log.is_empty() {
         true => "(it logged nothing)".to_owned(),
-        false => seen.log[left_out..].join("\n"),
+        false => observed.log[left_out..].join("\n"),
     };
     Some(wanted.difference("the log", wanted.is.told(), found))
 }
 
-pub(super) fn not_called(name: &At<String>, seen: &Seen) -> Option<Difference> {
-    let (_, arguments) = seen.calls.iter().find(|(import, _)| *import == name.is)?;
+pub(super) fn not_called(name: &At<String>, observed: &Observed) -> Option<Difference> {
+    let (_, arguments) = observed.calls.iter().find(|(import, _)| *import == name.is)?;
     let mut call = call_line(&name.is, arguments);
     if let Some((end, _)) = call.char_indices().nth(CALL_SHOWN) {
         call.replace_range(end.., "…");
@@ -233,14 +233,14 @@ pub(super) fn not_called(name: &At<String>, seen: &Seen) -> Option<Difference> {
 }
 
 /// The calls that are expected have to be there in their order; what is called in between is of no matter.
-pub(super) fn calls(wanted: &At<Vec<At<Called>>>, seen: &Seen) -> Option<Difference> {
-    let (matched, mut left) = matched(&wanted.is, &seen.calls);
+pub(super) fn calls(wanted: &At<Vec<At<Called>>>, observed: &Observed) -> Option<Difference> {
+    let (matched, mut left) = matched(&wanted.is, &observed.calls);
     if left.is_empty() {
         return None;
     }
     // Of the calls there were, those that were expected, and those of the same name in the place of those that weren't found.
     let mut found: Vec<(usize, bool, &str, Map<String, Json>)> = Vec::new();
-    for ((import, arguments), place) in seen.calls.iter().zip(&matched) {
+    for ((import, arguments), place) in observed.calls.iter().zip(&matched) {
         let fits = place.is_some();
         let mut instead = || {
             let at = left.iter().position(|place| wanted.is[*place].is.import == *import)?;
@@ -296,9 +296,9 @@ pub(in crate::testing) fn call_row(import: &str, arguments: &Map<String, Json>) 
     format!("{{ call = {}{} }}", written::line(import), arguments.collect::<String>())
 }
 
-pub(super) fn keeps(wanted: &At<Kept>, seen: &Seen) -> Option<Difference> {
+pub(super) fn keeps(wanted: &At<Kept>, observed: &Observed) -> Option<Difference> {
     let Kept { bucket, key, value } = &wanted.is;
-    let found = seen.keyvalue.get(bucket).and_then(|values| values.get(key));
+    let found = observed.keyvalue.get(bucket).and_then(|values| values.get(key));
     // A value is text; that of a module that keeps JSON is expected as a table.
     let parsed = found.and_then(Json::as_str).and_then(|text| serde_json::from_str(text).ok());
     let fits = match (value, found) {

@@ -20,7 +20,7 @@ enum Do {
     /// Send a request.
     Send(Sending),
     /// Send a request, and leave its answer for later.
-    Begin(Sending),
+    AttemptContext(Sending),
     /// Send a request by the standard's own functions, and tell what they answer.
     Raw(Sending),
     /// Wait for the answers that were left, and tell their statuses.
@@ -68,7 +68,7 @@ fn answer(event: ModuleChosen) -> Result<()> {
 fn run(what: Do, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
     Ok(match what {
         Do::Send(sending) => send(sending)?,
-        Do::Begin(sending) => {
+        Do::AttemptContext(sending) => {
             begun.push(request(sending)?.begin()?);
             json!("begun")
         }

@@ -1,0 +1,243 @@
+//! What the engine adds to Wasmtime: a delivery through it, beside the same component on Wasmtime alone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
+use modhost::engine::{Ended, Engine, Spec, SwapPolicy, Version};
+use modhost::event::{DeliveryId, Event, Name};
+use modhost::keyvalue;
+use modhost::limits::Limits;
+use modhost::platform::Platform;
+use modhost::telemetry::metrics;
+use tokio::runtime::Runtime;
+
+use crate::bare::{self, Bare};
+use crate::extism::{self, Extism};
+use crate::figures::{median, microseconds};
+use crate::platform::Nothing;
+use crate::signed;
+
+/// How long one side is measured before it is the other's turn.
+const ROUND: Duration = Duration::from_millis(150);
+
+/// How often each side has its turn.
+const ROUNDS: usize = 9;
+
+/// Deliveries between two looks at the clock.
+const BATCH: u32 = 16;
+
+/// As many as a host has by default.
+const INSTANCES: usize = 256;
+
+/// One row of the table: a component and an event that makes it do something.
+struct Row {
+    what: &'static str,
+    /// Whether it completes the event's reply.
+    replies: bool,
+    component: &'static str,
+    event: Event,
+    /// Whether there is a plug-in of Extism's that does the same.
+    has_extism: bool,
+}
+
+/// The two sides of one row.
+struct Sides {
+    version: Arc<Version>,
+    bare: Arc<Bare>,
+    event: Arc<Event>,
+    guest_event: Arc<bare::Event>,
+    module: Name,
+    platform: Arc<dyn Platform>,
+}
+
+/// Measures every row with one thread and with two, and prints the table.
+pub fn run(guests: &Path) -> anyhow::Result<()> {
+    println!("A delivery through the engine, beside the same component on Wasmtime alone");
+    println!("(fresh instance, platform that does nothing; {ROUNDS} rounds of {ROUND:?} a side, medians)\n");
+    let library = extism::library();
+    if library.is_none() {
+        println!("(Extism is left out: BENCH_VENV names no environment with host/benches/extism/requirements.txt)\n");
+    }
+    let extism = library.map(|library| extism::build(&library)).transpose()?;
+    println!("module               threads   engine/s  engine µs  wasmtime µs   ratio  more µs  extism µs  of engine");
+    for row in rows()? {
+        for threads in [1, 2] {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+            let sides = Arc::new(runtime.block_on(Sides::new(&row, guests))?);
+            let extism = extism.as_ref().filter(|_| row.has_extism && threads == 1);
+            let extism = extism.map(|built| Extism::start(built, row.event.raw())).transpose()?;
+            measure(&row, threads, &runtime, &sides, extism)?;
+        }
+    }
+    println!();
+    Ok(())
+}
+
+fn rows() -> anyhow::Result<[Row; 3]> {
+    let event = |body: String| signed::event(body.into()).context("the benchmark's own event");
+    Ok([
+        Row {
+            what: "no call",
+            replies: false,
+            component: "bench_guest",
+            event: event(signed::created("evt_1"))?,
+            has_extism: true,
+        },
+        Row {
+            what: "four calls",
+            replies: true,
+            component: "bench_guest",
+            event: event(signed::chosen("evt_1", "Bench"))?,
+            has_extism: true,
+        },
+        Row {
+            what: "assistant, 7 calls",
+            replies: true,
+            component: "assistant",
+            event: event(signed::chosen("evt_1", "Bench"))?,
+            has_extism: false,
+        },
+    ])
+}
+
+fn measure(
+    row: &Row,
+    threads: usize,
+    runtime: &Runtime,
+    sides: &Arc<Sides>,
+    mut extism: Option<Extism>,
+) -> anyhow::Result<()> {
+    let (mut rounds, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let engine = round(runtime, threads, {
+            let sides = sides.clone();
+            move || {
+                let sides = sides.clone();
+                async move { sides.through_engine().await }
+            }
+        })?;
+        let wasmtime = round(runtime, threads, {
+            let sides = sides.clone();
+            move || {
+                let sides = sides.clone();
+                async move { sides.on_wasmtime().await }
+            }
+        })?;
+        rounds.push((microseconds(engine), microseconds(wasmtime)));
+        if let Some(extism) = &mut extism {
+            let extism = microseconds(extism.round(ROUND)?);
+            beside.push((extism, extism / microseconds(engine)));
+        }
+        // As a host does now and then; what it has measured would only grow otherwise.
+        metrics::upkeep();
+    }
+    let engine = median(rounds.iter().map(|(engine, _)| *engine));
+    let wasmtime = median(rounds.iter().map(|(_, wasmtime)| *wasmtime));
+    let ratio = median(rounds.iter().map(|(engine, wasmtime)| engine / wasmtime));
+    let more = median(rounds.iter().map(|(engine, wasmtime)| engine - wasmtime));
+    let per_second = threads as f64 * 1e6 / engine;
+    let what = row.what;
+    print!("{what:<20} {threads:>7} {per_second:>10.0} {engine:>10.1} {wasmtime:>12.1} {ratio:>7.2} {more:>8.1}");
+    if !beside.is_empty() {
+        let extism = median(beside.iter().map(|(extism, _)| *extism));
+        let ratio = median(beside.iter().map(|(_, ratio)| *ratio));
+        print!("{extism:>11.1}{ratio:>11.1}");
+    }
+    println!();
+    Ok(())
+}
+
+/// Does something again and again in so many threads at once; answers with the time a thread needs for one.
+fn round<F, T>(runtime: &Runtime, threads: usize, once: F) -> anyhow::Result<Duration>
+where
+    F: Fn() -> T + Clone + Send + 'static,
+    T: Future<Output = anyhow::Result<()>> + Send,
+{
+    let repeat = |once: F| async move {
+        let (started, mut done) = (Instant::now(), 0);
+        while started.elapsed() < ROUND {
+            for _ in 0..BATCH {
+                once().await?;
+            }
+            done += BATCH;
+        }
+        anyhow::Ok(started.elapsed() / done)
+    };
+    let tasks: Vec<_> = (0..threads).map(|_| runtime.spawn(repeat(once.clone()))).collect();
+    let mut sum = Duration::ZERO;
+    for task in tasks {
+        sum += runtime.block_on(task)??;
+    }
+    Ok(sum / u32::try_from(threads)?)
+}
+
+impl Sides {
+    async fn new(row: &Row, guests: &Path) -> anyhow::Result<Self> {
+        let component = guests.join(row.component).with_extension("wasm");
+        let module = Name::from("Bench");
+        let spec = Spec {
+            name: module.clone(),
+            tenants: Vec::new(),
+            component: component.clone(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+            swap: SwapPolicy::default(),
+        };
+        let version = Engine::new(INSTANCES).map_err(told)?.load(std::fs::read(&component)?, &spec).await?;
+        let sides = Self {
+            version: Arc::new(version),
+            bare: Arc::new(Bare::new(&component, INSTANCES).map_err(told)?),
+            guest_event: Arc::new(bare::guest_event(&row.event)),
+            event: Arc::new(row.event.clone()),
+            module,
+            platform: Arc::new(Nothing),
+        };
+        sides.check(row).await?;
+        Ok(sides)
+    }
+
+    /// Sees to it that what is measured is what is meant.
+    async fn check(&self, row: &Row) -> anyhow::Result<()> {
+        let delivery = self.delivery();
+        ensure!(self.version.run(&delivery).await == Ended::Answered, "{} doesn't answer", row.what);
+        let completed = delivery.progress().reply.completed;
+        ensure!(completed == row.replies, "{}: reply complete is {completed}", row.what);
+        self.on_wasmtime().await
+    }
+
+    fn delivery(&self) -> Arc<Delivery> {
+        let (event, module, platform) = (self.event.clone(), self.module.clone(), self.platform.clone());
+        let call_log = CallLog::off(DeliveryId::new(&event, &module));
+        Arc::new(Delivery::new(AttemptContext {
+            event,
+            module,
+            attempt: 1,
+            platform,
+            keyvalue: Arc::new(keyvalue::DryRunStore),
+            call_log,
+            limits: Limits::default(),
+            tenant_memory: None,
+            salt: [0; 32],
+        }))
+    }
+
+    async fn through_engine(&self) -> anyhow::Result<()> {
+        let ended = self.version.run(&self.delivery()).await;
+        ensure!(ended == Ended::Answered, "a delivery ended otherwise: {ended:?}");
+        Ok(())
+    }
+
+    async fn on_wasmtime(&self) -> anyhow::Result<()> {
+        let answer = self.bare.run(&self.guest_event).await.map_err(told)?;
+        ensure!(answer.is_ok(), "a bare call ended otherwise: {answer:?}");
+        Ok(())
+    }
+}
+
+/// Wasmtime's errors are no standard ones.
+fn told(error: wasmtime::Error) -> anyhow::Error {
+    anyhow!("{error:?}")
+}

@@ -1,0 +1,78 @@
+//! Events as the platform signs and sends them.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use modhost::config::source::Window;
+use modhost::config::{Scheme, Secret};
+use modhost::event::{Event, Name};
+use modhost::sources::schemes::{self, Request, unique};
+use modhost::sources::{TenantResolver, Reader, Received, Source};
+
+/// What the platform and the host both know.
+pub const SECRET: &str = "usig_benchmark";
+
+/// The body of an event that chooses a module.
+pub fn chosen(id: &str, module: &str) -> String {
+    let payload = format!(
+        r#"{{"name":"{module}","description":"Answers out of the knowledge base","configuration":{{}},"chatId":"chat_qwk3x8y0c5u7","assistantId":"assistant_x1","userMessage":{{"id":"msg_1","text":"May I fly business class to Singapore?","createdAt":"2026-01-01T00:00:00.000Z"}},"assistantMessage":{{"id":"msg_2","createdAt":"2026-01-01T00:00:00.000Z"}}}}"#
+    );
+    envelope(id, "unique.chat.external-module.chosen", &payload)
+}
+
+/// The body of an event that says that a user wrote something.
+pub fn created(id: &str) -> String {
+    let payload = r#"{"chatId":"chat_qwk3x8y0c5u7","assistantId":"assistant_x1","text":"May I fly business class to Singapore?"}"#;
+    envelope(id, "unique.chat.user-message.created", payload)
+}
+
+fn envelope(id: &str, name: &str, payload: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","version":"1.0.0","event":"{name}","createdAt":"1700000000","userId":"user_1","companyId":"company_1","payload":{payload}}}"#
+    )
+}
+
+/// A request with a signed body, byte by byte as it goes over a kept-alive connection.
+pub fn request(path: &str, body: &str) -> Vec<u8> {
+    let (signature, created_at) = (sign(body.as_bytes()), now());
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         X-Unique-Created-At: {created_at}\r\nX-Unique-Signature: {signature}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The event a source makes of a body.
+pub fn event(body: Bytes) -> anyhow::Result<Event> {
+    let scheme = schemes::scheme(&Scheme::Unique(Window::default()));
+    let source = Source {
+        path: "/webhook".into(),
+        keys: vec![scheme.key(&Secret::new(SECRET)).map_err(anyhow::Error::msg)?],
+        reader: Reader {
+            name: Name::from("unique"),
+            envelope: scheme.envelope(),
+            owners: TenantResolver::One { tenant: Name::from("default"), companies: Vec::new(), of_others: HashSet::new() },
+        },
+        scheme,
+        events_per_second: None,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(unique::SIGNATURE, HeaderValue::try_from(sign(&body))?);
+    headers.insert(unique::CREATED_AT, HeaderValue::from(now()));
+    let request = Request { headers: &headers, body: &body, now: SystemTime::now() };
+    match source.receive(&request, &body)? {
+        Received::Event(event) => Ok(*event),
+        Received::Challenge(_) => anyhow::bail!("an event was taken for a greeting"),
+    }
+}
+
+fn sign(body: &[u8]) -> String {
+    unique::sign(&Secret::new(SECRET), body)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}

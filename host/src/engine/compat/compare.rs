@@ -1,0 +1,227 @@
+//! Two functions' types side by side: whether a value of one is a value of the other, and if not, where they part.
+//!
+//! Types are compared by structure, as Wasmtime does when it links: names of fields and cases count, names of types
+//! and parameters don't. What differs inside a named type is reported once, with the type.
+
+use std::collections::{BTreeSet, HashMap};
+
+use wasmparser::component_types::{
+    AliasableResourceId, ComponentDefinedType, ComponentDefinedTypeId, ComponentFuncType, ComponentValType,
+};
+
+use super::wit_printer::{Named, Shape, Space, keyword};
+
+/// A comparison of a component's functions with the host's.
+pub(super) struct Comparison<'a> {
+    host: &'a Space<'a>,
+    guest: &'a Space<'a>,
+    /// Pairs of named types met before, with what they turned out to differ in.
+    met: HashMap<(ComponentDefinedTypeId, ComponentDefinedTypeId), BTreeSet<usize>>,
+    differing: Vec<DifferingType>,
+}
+
+/// A named type that the component has otherwise than the host.
+pub(super) struct DifferingType {
+    pub keyword: &'static str,
+    pub named: Named,
+    /// What differs, a line each.
+    pub differences: Vec<String>,
+}
+
+/// What a comparison comes to.
+#[derive(Default)]
+pub(super) struct Verdict {
+    /// Whether the types differ before any named type is reached.
+    pub here: bool,
+    /// The named types below that differ, as places in [`Comparison::differing`].
+    pub below: BTreeSet<usize>,
+}
+
+impl Verdict {
+    fn here(here: bool) -> Self {
+        Self { here, below: BTreeSet::new() }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.here |= other.here;
+        self.below.extend(other.below);
+        self
+    }
+}
+
+/// A field, a case or a flag, with what it holds.
+type Member<'a> = (&'a str, Option<ComponentValType>);
+
+impl<'a> Comparison<'a> {
+    pub fn new(host: &'a Space<'a>, guest: &'a Space<'a>) -> Self {
+        Self { host, guest, met: HashMap::new(), differing: Vec::new() }
+    }
+
+    /// The named types that turned out to differ.
+    pub fn differing(&self) -> &[DifferingType] {
+        &self.differing
+    }
+
+    /// Compares a function of the host with the component's of that name.
+    pub fn function(&mut self, host: &ComponentFuncType, guest: &ComponentFuncType) -> Verdict {
+        if host.async_ != guest.async_ || host.params.len() != guest.params.len() {
+            return Verdict::here(true);
+        }
+        let parameters = host.params.iter().zip(&guest.params).map(|((_, host), (_, guest))| (*host, *guest));
+        self.all(parameters).and(self.optional(host.result, guest.result))
+    }
+
+    fn all(&mut self, pairs: impl Iterator<Item = (ComponentValType, ComponentValType)>) -> Verdict {
+        pairs.fold(Verdict::default(), |verdict, (host, guest)| verdict.and(self.value(host, guest)))
+    }
+
+    fn optional(&mut self, host: Option<ComponentValType>, guest: Option<ComponentValType>) -> Verdict {
+        match (host, guest) {
+            (Some(host), Some(guest)) => self.value(host, guest),
+            (host, guest) => Verdict::here(host.is_some() != guest.is_some()),
+        }
+    }
+
+    fn value(&mut self, host: ComponentValType, guest: ComponentValType) -> Verdict {
+        match (self.host.shape(host), self.guest.shape(guest)) {
+            (Shape::Primitive(host), Shape::Primitive(guest)) => Verdict::here(host != guest),
+            (Shape::Defined(host, h), Shape::Defined(guest, g)) => self.defined((host, h), (guest, g)),
+            _ => Verdict::here(true),
+        }
+    }
+
+    fn defined(
+        &mut self,
+        (host_id, host): (ComponentDefinedTypeId, &ComponentDefinedType),
+        (guest_id, guest): (ComponentDefinedTypeId, &ComponentDefinedType),
+    ) -> Verdict {
+        use ComponentDefinedType as Type;
+        match (host, guest) {
+            (Type::List { element: host, .. }, Type::List { element: guest, .. })
+            | (Type::Option { ty: host, .. }, Type::Option { ty: guest, .. }) => self.value(*host, *guest),
+            (
+                Type::FixedLengthList { element: host, length, .. },
+                Type::FixedLengthList { element: guest, length: found, .. },
+            ) => Verdict::here(length != found).and(self.value(*host, *guest)),
+            (Type::Map { key: hk, value: hv, .. }, Type::Map { key: gk, value: gv, .. }) => {
+                self.all([(*hk, *gk), (*hv, *gv)].into_iter())
+            }
+            (Type::Result { ok: ho, err: he, .. }, Type::Result { ok: go, err: ge, .. }) => {
+                self.optional(*ho, *go).and(self.optional(*he, *ge))
+            }
+            (Type::Future { ty: host, .. }, Type::Future { ty: guest, .. })
+            | (Type::Stream { ty: host, .. }, Type::Stream { ty: guest, .. }) => self.optional(*host, *guest),
+            (Type::Tuple(host), Type::Tuple(guest)) => {
+                let pairs = host.types.iter().copied().zip(guest.types.iter().copied());
+                Verdict::here(host.types.len() != guest.types.len()).and(self.all(pairs))
+            }
+            (Type::Own(host), Type::Own(guest)) | (Type::Borrow(host), Type::Borrow(guest)) => {
+                self.resource(*host, *guest)
+            }
+            _ => match (members(host), members(guest)) {
+                (Some(hosts), Some(guests)) => self.named((host_id, host, &hosts), (guest_id, guest, &guests)),
+                _ => Verdict::here(true),
+            },
+        }
+    }
+
+    fn resource(&self, host: AliasableResourceId, guest: AliasableResourceId) -> Verdict {
+        Verdict::here(self.host.resource(host) != self.guest.resource(guest))
+    }
+
+    fn named(
+        &mut self,
+        (host_id, host, hosts): (ComponentDefinedTypeId, &ComponentDefinedType, &[Member<'_>]),
+        (guest_id, guest, guests): (ComponentDefinedTypeId, &ComponentDefinedType, &[Member<'_>]),
+    ) -> Verdict {
+        let pair = (self.host.origin(host_id), self.guest.origin(guest_id));
+        if let Some(below) = self.met.get(&pair) {
+            return Verdict { here: false, below: below.clone() };
+        }
+        let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
+        if keyword(host) == keyword(guest) {
+            (below, differences) = self.members(member_word(host), hosts, guests);
+        } else {
+            differences.push(format!("expected `{}`, found `{}`", keyword(host), keyword(guest)));
+        }
+        if !differences.is_empty() {
+            // Every type of ours has a name; one without could only be reported where it is used.
+            let Some(named) = self.host.name_of(host_id).cloned() else {
+                return Verdict { here: true, below };
+            };
+            below.insert(self.differing.len());
+            self.differing.push(DifferingType { keyword: keyword(host), named, differences });
+        }
+        self.met.insert(pair, below.clone());
+        Verdict { here: false, below }
+    }
+
+    fn members(&mut self, word: &str, hosts: &[Member<'_>], guests: &[Member<'_>]) -> (BTreeSet<usize>, Vec<String>) {
+        let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
+        let by_name: HashMap<_, _> = guests.iter().copied().collect();
+        for (name, host) in hosts {
+            let Some(guest) = by_name.get(name) else {
+                differences.push(format!("{word} `{}` is missing", member(self.host, word, name, *host)));
+                continue;
+            };
+            let verdict = self.optional(*host, *guest);
+            below.extend(verdict.below);
+            if verdict.here {
+                let (expected, found) = (held(self.host, *host), held(self.guest, *guest));
+                differences.push(format!("{word} `{name}`: expected {expected}, found {found}"));
+            }
+        }
+        for (name, guest) in guests {
+            if !hosts.iter().any(|(host, _)| host == name) {
+                differences.push(format!("{word} `{}` is unknown to the host", member(self.guest, word, name, *guest)));
+            }
+        }
+        if differences.is_empty() && !hosts.iter().map(|(name, _)| name).eq(guests.iter().map(|(name, _)| name)) {
+            let order = |members: &[Member<'_>]| members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            differences.push(format!(
+                "the {word}s stand in another order: expected {}, found {}",
+                order(hosts),
+                order(guests)
+            ));
+        }
+        (below, differences)
+    }
+}
+
+/// The members of a type that is told apart by them.
+fn members(defined: &ComponentDefinedType) -> Option<Vec<Member<'_>>> {
+    Some(match defined {
+        ComponentDefinedType::Record(record) => {
+            record.fields.iter().map(|(name, ty)| (name.as_str(), Some(*ty))).collect()
+        }
+        ComponentDefinedType::Variant(variant) => {
+            variant.cases.iter().map(|(name, case)| (name.as_str(), case.ty)).collect()
+        }
+        ComponentDefinedType::Enum(names) | ComponentDefinedType::Flags(names) => {
+            names.iter().map(|name| (name.as_str(), None)).collect()
+        }
+        _ => return None,
+    })
+}
+
+fn member_word(defined: &ComponentDefinedType) -> &'static str {
+    match defined {
+        ComponentDefinedType::Record(_) => "field",
+        ComponentDefinedType::Flags(_) => "flag",
+        _ => "case",
+    }
+}
+
+/// A member as WIT writes it: `limit: option<u32>`, `invalid(string)`, `timeout`.
+fn member(space: &Space<'_>, word: &str, name: &str, ty: Option<ComponentValType>) -> String {
+    match ty {
+        None => name.to_owned(),
+        Some(ty) if word == "field" => format!("{name}: {}", space.value(ty)),
+        Some(ty) => format!("{name}({})", space.value(ty)),
+    }
+}
+
+/// What a member holds, in a sentence.
+fn held(space: &Space<'_>, ty: Option<ComponentValType>) -> String {
+    ty.map_or_else(|| "nothing".to_owned(), |ty| format!("`{}`", space.value(ty)))
+}

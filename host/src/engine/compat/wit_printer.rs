@@ -1,0 +1,277 @@
+//! The types of a component, or of the host's world, under the names WIT gives them, and written as WIT writes them.
+//!
+//! Both sides of a comparison are read by wasmparser rather than turned back into WIT: it validates what it reads, so
+//! that nothing of a hostile file is walked before it is known to be sound, and it takes whatever Wasmtime takes.
+
+use std::collections::HashMap;
+
+use wasmparser::PrimitiveValType;
+use wasmparser::component_types::{
+    AliasableResourceId, ComponentAnyTypeId, ComponentDefinedType, ComponentDefinedTypeId, ComponentEntityType,
+    ComponentFuncType, ComponentInstanceType, ComponentItem, ComponentValType, ResourceId,
+};
+use wasmparser::names::{ComponentName, ComponentNameKind};
+use wasmparser::types::Types;
+
+use super::names::{self, InterfaceName};
+
+/// Where a written type is broken off, in bytes: no signature of ours comes near, one of a hostile component may.
+const LONGEST: usize = 600;
+
+/// The types of one side.
+pub(super) struct WitPrinter<'a> {
+    types: &'a Types,
+    named: HashMap<ComponentDefinedTypeId, Named>,
+    resources: HashMap<ResourceId, Named>,
+}
+
+/// A name WIT gives a type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// The name in its interface: `query`.
+    pub name: String,
+    /// The interface it was first defined in, without a version; none for a type of the world itself.
+    pub home: Option<String>,
+}
+
+/// A value's type, one level deep.
+pub(super) enum Shape<'a> {
+    Primitive(PrimitiveValType),
+    Defined(ComponentDefinedTypeId, &'a ComponentDefinedType),
+}
+
+impl<'a> WitPrinter<'a> {
+    pub fn new(types: &'a Types) -> Self {
+        Self { types, named: HashMap::new(), resources: HashMap::new() }
+    }
+
+    /// Learns the names that an import or export brings. What it builds on must have been learned before, which is
+    /// the order they stand in.
+    pub fn learn(&mut self, name: &str, item: &ComponentItem) {
+        match &item.ty {
+            ComponentEntityType::Instance(id) => {
+                let home = InterfaceName::parse(name).map_or_else(|| name.to_owned(), |name| name.unversioned());
+                for (name, item) in &self.types[*id].exports {
+                    self.learn_type(name, Some(&home), item);
+                }
+            }
+            _ => self.learn_type(name, None, item),
+        }
+    }
+
+    fn learn_type(&mut self, name: &str, home: Option<&str>, item: &ComponentItem) {
+        let ComponentEntityType::Type { referenced, created } = item.ty else {
+            return;
+        };
+        let named = Named { name: name.to_owned(), home: home.map(str::to_owned) };
+        match (referenced, created) {
+            (ComponentAnyTypeId::Defined(referenced), ComponentAnyTypeId::Defined(created)) => {
+                // `use types.{error}` names a type that has a name already: the first one stays.
+                let named = self.name_of(referenced).cloned().unwrap_or(named);
+                self.named.entry(created).or_insert(named);
+            }
+            (_, ComponentAnyTypeId::Resource(created)) => {
+                self.resources.entry(created.resource()).or_insert(named);
+            }
+            _ => {}
+        }
+    }
+
+    /// The name of a type, whichever alias of it is asked for.
+    pub fn name_of(&self, id: ComponentDefinedTypeId) -> Option<&Named> {
+        self.aliases(id).find_map(|id| self.named.get(&id))
+    }
+
+    /// The type that this is an alias of; an interface that uses another's type has it under an alias.
+    pub fn origin(&self, id: ComponentDefinedTypeId) -> ComponentDefinedTypeId {
+        self.aliases(id).last().unwrap_or(id)
+    }
+
+    fn aliases(&self, id: ComponentDefinedTypeId) -> impl Iterator<Item = ComponentDefinedTypeId> {
+        std::iter::successors(Some(id), |id| self.types.peel_alias(*id))
+    }
+
+    /// The name of a resource.
+    pub fn resource(&self, id: AliasableResourceId) -> Option<&Named> {
+        self.resources.get(&id.resource())
+    }
+
+    /// What an instance exports.
+    pub fn instance(&self, item: &ComponentItem) -> Option<&'a ComponentInstanceType> {
+        match item.ty {
+            ComponentEntityType::Instance(id) => Some(&self.types[id]),
+            _ => None,
+        }
+    }
+
+    /// A function's type.
+    pub fn function(&self, item: &ComponentItem) -> Option<&'a ComponentFuncType> {
+        match item.ty {
+            ComponentEntityType::Func(id) => Some(&self.types[id]),
+            _ => None,
+        }
+    }
+
+    /// What a value's type is. `type json = string` is a primitive: such names don't tell types apart.
+    pub fn shape(&self, ty: ComponentValType) -> Shape<'a> {
+        match ty {
+            ComponentValType::Primitive(primitive) => Shape::Primitive(primitive),
+            ComponentValType::Type(id) => match &self.types[id] {
+                ComponentDefinedType::Primitive(primitive) => Shape::Primitive(*primitive),
+                defined => Shape::Defined(id, defined),
+            },
+        }
+    }
+
+    /// A value's type as WIT writes it: `result<list<hit>, error>`.
+    pub fn value(&self, ty: ComponentValType) -> String {
+        self.write(|writer| writer.value(ty))
+    }
+
+    /// A function as WIT writes it: `search: func(query: query) -> result<list<hit>, error>`.
+    pub fn signature(&self, name: &str, function: &ComponentFuncType) -> String {
+        self.write(|writer| writer.signature(name, function))
+    }
+
+    fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> String {
+        let mut writer = Writer { space: self, out: String::new() };
+        write(&mut writer);
+        writer.out
+    }
+}
+
+struct Writer<'a> {
+    space: &'a WitPrinter<'a>,
+    out: String,
+}
+
+impl Writer<'_> {
+    fn signature(&mut self, name: &str, function: &ComponentFuncType) {
+        let parsed = ComponentName::new(name, 0).ok();
+        let kind = parsed.as_ref().map(ComponentName::kind);
+        // What WIT leaves unsaid: the first parameter of a method, the result of a constructor.
+        let (skipped, constructs) = match kind {
+            Some(ComponentNameKind::Method(_)) => (1, false),
+            Some(ComponentNameKind::Constructor(_)) => (0, true),
+            _ => (0, false),
+        };
+        self.out.push_str(&names::plain(name));
+        self.out.push_str(": ");
+        if matches!(kind, Some(ComponentNameKind::Static(_))) {
+            self.out.push_str("static ");
+        }
+        if function.async_ {
+            self.out.push_str("async ");
+        }
+        self.out.push_str("func(");
+        self.list(function.params.iter().skip(skipped), |writer, (name, ty)| {
+            writer.out.push_str(name);
+            writer.out.push_str(": ");
+            writer.value(*ty);
+        });
+        self.out.push(')');
+        if let (Some(result), false) = (function.result, constructs) {
+            self.out.push_str(" -> ");
+            self.value(result);
+        }
+    }
+
+    fn value(&mut self, ty: ComponentValType) {
+        match self.space.shape(ty) {
+            Shape::Primitive(primitive) => self.out.push_str(&primitive.to_string()),
+            Shape::Defined(id, defined) => self.defined(id, defined),
+        }
+    }
+
+    fn defined(&mut self, id: ComponentDefinedTypeId, defined: &ComponentDefinedType) {
+        use ComponentDefinedType as Type;
+        match defined {
+            Type::Primitive(primitive) => self.out.push_str(&primitive.to_string()),
+            Type::Record(_) | Type::Variant(_) | Type::Enum(_) | Type::Flags(_) => self.named(id, defined),
+            Type::Tuple(tuple) => {
+                self.out.push_str("tuple<");
+                self.list(&tuple.types, |writer, ty| writer.value(*ty));
+                self.out.push('>');
+            }
+            Type::List { element, .. } => self.generic("list", &[Some(*element)]),
+            Type::FixedLengthList { element, length, .. } => {
+                self.out.push_str("list<");
+                self.value(*element);
+                self.out.push_str(&format!(", {length}>"));
+            }
+            Type::Map { key, value, .. } => self.generic("map", &[Some(*key), Some(*value)]),
+            Type::Option { ty, .. } => self.generic("option", &[Some(*ty)]),
+            Type::Result { ok: None, err: None, .. } => self.out.push_str("result"),
+            Type::Result { ok, err: None, .. } => self.generic("result", &[*ok]),
+            Type::Result { ok, err, .. } => self.generic("result", &[*ok, *err]),
+            Type::Own(id) => self.resource(*id),
+            Type::Borrow(id) => {
+                self.out.push_str("borrow<");
+                self.resource(*id);
+                self.out.push('>');
+            }
+            Type::Future { ty, .. } => self.asynchronous("future", *ty),
+            Type::Stream { ty, .. } => self.asynchronous("stream", *ty),
+        }
+    }
+
+    fn named(&mut self, id: ComponentDefinedTypeId, defined: &ComponentDefinedType) {
+        match self.space.name_of(id) {
+            Some(named) => self.out.push_str(&named.name),
+            None => self.out.push_str(&format!("(a nameless {})", keyword(defined))),
+        }
+    }
+
+    fn resource(&mut self, id: AliasableResourceId) {
+        self.out.push_str(self.space.resource(id).map_or("(a nameless resource)", |named| &named.name));
+    }
+
+    fn generic(&mut self, keyword: &str, types: &[Option<ComponentValType>]) {
+        self.out.push_str(keyword);
+        self.out.push('<');
+        self.list(types, |writer, ty| match ty {
+            Some(ty) => writer.value(*ty),
+            None => writer.out.push('_'),
+        });
+        self.out.push('>');
+    }
+
+    fn asynchronous(&mut self, keyword: &str, ty: Option<ComponentValType>) {
+        match ty {
+            Some(ty) => self.generic(keyword, &[Some(ty)]),
+            None => self.out.push_str(keyword),
+        }
+    }
+
+    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.out.push_str(", ");
+            }
+            if self.out.len() > LONGEST {
+                self.out.push('…');
+                return;
+            }
+            write(self, item);
+        }
+    }
+}
+
+/// WIT's keyword for a kind of type.
+pub(super) fn keyword(defined: &ComponentDefinedType) -> &'static str {
+    match defined {
+        ComponentDefinedType::Primitive(_) => "type",
+        ComponentDefinedType::Record(_) => "record",
+        ComponentDefinedType::Variant(_) => "variant",
+        ComponentDefinedType::Enum(_) => "enum",
+        ComponentDefinedType::Flags(_) => "flags",
+        ComponentDefinedType::List { .. } | ComponentDefinedType::FixedLengthList { .. } => "list",
+        ComponentDefinedType::Map { .. } => "map",
+        ComponentDefinedType::Tuple(_) => "tuple",
+        ComponentDefinedType::Option { .. } => "option",
+        ComponentDefinedType::Result { .. } => "result",
+        ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => "resource",
+        ComponentDefinedType::Future { .. } => "future",
+        ComponentDefinedType::Stream { .. } => "stream",
+    }
+}

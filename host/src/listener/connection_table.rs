@@ -1,0 +1,143 @@
+//! Who is connected, and who makes room when there are too many.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::connection_activity::ConnectionActivity;
+
+/// The connections of a listener.
+#[derive(Default)]
+pub(super) struct ConnectionTable {
+    members: Mutex<Members>,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Members {
+    next: u64,
+    all: HashMap<u64, (IpAddr, Arc<ConnectionActivity>)>,
+    /// How many each address has; none is zero.
+    of: HashMap<IpAddr, usize>,
+}
+
+/// A connection's place among the others, until it is dropped.
+pub(super) struct ConnectionEntry {
+    connections: Arc<ConnectionTable>,
+    number: u64,
+    /// Who is connected.
+    pub address: IpAddr,
+    /// What happens on the connection.
+    pub activity: Arc<ConnectionActivity>,
+}
+
+impl ConnectionTable {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members().all.len()
+    }
+
+    /// How many a group of addresses has.
+    pub fn of(&self, group: IpAddr) -> usize {
+        self.members().of.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Takes another one in.
+    pub fn enter(self: &Arc<Self>, address: IpAddr, group: IpAddr) -> ConnectionEntry {
+        let activity = ConnectionActivity::new();
+        let mut members = self.members();
+        let number = members.next;
+        members.next += 1;
+        members.all.insert(number, (group, activity.clone()));
+        *members.of.entry(group).or_default() += 1;
+        ConnectionEntry { connections: self.clone(), number, address, activity }
+    }
+
+    /// Asks one to leave: of those who keep the host waiting one whose address has the most, and of these the one that
+    /// does so longest. So whoever fills the listener makes room for the others, and the slow do for the quick.
+    pub fn make_room(&self) {
+        let members = self.members();
+        let waiting = members.all.values().filter_map(|(group, activity)| {
+            let since = activity.waits_since()?;
+            Some((members.of.get(group).copied().unwrap_or_default(), since, activity))
+        });
+        let first = waiting.reduce(|a, b| if (b.0, a.1) > (a.0, b.1) { b } else { a });
+        if let Some((_, _, activity)) = first {
+            activity.ask_to_leave();
+        }
+    }
+
+    /// Waits until one has left after this was called.
+    pub fn left(&self) -> impl Future<Output = ()> {
+        self.left.notified()
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ConnectionEntry {
+    fn drop(&mut self) {
+        let mut members = self.connections.members();
+        if let Some((group, _)) = members.all.remove(&self.number)
+            && let Entry::Occupied(mut count) = members.of.entry(group)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        drop(members);
+        self.connections.left.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn enter(connections: &Arc<ConnectionTable>, last: u8) -> ConnectionEntry {
+        connections.enter(address(last), address(last))
+    }
+
+    fn is_asked(place: &ConnectionEntry) -> bool {
+        futures::FutureExt::now_or_never(place.activity.asked_to_leave()).is_some()
+    }
+
+    #[test]
+    fn the_longest_wait_of_the_most_numerous_ends_first() {
+        let connections = Arc::new(ConnectionTable::default());
+        let alone = enter(&connections, 1);
+        let first = enter(&connections, 2);
+        let second = enter(&connections, 2);
+        connections.make_room();
+        assert_eq!([&alone, &first, &second].map(is_asked), [false, true, false]);
+        drop(first);
+        assert_eq!((connections.len(), connections.of(address(2))), (2, 1));
+        connections.make_room();
+        assert_eq!([&alone, &second].map(is_asked), [true, false], "one each, so the time decides");
+    }
+
+    #[test]
+    fn nobody_who_is_owed_an_answer_has_to_go() {
+        let connections = Arc::new(ConnectionTable::default());
+        let place = enter(&connections, 1);
+        let flight = place.activity.begin(false);
+        flight.has_come();
+        connections.make_room();
+        assert!(!is_asked(&place));
+        drop(flight);
+        connections.make_room();
+        assert!(is_asked(&place));
+        drop(place);
+        assert_eq!((connections.len(), connections.of(address(1))), (0, 0));
+    }
+}

@@ -1,0 +1,18 @@
+//! No platform: for modules that work on events and answer nobody.
+
+use async_trait::async_trait;
+
+use super::{ErrorKind, Platform, CallError};
+
+/// The platform of a tenant that has none: every call ends in an error that says so.
+pub struct NullPlatform;
+
+#[async_trait]
+impl Platform for NullPlatform {
+    fn unsupported(&self, what: &str) -> CallError {
+        let message = format!(
+            "there is no {what} here: the tenant has no platform to answer on (`kind = \"none\"` in modules.toml)"
+        );
+        CallError::new(ErrorKind::Unsupported, message)
+    }
+}
