@@ -10,11 +10,10 @@ use reqwest::Client;
 
 use crate::browser_guard::HostName;
 use crate::capabilities::{Grants, HttpGrant, HttpGrants};
-use crate::config::http::HttpHeader;
+use crate::config::http::{HttpEntry, HttpHeader};
 use crate::config::{
-    self, ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NEXUS_API_BASE,
-    NexusPlatform, OPENAI_API_BASE, Part, PlatformSettings, Reference, Secret, Settings, SourceKind, UNIQUE_API_BASE,
-    UniquePlatform,
+    self, ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NexusPlatform,
+    Part, PlatformSettings, Reference, Secret, Settings, SourceKind, UniquePlatform,
 };
 use crate::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
 use crate::engine::{CanaryPolicy, Spec, SwapPolicy};
@@ -23,6 +22,7 @@ use crate::listener::{self, ListenerRules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::openai::{OpenAi, OpenAiSettings};
 use crate::platform::unique::{Unique, UniqueSettings};
+use crate::platform_urls::{NEXUS_API_BASE, OPENAI_API_BASE, UNIQUE_API_BASE};
 use crate::platform::{NullPlatform, Platform, SetupError, WithModel};
 use crate::sources::event_socket::EventSocket;
 use crate::sources::schemes::{self, Key, Scheme};
@@ -429,13 +429,19 @@ fn http_grants(module: &config::Module, environment: &Environment) -> Result<Htt
         let headers = collect(&mut errors, &entry.headers, |header| {
             http_header(header, environment).map_err(|error| vec![error])
         });
-        if errors.is_empty() { Ok(HttpGrant { entry: entry.clone(), headers }) } else { Err(errors) }
+        if errors.is_empty() { Ok(http_grant(entry, headers)) } else { Err(errors) }
     });
     if !errors.is_empty() {
         return Err(errors);
     }
     let place = Some(module.place.clone());
     Ok(HttpGrants { allowed: allowed.into(), place })
+}
+
+/// What an entry of `http` allows, with the values of its headers.
+pub fn http_grant(entry: &HttpEntry, headers: Vec<(HeaderName, HeaderValue)>) -> HttpGrant {
+    let HttpEntry { origin, methods, private, place, .. } = entry.clone();
+    HttpGrant { origin, methods, private, location: place, headers }
 }
 
 fn http_header(header: &HttpHeader, environment: &Environment) -> Result<(HeaderName, HeaderValue), ConfigError> {
@@ -459,7 +465,7 @@ fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Sp
 /// What the engine is to know of a module that is only tried out: no secret is looked up for it, and none of its HTTP
 /// requests is sent.
 pub(crate) fn spec(module: &config::Module) -> Spec {
-    let allowed = module.http.iter().map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
+    let allowed = module.http.iter().map(|entry| http_grant(entry, Vec::new())).collect();
     let place = Some(module.place.clone());
     let http = HttpGrants { allowed, place };
     let mut tenants = module.wants.tenants.clone();

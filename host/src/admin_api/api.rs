@@ -25,7 +25,7 @@ use crate::journal::{Filter, Journal, JournalError};
 use crate::keyvalue::{KeyValue, StoreError};
 use crate::sources::Sources;
 use crate::sources::event_socket::EventSockets;
-use crate::telemetry;
+use crate::telemetry::{self, metrics};
 use crate::unreadable::UnreadableStore;
 
 /// How many deliveries a list has unless it is asked for more.
@@ -211,14 +211,17 @@ async fn sources(State(admin): State<Admin>) -> Json<Value> {
 
 /// What changes by itself is counted where it happens; what stands is read when somebody asks.
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
-    telemetry::metrics::ready(&Health::checks(admin.health.not_ready().as_ref()));
-    telemetry::metrics::journal(&admin.journal.totals().await?);
+    let checks = Health::checks(admin.health.not_ready().as_ref());
+    metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
+    let totals = admin.journal.totals().await?;
+    metrics::journal(State::ALL.map(|state| (state.word(), totals.of(state))), totals.bytes);
+    metrics::log_lines_dropped(telemetry::dropped_lines());
     for module in admin.registry.status() {
         let (serves, paused) = (module.version.is_some(), module.paused.is_some());
         telemetry::metrics::module(&module.name, serves, paused, module.loaded);
     }
     let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((format, telemetry::metrics::render()).into_response())
+    Ok((format, metrics::render()).into_response())
 }
 
 async fn openapi() -> Response {

@@ -31,8 +31,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
 pub use source_location::SourceLocation;
 pub use platform::{
-    CompletionSettings, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE, PlatformSettings, UNIQUE_API_BASE,
-    UniquePlatform,
+    CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform,
 };
 pub use reference::Reference;
 pub use secret::Secret;

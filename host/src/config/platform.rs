@@ -6,15 +6,6 @@ use http::HeaderName;
 
 use super::Reference;
 
-/// What the address of Unique's API looks like.
-pub const UNIQUE_API_BASE: &str = "https://gateway.<tenant>.unique.app/public/chat";
-
-/// Where NexusGPT's API is, for everyone.
-pub const NEXUS_API_BASE: &str = "https://api.nexusgpt.io";
-
-/// What the address of an OpenAI-compatible endpoint looks like.
-pub const OPENAI_API_BASE: &str = "https://api.openai.com/v1";
-
 /// The platform a tenant's modules answer on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlatformSettings {

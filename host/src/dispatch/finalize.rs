@@ -7,6 +7,7 @@ use futures::future::join_all;
 use super::clock;
 use super::routes::RouteSpec;
 use crate::capabilities::{Delivery, Step};
+use crate::engine::NO_REPLY;
 use crate::journal::Disposition;
 use crate::platform::{Caller, MessageChange, CallError, StepChange, StepStatus};
 
@@ -66,10 +67,6 @@ pub(super) async fn finalize(delivery: &Delivery, outcome: Outcome, route: &Rout
 
 /// Stands between why a delivery was given up and why the user doesn't know.
 pub(crate) const NOT_TOLD: &str = "; the user could not be told: ";
-
-/// Why an event that waits for a reply isn't answered by a module that wrote none.
-pub(crate) const NO_REPLY: &str =
-    "it returned ok but never wrote a reply, and the user would look at an empty message; call `messages.reply`";
 
 /// The same, with what was wrong with the event.
 fn no_reply(delivery: &Delivery) -> String {

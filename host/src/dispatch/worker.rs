@@ -314,7 +314,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
             log: done.log.clone(),
         });
     }
-    metrics::attempt(&claimed.module, &claimed.event.tenant, state, took);
+    metrics::attempt(&claimed.module, &claimed.event.tenant, state.word(), took);
     let attempt = Attempt {
         number: claimed.attempt,
         owner: inner.settings.owner.clone(),

@@ -19,6 +19,10 @@ use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClo
 use crate::event::{Event, Subject};
 use crate::limits::{LimitReached, Limits, Resource};
 
+/// Why an event that waits for a reply isn't answered by a module that wrote none.
+pub const NO_REPLY: &str =
+    "it returned ok but never wrote a reply, and the user would look at an empty message; call `messages.reply`";
+
 /// How long a reason may be that a guest has part in, in bytes; the rest of a longer one is left out.
 const MAX_REASON: usize = 16 * 1024;
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Priority, run_child, this_program};
-pub use instance::{Ended, Failure, Retry};
+pub use instance::{Ended, Failure, NO_REPLY, Retry};
 pub use loaded_components::Compiled;
 pub use wasmtime_engine::wasmtime_config;
 pub use registry::{

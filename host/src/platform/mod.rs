@@ -25,7 +25,6 @@ pub use completion::{
     WholeAnswer,
 };
 pub use error::{ErrorKind, CallError};
-pub(crate) use http_transport::parse_retry_after;
 pub use http_transport::{RetryPolicy, SetupError, http_client};
 pub use null_platform::NullPlatform;
 pub use dry_run::DryRunPlatform;

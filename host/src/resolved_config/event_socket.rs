@@ -5,8 +5,9 @@ use url::Url;
 
 use super::{active_reader, sole_tenant};
 use crate::config::{
-    self, ActiveSettings, ConfigError, Environment, Part, Secret, Tenant, UNIQUE_API_BASE, UniquePlatform,
+    self, ActiveSettings, ConfigError, Environment, Part, Secret, Tenant, UniquePlatform,
 };
+use crate::platform_urls::UNIQUE_API_BASE;
 use crate::sources::TenantResolver;
 use crate::sources::event_socket::{EventSocket, SocketSettings, stream_of};
 

@@ -15,8 +15,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
 use crate::event::Name;
-use crate::health::Check;
-use crate::journal::{State, Totals};
 
 const READY: &str = "modhost_ready";
 const CHECK: &str = "modhost_ready_check";
@@ -112,7 +110,6 @@ pub fn upkeep() {
 
 /// All figures, in Prometheus' text format.
 pub fn render() -> String {
-    counter!(LOG_LINES_DROPPED).absolute(super::dropped_lines());
     HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
 }
 
@@ -153,10 +150,10 @@ pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
 }
 
 /// Counts an attempt at a delivery, by the state it left the delivery in.
-pub fn attempt(module: &Name, tenant: &Name, state: State, took: Duration) {
+pub fn attempt(module: &Name, tenant: &Name, state: &'static str, took: Duration) {
     let (module, tenant) = (module.as_str().to_owned(), tenant.as_str().to_owned());
     histogram!(ATTEMPT_SECONDS, "module" => module.clone()).record(took);
-    counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state.word()).increment(1);
+    counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state).increment(1);
 }
 
 /// Counts deliveries that were due and that the scheduler didn't know of.
@@ -202,20 +199,25 @@ pub fn platform_answer_repaired(answer: &'static str, kind: &'static str, count:
 }
 
 /// Reports whether the host is ready, and which of its checks are well.
-pub(crate) fn ready(checks: &[(Check, bool)]) {
+pub fn ready(checks: &[(&'static str, bool)]) {
     let value = |is_well: bool| f64::from(u8::from(is_well));
     for (check, is_well) in checks {
-        gauge!(CHECK, "check" => check.name()).set(value(*is_well));
+        gauge!(CHECK, "check" => *check).set(value(*is_well));
     }
     gauge!(READY).set(value(checks.iter().all(|(_, is_well)| *is_well)));
 }
 
-/// Says what the journal holds.
-pub fn journal(totals: &Totals) {
-    for state in State::ALL {
-        gauge!(DELIVERIES, "state" => state.word()).set(totals.of(state) as f64);
+/// Records the number of deliveries in each state, and the size of the journal on disk in bytes.
+pub fn journal(deliveries: impl IntoIterator<Item = (&'static str, u64)>, bytes: u64) {
+    for (state, count) in deliveries {
+        gauge!(DELIVERIES, "state" => state).set(count as f64);
     }
-    gauge!(JOURNAL_BYTES).set(totals.bytes as f64);
+    gauge!(JOURNAL_BYTES).set(bytes as f64);
+}
+
+/// Records how many log lines have been dropped since the process started.
+pub fn log_lines_dropped(total: u64) {
+    counter!(LOG_LINES_DROPPED).absolute(total);
 }
 
 /// Says how a module stands: whether a version serves, whether its deliveries wait, how many versions are in memory.

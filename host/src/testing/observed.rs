@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::dispatch::finalize::NO_REPLY;
-use crate::engine::{Ended, Failure, Retry};
+use crate::engine::{Ended, Failure, NO_REPLY, Retry};
 use crate::platform::CallError;
 
 /// What a module did.

@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use url::Host;
 
 use super::failure::{HttpErrorCode, Failure};
+use super::policy::HttpGrant;
 use crate::address::AddressScope;
-use crate::config::http::HttpEntry;
 
 /// How long a connection may take to come about, resolving and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,10 +55,10 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// The client for the requests of an entry.
-    pub fn of(&self, entry: &HttpEntry) -> Result<&Client, Failure> {
+    /// The client for the requests that a grant allows.
+    pub fn of(&self, grant: &HttpGrant) -> Result<&Client, Failure> {
         // An entry for many hosts keeps no connections: a module that goes from one to the next would hold one to each.
-        let (private, kept) = (entry.private, if entry.origin.host.is_one() { KEPT } else { 0 });
+        let (private, kept) = (grant.private, if grant.origin.host.is_one() { KEPT } else { 0 });
         let place = &self.clients[usize::from(private) * 2 + usize::from(kept > 0)];
         if let Some(client) = place.get() {
             return Ok(client);

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::failure::{HttpErrorCode, Failure};
 use crate::config::SourceLocation;
-use crate::config::http::{HttpEntry, Origin};
+use crate::origin::Origin;
 
 /// What a module may send where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,14 @@ pub struct HttpGrants {
 /// One entry, with its headers' values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpGrant {
-    /// What the file says.
-    pub entry: HttpEntry,
+    /// Where requests may go.
+    pub origin: Origin,
+    /// The allowed methods.
+    pub methods: Vec<Method>,
+    /// Whether private and link-local addresses are allowed.
+    pub private: bool,
+    /// Where the entry is in the configuration.
+    pub location: SourceLocation,
     /// What the host adds to each request; never to be seen by the guest, nor to be recorded.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -38,18 +44,18 @@ impl HttpGrants {
         if [Method::CONNECT, Method::TRACE].contains(method) {
             return Err(denied(format!("is not allowed: {method} is closed to modules")));
         }
-        let fits = |grant: &&HttpGrant| grant.entry.origin.allows(&asked);
-        let allows = |grant: &&HttpGrant| fits(grant) && grant.entry.methods.contains(method);
+        let fits = |grant: &&HttpGrant| grant.origin.allows(&asked);
+        let allows = |grant: &&HttpGrant| fits(grant) && grant.methods.contains(method);
         if let Some(grant) = self.allowed.iter().find(allows) {
             return Ok(grant);
         }
         let advice = match self.allowed.iter().find(fits) {
             Some(grant) => {
-                let methods: Vec<_> = grant.entry.methods.iter().map(Method::as_str).collect();
+                let methods: Vec<_> = grant.methods.iter().map(Method::as_str).collect();
                 format!(
                     "its entry allows {} only: add \"{method}\" to `methods` ({})",
                     methods.join(", "),
-                    line(&grant.entry.place)
+                    line(&grant.location)
                 )
             }
             None => self.other_door(&asked),
@@ -67,11 +73,11 @@ impl HttpGrants {
     /// What to add for a place no entry means.
     fn other_door(&self, asked: &Origin) -> String {
         let mut text = String::new();
-        let same_host = |grant: &&HttpGrant| grant.entry.origin.host.allows(&asked.host);
-        if let Some(HttpGrant { entry, .. }) = self.allowed.iter().find(same_host) {
-            let scheme = if entry.origin.secure { "https" } else { "plain http" };
+        let same_host = |grant: &&HttpGrant| grant.origin.host.allows(&asked.host);
+        if let Some(HttpGrant { origin, .. }) = self.allowed.iter().find(same_host) {
+            let scheme = if origin.secure { "https" } else { "plain http" };
             // Writing to a string can't fail.
-            let _ = write!(text, "\"{}\" means {scheme} on port {}; ", entry.origin, entry.origin.port);
+            let _ = write!(text, "\"{}\" means {scheme} on port {}; ", origin, origin.port);
         }
         let _ = write!(text, "add \"{asked}\" to `http` of the module");
         if let Some(place) = &self.place {

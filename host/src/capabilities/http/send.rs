@@ -93,12 +93,12 @@ pub(super) async fn send(
     };
     let grant = sender.grants.find(&request.head.method, &url)?;
     let sent = Sending { limits, grant, shown: &shown, started };
-    look_at(url.host(), grant.entry.private).map_err(|closed| sent.closed(&closed))?;
+    look_at(url.host(), grant.private).map_err(|closed| sent.closed(&closed))?;
     if request.dry_run {
         let why = "no answer is recorded, and in a dry run nothing is sent";
         return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).about(&shown));
     }
-    let client = sender.clients.of(&grant.entry)?;
+    let client = sender.clients.of(grant)?;
     let waits = request.waits;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
@@ -192,14 +192,14 @@ impl Sending<'_> {
     }
 
     fn closed(&self, closed: &Closed) -> Failure {
-        let entry = &self.grant.entry;
-        let advice = if entry.private {
+        let grant = &self.grant;
+        let advice = if grant.private {
             "a name is never followed there: if it is meant, write the address itself into `http`".to_owned()
         } else {
             format!(
                 "if that is meant, add private = true to the entry \"{}\" of `http` ({})",
-                entry.origin,
-                line(&entry.place)
+                grant.origin,
+                line(&grant.location)
             )
         };
         self.failed(HttpErrorCode::DestinationProhibited, &format!("its host is at {closed}; {advice}"))

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::records::Records;
 use super::format::value;
-use crate::capabilities::{CallRequest, Grants, HttpGrant, HttpGrants, Lookup};
+use crate::capabilities::{CallRequest, Grants, HttpGrants, Lookup};
 use crate::commands::output;
 use crate::config::Settings;
 use crate::admin_api::DetailsView;
 use crate::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
+use crate::resolved_config;
 use crate::limits::DEFAULT_STACK;
 use crate::sanitize::{indented, line};
 
@@ -73,7 +74,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
     let config = module.map(|module| module.config.clone()).unwrap_or_default();
     // Their secrets aren't looked up: nothing is sent.
     let allowed = module.iter().flat_map(|module| &module.http);
-    let allowed = allowed.map(|entry| HttpGrant { entry: entry.clone(), headers: Vec::new() }).collect();
+    let allowed = allowed.map(|entry| resolved_config::http_grant(entry, Vec::new())).collect();
     let place = module.map(|module| module.place.clone());
     let http = HttpGrants { allowed, place };
     let spec = Spec {

@@ -7,7 +7,8 @@ use url::Host;
 
 use super::items;
 use crate::address::AddressScope;
-use crate::config::http::{HostPattern, HttpEntry, HttpHeader, Origin, USUAL_METHODS};
+use crate::config::http::{HttpEntry, HttpHeader, USUAL_METHODS};
+use crate::origin::{HostPattern, Origin};
 use crate::config::reference;
 use crate::config::table::{Table, Value};
 

@@ -7,11 +7,11 @@ use http::HeaderName;
 
 use super::{one_of, text};
 use crate::config::platform::{
-    CompletionSettings, NEXUS_API_BASE, NexusPlatform, OPENAI_API_BASE, PlatformSettings, UNIQUE_API_BASE,
-    UniquePlatform,
+    CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform,
 };
 use crate::config::table::{Table, Value};
 use crate::config::{Reference, reference};
+use crate::platform_urls::{NEXUS_API_BASE, OPENAI_API_BASE, UNIQUE_API_BASE};
 
 /// Which platform it is.
 #[derive(Clone, Copy)]

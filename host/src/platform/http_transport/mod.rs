@@ -20,11 +20,11 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use self::failure::{Failure, ErrorText, presentable, quote, redacted};
-pub(crate) use self::retry::parse_retry_after;
 use super::chat_completion::{self, Fault, failure};
 use super::{Completion, ErrorKind, CallError, Result};
 use crate::config::Secret;
 use crate::json::{self, Fields};
+use crate::retry_after::parse_retry_after;
 
 pub use http_client::http_client;
 pub(super) use opened::Opened;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use jiff::Timestamp;
 
 use super::failure::Failure;
 
@@ -85,16 +84,6 @@ fn up_to(most: Duration) -> Duration {
     most.mul_f64(fastrand::f64())
 }
 
-/// Reads the value of a `Retry-After` header: seconds, or an HTTP date (a past one is no wait).
-pub(crate) fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,22 +119,5 @@ mod tests {
         let asked = Some(Duration::from_secs(7));
         assert_eq!(POLICY.wait(Repeat::Safe, 1, &too_many(asked), Duration::from_secs(7)), None);
         assert_eq!(POLICY.wait(Repeat::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)), None);
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now: Timestamp = "2026-11-21T07:30:00Z".parse().unwrap();
-        let cases = [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sat, 21 Nov 2026 07:31:00 GMT", Some(60)),
-            ("Sat, 21 Nov 2026 07:29:00 GMT", Some(0)),
-            ("soon", None),
-            ("-5", None),
-            ("", None),
-        ];
-        for (value, seconds) in cases {
-            assert_eq!(parse_retry_after(value, now), seconds.map(Duration::from_secs), "{value:?}");
-        }
     }
 }

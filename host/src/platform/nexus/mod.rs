@@ -16,7 +16,8 @@ use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential,
 use super::{
     Caller, ErrorKind, Message, MessageChange, Platform, CallError, Result, RetryPolicy, Role, SetupError,
 };
-use crate::config::{NEXUS_API_BASE, Secret};
+use crate::config::Secret;
+use crate::platform_urls::NEXUS_API_BASE;
 use crate::json::Fields;
 
 /// The most characters a message may have.

@@ -15,7 +15,8 @@ use url::Url;
 
 use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential};
 use super::{Caller, Completion, CompletionRequest, Result, RetryPolicy, SetupError};
-use crate::config::{OPENAI_API_BASE, Secret};
+use crate::config::Secret;
+use crate::platform_urls::OPENAI_API_BASE;
 
 pub use stream::Pieces;
 

@@ -22,7 +22,8 @@ use super::{
     Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, CallError,
     Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
-use crate::config::{Secret, UNIQUE_API_BASE};
+use crate::config::Secret;
+use crate::platform_urls::UNIQUE_API_BASE;
 use answer::Repairs;
 
 /// The version of the API the host speaks, as the official Python SDK names it.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::EventSocket;
-use crate::platform::parse_retry_after;
+use crate::retry_after::parse_retry_after;
 use crate::sse::{self, Beginning, Parser, Read, is_keep_alive};
 
 /// What the far side has to answer with.
