@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::journal::{Attempt, Call, Claim, Journal, NewDelivery, Disposition, Recorded, Sqlite, SqliteSettings};
+use modhost::journal::{Attempt, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings};
 
 /// How long each figure is measured.
 const MEASURED: Duration = Duration::from_secs(4);

@@ -111,12 +111,21 @@ mod tests {
             ),
             (AddressScope::Private, "::1 fc00::1 fdab::1 fec0::1 64:ff9b:1::a00:1"),
             (AddressScope::Private, "::ffff:127.0.0.1 ::127.0.0.1 64:ff9b::10.0.0.1 2002:7f00:1::1 2002:c0a8:101::"),
-            (AddressScope::Private, "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1 fd00::5efe:8.8.8.8 fec0::200:5efe:808:808"),
+            (
+                AddressScope::Private,
+                "::ffff:0:10.0.0.1 2a00:1450::5efe:192.168.0.1 fd00::5efe:8.8.8.8 fec0::200:5efe:808:808",
+            ),
             (AddressScope::LinkLocal, "fe80::5efe:8.8.8.8 fe80::200:5efe:808:808"),
             (AddressScope::LinkLocal, "169.254.169.254 169.254.0.1 fe80::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe"),
             (AddressScope::LinkLocal, "100.100.100.200 168.63.129.16 192.0.0.192 fd00:ec2::254 fd20:ce::254"),
-            (AddressScope::Reserved, "0.0.0.0 0.1.2.3 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.2.1 198.51.100.7"),
-            (AddressScope::Reserved, ":: ff02::1 2001:db8::1 2001::1 100::1 ::ffff:0.0.0.0 2002:e000:1::1 4000::1 3fff::1"),
+            (
+                AddressScope::Reserved,
+                "0.0.0.0 0.1.2.3 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.2.1 198.51.100.7",
+            ),
+            (
+                AddressScope::Reserved,
+                ":: ff02::1 2001:db8::1 2001::1 100::1 ::ffff:0.0.0.0 2002:e000:1::1 4000::1 3fff::1",
+            ),
         ];
         for (expected, addresses) in cases {
             for address in addresses.split(' ') {

@@ -1,7 +1,7 @@
 //! A host that runs: sources, dispatch and engine put together out of the settings, and kept up with them.
 
 mod reload;
-mod remembered;
+mod saved_settings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,27 +13,27 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin_api::{self, Access, AccessRules, Admin};
 use crate::browser_guard::BrowserGuard;
 use crate::config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
-use crate::admin_api::{self, Access, AccessRules, Admin};
 use crate::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused, SWEEP_EVERY};
 use crate::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use crate::event::Event;
 use crate::health::{self, Health};
 use crate::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use crate::keyvalue::{self, KeyValue, StoreError};
-use crate::listener::{Listener, Routes, ListenerRules};
-use crate::resolved_config::ResolvedConfig;
+use crate::listener::{Listener, ListenerRules, Routes};
 use crate::platform::{SetupError, http_client};
 use crate::plural::counted;
+use crate::resolved_config::ResolvedConfig;
 use crate::sources::event_socket::EventSockets;
 use crate::sources::{self, Backpressure, Sink, Sources, Taken};
 use crate::sqlite::DirectoryLock;
 use crate::telemetry::metrics::{self, EventOutcome};
 use crate::unreadable::{Bounds, Unreadable, UnreadableStore};
 use crate::versions::{self, Keep, Versions, VersionsError};
-use reload::{SettingsWatcher, SettingsReader, watched_files};
-use remembered::Memory;
+use reload::{SettingsReader, SettingsWatcher, watched_files};
+use saved_settings::Memory;
 
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.

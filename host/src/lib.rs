@@ -6,13 +6,13 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 mod address;
+pub mod admin_api;
 pub mod authoring;
 pub mod browser_guard;
 pub mod capabilities;
 mod clock;
 pub mod commands;
 pub mod config;
-pub mod admin_api;
 pub mod contract;
 pub mod dispatch;
 pub mod engine;
@@ -28,12 +28,12 @@ pub mod keyvalue;
 pub mod limits;
 pub mod listener;
 pub mod local;
-pub mod resolved_config;
-pub mod platform;
 pub mod origin;
-mod plural;
+pub mod platform;
 pub mod platform_urls;
+mod plural;
 mod rate;
+pub mod resolved_config;
 pub mod retry_after;
 mod sanitize;
 pub mod sources;

@@ -22,11 +22,11 @@ use crate::listener::{self, ListenerRules};
 use crate::platform::nexus::{Nexus, NexusSettings};
 use crate::platform::openai::{OpenAi, OpenAiSettings};
 use crate::platform::unique::{Unique, UniqueSettings};
-use crate::platform_urls::{NEXUS_API_BASE, OPENAI_API_BASE, UNIQUE_API_BASE};
 use crate::platform::{NullPlatform, Platform, SetupError, WithModel};
+use crate::platform_urls::{NEXUS_API_BASE, OPENAI_API_BASE, UNIQUE_API_BASE};
 use crate::sources::event_socket::EventSocket;
 use crate::sources::schemes::{self, Key, Scheme};
-use crate::sources::{TenantResolver, Reader, Source};
+use crate::sources::{Reader, Source, TenantResolver};
 
 /// The fewest characters of the admin API's token.
 const MIN_TOKEN: usize = 16;
@@ -279,7 +279,10 @@ fn make_reader<'t>(
 }
 
 /// Whose events a source brings: its own tenant's, the only tenant's, or that of the event's company.
-fn owners<'t>(tenants: impl Iterator<Item = &'t config::Tenant> + Clone, sole: Option<&'t config::Tenant>) -> TenantResolver {
+fn owners<'t>(
+    tenants: impl Iterator<Item = &'t config::Tenant> + Clone,
+    sole: Option<&'t config::Tenant>,
+) -> TenantResolver {
     if let Some(tenant) = sole {
         let others = tenants.filter(|other| other.name != tenant.name);
         return TenantResolver::One {

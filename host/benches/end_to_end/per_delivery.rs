@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
-use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
+use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
 use modhost::engine::{Ended, Engine, Spec, SwapPolicy, Version};
 use modhost::event::{DeliveryId, Event, Name};
 use modhost::keyvalue;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use modhost::platform::{
-    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, CallError,
-    Query, Result, Role, StepChange, StreamTarget, StreamedAnswer, Usage,
+    CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
+    Result, Role, StepChange, StreamTarget, StreamedAnswer, Usage,
 };
 
 /// What a step's id is.

@@ -9,7 +9,7 @@ use modhost::config::source::Window;
 use modhost::config::{Scheme, Secret};
 use modhost::event::{Event, Name};
 use modhost::sources::schemes::{self, Request, unique};
-use modhost::sources::{TenantResolver, Reader, Received, Source};
+use modhost::sources::{Reader, Received, Source, TenantResolver};
 
 /// What the platform and the host both know.
 pub const SECRET: &str = "usig_benchmark";
@@ -54,7 +54,11 @@ pub fn event(body: Bytes) -> anyhow::Result<Event> {
         reader: Reader {
             name: Name::from("unique"),
             envelope: scheme.envelope(),
-            owners: TenantResolver::One { tenant: Name::from("default"), companies: Vec::new(), of_others: HashSet::new() },
+            owners: TenantResolver::One {
+                tenant: Name::from("default"),
+                companies: Vec::new(),
+                of_others: HashSet::new(),
+            },
         },
         scheme,
         events_per_second: None,

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
 use modhost::authoring::template::Language;
-use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
+use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
 use modhost::engine::{Ended, Engine, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Name};
 use modhost::keyvalue;

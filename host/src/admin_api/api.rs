@@ -21,7 +21,7 @@ use crate::dispatch::Dispatcher;
 use crate::engine::Registry;
 use crate::event::{DeliveryId, Name};
 use crate::health::{self, Health, Report};
-use crate::journal::{Filter, Journal, JournalError};
+use crate::journal::{self, Filter, Journal, JournalError};
 use crate::keyvalue::{KeyValue, StoreError};
 use crate::sources::Sources;
 use crate::sources::event_socket::EventSockets;
@@ -214,7 +214,7 @@ async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
     let checks = Health::checks(admin.health.not_ready().as_ref());
     metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
     let totals = admin.journal.totals().await?;
-    metrics::journal(State::ALL.map(|state| (state.word(), totals.of(state))), totals.bytes);
+    metrics::journal(journal::State::ALL.map(|state| (state.word(), totals.of(state))), totals.bytes);
     metrics::log_lines_dropped(telemetry::dropped_lines());
     for module in admin.registry.status() {
         let (serves, paused) = (module.version.is_some(), module.paused.is_some());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::view::rfc3339;
 use crate::engine::{CanaryStatus, Status, Waiting};
 use crate::event::Name;
-use crate::versions::{ContentHash, Entry, HeldBack, Order, ModuleState, Tally};
+use crate::versions::{ContentHash, Entry, HeldBack, ModuleState, Order, Tally};
 
 /// How a module stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

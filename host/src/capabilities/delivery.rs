@@ -10,15 +10,15 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
+use super::call_log::{self, Place, Turn};
 use super::detach_on_drop::DetachOnDrop;
 use super::usage::InFlight;
-use super::call_log::{self, Place, Turn};
-use super::{Answer, DeliveryLog, UsageMeter, CallLog, TenantMemory, message_log};
+use super::{Answer, CallLog, DeliveryLog, TenantMemory, UsageMeter, message_log};
 use crate::event::{DeliveryId, Event, Name, push_hex};
 use crate::journal::CommitHandle;
 use crate::keyvalue::{KeyValue, Space};
 use crate::limits::Limits;
-use crate::platform::{Caller, ErrorKind, Platform, CallError, StepStatus};
+use crate::platform::{CallError, Caller, ErrorKind, Platform, StepStatus};
 use crate::telemetry::metrics;
 
 /// What the arguments of most calls don't exceed as they are recorded, in bytes.
@@ -147,7 +147,8 @@ impl Progress {
 impl Delivery {
     /// A delivery that begins, or begins again: the steps of earlier attempts are known.
     pub fn new(begin: AttemptContext) -> Self {
-        let AttemptContext { event, module, attempt, platform, keyvalue, call_log, limits, tenant_memory, salt } = begin;
+        let AttemptContext { event, module, attempt, platform, keyvalue, call_log, limits, tenant_memory, salt } =
+            begin;
         let call_log = call_log.limited(limits);
         let id = call_log.delivery().clone();
         let log = DeliveryLog::new(event.clone(), module.clone(), id.clone(), &limits);

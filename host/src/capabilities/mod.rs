@@ -5,22 +5,22 @@
 //! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
 
 mod bindings;
-mod detach_on_drop;
-mod random;
+mod call_log;
 mod clock;
 mod completion;
 mod config;
 mod delivery;
+mod detach_on_drop;
 mod http;
 mod keyvalue;
 mod log;
 mod logging;
 mod message_log;
 mod messages;
+mod random;
 mod search;
-mod usage;
-mod call_log;
 mod types;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,17 +29,16 @@ use wasmtime::component::{Linker, ResourceTable};
 
 pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
-pub use random::{insecure as insecure_chance, secure as secure_chance};
+pub use call_log::{Answer, CallLog, CallRequest, Lookup};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants};
 pub(crate) use http::{IMPORT as HTTP_IMPORT, redact as redact_http};
 pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
-pub use usage::{UsageMeter, TenantMemory};
-pub use call_log::{Answer, CallRequest, Lookup, CallLog};
+pub use random::{insecure as insecure_chance, secure as secure_chance};
+pub use usage::{TenantMemory, UsageMeter};
 
-use random::InsecureSeed;
 use completion::CompletionCapability;
 use config::ConfigCapability;
 use http::HttpCapability;
@@ -47,6 +46,7 @@ use keyvalue::KeyValueCapability;
 use logging::Logging;
 use message_log::MessageLog;
 use messages::Messages;
+use random::InsecureSeed;
 use search::Search;
 
 use crate::limits::Resource;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 pub(super) use super::bindings::modhost::module::types::{Error, Reference, Role};
-use crate::platform::{self, ErrorKind, CallError};
+use crate::platform::{self, CallError, ErrorKind};
 
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::CallLog;
 use crate::limits::{LimitReached, Limits, Resource};
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 /// What the calls of one attempt have used so far.
 pub struct UsageMeter {

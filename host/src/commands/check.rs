@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{SettingsFile, output};
-use crate::engine::compat::{self, ComponentInfo, Export, Import, Kind, Incompatibility, Producers, Provider};
+use crate::engine::compat::{self, ComponentInfo, Export, Import, Incompatibility, Kind, Producers, Provider};
 use crate::engine::{Compiled, Engine, LoadError};
 use crate::files::{self, NotRegular, ReadError};
 use crate::limits::{DEFAULT_STACK, Resource};
@@ -139,7 +139,8 @@ impl Findings {
             Ok(component_info) => (Some(component_info), None),
             Err(incompatibility) => (None, Some(incompatibility)),
         };
-        let incompatibility = incompatibility.or_else(|| component_info.as_ref().and_then(|component_info| component_info.check_compatibility().err()));
+        let incompatibility = incompatibility
+            .or_else(|| component_info.as_ref().and_then(|component_info| component_info.check_compatibility().err()));
         let compiled = match incompatibility {
             None => Some(engine.try_compile(bytes).await),
             Some(_) => None,
@@ -276,7 +277,8 @@ fn fact(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
 }
 
 fn print_facts(out: &mut impl Write, component_info: &ComponentInfo) -> io::Result<()> {
-    let built_against = component_info.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default();
+    let built_against =
+        component_info.world.as_ref().map(|version| format!("modhost:module@{version}")).unwrap_or_default();
     fact(out, "built against", &built_against)?;
     fact(out, "size", &size(component_info.size))?;
     fact(out, "memory", &format!("{} before it runs", size(component_info.minimum_memory)))?;
@@ -316,8 +318,11 @@ fn print_imports(out: &mut impl Write, component_info: &ComponentInfo) -> io::Re
         (Provider::Nobody, "Imports that nobody on this host provides"),
     ];
     for (provider, heading) in groups {
-        let imports: Vec<_> =
-            component_info.imports.iter().filter(|import| import.provider == provider && import.kind != Kind::Type).collect();
+        let imports: Vec<_> = component_info
+            .imports
+            .iter()
+            .filter(|import| import.provider == provider && import.kind != Kind::Type)
+            .collect();
         if imports.is_empty() {
             continue;
         }

@@ -29,7 +29,8 @@ pub fn run(args: &ComponentizeArgs) -> anyhow::Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| args.module.with_extension("component.wasm"));
     let module = check::read(&args.module)?;
     let component = component::componentize(&module).with_context(|| args.module.display().to_string())?;
-    let component_info = compat::examine(&component, compat::MAX_SIZE).with_context(|| args.module.display().to_string())?;
+    let component_info =
+        compat::examine(&component, compat::MAX_SIZE).with_context(|| args.module.display().to_string())?;
     if let Err(incompatibility) = component_info.check_compatibility() {
         bail!("{}: the component that comes of it doesn't fit: {incompatibility}", args.module.display());
     }

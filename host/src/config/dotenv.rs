@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{ConfigError, SourceLocation, Secret};
+use super::{ConfigError, Secret, SourceLocation};
 
 /// What every error about a line advises.
 const ADVICE: &str =

@@ -24,7 +24,7 @@ use super::platform::PlatformSettings;
 use super::settings::{Ceilings, CompilerSettings, Module, Retention, Retry, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
-use super::{listener, suggest, reference};
+use super::{listener, reference, suggest};
 use crate::browser_guard::HostName;
 use crate::event::Name;
 

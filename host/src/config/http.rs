@@ -4,7 +4,7 @@ use http::{HeaderName, Method};
 
 use crate::origin::Origin;
 
-use super::{SourceLocation, Reference};
+use super::{Reference, SourceLocation};
 
 /// The methods an entry allows that names none. `CONNECT` and `TRACE` nobody is allowed.
 pub const USUAL_METHODS: [Method; 7] =

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::table::{Table, Value};
-use super::{SourceLocation, Reference, file, reference};
+use super::{Reference, SourceLocation, file, reference};
 
 /// The fewest headers a limit may allow: a delivery that came through two proxies has some twenty of them.
 const MIN_HEADERS: u64 = 32;

@@ -6,7 +6,6 @@
 
 mod active;
 mod check;
-pub(crate) mod redact;
 pub(crate) mod document;
 pub(crate) mod dotenv;
 pub(crate) mod environment;
@@ -14,13 +13,14 @@ mod error;
 mod file;
 pub mod http;
 mod listener;
-pub(crate) mod suggest;
-mod source_location;
 mod platform;
+pub(crate) mod redact;
 mod reference;
 mod secret;
 mod settings;
 pub mod source;
+mod source_location;
+pub(crate) mod suggest;
 pub(crate) mod table;
 mod units;
 mod written;
@@ -29,10 +29,7 @@ pub use active::{ActiveSettings, LoadedSettings, Part, Why};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
-pub use source_location::SourceLocation;
-pub use platform::{
-    CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform,
-};
+pub use platform::{CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform};
 pub use reference::Reference;
 pub use secret::Secret;
 pub(crate) use settings::decode;
@@ -42,4 +39,5 @@ pub use settings::{
     TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
+pub use source_location::SourceLocation;
 pub use written::Written;

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::environment::unread;
 use super::table::Value;
-use super::{ConfigError, Environment, SourceLocation, Secret};
+use super::{ConfigError, Environment, Secret, SourceLocation};
 
 /// Where a value is: `env:NAME`, `env:A|B|C` (the first that is set and not empty), `file:PATH`, or the value
 /// itself where it is no secret.

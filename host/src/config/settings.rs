@@ -14,7 +14,7 @@ use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, SourceLocation, Reference, Written, check, file, suggest};
+use super::{ConfigError, ConfigErrors, Reference, SourceLocation, Written, check, file, suggest};
 use crate::browser_guard::HostName;
 use crate::event::Name;
 use crate::event::interest::Interest;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Module, SourceLocation, Reference, Tenant, Written};
+use super::{Module, Reference, SourceLocation, Tenant, Written};
 use crate::event::Name;
 use crate::event::interest::NamePattern;
 

@@ -9,7 +9,7 @@ use super::routes::RouteSpec;
 use crate::capabilities::{Delivery, Step};
 use crate::engine::NO_REPLY;
 use crate::journal::Disposition;
-use crate::platform::{Caller, MessageChange, CallError, StepChange, StepStatus};
+use crate::platform::{CallError, Caller, MessageChange, StepChange, StepStatus};
 
 /// How long is waited for calls a guest left in flight before its steps are closed.
 const CALLS_IN_FLIGHT: Duration = Duration::from_secs(30);

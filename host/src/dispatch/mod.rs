@@ -5,14 +5,14 @@
 
 mod backlog;
 mod failures;
+pub(crate) mod finalize;
 mod leases;
+mod retention;
 mod retry;
 mod routes;
 mod scheduler;
-pub(crate) mod finalize;
 mod supervise;
 mod sweep;
-mod retention;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

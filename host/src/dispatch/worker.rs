@@ -7,15 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 
+use super::finalize::{self, Outcome};
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::RunSlot;
-use super::finalize::{self, Outcome};
 use super::{FailedAttempt, Inner, RetryPolicy, supervise};
-use crate::capabilities::{AttemptContext, Delivery, CallLog};
+use crate::capabilities::{AttemptContext, CallLog, Delivery};
 use crate::clock;
 use crate::engine::{self, Chosen, Retry};
 use crate::event::{DeliveryId, Event, Name};
-use crate::journal::{Attempt, Call, Claimed, Details, JournalError, Disposition, State};
+use crate::journal::{Attempt, Call, Claimed, Details, Disposition, JournalError, State};
 use crate::limits::Limits;
 use crate::plural::counted;
 use crate::telemetry::metrics;
@@ -324,7 +324,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         outcome,
         log: done.log,
     };
-    if let Err(error) = inner.journal.finalize(claimed.id.clone(), attempt, done.next).await {
+    if let Err(error) = inner.journal.complete_attempt(claimed.id.clone(), attempt, done.next).await {
         tracing::error!(delivery = %claimed.id, %error, "cannot record the outcome; the delivery will be retried");
         return;
     }

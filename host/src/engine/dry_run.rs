@@ -8,7 +8,7 @@ use tracing::subscriber::NoSubscriber;
 
 use super::instance::Ended;
 use super::version::Version;
-use crate::capabilities::{CallRequest, AttemptContext, Delivery, Lookup, CallLog};
+use crate::capabilities::{AttemptContext, CallLog, CallRequest, Delivery, Lookup};
 use crate::event::{DeliveryId, Event, Name};
 use crate::journal::Call;
 use crate::keyvalue;
@@ -60,7 +60,7 @@ pub async fn dry_run(version: &Version, recorded: RecordedDelivery) -> DryRunOut
         module,
         attempt: 1,
         platform: Arc::new(DryRunPlatform::default()),
-        keyvalue: Arc::new(keyvalue::DryRunPlatform),
+        keyvalue: Arc::new(keyvalue::DryRunStore),
         call_log: CallLog::dry_run(id, calls),
         limits: *version.limits(),
         tenant_memory: None,

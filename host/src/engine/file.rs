@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::LoadError;
-use super::compat::{MAX_SIZE, Incompatibility};
+use super::compat::{Incompatibility, MAX_SIZE};
 use crate::files::{self, NotRegular, ReadError};
 
 /// Reads a component. Waits for nobody who might write one, and reads nothing of what is too large to be one.

@@ -12,9 +12,9 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::backtrace;
 use super::limits::{Clock, Limiter, MAX_MEMORIES};
-use super::wasmtime_engine::LinkedComponent;
 use super::sources;
 use super::version::Version;
+use super::wasmtime_engine::LinkedComponent;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
 use crate::event::{Event, Subject};
 use crate::limits::{LimitReached, Limits, Resource};

@@ -10,8 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cache::{Cache, Kept};
 use super::compile::{CompileError, Job, Priority};
-use super::wasmtime_engine::{LinkedComponent, WasmtimeEngine, Tier};
 use super::version::{ContentHash, Needs, Spec, Version};
+use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
 use super::{Engine, LoadError, compat, milliseconds, sources};
 
 /// From what size on a component is compiled quickly first, in bytes. With smaller ones nobody notices the difference.
@@ -115,7 +115,7 @@ impl Engine {
     /// # Errors
     ///
     /// As with [`Engine::load`].
-    pub async fn load_as(&self, bytes: Vec<u8>, spec: &Spec, urgency: Priority) -> Result<Version, LoadError> {
+    pub async fn load_as(&self, bytes: Vec<u8>, spec: &Spec, priority: Priority) -> Result<Version, LoadError> {
         let (file, hash, bytes, sources) = off_thread(move || {
             let file = ContentHash::of(&bytes);
             let mut bytes = bytes;
@@ -133,7 +133,7 @@ impl Engine {
         let loaded = match known.upgrade() {
             Some(loaded) => loaded,
             None => {
-                let loaded = self.load_new(hash, bytes, spec, urgency).await?;
+                let loaded = self.load_new(hash, bytes, spec, priority).await?;
                 *known = Arc::downgrade(&loaded);
                 loaded
             }
@@ -151,7 +151,7 @@ impl Engine {
     /// When it can't be compiled.
     pub async fn try_compile(&self, mut bytes: Vec<u8>) -> Result<Compiled, LoadError> {
         sources::split_off(&mut bytes);
-        let job = Job { tenants: Vec::new(), urgency: Priority::First, bytes: bytes.len(), takes_long: false };
+        let job = Job { tenants: Vec::new(), priority: Priority::First, bytes: bytes.len(), takes_long: false };
         let bytes = Arc::new(bytes);
         let CachedFile { cache, blank, took } = self.write(&bytes, self.tier, job).await?;
         let engine = self.clone();
@@ -174,20 +174,20 @@ impl Engine {
         hash: ContentHash,
         bytes: Arc<Vec<u8>>,
         spec: &Spec,
-        urgency: Priority,
+        priority: Priority,
     ) -> Result<Arc<Loaded>, LoadError> {
         let looked = self.look_through(hash, bytes.clone(), spec.clone()).await?;
         let loaded = |code| Arc::new(Loaded::new(looked.needs, code));
         if let Some(code) = looked.code {
             return Ok(loaded(code));
         }
-        let job = Job { tenants: spec.tenants.clone(), urgency, bytes: bytes.len(), takes_long: false };
+        let job = Job { tenants: spec.tenants.clone(), priority, bytes: bytes.len(), takes_long: false };
         if let Some(quick) = self.quick.clone().filter(|_| bytes.len() >= WORTH_A_QUICK_START)
             && let Some(code) = self.start_quickly(hash, &bytes, job.clone(), quick).await?
         {
             let loaded = loaded(code);
             let needed = loaded.needed.clone();
-            let job = Job { urgency: Priority::Faster, ..job };
+            let job = Job { priority: Priority::Faster, ..job };
             let faster = self.clone().make_faster(hash, Arc::downgrade(&loaded), bytes, job);
             tokio::spawn(async move { needed.run_until_cancelled(faster).await });
             return Ok(loaded);

@@ -4,15 +4,15 @@
 mod backtrace;
 mod cache;
 mod compile;
+mod dry_run;
 mod file;
 mod instance;
 mod limits;
 mod loaded_components;
-mod wasmtime_engine;
 mod registry;
-mod dry_run;
 mod sources;
 mod version;
+mod wasmtime_engine;
 mod watch;
 
 pub mod compat;
@@ -24,23 +24,24 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Priority, run_child, this_program};
+pub use dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 pub use instance::{Ended, Failure, NO_REPLY, Retry};
 pub use loaded_components::Compiled;
-pub use wasmtime_engine::wasmtime_config;
 pub use registry::{
-    CanaryStatus, Chosen, MissingEvidence, OrderError, MAX_CONCURRENT_DRY_RUNS, Registry, Status, Waiting, WaitingModule,
+    CanaryStatus, Chosen, MAX_CONCURRENT_DRY_RUNS, MissingEvidence, OrderError, Registry, Status, Waiting,
+    WaitingModule,
 };
-pub use dry_run::{RecordedDelivery, DryRunOutcome, dry_run};
 pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
+pub use wasmtime_engine::wasmtime_config;
 pub use watch::FileWatch;
 pub(crate) use watch::{Stamp, stamp, stamps};
 
 use crate::limits::{DEFAULT_STACK, LimitReached};
 use cache::Cache;
-use compile::Compilers;
 use compat::Incompatibility;
+use compile::Compilers;
 use loaded_components::LoadedComponents;
-use wasmtime_engine::{WasmtimeEngine, Tier};
+use wasmtime_engine::{Tier, WasmtimeEngine};
 
 /// The machine that runs components: one a process.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::saved_settings::{Memory, SavedSettings, is_older_than};
-use super::{Load, Parts, needs_restart, log_ceilings};
+use super::{Load, Parts, log_ceilings, needs_restart};
 use crate::config::{ActiveSettings, ConfigErrors, Environment, LoadedSettings, Settings, Why, unanswered};
 use crate::engine::{FileWatch, stamps};
 use crate::files::{self, READ_TIMEOUT};

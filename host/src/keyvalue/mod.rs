@@ -4,8 +4,8 @@
 //! the journal. Values stand under keys in buckets, and the buckets of a [`Space`], those of one module for one tenant,
 //! are nobody else's. What a module is no longer there for is kept: it may come back.
 
-mod limits;
 mod dry_run;
+mod limits;
 mod sqlite;
 mod types;
 
@@ -13,9 +13,9 @@ use async_trait::async_trait;
 
 use crate::limits::Limit;
 
+pub use dry_run::DryRunStore;
 pub use limits::{MAX_BATCH, MAX_BUCKETS, MAX_KEY, MAX_KEYS, MAX_READ, MAX_VALUE};
 pub(crate) use limits::{check_batch, check_key};
-pub use dry_run::DryRunStore;
 pub use sqlite::Sqlite;
 pub(crate) use sqlite::accept_loss;
 pub use types::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};

@@ -21,11 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::timed_body::TimedBody;
 use super::client::Client;
+use super::connection_activity::{ActivityStream, ConnectionActivity, Overdue};
 use super::connection_table::ConnectionEntry;
-use super::connection_activity::{ActivityStream, Overdue, ConnectionActivity};
-use super::{Listener, Routes, ListenerRules};
+use super::timed_body::TimedBody;
+use super::{Listener, ListenerRules, Routes};
 use crate::config::ListenerLimits;
 
 /// How long a connection that is to end has for what is under way.
@@ -64,7 +64,12 @@ enum Reason {
 }
 
 impl Connection {
-    pub fn new(listener: Arc<Listener>, rules: Arc<ListenerRules>, place: ConnectionEntry, closing: CancellationToken) -> Self {
+    pub fn new(
+        listener: Arc<Listener>,
+        rules: Arc<ListenerRules>,
+        place: ConnectionEntry,
+        closing: CancellationToken,
+    ) -> Self {
         Self { listener, rules, place, closing }
     }
 

@@ -4,15 +4,15 @@
 //! listener and for the operators'. What each wait may take is in [`ListenerLimits`](crate::config::ListenerLimits);
 //! all of it can be changed while connections are served.
 
-mod timed_body;
 mod body_budget;
 mod client;
 mod connection;
-mod connection_table;
 mod connection_activity;
-mod signature_failure_limiter;
-mod routes;
+mod connection_table;
 mod log_throttle;
+mod routes;
+mod signature_failure_limiter;
+mod timed_body;
 mod tls;
 
 use std::io;
@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ListenerLimits, Proxies};
-pub use timed_body::BodyError;
 use body_budget::BodyBudget;
 pub use client::Client;
 use connection::Connection;
-use connection_table::{ConnectionTable, ConnectionEntry};
-pub use signature_failure_limiter::SignatureFailureLimiter;
-pub use routes::Routes;
+use connection_table::{ConnectionEntry, ConnectionTable};
 pub(crate) use log_throttle::LogThrottle;
+pub use routes::Routes;
+pub use signature_failure_limiter::SignatureFailureLimiter;
+pub use timed_body::BodyError;
 pub use tls::load as load_certificate;
 
 /// How long is waited after the system couldn't give a connection, say for want of file descriptors.

@@ -120,13 +120,18 @@ mod tests {
 
     #[test]
     fn who_forges_again_and_again_is_held_off_for_a_while() {
-        let (signature_failures, start, source) = (SignatureFailureLimiter::new(4), Instant::now(), Name::from("unique"));
+        let (signature_failures, start, source) =
+            (SignatureFailureLimiter::new(4), Instant::now(), Name::from("unique"));
         let at = |seconds| start + Duration::from_secs(seconds);
         let filled: Vec<_> = (0..5).map(|_| signature_failures.note_at(address(1), &source, start)).collect();
         assert_eq!(filled, [false, false, false, true, false]);
         let wait = signature_failures.too_many_at(address(1), &source, start).unwrap();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(15), "{wait:?}");
-        assert_eq!(signature_failures.too_many_at(address(1), &source, at(16)), None, "one is taken off, one more may come");
+        assert_eq!(
+            signature_failures.too_many_at(address(1), &source, at(16)),
+            None,
+            "one is taken off, one more may come"
+        );
         assert!(signature_failures.note_at(address(1), &source, at(16)));
         assert!(signature_failures.too_many_at(address(1), &source, at(16)).is_some());
         assert_eq!(signature_failures.too_many_at(address(1), &source, at(100)), None);
@@ -160,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_lower_limit_holds_at_once() {
-        let (signature_failures, now, source) = (SignatureFailureLimiter::new(100), Instant::now(), Name::from("unique"));
+        let (signature_failures, now, source) =
+            (SignatureFailureLimiter::new(100), Instant::now(), Name::from("unique"));
         for _ in 0..10 {
             signature_failures.note_at(address(1), &source, now);
         }

@@ -126,10 +126,7 @@ fn mime_type(name: &str) -> Option<&'static str> {
 /// The file can't be read, is larger than 16 MiB or is not UTF-8.
 pub fn read(found: &Found) -> io::Result<Document> {
     if found.size > MAX_FILE {
-        return Err(io::Error::other(format!(
-            "it has {} bytes, more than the {MAX_FILE} that are read",
-            found.size
-        )));
+        return Err(io::Error::other(format!("it has {} bytes, more than the {MAX_FILE} that are read", found.size)));
     }
     let text = fs::read_to_string(&found.path)?.replace("\r\n", "\n");
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);

@@ -25,10 +25,10 @@ mod routes;
 mod search;
 mod settings;
 mod space;
+mod stemmer;
 mod stream_completions;
 mod threads;
 mod wire;
-mod stemmer;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

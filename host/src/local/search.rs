@@ -12,8 +12,8 @@ use super::documents::Document;
 use super::error::{ApiError, Body};
 use super::filter::Filter;
 use super::library::Hit;
-use super::wire::{Object, Role, Stamp};
 use super::stemmer::telling_words;
+use super::wire::{Object, Role, Stamp};
 
 /// The platform's own default and ceiling.
 const DEFAULT_LIMIT: usize = 20;

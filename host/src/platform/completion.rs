@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::{ErrorKind, MessageChange, CallError, Result, Role};
+use super::{CallError, ErrorKind, MessageChange, Result, Role};
 
 /// A message to a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 
-use super::{Caller, ErrorKind, Message, MessageChange, NewStep, Platform, CallError, Result, Role, StepChange};
+use super::{CallError, Caller, ErrorKind, Message, MessageChange, NewStep, Platform, Result, Role, StepChange};
 
 /// The platform of a dry run.
 #[derive(Default)]

@@ -6,12 +6,12 @@
 pub(crate) mod chat_completion;
 mod citations;
 mod completion;
+mod dry_run;
 mod error;
 mod http_transport;
 pub mod nexus;
 mod null_platform;
 pub mod openai;
-mod dry_run;
 pub mod unique;
 mod with_model;
 
@@ -24,10 +24,10 @@ pub use completion::{
     Completion, CompletionRequest, CompletionStream, Ending, ModelMessage, StreamTarget, StreamedAnswer, Usage,
     WholeAnswer,
 };
-pub use error::{ErrorKind, CallError};
+pub use dry_run::DryRunPlatform;
+pub use error::{CallError, ErrorKind};
 pub use http_transport::{RetryPolicy, SetupError, http_client};
 pub use null_platform::NullPlatform;
-pub use dry_run::DryRunPlatform;
 pub use with_model::WithModel;
 
 /// What a call to a platform ends in.

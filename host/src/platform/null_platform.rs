@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{ErrorKind, Platform, CallError};
+use super::{CallError, ErrorKind, Platform};
 
 /// The platform of a tenant that has none: every call ends in an error that says so.
 pub struct NullPlatform;

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::citations::{cite, finished};
 use super::openai::OpenAi;
 use super::{
-    Caller, Completion, CompletionRequest, CompletionStream, Hit, Message, MessageChange, NewStep, Platform,
-    CallError, Query, Result, StepChange, StreamTarget, StreamedAnswer,
+    CallError, Caller, Completion, CompletionRequest, CompletionStream, Hit, Message, MessageChange, NewStep, Platform,
+    Query, Result, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The least time from one look at an unfinished answer to the next: as often as a reader notices, however fast the model

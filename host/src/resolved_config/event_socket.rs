@@ -4,9 +4,7 @@ use reqwest::Client;
 use url::Url;
 
 use super::{active_reader, sole_tenant};
-use crate::config::{
-    self, ActiveSettings, ConfigError, Environment, Part, Secret, Tenant, UniquePlatform,
-};
+use crate::config::{self, ActiveSettings, ConfigError, Environment, Part, Secret, Tenant, UniquePlatform};
 use crate::platform_urls::UNIQUE_API_BASE;
 use crate::sources::TenantResolver;
 use crate::sources::event_socket::{EventSocket, SocketSettings, stream_of};

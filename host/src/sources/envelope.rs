@@ -286,9 +286,7 @@ impl<'a> Opened<'a> {
     fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
         match self.named(what, part)? {
             Some(Named { lossy: Some(_), .. }) => Err(NotAnEvent::NotText { what, place: part.clone() }),
-            Some(Named { text, .. }) if text.len() > MAX_TEXT => {
-                Err(NotAnEvent::TooLong { what, place: part.clone() })
-            }
+            Some(Named { text, .. }) if text.len() > MAX_TEXT => Err(NotAnEvent::TooLong { what, place: part.clone() }),
             named => Ok(named.map(|named| named.text.into_owned())),
         }
     }

@@ -20,9 +20,9 @@ use serde_json::json;
 
 use super::envelope::NotAnEvent;
 use super::schemes::Request as Verifiable;
-use super::{Backpressure, Received, Rejection, Sink, Source, Sources, Taken, RouteEntry};
+use super::{Backpressure, Received, Rejection, RouteEntry, Sink, Source, Sources, Taken};
 use crate::health::{self, Health};
-use crate::listener::{Client, BodyError, SignatureFailureLimiter};
+use crate::listener::{BodyError, Client, SignatureFailureLimiter};
 use crate::telemetry::metrics::{self, EventOutcome};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
@@ -53,7 +53,12 @@ struct Listener<S> {
 
 /// The routes of the public listener: probes, and every other path as the sources have it. `signature_failures` is where forged requests
 /// are noted; requests of a client that sent too many are not read.
-pub fn router<S: Sink>(sources: Arc<Sources>, signature_failures: Arc<SignatureFailureLimiter>, sink: S, health: Arc<Health>) -> Router {
+pub fn router<S: Sink>(
+    sources: Arc<Sources>,
+    signature_failures: Arc<SignatureFailureLimiter>,
+    sink: S,
+    health: Arc<Health>,
+) -> Router {
     let listener = Arc::new(Listener { sources, signature_failures, sink });
     let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
     let events = Router::new().fallback(receive::<S>).with_state(listener);
@@ -208,7 +213,8 @@ fn rejected<S>(
     let status = listener.sources.status(rejection, source);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
-        let is_of_time = matches!(rejection, Rejection::SignatureError(signature_error) if signature_error.is_of_time());
+        let is_of_time =
+            matches!(rejection, Rejection::SignatureError(signature_error) if signature_error.is_of_time());
         let after = if is_of_time { AFTER_CLOCKS_DIFFER } else { AFTER_SECRETS_CHANGE };
         return ([(header::RETRY_AFTER, after)], answer).into_response();
     }

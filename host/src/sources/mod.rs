@@ -21,7 +21,7 @@ use crate::telemetry::metrics::{self, EventOutcome};
 use crate::unreadable::Unreadable;
 use envelope::{Envelope, NotAnEvent, Opened, json_of};
 pub use http::router;
-use schemes::{SignatureError, Key, Request, Scheme};
+use schemes::{Key, Request, Scheme, SignatureError};
 
 /// The webhooks of this host, by path.
 ///

@@ -11,7 +11,7 @@ use crate::config::suggest;
 use crate::config::table::{Table, Value, to_json};
 use crate::journal::Call;
 use crate::keyvalue;
-use crate::platform::{Completion, ErrorKind, Hit, Message, CallError, Role, Usage};
+use crate::platform::{CallError, Completion, ErrorKind, Hit, Message, Role, Usage};
 
 /// The errors a test can answer with.
 const ERRORS: [(&str, ErrorKind); 7] = [

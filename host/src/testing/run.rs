@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::update_expected;
 use super::expect::{Difference, failed};
 use super::file::Test;
 use super::http;
-use super::script::Script;
 use super::observed::{Call, Observed};
+use super::script::Script;
 use super::store::Store;
-use crate::capabilities::{AttemptContext, Delivery, CallLog};
+use super::update_expected;
+use crate::capabilities::{AttemptContext, CallLog, Delivery};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, Spec, Version};
 use crate::event::{DeliveryId, Event, Subject};
 use crate::keyvalue::Space;
-use crate::resolved_config;
 use crate::platform::{Message, Role};
+use crate::resolved_config;
 
 /// A module, ready to be tested: its component is compiled.
 pub struct TestRun {

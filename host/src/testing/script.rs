@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use super::answers::{Answers, Scripted, Spoken};
 use super::written::line;
 use crate::platform::{
-    Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange, NewStep,
-    Platform, CallError, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
+    CallError, Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange,
+    NewStep, Platform, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
 };
 
 /// The platform of one test.

@@ -26,7 +26,8 @@ const SHOWN: [&str; 6] = [
 /// An `[expect]` that expects what was seen.
 pub fn section(observed: &Observed) -> String {
     let mut text = "[expect]\n".to_owned();
-    let calls: Vec<_> = observed.calls.iter().filter(|(import, _)| !SHOWN.contains(&import.as_str())).map(call).collect();
+    let calls: Vec<_> =
+        observed.calls.iter().filter(|(import, _)| !SHOWN.contains(&import.as_str())).map(call).collect();
     if !calls.is_empty() {
         _ = writeln!(text, "calls = {}", written::rows(&calls));
     }

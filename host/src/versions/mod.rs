@@ -5,10 +5,10 @@
 //! One SQLite file, seldom written, and beside it a folder with the components, each named by its hash. Knows nothing of
 //! WebAssembly: a component is bytes.
 
-mod offline;
 mod components;
-mod policy;
 mod hash;
+mod offline;
+mod policy;
 mod schema;
 mod tables;
 mod types;
@@ -25,11 +25,11 @@ use schema::VERSIONS;
 use crate::clock;
 use crate::event::Name;
 use crate::sqlite::{Database, DirectoryLock, Mark, StorageError};
-pub use offline::AtRest;
 pub use components::Keep;
-pub use policy::{VersionRequest, Decision, Refusal, ended_by, promoted_by, took_over, went_back};
 pub use hash::ContentHash;
-pub use types::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, ModuleState, Tally};
+pub use offline::AtRest;
+pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
+pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
 
 /// Why the record doesn't do what it is asked.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 
 use super::schema::VERSIONS;
-use super::{Entry, Result, ModuleState, VersionsError, broke_off, components, lock, tables};
+use super::{Entry, ModuleState, Result, VersionsError, broke_off, components, lock, tables};
 use crate::event::Name;
 use crate::sqlite::Database;
 

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use super::{ContentHash, Entry, Fact, HeldBack, Order, Origin, Role, ModuleState};
+use super::{ContentHash, Entry, Fact, HeldBack, ModuleState, Order, Origin, Role};
 use crate::event::Name;
 
 /// Why something that was asked isn't done.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::ContentHash;
 use super::components::Known;
-use super::types::{Entry, Fact, HeldBack, Order, Origin, Progress, Role, ModuleState, Tally};
+use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
 use crate::event::Name;
 
 /// How many entries of a module are remembered.

@@ -109,7 +109,11 @@ fn json() {
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(code, Some(1));
     assert_eq!(report["fits"], false);
-    assert!(report["misfit"].as_str().is_some_and(|incompatibility| incompatibility.starts_with("the file is a core module")));
+    assert!(
+        report["misfit"]
+            .as_str()
+            .is_some_and(|incompatibility| incompatibility.starts_with("the file is a core module"))
+    );
     assert_eq!(report["component"], serde_json::Value::Null);
 }
 

@@ -8,7 +8,10 @@ use crate::make::{Contract, HANDLE, wat};
 fn look(bytes: &[u8]) -> bool {
     match compat::examine(bytes, compat::MAX_SIZE) {
         Err(incompatibility) => !incompatibility.to_string().is_empty(),
-        Ok(component_info) => component_info.check_compatibility().err().is_none_or(|incompatibility| !incompatibility.to_string().is_empty()),
+        Ok(component_info) => component_info
+            .check_compatibility()
+            .err()
+            .is_none_or(|incompatibility| !incompatibility.to_string().is_empty()),
     }
 }
 
@@ -16,7 +19,8 @@ fn look(bytes: &[u8]) -> bool {
 fn every_truncation_is_refused() {
     let bytes = Contract::read().build();
     for end in 0..bytes.len() {
-        let fits = compat::examine(&bytes[..end], compat::MAX_SIZE).is_ok_and(|component_info| component_info.check_compatibility().is_ok());
+        let fits = compat::examine(&bytes[..end], compat::MAX_SIZE)
+            .is_ok_and(|component_info| component_info.check_compatibility().is_ok());
         // What is left out at the very end are custom sections, which say who made it.
         assert!(!fits || end > bytes.len() / 2, "the first {end} bytes fit");
         assert!(look(&bytes[..end]));
@@ -66,8 +70,10 @@ fn a_type_bomb_goes_off_quietly() {
         .with("search.wit", "  /// Searches;", &format!("  {types}\n  /// Searches;"))
         .with("search.wit", "search: func(query: query)", "search: func(query: t15)")
         .build();
-    let text =
-        compat::examine(&bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility()).expect_err("another type").to_string();
+    let text = compat::examine(&bytes, compat::MAX_SIZE)
+        .and_then(|component_info| component_info.check_compatibility())
+        .expect_err("another type")
+        .to_string();
     assert!(text.len() < 4000, "{} bytes of text", text.len());
     assert!(text.contains("…"), "{text}");
 }

@@ -2,8 +2,8 @@
 
 mod check;
 mod hostile;
-mod make;
 mod incompatibilities;
+mod make;
 mod other_worlds;
 mod whole;
 

@@ -2,8 +2,8 @@
 
 use wit_parser::LiftLowerAbi;
 
-use crate::make::{Contract, HANDLE, wat};
 use crate::incompatibility;
+use crate::make::{Contract, HANDLE, wat};
 
 /// What every one of these begins with.
 const FIRST: &str = "the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n";

@@ -29,9 +29,16 @@ fn the_whole_contract_fits() {
             "wasi:keyvalue/batch@0.2.0-draft2",
         ]
     );
-    assert!(component_info.imports.iter().all(|import| import.provider == Provider::World), "{:?}", component_info.imports);
-    let log =
-        component_info.imports.iter().find(|import| import.name == "modhost:module/message-log@0.1.0").expect("message-log");
+    assert!(
+        component_info.imports.iter().all(|import| import.provider == Provider::World),
+        "{:?}",
+        component_info.imports
+    );
+    let log = component_info
+        .imports
+        .iter()
+        .find(|import| import.name == "modhost:module/message-log@0.1.0")
+        .expect("message-log");
     assert_eq!(log.functions, ["entry.create", "entry.update", "entry.id"]);
     assert_eq!(
         component_info.exports.iter().map(|export| (&*export.name, export.kind)).collect::<Vec<_>>(),
@@ -47,7 +54,8 @@ fn a_component_that_imports_only_types_fits() {
 
 #[test]
 fn a_patch_version_fits() {
-    let component_info = compat::examine(&Contract::read().version("0.1.7").build(), compat::MAX_SIZE).expect("a component");
+    let component_info =
+        compat::examine(&Contract::read().version("0.1.7").build(), compat::MAX_SIZE).expect("a component");
     component_info.check_compatibility().expect("it fits");
     assert_eq!(component_info.world.map(|version| version.to_string()).as_deref(), Some("0.1.7"));
 }
@@ -81,8 +89,12 @@ fn all_of_wasi_0_2_that_is_linked_fits() {
         .dependency("package wasi:clocks@0.2.12; interface wall-clock { now: func() -> u64; }");
     let component_info = compat::examine(&contract.build(), compat::MAX_SIZE).expect("a component");
     component_info.check_compatibility().expect("it fits");
-    let wasi: Vec<_> =
-        component_info.imports.iter().filter(|import| import.provider == Provider::Wasi).map(|import| &*import.name).collect();
+    let wasi: Vec<_> = component_info
+        .imports
+        .iter()
+        .filter(|import| import.provider == Provider::Wasi)
+        .map(|import| &*import.name)
+        .collect();
     assert_eq!(wasi, ["wasi:cli/stdout@0.2.3", "wasi:clocks/wall-clock@0.2.12"]);
 }
 
@@ -100,5 +112,9 @@ fn memory_and_makers_are_told() {
     assert_eq!(component_info.world, None);
     let strings = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>();
     assert_eq!(strings(&component_info.producers.languages), ["Rust"]);
-    assert_eq!(strings(&component_info.producers.tools), ["a\u{fffd}[31m 7", "rustc 1.95.0"], "no escape reaches a terminal");
+    assert_eq!(
+        strings(&component_info.producers.tools),
+        ["a\u{fffd}[31m 7", "rustc 1.95.0"],
+        "no escape reaches a terminal"
+    );
 }

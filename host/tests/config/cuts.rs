@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modhost::config::{ActiveSettings, Environment, LoadedSettings, Part, Settings};
-use modhost::resolved_config::ResolvedConfig;
 use modhost::platform::http_client;
+use modhost::resolved_config::ResolvedConfig;
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -398,7 +398,8 @@ async fn a_large_component_serves_before_its_fast_code_does() {
 #[test]
 fn the_components_of_these_tests_fit() {
     for bytes in [compiles_for_long(), outsized(), large(0)] {
-        let fits = compat::examine(&bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility());
+        let fits =
+            compat::examine(&bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility());
         fits.unwrap_or_else(|incompatibility| panic!("{incompatibility}"));
     }
 }

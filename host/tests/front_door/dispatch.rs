@@ -12,13 +12,13 @@ use modhost::engine::{Engine, Registry, Spec, SwapPolicy};
 use modhost::event::interest::{Interest, NamePattern};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Disposition,
-    Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals, CommitHandle,
+    Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
+    Lane, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals,
 };
 use modhost::keyvalue;
 use modhost::limits::{Amounts, Limits};
 use modhost::platform::{
-    Caller, Message, MessageChange, Platform, CallError, DryRunStore, Result as PlatformResult, Role,
+    CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
 };
 use modhost::telemetry::metrics;
 use modhost::versions::{Keep, Versions};
@@ -109,8 +109,8 @@ impl Journal for Unhurried {
         self.inner.reclaim(gone, now).await
     }
 
-    async fn settle(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
-        self.inner.settle(delivery, attempt, next).await
+    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
+        self.inner.complete_attempt(delivery, attempt, next).await
     }
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
@@ -189,7 +189,7 @@ struct FarSide {
 #[async_trait]
 impl Platform for FarSide {
     fn unsupported(&self, what: &str) -> CallError {
-        DryRunStore::default().unsupported(what)
+        DryRunPlatform::default().unsupported(what)
     }
 
     fn changes_messages(&self) -> bool {

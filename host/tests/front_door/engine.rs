@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use modhost::capabilities::{AttemptContext, Delivery, Grants, CallLog};
+use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
 use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::keyvalue;
 use modhost::limits::{Limits, Resource};
 use modhost::platform::{
-    Caller, Message, MessageChange, NewStep, Platform, CallError, DryRunStore, Result as PlatformResult,
+    CallError, Caller, DryRunPlatform, Message, MessageChange, NewStep, Platform, Result as PlatformResult,
 };
 use tokio::sync::Notify;
 
@@ -31,7 +31,7 @@ fn bytes() -> Vec<u8> {
 
 /// A delivery of a chat message that nobody waits for.
 fn delivery(number: usize, text: &str) -> Arc<Delivery> {
-    delivery_on(Arc::new(DryRunStore::default()), number, text)
+    delivery_on(Arc::new(DryRunPlatform::default()), number, text)
 }
 
 fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<Delivery> {
@@ -83,7 +83,7 @@ struct Unusual {
 #[async_trait]
 impl Platform for Unusual {
     fn unsupported(&self, what: &str) -> CallError {
-        DryRunStore::default().unsupported(what)
+        DryRunPlatform::default().unsupported(what)
     }
 
     async fn create_step(&self, _: &Caller, _: &NewStep) -> PlatformResult<String> {

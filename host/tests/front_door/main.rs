@@ -1,11 +1,10 @@
 //! The whole host, through its front door: the real binary, real HTTP, real components, the local platform.
 
 mod answers;
-mod offline;
 mod browsers;
 mod cache;
 mod capabilities;
-mod starting;
+mod client_disconnects;
 mod commands;
 mod compiling;
 mod deliveries;
@@ -13,27 +12,29 @@ mod dispatch;
 mod endings;
 mod engine;
 mod event_socket;
-mod host_discovery;
 mod floods;
-mod partial_files;
-mod client_disconnects;
 mod hardening;
 mod harness;
 mod health;
+mod host_discovery;
 mod http;
 mod keyvalue;
 mod listener;
 mod logging;
 mod metrics;
-mod unusual_events;
+mod offline;
 mod other_platforms;
 mod output;
+mod partial_files;
 mod reload;
 mod routing;
 mod sandbox;
 #[path = "../support/scripted_server.rs"]
 mod server;
+mod starting;
+mod unusual_events;
 // Made for the tests of the journal, too; this suite needs a part of it.
+mod hostile_guests;
 #[allow(dead_code)]
 #[path = "../support/small_disk.rs"]
 mod small_disk;
@@ -46,4 +47,3 @@ mod trials;
 mod versions;
 mod wasi;
 mod watching;
-mod hostile_guests;

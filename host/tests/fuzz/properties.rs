@@ -13,7 +13,7 @@ use modhost::event::json::{Document, Value};
 use modhost::event::{Event, Subject};
 use modhost::fuzzing;
 use modhost::sources::schemes::{self, Outgoing, Request};
-use modhost::sources::{TenantResolver, Reader, Source};
+use modhost::sources::{Reader, Source, TenantResolver};
 
 /// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
 struct Way {
@@ -81,7 +81,11 @@ fn make(way: &Way) -> Source {
         reader: Reader {
             name: "in".into(),
             envelope: scheme.envelope().with(&EventParts::default()),
-            owners: TenantResolver::One { tenant: "default".into(), companies: Vec::new(), of_others: Default::default() },
+            owners: TenantResolver::One {
+                tenant: "default".into(),
+                companies: Vec::new(),
+                of_others: Default::default(),
+            },
         },
         path: "/in".into(),
         keys: vec![scheme.key(&Secret::new(way.secret)).unwrap()],

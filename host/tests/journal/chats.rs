@@ -1,7 +1,7 @@
 //! Deliveries of a chat that go one at a time, in the order they were recorded.
 
 use modhost::event::DeliveryId;
-use modhost::journal::{Journal, Disposition, State};
+use modhost::journal::{Disposition, Journal, State};
 
 use crate::support::{Kept, at, dead, event_of, in_chat, retry};
 

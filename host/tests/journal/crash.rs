@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use modhost::journal::{Filter, Journal, Disposition, Sqlite, State};
+use modhost::journal::{Disposition, Filter, Journal, Sqlite, State};
 
 use crate::support::{at, attempt, call, claim, event, open, to};
 

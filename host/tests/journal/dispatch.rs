@@ -1,7 +1,7 @@
 //! Giving deliveries out: in order, when they are due, to one host at a time.
 
 use modhost::event::DeliveryId;
-use modhost::journal::{Claim, Journal, JournalError, Lane, Disposition, State};
+use modhost::journal::{Claim, Disposition, Journal, JournalError, Lane, State};
 
 use crate::support::{Kept, at, attempt, claim, dead, event_of, retry, to};
 
@@ -190,7 +190,10 @@ async fn only_who_has_a_delivery_can_settle_it() {
     assert_eq!(journal.state(&id).await, State::Running);
 
     journal.reclaim(Some("host-1"), at(20)).await.unwrap();
-    assert!(lost(journal.complete_attempt(id.clone(), attempt(&first, 20), Disposition::Completed).await), "it waits again");
+    assert!(
+        lost(journal.complete_attempt(id.clone(), attempt(&first, 20), Disposition::Completed).await),
+        "it waits again"
+    );
     let second = journal.take(1, 30).await.pop().unwrap();
     // The same host has it, but this attempt hasn't.
     assert!(lost(journal.complete_attempt(id.clone(), attempt(&first, 40), Disposition::Completed).await));

@@ -6,11 +6,11 @@ mod crash;
 mod dispatch;
 mod files;
 mod full;
-mod retention;
 mod mark;
 mod model;
 mod operator_changes;
 mod recording;
+mod retention;
 #[path = "../support/small_disk.rs"]
 mod small_disk;
 mod support;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use modhost::event::{DeliveryId, Event};
 use modhost::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Filter, Journal, JournalError, NewDelivery, Disposition, Recorded, Retention,
-    Sqlite, State,
+    Attempt, Backlog, Call, Claim, Claimed, Disposition, Filter, Journal, JournalError, NewDelivery, Recorded,
+    Retention, Sqlite, State,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -406,7 +406,8 @@ impl Run {
                 }
             }
             Step::SettleLate(_) => {
-                let late = self.journal().complete_attempt(id.clone(), attempt(number + 1), Disposition::Completed).await;
+                let late =
+                    self.journal().complete_attempt(id.clone(), attempt(number + 1), Disposition::Completed).await;
                 assert!(matches!(late, Err(JournalError::LeaseLost(lost)) if lost == id));
             }
             Step::Heartbeat(_, by) => {

@@ -1,7 +1,7 @@
 //! What people ask: lists, the whole story of a delivery, sending again, dropping.
 
 use modhost::event::DeliveryId;
-use modhost::journal::{AtRest, Attempt, Filter, Journal, JournalError, LogLine, Disposition, SqliteSettings, State};
+use modhost::journal::{AtRest, Attempt, Disposition, Filter, Journal, JournalError, LogLine, SqliteSettings, State};
 
 use crate::support::{Kept, at, attempt, call, dead, event, event_of, retry, to};
 

@@ -1,7 +1,7 @@
 //! The way in: what is recorded stays, and is recorded once.
 
 use modhost::event::{DeliveryId, Name};
-use modhost::journal::{Journal, Disposition, Recorded, State};
+use modhost::journal::{Disposition, Journal, Recorded, State};
 
 use crate::support::{Kept, at, claim, event, event_from, event_of, open, to};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use modhost::event::DeliveryId;
-use modhost::journal::{Filter, Journal, Disposition, Recorded, Retention, State};
+use modhost::journal::{Disposition, Filter, Journal, Recorded, Retention, State};
 
 use crate::support::{Kept, at, call, dead, event, to};
 

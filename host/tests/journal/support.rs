@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use modhost::event::{DeliveryId, Event, Header, Name};
 use modhost::journal::{
-    Attempt, Call, Claim, Claimed, Journal, JournalError, NewDelivery, Disposition, Recorded, Sqlite, SqliteSettings, State,
+    Attempt, Call, Claim, Claimed, Disposition, Journal, JournalError, NewDelivery, Recorded, Sqlite, SqliteSettings,
+    State,
 };
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modhost::config::Secret;
 use modhost::platform::openai::{OpenAi, OpenAiSettings};
 use modhost::platform::{
-    Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, CallError, RetryPolicy, Role, http_client,
+    CallError, Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, RetryPolicy, Role, http_client,
 };
 
 use crate::server::Server;

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
 use modhost::fuzzing;
 use modhost::platform::openai::OpenAi;
-use modhost::platform::{Completion, ErrorKind, CallError, Usage};
+use modhost::platform::{CallError, Completion, ErrorKind, Usage};
 use serde::Deserialize;
 
 use crate::client::{caller, question, read};

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use modhost::config::{ConfigErrors, Settings};
-use modhost::resolved_config::ResolvedConfig;
 use modhost::platform::http_client;
+use modhost::resolved_config::ResolvedConfig;
 use modhost::sources::schemes::Request;
 use modhost::sources::{Received, Rejection, Source};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modhost::platform::unique::Unique;
 use modhost::platform::{
-    CompletionRequest, Hit, MessageChange, ModelMessage, NewStep, Platform, CallError, Query, Reference, Role,
+    CallError, CompletionRequest, Hit, MessageChange, ModelMessage, NewStep, Platform, Query, Reference, Role,
     SearchKind, StepChange, StepStatus, StreamTarget,
 };
 use serde_json::json;

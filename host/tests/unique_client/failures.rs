@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use modhost::config::Secret;
 use modhost::platform::unique::Unique;
-use modhost::platform::{Caller, ErrorKind, Platform, CallError, http_client};
+use modhost::platform::{CallError, Caller, ErrorKind, Platform, http_client};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::calls::{self, Call};

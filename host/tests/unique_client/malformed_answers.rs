@@ -1,7 +1,7 @@
 //! Answers that are not as documented: what is odd in one item costs no more than that, and a failure that comes under 200
 //! is a failure.
 
-use modhost::platform::{ErrorKind, Hit, Message, Platform, CallError, Role};
+use modhost::platform::{CallError, ErrorKind, Hit, Message, Platform, Role};
 use serde_json::json;
 
 use crate::calls::{self, Call};

@@ -19,9 +19,9 @@ use serde_json::value::to_raw_value;
 use super::UsageMeter;
 use super::delivery::CallEffect;
 use crate::event::DeliveryId;
-use crate::journal::{Call, Journal, JournalError, CommitHandle};
+use crate::journal::{Call, CommitHandle, Journal, JournalError};
 use crate::limits::Limits;
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 use state::{CLOCK, KEPT_ASIDE, Made, State};
 pub use types::{Answer, CallRequest, Lookup};
 pub(super) use types::{Place, Turn};
@@ -180,7 +180,12 @@ impl CallLog {
     }
 
     /// Writes down that a call is about to be made, without waiting.
-    pub(super) fn begin(&self, place: Place, import: &'static str, arguments: &[u8]) -> Result<CommitHandle, CallError> {
+    pub(super) fn begin(
+        &self,
+        place: Place,
+        import: &'static str,
+        arguments: &[u8],
+    ) -> Result<CommitHandle, CallError> {
         let mut state = self.state();
         self.write_readings(&mut state)?;
         self.write(&mut state, place, import, arguments, None)

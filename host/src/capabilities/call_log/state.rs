@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::types::{Answer, CallRequest, Lookup, Place, Turn, value};
 use crate::capabilities::delivery::CallEffect;
 use crate::journal::Call;
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 /// What is recorded under this name is no call: readings of the clocks.
 pub(super) const CLOCK: &str = "wasi:clocks";
@@ -170,10 +170,7 @@ impl State {
 
     pub(super) fn place(&mut self) -> Result<Place, CallError> {
         if self.next >= MAX_ENTRIES {
-            return Err(CallError::new(
-                ErrorKind::Invalid,
-                format!("more than {MAX_ENTRIES} calls in one delivery"),
-            ));
+            return Err(CallError::new(ErrorKind::Invalid, format!("more than {MAX_ENTRIES} calls in one delivery")));
         }
         self.next += 1;
         Ok(Place::new(self.next - 1))

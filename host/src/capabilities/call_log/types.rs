@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 /// A recorded answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,10 +103,7 @@ impl Answer {
     }
 
     /// How it failed when this part of it had come.
-    pub(in crate::capabilities) fn broken_off<T: Serialize>(
-        part: &T,
-        error: CallError,
-    ) -> Result<Self, CallError> {
+    pub(in crate::capabilities) fn broken_off<T: Serialize>(part: &T, error: CallError) -> Result<Self, CallError> {
         Ok(Self::BrokenOff { part: to_raw_value(part).map_err(unwritable)?, error })
     }
 

@@ -17,7 +17,7 @@ use super::delivery::CallEffect;
 use super::types::{Error, check_values, object};
 use super::{Capability, Delivery, Grants, Host, Progress};
 use crate::platform::{
-    self, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, CallError, StreamTarget,
+    self, CallError, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, StreamTarget,
     StreamedAnswer,
 };
 

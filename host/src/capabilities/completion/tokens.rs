@@ -10,10 +10,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::capabilities::delivery::{Record, CallEffect};
+use crate::capabilities::delivery::{CallEffect, Record};
 use crate::capabilities::usage::InFlight;
 use crate::capabilities::{Answer, Delivery};
-use crate::platform::{CompletionRequest, CompletionStream, Ending, ErrorKind, CallError};
+use crate::platform::{CallError, CompletionRequest, CompletionStream, Ending, ErrorKind};
 
 /// The call.
 const STREAM: &str = "completion.stream";

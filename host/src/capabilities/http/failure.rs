@@ -2,7 +2,7 @@
 
 use wasmtime_wasi_http::Error;
 
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ impl Failure {
 
     /// In the middle of an answer: a connection that ends there has not been refused anything.
     pub fn incomplete(self) -> Self {
-        let code = if self.code == HttpErrorCode::ConnectionTerminated { HttpErrorCode::AnswerIncomplete } else { self.code };
+        let code =
+            if self.code == HttpErrorCode::ConnectionTerminated { HttpErrorCode::AnswerIncomplete } else { self.code };
         Self { code, ..self }
     }
 

@@ -18,7 +18,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 use url::Host;
 
-use super::failure::{HttpErrorCode, Failure};
+use super::failure::{Failure, HttpErrorCode};
 use super::policy::HttpGrant;
 use crate::address::AddressScope;
 

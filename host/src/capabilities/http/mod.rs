@@ -5,14 +5,14 @@
 //! recorded, and given to the guest from memory. So nobody is asked twice because a delivery starts again, and there
 //! are no answers without an end.
 
-mod policy;
-mod request_body;
-mod send;
-mod failure;
 mod buffered_requests;
+mod failure;
 mod guarded_resolver;
+mod policy;
 mod record;
 mod refused;
+mod request_body;
+mod send;
 
 use std::sync::{Arc, Weak};
 
@@ -35,11 +35,11 @@ pub(crate) use record::{IMPORT, redact};
 
 use super::{Capability, Delivery, Grants, Host};
 use crate::limits::Resource as Limited;
-use request_body::{RequestBody, Placed};
-use send::{Request, Waits};
 use failure::Failure;
 use guarded_resolver::Clients;
 use record::Answered;
+use request_body::{Placed, RequestBody};
+use send::{Request, Waits};
 
 /// The interface of types as `wasmtime-wasi-http` links it.
 const TYPES: &str = "wasi:http/types@0.2.12";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 use url::Url;
 
-use super::failure::{HttpErrorCode, Failure};
+use super::failure::{Failure, HttpErrorCode};
 use crate::config::SourceLocation;
 use crate::origin::Origin;
 
@@ -37,7 +37,8 @@ pub struct HttpGrant {
 impl HttpGrants {
     /// The grant by which a request may go.
     pub(super) fn find(&self, method: &Method, url: &Url) -> Result<&HttpGrant, Failure> {
-        let denied = |why: String| Failure::new(HttpErrorCode::RequestDenied, format!("`{}` {why}", shown(method, url)));
+        let denied =
+            |why: String| Failure::new(HttpErrorCode::RequestDenied, format!("`{}` {why}", shown(method, url)));
         let Some(asked) = Origin::of(url) else {
             return Err(denied("is no request over HTTP".into()));
         };

@@ -83,7 +83,7 @@ fn without_credentials(url: &Url, key: &[u8; 32]) -> String {
         false => (name.as_ref(), value.to_string()),
     });
     let mut url = url.clone();
-    url.query_pairs_mut().clear().extend_pairs(shown.request_body::<Vec<_>>());
+    url.query_pairs_mut().clear().extend_pairs(shown.collect::<Vec<_>>());
     url.to_string()
 }
 

@@ -8,8 +8,8 @@ use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Method, RequestOptions, Scheme};
 use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
 
+use super::failure::{Failure, HttpErrorCode};
 use super::request_body::wrong_length;
-use super::failure::{HttpErrorCode, Failure};
 use super::{Host, told, view};
 
 /// `outgoing-handler.handle`: as ever, and what is refused is told.
@@ -29,7 +29,9 @@ pub(super) fn handle<T: Host>(
     };
     let failure = match (&code, announced) {
         (ErrorCode::HttpRequestBodySize(_), Some(announced)) => wrong_length(announced, "none"),
-        (ErrorCode::HttpRequestMethodInvalid, _) => Failure::new(HttpErrorCode::Protocol, "its method is none of HTTP's"),
+        (ErrorCode::HttpRequestMethodInvalid, _) => {
+            Failure::new(HttpErrorCode::Protocol, "its method is none of HTTP's")
+        }
         (ErrorCode::HttpRequestUriInvalid, _) => Failure::new(HttpErrorCode::RequestUri, "its address is no address"),
         (ErrorCode::InternalError(Some(why)), _) => Failure::new(HttpErrorCode::Internal, why.as_str()),
         (code, _) => Failure::new(HttpErrorCode::Protocol, code.to_string()),

@@ -10,12 +10,12 @@ use hyper::body::Body;
 use tokio::sync::Notify;
 use wasmtime_wasi_http::WasiBody;
 
-use super::send::Request;
-use super::failure::{HttpErrorCode, Failure};
+use super::failure::{Failure, HttpErrorCode};
 use super::record::{self, IMPORT};
+use super::send::Request;
 use super::told;
 use crate::capabilities::Delivery;
-use crate::capabilities::delivery::{Pending, CallEffect};
+use crate::capabilities::delivery::{CallEffect, Pending};
 use crate::limits::{Limits, Resource};
 
 /// A request whose body is being collected.

@@ -12,9 +12,9 @@ use url::Url;
 use wasmtime_wasi_http::RequestOptions;
 
 use super::Sender;
-use super::policy::{HttpGrant, line, shown};
-use super::failure::{HttpErrorCode, Failure};
+use super::failure::{Failure, HttpErrorCode};
 use super::guarded_resolver::{Closed, Unresolved, look_at};
+use super::policy::{HttpGrant, line, shown};
 use super::record::Answered;
 use crate::limits::{Limits, Resource};
 
@@ -188,7 +188,10 @@ impl Sending<'_> {
             return self.failed(HttpErrorCode::AnswerTimeout, &why);
         }
         let waited = humantime::format_duration(waited);
-        self.failed(HttpErrorCode::ReadTimeout, &format!("nothing came for {waited}, as long as the module wanted to wait"))
+        self.failed(
+            HttpErrorCode::ReadTimeout,
+            &format!("nothing came for {waited}, as long as the module wanted to wait"),
+        )
     }
 
     fn closed(&self, closed: &Closed) -> Failure {

@@ -10,7 +10,7 @@ use super::KeyValueCapability;
 use crate::capabilities::delivery::CallEffect;
 use crate::keyvalue::{Bucket, Change, Changed, Entry, KeyValue, MAX_BATCH, StoreError, Value, check_batch, check_key};
 use crate::limits::Resource;
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 type Result<T> = std::result::Result<T, CallError>;
 

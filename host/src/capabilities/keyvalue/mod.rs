@@ -11,7 +11,7 @@ use super::bindings::wasi::keyvalue::batch;
 use super::bindings::wasi::keyvalue::store::{self, Error, HostBucket, KeyResponse};
 use super::{Capability, Delivery, Grants, Host};
 use crate::keyvalue::{Bucket, Change, Entry};
-use crate::platform::{ErrorKind, CallError};
+use crate::platform::{CallError, ErrorKind};
 
 /// The capability.
 pub(super) struct KeyValueCapability {

@@ -12,8 +12,8 @@ use crate::config::{ConfigErrors, Module, Settings, unanswered};
 use crate::engine::{ContentHash, Engine};
 use crate::event::Name;
 use crate::files::{self, ReadError};
-use crate::resolved_config::{self, ResolvedConfig};
 use crate::platform::http_client;
+use crate::resolved_config::{self, ResolvedConfig};
 
 /// What was found: what `--json` prints.
 #[derive(Serialize)]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::commands::output::shortened;
 use crate::admin_api::{AttemptView, CallView, DeliveryView, DetailsView};
+use crate::commands::output::shortened;
 use crate::sanitize::{indented, json, line};
 
 /// What stands before the further lines of a reason and of an outcome: none can pass for a line of the story's own.

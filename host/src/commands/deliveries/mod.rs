@@ -1,8 +1,8 @@
 //! `modhost deliveries`: what became of events, and what can be done about it.
 
+mod format;
 pub(super) mod records;
 mod replay;
-mod format;
 mod unreadable;
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::output;
 use crate::admin_api::DeliveryView;
 use crate::journal::State;
 use crate::sanitize;
-use records::{Records, RecordFilter};
+use records::{RecordFilter, Records};
 
 /// How many deliveries a list has unless it is asked for more.
 const LISTED: u32 = 50;

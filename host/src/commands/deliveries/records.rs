@@ -7,9 +7,9 @@ use anyhow::{anyhow, bail};
 use serde_json::{Value, json};
 
 use super::FromArgs;
+use crate::admin_api::{DeliveryView, DetailsView};
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::output;
-use crate::admin_api::{DeliveryView, DetailsView};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{AtRest, Filter, SqliteSettings, State};
 

@@ -8,17 +8,17 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::records::Records;
 use super::format::value;
+use super::records::Records;
+use crate::admin_api::DetailsView;
 use crate::capabilities::{CallRequest, Grants, HttpGrants, Lookup};
 use crate::commands::output;
 use crate::config::Settings;
-use crate::admin_api::DetailsView;
 use crate::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
 use crate::event::{Event, Header, Name};
 use crate::journal::Call;
-use crate::resolved_config;
 use crate::limits::DEFAULT_STACK;
+use crate::resolved_config;
 use crate::sanitize::{indented, line};
 
 /// The call that writes the reply.

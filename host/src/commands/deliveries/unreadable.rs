@@ -11,10 +11,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::FromArgs;
+use crate::admin_api::{UnreadableDetailsView, UnreadableView};
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::columns;
 use crate::commands::output::{self, shortened};
-use crate::admin_api::{UnreadableDetailsView, UnreadableView};
 use crate::sanitize::{line, lines};
 use crate::unreadable::{Bounds, UnreadableStore};
 

@@ -1,9 +1,9 @@
 //! `modhost dev`: everything on this machine, rebuilt and swapped as its sources change.
 
 pub(super) mod build;
+mod built_components;
 mod failures;
 mod localize;
-mod built_components;
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::admin_api::{CanaryView, ModuleView, VersionView};
 use crate::commands::columns;
 use crate::commands::output::shortened;
-use crate::admin_api::{CanaryView, ModuleView, VersionView};
 use crate::plural::counted;
 use crate::sanitize::{indented, line};
 

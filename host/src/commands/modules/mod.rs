@@ -1,7 +1,7 @@
 //! `modhost modules`: which versions serve, and what a person may say about them.
 
-mod offline;
 mod format;
+mod offline;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

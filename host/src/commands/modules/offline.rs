@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 
 use super::Order;
+use crate::admin_api::{ModuleView, VersionView};
 use crate::clock;
 use crate::config::{Module, Settings};
-use crate::admin_api::{ModuleView, VersionView};
 use crate::engine::OrderError;
 use crate::event::Name;
 use crate::resolved_config;
-use crate::versions::{self, VersionRequest, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, Versions};
+use crate::versions::{self, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, VersionRequest, Versions};
 
 /// A data directory at rest.
 pub(super) struct Directory {

@@ -32,7 +32,7 @@ fn case(ran: &Ran) -> TestCase {
         Result::NotRun(_) => (Some(NonSuccessKind::Error), None),
         Result::Ran { outcome, .. } => {
             let failed = !ran.is_updated() && !outcome.passed();
-            (failed.then_some(NonSuccessKind::Failure), outcome.seen.as_ref().map(|seen| seen.log.join("\n")))
+            (failed.then_some(NonSuccessKind::Failure), outcome.observed.as_ref().map(|seen| seen.log.join("\n")))
         }
     };
     let status = kind.map_or_else(TestCaseStatus::success, |kind| {

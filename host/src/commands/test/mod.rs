@@ -22,7 +22,7 @@ use super::{SettingsFile, output};
 use crate::config::{Module, Settings};
 use crate::engine::{Engine, FileWatch};
 use crate::event::Name;
-use crate::testing::{TestRun, Outcome};
+use crate::testing::{Outcome, TestRun};
 use report::Totals;
 use suite::{Loaded, Suite};
 

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use super::super::deliveries::records::{Records, RecordFilter};
+use super::super::deliveries::records::{RecordFilter, Records};
 use super::recorded::Recording;
 use super::{TestArgs, engine, suite};
+use crate::admin_api::DetailsView;
 use crate::commands::{module, output};
 use crate::config::{Module, Settings};
-use crate::admin_api::DetailsView;
 use crate::sanitize;
-use crate::testing::{TestRun, Outcome, Test};
+use crate::testing::{Outcome, Test, TestRun};
 
 /// What names the newest delivery that has ended.
 const LAST: &str = "last";

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::redact::SECRET_WORDS;
 use crate::admin_api::{CallView, DetailsView};
+use crate::config::redact::SECRET_WORDS;
 use crate::dispatch::finalize::NOT_TOLD;
 use crate::engine::{Ended, Failure, Retry};
 use crate::event::Event;
-use crate::platform::{Ending, ErrorKind, Hit, CallError};
-use crate::testing::{Seen, SeenCall, error_word, section, written};
+use crate::platform::{CallError, Ending, ErrorKind, Hit};
+use crate::testing::{Observed, SeenCall, error_word, section, written};
 
 /// What the record has of the clocks; no call.
 const CLOCK: &str = "wasi:clocks";
@@ -165,14 +165,14 @@ impl<'d> Recording<'d> {
     }
 
     /// What was seen then.
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> Observed {
         let calls = self.calls.iter().map(|call| SeenCall {
             import: call.import,
             arguments: call.arguments,
             answer: Some(&call.answer),
         });
         let reply_id = self.payload["assistantMessage"]["id"].as_str();
-        Seen::new(self.ended(), calls, reply_id)
+        Observed::new(self.ended(), calls, reply_id)
     }
 
     fn ended(&self) -> Ended {

@@ -8,9 +8,9 @@ use url::Host;
 use super::items;
 use crate::address::AddressScope;
 use crate::config::http::{HttpEntry, HttpHeader, USUAL_METHODS};
-use crate::origin::{HostPattern, Origin};
 use crate::config::reference;
 use crate::config::table::{Table, Value};
+use crate::origin::{HostPattern, Origin};
 
 /// Headers that belong to the connection, or say where a request goes: the host's to write.
 const OF_THE_CONNECTION: [&str; 12] = [

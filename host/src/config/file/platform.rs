@@ -6,9 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{one_of, text};
-use crate::config::platform::{
-    CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform,
-};
+use crate::config::platform::{CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform};
 use crate::config::table::{Table, Value};
 use crate::config::{Reference, reference};
 use crate::platform_urls::{NEXUS_API_BASE, OPENAI_API_BASE, UNIQUE_API_BASE};

@@ -3,7 +3,7 @@
 
 use wasmparser::BinaryReader;
 
-use super::incompatibility::{Lookalike, Incompatibility};
+use super::incompatibility::{Incompatibility, Lookalike};
 
 /// What every WebAssembly file begins with.
 const MAGIC: &[u8] = b"\0asm";

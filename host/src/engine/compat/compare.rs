@@ -9,12 +9,12 @@ use wasmparser::component_types::{
     AliasableResourceId, ComponentDefinedType, ComponentDefinedTypeId, ComponentFuncType, ComponentValType,
 };
 
-use super::wit_printer::{Named, Shape, Space, keyword};
+use super::wit_printer::{Named, Shape, WitPrinter, keyword};
 
 /// A comparison of a component's functions with the host's.
 pub(super) struct Comparison<'a> {
-    host: &'a Space<'a>,
-    guest: &'a Space<'a>,
+    host: &'a WitPrinter<'a>,
+    guest: &'a WitPrinter<'a>,
     /// Pairs of named types met before, with what they turned out to differ in.
     met: HashMap<(ComponentDefinedTypeId, ComponentDefinedTypeId), BTreeSet<usize>>,
     differing: Vec<DifferingType>,
@@ -53,7 +53,7 @@ impl Verdict {
 type Member<'a> = (&'a str, Option<ComponentValType>);
 
 impl<'a> Comparison<'a> {
-    pub fn new(host: &'a Space<'a>, guest: &'a Space<'a>) -> Self {
+    pub fn new(host: &'a WitPrinter<'a>, guest: &'a WitPrinter<'a>) -> Self {
         Self { host, guest, met: HashMap::new(), differing: Vec::new() }
     }
 
@@ -213,7 +213,7 @@ fn member_word(defined: &ComponentDefinedType) -> &'static str {
 }
 
 /// A member as WIT writes it: `limit: option<u32>`, `invalid(string)`, `timeout`.
-fn member(space: &Space<'_>, word: &str, name: &str, ty: Option<ComponentValType>) -> String {
+fn member(space: &WitPrinter<'_>, word: &str, name: &str, ty: Option<ComponentValType>) -> String {
     match ty {
         None => name.to_owned(),
         Some(ty) if word == "field" => format!("{name}: {}", space.value(ty)),
@@ -222,6 +222,6 @@ fn member(space: &Space<'_>, word: &str, name: &str, ty: Option<ComponentValType
 }
 
 /// What a member holds, in a sentence.
-fn held(space: &Space<'_>, ty: Option<ComponentValType>) -> String {
+fn held(space: &WitPrinter<'_>, ty: Option<ComponentValType>) -> String {
     ty.map_or_else(|| "nothing".to_owned(), |ty| format!("`{}`", space.value(ty)))
 }

@@ -16,9 +16,9 @@
 //! imports less than the world has fits; so does one built against another patch version, as long as what it uses is
 //! the same.
 
-mod component_info;
 mod bytes;
 mod compare;
+mod component_info;
 mod incompatibility;
 mod names;
 mod problems;
@@ -26,7 +26,7 @@ mod wit_printer;
 mod world;
 
 pub use component_info::{ComponentInfo, Export, Import, Kind, Producers, Provider};
-pub use incompatibility::{Lookalike, Incompatibility, Problem};
+pub use incompatibility::{Incompatibility, Lookalike, Problem};
 
 /// The size a component may have unless the host is told another, in bytes. Interpreters come to 20 MB.
 pub const MAX_SIZE: u64 = 64 << 20;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use semver::Version;
 use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentItem};
 
-use super::component_info::{ComponentInfo, Kind, clean, kind};
 use super::compare::{Comparison, Verdict};
+use super::component_info::{ComponentInfo, Kind, clean, kind};
 use super::incompatibility::Problem;
 use super::names::{self, InterfaceName};
 use super::wit_printer::WitPrinter;
@@ -16,7 +16,7 @@ use super::world::{Answer, Interface, PACKAGE, World};
 pub(super) fn problems(component_info: &ComponentInfo) -> Vec<Problem> {
     let world = World::get();
     let host = world.space();
-    let mut guest = Space::new(&component_info.types);
+    let mut guest = WitPrinter::new(&component_info.types);
     for (name, item) in &component_info.import_items {
         guest.learn(name, item);
     }
@@ -46,8 +46,8 @@ const ENOUGH: usize = 200;
 
 struct Check<'a> {
     world: &'a World,
-    host: &'a Space<'a>,
-    guest: &'a Space<'a>,
+    host: &'a WitPrinter<'a>,
+    guest: &'a WitPrinter<'a>,
     comparison: Comparison<'a>,
     problems: Vec<Problem>,
     /// Which function uses which differing type: the type's place, the function's interface and name.
@@ -169,8 +169,11 @@ impl Check<'_> {
             _ => {
                 let expected =
                     self.host.function(host).map(|function| self.host.signature(name, function)).unwrap_or_default();
-                let exports =
-                    component_info.exports.iter().map(|export| format!("{} {}", export.kind.word(), export.name)).collect();
+                let exports = component_info
+                    .exports
+                    .iter()
+                    .map(|export| format!("{} {}", export.kind.word(), export.name))
+                    .collect();
                 self.problems.push(Problem::NoExport { expected, exports });
             }
         }

@@ -109,8 +109,8 @@ impl World {
     }
 
     /// The types of the world, under their names.
-    pub fn space(&self) -> Space<'_> {
-        let mut space = Space::new(&self.types);
+    pub fn space(&self) -> WitPrinter<'_> {
+        let mut space = WitPrinter::new(&self.types);
         for (name, item) in &self.types[self.component].imports {
             space.learn(name, item);
         }

@@ -23,7 +23,7 @@ pub use queue::Priority;
 
 use super::wasmtime_engine::{self, Tier};
 use process::ProcessPriority;
-use queue::{Queue, CompilePermit};
+use queue::{CompilePermit, Queue};
 
 /// A short turn lasts one of so many parts of the time compiling may take. What is small seldom needs all of it.
 const SHORT: u32 = 30;
@@ -112,13 +112,13 @@ impl Compilers {
             Compiler::Here => compile_here(component.clone(), tier, into).await,
             Compiler::Apart { program, limits } if turn.is_in_the_background() => {
                 tokio::select! {
-                    compiled = process::compile(program, limits, component, tier, Priority::Background, into) => compiled,
+                    compiled = process::compile(program, limits, component, tier, ProcessPriority::Background, into) => compiled,
                     () = turn.preempted() => return Ok(None),
                 }
             }
             Compiler::Apart { program, limits } => {
                 let time = if turn.is_short() { limits.timeout / SHORT } else { Duration::MAX };
-                let compiling = process::compile(program, limits, component, tier, Priority::Normal, into);
+                let compiling = process::compile(program, limits, component, tier, ProcessPriority::Normal, into);
                 let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
                     turn.reached_a_limit();
                     return Ok(None);

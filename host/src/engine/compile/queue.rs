@@ -28,7 +28,7 @@ pub enum Priority {
 pub(in crate::engine) struct Job {
     /// Whose it is: the tenants its module works for; none stands for all of them.
     pub tenants: Vec<Name>,
-    pub urgency: Priority,
+    pub priority: Priority,
     /// How large it is, in bytes.
     pub bytes: usize,
     /// Whether it has turned out to take longer than small ones do.
@@ -115,7 +115,7 @@ impl Queue {
     /// wait until the first version is compiled to the end.
     pub async fn turn(&self, job: Job) -> CompilePermit {
         let (hand, mut handed) = oneshot::channel();
-        let preempts = job.urgency != Priority::Faster;
+        let preempts = job.priority != Priority::Faster;
         lock(&self.line).waiting.push(Waiting { job, hand });
         let_in(&self.line);
         if let Ok(turn) = handed.try_recv() {
@@ -138,7 +138,7 @@ fn let_in(line: &Arc<Mutex<Line>>) {
         let mut free = lock(line);
         let next = || {
             let (waiting, place) = free.next()?;
-            let preemptible = (waiting.job.urgency == Priority::Faster).then(|| free.add_preemptible());
+            let preemptible = (waiting.job.priority == Priority::Faster).then(|| free.add_preemptible());
             Some((waiting.hand, CompilePermit::new(line, waiting.job, place, preemptible)))
         };
         std::iter::from_fn(next).collect()
@@ -158,7 +158,9 @@ impl Line {
         let now = Instant::now();
         self.waiting.retain(|waiting| !waiting.hand.is_closed());
         self.overdrawn.retain(|(_, until)| *until > now);
-        let next = [QueuePosition::Beside, QueuePosition::Among].into_iter().find_map(|place| Some((self.first_for(place)?, place)));
+        let next = [QueuePosition::Beside, QueuePosition::Among]
+            .into_iter()
+            .find_map(|place| Some((self.first_for(place)?, place)));
         let taken = next.map(|(index, place)| (self.waiting.remove(index), place));
         if let Some((Waiting { job, .. }, place)) = &taken {
             match place {
@@ -192,10 +194,10 @@ impl Line {
     }
 
     /// Where a job stands, the lowest first; those that came first come first of equals. Between tenants it counts what
-    /// they have and had, whatever the urgency: else one that always has something urgent would never let others in.
+    /// they have and had, whatever the priority: else one that always has something urgent would never let others in.
     fn rank(&self, job: &Job) -> (usize, usize, Priority, usize) {
         let had = self.had.get(&job.tenants).copied().unwrap_or_default();
-        (self.held_by(&job.tenants), had, job.urgency, job.bytes)
+        (self.held_by(&job.tenants), had, job.priority, job.bytes)
     }
 
     /// How many places somebody has, or has to be counted as having.
@@ -241,7 +243,12 @@ impl Line {
 }
 
 impl CompilePermit {
-    fn new(line: &Arc<Mutex<Line>>, job: Job, place: QueuePosition, preemptible: Option<(u64, CancellationToken)>) -> Self {
+    fn new(
+        line: &Arc<Mutex<Line>>,
+        job: Job,
+        place: QueuePosition,
+        preemptible: Option<(u64, CancellationToken)>,
+    ) -> Self {
         Self { line: line.clone(), tenants: job.tenants, place, began: Instant::now(), overdrawn: false, preemptible }
     }
 
@@ -293,8 +300,8 @@ mod tests {
 
     const LARGE: usize = SMALL + 1;
 
-    fn job(tenant: &str, urgency: Priority, bytes: usize) -> Job {
-        Job { tenants: vec![Name::from(tenant)], urgency, bytes, takes_long: false }
+    fn job(tenant: &str, priority: Priority, bytes: usize) -> Job {
+        Job { tenants: vec![Name::from(tenant)], priority, bytes, takes_long: false }
     }
 
     /// Something large of a tenant's, no more urgent than anything else.
@@ -370,7 +377,7 @@ mod tests {
     fn of_one_tenants_what_gains_most_comes_first() {
         let (queue, turn) = busy();
         let sizes = [(Faster, 1), (Next, 5), (Next, 4), (First, 900), (First, 800), (First, 800)];
-        let jobs = sizes.map(|(urgency, bytes)| job("one", urgency, LARGE + bytes));
+        let jobs = sizes.map(|(priority, bytes)| job("one", priority, LARGE + bytes));
         assert_eq!(Waiters::new(&queue, jobs).order(turn), [4, 5, 3, 2, 1, 0]);
     }
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::module_entry::{ModuleEntry, Preparing, lock};
 use super::reload::Found;
-use super::module_entry::{Preparing, ModuleEntry, lock};
 use super::{Registry, Status};
 use crate::clock;
 use crate::config::suggest;
@@ -13,7 +13,7 @@ use crate::engine::version::{Spec, Version};
 use crate::event::Name;
 use crate::telemetry::metrics::{self, CanaryEnd};
 use crate::versions::{
-    VersionRequest, ContentHash, Entry, Fact, Order, Origin, Refusal, ModuleState, VersionsError, ended_by, promoted_by,
+    ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, VersionsError, ended_by, promoted_by,
 };
 
 /// Why something that was asked isn't done.

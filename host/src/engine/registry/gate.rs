@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::Shared;
 use crate::capabilities::CallRequest;
+use crate::engine::dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 use crate::engine::instance::Ended;
-use crate::engine::dry_run::{RecordedDelivery, DryRunOutcome, dry_run};
 use crate::engine::version::{SwapPolicy, Version};
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Details, Filter, JournalError, State};

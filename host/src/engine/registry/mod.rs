@@ -1,12 +1,12 @@
 //! The versions of each module: which one serves, how a new one takes its place, and what people may say about it.
 
-mod canary;
-mod gate;
-mod reload;
-mod fisher_test;
 mod admin_ops;
-mod refusal;
+mod canary;
+mod fisher_test;
+mod gate;
 mod module_entry;
+mod refusal;
+mod reload;
 mod status;
 mod trials;
 
@@ -24,10 +24,10 @@ use super::version::{Spec, Version};
 use crate::event::{DeliveryId, Name};
 use crate::journal::Journal;
 use crate::versions::{Entry, Versions, VersionsError};
+pub use admin_ops::OrderError;
 pub use canary::MissingEvidence;
 use canary::{Arm, Trial};
 pub use gate::MAX_CONCURRENT_DRY_RUNS;
-pub use admin_ops::OrderError;
 use module_entry::{ModuleEntry, lock};
 pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 

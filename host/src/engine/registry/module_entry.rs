@@ -17,7 +17,7 @@ use crate::engine::LoadError;
 use crate::engine::version::{Spec, Version};
 use crate::event::{DeliveryId, Name};
 use crate::telemetry::metrics::{self, CanaryEnd};
-use crate::versions::{ContentHash, Fact, Origin, ModuleState, VersionsError};
+use crate::versions::{ContentHash, Fact, ModuleState, Origin, VersionsError};
 
 /// A module of the registry.
 pub(super) struct ModuleEntry {

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{self, Rejection};
+use super::module_entry::{ModuleEntry, PermitGuard, ReloadStep, Serving, Work, lock};
 use super::refusal::{Cause, Refusal};
-use super::module_entry::{ReloadStep, Serving, ModuleEntry, PermitGuard, Work, lock};
 use crate::engine::loaded_components::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Priority, file, milliseconds};
 use crate::telemetry::metrics::{self, CanaryEnd, RefusedBy};
-use crate::versions::{ContentHash, Fact, Origin, ModuleState};
+use crate::versions::{ContentHash, Fact, ModuleState, Origin};
 
 /// After what time a file is read again that couldn't be read, compiled or dry-run for a reason that may pass; it doubles
 /// each time, as what the host can't do may cost it much to try.
@@ -280,8 +280,8 @@ impl ModuleEntry {
         }
         drop(turn);
         let started = Instant::now();
-        let urgency = if serving.is_some() { Priority::Next } else { Priority::First };
-        match self.load(look, &found, urgency).await {
+        let priority = if serving.is_some() { Priority::Next } else { Priority::First };
+        match self.load(look, &found, priority).await {
             None => {
                 tracing::debug!(module = %self.name, version = %found.hash, "is not loaded: it is out of date");
                 None
@@ -297,7 +297,7 @@ impl ModuleEntry {
     }
 
     /// Loads what the file holds; none if that is out of date before it is done.
-    async fn load(&self, look: &Look<'_>, found: &Found, urgency: Priority) -> Option<Result<Version, LoadError>> {
+    async fn load(&self, look: &Look<'_>, found: &Found, priority: Priority) -> Option<Result<Version, LoadError>> {
         if let Some(work) = &mut *lock(&self.work) {
             work.hash = Some(found.hash);
         }
@@ -305,7 +305,7 @@ impl ModuleEntry {
         if self.wanted.load(Ordering::Acquire) {
             self.overtake().await;
         }
-        look.wanted(self.shared.engine.load_as(found.bytes.clone(), &look.spec, urgency)).await
+        look.wanted(self.shared.engine.load_as(found.bytes.clone(), &look.spec, priority)).await
     }
 
     /// Lets a version that can serve do so: after its dry runs, and on trial first, where the settings want that.

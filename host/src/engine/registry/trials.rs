@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::canary::{Canary, MissingEvidence, Trial, Verdict};
-use super::module_entry::{Serving, ModuleEntry};
+use super::module_entry::{ModuleEntry, Serving};
 use crate::clock;
 use crate::engine::version::{CanaryPolicy, Version};
 use crate::telemetry::metrics::{self, CanaryEnd};
-use crate::versions::{Fact, HeldBack, Origin, Progress, ModuleState, took_over, went_back};
+use crate::versions::{Fact, HeldBack, ModuleState, Origin, Progress, took_over, went_back};
 
 /// How often it is written down how far a trial has come: what a host that is killed loses of it.
 const NOTED_EVERY: Duration = Duration::from_secs(10);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::{CachedStatement, params};
 
 use super::column::{millis, time};
-use super::record::{StoredEvent, event_columns};
 use super::delivery_row::DeliveryRow;
+use super::record::{StoredEvent, event_columns};
 use super::store::Store;
 use crate::event::{DeliveryId, Name};
 use crate::journal::{Claim, Claimed, State};

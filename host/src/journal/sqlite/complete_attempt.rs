@@ -6,7 +6,7 @@ use super::column::{millis, millis_up};
 use super::fault::Fault;
 use super::store::Store;
 use crate::event::DeliveryId;
-use crate::journal::{Attempt, JournalError, Disposition, State};
+use crate::journal::{Attempt, Disposition, JournalError, State};
 
 impl Store {
     /// Writes down how an attempt went, with its log as JSON, and what is next for its delivery.

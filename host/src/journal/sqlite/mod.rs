@@ -4,21 +4,21 @@
 //! only read is read apart from it. The file is one process's at a time. A person can open it and look, also while the
 //! host runs; [`schema`] says what stands where.
 
-mod offline;
 mod calls;
 mod checkpoint;
 mod claim;
 mod column;
+mod complete_attempt;
 mod counts;
+mod delivery_row;
 mod fault;
 mod health;
+mod offline;
 mod open;
+mod purge;
 mod reading;
 mod record;
-mod purge;
 mod schema;
-mod complete_attempt;
-mod delivery_row;
 mod store;
 mod writer;
 
@@ -34,8 +34,8 @@ use self::counts::Counts;
 use self::schema::JOURNAL;
 use self::writer::Writer;
 use super::{
-    Attempt, Backlog, Call, Claim, Claimed, Details, Due, Filter, Journal, JournalError, Lane, NewDelivery, Disposition,
-    Recorded, Result, Retention, Summary, Totals, CommitHandle,
+    Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
+    Lane, NewDelivery, Recorded, Result, Retention, Summary, Totals,
 };
 use crate::event::{DeliveryId, Event, Name};
 use crate::sqlite::{Database, Readers};

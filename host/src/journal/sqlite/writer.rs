@@ -13,7 +13,7 @@ use super::health::Health;
 use super::open::Opened;
 use super::store::Store;
 use crate::event::DeliveryId;
-use crate::journal::{JournalError, Result, CommitHandle};
+use crate::journal::{CommitHandle, JournalError, Result};
 use crate::sqlite::{DirectoryLock, StorageError};
 
 /// How many jobs may wait for the writer.

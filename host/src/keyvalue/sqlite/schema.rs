@@ -3,8 +3,12 @@
 use crate::sqlite::{DatabaseKind, MARK};
 
 /// The store's file: `mdhk` is what tells it from others.
-pub(super) const STORE: DatabaseKind =
-    DatabaseKind { name: "key-value store", file: "keyvalue.sqlite", application_id: 0x6d64_686b, migrations: &[V1, MARK] };
+pub(super) const STORE: DatabaseKind = DatabaseKind {
+    name: "key-value store",
+    file: "keyvalue.sqlite",
+    application_id: 0x6d64_686b,
+    migrations: &[V1, MARK],
+};
 
 const V1: &str = "
 -- What a module keeps for a tenant. keys and bytes are those of all its buckets; bytes are those of keys and values.

@@ -195,7 +195,10 @@ impl Thread {
     }
 
     /// Makes changes in one transaction, and says what each came to; all of it is on disk then.
-    fn transaction<'a>(&mut self, changes: impl Iterator<Item = &'a WriteJob>) -> rusqlite::Result<Vec<Result<Changed>>> {
+    fn transaction<'a>(
+        &mut self,
+        changes: impl Iterator<Item = &'a WriteJob>,
+    ) -> rusqlite::Result<Vec<Result<Changed>>> {
         let changed_before = self.connection.total_changes();
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for once in &self.answered {

@@ -19,9 +19,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use self::failure::{Failure, ErrorText, presentable, quote, redacted};
+use self::failure::{ErrorText, Failure, presentable, quote, redacted};
 use super::chat_completion::{self, Fault, failure};
-use super::{Completion, ErrorKind, CallError, Result};
+use super::{CallError, Completion, ErrorKind, Result};
 use crate::config::Secret;
 use crate::json::{self, Fields};
 use crate::retry_after::parse_retry_after;
@@ -94,9 +94,8 @@ impl Call {
 
     /// With this header besides those that every call carries; `what` names its value in errors.
     pub(super) fn header(mut self, name: HeaderName, what: &str, value: &str) -> Result<Self> {
-        let value = HeaderValue::from_str(value).map_err(|_| {
-            CallError::new(ErrorKind::Invalid, format!("{self}: the {what} can't stand in a header"))
-        })?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| CallError::new(ErrorKind::Invalid, format!("{self}: the {what} can't stand in a header")))?;
         self.headers.insert(name, value);
         Ok(self)
     }

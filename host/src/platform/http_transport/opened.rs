@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use super::failure::{Failure, quote, redacted};
 use super::{ANSWER_LIMIT, Answer, Call, HttpTransport, whole};
 use crate::platform::chat_completion::{Fault, MAX_EVENT};
-use crate::platform::{ErrorKind, CallError, Result};
+use crate::platform::{CallError, ErrorKind, Result};
 use crate::sse::{self, Beginning, Parser, Read};
 
 /// An answer that has begun. Nothing is read of it but what is asked for, so that who sends it is held back by who reads

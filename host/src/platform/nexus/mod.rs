@@ -13,12 +13,10 @@ use url::Url;
 
 use super::chat_completion::failure;
 use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential, segment};
-use super::{
-    Caller, ErrorKind, Message, MessageChange, Platform, CallError, Result, RetryPolicy, Role, SetupError,
-};
+use super::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Result, RetryPolicy, Role, SetupError};
 use crate::config::Secret;
-use crate::platform_urls::NEXUS_API_BASE;
 use crate::json::Fields;
+use crate::platform_urls::NEXUS_API_BASE;
 
 /// The most characters a message may have.
 pub const MESSAGE_LIMIT: usize = 4000;

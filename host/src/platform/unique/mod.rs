@@ -19,8 +19,8 @@ use url::Url;
 
 use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
 use super::{
-    Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, CallError,
-    Query, Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
+    CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
+    Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
 use crate::config::Secret;
 use crate::platform_urls::UNIQUE_API_BASE;

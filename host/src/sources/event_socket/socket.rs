@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Host;
 
-use super::connection::{Again, Received, Connection, End, NotOpened};
+use super::connection::{Again, Connection, End, NotOpened, Received};
 use super::status::{Gap, Status};
 use super::{EventSocket, shown};
 use crate::sources::{Backpressure, Rejection, Sink};

@@ -6,7 +6,7 @@
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::Hmac;
-use super::{SignatureError, Key, Outgoing, Request, Scheme};
+use super::{Key, Outgoing, Request, Scheme, SignatureError};
 use crate::sources::envelope::{Envelope, NotAnEvent, body};
 
 /// The header with the signature.

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::ed25519::{self, Ed25519};
-use super::{SignatureError, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
+use super::{Key, Outgoing, Request, Scheme, SignatureError, document, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::Window;
 use crate::event::json as lenient;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 
 use super::hmac::Hmac;
-use super::{SignatureError, Key, Outgoing, Request, Scheme, value};
+use super::{Key, Outgoing, Request, Scheme, SignatureError, value};
 use crate::sources::envelope::{Envelope, Forms, body, header};
 use crate::sources::http;
 

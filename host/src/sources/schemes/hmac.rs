@@ -10,7 +10,7 @@ use hmac::{KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 
-use super::{SignatureError, Key, NO_KEY, Outgoing, Request, Scheme, any_fits, only, unix_seconds, value};
+use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_fits, only, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Encoding, HmacRules, KeyEncoding, SignedPart, Window};
 use crate::sources::envelope::{Envelope, Forms};

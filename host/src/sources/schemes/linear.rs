@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use axum::http::{HeaderMap, HeaderName};
 
 use super::hmac::Hmac;
-use super::{SignatureError, Key, Outgoing, Request, Scheme, document, unix_seconds, value};
+use super::{Key, Outgoing, Request, Scheme, SignatureError, document, unix_seconds, value};
 use crate::config::source::Window;
 use crate::event::json::Kind;
 use crate::sources::envelope::{Envelope, body, header};

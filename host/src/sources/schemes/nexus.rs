@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{SignatureError, Key, NO_KEY, Outgoing, Request, Scheme};
+use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError};
 use crate::config::Secret;
 use crate::sources::envelope::{Envelope, body};
 

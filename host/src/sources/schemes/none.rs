@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use axum::http::{HeaderMap, Uri, header};
 
-use super::{SignatureError, Key, Outgoing, Request, Scheme};
+use super::{Key, Outgoing, Request, Scheme, SignatureError};
 use crate::browser_guard::BrowserGuard;
 use crate::sources::envelope::Envelope;
 

@@ -7,7 +7,7 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::hmac::Hmac;
-use super::{SignatureError, Key, Outgoing, Request, Scheme, value};
+use super::{Key, Outgoing, Request, Scheme, SignatureError, value};
 use crate::sources::envelope::{Envelope, header};
 
 /// The header with the signature.

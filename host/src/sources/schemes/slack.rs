@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::hmac::Hmac;
-use super::{SignatureError, Key, Outgoing, Request, Scheme, document};
+use super::{Key, Outgoing, Request, Scheme, SignatureError, document};
 use crate::config::Secret;
 use crate::config::source::{Part, SignedPart, Window};
 use crate::event::body::{self as event_body, BodyKind};

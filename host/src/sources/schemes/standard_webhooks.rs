@@ -14,7 +14,7 @@ use subtle::Choice;
 
 use super::ed25519::{self, Ed25519};
 use super::hmac::mac;
-use super::{SignatureError, Key, MAX_SIGNATURES, Outgoing, Request, Scheme, fit, unix_seconds, value};
+use super::{Key, MAX_SIGNATURES, Outgoing, Request, Scheme, SignatureError, fit, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Part, Window};
 use crate::sources::envelope::{Envelope, body};

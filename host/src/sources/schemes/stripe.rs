@@ -8,7 +8,7 @@
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
 use super::hmac::mac;
-use super::{SignatureError, Key, MAX_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, any_fits, unix_seconds, value};
+use super::{Key, MAX_SIGNATURES, NO_KEY, Outgoing, Request, Scheme, SignatureError, any_fits, unix_seconds, value};
 use crate::config::Secret;
 use crate::config::source::{Algorithm, Window};
 use crate::sources::envelope::{Envelope, body};

@@ -55,7 +55,11 @@ pub(in crate::testing) fn failed(ended: &Ended) -> Option<Failure> {
 }
 
 /// How the end differs. Where it answered, `instead` is what the whole entry of the failure becomes, and where that stands.
-pub(super) fn ending(wanted: &At<Fails>, observed: &Observed, instead: Option<(Range<usize>, String)>) -> Option<Difference> {
+pub(super) fn ending(
+    wanted: &At<Fails>,
+    observed: &Observed,
+    instead: Option<(Range<usize>, String)>,
+) -> Option<Difference> {
     let Some(failure) = failed(&observed.ended) else {
         let mut difference = wanted.difference("the end", "a failure".into(), "it answered".into());
         difference.accept.extend(instead);

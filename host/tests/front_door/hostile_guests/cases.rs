@@ -28,11 +28,21 @@ const fn wild(name: &'static str, limits: &'static str, reason: &'static [&'stat
     HostileGuest { name, body: Body::Parts(parts), limits, reason }
 }
 
-const fn whole(name: &'static str, limits: &'static str, reason: &'static [&'static str], whole: Whole) -> HostileGuest {
+const fn whole(
+    name: &'static str,
+    limits: &'static str,
+    reason: &'static [&'static str],
+    whole: Whole,
+) -> HostileGuest {
     HostileGuest { name, body: Body::Whole(whole), limits, reason }
 }
 
-const fn told(name: &'static str, limits: &'static str, reason: &'static [&'static str], told: &'static str) -> HostileGuest {
+const fn told(
+    name: &'static str,
+    limits: &'static str,
+    reason: &'static [&'static str],
+    told: &'static str,
+) -> HostileGuest {
     HostileGuest { name, body: Body::Told(told), limits, reason }
 }
 

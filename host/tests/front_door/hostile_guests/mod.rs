@@ -19,7 +19,7 @@ use futures::future::join_all;
 use modhost::local;
 
 use super::harness::{Gate, Host, Settings, chat, read_chat, say, until, wait_for_answer};
-use cases::{HOSTILE_GUESTS, HostileGuest, Body};
+use cases::{Body, HOSTILE_GUESTS, HostileGuest};
 use neighbour::Neighbour;
 
 /// What a user reads when a module is ended.

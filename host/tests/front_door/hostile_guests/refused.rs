@@ -23,7 +23,12 @@ fn incompatibilities() -> Vec<Incompatibility> {
         incompatibility("half-a-component", whole[..whole.len() / 2].to_vec(), "", &["cut short"]),
         incompatibility("another-world", text("(component)"), "", &["handle"]),
         incompatibility("too-large", vec![0; (64 << 20) + 1], "", &["64"]),
-        incompatibility("too-many-types", text(&format!("(component {})", "(type (func))".repeat(1_000_001))), "", &["types"]),
+        incompatibility(
+            "too-many-types",
+            text(&format!("(component {})", "(type (func))".repeat(1_000_001))),
+            "",
+            &["types"],
+        ),
         incompatibility(
             "unknown-import",
             text(r#"(component (import "evil:corp/backdoor@1.0.0" (instance)))"#),
@@ -66,7 +71,8 @@ async fn what_cannot_run_within_its_limits_is_not_loaded() {
     for incompatibility in &incompatibilities {
         let file = format!("{}.wasm", incompatibility.name);
         std::fs::write(folder.path().join(&file), &incompatibility.bytes).unwrap();
-        settings = settings.module_file(incompatibility.name, &file, &format!("limits = {{ {} }}", incompatibility.limits));
+        settings =
+            settings.module_file(incompatibility.name, &file, &format!("limits = {{ {} }}", incompatibility.limits));
     }
     let host = settings.start_in(folder).await;
     for Incompatibility { name, said, .. } in incompatibilities {

@@ -2,8 +2,8 @@
 
 use modhost::engine::compat;
 
-use crate::make::{Contract, wat};
 use crate::incompatibility;
+use crate::make::{Contract, wat};
 
 #[test]
 fn an_empty_file() {
