@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::journal::{Attempt, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings};
+use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_storage::journal::{
+    Attempt, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings,
+};
 
 /// How long each figure is measured.
 const MEASURED: Duration = Duration::from_secs(4);

@@ -89,7 +89,7 @@ impl Host {
         };
         command.args(["--port", "0", "--admin-port", "0"]).current_dir(folder).env("BENCH_SECRET", "c2VjcmV0");
         // A host of many modules says no more than one that serves.
-        command.env("MODHOST_LOG", "modhost::engine=debug,modhost::host=debug,modhost=warn");
+        command.env("MODHOST_LOG", "modhost_runtime::engine=debug,modhost_server::host=debug,modhost=warn");
         let started = Instant::now();
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let log = lines(process.stderr.take());

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use async_trait::async_trait;
-use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
-use modhost::engine::{Engine, Spec, SwapPolicy, Version};
-use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::keyvalue;
-use modhost::limits::Limits;
-use modhost::platform::{CallError, Caller, ErrorKind, NewStep, Platform, Result};
+use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_core::limits::Limits;
+use modhost_platform::{CallError, Caller, ErrorKind, NewStep, Platform, Result};
+use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::engine::{Engine, Spec, SwapPolicy, Version};
+use modhost_storage::keyvalue;
 use serde_json::json;
 use tokio::sync::Semaphore;
 

@@ -59,7 +59,7 @@ impl WasiView for State {
 impl Bare {
     /// Compiles a component for a pool of so many instances.
     pub fn new(component: &Path, instances: usize) -> Result<Self> {
-        let engine = Engine::new(&modhost::engine::wasmtime_config(Some(instances)))?;
+        let engine = Engine::new(&modhost_runtime::engine::wasmtime_config(Some(instances)))?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         link(&mut linker)?;
@@ -85,8 +85,8 @@ impl Bare {
 }
 
 /// The event as the guest gets it, made once.
-pub fn guest_event(event: &modhost::event::Event) -> Event {
-    use modhost::event::Subject;
+pub fn guest_event(event: &modhost_core::event::Event) -> Event {
+    use modhost_core::event::Subject;
     let subject = match &event.subject {
         Subject::ModuleChosen(chosen) => events::Subject::ModuleChosen(events::ModuleChosen {
             name: chosen.name.clone(),

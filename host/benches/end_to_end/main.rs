@@ -29,8 +29,8 @@ fn main() -> anyhow::Result<()> {
         _ => bail!("`http` or `engine` measures one of the two; nothing measures both"),
     };
     // What the host logs costs time, and what it doesn't log depends on the level.
-    modhost::telemetry::start(&Default::default(), Default::default())?;
-    modhost::telemetry::metrics::start();
+    modhost_server::telemetry::start(&Default::default(), Default::default())?;
+    modhost_core::metrics::start();
     let guests = guests::build()?;
     if http {
         over_http::run(&guests)?;

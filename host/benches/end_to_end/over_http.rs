@@ -20,7 +20,7 @@ const SLOWER: usize = 5;
 
 /// What happens to the events of a row of the table.
 #[derive(Clone, Copy)]
-enum Way {
+enum Case {
     /// The body is read and answered.
     Bare,
     /// Verified, and no module here is named so.
@@ -31,7 +31,7 @@ enum Way {
     Flask,
 }
 
-impl Way {
+impl Case {
     fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare axum handler",
@@ -62,9 +62,9 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
     let host = Server::host(folder.path(), &guests.join("bench_guest.wasm"))?;
     let bare = Server::bare()?;
     let flask = Server::flask()?;
-    let mut ways = vec![(Way::Bare, &bare), (Way::NoModule, &host), (Way::Module, &host)];
+    let mut ways = vec![(Case::Bare, &bare), (Case::NoModule, &host), (Case::Module, &host)];
     match &flask {
-        Some(flask) => ways.push((Way::Flask, flask)),
+        Some(flask) => ways.push((Case::Flask, flask)),
         None => {
             println!("(Flask is left out: BENCH_VENV names no environment with host/benches/flask/requirements.txt)")
         }
@@ -78,7 +78,7 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
         for round in 0..=ROUNDS {
             for ((way, server), measured) in ways.iter().copied().zip(&mut measured) {
                 let ids = format!("evt_{connections}_{round}_{}", way as u8);
-                let requests = if matches!(way, Way::Flask) { requests / SLOWER } else { requests };
+                let requests = if matches!(way, Case::Flask) { requests / SLOWER } else { requests };
                 let requests = prepare(way, &ids, requests);
                 let outcome = send(way, server, connections, &requests)?;
                 if round > 0 {
@@ -95,13 +95,13 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
 }
 
 /// Signed before the clock runs: that is the platform's work. Every event is a new one.
-fn prepare(way: Way, ids: &str, requests: usize) -> Vec<Vec<u8>> {
+fn prepare(way: Case, ids: &str, requests: usize) -> Vec<Vec<u8>> {
     (0..requests).map(|number| signed::request(PATH, &way.body(&format!("{ids}_{number}")))).collect()
 }
 
 /// Sends requests, and sees to it that no delivery of theirs is left to disturb what comes next.
-fn send(way: Way, server: &Server, connections: usize, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
-    if !matches!(way, Way::Module) {
+fn send(way: Case, server: &Server, connections: usize, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
+    if !matches!(way, Case::Module) {
         return load::send(server.address, connections, requests);
     }
     let since = server.log_length()?;

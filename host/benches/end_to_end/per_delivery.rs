@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
-use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
-use modhost::engine::{Ended, Engine, Spec, SwapPolicy, Version};
-use modhost::event::{DeliveryId, Event, Name};
-use modhost::keyvalue;
-use modhost::limits::Limits;
-use modhost::platform::Platform;
-use modhost::telemetry::metrics;
+use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::limits::Limits;
+use modhost_core::metrics;
+use modhost_platform::Platform;
+use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::engine::{Ended, Engine, Spec, SwapPolicy, Version};
+use modhost_storage::keyvalue;
 use tokio::runtime::Runtime;
 
 use crate::bare::{self, Bare};

@@ -1,7 +1,7 @@
 //! A platform that does nothing: every call answers at once with the same, so that what is left is the host's work.
 
 use async_trait::async_trait;
-use modhost::platform::{
+use modhost_platform::{
     CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
     Result, Role, StepChange, StreamTarget, StreamedAnswer, Usage,
 };

@@ -5,11 +5,12 @@ use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
-use modhost::config::source::Window;
-use modhost::config::{Scheme, Secret};
-use modhost::event::{Event, Name};
-use modhost::sources::schemes::{self, Request, unique};
-use modhost::sources::{Reader, Received, Source, TenantResolver};
+use modhost_config::Scheme;
+use modhost_config::source::Window;
+use modhost_core::event::{Event, Name};
+use modhost_core::secret::Secret;
+use modhost_ingress::sources::schemes::{self, Request, unique};
+use modhost_ingress::sources::{Reader, Received, Source, TenantResolver};
 
 /// What the platform and the host both know.
 pub const SECRET: &str = "usig_benchmark";

@@ -28,12 +28,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
-use modhost::authoring::template::Language;
-use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
-use modhost::engine::{Ended, Engine, Spec, SwapPolicy};
-use modhost::event::{DeliveryId, Event, Name};
-use modhost::keyvalue;
-use modhost::limits::Limits;
+use modhost_authoring::template::Language;
+use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::limits::Limits;
+use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::engine::{Ended, Engine, Spec, SwapPolicy};
+use modhost_storage::keyvalue;
 
 use bare::Bare;
 use figures::median;

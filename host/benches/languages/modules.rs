@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use modhost::authoring::names::Names;
-use modhost::authoring::template::{Language, Template};
-use modhost::config::Settings;
-use modhost::engine::compat;
+use modhost_authoring::names::Names;
+use modhost_authoring::template::{Language, Template};
+use modhost_config::Settings;
+use modhost_contract::compat;
 
 /// A module that was built.
 pub struct Made {

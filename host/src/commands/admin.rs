@@ -12,9 +12,10 @@ use serde_json::Value;
 use url::Url;
 
 use super::running::{RunningHost, base_url};
-use crate::config::{Environment, Reference, Secret, Settings};
-use crate::platform::http_client;
-use crate::sanitize::lines;
+use modhost_config::{Environment, Reference, Settings};
+use modhost_core::sanitize::lines;
+use modhost_core::secret::Secret;
+use modhost_platform::http_client;
 
 /// The settings file, where nobody names one.
 const SETTINGS: &str = "modules.toml";

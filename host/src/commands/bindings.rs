@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use super::output;
-use crate::authoring::bindings::{self, Language};
-use crate::plural::counted;
+use modhost_authoring::bindings::{self, Language};
+use modhost_core::plural::counted;
 
 /// What `bindings` can be told.
 #[derive(Debug, clap::Args)]

@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::build_command::{BuildCommand, Purpose};
 use super::{SettingsFile, check, output};
-use crate::config::Module;
-use crate::engine::Engine;
+use modhost_config::Module;
+use modhost_runtime::engine::Engine;
 
 /// What `build` can be told.
 #[derive(Args)]

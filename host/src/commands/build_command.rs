@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::config::Module;
+use modhost_config::Module;
 use progress::Progress;
 
 /// Where programs lie that a language's own tools put into a module's folder, by their usual names.

@@ -14,11 +14,11 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{SettingsFile, output};
-use crate::engine::compat::{self, ComponentInfo, Export, Import, Incompatibility, Kind, Producers, Provider};
-use crate::engine::{Compiled, Engine, LoadError};
-use crate::files::{self, NotRegular, ReadError};
-use crate::limits::{DEFAULT_STACK, Resource};
-use crate::sanitize;
+use modhost_contract::compat::{self, ComponentInfo, Export, Import, Incompatibility, Kind, Producers, Provider};
+use modhost_core::files::{self, NotRegular, ReadError};
+use modhost_core::limits::{DEFAULT_STACK, Resource};
+use modhost_core::sanitize;
+use modhost_runtime::engine::{Compiled, Engine, LoadError};
 
 /// What `check` can be told.
 #[derive(Debug, clap::Args)]

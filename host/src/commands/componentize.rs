@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use bytesize::ByteSize;
 
 use super::{check, output};
-use crate::authoring::component;
-use crate::engine::compat;
+use modhost_authoring::component;
+use modhost_contract::compat;
 
 /// What `componentize` can be told.
 #[derive(Debug, clap::Args)]

@@ -29,11 +29,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use crate::config::{CompilerSettings, ConfigErrors, Module, Settings, suggest};
-use crate::engine::{self, Compiler, CompilerLimits, Engine};
-use crate::host::{self, StartError};
-use crate::sanitize;
-use crate::telemetry::{self, LogFilter, LogFormat};
+use modhost_config::{CompilerSettings, ConfigErrors, Module, Settings};
+use modhost_core::sanitize;
+use modhost_core::suggest;
+use modhost_runtime::engine::{self, Compiler, CompilerLimits, Engine};
+use modhost_server::host::{self, StartError};
+use modhost_server::telemetry::{self, LogFilter, LogFormat};
 
 /// How long deliveries may go on after the host was told to stop.
 const GRACE: Duration = Duration::from_secs(30);

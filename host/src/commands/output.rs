@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::sanitize;
-use crate::telemetry::{self, LossyWriter};
+use modhost_core::sanitize;
+use modhost_server::telemetry::{self, LossyWriter};
 
 /// How long the end of a host waits for its output to be read.
 const MAX_FLUSH: Duration = Duration::from_secs(1);

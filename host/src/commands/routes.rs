@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::event_file::{EventFile, parse_header};
 use super::{SettingsFile, columns, output};
-use crate::config::{Module, Settings, Source, SourceKind};
-use crate::event::interest::{Candidate, Interest, Unwanted};
-use crate::event::{Event, Name};
-use crate::resolved_config::reader;
-use crate::sanitize::line;
+use modhost_config::{Module, Settings, Source, SourceKind};
+use modhost_core::event::interest::{Candidate, Interest, Unwanted};
+use modhost_core::event::{Event, Name};
+use modhost_core::sanitize::line;
+use modhost_server::resolved_config::reader;
 
 const DIM: Style = Style::new().dimmed();
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::output;
-use crate::authoring::bindings;
-use crate::authoring::sdk::Sdk;
-use crate::plural::counted;
+use modhost_authoring::bindings;
+use modhost_authoring::sdk::Sdk;
+use modhost_core::plural::counted;
 
 /// What `sdk` can be told.
 #[derive(Debug, clap::Args)]

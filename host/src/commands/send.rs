@@ -16,8 +16,8 @@ use url::Url;
 use super::event_file::{HeaderLine, parse_header};
 use super::running::{RunningHost, base_url};
 use super::{SettingsFile, output, program};
-use crate::config::suggest;
 use client::{Assistant, Client};
+use modhost_core::suggest;
 use progress::Progress;
 use render::{Report, Show};
 

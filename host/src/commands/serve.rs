@@ -9,9 +9,9 @@ use clap::Args;
 use super::running::RunningHost;
 use super::signals::Signals;
 use super::{GRACE, HostArgs, compiling_program, output};
-use crate::config::{Settings, SourceKind};
-use crate::host::{Compiling, Host};
-use crate::sanitize;
+use modhost_config::{Settings, SourceKind};
+use modhost_core::sanitize;
+use modhost_server::host::{Compiling, Host};
 
 /// How long the lines that say which modules serve wait for them to come up. Those that were compiled before take no
 /// second; what takes longer, the log tells.

@@ -82,7 +82,7 @@ impl Signals {
             signal = self.second() => signal,
         };
         tracing::warn!("ending at once, as asked twice: deliveries that ran start again with the host");
-        crate::telemetry::flush();
+        modhost_server::telemetry::flush();
         // As shells tell of who was ended by a signal.
         std::process::exit(128 + signal)
     }

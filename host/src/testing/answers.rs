@@ -7,11 +7,11 @@ use serde_json::{Value as Json, json};
 
 use super::http;
 use super::matcher::{Matcher, Plain};
-use crate::config::suggest;
-use crate::config::table::{Table, Value, to_json};
-use crate::journal::Call;
-use crate::keyvalue;
-use crate::platform::{CallError, Completion, ErrorKind, Hit, Message, Role, Usage};
+use modhost_config::table::{Table, Value, to_json};
+use modhost_core::suggest;
+use modhost_platform::{CallError, Completion, ErrorKind, Hit, Message, Role, Usage};
+use modhost_storage::journal::Call;
+use modhost_storage::keyvalue;
 
 /// The errors a test can answer with.
 const ERRORS: [(&str, ErrorKind); 7] = [

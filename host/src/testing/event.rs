@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::table::{Table, Value, to_json};
-use crate::config::{Module, Settings};
-use crate::event::interest::{Candidate, Unwanted};
-use crate::event::{Event, Header, Name};
-use crate::resolved_config::reader;
+use modhost_config::table::{Table, Value, to_json};
+use modhost_config::{Module, Settings};
+use modhost_core::event::interest::{Candidate, Unwanted};
+use modhost_core::event::{Event, Header, Name};
+use modhost_server::resolved_config::reader;
 
 /// The name of the event that only tells of a user's message.
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";

@@ -11,9 +11,9 @@ pub(super) use compare::{call_row, failed, step_list};
 use super::answers::call_name;
 use super::matcher::{Matcher, Plain};
 use super::observed::Observed;
-use crate::config::suggest;
-use crate::config::table::{Table, Value, to_json};
-use crate::engine::Retry;
+use modhost_config::table::{Table, Value, to_json};
+use modhost_core::suggest;
+use modhost_runtime::engine::Retry;
 
 /// What a test expects.
 #[derive(Debug, Default)]

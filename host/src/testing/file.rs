@@ -10,9 +10,9 @@ use toml::de::DeTable;
 use super::answers::Answers;
 use super::event::Given;
 use super::expect::{self, Expected};
-use crate::config::document::Document;
-use crate::config::table::{Table, Value};
-use crate::config::{ConfigError, ConfigErrors, decode};
+use modhost_config::document::Document;
+use modhost_config::table::{Table, Value};
+use modhost_config::{ConfigError, ConfigErrors, decode};
 
 /// A test, as its file says it.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ fn time(value: &Value<'_>) -> Option<SystemTime> {
 fn config(table: &Table<'_>) -> BTreeMap<String, String> {
     let mut config = BTreeMap::new();
     for (key, value) in table.entries() {
-        match crate::config::table::to_json(value.get_ref()) {
+        match modhost_config::table::to_json(value.get_ref()) {
             Ok(Json::String(text)) => drop(config.insert(key.to_owned(), text)),
             Ok(json) => drop(config.insert(key.to_owned(), json.to_string())),
             Err(reason) => {

@@ -3,9 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::answers::{Scripted, scripted};
-use crate::capabilities::{CallRequest, HttpGrants, Lookup};
-use crate::config::table::{Table, to_json};
-use crate::platform::ErrorKind;
+use modhost_config::table::{Table, to_json};
+use modhost_platform::ErrorKind;
+use modhost_runtime::capabilities::{CallRequest, HttpGrants, Lookup};
 
 /// What the requests are recorded as.
 const HTTP: &str = "wasi:http.handle";

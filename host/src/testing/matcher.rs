@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use crate::config::table::Value;
+use modhost_config::table::Value;
 
 /// What a text should be like.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::engine::{Ended, Failure, NO_REPLY, Retry};
-use crate::platform::CallError;
+use modhost_platform::CallError;
+use modhost_runtime::engine::{Ended, Failure, NO_REPLY, Retry};
 
 /// What a module did.
 #[derive(Clone, Debug)]

@@ -12,13 +12,13 @@ use super::observed::{Call, Observed};
 use super::script::Script;
 use super::store::Store;
 use super::update_expected;
-use crate::capabilities::{AttemptContext, CallLog, Delivery};
-use crate::config::{Module, Settings};
-use crate::engine::{Engine, Spec, Version};
-use crate::event::{DeliveryId, Event, Subject};
-use crate::keyvalue::Space;
-use crate::platform::{Message, Role};
-use crate::resolved_config;
+use modhost_config::{Module, Settings};
+use modhost_core::event::{DeliveryId, Event, Subject};
+use modhost_platform::{Message, Role};
+use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery};
+use modhost_runtime::engine::{Engine, Spec, Version};
+use modhost_server::resolved_config;
+use modhost_storage::keyvalue::Space;
 
 /// A module, ready to be tested: its component is compiled.
 pub struct TestRun {

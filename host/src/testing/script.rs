@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::answers::{Answers, Scripted, Spoken};
 use super::written::line;
-use crate::platform::{
+use modhost_platform::{
     CallError, Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange,
     NewStep, Platform, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
 };

@@ -7,10 +7,10 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::keyvalue::{
+use modhost_core::limits::{Limit, SetBy};
+use modhost_storage::keyvalue::{
     Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite, StoreError,
 };
-use crate::limits::{Limit, SetBy};
 
 /// What stands in a store, by bucket and key.
 pub(super) type Content = BTreeMap<String, BTreeMap<String, Vec<u8>>>;

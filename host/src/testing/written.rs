@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
-use crate::sanitize;
+use modhost_core::sanitize;
 
 /// How long a line may be before a list is written over several.
 const LINE: usize = 110;
@@ -108,7 +108,7 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     use super::*;
-    use crate::config::table::to_json;
+    use modhost_config::table::to_json;
 
     fn read_back(toml: &str) -> Json {
         let table = DeTable::parse(toml).unwrap_or_else(|error| panic!("{toml}\n{error}"));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use modhost::local;
+use modhost_emulator as local;
 use serde_json::Value;
 use tempfile::TempDir;
 

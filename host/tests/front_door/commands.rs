@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modhost::local::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
+use modhost_emulator::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modhost::engine::compat;
+use modhost_contract::compat;
 
 use super::harness::components::{compiles_for_long, large, outsized};
 use super::harness::{
@@ -185,7 +185,7 @@ async fn compiling_for_long(lines: &str, versions: &[Vec<u8>]) -> (Host, PathBuf
 #[tokio::test]
 async fn orders_do_not_wait_for_the_compiler_and_overrule_what_it_does() {
     let [one, two] = ["one", "two"].map(small);
-    let version = |bytes: &[u8]| modhost::engine::ContentHash::of(bytes).to_string();
+    let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long("", &[one.clone(), two.clone()]).await;
     assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
     told(&host, &["resume", "Test"]).await;
@@ -212,7 +212,7 @@ async fn orders_do_not_wait_for_the_compiler_and_overrule_what_it_does() {
 async fn trials_end_while_a_component_is_compiled() {
     let swap = "swap = { canary = \"50%\", for = \"1h\" }";
     let (one, bad) = (small("one"), small_that("bad", Does::Fails, 0));
-    let version = |bytes: &[u8]| modhost::engine::ContentHash::of(bytes).to_string();
+    let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long(swap, &[one.clone(), bad.clone()]).await;
     let mut sent = 0;
     until("the bad version to go back", async || {

@@ -6,22 +6,24 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use modhost::capabilities::Grants;
-use modhost::dispatch::{Accepted, DispatchSettings, Dispatcher, RetryPolicy, RouteSpec, SWEEP_EVERY, TenantSpec};
-use modhost::engine::{Engine, Registry, Spec, SwapPolicy};
-use modhost::event::interest::{Interest, NamePattern};
-use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::journal::{
+use modhost_core::event::interest::{Interest, NamePattern};
+use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_core::limits::{Amounts, Limits};
+use modhost_core::metrics;
+use modhost_platform::{
+    CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
+};
+use modhost_runtime::capabilities::Grants;
+use modhost_runtime::dispatch::{
+    Accepted, DispatchSettings, Dispatcher, RetryPolicy, RouteSpec, SWEEP_EVERY, TenantSpec,
+};
+use modhost_runtime::engine::{Engine, Registry, Spec, SwapPolicy};
+use modhost_storage::journal::{
     Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
     Lane, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals,
 };
-use modhost::keyvalue;
-use modhost::limits::{Amounts, Limits};
-use modhost::platform::{
-    CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
-};
-use modhost::telemetry::metrics;
-use modhost::versions::{Keep, Versions};
+use modhost_storage::keyvalue;
+use modhost_storage::versions::{Keep, Versions};
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore};
 
@@ -309,7 +311,7 @@ impl Dispatch {
         until("the scheduler to look", async || (self.journal.looks.load(Ordering::SeqCst) > 0).then_some(())).await;
         let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
         let new = NewDelivery { id: id.clone(), module, one_at_a_time: None };
-        let now = modhost::dispatch::now();
+        let now = modhost_core::clock::now();
         self.journal.inner.record(Arc::new(event.clone()), vec![new], now).await.unwrap();
         id
     }
@@ -468,7 +470,7 @@ async fn an_attempt_whose_lease_is_lost_ends_and_writes_nothing_more() {
     dispatch.dispatcher.accept(event).await.unwrap();
     until("the call", async || (dispatch.far_side.asked.load(Ordering::SeqCst) == 1).then_some(())).await;
     // As if this host had slept, and another had taken over what it had.
-    let now = modhost::dispatch::now();
+    let now = modhost_core::clock::now();
     assert_eq!(dispatch.journal.reclaim(Some(OWNER), now).await.unwrap(), 1);
     let claim = Claim {
         tenant: "acme".into(),

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use modhost::capabilities::{AttemptContext, CallLog, Delivery, Grants};
-use modhost::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
-use modhost::event::{DeliveryId, Event, Header, Name};
-use modhost::keyvalue;
-use modhost::limits::{Limits, Resource};
-use modhost::platform::{
+use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_core::limits::{Limits, Resource};
+use modhost_platform::{
     CallError, Caller, DryRunPlatform, Message, MessageChange, NewStep, Platform, Result as PlatformResult,
 };
+use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
+use modhost_storage::keyvalue;
 use tokio::sync::Notify;
 
 use super::harness::{chosen, component};

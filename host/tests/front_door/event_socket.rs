@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use modhost::local::{COMPANY_ID, LocalPlatform, LocalSettings};
+use modhost_emulator::{COMPANY_ID, LocalPlatform, LocalSettings};
 use serde_json::{Value, json};
 
 use super::harness::{Gate, Host, Line, Settings, Stream, chat, component, http, say, until, user_message};
@@ -400,7 +400,7 @@ async fn a_host_that_stops_takes_what_has_come_and_says_that_no_more_does() {
 /// The ten minutes of the real platform, in small: whatever is cut, every chat is answered once.
 #[tokio::test]
 async fn chats_go_on_over_the_cuts_of_the_platform() {
-    let assistant = modhost::local::Assistant {
+    let assistant = modhost_emulator::Assistant {
         id: "assistant_Test".into(),
         name: "Test".into(),
         module: "Test".into(),

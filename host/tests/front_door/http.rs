@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use modhost::local::{self, Assistant, LocalPlatform, LocalSettings};
+use modhost_emulator as local;
+use modhost_emulator::{Assistant, LocalPlatform, LocalSettings};
 use rcgen::CertifiedKey;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};

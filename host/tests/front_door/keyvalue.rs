@@ -1,7 +1,7 @@
 //! `wasi:keyvalue` through a real guest: what it does, whose values it sees, how much of them there may be.
 
-use modhost::keyvalue::{Bucket, KeyValue, Space, Sqlite};
-use modhost::local;
+use modhost_emulator as local;
+use modhost_storage::keyvalue::{Bucket, KeyValue, Space, Sqlite};
 use serde_json::{Value, json};
 
 use super::harness::{

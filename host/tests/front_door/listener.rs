@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures::stream;
-use modhost::config::Secret;
-use modhost::local;
-use modhost::sources::schemes::unique;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_ingress::sources::schemes::unique;
 use reqwest::{Body, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

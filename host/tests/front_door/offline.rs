@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use modhost::engine::ContentHash;
+use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{Does, Host, Ran, Settings, chat, modhost, modules, small, small_that, standing, told, until};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use modhost::engine::ContentHash;
+use modhost_storage::versions::ContentHash;
 use reqwest::StatusCode;
 use serde_json::Value;
 

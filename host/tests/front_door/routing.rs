@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use modhost::local;
+use modhost_emulator as local;
 use serde_json::{Value, json};
 
 use super::harness::{Host, Ran, Settings, chosen, modhost, post, signed_post, until, user_message};

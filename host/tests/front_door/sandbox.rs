@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::future::join_all;
-use modhost::local;
+use modhost_emulator as local;
 use serde_json::json;
 
 use super::harness::{Host, Settings, chat, post, signed_post};

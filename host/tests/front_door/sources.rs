@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use modhost::config::{Environment, Settings as Config};
-use modhost::sources::schemes::{self, Outgoing};
+use modhost_config::{Environment, Settings as Config};
+use modhost_ingress::sources::schemes::{self, Outgoing};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -279,7 +279,7 @@ secrets = ["file:new", "file:old"]
     let knock = async |key: &str| {
         let scheme =
             schemes::scheme(&Config::load(host.file("modules.toml")).unwrap().sources[0].webhook().unwrap().scheme);
-        let key = scheme.key(&modhost::config::Secret::new(secret(key))).unwrap();
+        let key = scheme.key(&modhost_core::secret::Secret::new(secret(key))).unwrap();
         let body = br#"{"type":"e"}"#;
         let outgoing = Outgoing { body, headers: &HeaderMap::new(), now: SystemTime::now(), id: "id_1" };
         let headers = scheme.sign(&outgoing, Some(&key)).unwrap();

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use modhost::local::{self, Assistant, LocalPlatform, LocalSettings};
+use modhost_emulator as local;
+use modhost_emulator::{Assistant, LocalPlatform, LocalSettings};
 use serde_json::{Value, json};
 
 use super::harness::{

@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use modhost::engine::ContentHash;
+use modhost_storage::versions::ContentHash;
 use serde_json::Value;
 
 use super::harness::{Does, Host, Settings, chat, http, small_that, standing, until};

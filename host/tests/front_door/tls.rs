@@ -1,8 +1,8 @@
 //! TLS for those without a proxy: real handshakes, and certificates that change.
 
-use modhost::config::Secret;
-use modhost::local;
-use modhost::sources::schemes::unique;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_ingress::sources::schemes::unique;
 use rcgen::CertifiedKey;
 use reqwest::{Certificate, Client, ClientBuilder, Error, Response, StatusCode, Version};
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use modhost::engine::ContentHash;
+use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{Does, Host, Settings, chat, http, modhost, modules, small, small_that, standing, told, until};

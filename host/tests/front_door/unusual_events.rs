@@ -1,7 +1,7 @@
 //! Events as platforms write them and nobody expects them: each is delivered, or kept while its sender is told to come
 //! back. Never acknowledged and lost.
 
-use modhost::local;
+use modhost_emulator as local;
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 

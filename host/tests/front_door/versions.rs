@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use modhost::engine::ContentHash;
+use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{

@@ -27,7 +27,10 @@ async fn a_file_that_is_written_piece_by_piece_serves_when_it_is_whole() {
     for (piece, words) in [(0..0, "the file is empty"), (0..20, "cut short"), (20..whole.len() / 2, "cut short")] {
         file.write_all(&whole[piece]).unwrap();
         until(words, async || host.module("Test").await["refused"].as_str()?.contains(words).then_some(())).await;
-        assert_eq!(host.module("Test").await["version"], modhost::engine::ContentHash::of(&small("one")).to_string());
+        assert_eq!(
+            host.module("Test").await["version"],
+            modhost_storage::versions::ContentHash::of(&small("one")).to_string()
+        );
     }
     file.write_all(&whole[whole.len() / 2..]).unwrap();
     host.serves("Test", &whole).await;

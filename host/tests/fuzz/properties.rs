@@ -6,17 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use modhost::config::source::EventParts;
-use modhost::config::{Secret, Settings};
-use modhost::event::interest::{Candidate, Interest, NamePattern, Path};
-use modhost::event::json::{Document, Value};
-use modhost::event::{Event, Subject};
-use modhost::fuzzing;
-use modhost::sources::schemes::{self, Outgoing, Request};
-use modhost::sources::{Reader, Source, TenantResolver};
+use modhost_config::Settings;
+use modhost_config::source::EventParts;
+use modhost_core::event::interest::{Candidate, Interest, NamePattern, Path};
+use modhost_core::event::json::{Document, Value};
+use modhost_core::event::{Event, Subject};
+use modhost_core::secret::Secret;
+use modhost_ingress::sources::schemes::{self, Outgoing, Request};
+use modhost_ingress::sources::{Reader, Source, TenantResolver};
+use modhost_platform::fuzzing;
 
 /// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
-struct Way {
+struct Case {
     lines: &'static str,
     secret: &'static str,
     headers: &'static [&'static str],
@@ -24,9 +25,9 @@ struct Way {
     signs: bool,
 }
 
-const WAYS: [Way; 13] = [
+const WAYS: [Case; 13] = [
     way("scheme = 'unique'", "usig_1", &["x-unique-signature", "x-unique-created-at"]),
-    Way { signs: false, ..way("scheme = 'nexus'\nheader = 'x-secret'", "sesame", &["x-secret"]) },
+    Case { signs: false, ..way("scheme = 'nexus'\nheader = 'x-secret'", "sesame", &["x-secret"]) },
     way("scheme = 'archivus'", "whk_1", &["x-archivus-signature"]),
     way("scheme = 'standard-webhooks'", "whsec_c2VzYW1l", &STANDARD),
     way("scheme = 'standard-webhooks'", "whsk_ERERERERERERERERERERERERERERERERERERERERERE=", &STANDARD),
@@ -59,17 +60,17 @@ pub const SOURCES: usize = WAYS.len();
 /// When all of this happens.
 const NOW: Duration = Duration::from_secs(1_767_225_600);
 
-const fn way(lines: &'static str, secret: &'static str, headers: &'static [&'static str]) -> Way {
-    Way { lines, secret, headers, signs: true }
+const fn way(lines: &'static str, secret: &'static str, headers: &'static [&'static str]) -> Case {
+    Case { lines, secret, headers, signs: true }
 }
 
 /// One of the sources; any number names one.
-fn source(number: usize) -> (&'static Way, &'static Source) {
+fn source(number: usize) -> (&'static Case, &'static Source) {
     static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| WAYS.iter().map(make).collect());
     (&WAYS[number % SOURCES], &ALL[number % SOURCES])
 }
 
-fn make(way: &Way) -> Source {
+fn make(way: &Case) -> Source {
     let text = format!(
         "[[source]]\nname = 'in'\npath = '/in'\nsecrets = ['env:S']\n{}\n[[tenant]]\nname = 'default'\n\
          platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}",
@@ -418,8 +419,9 @@ pub fn an_odd_item_costs_only_itself(odd: &[u8]) {
 
 /// A value in a `.env` file arrives as it is written, or its line is refused, whatever stands in it; so does any file.
 pub fn a_variable_arrives_as_written_or_not_at_all(value: &str) {
-    let _ = fuzzing::dotenv(value);
-    let read = |text: String| fuzzing::dotenv(&text).ok().and_then(|mut variables| variables.remove("A"));
+    let _ = modhost_config::fuzzing::dotenv(value);
+    let read =
+        |text: String| modhost_config::fuzzing::dotenv(&text).ok().and_then(|mut variables| variables.remove("A"));
     if !value.contains('\'') {
         let quoted = read(format!("A='{value}'\n"));
         assert!(quoted.as_ref().is_none_or(|it| *it == value.replace("\r\n", "\n")), "{value:?}: {quoted:?}");

@@ -25,7 +25,7 @@ mod toolchains;
 /// The bindings that the Go SDK has to carry, as `go get` runs no generator: they are those of this host.
 #[test]
 fn the_go_sdk_carries_the_bindings_of_this_world() {
-    use modhost::authoring::bindings::{Language, generate};
+    use modhost_authoring::bindings::{Language, generate};
 
     let package = "github.com/modhost/modhost/sdk-guest/go/internal/bindings".to_owned();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk-guest/go/internal/bindings");

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use modhost::config::Settings;
+use modhost_config::Settings;
 use tempfile::tempdir;
 
 use super::harness::{Ran, component, modhost};

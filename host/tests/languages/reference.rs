@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use modhost::contract;
+use modhost_contract as contract;
 use wit_parser::{Docs, Function, Handle, Interface, Param, Resolve, Type, TypeDef, TypeDefKind, TypeId, WorldItem};
 
 const UPDATE: &str = "UPDATE_EXPECTED=1 cargo test --release --test languages reference";

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::{ASIDE, BAD, GOOD};
 use crate::commands::{SettingsFile, keeping_engine};
-use crate::config::{ConfigErrors, Module, Settings, unanswered};
-use crate::engine::{ContentHash, Engine};
-use crate::event::Name;
-use crate::files::{self, ReadError};
-use crate::platform::http_client;
-use crate::resolved_config::{self, ResolvedConfig};
+use modhost_config::{ConfigErrors, Module, Settings, unanswered};
+use modhost_core::event::Name;
+use modhost_core::files::{self, ReadError};
+use modhost_platform::http_client;
+use modhost_runtime::engine::Engine;
+use modhost_server::resolved_config::{self, ResolvedConfig};
+use modhost_storage::versions::ContentHash;
 
 /// What was found: what `--json` prints.
 #[derive(Serialize)]

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::admin_api::{AttemptView, CallView, DeliveryView, DetailsView};
 use crate::commands::output::shortened;
-use crate::sanitize::{indented, json, line};
+use modhost_core::sanitize::{indented, json, line};
+use modhost_server::admin_api::{AttemptView, CallView, DeliveryView, DetailsView};
 
 /// What stands before the further lines of a reason and of an outcome: none can pass for a line of the story's own.
 const REASON_INDENT: &str = "           ";

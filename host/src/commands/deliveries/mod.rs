@@ -15,9 +15,9 @@ use clap::{Args, Subcommand};
 use super::HostSettings;
 use super::admin::AdminArgs;
 use super::output;
-use crate::admin_api::DeliveryView;
-use crate::journal::State;
-use crate::sanitize;
+use modhost_core::sanitize;
+use modhost_server::admin_api::DeliveryView;
+use modhost_storage::journal::State;
 use records::{RecordFilter, Records};
 
 /// How many deliveries a list has unless it is asked for more.

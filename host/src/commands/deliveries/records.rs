@@ -7,11 +7,11 @@ use anyhow::{anyhow, bail};
 use serde_json::{Value, json};
 
 use super::FromArgs;
-use crate::admin_api::{DeliveryView, DetailsView};
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::output;
-use crate::event::{DeliveryId, Name};
-use crate::journal::{AtRest, Filter, SqliteSettings, State};
+use modhost_core::event::{DeliveryId, Name};
+use modhost_server::admin_api::{DeliveryView, DetailsView};
+use modhost_storage::journal::{AtRest, Filter, SqliteSettings, State};
 
 /// Where deliveries are looked up.
 pub(in crate::commands) enum Records {

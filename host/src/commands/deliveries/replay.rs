@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 
 use super::format::value;
 use super::records::Records;
-use crate::admin_api::DetailsView;
-use crate::capabilities::{CallRequest, Grants, HttpGrants, Lookup};
 use crate::commands::output;
-use crate::config::Settings;
-use crate::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
-use crate::event::{Event, Header, Name};
-use crate::journal::Call;
-use crate::limits::DEFAULT_STACK;
-use crate::resolved_config;
-use crate::sanitize::{indented, line};
+use modhost_config::Settings;
+use modhost_core::event::{Event, Header, Name};
+use modhost_core::limits::DEFAULT_STACK;
+use modhost_core::sanitize::{indented, line};
+use modhost_runtime::capabilities::{CallRequest, Grants, HttpGrants, Lookup};
+use modhost_runtime::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
+use modhost_server::admin_api::DetailsView;
+use modhost_server::resolved_config;
+use modhost_storage::journal::Call;
 
 /// The call that writes the reply.
 const REPLY: &str = "messages.reply";
@@ -95,7 +95,7 @@ async fn dry_run(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32])
         .await
         .with_context(|| format!("{} can't run", spec.component.display()))?;
     let recorded = RecordedDelivery {
-        id: crate::event::DeliveryId::from_text(&details.delivery.id),
+        id: modhost_core::event::DeliveryId::from_text(&details.delivery.id),
         event: Arc::new(event(details)?),
         module: spec.name.clone(),
         calls: details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?,
@@ -126,7 +126,7 @@ fn event(details: &DetailsView) -> anyhow::Result<Event> {
     Ok(Event::new(header, payload.into(), whole))
 }
 
-fn call(call: &crate::admin_api::CallView) -> Result<Call, serde_json::Error> {
+fn call(call: &modhost_server::admin_api::CallView) -> Result<Call, serde_json::Error> {
     Ok(Call {
         number: call.number,
         import: call.import.clone(),

@@ -11,12 +11,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::FromArgs;
-use crate::admin_api::{UnreadableDetailsView, UnreadableView};
 use crate::commands::admin::{AT_REST, AdminApi};
 use crate::commands::columns;
 use crate::commands::output::{self, shortened};
-use crate::sanitize::{line, lines};
-use crate::unreadable::{Bounds, UnreadableStore};
+use modhost_core::sanitize::{line, lines};
+use modhost_server::admin_api::{UnreadableDetailsView, UnreadableView};
+use modhost_storage::unreadable::{Bounds, UnreadableStore};
 
 /// How much of a body is shown; `--body` has it whole.
 const SHOWN: usize = 2_000;

@@ -10,9 +10,9 @@ use super::built_components::BuiltComponents;
 use crate::commands::build_command::{BuildCommand, Purpose};
 use crate::commands::output;
 use crate::commands::test::TESTS;
-use crate::config::Settings;
-use crate::engine::FileWatch;
-use crate::event::Name;
+use modhost_config::Settings;
+use modhost_core::event::Name;
+use modhost_runtime::engine::FileWatch;
 
 /// Folders whose changes are made by building, not by people.
 const MADE_BY_TOOLS: [&str; 5] = ["target", "node_modules", "__pycache__", "dist", "build"];

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::engine::{Stamp, stamp, stamps};
+use modhost_runtime::engine::{Stamp, stamp, stamps};
 
 /// What is known about a module's files from the builds so far.
 #[derive(Debug, Default)]

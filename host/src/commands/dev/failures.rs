@@ -8,10 +8,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::commands::output;
-use crate::dispatch::FailedAttempt;
-use crate::event::{Event, Subject};
-use crate::journal::LogLine;
-use crate::local::LocalPlatform;
+use modhost_core::event::{Event, Subject};
+use modhost_emulator::LocalPlatform;
+use modhost_runtime::dispatch::FailedAttempt;
+use modhost_storage::journal::LogLine;
 
 /// How many of the last log lines are shown.
 const LOG: usize = 8;

@@ -2,12 +2,12 @@
 
 use url::Url;
 
-use crate::config::{
-    ConfigErrors, Environment, EventSocket, PlatformSettings, Reference, Scheme, Secret, Settings, Source, SourceKind,
-    Webhook,
+use modhost_config::{
+    ConfigErrors, Environment, EventSocket, PlatformSettings, Reference, Scheme, Settings, Source, SourceKind, Webhook,
 };
-use crate::local;
-use crate::sources::schemes;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_ingress::sources::schemes;
 
 /// Where the parts of the local platform are.
 #[derive(Clone)]

@@ -18,12 +18,14 @@ use super::running::RunningHost;
 use super::serve::{addresses, modules};
 use super::signals::Signals;
 use super::{GRACE, HostArgs, compiling_program, output, program};
-use crate::config::{ConfigErrors, Environment, Reference, Secret, Settings};
-use crate::event::Event;
-use crate::host::{Compiling, Host};
-use crate::local::{self, Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
 use build::Builder;
 use localize::Bases;
+use modhost_config::{ConfigErrors, Environment, Reference, Settings};
+use modhost_core::event::Event;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_emulator::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
+use modhost_server::host::{Compiling, Host};
 
 /// Where documents may lie, seen from modules.toml: one's own, and those of the samples.
 const DOCUMENTS: [&str; 2] = ["documents", "plugins/assistant/documents"];
@@ -141,7 +143,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 /// One assistant a module.
 fn assistants(settings: &Settings) -> Vec<Assistant> {
     let modules = settings.modules.iter();
-    let assistant = |module: &crate::config::Module| Assistant {
+    let assistant = |module: &modhost_config::Module| Assistant {
         id: format!("assistant_{}", module.name),
         name: module.name.to_string(),
         module: module.name.to_string(),

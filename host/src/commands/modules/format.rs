@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::admin_api::{CanaryView, ModuleView, VersionView};
 use crate::commands::columns;
 use crate::commands::output::shortened;
-use crate::plural::counted;
-use crate::sanitize::{indented, line};
+use modhost_core::plural::counted;
+use modhost_core::sanitize::{indented, line};
+use modhost_server::admin_api::{CanaryView, ModuleView, VersionView};
 
 const BOLD: Style = Style::new().bold();
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::HostSettings;
 use super::admin::{AT_REST, AdminApi, AdminArgs};
 use super::output;
-use crate::admin_api::{ModuleView, VersionView, asking};
+use modhost_server::admin_api::{ModuleView, VersionView, asking};
 use offline::Directory;
 
 /// What `modules` can be told.

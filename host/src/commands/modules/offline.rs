@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 
 use super::Order;
-use crate::admin_api::{ModuleView, VersionView};
-use crate::clock;
-use crate::config::{Module, Settings};
-use crate::engine::OrderError;
-use crate::event::Name;
-use crate::resolved_config;
-use crate::versions::{self, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, VersionRequest, Versions};
+use modhost_config::{Module, Settings};
+use modhost_core::clock;
+use modhost_core::event::Name;
+use modhost_runtime::engine::OrderError;
+use modhost_server::admin_api::{ModuleView, VersionView};
+use modhost_server::resolved_config;
+use modhost_storage::versions::{
+    self, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, VersionRequest, Versions,
+};
 
 /// A data directory at rest.
 pub(super) struct Directory {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::first;
-use crate::authoring::bindings;
-use crate::authoring::names::Names;
 use crate::commands::output;
-use crate::config::Settings;
+use modhost_authoring::bindings;
+use modhost_authoring::names::Names;
+use modhost_config::Settings;
 
 /// What `modules.toml` has to say of a module.
 pub(super) struct Entry {

@@ -11,11 +11,11 @@ use clap::ValueEnum;
 use dialoguer::Select;
 
 use super::{SettingsFile, output, program, shell_word};
-use crate::authoring::bindings;
-use crate::authoring::names::Names;
-use crate::authoring::template::{self, Language, Template};
-use crate::plural::counted;
 use entry::{Entry, EntryPosition};
+use modhost_authoring::bindings;
+use modhost_authoring::names::Names;
+use modhost_authoring::template::{self, Language, Template};
+use modhost_core::plural::counted;
 
 /// What `new` can be told.
 #[derive(clap::Args)]

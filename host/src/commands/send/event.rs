@@ -14,11 +14,12 @@ use super::SendArgs;
 use crate::commands::event_file::EventFile;
 use crate::commands::output;
 use crate::commands::running::{RunningHost, base_url};
-use crate::config::{Environment, Reference, Secret, Settings, Source, Webhook};
-use crate::local;
-use crate::resolved_config;
-use crate::sanitize;
-use crate::sources::schemes::{self, Key, Outgoing, Scheme};
+use modhost_config::{Environment, Reference, Settings, Source, Webhook};
+use modhost_core::sanitize;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_ingress::sources::schemes::{self, Key, Outgoing, Scheme};
+use modhost_server::resolved_config;
 
 /// How long a host may take to answer: a platform waits no longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -68,7 +69,7 @@ pub(super) async fn run(args: &SendArgs, source: &str) -> anyhow::Result<ExitCod
 }
 
 async fn post(url: Url, headers: HeaderMap, body: Vec<u8>) -> anyhow::Result<ExitCode> {
-    let client = crate::platform::http_client()?;
+    let client = modhost_platform::http_client()?;
     let request = client.post(url.clone()).headers(headers).body(body).timeout(ANSWER_WITHIN);
     let answer = request.send().await.with_context(|| format!("{url} can't be reached; is the host running?"))?;
     let (status, headers) = (answer.status(), answer.headers().clone());

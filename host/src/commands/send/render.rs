@@ -18,7 +18,7 @@ use super::Outcome;
 use super::client::{Message, Source, Status, Step};
 use super::progress::Exchange;
 use crate::commands::output;
-use crate::sanitize;
+use modhost_core::sanitize;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();

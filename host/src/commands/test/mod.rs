@@ -19,10 +19,10 @@ use futures::StreamExt;
 use super::deliveries::FromArgs;
 use super::dev::build::Builder;
 use super::{SettingsFile, output};
-use crate::config::{Module, Settings};
-use crate::engine::{Engine, FileWatch};
-use crate::event::Name;
 use crate::testing::{Outcome, TestRun};
+use modhost_config::{Module, Settings};
+use modhost_core::event::Name;
+use modhost_runtime::engine::{Engine, FileWatch};
 use report::Totals;
 use suite::{Loaded, Suite};
 

@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 use super::super::deliveries::records::{RecordFilter, Records};
 use super::recorded::Recording;
 use super::{TestArgs, engine, suite};
-use crate::admin_api::DetailsView;
 use crate::commands::{module, output};
-use crate::config::{Module, Settings};
-use crate::sanitize;
 use crate::testing::{Outcome, Test, TestRun};
+use modhost_config::{Module, Settings};
+use modhost_core::sanitize;
+use modhost_server::admin_api::DetailsView;
 
 /// What names the newest delivery that has ended.
 const LAST: &str = "last";

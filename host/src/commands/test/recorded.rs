@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::admin_api::{CallView, DetailsView};
-use crate::config::redact::SECRET_WORDS;
-use crate::dispatch::finalize::NOT_TOLD;
-use crate::engine::{Ended, Failure, Retry};
-use crate::event::Event;
-use crate::platform::{CallError, Ending, ErrorKind, Hit};
 use crate::testing::{Observed, SeenCall, error_word, section, written};
+use modhost_config::redact::SECRET_WORDS;
+use modhost_core::event::Event;
+use modhost_platform::{CallError, Ending, ErrorKind, Hit};
+use modhost_runtime::dispatch::finalize::NOT_TOLD;
+use modhost_runtime::engine::{Ended, Failure, Retry};
+use modhost_server::admin_api::{CallView, DetailsView};
 
 /// What the record has of the clocks; no call.
 const CLOCK: &str = "wasi:clocks";

@@ -10,8 +10,8 @@ use similar::{ChangeTag, TextDiff};
 use super::suite::Suite;
 use super::{Ran, Result};
 use crate::commands::output;
-use crate::sanitize::{self, lines as safe};
 use crate::testing::Difference;
+use modhost_core::sanitize::{self, lines as safe};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();

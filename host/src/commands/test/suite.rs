@@ -6,8 +6,8 @@ use anyhow::bail;
 
 use super::TESTS;
 use crate::commands::{module, output};
-use crate::config::{ConfigErrors, Module, Settings};
 use crate::testing::Test;
+use modhost_config::{ConfigErrors, Module, Settings};
 
 /// A module and its tests.
 pub(super) struct Suite {

@@ -9,7 +9,7 @@ use super::super::matcher::{Matcher, as_expected, has};
 use super::super::observed::{Observed, SeenStep};
 use super::super::written;
 use super::{At, Called, Difference, Fails, Kept, Step};
-use crate::engine::{Ended, Failure, Retry};
+use modhost_runtime::engine::{Ended, Failure, Retry};
 
 impl<T> At<T> {
     fn difference(&self, what: impl Into<String>, expected: String, found: String) -> Difference {

@@ -1,6 +1,6 @@
 //! Chats with a module as a client of the platform does.
 
-use modhost::local;
+use modhost_emulator as local;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

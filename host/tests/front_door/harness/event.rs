@@ -2,9 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use modhost::config::Secret;
-use modhost::local;
-use modhost::sources::schemes::unique;
+use modhost_core::secret::Secret;
+use modhost_emulator as local;
+use modhost_ingress::sources::schemes::unique;
 use reqwest::Response;
 use serde_json::{Value, json};
 

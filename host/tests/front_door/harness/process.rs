@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
-use modhost::engine::ContentHash;
-use modhost::local::LocalPlatform;
+use modhost_emulator::LocalPlatform;
+use modhost_storage::versions::ContentHash;
 use tempfile::TempDir;
 
 use super::{Signal, Variables, bare, component, http, signal, until};

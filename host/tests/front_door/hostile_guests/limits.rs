@@ -1,7 +1,7 @@
 //! Whose limit it is that ends a delivery: the module's, its tenant's, the server's; and those of all deliveries together.
 
 use futures::future::join_all;
-use modhost::local;
+use modhost_emulator as local;
 use serde_json::Value;
 
 use super::APOLOGY;

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
-use modhost::local;
+use modhost_emulator as local;
 
 use super::harness::{Gate, Host, Settings, chat, read_chat, say, until, wait_for_answer};
 use cases::{Body, HOSTILE_GUESTS, HostileGuest};

@@ -1,0 +1,44 @@
+//! The SDKs, written where a module is: it builds there without a network, and where they aren't published.
+
+use serde::Deserialize;
+
+use super::bindings::File;
+use super::embedded::{self, LICENSE};
+use modhost_contract as contract;
+
+/// What modules of a language are written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sdk {
+    /// The crate `modhost-sdk`.
+    Rust,
+    /// The package `modhost`.
+    Python,
+    /// The package `@modhost/sdk`, for TypeScript, too.
+    Javascript,
+    /// A Go module.
+    Go,
+    /// A header and a source file, for C++, too.
+    C,
+}
+
+impl Sdk {
+    /// Its files, the licence among them, and the contract where its tools read that.
+    pub fn files(self) -> Vec<File> {
+        let (own, reads_contract) = match self {
+            Self::Rust => (embedded::RUST, true),
+            Self::Python => (embedded::PYTHON, true),
+            Self::Javascript => (embedded::JAVASCRIPT, true),
+            Self::Go => (embedded::GO, false),
+            Self::C => (embedded::C, false),
+        };
+        let mut files: Vec<File> = own.iter().map(|(path, content)| File::new(path, *content)).collect();
+        if reads_contract {
+            files.extend(contract::files().map(|(path, text)| File::new(format!("wit/{path}"), text)));
+        }
+        if !own.iter().any(|(path, _)| *path == "LICENSE") {
+            files.push(File::new("LICENSE", LICENSE));
+        }
+        files
+    }
+}

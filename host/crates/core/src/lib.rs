@@ -1,0 +1,25 @@
+//! What every crate of the host shares: events, JSON, limits, server-sent events, files, metrics.
+
+#![deny(unsafe_code)]
+// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+pub mod address;
+pub mod browser_guard;
+pub mod clock;
+pub mod event;
+pub mod files;
+pub mod json;
+pub mod limits;
+pub mod log_throttle;
+pub mod metrics;
+pub mod origin;
+pub mod platform_urls;
+pub mod plural;
+pub mod rate;
+pub mod retry_after;
+pub mod sanitize;
+pub mod secret;
+pub mod source_location;
+pub mod sse;
+pub mod suggest;

@@ -1,0 +1,19 @@
+//! Numbers of things in English.
+
+/// A number of things: "1 delivery", "2 deliveries".
+pub fn counted(count: impl TryInto<u64>, one: &str, more: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_one() {
+        assert_eq!(counted(0_usize, "delivery", "deliveries"), "0 deliveries");
+        assert_eq!(counted(1_u32, "delivery", "deliveries"), "1 delivery");
+        assert_eq!(counted(2_u64, "delivery", "deliveries"), "2 deliveries");
+    }
+}

@@ -1,0 +1,311 @@
+//! The local platform: an emulator of Unique AI's public API over real HTTP.
+//!
+//! A module's way to an answer in development is its way in production: the host gets signed events, or fetches them from
+//! the event socket, and calls the same paths with the same bodies. The official Python SDK works against it; what it
+//! sends and reads decided every shape here. Beside it is the one call of NexusGPT's API that modules have.
+
+#![deny(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+mod chats;
+mod citations;
+mod completion;
+mod credentials;
+mod deliver;
+mod documents;
+mod error;
+mod event_socket;
+mod events;
+mod filter;
+mod library;
+mod local_api;
+mod message_log;
+mod messages;
+mod openai;
+mod quote;
+mod relay;
+mod routes;
+mod search;
+mod settings;
+mod space;
+mod stemmer;
+mod stream_completions;
+mod threads;
+mod wire;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+pub use events::EVENTS;
+pub use settings::{
+    API_KEY, APP_ID, Assistant, COMPANY_ID, CompletionEndpoint, ENDPOINT_SECRET, LocalSettings, USER_ID,
+};
+
+use chats::{Chat, Chats};
+use completion::Model;
+use deliver::Deliverer;
+use documents::Document;
+use error::ApiError;
+use event_socket::Subscribers;
+use library::{Hit, Library};
+use modhost_core::browser_guard::{BrowserGuard, HostName};
+use relay::Relay;
+use threads::Threads;
+use wire::{Message, Stamp};
+
+/// How long requests in flight get to end when the platform shuts down.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a local platform could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The address can't be listened on.
+    #[error(
+        "the local platform can't listen on {address}: {source}; choose another port with --platform-port, 0 for any free one"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The documents folder can't be read.
+    #[error("the documents folder {path} can't be read: {source}; name another with --documents")]
+    Documents {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The index can't be built.
+    #[error("the documents can't be indexed: {0}")]
+    Index(#[source] rusqlite::Error),
+    /// The chats of earlier runs can't be opened.
+    #[error(
+        "the chats in {path} can't be opened: {reason}; move the file away to begin anew, or name another folder with --data-dir"
+    )]
+    Chats {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite or the system says.
+        reason: String,
+    },
+    /// The HTTP client can't be set up.
+    #[error("the HTTP client can't be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// Two assistants have the same id.
+    #[error("there are two assistants with the id {0:?}: each needs its own")]
+    TwoAssistants(String),
+}
+
+/// A running local platform. Dropping it stops it at once; [`LocalPlatform::shutdown`] lets requests in flight end.
+pub struct LocalPlatform {
+    state: Arc<LocalState>,
+    guard: Arc<ArcSwap<BrowserGuard>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl LocalPlatform {
+    /// Starts a local platform: when this returns, it answers.
+    ///
+    /// # Errors
+    /// The address is taken, or the documents or the chats of earlier runs can't be read.
+    pub async fn start(settings: LocalSettings) -> Result<Self, LocalError> {
+        // Once a process; an error only says that someone else did it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listen = settings.listen;
+        let unable = |source| LocalError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(unable)?;
+        let address = listener.local_addr().map_err(unable)?;
+        let stop = CancellationToken::new();
+        let guard = Arc::new(ArcSwap::from_pointee(BrowserGuard::new(address.ip(), settings.hosts.clone())));
+        let state = Arc::new(LocalState::new(settings, origin(address), stop.clone())?);
+        let server = axum::serve(listener, routes::router(Arc::clone(&state), Arc::clone(&guard)))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the local platform stopped answering");
+            }
+        });
+        Ok(Self { state, guard, address, stop, server })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base of its public API, as clients are given it: `http://127.0.0.1:8092/public/chat`.
+    pub fn api_base(&self) -> Url {
+        let mut url = origin(self.address);
+        url.set_path("/public/chat");
+        url
+    }
+
+    /// The base of its threads, which are NexusGPT's API: `http://127.0.0.1:8092/`.
+    pub fn threads_base(&self) -> Url {
+        origin(self.address)
+    }
+
+    /// The base of what it has of OpenAI's API: `http://127.0.0.1:8092/v1`.
+    pub fn completions_base(&self) -> Url {
+        let mut url = origin(self.address);
+        url.set_path("/v1");
+        url
+    }
+
+    /// How many documents it searches.
+    pub fn document_count(&self) -> usize {
+        self.state.library.documents().len()
+    }
+
+    /// Names the endpoint events are delivered to. A new endpoint is not expired.
+    pub fn set_webhook(&self, url: Url) {
+        self.state.deliverer.set_url(url);
+    }
+
+    /// Answers under these names from now on, besides those of this machine.
+    pub fn set_hosts(&self, hosts: Vec<HostName>) {
+        self.guard.store(Arc::new(BrowserGuard::new(self.address.ip(), hosts)));
+    }
+
+    /// Replaces the assistants people can chat with. Chats of assistants that are gone stay readable.
+    ///
+    /// # Errors
+    /// Two of them have the same id; then the old ones stay.
+    pub fn set_assistants(&self, assistants: Vec<Assistant>) -> Result<(), LocalError> {
+        self.state.assistants.store(Arc::new(distinct(assistants)?));
+        Ok(())
+    }
+
+    /// Notes why the module failed that was to fill a message: those who look at the chat by the local API are told.
+    pub fn note_failure(&self, message_id: &str, reason: &str) {
+        self.state.chats.note_failure(message_id, reason);
+    }
+
+    /// Lets events go out again to an endpoint that is expired; false if it isn't.
+    pub fn revive_endpoint(&self) -> bool {
+        self.state.deliverer.revive()
+    }
+
+    /// Stops it: no new requests, those in flight get five seconds to end, deliveries are given up.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(FINISH_WITHIN, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        self.state.deliverer.finish().await;
+    }
+}
+
+impl Drop for LocalPlatform {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.server.abort();
+    }
+}
+
+/// What every request can reach.
+struct LocalState {
+    chats: Chats,
+    library: Arc<Library>,
+    deliverer: Arc<Deliverer>,
+    assistants: ArcSwap<Vec<Arc<Assistant>>>,
+    model: Model,
+    started: Stamp,
+    threads: Threads,
+}
+
+impl LocalState {
+    fn new(settings: LocalSettings, origin: Url, stop: CancellationToken) -> Result<Self, LocalError> {
+        let model = match settings.completion {
+            Some(endpoint) => Model::Endpoint(Box::new(Relay::new(endpoint)?)),
+            None => Model::Quote,
+        };
+        let subscribers = Subscribers::new(settings.socket_lifetime, stop.clone());
+        Ok(Self {
+            chats: open_chats(settings.data_dir.as_deref())?,
+            library: Arc::new(Library::open(settings.documents.as_deref(), origin)?),
+            deliverer: Deliverer::new(settings.webhook, settings.retry_delay, subscribers, stop)?,
+            assistants: ArcSwap::from_pointee(distinct(settings.assistants)?),
+            model,
+            started: Stamp::now(),
+            threads: Threads::default(),
+        })
+    }
+
+    /// The assistant of this id, or the platform's 404.
+    fn assistant(&self, id: &str) -> Result<Arc<Assistant>, ApiError> {
+        let assistants = self.assistants.load();
+        assistants
+            .iter()
+            .find(|assistant| assistant.id == id)
+            .cloned()
+            .ok_or_else(|| ApiError::not_found("assistant", id))
+    }
+
+    /// The chat of this id, or the platform's 404.
+    fn chat(&self, id: &str) -> Result<Chat, ApiError> {
+        self.chats.chat(id)?.ok_or_else(|| ApiError::not_found("chat", id))
+    }
+
+    /// The message of this id in this chat, or the platform's 404.
+    fn message(&self, chat_id: &str, id: &str) -> Result<Message, ApiError> {
+        self.chat(chat_id)?;
+        let found = self.chats.message(id)?.filter(|message| message.chat_id == chat_id);
+        found.ok_or_else(|| ApiError::not_found("message", id))
+    }
+
+    /// Searches the documents, off the threads that answer requests: the folder may have to be read again.
+    async fn search(
+        &self,
+        text: String,
+        wanted: impl Fn(&Document) -> bool + Send + 'static,
+    ) -> Result<Vec<Hit>, ApiError> {
+        let library = Arc::clone(&self.library);
+        let hits = tokio::task::spawn_blocking(move || library.search(&text, wanted)).await;
+        let hits = hits.map_err(|error| ApiError::internal(format!("the search broke off: {error}")))?;
+        hits.map_err(|error| ApiError::internal(format!("the documents can't be searched: {error}")))
+    }
+}
+
+fn open_chats(data_dir: Option<&Path>) -> Result<Chats, LocalError> {
+    let Some(folder) = data_dir else {
+        return Chats::open(None)
+            .map_err(|error| LocalError::Chats { path: "memory".into(), reason: error.to_string() });
+    };
+    let path = folder.join("local-platform.sqlite");
+    let opened = std::fs::create_dir_all(folder).map_err(|error| error.to_string());
+    let opened = opened.and_then(|()| Chats::open(Some(&path)).map_err(|error| error.to_string()));
+    opened.map_err(|reason| LocalError::Chats { path, reason })
+}
+
+fn distinct(assistants: Vec<Assistant>) -> Result<Vec<Arc<Assistant>>, LocalError> {
+    let mut ids = std::collections::HashSet::new();
+    match assistants.iter().find(|assistant| !ids.insert(assistant.id.as_str())) {
+        Some(twice) => Err(LocalError::TwoAssistants(twice.id.clone())),
+        None => Ok(assistants.into_iter().map(Arc::new).collect()),
+    }
+}
+
+/// The address as a client on this machine writes it: one that listens everywhere is reached over loopback.
+fn origin(address: SocketAddr) -> Url {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let origin = format!("http://{}/", SocketAddr::new(ip, address.port()));
+    Url::parse(&origin).unwrap_or_else(|_| unreachable!("an address and a port make a URL"))
+}

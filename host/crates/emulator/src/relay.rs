@@ -1,0 +1,355 @@
+//! Handing completions on to an OpenAI-compatible endpoint.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use url::{Host, Url};
+
+use super::completion::CompletionRequest;
+use super::deliver::{describe, retry_after};
+use super::error::ApiError;
+use super::settings::CompletionEndpoint;
+use super::wire::{Stamp, new_id};
+use modhost_core::json;
+use modhost_core::sse::{self, Beginning, Parser};
+use modhost_platform::chat_completion::{self, Answered, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
+
+/// How long the list of models may take.
+const MODELS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How much of an endpoint's error is passed on.
+const MAX_ERROR_BODY: usize = 500;
+
+/// A client of the endpoint.
+pub struct Relay {
+    client: Client,
+    endpoint: CompletionEndpoint,
+    /// Ends in `/chat/completions`.
+    completions: Url,
+    models: Url,
+}
+
+impl Relay {
+    /// A client of this endpoint.
+    pub fn new(endpoint: CompletionEndpoint) -> reqwest::Result<Self> {
+        let client = Client::builder().connect_timeout(Duration::from_secs(10));
+        // A model on this machine is not behind the proxy that others are reached through.
+        let client = if is_loopback(&endpoint.url) { client.no_proxy() } else { client }.build()?;
+        let base = endpoint.url.path().trim_end_matches('/');
+        let base = base.strip_suffix("/chat/completions").unwrap_or(base);
+        // What else is in the address stays: some endpoints want a query (`?api-version=`).
+        let at = |path: &str| {
+            let mut url = endpoint.url.clone();
+            url.set_path(&format!("{base}{path}"));
+            url
+        };
+        Ok(Self { client, completions: at("/chat/completions"), models: at("/models"), endpoint })
+    }
+
+    /// Waits for a whole answer, in OpenAI's shape.
+    pub async fn complete(&self, request: &CompletionRequest) -> Result<Value, ApiError> {
+        let response = self.ask(request, false).await?;
+        let body = response.bytes().await.map_err(|error| self.unreadable(&error))?;
+        let (text, answered) = chat_completion::read(&body).map_err(|fault| self.fault(&fault))?;
+        let document = json::document(&body).map_err(|error| self.strange(&error.to_string()));
+        match document.ok().and_then(|document| json::raw(&document).ok().map(json::value)) {
+            Some(answer) if answer["choices"].is_array() => Ok(answer),
+            // It came as events.
+            _ => Ok(whole(text, answered)),
+        }
+    }
+
+    /// Begins an answer that is read piece by piece.
+    pub async fn stream(&self, request: &CompletionRequest) -> Result<Pieces<'_>, ApiError> {
+        let response = self.ask(request, true).await?;
+        Ok(Pieces {
+            relay: self,
+            response,
+            reader: Reader::default(),
+            parser: Parser::new(MAX_EVENT),
+            body: Bytes::new(),
+            whole: BytesMut::new(),
+            has_events: None,
+            is_over: false,
+        })
+    }
+
+    /// Begins an answer that is handed on as it comes.
+    pub async fn begin(&self, request: &CompletionRequest) -> Result<Response, ApiError> {
+        self.ask(request, true).await
+    }
+
+    /// The models the endpoint offers: the one it is set to, or all it lists.
+    pub async fn models(&self) -> Result<Vec<String>, ApiError> {
+        if let Some(model) = &self.endpoint.model {
+            return Ok(vec![model.clone()]);
+        }
+        let request = self.client.get(self.models.clone()).timeout(MODELS_WITHIN);
+        let response = self.send(request).await?;
+        let answer: Value = response.json().await.map_err(|error| self.unreadable(&error))?;
+        let listed = answer["data"].as_array().ok_or_else(|| self.strange("there is no list `data` in its answer"))?;
+        Ok(listed.iter().filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
+    }
+
+    async fn ask(&self, request: &CompletionRequest, stream: bool) -> Result<Response, ApiError> {
+        let model = self.endpoint.model.as_ref().or(request.model.as_ref()).ok_or_else(|| {
+            ApiError::invalid(
+                "model is missing: name one in the request, or start the local platform with --completion-model",
+            )
+        })?;
+        let mut body = request.options.clone().unwrap_or_default();
+        body.insert("model".to_owned(), json!(model));
+        body.insert("messages".to_owned(), json!(request.messages));
+        body.insert("stream".to_owned(), json!(stream));
+        if stream {
+            body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        } else {
+            body.remove("stream_options");
+        }
+        self.send(self.client.post(self.completions.clone()).timeout(request.time_limit()).json(&body)).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ApiError> {
+        let request = match &self.endpoint.key {
+            Some(key) => request.bearer_auth(key.expose()),
+            None => request,
+        };
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    /// What a request that wasn't answered is for our own client.
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        if error.is_timeout() {
+            return ApiError::upstream_timeout(format!(
+                "the completion endpoint {} did not answer in time",
+                self.name()
+            ));
+        }
+        ApiError::upstream_unavailable(format!(
+            "the completion endpoint {} is out of reach: {}",
+            self.name(),
+            self.clean(&describe(error))
+        ))
+    }
+
+    fn unreadable(&self, error: &reqwest::Error) -> ApiError {
+        if error.is_decode() { self.strange("its answer is not JSON") } else { self.unreachable(error) }
+    }
+
+    fn strange(&self, what: &str) -> ApiError {
+        let message = format!(
+            "the completion endpoint {} does not speak as OpenAI's API does: {what}; check --completion-url",
+            self.name()
+        );
+        ApiError::bad_upstream(message)
+    }
+
+    /// What an answer that is none is for our own client.
+    fn fault(&self, fault: &Fault) -> ApiError {
+        match fault {
+            Fault::Unreadable { why, .. } => self.strange(&format!("its answer can't be read: {why}")),
+            Fault::Failed { status, found } => {
+                let said = self.clean(&error_text(&String::from_utf8_lossy(found)));
+                let message = format!("the completion endpoint {} broke off: {said}", self.name());
+                match status {
+                    Some(StatusCode::TOO_MANY_REQUESTS) => ApiError::rate_limited(message, None),
+                    Some(status) if status.is_client_error() => ApiError::invalid(message),
+                    _ => ApiError::upstream_unavailable(message),
+                }
+            }
+            fault => ApiError::upstream_unavailable(format!(
+                "the completion endpoint {} broke off: its answer {}",
+                self.name(),
+                fault.describe()
+            )),
+        }
+    }
+
+    /// What an error of the endpoint is for our own client: its credentials are ours, its overload and its opinion of
+    /// the request are passed on.
+    async fn refused(&self, response: Response) -> ApiError {
+        let status = response.status();
+        let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let wait = header.and_then(|value| retry_after(value, jiff::Timestamp::now()));
+        let said = self.clean(&response.text().await.map(|body| error_text(&body)).unwrap_or_default());
+        let message = format!("the completion endpoint {} answered {status}: {said}", self.name());
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                ApiError::bad_upstream(format!("{message}; check --completion-key"))
+            }
+            StatusCode::TOO_MANY_REQUESTS => ApiError::rate_limited(message, wait),
+            StatusCode::NOT_FOUND => ApiError::invalid(format!("{message}; check the model and --completion-url")),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ApiError::upstream_timeout(message),
+            _ if status.is_client_error() => ApiError::invalid(message),
+            _ if status.is_server_error() => ApiError::upstream_unavailable(message),
+            _ => ApiError::bad_upstream(message),
+        }
+    }
+
+    /// The address without what may be secret in it.
+    fn name(&self) -> String {
+        format!("{}{}", self.completions.origin().ascii_serialization(), self.completions.path())
+    }
+
+    /// An endpoint's words without our key, should it repeat it.
+    fn clean(&self, text: &str) -> String {
+        match &self.endpoint.key {
+            Some(key) if !key.expose().is_empty() => text.replace(key.expose(), "…"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+/// The text of an error as OpenAI's API and its likes write it.
+fn error_text(body: &str) -> String {
+    let parsed: Value = serde_json::from_str(body).unwrap_or_default();
+    let text =
+        parsed["error"]["message"].as_str().or(parsed["error"].as_str()).or(parsed["message"].as_str()).unwrap_or(body);
+    text.chars().take(MAX_ERROR_BODY).collect()
+}
+
+/// An answer in OpenAI's shape.
+fn whole(text: String, answered: Answered) -> Value {
+    let Answered { ending, tool_calls, .. } = answered;
+    let calls: Vec<_> = tool_calls
+        .iter()
+        .map(|call| {
+            json!({
+                "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments },
+            })
+        })
+        .collect();
+    let mut message = json!({ "role": "assistant", "content": text });
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    let mut answer = json!({
+        "id": new_id("chatcmpl"),
+        "created": Stamp::now().unix_seconds(),
+        "choices": [{ "index": 0, "message": message, "finish_reason": ending.finish_reason }],
+    });
+    if let Some(usage) = ending.usage {
+        answer["usage"] = json!({
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
+        });
+    }
+    answer
+}
+
+/// An answer on its way.
+pub struct Pieces<'a> {
+    relay: &'a Relay,
+    response: Response,
+    reader: Reader,
+    parser: Parser,
+    /// What has come and isn't read yet.
+    body: Bytes,
+    /// What has come of an answer that is no stream.
+    whole: BytesMut,
+    /// Whether it comes as events, once that is known.
+    has_events: Option<bool>,
+    /// Whether nothing more comes.
+    is_over: bool,
+}
+
+/// A piece of an answer.
+pub enum Piece {
+    /// More of its text.
+    Text(String),
+    /// Its end.
+    End(Answered),
+}
+
+impl Pieces<'_> {
+    /// Waits for the next piece; after the end none may be waited for.
+    pub async fn next(&mut self) -> Result<Piece, ApiError> {
+        loop {
+            if self.has_events()? {
+                if let Some(piece) = self.read_events()? {
+                    return Ok(piece);
+                }
+            } else if self.is_over {
+                return self.read_whole();
+            }
+            match self.response.chunk().await.map_err(|error| self.relay.unreadable(&error))? {
+                Some(chunk) if self.has_events == Some(false) => self.whole.extend_from_slice(&chunk),
+                Some(chunk) if self.body.is_empty() => self.body = chunk,
+                Some(chunk) => self.body = [&self.body[..], &chunk].concat().into(),
+                None => self.is_over = true,
+            }
+            if self.whole.len() > MAX_ANSWER {
+                return Err(self.relay.fault(&Fault::TooLarge("it", MAX_ANSWER)));
+            }
+        }
+    }
+
+    /// Whether it is known to come as events.
+    fn has_events(&mut self) -> Result<bool, ApiError> {
+        if self.has_events.is_none() {
+            self.body.advance(sse::blank(&self.body));
+            match sse::beginning(&self.body) {
+                Beginning::Events => self.has_events = Some(true),
+                Beginning::Other => {
+                    self.has_events = Some(false);
+                    self.whole = std::mem::take(&mut self.body).into();
+                }
+                Beginning::Unknown => {}
+            }
+        }
+        Ok(self.has_events == Some(true))
+    }
+
+    /// Reads on in the events that have come.
+    fn read_events(&mut self) -> Result<Option<Piece>, ApiError> {
+        loop {
+            let read = self.parser.next(&mut self.body);
+            let (read, is_last) = match read {
+                None if self.is_over => (self.parser.finish(), true),
+                read => (read, false),
+            };
+            let Some(read) = read else {
+                return if is_last { self.end(false).map(Some) } else { Ok(None) };
+            };
+            let progress = self.reader.read(read, is_last).map_err(|fault| self.relay.fault(&fault))?;
+            match progress {
+                Progress::Text(text) => return Ok(Some(Piece::Text(text))),
+                Progress::Nothing => {}
+                Progress::Done => return self.end(true).map(Some),
+            }
+        }
+    }
+
+    /// Reads the answer of an endpoint that doesn't stream though it was asked to.
+    fn read_whole(&mut self) -> Result<Piece, ApiError> {
+        if self.whole.is_empty() && self.body.is_empty() {
+            return self.end(true);
+        }
+        // What is too short to say what it is, is still there.
+        let mut body = std::mem::take(&mut self.whole);
+        body.extend_from_slice(&std::mem::take(&mut self.body));
+        match self.reader.whole(&body).map_err(|fault| self.relay.fault(&fault))? {
+            Progress::Text(text) => Ok(Piece::Text(text)),
+            Progress::Nothing | Progress::Done => self.end(true),
+        }
+    }
+
+    fn end(&mut self, said: bool) -> Result<Piece, ApiError> {
+        let answered = std::mem::take(&mut self.reader).end_with_tools(said);
+        answered.map(Piece::End).map_err(|fault| self.relay.fault(&fault))
+    }
+}

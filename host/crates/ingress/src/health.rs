@@ -1,0 +1,428 @@
+//! Whether the host is alive, and whether it can take events: `/livez`, `/readyz` and `/health` of both listeners.
+//!
+//! Alive is a host that answers at all. Ready is one that can take an event and put it on disk: not while it starts, not
+//! once it was told to stop, and not while its journal can't be written. A module that doesn't serve is no reason: its
+//! events wait on disk, and other tenants' modules have nothing to do with it. Answering reads memory only, so that a
+//! probe is cheap and never waits for the disk.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use modhost_storage::journal::{self, Journal, JournalError};
+
+/// How the journal is probed.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How often while it can be written: a full disk is found before an event is refused for it.
+    probe_every: Duration,
+    /// How often while it can't be.
+    retry_every: Duration,
+    /// How long a probe may take before the disk counts as stuck.
+    stuck_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            probe_every: Duration::from_secs(5),
+            retry_every: Duration::from_secs(1),
+            stuck_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What [`Health`] asks of the journal.
+#[async_trait]
+pub trait Recorder: Send + Sync + 'static {
+    /// Whether it can record, as far as is known; without waiting.
+    fn health(&self) -> journal::Result<()>;
+
+    /// Finds out whether it can record.
+    async fn probe(&self) -> journal::Result<()>;
+}
+
+#[async_trait]
+impl Recorder for Arc<dyn Journal> {
+    fn health(&self) -> journal::Result<()> {
+        Journal::health(&**self)
+    }
+
+    async fn probe(&self) -> journal::Result<()> {
+        Journal::probe(&**self).await
+    }
+}
+
+/// The state of a host, as probes see it.
+#[derive(Default)]
+pub struct Health {
+    started: AtomicBool,
+    draining: AtomicBool,
+    recorder: OnceLock<Box<dyn Recorder>>,
+    /// Why the last probe failed, if it did. It stands until one succeeds: on a full disk some small writes still do.
+    probe_failed: ArcSwapOption<JournalError>,
+    /// Whether a probe has been waiting for the disk for too long.
+    stuck: AtomicBool,
+    pace: Pace,
+}
+
+/// A reason why a host is not ready.
+#[derive(Clone, Debug)]
+pub enum NotReady {
+    /// It is being started.
+    Starting,
+    /// It was told to stop.
+    Draining,
+    /// It can't record events.
+    Journal(JournalError),
+    /// The disk doesn't answer.
+    Stuck,
+}
+
+/// What a probe is answered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// `ok`, `starting`, `draining` or `failing`.
+    pub status: &'static str,
+    /// Each check with `ok` or `failing`.
+    pub checks: Map<String, Value>,
+    /// Why it is not ready; empty if it is.
+    pub reasons: Vec<String>,
+}
+
+impl NotReady {
+    fn status(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Journal(_) | Self::Stuck => "failing",
+        }
+    }
+
+    fn check(&self) -> Check {
+        match self {
+            Self::Starting => Check::Startup,
+            Self::Draining => Check::Shutdown,
+            Self::Journal(_) | Self::Stuck => Check::Journal,
+        }
+    }
+
+    /// The reason for anyone who asks: it names no path, no tenant and no module.
+    fn public(&self) -> String {
+        let text = match self {
+            Self::Starting => "the host is starting",
+            Self::Draining => "the host is stopping: it takes no more events, and running deliveries finish",
+            Self::Journal(JournalError::Full(_)) => "the journal cannot be written: no room is left on the disk",
+            Self::Journal(_) => "the journal cannot be written; the host's log says why",
+            Self::Stuck => "the journal cannot be written: the disk does not answer",
+        };
+        text.to_owned()
+    }
+
+    /// The reason for operators.
+    fn detailed(&self) -> String {
+        match self {
+            Self::Journal(error) => error.to_string(),
+            _ => self.public(),
+        }
+    }
+}
+
+/// What has to be well for a host to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// It has been started.
+    Startup,
+    /// It was not told to stop.
+    Shutdown,
+    /// It can record events.
+    Journal,
+}
+
+impl Check {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Startup, Self::Shutdown, Self::Journal];
+
+    /// Its name in answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Shutdown => "shutdown",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+impl Health {
+    /// Watches this journal from now on.
+    pub fn set_recorder(&self, recorder: impl Recorder) {
+        let _ = self.recorder.set(Box::new(recorder)); // a host has one journal, and sets it once
+    }
+
+    /// The host can take events.
+    pub fn set_started(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// The host was told to stop.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the host is not ready; none if it is.
+    pub fn not_ready(&self) -> Option<NotReady> {
+        // From here on the journal's state is of no use to anyone: it is closed on the way.
+        if self.draining.load(Ordering::Relaxed) {
+            return Some(NotReady::Draining);
+        }
+        if !self.started.load(Ordering::Relaxed) {
+            return Some(NotReady::Starting);
+        }
+        if self.stuck.load(Ordering::Relaxed) {
+            return Some(NotReady::Stuck);
+        }
+        self.recorder.get().and_then(|recorder| self.failure(&**recorder)).map(NotReady::Journal)
+    }
+
+    /// Why events can't be recorded, if they can't.
+    fn failure(&self, recorder: &dyn Recorder) -> Option<JournalError> {
+        let probe_failed = || self.probe_failed.load_full().map(Arc::unwrap_or_clone);
+        recorder.health().err().or_else(probe_failed)
+    }
+
+    /// Whether each check is well.
+    pub fn checks(not_ready: Option<&NotReady>) -> [(Check, bool); 3] {
+        let failing = not_ready.map(NotReady::check);
+        Check::ALL.map(|check| (check, failing != Some(check)))
+    }
+
+    /// The answer to a probe, with its status. `detailed` reasons are for operators.
+    pub fn report(&self, detailed: bool) -> (StatusCode, Report) {
+        let not_ready = self.not_ready();
+        let word = |is_well: bool| Value::from(if is_well { "ok" } else { "failing" });
+        let checks = Self::checks(not_ready.as_ref());
+        let checks = checks.into_iter().map(|(check, is_well)| (check.name().to_owned(), word(is_well))).collect();
+        let reason = |it: &NotReady| if detailed { it.detailed() } else { it.public() };
+        let status = not_ready.as_ref().map_or("ok", NotReady::status);
+        let reasons = not_ready.iter().map(reason).collect();
+        let code = if not_ready.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (code, Report { status, checks, reasons })
+    }
+
+    /// Probes the journal until the host is told to stop: a full disk is found without events, and so is room on it.
+    pub async fn watch(&self) {
+        let Some(recorder) = self.recorder.get() else { return };
+        let mut is_failing = false;
+        let Pace { probe_every, retry_every, .. } = self.pace;
+        let mut next_probe = Instant::now() + probe_every;
+        loop {
+            sleep(retry_every).await;
+            // The journal is closed on the way.
+            if self.draining.load(Ordering::Relaxed) {
+                return;
+            }
+            if self.failure(&**recorder).is_some() || Instant::now() >= next_probe {
+                self.probe(&**recorder).await;
+                next_probe = Instant::now() + probe_every;
+            }
+            match self.failure(&**recorder) {
+                Some(error) if !is_failing => {
+                    tracing::error!(%error, "cannot record events");
+                    is_failing = true;
+                }
+                None if is_failing => {
+                    tracing::info!("can record events again");
+                    is_failing = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn probe(&self, recorder: &dyn Recorder) {
+        let mut probe = recorder.probe();
+        let after = self.pace.stuck_after;
+        let ended = match timeout(after, &mut probe).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::error!(?after, "the journal's disk does not answer");
+                self.stuck.store(true, Ordering::Relaxed);
+                let ended = probe.await;
+                self.stuck.store(false, Ordering::Relaxed);
+                ended
+            }
+        };
+        self.probe_failed.store(ended.err().map(Arc::new));
+    }
+}
+
+/// `/livez` and `/readyz`, which anyone may ask.
+pub fn probes(health: Arc<Health>) -> Router {
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state(health)
+}
+
+/// `GET /livez`.
+pub async fn live() -> Response {
+    uncached(StatusCode::OK, Json(json!({ "status": "ok" })))
+}
+
+/// `GET /readyz`.
+pub async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let (code, report) = health.report(false);
+    uncached(code, Json(report))
+}
+
+/// All that a listener answers while its host starts: probes, and that everything else is to come again.
+pub fn while_starting(health: Arc<Health>) -> Router {
+    let come_again = async || {
+        let answer = Json(json!({ "success": false, "error": "the host is starting" }));
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], answer)
+    };
+    let health_route = Router::new().route("/health", get(public_health)).with_state(health.clone());
+    probes(health).merge(health_route).fallback(come_again)
+}
+
+/// The answer of `/health` to anyone: what `/readyz` says, in fewer words.
+pub fn anonymous(health: &Health) -> Response {
+    let (code, Report { status, reasons, .. }) = health.report(false);
+    let mut answer = json!({ "status": status });
+    if !reasons.is_empty() {
+        answer["reasons"] = reasons.into();
+    }
+    uncached(code, Json(answer))
+}
+
+/// `GET /health` of the public listener.
+pub async fn public_health(State(health): State<Arc<Health>>) -> Response {
+    anonymous(&health)
+}
+
+/// An answer that is true now, and that no proxy may keep.
+pub fn uncached(code: StatusCode, answer: impl IntoResponse) -> Response {
+    (code, [(header::CACHE_CONTROL, "no-store")], answer).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// A journal on a disk that a test fills, empties, and holds up.
+    #[derive(Default)]
+    struct Disk {
+        full: AtomicBool,
+        held_up: AtomicBool,
+        /// Whether writes fit where something else was before.
+        small_writes_fit: AtomicBool,
+        known: Mutex<Option<JournalError>>,
+        probes: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Recorder for Arc<Disk> {
+        fn health(&self) -> journal::Result<()> {
+            self.known.lock().unwrap().clone().map_or(Ok(()), Err)
+        }
+
+        async fn probe(&self) -> journal::Result<()> {
+            self.probes.fetch_add(1, Ordering::Relaxed);
+            while self.held_up.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let full = self.full.load(Ordering::Relaxed).then(|| JournalError::Full("/secret/path is full".into()));
+            *self.known.lock().unwrap() = full.clone().filter(|_| !self.small_writes_fit.load(Ordering::Relaxed));
+            full.map_or(Ok(()), Err)
+        }
+    }
+
+    fn watched(disk: &Arc<Disk>) -> (Arc<Health>, tokio::task::JoinHandle<()>) {
+        let ms = Duration::from_millis;
+        let pace = Pace { probe_every: ms(5), retry_every: ms(1), stuck_after: ms(20) };
+        let health = Arc::new(Health { pace, ..Health::default() });
+        assert_eq!(status(&health), (503, "starting"));
+        health.set_recorder(disk.clone());
+        health.set_started();
+        let watching = tokio::spawn({
+            let health = health.clone();
+            async move { health.watch().await }
+        });
+        (health, watching)
+    }
+
+    fn status(health: &Health) -> (u16, &'static str) {
+        let (code, report) = health.report(false);
+        (code.as_u16(), report.status)
+    }
+
+    /// Waits for a status, for as long as it may take on the slowest machine.
+    async fn comes_to(health: &Health, wanted: (u16, &'static str)) {
+        for _ in 0..60_000 {
+            if status(health) == wanted {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        panic!("it stays {:?} and never comes to {wanted:?}", status(health));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_found_and_forgotten_without_events() {
+        let disk = Arc::new(Disk::default());
+        let (health, watching) = watched(&disk);
+        assert_eq!(status(&health), (200, "ok"));
+        disk.full.store(true, Ordering::Relaxed);
+        comes_to(&health, (503, "failing")).await;
+        let (_, report) = health.report(false);
+        assert_eq!(report.checks["journal"], "failing");
+        assert_eq!(report.reasons, ["the journal cannot be written: no room is left on the disk"]);
+        assert_eq!(health.report(true).1.reasons, ["the journal is full: /secret/path is full"]);
+        disk.full.store(false, Ordering::Relaxed);
+        comes_to(&health, (200, "ok")).await;
+        health.set_draining();
+        assert_eq!(status(&health), (503, "draining"));
+        watching.abort();
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_full_though_small_writes_still_fit() {
+        let disk = Arc::new(Disk::default());
+        let (health, watching) = watched(&disk);
+        disk.small_writes_fit.store(true, Ordering::Relaxed);
+        disk.full.store(true, Ordering::Relaxed);
+        comes_to(&health, (503, "failing")).await;
+        let probes = disk.probes.load(Ordering::Relaxed);
+        while disk.probes.load(Ordering::Relaxed) < probes + 3 {
+            assert_eq!(status(&health), (503, "failing"));
+            sleep(Duration::from_millis(1)).await;
+        }
+        disk.full.store(false, Ordering::Relaxed);
+        comes_to(&health, (200, "ok")).await;
+        watching.abort();
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_not_ready_until_it_does() {
+        let disk = Arc::new(Disk::default());
+        disk.held_up.store(true, Ordering::Relaxed);
+        let (health, watching) = watched(&disk);
+        comes_to(&health, (503, "failing")).await;
+        assert!(matches!(health.not_ready(), Some(NotReady::Stuck)));
+        assert_eq!(disk.probes.load(Ordering::Relaxed), 1, "no second one queues up behind the first");
+        disk.held_up.store(false, Ordering::Relaxed);
+        comes_to(&health, (200, "ok")).await;
+        watching.abort();
+    }
+}

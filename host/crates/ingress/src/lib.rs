@@ -1,0 +1,9 @@
+//! How events reach the host: listeners, sources with their signature schemes, and health probes.
+
+#![deny(unsafe_code)]
+// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+pub mod health;
+pub mod listener;
+pub mod sources;

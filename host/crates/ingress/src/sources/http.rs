@@ -1,0 +1,353 @@
+//! The public listener: events in, probes, and what is answered when.
+//!
+//! The answers follow from how the strictest platform reads them, Unique: 2xx is delivered; 3xx, 429 and 5xx are brought
+//! again, up to five times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for
+//! forged requests and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
+//! Which 4xx it is, and how an event that was taken is acknowledged, is for the source's scheme to say.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+
+use super::envelope::NotAnEvent;
+use super::schemes::Request as Verifiable;
+use super::{Backpressure, Received, Rejection, RouteEntry, Sink, Source, Sources, Taken};
+use crate::health::{self, Health};
+use crate::listener::{BodyError, Client, SignatureFailureLimiter};
+use modhost_core::metrics::{self, EventOutcome};
+
+/// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
+const AFTER_TOO_LARGE: u64 = 60;
+
+/// When an event may be brought again whose time is too far from the host's: a clock has to be set first.
+const AFTER_CLOCKS_DIFFER: u64 = 60;
+
+/// When an event may be brought again that no secret signed, while it isn't known whether the secrets are whole.
+const AFTER_SECRETS_CHANGE: u64 = 10;
+/// When an event may be brought again that can't be read: an operator needs time to look at it.
+const AFTER_UNREADABLE: u64 = 60;
+
+/// How much of a body that is too large is heard out, in bytes.
+const HEARD_OUT: usize = 16 << 20;
+
+/// How long a body that is too large is heard out.
+const HEAR_OUT_WITHIN: Duration = Duration::from_secs(5);
+
+/// When a body may be brought again that came too slowly, or when there was no room for it.
+const AFTER_CUT_SHORT: u64 = 10;
+
+struct Listener<S> {
+    sources: Arc<Sources>,
+    signature_failures: Arc<SignatureFailureLimiter>,
+    sink: S,
+}
+
+/// The routes of the public listener: probes, and every other path as the sources have it. `signature_failures` is where forged requests
+/// are noted; requests of a client that sent too many are not read.
+pub fn router<S: Sink>(
+    sources: Arc<Sources>,
+    signature_failures: Arc<SignatureFailureLimiter>,
+    sink: S,
+    health: Arc<Health>,
+) -> Router {
+    let listener = Arc::new(Listener { sources, signature_failures, sink });
+    let health_route = Router::new().route("/health", get(health::public_health)).with_state(health.clone());
+    let events = Router::new().fallback(receive::<S>).with_state(listener);
+    events.merge(health_route).merge(health::probes(health))
+}
+
+async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, mut request: Request) -> Response {
+    name_host(&mut request);
+    let way = listener.sources.by_path.load().get(request.uri().path()).cloned();
+    let Some(way) = way else {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "no source has this path; the `path` of a source in modules.toml is where events go",
+        );
+    };
+    let answer = hear(&listener, &way, request).await;
+    metrics::request(&way.source.reader.name, answer.status().as_u16());
+    answer
+}
+
+/// Writes the host that the target names into the `Host` header, as RFC 9112, section 3.2.2, wants it read: HTTP/2 has no
+/// such header, and schemes look at headers only.
+fn name_host(request: &mut Request) {
+    let authority = request.uri().authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok());
+    if let Some(authority) = authority {
+        request.headers_mut().insert(header::HOST, authority);
+    }
+}
+
+/// Answers a request to a source.
+async fn hear<S: Sink>(listener: &Listener<S>, way: &RouteEntry, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
+            .into_response();
+    }
+    let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
+    if let Some(wait) = listener.held_off(client, &way.source) {
+        return not_heard(wait);
+    }
+    let max_body = **listener.sources.max_body.load();
+    let (parts, body) = request.into_parts();
+    if let Some(coding) = coded(&parts.headers) {
+        tracing::warn!(source = %way.source.reader.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
+        drain(body).await;
+        return refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body has a Content-Encoding, and is taken as it was signed only: send it without one",
+        );
+    }
+    match read(&parts.headers, body, max_body).await {
+        Ok(body) => answer(listener, way, client, &parts.headers, body).await,
+        Err(Unread::TooLarge) => {
+            tracing::error!(source = %way.source.reader.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
+            ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
+        }
+        Err(Unread::BodyError(why)) => {
+            // What there is no room for is told of by the listener, and not for every request.
+            if let BodyError::TooSlow(_) = why {
+                tracing::warn!(
+                    source = %way.source.reader.name, client = %client.address,
+                    "request put off: {why}, `body_timeout` in [server.limits]"
+                );
+            }
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
+            hang_up(([(header::RETRY_AFTER, AFTER_CUT_SHORT)], answer).into_response())
+        }
+        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+    }
+}
+
+async fn answer<S: Sink>(
+    listener: &Listener<S>,
+    way: &RouteEntry,
+    client: Client,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Response {
+    let source = &way.source;
+    let request = Verifiable { headers, body: &body, now: SystemTime::now() };
+    let received = match source.receive(&request, &body) {
+        Err(rejection @ (Rejection::SignatureError(_) | Rejection::ForeignCompany(_))) => {
+            return rejected(listener, way, client, headers, &rejection);
+        }
+        received => received,
+    };
+    // Only what is verified uses up a turn: a forger can't use up the platform's.
+    if !matches!(received, Ok(Received::Challenge(_)))
+        && let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take())
+    {
+        tracing::warn!(source = %source.reader.name, "events come faster than `events_per_second` allows");
+        return come_back(Backpressure { after, too_fast: true });
+    }
+    match received {
+        Ok(Received::Event(event)) => match listener.sink.take(*event).await {
+            Ok(Taken::Recorded) => source.scheme.taken(&request),
+            Ok(Taken::NoSubscriber) => source.scheme.nobody(&request),
+            Err(put_off) => come_back(put_off),
+        },
+        Ok(Received::Challenge(answer)) => {
+            source.reader.count(EventOutcome::Challenge);
+            tracing::info!(source = %source.reader.name, "challenge answered");
+            answer
+        }
+        Err(Rejection::NotAnEvent(why)) => unreadable(listener, way, client, &request, &body, &why).await,
+        Err(rejection) => {
+            let status = rejection.status(&*source.scheme);
+            tracing::warn!(
+                source = %source.reader.name, client = %client.address, %status, reason = %rejection,
+                "event belongs to no tenant"
+            );
+            if status.is_success() {
+                source.reader.count(EventOutcome::Unwanted);
+                return source.scheme.nobody(&request);
+            }
+            source.reader.count(EventOutcome::PutOff);
+            ([(header::RETRY_AFTER, AFTER_UNREADABLE)], refusal(status, &rejection.to_string())).into_response()
+        }
+    }
+}
+
+/// Keeps a verified request that can't be read, and answers it.
+async fn unreadable<S: Sink>(
+    listener: &Listener<S>,
+    way: &RouteEntry,
+    client: Client,
+    request: &Verifiable<'_>,
+    body: &Bytes,
+    why: &NotAnEvent,
+) -> Response {
+    let source = &way.source;
+    let status = source.scheme.unreadable(why);
+    tracing::warn!(source = %source.reader.name, client = %client.address, %status, reason = %why, "event can't be read");
+    source.reader.count(EventOutcome::Unreadable);
+    let kept = source.reader.unreadable(request.headers, body, why, Some(status.as_u16()));
+    if listener.sink.keep(kept).await.is_err() {
+        tracing::error!(source = %source.reader.name, "an event that can't be read can't be kept either");
+    }
+    let answer = refusal(status, &format!("this is not an event: {why}"));
+    if status.is_server_error() { ([(header::RETRY_AFTER, AFTER_UNREADABLE)], answer).into_response() } else { answer }
+}
+
+fn rejected<S>(
+    listener: &Listener<S>,
+    way: &RouteEntry,
+    client: Client,
+    headers: &HeaderMap,
+    rejection: &Rejection,
+) -> Response {
+    let source = &way.source;
+    tracing::warn!(source = %source.reader.name, client = %client.address, "request refused: {rejection}");
+    let status = listener.sources.status(rejection, source);
+    let answer = refusal(status, &rejection.to_string());
+    if status.is_server_error() {
+        let is_of_time =
+            matches!(rejection, Rejection::SignatureError(signature_error) if signature_error.is_of_time());
+        let after = if is_of_time { AFTER_CLOCKS_DIFFER } else { AFTER_SECRETS_CHANGE };
+        return ([(header::RETRY_AFTER, after)], answer).into_response();
+    }
+    // One whose time alone is wrong was signed well.
+    if let Rejection::SignatureError(signature_error) = rejection
+        && !signature_error.is_of_time()
+        && !is_of_local_page(client, headers)
+    {
+        listener.note_forgery(client, source);
+    }
+    answer
+}
+
+/// Whether a web page in a browser on this machine sent a request. Any page can do that, and its forged requests must not hold
+/// off the programs that share its address: a proxy, the local platform of `modhost dev`.
+fn is_of_local_page(client: Client, headers: &HeaderMap) -> bool {
+    client.address.is_loopback() && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site"))
+}
+
+fn come_back(Backpressure { after, too_fast }: Backpressure) -> Response {
+    let (status, error) = if too_fast {
+        (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the host can't take more events at the moment")
+    };
+    ([(header::RETRY_AFTER, whole_seconds(after))], refusal(status, error)).into_response()
+}
+
+/// What most platforms read as well as any other 2xx.
+pub(super) fn success() -> Response {
+    Json(json!({ "success": true })).into_response()
+}
+
+impl<S> Listener<S> {
+    /// How long a client's requests to a source are not heard; none: they are.
+    fn held_off(&self, client: Client, source: &Source) -> Option<Duration> {
+        if client.stands_for_many {
+            return None;
+        }
+        let wait = self.signature_failures.too_many(client.address, &source.reader.name)?;
+        tracing::debug!(source = %source.reader.name, client = %client.address, "not heard: it sent too many forgeries");
+        Some(wait)
+    }
+
+    fn note_forgery(&self, client: Client, source: &Source) {
+        if !self.signature_failures.note(client.address, &source.reader.name) {
+            return;
+        }
+        let (source, client, is_proxy) = (&source.reader.name, client.address, client.stands_for_many);
+        if is_proxy {
+            tracing::warn!(
+                %source, %client,
+                "many forgeries come through what seems to be a proxy, and can't be told from what else it brings; if it \
+                 is yours, name it in `trusted_proxies` in [server]"
+            );
+        } else {
+            tracing::warn!(
+                %source, %client,
+                "more forgeries than `max_forgeries` in [server.limits] came from there: its requests are answered with \
+                 429 for now, and not looked at"
+            );
+        }
+    }
+}
+
+/// The answer to who sent too many forged requests: neither is the body read, nor is the connection kept.
+fn not_heard(wait: Duration) -> Response {
+    let answer = refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address had no valid signature");
+    hang_up(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
+}
+
+/// Ends the connection with an answer: what is still coming on it is not wanted.
+fn hang_up(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// How a body is coded, if it is: signatures are over the bytes that are sent, no platform here compresses them, and what
+/// is a kilobyte on the wire may be a gigabyte afterwards.
+fn coded(headers: &HeaderMap) -> Option<&str> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    codings
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .find(|it| !(it.is_empty() || it.eq_ignore_ascii_case("identity")))
+}
+
+/// Rounded up, and never nothing: who comes back after this time is not early.
+fn whole_seconds(time: std::time::Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn refusal(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "success": false, "error": error }))).into_response()
+}
+
+enum Unread {
+    TooLarge,
+    BodyError(BodyError),
+    BrokenOff,
+}
+
+/// Reads a body to its end, and keeps no more of it than the limit.
+async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, Unread> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        // Who asks first is told without having sent anything.
+        if !headers.contains_key(header::EXPECT) {
+            drain(body).await;
+        }
+        return Err(Unread::TooLarge);
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    match Limited::new(&mut body, limit).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            drain(body).await;
+            Err(Unread::TooLarge)
+        }
+        Err(error) => Err(cut_short(&*error).map_or(Unread::BrokenOff, Unread::BodyError)),
+    }
+}
+
+/// Whether that is why a body couldn't be read.
+fn cut_short(error: &(dyn Error + 'static)) -> Option<BodyError> {
+    error.downcast_ref().copied().or_else(|| cut_short(error.source()?))
+}
+
+/// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer
+/// is read, and the platform would take the host for one that is out of reach.
+async fn drain(body: Body) {
+    let mut rest = Limited::new(body, HEARD_OUT);
+    let read = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // Who takes longer hears nothing.
+    let _ = tokio::time::timeout(HEAR_OUT_WITHIN, read).await;
+}

@@ -1,0 +1,122 @@
+//! `slack`: `X-Slack-Signature: v0=<hex HMAC-SHA256 of v0:{X-Slack-Request-Timestamp}:{raw body}>`, keyed with the app's
+//! signing secret as it stands.
+//!
+//! As "Verifying requests from Slack" has it, which also advises to refuse what is older than five minutes. The Events API
+//! wants any 2xx within three seconds, and brings an event again up to three times without it (`X-Slack-Retry-Num`), under
+//! the same `event_id` and with a new time and signature. It switches an app's events off that fails too often, so what
+//! nobody wants is a success. Slash commands, buttons and dialogs come as forms, signed alike.
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::hmac::Hmac;
+use super::{Key, Outgoing, Request, Scheme, SignatureError, document};
+use crate::sources::envelope::{Envelope, Forms, body, first_in_body};
+use crate::sources::http;
+use modhost_config::source::{Part, SignedPart, Window};
+use modhost_core::event::body::{self as event_body, BodyKind};
+use modhost_core::secret::Secret;
+
+/// The header with the signature.
+const SIGNATURE: HeaderName = HeaderName::from_static("x-slack-signature");
+
+/// The header with the time of the request, in seconds since 1970.
+const TIMESTAMP: HeaderName = HeaderName::from_static("x-slack-request-timestamp");
+
+/// Where the user stands: of most events, of those that tell of a user, of changed and deleted messages, of buttons and
+/// dialogs, of slash commands.
+const USERS: [&str; 9] = [
+    "event.user",
+    "event.user.id",
+    "event.user_id",
+    "event.message.user",
+    "event.previous_message.user",
+    "event.channel.creator",
+    "event.file.user",
+    "user.id",
+    "user_id",
+];
+
+/// What somebody reads who used a command that no module takes.
+const NOBODY: &str = "Nothing here answers this command.";
+
+/// The scheme as one source uses it.
+pub(super) struct Slack {
+    hmac: Hmac,
+}
+
+impl Slack {
+    pub(super) fn new(window: Window) -> Self {
+        let text = |text: &str| SignedPart::Text(text.into());
+        let signed = vec![text("v0:"), SignedPart::Header(TIMESTAMP), text(":"), SignedPart::Body];
+        Self { hmac: Hmac::of_time_and_body((SIGNATURE, "v0="), TIMESTAMP, signed, window) }
+    }
+}
+
+impl Scheme for Slack {
+    fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
+        if secret.expose().starts_with("xox") || secret.expose().starts_with("xapp-") {
+            return Err("it is a token; Slack signs with the app's signing secret");
+        }
+        self.hmac.key(secret)
+    }
+
+    fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
+        self.hmac.verify(request, keys)
+    }
+
+    fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {
+        self.hmac.sign(outgoing, key)
+    }
+
+    /// An event is called by the type and subtype of what is inside: `app_mention`, `message`, `message.bot_message`. What
+    /// comes as a form has neither id nor retries: a button, menu or dialog is called by its type (`block_actions`,
+    /// `view_submission`), a slash command by itself (`/weather`).
+    fn envelope(&self) -> Envelope {
+        Envelope {
+            id: vec![Part::First(vec![body("event_id"), Part::Hash])],
+            name: vec![first_in_body(&["event.type", "type", "command"]), body("event.subtype")],
+            company: Some(first_in_body(&["team_id", "team.id", "enterprise_id", "enterprise.id"])),
+            always_names_company: true,
+            user: Some(first_in_body(&USERS)),
+            created_at: Some(Part::First(vec![
+                first_in_body(&["event_time", "event.event_ts", "action_ts"]),
+                Part::Header(TIMESTAMP),
+            ])),
+            forms: Forms::Any,
+            ..Envelope::whole()
+        }
+    }
+
+    /// Slack asks with a challenge before it sends events, and tells when it holds some back.
+    fn challenge(&self, request: &Request<'_>) -> Option<Response> {
+        let document = document(request.body)?;
+        let text = |key| document.find([key]).and_then(|found| found.value.text());
+        match (&*text("type")?.text, text("challenge")) {
+            ("url_verification", Some(challenge)) => Some(Json(json!({ "challenge": challenge.text })).into_response()),
+            ("app_rate_limited", _) => {
+                tracing::warn!("Slack holds events back: more come than it delivers, and those are lost");
+                Some(http::success())
+            }
+            _ => None,
+        }
+    }
+
+    /// What answers a form is shown to the user, or changes the dialog: it has to be empty.
+    fn taken(&self, request: &Request<'_>) -> Response {
+        match event_body::kind(request.body) {
+            BodyKind::Json => http::success(),
+            BodyKind::Form | BodyKind::FormWithPayload => StatusCode::OK.into_response(),
+        }
+    }
+
+    /// A slash command waits for nobody.
+    fn nobody(&self, request: &Request<'_>) -> Response {
+        match event_body::kind(request.body) {
+            BodyKind::Form => Json(json!({ "response_type": "ephemeral", "text": NOBODY })).into_response(),
+            _ => self.taken(request),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A JSON object of an answer: an event of a stream, or the whole.
+
+use http::StatusCode;
+use serde_json::value::RawValue;
+
+use super::failure;
+use super::tools::ToolPiece;
+use crate::Usage;
+use modhost_core::json::{self, Fields, Kind};
+
+/// What an object says.
+pub(super) struct Chunk<'a> {
+    pub(super) choices: Vec<Choice<'a>>,
+    pub(super) usage: Option<Usage>,
+    /// The status of the failure it reports, if it reports one.
+    pub(super) failure: Option<Option<StatusCode>>,
+}
+
+/// What one of the answers asked for gets by it.
+pub(super) struct Choice<'a> {
+    pub(super) raw: &'a RawValue,
+    pub(super) index: Option<i64>,
+    /// For [`TextJoiner`](json::TextJoiner).
+    pub(super) text: Vec<u8>,
+    pub(super) tools: Vec<ToolPiece>,
+    pub(super) finish: Finish,
+    pub(super) failure: Option<Option<StatusCode>>,
+    /// Whether it is the whole message, and not what is added to it.
+    pub(super) is_whole: bool,
+}
+
+/// Why the model stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// It hasn't, or nobody says so: null, and what servers write in its place.
+    Not,
+    /// It had a reason, in its own words.
+    Stopped(String),
+    /// It failed.
+    Failed(String),
+}
+
+/// What is written in the place of no reason.
+const NO_REASONS: [&str; 8] =
+    ["", "null", "none", "nil", "undefined", "unknown", "unspecified", "finish_reason_unspecified"];
+
+/// What reasons have in them that are failures: of OpenRouter, vLLM, SGLang, DeepSeek, Zhipu, Gemini.
+const FAILURES: [&str; 9] = [
+    "error",
+    "abort",
+    "cancel",
+    "fail",
+    "insufficient_system_resource",
+    "malformed",
+    "timeout",
+    "interrupt",
+    "disconnect",
+];
+
+impl<'a> Chunk<'a> {
+    /// Reads an object; none if it is none.
+    pub(super) fn of(value: &'a RawValue) -> Option<Self> {
+        let fields = Fields::of(value, &["choices", "usage", "x_groq"])?;
+        let choices = match fields.get("choices") {
+            Some(list) if json::kind(list) == Kind::List => json::list(list).unwrap_or_default(),
+            Some(choice) => vec![choice],
+            None => Vec::new(),
+        };
+        let mut choices: Vec<_> = choices.into_iter().filter_map(Choice::of).collect();
+        if choices.len() > 1 {
+            for (place, choice) in choices.iter_mut().enumerate() {
+                choice.index = choice.index.or(i64::try_from(place).ok());
+            }
+        }
+        let groq = || Fields::of(fields.get("x_groq")?, &["usage"])?.get("usage").and_then(usage);
+        Some(Self {
+            choices,
+            usage: fields.get("usage").and_then(usage).or_else(groq),
+            failure: failure::in_completion(value),
+        })
+    }
+}
+
+impl<'a> Choice<'a> {
+    fn of(raw: &'a RawValue) -> Option<Self> {
+        let names = &["index", "delta", "message", "text", "finish_reason", "finishReason", "error"];
+        let fields = Fields::of(raw, names)?;
+        let (mut text, mut tools) = fields.get("delta").map(said).unwrap_or_default();
+        // Some servers send both: what is new, and all there is so far.
+        let is_whole = text.is_empty() && tools.is_empty();
+        if is_whole {
+            (text, tools) = match fields.get("message") {
+                Some(message) => said(message),
+                None => (fields.get("text").and_then(json::bytes).unwrap_or_default(), Vec::new()),
+            };
+        }
+        let error = fields.get("error").filter(|it| !json::is_empty(it));
+        Some(Self {
+            raw,
+            index: fields.integer("index"),
+            text,
+            tools,
+            finish: fields.first(&["finish_reason", "finishReason"]).map_or(Finish::Not, finish),
+            failure: error.and_then(|_| failure::failure(raw)),
+            is_whole,
+        })
+    }
+
+    /// Whether this is more than a beginning.
+    pub(super) fn says_something(&self) -> bool {
+        !self.text.is_empty() || !self.tools.is_empty()
+    }
+}
+
+/// The text of a message and its calls of tools. What the model thinks is left out; why it refuses is its text.
+fn said(message: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
+    if json::kind(message) == Kind::Text {
+        return (json::bytes(message).unwrap_or_default(), Vec::new());
+    }
+    let Some(fields) = Fields::of(message, &["content", "refusal", "tool_calls", "function_call"]) else {
+        return (Vec::new(), Vec::new());
+    };
+    let (mut text, mut tools) = fields.get("content").map(content).unwrap_or_default();
+    if text.is_empty() {
+        text = fields.get("refusal").and_then(json::bytes).unwrap_or_default();
+    }
+    tools.extend(fields.get("tool_calls").map(ToolPiece::list).unwrap_or_default());
+    tools.extend(fields.get("function_call").filter(|it| !json::is_empty(it)).and_then(ToolPiece::single));
+    (text, tools)
+}
+
+/// A content: a text, a list of typed parts, or one part.
+fn content(content: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
+    match json::kind(content) {
+        Kind::Text => (json::bytes(content).unwrap_or_default(), Vec::new()),
+        Kind::Number => (content.get().trim_ascii().as_bytes().to_vec(), Vec::new()),
+        Kind::Object => part(content),
+        Kind::List => {
+            let (mut text, mut tools) = (Vec::new(), Vec::new());
+            for (more, calls) in json::list(content).unwrap_or_default().into_iter().map(part) {
+                text.extend(more);
+                tools.extend(calls);
+            }
+            (text, tools)
+        }
+        Kind::Null | Kind::Bool => Default::default(),
+    }
+}
+
+/// A part of a content: only those that are text, and calls of tools.
+fn part(part: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
+    if json::kind(part) == Kind::Text {
+        return (json::bytes(part).unwrap_or_default(), Vec::new());
+    }
+    let names = &["type", "text", "refusal", "content", "thought", "id", "name", "input"];
+    let Some(fields) = Fields::of(part, names) else { return Default::default() };
+    let is_thought = fields.get("thought").is_some_and(json::is_true);
+    let text = match fields.text("type").unwrap_or_default().as_str() {
+        _ if is_thought => None,
+        "" | "text" | "output_text" | "text_delta" => fields.first(&["text", "content"]),
+        "refusal" => fields.first(&["refusal", "text"]),
+        "tool_use" | "tool_call" | "function" => return (Vec::new(), ToolPiece::single(part).into_iter().collect()),
+        _ => None,
+    };
+    let text = text.and_then(|text| match json::kind(text) {
+        Kind::Object => json::bytes(Fields::of(text, &["value"])?.get("value")?),
+        _ => json::bytes(text),
+    });
+    (text.unwrap_or_default(), Vec::new())
+}
+
+/// Why the model stopped: a word, or an object with one.
+fn finish(reason: &RawValue) -> Finish {
+    if json::kind(reason) == Kind::Object {
+        let inner = Fields::of(reason, &["type", "reason"]);
+        return inner.and_then(|it| it.first(&["type", "reason"])).map_or(Finish::Not, finish);
+    }
+    let Some(word) = json::text(reason).filter(|_| json::kind(reason) == Kind::Text) else { return Finish::Not };
+    let word = word.trim();
+    let lower = word.to_ascii_lowercase();
+    if NO_REASONS.contains(&lower.as_str()) {
+        Finish::Not
+    } else if FAILURES.iter().any(|failure| lower.contains(failure)) {
+        Finish::Failed(word.to_owned())
+    } else {
+        Finish::Stopped(word.to_owned())
+    }
+}
+
+/// What an answer cost, by OpenAI's names, Unique's or Anthropic's; none if it doesn't say.
+pub(crate) fn usage(usage: &RawValue) -> Option<Usage> {
+    let names =
+        &["prompt_tokens", "promptTokens", "input_tokens", "completion_tokens", "completionTokens", "output_tokens"];
+    let fields = Fields::of(usage, names)?;
+    let read = fields.first(&["prompt_tokens", "promptTokens", "input_tokens"]).and_then(json::integer);
+    let written = fields.first(&["completion_tokens", "completionTokens", "output_tokens"]).and_then(json::integer);
+    if read.is_none() && written.is_none() {
+        return None;
+    }
+    Some(Usage { prompt_tokens: read.unwrap_or_default(), completion_tokens: written.unwrap_or_default() })
+}

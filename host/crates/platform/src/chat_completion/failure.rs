@@ -1,0 +1,158 @@
+//! Failures that come as if they were answers: under 200, or in the middle of a stream.
+
+use http::StatusCode;
+use serde_json::value::RawValue;
+
+use modhost_core::json::{self, Fields, Kind};
+
+/// What is looked at to tell a failure.
+pub(super) const NAMES: &[&str] = &[
+    "error",
+    "errors",
+    "object",
+    "type",
+    "status",
+    "status_code",
+    "statusCode",
+    "code",
+    "error_code",
+    "success",
+    "message",
+    "detail",
+    "msg",
+    "base_resp",
+    "choices",
+];
+
+/// The parts of an error that say what kind it is.
+const ERROR: &[&str] = &["code", "type", "status", "status_code", "statusCode", "http_status", "http_code"];
+
+/// The fields a failure is told by.
+pub(super) fn fields(value: &RawValue) -> Option<Fields<'_>> {
+    Fields::of(value, NAMES)
+}
+
+/// Whether an event of this name is a failure.
+pub(super) fn is_name(name: &str) -> bool {
+    ["error", "exception", "fail"].iter().any(|word| name.contains(word))
+}
+
+/// The failure that an answer to any call reports, if it does: the status that goes with it, as far as that can be told.
+pub(crate) fn failure(value: &RawValue) -> Option<Option<StatusCode>> {
+    let fields = fields(value)?;
+    is_error(&fields).then(|| status(&fields))
+}
+
+/// The failure that an event of a completion reports, or a whole one. There anything that has no choices and speaks of
+/// itself is a failure: it is no part of an answer.
+pub(super) fn in_completion(value: &RawValue) -> Option<Option<StatusCode>> {
+    let fields = fields(value)?;
+    let is_failure = is_error(&fields) || (!is_there(&fields, "choices") && explains(&fields));
+    is_failure.then(|| status(&fields))
+}
+
+fn is_there(fields: &Fields<'_>, name: &str) -> bool {
+    fields.get(name).is_some_and(|it| !json::is_empty(it))
+}
+
+fn says(fields: &Fields<'_>, name: &str, word: &str) -> bool {
+    fields.text(name).is_some_and(|text| text.to_ascii_lowercase().contains(word))
+}
+
+/// Whether an object is an error in so many words.
+fn is_error(fields: &Fields<'_>) -> bool {
+    if is_there(fields, "error") || is_there(fields, "errors") || says(fields, "object", "error") {
+        return true;
+    }
+    let is_bad = |name: &&str| fields.integer::<i64>(name).is_some_and(|code| (400..600).contains(&code));
+    !is_there(fields, "choices")
+        && (says(fields, "type", "error")
+            || fields.get("success").is_some_and(|it| it.get().trim_ascii() == "false")
+            || ["code", "status", "status_code", "statusCode"].iter().any(is_bad))
+}
+
+/// Whether an object without choices tells of a failure by words that others use for it.
+fn explains(fields: &Fields<'_>) -> bool {
+    let is_told = |name: &&str| {
+        is_there(fields, name) && fields.get(name).is_some_and(|it| matches!(json::kind(it), Kind::Text | Kind::List))
+    };
+    let base = fields.get("base_resp").and_then(|it| Fields::of(it, &["status_code"]));
+    says(fields, "status", "error")
+        || says(fields, "status", "fail")
+        || is_there(fields, "error_code")
+        || base.is_some_and(|base| base.integer::<i64>("status_code").is_some_and(|code| code != 0))
+        || ["message", "detail", "msg"].iter().any(is_told)
+}
+
+/// The status an error names, by number or by word.
+pub(super) fn status(fields: &Fields<'_>) -> Option<StatusCode> {
+    let error = fields.get("error").filter(|it| json::kind(it) == Kind::Object).and_then(|it| Fields::of(it, ERROR));
+    let error = error.as_ref().unwrap_or(fields);
+    let number = ["code", "status", "status_code", "statusCode", "http_status", "http_code", "error_code"]
+        .iter()
+        .find_map(|name| error.integer::<u16>(name).and_then(|code| StatusCode::from_u16(code).ok()))
+        .filter(|status| status.is_client_error() || status.is_server_error());
+    number.or_else(|| ["code", "type", "status"].iter().find_map(|name| by_word(&error.text(name)?)))
+}
+
+/// The status that the words of OpenAI, Anthropic, vLLM and Google for kinds of errors stand for.
+fn by_word(word: &str) -> Option<StatusCode> {
+    let word: String = word.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let has = |parts: &[&str]| parts.iter().any(|part| word.contains(part));
+    Some(match word.as_str() {
+        "tokens" | "requests" => StatusCode::TOO_MANY_REQUESTS,
+        _ if has(&["ratelimit", "quota", "toomanyrequests", "resourceexhausted"]) => StatusCode::TOO_MANY_REQUESTS,
+        _ if has(&["authentication", "unauthorized", "unauthenticated", "invalidapikey"]) => StatusCode::UNAUTHORIZED,
+        _ if has(&["permission", "forbidden"]) => StatusCode::FORBIDDEN,
+        _ if has(&["notfound"]) => StatusCode::NOT_FOUND,
+        _ if has(&["timeout", "deadlineexceeded"]) => StatusCode::GATEWAY_TIMEOUT,
+        _ if has(&["invalidrequest", "invalidargument", "badrequest", "contextlength", "contentfilter"]) => {
+            StatusCode::BAD_REQUEST
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Option<Option<u16>> {
+        in_completion(json::raw(text).unwrap()).map(|status| status.map(|status| status.as_u16()))
+    }
+
+    #[test]
+    fn failures_are_told_from_answers() {
+        for (text, status) in [
+            (r#"{"error": "overloaded"}"#, None),
+            (r#"{"error": {"message": "x", "code": 503}, "choices": [{"index": 0}]}"#, Some(503)),
+            (r#"{"error": {"message": "x", "type": "BadRequestError", "code": null}}"#, Some(400)),
+            (
+                r#"{"object": "error", "message": "out of memory", "type": "InternalServerError", "code": 500}"#,
+                Some(500),
+            ),
+            (r#"{"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}"#, Some(429)),
+            (r#"{"error": {"status": "RESOURCE_EXHAUSTED", "code": 429}}"#, Some(429)),
+            (r#"{"detail": "Internal Server Error"}"#, None),
+            (r#"{"message": "no healthy upstream", "statusCode": 503}"#, Some(503)),
+            (r#"{"success": false}"#, None),
+            (r#"{"base_resp": {"status_code": 1004, "status_msg": "x"}, "choices": null}"#, None),
+            (r#"{"code": "500", "data": null}"#, Some(500)),
+        ] {
+            assert_eq!(of(text), Some(status), "{text}");
+        }
+        for text in [
+            r#"{"choices": [{"index": 0}], "error": null}"#,
+            r#"{"choices": [{"index": 0}], "error": {}, "code": 500, "message": "fine"}"#,
+            r#"{"choices": [], "prompt_filter_results": []}"#,
+            r#"{"object": "chat.completion.chunk", "usage": {}}"#,
+            r#"{"type": "ping"}"#,
+            r#"{"code": 200, "status": "ok", "success": true, "base_resp": {"status_code": 0}}"#,
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        for text in [r#"{"success": true, "message": "sent"}"#, r#"{"object": "streamResult", "message": {}}"#] {
+            assert_eq!(failure(json::raw(text).unwrap()), None, "{text}");
+        }
+    }
+}

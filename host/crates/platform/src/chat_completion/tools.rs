@@ -1,0 +1,91 @@
+//! Calls of tools a model asks for, put together from the pieces they come in.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use modhost_core::json::{self, Fields};
+
+/// A call of a tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The model's id of it.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// What it is called with, JSON as text.
+    pub arguments: String,
+}
+
+/// A piece of a call.
+pub(super) struct ToolPiece {
+    /// Which call it belongs to.
+    index: i64,
+    call: ToolCall,
+}
+
+/// What a call costs beside its texts, in bytes.
+const CALL_COSTS: usize = 128;
+
+/// The calls of an answer, by index.
+#[derive(Debug, Default)]
+pub(super) struct ToolCalls(BTreeMap<i64, ToolCall>);
+
+impl ToolPiece {
+    /// The pieces in a list of calls.
+    pub(super) fn list(calls: &RawValue) -> Vec<Self> {
+        let calls = json::list(calls).unwrap_or_default();
+        calls.into_iter().enumerate().filter_map(|(place, call)| Self::of(place, call)).collect()
+    }
+
+    fn of(place: usize, call: &RawValue) -> Option<Self> {
+        let fields = Fields::of(call, &["index", "id", "function", "name", "arguments", "input"])?;
+        let index = fields.integer("index").or_else(|| i64::try_from(place).ok())?;
+        let inner = fields.get("function").and_then(|it| Fields::of(it, &["name", "arguments"]));
+        let function = inner.as_ref().unwrap_or(&fields);
+        // Arguments are JSON as text; some servers send the JSON itself.
+        let arguments = function.first(&["arguments", "input"]);
+        let arguments = arguments.and_then(|it| json::text(it).or_else(|| Some(it.get().to_owned())));
+        let call = ToolCall {
+            id: fields.text("id").unwrap_or_default(),
+            name: function.text("name").unwrap_or_default(),
+            arguments: arguments.unwrap_or_default(),
+        };
+        (call != ToolCall::default()).then_some(Self { index, call })
+    }
+
+    /// The only call, as older servers and other vendors have it.
+    pub(super) fn single(function: &RawValue) -> Option<Self> {
+        Self::of(0, function)
+    }
+}
+
+impl ToolCalls {
+    /// Adds a piece, and says what it costs in bytes.
+    pub(super) fn add(&mut self, piece: ToolPiece) -> usize {
+        let ToolPiece { index, call: ToolCall { id, name, arguments } } = piece;
+        let mut costs = id.len() + name.len() + arguments.len();
+        let call = self.0.entry(index).or_insert_with(|| {
+            costs += CALL_COSTS;
+            ToolCall::default()
+        });
+        // Some servers send id and name again with each piece of the arguments.
+        if call.id != id {
+            call.id.push_str(&id);
+        }
+        if call.name != name {
+            call.name.push_str(&name);
+        }
+        call.arguments.push_str(&arguments);
+        costs
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The calls in the model's order.
+    pub(super) fn into_list(self) -> Vec<ToolCall> {
+        self.0.into_values().collect()
+    }
+}

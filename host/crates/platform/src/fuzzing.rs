@@ -1,0 +1,119 @@
+//! Readers of bytes from outside, without the network before them: for the properties in `tests/fuzz`, the targets in `fuzz/`
+//! at the top, and tests that have answers by the thousand. Nothing here is for other users of the crate.
+
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::chat_completion::{self, Progress, Reader};
+use crate::{Completion, Hit, Message, unique};
+use modhost_core::json;
+use modhost_core::sse::{Parser, Read};
+
+/// A completion's body, be it one JSON or a stream of events.
+///
+/// # Errors
+/// Why it is no answer, in a sentence that goes on from "the answer".
+pub fn completion(body: &[u8]) -> Result<Completion, String> {
+    chat_completion::completion(body).map_err(|fault| fault.describe())
+}
+
+/// A completion's stream in pieces of this size, as a module reads it.
+///
+/// # Errors
+/// The text that was handed on before, and why it is no answer.
+pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (String, String)> {
+    let (mut reader, mut parser, mut text) =
+        (Reader::default(), Parser::new(chat_completion::MAX_EVENT), String::new());
+    let mut pieces = body.chunks(size.max(1));
+    let said = loop {
+        let Some(piece) = pieces.next() else {
+            break match parser.finish().map(|read| reader.read(read, true)).transpose() {
+                Ok(Some(Progress::Done)) => true,
+                Ok(Some(Progress::Text(more))) => {
+                    text.push_str(&more);
+                    false
+                }
+                Ok(_) => false,
+                Err(fault) => return Err((text, fault.describe())),
+            };
+        };
+        let mut piece = Bytes::copy_from_slice(piece);
+        let mut done = false;
+        while let Some(read) = parser.next(&mut piece) {
+            match reader.read(read, false) {
+                Ok(Progress::Text(more)) => text.push_str(&more),
+                Ok(Progress::Nothing) => {}
+                Ok(Progress::Done) => {
+                    done = true;
+                    break;
+                }
+                Err(fault) => return Err((text, fault.describe())),
+            }
+        }
+        if done {
+            break true;
+        }
+    };
+    match reader.end(said) {
+        Ok(answered) => {
+            text.push_str(&answered.rest);
+            let (finish_reason, usage) = (answered.ending.finish_reason, answered.ending.usage);
+            Ok(Completion { text, finish_reason, usage })
+        }
+        Err(fault) => Err((text, fault.describe())),
+    }
+}
+
+/// The names and data of a stream's events in pieces of this size; none for those that are too large.
+pub fn events(stream: &[u8], size: usize, limit: usize) -> Vec<Option<(String, Bytes)>> {
+    let mut parser = Parser::new(limit);
+    let mut events = Vec::new();
+    for piece in stream.chunks(size.max(1)) {
+        let mut piece = Bytes::copy_from_slice(piece);
+        while let Some(read) = parser.next(&mut piece) {
+            events.extend(of(read));
+        }
+    }
+    events.extend(parser.finish().and_then(of));
+    events
+}
+
+fn of(read: Read) -> Option<Option<(String, Bytes)>> {
+    match read {
+        Read::Data(data) => Some(Some((String::new(), data))),
+        Read::Named(name, data) => Some(Some((name, data))),
+        Read::TooLarge => Some(None),
+        Read::SignOfLife => None,
+    }
+}
+
+/// The hits of a search of Unique's.
+///
+/// # Errors
+/// Why it is no list of them.
+pub fn hits(body: &[u8]) -> Result<Vec<Hit>, String> {
+    read(body, unique::read_hits)
+}
+
+/// A page of a chat's messages.
+///
+/// # Errors
+/// Why it is none.
+pub fn messages(body: &[u8]) -> Result<Vec<Message>, String> {
+    read(body, unique::read_messages)
+}
+
+fn read<T>(body: &[u8], read: impl FnOnce(&RawValue) -> Result<T, &'static str>) -> Result<T, String> {
+    let document = json::document(body).map_err(|error| error.to_string())?;
+    let value = json::raw(&document).map_err(|error| error.to_string())?;
+    read(value).map_err(str::to_owned)
+}
+
+/// JSON as other programs write it.
+///
+/// # Errors
+/// Why it is none.
+pub fn json(text: &[u8]) -> Result<Value, String> {
+    read(text, |value| Ok(json::value(value)))
+}

@@ -1,0 +1,316 @@
+//! Unique AI: its REST API.
+//!
+//! Paths, headers and bodies are those of the official Python SDK (`unique-sdk` 2026.44.2, on PyPI). Where the SDK
+//! repeats every call that ends in a server error, this client repeats only what can't happen twice by it; see
+//! [`RetryPolicy`].
+
+mod answer;
+mod request;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
+use super::{
+    CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
+    Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
+};
+use answer::Repairs;
+use modhost_core::platform_urls::UNIQUE_API_BASE;
+use modhost_core::secret::Secret;
+
+/// The version of the API the host speaks, as the official Python SDK names it.
+const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
+
+const X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
+const X_APP_ID: HeaderName = HeaderName::from_static("x-app-id");
+const X_COMPANY_ID: HeaderName = HeaderName::from_static("x-company-id");
+const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
+/// How many pages of a chat's messages are read. The platform sends a chat as one page as a rule.
+const MAX_PAGES: usize = 100;
+
+/// What it takes to talk to a Unique tenant.
+#[derive(Clone, Debug)]
+pub struct UniqueSettings {
+    /// Where the API is: `https://gateway.<tenant>.unique.app/public/chat`, with or without a slash at its end.
+    pub api_base: Url,
+    /// The app, as the platform registered it.
+    pub app_id: String,
+    /// The app's key.
+    pub api_key: Secret,
+    /// The model of completions that name none; without it the platform's own default.
+    pub model: Option<String>,
+    /// The longest a completion may take, attempts and waits included; a request can only ask for less.
+    pub timeout: Duration,
+    /// The longest any other call may take, attempts and waits included.
+    pub call_timeout: Duration,
+    /// How calls are tried again.
+    pub retry: RetryPolicy,
+    /// The header that carries a call's idempotency key; none: it isn't sent.
+    pub idempotency_header: Option<HeaderName>,
+}
+
+impl UniqueSettings {
+    /// Settings with the defaults: the platform's model, 600 s for a completion (as the official SDK waits), 30 s for
+    /// other calls, four attempts.
+    pub fn new(api_base: Url, app_id: impl Into<String>, api_key: Secret) -> Self {
+        Self {
+            api_base,
+            app_id: app_id.into(),
+            api_key,
+            model: None,
+            timeout: Duration::from_secs(600),
+            call_timeout: Duration::from_secs(30),
+            retry: RetryPolicy::default(),
+            idempotency_header: Some(HeaderName::from_static("idempotency-key")),
+        }
+    }
+}
+
+/// The client of one Unique tenant.
+#[derive(Debug)]
+pub struct Unique {
+    exchange: HttpTransport,
+    model: Option<String>,
+    timeout: Duration,
+    call_timeout: Duration,
+}
+
+impl Unique {
+    /// A client with these settings, on the connections of `client` (see [`http_client`]).
+    ///
+    /// # Errors
+    /// [`SetupError`] where a setting can't be right. Nothing is sent yet.
+    pub fn new(settings: UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
+        let UniqueSettings { api_base, app_id, api_key: key, model, timeout, call_timeout, retry, idempotency_header } =
+            settings;
+        check_base(&api_base, UNIQUE_API_BASE)?;
+        header("api_key", key.expose())?;
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, credential("api_key", &format!("Bearer {}", key.expose()))?),
+            (X_APP_ID, header("app_id", &app_id)?),
+            (X_API_VERSION, API_VERSION),
+        ]);
+        let exchange = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
+        Ok(Self { exchange, model, timeout, call_timeout })
+    }
+
+    /// A call that isn't a completion.
+    fn call(&self, caller: &Caller, method: Method, path: impl Into<String>, repeat: Repeat) -> Result<Call> {
+        on_behalf_of(caller, Call::new(method, path, repeat, self.call_timeout))
+    }
+
+    /// A completion: it costs money, so it is repeated only if it certainly was not begun.
+    fn completion(&self, caller: &Caller, path: &str, request: &CompletionRequest) -> Result<Call> {
+        let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
+        on_behalf_of(caller, Call::new(Method::POST, path, Repeat::IfNotCarriedOut, limit))
+    }
+
+    /// Changes a message and answers with what it became.
+    async fn patch_message(&self, caller: &Caller, id: &str, update: &request::MessageUpdate<'_>) -> Result<Message> {
+        let path = format!("/messages/{}", segment("message", id)?);
+        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(update)?;
+        let answer = self.exchange.send(&call).await?;
+        self.read(&call, &answer, "message", |value, repairs| answer::message(value, Some(id), repairs))
+    }
+
+    /// Reads an answer, and tells operators what wasn't as it should be in it; `what` is what it is.
+    fn read<T>(
+        &self,
+        call: &Call,
+        answer: &Answer,
+        what: &'static str,
+        read: impl FnOnce(&RawValue, &mut Repairs) -> std::result::Result<T, &'static str>,
+    ) -> Result<T> {
+        let mut repairs = Repairs::default();
+        let read = self.exchange.decode(call, answer, |value| read(value, &mut repairs))?;
+        repairs.report(what);
+        Ok(read)
+    }
+
+    /// Stamps a new message as streamed. Whoever waits for an answer waits for `stoppedStreamingAt` by default, which
+    /// the platform takes for a message that exists only. The message being there, a failure is no reason to report
+    /// it as not made: it would be made once more.
+    async fn stamp_new_message(&self, caller: &Caller, chat_id: &str, id: &str, now: &str) {
+        let update = request::MessageUpdate::new(chat_id, request::MessageContent::default()).streamed_at(now);
+        // Under the key of the call that made the message it would be taken for that call's repetition. Where such keys
+        // mean nothing the message may have been made twice, and each has a stamp of its own.
+        let stamped = async {
+            let of = segment("message", id)?;
+            let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp-{of}"));
+            self.patch_message(&Caller { idempotency_key, ..caller.clone() }, id, &update).await
+        };
+        if let Err(error) = stamped.await {
+            tracing::warn!(message_id = id, %error, "a new message was not stamped as streamed; who waits for that, waits on");
+        }
+    }
+}
+
+#[async_trait]
+impl Platform for Unique {
+    fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("Unique has no {what}"))
+    }
+
+    fn changes_messages(&self) -> bool {
+        true
+    }
+
+    async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String> {
+        let create = request::StepCreate::from(step);
+        let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.decode(&call, &answer, answer::made)
+    }
+
+    async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()> {
+        let path = format!("/message-log/{}", segment("step", id)?);
+        let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(&request::StepUpdate::from(change))?;
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.check_done(&call, &answer)
+    }
+
+    async fn create_message(
+        &self,
+        caller: &Caller,
+        assistant_id: Option<&str>,
+        chat_id: &str,
+        change: &MessageChange,
+    ) -> Result<Message> {
+        let assistant_id = assistant_id.ok_or_else(|| caller.unsupported("assistant"))?;
+        let now = change.completed.then(now);
+        let create = request::MessageCreate {
+            chat_id,
+            assistant_id,
+            role: "ASSISTANT",
+            content: change.into(),
+            completed_at: now.as_deref(),
+        };
+        let call = self.call(caller, Method::POST, "/messages", Repeat::IfNotCarriedOut)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
+        let message = self.read(&call, &answer, "message", |value, repairs| answer::message(value, None, repairs))?;
+        if let Some(now) = now {
+            self.stamp_new_message(caller, chat_id, &message.id, &now).await;
+        }
+        Ok(message)
+    }
+
+    async fn modify_message(
+        &self,
+        caller: &Caller,
+        chat_id: &str,
+        id: &str,
+        change: &MessageChange,
+    ) -> Result<Message> {
+        let now = change.completed.then(now);
+        let mut update = request::MessageUpdate::new(chat_id, change.into());
+        if let Some(now) = &now {
+            update = update.streamed_at(now).completed_at(now);
+        }
+        self.patch_message(caller, id, &update).await
+    }
+
+    async fn show_message(&self, caller: &Caller, chat_id: &str, id: &str, text: &str) -> Result<()> {
+        let update = request::MessageUpdate::new(chat_id, text.into());
+        // Nothing is stored, and the same text shown twice is the same picture.
+        let path = format!("/messages/{}/event", segment("message", id)?);
+        let call = self.call(caller, Method::POST, path, Repeat::Safe)?.json(&update)?;
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.check_done(&call, &answer)
+    }
+
+    async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>> {
+        let mut call = self.call(caller, Method::GET, "/messages", Repeat::Safe)?;
+        let mut messages = Vec::new();
+        let mut seen = HashSet::new();
+        let mut after: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let mut query = vec![("chatId", chat_id.to_owned())];
+            query.extend(after.take().map(|id| ("starting_after", id)));
+            call.set_query(query);
+
+            let answer = self.exchange.send(&call).await?;
+            let page = self.read(&call, &answer, "messages", answer::message_page)?;
+            // A page that is sent again has nothing new, messages without an id included.
+            let is_new = page.messages.iter().any(|message| !message.id.is_empty() && !seen.contains(&message.id));
+            for message in page.messages.into_iter().filter(|_| is_new) {
+                if message.id.is_empty() {
+                    messages.push(message);
+                } else if seen.insert(message.id.clone()) {
+                    after = Some(message.id.clone());
+                    messages.push(message);
+                }
+            }
+            // A page with nothing new is the end too: a platform that doesn't know the parameter sends the first again.
+            if !page.has_more || after.is_none() {
+                return Ok(messages);
+            }
+        }
+        let what = format!("{call}: the chat goes on after {MAX_PAGES} pages of messages");
+        Err(CallError::new(ErrorKind::Unavailable, what))
+    }
+
+    async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
+        let request = request::SearchRequest::new(chat_id, query)?;
+        let call = self.call(caller, Method::POST, "/search/search", Repeat::Safe)?.json(&request)?;
+        let answer = self.exchange.send(&call).await?;
+        self.read(&call, &answer, "hits", answer::hits)
+    }
+
+    async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
+        let create = request::CompletionCreate::new(request, self.model.as_deref())?;
+        let call = self.completion(caller, "/openai/chat/completions", request)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
+        self.exchange.completion(&call, &answer)
+    }
+
+    async fn complete_into(
+        &self,
+        caller: &Caller,
+        target: &StreamTarget,
+        request: &CompletionRequest,
+        sources: &[Hit],
+    ) -> Result<StreamedAnswer> {
+        let create = request::CompletionCreate::new(request, self.model.as_deref())?;
+        let create = request::StreamCreate::new(target, sources, create);
+        let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
+        let answer = self.exchange.send(&call).await?;
+        let result = self.read(&call, &answer, "completion", answer::stream_result)?;
+        let completion = result.map_err(|fault| self.exchange.no_completion(&call, &answer, &fault))?;
+        Ok(StreamedAnswer { completion, unwritten: None })
+    }
+}
+
+/// A call with the headers that say, as the official Python SDK does, on whose behalf it is made.
+fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
+    let company_id = caller.company_id.as_deref().ok_or_else(|| caller.unsupported("company"))?;
+    let call = call.idempotency_key(caller.idempotency_key.as_deref());
+    let call = call.header(X_COMPANY_ID, "company id", company_id)?;
+    match &caller.user_id {
+        Some(user_id) => call.header(X_USER_ID, "user id", user_id),
+        None => Ok(call),
+    }
+}
+
+/// The time as the platform writes it: RFC 3339, UTC, milliseconds.
+fn now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+/// The hits of a search, for [`fuzzing`](crate::fuzzing).
+pub(crate) fn read_hits(answer: &RawValue) -> std::result::Result<Vec<Hit>, &'static str> {
+    answer::hits(answer, &mut Repairs::default())
+}
+
+/// The messages of a page, for [`fuzzing`](crate::fuzzing).
+pub(crate) fn read_messages(answer: &RawValue) -> std::result::Result<Vec<Message>, &'static str> {
+    answer::message_page(answer, &mut Repairs::default()).map(|page| page.messages)
+}

@@ -1,0 +1,47 @@
+//! The client under test, and who it calls for.
+
+use std::time::Duration;
+
+use modhost_core::secret::Secret;
+use modhost_platform::nexus::{Nexus, NexusSettings};
+use modhost_platform::{Caller, Message, MessageChange, Platform, Result, RetryPolicy, http_client};
+
+use crate::server::Server;
+
+/// The key every test calls with.
+pub const KEY: &str = "nexus_very_secret";
+
+impl Server {
+    /// A client of this server.
+    pub fn client(&self) -> Nexus {
+        self.client_with(|_| {})
+    }
+
+    /// A client of this server with other settings.
+    pub fn client_with(&self, change: impl FnOnce(&mut NexusSettings)) -> Nexus {
+        let mut settings = NexusSettings::new(format!("http://{}/", self.address).parse().unwrap(), Secret::new(KEY));
+        settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+        change(&mut settings);
+        Nexus::new(settings, http_client().unwrap()).unwrap()
+    }
+}
+
+/// Who calls: the person of an event, which names no company.
+pub fn caller() -> Caller {
+    Caller {
+        event: "MESSAGE_FINALIZED".into(),
+        company_id: None,
+        user_id: Some("user_1".into()),
+        idempotency_key: Some("dlv_1-0-abc".into()),
+    }
+}
+
+/// A message of text.
+pub fn says(text: impl Into<String>) -> MessageChange {
+    MessageChange { text: Some(text.into()), completed: true, ..MessageChange::default() }
+}
+
+/// Writes a text into a thread.
+pub async fn write(client: &Nexus, thread: &str, text: impl Into<String>) -> Result<Message> {
+    client.create_message(&caller(), None, thread, &says(text)).await
+}

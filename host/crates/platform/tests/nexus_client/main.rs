@@ -1,0 +1,8 @@
+//! The client of NexusGPT's public API, against a server that records what it is sent and answers from a script. What it
+//! shares with Unique's (what is tried again and when, limits of answers) is tested there.
+
+mod client;
+mod failures;
+mod requests;
+#[path = "../../../../tests/support/scripted_server.rs"]
+mod server;

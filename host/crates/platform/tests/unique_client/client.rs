@@ -1,0 +1,45 @@
+//! The client under test, and who it calls for.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use modhost_core::secret::Secret;
+use modhost_platform::unique::{Unique, UniqueSettings};
+use modhost_platform::{Caller, RetryPolicy, http_client};
+
+use crate::server::Server;
+
+/// The key every test calls with.
+pub const KEY: &str = "ukey_very_secret";
+
+impl Server {
+    /// A client of this server.
+    pub fn client(&self) -> Unique {
+        self.client_with(|_| {})
+    }
+
+    /// A client of this server with other settings.
+    pub fn client_with(&self, change: impl FnOnce(&mut UniqueSettings)) -> Unique {
+        let mut settings = settings(self.address);
+        change(&mut settings);
+        Unique::new(settings, http_client().unwrap()).unwrap()
+    }
+}
+
+/// Settings for a platform at this address, with waits of a test.
+pub fn settings(address: SocketAddr) -> UniqueSettings {
+    let api_base = format!("http://{address}/public/chat").parse().unwrap();
+    let mut settings = UniqueSettings::new(api_base, "app_test", Secret::new(KEY));
+    settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+    settings
+}
+
+/// Who calls.
+pub fn caller() -> Caller {
+    Caller {
+        event: "unique.chat.external-module.chosen".into(),
+        company_id: Some("company_1".into()),
+        user_id: Some("user_1".into()),
+        idempotency_key: None,
+    }
+}

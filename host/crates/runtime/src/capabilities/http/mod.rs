@@ -1,0 +1,217 @@
+//! `wasi:http`: requests of the module to the hosts its entry in `modules.toml` allows.
+//!
+//! The standard's types are `wasmtime-wasi-http`'s. What is ours is what becomes of a request: its body is collected, it
+//! takes its place in the record of the delivery, and is sent unless the record has its answer. The answer is read whole,
+//! recorded, and given to the guest from memory. So nobody is asked twice because a delivery starts again, and there
+//! are no answers without an end.
+
+mod buffered_requests;
+mod failure;
+mod guarded_resolver;
+mod policy;
+mod record;
+mod refused;
+mod request_body;
+mod send;
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http::{HeaderName, Response, header};
+use http_body_util::{BodyExt, Full};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi_http::p2::bindings::LinkOptions;
+use wasmtime_wasi_http::p2::bindings::http::outgoing_handler;
+use wasmtime_wasi_http::p2::bindings::http::types::{self, ErrorCode, HostOutgoingBody as _};
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, FieldMap, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx,
+    WasiHttpCtxView, WasiHttpHooks,
+};
+
+pub use policy::{HttpGrant, HttpGrants};
+pub use record::{IMPORT, redact};
+
+use super::{Capability, Delivery, Grants, Host};
+use failure::Failure;
+use guarded_resolver::Clients;
+use modhost_core::limits::Resource as Limited;
+use record::Answered;
+use request_body::{Placed, RequestBody};
+use send::{Request, Waits};
+
+/// The interface of types as `wasmtime-wasi-http` links it.
+const TYPES: &str = "wasi:http/types@0.2.12";
+
+/// The interface that sends requests as `wasmtime-wasi-http` links it.
+const HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
+
+/// How large the headers of a request may be, in bytes, as `wasmtime-wasi-http` counts: twice what they are on the wire,
+/// roughly.
+const MAX_REQUEST_HEADERS: usize = 64 * 1024;
+
+/// Headers that are the host's own to write, beside those `wasmtime-wasi-http` forbids.
+const FORBIDDEN: [HeaderName; 3] = [header::EXPECT, header::TE, header::TRAILER];
+
+type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+
+/// The capability.
+pub(super) struct HttpCapability {
+    wasi: WasiHttpCtx,
+    requests: Requests,
+}
+
+/// What a module version may send, and what it sends it with.
+pub(super) struct Sender {
+    grants: HttpGrants,
+    clients: Clients,
+}
+
+/// The requests of a delivery.
+struct Requests {
+    sender: Arc<Sender>,
+    delivery: Arc<Delivery>,
+    /// Those whose body isn't complete yet, in the order they were begun.
+    collecting: Vec<Weak<RequestBody>>,
+}
+
+impl Capability for HttpCapability {
+    type Prepared = Arc<Sender>;
+
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        outgoing_handler::add_to_linker::<T, WasiHttp>(linker, view)?;
+        types::add_to_linker::<T, WasiHttp>(linker, &(&LinkOptions::default()).into(), view)?;
+        // A request takes its place in the record when its body is complete, and that has to be in the guest's own order:
+        // before `finish` returns, whatever the tasks of the host are doing.
+        linker.allow_shadowing(true);
+        linker.instance(TYPES)?.func_wrap("[static]outgoing-body.finish", finish::<T>)?;
+        // What `wasmtime-wasi-http` refuses itself the delivery's log tells, too.
+        linker.instance(HANDLER)?.func_wrap("handle", refused::handle::<T>)?;
+        linker.allow_shadowing(false);
+        Ok(())
+    }
+
+    fn prepare(grants: &Grants) -> Self::Prepared {
+        Arc::new(Sender { grants: grants.http.clone(), clients: Clients::default() })
+    }
+
+    fn begin(sender: &Self::Prepared, delivery: &Arc<Delivery>) -> Self {
+        let mut wasi = WasiHttpCtx::new();
+        wasi.set_field_size_limit(MAX_REQUEST_HEADERS);
+        let requests = Requests { sender: sender.clone(), delivery: delivery.clone(), collecting: Vec::new() };
+        Self { wasi, requests }
+    }
+}
+
+fn view<T: Host>(data: &mut T) -> WasiHttpCtxView<'_> {
+    let capabilities = data.capabilities();
+    capabilities.http.requests.check_held(&mut capabilities.table);
+    WasiHttpCtxView {
+        hooks: &mut capabilities.http.requests,
+        table: &mut capabilities.table,
+        ctx: &mut capabilities.http.wasi,
+    }
+}
+
+/// `outgoing-body.finish`: as ever, and then the request has its place in the record.
+fn finish<T: Host>(
+    mut store: StoreContextMut<'_, T>,
+    (body, trailers): (Resource<HostOutgoingBody>, Option<Resource<FieldMap>>),
+) -> wasmtime::Result<(Result<(), ErrorCode>,)> {
+    let finished = match view(store.data_mut()).finish(body, trailers) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.downcast()?),
+    };
+    store.data_mut().capabilities().http.requests.place_complete();
+    Ok((finished,))
+}
+
+impl Requests {
+    /// Ends a guest whose requests, all together, hold more than one call may be given: what it writes into them now is
+    /// given to the host when they are sent.
+    fn check_held(&self, table: &mut ResourceTable) {
+        let (held, usage) = (buffered_requests::bytes(table), self.delivery.usage());
+        if held > usage.limits().amount(Limited::Arguments) {
+            usage.reach(Limited::Arguments, Some(held));
+        }
+    }
+
+    /// Whether one more request may be under way whose body isn't complete.
+    fn check_collecting(&self) -> Result<(), Failure> {
+        let usage = self.delivery.usage();
+        if self.collecting.len() < usage.limits().size(Limited::ConcurrentCalls) {
+            return Ok(());
+        }
+        Err(usage.reach(Limited::ConcurrentCalls, None).into())
+    }
+
+    /// Gives every request whose body is complete its place in the record.
+    fn place_complete(&mut self) {
+        self.collecting.retain(|collecting| collecting.upgrade().is_some_and(|it| !it.is_complete()));
+    }
+}
+
+impl WasiHttpHooks for Requests {
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN.contains(name))
+    }
+
+    /// The HTTP client writes it, from the same address the request was allowed for.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        buffered_requests::CHUNK
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        self.place_complete();
+        if let Err(failure) = self.check_collecting() {
+            return Box::new(async { Err(failure.into_wasi()) });
+        }
+        let (head, body) = request.into_parts();
+        let request = Request::new(head, Waits::of(options));
+        let collecting = Arc::new(RequestBody::new(request, body, &self.delivery));
+        if !collecting.is_complete() {
+            self.collecting.push(Arc::downgrade(&collecting));
+        }
+        let (sender, delivery) = (self.sender.clone(), self.delivery.clone());
+        Box::new(async move {
+            let answered = match collecting.placed().await {
+                Ok(placed) => send(sender, delivery.clone(), placed).await,
+                // Its log has it already.
+                Err(failure) => Err(failure),
+            };
+            answered.map(response).map_err(|failure| failure.into_wasi())
+        })
+    }
+}
+
+/// Sends a request, unless the record has its answer.
+async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
+    let Placed { pending, request } = placed;
+    let made = pending.send(move |idempotency_key| async move {
+        let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
+        answered.map_err(|failure| told(&delivery, failure).into())
+    });
+    made.await.map_err(Failure::from)
+}
+
+/// Tells the author what went wrong, in the delivery's log: the guest has only a code for it.
+fn told(delivery: &Delivery, failure: Failure) -> Failure {
+    delivery.log.aside(tracing::Level::WARN, "http", &failure.message);
+    failure
+}
+
+fn response(answered: Answered) -> (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>) {
+    let (head, body) = answered.into_parts();
+    let body = Full::new(Bytes::from(body)).map_err(Error::from).boxed_unsync();
+    (Response::from_parts(head, body), Box::new(async { Ok(()) }))
+}

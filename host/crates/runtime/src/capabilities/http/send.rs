@@ -1,0 +1,272 @@
+//! One request and its answer: checked, sent, read to its end, within the module's limits.
+
+use std::error::Error;
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
+use reqwest::Response;
+use tokio::time::timeout;
+use url::Url;
+use wasmtime_wasi_http::RequestOptions;
+
+use super::Sender;
+use super::failure::{Failure, HttpErrorCode};
+use super::guarded_resolver::{Closed, Unresolved, look_at};
+use super::policy::{HttpGrant, line, shown};
+use super::record::Answered;
+use modhost_core::limits::{Limits, Resource};
+
+/// How large the headers of an answer may be, in bytes.
+const MAX_HEADERS: usize = 64 * 1024;
+
+/// The header by which a server that knows it tells a second attempt from a second request.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A request of the guest.
+#[derive(Clone)]
+pub(super) struct Request {
+    /// Method and headers.
+    pub head: request::Parts,
+    /// Where it goes; what is written there, if that is no address.
+    pub url: Result<Url, String>,
+    /// How long its body is by its own `Content-Length`, in bytes.
+    pub announced: Option<u64>,
+    /// Its body, once it is whole.
+    pub body: Bytes,
+    /// Whether nothing is sent: what isn't on record can't be had in a dry run.
+    pub dry_run: bool,
+    waits: Waits,
+}
+
+/// How long the guest itself wants to wait.
+#[derive(Clone, Copy)]
+pub(super) struct Waits {
+    /// For the head of the answer, the connection included.
+    head: Option<Duration>,
+    /// For each piece of its body.
+    piece: Option<Duration>,
+}
+
+impl Waits {
+    pub fn of(options: Option<RequestOptions>) -> Self {
+        let Some(options) = options else { return Self { head: None, piece: None } };
+        // A connection may be there already, so that the two waits are one.
+        let connect = options.connect_timeout.unwrap_or_default();
+        let head = options.first_byte_timeout.map(|first| connect.saturating_add(first));
+        Self { head, piece: options.between_bytes_timeout }
+    }
+}
+
+impl Request {
+    pub fn new(mut head: request::Parts, waits: Waits) -> Self {
+        let written = head.uri.to_string();
+        // A user in the address would be one more way to write a credential, and to mislead who reads it.
+        let url = Url::parse(&written).ok().filter(|url| url.username().is_empty() && url.password().is_none());
+        // The HTTP client writes it, by the body it sends.
+        let announced = head.headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { head, url: url.ok_or(written), announced, body: Bytes::new(), waits, dry_run: false }
+    }
+
+    /// As logs and errors have it.
+    pub fn shown(&self) -> String {
+        match &self.url {
+            Ok(url) => shown(&self.head.method, url),
+            Err(_) => self.head.method.to_string(),
+        }
+    }
+}
+
+/// Sends a request and reads its answer.
+pub(super) async fn send(
+    sender: &Sender,
+    limits: &Limits,
+    request: Request,
+    idempotency_key: &str,
+) -> Result<Answered, Failure> {
+    let started = Instant::now();
+    let shown = request.shown();
+    let Ok(url) = request.url.clone() else {
+        let why = "its address is none, or holds a user: credentials belong into headers";
+        return Err(Failure::new(HttpErrorCode::RequestUri, why).about(&shown));
+    };
+    let grant = sender.grants.find(&request.head.method, &url)?;
+    let sent = Sending { limits, grant, shown: &shown, started };
+    look_at(url.host(), grant.private).map_err(|closed| sent.closed(&closed))?;
+    if request.dry_run {
+        let why = "no answer is recorded, and in a dry run nothing is sent";
+        return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).about(&shown));
+    }
+    let client = sender.clients.of(grant)?;
+    let waits = request.waits;
+    let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
+    *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
+    // A body of no bytes is one, too: a POST without has to say so.
+    if !request.body.is_empty() || !outgoing.method().is_safe() {
+        *outgoing.body_mut() = Some(request.body.into());
+    }
+    let answer = sent.head(client.execute(outgoing), waits.head).await?;
+    sent.answer(answer, waits.piece).await
+}
+
+/// A request that is under way.
+struct Sending<'a> {
+    limits: &'a Limits,
+    grant: &'a HttpGrant,
+    shown: &'a str,
+    started: Instant,
+}
+
+impl Sending<'_> {
+    /// What the guest has set, with what the host adds.
+    fn headers(&self, head: request::Parts, idempotency_key: &str) -> Result<HeaderMap, Failure> {
+        let mut headers = head.headers;
+        if !head.method.is_safe() && !headers.contains_key(IDEMPOTENCY_KEY) {
+            let key = HeaderValue::from_str(idempotency_key)
+                .map_err(|_| self.failed(HttpErrorCode::Internal, "its idempotency key can't stand in a header"))?;
+            headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        for (name, value) in &self.grant.headers {
+            headers.insert(name, value.clone());
+        }
+        Ok(headers)
+    }
+
+    /// Waits for the head of the answer.
+    async fn head(
+        &self,
+        answer: impl Future<Output = reqwest::Result<Response>>,
+        wanted: Option<Duration>,
+    ) -> Result<Response, Failure> {
+        let limit = self.left().min(wanted.unwrap_or(Duration::MAX));
+        let answer = timeout(limit, answer).await;
+        let answer = answer.map_err(|_| self.late(limit)).and_then(|it| it.map_err(|error| self.broken(error)))?;
+        let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+        let headers: usize = answer.headers().iter().map(size).sum();
+        if headers > MAX_HEADERS {
+            let why = format!("the headers of the answer have {headers} bytes, and may have {MAX_HEADERS}");
+            return Err(self.failed(HttpErrorCode::AnswerHeaders, &why));
+        }
+        Ok(answer)
+    }
+
+    /// Reads the answer to its end.
+    async fn answer(&self, mut answer: Response, wanted: Option<Duration>) -> Result<Answered, Failure> {
+        let limit = self.limits.amount(Resource::HttpAnswer);
+        let mut body = Vec::new();
+        if answer.content_length().is_some_and(|length| length > limit) {
+            return Err(self.too_large());
+        }
+        loop {
+            let wait = self.left().min(wanted.unwrap_or(Duration::MAX));
+            let piece = timeout(wait, answer.chunk()).await;
+            match piece.map_err(|_| self.late(wait))?.map_err(|error| self.broken(error).incomplete())? {
+                None => return Ok(Answered::new(answer.status(), answer.headers(), body)),
+                Some(piece) if (body.len() + piece.len()) as u64 > limit => return Err(self.too_large()),
+                Some(piece) => body.extend_from_slice(&piece),
+            }
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.limits.time(Resource::HttpTimeout).saturating_sub(self.started.elapsed())
+    }
+
+    fn failed(&self, code: HttpErrorCode, why: &str) -> Failure {
+        Failure::new(code, why).about(self.shown)
+    }
+
+    fn too_large(&self) -> Failure {
+        self.failed(HttpErrorCode::AnswerBodySize, &self.limits.reached(Resource::HttpAnswer, None).to_string())
+    }
+
+    /// No answer in time: the host's, or what the guest wanted to wait.
+    fn late(&self, waited: Duration) -> Failure {
+        if self.left().is_zero() {
+            let why = self.limits.reached(Resource::HttpTimeout, None).to_string();
+            return self.failed(HttpErrorCode::AnswerTimeout, &why);
+        }
+        let waited = humantime::format_duration(waited);
+        self.failed(
+            HttpErrorCode::ReadTimeout,
+            &format!("nothing came for {waited}, as long as the module wanted to wait"),
+        )
+    }
+
+    fn closed(&self, closed: &Closed) -> Failure {
+        let grant = &self.grant;
+        let advice = if grant.private {
+            "a name is never followed there: if it is meant, write the address itself into `http`".to_owned()
+        } else {
+            format!(
+                "if that is meant, add private = true to the entry \"{}\" of `http` ({})",
+                grant.origin,
+                line(&grant.location)
+            )
+        };
+        self.failed(HttpErrorCode::DestinationProhibited, &format!("its host is at {closed}; {advice}"))
+    }
+
+    /// Sorts what the HTTP client reports.
+    fn broken(&self, error: reqwest::Error) -> Failure {
+        // The address is in the sentence already, and its query may hold a credential.
+        let error = error.without_url();
+        if let Some(closed) = cause::<Closed>(&error) {
+            return self.closed(closed);
+        }
+        if let Some(unresolved) = cause::<Unresolved>(&error) {
+            return self.failed(HttpErrorCode::DnsError, &unresolved.to_string());
+        }
+        if error.is_timeout() {
+            return self.failed(HttpErrorCode::ConnectionTimeout, "no connection came about in time");
+        }
+        if let Some(error) = cause::<rustls::Error>(&error) {
+            let code = match error {
+                rustls::Error::InvalidCertificate(_) => HttpErrorCode::TlsCertificate,
+                _ => HttpErrorCode::TlsProtocol,
+            };
+            return self.failed(code, &format!("TLS failed: {error}"));
+        }
+        if let Some(error) = cause::<io::Error>(&error) {
+            return self.failed(code_of(error.kind()), &format!("the connection failed: {error}"));
+        }
+        if let Some(error) = cause::<hyper::Error>(&error) {
+            let code = match error {
+                it if it.is_incomplete_message() => HttpErrorCode::AnswerIncomplete,
+                it if it.is_parse_too_large() => HttpErrorCode::AnswerHeaders,
+                it if it.is_closed() || it.is_canceled() => HttpErrorCode::ConnectionTerminated,
+                _ => HttpErrorCode::Protocol,
+            };
+            return self.failed(code, &format!("the answer can't be read: {error}"));
+        }
+        let code = if error.is_connect() { HttpErrorCode::DestinationUnavailable } else { HttpErrorCode::Protocol };
+        self.failed(code, &error.to_string())
+    }
+}
+
+fn code_of(kind: io::ErrorKind) -> HttpErrorCode {
+    match kind {
+        io::ErrorKind::ConnectionRefused => HttpErrorCode::ConnectionRefused,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => HttpErrorCode::ConnectionTerminated,
+        io::ErrorKind::TimedOut => HttpErrorCode::ConnectionTimeout,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => HttpErrorCode::DestinationUnavailable,
+        _ => HttpErrorCode::Protocol,
+    }
+}
+
+/// The cause of this type, if an error has one.
+fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    causes(error).find_map(|error| error.downcast_ref())
+}
+
+/// An error and what caused it. What an error of the connection wraps, TLS's for one, is no source of it but is inside.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inside) => Some(inside as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}

@@ -1,0 +1,298 @@
+//! What a guest logs, prints and complains about: line by line, with module and delivery, bounded.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::limits::{Limits, Resource};
+use modhost_storage::journal::LogLine;
+
+/// How long a line may be, in bytes; the rest of a longer one is left out.
+const MAX_LINE: usize = 4096;
+
+/// How long the context of a line may be, in bytes; the rest of a longer one is left out.
+const MAX_CONTEXT: usize = 128;
+
+/// How much may be written to a standard stream at once, in bytes.
+const MAX_WRITE: usize = 64 * 1024;
+
+/// How many of the last lines of standard error are kept: a guest that panics says there why.
+const LAST_LINES: usize = 12;
+
+/// How many bytes of lines are kept with a delivery; what is beyond is in the host's log only.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// The log of one delivery.
+#[derive(Clone)]
+pub struct DeliveryLog(Arc<Inner>);
+
+struct Inner {
+    module: Name,
+    delivery: DeliveryId,
+    event: Arc<Event>,
+    state: Mutex<State>,
+    /// What stands in each stream without a line's end.
+    unfinished: [Mutex<Vec<u8>>; 2],
+}
+
+struct State {
+    lines_left: u64,
+    /// Of all lines together.
+    room_left: u64,
+    /// Whether lines are left out from now on.
+    full: bool,
+    last_errors: VecDeque<String>,
+    kept: Vec<LogLine>,
+    kept_left: usize,
+}
+
+/// Where a line comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl DeliveryLog {
+    /// The log of an event's delivery to a module, within its limits.
+    pub fn new(event: Arc<Event>, module: Name, delivery: DeliveryId, limits: &Limits) -> Self {
+        let state = State {
+            lines_left: limits.amount(Resource::LogLines),
+            room_left: limits.amount(Resource::LogBytes),
+            full: false,
+            last_errors: VecDeque::new(),
+            kept: Vec::new(),
+            kept_left: KEPT_BYTES,
+        };
+        Self(Arc::new(Inner { module, delivery, event, state: Mutex::new(state), unfinished: Default::default() }))
+    }
+
+    /// Writes a text at a level, with the context the guest gave it: each of its lines as one of its own, or a guest
+    /// could write lines that look like somebody else's.
+    pub fn text(&self, level: tracing::Level, context: &str, text: &str) {
+        if text.is_empty() {
+            self.line(level, context, "");
+        }
+        // What has no more room is not even cut into lines: it may be millions of them.
+        let _all = text.lines().try_for_each(|line| self.line(level, context, line).then_some(()));
+    }
+
+    /// Keeps a line with the delivery that the host's own log has in other words.
+    pub(super) fn aside(&self, level: tracing::Level, context: &str, line: &str) {
+        let line = shortened(line, MAX_LINE);
+        if self.take_turn(context.len() + line.len()) {
+            self.keep(level, context, line);
+        }
+    }
+
+    /// Writes a line if there is room for it; answers whether there was.
+    fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
+        let (context, line) = (shortened(context, MAX_CONTEXT), shortened(line, MAX_LINE));
+        if !self.take_turn(context.len() + line.len()) {
+            return false;
+        }
+        self.keep(level, context, line);
+        let Inner { module, delivery, event, .. } = &*self.0;
+        let user = event.user_id.as_deref();
+        match level {
+            tracing::Level::ERROR => tracing::error!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::WARN => tracing::warn!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::INFO => tracing::info!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::DEBUG => tracing::debug!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::TRACE => tracing::trace!(target: "module", %module, %delivery, user, context, "{line}"),
+        }
+        true
+    }
+
+    /// Writes what came from one of the standard streams: each line when its end has come.
+    fn print(&self, stream: Stream, bytes: &[u8]) {
+        let mut unfinished = self.unfinished(stream);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(end) => {
+                    keep(&mut unfinished, end);
+                    self.printed(stream, &unfinished);
+                    unfinished.clear();
+                }
+                None => keep(&mut unfinished, piece),
+            }
+        }
+    }
+
+    /// Writes what stands without a line's end, when the guest has ended.
+    pub fn finish(&self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let unfinished = std::mem::take(&mut *self.unfinished(stream));
+            if !unfinished.is_empty() {
+                self.printed(stream, &unfinished);
+            }
+        }
+    }
+
+    /// Writes a line that came from one of the standard streams.
+    fn printed(&self, stream: Stream, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end_matches('\r');
+        if stream == Stream::Stderr {
+            let mut state = self.state();
+            if state.last_errors.len() == LAST_LINES {
+                state.last_errors.pop_front();
+            }
+            state.last_errors.push_back(shortened(line, MAX_LINE).to_owned());
+        }
+        match stream {
+            Stream::Stdout => self.line(tracing::Level::INFO, "stdout", line),
+            Stream::Stderr => self.line(tracing::Level::WARN, "stderr", line),
+        };
+    }
+
+    /// The lines so far, as they are kept with the delivery.
+    pub fn take(&self) -> Vec<LogLine> {
+        std::mem::take(&mut self.state().kept)
+    }
+
+    fn keep(&self, level: tracing::Level, context: &str, line: &str) {
+        let mut state = self.state();
+        let Some(left) = state.kept_left.checked_sub(line.len() + context.len()) else { return };
+        state.kept_left = left;
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        state.kept.push(LogLine {
+            at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            level: level.as_str().to_ascii_lowercase(),
+            context: context.to_owned(),
+            text: line.to_owned(),
+        });
+    }
+
+    /// The last lines of standard error.
+    pub fn last_errors(&self) -> Vec<String> {
+        self.state().last_errors.iter().cloned().collect()
+    }
+
+    /// Whether one more line of so many bytes fits. The first that doesn't is told of, and is the last.
+    fn take_turn(&self, bytes: usize) -> bool {
+        let mut state = self.state();
+        if state.full {
+            return false;
+        }
+        let left = (state.lines_left.checked_sub(1), state.room_left.checked_sub(bytes as u64));
+        let more = match left {
+            (Some(lines), Some(room)) => {
+                (state.lines_left, state.room_left) = (lines, room);
+                return true;
+            }
+            (None, _) => "more lines than `log_lines` allows: the rest is left out",
+            (_, None) => "more text than `log_bytes` allows: the rest is left out",
+        };
+        state.full = true;
+        drop(state);
+        self.keep(tracing::Level::WARN, "", more);
+        let (module, delivery) = (&self.0.module, &self.0.delivery);
+        tracing::warn!(target: "module", %module, %delivery, "{more}");
+        false
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfinished(&self, stream: Stream) -> MutexGuard<'_, Vec<u8>> {
+        self.0.unfinished[stream as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A text up to so many bytes, cut between two characters.
+pub(crate) fn shortened(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// A standard stream of a guest, cut into lines for its delivery's log.
+#[derive(Clone)]
+pub struct LineStream {
+    log: DeliveryLog,
+    stream: Stream,
+}
+
+impl LineStream {
+    /// Sends the lines of a stream to a log.
+    pub fn new(log: DeliveryLog, stream: Stream) -> Self {
+        Self { log, stream }
+    }
+}
+
+/// Adds to a line what still fits in it, and a little more: a character that is cut in two here is left out whole later.
+fn keep(line: &mut Vec<u8>, more: &[u8]) {
+    let room = (MAX_LINE + 3).saturating_sub(line.len());
+    line.extend_from_slice(&more[..more.len().min(room)]);
+}
+
+impl IsTerminal for LineStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LineStream {
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for LineStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > MAX_WRITE {
+            return Err(StreamError::trap("it wrote more to a stream at once than `check-write` allows"));
+        }
+        self.log.print(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(MAX_WRITE)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for LineStream {
+    async fn ready(&mut self) {}
+}
+
+impl tokio::io::AsyncWrite for LineStream {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        self.log.print(self.stream, bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}

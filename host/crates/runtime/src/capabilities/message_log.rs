@@ -1,0 +1,149 @@
+//! `message-log`: the steps shown under the reply while it is being made.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+
+use super::bindings::modhost::module::message_log::{Change, Host as Imports, HostEntry, Status, add_to_linker};
+use super::delivery::CallEffect;
+use super::types::{Error, object, references};
+use super::{Capability, Delivery, Grants, Host, Progress};
+use modhost_platform::{NewStep, Platform, StepChange, StepStatus};
+
+/// The call that shows a step.
+pub(super) const CREATE: &str = "message-log.entry.create";
+
+/// The call that changes a step.
+const UPDATE: &str = "message-log.entry.update";
+
+/// The capability.
+pub(super) struct MessageLog {
+    delivery: Arc<Delivery>,
+}
+
+/// A guest's handle of a step.
+pub struct Entry {
+    id: String,
+    order: u32,
+}
+
+/// What is recorded of a step that was shown or changed.
+#[derive(Serialize, Deserialize)]
+struct Shown {
+    id: String,
+    order: u32,
+    /// None where a change left it as it was.
+    status: Option<StepStatus>,
+}
+
+/// The capability and the guest's handles, for the length of one call.
+pub(super) struct View<'a> {
+    delivery: &'a Arc<Delivery>,
+    table: &'a mut ResourceTable,
+}
+
+impl HasData for MessageLog {
+    type Data<'a> = View<'a>;
+}
+
+impl Capability for MessageLog {
+    type Prepared = ();
+
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        add_to_linker::<T, Self>(linker, |data| {
+            let capabilities = data.capabilities();
+            View { delivery: &capabilities.message_log.delivery, table: &mut capabilities.table }
+        })
+    }
+
+    fn prepare(_: &Grants) {}
+
+    fn begin((): &(), delivery: &Arc<Delivery>) -> Self {
+        Self { delivery: delivery.clone() }
+    }
+}
+
+impl Imports for View<'_> {}
+
+impl HostEntry for View<'_> {
+    async fn create(&mut self, text: String, status: Status) -> wasmtime::Result<Result<Resource<Entry>, Error>> {
+        match create(self.delivery, text, status.into()).await {
+            Ok(entry) => Ok(Ok(self.table.push(entry)?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn update(&mut self, entry: Resource<Entry>, change: Change) -> wasmtime::Result<Result<(), Error>> {
+        let entry = self.table.get(&entry)?;
+        Ok(update(self.delivery, entry, change).await)
+    }
+
+    async fn id(&mut self, entry: Resource<Entry>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&entry)?.id.clone())
+    }
+
+    async fn drop(&mut self, entry: Resource<Entry>) -> wasmtime::Result<()> {
+        self.table.delete(entry)?;
+        Ok(())
+    }
+}
+
+async fn create(delivery: &Arc<Delivery>, text: String, status: StepStatus) -> Result<Entry, Error> {
+    let message_id = delivery.reply_id()?.to_owned();
+    let pending = delivery.prepare(CallEffect::Change, CREATE, &(&text, status))?;
+    let shown = {
+        let delivery = delivery.clone();
+        let make = move |platform: Arc<dyn Platform>, caller| async move {
+            let order = delivery.progress().next_order();
+            let step = NewStep { message_id, text, status, order };
+            let id = platform.create_step(&caller, &step).await?;
+            Ok(Shown { id, order, status: Some(status) })
+        };
+        pending.make(make, Shown::take_in).await?
+    };
+    Ok(Entry { id: shown.id, order: shown.order })
+}
+
+async fn update(delivery: &Arc<Delivery>, entry: &Entry, change: Change) -> Result<(), Error> {
+    let change = StepChange {
+        text: change.text,
+        status: change.status.map(StepStatus::from),
+        details: object("details", change.details)?,
+        references: references(change.references),
+    };
+    let (id, order) = (entry.id.clone(), entry.order);
+    let pending = delivery.prepare(CallEffect::Change, UPDATE, &(order, &change))?;
+    let make = move |platform: Arc<dyn Platform>, caller| async move {
+        platform.update_step(&caller, &id, &change).await?;
+        Ok(Shown { id, order, status: change.status })
+    };
+    pending.make(make, Shown::take_in).await?;
+    Ok(())
+}
+
+impl Shown {
+    fn take_in(progress: &mut Progress, shown: &Self) {
+        if let Some(status) = shown.status {
+            progress.step_shown(shown.order, &shown.id, status);
+        }
+    }
+}
+
+/// Takes in what the record says of a step of an earlier attempt.
+pub(super) fn remember(progress: &mut Progress, import: &str, answer: &Value) {
+    if let (CREATE | UPDATE, Ok(shown)) = (import, Shown::deserialize(answer)) {
+        Shown::take_in(progress, &shown);
+    }
+}
+
+impl From<Status> for StepStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Running => Self::Running,
+            Status::Completed => Self::Completed,
+            Status::Failed => Self::Failed,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The host side of the WIT imports.
+//!
+//! Every capability is a small type, one file an interface, and lives through three stages ([`Capability`]): it is
+//! *linked* once a process, *prepared* once a module version, and *begun* once a delivery. A capability knows the
+//! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
+
+mod bindings;
+mod call_log;
+mod clock;
+mod completion;
+mod config;
+mod delivery;
+mod detach_on_drop;
+mod http;
+mod keyvalue;
+mod log;
+mod logging;
+mod message_log;
+mod messages;
+mod random;
+mod search;
+mod types;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmtime::component::{Linker, ResourceTable};
+
+pub use bindings::modhost::module::events;
+pub use bindings::{Module as World, ModulePre as WorldPre};
+pub use call_log::{Answer, CallLog, CallRequest, Lookup};
+pub use clock::{MonotonicClock, WallClock};
+pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
+pub use http::{HttpGrant, HttpGrants};
+pub use http::{IMPORT as HTTP_IMPORT, redact as redact_http};
+pub(crate) use log::shortened;
+pub use log::{DeliveryLog, LineStream, Stream};
+pub use random::{insecure as insecure_chance, secure as secure_chance};
+pub use usage::{TenantMemory, UsageMeter};
+
+use completion::CompletionCapability;
+use config::ConfigCapability;
+use http::HttpCapability;
+use keyvalue::KeyValueCapability;
+use logging::Logging;
+use message_log::MessageLog;
+use messages::Messages;
+use random::InsecureSeed;
+use search::Search;
+
+use modhost_core::limits::Resource;
+
+/// The three life stages of a capability.
+trait Capability: Sized + Send {
+    /// What it keeps of a module version's settings and grants.
+    type Prepared: Send + Sync;
+
+    /// Offers the interface to every component of the process.
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()>;
+
+    /// Reads what a module version is granted.
+    fn prepare(grants: &Grants) -> Self::Prepared;
+
+    /// Begins to serve one delivery.
+    fn begin(prepared: &Self::Prepared, delivery: &Arc<Delivery>) -> Self;
+}
+
+/// What a module version may do and know, out of its entry in `modules.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// The module's `config` table, values as the guest reads them.
+    pub config: Arc<BTreeMap<String, String>>,
+    /// Where it may send HTTP requests.
+    pub http: HttpGrants,
+}
+
+/// Gives a store's data access to the capabilities in it.
+pub trait Host: Send + 'static {
+    /// The capabilities of the delivery this store serves.
+    fn capabilities(&mut self) -> &mut Capabilities;
+}
+
+/// The capabilities a module version was prepared for.
+pub struct Prepared {
+    message_log: <MessageLog as Capability>::Prepared,
+    messages: <Messages as Capability>::Prepared,
+    search: <Search as Capability>::Prepared,
+    completion: <CompletionCapability as Capability>::Prepared,
+    logging: <Logging as Capability>::Prepared,
+    config: <ConfigCapability as Capability>::Prepared,
+    keyvalue: <KeyValueCapability as Capability>::Prepared,
+    http: <HttpCapability as Capability>::Prepared,
+    insecure_seed: <InsecureSeed as Capability>::Prepared,
+}
+
+/// The capabilities that serve one delivery, and the resources its guest holds.
+pub struct Capabilities {
+    /// The guest's handles, those of WASI among them.
+    pub table: ResourceTable,
+    message_log: MessageLog,
+    messages: Messages,
+    search: Search,
+    completion: CompletionCapability,
+    logging: Logging,
+    config: ConfigCapability,
+    keyvalue: KeyValueCapability,
+    http: HttpCapability,
+    insecure_seed: InsecureSeed,
+}
+
+/// Offers all capabilities to every component of the process.
+///
+/// # Errors
+///
+/// When an interface is offered twice.
+pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    MessageLog::link(linker)?;
+    Messages::link(linker)?;
+    Search::link(linker)?;
+    CompletionCapability::link(linker)?;
+    Logging::link(linker)?;
+    ConfigCapability::link(linker)?;
+    KeyValueCapability::link(linker)?;
+    HttpCapability::link(linker)?;
+    InsecureSeed::link(linker)
+}
+
+impl Prepared {
+    /// Reads what a module version is granted.
+    pub fn new(grants: &Grants) -> Self {
+        Self {
+            message_log: MessageLog::prepare(grants),
+            messages: Messages::prepare(grants),
+            search: Search::prepare(grants),
+            completion: CompletionCapability::prepare(grants),
+            logging: Logging::prepare(grants),
+            config: ConfigCapability::prepare(grants),
+            keyvalue: KeyValueCapability::prepare(grants),
+            http: HttpCapability::prepare(grants),
+            insecure_seed: InsecureSeed::prepare(grants),
+        }
+    }
+
+    /// Begins to serve one delivery.
+    pub fn begin(&self, delivery: &Arc<Delivery>) -> Capabilities {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(delivery.limits().size(Resource::Handles));
+        Capabilities {
+            table,
+            message_log: MessageLog::begin(&self.message_log, delivery),
+            messages: Messages::begin(&self.messages, delivery),
+            search: Search::begin(&self.search, delivery),
+            completion: CompletionCapability::begin(&self.completion, delivery),
+            logging: Logging::begin(&self.logging, delivery),
+            config: ConfigCapability::begin(&self.config, delivery),
+            keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
+            http: HttpCapability::begin(&self.http, delivery),
+            insecure_seed: InsecureSeed::begin(&self.insecure_seed, delivery),
+        }
+    }
+}

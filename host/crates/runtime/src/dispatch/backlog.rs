@@ -1,0 +1,97 @@
+//! How much more may be accepted: deliveries that have not ended, of the host and of each tenant.
+//!
+//! The journal counts what is on disk. What is counted here is only what is on its way there, so that there is no second
+//! count that could drift from the first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::{COME_BACK_AFTER, Refused, lock};
+use modhost_core::event::Name;
+use modhost_storage::journal::Backlog;
+
+/// Deliveries that are being recorded.
+#[derive(Clone, Default)]
+pub(super) struct Reservations(Arc<Mutex<Reserved>>);
+
+#[derive(Default)]
+struct Reserved {
+    host: u64,
+    tenants: HashMap<Name, u64>,
+}
+
+/// How many deliveries may not have ended.
+#[derive(Clone, Copy)]
+pub(super) struct Capacity {
+    pub(super) host: u64,
+    pub(super) tenant: u64,
+}
+
+impl Reservations {
+    /// Reserves capacity for deliveries until they are recorded. `backlog` is what the journal holds; it is read after what
+    /// is reserved, as a reservation ends only once its deliveries are in the backlog.
+    pub(super) fn reserve(
+        &self,
+        tenant: &Name,
+        deliveries: u64,
+        capacity: Capacity,
+        backlog: impl FnOnce() -> Backlog,
+    ) -> Result<Reservation, Refused> {
+        let mut reserved = lock(&self.0);
+        let (of_host, of_tenant) = (reserved.host, reserved.tenants.get(tenant).copied().unwrap_or_default());
+        let backlog = backlog();
+        if backlog.host + of_host + deliveries > capacity.host {
+            let whose = "[server]".to_owned();
+            return Err(Refused::Full { limit: capacity.host, whose, retry_after: COME_BACK_AFTER });
+        }
+        if backlog.tenant + of_tenant + deliveries > capacity.tenant {
+            let whose = format!("tenant {tenant}");
+            return Err(Refused::Full { limit: capacity.tenant, whose, retry_after: COME_BACK_AFTER });
+        }
+        reserved.host += deliveries;
+        *reserved.tenants.entry(tenant.clone()).or_default() += deliveries;
+        Ok(Reservation { all: self.clone(), tenant: tenant.clone(), deliveries })
+    }
+}
+
+/// Capacity that is reserved; given back when dropped.
+pub(super) struct Reservation {
+    all: Reservations,
+    tenant: Name,
+    deliveries: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = lock(&self.all.0);
+        reserved.host = reserved.host.saturating_sub(self.deliveries);
+        if let Some(count) = reserved.tenants.get_mut(&self.tenant) {
+            *count = count.saturating_sub(self.deliveries);
+            if *count == 0 {
+                reserved.tenants.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_counts_until_it_is_given_back() {
+        let (reservations, acme) = (Reservations::default(), Name::from("acme"));
+        let capacity = Capacity { host: 5, tenant: 3 };
+        let backlog = || Backlog { host: 3, tenant: 1 };
+        let first = reservations.reserve(&acme, 2, capacity, backlog).ok().unwrap();
+        let refused = |backlog| reservations.reserve(&acme, 1, capacity, move || backlog).err();
+        let whose = |refused| match refused {
+            Some(Refused::Full { whose, .. }) => whose,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(whose(refused(Backlog { host: 3, tenant: 0 })), "[server]");
+        assert_eq!(whose(refused(Backlog { host: 1, tenant: 1 })), "tenant acme");
+        drop(first);
+        assert!(refused(Backlog { host: 4, tenant: 2 }).is_none());
+    }
+}

@@ -1,0 +1,345 @@
+//! The admin API: health, deliveries, and what an operator can do about them. `openapi.json` describes it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::{self, Access};
+use super::module_view::WaitingView;
+use super::view::{DeliveryView, DetailsView, SourceView, TotalsView};
+use super::{keyvalue, modules, unreadable};
+use crate::telemetry::{self};
+use modhost_core::event::{DeliveryId, Name};
+use modhost_core::metrics;
+use modhost_ingress::health::{self, Health, Report};
+use modhost_ingress::sources::Sources;
+use modhost_ingress::sources::event_socket::EventSockets;
+use modhost_runtime::dispatch::Dispatcher;
+use modhost_runtime::engine::Registry;
+use modhost_storage::journal::{self, Filter, Journal, JournalError};
+use modhost_storage::keyvalue::{KeyValue, StoreError};
+use modhost_storage::unreadable::UnreadableStore;
+
+/// How many deliveries a list has unless it is asked for more.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// The most a list can be asked for.
+const MAX_LIMIT: u32 = 10_000;
+
+/// The longest error of the HTTP library's that is passed on, in bytes.
+const MAX_ERROR: usize = 8 << 10;
+
+/// What the admin API works on.
+#[derive(Clone)]
+pub struct Admin {
+    /// The modules.
+    pub registry: Arc<Registry>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The key-value store.
+    pub keyvalue: Arc<dyn KeyValue>,
+    /// Dispatch.
+    pub dispatcher: Dispatcher,
+    /// The webhooks.
+    pub sources: Arc<Sources>,
+    /// The event sockets.
+    pub sockets: Arc<EventSockets>,
+    /// Whether the host is ready.
+    pub health: Arc<Health>,
+    /// Who may use all this.
+    pub access: Arc<Access>,
+    /// Verified requests that can't be read.
+    pub unreadable: UnreadableStore,
+}
+
+/// The routes of the admin listener. Anyone may ask the probes; where there is a token, `/health` says no more than they
+/// do to a request without it, and everything else is refused.
+pub fn router(admin: Admin) -> Router {
+    let access = admin.access.clone();
+    let api = Router::new()
+        .route("/totals", get(totals))
+        .route("/sources", get(sources))
+        .route("/deliveries", get(list))
+        .route("/deliveries/{id}", get(show))
+        .route("/deliveries/{id}/retry", post(retry))
+        .route("/deliveries/{id}/drop", post(drop_waiting))
+        .route("/unreadable", get(unreadable::list))
+        .route("/unreadable/{id}", get(unreadable::show))
+        .route("/unreadable/{id}/body", get(unreadable::body))
+        .route("/unreadable/{id}/drop", post(unreadable::remove))
+        .route("/modules", get(modules::list))
+        .route("/modules/{name}", get(modules::show))
+        .route("/modules/{name}/versions", get(modules::history))
+        .route("/modules/{name}/rollback", post(modules::rollback))
+        .route("/modules/{name}/pin", post(modules::pin))
+        .route("/modules/{name}/unpin", post(modules::unpin))
+        .route("/modules/{name}/retry", post(modules::retry))
+        .route("/modules/{name}/pause", post(modules::pause))
+        .route("/modules/{name}/resume", post(modules::resume))
+        .route("/modules/{name}/promote", post(modules::promote))
+        .route("/modules/{name}/abort", post(modules::abort))
+        .route("/keyvalue/{tenant}/{module}", get(keyvalue::buckets))
+        .route("/keyvalue/{tenant}/{module}/{bucket}", get(keyvalue::keys))
+        .route("/keyvalue/{tenant}/{module}/{bucket}/value", get(keyvalue::value))
+        .route("/openapi.json", get(openapi))
+        .layer(middleware::from_fn_with_state(access.clone(), access::authorize));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(access.clone(), access::authorize));
+    let guarded = Router::new()
+        .route("/health", get(show_health))
+        .merge(metrics)
+        .nest("/api", api)
+        .fallback(nothing_here)
+        .layer(middleware::map_response(errors_as_json))
+        .layer(middleware::from_fn_with_state(access, access::guard));
+    // Nothing stands between probes and who asks.
+    let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
+    guarded.merge(probes).with_state(admin)
+}
+
+/// What is answered when a request can't be done.
+pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let status = match error {
+            StoreError::Refused(_) => StatusCode::BAD_REQUEST,
+            StoreError::Full(_) | StoreError::Broken(_) | StoreError::Unusable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
+
+/// Answers as every other error what the HTTP library refuses by itself, in plain text or without a word: a query that
+/// can't be read, a method the path doesn't have.
+async fn errors_as_json(answer: Response) -> Response {
+    let status = answer.status();
+    let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|it| it == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let text = axum::body::to_bytes(body, MAX_ERROR).await.unwrap_or_default();
+    let text = match (status, str::from_utf8(&text)) {
+        (StatusCode::METHOD_NOT_ALLOWED, _) => "this path has other methods; the Allow header lists them",
+        (_, Ok(text)) if !text.is_empty() => text,
+        _ => status.canonical_reason().unwrap_or("refused"),
+    };
+    let mut answer = Problem(status, text.to_owned()).into_response();
+    // Whatever else stands there, but for what describes the old body.
+    let others = parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
+    let stays = |name: &HeaderName| ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
+    answer.headers_mut().extend(others.filter(|(name, _)| stays(name)));
+    answer
+}
+
+async fn nothing_here() -> Problem {
+    Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())
+}
+
+/// Whether the host is ready, for anyone; which modules wait for a component, for who may know. They make no host unready:
+/// other tenants' modules have nothing to do with it.
+async fn ready(State(admin): State<Admin>, request: Request) -> Response {
+    if !admin.access.permits_unchecked(&request) {
+        return health::ready(State(admin.health)).await;
+    }
+    let (code, Report { status, checks, reasons }) = admin.health.report(true);
+    let waiting = admin.registry.waiting().into_iter().map(|module| {
+        let WaitingView { since, reason } = module.waiting.into();
+        json!({ "module": module.name, "coming_up": module.coming_up, "since": since, "reason": reason })
+    });
+    let waiting: Vec<Value> = waiting.collect();
+    let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "waiting": waiting });
+    health::uncached(code, Json(answer))
+}
+
+/// Whether the host is ready, for anyone; how each module stands, for who may know.
+async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    if !admin.access.permits(&headers) {
+        return health::anonymous(&admin.health);
+    }
+    let modules = admin.registry.status().into_iter().map(|module| {
+        json!({
+            "name": module.name,
+            "version": module.version.map(|version| version.to_string()),
+            "coming_up": module.coming_up,
+            "waiting": module.waiting.map(WaitingView::from),
+            "refused": module.refused,
+            "paused": module.paused.is_some(),
+        })
+    });
+    let modules: Vec<Value> = modules.collect();
+    let (code, Report { status, checks, reasons }) = admin.health.report(true);
+    let answer = json!({ "status": status, "checks": checks, "reasons": reasons, "modules": modules });
+    health::uncached(code, Json(answer))
+}
+
+async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
+    let totals = admin.journal.totals().await?;
+    Ok(Json(TotalsView::new(&totals, admin.dispatcher.calls_made_again())))
+}
+
+async fn sources(State(admin): State<Admin>) -> Json<Value> {
+    let webhooks = admin.sources.paths().into_iter();
+    let webhooks = webhooks.map(|(name, path)| SourceView::Webhook { name: name.to_string(), path });
+    let sockets = admin.sockets.report().into_iter().map(SourceView::from);
+    Json(json!({ "sources": webhooks.chain(sockets).collect::<Vec<_>>() }))
+}
+
+/// What changes by itself is counted where it happens; what stands is read when somebody asks.
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
+    let checks = Health::checks(admin.health.not_ready().as_ref());
+    metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
+    let totals = admin.journal.totals().await?;
+    metrics::journal(journal::State::ALL.map(|state| (state.word(), totals.of(state))), totals.bytes);
+    metrics::log_lines_dropped(telemetry::dropped_lines());
+    for module in admin.registry.status() {
+        let (serves, paused) = (module.version.is_some(), module.paused.is_some());
+        metrics::module(&module.name, serves, paused, module.loaded);
+    }
+    let format = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((format, metrics::render()).into_response())
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+/// Which deliveries a list has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    state: Option<String>,
+    module: Option<String>,
+    tenant: Option<String>,
+    event: Option<String>,
+    /// Milliseconds since 1970.
+    since: Option<u64>,
+    limit: Option<u32>,
+}
+
+impl TryFrom<ListQuery> for Filter {
+    type Error = Problem;
+
+    fn try_from(wanted: ListQuery) -> Result<Self, Problem> {
+        let bad = |error: String| Problem(StatusCode::BAD_REQUEST, error);
+        let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(bad(format!("`limit` has to be from 1 to {MAX_LIMIT}")));
+        }
+        Ok(Self {
+            state: wanted.state.map(|state| state.parse()).transpose().map_err(bad)?,
+            module: wanted.module.map(Name::from),
+            tenant: wanted.tenant.map(Name::from),
+            event: wanted.event,
+            since: wanted.since.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            limit: Some(limit),
+        })
+    }
+}
+
+async fn list(State(admin): State<Admin>, Query(wanted): Query<ListQuery>) -> Answer<Value> {
+    let deliveries = admin.journal.list(wanted.try_into()?).await?;
+    let deliveries: Vec<DeliveryView> = deliveries.into_iter().map(DeliveryView::from).collect();
+    Ok(Json(json!({ "deliveries": deliveries })))
+}
+
+async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<DetailsView> {
+    let details = admin.journal.show(&DeliveryId::from_text(&id)).await?;
+    details.map(|details| Json(details.into())).ok_or_else(|| unknown(&id))
+}
+
+/// How a delivery is sent again.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    /// Whether the answers it got before are forgotten.
+    #[serde(default)]
+    fresh: bool,
+}
+
+// A body that has to be JSON: no page in a browser can send one to this address without being asked first.
+pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub(super) fn body<T>(body: Body<T>) -> Result<T, Problem> {
+    body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
+}
+
+/// Does what was asked for to its end, also if whoever asked hangs up: what is committed has to be applied.
+pub(super) async fn complete<T: Send + 'static>(
+    admin: &Admin,
+    operation: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    let busy =
+        || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations run at the same time; try again".into());
+    admin.dispatcher.complete(operation).await.unwrap_or_else(|| Err(busy()))
+}
+
+async fn retry(State(admin): State<Admin>, Path(id): Path<String>, again: Body<Again>) -> Answer<Value> {
+    let again = body(again)?;
+    let id = DeliveryId::from_text(id);
+    complete(&admin.clone(), async move {
+        let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+        if !admin.dispatcher.resend(&known, again.fresh).await? {
+            return Err(conflict(&known.summary.state, &id, "has not ended: only one that has can be sent again"));
+        }
+        Ok(Json(json!({ "id": id.as_str(), "state": "waiting" })))
+    })
+    .await
+}
+
+/// Why a delivery is dropped.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dropping {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, dropping: Body<Dropping>) -> Answer<Value> {
+    let reason = body(dropping)?.reason.unwrap_or_else(|| "dropped by an operator".into());
+    let id = DeliveryId::from_text(id);
+    complete(&admin.clone(), async move {
+        let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
+        if !admin.dispatcher.drop_waiting(&known, &reason).await? {
+            return Err(conflict(&known.summary.state, &id, "doesn't wait: only one that waits can be dropped"));
+        }
+        Ok(Json(json!({ "id": id.as_str(), "state": "dropped" })))
+    })
+    .await
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem(
+        StatusCode::NOT_FOUND,
+        format!("there is no delivery {id}; it may have been removed, see [server.retention]"),
+    )
+}
+
+fn conflict(state: &modhost_storage::journal::State, id: &DeliveryId, why: &str) -> Problem {
+    Problem(StatusCode::CONFLICT, format!("delivery {id} is {state} and {why}"))
+}

@@ -1,0 +1,84 @@
+//! What modules keep in the key-value store, for operators to look at.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{Admin, Answer, Problem};
+use super::view::{BucketView, KeyView};
+use modhost_core::event::Name;
+use modhost_storage::keyvalue::{Bucket, Space};
+
+/// How many keys a page has unless it is asked for more.
+const DEFAULT_LIMIT: u32 = 100;
+
+/// The most a page can be asked for.
+const MAX_LIMIT: u32 = 10_000;
+
+/// The buckets a module has for a tenant.
+pub(super) async fn buckets(
+    State(admin): State<Admin>,
+    Path((tenant, module)): Path<(String, String)>,
+) -> Answer<Value> {
+    let buckets = admin.keyvalue.buckets(&space(tenant, module)).await?;
+    let buckets: Vec<BucketView> = buckets.into_iter().map(BucketView::from).collect();
+    Ok(Json(json!({ "buckets": buckets })))
+}
+
+/// Which keys a page has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+/// A page of a bucket's keys, without their values.
+pub(super) async fn keys(
+    State(admin): State<Admin>,
+    Path((tenant, module, bucket)): Path<(String, String, String)>,
+    Query(page): Query<Page>,
+) -> Answer<Value> {
+    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem(StatusCode::BAD_REQUEST, format!("`limit` has to be from 1 to {MAX_LIMIT}")));
+    }
+    let bucket = Bucket::new(space(tenant, module), bucket)?;
+    // One more than is told, to know whether there are more.
+    let mut keys = admin.keyvalue.keys(&bucket, page.after, limit + 1).await?;
+    let more = keys.len() > limit as usize;
+    keys.truncate(limit as usize);
+    let next = keys.last().filter(|_| more).map(|last| last.key.clone());
+    let keys: Vec<KeyView> = keys.into_iter().map(KeyView::from).collect();
+    Ok(Json(json!({ "keys": keys, "next": next })))
+}
+
+/// The key a value stands under: in the query, since a key may be any text.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Key {
+    key: String,
+}
+
+/// One value: text as it is, `{"hex": …}` if it is no text.
+pub(super) async fn value(
+    State(admin): State<Admin>,
+    Path((tenant, module, bucket)): Path<(String, String, String)>,
+    Query(Key { key }): Query<Key>,
+) -> Answer<Value> {
+    let bucket = Bucket::new(space(tenant, module), bucket)?;
+    let found = admin.keyvalue.get(&bucket, vec![key.clone()]).await?.pop().flatten();
+    let unknown = || {
+        let Bucket { space, .. } = &bucket;
+        let text = format!("module {} keeps nothing under `{key}` for {}", space.module, space.tenant);
+        Problem(StatusCode::NOT_FOUND, format!("{text} in bucket `{}`", bucket.name()))
+    };
+    let entry = found.ok_or_else(unknown)?;
+    Ok(Json(json!({ "key": key, "value": entry.value })))
+}
+
+fn space(tenant: String, module: String) -> Space {
+    Space { tenant: Name::from(tenant), module: Name::from(module) }
+}

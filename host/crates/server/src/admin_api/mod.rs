@@ -1,0 +1,19 @@
+//! What operators see and do while the host runs: the admin API.
+
+mod access;
+mod api;
+mod keyvalue;
+mod module_view;
+mod modules;
+mod unreadable;
+mod view;
+
+pub use access::{Access, AccessRules};
+pub use api::{Admin, router};
+pub use module_view::{CanaryView, HeldBackView, ModuleView, OrderView, PinnedView, VersionView, WaitingView};
+pub use modules::asking;
+pub use unreadable::{UnreadableDetailsView, UnreadableView};
+pub use view::{
+    AttemptView, BucketView, CallView, ChangeView, DeliveryView, DetailsView, EventSocketView, EventView, GapView,
+    KeyView, SourceView, TotalsView,
+};

@@ -1,0 +1,165 @@
+//! Modules and their versions: how they stand, and what operators may say about them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{Admin, Answer, Body, Problem, body, complete};
+use super::module_view::{ModuleView, VersionView};
+use modhost_core::event::Name;
+use modhost_runtime::engine::{OrderError, Status};
+use modhost_storage::versions::{Refusal, VersionsError};
+
+/// Who asks, unless they say.
+const SOMEBODY: &str = "an operator";
+
+/// How long a name of one who asks may be, in characters.
+const MAX_NAME: usize = 100;
+
+impl From<VersionsError> for Problem {
+    fn from(error: VersionsError) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        let status = match error {
+            OrderError::NoModule { .. } | OrderError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
+            OrderError::Refused(Refusal::Unclear(_)) => StatusCode::BAD_REQUEST,
+            OrderError::Refused(Refusal::NotNow(_)) | OrderError::CantServe(..) => StatusCode::CONFLICT,
+            OrderError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+/// All modules.
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
+    let modules: Vec<ModuleView> = admin.registry.status().into_iter().map(|status| view(&admin, status)).collect();
+    Json(json!({ "modules": modules }))
+}
+
+/// One of them.
+pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<ModuleView> {
+    let name = Name::from(name);
+    let status = admin.registry.status_of(&name).ok_or_else(|| admin.registry.no_module(&name))?;
+    Ok(Json(view(&admin, status)))
+}
+
+/// What happened to its versions; also of one that is no longer in modules.toml.
+pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<Value> {
+    let name = Name::from(name);
+    let history = admin.registry.history(&name).await?;
+    if history.is_empty() && admin.registry.status_of(&name).is_none() {
+        return Err(admin.registry.no_module(&name).into());
+    }
+    let versions: Vec<VersionView> = history.into_iter().map(VersionView::from).collect();
+    Ok(Json(json!({ "versions": versions })))
+}
+
+/// Who asks for something.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asking {
+    #[serde(default)]
+    by: Option<String>,
+}
+
+/// Who asks for which version.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pinning {
+    version: String,
+    #[serde(default)]
+    by: Option<String>,
+}
+
+pub(super) async fn rollback(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.rollback(&name, &by).await }).await
+}
+
+pub(super) async fn pin(admin: State<Admin>, name: Path<String>, pinning: Body<Pinning>) -> Answer<ModuleView> {
+    let pinning = body(pinning)?;
+    let by = by(pinning.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.pin(&name, &pinning.version, &by).await }).await
+}
+
+pub(super) async fn unpin(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.unpin(&name, &by).await }).await
+}
+
+pub(super) async fn retry(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.retry(&name, &by).await }).await
+}
+
+pub(super) async fn pause(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.pause(&name, &by).await }).await
+}
+
+pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move {
+        let resumed = admin.registry.resume(&name, &by).await;
+        admin.dispatcher.look_again();
+        resumed
+    })
+    .await
+}
+
+pub(super) async fn promote(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.promote(&name, &by).await }).await
+}
+
+pub(super) async fn abort(admin: State<Admin>, name: Path<String>, asking: Body<Asking>) -> Answer<ModuleView> {
+    let by = by(body(asking)?.by)?;
+    operate(admin, name, move |admin, name| async move { admin.registry.abort(&name, &by).await }).await
+}
+
+/// Does something with a module, to its end, and answers with how it stands then.
+async fn operate<F>(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    operation: impl FnOnce(Arc<Admin>, Name) -> F + Send + 'static,
+) -> Answer<ModuleView>
+where
+    F: Future<Output = Result<Status, OrderError>> + Send + 'static,
+{
+    let shared = Arc::new(admin.clone());
+    complete(&admin, async move {
+        let status = operation(shared.clone(), Name::from(name)).await?;
+        Ok(Json(view(&shared, status)))
+    })
+    .await
+}
+
+fn view(admin: &Admin, status: Status) -> ModuleView {
+    let in_flight = admin.dispatcher.in_flight(&status.name);
+    ModuleView::new(status, in_flight)
+}
+
+fn by(name: Option<String>) -> Result<String, Problem> {
+    asking(name).map_err(|wrong| Problem(StatusCode::BAD_REQUEST, wrong))
+}
+
+/// The name of one who asks: it stands in the log and in the history.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn asking(name: Option<String>) -> Result<String, String> {
+    let name = name.unwrap_or_else(|| SOMEBODY.into());
+    if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(format!("`by` is a name of at most {MAX_NAME} characters, on one line"));
+    }
+    Ok(name)
+}

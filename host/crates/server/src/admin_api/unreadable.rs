@@ -1,0 +1,148 @@
+//! Verified requests that can't be read as events, as the admin API tells them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::api::{self, Admin, Answer, Body, Problem};
+use super::view::rfc3339;
+use modhost_storage::unreadable::UnreadableRecord;
+
+/// A request in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableView {
+    /// Its id: the same for the same body of the same source.
+    pub id: String,
+    /// The source it came through.
+    pub source: String,
+    /// The tenant of the source, if it has one.
+    pub tenant: Option<String>,
+    /// Why it can't be read.
+    pub reason: String,
+    /// The status it was answered with; none for what came over an event socket.
+    pub status: Option<u16>,
+    /// Headers that help to understand it; no secrets, no signatures.
+    pub headers: BTreeMap<String, String>,
+    /// How large its body is, in bytes.
+    pub size: u64,
+    /// Whether the end of the body was cut off when it was kept.
+    pub cut: bool,
+    /// When it came first (RFC 3339).
+    pub first_at: String,
+    /// When it came last, since the host started (RFC 3339).
+    pub last_at: String,
+    /// How often it came, since the host started.
+    pub times: u64,
+}
+
+/// A request with its body.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableDetailsView {
+    /// As in a list.
+    #[serde(flatten)]
+    pub request: UnreadableView,
+    /// The body, if it is text.
+    pub body: Option<String>,
+    /// The body in base64, whatever it is.
+    pub body_base64: String,
+}
+
+impl From<UnreadableRecord> for UnreadableView {
+    fn from(record: UnreadableRecord) -> Self {
+        let time = |milliseconds: u64| {
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds));
+            rfc3339(time.unwrap_or(SystemTime::UNIX_EPOCH))
+        };
+        Self {
+            first_at: time(record.first_at),
+            last_at: time(record.last_at),
+            id: record.id,
+            source: record.source,
+            tenant: record.tenant,
+            reason: record.reason,
+            status: record.status,
+            headers: record.headers.into_iter().collect(),
+            size: record.size,
+            cut: record.is_cut,
+            times: record.times,
+        }
+    }
+}
+
+impl UnreadableDetailsView {
+    /// A request with its body.
+    pub fn new(record: UnreadableRecord, body: Vec<u8>) -> Self {
+        let body_base64 = BASE64.encode(&body);
+        Self { request: record.into(), body: String::from_utf8(body).ok(), body_base64 }
+    }
+}
+
+/// Which are asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UnreadableFilter {
+    source: Option<String>,
+}
+
+pub(super) async fn list(State(admin): State<Admin>, Query(wanted): Query<UnreadableFilter>) -> Json<Value> {
+    let mut records = admin.unreadable.list();
+    records.retain(|record| wanted.source.as_ref().is_none_or(|source| record.source == *source));
+    let unreadable: Vec<UnreadableView> = records.into_iter().map(UnreadableView::from).collect();
+    Json(json!({ "unreadable": unreadable }))
+}
+
+pub(super) async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<UnreadableDetailsView> {
+    let (record, body) = find(&admin, &id).await?;
+    Ok(Json(UnreadableDetailsView::new(record, body)))
+}
+
+pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let (_, body) = find(&admin, &id).await?;
+    // Others wrote it: no browser is to take it for a page.
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream"),
+        (header::CONTENT_DISPOSITION, "attachment"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Nothing is asked but that it be JSON: no page in a browser can send that.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+pub(super) async fn remove(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    nothing: Body<Nothing>,
+) -> Answer<Value> {
+    let Nothing {} = api::body(nothing)?;
+    match admin.unreadable.remove(&id).await {
+        Ok(true) => Ok(Json(json!({ "id": id, "state": "dropped" }))),
+        Ok(false) => Err(unknown(&id)),
+        Err(error) => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, format!("cannot remove {id}: {error}"))),
+    }
+}
+
+async fn find(admin: &Admin, id: &str) -> Result<(UnreadableRecord, Vec<u8>), Problem> {
+    match admin.unreadable.read(id).await {
+        Ok(found) => found.ok_or_else(|| unknown(id)),
+        Err(error) => Err(Problem(StatusCode::SERVICE_UNAVAILABLE, format!("cannot read {id}: {error}"))),
+    }
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem(
+        StatusCode::NOT_FOUND,
+        format!("there is no unreadable request {id}; the oldest are removed when there are too many"),
+    )
+}

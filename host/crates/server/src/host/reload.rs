@@ -1,0 +1,280 @@
+//! Keeps a running host up with its files: settings, what they refer to, certificates and components.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use super::saved_settings::{Memory, SavedSettings, is_older_than};
+use super::{Load, Parts, log_ceilings, needs_restart};
+use crate::resolved_config::ResolvedConfig;
+use modhost_config::{ActiveSettings, ConfigErrors, Environment, LoadedSettings, Settings, Why, unanswered};
+use modhost_core::files::{self, READ_TIMEOUT};
+use modhost_runtime::engine::{FileWatch, stamps};
+
+/// How long the files of the settings have to stay as they are once one of them has changed. Somebody who writes in place may
+/// pause: a table that is new can't be told from one that is cut.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// How long that is waited for.
+const QUIET_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads the settings, off the runtime and with a time limit.
+#[derive(Clone)]
+pub(super) struct SettingsReader(Arc<Load>);
+
+impl SettingsReader {
+    pub(super) fn new(load: Load) -> Self {
+        Self(Arc::new(load))
+    }
+
+    /// The settings as their files are now.
+    pub(super) async fn read(&self) -> Result<LoadedSettings, ConfigErrors> {
+        let load = self.0.clone();
+        in_time(move || {
+            let settings = load(None)?;
+            let environment = Arc::new(Environment::of(&settings)?);
+            Ok(LoadedSettings { settings, environment, is_whole: false })
+        })
+        .await
+    }
+
+    /// The settings a host starts with: those of the file, and what a host before this one knew that is missing in them.
+    /// Answers also with what that remembered.
+    pub(super) async fn read_first(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
+        let mut loaded = self.read().await?;
+        let load = self.0.clone();
+        in_time(move || {
+            let server = &loaded.settings.server;
+            loaded.is_whole = is_older_than(&loaded.settings.file, server.removal_grace);
+            let remembered = SavedSettings::read(&server.data_dir, &loaded.settings.file);
+            // The settings of an older host may be no settings for this one.
+            let before = remembered.as_ref().and_then(|remembered| load(Some(&remembered.text)).ok());
+            let (Some(before), Some(known)) = (before, &remembered) else {
+                return Ok((ActiveSettings::new(loaded), remembered));
+            };
+            let environment = Arc::new(loaded.environment.with_files_of(&before));
+            let before = ActiveSettings::new(LoadedSettings { settings: before, environment, is_whole: true });
+            let now = Instant::now();
+            let mut active = before.merge(loaded, now);
+            let names: Vec<_> = active.settings().sources.iter().map(|source| source.name.clone()).collect();
+            for name in names {
+                if known.has_other_secrets(&name, active.current_secrets(&name)) {
+                    active.unsettle(&name, now);
+                }
+            }
+            Ok((active, remembered))
+        })
+        .await
+    }
+}
+
+async fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ConfigErrors> + Send + 'static,
+) -> Result<T, ConfigErrors> {
+    files::off_runtime(READ_TIMEOUT, work).await.unwrap_or_else(|why| Err(unanswered(&why).into()))
+}
+
+/// What keeps a host up with its files.
+pub(super) struct SettingsWatcher {
+    pub parts: Parts,
+    pub reader: SettingsReader,
+    pub active: ActiveSettings,
+    pub memory: Memory,
+    /// The settings that count, for who goes by them, too.
+    pub settings: watch::Sender<Arc<Settings>>,
+    pub watched: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// Whether the files as they were read last are no good.
+    pub refused: bool,
+    /// Before this, nothing is dropped from the settings: without it they were no good.
+    pub not_before: Option<Instant>,
+}
+
+/// How long after it failed dropping something from the settings is tried again.
+const DROPPED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Why settings are read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// One of their files changed, or somebody asked for it.
+    Settings,
+    /// Only the files of the certificate changed.
+    Certificate,
+}
+
+impl SettingsWatcher {
+    /// Takes in changed files for as long as the host runs; all of them when `asked` for it.
+    pub(super) async fn run(mut self, mut watch: FileWatch, asked: Arc<Notify>) {
+        log_kept(None, &self.active);
+        self.memory.note(&self.active).await;
+        loop {
+            let deadline = self.active.deadline().max(self.not_before.filter(|_| !self.active.is_settled()));
+            let overdue = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = watch.changed() => self.changed(&changed, &watch).await,
+                () = asked.notified() => {
+                    tracing::info!("reloading, as asked");
+                    self.reload(Reason::Settings, false).await;
+                    let all = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    self.parts.registry.refresh(&all);
+                }
+                () = overdue => {
+                    let next = self.active.at(Instant::now());
+                    self.take_in(next, Reason::Settings);
+                    self.not_before = self.refused.then(|| Instant::now() + DROPPED_AGAIN_AFTER);
+                }
+            }
+            watch.look();
+            self.memory.note(&self.active).await;
+        }
+    }
+
+    async fn changed(&mut self, changed: &BTreeSet<PathBuf>, watch: &FileWatch) {
+        let files = settings_files(&self.active);
+        if files.iter().any(|file| changed.contains(file)) {
+            // What was moved to its place is whole.
+            let is_whole = files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_moved_in(file));
+            if !is_whole {
+                be_quiet(&files).await;
+            }
+            self.reload(Reason::Settings, is_whole).await;
+        } else if certificate(self.active.settings()).any(|file| changed.contains(file)) {
+            self.reload(Reason::Certificate, false).await;
+        }
+        self.parts.registry.refresh(changed);
+    }
+
+    /// Takes in changed settings, whole or not at all.
+    async fn reload(&mut self, reason: Reason, is_whole: bool) {
+        match self.reader.read().await {
+            Ok(loaded) => {
+                let next = self.active.merge(LoadedSettings { is_whole, ..loaded }, Instant::now());
+                self.take_in(next, reason);
+            }
+            Err(errors) => self.refuse(&errors, reason),
+        }
+    }
+
+    fn refuse(&mut self, errors: &ConfigErrors, reason: Reason) {
+        self.refused = true;
+        match reason {
+            Reason::Settings => tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
+            Reason::Certificate => tracing::error!("the certificate is not taken in, the old one goes on:\n{errors}"),
+        }
+    }
+
+    fn take_in(&mut self, next: ActiveSettings, reason: Reason) {
+        let plan = match ResolvedConfig::of(&next, &self.parts.client) {
+            Ok(plan) => plan,
+            Err(errors) => return self.refuse(&errors, reason),
+        };
+        if let Some(exposed) = self.parts.addresses.exposed(next.settings()) {
+            return self.refuse(&ConfigErrors::from(exposed), reason);
+        }
+        let before = std::mem::replace(&mut self.active, next);
+        let (was, is) = (before.settings(), self.active.settings());
+        for name in needs_restart(was, is) {
+            tracing::warn!("`{name}` in [server] has changed: that takes a restart");
+        }
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched_files(&self.active);
+        self.parts.apply(plan);
+        if is.server.ceilings != was.server.ceilings {
+            log_ceilings(&is.server);
+        }
+        let refused = std::mem::take(&mut self.refused);
+        let file = self.active.as_written().file.display();
+        if before.as_written() != self.active.as_written() {
+            tracing::info!(%file, "the changed settings are taken in");
+        } else if reason == Reason::Certificate {
+            tracing::info!("the changed certificate is taken in");
+        } else if refused {
+            tracing::info!(%file, "the settings are valid again, and as they were before");
+        }
+        log_kept(Some(&before), &self.active);
+        if was != is {
+            self.settings.send_replace(Arc::new(is.clone()));
+        }
+    }
+}
+
+/// Says what is kept, came back, and is dropped.
+fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
+    let at = Instant::now();
+    for (part, why, left) in now.kept(at) {
+        let is_known =
+            before.is_some_and(|before| before.kept(at).any(|(known, for_what, _)| known == part && for_what == why));
+        let grace = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
+        match why {
+            _ if is_known => {}
+            Why::Gone => {
+                tracing::warn!(%part, ?grace, "gone from the settings; its events wait, and it is dropped when the grace period ends")
+            }
+            Why::Cut => {
+                tracing::warn!(%part, ?grace, "keys are missing at the end of the settings; it stays as it was until the grace period ends")
+            }
+        }
+    }
+    let known: BTreeSet<String> = before.iter().flat_map(|before| before.cut_values()).collect();
+    for value in now.cut_values().filter(|value| !known.contains(value)) {
+        tracing::warn!(%value, "the value seems to be cut off; the one before stays until the grace period ends");
+    }
+    for (part, why, _) in before.iter().flat_map(|before| before.kept(at)) {
+        if now.kept(at).any(|(kept, ..)| kept == part) {
+            continue;
+        }
+        match why {
+            Why::Gone if !now.has(part) => tracing::info!(%part, "dropped: it stayed away from the settings"),
+            Why::Gone => tracing::info!(%part, "back in the settings"),
+            Why::Cut => tracing::info!(%part, "goes by the settings again"),
+        }
+    }
+}
+
+/// Waits until files stay as they are, but not for ever.
+async fn be_quiet(files: &BTreeSet<PathBuf>) {
+    let started = Instant::now();
+    let look = || {
+        let files = files.clone();
+        files::off_runtime(READ_TIMEOUT, move || stamps(&files))
+    };
+    let mut before = look().await;
+    while started.elapsed() < QUIET_PATIENCE {
+        tokio::time::sleep(QUIET).await;
+        let now = look().await;
+        match (before, now) {
+            (Ok(before), Ok(now)) if before == now => return,
+            // Reading them will say what is wrong.
+            (_, Err(_)) => return,
+            (_, now) => before = now,
+        }
+    }
+}
+
+/// The files that decide what a host does.
+pub(super) fn watched_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
+    let modules = active.settings().modules.iter().chain(&active.as_written().modules);
+    let components = modules.map(|module| module.component.clone());
+    let certificate = certificate(active.settings()).map(Path::to_path_buf);
+    components.chain(certificate).chain(settings_files(active)).collect()
+}
+
+/// The files of the certificate.
+fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let files = settings.server.tls.as_ref().map(|tls| [Some(tls.certificate.as_path()), tls.key.file()]);
+    files.into_iter().flatten().flatten()
+}
+
+/// The files that settings are made of: a change of one of them is a change of the settings.
+fn settings_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
+    let references = active.settings().references().chain(active.as_written().references());
+    let secrets = references.filter_map(|reference| reference.file().map(Path::to_owned));
+    let file = &active.as_written().file;
+    secrets.chain([file.clone(), file.with_file_name(".env")]).collect()
+}

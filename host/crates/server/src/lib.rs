@@ -1,0 +1,10 @@
+//! Puts a host together from its settings: start and reload, the admin API, the log.
+
+#![deny(unsafe_code)]
+// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+pub mod admin_api;
+pub mod host;
+pub mod resolved_config;
+pub mod telemetry;

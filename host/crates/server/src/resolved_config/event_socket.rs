@@ -1,0 +1,87 @@
+//! What the settings of an event socket mean, with those of its tenant's platform.
+
+use reqwest::Client;
+use url::Url;
+
+use super::{active_reader, sole_tenant};
+use modhost_config as config;
+use modhost_config::{ActiveSettings, ConfigError, Environment, Part, Tenant, UniquePlatform};
+use modhost_core::platform_urls::UNIQUE_API_BASE;
+use modhost_core::secret::Secret;
+use modhost_ingress::sources::TenantResolver;
+use modhost_ingress::sources::event_socket::{EventSocket, SocketSettings, stream_of};
+
+/// An event socket; none if there is nothing to subscribe to.
+pub(super) fn event_socket(
+    source: &config::Source,
+    socket: &config::EventSocket,
+    active: &ActiveSettings,
+    client: &Client,
+    environment: &Environment,
+) -> Result<Option<EventSocket>, Vec<ConfigError>> {
+    let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.place.clone()))];
+    let settings = active.settings();
+    let tenant = sole_tenant(source, active);
+    let Some((tenant, platform)) = tenant.and_then(|tenant| Some((tenant, tenant.platform.unique()?))) else {
+        return Err(at_source(format!("the event socket \"{}\" has no tenant whose key it could use", source.name)));
+    };
+    // Its own environment, should it be kept.
+    let of_tenant = active.environment_of(&Part::Tenant(tenant.name.clone()));
+    let subscriptions = source.subscriptions(tenant, &settings.modules);
+    if subscriptions.is_empty() {
+        return Ok(None);
+    }
+    let company = company(socket, tenant, environment);
+    let (app_id, api_key) = (platform.app_id.resolve(of_tenant), platform.api_key.resolve(of_tenant));
+    let url = url(socket, platform, environment, of_tenant);
+    let (company, app_id, api_key, url) = match (company, app_id, api_key, url) {
+        (Ok(company), Ok(app_id), Ok(api_key), Ok(url)) => (company, app_id, api_key, url),
+        // What is wrong with the platform's settings is reported with the tenant.
+        (company, _, _, url) => {
+            let own = socket.url.is_some().then(|| url.err()).flatten();
+            return Err([company.err(), own].into_iter().flatten().collect());
+        }
+    };
+    let company = company.expose().to_owned();
+    let mut reader = active_reader(source, active).map_err(|error| vec![error])?;
+    // A tenant that takes any company's events takes from here those of the company that was asked for.
+    if let TenantResolver::One { companies, .. } = &mut reader.owners
+        && companies.is_empty()
+    {
+        companies.push(company.clone());
+    }
+    let made = SocketSettings {
+        reader,
+        url,
+        app_id: app_id.expose().to_owned(),
+        api_key,
+        company,
+        subscriptions,
+        max_event: settings.server.max_body,
+        reconnect_after: socket.reconnect_after,
+        silence: socket.silence,
+    };
+    EventSocket::new(made, client.clone()).map(Some).map_err(|error| at_source(error.to_string()))
+}
+
+fn company(socket: &config::EventSocket, tenant: &Tenant, environment: &Environment) -> Result<Secret, ConfigError> {
+    match (&socket.company, tenant.companies.first()) {
+        (Some(company), _) => company.resolve(environment),
+        // Checked when the file was read: without `company`, the tenant has this one.
+        (None, first) => Ok(Secret::new(first.map(String::as_str).unwrap_or_default())),
+    }
+}
+
+fn url(
+    socket: &config::EventSocket,
+    platform: &UniquePlatform,
+    environment: &Environment,
+    of_tenant: &Environment,
+) -> Result<Url, ConfigError> {
+    match &socket.url {
+        Some(url) => {
+            url.resolve_url(environment, "https://gateway.<tenant>.unique.app/public/event-socket/events/stream")
+        }
+        None => platform.api_base.resolve_url(of_tenant, UNIQUE_API_BASE).map(|api_base| stream_of(&api_base)),
+    }
+}

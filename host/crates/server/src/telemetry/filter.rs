@@ -1,0 +1,137 @@
+//! What is logged, as people say it: a level, or a filter.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use modhost_core::suggest;
+
+/// What is logged unless it is said: the host's own news, the modules' lines, and others' warnings.
+const DEFAULT: &str = "warn,modhost=info,module=info";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Who logs under a name of its own, besides the crates the host is made of.
+const TARGETS: [&str; 2] = ["modhost", "module"];
+
+/// What is logged: a level for the host and its modules, or a filter in the words of tracing's `EnvFilter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
+    }
+}
+
+impl LogFilter {
+    /// The filter; that it can be read was made sure of.
+    pub(super) fn filter(&self) -> EnvFilter {
+        EnvFilter::builder().parse(&self.0).unwrap_or_else(|_| EnvFilter::new(DEFAULT))
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        // A variable that is set to nothing says nothing.
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        if let Some(level) = level(text) {
+            // Others' news is for those who ask for it by name: HTTP/2 alone has a line for each frame.
+            let others = if ["off", "error"].contains(&level) { level } else { "warn" };
+            return Ok(Self(format!("{others},modhost={level},module={level}")));
+        }
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(check)?;
+        match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("{error}; {ADVICE}")),
+        }
+    }
+}
+
+const ADVICE: &str =
+    "write a level (off, error, warn, info, debug, trace), or a filter such as warn,modhost=debug,module=trace";
+
+/// Refuses what tracing takes for something else than what was meant: a word that is no level is a target that logs everything,
+/// and one that nothing logs under silences the host.
+fn check(directive: &str) -> Result<(), String> {
+    // A filter by span may go without a level.
+    let (head, in_span) = directive.split_once('[').map_or((directive, None), |(head, rest)| (head, Some(rest)));
+    let (target, wanted) = match (in_span, head.split_once('=')) {
+        (None, Some((target, wanted))) => (target, Some(wanted)),
+        (None, None) => match level(head) {
+            Some(_) => return Ok(()),
+            None => {
+                return Err(format!("`{head}` is no level ({}); {ADVICE}", suggest::advice(head, &LEVELS)));
+            }
+        },
+        (Some(rest), _) => (head, rest.rsplit_once("]=").map(|(_, wanted)| wanted)),
+    };
+    if let Some(wanted) = wanted.filter(|wanted| level(wanted).is_none()) {
+        return Err(format!("`{directive}` names no level: `{wanted}` is none ({})", suggest::advice(wanted, &LEVELS)));
+    }
+    if let Some(odd) = target.chars().find(|c| !(c.is_alphanumeric() || "_:-.".contains(*c))) {
+        return Err(format!(
+            "`{target}` is the name of nobody, as it has {odd:?} in it; parts are separated by commas"
+        ));
+    }
+    let first = target.split("::").next().unwrap_or_default();
+    match suggest::suggest(first, TARGETS).filter(|name| *name != first) {
+        Some(name) => Err(format!("nothing logs under the name `{first}`; did you mean {name}?")),
+        None => Ok(()),
+    }
+}
+
+fn level(word: &str) -> Option<&'static str> {
+    LEVELS.into_iter().find(|level| level.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_for_the_host_and_its_modules() {
+        for (text, filter) in [
+            ("", DEFAULT),
+            ("debug", "warn,modhost=debug,module=debug"),
+            (" TRACE ", "warn,modhost=trace,module=trace"),
+            ("error", "error,modhost=error,module=error"),
+            ("off", "off,modhost=off,module=off"),
+            ("debug,hyper=warn", "debug,hyper=warn"),
+            ("modhost::engine=debug,[call{delivery=a}]=trace,", "modhost::engine=debug,[call{delivery=a}]=trace,"),
+        ] {
+            assert_eq!(text.parse::<LogFilter>().unwrap().to_string(), filter);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_what_was_meant() {
+        for (text, said) in [
+            ("nonsense", "`nonsense` is no level"),
+            ("inof", "did you mean info?"),
+            ("modhost", "`modhost` is no level"),
+            ("modhost=loud", "`loud` is none"),
+            ("modhost=", "`` is none"),
+            ("warn,modhost=debg", "did you mean debug?"),
+            ("modhsot=debug", "did you mean modhost?"),
+            ("modules=debug", "did you mean module?"),
+            ("warn modhost=debug", "has ' ' in it; parts are separated by commas"),
+            ("[{", ""),
+        ] {
+            let refused = text.parse::<LogFilter>().unwrap_err();
+            assert!(refused.contains(said), "{text}: {refused}");
+        }
+    }
+}

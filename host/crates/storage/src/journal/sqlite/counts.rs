@@ -1,0 +1,158 @@
+//! How many deliveries are in each state, by lane: kept in memory, so that asking costs nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::column::NameColumn;
+use crate::journal::{Backlog, Lane, State};
+use modhost_core::event::Name;
+
+/// The counts as of the last commit. The writer changes them, anyone reads them.
+pub(super) struct Counts(Mutex<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    lanes: BTreeMap<i64, LaneCounts>,
+    /// Deliveries that wait or run, of each tenant that has any.
+    unfinished: HashMap<Name, u64>,
+}
+
+struct LaneCounts {
+    tenant: Name,
+    module: Name,
+    states: [u64; State::ALL.len()],
+}
+
+impl LaneCounts {
+    /// How many wait or run.
+    fn unfinished(&self) -> u64 {
+        self.states[State::Waiting as usize] + self.states[State::Running as usize]
+    }
+}
+
+/// What a transaction changes in the counts, once it is committed.
+pub(super) enum Tally {
+    /// There is a new lane.
+    Lane {
+        /// Its id.
+        id: i64,
+        /// The tenant.
+        tenant: Name,
+        /// The module.
+        module: Name,
+    },
+    /// A delivery of a lane came, went, or changed its state.
+    Moved {
+        /// The id of the lane.
+        lane: i64,
+        /// None if it came.
+        from: Option<State>,
+        /// None if it went.
+        to: Option<State>,
+    },
+}
+
+impl Counts {
+    /// Counts what is in the tables.
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut lanes = BTreeMap::new();
+        let mut statement = connection.prepare("SELECT id, tenant, module FROM lanes")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (NameColumn(tenant), NameColumn(module)) = (row.get(1)?, row.get(2)?);
+            lanes.insert(row.get(0)?, LaneCounts { tenant, module, states: Default::default() });
+        }
+        let mut statement = connection.prepare("SELECT lane, state, count(*) FROM deliveries GROUP BY lane, state")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(lane) = lanes.get_mut(&row.get(0)?) {
+                lane.states[row.get::<_, State>(1)? as usize] = row.get::<_, i64>(2)?.unsigned_abs();
+            }
+        }
+        let mut unfinished: HashMap<Name, u64> = HashMap::new();
+        for lane in lanes.values() {
+            *unfinished.entry(lane.tenant.clone()).or_default() += lane.unfinished();
+        }
+        unfinished.retain(|_, count| *count > 0);
+        Ok(Self(Mutex::new(Counted { lanes, unfinished })))
+    }
+
+    /// Takes in what a transaction changed.
+    pub(super) fn take_in(&self, tallies: impl Iterator<Item = Tally>) {
+        let mut counted = self.lock();
+        let Counted { lanes, unfinished } = &mut *counted;
+        for tally in tallies {
+            match tally {
+                Tally::Lane { id, tenant, module } => {
+                    lanes.insert(id, LaneCounts { tenant, module, states: Default::default() });
+                }
+                Tally::Moved { lane, from, to } => {
+                    let Some(lane) = lanes.get_mut(&lane) else { continue };
+                    let before = lane.unfinished();
+                    if let Some(from) = from {
+                        lane.states[from as usize] = lane.states[from as usize].saturating_sub(1);
+                    }
+                    if let Some(to) = to {
+                        lane.states[to as usize] += 1;
+                    }
+                    let now = lane.unfinished();
+                    if now != before {
+                        let count = unfinished.entry(lane.tenant.clone()).or_default();
+                        *count = (*count + now).saturating_sub(before);
+                        if *count == 0 {
+                            unfinished.remove(&lane.tenant);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The lanes there are: id, tenant, module.
+    pub(super) fn ids(&self) -> Vec<(i64, Name, Name)> {
+        self.lock().lanes.iter().map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
+    }
+
+    /// The lanes in which deliveries wait: id, tenant, module.
+    pub(super) fn waiting_ids(&self) -> Vec<(i64, Name, Name)> {
+        let counted = self.lock();
+        let waiting = counted.lanes.iter().filter(|(_, lane)| lane.states[State::Waiting as usize] > 0);
+        waiting.map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
+    }
+
+    /// How many deliveries wait and run.
+    pub(super) fn backlog(&self, tenant: &Name) -> Backlog {
+        let counted = self.lock();
+        let host = counted.unfinished.values().sum();
+        Backlog { host, tenant: counted.unfinished.get(tenant).copied().unwrap_or_default() }
+    }
+
+    /// The lanes in which deliveries wait.
+    pub(super) fn waiting(&self) -> Vec<Lane> {
+        let counted = self.lock();
+        let lanes = counted.lanes.values().map(|lane| Lane {
+            tenant: lane.tenant.clone(),
+            module: lane.module.clone(),
+            waiting: lane.states[State::Waiting as usize],
+        });
+        lanes.filter(|lane| lane.waiting > 0).collect()
+    }
+
+    /// How many deliveries are in each state, in the order of [`State::ALL`].
+    pub(super) fn totals(&self) -> [u64; State::ALL.len()] {
+        let mut totals = [0; State::ALL.len()];
+        for lane in self.lock().lanes.values() {
+            for (total, count) in totals.iter_mut().zip(lane.states) {
+                *total += count;
+            }
+        }
+        totals
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counted> {
+        // Nothing in here panics half-way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,233 @@
+//! What is read apart from the writer: lists, a delivery's whole story, its calls.
+
+use std::sync::Arc;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+
+use super::column::{NameColumn, millis, time};
+use super::record::{StoredEvent, event_columns};
+use crate::journal::{Attempt, Call, Change, Details, Due, Filter, LogLine, State, Summary};
+use modhost_core::event::{DeliveryId, Name};
+
+/// The columns of a delivery `d`, its event `e` and its lane `l`, for [`summary`].
+macro_rules! summary_columns {
+    () => {
+        "d.id, e.id, e.name, e.source, l.tenant, l.module, d.state, d.reason, d.attempt, d.version, e.received_at, \
+         d.changed_at, d.due_at"
+    };
+}
+
+/// How many there are of [`summary_columns!`].
+const SUMMARY_COLUMNS: usize = 13;
+
+/// Of how few deliveries in a state it is quicker to sort them all than to look for them from the newest on.
+const FEW: u64 = 10_000;
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
+    let (NameColumn(source), NameColumn(tenant), NameColumn(module)) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    let state = row.get(6)?;
+    Ok(Summary {
+        id: DeliveryId::from_text(row.get::<_, String>(0)?),
+        event_id: row.get(1)?,
+        event_name: row.get(2)?,
+        source,
+        tenant,
+        module,
+        state,
+        reason: row.get(7)?,
+        attempts: row.get(8)?,
+        version: row.get(9)?,
+        received_at: time(row.get(10)?),
+        changed_at: time(row.get(11)?),
+        due_at: if state == State::Waiting { Some(time(row.get(12)?)) } else { None },
+    })
+}
+
+/// Deliveries, newest first. `totals` says how many there are in each state.
+pub(super) fn list(
+    connection: &Connection,
+    filter: &Filter,
+    totals: [u64; State::ALL.len()],
+) -> rusqlite::Result<Vec<Summary>> {
+    let mut from = "deliveries d";
+    let mut conditions = vec!["1"];
+    let mut values: Vec<Value> = Vec::new();
+    let mut want = |condition, value: Value| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(state) = filter.state {
+        want("d.state = ?", state.word().to_owned().into());
+        if totals[state as usize] <= FEW {
+            from = "deliveries d INDEXED BY deliveries_by_state";
+        }
+    }
+    if let Some(event) = &filter.event {
+        want(of_event(connection)?, event.clone().into());
+        from = "deliveries d INDEXED BY deliveries_by_event";
+    }
+    if let Some(module) = &filter.module {
+        want("l.module = ?", module.as_str().to_owned().into());
+    }
+    if let Some(tenant) = &filter.tenant {
+        want("l.tenant = ?", tenant.as_str().to_owned().into());
+    }
+    if let Some(since) = filter.since {
+        want("max(d.changed_at, e.received_at) >= ?", millis(since).into());
+    }
+    let sql = format!(
+        "SELECT {} FROM {from} CROSS JOIN events e ON e.number = d.event CROSS JOIN lanes l ON l.id = d.lane WHERE {} \
+         ORDER BY d.seq DESC LIMIT {}",
+        summary_columns!(),
+        conditions.join(" AND "),
+        filter.limit.map_or(-1, i64::from)
+    );
+    connection.prepare_cached(&sql)?.query_map(params_from_iter(values), summary)?.collect()
+}
+
+/// The condition that a delivery is of an event with an id. Which tables know the ids of events depends on the version: a
+/// journal at rest is read as it is.
+fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
+    let is_new = connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'known_before'")?.exists([])?;
+    Ok(if is_new {
+        "d.event IN (WITH wanted (id) AS (VALUES (?)) SELECT event FROM known_events JOIN wanted USING (id) \
+         UNION ALL SELECT event FROM known_before JOIN wanted USING (id))"
+    } else {
+        "d.event IN (SELECT event FROM known_events WHERE id = ?)"
+    })
+}
+
+/// All there is to know about a delivery, but that its event and its log lines are still to be read.
+pub(super) struct DeliveryHistory {
+    summary: Summary,
+    event: StoredEvent,
+    changes: Vec<Change>,
+    attempts: Vec<Attempt>,
+    calls: Vec<Call>,
+}
+
+impl From<DeliveryHistory> for Details {
+    fn from(story: DeliveryHistory) -> Self {
+        let DeliveryHistory { summary, event, changes, attempts, calls } = story;
+        Self { summary, event: Arc::new(event.event()), changes, attempts, calls }
+    }
+}
+
+/// All there is to know about a delivery; none if there is none of this id.
+pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryHistory>> {
+    let sql = concat!(
+        "SELECT ",
+        summary_columns!(),
+        ", ",
+        event_columns!(),
+        ", d.seq FROM deliveries d JOIN events e ON e.number = d.event JOIN lanes l ON l.id = d.lane WHERE d.id = ?1"
+    );
+    let found = connection
+        .prepare_cached(sql)?
+        .query_row([delivery.as_str()], |row| {
+            let event = StoredEvent::read(row, SUMMARY_COLUMNS)?;
+            Ok((summary(row)?, event, row.get("seq")?))
+        })
+        .optional()?;
+    let Some((summary, event, seq)) = found else { return Ok(None) };
+    let recorded = Change { at: summary.received_at, state: State::Waiting, reason: None };
+    let mut all_changes = vec![recorded];
+    all_changes.extend(changes(connection, seq)?);
+    let (attempts, calls) = (attempts(connection, seq)?, calls_of(connection, seq)?);
+    Ok(Some(DeliveryHistory { summary, event, changes: all_changes, attempts, calls }))
+}
+
+fn changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Change>> {
+    let sql = "SELECT at, state, reason FROM changes WHERE delivery = ?1 ORDER BY number";
+    let change = |row: &Row<'_>| Ok(Change { at: time(row.get(0)?), state: row.get(1)?, reason: row.get(2)? });
+    connection.prepare_cached(sql)?.query_map([seq], change)?.collect()
+}
+
+fn attempts(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Attempt>> {
+    let sql = "SELECT number, owner, started, ended, version, outcome, log FROM attempts WHERE delivery = ?1 \
+               ORDER BY number";
+    let attempt = |row: &Row<'_>| {
+        Ok(Attempt {
+            number: row.get(0)?,
+            owner: row.get(1)?,
+            started: time(row.get(2)?),
+            ended: time(row.get(3)?),
+            version: row.get(4)?,
+            outcome: row.get(5)?,
+            log: log_lines(&row.get::<_, String>(6)?)?,
+        })
+    };
+    connection.prepare_cached(sql)?.query_map([seq], attempt)?.collect()
+}
+
+fn log_lines(json: &str) -> rusqlite::Result<Vec<LogLine>> {
+    let unreadable = |error| rusqlite::Error::FromSqlConversionFailure(6, rusqlite::types::Type::Text, Box::new(error));
+    serde_json::from_str(json).map_err(unreadable)
+}
+
+/// The calls of a delivery, in order; none if there is no delivery of this id.
+pub(super) fn calls(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Vec<Call>> {
+    let sql = "SELECT seq FROM deliveries WHERE id = ?1";
+    match connection.prepare_cached(sql)?.query_row([delivery.as_str()], |row| row.get(0)).optional()? {
+        Some(seq) => calls_of(connection, seq),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn calls_of(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Call>> {
+    let sql = "SELECT c.number, c.import, c.arguments, c.at, coalesce(c.answer, a.answer) FROM calls c \
+               LEFT JOIN large_answers a ON a.id = c.large WHERE c.delivery = ?1 ORDER BY c.number";
+    let call = |row: &Row<'_>| {
+        Ok(Call {
+            number: row.get(0)?,
+            import: row.get(1)?,
+            arguments: row.get(2)?,
+            at: time(row.get(3)?),
+            answer: row.get(4)?,
+        })
+    };
+    connection.prepare_cached(sql)?.query_map(params![seq], call)?.collect()
+}
+
+/// When the next delivery becomes due: 1970 if one is due already, whatever the clock says; none if none waits for
+/// its turn.
+pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let ready = "SELECT 1 FROM deliveries INDEXED BY deliveries_ready \
+                 WHERE state = 'waiting' AND behind = 0 AND timed = 0 LIMIT 1";
+    if connection.prepare_cached(ready)?.exists([])? {
+        return Ok(Some(0));
+    }
+    let due = "SELECT min(due_at) FROM deliveries INDEXED BY deliveries_due \
+               WHERE state = 'waiting' AND behind = 0 AND timed = 1";
+    connection.prepare_cached(due)?.query_row([], |row| row.get(0))
+}
+
+/// Of these lanes those that have deliveries due, each with the first of them.
+pub(super) fn due(
+    connection: &Connection,
+    lanes: Vec<(i64, Name, Name)>,
+    now: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Due>> {
+    let ready = "SELECT id FROM deliveries INDEXED BY deliveries_ready \
+                 WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 0 ORDER BY due_at LIMIT ?2";
+    let timed = "SELECT id FROM deliveries INDEXED BY deliveries_timed \
+                 WHERE lane = ?1 AND state = 'waiting' AND behind = 0 AND timed = 1 AND due_at <= ?3 \
+                 ORDER BY due_at LIMIT ?2";
+    let id = |row: &Row<'_>| row.get::<_, String>(0).map(DeliveryId::from_text);
+    let (mut ready, mut timed) = (connection.prepare_cached(ready)?, connection.prepare_cached(timed)?);
+    let mut due = Vec::new();
+    for (lane, tenant, module) in lanes {
+        let mut deliveries: Vec<DeliveryId> =
+            ready.query_map(params![lane, limit], id)?.collect::<rusqlite::Result<_>>()?;
+        let left = limit.saturating_sub(deliveries.len() as u32);
+        for delivery in timed.query_map(params![lane, left, now], id)? {
+            deliveries.push(delivery?);
+        }
+        if !deliveries.is_empty() {
+            due.push(Due { tenant, module, deliveries });
+        }
+    }
+    Ok(due)
+}

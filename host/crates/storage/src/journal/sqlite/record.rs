@@ -1,0 +1,136 @@
+//! The way in: an event and the deliveries it makes.
+
+use bytes::Bytes;
+use rusqlite::{Connection, Row, params};
+
+use super::column::NameColumn;
+use super::store::Store;
+use crate::journal::{NewDelivery, Recorded, State};
+use modhost_core::event::{Event, Header};
+
+impl Store {
+    /// Writes an event down with its deliveries, received at `at` (milliseconds), unless it is known. Of an event that
+    /// makes no deliveries only the id is kept.
+    pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
+        if self.knows_before && self.was_known_before(event)? {
+            return Ok(Recorded::Duplicate);
+        }
+        let number = (!deliveries.is_empty()).then(|| self.number_event());
+        let sql = "INSERT INTO known_events (id, source, tenant, at, event) VALUES (?1, ?2, ?3, ?4, ?5) \
+                   ON CONFLICT DO NOTHING";
+        let values = params![event.id, event.source.as_str(), event.tenant.as_str(), at, number];
+        if self.sql(sql)?.execute(values)? == 0 {
+            return Ok(Recorded::Duplicate);
+        }
+        if let Some(number) = number {
+            self.write_event(number, event, at)?;
+            for delivery in deliveries {
+                self.write_delivery(number, event, delivery, at)?;
+            }
+        }
+        Ok(Recorded::New)
+    }
+
+    /// Whether the event was recorded before the tenant belonged to its key, perhaps under the id it had then.
+    fn was_known_before(&self, event: &Event) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM known_before k LEFT JOIN events e ON e.number = k.event \
+                   WHERE k.id IN (?1, ?2) AND k.source = ?3 AND coalesce(k.tenant, e.tenant, ?4) = ?4";
+        let id_then = event.earlier_id().unwrap_or(&event.id);
+        self.sql(sql)?.exists(params![event.id, id_then, event.source.as_str(), event.tenant.as_str()])
+    }
+
+    fn write_event(&self, number: i64, event: &Event, at: i64) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO events (number, source, id, name, tenant, user_id, company_id, created_at, received_at, \
+                   payload_start, payload_length, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let payload = event.payload_range();
+        let values = params![
+            number,
+            event.source.as_str(),
+            event.id,
+            event.name,
+            event.tenant.as_str(),
+            event.user_id,
+            event.company_id,
+            event.created_at.map(u64::cast_signed),
+            at,
+            payload.start as i64,
+            payload.len() as i64,
+            &event.raw()[..]
+        ];
+        self.sql(sql)?.execute(values).map(drop)
+    }
+
+    fn write_delivery(&mut self, number: i64, event: &Event, new: &NewDelivery, at: i64) -> rusqlite::Result<()> {
+        let lane = self.lane(&event.tenant, &new.module)?;
+        let chat = new.one_at_a_time.as_deref();
+        let behind = match chat {
+            Some(chat) => self.chat_is_busy(lane, chat)?,
+            None => false,
+        };
+        let sql = "INSERT INTO deliveries (seq, id, event, lane, chat, behind, state, attempt, earlier, due_at, timed, \
+                   changed_at, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'waiting', 0, 0, ?7, 0, ?7, 0)";
+        let seq = self.number_delivery();
+        self.sql(sql)?.execute(params![seq, new.id.as_str(), number, lane, chat, behind, at])?;
+        self.count(lane, None, Some(State::Waiting));
+        Ok(())
+    }
+}
+
+/// Whether any event is known from before the tenant belonged to the key: in a journal that was made since, none is.
+pub(super) fn knows_before(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM known_before LIMIT 1")?.exists([])
+}
+
+/// The columns of an event `e`, for [`StoredEvent::read`].
+macro_rules! event_columns {
+    () => {
+        "e.received_at, e.source, e.id, e.name, e.tenant, e.user_id, e.company_id, e.created_at, e.payload_start, \
+         e.payload_length, e.body"
+    };
+}
+pub(super) use event_columns;
+
+/// An event as it stands in its table. Its payload is read only when it is made an [`Event`] again, and not by the
+/// writer.
+pub(super) struct StoredEvent {
+    /// In milliseconds since 1970.
+    pub(super) received_at: i64,
+    header: Header,
+    payload_start: usize,
+    payload_length: usize,
+    body: Vec<u8>,
+}
+
+impl StoredEvent {
+    /// Reads [`event_columns!`] that begin at a column of a row.
+    pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
+        let (NameColumn(source), NameColumn(tenant)) = (row.get(first + 1)?, row.get(first + 4)?);
+        Ok(Self {
+            received_at: row.get(first)?,
+            header: Header {
+                id: row.get(first + 2)?,
+                source,
+                name: row.get(first + 3)?,
+                tenant,
+                user_id: row.get(first + 5)?,
+                company_id: row.get(first + 6)?,
+                created_at: row.get::<_, Option<i64>>(first + 7)?.map(i64::cast_unsigned),
+            },
+            payload_start: place(row, first + 8)?,
+            payload_length: place(row, first + 9)?,
+            body: row.get(first + 10)?,
+        })
+    }
+
+    /// The event as it was recorded.
+    pub(super) fn event(self) -> Event {
+        let payload = self.payload_start..self.payload_start.saturating_add(self.payload_length);
+        Event::new(self.header, Bytes::from(self.body), payload)
+    }
+}
+
+/// A place in the body, or a length of it.
+fn place(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    let number: i64 = row.get(column)?;
+    usize::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}

@@ -1,0 +1,357 @@
+//! Verified requests that can't be read as events: kept for operators, each as a file of the data directory.
+//!
+//! They are answered with "come back" and nobody runs on them, so they are no part of the journal: a diagnostic, with bounds
+//! of its own. The oldest go first, and first those of the source that has most.
+
+mod file;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use modhost_core::event::{Name, push_hex};
+
+/// What is kept at the most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Requests of one source.
+    pub of_source: usize,
+    /// Bytes of their bodies.
+    pub bytes_of_source: u64,
+    /// Requests of all sources together.
+    pub of_all: usize,
+    /// Bytes of their bodies.
+    pub bytes_of_all: u64,
+    /// How long they are kept.
+    pub age: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            of_source: 100,
+            bytes_of_source: 16 << 20,
+            of_all: 1_000,
+            bytes_of_all: 128 << 20,
+            age: Duration::from_secs(30 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// A verified request that can't be read as an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unreadable {
+    /// The source it came through.
+    pub source: Name,
+    /// The tenant of the source, if it has one.
+    pub tenant: Option<Name>,
+    /// Why it can't be read.
+    pub reason: String,
+    /// The status it was answered with; none if it was not a request of its own.
+    pub status: Option<u16>,
+    /// Headers that help to understand it; no secrets, no signatures.
+    pub headers: Vec<(String, String)>,
+    /// The body, as it was signed.
+    pub body: Bytes,
+}
+
+/// What is known of a request that is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableRecord {
+    /// Its id: the same for the same body of the same source.
+    pub id: String,
+    /// The source it came through.
+    pub source: String,
+    /// The tenant of the source, if it has one.
+    pub tenant: Option<String>,
+    /// Why it can't be read.
+    pub reason: String,
+    /// The status it was answered with; none for what came over an event socket.
+    pub status: Option<u16>,
+    /// Headers that help to understand it.
+    pub headers: Vec<(String, String)>,
+    /// How large its body is, in bytes.
+    pub size: u64,
+    /// Whether the end of the body was cut off, as it was larger than what is kept.
+    pub is_cut: bool,
+    /// When it came first, in milliseconds since 1970.
+    pub first_at: u64,
+    /// When it came last, as far as this host knows since it started.
+    pub last_at: u64,
+    /// How often it came, as far as this host knows since it started.
+    pub times: u64,
+}
+
+/// Where they are kept. Cheap to clone.
+#[derive(Clone)]
+pub struct UnreadableStore(Arc<Inner>);
+
+struct Inner {
+    directory: PathBuf,
+    bounds: Bounds,
+    records: Mutex<HashMap<String, UnreadableRecord>>,
+    /// Held while files are written or removed.
+    files: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl UnreadableStore {
+    /// Looks at what is kept in a data directory; blocks. What can't be read there is left out, and the log says so.
+    pub fn open(data_dir: &Path, bounds: Bounds) -> Self {
+        let directory = data_dir.join("unreadable");
+        let records = file::load(&directory, bounds.of_all).unwrap_or_else(|error| {
+            tracing::warn!(directory = %directory.display(), %error, "cannot list unreadable requests");
+            Vec::new()
+        });
+        let records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
+        Self(Arc::new(Inner { directory, bounds, records: Mutex::new(records), files: Arc::default() }))
+    }
+
+    /// Keeps a request. It is on disk when this returns, unless it was before; it is carried to its end even if nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written.
+    pub async fn keep(&self, unreadable: Unreadable, now: SystemTime) -> io::Result<()> {
+        let guard = self.0.files.clone().lock_owned().await;
+        let inner = self.0.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let _guard = guard;
+            inner.keep(&unreadable, milliseconds(now))
+        });
+        kept.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    /// What is kept, the newest first.
+    pub fn list(&self) -> Vec<UnreadableRecord> {
+        let mut records: Vec<_> = self.0.records().values().cloned().collect();
+        records.sort_by(|a, b| (b.last_at, &b.id).cmp(&(a.last_at, &a.id)));
+        records
+    }
+
+    /// One of them, with its body; none if there is none of this id.
+    ///
+    /// # Errors
+    ///
+    /// When its file can't be read.
+    pub async fn read(&self, id: &str) -> io::Result<Option<(UnreadableRecord, Vec<u8>)>> {
+        let Some(record) = self.0.records().get(id).cloned() else { return Ok(None) };
+        let path = file::path(&self.0.directory, &record.id);
+        let body = tokio::task::spawn_blocking(move || file::body(&path));
+        let body = body.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        Ok(Some((record, body)))
+    }
+
+    /// Removes one; answers whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// When its file can't be removed.
+    pub async fn remove(&self, id: &str) -> io::Result<bool> {
+        let guard = self.0.files.clone().lock_owned().await;
+        let (inner, id) = (self.0.clone(), id.to_owned());
+        let removed = tokio::task::spawn_blocking(move || {
+            let _guard = guard;
+            inner.remove(&id)
+        });
+        removed.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl Inner {
+    fn records(&self) -> MutexGuard<'_, HashMap<String, UnreadableRecord>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, unreadable: &Unreadable, now: u64) -> io::Result<()> {
+        let id = id_of(unreadable);
+        if let Some(known) = self.records().get_mut(&id) {
+            known.times += 1;
+            known.last_at = now;
+            known.reason.clone_from(&unreadable.reason);
+            known.status = unreadable.status;
+            return Ok(());
+        }
+        let largest = self.bounds.bytes_of_source.min(self.bounds.bytes_of_all);
+        let kept = unreadable.body.len().min(usize::try_from(largest).unwrap_or(usize::MAX));
+        let record = UnreadableRecord {
+            id: id.clone(),
+            source: unreadable.source.to_string(),
+            tenant: unreadable.tenant.as_ref().map(Name::to_string),
+            reason: unreadable.reason.clone(),
+            status: unreadable.status,
+            headers: unreadable.headers.clone(),
+            size: unreadable.body.len() as u64,
+            is_cut: kept < unreadable.body.len(),
+            first_at: now,
+            last_at: now,
+            times: 1,
+        };
+        // Room is made before it is taken: at no time is there more on disk than there may be.
+        self.make_room(&record, now)?;
+        file::write(&self.directory, &record, &unreadable.body[..kept])?;
+        self.records().insert(id, record);
+        Ok(())
+    }
+
+    /// Removes what is too old, and the oldest of what is too much beside a new one.
+    fn make_room(&self, new: &UnreadableRecord, now: u64) -> io::Result<()> {
+        let Bounds { of_source, bytes_of_source, of_all, bytes_of_all, age } = self.bounds;
+        let oldest_kept = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        loop {
+            let victim = {
+                let records = self.records();
+                let stored = |record: &UnreadableRecord| record.size.min(bytes_of_source);
+                let mut by_source: HashMap<&str, (usize, u64)> = HashMap::new();
+                for record in records.values().chain([new]) {
+                    let (count, bytes) = by_source.entry(&record.source).or_default();
+                    (*count, *bytes) = (*count + 1, *bytes + stored(record));
+                }
+                let (count, bytes) = by_source.values().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+                let own = by_source.get(new.source.as_str()).copied().unwrap_or_default();
+                let largest =
+                    by_source.iter().max_by_key(|(_, (count, bytes))| (*bytes, *count)).map(|(name, _)| *name);
+                let of = |source: Option<&str>| {
+                    let records = records.values().filter(|it| source.is_none_or(|source| it.source == source));
+                    records.min_by_key(|it| (it.last_at, it.id.clone())).map(|it| it.id.clone())
+                };
+                if let Some(old) = records.values().find(|it| it.last_at < oldest_kept) {
+                    Some(old.id.clone())
+                } else if own.0 > of_source || own.1 > bytes_of_source {
+                    of(Some(&new.source))
+                } else if count > of_all || bytes > bytes_of_all {
+                    of(largest).or_else(|| of(None))
+                } else {
+                    None
+                }
+            };
+            let Some(victim) = victim else { return Ok(()) };
+            self.remove(&victim)?;
+        }
+    }
+
+    fn remove(&self, id: &str) -> io::Result<bool> {
+        let Some(record) = self.records().get(id).cloned() else { return Ok(false) };
+        match std::fs::remove_file(file::path(&self.directory, &record.id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.records().remove(id);
+        Ok(true)
+    }
+}
+
+/// The same body of the same source is one request, however often it comes.
+fn id_of(unreadable: &Unreadable) -> String {
+    let source = unreadable.source.as_str();
+    let mut hash = Sha256::new();
+    hash.update((source.len() as u64).to_le_bytes());
+    hash.update(source);
+    hash.update(&unreadable.body);
+    let mut id = String::from("unr_");
+    push_hex(&mut id, &hash.finalize()[..12]);
+    id
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(source: &str, body: impl Into<Bytes>) -> Unreadable {
+        Unreadable {
+            source: source.into(),
+            tenant: None,
+            reason: "the body is not JSON".into(),
+            status: Some(503),
+            headers: vec![("content-type".into(), "text/plain".into())],
+            body: body.into(),
+        }
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn bounds() -> Bounds {
+        Bounds { of_source: 3, bytes_of_source: 100, of_all: 5, bytes_of_all: 250, age: Duration::from_secs(1000) }
+    }
+
+    #[tokio::test]
+    async fn keeps_bodies_within_bounds_and_over_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = UnreadableStore::open(folder.path(), bounds());
+        for number in 0..10u64 {
+            store.keep(body("a", format!("hello {number}\n\0\u{e9}")), at(number)).await.unwrap();
+            store.keep(body("b", format!("hello {number}")), at(number)).await.unwrap();
+            let files = std::fs::read_dir(folder.path().join("unreadable")).unwrap().count();
+            assert!(files <= 5, "{files} files");
+        }
+        // The same again is the same.
+        store.keep(body("b", "hello 9"), at(20)).await.unwrap();
+        let again = store.list().into_iter().next().unwrap();
+        assert_eq!((again.source.as_str(), again.times, again.first_at, again.last_at), ("b", 2, 9_000, 20_000));
+
+        let reopened = UnreadableStore::open(folder.path(), bounds());
+        let mut before: Vec<_> = store.list().into_iter().map(|it| it.id).collect();
+        let mut after: Vec<_> = reopened.list().into_iter().map(|it| it.id).collect();
+        before.sort();
+        after.sort();
+        assert_eq!(before, after);
+        assert!(before.len() >= 4, "{before:?}");
+        let newest = reopened.list().into_iter().find(|it| it.source == "a").unwrap();
+        let (record, bytes) = reopened.read(&newest.id).await.unwrap().unwrap();
+        assert_eq!((record.size, bytes), (11, "hello 9\n\0\u{e9}".as_bytes().to_vec()));
+        assert!(reopened.remove(&newest.id).await.unwrap());
+        assert!(!reopened.remove(&newest.id).await.unwrap());
+        assert!(reopened.read("../../etc/passwd").await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn one_sources_bodies_push_out_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = UnreadableStore::open(folder.path(), bounds());
+        store.keep(body("quiet", "1"), at(0)).await.unwrap();
+        for number in 0..50u64 {
+            for source in ["loud", "louder", "loudest"] {
+                store.keep(body(source, format!("{number}{}", "x".repeat(60))), at(1 + number)).await.unwrap();
+            }
+        }
+        assert!(store.list().iter().any(|it| it.source == "quiet"), "{:?}", store.list());
+        // One that is larger than all that is kept is cut.
+        store.keep(body("loud", "y".repeat(500)), at(60)).await.unwrap();
+        let cut = store.list().into_iter().find(|it| it.is_cut).unwrap();
+        assert_eq!((cut.size, store.read(&cut.id).await.unwrap().unwrap().1.len()), (500, 100));
+        // What is old goes with the next one.
+        store.keep(body("new", "1"), at(2000)).await.unwrap();
+        assert_eq!(store.list().len(), 1, "{:?}", store.list());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_back_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = UnreadableStore::open(folder.path(), bounds());
+        store.keep(body("a", "1"), at(0)).await.unwrap();
+        let directory = folder.path().join("unreadable");
+        for (name, content) in [("unr_1", ""), ("unr_2", "{}\n"), ("unr_3", "\0\0"), ("other", "x")] {
+            std::fs::write(directory.join(name), content).unwrap();
+        }
+        std::fs::create_dir(directory.join("unr_4")).unwrap();
+        assert_eq!(UnreadableStore::open(folder.path(), bounds()).list().len(), 1);
+        // A directory that can't be written is an error, and nothing is pretended.
+        let blocked = tempfile::tempdir().unwrap();
+        std::fs::write(blocked.path().join("unreadable"), "a file").unwrap();
+        let store = UnreadableStore::open(blocked.path(), bounds());
+        assert!(store.keep(body("a", "1"), at(0)).await.is_err());
+        assert!(store.list().is_empty());
+    }
+}

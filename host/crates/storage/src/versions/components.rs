@@ -1,0 +1,178 @@
+//! The components of versions, each a file named by the hash of its bytes.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::ContentHash;
+use modhost_core::event::Name;
+
+/// How a component's file name ends.
+const ENDING: &str = "wasm";
+
+/// How many components stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Of each module, the one that serves included.
+    pub of_module: usize,
+    /// Of all modules together, in bytes. Those that serve, are tried or pinned stay all the same.
+    pub bytes: u64,
+}
+
+/// A version the record knows of.
+pub(super) struct Known {
+    pub(super) module: Name,
+    pub(super) hash: ContentHash,
+    /// Whether it serves, is tried or pinned.
+    pub(super) stays: bool,
+}
+
+/// A folder of components.
+pub(super) struct Components {
+    folder: PathBuf,
+    keep: Keep,
+}
+
+/// Where the components of a data directory lie.
+pub(super) fn folder(directory: &Path) -> PathBuf {
+    directory.join("versions")
+}
+
+/// Whether a component is kept there.
+pub(super) fn has(folder: &Path, hash: ContentHash) -> bool {
+    path(folder, hash).is_file()
+}
+
+fn path(folder: &Path, hash: ContentHash) -> PathBuf {
+    folder.join(format!("{}.{ENDING}", hash.in_full()))
+}
+
+impl Components {
+    pub(super) fn open(folder: PathBuf, keep: Keep) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder, keep })
+    }
+
+    fn path(&self, hash: ContentHash) -> PathBuf {
+        path(&self.folder, hash)
+    }
+
+    pub(super) fn has(&self, hash: ContentHash) -> bool {
+        has(&self.folder, hash)
+    }
+
+    /// The bytes of a component, if it is there and as it was.
+    pub(super) fn get(&self, hash: ContentHash) -> Option<Vec<u8>> {
+        let path = self.path(hash);
+        let bytes = fs::read(&path).ok()?;
+        if ContentHash::of(&bytes) == hash {
+            return Some(bytes);
+        }
+        tracing::warn!(file = %path.display(), "the component of a version is not as it was written, and is removed");
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!("it can't be removed: {error}");
+        }
+        None
+    }
+
+    /// Writes a component, unless it is there; whole or not at all. Answers whether it wrote.
+    pub(super) fn put(&self, hash: ContentHash, bytes: &[u8]) -> io::Result<bool> {
+        let path = self.path(hash);
+        if fs::metadata(&path).is_ok_and(|file| file.len() == bytes.len() as u64) {
+            return Ok(false);
+        }
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        Ok(true)
+    }
+
+    /// Removes what nobody can ask for any more, and beyond the limits what was used longest ago. `known` is newest
+    /// first; `new` was just written and stays, whether or not the record knows of it yet.
+    pub(super) fn make_room(&self, new: ContentHash, known: Vec<Known>) -> io::Result<()> {
+        let mut files: HashMap<ContentHash, (PathBuf, u64)> = HashMap::new();
+        for file in fs::read_dir(&self.folder)? {
+            let file = file?;
+            let name = file.file_name();
+            let digits =
+                name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|name| name.strip_suffix('.'));
+            // Whatever else lies there isn't ours, or is just being written.
+            if let Some(hash) = digits.and_then(ContentHash::from_hex) {
+                files.insert(hash, (file.path(), file.metadata()?.len()));
+            }
+        }
+        let stay: HashSet<ContentHash> = known.iter().filter(|it| it.stays).map(|it| it.hash).chain([new]).collect();
+        let size = |hash: &ContentHash| files.get(hash).map_or(0, |(_, length)| *length);
+        let mut bytes: u64 = stay.iter().map(size).sum();
+        let (mut wanted, mut of_module) = (stay.clone(), HashMap::<Name, usize>::new());
+        for Known { module, hash, .. } in known {
+            let count = of_module.entry(module).or_default();
+            *count += usize::from(files.contains_key(&hash));
+            if *count <= self.keep.of_module && !wanted.contains(&hash) && bytes + size(&hash) <= self.keep.bytes {
+                bytes += size(&hash);
+                wanted.insert(hash);
+            }
+        }
+        for (_, (path, _)) in files.into_iter().filter(|(hash, _)| !wanted.contains(hash)) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(number: u8) -> Vec<u8> {
+        vec![number; 100]
+    }
+
+    fn hash(number: u8) -> ContentHash {
+        ContentHash::of(&bytes(number))
+    }
+
+    fn known(module: &str, number: u8, stays: bool) -> Known {
+        Known { module: module.into(), hash: hash(number), stays }
+    }
+
+    fn with(keep: Keep, numbers: std::ops::Range<u8>) -> (tempfile::TempDir, Components) {
+        let folder = tempfile::tempdir().unwrap();
+        let components = Components::open(folder.path().join("versions"), keep).unwrap();
+        for number in numbers {
+            assert!(components.put(hash(number), &bytes(number)).unwrap());
+        }
+        (folder, components)
+    }
+
+    fn there(components: &Components, numbers: std::ops::Range<u8>) -> Vec<u8> {
+        numbers.filter(|number| components.has(hash(*number))).collect()
+    }
+
+    #[test]
+    fn the_latest_of_each_module_stay() {
+        let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..6);
+        let list = vec![known("a", 5, true), known("a", 4, false), known("b", 3, true), known("a", 2, false)];
+        components.make_room(hash(5), list).unwrap();
+        assert_eq!(there(&components, 0..6), [3, 4, 5], "2 is one too many, 0 and 1 are nobody's");
+    }
+
+    #[test]
+    fn what_serves_stays_whatever_its_size() {
+        let (_folder, components) = with(Keep { of_module: 9, bytes: 250 }, 0..6);
+        let list = (0..6).rev().map(|number| known("a", number, number == 0 || number == 5)).collect();
+        components.make_room(hash(5), list).unwrap();
+        assert_eq!(there(&components, 0..6), [0, 5]);
+    }
+
+    #[test]
+    fn a_component_that_was_damaged_is_not_used() {
+        let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..2);
+        fs::write(components.path(hash(0)), bytes(7)).unwrap();
+        assert_eq!(components.get(hash(0)), None);
+        assert_eq!(components.get(hash(1)), Some(bytes(1)));
+        assert_eq!(there(&components, 0..2), [1]);
+    }
+}

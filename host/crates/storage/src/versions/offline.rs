@@ -1,0 +1,107 @@
+//! A record of versions nobody writes: only looked at, and left as it is.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+
+use super::schema::VERSIONS;
+use super::{Entry, ModuleState, Result, VersionsError, broke_off, components, lock, tables};
+use crate::sqlite::Database;
+use modhost_core::event::Name;
+
+/// The record of versions of a host that doesn't run.
+#[derive(Clone)]
+pub struct AtRest {
+    database: Database,
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl AtRest {
+    /// Opens a record to look at it; nothing is written. A host that runs on it meanwhile is not disturbed.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it is damaged or another version's.
+    pub async fn open(directory: PathBuf) -> Result<Self> {
+        let opening = tokio::task::spawn_blocking(move || {
+            let database = Database::new(&VERSIONS, directory);
+            let connection = Arc::new(Mutex::new(look(&database)?));
+            Ok(Self { database, connection })
+        });
+        opening.await.map_err(|error| broke_off(&error))?
+    }
+
+    /// Every module the record knows of that hasn't been forgotten, by name, with how it stands.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub async fn modules(&self) -> Result<Vec<(Name, ModuleState)>> {
+        let mut modules: Vec<_> = self.read(tables::standing).await?.into_iter().collect();
+        modules.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(modules)
+    }
+
+    /// How a module stands; none if the record doesn't know it.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub async fn standing(&self, module: &Name) -> Result<Option<ModuleState>> {
+        let known = self.modules().await?;
+        Ok(known.into_iter().find(|(name, _)| name == module).map(|(_, standing)| standing))
+    }
+
+    /// What has happened to a module's versions, newest first, as far back as it is remembered.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub async fn history(&self, module: &Name) -> Result<Vec<Entry>> {
+        let (module, folder) = (module.clone(), components::folder(self.database.directory()));
+        let read = self.read(move |connection| {
+            let mut history = tables::history(connection, &module)?;
+            for entry in &mut history {
+                entry.kept = components::has(&folder, entry.hash);
+            }
+            Ok(history)
+        });
+        read.await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Self { database, connection } = self.clone();
+        let reading = tokio::task::spawn_blocking(move || work(&lock(&connection)).map_err(|it| database.explain(&it)));
+        Ok(reading.await.map_err(|error| broke_off(&error))??)
+    }
+}
+
+/// Makes sure that there is a record.
+pub(super) fn look_for(database: &Database) -> Result<()> {
+    if std::fs::exists(database.file()).unwrap_or(false) {
+        return Ok(());
+    }
+    let directory = database.directory().display();
+    let what = format!("there is no record of versions in {directory}; is it a host's data directory?");
+    Err(VersionsError::Unusable(what))
+}
+
+/// Makes sure that it is one this version can read, without touching it; answers with a connection that reads it.
+fn look(database: &Database) -> Result<Connection> {
+    look_for(database)?;
+    let mut connection = database.connect_at_rest().map_err(|error| database.explain(&error))?;
+    let version = database.inspect_with(&mut connection)?;
+    if version < VERSIONS.version() {
+        let what = format!(
+            "the record of versions {} was written by an older modhost, and a host of this version has not run on it yet; \
+             start one, which brings it up to date",
+            database.file().display()
+        );
+        return Err(VersionsError::Unusable(what));
+    }
+    Ok(connection)
+}

@@ -1,0 +1,230 @@
+//! What is read from the tables and written to them.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::ContentHash;
+use super::components::Known;
+use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
+use modhost_core::event::Name;
+
+/// How many entries of a module are remembered.
+const REMEMBERED: u32 = 200;
+
+const ENTRY: &str = "hash, role, origin, asked_by, began_at, ended_at, reason";
+
+/// Writes one fact down, in an open transaction.
+pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: SystemTime) -> rusqlite::Result<()> {
+    match fact {
+        Fact::Serves { hash, origin, by } => {
+            end(connection, module, Role::Serving, &format!("replaced by {hash}"), now)?;
+            begin(connection, module, (*hash, Role::Serving, *origin, by.as_deref()), now)
+        }
+        Fact::Tried { hash } => begin(connection, module, (*hash, Role::Canary, Origin::File, None), now),
+        Fact::Progress { hash, progress } => note_progress(connection, module, *hash, progress),
+        Fact::TrialOver { reason } => {
+            connection.execute("DELETE FROM trials WHERE module = ?1", [module.as_str()])?;
+            end(connection, module, Role::Canary, reason, now)
+        }
+        Fact::Refused { hash, reason } => {
+            begin(connection, module, (*hash, Role::Refused, Origin::File, None), now)?;
+            end(connection, module, Role::Refused, reason, now)
+        }
+        Fact::Pinned(pinned) => {
+            let hash = pinned.as_ref().map(|(hash, _)| hash.in_full());
+            let order = pinned.as_ref().map(|(_, order)| order);
+            let sql = "UPDATE modules SET pinned = ?2, pinned_at = ?3, pinned_by = ?4 WHERE module = ?1";
+            said(connection, module)?;
+            connection
+                .execute(sql, params![module.as_str(), hash, order.map(|it| millis(it.at)), order.map(|it| &it.by)])?;
+            Ok(())
+        }
+        Fact::HeldBack(held_back) => {
+            let hash = held_back.as_ref().map(|held_back| held_back.hash.in_full());
+            let why = held_back.as_ref().map(|held_back| &held_back.why);
+            said(connection, module)?;
+            let sql = "UPDATE modules SET held_back = ?2, held_back_why = ?3 WHERE module = ?1";
+            connection.execute(sql, params![module.as_str(), hash, why])?;
+            Ok(())
+        }
+        Fact::Paused(order) => {
+            let order = order.as_ref();
+            said(connection, module)?;
+            let sql = "UPDATE modules SET paused_at = ?2, paused_by = ?3 WHERE module = ?1";
+            connection.execute(sql, params![module.as_str(), order.map(|it| millis(it.at)), order.map(|it| &it.by)])?;
+            Ok(())
+        }
+    }
+}
+
+/// The module's row, made if need be.
+fn said(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
+    connection.execute("INSERT INTO modules (module) VALUES (?1) ON CONFLICT DO NOTHING", [module.as_str()])?;
+    Ok(())
+}
+
+fn begin(
+    connection: &Connection,
+    module: &Name,
+    (hash, role, origin, by): (ContentHash, Role, Origin, Option<&str>),
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO versions (module, hash, role, origin, asked_by, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let values = params![module.as_str(), hash.in_full(), role.word(), origin.word(), by, millis(now)];
+    connection.execute(sql, values)?;
+    Ok(())
+}
+
+fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: SystemTime) -> rusqlite::Result<()> {
+    let sql = "UPDATE versions SET ended_at = ?3, reason = ?4 WHERE module = ?1 AND role = ?2 AND ended_at IS NULL";
+    connection.execute(sql, params![module.as_str(), role.word(), millis(now), reason])?;
+    Ok(())
+}
+
+/// Writes down how far a trial has come. One that is over by now stays so.
+fn note_progress(
+    connection: &Connection,
+    module: &Name,
+    hash: ContentHash,
+    progress: &Progress,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO trials (module, watched, runs, failed, stable_runs, stable_failed) \
+               SELECT module, ?3, ?4, ?5, ?6, ?7 FROM versions \
+               WHERE module = ?1 AND hash = ?2 AND role = 'canary' AND ended_at IS NULL";
+    let Progress { watched, tally } = progress;
+    let watched = i64::try_from(watched.as_millis()).unwrap_or(i64::MAX);
+    let Tally { canary_runs, canary_failed, stable_runs, stable_failed } = tally;
+    let counts =
+        [canary_runs, canary_failed, stable_runs, stable_failed].map(|count| i64::try_from(*count).unwrap_or(i64::MAX));
+    let [runs, failed, stable_runs, stable_failed] = counts;
+    let values = params![module.as_str(), hash.in_full(), watched, runs, failed, stable_runs, stable_failed];
+    connection.execute(sql, values)?;
+    Ok(())
+}
+
+/// How far the trial of a module's canary has come; nothing yet, if nothing is written down.
+fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress> {
+    let sql = "SELECT watched, runs, failed, stable_runs, stable_failed FROM trials WHERE module = ?1";
+    let read = |row: &Row<'_>| {
+        let number = |column| row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or_default());
+        let watched = Duration::from_millis(number(0)?);
+        let (canary_runs, canary_failed) = (number(1)?, number(2)?);
+        let (stable_runs, stable_failed) = (number(3)?, number(4)?);
+        Ok(Progress { watched, tally: Tally { canary_runs, canary_failed, stable_runs, stable_failed } })
+    };
+    let progress = connection.prepare_cached(sql)?.query_row([module.as_str()], read).optional()?;
+    Ok(progress.unwrap_or_default())
+}
+
+/// Forgets what happened longest ago, beyond so much.
+pub(super) fn forget_old(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM versions WHERE module = ?1 AND ended_at IS NOT NULL AND id <= \
+               (SELECT id FROM versions WHERE module = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+    connection.execute(sql, params![module.as_str(), REMEMBERED])?;
+    Ok(())
+}
+
+/// What happened to a module's versions, newest first.
+pub(super) fn history(connection: &Connection, module: &Name) -> rusqlite::Result<Vec<Entry>> {
+    let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 ORDER BY id DESC");
+    connection.prepare(&sql)?.query_map([module.as_str()], entry)?.collect()
+}
+
+/// How every module stands.
+pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name, ModuleState>> {
+    let sql = "SELECT module FROM modules UNION SELECT module FROM versions WHERE ended_at IS NULL";
+    let names =
+        connection.prepare(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let modules = names.into_iter().map(Name::from);
+    modules.map(|module| standing_of(connection, &module).map(|standing| (module, standing))).collect()
+}
+
+/// How a module stands.
+pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
+    let mut standing = ModuleState::default();
+    let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 AND ended_at IS NULL");
+    for entry in connection.prepare_cached(&sql)?.query_map([module.as_str()], entry)? {
+        let entry = entry?;
+        match entry.role {
+            Role::Serving => standing.serving = Some(entry),
+            Role::Canary => standing.canary = Some(entry),
+            Role::Refused => {}
+        }
+    }
+    if standing.canary.is_some() {
+        standing.progress = progress(connection, module)?;
+    }
+    let sql = "SELECT pinned, pinned_at, pinned_by, held_back, held_back_why, paused_at, paused_by FROM modules \
+               WHERE module = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([module.as_str()])?;
+    if let Some(row) = rows.next()? {
+        standing.pinned = optional_hash(row, 0)?.zip(order(row, 1)?);
+        let why: Option<String> = row.get(4)?;
+        standing.held_back = optional_hash(row, 3)?.zip(why).map(|(hash, why)| HeldBack { hash, why });
+        standing.paused = order(row, 5)?;
+    }
+    Ok(standing)
+}
+
+/// Every version of every module that is remembered and wasn't refused for good, the latest first in each module; and
+/// whether it has to stay.
+pub(super) fn kept_for(connection: &Connection) -> rusqlite::Result<Vec<Known>> {
+    let sql = "SELECT v.module, v.hash, max(v.id), \
+                      max(v.ended_at IS NULL OR v.hash IS m.pinned) \
+               FROM versions v LEFT JOIN modules m ON m.module = v.module \
+               GROUP BY v.module, v.hash ORDER BY max(v.id) DESC";
+    let known = |row: &Row<'_>| {
+        let module = Name::from(row.get::<_, String>(0)?);
+        Ok(Known { module, hash: hash(row, 1)?, stays: row.get(3)? })
+    };
+    connection.prepare(sql)?.query_map([], known)?.collect()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let word = |column| row.get::<_, String>(column);
+    let ended: Option<i64> = row.get(5)?;
+    Ok(Entry {
+        hash: hash(row, 0)?,
+        role: Role::from_word(&word(1)?).ok_or_else(|| unknown(1))?,
+        origin: Origin::from_word(&word(2)?).ok_or_else(|| unknown(2))?,
+        by: row.get(3)?,
+        began: time(row.get(4)?),
+        ended: ended.map(time),
+        reason: row.get(6)?,
+        kept: false,
+    })
+}
+
+fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<ContentHash> {
+    optional_hash(row, column)?.ok_or_else(|| unknown(column))
+}
+
+fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ContentHash>> {
+    let digits: Option<String> = row.get(column)?;
+    digits.map(|digits| ContentHash::from_hex(&digits).ok_or_else(|| unknown(column))).transpose()
+}
+
+/// A time and a name, in two columns that follow each other.
+fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Order>> {
+    let at: Option<i64> = row.get(column)?;
+    let by: Option<String> = row.get(column + 1)?;
+    Ok(at.zip(by).map(|(at, by)| Order { by, at: time(at) }))
+}
+
+/// What stands there was never written by this code.
+fn unknown(column: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word this version doesn't know".into())
+}
+
+fn millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn time(millis: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
+}

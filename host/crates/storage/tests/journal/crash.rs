@@ -1,0 +1,141 @@
+//! A host killed with SIGKILL at random moments loses nothing of what it was told is on disk.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use modhost_storage::journal::{Disposition, Filter, Journal, Sqlite, State};
+
+use crate::support::{at, attempt, call, claim, event, open, to};
+
+const DIRECTORY: &str = "MODHOST_TEST_CRASH_DIRECTORY";
+const ROUND: &str = "MODHOST_TEST_CRASH_ROUND";
+const ROUNDS: u32 = 12;
+
+/// What the host that was killed had been told.
+#[derive(Default)]
+struct Told {
+    recorded: HashSet<String>,
+    completed: HashSet<String>,
+    /// How many calls of a delivery were on disk.
+    called: HashMap<String, u32>,
+}
+
+#[tokio::test]
+async fn nothing_that_was_acknowledged_is_lost_when_the_host_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut told = Told::default();
+    let mut random = fastrand::Rng::new();
+    for round in 0..ROUNDS {
+        let mut host = start(directory.path(), round);
+        let lines = random.usize(1..2_000);
+        listen(&mut host, lines, &mut told);
+        check(directory.path(), &told).await;
+    }
+    assert!(told.recorded.len() > 500, "only {} events were recorded", told.recorded.len());
+    assert!(!told.completed.is_empty() && !told.called.is_empty());
+}
+
+fn start(directory: &Path, round: u32) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["crash::host", "--exact", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory)
+        .env(ROUND, round.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Takes down what a host says, and kills it after so many lines.
+fn listen(host: &mut Child, lines: usize, told: &mut Told) {
+    let mut heard = 0;
+    let mut out = BufReader::new(host.stdout.take().unwrap());
+    let mut line = String::new();
+    while out.read_line(&mut line).unwrap() > 0 {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["recorded", id, ".\n"] => drop(told.recorded.insert(id.to_owned())),
+            ["completed", id, ".\n"] => drop(told.completed.insert(id.to_owned())),
+            ["called", id, count, ".\n"] => drop(told.called.insert(id.to_owned(), count.parse().unwrap())),
+            _ => {} // of the test's own frame, or cut off
+        }
+        line.clear();
+        heard += 1;
+        if heard == lines {
+            host.kill().unwrap(); // what it had said by then is still read
+        }
+    }
+    host.wait().unwrap();
+    assert!(heard >= lines, "the host stopped by itself");
+}
+
+async fn check(directory: &Path, told: &Told) {
+    let journal = open(directory).await;
+    let there: HashMap<String, State> =
+        journal.list(Filter::default()).await.unwrap().into_iter().map(|it| (it.event_id, it.state)).collect();
+    for id in &told.recorded {
+        assert!(there.contains_key(id), "{id} was acknowledged and is lost");
+    }
+    for id in &told.completed {
+        assert_eq!(there.get(id), Some(&State::Completed), "{id}");
+    }
+    for (id, count) in &told.called {
+        let event = event(id);
+        let calls = journal.calls(&to(&event, "Echo").id).await.unwrap();
+        assert!(calls.len() >= *count as usize, "{id}: {count} calls were on disk, {} are there", calls.len());
+        assert!(calls.iter().enumerate().all(|(place, call)| call.number as usize == place), "{id}");
+    }
+    let sum: u64 = journal.totals().await.unwrap().deliveries.iter().sum();
+    assert_eq!(sum, there.len() as u64);
+    journal.close().await.unwrap();
+}
+
+/// The host that is killed: this test program again.
+#[test]
+#[ignore = "started by the test above"]
+fn host() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else { return };
+    let round = std::env::var(ROUND).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let journal = Arc::new(open(&directory).await);
+        journal.reclaim(Some("host-1"), at(0)).await.unwrap();
+        for task in 0..8 {
+            tokio::spawn(record(Arc::clone(&journal), format!("{round}_{task}")));
+        }
+        run(&journal).await;
+    });
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{line} .\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+async fn record(journal: Arc<Sqlite>, name: String) {
+    for number in 0_u64.. {
+        let event = event(&format!("evt_{name}_{number}"));
+        let delivery = to(&event, "Echo");
+        journal.record(Arc::clone(&event), vec![delivery], at(number)).await.unwrap();
+        say(&format!("recorded {}", event.id));
+    }
+}
+
+async fn run(journal: &Sqlite) {
+    loop {
+        for claimed in journal.claim(claim("acme", 5, 1_000_000)).await.unwrap() {
+            for number in 0..3 {
+                let answer = vec![number as u8; 3_000 * (number as usize + 1)];
+                journal.write(&claimed.id, call(number, answer)).unwrap().on_disk().await.unwrap();
+                say(&format!("called {} {}", claimed.event.id, number + 1));
+            }
+            let attempt = attempt(&claimed, 1_000_000);
+            journal.complete_attempt(claimed.id.clone(), attempt, Disposition::Completed).await.unwrap();
+            say(&format!("completed {}", claimed.event.id));
+        }
+    }
+}

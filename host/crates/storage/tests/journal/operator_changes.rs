@@ -1,0 +1,188 @@
+//! What people ask: lists, the whole story of a delivery, sending again, dropping.
+
+use modhost_core::event::DeliveryId;
+use modhost_storage::journal::{
+    AtRest, Attempt, Disposition, Filter, Journal, JournalError, LogLine, SqliteSettings, State,
+};
+
+use crate::support::{Kept, at, attempt, call, dead, event, event_of, retry, to};
+
+async fn ids(journal: &Kept, filter: Filter) -> Vec<String> {
+    journal.list(filter).await.unwrap().into_iter().map(|summary| summary.event_id).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_and_filtered() {
+    let journal = Kept::new().await;
+    for number in 0..6 {
+        let tenant = if number % 2 == 0 { "acme" } else { "other" };
+        let event = event_of(tenant, &format!("evt_{number}"));
+        let deliveries = vec![to(&event, "Echo"), to(&event, "Log")];
+        journal.record(event, deliveries, at(number)).await.unwrap();
+    }
+    let taken = journal.take(2, 10).await; // evt_0, evt_2
+    journal.end(&taken[0], Disposition::Completed, 1_000).await;
+    journal.end(&taken[1], dead(), 2_000).await;
+
+    let all = Filter::default();
+    let echo = Filter { module: Some("Echo".into()), ..all.clone() };
+    assert_eq!(journal.list(all.clone()).await.unwrap().len(), 12);
+    assert_eq!(ids(&journal, echo.clone()).await, ["evt_5", "evt_4", "evt_3", "evt_2", "evt_1", "evt_0"]);
+    assert_eq!(ids(&journal, Filter { limit: Some(2), ..echo.clone() }).await, ["evt_5", "evt_4"]);
+    assert_eq!(
+        ids(&journal, Filter { tenant: Some("other".into()), ..echo.clone() }).await,
+        ["evt_5", "evt_3", "evt_1"]
+    );
+    assert_eq!(ids(&journal, Filter { state: Some(State::Dead), ..all.clone() }).await, ["evt_2"]);
+    assert_eq!(
+        ids(&journal, Filter { state: Some(State::Waiting), ..echo.clone() }).await,
+        ["evt_5", "evt_4", "evt_3", "evt_1"]
+    );
+    assert_eq!(ids(&journal, Filter { since: Some(at(1_000)), ..all.clone() }).await, ["evt_2", "evt_0"]);
+    assert_eq!(ids(&journal, Filter { since: Some(at(5)), ..echo.clone() }).await, ["evt_5", "evt_2", "evt_0"]);
+    assert_eq!(ids(&journal, Filter { event: Some("evt_3".into()), ..all.clone() }).await, ["evt_3", "evt_3"]);
+    let one =
+        Filter { event: Some("evt_2".into()), state: Some(State::Dead), module: Some("Echo".into()), ..all.clone() };
+    assert_eq!(ids(&journal, one).await, ["evt_2"]);
+    assert!(ids(&journal, Filter { event: Some("evt_unknown".into()), ..all.clone() }).await.is_empty());
+    assert!(ids(&journal, Filter { limit: Some(0), ..all }).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_summary_says_where_a_delivery_stands() {
+    let journal = Kept::new().await;
+    let id = journal.one("evt_1", 3).await;
+    let read = async || journal.list(Filter::default()).await.unwrap().pop().unwrap();
+
+    let waiting = read().await;
+    assert_eq!((&waiting.id, waiting.event_name.as_str(), waiting.source.as_str()), (&id, "test.happened", "unique"));
+    assert_eq!((waiting.tenant.as_str(), waiting.module.as_str()), ("acme", "Echo"));
+    assert_eq!((waiting.state, waiting.attempts, waiting.due_at), (State::Waiting, 0, Some(at(3))));
+    assert_eq!((waiting.received_at, waiting.changed_at, waiting.reason, waiting.version), (at(3), at(3), None, None));
+
+    let claimed = journal.take(1, 10).await.pop().unwrap();
+    let running = read().await;
+    assert_eq!(
+        (running.state, running.attempts, running.due_at, running.changed_at),
+        (State::Running, 1, None, at(10))
+    );
+
+    journal.end(&claimed, retry(700), 20).await;
+    let retrying = read().await;
+    assert_eq!((retrying.state, retrying.due_at, retrying.changed_at), (State::Waiting, Some(at(700)), at(20)));
+    assert_eq!(retrying.reason.as_deref(), Some("the platform is down"));
+    assert_eq!(retrying.version.as_deref(), Some("v1"));
+}
+
+#[tokio::test]
+async fn a_delivery_tells_its_whole_story() {
+    let journal = Kept::new().await;
+    let id = journal.one("evt_1", 0).await;
+    let line =
+        LogLine { at: 11, level: "info".into(), context: "stdout".into(), text: "größer \"und\" mehr\n".into() };
+    let first = journal.take(1, 10).await.pop().unwrap();
+    journal.write(&id, call(0, "answer")).unwrap().on_disk().await.unwrap();
+    let failed = Attempt { outcome: "the platform is down".into(), log: vec![line], ..attempt(&first, 20) };
+    journal.complete_attempt(id.clone(), failed.clone(), retry(100)).await.unwrap();
+    let second = journal.take(1, 100).await.pop().unwrap();
+    let answered = Attempt { version: None, ..attempt(&second, 110) };
+    journal.complete_attempt(id.clone(), answered.clone(), Disposition::Completed).await.unwrap();
+
+    let journal = journal.reopened().await;
+    let story = journal.show(&id).await.unwrap().unwrap();
+    assert_eq!(story.attempts, [failed, answered]);
+    assert_eq!(story.calls, [call(0, "answer")]);
+    assert_eq!(*story.event, *event("evt_1"));
+    let changes: Vec<_> =
+        story.changes.iter().map(|change| (change.at, change.state, change.reason.as_deref())).collect();
+    let expected = [
+        (at(0), State::Waiting, None),
+        (at(10), State::Running, None),
+        (at(20), State::Waiting, Some("the platform is down")),
+        (at(100), State::Running, None),
+        (at(110), State::Completed, None),
+    ];
+    assert_eq!(changes, expected);
+    assert!(journal.show(&DeliveryId::from_text("dlv_unknown")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn only_what_has_ended_is_sent_again_and_its_schedule_starts_anew() {
+    let journal = Kept::new().await;
+    let id = journal.one("evt_1", 0).await;
+    assert!(!journal.resend(&id, false, at(1)).await.unwrap());
+    let claimed = journal.take(1, 2).await.pop().unwrap();
+    assert!(!journal.resend(&id, false, at(3)).await.unwrap());
+    journal.write(&id, call(0, "answer")).unwrap().on_disk().await.unwrap();
+    journal.end(&claimed, dead(), 4).await;
+    assert!(!journal.resend(&DeliveryId::from_text("dlv_unknown"), false, at(5)).await.unwrap());
+
+    assert!(journal.resend(&id, false, at(5)).await.unwrap());
+    let again = journal.take(1, 6).await.pop().unwrap();
+    assert_eq!((again.attempt, again.earlier, again.calls), (2, 1, 1));
+    journal.end(&again, Disposition::Completed, 7).await;
+
+    assert!(journal.resend(&id, true, at(8)).await.unwrap());
+    let fresh = journal.take(1, 9).await.pop().unwrap();
+    assert_eq!((fresh.attempt, fresh.earlier, fresh.calls), (3, 2, 0));
+    assert!(journal.calls(&id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_what_waits_can_be_dropped() {
+    let journal = Kept::new().await;
+    let id = journal.one("evt_1", 0).await;
+    let claimed = journal.take(1, 1).await.pop().unwrap();
+    assert!(!journal.drop_waiting(&id, "not needed", at(2)).await.unwrap());
+    journal.end(&claimed, retry(100), 3).await;
+    assert!(journal.drop_waiting(&id, "not needed", at(4)).await.unwrap());
+    assert!(!journal.drop_waiting(&id, "not needed", at(5)).await.unwrap());
+    assert!(!journal.drop_waiting(&DeliveryId::from_text("dlv_unknown"), "not needed", at(5)).await.unwrap());
+
+    let summary = journal.show(&id).await.unwrap().unwrap().summary;
+    assert_eq!((summary.state, summary.reason.as_deref()), (State::Dropped, Some("not needed")));
+    assert!(journal.take(1, 1_000).await.is_empty());
+    assert_eq!(journal.next_due().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_journal_at_rest_can_be_looked_at_and_is_left_as_it_is() {
+    let journal = Kept::new().await;
+    let id = journal.one("evt_1", 0).await;
+    journal.write(&id, call(0, "answer")).unwrap().on_disk().await.unwrap();
+    // As a host leaves it that is killed: what was committed stands in the log.
+    let left = tempfile::tempdir().unwrap();
+    let files = ["journal.sqlite", "journal.sqlite-wal"];
+    for file in files {
+        std::fs::copy(journal.directory.path().join(file), left.path().join(file)).unwrap();
+    }
+    let contents = || files.map(|file| std::fs::read(left.path().join(file)).unwrap());
+    let before = contents();
+
+    let at_rest = AtRest::open(SqliteSettings { directory: left.path().to_owned() }).await.unwrap();
+    let listed = at_rest.list(Filter { state: Some(State::Waiting), ..Filter::default() }).await.unwrap();
+    assert_eq!(listed, journal.list(Filter::default()).await.unwrap());
+    let story = at_rest.show(&id).await.unwrap().unwrap();
+    assert_eq!(story.calls, [call(0, "answer")]);
+    assert_eq!(at_rest.salt(), journal.salt());
+    drop(at_rest);
+    assert!(contents() == before, "looking changed it");
+}
+
+#[tokio::test]
+async fn looking_where_there_is_no_journal_makes_none() {
+    let empty = tempfile::tempdir().unwrap();
+    let Err(error) = AtRest::open(SqliteSettings { directory: empty.path().to_owned() }).await else {
+        panic!("it opened")
+    };
+    assert!(matches!(&error, JournalError::Unusable(why) if why.contains("no journal")), "{error:?}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_salt_is_a_journals_own_and_stays() {
+    let (one, another) = (Kept::new().await, Kept::new().await);
+    let salt = one.salt();
+    assert_ne!(salt, another.salt());
+    assert_eq!(one.reopened().await.salt(), salt);
+}

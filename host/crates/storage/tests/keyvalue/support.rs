@@ -1,0 +1,83 @@
+//! What the tests share: a store in a directory of its own, and short ways to ask it.
+
+use std::path::Path;
+
+use modhost_core::limits::{Limit, SetBy};
+use modhost_storage::keyvalue::{Bucket, Change, Changed, KeyValue, Result, Space, Sqlite, StoreError};
+use tempfile::TempDir;
+
+/// More than any test sets.
+pub const ROOM: Limit = room(1 << 40);
+
+/// So many bytes, as a module's own limit.
+pub const fn room(amount: u64) -> Limit {
+    Limit { amount, set_by: SetBy::Module }
+}
+
+/// A store in a directory of its own.
+pub struct Kept {
+    pub directory: TempDir,
+    pub store: Sqlite,
+}
+
+impl Kept {
+    pub async fn new() -> Self {
+        let directory = TempDir::new().expect("there is a place for it");
+        let store = open(directory.path()).await;
+        Self { directory, store }
+    }
+
+    /// Closes it and opens it again.
+    pub async fn reopened(self) -> Self {
+        self.store.close().await.expect("it closes");
+        drop(self.store);
+        let store = open(self.directory.path()).await;
+        Self { directory: self.directory, store }
+    }
+}
+
+impl std::ops::Deref for Kept {
+    type Target = Sqlite;
+
+    fn deref(&self) -> &Sqlite {
+        &self.store
+    }
+}
+
+/// The store in a directory.
+pub async fn open(directory: &Path) -> Sqlite {
+    Sqlite::open(directory.to_owned()).await.expect("the store opens")
+}
+
+pub fn space(tenant: &str, module: &str) -> Space {
+    Space { tenant: tenant.into(), module: module.into() }
+}
+
+/// A bucket of module `Echo` of tenant `acme`.
+pub fn bucket(name: &str) -> Bucket {
+    Bucket::new(space("acme", "Echo"), name.to_owned()).expect("a name")
+}
+
+/// A name for a change that nobody else has.
+pub fn once() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("change-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub async fn set(store: &Sqlite, bucket: &Bucket, key: &str, value: impl Into<Vec<u8>>) -> Result<Changed> {
+    store.change(bucket, Change::Set(vec![(key.to_owned(), value.into())]), ROOM, &once()).await
+}
+
+pub async fn get(store: &Sqlite, bucket: &Bucket, key: &str) -> Option<Vec<u8>> {
+    let found = store.get(bucket, vec![key.to_owned()]).await.expect("it can be read");
+    found.into_iter().next().flatten().map(|entry| entry.value.0)
+}
+
+/// Why something was refused.
+pub fn refused<T: std::fmt::Debug>(ended: Result<T>) -> String {
+    match ended {
+        Err(StoreError::Refused(why)) => why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
