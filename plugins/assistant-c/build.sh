@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes assistant.wasm. The compiler is Zig's clang, which has what a C program for WebAssembly needs: `pip install
-# -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
+# Builds assistant.wasm. The compiler is the clang in Zig, which includes everything a C program for WebAssembly needs.
+# `pip install -r requirements.txt` installs it as `python-zig`. To use another Zig, run: ZIG=zig sh build.sh
 set -e
 sdk=../../sdk-guest/c
 modhost bindings c --out bindings

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes assistant.wasm. The compiler is Zig's clang, which has what a C++ program for WebAssembly needs: `pip install
-# -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
+# Builds assistant.wasm. The compiler is the clang in Zig, which includes everything a C++ program for WebAssembly needs.
+# `pip install -r requirements.txt` installs it as `python-zig`. To use another Zig, run: ZIG=zig sh build.sh
 set -e
 sdk=../../sdk-guest/c zig=${ZIG:-python-zig}
 modhost bindings c --out bindings
-# The bindings and the SDK are C.
+# The bindings and the SDK are compiled as C.
 for file in bindings/module.c $sdk/modhost.c; do
   $zig cc -target wasm32-wasi -Os -I bindings -I $sdk -c $file -o bindings/"$(basename $file .c)".o
 done

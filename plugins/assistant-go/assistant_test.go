@@ -7,7 +7,7 @@ import (
 	modhost "github.com/modhost/modhost/sdk-guest/go"
 )
 
-func TestTheModelReadsTheSourcesByTheirNumbers(t *testing.T) {
+func TestPromptContainsNumberedSources(t *testing.T) {
 	text := instructions([]modhost.Hit{{Title: "Travel", Text: "Book early.\n"}, {Title: "Leave", Text: "Take it."}})
 	for _, source := range []string{
 		"<source0>\nTravel\nBook early.\n</source0>",
@@ -19,8 +19,8 @@ func TestTheModelReadsTheSourcesByTheirNumbers(t *testing.T) {
 	}
 }
 
-func TestTheModelIsToldThatThereAreNone(t *testing.T) {
-	if text := instructions(nil); !strings.Contains(text, "holds nothing about the user's question") {
+func TestPromptSaysThatNothingWasFound(t *testing.T) {
+	if text := instructions(nil); !strings.Contains(text, "contains nothing about the user's question") {
 		t.Error(text)
 	}
 }

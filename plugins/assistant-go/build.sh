@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes assistant.wasm, with Go 1.26 or newer: from https://go.dev/dl, or `pip install -r requirements.txt`.
+# Builds assistant.wasm with Go 1.26 or newer, from https://go.dev/dl or from `pip install -r requirements.txt`.
 #
-# -checklinkname=0: the bindings get memory from Go's runtime before that has started, by a function it doesn't offer.
-# -trimpath keeps the paths of this machine out of the component; a panic still names file and line.
+# -checklinkname=0 lets the bindings use an internal function of the Go runtime to allocate memory before the runtime has started.
+# -trimpath removes the paths of this machine from the component. A panic still names file and line.
 set -e
 GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags="-checklinkname=0 -s -w" -o assistant.core.wasm .
 modhost componentize assistant.core.wasm --out assistant.wasm

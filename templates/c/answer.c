@@ -1,8 +1,8 @@
-// Answers a question from the passages that are found about it.
+// Answers a question from the passages that a search finds.
 
 #include "modhost.h"
 
-// What the language model is told: its task, and the passages, numbered as it is to cite them.
+// Returns the prompt: the task and the passages, numbered for citations.
 static mh_string instructions(mh_hits hits) {
   mh_string text = mh_text(
       "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n");
@@ -42,7 +42,7 @@ static const mh_failure *write_answer(mh_string question, mh_hits hits, mh_strin
 
 const mh_failure *mh_handle(const mh_event *event) {
   const mh_chosen *chosen = mh_module_chosen(event);
-  if (!chosen) return mh_fail("a " MH_S " is no question", MH_A(event->name));
+  if (!chosen) return mh_fail("cannot handle event " MH_S, MH_A(event->name));
   mh_string question = chosen->user_message.text;
 
   mh_hits hits;

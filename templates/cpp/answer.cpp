@@ -1,4 +1,4 @@
-// Answers a question from the passages that are found about it.
+// Answers a question from the passages that a search finds.
 
 #include <string>
 #include <string_view>
@@ -9,23 +9,23 @@ namespace {
 
 std::string_view view(mh_string text) { return {reinterpret_cast<const char *>(text.ptr), text.len}; }
 
-// The contract's text is never written to, though its type doesn't say so.
+// The bindings never write to the text, although its type isn't const.
 mh_string text(std::string_view text) {
   return {reinterpret_cast<uint8_t *>(const_cast<char *>(text.data())), text.size()};
 }
 
-// What the language model is told: its task, and the passages, numbered as it is to cite them.
+// Returns the prompt: the task and the passages, numbered for citations.
 std::string instructions(mh_hits hits) {
-  std::string told = "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n";
+  std::string prompt = "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n";
   for (size_t number = 0; number < hits.len; number++) {
     const auto source = "source" + std::to_string(number);
-    told += "\n<" + source + ">\n";
-    told += view(mh_hit_name(&hits.ptr[number]));
-    told += '\n';
-    told += view(hits.ptr[number].text);
-    told += "\n</" + source + ">\n";
+    prompt += "\n<" + source + ">\n";
+    prompt += view(mh_hit_name(&hits.ptr[number]));
+    prompt += '\n';
+    prompt += view(hits.ptr[number].text);
+    prompt += "\n</" + source + ">\n";
   }
-  return told;
+  return prompt;
 }
 
 const mh_failure *search(mh_string question, mh_hits &hits) {
@@ -43,9 +43,9 @@ const mh_failure *write(mh_string question, mh_hits hits, mh_string &answer) {
   mh_step step;
   if (auto failure = mh_step_start("Writing the answer…", &step)) return failure;
 
-  const auto told = instructions(hits);
+  const auto prompt = instructions(hits);
   mh_prompt messages[] = {
-      {MODHOST_MODULE_TYPES_ROLE_SYSTEM, text(told)},
+      {MODHOST_MODULE_TYPES_ROLE_SYSTEM, text(prompt)},
       {MODHOST_MODULE_TYPES_ROLE_USER, question},
   };
   mh_request request{};
@@ -60,7 +60,7 @@ const mh_failure *write(mh_string question, mh_hits hits, mh_string &answer) {
 
 const mh_failure *mh_handle(const mh_event *event) {
   const auto *chosen = mh_module_chosen(event);
-  if (!chosen) return mh_fail("a " MH_S " is no question", MH_A(event->name));
+  if (!chosen) return mh_fail("cannot handle event " MH_S, MH_A(event->name));
   const auto question = chosen->user_message.text;
 
   mh_hits hits;

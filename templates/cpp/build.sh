@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes module.wasm. The compiler is Zig's clang, which has what a C++ program for WebAssembly needs: `pip install
-# -r requirements.txt` brings it as `python-zig`. With another Zig: ZIG=zig sh build.sh
+# Builds module.wasm. The compiler is the clang in Zig, which includes everything a C++ program for WebAssembly needs.
+# `pip install -r requirements.txt` installs it as `python-zig`. To use another Zig, run: ZIG=zig sh build.sh
 set -e
-[ -d build ] || echo "the first build takes a minute or two, as Zig compiles the standard library"
+[ -d build ] || echo "the first build takes a minute or two, because Zig compiles the standard library"
 zig=${ZIG:-python-zig}
 modhost bindings c --out build/bindings
-# The bindings and the SDK are C.
+# The bindings and the SDK are compiled as C.
 for file in build/bindings/module.c sdk/modhost.c; do
   $zig cc -target wasm32-wasi -Os -I build/bindings -I sdk -c $file -o build/"$(basename $file .c)".o
 done

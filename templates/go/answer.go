@@ -1,4 +1,4 @@
-// Package main answers a question from the passages that are found about it.
+// Package main answers a question from the passages that a search finds.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 
 func init() { modhost.Answer(answer) }
 
-// The host calls the function named above; a program of Go's has a main all the same.
+// The host calls the function registered above, but every Go program needs a main function.
 func main() {}
 
 func answer(event modhost.ModuleChosen) error {
@@ -57,7 +57,7 @@ func write(question string, hits []modhost.Hit) (string, error) {
 	return written.Text, step.Done("")
 }
 
-// instructions is what the language model is told: its task, and the passages, numbered as it is to cite them.
+// instructions returns the prompt: the task and the passages, numbered for citations.
 func instructions(hits []modhost.Hit) string {
 	var text strings.Builder
 	text.WriteString("Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n")

@@ -578,7 +578,10 @@ async fn the_sample_says_which_services_answer() {
     let lines = format!("config = {{ services = {{ {services} }} }}\nhttp = [{}, {}]", here(&up, ""), here(&down, ""));
     let host = Settings::new().module("Status", "service_status", &lines).start().await;
     let answer = chat(&host, "Status", "is everything up?").await;
-    assert_eq!(answer.text(), "- **Down** answers with an error (500)\n- **Up** is up (200)\n- **X** may not be asked");
+    assert_eq!(
+        answer.text(),
+        "- **Down** answers with an error (500)\n- **Up** is up (200)\n- **X** is not an allowed host"
+    );
     assert_eq!(answer.steps(), [("Asking 3 services…", "COMPLETED")]);
 }
 

@@ -1,9 +1,9 @@
-// Answers a question out of the knowledge base and names its sources.
+// Answers a question from the knowledge base and cites its sources.
 import { complete, defineModule, messages, search, step } from "@modhost/sdk";
 
 import { found, instructions } from "./instructions.js";
 
-const NOTHING_FOUND = "I found nothing about this in the knowledge base, so this answer rests on no source.\n\n";
+const NOTHING_FOUND = "I found nothing about this in the knowledge base, so this answer is not based on any source.\n\n";
 
 export const handle = defineModule({
   moduleChosen({ userMessage: { text: question } }) {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { found, instructions } from "../src/instructions.ts";
 
-test("the model reads the sources by their numbers", () => {
+test("prompt contains numbered sources", () => {
   const text = instructions([
     { name: "Travel", text: "Book early.\n" },
     { name: "Leave", text: "Take it." },
@@ -12,11 +12,11 @@ test("the model reads the sources by their numbers", () => {
   assert.ok(text.includes("<source1>\nLeave\nTake it.\n</source1>"), text);
 });
 
-test("the model is told that there are none", () => {
-  assert.match(instructions([]), /holds nothing about the user's question/);
+test("prompt says that nothing was found", () => {
+  assert.match(instructions([]), /contains nothing about the user's question/);
 });
 
-test("documents are counted", () => {
+test("counts documents", () => {
   assert.deepEqual([0, 1, 2].map(found), [
     "Found no relevant documents",
     "Found 1 relevant document",

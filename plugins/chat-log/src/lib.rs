@@ -1,11 +1,11 @@
-//! Writes what users write to the log. It answers nobody.
+//! Logs users' messages. Sends no replies.
 
 use modhost_sdk::prelude::*;
 
-modhost_sdk::module!(note);
+modhost_sdk::module!(log_message);
 
-/// The user isn't told to modules; the host adds who it was to each line of this delivery.
-fn note(event: UserMessageCreated) -> Result<()> {
+/// Logs a message. The host adds the user's id to each log line, because modules don't receive it.
+fn log_message(event: UserMessageCreated) -> Result<()> {
     info!("chat {} of {}: {}", event.chat_id, event.assistant_id, event.text);
     Ok(())
 }

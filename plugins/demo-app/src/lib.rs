@@ -1,22 +1,24 @@
-//! The tutorial's DemoApp: says what the user said, in a message of its own.
+//! The tutorial's DemoApp: echoes the user's message in a separate message.
 
 use modhost_sdk::prelude::*;
 
 modhost_sdk::module!(answer);
 
-/// The name this module goes by on the platform.
+/// The module's name on the platform.
 const NAME: &str = "DemoApp";
 
 fn answer(event: ModuleChosen) -> Result<()> {
     if event.name != NAME {
-        let reason =
-            format!("this module is {NAME} and doesn't answer for `{}`: name it {NAME} in modules.toml", event.name);
+        let reason = format!(
+            "this module is {NAME}, but the event is for `{}`; name the module {NAME} in modules.toml",
+            event.name
+        );
         return Err(Failure::new(reason));
     }
 
     let greeting = config::get("greeting")?.unwrap_or_else(|| "Hello".to_owned());
     messages::create(event.user_message.text).complete()?;
-    // The platform made an empty reply and waits for it to be filled; the echo is another message.
+    // The echo is a separate message. The platform also created an empty reply, which has to be filled.
     messages::reply(format!("{greeting}! What you wrote comes back in the next message.")).complete()?;
     Ok(())
 }
@@ -28,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_only_its_own_name() {
+    fn fails_for_another_name() {
         let failure = answer(ModuleChosen {
             name: "OtherApp".into(),
             description: String::new(),

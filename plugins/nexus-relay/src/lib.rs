@@ -1,5 +1,5 @@
-//! Answers in NexusGPT threads with what its operator wrote down: questions that come up again and again, and commands.
-//! What it has no answer to is left to the virtual employee.
+//! Answers in NexusGPT threads with predefined answers to frequent questions and commands. Messages without a
+//! predefined answer are left to the virtual employee.
 
 mod split;
 
@@ -10,7 +10,7 @@ use modhost_sdk::prelude::*;
 
 modhost_sdk::module!(answer);
 
-/// The command that lists what there are answers to.
+/// The command that lists the phrases.
 const HELP: &str = "/help";
 
 fn answer(message: MessageFinalized) -> Result<()> {
@@ -22,16 +22,16 @@ fn answer(message: MessageFinalized) -> Result<()> {
             }
             info!("answered {}", message.id);
         }
-        Err(reason) => debug!("{} is not answered: {reason}", message.id),
+        Err(reason) => debug!("ignored {}: {reason}", message.id),
     }
     Ok(())
 }
 
-/// What it answers.
+/// The predefined answers.
 struct Relay {
-    /// Answers by the phrase they are given to.
+    /// The answers, by phrase.
     answers: BTreeMap<String, String>,
-    /// The answer to what nothing else answers.
+    /// The answer to all other messages.
     otherwise: Option<String>,
 }
 
@@ -41,57 +41,57 @@ impl Relay {
         Ok(Self { answers, otherwise: config::get("otherwise")? })
     }
 
-    /// The answer to a message, or why it gets none.
+    /// Returns the answer to a message, or the reason why there is none.
     fn answer_to(&self, message: &MessageFinalized) -> Result<String, &'static str> {
         if message.sender != Sender::User {
-            return Err("no person wrote it");
+            return Err("the sender is not a person");
         }
         if message.status != Status::Processed {
-            return Err("it is not whole yet");
+            return Err("it is incomplete");
         }
         let text = message.content.trim();
-        if self.says(text) {
-            return Err("it is an answer of this module");
+        if self.is_own_message(text) {
+            return Err("this module wrote it");
         }
         let answer = if text.eq_ignore_ascii_case(HELP) { Some(self.help()) } else { self.find(text) };
-        answer.or_else(|| self.otherwise.clone()).ok_or("nothing it could say fits")
+        answer.or_else(|| self.otherwise.clone()).ok_or("no phrase matches")
     }
 
-    /// The answer to the longest phrase that stands in a text. Commands have to be all of it, or its first word.
+    /// Returns the answer to the longest phrase in a text. A command has to be its first word.
     fn find(&self, text: &str) -> Option<String> {
-        let text = words(text);
-        let fits = |phrase: &str| {
-            let phrase = words(phrase);
+        let text = normalize(text);
+        let matches = |phrase: &str| {
+            let phrase = normalize(phrase);
             match phrase.trim().starts_with('/') {
                 true => text.starts_with(&phrase),
                 false => !phrase.trim().is_empty() && text.contains(&phrase),
             }
         };
-        let fitting = self.answers.iter().filter(|(phrase, _)| fits(phrase));
-        fitting.max_by_key(|(phrase, _)| phrase.len()).map(|(_, answer)| answer.clone())
+        let matching = self.answers.iter().filter(|(phrase, _)| matches(phrase));
+        matching.max_by_key(|(phrase, _)| phrase.len()).map(|(_, answer)| answer.clone())
     }
 
     fn help(&self) -> String {
         let phrases: String = self.answers.keys().map(|phrase| format!("- {phrase}\n")).collect();
         if phrases.is_empty() {
-            return "Nobody has told me any answers yet.".to_owned();
+            return "No answers are configured yet.".to_owned();
         }
-        format!("I have an answer to:\n{phrases}")
+        format!("I can answer these phrases:\n{phrases}")
     }
 
-    /// Whether a text is one this module writes. The platform doesn't say whose words come in by its API: should they come
-    /// back as a person's, the module must not answer itself.
-    fn says(&self, text: &str) -> bool {
+    /// Returns whether this module could have written a text. The platform doesn't identify messages written through
+    /// its API. If such a message arrives as a person's, the module must not answer itself.
+    fn is_own_message(&self, text: &str) -> bool {
         let help = self.help();
         let answers = self.answers.values().chain(&self.otherwise).chain([&help]);
         answers.into_iter().any(|answer| split::parts(answer, MESSAGE_LIMIT).iter().any(|part| part.trim() == text))
     }
 }
 
-/// A text as it is compared: its words in small letters with one space around each, so that `pay` isn't found in `paying`.
-fn words(text: &str) -> String {
-    let is_part = |c: char| c.is_alphanumeric() || c == '/';
-    let words = text.split(|c| !is_part(c)).filter(|word| !word.is_empty());
+/// Normalizes a text for comparison: lowercase words with a space around each, so that `pay` doesn't match `paying`.
+fn normalize(text: &str) -> String {
+    let is_word_char = |c: char| c.is_alphanumeric() || c == '/';
+    let words = text.split(|c| !is_word_char(c)).filter(|word| !word.is_empty());
     words.fold(" ".to_owned(), |line, word| line + &word.to_lowercase() + " ")
 }
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_phrase_that_fits_is_answered() {
+    fn answers_the_longest_matching_phrase() {
         let relay = relay();
         assert_eq!(asked(&relay, "What are your Opening\n hours?").unwrap(), "Monday to Friday, 8 to 18.");
         assert_eq!(asked(&relay, "Opening hours on holidays?").unwrap(), "We are closed on holidays.");
@@ -135,31 +135,31 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_the_first_word() {
+    fn command_has_to_be_the_first_word() {
         let relay = relay();
         assert_eq!(asked(&relay, " /STATUS please").unwrap(), "All systems are up.");
         assert!(asked(&relay, "see /status").is_err());
         assert!(asked(&relay, "/statusreport").is_err());
         let help = asked(&relay, "/help").unwrap();
         assert!(help.contains("- /status\n") && help.contains("- opening hours on holidays\n"), "{help}");
-        assert!(asked(&Relay { answers: BTreeMap::new(), otherwise: None }, "/help").unwrap().contains("Nobody"));
+        assert!(asked(&Relay { answers: BTreeMap::new(), otherwise: None }, "/help").unwrap().contains("No answers"));
     }
 
     #[test]
-    fn what_fits_nothing_is_answered_only_if_the_operator_says_how() {
+    fn uses_the_fallback_answer_if_no_phrase_matches() {
         let relay = Relay { otherwise: Some("I don't know that.".into()), ..relay() };
         assert_eq!(asked(&relay, "Hello").unwrap(), "I don't know that.");
     }
 
     #[test]
-    fn it_never_answers_itself() {
+    fn never_answers_itself() {
         let relay = Relay { otherwise: Some("Ask me about opening hours.".into()), ..relay() };
         for (sender, status) in [("VIRTUAL_EMPLOYEE", "PROCESSED"), ("USER", "IN_PROGRESS"), ("SYSTEM", "PROCESSED")] {
             assert!(relay.answer_to(&message(sender, status, "/status")).is_err(), "{sender} {status}");
         }
         let help = asked(&relay, "/help").unwrap();
         for own in ["All systems are up.", "Ask me about opening hours.", &help] {
-            assert_eq!(asked(&relay, own), Err("it is an answer of this module"), "{own}");
+            assert_eq!(asked(&relay, own), Err("this module wrote it"), "{own}");
         }
         let long = format!("{}opening hours", "word ".repeat(1000));
         let relay = Relay { answers: [("x".to_owned(), long.clone())].into(), otherwise: None };

@@ -1,4 +1,4 @@
-//! Says which services answer: those its configuration names, asked all at once.
+//! Checks which of the configured services respond. Sends all requests at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use modhost_sdk::{Error, ErrorKind};
 
 modhost_sdk::module!(answer);
 
-/// How long a service may take to be called up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn answer(_: ModuleChosen) -> Result<()> {
     let services: BTreeMap<String, String> = config::parse("services")?.ok_or_else(|| {
-        Failure::new("no services: write config = { services = { Shop = \"https://…\" } } in modules.toml")
+        Failure::new("no services are configured; add config = { services = { Shop = \"https://…\" } } in modules.toml")
     })?;
 
     let step = Step::start(format!("Asking {} services…", services.len()))?;
-    let asked: Vec<_> = services.iter().map(|(name, url)| (name, http::get(url).timeout(PATIENCE).begin())).collect();
-    let lines: Vec<_> = asked
+    let requests: Vec<_> = services.iter().map(|(name, url)| (name, http::get(url).timeout(TIMEOUT).begin())).collect();
+    let lines: Vec<_> = requests
         .into_iter()
         .map(|(name, sent)| line(name, sent.and_then(Sent::answer).map(|response| response.status())))
         .collect();
@@ -29,16 +29,16 @@ fn answer(_: ModuleChosen) -> Result<()> {
     Ok(())
 }
 
-/// What the user reads of one service.
+/// Returns the line of the reply about one service.
 fn line(name: &str, status: Result<u16, Error>) -> String {
     match status {
         Ok(status @ 200..=399) => format!("- **{name}** is up ({status})"),
         Ok(status) => format!("- **{name}** answers with an error ({status})"),
         Err(error) => {
-            // Why, is for operators.
+            // The reason is for operators.
             warn!("{name}: {error}");
             match error.kind() {
-                ErrorKind::Denied(_) => format!("- **{name}** may not be asked"),
+                ErrorKind::Denied(_) => format!("- **{name}** is not an allowed host"),
                 _ => format!("- **{name}** doesn't answer"),
             }
         }
@@ -50,12 +50,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_up_if_it_answers_without_an_error() {
+    fn service_is_up_if_its_status_is_no_error() {
         let failed = |kind| Err(Error::new("http.send", kind));
         assert_eq!(line("Shop", Ok(204)), "- **Shop** is up (204)");
         assert_eq!(line("Shop", Ok(301)), "- **Shop** is up (301)");
         assert_eq!(line("Shop", Ok(503)), "- **Shop** answers with an error (503)");
         assert_eq!(line("Shop", failed(ErrorKind::Timeout)), "- **Shop** doesn't answer");
-        assert_eq!(line("Shop", failed(ErrorKind::Denied("no".into()))), "- **Shop** may not be asked");
+        assert_eq!(line("Shop", failed(ErrorKind::Denied("no".into()))), "- **Shop** is not an allowed host");
     }
 }

@@ -1,4 +1,4 @@
-// Answers a question from the passages that are found about it.
+// Answers a question from the passages that a search finds.
 import { complete, defineModule, messages, search, step } from "@modhost/sdk";
 
 export const handle = defineModule({
@@ -19,7 +19,7 @@ export const handle = defineModule({
   },
 });
 
-/** What the language model is told: its task, and the passages, numbered as it is to cite them. */
+/** Returns the prompt: the task and the passages, numbered for citations. */
 function instructions(hits) {
   const task = "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n";
   return task + hits.map(({ name, text }, n) => `\n<source${n}>\n${name}\n${text}\n</source${n}>\n`).join("");

@@ -1,4 +1,4 @@
-"""Answers a question from the passages that are found about it."""
+"""Answers a question from the passages that a search finds."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def answer(event: ModuleChosen) -> None:
 
 
 def instructions(hits: Sequence[Hit]) -> str:
-    """What the language model is told: its task, and the passages, numbered as it is to cite them."""
+    """Returns the prompt: the task and the passages, numbered for citations."""
     text = "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n"
     for number, hit in enumerate(hits):
         text += f"\n<source{number}>\n{hit.name}\n{hit.text}\n</source{number}>\n"

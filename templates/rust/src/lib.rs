@@ -1,4 +1,4 @@
-//! Answers a question from the passages that are found about it.
+//! Answers a question from the passages that a search finds.
 
 use modhost_sdk::prelude::*;
 
@@ -23,7 +23,7 @@ fn answer(event: ModuleChosen) -> Result<()> {
     Ok(())
 }
 
-/// What the language model is told: its task, and the passages, numbered as it is to cite them.
+/// Returns the prompt: the task and the passages, numbered for citations.
 fn instructions(hits: &[Hit]) -> String {
     let mut text = "Answer from these passages and from nothing else. Cite them as [source0], [source1] and so on.\n".to_owned();
     for (number, hit) in hits.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! A module whose own work costs next to nothing, for the host's benchmarks: four calls for an event that chose it,
-//! none for any other.
+//! A module with negligible work of its own, for the host's benchmarks: four calls for an event that chose it, none for
+//! any other.
 
 use modhost_sdk::prelude::*;
 
@@ -13,7 +13,7 @@ fn answer(event: Event) -> Result<()> {
 }
 
 fn four_calls(question: String) -> Result<()> {
-    // Its spinner is left to the host, as a module may: `done` would be a fifth call.
+    // Leaves the step to the host, because `done` would be a fifth call.
     let _step = Step::start("Searching knowledge base…")?;
     let hits = Search::new(&question).limit(3).run()?;
     let answer = Completion::new().user(question).run()?;

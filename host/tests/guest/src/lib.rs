@@ -1,6 +1,6 @@
-//! A module that does what the user's text tells it, for the host's tests: a command, then its argument.
+//! A module that executes the command in the user's text, for the host's tests. The text is a command and its argument.
 //!
-//! `help` replies with the list. A command that doesn't say otherwise ends with a completed reply.
+//! `help` replies with the list of commands. Unless documented otherwise, a command ends with a completed reply.
 
 mod endings;
 mod keyvalue;
@@ -11,17 +11,17 @@ use modhost_sdk::prelude::*;
 
 modhost_sdk::module!(answer);
 
-/// What a user's text may tell this module to do.
+/// A command in the user's text.
 struct Command {
-    /// Its name and what it is given: `fail REASON`.
+    /// The name and the arguments: `fail REASON`.
     usage: &'static str,
-    does: &'static str,
-    run: fn(&Given) -> Result<()>,
+    description: &'static str,
+    run: fn(&Input) -> Result<()>,
 }
 
 impl Command {
-    const fn new(usage: &'static str, does: &'static str, run: fn(&Given) -> Result<()>) -> Self {
-        Self { usage, does, run }
+    const fn new(usage: &'static str, description: &'static str, run: fn(&Input) -> Result<()>) -> Self {
+        Self { usage, description, run }
     }
 
     fn name(&self) -> &str {
@@ -31,23 +31,23 @@ impl Command {
 
 const COMMANDS: &[Command] = &[
     Command::new("help", "replies with this list", help),
-    Command::new("event", "replies with all that the event says, as JSON", tell_event),
+    Command::new("event", "replies with the whole event, as JSON", reply_with_event),
 ];
 
-/// What a command has to work with.
-struct Given<'a> {
+/// The input of a command.
+struct Input<'a> {
     /// The text after the command's name.
     argument: &'a str,
     event: &'a Event,
 }
 
-impl Given<'_> {
+impl Input<'_> {
     fn number<T: std::str::FromStr>(&self) -> Result<T> {
-        let wrong = || Failure::new(format!("`{}` isn't the number this command wants", self.argument));
-        self.argument.parse().map_err(|_| wrong())
+        let invalid = || Failure::new(format!("`{}` is not a valid number", self.argument));
+        self.argument.parse().map_err(|_| invalid())
     }
 
-    /// The argument's two halves.
+    /// Splits the argument at the first separator.
     fn pair(&self, separator: char) -> Result<(&str, &str)> {
         let missing = || Failure::new(format!("`{}` has no `{separator}`", self.argument));
         self.argument.split_once(separator).ok_or_else(missing)
@@ -75,7 +75,7 @@ fn run(line: &str, event: &Event) -> Result<()> {
     let line = line.trim();
     let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match commands().find(|command| command.name() == name) {
-        Some(command) => (command.run)(&Given { argument: argument.trim(), event }),
+        Some(command) => (command.run)(&Input { argument: argument.trim(), event }),
         None => Err(Failure::new(format!("there is no command `{name}`; `help` lists them"))),
     }
 }
@@ -85,13 +85,13 @@ fn commands() -> impl Iterator<Item = &'static Command> {
     parts.into_iter().flatten()
 }
 
-fn help(_: &Given) -> Result<()> {
-    let line = |command: &Command| format!("{}: {}\n", command.usage, command.does);
+fn help(_: &Input) -> Result<()> {
+    let line = |command: &Command| format!("{}: {}\n", command.usage, command.description);
     reply(commands().map(line).collect::<String>())
 }
 
-fn tell_event(given: &Given) -> Result<()> {
-    reply(serde_json::to_string(given.event)?)
+fn reply_with_event(input: &Input) -> Result<()> {
+    reply(serde_json::to_string(input.event)?)
 }
 
 fn reply(text: impl Into<String>) -> Result<()> {

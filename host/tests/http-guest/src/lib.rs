@@ -1,7 +1,7 @@
-//! A module that sends the HTTP requests the user's text tells it to, for the host's tests: apart from the other test
-//! module, since one that can send requests is loaded only where it may.
+//! A module that sends the HTTP requests in the user's text, for the host's tests. It is separate from the other test
+//! module, because the host loads a module that sends requests only if they are granted.
 //!
-//! The text is a JSON list of things to do, one after the other. The reply says what came of each, as JSON.
+//! The text is a JSON list of actions, executed in order. The reply contains the result of each, as JSON.
 
 mod raw;
 
@@ -13,28 +13,28 @@ use serde::Deserialize;
 
 modhost_sdk::module!(answer);
 
-/// One thing to do.
+/// An action.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Do {
-    /// Send a request.
-    Send(Sending),
-    /// Send a request, and leave its answer for later.
-    AttemptContext(Sending),
-    /// Send a request by the standard's own functions, and tell what they answer.
-    Raw(Sending),
-    /// Wait for the answers that were left, and tell their statuses.
+enum Action {
+    /// Sends a request.
+    Send(RequestSpec),
+    /// Sends a request without waiting for the response.
+    Begin(RequestSpec),
+    /// Sends a request with the functions of `wasi:http`, and returns their results.
+    Raw(RequestSpec),
+    /// Waits for the responses of all begun requests, and returns their statuses.
     Finish,
-    /// Wait for so many milliseconds.
+    /// Waits for this many milliseconds.
     Wait(u64),
-    /// Count in the key-value store.
+    /// Increments a key in the key-value store.
     Count(String),
-    /// Fail, so that another try follows.
+    /// Fails and asks for a retry.
     Fail(String),
 }
 
 #[derive(Deserialize)]
-struct Sending {
+struct RequestSpec {
     #[serde(default = "get")]
     method: String,
     url: String,
@@ -42,13 +42,13 @@ struct Sending {
     headers: Vec<(String, String)>,
     #[serde(default)]
     body: String,
-    /// As many bytes of body instead.
+    /// The length of a generated body, instead of `body`.
     #[serde(default)]
     fill: usize,
-    /// The module's setting of this name as `Authorization`.
+    /// The name of a setting to send as `Authorization`.
     token: Option<String>,
     timeout_ms: Option<u64>,
-    /// Reply with the length of the answer only.
+    /// Whether to return only the length of the response body.
     #[serde(default)]
     length: bool,
 }
@@ -58,55 +58,55 @@ fn get() -> String {
 }
 
 fn answer(event: ModuleChosen) -> Result<()> {
-    let todo: Vec<Do> = serde_json::from_str(&event.user_message.text)?;
+    let actions: Vec<Action> = serde_json::from_str(&event.user_message.text)?;
     let mut begun = Vec::new();
-    let came = todo.into_iter().map(|what| run(what, &mut begun)).collect::<Result<Vec<_>>>()?;
-    messages::reply(serde_json::to_string(&came)?).complete()?;
+    let results = actions.into_iter().map(|action| run(action, &mut begun)).collect::<Result<Vec<_>>>()?;
+    messages::reply(serde_json::to_string(&results)?).complete()?;
     Ok(())
 }
 
-fn run(what: Do, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
-    Ok(match what {
-        Do::Send(sending) => send(sending)?,
-        Do::AttemptContext(sending) => {
-            begun.push(request(sending)?.begin()?);
+fn run(action: Action, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
+    Ok(match action {
+        Action::Send(spec) => send(spec)?,
+        Action::Begin(spec) => {
+            begun.push(request(spec)?.begin()?);
             json!("begun")
         }
-        Do::Raw(sending) => {
-            let (headers, body) = (sending.headers, sending.body);
-            json!(raw::send(&sending.method, &sending.url, &headers, body.as_bytes()))
+        Action::Raw(spec) => {
+            let (headers, body) = (spec.headers, spec.body);
+            json!(raw::send(&spec.method, &spec.url, &headers, body.as_bytes()))
         }
-        Do::Finish => {
+        Action::Finish => {
             let statuses = begun.drain(..).map(|sent| Ok(sent.answer()?.status())).collect::<Result<Vec<_>>>()?;
             json!(statuses)
         }
-        Do::Wait(milliseconds) => {
+        Action::Wait(milliseconds) => {
             std::thread::sleep(Duration::from_millis(milliseconds));
             json!("waited")
         }
-        Do::Count(key) => json!(Store::open()?.increment(&key, 1)?),
-        Do::Fail(reason) => return Err(Failure::new(reason).retry_after(Duration::from_millis(1))),
+        Action::Count(key) => json!(Store::open()?.increment(&key, 1)?),
+        Action::Fail(reason) => return Err(Failure::new(reason).retry_after(Duration::from_millis(1))),
     })
 }
 
-fn request(asked: Sending) -> Result<Request> {
-    let body = if asked.fill > 0 { "x".repeat(asked.fill) } else { asked.body };
-    let mut request = Request::new(asked.method, asked.url).body(body);
-    for (name, value) in asked.headers {
+fn request(spec: RequestSpec) -> Result<Request> {
+    let body = if spec.fill > 0 { "x".repeat(spec.fill) } else { spec.body };
+    let mut request = Request::new(spec.method, spec.url).body(body);
+    for (name, value) in spec.headers {
         request = request.header(name, value);
     }
-    if let Some(setting) = asked.token {
+    if let Some(setting) = spec.token {
         request = request.header("authorization", config::get(&setting)?.unwrap_or_default());
     }
-    if let Some(timeout) = asked.timeout_ms {
+    if let Some(timeout) = spec.timeout_ms {
         request = request.timeout(Duration::from_millis(timeout));
     }
     Ok(request)
 }
 
-fn send(asked: Sending) -> Result<serde_json::Value> {
-    let length = asked.length;
-    let response = match request(asked)?.send() {
+fn send(spec: RequestSpec) -> Result<serde_json::Value> {
+    let length = spec.length;
+    let response = match request(spec)?.send() {
         Ok(response) => response,
         Err(error) => return Ok(json!({ "error": error.to_string() })),
     };

@@ -1,4 +1,4 @@
-// Package main makes calls that the samples don't: it reads answers in pieces, and sends HTTP requests.
+// Package main makes calls that the samples don't make: it streams answers and sends HTTP requests.
 package main
 
 import (

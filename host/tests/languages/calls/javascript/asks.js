@@ -1,4 +1,4 @@
-// Makes calls that the samples don't: reads answers in pieces, and sends HTTP requests. The SDK is that of this repository, as it stands.
+// Makes calls that the samples don't make: streams answers and sends HTTP requests. Uses the SDK of this repository directly.
 import { DeniedError, defineModule, http, messages, NotFoundError, Store, stream } from "../../../../../sdk-guest/js/src/index.js";
 
 const RATE = "https://rates.example.com/v1/chf-eur";

@@ -1,4 +1,4 @@
-"""Makes calls that the samples don't: reads answers in pieces, and sends HTTP requests."""
+"""Makes calls that the samples don't make: streams answers and sends HTTP requests."""
 
 import modhost
 from modhost import ModuleChosen, http, messages, stream

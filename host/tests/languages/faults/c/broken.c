@@ -1,4 +1,4 @@
-// A module that doesn't hold what it asserts.
+// A module whose assertion fails.
 
 #include <assert.h>
 

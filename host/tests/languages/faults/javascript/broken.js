@@ -1,4 +1,4 @@
-// Breaks where no event can mend it. The SDK is that of this repository, as it stands.
+// Throws for every event. Uses the SDK of this repository directly.
 import { defineModule, step } from "../../../../../sdk-guest/js/src/index.js";
 
 export const handle = defineModule({

@@ -1,4 +1,4 @@
-"""Breaks where no event can mend it."""
+"""Raises an exception for every event."""
 
 import modhost
 from modhost import ModuleChosen, step
