@@ -30,7 +30,6 @@ use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
 use modhost_core::clock;
-use modhost_core::clock::now;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::plural::counted;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
