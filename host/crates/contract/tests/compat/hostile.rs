@@ -67,7 +67,7 @@ fn a_type_bomb_goes_off_quietly() {
         types.push_str(&format!("type t{n} = tuple<t{}, t{}>;", n - 1, n - 1));
     }
     let bytes = Contract::read()
-        .with("search.wit", "  /// Searches;", &format!("  {types}\n  /// Searches;"))
+        .with("search.wit", "  /// Returns the hits", &format!("  {types}\n  /// Returns the hits"))
         .with("search.wit", "search: func(query: query)", "search: func(query: t15)")
         .build();
     let text = compat::examine(&bytes, compat::MAX_SIZE)

@@ -19,7 +19,8 @@ impl Contract {
     /// The contract as it is in `wit/`.
     pub fn read() -> Self {
         // This file is also part of the tests of `modhost check`, in another package.
-        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("wit")).find(|it| it.is_dir());
+        let wit =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("wit")).find(|it| it.is_dir());
         let wit = wit.expect("the contract");
         Self {
             files: texts(&wit),

@@ -138,11 +138,7 @@ fn an_interface_nobody_knows() {
 #[test]
 fn an_interface_its_package_does_not_have() {
     let contract = Contract::read()
-        .with(
-            "search.wit",
-            "/// The knowledge base, as",
-            "interface weather { today: func() -> string; }\n/// The knowledge base, as",
-        )
+        .with("search.wit", "interface search {", "interface weather { today: func() -> string; }\ninterface search {")
         .world(&format!("import weather; {HANDLE}"));
     assert_eq!(
         incompatibility(&contract.build()),
@@ -183,16 +179,22 @@ fn imports_of_no_package() {
 
 #[test]
 fn a_function_its_interface_does_not_have() {
-    let contract =
-        Contract::read().with("search.wit", "  /// Searches;", "  find: func();\n  lose: func();\n  /// Searches;");
+    let contract = Contract::read().with(
+        "search.wit",
+        "  /// Returns the hits",
+        "  find: func();\n  lose: func();\n  /// Returns the hits",
+    );
     assert_eq!(
         incompatibility(&contract.build()),
         format!(
             "{FIRST}- it imports the functions `find` and `lose` of modhost:module/search@0.1.0, which has `search`{OTHER_FILES}"
         )
     );
-    let newer =
-        Contract::read().version("0.1.4").with("search.wit", "  /// Searches;", "  find: func();\n  /// Searches;");
+    let newer = Contract::read().version("0.1.4").with(
+        "search.wit",
+        "  /// Returns the hits",
+        "  find: func();\n  /// Returns the hits",
+    );
     assert_eq!(
         incompatibility(&newer.build()),
         format!(
@@ -204,8 +206,11 @@ fn a_function_its_interface_does_not_have() {
 
 #[test]
 fn a_resource_its_interface_does_not_have() {
-    let contract =
-        Contract::read().with("search.wit", "  /// Searches;", "  resource cursor { next: func(); }\n  /// Searches;");
+    let contract = Contract::read().with(
+        "search.wit",
+        "  /// Returns the hits",
+        "  resource cursor { next: func(); }\n  /// Returns the hits",
+    );
     assert_eq!(
         incompatibility(&contract.build()),
         format!(
@@ -261,7 +266,7 @@ fn a_record_with_other_fields() {
 
 #[test]
 fn a_record_in_another_order() {
-    let contract = Contract::read().with("completion.wit", "    /// Read.\n    prompt-tokens: u32,\n", "").with(
+    let contract = Contract::read().with("completion.wit", "    /// Tokens read.\n    prompt-tokens: u32,\n", "").with(
         "completion.wit",
         "completion-tokens: u32,",
         "completion-tokens: u32, prompt-tokens: u32,",
