@@ -1,5 +1,6 @@
 //! What is logged, as people say it: a level, or a filter.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,8 +13,37 @@ const DEFAULT: &str = "warn,modhost=info,module=info";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Who logs under a name of its own, besides the crates the host is made of.
-const TARGETS: [&str; 2] = ["modhost", "module"];
+/// The targets that directives name: the host as a whole, its modules' own lines, and the crates of the host.
+const TARGETS: [&str; 10] = [
+    "modhost",
+    "module",
+    "modhost_core",
+    "modhost_storage",
+    "modhost_config",
+    "modhost_platform",
+    "modhost_emulator",
+    "modhost_ingress",
+    "modhost_runtime",
+    "modhost_server",
+];
+
+/// Modules that were part of the crate `modhost`, with the target they log under now. Filters written before go on working.
+const MOVED: [(&str, &str); 14] = [
+    ("modhost::event", "modhost_core::event"),
+    ("modhost::journal", "modhost_storage::journal"),
+    ("modhost::keyvalue", "modhost_storage::keyvalue"),
+    ("modhost::versions", "modhost_storage::versions"),
+    ("modhost::unreadable", "modhost_storage::unreadable"),
+    ("modhost::config", "modhost_config"),
+    ("modhost::platform", "modhost_platform"),
+    ("modhost::local", "modhost_emulator"),
+    ("modhost::listener", "modhost_ingress::listener"),
+    ("modhost::sources", "modhost_ingress::sources"),
+    ("modhost::capabilities", "modhost_runtime::capabilities"),
+    ("modhost::engine", "modhost_runtime::engine"),
+    ("modhost::dispatch", "modhost_runtime::dispatch"),
+    ("modhost::host", "modhost_server::host"),
+];
 
 /// What is logged: a level for the host and its modules, or a filter in the words of tracing's `EnvFilter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +83,9 @@ impl FromStr for LogFilter {
             return Ok(Self(format!("{others},modhost={level},module={level}")));
         }
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(check)?;
-        match EnvFilter::builder().parse(text) {
-            Ok(_) => Ok(Self(text.to_owned())),
+        let text = text.split(',').map(moved).collect::<Vec<_>>().join(",");
+        match EnvFilter::builder().parse(&text) {
+            Ok(_) => Ok(Self(text)),
             Err(error) => Err(format!("{error}; {ADVICE}")),
         }
     }
@@ -93,6 +124,15 @@ fn check(directive: &str) -> Result<(), String> {
     }
 }
 
+/// Returns a directive with the target its module logs under now.
+fn moved(directive: &str) -> Cow<'_, str> {
+    let is_end = |rest: &str| rest.is_empty() || rest.starts_with("::") || rest.starts_with(['=', '[']);
+    let renamed = MOVED.iter().find_map(|(before, now)| {
+        directive.trim_start().strip_prefix(before).filter(|rest| is_end(rest)).map(|rest| format!("{now}{rest}"))
+    });
+    renamed.map_or(Cow::Borrowed(directive), Cow::Owned)
+}
+
 fn level(word: &str) -> Option<&'static str> {
     LEVELS.into_iter().find(|level| level.eq_ignore_ascii_case(word))
 }
@@ -110,7 +150,14 @@ mod tests {
             ("error", "error,modhost=error,module=error"),
             ("off", "off,modhost=off,module=off"),
             ("debug,hyper=warn", "debug,hyper=warn"),
-            ("modhost::engine=debug,[call{delivery=a}]=trace,", "modhost::engine=debug,[call{delivery=a}]=trace,"),
+            (
+                "modhost_runtime::engine=debug,[call{delivery=a}]=trace,",
+                "modhost_runtime::engine=debug,[call{delivery=a}]=trace,",
+            ),
+            ("warn, modhost::engine=debug", "warn,modhost_runtime::engine=debug"),
+            ("modhost::engine::compile=debug", "modhost_runtime::engine::compile=debug"),
+            ("modhost::local[chat]=debug", "modhost_emulator[chat]=debug"),
+            ("modhost::engines=debug,modhost::commands=info", "modhost::engines=debug,modhost::commands=info"),
         ] {
             assert_eq!(text.parse::<LogFilter>().unwrap().to_string(), filter);
         }
