@@ -226,7 +226,7 @@ async fn operators_name_further_hosts_and_change_them_while_it_runs() {
         assert_eq!(status("admin.example.com", "https://other.example.com").await, 403);
     }
     host.save_settings(&Settings::test_guest("").server(r#"admin_hosts = ["other.example.com"]"#));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     for (name, wanted) in [("other.example.com", 200), ("admin.example.com", 403)] {
         let answer = http().get(format!("{}/health", host.admin)).header("host", name).send().await.unwrap();
         assert_eq!(answer.status(), wanted, "{name}");
@@ -302,7 +302,7 @@ async fn a_token_is_replaced_while_the_host_runs() {
     assert_eq!(status(ADMIN_TOKEN).await, 401);
     // One that is too short is not taken in.
     host.save(".env", "ADMIN=short\n");
-    host.logged(&["the settings are not taken in"]).await;
+    host.logged(&["cannot reload the settings"]).await;
     host.logged(&["fewer than 16 characters"]).await;
     assert_eq!((status(other).await, status("short").await), (200, 401));
     assert!(!host.log().contains(ADMIN_TOKEN) && !host.log().contains(other), "{}", host.log());
@@ -345,7 +345,7 @@ async fn changed_settings_open_nothing_to_other_machines() {
     let status = async || http().get(format!("{admin}/api/totals")).send().await.unwrap().status().as_u16();
     assert_eq!(status().await, 401);
     host.save_settings(&Settings::test_guest(""));
-    host.logged(&["the settings are not taken in"]).await;
+    host.logged(&["cannot reload the settings"]).await;
     host.logged(&["without `admin_token` everyone could use the admin API"]).await;
     assert_eq!(status().await, 401);
     let unverified = "[[source]]\nname = \"open\"\npath = \"/open\"\nscheme = \"none\"\ntenant = \"default\"";

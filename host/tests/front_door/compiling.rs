@@ -129,7 +129,7 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     compiling(&host).await;
     // Settings that change nothing about it leave it alone, and so does its file when it is written once more.
     host.save_settings(&patient(one_and_other()).server("apology = \"Nobody is in.\""));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     host.save("one.wasm", compiles_for_long());
     let next = variant("test_guest", 1);
     host.save("other.wasm", &next);

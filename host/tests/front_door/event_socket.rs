@@ -171,7 +171,7 @@ async fn a_stream_under_another_content_type_is_read() {
     line.send("{\"error\": \"not here\"}").await;
     host.logged(&[
         "ERROR",
-        "the event socket can't be connected to",
+        "cannot connect to the event socket",
         "the answer is application/json and no text/event-stream",
     ])
     .await;
@@ -190,7 +190,7 @@ async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
     line.event(&user_message("evt_2", &"x".repeat(5000))).await;
     line.event(&user_message("evt_3", "mine")).await;
     heard(&host, "mine").await;
-    assert_eq!(count(&host, "event can't be read"), 3, "{}", host.log());
+    assert_eq!(count(&host, "cannot read event"), 3, "{}", host.log());
     // They don't come again: operators find them here.
     let admin = format!("{}/api/unreadable", host.admin);
     let kept: Value = http().get(&admin).send().await.unwrap().json().await.unwrap();
@@ -281,14 +281,14 @@ async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
     ];
     for (tries, (status, headers, words)) in refusals.into_iter().enumerate() {
         stream.asked().await.refuse(status, headers).await;
-        host.logged(&["ERROR", "the event socket can't be connected to, next try in 5m", words]).await;
+        host.logged(&["ERROR", "cannot connect to the event socket", "retry_in=5m", words]).await;
         assert!(super::event_socket::status(&host).await["problem"].as_str().unwrap().contains(words));
         let changed = format!("reconnect_after = '{}m'", 5 + tries);
         host.save("modules.toml", settings(&stream, &changed, &[CREATED]));
     }
     // What may pass by itself is tried again by itself.
     stream.asked().await.refuse("503 Service Unavailable", "").await;
-    host.logged(&["WARN", "can't be connected to, next try in", "503 Service Unavailable"]).await;
+    host.logged(&["WARN", "cannot connect to the event socket", "503 Service Unavailable"]).await;
     stream.asked().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
     host.logged(&["WARN", "next try in 1s: 429 Too Many Requests"]).await;
     let mut line = stream.opened().await;
@@ -372,7 +372,7 @@ async fn changed_subscriptions_are_taken_in_without_losing_an_event() {
     // A change that is none of its business leaves it alone.
     let same = settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]);
     host.save("modules.toml", same.replace("[server]", "[server]\napology = 'Sorry.'"));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     assert!(!stream.is_asked_within(Duration::from_millis(500)).await, "it connected again");
     new.event(&user_message("evt_3", "and on")).await;
     heard(&host, "and on").await;

@@ -289,7 +289,7 @@ async fn a_body_is_taken_as_it_was_signed() {
         assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         assert!(answer.text().await.unwrap().contains("the body has a Content-Encoding"));
     }
-    host.logged(&["WARN", "its body is coded as deflate", "source=unique", "client=127.0.0.1"]).await;
+    host.logged(&["WARN", "compressed body", "encoding=deflate", "source=unique", "client=127.0.0.1"]).await;
     for coding in ["identity", "Identity", ""] {
         assert_eq!(coded(coding).await.unwrap().status(), StatusCode::OK, "{coding:?}");
     }
@@ -313,7 +313,7 @@ async fn a_host_that_is_told_to_stop_waits_for_nobody_who_dawdles() {
 async fn limits_can_be_changed_while_it_runs() {
     let host = Settings::new().start().await;
     host.save_settings(&Settings::new().server(r#"limits = { header_timeout = "200ms" }"#));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     assert_eq!(Wire::to(&host).await.ended().await, "");
     is_well(&host).await;
 }

@@ -239,7 +239,7 @@ async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
     told(&host, "kv-fill 3 b/c").await;
     told(&host, "kv-in drafts/2026 a é").await;
     host.save_settings(&Settings::new());
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
 
     let buckets = api(&host, "keyvalue/default/Test").await;
     assert_eq!(

@@ -88,7 +88,7 @@ async fn only_what_the_secret_signed_comes_in() {
         let answer = post_signed(&host, &other, &signature, &time).await;
         refused(answer, StatusCode::BAD_REQUEST, "invalid signature").await;
     }
-    host.logged(&["request refused: invalid signature", "source=unique"]).await;
+    host.logged(&["request refused", "invalid signature", "source=unique"]).await;
     assert!(!host.log().contains(local::ENDPOINT_SECRET), "the secret is in the log");
 }
 

@@ -211,12 +211,9 @@ fn entry(lines: &str) -> Settings {
 
 /// Saves other settings and waits until they are taken in.
 async fn save(host: &Host, settings: &Settings) {
-    let before = count(host, "the changed settings are taken in");
+    let before = count(host, "settings reloaded");
     host.save_settings(settings);
-    until("the settings to be taken in", async || {
-        (count(host, "the changed settings are taken in") > before).then_some(())
-    })
-    .await;
+    until("the settings to be taken in", async || (count(host, "settings reloaded") > before).then_some(())).await;
 }
 
 fn count(host: &Host, words: &str) -> usize {
@@ -312,7 +309,7 @@ async fn broken_settings_are_refused_whole() {
         let text = format!("{}{wrong}", good.text().trim_end().to_owned() + "\n");
         let line = text.lines().count();
         host.save("modules.toml", &text);
-        host.logged(&["ERROR", "the settings are not taken in, the old ones go on"]).await;
+        host.logged(&["ERROR", "cannot reload the settings"]).await;
         until("the place of the mistake", async || {
             let place = format!("modules.toml:{line}:");
             host.log().lines().any(|it| it.contains(&place) && it.contains(words)).then_some(())
@@ -333,9 +330,9 @@ async fn what_takes_a_restart_is_said() {
     let host = entry("").start().await;
     save(&host, &entry("").server("max_deliveries = 7\nconcurrency = 3\ndata_dir = \"elsewhere\"")).await;
     for name in ["max_deliveries", "concurrency", "data_dir"] {
-        host.logged(&["WARN", &format!("`{name}` in [server] has changed: that takes a restart")]).await;
+        host.logged(&["WARN", "change in [server] takes effect after a restart", &format!("setting=\"{name}\"")]).await;
     }
-    assert_eq!(count(&host, "takes a restart"), 3, "the others have not changed");
+    assert_eq!(count(&host, "takes effect after a restart"), 3, "the others have not changed");
 }
 
 #[tokio::test]
@@ -374,7 +371,7 @@ async fn a_secret_in_dot_env_is_replaced_while_the_host_runs() {
 
     // One that is missing is told, and what was good stays good.
     host.save(".env", "TEST_APP_ID=app\n");
-    host.logged(&["the settings are not taken in, the old ones go on"]).await;
+    host.logged(&["cannot reload the settings"]).await;
     host.logged(&["the environment variable TEST_ENDPOINT_SECRET is not set"]).await;
     assert_eq!(status("usig_new").await, StatusCode::OK);
     assert!(!host.log().contains("usig_"), "a secret is in the log");

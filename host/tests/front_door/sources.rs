@@ -454,7 +454,7 @@ secrets = ["env:HUSH"]
     assert_eq!(answer.headers()["retry-after"], "1");
     refused(answer, StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them").await;
     assert_eq!(send(&host, "quick", &[], "{}").await.status(), StatusCode::OK);
-    host.logged(&["WARN", "events come faster than `events_per_second` allows", "source=slow"]).await;
+    host.logged(&["WARN", "`events_per_second` of the source is reached", "source=slow"]).await;
 }
 
 /// What this file tells of a scheme, it tells of each there is.

@@ -56,7 +56,7 @@ async fn a_slow_component_keeps_no_change_waiting() {
     host.save("slow.wasm", compiles_for_long());
     let settings = with_slow(r#"config = { challenge = "Salut" }"#).module("DemoApp", "demo_app", "");
     host.save_settings(&settings.server(r#"apology = "Nobody is in.""#));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
 
     // What was there has its new settings, and what is new serves.
     assert_eq!(chat(&host, "Test", "config greeting").await.text(), "Salut");

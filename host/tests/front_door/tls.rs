@@ -110,12 +110,12 @@ async fn a_certificate_is_replaced_while_it_serves() {
     assert_eq!(old.post(&host).await.unwrap().status(), StatusCode::OK);
     // One after the other, as those who renew certificates do: in between they don't fit.
     host.save("key.pem", &new.key);
-    let told = ["ERROR", "the certificate is not taken in, the old one goes on"];
+    let told = ["ERROR", "cannot reload the certificate"];
     host.logged(&told).await;
     assert!(host.log().contains("key.pem is not the key of the certificate in "), "{}", host.log());
     assert_eq!(old.post(&host).await.unwrap().status(), StatusCode::OK);
     host.save("cert.pem", &new.certificate);
-    host.logged(&["the changed certificate is taken in"]).await;
+    host.logged(&["certificate reloaded"]).await;
     assert_eq!(new.post(&host).await.unwrap().status(), StatusCode::OK);
     assert!(old.post(&host).await.is_err());
     assert!(!host.log().contains("PRIVATE KEY"), "{}", host.log());
@@ -133,9 +133,9 @@ async fn a_certificate_that_is_no_good_leaves_the_old_one() {
         ("hello", "holds no certificate"),
         (nothing, "can't be used"),
     ] {
-        let before = host.lines(&["the certificate is not taken in"]);
+        let before = host.lines(&["cannot reload the certificate"]);
         host.save("cert.pem", content);
-        until(words, async || (host.lines(&["the certificate is not taken in"]) > before).then_some(())).await;
+        until(words, async || (host.lines(&["cannot reload the certificate"]) > before).then_some(())).await;
         until(words, async || host.log().lines().rev().take(4).any(|it| it.contains(words)).then_some(())).await;
         assert_eq!(pair.post(&host).await.unwrap().status(), StatusCode::OK);
     }
@@ -143,7 +143,7 @@ async fn a_certificate_that_is_no_good_leaves_the_old_one() {
     until("the missing file to be told", async || host.log().contains("there is no file").then_some(())).await;
     assert_eq!(pair.post(&host).await.unwrap().status(), StatusCode::OK);
     host.save("cert.pem", &pair.certificate);
-    host.logged(&["the changed certificate is taken in"]).await;
+    host.logged(&["certificate reloaded"]).await;
 }
 
 #[tokio::test]
@@ -166,6 +166,6 @@ async fn to_begin_with_tls_takes_a_restart() {
     let pair = Pair::new();
     let host = start(&pair, "").await;
     host.save_settings(&Settings::new().server(TLS));
-    host.logged(&["WARN", "`tls` in [server] has changed: that takes a restart"]).await;
+    host.logged(&["WARN", "change in [server] takes effect after a restart", "setting=\"tls\""]).await;
     assert_eq!(http().get(host.webhook.replace("/webhook", "/health")).send().await.unwrap().status(), StatusCode::OK);
 }

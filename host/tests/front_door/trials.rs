@@ -145,14 +145,14 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
 
     // By other rules it is tried once more, by no other setting.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     assert_eq!(says(&host).await, "one");
     assert_eq!(host.lines(&["new version is tried on"]), 1);
     host.save_settings(&settings("canary = \"60%\", for = \"1h\""));
     host.logged(&["new version is tried on 60%", &version(&bad)]).await;
     told(&host, &["abort", "Test"]).await;
     host.save_settings(&settings("canary = \"50%\", for = \"1h\""));
-    until("the other settings", async || (host.lines(&["settings are taken in"]) == 3).then_some(())).await;
+    until("the other settings", async || (host.lines(&["settings reloaded"]) == 3).then_some(())).await;
     assert_eq!(standing(&host, "Test").await["held_back"]["why"], "ann ended its trial");
 
     // Another file is another matter.
@@ -317,8 +317,7 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
     ] {
         host.save_settings(&with("replay = 5", lines).server(&format!("apology = \"{change}\"")));
         until("the changed settings", async || {
-            (host.lines(&["the changed settings are taken in"]) == usize::from(change.as_bytes()[0] - b'a') + 1)
-                .then_some(())
+            (host.lines(&["settings reloaded"]) == usize::from(change.as_bytes()[0] - b'a') + 1).then_some(())
         })
         .await;
         // The same bytes written anew are the same file.
@@ -347,7 +346,7 @@ async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
     told(&host, &["abort", "Test"]).await;
     // Other settings don't bring it back.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
-    host.logged(&["the changed settings are taken in"]).await;
+    host.logged(&["settings reloaded"]).await;
     assert!(standing(&host, "Test").await["canary"].is_null());
     let now = told(&host, &["retry", "Test"]).await.remove(0);
     assert_eq!((&now["canary"]["version"], &now["held_back"]), (&json!(version(&two)), &Value::Null));

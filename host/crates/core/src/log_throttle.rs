@@ -1,49 +1,45 @@
-//! Lines of the log that a flood would repeat.
+//! Limits how often a log line repeats.
 
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The least time between two lines of the same kind.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// Minimum time between two lines of one throttle.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says when a line may be written again, and how often it wasn't.
+/// Decides whether a log line may be written, and counts the lines that were not.
 #[derive(Default)]
 pub struct LogThrottle(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     last: Option<Instant>,
-    left_out: u64,
+    suppressed: u64,
 }
 
-/// How often a line was left out since it was last written; to be put behind it.
-pub struct More(u64);
+/// The number of lines suppressed since the last one, for a field of the next.
+pub struct Suppressed(u64);
 
 impl LogThrottle {
-    /// Whether the line may be written now.
-    pub fn now(&self) -> Option<More> {
+    /// Returns the number of suppressed lines if a line may be written now, else `None`.
+    pub fn now(&self) -> Option<Suppressed> {
         self.at(Instant::now())
     }
 
-    fn at(&self, now: Instant) -> Option<More> {
+    fn at(&self, now: Instant) -> Option<Suppressed> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now < last + BETWEEN) {
-            state.left_out += 1;
+        if state.last.is_some_and(|last| now < last + MIN_INTERVAL) {
+            state.suppressed += 1;
             return None;
         }
         state.last = Some(now);
-        Some(More(std::mem::take(&mut state.left_out)))
+        Some(Suppressed(std::mem::take(&mut state.suppressed)))
     }
 }
 
-impl fmt::Display for More {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            1 => f.write_str(" (and once more since the last line)"),
-            more => write!(f, " (and {more} times more since the last line)"),
-        }
+impl Suppressed {
+    /// The number, as a field of the line; `None` if there were no others.
+    pub fn suppressed(&self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
     }
 }
 
@@ -52,13 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_one_line_and_a_number() {
+    fn counts_suppressed_lines() {
         let (log_throttle, start) = (LogThrottle::default(), Instant::now());
-        assert_eq!(log_throttle.at(start).unwrap().to_string(), "");
+        assert_eq!(log_throttle.at(start).unwrap().suppressed(), None);
         for _ in 0..3 {
-            assert!(log_throttle.at(start + BETWEEN / 2).is_none());
+            assert!(log_throttle.at(start + MIN_INTERVAL / 2).is_none());
         }
-        assert_eq!(log_throttle.at(start + BETWEEN).unwrap().to_string(), " (and 3 times more since the last line)");
-        assert_eq!(log_throttle.at(start + 2 * BETWEEN).unwrap().to_string(), "");
+        assert_eq!(log_throttle.at(start + MIN_INTERVAL).unwrap().suppressed(), Some(3));
+        assert_eq!(log_throttle.at(start + 2 * MIN_INTERVAL).unwrap().suppressed(), None);
     }
 }

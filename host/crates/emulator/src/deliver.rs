@@ -19,7 +19,6 @@ use super::event_socket::Subscribers;
 use super::events::{Envelope, VERSION};
 use super::settings::{COMPANY_ID, ENDPOINT_SECRET, USER_ID};
 use super::wire::Stamp;
-use modhost_core::plural::counted;
 
 /// How often a delivery is tried again after its first attempt.
 const RETRIES: u32 = 5;
@@ -158,7 +157,7 @@ impl Deliverer {
     pub fn revive(&self) -> bool {
         let was_expired = self.endpoint().expired.take().is_some();
         if was_expired {
-            tracing::info!("the webhook endpoint is revived: events go out again from the next one on");
+            tracing::info!("webhook endpoint reactivated");
         }
         was_expired
     }
@@ -202,13 +201,12 @@ impl Deliverer {
                 self.record(event, attempt, Status::Refused, answer);
             }
             Outcome::Again(answer, _) if attempt > RETRIES => {
-                let tried = counted(attempt, "attempt", "attempts");
-                tracing::warn!(event = event.event, id = event.id, %answer, "an event could not be delivered in {tried} and is given up");
+                tracing::warn!(event = event.event, id = event.id, %answer, attempts = attempt, "cannot deliver event; giving up");
                 self.record(event, attempt, Status::Failed, answer);
             }
             Outcome::Again(answer, named) => {
                 let wait = named.unwrap_or_else(|| self.retry_delay.saturating_mul(1 << (attempt - 1)));
-                tracing::warn!(event = event.event, id = event.id, %answer, "an event was not delivered; trying again in {wait:?}");
+                tracing::warn!(event = event.event, id = event.id, %answer, retry_in = ?wait, "cannot deliver event; retrying");
                 self.record(event, attempt, Status::Retrying, answer);
                 return Some(wait);
             }
@@ -261,8 +259,9 @@ impl Deliverer {
             url,
             event = event.event,
             id = event.id,
-            "the webhook endpoint answered {answer}: the platform takes that as `never again`, marks the endpoint expired and sends no \
-             further events. Mend the endpoint, then revive it with POST /local/endpoint/revive on the local platform"
+            %answer,
+            "webhook endpoint expired: the platform sends no further events after this answer; fix the endpoint, then reactivate it with \
+             POST /local/endpoint/revive on the local platform"
         );
     }
 

@@ -110,7 +110,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(message = %self.message, "the local platform could not answer");
+            tracing::error!(message = %self.message, "local platform failed");
         }
         let body = json!({ "error": { "code": self.code, "message": self.message, "params": self.params } });
         let mut response = (self.status, Json(body)).into_response();

@@ -135,7 +135,7 @@ impl LocalPlatform {
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = tokio::spawn(async move {
             if let Err(error) = server.await {
-                tracing::error!(%error, "the local platform stopped answering");
+                tracing::error!(%error, "local platform stopped");
             }
         });
         Ok(Self { state, guard, address, stop, server })

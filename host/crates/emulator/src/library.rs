@@ -120,7 +120,7 @@ impl Library {
                 .map_err(|error| error.to_string())
                 .and_then(|found| inner.take_in(found).map_err(|error| error.to_string()));
             if let Err(error) = taken_in {
-                tracing::warn!(folder = %folder.display(), %error, "the documents folder can't be read: searching what was read before");
+                tracing::warn!(folder = %folder.display(), %error, "cannot read the documents folder; searching the previous contents");
             }
         }
         inner
@@ -145,7 +145,7 @@ impl Inner {
             }
             self.forget(&seen.key)?;
             let document = documents::read(&seen)
-                .inspect_err(|error| tracing::warn!(file = %seen.path.display(), %error, "left out of the search"))
+                .inspect_err(|error| tracing::warn!(file = %seen.path.display(), %error, "cannot index document"))
                 .ok();
             if let Some(document) = &document {
                 self.add(document)?;

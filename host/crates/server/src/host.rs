@@ -318,7 +318,7 @@ impl Host {
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
-                tracing::error!("a part of the host broke: {error}");
+                tracing::error!(%error, "host task failed");
             }
         }
     }
@@ -435,7 +435,7 @@ impl Parts {
 fn log_ceilings(server: &Server) {
     let cut = server.ceilings.below_defaults();
     if !cut.is_empty() {
-        tracing::info!("[server.ceilings] holds for modules and tenants that say nothing: {}", cut.join(", "));
+        tracing::info!(limits = cut.join(", "), "[server.ceilings] lowers the default limits");
     }
 }
 

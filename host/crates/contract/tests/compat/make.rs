@@ -15,6 +15,7 @@ pub struct Contract {
     dependencies: Vec<Vec<(String, String)>>,
 }
 
+#[allow(dead_code, reason = "each of the test programs that share this file uses a part of it")]
 impl Contract {
     /// The contract as it is in `wit/`.
     pub fn read() -> Self {

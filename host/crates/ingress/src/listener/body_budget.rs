@@ -45,8 +45,8 @@ impl Reservation {
         }
         if let Some(more) = self.bodies.line.now() {
             tracing::warn!(
-                "requests are put off: the bodies on their way are as large together as `max_bodies` in [server.limits] \
-                 allows{more}"
+                suppressed = more.suppressed(),
+                "requests refused for now: `max_bodies` in [server.limits] is reached"
             );
         }
         false

@@ -97,10 +97,10 @@ impl Connection {
             Ok(1) if first[0] == HANDSHAKE => {}
             Ok(1) => {
                 if let Some(more) = self.listener.lines.plain.now() {
-                    tracing::warn!(%client, "plain HTTP came where [server.tls] asks for https://{more}");
+                    tracing::warn!(%client, suppressed = more.suppressed(), "plain HTTP request to a TLS listener");
                 }
                 if let Err(error) = put_off(&mut stream, SPEAK_TLS).await {
-                    tracing::debug!(%client, "it didn't hear that TLS is spoken here: {error}");
+                    tracing::debug!(%client, %error, "cannot send the hint to use TLS");
                 }
                 return None;
             }
@@ -110,7 +110,7 @@ impl Connection {
             Ok(stream) => Some(stream),
             Err(error) => {
                 if let Some(more) = self.listener.lines.handshake.now() {
-                    tracing::info!(%client, "no TLS came about: {error}{more}");
+                    tracing::info!(%client, %error, suppressed = more.suppressed(), "TLS handshake failed");
                 }
                 None
             }
@@ -130,7 +130,7 @@ impl Connection {
         let mut connection = pin!(http.serve_connection(stream, answering));
         let reason = tokio::select! {
             biased;
-            ended = connection.as_mut() => return self.tell(ended),
+            ended = connection.as_mut() => return self.log_end(ended),
             reason = self.reason() => reason,
         };
         match reason {
@@ -162,23 +162,23 @@ impl Connection {
             Reason::Overdue(Overdue::Head) => "its request took longer to begin than `header_timeout`",
             Reason::Overdue(Overdue::Idle) => "its answers were not fetched within `idle_timeout`",
         };
-        tracing::debug!(client = %self.place.address, "a connection is cut off: {why}");
+        tracing::debug!(client = %self.place.address, reason = %why, "connection closed by the host");
     }
 
-    /// Says how a connection has ended by itself.
-    fn tell(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) {
+    /// Logs how a connection ended that the host did not close.
+    fn log_end(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) {
         let Err(error) = ended else { return };
         let client = self.place.address;
         if error.downcast_ref().is_some_and(hyper::Error::is_parse_too_large) {
             if let Some(more) = self.listener.lines.head.now() {
                 tracing::warn!(
                     %client,
-                    "a request had more or larger headers than `max_headers` and `max_header_size` in [server.limits] \
-                     allow{more}"
+                    suppressed = more.suppressed(),
+                    "request refused: more or larger headers than `max_headers` and `max_header_size` in [server.limits] allow"
                 );
             }
         } else {
-            tracing::debug!(%client, "a connection ended: {error}");
+            tracing::debug!(%client, %error, "connection failed");
         }
     }
 }

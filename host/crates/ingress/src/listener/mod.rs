@@ -125,7 +125,7 @@ impl Listener {
             match sockets.accept().await {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!("answers may be slow: {error}");
+                        tracing::debug!(%error, "cannot disable Nagle's algorithm");
                     }
                     return (stream, client::plain(peer));
                 }
@@ -135,7 +135,7 @@ impl Listener {
                     // No file descriptors are left, or no memory: what waits longest for its client gives up its own.
                     self.connections.make_room();
                     if let Some(more) = self.lines.broken.now() {
-                        tracing::error!("connections can't be accepted, trying on: {error}{more}");
+                        tracing::error!(%error, suppressed = more.suppressed(), "cannot accept connections; retrying");
                     }
                     tokio::time::sleep(AFTER_ERROR).await;
                 }
@@ -153,8 +153,8 @@ impl Listener {
                 if let Some(more) = self.lines.one_address.now() {
                     tracing::warn!(
                         client = %address,
-                        "a connection is closed at once: its address has as many as `max_connections_per_address` in \
-                         [server.limits] allows{more}"
+                        suppressed = more.suppressed(),
+                        "connection refused: `max_connections_per_address` in [server.limits] is reached"
                     );
                 }
                 return None;
@@ -165,8 +165,8 @@ impl Listener {
             drop(rules);
             if let Some(more) = self.lines.full.now() {
                 tracing::warn!(
-                    "there are as many connections as `max_connections` in [server.limits] allows: those who keep the \
-                     host waiting longest make room{more}"
+                    suppressed = more.suppressed(),
+                    "`max_connections` in [server.limits] is reached: closing the connections that have been idle longest"
                 );
             }
             let left = self.connections.left();

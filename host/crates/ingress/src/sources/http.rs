@@ -23,6 +23,8 @@ use super::schemes::Request as Verifiable;
 use super::{Backpressure, Received, Rejection, RouteEntry, Sink, Source, Sources, Taken};
 use crate::health::{self, Health};
 use crate::listener::{BodyError, Client, SignatureFailureLimiter};
+use tracing::Instrument;
+
 use modhost_core::metrics::{self, EventOutcome};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
@@ -67,15 +69,17 @@ pub fn router<S: Sink>(
 
 async fn receive<S: Sink>(State(listener): State<Arc<Listener<S>>>, mut request: Request) -> Response {
     name_host(&mut request);
-    let way = listener.sources.by_path.load().get(request.uri().path()).cloned();
-    let Some(way) = way else {
+    let route = listener.sources.by_path.load().get(request.uri().path()).cloned();
+    let Some(route) = route else {
         return refusal(
             StatusCode::NOT_FOUND,
-            "no source has this path; the `path` of a source in modules.toml is where events go",
+            "no source has this path; send events to the `path` of a source in modules.toml",
         );
     };
-    let answer = hear(&listener, &way, request).await;
-    metrics::request(&way.source.reader.name, answer.status().as_u16());
+    let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
+    let span = tracing::info_span!("request", source = %route.source.reader.name, client = %client.address);
+    let answer = handle(&listener, &route, request).instrument(span).await;
+    metrics::request(&route.source.reader.name, answer.status().as_u16());
     answer
 }
 
@@ -89,67 +93,66 @@ fn name_host(request: &mut Request) {
 }
 
 /// Answers a request to a source.
-async fn hear<S: Sink>(listener: &Listener<S>, way: &RouteEntry, request: Request) -> Response {
+async fn handle<S: Sink>(listener: &Listener<S>, route: &RouteEntry, request: Request) -> Response {
     if request.method() != Method::POST {
-        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events come with POST"))
+        return ([(header::ALLOW, "POST")], refusal(StatusCode::METHOD_NOT_ALLOWED, "events are sent with POST"))
             .into_response();
     }
     let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
-    if let Some(wait) = listener.held_off(client, &way.source) {
+    if let Some(wait) = listener.held_off(client, &route.source) {
         return not_heard(wait);
     }
     let max_body = **listener.sources.max_body.load();
     let (parts, body) = request.into_parts();
     if let Some(coding) = coded(&parts.headers) {
-        tracing::warn!(source = %way.source.reader.name, client = %client.address, "request refused: its body is coded as {coding:.40}");
+        tracing::warn!(encoding = %format_args!("{coding:.40}"), "request refused: compressed body");
         drain(body).await;
         return refusal(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body has a Content-Encoding, and is taken as it was signed only: send it without one",
+            "the body has a Content-Encoding; send it uncompressed, because the signature covers the bytes as sent",
         );
     }
     match read(&parts.headers, body, max_body).await {
-        Ok(body) => answer(listener, way, client, &parts.headers, body).await,
+        Ok(body) => answer(listener, route, client, &parts.headers, body).await,
         Err(Unread::TooLarge) => {
-            tracing::error!(source = %way.source.reader.name, "a body of more than {max_body} bytes came, `max_body` in [server]");
-            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host takes");
+            tracing::error!(max_body, "request refused: the body is larger than `max_body` in [server]");
+            let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host accepts");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
         Err(Unread::BodyError(why)) => {
             // What there is no room for is told of by the listener, and not for every request.
             if let BodyError::TooSlow(_) = why {
                 tracing::warn!(
-                    source = %way.source.reader.name, client = %client.address,
-                    "request put off: {why}, `body_timeout` in [server.limits]"
+                    reason = %why, "request refused for now: slow body, see `body_timeout` in [server.limits]"
                 );
             }
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
             hang_up(([(header::RETRY_AFTER, AFTER_CUT_SHORT)], answer).into_response())
         }
-        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body is incomplete"),
     }
 }
 
 async fn answer<S: Sink>(
     listener: &Listener<S>,
-    way: &RouteEntry,
+    route: &RouteEntry,
     client: Client,
     headers: &HeaderMap,
     body: Bytes,
 ) -> Response {
-    let source = &way.source;
+    let source = &route.source;
     let request = Verifiable { headers, body: &body, now: SystemTime::now() };
     let received = match source.receive(&request, &body) {
         Err(rejection @ (Rejection::SignatureError(_) | Rejection::ForeignCompany(_))) => {
-            return rejected(listener, way, client, headers, &rejection);
+            return rejected(listener, route, client, headers, &rejection);
         }
         received => received,
     };
     // Only what is verified uses up a turn: a forger can't use up the platform's.
     if !matches!(received, Ok(Received::Challenge(_)))
-        && let Some(Err(after)) = way.rate.as_ref().map(|rate| rate.take())
+        && let Some(Err(after)) = route.rate.as_ref().map(|rate| rate.take())
     {
-        tracing::warn!(source = %source.reader.name, "events come faster than `events_per_second` allows");
+        tracing::warn!("event refused for now: `events_per_second` of the source is reached");
         return come_back(Backpressure { after, too_fast: true });
     }
     match received {
@@ -160,14 +163,14 @@ async fn answer<S: Sink>(
         },
         Ok(Received::Challenge(answer)) => {
             source.reader.count(EventOutcome::Challenge);
-            tracing::info!(source = %source.reader.name, "challenge answered");
+            tracing::info!("challenge answered");
             answer
         }
-        Err(Rejection::NotAnEvent(why)) => unreadable(listener, way, client, &request, &body, &why).await,
+        Err(Rejection::NotAnEvent(why)) => unreadable(listener, route, &request, &body, &why).await,
         Err(rejection) => {
             let status = rejection.status(&*source.scheme);
             tracing::warn!(
-                source = %source.reader.name, client = %client.address, %status, reason = %rejection,
+                %status, reason = %rejection,
                 "event belongs to no tenant"
             );
             if status.is_success() {
@@ -183,19 +186,18 @@ async fn answer<S: Sink>(
 /// Keeps a verified request that can't be read, and answers it.
 async fn unreadable<S: Sink>(
     listener: &Listener<S>,
-    way: &RouteEntry,
-    client: Client,
+    route: &RouteEntry,
     request: &Verifiable<'_>,
     body: &Bytes,
     why: &NotAnEvent,
 ) -> Response {
-    let source = &way.source;
+    let source = &route.source;
     let status = source.scheme.unreadable(why);
-    tracing::warn!(source = %source.reader.name, client = %client.address, %status, reason = %why, "event can't be read");
+    tracing::warn!(%status, reason = %why, "cannot read event");
     source.reader.count(EventOutcome::Unreadable);
     let kept = source.reader.unreadable(request.headers, body, why, Some(status.as_u16()));
     if listener.sink.keep(kept).await.is_err() {
-        tracing::error!(source = %source.reader.name, "an event that can't be read can't be kept either");
+        tracing::error!("cannot store the unreadable event");
     }
     let answer = refusal(status, &format!("this is not an event: {why}"));
     if status.is_server_error() { ([(header::RETRY_AFTER, AFTER_UNREADABLE)], answer).into_response() } else { answer }
@@ -203,13 +205,13 @@ async fn unreadable<S: Sink>(
 
 fn rejected<S>(
     listener: &Listener<S>,
-    way: &RouteEntry,
+    route: &RouteEntry,
     client: Client,
     headers: &HeaderMap,
     rejection: &Rejection,
 ) -> Response {
-    let source = &way.source;
-    tracing::warn!(source = %source.reader.name, client = %client.address, "request refused: {rejection}");
+    let source = &route.source;
+    tracing::warn!(reason = %rejection, "request refused");
     let status = listener.sources.status(rejection, source);
     let answer = refusal(status, &rejection.to_string());
     if status.is_server_error() {
@@ -255,7 +257,7 @@ impl<S> Listener<S> {
             return None;
         }
         let wait = self.signature_failures.too_many(client.address, &source.reader.name)?;
-        tracing::debug!(source = %source.reader.name, client = %client.address, "not heard: it sent too many forgeries");
+        tracing::debug!("request refused: too many invalid signatures from this address");
         Some(wait)
     }
 
@@ -263,18 +265,13 @@ impl<S> Listener<S> {
         if !self.signature_failures.note(client.address, &source.reader.name) {
             return;
         }
-        let (source, client, is_proxy) = (&source.reader.name, client.address, client.stands_for_many);
-        if is_proxy {
+        if client.stands_for_many {
             tracing::warn!(
-                %source, %client,
-                "many forgeries come through what seems to be a proxy, and can't be told from what else it brings; if it \
-                 is yours, name it in `trusted_proxies` in [server]"
+                "many invalid signatures through a proxy: add it to `trusted_proxies` in [server] to tell its clients apart"
             );
         } else {
             tracing::warn!(
-                %source, %client,
-                "more forgeries than `max_forgeries` in [server.limits] came from there: its requests are answered with \
-                 429 for now, and not looked at"
+                "`max_forgeries` in [server.limits] is reached: requests from this address get 429 without being verified"
             );
         }
     }

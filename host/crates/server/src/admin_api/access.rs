@@ -88,7 +88,7 @@ pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, n
         Ok(()) => next.run(request).await,
         Err(error) => {
             if let Some(more) = access.refused.now() {
-                tracing::warn!(%error, "admin request refused{more}");
+                tracing::warn!(%error, suppressed = more.suppressed(), "admin request refused");
             }
             let status = if error.is_malformed() { StatusCode::BAD_REQUEST } else { StatusCode::FORBIDDEN };
             Problem(status, error.to_string()).into_response()

@@ -120,7 +120,7 @@ impl SettingsWatcher {
             tokio::select! {
                 changed = watch.changed() => self.changed(&changed, &watch).await,
                 () = asked.notified() => {
-                    tracing::info!("reloading, as asked");
+                    tracing::info!("reload requested");
                     self.reload(Reason::Settings, false).await;
                     let all = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     self.parts.registry.refresh(&all);
@@ -165,8 +165,12 @@ impl SettingsWatcher {
     fn refuse(&mut self, errors: &ConfigErrors, reason: Reason) {
         self.refused = true;
         match reason {
-            Reason::Settings => tracing::error!("the settings are not taken in, the old ones go on:\n{errors}"),
-            Reason::Certificate => tracing::error!("the certificate is not taken in, the old one goes on:\n{errors}"),
+            Reason::Settings => {
+                tracing::error!(error = %errors, "cannot reload the settings; the previous ones stay in effect")
+            }
+            Reason::Certificate => {
+                tracing::error!(error = %errors, "cannot reload the certificate; the previous one stays in effect")
+            }
         }
     }
 
@@ -181,7 +185,7 @@ impl SettingsWatcher {
         let before = std::mem::replace(&mut self.active, next);
         let (was, is) = (before.settings(), self.active.settings());
         for name in needs_restart(was, is) {
-            tracing::warn!("`{name}` in [server] has changed: that takes a restart");
+            tracing::warn!(setting = name, "change in [server] takes effect after a restart");
         }
         *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched_files(&self.active);
         self.parts.apply(plan);
@@ -191,11 +195,11 @@ impl SettingsWatcher {
         let refused = std::mem::take(&mut self.refused);
         let file = self.active.as_written().file.display();
         if before.as_written() != self.active.as_written() {
-            tracing::info!(%file, "the changed settings are taken in");
+            tracing::info!(%file, "settings reloaded");
         } else if reason == Reason::Certificate {
-            tracing::info!("the changed certificate is taken in");
+            tracing::info!("certificate reloaded");
         } else if refused {
-            tracing::info!(%file, "the settings are valid again, and as they were before");
+            tracing::info!(%file, "settings are valid again and unchanged");
         }
         log_kept(Some(&before), &self.active);
         if was != is {

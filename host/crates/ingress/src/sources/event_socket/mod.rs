@@ -200,7 +200,7 @@ impl EventSockets {
         self.running().clear();
         self.tasks.close();
         if tokio::time::timeout(HAND_ON_WITHIN, self.tasks.wait()).await.is_err() {
-            tracing::error!("an event socket could not be closed in time: an event that came over it may be lost");
+            tracing::error!("event socket did not close in time; an event may be lost");
         }
     }
 

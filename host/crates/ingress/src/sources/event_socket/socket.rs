@@ -160,7 +160,7 @@ impl<S: Sink> Socket<S> {
         if is_first && is_exposed(&socket) {
             tracing::warn!(
                 %source, address = shown(&socket.address),
-                "the event socket isn't encrypted: whoever is between can read its key, and make events",
+                "event socket is not encrypted: anyone on the network path can read its key and forge events",
             );
         }
         if let Some(gap) = gap {
@@ -168,10 +168,10 @@ impl<S: Sink> Socket<S> {
         } else if is_first {
             tracing::info!(
                 %source, address = shown(&socket.address), subscriptions = socket.subscriptions.join(", "),
-                "connected to the event socket; events from before now don't come over it",
+                "connected to the event socket; it sends no earlier events",
             );
         } else {
-            tracing::debug!(%source, "another connection to the event socket takes the place of the one before");
+            tracing::debug!(%source, "event socket connection replaced");
         }
         let close_at = Instant::now() + OVERLAP.min(socket.reconnect_after / 2);
         for connection in &mut self.connections {
@@ -193,9 +193,9 @@ impl<S: Sink> Socket<S> {
         self.not_before = Instant::now() + wait;
         let wait = whole(wait);
         if matches!(again, RetryHint::Rarely) {
-            tracing::error!(%source, "the event socket can't be connected to, next try in {wait}: {why}");
+            tracing::error!(%source, retry_in = %wait, reason = %why, "cannot connect to the event socket");
         } else {
-            tracing::warn!(%source, "the event socket can't be connected to, next try in {wait}: {why}");
+            tracing::warn!(%source, retry_in = %wait, reason = %why, "cannot connect to the event socket");
         }
     }
 
@@ -211,7 +211,7 @@ impl<S: Sink> Socket<S> {
         let connection = self.connections.remove(at);
         let source = connection.socket.name();
         if connection.close_at.is_some() && !self.connections.is_empty() {
-            tracing::debug!(%source, "the connection that was replaced has ended by itself: {}", end.why);
+            tracing::debug!(%source, reason = %end.why, "replaced event socket connection ended");
             return;
         }
         self.forgive();
@@ -221,17 +221,15 @@ impl<S: Sink> Socket<S> {
             // It was to be replaced by the one that has ended, and is needed again.
             last.close_at = None;
             tracing::warn!(
-                %source,
-                "another connection to the event socket doesn't last, next try in {}: {}. The one before goes on",
-                whole(wait), end.why,
+                %source, retry_in = %whole(wait), reason = %end.why,
+                "new event socket connection ended early; the previous one continues",
             );
             return;
         }
         self.status.disconnected(end.since);
         tracing::warn!(
-            %source,
-            "the event socket is not connected since {}: {}. Events of this time may be missed; next try in {}",
-            time(end.since), end.why, whole(wait),
+            %source, since = time(end.since), retry_in = %whole(wait), reason = %end.why,
+            "event socket disconnected: events sent from now on may be lost",
         );
     }
 
@@ -287,7 +285,7 @@ impl<S: Sink> Socket<S> {
         let source = self.wanted().name().clone();
         self.drain().await;
         self.status.disconnected(SystemTime::now());
-        tracing::info!(%source, "the event socket is closed: events from now on don't come over it");
+        tracing::info!(%source, "event socket closed");
     }
 
     async fn drain(&mut self) {
@@ -298,7 +296,7 @@ impl<S: Sink> Socket<S> {
                 // Its tenant may be gone from the settings for good.
                 if tokio::time::timeout(DRAIN_WITHIN, handed_on).await.is_err() {
                     self.status.refused();
-                    tracing::error!(source = %connection.socket.name(), "an event of a closed event socket can't be taken, and is lost");
+                    tracing::error!(source = %connection.socket.name(), "event lost: cannot record it after the event socket closed");
                 }
             }
         }
@@ -319,7 +317,7 @@ async fn hand_on(
     let event = match socket.reader.read(&headers, data) {
         Ok(event) => event,
         Err(Rejection::NotAnEvent(why)) => {
-            tracing::warn!(%source, reason = %why, "event can't be read");
+            tracing::warn!(%source, reason = %why, "cannot read event");
             socket.reader.count(EventOutcome::Unreadable);
             // It doesn't come again: whoever looks has this one.
             let keep = || sink.keep(socket.reader.unreadable(&headers, data, &why, None));
@@ -360,19 +358,19 @@ async fn until_taken<T, F: Future<Output = Result<T, Backpressure>>>(
         match take().await {
             Ok(taken) => {
                 if has_waited {
-                    tracing::info!(%source, event = id, "the event that waited was taken: the event socket is read again");
+                    tracing::info!(%source, event = id, "delayed event recorded; reading the event socket again");
                 }
                 return (Some(taken), has_waited);
             }
             Err(Backpressure { after, .. }) => {
                 if !has_waited {
                     status.held(id);
-                    tracing::warn!(%source, event = id, "the event can't be taken now: the event socket isn't read until it can");
+                    tracing::warn!(%source, event = id, "cannot record the event now; pausing the event socket");
                 }
                 has_waited = true;
                 if stop.run_until_cancelled(tokio::time::sleep(after)).await.is_none() {
                     status.refused();
-                    tracing::error!(%source, event = id, "the event could not be taken before the host stopped, and is lost");
+                    tracing::error!(%source, event = id, "event lost: cannot record it before the host stops");
                     return (None, true);
                 }
             }
@@ -384,8 +382,8 @@ fn log_gap(socket: &EventSocket, gap: Gap) {
     tracing::warn!(
         source = %socket.name(),
         from = time(gap.from), to = time(gap.to),
-        "the event socket was not connected for {}: events of that time may have been missed, and don't come any more",
-        whole(gap.length()),
+        lasted = %whole(gap.length()),
+        "event socket was disconnected: events sent meanwhile are lost",
     );
 }
 

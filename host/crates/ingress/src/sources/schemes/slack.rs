@@ -97,7 +97,7 @@ impl Scheme for Slack {
         match (&*text("type")?.text, text("challenge")) {
             ("url_verification", Some(challenge)) => Some(Json(json!({ "challenge": challenge.text })).into_response()),
             ("app_rate_limited", _) => {
-                tracing::warn!("Slack holds events back: more come than it delivers, and those are lost");
+                tracing::warn!("Slack is rate limiting this app: it drops events above its limit");
                 Some(http::success())
             }
             _ => None,
