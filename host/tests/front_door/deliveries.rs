@@ -156,7 +156,7 @@ async fn what_ended_long_ago_is_removed_and_its_event_still_known() {
     until("the delivery to be removed", async || told(&deliveries(&host, &["--json"]).await).is_empty().then_some(()))
         .await;
     assert!(signed_post(&host.webhook, event).await.status().is_success());
-    host.logged(&["came again", "evt_1"]).await;
+    host.logged(&["duplicate event", "evt_1"]).await;
     assert!(told(&deliveries(&host, &["--json"]).await).is_empty());
 }
 

@@ -241,7 +241,7 @@ async fn the_next_connection_is_there_before_the_last_one_ends() {
         heard(&host, text).await;
     }
     first.closed().await;
-    host.logged(&["came again", "evt_both"]).await;
+    host.logged(&["duplicate event", "evt_both"]).await;
     assert_eq!(count(&host, "user-message-created by both"), 1);
     let mut third = stream.opened().await;
     third.event(&user_message("evt_third", "by the third")).await;

@@ -207,7 +207,7 @@ async fn what_is_no_event_is_to_come_back_if_it_is_well_signed() {
 async fn an_event_nobody_wants_is_no_error() {
     let host = Settings::test_guest("").start().await;
     taken(signed_post(&host.webhook, chosen("evt_1", "Nobody", "hello").to_string()).await).await;
-    host.logged(&["no such module here wants it", "module=\"Nobody\"", "event=\"evt_1\""]).await;
+    host.logged(&["no such module wants the event", "module=\"Nobody\"", "event=\"evt_1\""]).await;
     taken(signed_post(&host.webhook, user_message("evt_2", "hello").to_string()).await).await;
     taken(signed_post(&host.webhook, uploaded("evt_3", None)).await).await;
     // Of a shape nobody has seen yet: the platform may change, and must not take us for expired when it does.
@@ -329,7 +329,7 @@ async fn an_event_that_comes_again_is_done_once() {
     taken(signed_post(&host.webhook, event.clone()).await).await;
     // The id counts, not the bytes: a second delivery may be written otherwise.
     taken(signed_post(&host.webhook, user_message("evt_1", "twice").to_string()).await).await;
-    until("both to be known again", async || (lines(&host, &["came again", "evt_1"]) == 2).then_some(())).await;
+    until("both to be known again", async || (lines(&host, &["duplicate event", "evt_1"]) == 2).then_some(())).await;
     taken(signed_post(&host.webhook, user_message("evt_2", "another").to_string()).await).await;
     host.logged(&["user-message-created another"]).await;
     assert_eq!(lines(&host, &["user-message-created"]), 2, "{}", host.log());
@@ -343,7 +343,7 @@ async fn the_same_event_at_once_is_done_once() {
     for answer in futures::future::join_all(answers).await {
         taken(answer).await;
     }
-    until("all others to be known again", async || (lines(&host, &["came again"]) == 19).then_some(())).await;
+    until("all others to be known again", async || (lines(&host, &["duplicate event"]) == 19).then_some(())).await;
     host.logged(&["completed", "module=Test"]).await;
     assert_eq!(lines(&host, &["user-message-created"]), 1);
 }

@@ -185,7 +185,7 @@ async fn events_are_told_apart_by_message_and_time() {
     }
     assert_eq!(far_side.requests().len(), 3);
     assert_eq!(deliveries(&host).await.len(), 3);
-    host.logged(&["came again", &event_id(&asked("m_1", 1))]).await;
+    host.logged(&["duplicate event", &event_id(&asked("m_1", 1))]).await;
 }
 
 #[tokio::test]

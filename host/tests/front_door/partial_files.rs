@@ -84,7 +84,7 @@ async fn a_slow_writer_loses_nothing() {
     assert_eq!(wait_for_answer(&host, &asked).await.text(), "was here");
     assert_eq!(deliveries(&host, "waiting").await.len(), 1, "what waited goes on waiting");
     assert!(deliveries(&host, "dead").await.is_empty());
-    assert_eq!(host.lines(&["no such module here wants it"]), 0);
+    assert_eq!(host.lines(&["no such module wants the event"]), 0);
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_table_that_is_cut_stays_as_it_was() {
     assert_eq!(status(&host, user_message("evt_1", "hello")).await, StatusCode::OK);
     host.logged(&["completed", "module=Listener"]).await;
     assert_eq!(status(&host, chosen("evt_2", "Listener", "reply no")).await, StatusCode::OK);
-    host.logged(&["no such module here wants it", "evt_2"]).await;
+    host.logged(&["no such module wants the event", "evt_2"]).await;
     slow.finish();
     host.logged(&["goes by the settings again", "Listener"]).await;
 }
@@ -116,7 +116,7 @@ async fn what_stays_away_is_dropped_by_itself() {
     assert!(dead["reason"].as_str().unwrap().contains("no longer in modules.toml"), "{dead}");
     assert!(host.module("Second").await.is_null());
     assert_eq!(status(&host, chosen("evt_late", "Second", "reply no")).await, StatusCode::OK);
-    host.logged(&["no such module here wants it", "evt_late"]).await;
+    host.logged(&["no such module wants the event", "evt_late"]).await;
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn a_host_that_starts_on_half_a_file_loses_nothing() {
     slow.finish();
     host.logged(&["back in the settings", "Second"]).await;
     host.logged(&["delivery begins", "evt_early"]).await;
-    assert_eq!(host.lines(&["no such module here wants it"]), 0);
+    assert_eq!(host.lines(&["no such module wants the event"]), 0);
     assert!(deliveries(&host, "dead").await.iter().all(|it| it["event_id"] == "evt_early"), "nothing that waited");
 }
 

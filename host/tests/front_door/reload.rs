@@ -254,7 +254,7 @@ async fn modules_come_and_go_without_a_restart() {
     assert!(host.module("Test").await.is_null());
     let event = super::harness::chosen("evt_gone", "Test", "reply hi").to_string();
     assert_eq!(signed_post(&host.webhook, event).await.status(), StatusCode::OK);
-    host.logged(&["no such module here wants it", "evt_gone"]).await;
+    host.logged(&["no such module wants the event", "evt_gone"]).await;
     assert_eq!(chat(&host, "DemoApp", "hi").await.text(), DEMO_REPLY);
 }
 

@@ -104,7 +104,7 @@ async fn events_without_an_id_are_told_apart_by_their_fields() {
     for event in ["1@1", "1@2", "2@1"] {
         reached(&host, event, &["Everything", "Tickets"]).await;
     }
-    host.logged(&["came again", "1@1"]).await;
+    host.logged(&["duplicate event", "1@1"]).await;
     let nameless = send_ticket(&host, &json!({ "what": "opened", "ticket": { "number": 1 } })).await;
     assert_eq!(nameless.code, 1, "{nameless:?}");
     assert!(nameless.stdout.contains("its id is missing, `ticket.changed` in the body"), "{nameless:?}");

@@ -358,7 +358,7 @@ event = { name = "text:order" }
     let folder = || folder(&format!("data_dir = {:?}", data.path()), sources, &["order"]);
     let lines = |host: &Host, words: &str| host.log().lines().filter(|line| line.contains(words)).count();
     // Either it is new, or it came again.
-    let counted = |host: &Host| (lines(host, " accepted "), lines(host, "came again"));
+    let counted = |host: &Host| (lines(host, " accepted "), lines(host, "duplicate event"));
     let bring = async |host: &Host, source: &str, body: &str, again: usize| {
         let (new, known) = counted(host);
         assert_eq!(send(host, source, &[], body).await.status(), StatusCode::OK);

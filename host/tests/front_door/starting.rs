@@ -73,7 +73,7 @@ async fn a_slow_component_keeps_no_change_waiting() {
     delivery_is(&host, "Slow", "waiting", 0).await;
     let nobodys = chosen("evt_1", "Nobody", "reply hi").to_string();
     assert_eq!(signed_post(&host.webhook, nobodys).await.status(), StatusCode::OK);
-    host.logged(&["no such module here wants it", "evt_1"]).await;
+    host.logged(&["no such module wants the event", "evt_1"]).await;
     assert_eq!(chat(&host, "Test", "reply still here").await.text(), "still here");
     delivery_is(&host, "Slow", "waiting", 0).await;
 

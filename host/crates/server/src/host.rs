@@ -6,7 +6,7 @@ mod saved_settings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -17,20 +17,19 @@ use crate::admin_api::{self, Access, AccessRules, Admin};
 use crate::resolved_config::ResolvedConfig;
 use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
-use modhost_core::event::Event;
-use modhost_core::metrics::{self, EventOutcome};
+use modhost_core::metrics;
 use modhost_core::plural::counted;
 use modhost_ingress::health::{self, Health};
 use modhost_ingress::listener::{Listener, ListenerRules, Routes};
 use modhost_ingress::sources::event_socket::EventSockets;
-use modhost_ingress::sources::{self, Backpressure, Sink, Sources, Taken};
+use modhost_ingress::sources::{self, Sources};
 use modhost_platform::{SetupError, http_client};
-use modhost_runtime::dispatch::{Accepted, DispatchSettings, Dispatcher, FailedAttempt, Refused, SWEEP_EVERY};
+use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, FailedAttempt, SWEEP_EVERY};
 use modhost_runtime::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
 use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
 use modhost_storage::keyvalue::{self, KeyValue, StoreError};
 use modhost_storage::sqlite::DirectoryLock;
-use modhost_storage::unreadable::{Bounds, Unreadable, UnreadableStore};
+use modhost_storage::unreadable::{Bounds, UnreadableStore};
 use modhost_storage::versions::{self, Keep, Versions, VersionsError};
 use reload::{SettingsReader, SettingsWatcher, watched_files};
 use saved_settings::Memory;
@@ -38,9 +37,6 @@ use saved_settings::Memory;
 /// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
 /// the same name: what it finds leased in it is its own, from a life before.
 const OWNER: &str = "this host";
-
-/// When to try again to keep a request that can't be read, if that fails.
-const KEEP_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Reads the settings, at the start and whenever the file has changed; or those of a text that the file held before.
 pub type Load = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
@@ -113,7 +109,7 @@ struct Parts {
     dispatcher: Dispatcher,
     sources: Arc<Sources>,
     sockets: Arc<EventSockets>,
-    taker: Arc<DispatchSink>,
+    sink: Arc<DispatchSink>,
     public: Arc<Listener>,
     admin: Arc<Listener>,
     access: Arc<Access>,
@@ -208,9 +204,9 @@ impl Host {
         let data_dir = server.data_dir.clone();
         let unreadable = tokio::task::spawn_blocking(move || UnreadableStore::open(&data_dir, Bounds::default()));
         let unreadable = unreadable.await.map_err(|error| StartError::Unreadable(error.to_string()))?;
-        let taker = DispatchSink { dispatcher: dispatcher.clone(), unreadable: unreadable.clone() };
+        let sink = DispatchSink::new(dispatcher.clone(), unreadable.clone());
         let parts = Parts {
-            taker: Arc::new(taker.clone()),
+            sink: Arc::new(sink.clone()),
             dispatcher,
             registry,
             sources: Arc::default(),
@@ -230,7 +226,7 @@ impl Host {
         parts.dispatcher.run();
 
         let signature_failures = parts.public.signature_failures();
-        public_routes.set(sources::router(parts.sources.clone(), signature_failures, taker, health.clone()));
+        public_routes.set(sources::router(parts.sources.clone(), signature_failures, sink, health.clone()));
         admin_routes.set(admin_api::router(Admin {
             registry: parts.registry.clone(),
             journal,
@@ -360,62 +356,6 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
     })
 }
 
-/// Hands events from the sources to the dispatcher, and what can't be read to where it is kept.
-#[derive(Clone)]
-struct DispatchSink {
-    dispatcher: Dispatcher,
-    unreadable: UnreadableStore,
-}
-
-impl Sink for DispatchSink {
-    async fn take(&self, event: Event) -> Result<Taken, Backpressure> {
-        let (id, name) = (event.id.clone(), event.name.clone());
-        let (source, tenant) = (event.source.clone(), event.tenant.clone());
-        let named = event.module().map(str::to_owned);
-        let tell = move |accepted: &Result<Accepted, Refused>| {
-            let count = |outcome| metrics::event(&source, &tenant, outcome);
-            match accepted {
-                Ok(Accepted::Again) => {
-                    count(EventOutcome::Again);
-                    tracing::info!(event = id, "came again; nothing is done twice");
-                }
-                Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
-                    count(EventOutcome::Unwanted);
-                    match named {
-                        Some(module) => tracing::info!(event = id, name, module, "no such module here wants it"),
-                        None => tracing::debug!(event = id, name, "no module wants it"),
-                    }
-                }
-                Ok(Accepted::Deliveries(deliveries)) => {
-                    count(EventOutcome::Taken);
-                    tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
-                }
-                Err(refused) => {
-                    count(EventOutcome::PutOff);
-                    tracing::warn!(event = id, "refused for now: {refused}");
-                }
-            }
-        };
-        // It is accepted to its end, and counted, also if the client hangs up meanwhile.
-        let accepted = self.dispatcher.accept_then(event, tell).await.map_err(|refused| {
-            let too_fast = matches!(refused, Refused::TooFast { .. });
-            Backpressure { after: refused.retry_after(), too_fast }
-        })?;
-        Ok(match accepted {
-            Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
-            Accepted::Deliveries(_) | Accepted::Again => Taken::Recorded,
-        })
-    }
-
-    async fn keep(&self, unreadable: Unreadable) -> Result<(), Backpressure> {
-        let source = unreadable.source.clone();
-        self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
-            tracing::error!(%source, %error, "cannot keep an unreadable request");
-            Backpressure { after: KEEP_AGAIN_AFTER, too_fast: false }
-        })
-    }
-}
-
 impl Parts {
     fn apply(&self, plan: ResolvedConfig) {
         self.access.set(access(&plan, self.addresses.admin));
@@ -427,7 +367,7 @@ impl Parts {
         // After the routes: an event of a new source must not come before there is one for it.
         self.sources.set(plan.webhooks, plan.max_body);
         // Last: what comes over them doesn't come again if there is no route for it yet.
-        self.sockets.set(plan.sockets, &self.taker);
+        self.sockets.set(plan.sockets, &self.sink);
     }
 }
 

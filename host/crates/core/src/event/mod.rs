@@ -133,9 +133,6 @@ impl Event {
         };
         drop(json);
         let Reading { subject, ids, flaw } = reading;
-        if let Some(flaw) = &flaw {
-            tracing::warn!(event = header.id, name = header.name, %flaw, "the payload has an unknown shape");
-        }
         Self { header, subject, ids, flaw, raw, payload, handed_on, earlier_id: None }
     }
 

@@ -20,12 +20,13 @@ use serde_json::json;
 
 use super::envelope::NotAnEvent;
 use super::schemes::Request as Verifiable;
-use super::{Backpressure, Received, Rejection, RouteEntry, Sink, Source, Sources, Taken};
+use super::{Received, Rejection, RouteEntry, Source, Sources};
 use crate::health::{self, Health};
 use crate::listener::{BodyError, Client, SignatureFailureLimiter};
 use tracing::Instrument;
 
 use modhost_core::metrics::{self, EventOutcome};
+use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 
 /// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;

@@ -8,7 +8,6 @@ pub mod schemes;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, StatusCode};
@@ -84,33 +83,6 @@ pub enum TenantResolver {
         /// Whose all other companies are; none: nobody's.
         others: Option<Name>,
     },
-}
-
-/// What an event is handed to once it is verified.
-pub trait Sink: Send + Sync + 'static {
-    /// Takes the event: when this returns well, it is safe. Or says when to bring it again.
-    fn take(&self, event: Event) -> impl Future<Output = Result<Taken, Backpressure>> + Send;
-
-    /// Keeps what was verified and can't be read as an event, for operators. Or says when to bring it again.
-    fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), Backpressure>> + Send;
-}
-
-/// What became of an event that was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// It is on disk with its deliveries, now or since it came before.
-    Recorded,
-    /// No module wants it.
-    NoSubscriber,
-}
-
-/// The host can't take an event now; it should be brought again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backpressure {
-    /// After this time.
-    pub after: Duration,
-    /// Whether it is the sender who is too fast, and not the host that has too much to do.
-    pub too_fast: bool,
 }
 
 /// What a verified request brought.

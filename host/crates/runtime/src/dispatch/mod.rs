@@ -11,6 +11,7 @@ mod retention;
 mod retry;
 mod routes;
 mod scheduler;
+mod sink;
 mod supervise;
 mod sweep;
 mod worker;
@@ -37,6 +38,7 @@ use modhost_storage::keyvalue::KeyValue;
 pub use retry::RetryPolicy;
 pub use routes::{RouteSpec, Routes, TenantSpec};
 use scheduler::Running;
+pub use sink::DispatchSink;
 
 /// When to come back to a host that has more to do than it may take.
 const COME_BACK_AFTER: Duration = Duration::from_secs(5);

@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::{Reader, Sink};
+use super::Reader;
 use modhost_core::event::Name;
 use modhost_core::secret::Secret;
+use modhost_storage::event_sink::Sink;
 use socket::Socket;
 use status::Status;
 pub use status::{Gap, SocketStatus};

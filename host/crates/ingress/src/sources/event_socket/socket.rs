@@ -18,8 +18,9 @@ use url::Host;
 use super::connection::{Connection, End, NotOpened, Received, RetryHint};
 use super::status::{Gap, Status};
 use super::{EventSocket, shown};
-use crate::sources::{Backpressure, Rejection, Sink};
+use crate::sources::Rejection;
 use modhost_core::metrics::EventOutcome;
+use modhost_storage::event_sink::{Backpressure, Sink};
 
 /// How long the old connection stays open beside the new one: an event that is on its way comes by one of them. Half
 /// the time to the next connection at most.

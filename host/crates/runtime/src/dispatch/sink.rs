@@ -1,0 +1,106 @@
+//! The sink of the event sources: hands events to the dispatcher and unreadable requests to their store, and counts both.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Accepted, Dispatcher, Refused};
+use modhost_core::event::{Event, Name};
+use modhost_storage::event_sink::{Backpressure, Sink, Taken};
+use modhost_core::metrics::{self, EventOutcome};
+use modhost_storage::unreadable::{Unreadable, UnreadableStore};
+
+/// When a sender should send an unreadable request again that could not be kept.
+const KEEP_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Hands events from the sources to the dispatcher, and unreadable requests to their store. Cheap to clone.
+#[derive(Clone)]
+pub struct DispatchSink {
+    dispatcher: Dispatcher,
+    unreadable: UnreadableStore,
+}
+
+impl DispatchSink {
+    /// Returns a sink in front of a dispatcher and the store of unreadable requests.
+    pub fn new(dispatcher: Dispatcher, unreadable: UnreadableStore) -> Self {
+        Self { dispatcher, unreadable }
+    }
+}
+
+impl Sink for DispatchSink {
+    async fn take(&self, event: Event) -> Result<Taken, Backpressure> {
+        let observed = Observed::of(&event);
+        // The dispatcher finishes and counts the event even if the client disconnects.
+        let accepted = self.dispatcher.accept_then(event, move |accepted| observed.report(accepted)).await;
+        let accepted = accepted.map_err(|refused| Backpressure {
+            after: refused.retry_after(),
+            too_fast: matches!(refused, Refused::TooFast { .. }),
+        })?;
+        Ok(match accepted {
+            Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
+            Accepted::Deliveries(_) | Accepted::Again => Taken::Recorded,
+        })
+    }
+
+    async fn keep(&self, unreadable: Unreadable) -> Result<(), Backpressure> {
+        let source = unreadable.source.clone();
+        self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
+            tracing::error!(%source, %error, "cannot keep an unreadable request");
+            Backpressure { after: KEEP_AGAIN_AFTER, too_fast: false }
+        })
+    }
+}
+
+/// The parts of an event that the log and the metrics name.
+struct Observed {
+    id: String,
+    name: String,
+    source: Name,
+    tenant: Name,
+    /// The module the event itself names.
+    module: Option<String>,
+    /// Why the payload cannot be read, if it has an unknown shape.
+    flaw: Option<String>,
+}
+
+impl Observed {
+    fn of(event: &Event) -> Self {
+        Self {
+            id: event.id.clone(),
+            name: event.name.clone(),
+            source: event.source.clone(),
+            tenant: event.tenant.clone(),
+            module: event.module().map(str::to_owned),
+            flaw: event.flaw().map(str::to_owned),
+        }
+    }
+
+    /// Logs and counts the result.
+    fn report(self, accepted: &Result<Accepted, Refused>) {
+        let Self { id, name, source, tenant, module, flaw } = self;
+        // Here and not where the event is read, because a recorded event is read again for every attempt.
+        if let (Some(flaw), Ok(Accepted::Deliveries(_))) = (flaw, accepted) {
+            tracing::warn!(event = id, name, flaw, "the payload has an unknown shape");
+        }
+        let outcome = match accepted {
+            Ok(Accepted::Again) => {
+                tracing::info!(event = id, "duplicate event");
+                EventOutcome::Again
+            }
+            Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
+                match module {
+                    Some(module) => tracing::info!(event = id, name, module, "no such module wants the event"),
+                    None => tracing::debug!(event = id, name, "no module wants the event"),
+                }
+                EventOutcome::Unwanted
+            }
+            Ok(Accepted::Deliveries(deliveries)) => {
+                tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
+                EventOutcome::Taken
+            }
+            Err(refused) => {
+                tracing::warn!(event = id, reason = %refused, "refused for now");
+                EventOutcome::PutOff
+            }
+        };
+        metrics::event(&source, &tenant, outcome);
+    }
+}
