@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use modhost_core::event::Event;
 use crate::unreadable::Unreadable;
+use modhost_core::event::Event;
 
 /// The receiver of verified events.
 pub trait Sink: Send + Sync + 'static {

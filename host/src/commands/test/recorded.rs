@@ -11,9 +11,9 @@ use crate::testing::{Observed, SeenCall, error_word, section, written};
 use modhost_config::redact::SECRET_WORDS;
 use modhost_core::event::Event;
 use modhost_platform::{CallError, Ending, ErrorKind, Hit};
-use modhost_runtime::dispatch::finalize::NOT_TOLD;
 use modhost_runtime::engine::{Ended, Failure, Retry};
 use modhost_server::admin_api::{CallView, DetailsView};
+use modhost_storage::journal::FailureReason;
 
 /// What the record has of the clocks; no call.
 const CLOCK: &str = "wasi:clocks";
@@ -178,8 +178,8 @@ impl<'d> Recording<'d> {
     fn ended(&self) -> Ended {
         match self.details.attempts_made.last() {
             Some(last) if last.outcome != "completed" => {
-                // Whether the user could be told is no matter of the module's.
-                let reason = last.outcome.split(NOT_TOLD).next().unwrap_or_default().to_owned();
+                // Whether the user could be notified does not concern the module.
+                let reason = FailureReason::parse(&last.outcome).reason().to_owned();
                 Ended::Failed(Failure { reason, user_text: None, retry: Retry::No })
             }
             _ => Ended::Answered,

@@ -9,7 +9,7 @@ use super::routes::RouteSpec;
 use crate::capabilities::{Delivery, Step};
 use crate::engine::NO_REPLY;
 use modhost_platform::{CallError, Caller, MessageChange, StepChange, StepStatus};
-use modhost_storage::journal::Disposition;
+use modhost_storage::journal::{Disposition, FailureReason};
 
 /// How long is waited for calls a guest left in flight before its steps are closed.
 const CALLS_IN_FLIGHT: Duration = Duration::from_secs(30);
@@ -64,9 +64,6 @@ pub(super) async fn finalize(delivery: &Delivery, outcome: Outcome, route: &Rout
         Outcome::GivenUp { reason, user_text } => given_up(delivery, reason, user_text, route, allowed).await,
     }
 }
-
-/// Stands between why a delivery was given up and why the user doesn't know.
-pub const NOT_TOLD: &str = "; the user could not be told: ";
 
 /// The same, with what was wrong with the event.
 fn no_reply(delivery: &Delivery) -> String {
@@ -124,8 +121,8 @@ async fn again(delivery: &Delivery, failed: Failed, route: &RouteSpec, allowed: 
     {
         tracing::warn!(delivery = %delivery.id, "the user could not be told that it is tried again: {error}");
     }
-    let wait = after.unwrap_or_else(|| route.retry.wait(delivery.attempt));
-    Disposition::Retry { at: clock::now() + wait, reason }
+    let wait = after.unwrap_or_else(|| route.retry.delay_after(delivery.attempt));
+    Disposition::Retry { at: clock::now() + wait, reason: FailureReason::new(reason) }
 }
 
 /// Gives a delivery up, and tells its user.
@@ -140,12 +137,13 @@ async fn given_up(
     allowed: u32,
 ) -> Disposition {
     let text = user_text.unwrap_or_else(|| route.apology.to_string());
+    let reason = FailureReason::new(reason);
     match apologise(delivery, text).await {
         Err(error) if error.is_temporary() && delivery.attempt < allowed => {
-            let reason = format!("{reason}{NOT_TOLD}{error}");
-            Disposition::Retry { at: clock::now() + route.retry.wait(delivery.attempt), reason }
+            let at = clock::now() + route.retry.delay_after(delivery.attempt);
+            Disposition::Retry { at, reason: reason.with_notice_error(error) }
         }
-        Err(error) => Disposition::Dead { reason: format!("{reason}{NOT_TOLD}{error}") },
+        Err(error) => Disposition::Dead { reason: reason.with_notice_error(error) },
         Ok(()) => Disposition::Dead { reason },
     }
 }

@@ -5,7 +5,7 @@
 
 mod backlog;
 mod failures;
-pub mod finalize;
+mod finalize;
 mod leases;
 mod retention;
 mod retry;

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Accepted, Dispatcher, Refused};
 use modhost_core::event::{Event, Name};
-use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 use modhost_core::metrics::{self, EventOutcome};
+use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 use modhost_storage::unreadable::{Unreadable, UnreadableStore};
 
 /// When a sender should send an unreadable request again that could not be kept.

@@ -18,7 +18,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_core::metrics;
 use modhost_core::plural::counted;
-use modhost_storage::journal::{Attempt, Call, Claimed, Details, Disposition, JournalError, State};
+use modhost_storage::journal::{Attempt, Call, Claimed, Details, Disposition, FailureReason, JournalError, State};
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
@@ -91,7 +91,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
             let ended = Ended { id: &claimed.id, event: &claimed.event, module: &claimed.module, calls };
             show_no_answer(inner, ended, tenant, routes.apology()).await;
         }
-        let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".to_owned();
+        let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".into();
         return Worked::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
     let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
@@ -114,7 +114,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt == 1 && !cut_off) {
         chosen.ended(next == Disposition::Completed);
     }
-    let version = chosen.map(|chosen| chosen.version.hash().to_string());
+    let version = chosen.map(|chosen| chosen.version());
     metrics::calls_made_again(delivery.call_log.made_again().into());
     inner.calls_made_again.fetch_add(delivery.call_log.made_again().into(), Ordering::Relaxed);
     Worked::Done(Done { version, log: delivery.log.take(), next })
@@ -142,9 +142,10 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
     let policy = route.map_or_else(RetryPolicy::default, |route| route.retry.clone());
     let attempt = claimed.attempt - claimed.earlier;
     let next = if attempt < policy.attempts {
-        Disposition::Retry { at: clock::now() + policy.wait(attempt), reason }
+        Disposition::Retry { at: clock::now() + policy.delay_after(attempt), reason: FailureReason::new(reason) }
     } else {
-        Disposition::Dead { reason: format!("{reason} (attempt {attempt} of {})", policy.attempts) }
+        let reason = format!("{reason} (attempt {attempt} of {})", policy.attempts);
+        Disposition::Dead { reason: FailureReason::new(reason) }
     };
     Done { version: None, log: Vec::new(), next }
 }
@@ -152,9 +153,9 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
 /// Why there have been enough attempts: the reason of the last one, or that each was cut off.
 async fn why_enough(inner: &Inner, claimed: &Claimed) -> String {
     let known = inner.journal.show(&claimed.id).await.ok().flatten();
-    let reason = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
-    match reason {
-        Some(reason) => reason.split(finalize::NOT_TOLD).next().unwrap_or_default().to_owned(),
+    let outcome = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
+    match outcome {
+        Some(outcome) => FailureReason::parse(&outcome).reason().to_owned(),
         None => {
             let times = counted(claimed.attempt - claimed.earlier - 1, "time", "times");
             format!("cut off {times}: the host was ended each time while it ran")
@@ -297,8 +298,8 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     let ended = clock::now();
     let (outcome, state, retry_at) = match &done.next {
         Disposition::Completed => ("completed".to_owned(), State::Completed, None),
-        Disposition::Retry { at, reason } => (reason.clone(), State::Waiting, Some(*at)),
-        Disposition::Dead { reason } => (reason.clone(), State::Dead, None),
+        Disposition::Retry { at, reason } => (reason.to_string(), State::Waiting, Some(*at)),
+        Disposition::Dead { reason } => (reason.to_string(), State::Dead, None),
         Disposition::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
     let took = ended.duration_since(started).unwrap_or_default();
@@ -310,7 +311,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
             delivery: claimed.id.clone(),
             attempt: claimed.attempt,
             again: state == State::Waiting,
-            reason: reason.clone(),
+            reason: reason.to_string(),
             log: done.log.clone(),
         });
     }

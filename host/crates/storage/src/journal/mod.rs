@@ -6,6 +6,7 @@
 //! Times are wall-clock times. An engine takes them from its caller and never compares them with a clock of its own,
 //! so that a clock that jumps is one party's problem.
 
+mod failure_reason;
 mod sqlite;
 mod types;
 
@@ -14,6 +15,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
+pub use failure_reason::FailureReason;
 use modhost_core::event::{DeliveryId, Event, Name};
 pub use sqlite::accept_loss;
 pub use sqlite::{AtRest, Sqlite, SqliteSettings};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::FailureReason;
 use modhost_core::event::{DeliveryId, Event, Name};
 
 /// A delivery to be written down with its event.
@@ -189,12 +190,12 @@ pub enum Disposition {
         /// When.
         at: SystemTime,
         /// Why.
-        reason: String,
+        reason: FailureReason,
     },
     /// Nothing: it is given up.
     Dead {
         /// Why.
-        reason: String,
+        reason: FailureReason,
     },
     /// Nothing: it is not to be done.
     Dropped {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use modhost_core::event::{DeliveryId, Event};
 use modhost_storage::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Disposition, Filter, Journal, JournalError, NewDelivery, Recorded,
-    Retention, Sqlite, State,
+    Attempt, Backlog, Call, Claim, Claimed, Disposition, FailureReason, Filter, Journal, JournalError, NewDelivery,
+    Recorded, Retention, Sqlite, State,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -394,8 +394,10 @@ impl Run {
                 let reason = "because".to_owned();
                 let (next, state) = match ending {
                     Ending::Completed => (Disposition::Completed, State::Completed),
-                    Ending::Retry(after) => (Disposition::Retry { at: at(now + after), reason }, State::Waiting),
-                    Ending::Dead => (Disposition::Dead { reason }, State::Dead),
+                    Ending::Retry(after) => {
+                        (Disposition::Retry { at: at(now + after), reason: FailureReason::new(reason) }, State::Waiting)
+                    }
+                    Ending::Dead => (Disposition::Dead { reason: FailureReason::new(reason) }, State::Dead),
                     Ending::Dropped => (Disposition::Dropped { reason }, State::Dropped),
                 };
                 self.journal().complete_attempt(id.clone(), attempt(number), next).await.unwrap();

@@ -165,12 +165,12 @@ pub fn attempt(claimed: &Claimed, millis: u64) -> Attempt {
 
 /// Another attempt at this moment.
 pub fn retry(millis: u64) -> Disposition {
-    Disposition::Retry { at: at(millis), reason: "the platform is down".to_owned() }
+    Disposition::Retry { at: at(millis), reason: "the platform is down".into() }
 }
 
 /// Given up.
 pub fn dead() -> Disposition {
-    Disposition::Dead { reason: "no more attempts".to_owned() }
+    Disposition::Dead { reason: "no more attempts".into() }
 }
 
 /// A call that was answered.

@@ -30,13 +30,13 @@ impl Store {
             Disposition::Retry { at, reason } => {
                 it.due_at = millis_up(*at);
                 it.timed = true;
-                (State::Waiting, Some(reason))
+                (State::Waiting, Some(reason.to_string()))
             }
-            Disposition::Dead { reason } => (State::Dead, Some(reason)),
-            Disposition::Dropped { reason } => (State::Dropped, Some(reason)),
+            Disposition::Dead { reason } => (State::Dead, Some(reason.to_string())),
+            Disposition::Dropped { reason } => (State::Dropped, Some(reason.clone())),
         };
         self.unwritten.remove(delivery);
-        self.enter(it, state, millis(attempt.ended), reason.map(String::as_str))?;
+        self.enter(it, state, millis(attempt.ended), reason.as_deref())?;
         Ok(())
     }
 
