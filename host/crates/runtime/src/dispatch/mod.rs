@@ -7,6 +7,7 @@ mod backlog;
 mod failures;
 mod finalize;
 mod leases;
+mod modules;
 mod retention;
 mod retry;
 mod routes;
@@ -26,7 +27,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::Registry;
 use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
@@ -35,6 +35,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::plural::counted;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
 use modhost_storage::keyvalue::KeyValue;
+pub use modules::{Modules, Runner};
 pub use retry::RetryPolicy;
 pub use routes::{RouteSpec, Routes, TenantSpec};
 use scheduler::Running;
@@ -77,7 +78,7 @@ pub struct DispatchSettings {
 }
 
 struct Inner {
-    registry: Arc<Registry>,
+    modules: Arc<dyn Modules>,
     journal: Arc<dyn Journal>,
     keyvalue: Arc<dyn KeyValue>,
     settings: DispatchSettings,
@@ -175,7 +176,7 @@ impl Dispatcher {
     ///
     /// When the journal can't be read.
     pub async fn start(
-        registry: Arc<Registry>,
+        modules: Arc<dyn Modules>,
         journal: Arc<dyn Journal>,
         keyvalue: Arc<dyn KeyValue>,
         settings: DispatchSettings,
@@ -184,7 +185,7 @@ impl Dispatcher {
         let recovered = journal.reclaim(Some(&settings.owner), now).await?;
         let dispatcher = Self(Arc::new(Inner {
             unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
-            registry,
+            modules,
             settings,
             reservations: Reservations::default(),
             accepting: Arc::new(Semaphore::new(MAX_ACCEPTING)),

@@ -50,7 +50,7 @@ struct RunningAttempt {
 
 /// Runs deliveries until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let changes = inner.registry.changes();
+    let changes = inner.modules.changes();
     let mut scheduler = Scheduler { inner: inner.clone(), turn: 0, changes, lanes: Failing::default(), looks: 0 };
     // Whoever ran before may have panicked with lanes in hand.
     inner.look_again(clock::now());
@@ -157,7 +157,7 @@ impl Scheduler {
         self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
         if let Some(next) = self.inner.journal.next_due().await? {
             // What is due now is ready; the timer is for what comes later.
-            let any_waits = self.inner.registry.any_makes_wait() || self.any_waits_for_settings();
+            let any_waits = self.inner.modules.any_makes_wait() || self.any_waits_for_settings();
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
             self.inner.look_again(next.max(now + shortest));
         }
@@ -190,9 +190,9 @@ impl Scheduler {
         let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, at);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
         // What waits for a module that is paused, coming up or gone from the settings takes nobody's share.
-        let registry = &self.inner.registry;
+        let all = &self.inner.modules;
         let can_begin = |tenant: &Name, module: &Name| {
-            let waits = registry.makes_wait(module) || self.inner.waits_for_settings(&routes, tenant, module);
+            let waits = all.makes_wait(module) || self.inner.waits_for_settings(&routes, tenant, module);
             !waits && !held_off(tenant, module)
         };
         let ready: BTreeMap<&Name, Vec<&Name>> = known

@@ -10,9 +10,9 @@ use futures::FutureExt;
 use super::finalize::{self, Outcome};
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::RunSlot;
-use super::{FailedAttempt, Inner, RetryPolicy, supervise};
+use super::{FailedAttempt, Inner, RetryPolicy, Runner, supervise};
 use crate::capabilities::{AttemptContext, CallLog, Delivery};
-use crate::engine::{self, Chosen, Retry};
+use crate::engine::{self, Retry};
 use modhost_core::clock;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
@@ -95,7 +95,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
         return Worked::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
     let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
-    let chosen = inner.registry.choose(&claimed.module, &claimed.id, claimed.received_at);
+    let chosen = inner.modules.choose(&claimed.module, &claimed.id, claimed.received_at);
     if chosen.is_none() && !enough {
         return Worked::NoVersion;
     }
@@ -104,7 +104,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
         Err(error) => return unreadable(claimed, &error),
     };
     let (outcome, chosen) = match chosen.filter(|_| !enough) {
-        Some(chosen) => (run(inner, delivery, &chosen).await, Some(chosen)),
+        Some(chosen) => (run(inner, delivery, &*chosen).await, Some(chosen)),
         None => (Outcome::GivenUp { reason: why_enough(inner, claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
@@ -247,13 +247,12 @@ async fn give_back(inner: &Inner, claimed: &Claimed) {
 }
 
 /// Runs the version of the module that is this delivery's.
-async fn run(inner: &Inner, delivery: &Arc<Delivery>, chosen: &Chosen) -> Outcome {
-    let hash = chosen.version.hash();
+async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Outcome {
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
-    tracing::debug!(%module, delivery = %id, version = %hash, event = event.id, name = event.name, "delivery begins");
+    tracing::debug!(%module, delivery = %id, version = %runner.version(), event = event.id, name = event.name, "delivery begins");
     // A panic in the host is a mistake of ours; the user must not pay for it with a spinner that never stops.
     let ended = tokio::select! {
-        ended = AssertUnwindSafe(chosen.version.run(delivery)).catch_unwind() => ended,
+        ended = AssertUnwindSafe(runner.run(delivery)).catch_unwind() => ended,
         () = inner.stop.cancelled() => return Outcome::CutOff,
     };
     match ended {

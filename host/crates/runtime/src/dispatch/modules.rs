@@ -1,0 +1,72 @@
+//! The modules that deliveries run on: the registry of the engine in a host, a script in the tests of dispatch.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::capabilities::Delivery;
+use crate::engine::{Chosen, Ended, Registry};
+use modhost_core::event::{DeliveryId, Name};
+
+/// The modules of a host, as dispatch sees them.
+pub trait Modules: Send + Sync + 'static {
+    /// Returns a receiver that is marked whenever deliveries of some module may be able to start.
+    fn changes(&self) -> watch::Receiver<()>;
+
+    /// Returns whether the deliveries of a module wait: it is paused, or no version serves yet.
+    fn makes_wait(&self, module: &Name) -> bool;
+
+    /// Returns whether the deliveries of any module wait.
+    fn any_makes_wait(&self) -> bool;
+
+    /// Returns the version that a delivery received at this time runs on; none if the module has no version.
+    fn choose(&self, module: &Name, delivery: &DeliveryId, received_at: SystemTime) -> Option<Box<dyn Runner>>;
+}
+
+/// One version of a module, chosen for one delivery.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// Returns the content hash of the version.
+    fn version(&self) -> String;
+
+    /// Runs the module on the delivery until it ends.
+    async fn run(&self, delivery: &Arc<Delivery>) -> Ended;
+
+    /// Takes in how the first attempt at the delivery ended: the evidence for or against a canary.
+    fn ended(&self, completed: bool);
+}
+
+impl Modules for Registry {
+    fn changes(&self) -> watch::Receiver<()> {
+        Self::changes(self)
+    }
+
+    fn makes_wait(&self, module: &Name) -> bool {
+        Self::makes_wait(self, module)
+    }
+
+    fn any_makes_wait(&self) -> bool {
+        Self::any_makes_wait(self)
+    }
+
+    fn choose(&self, module: &Name, delivery: &DeliveryId, received_at: SystemTime) -> Option<Box<dyn Runner>> {
+        Some(Box::new(Self::choose(self, module, delivery, received_at)?))
+    }
+}
+
+#[async_trait]
+impl Runner for Chosen {
+    fn version(&self) -> String {
+        self.version.hash().to_string()
+    }
+
+    async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+        self.version.run(delivery).await
+    }
+
+    fn ended(&self, completed: bool) {
+        Self::ended(self, completed);
+    }
+}
