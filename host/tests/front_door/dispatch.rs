@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::event::interest::{Interest, NamePattern};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_core::limits::{Amounts, Limits};
@@ -14,9 +15,7 @@ use modhost_platform::{
     CallError, Caller, DryRunPlatform, Message, MessageChange, Platform, Result as PlatformResult, Role,
 };
 use modhost_runtime::capabilities::Grants;
-use modhost_runtime::dispatch::{
-    Accepted, DispatchSettings, Dispatcher, RetryPolicy, RouteSpec, SWEEP_EVERY, TenantSpec,
-};
+use modhost_runtime::dispatch::{Accepted, DispatchSettings, Dispatcher, RouteSpec, SWEEP_EVERY, TenantSpec};
 use modhost_runtime::engine::{Engine, Registry, Spec, SwapPolicy};
 use modhost_storage::journal::{
     Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
@@ -286,7 +285,10 @@ impl Dispatch {
             concurrency: 1,
             ordered_by_chat: false,
             resume: true,
-            retry: RetryPolicy { attempts: 2, first: Duration::from_millis(1), max: Duration::from_millis(1) },
+            retry: RetryPolicy {
+                attempts: 2,
+                backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(1)),
+            },
             apology: "sorry".into(),
             retry_notice: "wait".into(),
             limits: Limits::default(),

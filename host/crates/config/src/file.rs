@@ -21,10 +21,11 @@ use toml::de::DeTable;
 
 use super::document::Document;
 use super::platform::PlatformSettings;
-use super::settings::{Ceilings, CompilerSettings, Module, Retention, Retry, Server, Tenant};
+use super::settings::{Ceilings, CompilerSettings, Module, Retention, Server, Tenant};
 use super::source::Source;
 use super::table::{Table, Value, to_json};
 use super::{listener, reference, suggest};
+use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
 
@@ -200,15 +201,13 @@ fn compiler_memory(value: &Value<'_>) -> Option<u64> {
     None
 }
 
-fn retry(table: Table<'_>) -> Retry {
-    let default = Retry::default();
-    let retry = Retry {
-        attempts: table.get("attempts").and_then(|value| value.count()).unwrap_or(default.attempts),
-        first: table.get("first").and_then(|value| value.duration()).unwrap_or(default.first),
-        max: table.get("max").and_then(|value| value.duration()).unwrap_or(default.max),
-    };
+fn retry(table: Table<'_>) -> RetryPolicy {
+    let default = RetryPolicy::DELIVERY;
+    let attempts = table.get("attempts").and_then(|value| value.count()).unwrap_or(default.attempts);
+    let first = table.get("first").and_then(|value| value.duration()).unwrap_or(default.backoff.first);
+    let max = table.get("max").and_then(|value| value.duration()).unwrap_or(default.backoff.max);
     table.finish();
-    retry
+    RetryPolicy { attempts, backoff: Backoff::new(first, max) }
 }
 
 fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
@@ -243,7 +242,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
             config: config.map(module_config).unwrap_or_default(),
             http: http::entries(table.get("http")),
             limits: limits::module(limits, ceilings),
-            retry: retry_table.map(retry).unwrap_or_default(),
+            retry: retry_table.map_or(RetryPolicy::DELIVERY, retry),
             swap: swap_table.map(swap::swap).unwrap_or_default(),
             ordered_by_chat: ordering
                 .and_then(|value| one_of(&value, &[("none", false), ("chat", true)]))

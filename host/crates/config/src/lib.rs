@@ -39,8 +39,7 @@ pub use reference::Reference;
 pub use settings::decode;
 pub use settings::unanswered;
 pub use settings::{
-    Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Retry, Server, Settings, Swap, Tenant,
-    TenantLimits,
+    Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Server, Settings, Swap, Tenant, TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
 pub use written::Written;

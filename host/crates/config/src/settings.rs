@@ -15,6 +15,7 @@ use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
 use super::{ConfigError, ConfigErrors, Reference, SourceLocation, Written, check, file, suggest};
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
 use modhost_core::event::interest::Interest;
@@ -179,7 +180,7 @@ pub struct Module {
     /// What one of its deliveries may use.
     pub limits: ModuleLimits,
     /// How its deliveries are tried again.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// What a new version has to show before it serves. Default: nothing but that it can.
     pub swap: Swap,
     /// Whether the deliveries of one chat go one at a time, in the order their events came.
@@ -201,17 +202,6 @@ pub struct ModuleLimits {
     pub delivery: Limits,
     /// How many deliveries of the module run at once. Default 16.
     pub concurrency: usize,
-}
-
-/// How deliveries of a module are tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// How many attempts there are, the first included. Default 5.
-    pub attempts: u32,
-    /// The longest wait before the second attempt; it doubles from there. Default 2 s.
-    pub first: Duration,
-    /// The longest wait. Default 5 min.
-    pub max: Duration,
 }
 
 /// What compiling a component may use.
@@ -326,12 +316,6 @@ impl Default for TenantLimits {
 impl Default for ModuleLimits {
     fn default() -> Self {
         Self { delivery: Limits::default(), concurrency: 16 }
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 5, first: Duration::from_secs(2), max: Duration::from_secs(300) }
     }
 }
 

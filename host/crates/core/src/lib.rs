@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod address;
+pub mod backoff;
 pub mod browser_guard;
 pub mod clock;
 pub mod event;

@@ -27,7 +27,7 @@ use modhost_platform::openai::{OpenAi, OpenAiSettings};
 use modhost_platform::unique::{Unique, UniqueSettings};
 use modhost_platform::{NullPlatform, Platform, SetupError, WithModel};
 use modhost_runtime::capabilities::{Grants, HttpGrant, HttpGrants};
-use modhost_runtime::dispatch::{RetryPolicy, RouteSpec, TenantSpec};
+use modhost_runtime::dispatch::{RouteSpec, TenantSpec};
 use modhost_runtime::engine::{CanaryPolicy, Spec, SwapPolicy};
 
 /// The fewest characters of the admin API's token.
@@ -419,7 +419,7 @@ fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
         concurrency: module.limits.concurrency,
         ordered_by_chat: module.ordered_by_chat,
         resume: module.resume,
-        retry: RetryPolicy { attempts: module.retry.attempts, first: module.retry.first, max: module.retry.max },
+        retry: module.retry,
         retry_notice: settings.server.retry_notice.as_str().into(),
         apology: module.apology.as_ref().unwrap_or(&settings.server.apology).as_str().into(),
         limits: module.limits.delivery,

@@ -1,7 +1,7 @@
 //! JSON over HTTP, as every platform is spoken to: one call with its attempts, the waits between them, and the limits in
 //! time and size.
 //!
-//! It repeats only what can't happen twice by it; see [`RetryPolicy`].
+//! It repeats only what can't happen twice by it; see [`retry`].
 
 mod failure;
 mod http_client;
@@ -22,6 +22,7 @@ use url::Url;
 use self::failure::{ErrorText, Failure, presentable, quote, redacted};
 use super::chat_completion::{self, Fault, failure};
 use super::{CallError, Completion, ErrorKind, Result};
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::{self, Fields};
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
@@ -29,7 +30,6 @@ use modhost_core::secret::Secret;
 pub use http_client::http_client;
 pub(super) use opened::Opened;
 pub(super) use retry::Repeat;
-pub use retry::RetryPolicy;
 
 /// The largest answer that is read, in bytes: a thousand long passages fit in well.
 pub(super) const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -178,8 +178,8 @@ impl HttpTransport {
 
     /// Waits until the next attempt, if there is one after this failure.
     async fn wait(&self, call: &Call, attempt: u32, failure: &Failure) -> Result<()> {
-        match self.retry.wait(call.repeat, attempt, failure, call.remaining()) {
-            Some(wait) => tokio::time::sleep(wait).await,
+        match retry::delay(&self.retry, call.repeat, attempt, failure, call.remaining()) {
+            Some(delay) => tokio::time::sleep(delay).await,
             None => return Err(self.failed(call, attempt, failure)),
         }
         Ok(())

@@ -1,31 +1,11 @@
-//! When a call is tried again, and how long it waits before.
+//! Whether a call is tried again, and the delay before.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::failure::Failure;
-
-/// How often a call is tried, and how long it waits in between.
-///
-/// The wait before attempt n+1 is a random time between nothing and `base_delay`·2ⁿ⁻¹ (full jitter), `max_delay` at
-/// most. Where the platform sends `Retry-After`, that is waited, and a random time up to `base_delay` on top of it so
-/// that not everybody comes back at once. No wait goes beyond the call's time limit: then the call fails right away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Attempts in all, the first included; 0 is taken as 1.
-    pub attempts: u32,
-    /// The longest wait before the second attempt.
-    pub base_delay: Duration,
-    /// The longest wait before any attempt, but for what the platform asks for.
-    pub max_delay: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self { attempts: 4, base_delay: Duration::from_millis(500), max_delay: Duration::from_secs(10) }
-    }
-}
+use modhost_core::backoff::{RetryPolicy, jitter};
 
 /// Whether a call may be repeated when nobody knows if it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,31 +16,27 @@ pub(crate) enum Repeat {
     IfNotCarriedOut,
 }
 
-impl RetryPolicy {
-    /// How long to wait before the next attempt; none if the call has failed for good. `attempt` counts from 1,
-    /// `remaining` is what the call's time limit leaves.
-    pub(super) fn wait(
-        &self,
-        repeat: Repeat,
-        attempt: u32,
-        failure: &Failure,
-        remaining: Duration,
-    ) -> Option<Duration> {
-        if attempt >= self.attempts || !can_help(repeat, failure) {
-            return None;
-        }
-        let wait = match failure.retry_after() {
-            Some(asked) => asked.saturating_add(up_to(self.base_delay)),
-            None => up_to(self.ceiling(attempt)),
-        };
-        (wait < remaining).then_some(wait)
+/// Returns the delay before the next attempt; none if the call has failed for good. `attempt` counts from 1, `remaining` is
+/// the rest of the call's time limit.
+///
+/// The delay is random, between zero and that of the policy. Where the platform sends `Retry-After`, the delay is that time
+/// plus a random time up to the policy's first delay, so that not all callers return at once. No delay goes beyond the
+/// call's time limit: the call fails right away instead.
+pub(super) fn delay(
+    policy: &RetryPolicy,
+    repeat: Repeat,
+    attempt: u32,
+    failure: &Failure,
+    remaining: Duration,
+) -> Option<Duration> {
+    if attempt >= policy.attempts || !can_help(repeat, failure) {
+        return None;
     }
-
-    /// The longest wait after this attempt.
-    fn ceiling(&self, attempt: u32) -> Duration {
-        let doubled = 2u32.checked_pow(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.base_delay.saturating_mul(doubled).min(self.max_delay)
-    }
+    let delay = match failure.retry_after() {
+        Some(asked) => asked.saturating_add(jitter(policy.backoff.first)),
+        None => policy.delay_after(attempt),
+    };
+    (delay < remaining).then_some(delay)
 }
 
 /// Whether another attempt is allowed and may end better.
@@ -79,17 +55,13 @@ fn can_help(repeat: Repeat, failure: &Failure) -> bool {
     }
 }
 
-/// A random time up to this one.
-fn up_to(most: Duration) -> Duration {
-    most.mul_f64(fastrand::f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use modhost_core::backoff::Backoff;
 
     const POLICY: RetryPolicy =
-        RetryPolicy { attempts: 40, base_delay: Duration::from_millis(100), max_delay: Duration::from_secs(1) };
+        RetryPolicy { attempts: 40, backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)) };
 
     fn too_many(retry_after: Option<Duration>) -> Failure {
         Failure::Refused { status: StatusCode::TOO_MANY_REQUESTS, retry_after, retryable: true, message: String::new() }
@@ -99,7 +71,7 @@ mod tests {
     fn waits_double_up_to_the_longest() {
         for (attempt, ceiling) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (39, 1000)] {
             for _ in 0..200 {
-                let wait = POLICY.wait(Repeat::Safe, attempt, &too_many(None), Duration::MAX).unwrap();
+                let wait = delay(&POLICY, Repeat::Safe, attempt, &too_many(None), Duration::MAX).unwrap();
                 assert!(wait <= Duration::from_millis(ceiling), "attempt {attempt} waited {wait:?}");
             }
         }
@@ -109,15 +81,15 @@ mod tests {
     fn what_the_platform_asks_for_is_waited_at_least() {
         let asked = Duration::from_secs(7);
         for _ in 0..200 {
-            let wait = POLICY.wait(Repeat::Safe, 1, &too_many(Some(asked)), Duration::from_secs(8)).unwrap();
-            assert!(wait >= asked && wait <= asked + POLICY.base_delay);
+            let wait = delay(&POLICY, Repeat::Safe, 1, &too_many(Some(asked)), Duration::from_secs(8)).unwrap();
+            assert!(wait >= asked && wait <= asked + POLICY.backoff.first);
         }
     }
 
     #[test]
     fn no_wait_goes_beyond_the_time_limit() {
         let asked = Some(Duration::from_secs(7));
-        assert_eq!(POLICY.wait(Repeat::Safe, 1, &too_many(asked), Duration::from_secs(7)), None);
-        assert_eq!(POLICY.wait(Repeat::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)), None);
+        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(asked), Duration::from_secs(7)), None);
+        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)), None);
     }
 }

@@ -13,7 +13,8 @@ use url::Url;
 
 use super::chat_completion::failure;
 use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential, segment};
-use super::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Result, RetryPolicy, Role, SetupError};
+use super::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Result, Role, SetupError};
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::json::Fields;
 use modhost_core::platform_urls::NEXUS_API_BASE;
 use modhost_core::secret::Secret;
@@ -41,7 +42,7 @@ pub struct NexusSettings {
 impl NexusSettings {
     /// Settings with the defaults: 30 s for a call, four attempts, no idempotency key.
     pub fn new(api_base: Url, api_key: Secret) -> Self {
-        let (timeout, retry) = (Duration::from_secs(30), RetryPolicy::default());
+        let (timeout, retry) = (Duration::from_secs(30), RetryPolicy::REQUEST);
         Self { api_base, api_key, timeout, retry, idempotency_header: None }
     }
 }

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::http_transport::{Call, HttpTransport, Repeat, check_base, credential};
-use super::{Caller, Completion, CompletionRequest, Result, RetryPolicy, SetupError};
+use super::{Caller, Completion, CompletionRequest, Result, SetupError};
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::platform_urls::OPENAI_API_BASE;
 use modhost_core::secret::Secret;
 
@@ -49,7 +50,7 @@ impl OpenAiSettings {
             api_key: None,
             model: model.into(),
             timeout: Duration::from_secs(600),
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy::REQUEST,
             idempotency_header: Some(HeaderName::from_static("idempotency-key")),
         }
     }

@@ -1,8 +1,7 @@
 //! Unique AI: its REST API.
 //!
 //! Paths, headers and bodies are those of the official Python SDK (`unique-sdk` 2026.44.2, on PyPI). Where the SDK
-//! repeats every call that ends in a server error, this client repeats only what can't happen twice by it; see
-//! [`RetryPolicy`].
+//! repeats every call that ends in a server error, this client repeats only what can't happen twice by it.
 
 mod answer;
 mod request;
@@ -20,9 +19,10 @@ use url::Url;
 use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
 use super::{
     CallError, Caller, Completion, CompletionRequest, ErrorKind, Hit, Message, MessageChange, NewStep, Platform, Query,
-    Result, RetryPolicy, SetupError, StepChange, StreamTarget, StreamedAnswer,
+    Result, SetupError, StepChange, StreamTarget, StreamedAnswer,
 };
 use answer::Repairs;
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::platform_urls::UNIQUE_API_BASE;
 use modhost_core::secret::Secret;
 
@@ -69,7 +69,7 @@ impl UniqueSettings {
             model: None,
             timeout: Duration::from_secs(600),
             call_timeout: Duration::from_secs(30),
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy::REQUEST,
             idempotency_header: Some(HeaderName::from_static("idempotency-key")),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use modhost_core::secret::Secret;
 use modhost_platform::nexus::{Nexus, NexusSettings};
-use modhost_platform::{Caller, Message, MessageChange, Platform, Result, RetryPolicy, http_client};
+use modhost_platform::{Caller, Message, MessageChange, Platform, Result, http_client};
 
 use crate::server::Server;
 
@@ -20,7 +20,7 @@ impl Server {
     /// A client of this server with other settings.
     pub fn client_with(&self, change: impl FnOnce(&mut NexusSettings)) -> Nexus {
         let mut settings = NexusSettings::new(format!("http://{}/", self.address).parse().unwrap(), Secret::new(KEY));
-        settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+        settings.retry.backoff.first = Duration::from_millis(1);
         change(&mut settings);
         Nexus::new(settings, http_client().unwrap()).unwrap()
     }

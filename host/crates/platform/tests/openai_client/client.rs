@@ -5,7 +5,7 @@ use std::time::Duration;
 use modhost_core::secret::Secret;
 use modhost_platform::openai::{OpenAi, OpenAiSettings};
 use modhost_platform::{
-    CallError, Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, RetryPolicy, Role, http_client,
+    CallError, Caller, CompletionRequest, CompletionStream, Ending, ModelMessage, Role, http_client,
 };
 
 use crate::server::Server;
@@ -23,7 +23,7 @@ impl Server {
     pub fn client_with(&self, change: impl FnOnce(&mut OpenAiSettings)) -> OpenAi {
         let mut settings = OpenAiSettings::new(format!("http://{}/v1/", self.address).parse().unwrap(), "own-model");
         settings.api_key = Some(Secret::new(KEY));
-        settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+        settings.retry.backoff.first = Duration::from_millis(1);
         change(&mut settings);
         OpenAi::new(settings, http_client().unwrap()).unwrap()
     }

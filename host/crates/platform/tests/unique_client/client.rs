@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use modhost_core::secret::Secret;
 use modhost_platform::unique::{Unique, UniqueSettings};
-use modhost_platform::{Caller, RetryPolicy, http_client};
+use modhost_platform::{Caller, http_client};
 
 use crate::server::Server;
 
@@ -30,7 +30,7 @@ impl Server {
 pub fn settings(address: SocketAddr) -> UniqueSettings {
     let api_base = format!("http://{address}/public/chat").parse().unwrap();
     let mut settings = UniqueSettings::new(api_base, "app_test", Secret::new(KEY));
-    settings.retry = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+    settings.retry.backoff.first = Duration::from_millis(1);
     settings
 }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Refused, RetryPolicy};
+use super::Refused;
 use crate::capabilities::TenantMemory;
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::event::interest::{Candidate, Interest};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{Amounts, Limits};

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::leases::LEASE;
 use super::{Inner, Lane, clock, lock, worker};
+use modhost_core::backoff::Backoff;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_storage::journal::{Claim, Claimed};
 
@@ -23,8 +24,8 @@ const MIN_SLEEP: Duration = Duration::from_millis(50);
 /// as often.
 const WAITING_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long nothing of a lane is claimed after that failed: doubled with each failure in a row, up to the second.
-const CLAIM_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// How long nothing of a lane is claimed after a claim failed.
+const CLAIM_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 
 /// How many deliveries of a lane are taken at once.
 const BATCH: usize = 64;
@@ -80,7 +81,7 @@ impl Failing {
     /// Notes that a claim failed; answers with how long the lane is left alone.
     fn failed(&mut self, lane: Lane) -> Duration {
         let (failures, until) = self.0.entry(lane).or_insert_with(|| (0, Instant::now()));
-        let wait = backoff(*failures);
+        let wait = CLAIM_BACKOFF.delay(*failures);
         *failures = failures.saturating_add(1);
         *until = Instant::now() + wait;
         wait
@@ -101,11 +102,6 @@ impl Failing {
     fn next(&self, now: Instant) -> Option<Instant> {
         self.0.values().map(|(_, until)| *until).filter(|until| *until > now).min()
     }
-}
-
-/// How long to wait after so many failures in a row and one more.
-fn backoff(failures: u32) -> Duration {
-    CLAIM_BACKOFF.0.saturating_mul(2_u32.saturating_pow(failures)).min(CLAIM_BACKOFF.1)
 }
 
 impl Scheduler {
@@ -145,7 +141,7 @@ impl Scheduler {
         let due = lock(&self.inner.next_due).take_if(|due| *due <= now).is_some();
         self.make_ready(woken);
         if due && let Err(error) = self.look_at_all(now).await {
-            let retry_in = backoff(self.looks);
+            let retry_in = CLAIM_BACKOFF.delay(self.looks);
             self.looks = self.looks.saturating_add(1);
             tracing::error!(?retry_in, %error, "cannot look for deliveries that are due");
             self.inner.look_again(now + retry_in);

@@ -10,9 +10,10 @@ use futures::FutureExt;
 use super::finalize::{self, Outcome};
 use super::routes::{RouteSpec, Tenant};
 use super::scheduler::RunSlot;
-use super::{FailedAttempt, Inner, RetryPolicy, Runner, supervise};
+use super::{FailedAttempt, Inner, Runner, supervise};
 use crate::capabilities::{AttemptContext, CallLog, Delivery};
 use crate::engine::{self, Retry};
+use modhost_core::backoff::RetryPolicy;
 use modhost_core::clock;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
@@ -139,7 +140,7 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
             return Done { version: None, log: delivery.log.take(), next };
         }
     }
-    let policy = route.map_or_else(RetryPolicy::default, |route| route.retry.clone());
+    let policy = route.map_or(RetryPolicy::DELIVERY, |route| route.retry);
     let attempt = claimed.attempt - claimed.earlier;
     let next = if attempt < policy.attempts {
         Disposition::Retry { at: clock::now() + policy.delay_after(attempt), reason: FailureReason::new(reason) }

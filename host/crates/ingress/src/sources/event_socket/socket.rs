@@ -19,6 +19,7 @@ use super::connection::{Connection, End, NotOpened, Received, RetryHint};
 use super::status::{Gap, Status};
 use super::{EventSocket, shown};
 use crate::sources::Rejection;
+use modhost_core::backoff::{Backoff, jitter};
 use modhost_core::metrics::EventOutcome;
 use modhost_storage::event_sink::{Backpressure, Sink};
 
@@ -32,11 +33,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 /// A connection that lived this long was a good one: the next is not held back.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// The longest wait before the first further try; it doubles from there.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-
-/// The longest wait before any further try that may end better by itself.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+/// The delays before another try that may succeed without anybody's help.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
 /// The wait before a further try where somebody has to do something first. A change of the settings ends it.
 const RETRY_RARELY: Duration = Duration::from_secs(300);
@@ -188,7 +186,7 @@ impl<S: Sink> Socket<S> {
         let wait = match again {
             RetryHint::Soon => self.next_wait(),
             // Whatever is asked for, this is often enough.
-            RetryHint::After(asked) => asked.min(RETRY_RARELY) + up_to(FIRST_WAIT),
+            RetryHint::After(asked) => asked.min(RETRY_RARELY) + jitter(BACKOFF.first),
             RetryHint::Rarely => RETRY_RARELY,
         };
         self.not_before = Instant::now() + wait;
@@ -202,10 +200,10 @@ impl<S: Sink> Socket<S> {
 
     /// The wait before the next try, after one that failed.
     fn next_wait(&mut self) -> Duration {
-        let longest = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(MAX_WAIT);
+        // Not full jitter: a platform that refuses immediately must not be asked again immediately.
+        let wait = BACKOFF.equal_jitter(self.failures);
         self.failures += 1;
-        // Half of it at least: a far side that refuses at once is not to be asked at once.
-        longest / 2 + up_to(longest / 2)
+        wait
     }
 
     fn ended(&mut self, at: usize, end: End) {
@@ -404,11 +402,6 @@ async fn sleep_until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-/// A random time up to this one.
-fn up_to(most: Duration) -> Duration {
-    most.mul_f64(fastrand::f64())
 }
 
 /// A time as people read it, in whole seconds.

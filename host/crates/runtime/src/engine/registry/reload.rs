@@ -17,15 +17,13 @@ use super::refusal::{Cause, Refusal};
 use crate::engine::loaded_components::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Priority, file, milliseconds};
+use modhost_core::backoff::Backoff;
 use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
 use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 
-/// After what time a file is read again that couldn't be read, compiled or dry-run for a reason that may pass; it doubles
-/// each time, as what the host can't do may cost it much to try.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// The longest of these times.
-const READ_AGAIN_AT_LAST: Duration = Duration::from_secs(300);
+/// The delays before a file is read again that could not be read, compiled or dry-run for a temporary reason. They grow
+/// because a try may cost the host much.
+const READ_AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
 
 /// How long somebody who wants a file taken in waits to hear what came of it.
 const ANSWERED_AFTER: Duration = Duration::from_secs(10);
@@ -493,8 +491,8 @@ impl ModuleEntry {
         if self.rereads.swap(true, Ordering::AcqRel) {
             return;
         }
-        let before = self.reread.fetch_add(1, Ordering::AcqRel).min(16);
-        let wait = READ_AGAIN_AFTER.saturating_mul(1 << before).min(READ_AGAIN_AT_LAST);
+        let before = self.reread.fetch_add(1, Ordering::AcqRel);
+        let wait = READ_AGAIN.delay(before);
         let slot = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
