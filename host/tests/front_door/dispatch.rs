@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use modhost_core::backoff::{Backoff, RetryPolicy};
+use modhost_core::clock::SystemClock;
 use modhost_core::event::interest::{Interest, NamePattern};
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_core::limits::{Amounts, Limits};
@@ -252,6 +253,7 @@ impl Dispatch {
             owner: OWNER.into(),
             removal_grace: Duration::ZERO,
             sweep_every,
+            clock: Arc::new(SystemClock),
         };
         let (dispatcher, _) = Dispatcher::start(registry.clone(), journal.clone(), keyvalue, settings).await.unwrap();
         let dispatch = Self { _directory: directory, journal, far_side, registry, dispatcher };

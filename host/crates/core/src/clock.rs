@@ -1,12 +1,160 @@
-//! The host's time: that by which deliveries are due and leases run out: the wall clock as it stood when the host started, and what
-//! has passed since. Whoever sets the machine's clock meanwhile puts no delivery off and brings none forward.
+//! Clocks that the host reads the time from.
+//!
+//! The host's own clock is the wall clock as it stood when the process started, plus the time that has passed since by the
+//! monotonic clock. Setting the machine's clock neither delays a delivery nor brings one forward.
 
-use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-/// The time now.
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+/// A source of the current time, and of waits that end by it.
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// Returns the current time.
+    fn now(&self) -> SystemTime;
+
+    /// Returns once this much time has passed.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// Runs a future for at most this much time by a clock; none if the time ran out first.
+pub async fn timeout<T>(clock: &dyn Clock, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = clock.sleep(limit) => None,
+    }
+}
+
+/// The host's clock: it cannot be set while the process runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        static STARTED: OnceLock<(SystemTime, Instant)> = OnceLock::new();
+        let (wall, monotonic) = STARTED.get_or_init(|| (SystemTime::now(), Instant::now()));
+        *wall + monotonic.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(duration).boxed()
+    }
+}
+
+/// A clock that stands still until a test moves it.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<ManualTime>);
+
+#[derive(Debug)]
+struct ManualTime {
+    now: SystemTime,
+    /// The waits that have not ended, with their ends.
+    sleepers: Vec<(SystemTime, oneshot::Sender<()>)>,
+}
+
+impl ManualClock {
+    /// Creates a clock that shows a time.
+    pub fn new(now: SystemTime) -> Self {
+        Self(Mutex::new(ManualTime { now, sleepers: Vec::new() }))
+    }
+
+    /// Sets the time, forward or back, and ends the waits that are over then.
+    pub fn set(&self, now: SystemTime) {
+        let mut time = self.lock();
+        time.now = now;
+        let (over, going) = std::mem::take(&mut time.sleepers).into_iter().partition(|(end, _)| *end <= now);
+        time.sleepers = going;
+        drop(time);
+        let over: Vec<(SystemTime, oneshot::Sender<()>)> = over;
+        for (_, sleeper) in over {
+            // A wait may have been given up.
+            let _ = sleeper.send(());
+        }
+    }
+
+    /// Moves the time forward, and ends the waits that are over then.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now() + by);
+    }
+
+    /// Returns when the first wait ends that somebody waits for.
+    pub fn next_wake(&self) -> Option<SystemTime> {
+        let mut time = self.lock();
+        time.sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
+        time.sleepers.iter().map(|(end, _)| *end).min()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ManualTime> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        self.lock().now
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let mut time = self.lock();
+        let Some(end) = time.now.checked_add(duration).filter(|end| *end > time.now) else {
+            return if duration.is_zero() {
+                futures::future::ready(()).boxed()
+            } else {
+                futures::future::pending().boxed()
+            };
+        };
+        let (sleeper, slept) = oneshot::channel();
+        time.sleepers.push((end, sleeper));
+        // The sender is dropped only with the clock, after which no time passes.
+        async move {
+            if slept.await.is_err() {
+                futures::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Returns the time of the host's clock.
 pub fn now() -> SystemTime {
-    static STARTED: OnceLock<(SystemTime, Instant)> = OnceLock::new();
-    let (wall, monotonic) = STARTED.get_or_init(|| (SystemTime::now(), Instant::now()));
-    *wall + monotonic.elapsed()
+    SystemClock.now()
+}
+
+/// Returns a time as milliseconds since 1970, rounded down; an earlier time counts as 1970.
+pub fn to_millis(time: SystemTime) -> i64 {
+    whole_millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Returns a time as milliseconds since 1970, rounded up, so that nothing due then runs early.
+pub fn to_millis_rounded_up(time: SystemTime) -> i64 {
+    to_millis(time.checked_add(Duration::from_nanos(999_999)).unwrap_or(time))
+}
+
+/// Returns the time that [`to_millis`] wrote.
+pub fn from_millis(millis: i64) -> SystemTime {
+    let since_1970 = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
+    SystemTime::UNIX_EPOCH.checked_add(since_1970).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Returns a duration in milliseconds, rounded down.
+pub fn whole_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_times_to_milliseconds_and_never_makes_a_due_time_early() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_500_000);
+        assert_eq!((to_millis(time), to_millis_rounded_up(time)), (1, 2));
+        assert_eq!(from_millis(to_millis(time)), SystemTime::UNIX_EPOCH + Duration::from_millis(1));
+        assert_eq!(to_millis(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), 0);
+        assert_eq!(from_millis(-1), SystemTime::UNIX_EPOCH);
+    }
 }

@@ -17,6 +17,7 @@ use crate::admin_api::{self, Access, AccessRules, Admin};
 use crate::resolved_config::ResolvedConfig;
 use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server, Settings, Source};
 use modhost_core::browser_guard::BrowserGuard;
+use modhost_core::clock::SystemClock;
 use modhost_core::metrics;
 use modhost_core::plural::counted;
 use modhost_ingress::health::{self, Health};
@@ -197,6 +198,7 @@ impl Host {
             owner: OWNER.into(),
             sweep_every: SWEEP_EVERY,
             removal_grace: server.removal_grace,
+            clock: Arc::new(SystemClock),
         };
         let (dispatcher, recovered) =
             Dispatcher::start(registry.clone(), journal.clone(), keyvalue.clone(), dispatch).await?;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::clock;
 use super::routes::RouteSpec;
 use crate::capabilities::{Delivery, Step};
 use crate::engine::NO_REPLY;
+use modhost_core::clock::{self, Clock, timeout};
 use modhost_platform::{CallError, Caller, MessageChange, StepChange, StepStatus};
 use modhost_storage::journal::{Disposition, FailureReason};
 
@@ -40,8 +40,14 @@ pub(super) enum Outcome {
 
 /// Closes what the attempt left open as far as the delivery has ended with it, and says what is next. `allowed` is how
 /// many attempts there may be, those included that only tell the user.
-pub(super) async fn finalize(delivery: &Delivery, outcome: Outcome, route: &RouteSpec, allowed: u32) -> Disposition {
-    if tokio::time::timeout(CALLS_IN_FLIGHT, delivery.changes_done()).await.is_err() {
+pub(super) async fn finalize(
+    clock: &dyn Clock,
+    delivery: &Delivery,
+    outcome: Outcome,
+    route: &RouteSpec,
+    allowed: u32,
+) -> Disposition {
+    if timeout(clock, CALLS_IN_FLIGHT, delivery.changes_done()).await.is_none() {
         tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform doesn't come to its end");
     }
     match outcome {

@@ -3,29 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inner, clock, lock};
+use super::{Inner, lock};
 use modhost_core::plural::counted;
 
 /// How long a delivery is a host's own without a heartbeat.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
+/// How often a host extends its leases.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+
 /// Prolongs this host's leases, and takes up those that have run out, until all its deliveries have ended.
 pub(super) async fn keep(inner: Arc<Inner>) {
-    let mut beat = tokio::time::interval(LEASE / 3);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = beat.tick() => {}
-            () = all_ended(&inner) => return,
-        }
+        let next = inner.clock.now() + HEARTBEAT_EVERY;
         if let Err(error) = one_beat(&inner).await {
-            tracing::error!("leases can't be prolonged: {error}");
+            tracing::error!(%error, "cannot extend leases");
+        }
+        let rest = next.duration_since(inner.clock.now()).unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = all_ended(&inner) => return,
+            () = inner.clock.sleep(rest) => {}
         }
     }
 }
 
 async fn one_beat(inner: &Inner) -> modhost_storage::journal::Result<()> {
-    let now = clock::now();
+    let now = inner.clock.now();
     let mine = lock(&inner.running).attempts();
     let deliveries = mine.iter().map(|(delivery, _)| delivery.clone()).collect();
     let lost = inner.journal.heartbeat(&inner.settings.owner, deliveries, now + LEASE).await?;
@@ -45,7 +49,11 @@ async fn one_beat(inner: &Inner) -> modhost_storage::journal::Result<()> {
 /// Waits until the host closes and nothing runs any more.
 async fn all_ended(inner: &Inner) {
     inner.closing.cancelled().await;
-    while !lock(&inner.running).is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    loop {
+        let idle = inner.idle.notified();
+        if lock(&inner.running).is_empty() {
+            return;
+        }
+        idle.await;
     }
 }

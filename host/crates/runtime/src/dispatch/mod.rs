@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
-use modhost_core::clock;
+use modhost_core::clock::{self, Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::plural::counted;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
@@ -73,12 +73,15 @@ pub struct DispatchSettings {
     pub sweep_every: Duration,
     /// How long after the start the deliveries of modules and tenants wait that are not in the settings.
     pub removal_grace: Duration,
+    /// The clock that everything in dispatch goes by.
+    pub clock: Arc<dyn Clock>,
 }
 
 struct Inner {
     modules: Arc<dyn Modules>,
     journal: Arc<dyn Journal>,
     keyvalue: Arc<dyn KeyValue>,
+    clock: Arc<dyn Clock>,
     settings: DispatchSettings,
     routes: ArcSwap<Routes>,
     reservations: Reservations,
@@ -98,6 +101,8 @@ struct Inner {
     next_due: Mutex<Option<SystemTime>>,
     wake: Notify,
     running: Mutex<Running>,
+    /// Notified when the last attempt has ended that was running.
+    idle: Notify,
     /// Deliveries that run, and the tasks that see to them.
     tasks: TaskTracker,
     /// Takes no more events, begins no more deliveries.
@@ -179,10 +184,12 @@ impl Dispatcher {
         keyvalue: Arc<dyn KeyValue>,
         settings: DispatchSettings,
     ) -> Result<(Self, u64), JournalError> {
-        let now = clock::now();
+        let clock = settings.clock.clone();
+        let now = clock.now();
         let recovered = journal.reclaim(Some(&settings.owner), now).await?;
         let dispatcher = Self(Arc::new(Inner {
             unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
+            clock,
             modules,
             settings,
             reservations: Reservations::default(),
@@ -196,6 +203,7 @@ impl Dispatcher {
             next_due: Mutex::new(Some(now)),
             wake: Notify::new(),
             running: Mutex::default(),
+            idle: Notify::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -220,7 +228,7 @@ impl Dispatcher {
     pub fn set_routes(&self, tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>) {
         let routes = Routes::new(tenants, modules, apology, &self.0.routes.load());
         self.0.routes.store(Arc::new(routes));
-        self.0.look_again(clock::now());
+        self.0.look_again(self.0.clock.now());
     }
 
     /// Takes an event: when this returns it is on disk, and every module that wants it will get it.
@@ -271,7 +279,7 @@ impl Dispatcher {
 
     /// Looks for deliveries that are due now, say because a person resumed a module.
     pub fn look_again(&self) {
-        self.0.look_again(clock::now());
+        self.0.look_again(self.0.clock.now());
     }
 
     /// Sends a delivery that has ended on its way again. Answers whether it was there and had ended. To be called within
@@ -325,10 +333,10 @@ impl Dispatcher {
         let inner = &self.0;
         inner.closing.cancel();
         inner.tasks.close();
-        if tokio::time::timeout(grace, inner.tasks.wait()).await.is_err() {
+        if timeout(&*inner.clock, grace, inner.tasks.wait()).await.is_none() {
             tracing::warn!("deliveries have not ended after {grace:?}: they start again with the host");
             inner.stop.cancel();
-            if tokio::time::timeout(TIDY_UP, inner.tasks.wait()).await.is_err() {
+            if timeout(&*inner.clock, TIDY_UP, inner.tasks.wait()).await.is_none() {
                 tracing::error!("deliveries could not be put back in time: their leases run out");
             }
         }
@@ -344,7 +352,7 @@ impl Dispatcher {
 impl Inner {
     /// Whether a tenant's deliveries to a module wait until one of the two is back in the settings, or dropped from them.
     fn waits_for_settings(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
-        routes.makes_wait(tenant, module, clock::now() < self.unknown_wait_until)
+        routes.makes_wait(tenant, module, self.clock.now() < self.unknown_wait_until)
     }
 
     async fn accept(&self, event: Event) -> Result<Accepted, Refused> {

@@ -19,7 +19,7 @@ const BREATH: Duration = Duration::from_millis(20);
 pub(super) async fn keep(inner: Arc<Inner>) {
     let upkeep = async {
         loop {
-            tokio::time::sleep(EVERY).await;
+            inner.clock.sleep(EVERY).await;
             remove(&inner).await;
         }
     };
@@ -37,7 +37,7 @@ const PROBE_HEALTHY_EVERY: u32 = 6;
 pub(super) async fn probe(inner: Arc<Inner>) {
     let probing = async {
         for turn in 1_u32.. {
-            tokio::time::sleep(PROBE_AFTER_FAILURE).await;
+            inner.clock.sleep(PROBE_AFTER_FAILURE).await;
             let before = inner.journal.health();
             if before.is_ok() && !turn.is_multiple_of(PROBE_HEALTHY_EVERY) {
                 continue;
@@ -63,7 +63,7 @@ async fn remove(inner: &Inner) {
                 break;
             }
         }
-        tokio::time::sleep(BREATH).await;
+        inner.clock.sleep(BREATH).await;
     }
     if removed > 0 {
         let removed = counted(removed, "delivery that ended long ago was", "deliveries that ended long ago were");

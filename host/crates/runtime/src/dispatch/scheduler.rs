@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::leases::LEASE;
-use super::{Inner, Lane, clock, lock, worker};
+use super::{Inner, Lane, lock, worker};
 use modhost_core::backoff::Backoff;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_storage::journal::{Claim, Claimed};
@@ -54,7 +54,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let changes = inner.modules.changes();
     let mut scheduler = Scheduler { inner: inner.clone(), turn: 0, changes, lanes: Failing::default(), looks: 0 };
     // Whoever ran before may have panicked with lanes in hand.
-    inner.look_again(clock::now());
+    inner.look_again(inner.clock.now());
     // A step isn't broken off: what the journal has given out by then would never begin.
     while !inner.closing.is_cancelled() {
         scheduler.step().await;
@@ -75,15 +75,15 @@ struct Scheduler {
 
 /// Lanes whose claims fail: each is left alone for a while of its own.
 #[derive(Default)]
-struct Failing(HashMap<Lane, (u32, Instant)>);
+struct Failing(HashMap<Lane, (u32, SystemTime)>);
 
 impl Failing {
     /// Notes that a claim failed; answers with how long the lane is left alone.
-    fn failed(&mut self, lane: Lane) -> Duration {
-        let (failures, until) = self.0.entry(lane).or_insert_with(|| (0, Instant::now()));
+    fn failed(&mut self, lane: Lane, now: SystemTime) -> Duration {
+        let (failures, until) = self.0.entry(lane).or_insert((0, now));
         let wait = CLAIM_BACKOFF.delay(*failures);
         *failures = failures.saturating_add(1);
-        *until = Instant::now() + wait;
+        *until = now + wait;
         wait
     }
 
@@ -93,13 +93,13 @@ impl Failing {
         }
     }
 
-    fn is_held_off(&self, tenant: &Name, module: &Name, now: Instant) -> bool {
+    fn is_held_off(&self, tenant: &Name, module: &Name, now: SystemTime) -> bool {
         // Hardly ever is there any.
         !self.0.is_empty() && self.0.get(&(tenant.clone(), module.clone())).is_some_and(|(_, until)| *until > now)
     }
 
     /// When the first lane is tried again that is left alone now.
-    fn next(&self, now: Instant) -> Option<Instant> {
+    fn next(&self, now: SystemTime) -> Option<SystemTime> {
         self.0.values().map(|(_, until)| *until).filter(|until| *until > now).min()
     }
 }
@@ -123,7 +123,7 @@ impl Scheduler {
                 }
                 // It stays ready, and the others don't wait for it.
                 Err(error) => {
-                    let wait = self.lanes.failed(lane);
+                    let wait = self.lanes.failed(lane, self.inner.clock.now());
                     let (lanes, ..) = failure.get_or_insert((0_usize, claim, error, wait));
                     *lanes += 1;
                 }
@@ -137,7 +137,7 @@ impl Scheduler {
     /// Takes in the lanes that were woken, and all of them when something has become due.
     async fn look(&mut self) {
         let woken = std::mem::take(&mut *lock(&self.inner.woken));
-        let now = clock::now();
+        let now = self.inner.clock.now();
         let due = lock(&self.inner.next_due).take_if(|due| *due <= now).is_some();
         self.make_ready(woken);
         if due && let Err(error) = self.look_at_all(now).await {
@@ -180,10 +180,10 @@ impl Scheduler {
     /// Shares the free slots out: every tenant the same, whatever it has waiting.
     fn plan(&mut self) -> Vec<Claim> {
         let routes = self.inner.routes.load();
-        let at = Instant::now();
+        let now = self.inner.clock.now();
         let known = lock(&self.inner.ready);
         let running = lock(&self.inner.running);
-        let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, at);
+        let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, now);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
         // What waits for a module that is paused, coming up or gone from the settings takes nobody's share.
         let all = &self.inner.modules;
@@ -201,7 +201,7 @@ impl Scheduler {
             return Vec::new();
         }
         let share = (free / tenants.len()).max(1);
-        let (now, mut claims) = (clock::now(), Vec::new());
+        let mut claims = Vec::new();
         self.turn = self.turn.wrapping_add(1);
         for index in 0..tenants.len() {
             let tenant = tenants[(index + self.turn) % tenants.len()];
@@ -254,17 +254,16 @@ impl Scheduler {
     /// is tried again.
     async fn wait(&mut self) {
         let due = *lock(&self.inner.next_due);
-        let mut sleep = due.map_or(MAX_SLEEP, |due| due.duration_since(clock::now()).unwrap_or_default());
-        let now = Instant::now();
-        if let Some(next) = self.lanes.next(now) {
-            sleep = sleep.min(next - now);
-        }
+        let now = self.inner.clock.now();
+        let due = due.into_iter().chain(self.lanes.next(now)).min();
+        let sleep = due.map_or(MAX_SLEEP, |due| due.duration_since(now).unwrap_or_default());
         tokio::select! {
+            biased;
             () = self.inner.wake.notified() => {}
             // What waited for it is in `ready`.
             _ = self.changes.changed() => {}
             () = self.inner.closing.cancelled() => {}
-            () = tokio::time::sleep(sleep.clamp(Duration::from_millis(1), MAX_SLEEP)) => {}
+            () = self.inner.clock.sleep(sleep.clamp(Duration::from_millis(1), MAX_SLEEP)) => {}
         }
     }
 }
@@ -342,7 +341,11 @@ impl Drop for RunSlot {
         if running.attempts.get(&self.delivery).is_some_and(|attempt| attempt.slot == self.number) {
             running.attempts.remove(&self.delivery);
         }
+        let is_idle = running.total == 0;
         drop(running);
+        if is_idle {
+            self.inner.idle.notify_waiters();
+        }
         self.inner.wake.notify_one();
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn keep_running<F: Future<Output = ()>>(
 ) {
     while let Err(panic) = AssertUnwindSafe(task(inner.clone())).catch_unwind().await {
         tracing::error!(task = name, panic = message(&*panic), "background task panicked; it is restarted");
-        tokio::time::sleep(RESTART_AFTER).await;
+        inner.clock.sleep(RESTART_AFTER).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inner, Lane, clock, lock};
+use super::{Inner, Lane, lock};
 use modhost_core::event::DeliveryId;
 use modhost_core::metrics;
 use modhost_storage::journal::Due;
@@ -22,7 +22,7 @@ const MAX_COUNTED: u32 = 1000;
 pub(super) async fn keep(inner: Arc<Inner>) {
     let sweeping = async {
         loop {
-            tokio::time::sleep(inner.settings.sweep_every).await;
+            inner.clock.sleep(inner.settings.sweep_every).await;
             if let Err(error) = sweep(&inner).await {
                 tracing::warn!(%error, "cannot look for deliveries that are due");
             }
@@ -36,7 +36,7 @@ async fn sweep(inner: &Inner) -> modhost_storage::journal::Result<()> {
     if suspected.is_empty() {
         return Ok(());
     }
-    tokio::time::sleep(CONFIRM_AFTER.min(inner.settings.sweep_every)).await;
+    inner.clock.sleep(CONFIRM_AFTER.min(inner.settings.sweep_every)).await;
     let mut found: Vec<(Lane, Vec<DeliveryId>)> = Vec::new();
     for Due { tenant, module, mut deliveries } in missed(inner).await? {
         deliveries.retain(|delivery| suspected.contains(delivery));
@@ -54,7 +54,7 @@ async fn sweep(inner: &Inner) -> modhost_storage::journal::Result<()> {
 
 /// What is due and isn't known to the scheduler.
 async fn missed(inner: &Inner) -> modhost_storage::journal::Result<Vec<Due>> {
-    let now = clock::now();
+    let now = inner.clock.now();
     let mut due = inner.journal.due(now, MAX_COUNTED).await?;
     // It looks at all lanes then.
     if lock(&inner.next_due).is_some_and(|next| next <= now) {

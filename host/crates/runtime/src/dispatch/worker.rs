@@ -26,7 +26,7 @@ const TIDYING: u32 = 20;
 
 /// Makes an attempt, to its very end: whatever breaks on the way, the delivery is finalized and its slot freed.
 pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) {
-    let started = clock::now();
+    let started = inner.clock.now();
     // What has begun when it ends before its time.
     let begun = OnceLock::new();
     let working = AssertUnwindSafe(work(&inner, &claimed, &begun)).catch_unwind();
@@ -109,7 +109,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
         None => (Outcome::GivenUp { reason: why_enough(inner, claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
-    let next = finalize::finalize(delivery, outcome, route, allowed(&route.retry)).await;
+    let next = finalize::finalize(&*inner.clock, delivery, outcome, route, allowed(&route.retry)).await;
     // A delivery counts once, by its very first attempt: what the host cut off says nothing, and whoever sends a delivery
     // again doesn't make it another one.
     if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt == 1 && !cut_off) {
@@ -135,7 +135,7 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
     let route = routes.module(&claimed.module);
     if let (Some(delivery), Some(route)) = (begun, route) {
         let outcome = try_again(reason.clone(), None, None);
-        let settling = finalize::finalize(delivery, outcome, route, allowed(&route.retry));
+        let settling = finalize::finalize(&*inner.clock, delivery, outcome, route, allowed(&route.retry));
         if let Ok(next) = AssertUnwindSafe(settling).catch_unwind().await {
             return Done { version: None, log: delivery.log.take(), next };
         }
@@ -295,7 +295,7 @@ struct Done {
 
 /// Writes down how an attempt went and what is next.
 async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
-    let ended = clock::now();
+    let ended = inner.clock.now();
     let (outcome, state, retry_at) = match &done.next {
         Disposition::Completed => ("completed".to_owned(), State::Completed, None),
         Disposition::Retry { at, reason } => (reason.to_string(), State::Waiting, Some(*at)),
@@ -352,7 +352,7 @@ fn tell(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration
     match &done.next {
         Disposition::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
         Disposition::Retry { at, reason } => {
-            let wait = at.duration_since(clock::now()).unwrap_or_default();
+            let wait = at.duration_since(inner.clock.now()).unwrap_or_default();
             tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed, tried again in {wait:.1?}: {reason}");
         }
         Disposition::Dead { reason } => {
