@@ -10,6 +10,7 @@ pub mod browser_guard;
 pub mod clock;
 pub mod event;
 pub mod files;
+pub mod import;
 pub mod json;
 pub mod limits;
 pub mod log_throttle;
