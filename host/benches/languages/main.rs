@@ -31,7 +31,8 @@ use clap::ValueEnum;
 use modhost_authoring::template::Language;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
-use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::call_log::CallLog;
+use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
 use modhost_runtime::engine::{Ended, Engine, Spec, SwapPolicy};
 use modhost_storage::keyvalue;
 

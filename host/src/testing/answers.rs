@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use super::http;
 use super::matcher::{Matcher, Plain};
 use modhost_config::table::{Table, Value, to_json};
+use modhost_core::import::{Import, RecordedImport};
 use modhost_core::suggest;
 use modhost_platform::{CallError, Completion, ErrorKind, Hit, Message, Role, Usage};
 use modhost_storage::journal::Call;
@@ -24,31 +25,7 @@ const ERRORS: [(&str, ErrorKind); 7] = [
     ("unsupported", ErrorKind::Unsupported),
 ];
 
-/// The calls a module can make, as the record names them; those of `wasi:http` stand beside them.
-const CALLS: [&str; 20] = [
-    "search.search",
-    "completion.complete",
-    "completion.complete-into-reply",
-    "completion.stream",
-    "messages.reply",
-    "messages.show",
-    "messages.create",
-    "messages.modify",
-    "messages.history",
-    "message-log.entry.create",
-    "message-log.entry.update",
-    "keyvalue.get",
-    "keyvalue.get-many",
-    "keyvalue.exists",
-    "keyvalue.list-keys",
-    "keyvalue.set",
-    "keyvalue.delete",
-    "keyvalue.increment",
-    "keyvalue.swap",
-    "wasi:clocks",
-];
-
-/// What the names of these calls begin with is not known one by one.
+/// Names of calls that begin like this are accepted, whether or not this version knows them.
 const OPEN: [&str; 2] = ["wasi:http", "keyvalue."];
 
 impl<T: Clone> Scripted<T> {
@@ -311,7 +288,7 @@ fn call(place: usize, table: Table<'_>) -> Option<Call> {
 }
 
 /// An answer as a record has it, given to the next call of this name whatever its arguments.
-fn recorded(place: usize, import: String, answer: &Json) -> Option<Call> {
+fn recorded(place: usize, import: RecordedImport, answer: &Json) -> Option<Call> {
     Some(Call {
         number: u32::try_from(place).ok()?,
         import,
@@ -322,11 +299,15 @@ fn recorded(place: usize, import: String, answer: &Json) -> Option<Call> {
 }
 
 /// The name of a call, as the record has it.
-pub(super) fn call_name(value: &Value<'_>) -> Option<String> {
+pub(super) fn call_name(value: &Value<'_>) -> Option<RecordedImport> {
     let name = value.text()?;
-    if !CALLS.contains(&name) && !OPEN.iter().any(|open| name.starts_with(open)) {
-        value.wrong(format!("there is no call \"{name}\""), suggest::advice(name, &CALLS));
+    let import = RecordedImport::from(name);
+    let is_known = import.known().is_some_and(|import| import != Import::KeptAside);
+    if !is_known && !OPEN.iter().any(|open| name.starts_with(open)) {
+        let known = Import::ALL.into_iter().filter(|import| *import != Import::KeptAside);
+        let known: Vec<_> = known.map(Import::as_str).collect();
+        value.wrong(format!("there is no call \"{name}\""), suggest::advice(name, &known));
         return None;
     }
-    Some(name.to_owned())
+    Some(import)
 }

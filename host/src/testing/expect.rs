@@ -12,6 +12,7 @@ use super::answers::call_name;
 use super::matcher::{Matcher, Plain};
 use super::observed::Observed;
 use modhost_config::table::{Table, Value, to_json};
+use modhost_core::import::RecordedImport;
 use modhost_core::suggest;
 use modhost_runtime::engine::Retry;
 
@@ -26,7 +27,7 @@ pub struct Expected {
     log: Vec<At<Matcher>>,
     failure: Option<At<Fails>>,
     calls: Option<At<Vec<At<Called>>>>,
-    not_called: Vec<At<String>>,
+    not_called: Vec<At<RecordedImport>>,
     keyvalue: Vec<At<Kept>>,
 }
 
@@ -53,7 +54,7 @@ struct Fails {
 
 #[derive(Debug)]
 struct Called {
-    import: String,
+    import: RecordedImport,
     arguments: Map<String, Json>,
 }
 

@@ -4,11 +4,10 @@ use serde_json::{Value as Json, json};
 
 use super::answers::{Scripted, scripted};
 use modhost_config::table::{Table, to_json};
+use modhost_core::import::Import;
 use modhost_platform::ErrorKind;
-use modhost_runtime::capabilities::{CallRequest, HttpGrants, Lookup};
-
-/// What the requests are recorded as.
-const HTTP: &str = "wasi:http.handle";
+use modhost_runtime::call_log::{CallRequest, Lookup};
+use modhost_runtime::capabilities::HttpGrants;
 
 /// Reads an answer, in the form the record has it.
 pub(super) fn read(table: Table<'_>) -> Scripted<Json> {
@@ -28,9 +27,9 @@ pub(super) fn read(table: Table<'_>) -> Scripted<Json> {
 }
 
 /// Who gives these answers, in the form the record has them: by a call's name and its arguments.
-pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(&str, &Json) -> Option<Vec<u8>> + Send {
+pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(Import, &Json) -> Option<Vec<u8>> + Send {
     move |import, request| {
-        if import != HTTP {
+        if import != Import::HttpHandle {
             return None;
         }
         let line = line(request);
@@ -45,7 +44,7 @@ pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(&str, &J
 /// What is wrong about a request: one that is answered and would not be sent, or the other way round. One that is refused, and
 /// has no answer, is nobody's mistake: the module is to cope with it.
 pub(super) fn problem(grants: &HttpGrants, asked: &CallRequest) -> Option<String> {
-    if asked.import != HTTP {
+    if asked.import != Import::HttpHandle {
         return None;
     }
     match &asked.answer {

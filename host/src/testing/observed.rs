@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
+use modhost_core::import::{Import, RecordedImport};
 use modhost_platform::CallError;
 use modhost_runtime::engine::{Ended, Failure, NO_REPLY, Retry};
 
@@ -13,7 +14,7 @@ pub struct Observed {
     /// How it ended.
     pub ended: Ended,
     /// The calls, in order, each with its arguments by name.
-    pub calls: Vec<(String, Map<String, Json>)>,
+    pub calls: Vec<(RecordedImport, Map<String, Json>)>,
     /// The text of the reply as it was left, if there is one.
     pub reply: Option<String>,
     /// The sources the reply names.
@@ -40,7 +41,7 @@ pub struct SeenStep {
 /// A call and its answer, if it has one.
 pub struct Call<'c> {
     /// What was called.
-    pub import: &'c str,
+    pub import: RecordedImport,
     /// Its arguments as the record has them.
     pub arguments: &'c Json,
     /// Its answer.
@@ -62,11 +63,11 @@ impl Observed {
         let mut page = Page::default();
         let mut made = Vec::new();
         for call in calls {
-            let arguments = named_arguments(call.import, call.arguments);
+            let arguments = named_arguments(call.import.known(), call.arguments);
             if let Some(Ok(answer)) = call.answer {
                 page.take_in(&call, &arguments, answer, reply_id);
             }
-            made.push((call.import.to_owned(), arguments));
+            made.push((call.import, arguments));
         }
         let ended = match ended {
             Ended::Answered if reply_id.is_some() && page.reply.is_none() => Ended::Failed(no_reply()),
@@ -90,15 +91,16 @@ impl Page {
     fn take_in(&mut self, call: &Call<'_>, arguments: &Map<String, Json>, answer: &Json, reply_id: Option<&str>) {
         let text = |of: &Json| of["text"].as_str().map(str::to_owned);
         let written = arguments.get("text").and_then(Json::as_str).map(str::to_owned);
-        match call.import {
-            "message-log.entry.create" | "message-log.entry.update" => self.step(arguments, answer),
-            "completion.complete-into-reply" => self.reply = text(answer).or(self.reply.take()),
-            "messages.reply" => self.rewrite_reply(arguments, written),
-            "messages.create" => {
+        let Some(import) = call.import.known() else { return };
+        match import {
+            Import::MessageLogEntryCreate | Import::MessageLogEntryUpdate => self.step(arguments, answer),
+            Import::CompletionCompleteIntoReply => self.reply = text(answer).or(self.reply.take()),
+            Import::MessagesReply => self.rewrite_reply(arguments, written),
+            Import::MessagesCreate => {
                 let id = answer["id"].as_str().unwrap_or_default();
                 self.messages.push((id.to_owned(), written.unwrap_or_default()));
             }
-            "messages.modify" => {
+            Import::MessagesModify => {
                 let id = arguments.get("id").and_then(Json::as_str).unwrap_or_default();
                 if Some(id) == reply_id {
                     self.rewrite_reply(arguments, written);
@@ -145,16 +147,16 @@ fn no_reply() -> Failure {
 }
 
 /// The arguments of a call by name, in the words of the contract rather than a platform's.
-fn named_arguments(import: &str, arguments: &Json) -> Map<String, Json> {
+fn named_arguments(import: Option<Import>, arguments: &Json) -> Map<String, Json> {
     let mut named = match (import, arguments) {
         (_, Json::Object(fields)) => fields.clone(),
-        ("messages.reply" | "messages.modify", Json::Array(pair)) => with("id", pair, "change"),
-        ("message-log.entry.update", Json::Array(pair)) => with("step", pair, "change"),
-        ("message-log.entry.create", Json::Array(pair)) => with("text", pair, "status"),
-        ("completion.complete-into-reply", Json::Array(pair)) => with("sources", &reversed(pair), "request"),
-        ("messages.reply", Json::String(_)) => Map::from_iter([("completed".to_owned(), json!(true))]),
-        ("messages.show", text) => Map::from_iter([("text".to_owned(), text.clone())]),
-        ("messages.history", limit) => Map::from_iter([("limit".to_owned(), limit.clone())]),
+        (Some(Import::MessagesReply | Import::MessagesModify), Json::Array(pair)) => with("id", pair, "change"),
+        (Some(Import::MessageLogEntryUpdate), Json::Array(pair)) => with("step", pair, "change"),
+        (Some(Import::MessageLogEntryCreate), Json::Array(pair)) => with("text", pair, "status"),
+        (Some(Import::CompletionCompleteIntoReply), Json::Array(pair)) => with("sources", &reversed(pair), "request"),
+        (Some(Import::MessagesReply), Json::String(_)) => Map::from_iter([("completed".to_owned(), json!(true))]),
+        (Some(Import::MessagesShow), text) => Map::from_iter([("text".to_owned(), text.clone())]),
+        (Some(Import::MessagesHistory), limit) => Map::from_iter([("limit".to_owned(), limit.clone())]),
         (_, Json::Null) => Map::new(),
         (_, other) => Map::from_iter([("arguments".to_owned(), other.clone())]),
     };
@@ -200,7 +202,11 @@ mod tests {
             ("messages.create", change(json!("refused")), None),
         ];
         let calls: Vec<_> = calls.map(|(import, arguments, answer)| (import, arguments, answer.map(Ok))).into();
-        let calls = calls.iter().map(|(import, arguments, answer)| Call { import, arguments, answer: answer.as_ref() });
+        let calls = calls.iter().map(|(import, arguments, answer)| Call {
+            import: (*import).into(),
+            arguments,
+            answer: answer.as_ref(),
+        });
         let observed = Observed::new(Ended::Answered, calls, Some("msg_2"));
         assert_eq!(observed.reply.as_deref(), Some("first"));
         assert_eq!(observed.messages, ["changed"]);

@@ -15,7 +15,8 @@ use super::update_expected;
 use modhost_config::{Module, Settings};
 use modhost_core::event::{DeliveryId, Event, Subject};
 use modhost_platform::{Message, Role};
-use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery};
+use modhost_runtime::call_log::CallLog;
+use modhost_runtime::capabilities::{AttemptContext, Delivery};
 use modhost_runtime::engine::{Engine, Spec, Version};
 use modhost_server::resolved_config;
 use modhost_storage::keyvalue::Space;
@@ -110,7 +111,7 @@ impl TestRun {
         delivery.changes_done().await;
         let asked = delivery.call_log.asked();
         let calls = asked.iter().map(|asked| Call {
-            import: &asked.import,
+            import: asked.import.into(),
             arguments: &asked.arguments,
             answer: asked.answer.as_ref(),
         });

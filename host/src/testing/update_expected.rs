@@ -9,25 +9,26 @@ use super::Difference;
 use super::expect::{call_row, failed, step_list};
 use super::observed::Observed;
 use super::written;
+use modhost_core::import::{Import, RecordedImport};
 
 /// Texts that are longer, in bytes, are not expected of an argument: nobody would read them.
 const LONG: usize = 200;
 
 /// What the user sees stands in the reply and in the steps, and needn't stand among the calls.
-const SHOWN: [&str; 6] = [
-    "messages.reply",
-    "messages.show",
-    "messages.create",
-    "messages.modify",
-    "message-log.entry.create",
-    "message-log.entry.update",
+const SHOWN: [Import; 6] = [
+    Import::MessagesReply,
+    Import::MessagesShow,
+    Import::MessagesCreate,
+    Import::MessagesModify,
+    Import::MessageLogEntryCreate,
+    Import::MessageLogEntryUpdate,
 ];
 
 /// An `[expect]` that expects what was seen.
 pub fn section(observed: &Observed) -> String {
     let mut text = "[expect]\n".to_owned();
-    let calls: Vec<_> =
-        observed.calls.iter().filter(|(import, _)| !SHOWN.contains(&import.as_str())).map(call).collect();
+    let is_shown = |import: &RecordedImport| import.known().is_some_and(|import| SHOWN.contains(&import));
+    let calls: Vec<_> = observed.calls.iter().filter(|(import, _)| !is_shown(import)).map(call).collect();
     if !calls.is_empty() {
         _ = writeln!(text, "calls = {}", written::rows(&calls));
     }
@@ -54,7 +55,7 @@ pub fn section(observed: &Observed) -> String {
 }
 
 /// A call with those of its arguments that a person would have written down: what is short, and says something.
-fn call((import, arguments): &(String, Map<String, Json>)) -> String {
+fn call((import, arguments): &(RecordedImport, Map<String, Json>)) -> String {
     let says = |value: &Json| match value {
         Json::String(text) => text.len() <= LONG && !text.contains('\n'),
         Json::Number(_) => true,
@@ -62,7 +63,7 @@ fn call((import, arguments): &(String, Map<String, Json>)) -> String {
         Json::Null | Json::Array(_) | Json::Object(_) => false,
     };
     let arguments = arguments.iter().filter(|(_, value)| says(value));
-    call_row(import, &arguments.map(|(name, value)| (name.clone(), value.clone())).collect())
+    call_row(import.as_str(), &arguments.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 /// A file's text with what was found in the place of what was expected, as far as it can be put there; everything else

@@ -13,7 +13,8 @@ use modhost_core::limits::{Limits, Resource};
 use modhost_platform::{
     CallError, Caller, DryRunPlatform, Message, MessageChange, NewStep, Platform, Result as PlatformResult,
 };
-use modhost_runtime::capabilities::{AttemptContext, CallLog, Delivery, Grants};
+use modhost_runtime::call_log::CallLog;
+use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
 use modhost_runtime::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
 use modhost_storage::keyvalue;
 use tokio::sync::Notify;

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
 use crate::event::Name;
+use crate::import::Import;
 
 const READY: &str = "modhost_ready";
 const CHECK: &str = "modhost_ready_check";
@@ -169,19 +170,19 @@ struct CallFigures {
 
 thread_local! {
     /// Those this thread has counted calls in: to look them up by their labels takes longer than to count.
-    static CALL_FIGURES: RefCell<HashMap<[&'static str; 2], CallFigures>> = RefCell::default();
+    static CALL_FIGURES: RefCell<HashMap<(Import, &'static str), CallFigures>> = RefCell::default();
 }
 
 /// Counts a call to a platform.
-pub fn call(import: &'static str, outcome: &'static str, took: Duration) {
+pub fn call(import: Import, outcome: &'static str, took: Duration) {
     // Figures that nobody keeps must not be remembered: somebody may begin to.
     if HANDLE.get().is_none() {
         return;
     }
     CALL_FIGURES.with_borrow_mut(|known| {
-        let figures = known.entry([import, outcome]).or_insert_with(|| CallFigures {
-            count: counter!(CALLS, "import" => import, "outcome" => outcome),
-            seconds: histogram!(CALL_SECONDS, "import" => import),
+        let figures = known.entry((import, outcome)).or_insert_with(|| CallFigures {
+            count: counter!(CALLS, "import" => import.as_str(), "outcome" => outcome),
+            seconds: histogram!(CALL_SECONDS, "import" => import.as_str()),
         });
         figures.count.increment(1);
         figures.seconds.record(took);

@@ -123,7 +123,7 @@ fn format_attempt(text: &mut String, attempt: &AttemptView, earlier: Option<u32>
 }
 
 fn format_call(text: &mut String, call: &CallView) {
-    let _ = writeln!(text, "  {:>3}  {}  {}", call.number, line(&call.import), value(&call.arguments));
+    let _ = writeln!(text, "  {:>3}  {}  {}", call.number, line(call.import.as_str()), value(&call.arguments));
     let answer = match &call.answer {
         None => "in flight".to_owned(),
         Some(Value::Object(answer)) if answer.contains_key("ok") => value(&answer["ok"]),

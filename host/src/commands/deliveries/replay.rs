@@ -13,16 +13,18 @@ use super::records::Records;
 use crate::commands::output;
 use modhost_config::Settings;
 use modhost_core::event::{Event, Header, Name};
+use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::DEFAULT_STACK;
 use modhost_core::sanitize::{indented, line};
-use modhost_runtime::capabilities::{CallRequest, Grants, HttpGrants, Lookup};
+use modhost_runtime::call_log::{CallRequest, Lookup};
+use modhost_runtime::capabilities::{Grants, HttpGrants};
 use modhost_runtime::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
 use modhost_server::admin_api::DetailsView;
 use modhost_server::resolved_config;
 use modhost_storage::journal::Call;
 
 /// The call that writes the reply.
-const REPLY: &str = "messages.reply";
+const REPLY: Import = Import::MessagesReply;
 
 /// Run a recorded delivery against another component.
 ///
@@ -46,7 +48,7 @@ pub(super) struct ReplayArgs {
 struct DryRunOutcome {
     ended: Ended,
     asked: Vec<CallRequest>,
-    gone: Vec<(String, Value)>,
+    gone: Vec<(RecordedImport, Value)>,
     reply_then: Option<Value>,
     reply_now: Option<Value>,
 }
@@ -165,7 +167,9 @@ impl DryRunOutcome {
             }
         }
         lines.extend(
-            self.gone.iter().map(|(import, arguments)| format!("- gone     {}  {}", line(import), value(arguments))),
+            self.gone
+                .iter()
+                .map(|(import, arguments)| format!("- gone     {}  {}", line(import.as_str()), value(arguments))),
         );
         match (&self.reply_then, &self.reply_now) {
             (Some(then), Some(now)) if then == now => lines.push("the reply is the same".into()),

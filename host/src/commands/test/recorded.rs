@@ -1,6 +1,6 @@
 //! The text of a test that is made of a delivery.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
@@ -10,16 +10,15 @@ use serde_json::{Map, Value as Json, json};
 use crate::testing::{Observed, SeenCall, error_word, section, written};
 use modhost_config::redact::SECRET_WORDS;
 use modhost_core::event::Event;
+use modhost_core::import::{Import, RecordedImport};
 use modhost_platform::{CallError, Ending, ErrorKind, Hit};
 use modhost_runtime::engine::{Ended, Failure, Retry};
 use modhost_server::admin_api::{CallView, DetailsView};
 use modhost_storage::journal::FailureReason;
 
-/// What the record has of the clocks; no call.
-const CLOCK: &str = "wasi:clocks";
-
 /// What gives the module something that only then was so: the ids of what it makes, the pieces an answer came in, the time.
-const GIVING: [&str; 4] = ["message-log.entry.create", "messages.create", "completion.stream", CLOCK];
+const GIVING: [Import; 4] =
+    [Import::MessageLogEntryCreate, Import::MessagesCreate, Import::CompletionStream, Import::Clocks];
 
 /// A reading of a clock beyond this, in nanoseconds, is one of the wall's: the year 2001.
 const WALL_FROM: u64 = 1_000_000_000_000_000_000;
@@ -51,7 +50,7 @@ pub(super) struct Recording<'d> {
 }
 
 struct Call<'d> {
-    import: &'d str,
+    import: &'d RecordedImport,
     arguments: &'d Json,
     answer: Result<Json, CallError>,
 }
@@ -108,7 +107,7 @@ impl<'d> Recording<'d> {
                 _ = writeln!(file, "{key} = {}", written::value(&table));
             }
         }
-        Some(file + &self.rest(&BTreeSet::new()))
+        Some(file + &self.rest(&[]))
     }
 
     /// The test with the event as the host had it, and with every id and time that was given to the module.
@@ -121,7 +120,7 @@ impl<'d> Recording<'d> {
             }
         }
         let payload = serde_json::to_string_pretty(&self.payload).unwrap_or_default();
-        let rest = self.rest(&GIVING.into());
+        let rest = self.rest(&GIVING);
         // Keys of the file itself stand before its first table.
         let (keys, tables) = rest.split_at(rest.find("\n[").map_or(rest.len(), |at| at + 1));
         _ = write!(
@@ -140,7 +139,7 @@ impl<'d> Recording<'d> {
     }
 
     /// Time, answers and what is expected; `verbatim` are calls that are answered as they were then.
-    fn rest(&self, verbatim: &BTreeSet<&str>) -> String {
+    fn rest(&self, verbatim: &[Import]) -> String {
         let mut file = format!("time = {}\n", jiff::Timestamp::try_from(self.time()).unwrap_or_default());
         file += &self.answers(verbatim);
         file.push('\n');
@@ -150,14 +149,14 @@ impl<'d> Recording<'d> {
 
     /// What the module read off the clocks.
     fn readings(&self) -> String {
-        let clocks = self.details.calls.iter().filter(|call| call.import == CLOCK);
+        let clocks = self.details.calls.iter().filter(|call| call.import == Import::Clocks);
         let answers = clocks.filter_map(|call| Some(written::value(&call.answer.as_ref()?["ok"])));
-        answers.map(|readings| format!("\n[[answer]]\ncall = \"{CLOCK}\"\nok = {readings}\n")).collect()
+        answers.map(|readings| format!("\n[[answer]]\ncall = \"{}\"\nok = {readings}\n", Import::Clocks)).collect()
     }
 
     /// When it began, as the module saw it; if it didn't look, when the event happened.
     fn time(&self) -> SystemTime {
-        let clocks = self.details.calls.iter().filter(|call| call.import == CLOCK);
+        let clocks = self.details.calls.iter().filter(|call| call.import == Import::Clocks);
         let readings = clocks.filter_map(|call| Vec::<u64>::deserialize(&call.answer.as_ref()?["ok"]).ok()).flatten();
         let wall = readings.into_iter().find(|reading| *reading > WALL_FROM).map(Duration::from_nanos);
         let created = self.details.event.created_at.map(Duration::from_secs);
@@ -167,7 +166,7 @@ impl<'d> Recording<'d> {
     /// What was seen then.
     fn seen(&self) -> Observed {
         let calls = self.calls.iter().map(|call| SeenCall {
-            import: call.import,
+            import: call.import.clone(),
             arguments: call.arguments,
             answer: Some(&call.answer),
         });
@@ -186,22 +185,22 @@ impl<'d> Recording<'d> {
         }
     }
 
-    fn answers(&self, as_then: &BTreeSet<&str>) -> String {
+    fn answers(&self, as_then: &[Import]) -> String {
         let kept = Kept::of(&self.calls);
         let mut text = String::new();
         for call in &self.calls {
-            match (call.import, &call.answer) {
-                (import, _) if kept.verbatim.contains(import) || as_then.contains(import) => verbatim(&mut text, call),
-                ("search.search", Ok(hits)) => search(&mut text, hits),
-                ("search.search", Err(error)) => failed(&mut text, "[[search]]", error),
-                (import, Ok(answer)) if import.starts_with("completion.") => completion(&mut text, answer),
-                (import, Err(error)) if import.starts_with("completion.") => {
-                    failed(&mut text, "[[completion]]", error);
-                }
+            let (import, interface) = (call.import.known(), call.import.interface());
+            let is_as_then = import.is_some_and(|import| as_then.contains(&import));
+            match (import, &call.answer) {
+                _ if is_as_then || kept.verbatim.contains(call.import) => verbatim(&mut text, call),
+                (Some(Import::SearchSearch), Ok(hits)) => search(&mut text, hits),
+                (Some(Import::SearchSearch), Err(error)) => failed(&mut text, "[[search]]", error),
+                (_, Ok(answer)) if interface == "completion" => completion(&mut text, answer),
+                (_, Err(error)) if interface == "completion" => failed(&mut text, "[[completion]]", error),
                 _ => {}
             }
         }
-        if as_then.contains(CLOCK) {
+        if as_then.contains(&Import::Clocks) {
             text += &self.readings();
         }
         for (bucket, values) in &kept.content {
@@ -224,8 +223,7 @@ fn call(call: &CallView) -> Option<Call<'_>> {
             Err(error.into_iter().find_map(|error| CallError::deserialize(error).ok())?)
         }
     };
-    let is_call = call.import != CLOCK && !call.import.starts_with("modhost:");
-    is_call.then_some(Call { import: &call.import, arguments: &call.arguments, answer })
+    call.import.is_call().then_some(Call { import: &call.import, arguments: &call.arguments, answer })
 }
 
 /// A field of the payload that a test has to say by itself; null is as good as not there.
@@ -300,7 +298,7 @@ fn error_value(error: &CallError) -> String {
 
 /// An answer as the record has it.
 fn verbatim(text: &mut String, call: &Call<'_>) {
-    _ = writeln!(text, "\n[[answer]]\ncall = {}", written::line(call.import));
+    _ = writeln!(text, "\n[[answer]]\ncall = {}", written::line(call.import.as_str()));
     match &call.answer {
         Ok(Json::Null) => {}
         Ok(value) if written::is_writable(value) => _ = writeln!(text, "ok = {}", written::value(value)),
@@ -318,7 +316,7 @@ fn value_of(value: &Json) -> String {
 struct Kept<'d> {
     content: BTreeMap<String, BTreeMap<String, Json>>,
     /// Calls that are answered as they were then.
-    verbatim: BTreeSet<&'d str>,
+    verbatim: HashSet<&'d RecordedImport>,
 }
 
 impl<'d> Kept<'d> {
@@ -335,18 +333,18 @@ impl<'d> Kept<'d> {
 
     /// Whether a test answers a call like this by itself, now that this is known.
     fn take_in(&mut self, call: &Call<'d>, known: &mut BTreeSet<(String, String)>) -> bool {
-        let (interface, _) = call.import.split_once('.').unwrap_or((call.import, ""));
+        let interface = call.import.interface();
         let Ok(answer) = &call.answer else { return matches!(interface, "search" | "completion") };
         let field = |name: &str| call.arguments[name].as_str().unwrap_or_default().to_owned();
         let (bucket, key) = (field("bucket"), field("key"));
-        match call.import {
-            "keyvalue.get" => {
+        match call.import.known() {
+            Some(Import::KeyValueGet) => {
                 if known.insert((bucket.clone(), key.clone())) && !answer.is_null() {
                     self.content.entry(bucket).or_default().insert(key, answer.clone());
                 }
                 true
             }
-            "keyvalue.increment" => {
+            Some(Import::KeyValueIncrement) => {
                 let before = answer.as_i64().zip(call.arguments["delta"].as_i64());
                 if known.insert((bucket.clone(), key.clone()))
                     && let Some((after, delta)) = before
@@ -357,18 +355,18 @@ impl<'d> Kept<'d> {
                 }
                 true
             }
-            "keyvalue.set" | "keyvalue.set-many" => {
+            Some(Import::KeyValueSet | Import::KeyValueSetMany) => {
                 let entries = call.arguments["entries"].as_array().into_iter().flatten();
                 known.extend(entries.filter_map(|entry| Some((bucket.clone(), entry[0].as_str()?.to_owned()))));
                 true
             }
-            "keyvalue.delete" | "keyvalue.delete-many" => {
+            Some(Import::KeyValueDelete | Import::KeyValueDeleteMany) => {
                 let keys = call.arguments["keys"].as_array().into_iter().flatten();
                 known.extend(keys.filter_map(|key| Some((bucket.clone(), key.as_str()?.to_owned()))));
                 true
             }
             // The user's own message is there by itself; the rest of the chat isn't.
-            "messages.history" => false,
+            Some(Import::MessagesHistory) => false,
             _ => matches!(interface, "search" | "completion" | "messages" | "message-log"),
         }
     }

@@ -9,6 +9,7 @@ use super::super::matcher::{Matcher, as_expected, has};
 use super::super::observed::{Observed, SeenStep};
 use super::super::written;
 use super::{At, Called, Difference, Fails, Kept, Step};
+use modhost_core::import::RecordedImport;
 use modhost_runtime::engine::{Ended, Failure, Retry};
 
 impl<T> At<T> {
@@ -227,9 +228,9 @@ pub(super) fn logged(wanted: &At<Matcher>, observed: &Observed) -> Option<Differ
     Some(wanted.difference("the log", wanted.is.told(), found))
 }
 
-pub(super) fn not_called(name: &At<String>, observed: &Observed) -> Option<Difference> {
+pub(super) fn not_called(name: &At<RecordedImport>, observed: &Observed) -> Option<Difference> {
     let (_, arguments) = observed.calls.iter().find(|(import, _)| *import == name.is)?;
-    let mut call = call_line(&name.is, arguments);
+    let mut call = call_line(name.is.as_str(), arguments);
     if let Some((end, _)) = call.char_indices().nth(CALL_SHOWN) {
         call.replace_range(end.., "…");
     }
@@ -253,10 +254,10 @@ pub(super) fn calls(wanted: &At<Vec<At<Called>>>, observed: &Observed) -> Option
         let Some(place) = place.or_else(&mut instead) else { continue };
         let like = Json::Object(wanted.is[place].is.arguments.clone());
         let shown = as_expected(&Json::Object(arguments.clone()), &like);
-        found.push((place, fits, import, shown.as_object().cloned().unwrap_or_default()));
+        found.push((place, fits, import.as_str(), shown.as_object().cloned().unwrap_or_default()));
     }
     let all = |lines: Vec<String>| if lines.is_empty() { "(none of these)".to_owned() } else { lines.join("\n") };
-    let expected = wanted.is.iter().map(|called| call_line(&called.is.import, &called.is.arguments)).collect();
+    let expected = wanted.is.iter().map(|called| call_line(called.is.import.as_str(), &called.is.arguments)).collect();
     let shown = found.iter().map(|(_, _, import, arguments)| call_line(import, arguments)).collect();
     let mut difference = wanted.difference("the calls", all(expected), all(shown));
     let rows: Vec<_> = found.iter().map(|(_, fits, import, arguments)| (*fits, call_row(import, arguments))).collect();
@@ -269,8 +270,8 @@ pub(super) fn calls(wanted: &At<Vec<At<Called>>>, observed: &Observed) -> Option
 }
 
 /// For each call there was, the place of the one that was expected; and the places of those that were not found.
-fn matched(wanted: &[At<Called>], calls: &[(String, Map<String, Json>)]) -> (Vec<Option<usize>>, Vec<usize>) {
-    let fits = |called: &Called, (import, arguments): &(String, Map<String, Json>)| {
+fn matched(wanted: &[At<Called>], calls: &[(RecordedImport, Map<String, Json>)]) -> (Vec<Option<usize>>, Vec<usize>) {
+    let fits = |called: &Called, (import, arguments): &(RecordedImport, Map<String, Json>)| {
         called.import == *import && has(&Json::Object(arguments.clone()), &Json::Object(called.arguments.clone()))
     };
     let mut matched = vec![None; calls.len()];

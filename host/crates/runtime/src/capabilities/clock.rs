@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
-use super::CallLog;
+use crate::call_log::CallLog;
 
 /// The wall clock, read through the record.
 pub struct WallClock(pub Arc<CallLog>);

@@ -7,16 +7,18 @@ use serde_json::Value;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use super::bindings::modhost::module::message_log::{Change, Host as Imports, HostEntry, Status, add_to_linker};
-use super::delivery::CallEffect;
 use super::types::{Error, object, references};
-use super::{Capability, Delivery, Grants, Host, Progress};
+use super::{CallSpec, Capability, Delivery, Grants, Host, Progress};
+use crate::call_log::CallEffect;
+use modhost_core::import::Import;
 use modhost_platform::{NewStep, Platform, StepChange, StepStatus};
 
 /// The call that shows a step.
-pub(super) const CREATE: &str = "message-log.entry.create";
+const CREATE: CallSpec =
+    CallSpec::new(Import::MessageLogEntryCreate, CallEffect::Change).keeping_its_result().restored_by(Shown::restore);
 
 /// The call that changes a step.
-const UPDATE: &str = "message-log.entry.update";
+const UPDATE: CallSpec = CallSpec::new(Import::MessageLogEntryUpdate, CallEffect::Change).restored_by(Shown::restore);
 
 /// The capability.
 pub(super) struct MessageLog {
@@ -49,6 +51,7 @@ impl HasData for MessageLog {
 }
 
 impl Capability for MessageLog {
+    const CALLS: &'static [CallSpec] = &[CREATE, UPDATE];
     type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -92,17 +95,15 @@ impl HostEntry for View<'_> {
 
 async fn create(delivery: &Arc<Delivery>, text: String, status: StepStatus) -> Result<Entry, Error> {
     let message_id = delivery.reply_id()?.to_owned();
-    let pending = delivery.prepare(CallEffect::Change, CREATE, &(&text, status))?;
-    let shown = {
-        let delivery = delivery.clone();
-        let make = move |platform: Arc<dyn Platform>, caller| async move {
-            let order = delivery.progress().next_order();
-            let step = NewStep { message_id, text, status, order };
-            let id = platform.create_step(&caller, &step).await?;
-            Ok(Shown { id, order, status: Some(status) })
-        };
-        pending.make(make, Shown::take_in).await?
+    let call = delivery.request(&CREATE, &(&text, status))?;
+    let orders = delivery.clone();
+    let make = move |platform: Arc<dyn Platform>, caller| async move {
+        let order = orders.progress().next_order();
+        let step = NewStep { message_id, text, status, order };
+        let id = platform.create_step(&caller, &step).await?;
+        Ok(Shown { id, order, status: Some(status) })
     };
+    let shown = delivery.make(call, make, Shown::apply).await?;
     Ok(Entry { id: shown.id, order: shown.order })
 }
 
@@ -114,27 +115,27 @@ async fn update(delivery: &Arc<Delivery>, entry: &Entry, change: Change) -> Resu
         references: references(change.references),
     };
     let (id, order) = (entry.id.clone(), entry.order);
-    let pending = delivery.prepare(CallEffect::Change, UPDATE, &(order, &change))?;
+    let call = delivery.request(&UPDATE, &(order, &change))?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.update_step(&caller, &id, &change).await?;
         Ok(Shown { id, order, status: change.status })
     };
-    pending.make(make, Shown::take_in).await?;
+    delivery.make(call, make, Shown::apply).await?;
     Ok(())
 }
 
 impl Shown {
-    fn take_in(progress: &mut Progress, shown: &Self) {
+    fn apply(progress: &mut Progress, shown: &Self) {
         if let Some(status) = shown.status {
             progress.step_shown(shown.order, &shown.id, status);
         }
     }
-}
 
-/// Takes in what the record says of a step of an earlier attempt.
-pub(super) fn remember(progress: &mut Progress, import: &str, answer: &Value) {
-    if let (CREATE | UPDATE, Ok(shown)) = (import, Shown::deserialize(answer)) {
-        Shown::take_in(progress, &shown);
+    /// Applies the recorded answer of an earlier attempt.
+    fn restore(progress: &mut Progress, answer: &Value) {
+        if let Ok(shown) = Self::deserialize(answer) {
+            Self::apply(progress, &shown);
+        }
     }
 }
 

@@ -5,14 +5,27 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::modhost::module::messages::{Change, Host as Imports, Message, add_to_linker};
-use super::delivery::CallEffect;
 use super::types::{Error, object, references};
-use super::{Capability, Delivery, Grants, Host, Progress};
+use super::{CallSpec, Capability, Delivery, Grants, Host, Progress};
+use crate::call_log::CallEffect;
+use modhost_core::import::Import;
 use modhost_platform as platform;
 use modhost_platform::{MessageChange, Platform};
 
+/// The call that changes the reply.
+pub(super) const REPLY: CallSpec = CallSpec::new(Import::MessagesReply, CallEffect::Change);
+
+/// The call that shows a text while the reply is being made.
+const SHOW: CallSpec = CallSpec::new(Import::MessagesShow, CallEffect::Change);
+
 /// The call that writes a new message.
-pub(super) const CREATE: &str = "messages.create";
+const CREATE: CallSpec = CallSpec::new(Import::MessagesCreate, CallEffect::Change).keeping_its_result();
+
+/// The call that changes any message of the chat.
+const MODIFY: CallSpec = CallSpec::new(Import::MessagesModify, CallEffect::Change);
+
+/// The call that lists the messages of the chat.
+const HISTORY: CallSpec = CallSpec::new(Import::MessagesHistory, CallEffect::Read);
 
 /// The capability.
 pub(super) struct Messages {
@@ -24,6 +37,7 @@ impl HasData for Messages {
 }
 
 impl Capability for Messages {
+    const CALLS: &'static [CallSpec] = &[REPLY, SHOW, CREATE, MODIFY, HISTORY];
     type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -51,7 +65,7 @@ impl Imports for Messages {
     }
 
     async fn modify(&mut self, id: String, change: Change) -> wasmtime::Result<Result<Message, Error>> {
-        Ok(modify(&self.delivery, "messages.modify", id, change).await)
+        Ok(modify(&self.delivery, &MODIFY, id, change).await)
     }
 
     async fn history(&mut self, limit: Option<u32>) -> wasmtime::Result<Result<Vec<Message>, Error>> {
@@ -61,39 +75,39 @@ impl Imports for Messages {
 
 async fn reply(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Error> {
     let id = delivery.reply_id()?.to_owned();
-    modify(delivery, "messages.reply", id, change).await
+    modify(delivery, &REPLY, id, change).await
 }
 
 async fn show(delivery: &Arc<Delivery>, text: String) -> Result<(), Error> {
     let (chat_id, id) = (delivery.chat_id()?.to_owned(), delivery.reply_id()?.to_owned());
-    let pending = delivery.prepare(CallEffect::Change, "messages.show", &text)?;
+    let call = delivery.request(&SHOW, &text)?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.show_message(&caller, &chat_id, &id, &text).await
     };
-    Ok(pending.make(make, |_, ()| {}).await?)
+    Ok(delivery.make(call, make, |_, ()| {}).await?)
 }
 
 async fn create(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Error> {
     let chat_id = delivery.chat_id()?.to_owned();
     let assistant_id = delivery.event.assistant_id().map(str::to_owned);
     let change = MessageChange::try_from(change)?;
-    let pending = delivery.prepare(CallEffect::Change, CREATE, &change)?;
+    let call = delivery.request(&CREATE, &change)?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.create_message(&caller, assistant_id.as_deref(), &chat_id, &change).await
     };
-    Ok(pending.make(make, |progress, _| progress.has_written = true).await?.into())
+    Ok(delivery.make(call, make, |progress, _| progress.has_written = true).await?.into())
 }
 
 /// Changes a message of the event's chat; if it is the reply, what was written is kept for the delivery's end.
-async fn modify(delivery: &Arc<Delivery>, import: &'static str, id: String, change: Change) -> Result<Message, Error> {
+async fn modify(delivery: &Arc<Delivery>, spec: &CallSpec, id: String, change: Change) -> Result<Message, Error> {
     let chat_id = delivery.chat_id()?.to_owned();
     let change = MessageChange::try_from(change)?;
     let written = delivery.reply_id().is_ok_and(|reply| reply == id).then(|| (change.text.clone(), change.completed));
-    let pending = delivery.prepare(CallEffect::Change, import, &(&id, &change))?;
+    let call = delivery.request(spec, &(&id, &change))?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.modify_message(&caller, &chat_id, &id, &change).await
     };
-    let take_in = |progress: &mut Progress, _: &platform::Message| {
+    let apply = |progress: &mut Progress, _: &platform::Message| {
         progress.has_written = true;
         let Some((text, completed)) = written else { return };
         progress.reply.completed |= completed;
@@ -101,13 +115,14 @@ async fn modify(delivery: &Arc<Delivery>, import: &'static str, id: String, chan
             progress.reply.text = text;
         }
     };
-    Ok(pending.make(make, take_in).await?.into())
+    Ok(delivery.make(call, make, apply).await?.into())
 }
 
 async fn history(delivery: &Arc<Delivery>, limit: Option<u32>) -> Result<Vec<Message>, Error> {
     let chat_id = delivery.chat_id()?.to_owned();
     let make = |platform: Arc<dyn Platform>, caller| async move { platform.list_messages(&caller, &chat_id).await };
-    let mut messages = delivery.call(CallEffect::Read, "messages.history", &limit, make).await?;
+    let call = delivery.request(&HISTORY, &limit)?;
+    let mut messages = delivery.make(call, make, |_, _| {}).await?;
     if let Some(limit) = limit {
         let surplus = messages.len().saturating_sub(limit as usize);
         messages.drain(..surplus);

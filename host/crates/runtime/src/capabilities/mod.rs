@@ -5,12 +5,10 @@
 //! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
 
 mod bindings;
-mod call_log;
 mod clock;
 mod completion;
 mod config;
 mod delivery;
-mod detach_on_drop;
 mod http;
 mod keyvalue;
 mod log;
@@ -19,8 +17,8 @@ mod message_log;
 mod messages;
 mod random;
 mod search;
+mod tenant_memory;
 mod types;
-mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,15 +27,13 @@ use wasmtime::component::{Linker, ResourceTable};
 
 pub use bindings::modhost::module::events;
 pub use bindings::{Module as World, ModulePre as WorldPre};
-pub use call_log::{Answer, CallLog, CallRequest, Lookup};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
-pub use http::{HttpGrant, HttpGrants};
-pub use http::{IMPORT as HTTP_IMPORT, redact as redact_http};
+pub use http::{HttpGrant, HttpGrants, redact as redact_http};
 pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
 pub use random::{insecure as insecure_chance, secure as secure_chance};
-pub use usage::{TenantMemory, UsageMeter};
+pub use tenant_memory::TenantMemory;
 
 use completion::CompletionCapability;
 use config::ConfigCapability;
@@ -49,10 +45,33 @@ use messages::Messages;
 use random::InsecureSeed;
 use search::Search;
 
+use crate::call_log;
+use modhost_core::import::Import;
 use modhost_core::limits::Resource;
+
+/// A call as its capability declares it.
+type CallSpec = call_log::CallSpec<Progress>;
+
+/// The calls of all capabilities.
+const CALLS: [&[CallSpec]; 6] = [
+    MessageLog::CALLS,
+    Messages::CALLS,
+    Search::CALLS,
+    CompletionCapability::CALLS,
+    KeyValueCapability::CALLS,
+    HttpCapability::CALLS,
+];
+
+/// Returns the declaration of a call; none for an entry of the host's own.
+fn spec_of(import: Import) -> Option<CallSpec> {
+    CALLS.iter().copied().flatten().find(|spec| spec.import == import).copied()
+}
 
 /// The three life stages of a capability.
 trait Capability: Sized + Send {
+    /// The calls it makes.
+    const CALLS: &'static [CallSpec] = &[];
+
     /// What it keeps of a module version's settings and grants.
     type Prepared: Send + Sync;
 
@@ -157,6 +176,18 @@ impl Prepared {
             keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
             http: HttpCapability::begin(&self.http, delivery),
             insecure_seed: InsecureSeed::begin(&self.insecure_seed, delivery),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_declared_and_nothing_else() {
+        for import in Import::ALL {
+            assert_eq!(spec_of(import).is_some(), import.is_call(), "{import}");
         }
     }
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use wasmtime::component::{HasData, Linker};
 
 use super::bindings::modhost::module::search::{Hit, Host as Imports, Kind, Query, add_to_linker};
-use super::delivery::CallEffect;
 use super::types::{Error, object};
-use super::{Capability, Delivery, Grants, Host};
+use super::{CallSpec, Capability, Delivery, Grants, Host};
+use crate::call_log::CallEffect;
+use modhost_core::import::Import;
 use modhost_platform as platform;
 use modhost_platform::{Platform, SearchKind};
 
 /// The most hits a search may ask for: the platform's own ceiling.
 const MAX_HITS: u32 = 1000;
+
+/// The call that searches.
+const SEARCH: CallSpec = CallSpec::new(Import::SearchSearch, CallEffect::Read);
 
 /// The capability.
 pub(super) struct Search {
@@ -24,6 +28,7 @@ impl HasData for Search {
 }
 
 impl Capability for Search {
+    const CALLS: &'static [CallSpec] = &[SEARCH];
     type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -46,10 +51,10 @@ impl Imports for Search {
 async fn search(delivery: &Arc<Delivery>, query: Query) -> Result<Vec<Hit>, Error> {
     let query = platform::Query::try_from(query)?;
     let chat_id = delivery.event.chat_id().map(str::to_owned);
-    let pending = delivery.prepare(CallEffect::Read, "search.search", &query)?;
+    let call = delivery.request(&SEARCH, &query)?;
     let make =
         |platform: Arc<dyn Platform>, caller| async move { platform.search(&caller, chat_id.as_deref(), &query).await };
-    let hits: Vec<platform::Hit> = pending.make(make, |_, _| {}).await?;
+    let hits: Vec<platform::Hit> = delivery.make(call, make, |_, _| {}).await?;
     Ok(hits.into_iter().map(Hit::from).collect())
 }
 

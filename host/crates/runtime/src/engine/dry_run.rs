@@ -8,8 +8,10 @@ use tracing::subscriber::NoSubscriber;
 
 use super::instance::Ended;
 use super::version::Version;
-use crate::capabilities::{AttemptContext, CallLog, CallRequest, Delivery, Lookup};
+use crate::call_log::{CallLog, CallRequest, Lookup};
+use crate::capabilities::{AttemptContext, Delivery};
 use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::import::RecordedImport;
 use modhost_platform::DryRunPlatform;
 use modhost_storage::journal::Call;
 use modhost_storage::keyvalue;
@@ -35,7 +37,7 @@ pub struct DryRunOutcome {
     /// The calls it asked for, in order.
     pub asked: Vec<CallRequest>,
     /// The recorded calls it didn't ask for: what was called, and its arguments.
-    pub gone: Vec<(String, Value)>,
+    pub gone: Vec<(RecordedImport, Value)>,
     /// Whether there is no reply, though somebody waits for one.
     pub unanswered: bool,
 }

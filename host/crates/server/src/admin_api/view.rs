@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use modhost_core::import::{Import, RecordedImport};
 use modhost_ingress::sources::event_socket::SocketReport;
-use modhost_runtime::capabilities::{HTTP_IMPORT, redact_http};
+use modhost_runtime::capabilities::redact_http;
 use modhost_storage::journal::{Attempt, Call, Change, Details, LogLine, State, Summary, Totals};
 use modhost_storage::keyvalue::{BucketTotals, KeyInfo};
 
@@ -116,7 +117,7 @@ pub struct CallView {
     /// Its place, from 0.
     pub number: u32,
     /// What was called.
-    pub import: String,
+    pub import: RecordedImport,
     /// When it was begun (RFC 3339).
     pub at: String,
     /// Its arguments.
@@ -304,7 +305,7 @@ impl From<Call> for CallView {
     fn from(call: Call) -> Self {
         let json = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or(Value::Null);
         let mut answer = call.answer.as_deref().map(json);
-        if let Some(answer) = answer.as_mut().filter(|_| call.import == HTTP_IMPORT) {
+        if let Some(answer) = answer.as_mut().filter(|_| call.import == Import::HttpHandle) {
             redact_http(answer);
         }
         Self {

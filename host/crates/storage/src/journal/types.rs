@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::FailureReason;
 use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::import::RecordedImport;
 
 /// A delivery to be written down with its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +211,7 @@ pub struct Call {
     /// Its place among the calls of the delivery, from 0.
     pub number: u32,
     /// What was called: `search.search`.
-    pub import: String,
+    pub import: RecordedImport,
     /// Its arguments, in whatever form the caller can compare.
     pub arguments: Vec<u8>,
     /// The answer, in whatever form the caller can read again; none while it is in flight.

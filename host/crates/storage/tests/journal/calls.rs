@@ -13,7 +13,7 @@ async fn calls_come_back_in_order_and_whole() {
         call(0, "answer"),
         Call { answer: Some(Vec::new()), ..call(1, "") },
         call(2, vec![7; 100_000]),
-        Call { answer: None, import: "completion.complete".to_owned(), ..call(3, "") },
+        Call { answer: None, import: "completion.complete".into(), ..call(3, "") },
     ];
     let mut last = None;
     for call in &calls {

@@ -458,7 +458,7 @@ impl Run {
             Step::Write(_, number, answer) => {
                 let call = Call {
                     number: *number,
-                    import: "search.search".to_owned(),
+                    import: "search.search".into(),
                     arguments: vec![9; 32],
                     answer: answer.map(|length| vec![length as u8; length]),
                     at: now,

@@ -176,11 +176,5 @@ pub fn dead() -> Disposition {
 /// A call that was answered.
 pub fn call(number: u32, answer: impl Into<Vec<u8>>) -> Call {
     let arguments = format!("arguments of {number}").into_bytes();
-    Call {
-        number,
-        import: "search.search".to_owned(),
-        arguments,
-        answer: Some(answer.into()),
-        at: at(u64::from(number)),
-    }
+    Call { number, import: "search.search".into(), arguments, answer: Some(answer.into()), at: at(u64::from(number)) }
 }

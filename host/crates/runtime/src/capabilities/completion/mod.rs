@@ -13,14 +13,22 @@ use super::bindings::modhost::module::completion::{
     Answer, Host as Imports, HostTokens, Request, Usage, add_to_linker,
 };
 use super::bindings::modhost::module::search::Hit;
-use super::delivery::CallEffect;
+use super::messages::REPLY;
 use super::types::{Error, check_values, object};
-use super::{Capability, Delivery, Grants, Host, Progress};
+use super::{CallSpec, Capability, Delivery, Grants, Host, Progress};
+use crate::call_log::CallEffect;
+use modhost_core::import::Import;
 use modhost_platform as platform;
 use modhost_platform::{
     CallError, Completion, CompletionRequest, ErrorKind, MessageChange, ModelMessage, Platform, StreamTarget,
     StreamedAnswer,
 };
+
+/// The call that answers at once.
+const COMPLETE: CallSpec = CallSpec::new(Import::CompletionComplete, CallEffect::Paid);
+
+/// The call whose answer the platform writes into the reply.
+const COMPLETE_INTO_REPLY: CallSpec = CallSpec::new(Import::CompletionCompleteIntoReply, CallEffect::Paid);
 
 /// The capability. Its name leaves `Completion` to what a platform answers.
 pub(super) struct CompletionCapability {
@@ -38,6 +46,7 @@ impl HasData for CompletionCapability {
 }
 
 impl Capability for CompletionCapability {
+    const CALLS: &'static [CallSpec] = &[COMPLETE, COMPLETE_INTO_REPLY, tokens::STREAM];
     type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -93,9 +102,9 @@ impl HostTokens for View<'_> {
 
 async fn complete(delivery: &Arc<Delivery>, request: Request) -> Result<Answer, Error> {
     let request = CompletionRequest::try_from(request)?;
-    let pending = delivery.prepare(CallEffect::Paid, "completion.complete", &request)?;
+    let call = delivery.request(&COMPLETE, &request)?;
     let make = |platform: Arc<dyn Platform>, caller| async move { platform.complete(&caller, &request).await };
-    Ok(pending.make(make, |_, _| {}).await?.into())
+    Ok(delivery.make(call, make, |_, _| {}).await?.into())
 }
 
 async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources: Vec<Hit>) -> Result<Answer, Error> {
@@ -103,26 +112,26 @@ async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources
     let request = CompletionRequest::try_from(request)?;
     check_values("sources", sources.iter().filter_map(|hit| hit.metadata.as_deref()))?;
     let sources = sources.into_iter().map(platform::Hit::try_from).collect::<Result<Vec<_>, _>>()?;
-    let pending = delivery.prepare(CallEffect::Paid, "completion.complete-into-reply", &(&request, &sources))?;
+    let call = delivery.request(&COMPLETE_INTO_REPLY, &(&request, &sources))?;
     let (chat_id, message_id) = (target.chat_id.clone(), target.assistant_message_id.clone());
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.complete_into(&caller, &target, &request, &sources).await
     };
-    let StreamedAnswer { completion, unwritten } = pending.make(make, |_, _| {}).await?;
+    let StreamedAnswer { completion, unwritten } = delivery.make(call, make, |_, _| {}).await?;
     // Where the platform has written the text, that it is final has still to be said.
     let change = MessageChange { completed: true, ..unwritten.unwrap_or_default() };
     let text = change.text.clone();
-    let pending = delivery.prepare(CallEffect::Change, "messages.reply", &"completed")?;
+    let call = delivery.request(&REPLY, &"completed")?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.modify_message(&caller, &chat_id, &message_id, &change).await
     };
-    let take_in = |progress: &mut Progress, _: &platform::Message| {
+    let apply = |progress: &mut Progress, _: &platform::Message| {
         progress.reply.completed = true;
         if text.is_some() {
             progress.reply.text = text;
         }
     };
-    pending.make(make, take_in).await?;
+    delivery.make(call, make, apply).await?;
     Ok(completion.into())
 }
 

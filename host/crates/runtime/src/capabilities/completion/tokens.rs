@@ -1,45 +1,55 @@
-//! An answer that a guest reads piece by piece, and its place in the record.
+//! An answer that a guest reads piece by piece, and its place in the call log.
 //!
-//! That it is asked for is on disk before the request leaves; what the guest read of it, when it hears of the end, or gives
-//! the rest up. In between the call is in flight: an attempt that is cut off with an answer half read asks for it again.
+//! The intent is on disk before the request leaves. What the guest read is on disk when the guest sees the end, or gives the
+//! rest up. In between the call is in flight: if the attempt is cut off while the answer is half read, the next one makes the
+//! call again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::capabilities::delivery::{CallEffect, Record};
-use crate::capabilities::usage::InFlight;
-use crate::capabilities::{Answer, Delivery};
+use crate::call_log::{Answer, CallEffect, InFlight, RecordedCall, Replayed, Requested};
+use crate::capabilities::{CallSpec, Delivery};
+use modhost_core::import::Import;
 use modhost_platform::{CallError, CompletionRequest, CompletionStream, Ending, ErrorKind};
 
 /// The call.
-const STREAM: &str = "completion.stream";
+pub(super) const STREAM: CallSpec = CallSpec::new(Import::CompletionStream, CallEffect::Paid);
 
-/// A guest's handle of an answer on its way. Dropping it closes the connection it comes by.
-pub struct Tokens {
-    record: Record,
-    begun: Instant,
-    /// What the guest has read of a live answer.
-    read: Vec<String>,
-    /// How much that is, in bytes.
-    bytes: usize,
-    /// Held until nothing more comes.
-    in_flight: Option<InFlight>,
-    state: State,
-}
+/// A guest's handle of an answer on its way. Dropping it closes the connection.
+pub struct Tokens(State);
 
 enum State {
-    /// It is asked for. That goes on beside the guest, who may have other things to do meanwhile.
-    Opening(AbortOnDropHandle<Result<Box<dyn CompletionStream>, CallError>>),
-    /// It comes as it is read.
-    Open(Box<dyn CompletionStream>),
-    /// It came before: what is left of it, and how it ended.
-    Replayed(VecDeque<String>, End),
-    /// Nothing more comes.
+    /// It arrives now.
+    Live(Live),
+    /// It arrived in an earlier attempt.
+    Replayed {
+        pieces: VecDeque<String>,
+        end: End,
+        /// The call, if the next attempt has to make it again.
+        given_up: Option<RecordedCall<Replayed>>,
+    },
+    /// Nothing more arrives.
     Ended(End),
+}
+
+/// An answer that arrives now.
+struct Live {
+    call: RecordedCall<InFlight>,
+    /// The pieces that the guest has read.
+    read: Vec<String>,
+    /// Their size in bytes.
+    bytes: usize,
+    stream: Stream,
+}
+
+enum Stream {
+    /// The request is under way, in a task beside the guest, which may have other things to do meanwhile.
+    Opening(AbortOnDropHandle<Result<Box<dyn CompletionStream>, CallError>>),
+    /// The answer arrives as it is read.
+    Open(Box<dyn CompletionStream>),
 }
 
 /// How an answer ended.
@@ -64,70 +74,62 @@ struct Streamed {
 }
 
 impl Tokens {
-    /// Asks for an answer, unless the record has it. When this returns, that it is asked for is on disk.
+    /// Asks for an answer, unless the log has it. When this returns, the intent is on disk.
     pub(super) async fn start(delivery: &Arc<Delivery>, request: CompletionRequest) -> Result<Self, CallError> {
-        let pending = delivery.prepare(CallEffect::Paid, STREAM, &request)?;
-        let (record, answer, in_flight) = pending.begin().await?;
-        let in_flight = answer.is_none().then_some(in_flight);
-        let state = match answer {
-            Some(answer) => State::replayed(answer)?,
-            None => {
-                let (platform, caller) = (delivery.platform().clone(), record.caller());
-                let asked = async move { platform.stream(&caller, &request).await };
-                State::Opening(AbortOnDropHandle::new(tokio::spawn(asked)))
-            }
+        let call = match delivery.request(&STREAM, &request)? {
+            Requested::Replayed(call) => return State::replayed(call).map(Self),
+            Requested::Live(call) => call.leave().await?,
         };
-        Ok(Self { record, begun: Instant::now(), read: Vec::new(), bytes: 0, in_flight, state })
+        let (platform, caller) = (delivery.platform().clone(), delivery.caller_of(&call));
+        let asked = async move { platform.stream(&caller, &request).await };
+        let stream = Stream::Opening(AbortOnDropHandle::new(tokio::spawn(asked)));
+        Ok(Self(State::Live(Live { call, read: Vec::new(), bytes: 0, stream })))
     }
 
-    /// Waits for the next piece; none is the end, and then the whole answer is on disk.
+    /// Waits for the next piece. None is the end, and then the whole answer is on disk.
     pub(super) async fn next(&mut self) -> Result<Option<String>, CallError> {
-        match &mut self.state {
-            State::Replayed(pieces, end) => match pieces.pop_front() {
-                Some(piece) => Ok(Some(piece)),
-                None => {
-                    let end = end.clone();
-                    self.replayed_to(end)
-                }
-            },
-            State::Ended(end) => end.clone().into_next(),
-            State::Opening(_) | State::Open(_) => match self.state.read_on().await {
+        match &mut self.0 {
+            State::Live(live) => match live.stream.next().await {
                 Ok(Some(piece)) => {
-                    self.bytes += piece.len();
-                    self.record.check_answer(self.bytes)?;
-                    self.read.push(piece.clone());
+                    live.bytes += piece.len();
+                    live.call.check_answer(live.bytes)?;
+                    live.read.push(piece.clone());
                     Ok(Some(piece))
                 }
                 Ok(None) => self.end(End::Whole).await,
                 Err(error) => self.end(End::Failed(error)).await,
             },
+            State::Replayed { pieces, end, given_up } => match pieces.pop_front() {
+                Some(piece) => Ok(Some(piece)),
+                None => {
+                    if let Some(call) = given_up {
+                        // Only another version of the module gets here.
+                        call.make_again();
+                    }
+                    let end = end.clone();
+                    self.0 = State::Ended(end.clone());
+                    end.into_next()
+                }
+            },
+            State::Ended(end) => end.clone().into_next(),
         }
     }
 
-    /// Gives the rest up: what the guest has read is all it wanted to know.
+    /// Gives the rest up: the guest needs no more than it has read.
     pub(super) async fn give_up(mut self) -> Result<(), CallError> {
-        match self.state {
-            State::Opening(_) | State::Open(_) => self.end(End::GivenUp).await.map(drop),
-            State::Replayed(..) | State::Ended(_) => Ok(()),
+        match self.0 {
+            State::Live(_) => self.end(End::GivenUp).await.map(drop),
+            State::Replayed { .. } | State::Ended(_) => Ok(()),
         }
     }
 
-    /// Closes the connection of a live answer, and writes down what came of it.
+    /// Closes the connection of a live answer, and records what arrived.
     async fn end(&mut self, end: End) -> Result<Option<String>, CallError> {
-        let ended = std::mem::replace(&mut self.state, State::Ended(end.clone()));
-        let ending = if let State::Open(stream) = &ended { stream.ending() } else { Ending::default() };
-        drop(ended);
-        self.in_flight = None;
-        let pieces = std::mem::take(&mut self.read);
-        let answer = match &end {
-            End::Failed(error) if pieces.is_empty() => Answer::Error(error.clone()),
-            End::Failed(error) => Answer::broken_off(&Streamed { pieces, ..Streamed::default() }, error.clone())?,
-            End::Whole => Answer::ok(&Streamed { pieces, given_up: false, ending })?,
-            End::GivenUp => Answer::ok(&Streamed { pieces, given_up: true, ending: Ending::default() })?,
-        };
-        if let Err(unwritten) = self.record.end(self.begun, &answer).await {
+        if let State::Live(live) = std::mem::replace(&mut self.0, State::Ended(end.clone()))
+            && let Err(unwritten) = live.record(&end).await
+        {
             // What can't be replayed must not be taken for the whole.
-            self.state = State::Ended(End::Failed(unwritten.clone()));
+            self.0 = State::Ended(End::Failed(unwritten.clone()));
             return Err(unwritten);
         }
         match end {
@@ -135,43 +137,56 @@ impl Tokens {
             end => end.into_next(),
         }
     }
-
-    /// The end of what the record has.
-    fn replayed_to(&mut self, end: End) -> Result<Option<String>, CallError> {
-        if let End::GivenUp = end {
-            // Only another version of the module gets here. The next attempt has it answered anew.
-            self.record.make_again();
-        }
-        self.state = State::Ended(end.clone());
-        end.into_next()
-    }
 }
 
 impl State {
-    fn replayed(answer: Answer) -> Result<Self, CallError> {
-        let (streamed, failed): (Streamed, _) = match answer {
-            Answer::BrokenOff { part, error } => (Answer::Ok(part).into_result()?, Some(error)),
-            Answer::Error(error) => (Streamed::default(), Some(error)),
-            answer => (answer.into_result()?, None),
+    fn replayed(call: RecordedCall<Replayed>) -> Result<Self, CallError> {
+        let answer = call.answer();
+        let (streamed, end) = match answer.error() {
+            Some(error) => (answer.part::<Streamed>()?.unwrap_or_default(), End::Failed(error.clone())),
+            None => {
+                let streamed: Streamed = answer.to_result()?;
+                let end = if streamed.given_up { End::GivenUp } else { End::Whole };
+                (streamed, end)
+            }
         };
-        let end = match failed {
-            Some(error) => End::Failed(error),
-            None if streamed.given_up => End::GivenUp,
-            None => End::Whole,
+        let given_up = matches!(end, End::GivenUp).then_some(call);
+        Ok(Self::Replayed { pieces: streamed.pieces.into(), end, given_up })
+    }
+}
+
+impl Live {
+    /// Closes the connection, and records what arrived. When this returns, it is on disk.
+    async fn record(self, end: &End) -> Result<(), CallError> {
+        let Self { call, read: pieces, stream, .. } = self;
+        let ending = stream.ending();
+        drop(stream);
+        let answer = match end {
+            End::Failed(error) if pieces.is_empty() => Answer::Error(error.clone()),
+            End::Failed(error) => Answer::broken_off(&Streamed { pieces, ..Streamed::default() }, error.clone())?,
+            End::Whole => Answer::ok(&Streamed { pieces, given_up: false, ending })?,
+            End::GivenUp => Answer::ok(&Streamed { pieces, given_up: true, ending: Ending::default() })?,
         };
-        Ok(Self::Replayed(streamed.pieces.into(), end))
+        call.answer(&answer)?.commit().await.map(drop)
+    }
+}
+
+impl Stream {
+    /// Waits for the next piece.
+    async fn next(&mut self) -> Result<Option<String>, CallError> {
+        let broke = |error| {
+            CallError::new(ErrorKind::Unavailable, format!("`{}` broke off: {error}", Import::CompletionStream))
+        };
+        loop {
+            match self {
+                Self::Opening(asked) => *self = Self::Open(asked.await.unwrap_or_else(|error| Err(broke(error)))?),
+                Self::Open(stream) => return stream.next().await,
+            }
+        }
     }
 
-    /// Reads a live answer on.
-    async fn read_on(&mut self) -> Result<Option<String>, CallError> {
-        if let Self::Opening(asked) = self {
-            let broke = |error| CallError::new(ErrorKind::Unavailable, format!("`{STREAM}` broke off: {error}"));
-            *self = Self::Open(asked.await.unwrap_or_else(|error| Err(broke(error)))?);
-        }
-        match self {
-            Self::Open(stream) => stream.next().await,
-            Self::Opening(_) | Self::Replayed(..) | Self::Ended(_) => Ok(None),
-        }
+    fn ending(&self) -> Ending {
+        if let Self::Open(stream) = self { stream.ending() } else { Ending::default() }
     }
 }
 

@@ -31,9 +31,10 @@ use wasmtime_wasi_http::{
 };
 
 pub use policy::{HttpGrant, HttpGrants};
-pub use record::{IMPORT, redact};
+pub use record::redact;
 
-use super::{Capability, Delivery, Grants, Host};
+use super::{CallSpec, Capability, Delivery, Grants, Host};
+use crate::call_log::{InFlight, RecordedCall};
 use failure::Failure;
 use guarded_resolver::Clients;
 use modhost_core::limits::Resource as Limited;
@@ -77,6 +78,7 @@ struct Requests {
 }
 
 impl Capability for HttpCapability {
+    const CALLS: &'static [CallSpec] = &record::CALLS;
     type Prepared = Arc<Sender>;
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -196,12 +198,15 @@ impl WasiHttpHooks for Requests {
 
 /// Sends a request, unless the record has its answer.
 async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
-    let Placed { pending, request } = placed;
-    let made = pending.send(move |idempotency_key| async move {
-        let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
-        answered.map_err(|failure| told(&delivery, failure).into())
-    });
-    made.await.map_err(Failure::from)
+    let Placed { call, request } = placed;
+    let make = move |call: &RecordedCall<InFlight>| {
+        let idempotency_key = call.idempotency_key();
+        async move {
+            let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
+            answered.map_err(|failure| told(&delivery, failure).into())
+        }
+    };
+    call.carry_out(make, |_| {}, |_| {}).await.map_err(Failure::from)
 }
 
 /// Tells the author what went wrong, in the delivery's log: the guest has only a code for it.

@@ -3,17 +3,31 @@
 //! A record is read by people, so what is a credential by its name stands in it as a hash: enough to know the same
 //! request again. The hash is keyed, or short secrets could be guessed from it.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::send::Request;
+use crate::call_log::CallEffect;
+use crate::capabilities::CallSpec;
+use modhost_core::import::Import;
 use modhost_storage::keyvalue::Value;
 
-/// The name requests are recorded under.
-pub const IMPORT: &str = "wasi:http.handle";
+/// A request with a method that only reads.
+const READ: CallSpec = CallSpec::new(Import::HttpHandle, CallEffect::Read);
+
+/// Any other request.
+const SEND: CallSpec = CallSpec::new(Import::HttpHandle, CallEffect::Send);
+
+/// The calls that send requests.
+pub(super) const CALLS: [CallSpec; 2] = [READ, SEND];
+
+/// The declaration of a request with this method.
+pub(super) fn spec_of(method: &Method) -> &'static CallSpec {
+    if method.is_safe() { &READ } else { &SEND }
+}
 
 /// What the seed of a delivery's chance is drawn for here; the others are the guest's random numbers.
 pub(super) const HIDING: u8 = 3;

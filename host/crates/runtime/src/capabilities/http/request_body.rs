@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use wasmtime_wasi_http::WasiBody;
 
 use super::failure::{Failure, HttpErrorCode};
-use super::record::{self, IMPORT};
+use super::record;
 use super::send::Request;
 use super::told;
+use crate::call_log::{Begun, Requested};
 use crate::capabilities::Delivery;
-use crate::capabilities::delivery::{CallEffect, Pending};
 use modhost_core::limits::{Limits, Resource};
 
 /// A request whose body is being collected.
@@ -38,7 +38,7 @@ enum State {
 
 /// A request that has its place in the record.
 pub(super) struct Placed {
-    pub pending: Pending,
+    pub call: Requested<Begun>,
     pub request: Request,
 }
 
@@ -134,8 +134,7 @@ pub(super) fn wrong_length(announced: u64, has: &str) -> Failure {
 }
 
 fn place(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
-    let effect = if request.head.method.is_safe() { CallEffect::Read } else { CallEffect::Sent };
     let arguments = record::arguments(request, &delivery.random(record::HIDING));
-    let pending = delivery.prepare(effect, IMPORT, &arguments)?.note()?;
-    Ok(Placed { pending, request: request.clone() })
+    let call = delivery.request(record::spec_of(&request.head.method), &arguments)?.begin()?;
+    Ok(Placed { call, request: request.clone() })
 }

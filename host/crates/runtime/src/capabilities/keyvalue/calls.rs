@@ -1,4 +1,4 @@
-//! The calls to the store, each with its place in the record of the delivery.
+//! The calls to the store, as they are declared, recorded and made.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::KeyValueCapability;
-use crate::capabilities::delivery::CallEffect;
+use crate::call_log::CallEffect;
+use crate::capabilities::CallSpec;
+use modhost_core::import::Import;
 use modhost_core::limits::Resource;
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::keyvalue::{
@@ -15,6 +17,30 @@ use modhost_storage::keyvalue::{
 };
 
 type Result<T> = std::result::Result<T, CallError>;
+
+const GET: CallSpec = read(Import::KeyValueGet);
+const GET_MANY: CallSpec = read(Import::KeyValueGetMany);
+const EXISTS: CallSpec = read(Import::KeyValueExists);
+const LIST_KEYS: CallSpec = read(Import::KeyValueListKeys);
+const CAS_NEW: CallSpec = read(Import::KeyValueCasNew);
+pub(super) const SET: CallSpec = change(Import::KeyValueSet);
+pub(super) const SET_MANY: CallSpec = change(Import::KeyValueSetMany);
+pub(super) const DELETE: CallSpec = change(Import::KeyValueDelete);
+pub(super) const DELETE_MANY: CallSpec = change(Import::KeyValueDeleteMany);
+const INCREMENT: CallSpec = change(Import::KeyValueIncrement);
+const SWAP: CallSpec = change(Import::KeyValueSwap);
+
+/// The calls of the key-value store.
+pub(super) const CALLS: [CallSpec; 11] =
+    [GET, GET_MANY, EXISTS, LIST_KEYS, CAS_NEW, SET, SET_MANY, DELETE, DELETE_MANY, INCREMENT, SWAP];
+
+const fn read(import: Import) -> CallSpec {
+    CallSpec::new(import, CallEffect::Read)
+}
+
+const fn change(import: Import) -> CallSpec {
+    CallSpec::new(import, CallEffect::Store)
+}
 
 /// How many keys a page has at the most: with the longest keys there are, a megabyte.
 const PAGE: usize = MAX_BATCH;
@@ -46,7 +72,7 @@ impl KeyValueCapability {
         check_key(&key).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "key": key });
         let value: Option<Value> = self
-            .read("keyvalue.get", arguments, bucket, move |store, bucket| async move {
+            .read(&GET, arguments, bucket, move |store, bucket| async move {
                 Ok(entry(&*store, &bucket, key).await.map_err(call_error)?.map(|entry| entry.value))
             })
             .await?;
@@ -56,7 +82,7 @@ impl KeyValueCapability {
     pub(super) async fn exists(&self, bucket: &Bucket, key: String) -> Result<bool> {
         check_key(&key).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "key": key });
-        self.read("keyvalue.exists", arguments, bucket, move |store, bucket| async move {
+        self.read(&EXISTS, arguments, bucket, move |store, bucket| async move {
             Ok(entry(&*store, &bucket, key).await.map_err(call_error)?.is_some())
         })
         .await
@@ -68,7 +94,7 @@ impl KeyValueCapability {
         let arguments = json!({ "bucket": bucket.name(), "keys": keys });
         let asked = keys.clone();
         let values: Vec<Option<Value>> = self
-            .read("keyvalue.get-many", arguments, bucket, move |store, bucket| async move {
+            .read(&GET_MANY, arguments, bucket, move |store, bucket| async move {
                 let entries = store.get(&bucket, asked).await.map_err(call_error)?;
                 Ok(entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect())
             })
@@ -78,7 +104,7 @@ impl KeyValueCapability {
 
     pub(super) async fn list_keys(&self, bucket: &Bucket, cursor: Option<String>) -> Result<Page> {
         let arguments = json!({ "bucket": bucket.name(), "cursor": cursor });
-        self.read("keyvalue.list-keys", arguments, bucket, move |store, bucket| async move {
+        self.read(&LIST_KEYS, arguments, bucket, move |store, bucket| async move {
             // One more than is told, to know whether there are more.
             let most = u32::try_from(PAGE + 1).unwrap_or(u32::MAX);
             let mut keys: Vec<String> =
@@ -96,22 +122,22 @@ impl KeyValueCapability {
         check_key(key).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "key": key });
         let key = key.to_owned();
-        self.read("keyvalue.cas.new", arguments, bucket, move |store, bucket| async move {
+        self.read(&CAS_NEW, arguments, bucket, move |store, bucket| async move {
             Ok(entry(&*store, &bucket, key).await.map_err(call_error)?)
         })
         .await
     }
 
     /// Sets or deletes.
-    pub(super) async fn change(&self, import: &'static str, bucket: &Bucket, change: Change) -> Result<()> {
-        self.write(import, bucket, change, |_| Ok(())).await
+    pub(super) async fn change(&self, spec: &CallSpec, bucket: &Bucket, change: Change) -> Result<()> {
+        self.write(spec, bucket, change, |_| Ok(())).await
     }
 
     pub(super) async fn increment(&self, bucket: &Bucket, key: String, delta: i64) -> Result<i64> {
         let change = Change::Increment { key, delta };
-        self.write("keyvalue.increment", bucket, change, |changed| match changed {
+        self.write(&INCREMENT, bucket, change, |changed| match changed {
             Changed::Counted(count) => Ok(count),
-            Changed::Done | Changed::Stale(_) => Err(other_answer("keyvalue.increment")),
+            Changed::Done | Changed::Stale(_) => Err(other_answer(Import::KeyValueIncrement)),
         })
         .await
     }
@@ -125,17 +151,17 @@ impl KeyValueCapability {
         value: Vec<u8>,
     ) -> Result<Swapped> {
         let change = Change::Swap { key: key.to_owned(), expected: seen.map(|entry| entry.version), value };
-        self.write("keyvalue.swap", bucket, change, |changed| match changed {
+        self.write(&SWAP, bucket, change, |changed| match changed {
             Changed::Done => Ok(Swapped::Done),
             Changed::Stale(seen) => Ok(Swapped::Stale(seen)),
-            Changed::Counted(_) => Err(other_answer("keyvalue.swap")),
+            Changed::Counted(_) => Err(other_answer(Import::KeyValueSwap)),
         })
         .await
     }
 
     async fn read<T, F>(
         &self,
-        import: &'static str,
+        spec: &CallSpec,
         arguments: Json,
         bucket: &Bucket,
         read: impl FnOnce(Arc<dyn KeyValue>, Bucket) -> F + Send + 'static,
@@ -145,12 +171,13 @@ impl KeyValueCapability {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let bucket = bucket.clone();
-        self.delivery.prepare(CallEffect::Read, import, &arguments)?.store(move |store, _| read(store, bucket)).await
+        let call = self.delivery.request(spec, &arguments)?;
+        self.delivery.make_in_store(call, move |store, _| read(store, bucket)).await
     }
 
     async fn write<T>(
         &self,
-        import: &'static str,
+        spec: &CallSpec,
         bucket: &Bucket,
         change: Change,
         answer: impl FnOnce(Changed) -> Result<T> + Send + 'static,
@@ -160,11 +187,11 @@ impl KeyValueCapability {
     {
         change.check().map_err(call_error)?;
         let (bucket, quota) = (bucket.clone(), self.delivery.limits().get(Resource::KeyValue));
-        let pending = self.delivery.prepare(CallEffect::Store, import, &arguments(&bucket, &change))?;
-        let make = move |store: Arc<dyn KeyValue>, once: String| async move {
-            answer(store.change(&bucket, change, quota, &once).await.map_err(call_error)?)
+        let call = self.delivery.request(spec, &arguments(&bucket, &change))?;
+        let make = move |store: Arc<dyn KeyValue>, key: String| async move {
+            answer(store.change(&bucket, change, quota, &key).await.map_err(call_error)?)
         };
-        pending.store(make).await
+        self.delivery.make_in_store(call, make).await
     }
 }
 
@@ -190,7 +217,7 @@ async fn entry(store: &dyn KeyValue, bucket: &Bucket, key: String) -> modhost_st
 }
 
 /// The store said something it never says to this.
-fn other_answer(import: &str) -> CallError {
+fn other_answer(import: Import) -> CallError {
     CallError::new(ErrorKind::Unavailable, format!("the store has no answer to `{import}`"))
 }
 

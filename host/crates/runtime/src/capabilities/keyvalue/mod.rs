@@ -9,7 +9,7 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use super::bindings::wasi::keyvalue::atomics::{self, CasError, HostCas};
 use super::bindings::wasi::keyvalue::batch;
 use super::bindings::wasi::keyvalue::store::{self, Error, HostBucket, KeyResponse};
-use super::{Capability, Delivery, Grants, Host};
+use super::{CallSpec, Capability, Delivery, Grants, Host};
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::keyvalue::{Bucket, Change, Entry};
 
@@ -37,6 +37,7 @@ impl HasData for KeyValueCapability {
 }
 
 impl Capability for KeyValueCapability {
+    const CALLS: &'static [CallSpec] = &calls::CALLS;
     type Prepared = ();
 
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
@@ -78,12 +79,12 @@ impl HostBucket for View<'_> {
         value: Vec<u8>,
     ) -> wasmtime::Result<Result<(), Error>> {
         let set = Change::Set(vec![(key, value)]);
-        Ok(self.keyvalue.change("keyvalue.set", self.table.get(&bucket)?, set).await.map_err(Error::from))
+        Ok(self.keyvalue.change(&calls::SET, self.table.get(&bucket)?, set).await.map_err(Error::from))
     }
 
     async fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> wasmtime::Result<Result<(), Error>> {
         let delete = Change::Delete(vec![key]);
-        Ok(self.keyvalue.change("keyvalue.delete", self.table.get(&bucket)?, delete).await.map_err(Error::from))
+        Ok(self.keyvalue.change(&calls::DELETE, self.table.get(&bucket)?, delete).await.map_err(Error::from))
     }
 
     async fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> wasmtime::Result<Result<bool, Error>> {
@@ -120,7 +121,7 @@ impl batch::Host for View<'_> {
         key_values: Vec<(String, Vec<u8>)>,
     ) -> wasmtime::Result<Result<(), Error>> {
         let set = Change::Set(key_values);
-        Ok(self.keyvalue.change("keyvalue.set-many", self.table.get(&bucket)?, set).await.map_err(Error::from))
+        Ok(self.keyvalue.change(&calls::SET_MANY, self.table.get(&bucket)?, set).await.map_err(Error::from))
     }
 
     async fn delete_many(
@@ -129,7 +130,7 @@ impl batch::Host for View<'_> {
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<(), Error>> {
         let delete = Change::Delete(keys);
-        Ok(self.keyvalue.change("keyvalue.delete-many", self.table.get(&bucket)?, delete).await.map_err(Error::from))
+        Ok(self.keyvalue.change(&calls::DELETE_MANY, self.table.get(&bucket)?, delete).await.map_err(Error::from))
     }
 }
 

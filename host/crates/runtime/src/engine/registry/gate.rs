@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::capabilities::CallRequest;
+use crate::call_log::CallRequest;
 use crate::engine::dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 use crate::engine::instance::Ended;
 use crate::engine::version::{SwapPolicy, Version};

@@ -135,11 +135,11 @@ impl Store {
         let Some((row, replaced)) = known else {
             let sql = "INSERT INTO calls (delivery, number, import, arguments, at, large, answer) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let values = params![seq, call.number, call.import, &call.arguments[..], at, large, small];
+            let values = params![seq, call.number, call.import.as_str(), &call.arguments[..], at, large, small];
             return self.sql(sql)?.execute(values).map(drop);
         };
         let sql = "UPDATE calls SET import = ?2, arguments = ?3, at = ?4, large = ?5, answer = ?6 WHERE rowid = ?1";
-        self.sql(sql)?.execute(params![row, call.import, &call.arguments[..], at, large, small])?;
+        self.sql(sql)?.execute(params![row, call.import.as_str(), &call.arguments[..], at, large, small])?;
         replaced.map_or(Ok(()), |large| self.let_go_of_large(large))
     }
 

@@ -181,7 +181,7 @@ fn calls_of(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Call>> {
     let call = |row: &Row<'_>| {
         Ok(Call {
             number: row.get(0)?,
-            import: row.get(1)?,
+            import: row.get::<_, String>(1)?.into(),
             arguments: row.get(2)?,
             at: time(row.get(3)?),
             answer: row.get(4)?,

@@ -1,0 +1,370 @@
+//! The log of a delivery's calls: what is replayed when the delivery starts again, and what is written as it runs.
+//!
+//! Calls are matched in order. As long as the guest makes the calls of earlier attempts, it gets their answers and nothing
+//! leaves the host. At the first call that differs the log is cut, and the rest runs live. A result that can't be unmade (a
+//! step, a message) is kept aside: when the guest makes the same call later, it gets that result, and nothing is made twice.
+//!
+//! The log knows no capability. Each capability declares its calls ([`CallSpec`]) and makes them through [`Requested`]; how
+//! a call gets from the guest's request to an answer on disk is in [`recorded_call`].
+
+mod call_spec;
+mod detach_on_drop;
+mod log_state;
+mod recorded_call;
+mod types;
+mod usage;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use call_spec::{CallEffect, CallSpec};
+use log_state::{Kept, LogState};
+use modhost_core::event::{DeliveryId, Name};
+use modhost_core::import::{Import, RecordedImport};
+use modhost_core::limits::Limits;
+use modhost_platform::{CallError, ErrorKind};
+use modhost_storage::journal::{Call, CommitHandle, Journal, JournalError};
+pub(crate) use recorded_call::{Begun, InFlight, RecordedCall, Replayed, Requested};
+pub use types::{Answer, CallRequest, Lookup};
+use types::{LogPosition, json, not_serializable};
+pub use usage::UsageMeter;
+
+/// The size of a clock reading in the log, in bytes: nanoseconds, as digits.
+const READING_BYTES: u64 = 20;
+
+/// The log of one delivery's calls.
+pub struct CallLog {
+    delivery: DeliveryId,
+    /// The module, once an attempt has started.
+    module: Option<Name>,
+    journal: Option<Arc<dyn Journal>>,
+    dry_run: bool,
+    /// The time at which the wall clock stands; none: it is the machine's.
+    clock: Option<SystemTime>,
+    usage: UsageMeter,
+    state: Mutex<LogState>,
+    /// The calls that are carried to their end even if the guest drops them.
+    outliving: TaskTracker,
+}
+
+impl CallLog {
+    /// The log of a delivery with the calls of earlier attempts.
+    pub fn new(journal: Arc<dyn Journal>, delivery: DeliveryId, recorded: Vec<Call>) -> Self {
+        Self::with(Some(journal), delivery, recorded, false)
+    }
+
+    /// A log that is read and never written, for code that may make other calls than those in it.
+    pub fn dry_run(delivery: DeliveryId, recorded: Vec<Call>) -> Self {
+        Self::with(None, delivery, recorded, true)
+    }
+
+    /// No log: every call is made, and none is written.
+    pub fn off(delivery: DeliveryId) -> Self {
+        Self::with(None, delivery, Vec::new(), false)
+    }
+
+    fn with(journal: Option<Arc<dyn Journal>>, delivery: DeliveryId, recorded: Vec<Call>, dry_run: bool) -> Self {
+        let mut state = LogState::default();
+        for call in recorded {
+            state.load(call);
+        }
+        Self {
+            delivery,
+            module: None,
+            journal,
+            dry_run,
+            clock: None,
+            usage: UsageMeter::new(Limits::default()),
+            state: Mutex::new(state),
+            outliving: TaskTracker::new(),
+        }
+    }
+
+    /// Stops the wall clock at this time, so that every run reads the same.
+    pub fn standing_at(mut self, time: SystemTime) -> Self {
+        self.clock = Some(time);
+        self
+    }
+
+    /// In a dry run, answers the calls that the log doesn't have. `answering` is given the name and the arguments of a call,
+    /// and returns the answer as the journal has it.
+    pub fn answered_by(mut self, answering: impl FnMut(Import, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).answering = Some(Box::new(answering));
+        self
+    }
+
+    /// Starts an attempt of a module within limits, and restores the progress that earlier attempts made. `spec_of` knows
+    /// the declarations of the calls.
+    #[must_use]
+    pub(crate) fn start<P: 'static>(
+        mut self,
+        module: Name,
+        limits: Limits,
+        spec_of: impl Fn(Import) -> Option<CallSpec<P>>,
+        progress: &mut P,
+    ) -> Self {
+        self.module = Some(module);
+        self.usage = UsageMeter::new(limits);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);
+        for entry in &mut state.ahead {
+            let Some(spec) = spec_of(&entry.import) else { continue };
+            entry.keeps_result = spec.keeps_result;
+            if let (Some(restore), Some(Answer::Ok(answer))) = (spec.restore, &entry.answer) {
+                restore(progress, &json(answer));
+            }
+        }
+        for kept in &state.kept_aside {
+            if let Some(restore) = spec_of(&kept.import).and_then(|spec| spec.restore) {
+                restore(progress, &kept.answer);
+            }
+        }
+        self
+    }
+
+    /// The time, where the log has no reading of the wall clock.
+    pub(crate) fn wall_time(&self) -> SystemTime {
+        self.clock.unwrap_or_else(SystemTime::now)
+    }
+
+    /// The delivery.
+    pub fn delivery(&self) -> &DeliveryId {
+        &self.delivery
+    }
+
+    /// What its calls have used.
+    pub fn usage(&self) -> &UsageMeter {
+        &self.usage
+    }
+
+    /// Whether this is a dry run: calls that the log doesn't have get invented answers, and nothing may leave the host.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Whether nothing is written and nobody looks at the answers.
+    fn is_off(&self) -> bool {
+        self.journal.is_none() && !self.dry_run
+    }
+
+    /// Replays nothing: the log only tells what the user has seen. Results that can't be unmade are found again all the
+    /// same.
+    pub fn start_afresh(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.readings_ahead.clear();
+        state.afresh = true;
+    }
+
+    /// Makes the calls again that failed, rather than replay their errors: a person has sent the delivery again, after
+    /// fixing the cause.
+    pub fn make_failed_calls_again(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for entry in &mut state.ahead {
+            if entry.answer.as_ref().is_some_and(|answer| answer.error().is_some()) {
+                entry.answer = Some(Answer::Again);
+            }
+        }
+    }
+
+    /// Lets the next attempt make the calls again that failed and may succeed then, rather than replay their errors.
+    ///
+    /// # Errors
+    ///
+    /// When the journal takes nothing more.
+    pub fn forgive(&self) -> Result<(), CallError> {
+        let mut state = self.state();
+        for (position, import, arguments) in std::mem::take(&mut state.failed) {
+            drop(self.write(&mut state, position, import, &arguments, Some(&Answer::Again))?);
+        }
+        Ok(())
+    }
+
+    /// Writes nothing more: the delivery belongs to another attempt, and so does its log. Calls in flight are carried to
+    /// their end, but no answer is written, and no call begins.
+    pub fn revoke(&self) {
+        self.state().revoked = true;
+    }
+
+    /// Waits until every call has ended that outlives its guest.
+    pub async fn outliving_calls(&self) {
+        self.outliving.close();
+        self.outliving.wait().await;
+    }
+
+    /// A reading of a clock: the recorded one, or the real one, which is then recorded.
+    pub(crate) fn reading(&self, real: impl FnOnce() -> u64) -> u64 {
+        let mut state = self.state();
+        if let Some(reading) = state.readings_ahead.pop_front() {
+            return reading;
+        }
+        let reading = real();
+        if self.journal.is_some() {
+            let bytes = state.bytes + (state.readings.len() + 1) as u64 * READING_BYTES;
+            // Reading the time can't fail, so the guest sees no error; it is ended all the same.
+            if self.usage.check_journal(bytes).is_ok() {
+                state.readings.push(reading);
+            }
+        }
+        reading
+    }
+
+    /// Whether the next reading of a clock comes from the log.
+    pub(crate) fn replays_clocks(&self) -> bool {
+        !self.state().readings_ahead.is_empty()
+    }
+
+    /// The number of calls that were made a second time because nobody knows whether they had happened.
+    pub fn made_again(&self) -> u32 {
+        self.state().again
+    }
+
+    /// The recorded calls that the guest didn't make, in order: names and arguments.
+    pub fn left(&self) -> Vec<(RecordedImport, Value)> {
+        let state = self.state();
+        let left = state.ahead.iter();
+        left.map(|entry| (entry.import.clone(), serde_json::from_slice(&entry.arguments).unwrap_or_default())).collect()
+    }
+
+    /// The calls that were made in a dry run, in order.
+    pub fn asked(&self) -> Vec<CallRequest> {
+        self.state().asked.clone()
+    }
+
+    /// Takes a position for a call. With it comes the answer, if the call doesn't have to be made.
+    ///
+    /// # Errors
+    ///
+    /// When the log is full, or the delivery belongs to another attempt.
+    fn reserve<P: 'static>(
+        &self,
+        spec: &CallSpec<P>,
+        arguments: &[u8],
+    ) -> Result<(LogPosition, Option<Answer>), CallError> {
+        let (effect, import) = (spec.effect, spec.import);
+        let mut state = self.state();
+        if self.dry_run {
+            return Ok(state.dry_run(effect, import, arguments));
+        }
+        if !state.afresh
+            && let Some(replayed) = state.replay(effect, import, arguments)
+        {
+            return Ok(replayed);
+        }
+        if !state.ahead.is_empty() {
+            self.cut(&mut state)?;
+        }
+        if spec.keeps_result
+            && let Some(kept) = state.take_kept(import, arguments)
+        {
+            let position = state.next_position()?;
+            let answer = Answer::Ok(to_raw_value(&kept.answer).map_err(not_serializable)?);
+            drop(self.write(&mut state, position, import, arguments, Some(&answer))?);
+            return Ok((position, Some(answer)));
+        }
+        Ok((state.next_position()?, None))
+    }
+
+    /// Submits the intent of a call to the journal, without waiting.
+    fn begin(&self, position: LogPosition, import: Import, arguments: &[u8]) -> Result<CommitHandle, CallError> {
+        let mut state = self.state();
+        self.write_readings(&mut state)?;
+        self.write(&mut state, position, import, arguments, None)
+    }
+
+    /// Submits the answer of a call to the journal, without waiting.
+    fn end(
+        &self,
+        position: LogPosition,
+        import: Import,
+        arguments: &[u8],
+        answer: &Answer,
+    ) -> Result<CommitHandle, CallError> {
+        let mut state = self.state();
+        // In a dry run, the position of a call is its index among those asked for.
+        if self.dry_run
+            && let Some(asked) = state.asked.get_mut(position.number as usize)
+        {
+            asked.answer = answer.to_json();
+        }
+        state.remember_failure(position, import, arguments, answer);
+        self.write(&mut state, position, import, arguments, Some(answer))
+    }
+
+    /// Counts a replayed call among those that failed and may succeed another time.
+    fn make_again(&self, position: LogPosition, import: Import, arguments: &[u8]) {
+        self.state().failed.push((position, import, arguments.to_vec()));
+    }
+
+    /// Cuts the log where the guest has left it: the rest is new. Results that can't be unmade are kept aside.
+    fn cut(&self, state: &mut LogState) -> Result<(), CallError> {
+        let Some(from) = state.ahead.front().map(|entry| entry.number) else { return Ok(()) };
+        for entry in std::mem::take(&mut state.ahead) {
+            if let (true, Some(Answer::Ok(answer))) = (entry.keeps_result, entry.answer) {
+                let arguments = serde_json::from_slice(&entry.arguments).unwrap_or_default();
+                state.kept_aside.push(Kept { import: entry.import, arguments, answer: json(&answer) });
+            }
+        }
+        state.readings_ahead.clear();
+        state.next = from;
+        let Some(journal) = &self.journal else { return Ok(()) };
+        self.check_lease(state)?;
+        tracing::debug!(delivery = %self.delivery, from, "call log cut: the module made a call that is not the recorded one");
+        // Nothing waits for these two: whatever is written next is on disk after them.
+        drop(journal.forget(&self.delivery, from).map_err(unavailable)?);
+        if !state.kept_aside.is_empty() {
+            let aside = to_raw_value(&state.kept_aside).map_err(not_serializable)?;
+            let position = state.next_position()?;
+            drop(self.write(state, position, Import::KeptAside, b"null", Some(&Answer::Ok(aside)))?);
+        }
+        Ok(())
+    }
+
+    fn check_lease(&self, state: &LogState) -> Result<(), CallError> {
+        if state.revoked { Err(unavailable(JournalError::LeaseLost(self.delivery.clone()))) } else { Ok(()) }
+    }
+
+    fn write_readings(&self, state: &mut LogState) -> Result<(), CallError> {
+        if state.readings.is_empty() {
+            return Ok(());
+        }
+        let readings = to_raw_value(&std::mem::take(&mut state.readings)).map_err(not_serializable)?;
+        let position = state.next_position()?;
+        drop(self.write(state, position, Import::Clocks, b"null", Some(&Answer::Ok(readings)))?);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        state: &mut LogState,
+        position: LogPosition,
+        import: Import,
+        arguments: &[u8],
+        answer: Option<&Answer>,
+    ) -> Result<CommitHandle, CallError> {
+        let Some(journal) = &self.journal else { return Ok(CommitHandle::already()) };
+        self.check_lease(state)?;
+        let answer = answer.map(serde_json::to_vec).transpose().map_err(not_serializable)?;
+        let answer_bytes = answer.as_ref().map_or(0, Vec::len);
+        if import.is_call() {
+            self.usage.check_answer(answer_bytes)?;
+        }
+        let bytes = state.bytes.saturating_add((arguments.len() + answer_bytes) as u64);
+        self.usage.check_journal(bytes)?;
+        state.bytes = bytes;
+        let (import, arguments) = (import.into(), arguments.to_vec());
+        let call = Call { number: position.number, import, arguments, answer, at: position.begun };
+        journal.write(&self.delivery, call).map_err(unavailable)
+    }
+
+    fn state(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(error: JournalError) -> CallError {
+    CallError::new(ErrorKind::Unavailable, error.to_string())
+}

@@ -1,0 +1,411 @@
+//! A recorded call, from the guest's request to its answer on disk: one state machine.
+//!
+//! ```text
+//!   Requested::new
+//!     │
+//!     ├── the log has the answer ──► Replayed              nothing leaves the host
+//!     │
+//!     ▼
+//!   Reserved ─── begin ───► Begun                          position taken; intent submitted to the journal
+//!     │                       │
+//!     │ leave                 │ leave                      waits until the intent is on disk, unless the call only reads
+//!     ▼                       ▼
+//!   InFlight ◄────────────────┘                            only now the call may leave the host
+//!     │
+//!     │ answer                                             submits the answer to the journal
+//!     ▼
+//!   Answered ─── commit ──► Committed                      waits until the answer is on disk
+//! ```
+//!
+//! Each state is a type ([`RecordedCall<S>`]), and each transition consumes the call: a call can't leave before its intent is on
+//! disk, and can't be answered twice. [`CallEffect`](super::CallEffect) decides which of the waits apply, and
+//! [`Requested::carry_out`] goes the whole path.
+//!
+//! # States
+//!
+//! | state       | on disk                    | if the process is killed, the next attempt               |
+//! |-------------|----------------------------|----------------------------------------------------------|
+//! | `Replayed`  | the answer                 | replays the answer                                       |
+//! | `Reserved`  | nothing¹                   | makes the call for the first time¹                       |
+//! | `Begun`     | nothing¹, or the intent    | as `Reserved`, or as `InFlight`                          |
+//! | `InFlight`  | the intent²                | makes the call again, with the same idempotency key³     |
+//! | `Answered`  | the intent², or the answer | as `InFlight`, or as `Committed`                         |
+//! | `Committed` | the answer                 | replays the answer                                       |
+//!
+//! 1. The intent, if the call was in flight in an earlier attempt. It has the position and the keys of that attempt.
+//! 2. Nothing, if the call only reads and was not begun by [`Requested::begin`].
+//! 3. [`CallLog::made_again`](super::CallLog::made_again) counts it, unless the call only reads.
+//!
+//! # Edges that leave the path
+//!
+//! - **The guest drops the call.** In [`Requested::carry_out`], a call that [outlives its
+//!   guest](super::CallEffect::outlives_guest) goes on in a task of its own, to its very end. Any other call is canceled: nothing
+//!   more is submitted, and the log has the call as if the process had been killed. What was submitted before is written.
+//! - **The intent can't be written** (journal full or broken, lease lost, limit reached). The call never leaves the host, and the
+//!   guest gets the error.
+//! - **The answer can't be written.** The next attempt makes the call again. The guest gets the error instead of the answer,
+//!   unless it has the answer already because it doesn't wait for the disk.
+//! - **The call failed and may succeed later.** The answer, an error, is recorded and replayed like any other. When the
+//!   delivery is retried, [`CallLog::forgive`](super::CallLog::forgive) overwrites it, so that the next attempt takes the call
+//!   from `Reserved` again, at the same position. [`RecordedCall::make_again`] does the same for a replayed answer.
+//!
+//! # Invariants
+//!
+//! - The intents and answers of a delivery reach the disk in the order in which they are submitted. If one can't be written, the
+//!   journal refuses all that follow, so the log on disk never has a hole.
+//! - There is no `await` between a state change and what must follow it. Once an answer has arrived, it is applied, reported
+//!   and submitted before the task can be canceled.
+//! - What a live call occupies ([`CallSlot`]) is released by dropping it, and only there: when the answer is submitted, or, if
+//!   the guest may not have the answer before it is on disk, when it is on disk. A call that is dropped in any earlier state
+//!   releases it, too.
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::call_spec::{CallEffect, CallSpec};
+use super::detach_on_drop::DetachOnDrop;
+use super::types::LogPosition;
+use super::{Answer, CallLog, unavailable};
+use modhost_core::event::push_hex;
+use modhost_core::import::Import;
+use modhost_core::metrics;
+use modhost_platform::{CallError, ErrorKind};
+use modhost_storage::journal::CommitHandle;
+
+/// The size that the recorded arguments of most calls don't exceed, in bytes.
+const USUAL_ARGUMENTS: usize = 512;
+
+/// A recorded call in the state `S`.
+#[must_use = "a call that is dropped is abandoned"]
+pub(crate) struct RecordedCall<S> {
+    entry: LogEntry,
+    state: S,
+}
+
+/// The log has the answer. The call occupies nothing.
+pub(crate) struct Replayed {
+    answer: Answer,
+}
+
+/// The call has a position in the log. Nothing of it is on disk.
+pub(crate) struct Reserved {
+    slot: CallSlot,
+}
+
+/// The intent is submitted to the journal.
+pub(crate) struct Begun {
+    slot: CallSlot,
+    intent: CommitHandle,
+}
+
+/// The call may have left the host: its intent is on disk, or it only reads.
+pub(crate) struct InFlight {
+    slot: CallSlot,
+    since: Instant,
+}
+
+/// The answer is submitted to the journal.
+pub(crate) struct Answered {
+    answer: CommitHandle,
+    /// Held on if the guest waits for the disk.
+    slot: Option<CallSlot>,
+}
+
+/// The answer is on disk.
+pub(crate) struct Committed;
+
+/// The states of a call that the log has no answer to, before it leaves the host.
+pub(crate) trait Live: Sized + Send + 'static {
+    /// Lets the call leave the host.
+    fn leave(call: RecordedCall<Self>) -> impl Future<Output = Result<RecordedCall<InFlight>, CallError>> + Send;
+}
+
+/// Where a request leads: the log has the answer, or the call is to be made.
+#[must_use = "a call that is dropped is abandoned"]
+pub(crate) enum Requested<S = Reserved> {
+    /// Its answer is in the log.
+    Replayed(RecordedCall<Replayed>),
+    /// It is to be made.
+    Live(RecordedCall<S>),
+}
+
+/// A call as the log knows it, the same in all states.
+struct LogEntry {
+    log: Arc<CallLog>,
+    position: LogPosition,
+    import: Import,
+    effect: CallEffect,
+    arguments: Vec<u8>,
+}
+
+/// What a live call occupies until it is dropped: one of the calls that its delivery may have in flight, and, if it outlives
+/// its guest, a place among the calls that [`CallLog::outliving_calls`] waits for.
+struct CallSlot {
+    log: Arc<CallLog>,
+    _outliving: Option<TaskTrackerToken>,
+}
+
+impl CallSlot {
+    fn take(log: &Arc<CallLog>, effect: CallEffect, argument_bytes: usize) -> Result<Self, CallError> {
+        log.usage().count_call(argument_bytes)?;
+        let outliving = effect.outlives_guest().then(|| log.outliving.token());
+        let slot = Self { log: log.clone(), _outliving: outliving };
+        log.usage().entered_flight()?;
+        Ok(slot)
+    }
+}
+
+impl Drop for CallSlot {
+    fn drop(&mut self) {
+        self.log.usage().left_flight();
+    }
+}
+
+impl Requested {
+    /// Takes a position in the log for a call. From here on the log knows whether it was made before.
+    ///
+    /// # Errors
+    ///
+    /// When the delivery may make no such call, or the log takes no more.
+    pub(crate) fn new<P: 'static>(
+        log: &Arc<CallLog>,
+        spec: &CallSpec<P>,
+        arguments: &impl Serialize,
+    ) -> Result<Self, CallError> {
+        let CallSpec { import, effect, .. } = *spec;
+        let mut written = Vec::with_capacity(USUAL_ARGUMENTS);
+        serde_json::to_writer(&mut written, arguments)
+            .map_err(|error| CallError::new(ErrorKind::Invalid, format!("arguments of `{import}`: {error}")))?;
+        let slot = CallSlot::take(log, effect, written.len())?;
+        let (position, answer) = log.reserve(spec, &written)?;
+        let entry = LogEntry { log: log.clone(), position, import, effect, arguments: written };
+        Ok(match answer {
+            Some(answer) => Self::Replayed(RecordedCall { entry, state: Replayed { answer } }),
+            None => Self::Live(RecordedCall { entry, state: Reserved { slot } }),
+        })
+    }
+
+    /// Submits the intent now, although the call leaves the host later: the guest goes on meanwhile, and the calls it makes
+    /// next must not be in the log without this one. The next attempt would cut the log at such a hole.
+    ///
+    /// # Errors
+    ///
+    /// When the log takes no more.
+    pub(crate) fn begin(self) -> Result<Requested<Begun>, CallError> {
+        Ok(match self {
+            Self::Replayed(call) => Requested::Replayed(call),
+            Self::Live(call) => Requested::Live(call.begin()?),
+        })
+    }
+}
+
+impl<S: Live> Requested<S> {
+    /// Carries the call to its end, unless the log has its answer.
+    ///
+    /// `make` makes it. `apply` is given a successful answer, recorded or new, before the guest has it. `committed` is called
+    /// once the answer of a live call is on disk, if its effect is [`CallEffect::Store`].
+    pub(crate) async fn carry_out<T, F>(
+        self,
+        make: impl FnOnce(&RecordedCall<InFlight>) -> F + Send + 'static,
+        apply: impl FnOnce(&T) + Send + 'static,
+        committed: impl FnOnce(&RecordedCall<Committed>) + Send + 'static,
+    ) -> Result<T, CallError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        let call = match self {
+            Self::Replayed(call) => return call.answer().to_result().inspect(apply),
+            Self::Live(call) => call,
+        };
+        let (import, effect) = (call.entry.import, call.entry.effect);
+        let whole = async move { call.leave().await?.finish(make, apply, committed).await };
+        if !effect.outlives_guest() {
+            return whole.await;
+        }
+        DetachOnDrop::new(whole).await.unwrap_or_else(|_| {
+            let broke = format!("`{import}` broke off: the host itself broke while it was made: please report this");
+            Err(CallError::new(ErrorKind::Unavailable, broke))
+        })
+    }
+}
+
+impl Live for Reserved {
+    async fn leave(call: RecordedCall<Self>) -> Result<RecordedCall<InFlight>, CallError> {
+        if call.entry.effect.needs_durable_intent() {
+            return call.begin()?.leave().await;
+        }
+        let RecordedCall { entry, state: Self { slot } } = call;
+        Ok(RecordedCall { entry, state: InFlight { slot, since: Instant::now() } })
+    }
+}
+
+impl Live for Begun {
+    async fn leave(call: RecordedCall<Self>) -> Result<RecordedCall<InFlight>, CallError> {
+        let RecordedCall { entry, state: Self { slot, intent } } = call;
+        if entry.effect.needs_durable_intent() {
+            intent.on_disk().await.map_err(unavailable)?;
+        }
+        Ok(RecordedCall { entry, state: InFlight { slot, since: Instant::now() } })
+    }
+}
+
+impl<S: Live> RecordedCall<S> {
+    /// Lets the call leave the host. When this returns, its intent and all calls before it are on disk, unless it only
+    /// reads.
+    ///
+    /// # Errors
+    ///
+    /// When the intent can't be written.
+    pub(crate) async fn leave(self) -> Result<RecordedCall<InFlight>, CallError> {
+        S::leave(self).await
+    }
+}
+
+impl RecordedCall<Reserved> {
+    fn begin(self) -> Result<RecordedCall<Begun>, CallError> {
+        let Self { entry, state: Reserved { slot } } = self;
+        let intent = entry.log.begin(entry.position, entry.import, &entry.arguments)?;
+        Ok(RecordedCall { entry, state: Begun { slot, intent } })
+    }
+}
+
+impl RecordedCall<Replayed> {
+    /// The recorded answer.
+    pub(crate) fn answer(&self) -> &Answer {
+        &self.state.answer
+    }
+
+    /// Lets the next attempt make the call again, because the recorded answer is of no use.
+    pub(crate) fn make_again(&self) {
+        self.entry.log.make_again(self.entry.position, self.entry.import, &self.entry.arguments);
+    }
+}
+
+impl RecordedCall<InFlight> {
+    /// Refuses an answer, of which so many bytes have arrived, if it is too large.
+    ///
+    /// # Errors
+    ///
+    /// When it is.
+    pub(crate) fn check_answer(&self, bytes: usize) -> Result<(), CallError> {
+        self.entry.log.usage().check_answer(bytes)
+    }
+
+    /// Submits the answer, without waiting for the disk.
+    ///
+    /// # Errors
+    ///
+    /// When the log takes no more.
+    pub(crate) fn answer(self, answer: &Answer) -> Result<RecordedCall<Answered>, CallError> {
+        self.report(answer.error());
+        let Self { entry, state } = self;
+        let submitted = entry.log.end(entry.position, entry.import, &entry.arguments, answer)?;
+        Ok(entry.answered(state.slot, submitted))
+    }
+
+    /// The rest of a call that may leave the host.
+    async fn finish<T, F>(
+        self,
+        make: impl FnOnce(&Self) -> F,
+        apply: impl FnOnce(&T),
+        committed: impl FnOnce(&RecordedCall<Committed>) + Send + 'static,
+    ) -> Result<T, CallError>
+    where
+        T: Serialize,
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let effect = self.entry.effect;
+        let answer = make(&self).await;
+        // The answer has arrived: no `await` until it is submitted.
+        if let Ok(answer) = &answer {
+            apply(answer);
+        }
+        let answered = if self.entry.log.is_off() {
+            self.report(answer.as_ref().err());
+            self.entry.answered(self.state.slot, CommitHandle::already())
+        } else {
+            self.answer(&Answer::of(&answer)?)?
+        };
+        if effect.needs_durable_answer() {
+            drop(answered.commit().await?);
+        } else if effect == CallEffect::Store {
+            drop(tokio::spawn(async move {
+                if let Ok(call) = answered.commit().await {
+                    committed(&call);
+                }
+            }));
+        }
+        answer
+    }
+
+    /// Counts and logs the end of the call.
+    fn report(&self, error: Option<&CallError>) {
+        let LogEntry { log, import, .. } = &self.entry;
+        if log.dry_run {
+            return;
+        }
+        let took = self.state.since.elapsed();
+        let (module, delivery) = (log.module.as_ref().map(tracing::field::display), &log.delivery);
+        metrics::call(*import, error.map_or("ok", |error| error.kind.word()), took);
+        match error {
+            None => tracing::debug!(module, %delivery, %import, ?took, "call answered"),
+            Some(error) => tracing::warn!(module, %delivery, %import, ?took, %error, "call failed"),
+        }
+    }
+}
+
+impl RecordedCall<Answered> {
+    /// Waits until the answer is on disk.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written.
+    pub(crate) async fn commit(self) -> Result<RecordedCall<Committed>, CallError> {
+        let Self { entry, state: Answered { answer, slot } } = self;
+        answer.on_disk().await.map_err(unavailable)?;
+        drop(slot);
+        Ok(RecordedCall { entry, state: Committed })
+    }
+}
+
+impl<S> RecordedCall<S> {
+    /// The key that is the same whenever this call is made again. The arguments are part of it: another version of a module
+    /// may make another call at the same position, and must not get the answer of this one.
+    pub(crate) fn idempotency_key(&self) -> String {
+        self.entry.idempotency_key()
+    }
+
+    /// The key that is the same only as long as nobody knows whether the call was made. When its answers are forgotten, a
+    /// delivery makes the same call at the same position and means another one.
+    pub(crate) fn change_key(&self) -> String {
+        let begun = self.entry.position.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}", self.entry.idempotency_key(), begun.as_millis())
+    }
+}
+
+impl LogEntry {
+    fn answered(self, slot: CallSlot, answer: CommitHandle) -> RecordedCall<Answered> {
+        let slot = self.effect.needs_durable_answer().then_some(slot);
+        RecordedCall { entry: self, state: Answered { answer, slot } }
+    }
+
+    fn idempotency_key(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.import.as_str());
+        hash.update([0]);
+        hash.update(&self.arguments);
+        let mut key = format!("{}-{}-", self.log.delivery, self.position.number);
+        push_hex(&mut key, &hash.finalize()[..8]);
+        key
+    }
+}

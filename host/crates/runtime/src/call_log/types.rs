@@ -1,0 +1,141 @@
+//! Recorded answers, positions in a log, and the calls of a dry run.
+
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+
+use modhost_core::import::Import;
+use modhost_platform::{CallError, ErrorKind};
+
+/// A recorded answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The call succeeded. The value is kept as it stands in the journal and parsed only when it is needed.
+    Ok(Box<RawValue>),
+    /// The call failed.
+    Error(CallError),
+    /// The call failed after a part of its answer had arrived.
+    BrokenOff {
+        /// The part.
+        part: Box<RawValue>,
+        /// The error.
+        error: CallError,
+    },
+    /// The call failed, and the next attempt makes it again.
+    Again,
+}
+
+/// A call that a guest made in a dry run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRequest {
+    /// Its name.
+    pub import: Import,
+    /// Its arguments.
+    pub arguments: Value,
+    /// Whether it costs money or changes something.
+    pub lasting: bool,
+    /// Whether the log has it.
+    pub known: Lookup,
+    /// Its answer, if it has one.
+    pub answer: Option<Result<Value, CallError>>,
+}
+
+/// What the log has of a call that was made in a dry run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lookup {
+    /// The same call, and its answer.
+    Same,
+    /// The same function with these arguments: the recorded answer is given to the call.
+    Changed(Value),
+    /// Nothing: a change gets an invented answer, a read gets an error.
+    Added,
+}
+
+/// The position of a call in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogPosition {
+    /// Its number.
+    pub(super) number: u32,
+    /// When the call was first begun, in whole milliseconds: by an earlier attempt, if that left it unanswered.
+    pub(super) begun: SystemTime,
+}
+
+impl LogPosition {
+    /// The position of a call that begins now.
+    pub(super) fn new(number: u32) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(now.as_millis()).unwrap_or_default();
+        Self { number, begun: SystemTime::UNIX_EPOCH + Duration::from_millis(millis) }
+    }
+}
+
+impl Answer {
+    /// A success with this value.
+    pub(crate) fn ok<T: Serialize>(value: &T) -> Result<Self, CallError> {
+        to_raw_value(value).map(Self::Ok).map_err(not_serializable)
+    }
+
+    /// A failure after this part of the answer had arrived.
+    pub(crate) fn broken_off<T: Serialize>(part: &T, error: CallError) -> Result<Self, CallError> {
+        Ok(Self::BrokenOff { part: to_raw_value(part).map_err(not_serializable)?, error })
+    }
+
+    pub(super) fn of<T: Serialize>(answer: &Result<T, CallError>) -> Result<Self, CallError> {
+        match answer {
+            Ok(value) => Self::ok(value),
+            Err(error) => Ok(Self::Error(error.clone())),
+        }
+    }
+
+    /// Returns the error, if the call failed.
+    pub(crate) fn error(&self) -> Option<&CallError> {
+        match self {
+            Self::Error(error) | Self::BrokenOff { error, .. } => Some(error),
+            Self::Ok(_) | Self::Again => None,
+        }
+    }
+
+    /// Parses the value.
+    ///
+    /// # Errors
+    ///
+    /// When the call failed.
+    pub(crate) fn to_result<T: DeserializeOwned>(&self) -> Result<T, CallError> {
+        match self {
+            Self::Ok(answer) => parse(answer),
+            Self::Error(error) | Self::BrokenOff { error, .. } => Err(error.clone()),
+            Self::Again => Err(CallError::new(ErrorKind::Unavailable, "it is to be made again")),
+        }
+    }
+
+    /// Parses the part of the answer that had arrived before the call failed; none unless it broke off.
+    pub(crate) fn part<T: DeserializeOwned>(&self) -> Result<Option<T>, CallError> {
+        if let Self::BrokenOff { part, .. } = self { parse(part).map(Some) } else { Ok(None) }
+    }
+
+    /// Returns the answer as JSON; none if the call is to be made again.
+    pub(super) fn to_json(&self) -> Option<Result<Value, CallError>> {
+        match self {
+            Self::Ok(answer) => Some(Ok(json(answer))),
+            Self::Error(error) | Self::BrokenOff { error, .. } => Some(Err(error.clone())),
+            Self::Again => None,
+        }
+    }
+}
+
+/// Parses what stands in the journal. This program wrote it, so it can be parsed.
+pub(super) fn json(answer: &RawValue) -> Value {
+    serde_json::from_str(answer.get()).unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(value: &RawValue) -> Result<T, CallError> {
+    serde_json::from_str(value.get()).map_err(not_serializable)
+}
+
+pub(super) fn not_serializable(error: serde_json::Error) -> CallError {
+    CallError::new(ErrorKind::Unavailable, format!("an answer can't be put into the journal: {error}"))
+}
