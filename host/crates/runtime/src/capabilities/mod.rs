@@ -32,7 +32,6 @@ pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants, redact as redact_http};
 pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
-pub use random::{insecure as insecure_chance, secure as secure_chance};
 pub use tenant_memory::TenantMemory;
 
 use completion::CompletionCapability;
@@ -42,7 +41,7 @@ use keyvalue::KeyValueCapability;
 use logging::Logging;
 use message_log::MessageLog;
 use messages::Messages;
-use random::InsecureSeed;
+use random::RandomCapability;
 use search::Search;
 
 use crate::call_log;
@@ -110,7 +109,7 @@ pub struct Prepared {
     config: <ConfigCapability as Capability>::Prepared,
     keyvalue: <KeyValueCapability as Capability>::Prepared,
     http: <HttpCapability as Capability>::Prepared,
-    insecure_seed: <InsecureSeed as Capability>::Prepared,
+    random: <RandomCapability as Capability>::Prepared,
 }
 
 /// The capabilities that serve one delivery, and the resources its guest holds.
@@ -125,7 +124,7 @@ pub struct Capabilities {
     config: ConfigCapability,
     keyvalue: KeyValueCapability,
     http: HttpCapability,
-    insecure_seed: InsecureSeed,
+    random: RandomCapability,
 }
 
 /// Offers all capabilities to every component of the process.
@@ -142,7 +141,7 @@ pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     ConfigCapability::link(linker)?;
     KeyValueCapability::link(linker)?;
     HttpCapability::link(linker)?;
-    InsecureSeed::link(linker)
+    RandomCapability::link(linker)
 }
 
 impl Prepared {
@@ -157,7 +156,7 @@ impl Prepared {
             config: ConfigCapability::prepare(grants),
             keyvalue: KeyValueCapability::prepare(grants),
             http: HttpCapability::prepare(grants),
-            insecure_seed: InsecureSeed::prepare(grants),
+            random: RandomCapability::prepare(grants),
         }
     }
 
@@ -175,7 +174,7 @@ impl Prepared {
             config: ConfigCapability::begin(&self.config, delivery),
             keyvalue: KeyValueCapability::begin(&self.keyvalue, delivery),
             http: HttpCapability::begin(&self.http, delivery),
-            insecure_seed: InsecureSeed::begin(&self.insecure_seed, delivery),
+            random: RandomCapability::begin(&self.random, delivery),
         }
     }
 }

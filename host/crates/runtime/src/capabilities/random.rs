@@ -1,37 +1,102 @@
-//! `wasi:random`: the chance a guest draws, the same whenever its delivery starts again, and for others hard to guess.
+//! `wasi:random`: the random numbers of a guest. They are the same whenever its delivery starts again, and hard for others
+//! to guess.
 //!
-//! Hardly a delivery draws any. So what it draws from is seeded when it is first drawn from.
+//! Few deliveries draw any, so each source is seeded by its first draw.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng, TryRng};
+use rand::{RngExt, SeedableRng, TryRng};
 use wasmtime::component::{HasData, Linker};
-use wasmtime_wasi::p2::bindings::random::insecure_seed::{Host as Imports, add_to_linker};
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 
 use super::{Capability, Delivery, Grants, Host};
+use modhost_core::limits::Resource;
 
-/// What each interface draws from.
+/// The uses that the sources are seeded for.
 const SECURE: u8 = 0;
 const INSECURE: u8 = 1;
 const INSECURE_SEED: u8 = 2;
 
-/// The source `wasi:random/random` draws from.
-pub fn secure(delivery: &Arc<Delivery>) -> impl Rng + Send + 'static {
-    of(delivery.clone(), SECURE)
+/// The capability. It stands in for Wasmtime's own, whose limit has no error type and whose seed is drawn in advance.
+pub(super) struct RandomCapability {
+    delivery: Arc<Delivery>,
+    secure: Source,
+    insecure: Source,
 }
 
-/// The source `wasi:random/insecure` draws from.
-pub fn insecure(delivery: &Arc<Delivery>) -> impl Rng + Send + 'static {
-    of(delivery.clone(), INSECURE)
+impl HasData for RandomCapability {
+    type Data<'a> = &'a mut RandomCapability;
 }
 
-fn of(delivery: Arc<Delivery>, use_: u8) -> Random<impl Fn() -> [u8; 32]> {
-    Random::new(move || delivery.random(use_))
+impl Capability for RandomCapability {
+    type Prepared = ();
+
+    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+        linker.allow_shadowing(true);
+        random::add_to_linker::<T, Self>(linker, |data| &mut data.capabilities().random)?;
+        insecure::add_to_linker::<T, Self>(linker, |data| &mut data.capabilities().random)?;
+        insecure_seed::add_to_linker::<T, Self>(linker, |data| &mut data.capabilities().random)?;
+        linker.allow_shadowing(false);
+        Ok(())
+    }
+
+    fn prepare(_: &Grants) {}
+
+    fn begin((): &(), delivery: &Arc<Delivery>) -> Self {
+        Self { delivery: delivery.clone(), secure: source(delivery, SECURE), insecure: source(delivery, INSECURE) }
+    }
 }
 
-/// A source of chance that asks for its seed when it is first drawn from.
+impl RandomCapability {
+    /// Refuses to draw more bytes at once than the answer to a call may have.
+    fn check(&self, len: u64) -> wasmtime::Result<usize> {
+        let limits = self.delivery.limits();
+        if len > limits.amount(Resource::Answers) {
+            return Err(limits.reached(Resource::Answers, None).into());
+        }
+        Ok(usize::try_from(len)?)
+    }
+}
+
+impl random::Host for RandomCapability {
+    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        let len = self.check(len)?;
+        Ok((&mut self.secure).random_iter().take(len).collect())
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.secure.random())
+    }
+}
+
+impl insecure::Host for RandomCapability {
+    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        let len = self.check(len)?;
+        Ok((&mut self.insecure).random_iter().take(len).collect())
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.insecure.random())
+    }
+}
+
+impl insecure_seed::Host for RandomCapability {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        let seed: u128 = source(&self.delivery, INSECURE_SEED).random();
+        Ok((seed as u64, (seed >> 64) as u64))
+    }
+}
+
+type Source = Random<Box<dyn Fn() -> [u8; 32] + Send>>;
+
+fn source(delivery: &Arc<Delivery>, use_: u8) -> Source {
+    let delivery = delivery.clone();
+    Random::new(Box::new(move || delivery.random(use_)))
+}
+
+/// A source of random numbers that asks for its seed when it is first drawn from.
 struct Random<S> {
     seed: S,
     seeded: Option<Box<StdRng>>,
@@ -63,42 +128,11 @@ impl<S: Fn() -> [u8; 32]> TryRng for Random<S> {
     }
 }
 
-/// The capability: `wasi:random/insecure-seed`, which Wasmtime's own has to be told before anybody asks.
-pub(super) struct InsecureSeed {
-    delivery: Arc<Delivery>,
-}
-
-impl HasData for InsecureSeed {
-    type Data<'a> = &'a mut InsecureSeed;
-}
-
-impl Capability for InsecureSeed {
-    type Prepared = ();
-
-    fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-        linker.allow_shadowing(true);
-        add_to_linker::<T, Self>(linker, |data| &mut data.capabilities().insecure_seed)?;
-        linker.allow_shadowing(false);
-        Ok(())
-    }
-
-    fn prepare(_: &Grants) {}
-
-    fn begin((): &(), delivery: &Arc<Delivery>) -> Self {
-        Self { delivery: delivery.clone() }
-    }
-}
-
-impl Imports for InsecureSeed {
-    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
-        let seed: u128 = of(self.delivery.clone(), INSECURE_SEED).random();
-        Ok((seed as u64, (seed >> 64) as u64))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use rand::Rng;
 
     use super::*;
 

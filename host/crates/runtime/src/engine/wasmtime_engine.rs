@@ -61,6 +61,7 @@ pub(super) struct WasmtimeEngine {
 /// A component, compiled and linked: what instances are made of.
 pub(super) struct LinkedComponent {
     world: WorldPre<State>,
+    memories: usize,
     places: Option<Arc<Semaphore>>,
 }
 
@@ -86,7 +87,9 @@ impl WasmtimeEngine {
     /// Links a component of this engine.
     pub fn link(&self, component: &Component) -> wasmtime::Result<LinkedComponent> {
         let world = WorldPre::new(self.linker.instantiate_pre(component)?)?;
-        Ok(LinkedComponent { world, places: self.places.clone() })
+        // Unknown for a component that imports core modules, which no component here does: it could not be linked.
+        let memories = component.resources_required().map_or(0, |resources| resources.num_memories as usize);
+        Ok(LinkedComponent { world, memories, places: self.places.clone() })
     }
 }
 
@@ -100,6 +103,11 @@ fn wasi_options() -> LinkOptions {
 impl LinkedComponent {
     pub fn engine(&self) -> &wasmtime::Engine {
         self.world.engine()
+    }
+
+    /// The number of memories of an instance.
+    pub fn memories(&self) -> usize {
+        self.memories
     }
 
     pub fn world(&self) -> &WorldPre<State> {
