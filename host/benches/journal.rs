@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use modhost_core::event::{DeliveryId, Event, Header, Name};
 use modhost_storage::journal::{
-    Attempt, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings,
+    AttemptReport, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings,
 };
 
 /// How long each figure is measured.
@@ -78,7 +78,7 @@ async fn record(directory: &Path, callers: u64) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let (event, deliveries) = event(number);
                     let one = Instant::now();
-                    let recorded = journal.record(event, deliveries, SystemTime::now()).await.expect("it is recorded");
+                    let recorded = journal.record(event, deliveries).await.expect("it is recorded");
                     times.push(one.elapsed());
                     assert_eq!(recorded, Recorded::New);
                 }
@@ -105,12 +105,12 @@ async fn whole_way(directory: &Path) {
         let ways = (0..64).map(|_| {
             number += LANES; // all in one lane
             let (event, deliveries) = event(number);
-            journal.record(event, deliveries, SystemTime::now())
+            journal.record(event, deliveries)
         });
         futures::future::try_join_all(ways).await.expect("they are recorded");
         let claimed = journal.claim(claim(0, 64)).await.expect("they are claimed");
         assert_eq!(claimed.len(), 64);
-        let ends = claimed.into_iter().map(|claimed| {
+        let ends = claimed.iter().map(|claimed| {
             for number in 0..3 {
                 let answer = Some(vec![1; 500]);
                 let call = Call {
@@ -120,9 +120,9 @@ async fn whole_way(directory: &Path) {
                     answer,
                     at: SystemTime::now(),
                 };
-                drop(journal.write(&claimed.id, call).expect("there is room"));
+                drop(journal.write(&claimed.lease, call).expect("there is room"));
             }
-            journal.complete_attempt(claimed.id.clone(), attempt(claimed.attempt), Disposition::Completed)
+            journal.complete_attempt(&claimed.lease, report_of_attempt(), Disposition::Completed)
         });
         futures::future::try_join_all(ends).await.expect("they are settled");
         times.extend(std::iter::repeat_n(one.elapsed() / 64, 64));
@@ -140,7 +140,7 @@ async fn backlog(directory: &Path) {
         let end = wanted.min(number + 1_024);
         let some = (number..end).map(|number| {
             let (event, deliveries) = event(number);
-            journal.record(event, deliveries, SystemTime::now())
+            journal.record(event, deliveries)
         });
         futures::future::try_join_all(some).await.expect("they are recorded");
         number = end;
@@ -196,16 +196,13 @@ fn event(number: u64) -> (Arc<Event>, Vec<NewDelivery>) {
 }
 
 fn claim(lane: u64, limit: u32) -> Claim {
-    let now = SystemTime::now();
-    let until = now + Duration::from_secs(60);
     let tenant = format!("tenant-{lane}").into();
-    Claim { tenant, module: "Echo".into(), limit, now, owner: "bench".to_owned(), until }
+    Claim { tenant, module: "Echo".into(), limit, owner: "bench".into(), lease: Duration::from_secs(60) }
 }
 
-fn attempt(number: u32) -> Attempt {
-    let now = SystemTime::now();
-    let (owner, outcome) = ("bench".to_owned(), "completed".to_owned());
-    Attempt { number, owner, started: now, ended: now, version: Some("v1".to_owned()), outcome, log: Vec::new() }
+fn report_of_attempt() -> AttemptReport {
+    let (version, outcome) = (Some("v1".to_owned()), "completed".to_owned());
+    AttemptReport { took: Duration::ZERO, version, outcome, log: Vec::new() }
 }
 
 fn report(what: &str, took: Duration, times: &mut [Duration]) {

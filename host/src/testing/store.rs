@@ -8,8 +8,9 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use modhost_core::limits::{Limit, SetBy};
+use modhost_storage::error::StorageError;
 use modhost_storage::keyvalue::{
-    Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite, StoreError,
+    Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite,
 };
 
 /// What stands in a store, by bucket and key.
@@ -63,7 +64,8 @@ impl Store {
 
     async fn opened(&self) -> Result<&Sqlite> {
         let opened = self.opened.get_or_try_init(|| async {
-            let folder = tempfile::tempdir().map_err(|error| StoreError::Broken(error.to_string()))?;
+            let folder =
+                tempfile::tempdir().map_err(|error| StorageError::broken("key-value store", error.to_string()))?;
             let store = Sqlite::open(folder.path().to_owned()).await?;
             for (name, values) in &self.content {
                 let bucket = Bucket::new(self.space.clone(), name.clone())?;

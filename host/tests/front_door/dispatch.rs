@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use modhost_core::backoff::{Backoff, RetryPolicy};
@@ -18,9 +18,10 @@ use modhost_platform::{
 use modhost_runtime::capabilities::Grants;
 use modhost_runtime::dispatch::{Accepted, DispatchSettings, Dispatcher, RouteSpec, SWEEP_EVERY, TenantSpec};
 use modhost_runtime::engine::{Engine, Registry, Spec, SwapPolicy};
+use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
-    Lane, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals,
+    AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
+    Lane, Lease, NewDelivery, Recorded, Result, Retention, Sqlite, SqliteSettings, State, Summary, Totals,
 };
 use modhost_storage::keyvalue;
 use modhost_storage::versions::{Keep, Versions};
@@ -67,8 +68,8 @@ impl Unhurried {
 
 #[async_trait]
 impl Journal for Unhurried {
-    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>, now: SystemTime) -> Result<Recorded> {
-        let recorded = self.inner.record(event, deliveries, now).await;
+    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+        let recorded = self.inner.record(event, deliveries).await;
         self.after_commit("record").await;
         recorded
     }
@@ -81,50 +82,50 @@ impl Journal for Unhurried {
         self.inner.backlog(tenant)
     }
 
-    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>> {
-        self.inner.due(now, limit).await
+    async fn due(&self, limit: u32) -> Result<Vec<Due>> {
+        self.inner.due(limit).await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
         *self.claims.lock().unwrap().entry(claim.module.clone()).or_default() += 1;
         if self.failing.lock().unwrap().contains(&claim.module) {
-            return Err(JournalError::Broken("a page of this lane is damaged".into()));
+            return Err(StorageError::broken("journal", "a page of this lane is damaged").into());
         }
         self.inner.claim(claim).await
     }
 
-    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool> {
-        self.inner.unclaim(claimed, owner, now).await
+    async fn unclaim(&self, lease: &Lease) -> Result<bool> {
+        self.inner.unclaim(lease).await
     }
 
-    async fn next_due(&self) -> Result<Option<SystemTime>> {
+    async fn next_due(&self) -> Result<Option<Duration>> {
         let next = self.inner.next_due().await;
         self.looks.fetch_add(1, Ordering::SeqCst);
         next
     }
 
-    async fn heartbeat(&self, owner: &str, deliveries: Vec<DeliveryId>, until: SystemTime) -> Result<Vec<DeliveryId>> {
-        self.inner.heartbeat(owner, deliveries, until).await
+    async fn heartbeat(&self, owner: &str, running: Vec<Lease>, lease: Duration) -> Result<Heartbeat> {
+        self.inner.heartbeat(owner, running, lease).await
     }
 
-    async fn reclaim(&self, gone: Option<&str>, now: SystemTime) -> Result<u64> {
-        self.inner.reclaim(gone, now).await
+    async fn reclaim(&self, gone: Option<&str>) -> Result<u64> {
+        self.inner.reclaim(gone).await
     }
 
-    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
-        self.inner.complete_attempt(delivery, attempt, next).await
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+        self.inner.complete_attempt(lease, report, next).await
     }
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
         self.inner.calls(delivery).await
     }
 
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle> {
-        self.inner.write(delivery, call)
+    fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle> {
+        self.inner.write(lease, call)
     }
 
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle> {
-        self.inner.forget(delivery, from)
+    fn forget(&self, lease: &Lease, from: u32) -> Result<CommitHandle> {
+        self.inner.forget(lease, from)
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
@@ -135,14 +136,14 @@ impl Journal for Unhurried {
         self.inner.show(delivery).await
     }
 
-    async fn resend(&self, delivery: &DeliveryId, fresh: bool, now: SystemTime) -> Result<bool> {
-        let resent = self.inner.resend(delivery, fresh, now).await;
+    async fn resend(&self, delivery: &DeliveryId, fresh: bool) -> Result<bool> {
+        let resent = self.inner.resend(delivery, fresh).await;
         self.after_commit("resend").await;
         resent
     }
 
-    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str, now: SystemTime) -> Result<bool> {
-        let dropped = self.inner.drop_waiting(delivery, reason, now).await;
+    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool> {
+        let dropped = self.inner.drop_waiting(delivery, reason).await;
         self.after_commit("drop_waiting").await;
         dropped
     }
@@ -163,8 +164,8 @@ impl Journal for Unhurried {
         self.inner.salt()
     }
 
-    async fn retain(&self, keep: Retention, now: SystemTime, batch: u32) -> Result<u64> {
-        self.inner.retain(keep, now, batch).await
+    async fn purge(&self, keep: Retention, batch: u32) -> Result<u64> {
+        self.inner.purge(keep, batch).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -315,8 +316,7 @@ impl Dispatch {
         until("the scheduler to look", async || (self.journal.looks.load(Ordering::SeqCst) > 0).then_some(())).await;
         let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
         let new = NewDelivery { id: id.clone(), module, one_at_a_time: None };
-        let now = modhost_core::clock::now();
-        self.journal.inner.record(Arc::new(event.clone()), vec![new], now).await.unwrap();
+        self.journal.inner.record(Arc::new(event.clone()), vec![new]).await.unwrap();
         id
     }
 
@@ -474,16 +474,9 @@ async fn an_attempt_whose_lease_is_lost_ends_and_writes_nothing_more() {
     dispatch.dispatcher.accept(event).await.unwrap();
     until("the call", async || (dispatch.far_side.asked.load(Ordering::SeqCst) == 1).then_some(())).await;
     // As if this host had slept, and another had taken over what it had.
-    let now = modhost_core::clock::now();
-    assert_eq!(dispatch.journal.reclaim(Some(OWNER), now).await.unwrap(), 1);
-    let claim = Claim {
-        tenant: "acme".into(),
-        module: echo.clone(),
-        limit: 1,
-        now,
-        owner: "another host".into(),
-        until: now + NEVER,
-    };
+    assert_eq!(dispatch.journal.reclaim(Some(OWNER)).await.unwrap(), 1);
+    let claim =
+        Claim { tenant: "acme".into(), module: echo.clone(), limit: 1, owner: "another host".into(), lease: NEVER };
     assert_eq!(dispatch.journal.inner.claim(claim).await.unwrap().len(), 1);
     until("the attempt to end", async || (dispatch.dispatcher.in_flight(&echo) == 0).then_some(())).await;
 

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+use modhost_storage::error::{StorageError, StorageErrorKind};
 use modhost_storage::journal::{self, Journal, JournalError};
 
 /// How the journal is probed.
@@ -123,7 +124,9 @@ impl NotReady {
         let text = match self {
             Self::Starting => "the host is starting",
             Self::Draining => "the host is stopping: it takes no more events, and running deliveries finish",
-            Self::Journal(JournalError::Full(_)) => "the journal cannot be written: no room is left on the disk",
+            Self::Journal(JournalError::Storage(StorageError { kind: StorageErrorKind::Full, .. })) => {
+                "the journal cannot be written: no room is left on the disk"
+            }
             Self::Journal(_) => "the journal cannot be written; the host's log says why",
             Self::Stuck => "the journal cannot be written: the disk does not answer",
         };
@@ -342,7 +345,8 @@ mod tests {
             while self.held_up.load(Ordering::Relaxed) {
                 sleep(Duration::from_millis(1)).await;
             }
-            let full = self.full.load(Ordering::Relaxed).then(|| JournalError::Full("/secret/path is full".into()));
+            let full =
+                self.full.load(Ordering::Relaxed).then(|| StorageError::full("journal", "/secret/path is full").into());
             *self.known.lock().unwrap() = full.clone().filter(|_| !self.small_writes_fit.load(Ordering::Relaxed));
             full.map_or(Ok(()), Err)
         }

@@ -27,11 +27,12 @@ use modhost_ingress::sources::{self, Sources};
 use modhost_platform::{SetupError, http_client};
 use modhost_runtime::dispatch::{DispatchSettings, DispatchSink, Dispatcher, FailedAttempt, SWEEP_EVERY};
 use modhost_runtime::engine::{Compiler, CompilerLimits, Engine, FileWatch, MAX_CONCURRENT_DRY_RUNS, Registry};
+use modhost_storage::error::StorageError;
 use modhost_storage::journal::{self, Journal, JournalError, Retention, Sqlite, SqliteSettings, State};
-use modhost_storage::keyvalue::{self, KeyValue, StoreError};
+use modhost_storage::keyvalue::{self, KeyValue, KeyValueError};
 use modhost_storage::sqlite::DirectoryLock;
 use modhost_storage::unreadable::{Bounds, UnreadableStore};
-use modhost_storage::versions::{self, Keep, Versions, VersionsError};
+use modhost_storage::versions::{self, Keep, Versions};
 use reload::{SettingsReader, SettingsWatcher, watched_files};
 use saved_settings::Memory;
 
@@ -92,10 +93,10 @@ pub enum StartError {
     Journal(#[from] JournalError),
     /// The key-value store can't be used.
     #[error(transparent)]
-    KeyValue(#[from] StoreError),
+    KeyValue(#[from] KeyValueError),
     /// The record of versions can't be used.
     #[error(transparent)]
-    Versions(#[from] VersionsError),
+    Versions(#[from] StorageError),
     /// The requests that are kept for operators can't be listed.
     #[error("cannot list the unreadable requests of the data directory: {0}")]
     Unreadable(String),

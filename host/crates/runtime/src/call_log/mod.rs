@@ -27,7 +27,7 @@ use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::Limits;
 use modhost_platform::{CallError, ErrorKind};
-use modhost_storage::journal::{Call, CommitHandle, Journal, JournalError};
+use modhost_storage::journal::{Call, CommitHandle, Journal, JournalError, Lease};
 pub(crate) use recorded_call::{Begun, InFlight, RecordedCall, Replayed, Requested};
 pub use types::{Answer, CallRequest, Lookup};
 use types::{LogPosition, json, not_serializable};
@@ -41,7 +41,8 @@ pub struct CallLog {
     delivery: DeliveryId,
     /// The module, once an attempt has started.
     module: Option<Name>,
-    journal: Option<Arc<dyn Journal>>,
+    /// The journal, and the lease under which the attempt writes it.
+    journal: Option<(Arc<dyn Journal>, Lease)>,
     dry_run: bool,
     /// The time at which the wall clock stands; none: it is the machine's.
     clock: Option<SystemTime>,
@@ -53,8 +54,9 @@ pub struct CallLog {
 
 impl CallLog {
     /// The log of a delivery with the calls of earlier attempts.
-    pub fn new(journal: Arc<dyn Journal>, delivery: DeliveryId, recorded: Vec<Call>) -> Self {
-        Self::with(Some(journal), delivery, recorded, false)
+    pub fn new(journal: Arc<dyn Journal>, lease: Lease, recorded: Vec<Call>) -> Self {
+        let delivery = lease.delivery.clone();
+        Self::with(Some((journal, lease)), delivery, recorded, false)
     }
 
     /// A log that is read and never written, for code that may make other calls than those in it.
@@ -67,7 +69,12 @@ impl CallLog {
         Self::with(None, delivery, Vec::new(), false)
     }
 
-    fn with(journal: Option<Arc<dyn Journal>>, delivery: DeliveryId, recorded: Vec<Call>, dry_run: bool) -> Self {
+    fn with(
+        journal: Option<(Arc<dyn Journal>, Lease)>,
+        delivery: DeliveryId,
+        recorded: Vec<Call>,
+        dry_run: bool,
+    ) -> Self {
         let mut state = LogState::default();
         for call in recorded {
             state.load(call);
@@ -310,11 +317,11 @@ impl CallLog {
         }
         state.readings_ahead.clear();
         state.next = from;
-        let Some(journal) = &self.journal else { return Ok(()) };
+        let Some((journal, lease)) = &self.journal else { return Ok(()) };
         self.check_lease(state)?;
         tracing::debug!(delivery = %self.delivery, from, "call log cut: the module made a call that is not the recorded one");
         // Nothing waits for these two: whatever is written next is on disk after them.
-        drop(journal.forget(&self.delivery, from).map_err(unavailable)?);
+        drop(journal.forget(lease, from).map_err(unavailable)?);
         if !state.kept_aside.is_empty() {
             let aside = to_raw_value(&state.kept_aside).map_err(not_serializable)?;
             let position = state.next_position()?;
@@ -345,7 +352,7 @@ impl CallLog {
         arguments: &[u8],
         answer: Option<&Answer>,
     ) -> Result<CommitHandle, CallError> {
-        let Some(journal) = &self.journal else { return Ok(CommitHandle::already()) };
+        let Some((journal, lease)) = &self.journal else { return Ok(CommitHandle::already()) };
         self.check_lease(state)?;
         let answer = answer.map(serde_json::to_vec).transpose().map_err(not_serializable)?;
         let answer_bytes = answer.as_ref().map_or(0, Vec::len);
@@ -357,7 +364,7 @@ impl CallLog {
         state.bytes = bytes;
         let (import, arguments) = (import.into(), arguments.to_vec());
         let call = Call { number: position.number, import, arguments, answer, at: position.begun };
-        journal.write(&self.delivery, call).map_err(unavailable)
+        journal.write(lease, call).map_err(unavailable)
     }
 
     fn state(&self) -> MutexGuard<'_, LogState> {

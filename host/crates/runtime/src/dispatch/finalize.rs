@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::routes::RouteSpec;
 use crate::capabilities::{Delivery, Step};
 use crate::engine::NO_REPLY;
-use modhost_core::clock::{self, Clock, timeout};
+use modhost_core::clock::{Clock, timeout};
 use modhost_platform::{CallError, Caller, MessageChange, StepChange, StepStatus};
 use modhost_storage::journal::{Disposition, FailureReason};
 
@@ -51,7 +51,7 @@ pub(super) async fn finalize(
         tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform doesn't come to its end");
     }
     match outcome {
-        Outcome::CutOff => Disposition::Retry { at: clock::now(), reason: "the host was shut down".into() },
+        Outcome::CutOff => Disposition::Retry { after: Duration::ZERO, reason: "the host was shut down".into() },
         Outcome::Answered => match answered(delivery).await {
             Ok(()) => Disposition::Completed,
             Err(Unfinished::NoReply) => given_up(delivery, no_reply(delivery), None, route, allowed).await,
@@ -128,7 +128,7 @@ async fn again(delivery: &Delivery, failed: Failed, route: &RouteSpec, allowed: 
         tracing::warn!(delivery = %delivery.id, "the user could not be told that it is tried again: {error}");
     }
     let wait = after.unwrap_or_else(|| route.retry.delay_after(delivery.attempt));
-    Disposition::Retry { at: clock::now() + wait, reason: FailureReason::new(reason) }
+    Disposition::Retry { after: wait, reason: FailureReason::new(reason) }
 }
 
 /// Gives a delivery up, and tells its user.
@@ -146,8 +146,8 @@ async fn given_up(
     let reason = FailureReason::new(reason);
     match apologise(delivery, text).await {
         Err(error) if error.is_temporary() && delivery.attempt < allowed => {
-            let at = clock::now() + route.retry.delay_after(delivery.attempt);
-            Disposition::Retry { at, reason: reason.with_notice_error(error) }
+            let after = route.retry.delay_after(delivery.attempt);
+            Disposition::Retry { after, reason: reason.with_notice_error(error) }
         }
         Err(error) => Disposition::Dead { reason: reason.with_notice_error(error) },
         Ok(()) => Disposition::Dead { reason },

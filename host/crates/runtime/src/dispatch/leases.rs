@@ -29,19 +29,18 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 }
 
 async fn one_beat(inner: &Inner) -> modhost_storage::journal::Result<()> {
-    let now = inner.clock.now();
     let mine = lock(&inner.running).attempts();
-    let deliveries = mine.iter().map(|(delivery, _)| delivery.clone()).collect();
-    let lost = inner.journal.heartbeat(&inner.settings.owner, deliveries, now + LEASE).await?;
-    for (delivery, slot) in mine.iter().filter(|(delivery, _)| lost.contains(delivery)) {
-        lock(&inner.running).lose(delivery, *slot);
+    let running = mine.iter().map(|(lease, _)| lease.clone()).collect();
+    let heartbeat = inner.journal.heartbeat(&inner.settings.owner, running, LEASE).await?;
+    for (lease, slot) in mine.iter().filter(|(lease, _)| heartbeat.lost.contains(lease)) {
+        lock(&inner.running).lose(&lease.delivery, *slot);
     }
-    let given_up = inner.journal.reclaim(None, now).await?;
+    let given_up = inner.journal.reclaim(None).await?;
     if given_up > 0 {
         let waiting =
             counted(given_up, "delivery of a host that is gone waits", "deliveries of a host that is gone wait");
         tracing::warn!("{waiting} again");
-        inner.look_again(now);
+        inner.look_again(inner.clock.now());
     }
     Ok(())
 }

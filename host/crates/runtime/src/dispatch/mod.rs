@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use backlog::{Capacity, Reservations};
 pub use failures::FailedAttempt;
 use failures::Failures;
-use modhost_core::clock::{self, Clock, timeout};
+use modhost_core::clock::{Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::plural::counted;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
@@ -67,7 +67,7 @@ pub struct DispatchSettings {
     /// How long what has ended is kept.
     pub retention: Retention,
     /// This host, as leases name it: what is leased to this name when it starts was cut off.
-    pub owner: String,
+    pub owner: Arc<str>,
     /// How often it looks for deliveries that are due and that the scheduler doesn't know of; [`SWEEP_EVERY`] unless a
     /// test can't wait that long.
     pub sweep_every: Duration,
@@ -186,7 +186,7 @@ impl Dispatcher {
     ) -> Result<(Self, u64), JournalError> {
         let clock = settings.clock.clone();
         let now = clock.now();
-        let recovered = journal.reclaim(Some(&settings.owner), now).await?;
+        let recovered = journal.reclaim(Some(&settings.owner)).await?;
         let dispatcher = Self(Arc::new(Inner {
             unknown_wait_until: now.checked_add(settings.removal_grace).unwrap_or(now),
             clock,
@@ -289,7 +289,7 @@ impl Dispatcher {
     ///
     /// When it can't be written down.
     pub async fn resend(&self, delivery: &Details, fresh: bool) -> Result<bool, JournalError> {
-        let resent = self.0.journal.resend(&delivery.summary.id, fresh, clock::now()).await?;
+        let resent = self.0.journal.resend(&delivery.summary.id, fresh).await?;
         if resent {
             self.0.woken([lane_of(delivery)]);
         }
@@ -303,7 +303,7 @@ impl Dispatcher {
     ///
     /// When it can't be written down.
     pub async fn drop_waiting(&self, delivery: &Details, reason: &str) -> Result<bool, JournalError> {
-        let dropped = self.0.journal.drop_waiting(&delivery.summary.id, reason, clock::now()).await?;
+        let dropped = self.0.journal.drop_waiting(&delivery.summary.id, reason).await?;
         if dropped {
             // Of a chat whose deliveries go one at a time the next may begin.
             self.0.woken([lane_of(delivery)]);
@@ -375,7 +375,7 @@ impl Inner {
         let reserved = self.reservations.reserve(&tenant, deliveries.len() as u64, capacity, backlog)?;
         let lanes: Vec<Lane> = deliveries.iter().map(|new| (tenant.clone(), new.module.clone())).collect();
         let ids = deliveries.iter().map(|new| new.id.clone()).collect();
-        let recorded = self.journal.record(Arc::new(event), deliveries, clock::now()).await;
+        let recorded = self.journal.record(Arc::new(event), deliveries).await;
         drop(reserved);
         let accepted = match recorded? {
             Recorded::Duplicate => Accepted::Again,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inner, clock};
+use super::Inner;
 use modhost_core::plural::counted;
 
 /// How often it is looked for what may go.
@@ -55,7 +55,7 @@ pub(super) async fn probe(inner: Arc<Inner>) {
 async fn remove(inner: &Inner) {
     let mut removed = 0;
     loop {
-        match inner.journal.retain(inner.settings.retention.clone(), clock::now(), BATCH).await {
+        match inner.journal.purge(inner.settings.retention.clone(), BATCH).await {
             Ok(0) => break,
             Ok(more) => removed += more,
             Err(error) => {

@@ -12,7 +12,7 @@ use super::leases::LEASE;
 use super::{Inner, Lane, lock, worker};
 use modhost_core::backoff::Backoff;
 use modhost_core::event::{DeliveryId, Name};
-use modhost_storage::journal::{Claim, Claimed};
+use modhost_storage::journal::{Claim, Claimed, Lease};
 
 /// The longest the scheduler sleeps without looking at the clock: clocks are set while it sleeps.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub(super) struct Running {
 
 /// An attempt that runs.
 struct RunningAttempt {
+    lease: Lease,
     /// The number of its slot. That of the attempt won't do: one that was given back is claimed under the same again.
     slot: u64,
     /// Cancelled when its lease is lost.
@@ -155,7 +156,7 @@ impl Scheduler {
             // What is due now is ready; the timer is for what comes later.
             let any_waits = self.inner.modules.any_makes_wait() || self.any_waits_for_settings();
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
-            self.inner.look_again(next.max(now + shortest));
+            self.inner.look_again(now + next.max(shortest));
         }
         self.looks = 0;
         Ok(())
@@ -214,7 +215,7 @@ impl Scheduler {
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
                 let taken = mine.min(BATCH).min(of_module.saturating_sub(running.of_module(module)));
                 if taken > 0 {
-                    claims.push(self.claim(tenant, module, taken, now));
+                    claims.push(self.claim(tenant, module, taken));
                     mine -= taken;
                     free -= taken;
                 }
@@ -223,14 +224,13 @@ impl Scheduler {
         claims
     }
 
-    fn claim(&self, tenant: &Name, module: &Name, limit: usize, now: SystemTime) -> Claim {
+    fn claim(&self, tenant: &Name, module: &Name, limit: usize) -> Claim {
         Claim {
             tenant: tenant.clone(),
             module: module.clone(),
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            now,
             owner: self.inner.settings.owner.clone(),
-            until: now + LEASE,
+            lease: LEASE,
         }
     }
 
@@ -277,9 +277,9 @@ impl Running {
         self.modules.get(module).copied().unwrap_or_default()
     }
 
-    /// The attempts that run: their deliveries, and the numbers of their slots.
-    pub(super) fn attempts(&self) -> Vec<(DeliveryId, u64)> {
-        self.attempts.iter().map(|(delivery, attempt)| (delivery.clone(), attempt.slot)).collect()
+    /// The attempts that run: their leases, and the numbers of their slots.
+    pub(super) fn attempts(&self) -> Vec<(Lease, u64)> {
+        self.attempts.values().map(|attempt| (attempt.lease.clone(), attempt.slot)).collect()
     }
 
     /// Whether nothing runs.
@@ -307,7 +307,7 @@ pub(super) struct RunSlot {
 
 impl RunSlot {
     fn take(inner: Arc<Inner>, claim: &Claim, claimed: &Claimed) -> Self {
-        let (tenant, module, delivery) = (claim.tenant.clone(), claim.module.clone(), claimed.id.clone());
+        let (tenant, module, delivery) = (claim.tenant.clone(), claim.module.clone(), claimed.id().clone());
         let lost = CancellationToken::new();
         let mut slot = Self { inner, tenant, module, delivery, number: 0, lost: lost.clone() };
         let mut running = lock(&slot.inner.running);
@@ -316,7 +316,9 @@ impl RunSlot {
         let number = running.begun;
         *running.tenants.entry(slot.tenant.clone()).or_default() += 1;
         *running.modules.entry(slot.module.clone()).or_default() += 1;
-        let before = running.attempts.insert(slot.delivery.clone(), RunningAttempt { slot: number, lost });
+        let before = running
+            .attempts
+            .insert(slot.delivery.clone(), RunningAttempt { lease: claimed.lease.clone(), slot: number, lost });
         drop(running);
         slot.number = number;
         // Whoever gives a delivery out again has taken it from the attempt before.

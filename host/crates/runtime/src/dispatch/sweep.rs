@@ -55,7 +55,7 @@ async fn sweep(inner: &Inner) -> modhost_storage::journal::Result<()> {
 /// What is due and isn't known to the scheduler.
 async fn missed(inner: &Inner) -> modhost_storage::journal::Result<Vec<Due>> {
     let now = inner.clock.now();
-    let mut due = inner.journal.due(now, MAX_COUNTED).await?;
+    let mut due = inner.journal.due(MAX_COUNTED).await?;
     // It looks at all lanes then.
     if lock(&inner.next_due).is_some_and(|next| next <= now) {
         return Ok(Vec::new());

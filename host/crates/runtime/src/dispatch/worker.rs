@@ -15,12 +15,13 @@ use crate::call_log::CallLog;
 use crate::capabilities::{AttemptContext, Delivery};
 use crate::engine::{self, Retry};
 use modhost_core::backoff::RetryPolicy;
-use modhost_core::clock;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_core::metrics;
 use modhost_core::plural::counted;
-use modhost_storage::journal::{Attempt, Call, Claimed, Details, Disposition, FailureReason, JournalError, State};
+use modhost_storage::journal::{
+    AttemptReport, Call, Claimed, Details, Disposition, FailureReason, JournalError, State,
+};
 
 /// How many attempts there are only to tell the user, when there have been enough at the answer.
 const TIDYING: u32 = 20;
@@ -53,7 +54,7 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
     };
     if let Err(panic) = AssertUnwindSafe(ending).catch_unwind().await {
         let panic = supervise::message(&*panic);
-        tracing::error!(delivery = %claimed.id, panic, "finalizing the delivery panicked; waiting for the lease to expire");
+        tracing::error!(delivery = %claimed.id(), panic, "finalizing the delivery panicked; waiting for the lease to expire");
     }
     drop(slot);
 }
@@ -65,7 +66,7 @@ async fn lease_lost(slot: &RunSlot, claimed: &Claimed, begun: &OnceLock<Arc<Deli
     if let Some(delivery) = begun.get() {
         delivery.call_log.revoke();
     }
-    let (module, delivery, attempt) = (&claimed.module, &claimed.id, claimed.attempt);
+    let (module, delivery, attempt) = (&claimed.module, claimed.id(), claimed.attempt());
     tracing::warn!(%module, %delivery, attempt, "lease lost; the attempt is canceled and its result is discarded");
 }
 
@@ -85,19 +86,19 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
         if let Some(tenant) = tenant {
-            let calls = match inner.journal.calls(&claimed.id).await {
+            let calls = match inner.journal.calls(claimed.id()).await {
                 Ok(calls) => calls,
                 // Without the calls its steps would be left open for good.
                 Err(error) => return unreadable(claimed, &error),
             };
-            let ended = Ended { id: &claimed.id, event: &claimed.event, module: &claimed.module, calls };
+            let ended = Ended { id: claimed.id(), event: &claimed.event, module: &claimed.module, calls };
             show_no_answer(inner, ended, tenant, routes.apology()).await;
         }
         let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".into();
         return Worked::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
-    let enough = claimed.attempt - claimed.earlier > route.retry.attempts;
-    let chosen = inner.modules.choose(&claimed.module, &claimed.id, claimed.received_at);
+    let enough = claimed.attempt() - claimed.earlier > route.retry.attempts;
+    let chosen = inner.modules.choose(&claimed.module, claimed.id(), claimed.received_at);
     if chosen.is_none() && !enough {
         return Worked::NoVersion;
     }
@@ -113,7 +114,7 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
     let next = finalize::finalize(&*inner.clock, delivery, outcome, route, allowed(&route.retry)).await;
     // A delivery counts once, by its very first attempt: what the host cut off says nothing, and whoever sends a delivery
     // again doesn't make it another one.
-    if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt == 1 && !cut_off) {
+    if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt() == 1 && !cut_off) {
         chosen.ended(next == Disposition::Completed);
     }
     let version = chosen.map(|chosen| chosen.version());
@@ -123,14 +124,14 @@ async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>)
 }
 
 fn unreadable(claimed: &Claimed, error: &JournalError) -> Worked {
-    tracing::error!(delivery = %claimed.id, %error, "cannot read the call log; waiting for the lease to expire");
+    tracing::error!(delivery = %claimed.id(), %error, "cannot read the call log; waiting for the lease to expire");
     Worked::Unreadable
 }
 
 /// What becomes of a delivery whose attempt panicked, which is a mistake of the host's: it is tried again, as it would be
 /// after any other failure that may pass. Its steps are closed where that doesn't panic as well.
 async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delivery>>, panic: String) -> Done {
-    tracing::error!(module = %claimed.module, delivery = %claimed.id, panic, "attempt panicked; please report it");
+    tracing::error!(module = %claimed.module, delivery = %claimed.id(), panic, "attempt panicked; please report it");
     let reason = format!("internal error in the host: {panic}; please report it");
     let routes = inner.routes.load_full();
     let route = routes.module(&claimed.module);
@@ -142,9 +143,9 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
         }
     }
     let policy = route.map_or(RetryPolicy::DELIVERY, |route| route.retry);
-    let attempt = claimed.attempt - claimed.earlier;
+    let attempt = claimed.attempt() - claimed.earlier;
     let next = if attempt < policy.attempts {
-        Disposition::Retry { at: clock::now() + policy.delay_after(attempt), reason: FailureReason::new(reason) }
+        Disposition::Retry { after: policy.delay_after(attempt), reason: FailureReason::new(reason) }
     } else {
         let reason = format!("{reason} (attempt {attempt} of {})", policy.attempts);
         Disposition::Dead { reason: FailureReason::new(reason) }
@@ -154,12 +155,12 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
 
 /// Why there have been enough attempts: the reason of the last one, or that each was cut off.
 async fn why_enough(inner: &Inner, claimed: &Claimed) -> String {
-    let known = inner.journal.show(&claimed.id).await.ok().flatten();
+    let known = inner.journal.show(claimed.id()).await.ok().flatten();
     let outcome = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
     match outcome {
         Some(outcome) => FailureReason::parse(&outcome).reason().to_owned(),
         None => {
-            let times = counted(claimed.attempt - claimed.earlier - 1, "time", "times");
+            let times = counted(claimed.attempt() - claimed.earlier - 1, "time", "times");
             format!("cut off {times}: the host was ended each time while it ran")
         }
     }
@@ -171,13 +172,13 @@ fn allowed(policy: &RetryPolicy) -> u32 {
 }
 
 async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteSpec) -> Result<Delivery, JournalError> {
-    let recorded = if claimed.calls > 0 { inner.journal.calls(&claimed.id).await? } else { Vec::new() };
-    if claimed.attempt > 1 {
-        let (module, delivery, calls) = (&claimed.module, &claimed.id, recorded.len());
+    let recorded = if claimed.calls > 0 { inner.journal.calls(claimed.id()).await? } else { Vec::new() };
+    if claimed.attempt() > 1 {
+        let (module, delivery, calls) = (&claimed.module, claimed.id(), recorded.len());
         let (attempt, notice) = counted_as(inner, claimed);
         tracing::info!(%module, %delivery, attempt, notice, calls, "starts again");
     }
-    let mut call_log = CallLog::new(inner.journal.clone(), claimed.id.clone(), recorded);
+    let mut call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
     if !route.resume {
         call_log.start_afresh();
     }
@@ -187,7 +188,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     Ok(Delivery::new(AttemptContext {
         event: claimed.event.clone(),
         module: claimed.module.clone(),
-        attempt: claimed.attempt - claimed.earlier,
+        attempt: claimed.attempt() - claimed.earlier,
         platform: tenant.platform.clone(),
         keyvalue: inner.keyvalue.clone(),
         call_log,
@@ -239,11 +240,11 @@ async fn show_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apolog
 /// may have been taken out of modules.toml and put back since.
 async fn give_back(inner: &Inner, claimed: &Claimed) {
     let lane = (claimed.event.tenant.clone(), claimed.module.clone());
-    match inner.journal.unclaim(claimed, &inner.settings.owner, clock::now()).await {
+    match inner.journal.unclaim(&claimed.lease).await {
         // The scheduler leaves the lane alone until a version serves.
         Ok(_) => inner.woken([lane]),
         Err(error) => tracing::error!(
-            module = %claimed.module, delivery = %claimed.id, %error, "cannot return a delivery; waiting for the lease to expire"
+            module = %claimed.module, delivery = %claimed.id(), %error, "cannot return a delivery; waiting for the lease to expire"
         ),
     }
 }
@@ -296,64 +297,54 @@ struct Done {
 
 /// Writes down how an attempt went and what is next.
 async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
-    let ended = inner.clock.now();
-    let (outcome, state, retry_at) = match &done.next {
+    let (outcome, state, retry_after) = match &done.next {
         Disposition::Completed => ("completed".to_owned(), State::Completed, None),
-        Disposition::Retry { at, reason } => (reason.to_string(), State::Waiting, Some(*at)),
+        Disposition::Retry { after, reason } => (reason.to_string(), State::Waiting, Some(*after)),
         Disposition::Dead { reason } => (reason.to_string(), State::Dead, None),
         Disposition::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
-    let took = ended.duration_since(started).unwrap_or_default();
+    let took = inner.clock.now().duration_since(started).unwrap_or_default();
     tell(inner, claimed, &done, took);
     if let Disposition::Retry { reason, .. } | Disposition::Dead { reason } = &done.next {
         inner.failures.tell(|| FailedAttempt {
             event: claimed.event.clone(),
             module: claimed.module.clone(),
-            delivery: claimed.id.clone(),
-            attempt: claimed.attempt,
+            delivery: claimed.id().clone(),
+            attempt: claimed.attempt(),
             again: state == State::Waiting,
             reason: reason.to_string(),
             log: done.log.clone(),
         });
     }
     metrics::attempt(&claimed.module, &claimed.event.tenant, state.word(), took);
-    let attempt = Attempt {
-        number: claimed.attempt,
-        owner: inner.settings.owner.clone(),
-        started,
-        ended,
-        version: done.version,
-        outcome,
-        log: done.log,
-    };
-    if let Err(error) = inner.journal.complete_attempt(claimed.id.clone(), attempt, done.next).await {
-        tracing::error!(delivery = %claimed.id, %error, "cannot record the outcome; the delivery will be retried");
+    let report = AttemptReport { took, version: done.version, outcome, log: done.log };
+    if let Err(error) = inner.journal.complete_attempt(&claimed.lease, report, done.next).await {
+        tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
         return;
     }
     if state != State::Waiting {
         // Of a chat whose deliveries go one at a time the next may begin.
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);
     }
-    if let Some(at) = retry_at {
-        inner.look_again(at);
+    if let Some(after) = retry_after {
+        inner.look_again(inner.clock.now() + after);
     }
 }
 
 /// How an attempt is counted in the log, which is how the reasons beside it and the module itself count: from 1 since the delivery
 /// was last sent, to as many as there may be. Beyond that, which one it is of those that only tell the user.
 fn counted_as(inner: &Inner, claimed: &Claimed) -> (u32, Option<u32>) {
-    let number = claimed.attempt - claimed.earlier;
+    let number = claimed.attempt() - claimed.earlier;
     let most = inner.routes.load().module(&claimed.module).map_or(number, |route| route.retry.attempts);
     (number.min(most), number.checked_sub(most).filter(|notice| *notice > 0))
 }
 
 fn tell(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration) {
-    let (module, delivery, event) = (&claimed.module, &claimed.id, &claimed.event.id);
+    let (module, delivery, event) = (&claimed.module, claimed.id(), &claimed.event.id);
     let (attempt, notice) = counted_as(inner, claimed);
     match &done.next {
         Disposition::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
-        Disposition::Retry { at, reason } => {
-            let wait = at.duration_since(inner.clock.now()).unwrap_or_default();
+        Disposition::Retry { after: wait, reason } => {
             tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed, tried again in {wait:.1?}: {reason}");
         }
         Disposition::Dead { reason } => {

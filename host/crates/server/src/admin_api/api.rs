@@ -26,7 +26,7 @@ use modhost_ingress::sources::event_socket::EventSockets;
 use modhost_runtime::dispatch::Dispatcher;
 use modhost_runtime::engine::Registry;
 use modhost_storage::journal::{self, Filter, Journal, JournalError};
-use modhost_storage::keyvalue::{KeyValue, StoreError};
+use modhost_storage::keyvalue::{KeyValue, KeyValueError};
 use modhost_storage::unreadable::UnreadableStore;
 
 /// How many deliveries a list has unless it is asked for more.
@@ -122,11 +122,11 @@ impl From<JournalError> for Problem {
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
+impl From<KeyValueError> for Problem {
+    fn from(error: KeyValueError) -> Self {
         let status = match error {
-            StoreError::Refused(_) => StatusCode::BAD_REQUEST,
-            StoreError::Full(_) | StoreError::Broken(_) | StoreError::Unusable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            KeyValueError::Refused(_) => StatusCode::BAD_REQUEST,
+            KeyValueError::Storage(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }

@@ -12,7 +12,8 @@ use super::api::{Admin, Answer, Body, Problem, body, complete};
 use super::module_view::{ModuleView, VersionView};
 use modhost_core::event::Name;
 use modhost_runtime::engine::{OrderError, Status};
-use modhost_storage::versions::{Refusal, VersionsError};
+use modhost_storage::error::StorageError;
+use modhost_storage::versions::Refusal;
 
 /// Who asks, unless they say.
 const SOMEBODY: &str = "an operator";
@@ -20,8 +21,8 @@ const SOMEBODY: &str = "an operator";
 /// How long a name of one who asks may be, in characters.
 const MAX_NAME: usize = 100;
 
-impl From<VersionsError> for Problem {
-    fn from(error: VersionsError) -> Self {
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }

@@ -1,159 +1,164 @@
-//! The journal: what is on disk. Events, their deliveries, and every call a delivery made with its answer.
+//! The journal: the record of events, their deliveries, and every call that a delivery made with its answer.
 //!
-//! [`Journal`] is written so that different engines can stand behind it: nothing of SQL, files or locks shows through.
-//! An engine knows nothing of HTTP and nothing of WebAssembly; it keeps what it is given and gives it back in order.
+//! [`Journal`] is implemented by several engines: [`Sqlite`] keeps everything in a file, [`Memory`] keeps everything in
+//! memory. Nothing of SQL, files or locks shows through the trait. An engine knows nothing of HTTP or WebAssembly: it
+//! stores what it is given and returns it in order.
 //!
-//! Times are wall-clock times. An engine takes them from its caller and never compares them with a clock of its own,
-//! so that a clock that jumps is one party's problem.
+//! An engine reads the time from one clock of its own, which decides when a retry is due and when a lease expires. Callers
+//! pass durations only, so that hosts whose clocks differ agree.
 
 mod failure_reason;
+mod memory;
 mod sqlite;
 mod types;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::error::StorageError;
 pub use failure_reason::FailureReason;
+pub use memory::Memory;
 use modhost_core::event::{DeliveryId, Event, Name};
 pub use sqlite::accept_loss;
 pub use sqlite::{AtRest, Sqlite, SqliteSettings};
 pub use types::*;
 
-/// What an operation of the journal ends in.
+/// The result of a journal operation.
 pub type Result<T> = std::result::Result<T, JournalError>;
 
-/// Why the journal can't do what it is asked.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why the journal rejects an operation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// There is no room to write: nothing was recorded, and nothing that was recorded is lost.
-    #[error("the journal is full: {0}")]
-    Full(String),
-    /// The storage behind it fails.
-    #[error("the journal fails: {0}")]
-    Broken(String),
-    /// What is on disk is not a journal this version can use.
-    #[error("{0}")]
-    Unusable(String),
-    /// The delivery isn't this host's any more: its lease ran out and it was given to another.
+    /// The storage cannot do it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The attempt does not hold the delivery: its lease expired, or the attempt has ended.
     #[error("delivery {0} was given to another host")]
     LeaseLost(DeliveryId),
 }
 
-/// Where events and deliveries are kept.
+/// A store of events and deliveries.
+///
+/// A delivery is worked on under a [`Lease`]. Every operation that takes one checks it in the transaction that makes the
+/// change (fencing): if the delivery is no longer leased to that attempt of that owner, the engine changes nothing and
+/// returns [`JournalError::LeaseLost`].
+///
+/// Owners are not registered: an engine takes any name. Operations by which several hosts join, leave and see each other
+/// come with the first engine that several hosts share.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    // ---- the way in
+    // ---- intake
 
-    /// Writes an event down with the deliveries it makes; all of it is on disk when this returns. An event whose source
-    /// and id are known already is not written again, however long ago its deliveries ended within the time it is
-    /// remembered. Of an event that makes no deliveries only the id is kept.
-    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>, now: SystemTime) -> Result<Recorded>;
+    /// Records an event with its deliveries; all of it is durable when this returns. The engine does not record an event
+    /// again whose tenant, source and id it knows, however long ago its deliveries ended, as long as it keeps the id. Of an
+    /// event without deliveries it keeps only the id.
+    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded>;
 
     // ---- dispatch
 
-    /// The lanes that have deliveries waiting, with how many; exact, and cheap to ask.
+    /// Returns the lanes that have waiting deliveries, with exact counts. Cheap.
     async fn lanes(&self) -> Result<Vec<Lane>>;
 
-    /// How many deliveries wait and run, of the host and of a tenant: exact as of the last commit, and cheap to ask. What was
-    /// recorded is counted when [`Journal::record`] returns.
+    /// Returns the number of waiting and running deliveries, of the host and of a tenant: exact as of the last commit, and
+    /// cheap. Deliveries are counted when [`Journal::record`] returns.
     fn backlog(&self, tenant: &Name) -> Backlog;
 
-    /// The lanes that have deliveries due at a time, each with the first of them, `limit` at the most: what
+    /// Returns the lanes that have deliveries due now, each with the first of them, at most `limit`: those that
     /// [`Journal::claim`] would take.
-    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>>;
+    async fn due(&self, limit: u32) -> Result<Vec<Due>>;
 
-    /// Takes up to `limit` deliveries of a lane that are due, the longest waiting first, and leases them: they are
-    /// [`State::Running`] until they are settled or the lease runs out. Only a retry is due at a time; everything else
-    /// that waits is due at once, whatever the clock says. Of a chat whose deliveries go one at a time only the one
-    /// whose turn it is can be taken: the first unfinished one.
+    /// Leases up to `limit` due deliveries of a lane, longest waiting first: they are [`State::Running`] until their
+    /// attempt is completed or the lease expires. Only a retry has a due time; every other waiting delivery is due at once,
+    /// whatever the clock says. Of a chat whose deliveries run one at a time, only the first unfinished one can be claimed.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
 
-    /// The next time at which a delivery that waits now becomes due; 1970 if one is due already, none if none waits that
-    /// could be taken.
-    async fn next_due(&self) -> Result<Option<SystemTime>>;
+    /// Returns how long it is until the next waiting delivery is due; zero if one is due already, none if no waiting
+    /// delivery can be claimed.
+    async fn next_due(&self) -> Result<Option<Duration>>;
 
-    /// Prolongs leases. Answers with those that are no longer this owner's.
-    async fn heartbeat(&self, owner: &str, deliveries: Vec<DeliveryId>, until: SystemTime) -> Result<Vec<DeliveryId>>;
+    /// Extends the leases in `running` to `lease` from now, and compares them with the leases that the owner holds.
+    async fn heartbeat(&self, owner: &str, running: Vec<Lease>, lease: Duration) -> Result<Heartbeat>;
 
-    /// Makes deliveries wait again whose lease has run out, or whose owner is `gone` for certain: due at once, at the place
-    /// in the queue they had. Answers with how many.
-    async fn reclaim(&self, gone: Option<&str>, now: SystemTime) -> Result<u64>;
+    /// Returns deliveries to the queue whose lease has expired or whose owner is `gone` for certain: they are due at once,
+    /// at the position in the queue they had. Returns their number.
+    async fn reclaim(&self, gone: Option<&str>) -> Result<u64>;
 
-    /// Makes a delivery wait again that was claimed and whose attempt never began: it isn't counted, and the delivery is due
-    /// at the place in the queue it had. Answers whether it was still this owner's.
-    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool>;
+    /// Returns a claimed delivery to the queue whose attempt never began: the attempt is not counted, and the delivery is
+    /// due at the position in the queue it had. Returns whether the lease was still held.
+    async fn unclaim(&self, lease: &Lease) -> Result<bool>;
 
-    /// Ends an attempt: writes down how it went and what is next for the delivery.
+    /// Completes an attempt: records its report and the next state of the delivery.
     ///
     /// # Errors
     ///
-    /// [`JournalError::LeaseLost`] when it isn't this attempt of this owner that runs; nothing is changed then.
-    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()>;
+    /// [`JournalError::LeaseLost`] if the attempt does not hold the lease; nothing is changed then.
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()>;
 
     // ---- calls
 
-    /// The calls of a delivery's earlier attempts, in order, for replay.
+    /// Returns the calls of a delivery's earlier attempts, in order, for replay.
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>>;
 
-    /// Writes a call down, without waiting. The order of calls of one delivery is kept, and a call of the same number
-    /// replaces the one before it (an answer its intent). If one can't be written, none after it is, until the calls
-    /// from there on are forgotten or the next attempt begins: what is on disk never has a hole.
+    /// Writes a call without waiting. Calls of one delivery keep their order, and a call replaces an earlier one of the same
+    /// number (an answer replaces its intent). If a call cannot be written, no later call of the attempt is written until
+    /// the calls from there on are forgotten: the record never has a gap.
+    ///
+    /// The handle fails with [`JournalError::LeaseLost`] if the attempt does not hold the lease; nothing is written then.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Full`] when too much waits for the disk already: what this refused can be written later.
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle>;
+    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if too many writes are queued already: this
+    /// call can be written later.
+    fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle>;
 
-    /// Forgets the calls of a delivery from a number on: what it does from there is new. Without waiting, like `write`.
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle>;
+    /// Forgets the calls of a delivery from a number on, without waiting. Fails as [`Journal::write`] does.
+    fn forget(&self, lease: &Lease, from: u32) -> Result<CommitHandle>;
 
-    // ---- for people
+    // ---- operators
 
-    /// Deliveries, newest first.
+    /// Returns deliveries, newest first.
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>>;
 
-    /// All there is to know about one delivery.
+    /// Returns everything that is recorded of one delivery; none if the id is unknown.
     async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>>;
 
-    /// Sends a delivery that has ended on its way again; with `fresh` the calls of its earlier attempts are forgotten. In
-    /// a chat whose deliveries go one at a time it goes behind the one whose turn it is. Answers whether it was there and
-    /// had ended.
-    async fn resend(&self, delivery: &DeliveryId, fresh: bool, now: SystemTime) -> Result<bool>;
+    /// Queues a delivery again that has ended; with `fresh` the calls of its earlier attempts are forgotten. In a chat whose
+    /// deliveries run one at a time it goes behind the unfinished ones. Returns whether the delivery existed and had ended.
+    async fn resend(&self, delivery: &DeliveryId, fresh: bool) -> Result<bool>;
 
-    /// Ends a delivery that waits, as [`State::Dropped`]. Answers whether it was there and waited.
-    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str, now: SystemTime) -> Result<bool>;
+    /// Ends a waiting delivery as [`State::Dropped`]. Returns whether the delivery existed and was waiting.
+    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool>;
 
-    /// How many deliveries are in each state, and how large the journal is.
+    /// Returns the number of deliveries in each state, and the size of the journal.
     async fn totals(&self) -> Result<Totals>;
 
-    // ---- upkeep
+    // ---- maintenance
 
-    /// Whether events can be recorded, as of the last write that reached the disk or failed. Costs next to nothing and
-    /// waits for nothing.
+    /// Returns whether events can be recorded, as of the last write that reached the disk or failed. Cheap; never waits.
     ///
     /// # Errors
     ///
-    /// Why they can't: the disk is full, the storage fails, or the writer has ended. [`Journal::probe`] looks again.
+    /// Why they cannot: the disk is full, the storage fails, or the writer has ended. [`Journal::probe`] tries again.
     fn health(&self) -> Result<()>;
 
-    /// Writes to the disk as recording an event would, and brings [`Journal::health`] up to date by that.
+    /// Writes to the disk as recording an event would, and updates [`Journal::health`].
     ///
     /// # Errors
     ///
-    /// Also when there is only room for what is small: what is written may still succeed then, and an event may not.
+    /// Also if only small writes still succeed: an event may not fit then.
     async fn probe(&self) -> Result<()>;
 
-    /// Random bytes that were drawn when the journal was made and stay the same: what is derived from them can be derived
-    /// again, and not be guessed by anybody else.
+    /// Returns random bytes that were drawn when the journal was created and never change. Values derived from them can be
+    /// derived again, and nobody else can guess them.
     fn salt(&self) -> [u8; 32];
 
-    /// Removes what need not be kept any longer, and gives room on disk back: one step of a few milliseconds, at most
-    /// `batch` deliveries and ids. Answers with how many went; while some do, there may be more. What has not ended is
-    /// never removed, nor is an event's id before its deliveries.
-    async fn retain(&self, keep: Retention, now: SystemTime, batch: u32) -> Result<u64>;
+    /// Removes deliveries and ids that need not be kept any longer, and returns disk space to the system: one step of a few
+    /// milliseconds, at most `batch` deliveries and ids. Returns the number removed; while it is not zero, there may be
+    /// more. A delivery that has not ended is never removed, nor is an event's id before its deliveries.
+    async fn purge(&self, keep: Retention, batch: u32) -> Result<u64>;
 
-    /// Writes everything out and closes. Nothing may be asked of the journal after this.
+    /// Writes everything out and closes the journal. No operation succeeds after this.
     async fn close(&self) -> Result<()>;
 }

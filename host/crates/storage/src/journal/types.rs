@@ -1,30 +1,31 @@
-//! What is told to a journal and what it tells.
+//! The types of the journal's operations.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::FailureReason;
+use super::{FailureReason, JournalError};
+use crate::error::StorageError;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::import::RecordedImport;
 
-/// A delivery to be written down with its event.
+/// A delivery to record with its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDelivery {
     /// Its id.
     pub id: DeliveryId,
-    /// The module it goes to.
+    /// Its module.
     pub module: Name,
-    /// Set if the module's deliveries of one chat go one at a time, in the order they were recorded: the chat.
+    /// The chat, if the module's deliveries of one chat run one at a time, in the order they were recorded.
     pub one_at_a_time: Option<String>,
 }
 
-/// What became of an event that was to be recorded.
+/// The result of recording an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is on disk.
+    /// It was recorded.
     New,
-    /// It was there already: nothing was written.
+    /// It was recorded before: nothing was written.
     Duplicate,
 }
 
@@ -35,11 +36,11 @@ pub struct Lane {
     pub tenant: Name,
     /// The module.
     pub module: Name,
-    /// How many wait, due or not.
+    /// The number of waiting deliveries, due or not.
     pub waiting: u64,
 }
 
-/// How many deliveries have not ended.
+/// The number of deliveries that have not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Of the whole host.
@@ -48,7 +49,7 @@ pub struct Backlog {
     pub tenant: u64,
 }
 
-/// Deliveries of a lane that are due.
+/// Due deliveries of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     /// The tenant.
@@ -59,63 +60,92 @@ pub struct Due {
     pub deliveries: Vec<DeliveryId>,
 }
 
-/// A wish for deliveries to run.
+/// A request to lease due deliveries of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Of this tenant,
+    /// The tenant.
     pub tenant: Name,
-    /// to this module,
+    /// The module.
     pub module: Name,
-    /// so many at the most,
+    /// Maximum number of deliveries.
     pub limit: u32,
-    /// due at this time,
-    pub now: SystemTime,
-    /// for this owner: one running host,
-    pub owner: String,
-    /// until this time, unless the lease is prolonged.
-    pub until: SystemTime,
+    /// The owner of the leases: one running host.
+    pub owner: Arc<str>,
+    /// How long the leases last unless a heartbeat extends them.
+    pub lease: Duration,
 }
 
-/// A delivery that may run now.
+/// The right of one attempt to work on one delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// The owner: one running host.
+    pub owner: Arc<str>,
+    /// The number of the attempt, from 1. An attempt that was cut off counts.
+    pub attempt: u32,
+}
+
+/// The leases of an owner, compared with those it names in a heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Leases that the owner named and does not hold.
+    pub lost: Vec<Lease>,
+    /// Leases that the owner holds and did not name: the result of the claim is still on its way or was lost, or the
+    /// outcome of the attempt could not be recorded. They are not extended: unless a later heartbeat names them, they
+    /// expire and [`Journal::reclaim`](super::Journal::reclaim) returns the deliveries to the queue.
+    pub unknown: Vec<Lease>,
+}
+
+/// A delivery that was leased to run now.
 #[derive(Clone, Debug)]
 pub struct Claimed {
-    /// Its id.
-    pub id: DeliveryId,
+    /// The lease of the attempt.
+    pub lease: Lease,
     /// The module.
     pub module: Name,
     /// The event.
     pub event: Arc<Event>,
-    /// Which attempt this is, from 1. An attempt that was cut off counts.
-    pub attempt: u32,
-    /// How many of the attempts before belong to an earlier sending, ended until a person sent the delivery again: a
-    /// retry schedule counts from there.
+    /// The number of attempts before the delivery was last sent: a retry schedule counts from there.
     pub earlier: u32,
     /// When the event was recorded.
     pub received_at: SystemTime,
-    /// How many calls of earlier attempts are recorded.
+    /// The number of calls that earlier attempts recorded.
     pub calls: u32,
 }
 
-/// Where a delivery stands.
+impl Claimed {
+    /// The id of the delivery.
+    pub fn id(&self) -> &DeliveryId {
+        &self.lease.delivery
+    }
+
+    /// The number of the attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.lease.attempt
+    }
+}
+
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits for its turn, or for the time of its next attempt.
+    /// It is queued, now or for its next attempt.
     Waiting,
-    /// A host works on it.
+    /// A host holds a lease on it.
     Running,
     /// The module answered.
     Completed,
-    /// Given up; a person can send it again.
+    /// It was given up; an operator can send it again.
     Dead,
-    /// Not done on purpose, for a reason.
+    /// It was not run on purpose, for a reason.
     Dropped,
 }
 
 impl State {
-    /// All of them.
+    /// Every state.
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Running, Self::Completed, Self::Dead, Self::Dropped];
 
-    /// The word for it, as people read and type it.
+    /// Its name, as people read and type it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -126,7 +156,7 @@ impl State {
         }
     }
 
-    /// Whether a delivery stays in it unless a person does something.
+    /// Whether a delivery leaves it only on an operator's request.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Dead | Self::Dropped)
     }
@@ -149,10 +179,23 @@ impl std::str::FromStr for State {
     }
 }
 
-/// How one attempt went.
+/// The report of an attempt that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// How long the attempt took. The engine records its end as now, and its start so much earlier.
+    pub took: Duration,
+    /// The module version that ran, if one did.
+    pub version: Option<String>,
+    /// The outcome, for people: `completed`, or the reason of the failure.
+    pub outcome: String,
+    /// The lines that the module logged.
+    pub log: Vec<LogLine>,
+}
+
+/// An attempt that has ended, as recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which attempt, from 1.
+    /// The number of the attempt, from 1.
     pub number: u32,
     /// The host that made it.
     pub owner: String,
@@ -162,96 +205,105 @@ pub struct Attempt {
     pub ended: SystemTime,
     /// The module version that ran, if one did.
     pub version: Option<String>,
-    /// How it ended, for people: `completed`, or why not.
+    /// The outcome, for people: `completed`, or the reason of the failure.
     pub outcome: String,
-    /// The lines its module logged.
+    /// The lines that the module logged.
     pub log: Vec<LogLine>,
 }
 
-/// A line a module logged.
+/// A line that a module logged.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LogLine {
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub at: u64,
-    /// How serious: `trace` to `error`.
+    /// The level: `trace` to `error`.
     pub level: String,
-    /// Where from: `stdout`, `stderr`, or what the module says.
+    /// The origin: `stdout`, `stderr`, or a name the module gives.
     pub context: String,
-    /// The line.
+    /// The text.
     pub text: String,
 }
 
-/// What is next for a delivery whose attempt has ended.
+/// The next state of a delivery whose attempt has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Nothing: it is answered.
+    /// The module answered.
     Completed,
-    /// Another attempt at this time.
+    /// Another attempt follows.
     Retry {
-        /// When.
-        at: SystemTime,
+        /// After this time, counted from when the engine records it.
+        after: Duration,
         /// Why.
         reason: FailureReason,
     },
-    /// Nothing: it is given up.
+    /// The delivery is given up.
     Dead {
         /// Why.
         reason: FailureReason,
     },
-    /// Nothing: it is not to be done.
+    /// The delivery is not run on purpose.
     Dropped {
         /// Why.
         reason: String,
     },
 }
 
-/// A call a module made through a capability, or something else it was told that can't be asked again.
+/// A call that a module made through a capability, or a value it received that must be the same on replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Its place among the calls of the delivery, from 0.
+    /// The position among the calls of the delivery, from 0.
     pub number: u32,
-    /// What was called: `search.search`.
+    /// The function: `search.search`.
     pub import: RecordedImport,
-    /// Its arguments, in whatever form the caller can compare.
+    /// The arguments, in a form that the caller can compare.
     pub arguments: Vec<u8>,
-    /// The answer, in whatever form the caller can read again; none while it is in flight.
+    /// The answer, in a form that the caller can read; none while the call is in flight.
     pub answer: Option<Vec<u8>>,
-    /// When it was begun.
+    /// When the call began, by the caller's clock.
     pub at: SystemTime,
 }
 
-/// Something on its way to the disk.
-#[must_use = "it is not on disk until this says so"]
-pub struct CommitHandle(Option<tokio::sync::oneshot::Receiver<Result<(), super::JournalError>>>);
+/// A write that may not be durable yet.
+#[must_use = "the write is durable only once this resolves"]
+pub struct CommitHandle(Commit);
+
+enum Commit {
+    Done(Result<(), JournalError>),
+    Pending(tokio::sync::oneshot::Receiver<Result<(), JournalError>>),
+}
 
 impl CommitHandle {
-    /// Already on disk.
+    /// Creates the handle of a write that is durable.
     pub fn already() -> Self {
-        Self(None)
+        Self::done(Ok(()))
     }
 
-    /// On disk when a message comes.
-    pub fn when(done: tokio::sync::oneshot::Receiver<Result<(), super::JournalError>>) -> Self {
-        Self(Some(done))
+    /// Creates the handle of a write whose result is known.
+    pub fn done(result: Result<(), JournalError>) -> Self {
+        Self(Commit::Done(result))
     }
 
-    /// Waits until it is on disk, and with it everything that was written before.
+    /// Creates the handle of a write whose result is sent.
+    pub fn when(done: tokio::sync::oneshot::Receiver<Result<(), JournalError>>) -> Self {
+        Self(Commit::Pending(done))
+    }
+
+    /// Waits until the write is durable, and with it every earlier write.
     ///
     /// # Errors
     ///
-    /// When it could not be written.
-    pub async fn on_disk(self) -> Result<(), super::JournalError> {
+    /// Why it could not be written.
+    pub async fn on_disk(self) -> Result<(), JournalError> {
         match self.0 {
-            None => Ok(()),
-            Some(done) => {
-                let gone = || super::JournalError::Broken("its writer has stopped".into());
-                done.await.unwrap_or_else(|_| Err(gone()))
+            Commit::Done(result) => result,
+            Commit::Pending(done) => {
+                done.await.unwrap_or_else(|_| Err(StorageError::broken("journal", "its writer has stopped").into()))
             }
         }
     }
 }
 
-/// Which deliveries are meant; what is `None` doesn't matter.
+/// A filter of deliveries; a field that is `None` matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// In this state.
@@ -264,7 +316,7 @@ pub struct Filter {
     pub event: Option<String>,
     /// Recorded or changed at or after this time.
     pub since: Option<SystemTime>,
-    /// The newest so many.
+    /// At most this many, the newest.
     pub limit: Option<u32>,
 }
 
@@ -283,34 +335,34 @@ pub struct Summary {
     pub tenant: Name,
     /// The module.
     pub module: Name,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// Why it stands there, where there is something to say.
+    /// The reason for its state, if one is recorded.
     pub reason: Option<String>,
-    /// How many attempts were begun.
+    /// The number of attempts that began.
     pub attempts: u32,
     /// The module version that ran in the last attempt that ended, if one did.
     pub version: Option<String>,
     /// When its event was recorded.
     pub received_at: SystemTime,
-    /// When it came to stand there.
+    /// When it entered its state.
     pub changed_at: SystemTime,
     /// When its next attempt is due, if it waits.
     pub due_at: Option<SystemTime>,
 }
 
-/// All there is to know about a delivery.
+/// Everything that is recorded of a delivery.
 #[derive(Clone, Debug)]
 pub struct Details {
-    /// As in a list.
+    /// Its summary, as in a list.
     pub summary: Summary,
     /// The event.
     pub event: Arc<Event>,
-    /// Every change of its state: when, to what, why.
+    /// Every change of its state.
     pub changes: Vec<Change>,
     /// The attempts that have ended.
     pub attempts: Vec<Attempt>,
-    /// The calls, answers included.
+    /// Its calls, with their answers.
     pub calls: Vec<Call>,
 }
 
@@ -319,38 +371,38 @@ pub struct Details {
 pub struct Change {
     /// When.
     pub at: SystemTime,
-    /// To what.
+    /// The new state.
     pub state: State,
-    /// Why, where there is something to say.
+    /// The reason, if one is recorded.
     pub reason: Option<String>,
 }
 
-/// What is in a journal.
+/// The size of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
-    /// How many deliveries are in each state, in the order of [`State::ALL`].
+    /// The number of deliveries in each state, in the order of [`State::ALL`].
     pub deliveries: [u64; 5],
-    /// How large it is on disk, in bytes.
+    /// Its size on disk, in bytes; in memory for an engine without a disk.
     pub bytes: u64,
 }
 
 impl Totals {
-    /// How many deliveries are in a state.
+    /// Returns the number of deliveries in a state.
     pub fn of(&self, state: State) -> u64 {
         let index = State::ALL.iter().position(|known| *known == state);
         index.and_then(|index| self.deliveries.get(index)).copied().unwrap_or_default()
     }
 }
 
-/// How long things are kept.
+/// How long deliveries and ids are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Deliveries that completed or were dropped, with their calls.
     pub completed: Duration,
-    /// Deliveries that were given up: someone may want to send them again.
+    /// Deliveries that were given up: an operator may send them again.
     pub dead: Duration,
-    /// The ids of events, so that a redelivery is known.
+    /// The ids of events, by which redeliveries are recognized.
     pub ids: Duration,
-    /// Beyond this size on disk, in bytes, the oldest of those that have ended go before their time.
+    /// Maximum size in bytes. Beyond it the deliveries that ended first are removed before their time.
     pub max_bytes: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! A store for dry runs: nothing is written, and what was not recorded isn't there.
+//! A store for dry runs: it writes nothing, and has no value that was not recorded.
 
 use async_trait::async_trait;
 

@@ -1,25 +1,29 @@
-//! What holds for every module, whatever the operator grants: bounds within which the store stays quick.
+//! Limits of every module, whatever the operator grants: within them the store stays quick.
 
 use bytesize::ByteSize;
 
-use super::{Result, StoreError};
+use super::{KeyValueError, Result};
 
-/// The longest key, in bytes.
+/// Maximum size of a key, in bytes.
 pub const MAX_KEY: usize = 1024;
-/// The longest name of a bucket, in bytes.
+/// Maximum size of a bucket's name, in bytes.
 pub(super) const MAX_NAME: usize = 256;
-/// The largest value, in bytes.
+/// Maximum size of a value, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
-/// How many keys a module may have for one tenant, in all its buckets.
+/// Maximum number of keys of a module for one tenant, in all its buckets.
 pub const MAX_KEYS: u64 = 100_000;
-/// How many buckets a module may have for one tenant.
+/// Maximum number of buckets of a module for one tenant.
 pub const MAX_BUCKETS: u64 = 100;
-/// How many keys one call may name.
+/// Maximum number of keys in one call.
 pub const MAX_BATCH: usize = 1000;
-/// How many bytes of values one call may be answered with.
+/// Maximum size of the values in one answer, in bytes.
 pub const MAX_READ: usize = 8 << 20;
 
-/// Refuses a key that is too long.
+/// Checks the size of a key.
+///
+/// # Errors
+///
+/// If it is too long.
 pub fn check_key(key: &str) -> Result<()> {
     match key.len() {
         0..=MAX_KEY => Ok(()),
@@ -27,7 +31,7 @@ pub fn check_key(key: &str) -> Result<()> {
     }
 }
 
-/// Refuses a value that is too large.
+/// Checks the size of a value.
 pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
     match value.len() {
         0..=MAX_VALUE => Ok(()),
@@ -35,7 +39,11 @@ pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
     }
 }
 
-/// Refuses a batch of too many keys.
+/// Checks the number of keys in one call.
+///
+/// # Errors
+///
+/// If there are too many.
 pub fn check_batch(keys: usize) -> Result<()> {
     match keys {
         0..=MAX_BATCH => Ok(()),
@@ -44,10 +52,10 @@ pub fn check_batch(keys: usize) -> Result<()> {
 }
 
 pub(super) fn refuse<T>(why: String) -> Result<T> {
-    Err(StoreError::Refused(why))
+    Err(KeyValueError::Refused(why))
 }
 
-/// A size as people read it: `1.0 MiB`.
+/// Formats a size for people: `1.0 MiB`.
 pub(super) fn size(bytes: impl TryInto<u64>) -> impl std::fmt::Display {
     ByteSize::b(bytes.try_into().unwrap_or(u64::MAX)).display().iec()
 }

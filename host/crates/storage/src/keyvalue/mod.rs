@@ -1,8 +1,8 @@
-//! The key-value store: what modules keep from one event to the next.
+//! The key-value store: values that modules keep from one event to the next.
 //!
-//! [`KeyValue`] is written so that different engines can stand behind it. It knows nothing of WebAssembly and nothing of
-//! the journal. Values stand under keys in buckets, and the buckets of a [`Space`], those of one module for one tenant,
-//! are nobody else's. What a module is no longer there for is kept: it may come back.
+//! [`KeyValue`] can be implemented by several engines. It knows nothing of WebAssembly or the journal. Buckets hold values by
+//! key. The buckets of a [`Space`] belong to one module for one tenant, and nobody else reads them. The values of a module
+//! that is removed are kept: the module may come back.
 
 mod dry_run;
 mod limits;
@@ -11,6 +11,7 @@ mod types;
 
 use async_trait::async_trait;
 
+use crate::error::StorageError;
 use modhost_core::limits::Limit;
 
 pub use dry_run::DryRunStore;
@@ -20,60 +21,53 @@ pub use sqlite::Sqlite;
 pub use sqlite::accept_loss;
 pub use types::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Value, Version};
 
-/// What an operation of the store ends in.
-pub type Result<T> = std::result::Result<T, StoreError>;
+/// The result of an operation on the store.
+pub type Result<T> = std::result::Result<T, KeyValueError>;
 
-/// Why the store doesn't do what it is asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
-    /// What is asked goes beyond a limit, or doesn't fit what is there: asked again, it is refused again.
+/// Why the store rejects an operation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyValueError {
+    /// The operation exceeds a limit or does not fit the stored value: repeated, it is rejected again.
     #[error("{0}")]
     Refused(String),
-    /// There is no room on the disk: nothing was written, and nothing that was written is lost.
-    #[error("the key-value store is full: {0}")]
-    Full(String),
-    /// The storage behind it fails.
-    #[error("the key-value store fails: {0}")]
-    Broken(String),
-    /// What is on disk is not a store this version can use.
-    #[error("{0}")]
-    Unusable(String),
+    /// The storage cannot do it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
-/// Where values are kept.
+/// A store of values.
 #[async_trait]
 pub trait KeyValue: Send + Sync + 'static {
-    /// What stands under keys, in their order; none where nothing does. Whatever a change wrote that has returned is
-    /// seen.
+    /// Returns the entries of keys, in the order of the keys; none for a key without a value. Every change that has returned
+    /// is visible.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`] when all of it together is more than [`MAX_READ`].
+    /// [`KeyValueError::Refused`] if the values together are larger than [`MAX_READ`].
     async fn get(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Option<Entry>>>;
 
-    /// The keys of a bucket behind `after`, in the order of their bytes, so many at the most. A bucket that isn't there
-    /// has none.
+    /// Returns up to `limit` keys of a bucket after `after`, ordered by their bytes; none for an unknown bucket.
     async fn keys(&self, bucket: &Bucket, after: Option<String>, limit: u32) -> Result<Vec<KeyInfo>>;
 
-    /// Does a change, whole or not at all; it is on disk when this returns. `quota`, a limit of
-    /// [`Resource::KeyValue`](modhost_core::limits::Resource), is how many bytes the keys and values of the space may have after
-    /// it, unless it makes them fewer.
+    /// Makes a change, completely or not at all; it is durable when this returns. `quota`, a limit of
+    /// [`Resource::KeyValue`](modhost_core::limits::Resource), is the maximum size of the keys and values of the space after
+    /// the change, in bytes. A change that makes the space smaller is always made.
     ///
-    /// `once` names the change. One that was done under this name before is not done again, and has the answer it had
-    /// then, until [`KeyValue::answered`] is called.
+    /// `once` names the change. A change of this name that was made before is not made again: it returns its earlier answer
+    /// until [`KeyValue::answered`] is called.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Refused`] when it would go beyond the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or is to count
-    /// up what is no number.
+    /// [`KeyValueError::Refused`] if the change would exceed the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or increment a value
+    /// that is no number.
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed>;
 
-    /// Nobody will ask for a change of this name any more. Returns at once.
+    /// Allows the store to forget the name of a change: nobody will ask for it again. Returns at once.
     fn answered(&self, once: &str);
 
-    /// The buckets of a space, by name. One is there as long as it has a key.
+    /// Returns the buckets of a space, ordered by name. A bucket exists as long as it has a key.
     async fn buckets(&self, space: &Space) -> Result<Vec<BucketTotals>>;
 
-    /// Writes everything out and closes. Nothing may be asked of the store after this.
+    /// Writes everything out and closes the store. No operation succeeds after this.
     async fn close(&self) -> Result<()>;
 }

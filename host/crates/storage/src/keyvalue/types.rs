@@ -1,4 +1,4 @@
-//! The store's vocabulary.
+//! The types of the store's operations.
 
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::limits::{self, MAX_NAME, refuse};
 use modhost_core::event::Name;
 
-/// Whose values they are.
+/// The owner of values: a module, for one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Space {
     /// The tenant.
@@ -21,20 +21,20 @@ pub struct Space {
 /// A bucket of a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    /// Whose it is.
+    /// Its space.
     pub space: Space,
     name: String,
 }
 
 impl Bucket {
-    /// The name a bucket has that is opened without one.
+    /// The name of a bucket that is opened without a name.
     pub const DEFAULT: &str = "default";
 
-    /// The bucket of a name; no name is [`Bucket::DEFAULT`].
+    /// Creates the bucket of a name; an empty name is [`Bucket::DEFAULT`].
     ///
     /// # Errors
     ///
-    /// When the name is too long.
+    /// If the name is too long.
     pub fn new(space: Space, name: String) -> super::Result<Self> {
         match name.len() {
             0 => Ok(Self { space, name: Self::DEFAULT.to_owned() }),
@@ -49,21 +49,21 @@ impl Bucket {
     }
 }
 
-/// Tells a value of a key from every other it had or will have.
+/// The version of a value: it differs from every earlier and later value of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub(super) i64);
 
-/// What stands under a key.
+/// A value and its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Which of the key's values it is.
+    /// The version of the value.
     pub version: Version,
     /// The value.
     pub value: Value,
 }
 
-/// A value: any bytes. Written down as text where it is text, `{"hex": "…"}` otherwise, so that people can read it.
+/// A value: any bytes. Serialized as text if it is UTF-8, and as `{"hex": "…"}` otherwise, so that people can read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(pub Vec<u8>);
 
@@ -96,67 +96,67 @@ impl<'de> Deserialize<'de> for Value {
 /// A change of a bucket.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Values are put under keys, whatever stood there; of several under one key the last stays.
+    /// Sets the values of keys, whatever they were; the last value of a repeated key counts.
     Set(Vec<(String, Vec<u8>)>),
-    /// Keys are removed with what stands under them, where anything does.
+    /// Removes keys and their values, where they exist.
     Delete(Vec<String>),
-    /// A number, in decimal text, is counted up; where nothing stands, from 0.
+    /// Increments a number in decimal text; a missing value counts as 0.
     Increment {
         /// Its key.
         key: String,
-        /// By so much; down, where it is below 0.
+        /// The increment; may be negative.
         delta: i64,
     },
-    /// A value is put under a key if what stands there is still the same.
+    /// Sets the value of a key if its version has not changed (compare and swap).
     Swap {
         /// The key.
         key: String,
-        /// What is to stand there; none: nothing.
+        /// The expected version; none if the key must not exist.
         expected: Option<Version>,
         /// The value.
         value: Vec<u8>,
     },
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It is done.
+    /// It was made.
     Done,
-    /// It was counted up, to this.
+    /// The number was incremented to this.
     Counted(i64),
-    /// Nothing was changed: this stands there by now.
+    /// Nothing was changed: this is the current entry.
     Stale(Option<Entry>),
 }
 
-/// A key, for whoever lists them.
+/// A key in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
     /// The key.
     pub key: String,
-    /// How large its value is, in bytes.
+    /// The size of its value, in bytes.
     pub size: u64,
     /// When it was last changed.
     pub changed_at: SystemTime,
 }
 
-/// A bucket, for whoever lists them.
+/// A bucket in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketTotals {
     /// Its name.
     pub name: String,
-    /// How many keys it has.
+    /// The number of its keys.
     pub keys: u64,
-    /// How large they and their values are together, in bytes.
+    /// The size of its keys and values, in bytes.
     pub bytes: u64,
 }
 
 impl Change {
-    /// Refuses keys and values that are too large, and too many of them.
+    /// Checks the number and size of its keys and values.
     ///
     /// # Errors
     ///
-    /// Which one it is, and what may be.
+    /// Which limit it exceeds.
     pub fn check(&self) -> super::Result<()> {
         match self {
             Self::Set(entries) => {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_written_as_people_read_it() {
+    fn serializes_a_value_as_people_read_it() {
         for (bytes, written) in [(b"gr\xc3\xbcn".to_vec(), r#""grün""#), (vec![0xff, 0], r#"{"hex":"ff00"}"#)] {
             assert_eq!(serde_json::to_string(&Value(bytes.clone())).unwrap(), written);
             assert_eq!(serde_json::from_str::<Value>(written).unwrap(), Value(bytes));

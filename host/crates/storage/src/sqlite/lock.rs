@@ -1,25 +1,33 @@
-//! The lock that makes a data directory one process's.
+//! The lock by which one process uses a data directory.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::StorageError;
+use super::unreachable_directory;
+use crate::error::StorageError;
 
-/// What makes a data directory this process's, for as long as it is held.
+/// The store the lock file belongs to.
+const STORE: &str = "journal";
+
+/// The lock of a data directory, held by this process.
 #[derive(Debug)]
 pub struct DirectoryLock(File);
 
 impl DirectoryLock {
-    /// Takes the lock of a directory that is there. The journal gave it its name, being the first to be opened.
+    /// Takes the lock of an existing directory. Its file is named after the journal, which is opened first.
+    ///
+    /// # Errors
+    ///
+    /// If another process holds it, or the directory cannot be used.
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join("journal.lock");
-        let unusable = |error: std::io::Error| StorageError::unreachable(directory, &error);
+        let unusable = |error: std::io::Error| unreachable_directory(STORE, directory, &error);
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => {
-                // For the message of the one that comes second; nothing depends on it.
+                // For the error message of the second process; nothing depends on it.
                 let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
                 Ok(Self(file))
             }
@@ -27,11 +35,14 @@ impl DirectoryLock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-                Err(StorageError::Unusable(format!(
-                    "another modhost{holder} already runs on the data directory {}; stop it, or give this one another \
-                     directory",
-                    directory.display()
-                )))
+                let directory = directory.display();
+                Err(StorageError::unusable(
+                    STORE,
+                    format!(
+                        "another modhost{holder} already runs on the data directory {directory}; stop it, or give this \
+                         one another directory"
+                    ),
+                ))
             }
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
@@ -39,7 +50,7 @@ impl DirectoryLock {
 }
 
 impl Drop for DirectoryLock {
-    /// Said, not left to the closing of the file: a process that is just being started has it open too.
+    /// Unlocks explicitly: a child process that is just being started may still have the file open.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }

@@ -1,26 +1,28 @@
-//! The high-water mark beside a file: how many changes were committed to it.
+//! The high-water mark beside a file: the number of commits.
 //!
-//! What was committed last stands in SQLite's write-ahead log alone. If that is removed, or damaged, SQLite takes what is
-//! left for all there ever was, without a word. So the file counts its commits, and after each one the count is written
-//! into `NAME.mark`, too. A file that has counted fewer than the mark says has lost the difference.
+//! The latest commits are only in SQLite's write-ahead log. If the log is removed or damaged, SQLite silently takes the rest
+//! for everything. Therefore the file counts its commits, and after each commit the count is written into `NAME.mark`, too. A
+//! file that has counted fewer commits than the mark has lost the difference.
 //!
-//! The order makes that free of false alarms: the mark is raised when the commit is on disk already, so a host that is
-//! killed between the two leaves a mark that is behind, never ahead. It costs the commit one more page in the log, and no
-//! `fsync` of its own: the mark is a few bytes, written over in place, which outlive the process at once and are brought to
-//! the disk by the system in its own time. After a power failure it may be some seconds behind, and notices that much less.
+//! The order avoids false alarms: the mark is raised after the commit is durable, so a host that is killed between the two
+//! leaves a mark that is behind, never ahead. It costs a commit one more page in the log and no `fsync`: the mark is a few
+//! bytes, overwritten in place, which outlive the process at once and which the system writes to the disk later. After a
+//! power failure the mark may be some seconds behind, and the host does not notice the loss of those commits.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::{Timestamp, Unit};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Database, StorageError};
+use super::Database;
+use crate::error::StorageError;
+use modhost_core::clock::{from_millis, to_millis};
 
-/// The table a file counts its commits in.
+/// The table in which a file counts its commits.
 pub(crate) const MARK: &str = "
 -- How many changes were committed, and when the last one was; the same stands in the .mark beside the file, which shows if
 -- some are missing. identity is random bytes, drawn once: it tells which file a mark belongs to.
@@ -35,51 +37,51 @@ INSERT INTO mark SELECT randomblob(16), 0, 0;
 /// The first words of the file.
 const FORMAT: &str = "modhost mark 1";
 
-/// No mark is longer, in bytes.
+/// Maximum size of a mark, in bytes.
 const MAX_LENGTH: u64 = 256;
 
-/// What a file has counted, or a mark says it has.
+/// The count of a file or a mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Count {
     identity: String,
     commits: i64,
-    /// When the last one was committed, in milliseconds since 1970, by the wall clock: for people.
+    /// When the last commit was made, in milliseconds since 1970 by the wall clock: for people.
     at: i64,
 }
 
-/// The mark of a file that is open.
+/// The mark of an open file.
 pub(crate) struct Mark {
     path: PathBuf,
     file: File,
     count: Count,
-    /// Whether it was said that it can't be written.
+    /// Whether a failure to write it was logged.
     failed: bool,
 }
 
-/// Why a mark says nothing.
+/// Why a mark has no count.
 enum NoMark {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// It can't be read, or says something this version doesn't write.
+    /// It cannot be read, or has another form.
     Unreadable(String),
 }
 
 impl Database {
-    /// The high-water mark beside the file.
+    /// The path of the high-water mark.
     pub(crate) fn mark(&self) -> PathBuf {
         self.file().with_extension("mark")
     }
 
-    /// Makes sure that nothing is missing that the mark knows of.
+    /// Checks that the file has as many commits as the mark.
     pub(super) fn compare_with_mark(&self, connection: &Connection) -> Result<(), StorageError> {
         match self.missing(connection)? {
-            Some(missing) => Err(StorageError::Unusable(missing)),
+            Some(missing) => Err(self.unusable(missing)),
             None => Ok(()),
         }
     }
 
-    /// What is missing of the file, for people; none if nothing is. The mark is read first: a host that runs on the file raises
-    /// it after its commits.
+    /// Describes the commits that the file has lost; none if nothing is missing. The mark is read first, because a host that
+    /// runs on the file raises it after its commits.
     pub(crate) fn missing(&self, connection: &Connection) -> Result<Option<String>, StorageError> {
         let mark = match read(&self.mark()) {
             Ok(mark) => mark,
@@ -126,8 +128,12 @@ impl Database {
         )
     }
 
-    /// Gives up what is missing of the file: the mark is removed. Answers with what that is; none if nothing is.
-    pub fn accept_loss(&self) -> Result<Option<String>, StorageError> {
+    /// Gives up the commits that the file has lost, by removing the mark. Returns their description; none if nothing is missing.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or the mark not removed.
+    pub(crate) fn accept_loss(&self) -> Result<Option<String>, StorageError> {
         if !fs::exists(self.mark()).unwrap_or(true) || !fs::exists(self.file()).unwrap_or(true) {
             return Ok(None);
         }
@@ -141,7 +147,7 @@ impl Database {
 }
 
 impl Mark {
-    /// The mark of a file that is ready, made if there is none.
+    /// Opens the mark of a file that is ready, created if necessary.
     pub(crate) fn open(database: &Database, connection: &Connection) -> Result<Self, StorageError> {
         let counted = counted(connection).map_err(|error| database.explain(&error))?;
         let count = counted.ok_or_else(|| database.damaged("its count of commits is missing"))?;
@@ -149,7 +155,7 @@ impl Mark {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
         let mut mark = Self { path, file, count, failed: false };
         mark.write();
-        // Once, so that there is a mark after a power failure, too.
+        // Synced once, so that there is a mark after a power failure, too.
         let _ = mark.file.sync_all().and_then(|()| File::open(database.directory())?.sync_all());
         Ok(mark)
     }
@@ -160,14 +166,14 @@ impl Mark {
         connection.prepare_cached(sql)?.execute(params![self.count.commits + 1, now()]).map(drop)
     }
 
-    /// Raises the mark, as what was counted is on disk. That it can't be is no reason to fail a commit.
+    /// Raises the mark, after the counted commit is durable. A failure to do so fails no commit.
     pub(crate) fn raise(&mut self) {
         self.count.commits += 1;
         self.count.at = now();
         self.write();
     }
 
-    /// Writes something that changes nothing.
+    /// Writes a page that changes nothing.
     pub(crate) fn touch(connection: &Connection) -> rusqlite::Result<()> {
         connection.prepare_cached("UPDATE mark SET at = at")?.execute([]).map(drop)
     }
@@ -187,7 +193,7 @@ impl Mark {
 }
 
 impl Count {
-    /// As it stands in a mark: always of the same length, so that it can be written over.
+    /// Formats it for a mark, always with the same length, so that it can be overwritten.
     fn to_text(&self) -> String {
         let text = format!("{FORMAT} {} {:019} {:019}", self.identity, self.commits, self.at);
         format!("{text} {}\n", checksum(&text))
@@ -208,7 +214,7 @@ fn checksum(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..8])
 }
 
-/// What a file has counted; none if its version counts nothing.
+/// Reads the count of a file; none if its version has no count.
 fn counted(connection: &Connection) -> rusqlite::Result<Option<Count>> {
     if !connection.prepare("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'mark'")?.exists([])? {
         return Ok(None);
@@ -229,15 +235,14 @@ fn read(path: &Path) -> Result<Count, NoMark> {
     }
 }
 
+/// The wall clock: the time is for people.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    to_millis(SystemTime::now())
 }
 
-/// A time as people read it, in whole seconds.
+/// Formats a time for people, in whole seconds.
 fn time(millis: i64) -> String {
-    let since = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
-    let time = Timestamp::try_from(SystemTime::UNIX_EPOCH + since).unwrap_or(Timestamp::UNIX_EPOCH);
+    let time = Timestamp::try_from(from_millis(millis)).unwrap_or(Timestamp::UNIX_EPOCH);
     time.round(Unit::Second).unwrap_or(time).to_string()
 }
 
@@ -250,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_have_one_length_and_come_back_as_they_were() {
+    fn keeps_the_length_of_marks_and_reads_them_back() {
         let lengths = [0, 9, 10, i64::MAX].map(|commits| {
             let text = count(commits).to_text();
             assert_eq!(Count::from_text(&text), Some(count(commits)));
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_with_any_byte_changed_or_cut_off_is_no_mark() {
+    fn rejects_a_mark_with_any_byte_changed_or_cut_off() {
         let text = count(77).to_text();
         for place in 0..text.len() {
             assert_eq!(Count::from_text(&text[..place]), None, "cut off at {place}");

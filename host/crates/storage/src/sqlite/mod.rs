@@ -1,13 +1,15 @@
-//! What the host's own SQLite files have in common: how one is made and opened, what is looked at before anything is
-//! written to it, and what its failures mean to people.
+//! The host's SQLite files: how they are created, opened and checked, how one thread writes to each, and how their errors are
+//! reported.
 //!
-//! A file that is damaged, another program's or of a newer version is left as it is. Which tables are in it and who
-//! writes them is its owner's matter. All of them lie in the data directory, which belongs to one host at a time.
+//! A file that is damaged, of another program or of a newer version is left unchanged. The modules that use this one own the
+//! tables. All files are in the data directory, which one host uses at a time.
 
+mod health;
 mod lock;
 mod mark;
 mod open;
 mod readers;
+mod writer;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -19,53 +21,45 @@ use rusqlite::ffi;
 pub use lock::DirectoryLock;
 pub(crate) use mark::{MARK, Mark};
 pub(crate) use readers::Readers;
+pub(crate) use writer::{Fault, Job, WriteConnection, WriteStore, Writer, WriterLimits};
 
-/// How long a connection waits for another program that has the file locked.
+use crate::error::StorageError;
+
+/// How long a connection waits for another program that holds a lock on the file.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// A kind of file.
 #[derive(Debug)]
 pub(crate) struct DatabaseKind {
-    /// What people call it: `journal`.
+    /// Its name, for people: `journal`.
     pub(crate) name: &'static str,
-    /// What the file is called in its directory.
+    /// The name of the file in its directory.
     pub(crate) file: &'static str,
-    /// What `PRAGMA application_id` says of it, so that `file` and people can tell.
+    /// Its `PRAGMA application_id`, by which `file` and people recognize it.
     pub(crate) application_id: i32,
-    /// What makes each version of the schema out of the one before, the first out of nothing. One that was released is
-    /// never changed.
+    /// The migrations to each version of the schema from the one before; the first from an empty file. A released migration
+    /// never changes.
     pub(crate) migrations: &'static [&'static str],
 }
 
 impl DatabaseKind {
-    /// The version of the schema this code works with.
+    /// The version of the schema that this code uses.
     pub(crate) fn version(&self) -> i64 {
         i64::try_from(self.migrations.len()).unwrap_or(i64::MAX)
     }
 }
 
-/// A file of a kind, and where it is.
+/// A file of a kind in a directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     kind: &'static DatabaseKind,
     directory: PathBuf,
 }
 
-/// Why a file can't be used.
-#[derive(Clone, Debug)]
-pub enum StorageError {
-    /// There is no room to write.
-    Full(String),
-    /// The storage behind it fails.
-    Broken(String),
-    /// What is on disk is nothing this version can use.
-    Unusable(String),
-}
-
-/// How much room a file system says it has that needn't be tried, in bytes.
+/// The free space reported by a file system from which it need not be tried, in bytes.
 const PLENTY: u64 = 16 << 20;
 
-/// Written by the probe for room; larger than what is left over when a disk says that it is full.
+/// Written by the probe for space; larger than the rest that is left when a disk reports that it is full.
 static PROBE: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Database {
@@ -73,66 +67,91 @@ impl Database {
         Self { kind, directory }
     }
 
+    /// The name of the store, for people.
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
     /// The directory it is in.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The file: what a backup is made of, together with [`Database::wal`].
+    /// The file: a backup consists of it and [`Database::wal`].
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.join(self.kind.file)
     }
 
-    /// SQLite's write-ahead log beside it: what was committed and is not in the file yet.
+    /// SQLite's write-ahead log beside it: the commits that are not in the file yet.
     pub(crate) fn wal(&self) -> PathBuf {
         self.directory.join(format!("{}-wal", self.kind.file))
     }
 
-    /// A failure of SQLite, told to whoever asked for something.
+    /// Translates a failure of SQLite.
     pub(crate) fn explain(&self, error: &rusqlite::Error) -> StorageError {
         use rusqlite::Error;
         match error {
             Error::SqliteFailure(code, _) => self.explain_code(*code, error),
-            // What was written can't be read: the file says something this code never wrote.
+            // The file holds a value that this code never writes.
             Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) | Error::InvalidColumnType(..) => {
                 self.damaged(&error.to_string())
             }
-            _ => self.broken(error),
+            _ => self.broken(format!("{}: {error}", self.file().display())),
         }
     }
 
     fn explain_code(&self, code: ffi::Error, error: &rusqlite::Error) -> StorageError {
         match code.code {
-            ErrorCode::DiskFull => self.full(),
+            ErrorCode::DiskFull => self.no_space(),
             ErrorCode::DatabaseCorrupt => self.damaged(&error.to_string()),
             ErrorCode::NotADatabase => self.foreign("it is no SQLite database"),
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StorageError::Broken(format!(
-                "another program keeps {} locked ({error}); close what has it open",
-                self.file().display()
-            )),
-            // SQLite says only for some of its writes that it was room that was missing.
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen if self.has_no_room() => self.full(),
-            _ => self.broken(error),
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StorageError::unavailable(
+                self.kind.name,
+                format!("another program keeps {} locked ({error}); close that program", self.file().display()),
+            ),
+            // For some writes SQLite does not report that the disk is full.
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen if self.has_no_space() => self.no_space(),
+            _ => self.broken(format!("{}: {error}", self.file().display())),
         }
     }
 
-    fn broken(&self, error: &rusqlite::Error) -> StorageError {
-        StorageError::Broken(format!("{}: {error}", self.file().display()))
+    /// Creates an error of a store that fails.
+    pub(crate) fn broken(&self, detail: impl Into<String>) -> StorageError {
+        StorageError::broken(self.kind.name, detail)
     }
 
-    /// There is no room to write.
-    fn full(&self) -> StorageError {
-        StorageError::no_room(&self.directory)
+    /// Creates an error of data that this version cannot use.
+    pub(crate) fn unusable(&self, detail: impl Into<String>) -> StorageError {
+        StorageError::unusable(self.kind.name, detail)
     }
 
-    /// The directory can't be worked with.
+    /// Creates the error of an operation on a closed store.
+    pub(crate) fn closed(&self) -> StorageError {
+        StorageError::closed(self.kind.name)
+    }
+
+    /// Creates the error of a thread that cannot be started.
+    pub(crate) fn no_thread(&self, error: &std::io::Error) -> StorageError {
+        self.broken(format!("cannot start the thread that writes it: {error}"))
+    }
+
+    /// Creates the error of a blocking task that panicked or was canceled.
+    pub(crate) fn interrupted(&self, error: &tokio::task::JoinError) -> StorageError {
+        self.broken(format!("the operation was interrupted: {error}"))
+    }
+
+    /// Creates the error of a directory that cannot be used.
     pub(crate) fn unreachable(&self, error: &std::io::Error) -> StorageError {
-        StorageError::unreachable(&self.directory, error)
+        unreachable_directory(self.kind.name, &self.directory, error)
     }
 
-    /// The file is of this kind, and damaged.
+    fn no_space(&self) -> StorageError {
+        no_space(self.kind.name, &self.directory)
+    }
+
+    /// Creates the error of a file of this kind that is damaged.
     fn damaged(&self, how: &str) -> StorageError {
-        StorageError::Unusable(format!(
+        self.unusable(format!(
             "the {} {} is damaged ({how}) and was left as it is; restore it from a backup, or move it and {} away to \
              start with an empty one",
             self.kind.name,
@@ -141,28 +160,28 @@ impl Database {
         ))
     }
 
-    /// The file is something else.
+    /// Creates the error of a file of another kind.
     fn foreign(&self, why: &str) -> StorageError {
         let name = self.kind.name;
-        StorageError::Unusable(format!(
+        self.unusable(format!(
             "{} is not a {name} ({why}) and was left as it is; restore the {name} from a backup, or move the file away \
              to start with an empty one",
             self.file().display()
         ))
     }
 
-    /// Makes sure that more than a few bytes can be written beside the file. Where the file system says that there is plenty
-    /// of room, it is only tried if that was in doubt: quotas are not among what it says.
+    /// Checks that more than a few bytes can be written beside the file. If the file system reports plenty of space, the check
+    /// writes only if `in_doubt`: the report does not include quotas.
     pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), StorageError> {
         let has_plenty = || {
             let room = rustix::fs::statvfs(&self.directory);
             room.is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= PLENTY)
         };
-        if !in_doubt && has_plenty() || !self.has_no_room() { Ok(()) } else { Err(self.full()) }
+        if !in_doubt && has_plenty() || !self.has_no_space() { Ok(()) } else { Err(self.no_space()) }
     }
 
-    /// Whether nothing more can be written beside the file.
-    fn has_no_room(&self) -> bool {
+    /// Returns whether nothing more can be written beside the file.
+    fn has_no_space(&self) -> bool {
         let path = self.directory.join(format!("{}.probe", self.kind.file));
         let written = std::fs::File::create(&path).and_then(|mut file| {
             file.write_all(&PROBE)?;
@@ -173,27 +192,15 @@ impl Database {
     }
 }
 
-impl StorageError {
-    /// There is no room to write in a directory.
-    fn no_room(directory: &Path) -> Self {
-        Self::Full(format!("no room is left on the disk of {}; make room there", directory.display()))
-    }
+/// Creates the error of a disk without space.
+fn no_space(store: &'static str, directory: &Path) -> StorageError {
+    StorageError::full(store, format!("no room is left on the disk of {}; make room there", directory.display()))
+}
 
-    /// A data directory can't be worked with.
-    fn unreachable(directory: &Path, error: &std::io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::no_room(directory),
-            _ => Self::Broken(format!("the data directory {} can't be used: {error}", directory.display())),
-        }
-    }
-
-    /// The system gives no thread to work on.
-    pub(crate) fn no_thread(error: &std::io::Error) -> Self {
-        Self::Broken(format!("no thread can be started to write it: {error}"))
-    }
-
-    /// Whoever would do it has ended.
-    pub(crate) fn closed() -> Self {
-        Self::Broken("it was closed".into())
+/// Creates the error of a directory that cannot be used.
+fn unreachable_directory(store: &'static str, directory: &Path, error: &std::io::Error) -> StorageError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => no_space(store, directory),
+        _ => StorageError::broken(store, format!("the data directory {} can't be used: {error}", directory.display())),
     }
 }

@@ -1,16 +1,17 @@
-//! The connections that only read, apart from the writer: a long reading keeps no one waiting.
+//! Connections that only read, beside the writer: a long read delays no write.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{Database, StorageError};
+use super::Database;
+use crate::error::StorageError;
 
-/// How many read at the same time at the most.
-const MOST: u32 = 4;
+/// Maximum number of concurrent reads.
+const MAX_READERS: u32 = 4;
 
-/// A few connections, opened when they are first needed.
+/// A pool of connections, opened when they are first needed.
 pub(crate) struct Readers {
     database: Database,
     permits: Arc<Semaphore>,
@@ -19,18 +20,18 @@ pub(crate) struct Readers {
 
 impl Readers {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database, permits: Arc::new(Semaphore::new(MOST as usize)), idle: Arc::default() }
+        Self { database, permits: Arc::new(Semaphore::new(MAX_READERS as usize)), idle: Arc::default() }
     }
 
-    /// Reads something: all of it as it was at one moment.
+    /// Runs a read in one transaction: it sees one state of the database.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StorageError::closed())?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| self.database.closed())?;
         let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
         let read = tokio::task::spawn_blocking(move || {
-            // A connection is whole again once it is put back, whatever panics.
+            // Only connections without an open transaction are put back.
             let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let read = match known {
                 Some(connection) => Ok(connection),
@@ -46,12 +47,12 @@ impl Readers {
             drop(permit);
             read.map_err(|error| database.explain(&error))
         });
-        read.await.map_err(|error| StorageError::Broken(format!("reading broke off: {error}")))?
+        read.await.map_err(|error| self.database.interrupted(&error))?
     }
 
-    /// Waits for those that read, and lets no one begin any more.
+    /// Waits for running reads, and rejects new ones.
     pub(crate) async fn close(&self) {
-        if let Ok(all) = self.permits.acquire_many(MOST).await {
+        if let Ok(all) = self.permits.acquire_many(MAX_READERS).await {
             self.permits.close();
             drop(all);
         }

@@ -22,7 +22,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use components::Components;
 use schema::VERSIONS;
 
-use crate::sqlite::{Database, DirectoryLock, Mark, StorageError};
+use crate::error::StorageError;
+use crate::sqlite::{Database, DirectoryLock, Mark};
 pub use components::Keep;
 pub use hash::ContentHash;
 use modhost_core::clock;
@@ -31,32 +32,8 @@ pub use offline::AtRest;
 pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
 pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
 
-/// Why the record doesn't do what it is asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum VersionsError {
-    /// There is no room on the disk: nothing was written, and nothing that was written is lost.
-    #[error("the record of versions is full: {0}")]
-    Full(String),
-    /// The storage behind it fails.
-    #[error("the record of versions fails: {0}")]
-    Broken(String),
-    /// What is on disk is not a record this version can use.
-    #[error("{0}")]
-    Unusable(String),
-}
-
-impl From<StorageError> for VersionsError {
-    fn from(trouble: StorageError) -> Self {
-        match trouble {
-            StorageError::Full(text) => Self::Full(text),
-            StorageError::Broken(text) => Self::Broken(text),
-            StorageError::Unusable(text) => Self::Unusable(text),
-        }
-    }
-}
-
 /// What an operation of the record ends in.
-pub type Result<T> = std::result::Result<T, VersionsError>;
+pub type Result<T> = std::result::Result<T, StorageError>;
 
 /// The record of versions. Cheap to clone.
 #[derive(Clone)]
@@ -83,11 +60,13 @@ impl Versions {
     ///
     /// # Errors
     ///
-    /// [`VersionsError::Unusable`] when it was written by a newer version, or what is there is damaged or no record at
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) when it was written by a newer version, or what is there is damaged or no record at
     /// all: it is left as it is then.
     pub async fn open(directory: PathBuf, keep: Keep) -> Result<Self> {
+        let database = Database::new(&VERSIONS, directory);
+        let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let database = Database::new(&VERSIONS, directory);
+            let database = opened;
             std::fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
             database.make_ready()?;
             let sql = |error: rusqlite::Error| database.explain(&error);
@@ -104,7 +83,7 @@ impl Versions {
                 database,
             })))
         });
-        opening.await.map_err(|error| broke_off(&error))?
+        opening.await.map_err(|error| database.interrupted(&error))?
     }
 
     /// The same for a record that is there, of a host that doesn't run: none can begin to while the lock is held.
@@ -165,7 +144,7 @@ impl Versions {
             for entry in history.iter_mut().flatten() {
                 entry.kept = inner.components.has(entry.hash);
             }
-            history.map_err(|error| inner.database.explain(&error).into())
+            history.map_err(|error| inner.database.explain(&error))
         })
         .await
     }
@@ -197,12 +176,8 @@ impl Versions {
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| broke_off(&error))?
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| self.0.database.interrupted(&error))?
     }
-}
-
-fn broke_off(error: &tokio::task::JoinError) -> VersionsError {
-    VersionsError::Broken(format!("working on it broke off: {error}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 
 use super::schema::VERSIONS;
-use super::{Entry, ModuleState, Result, VersionsError, broke_off, components, lock, tables};
+use super::{Entry, ModuleState, Result, components, lock, tables};
 use crate::sqlite::Database;
 use modhost_core::event::Name;
 
@@ -24,12 +24,13 @@ impl AtRest {
     ///
     /// When there is none, or it is damaged or another version's.
     pub async fn open(directory: PathBuf) -> Result<Self> {
+        let database = Database::new(&VERSIONS, directory);
+        let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let database = Database::new(&VERSIONS, directory);
-            let connection = Arc::new(Mutex::new(look(&database)?));
-            Ok(Self { database, connection })
+            let connection = Arc::new(Mutex::new(look(&opened)?));
+            Ok(Self { database: opened, connection })
         });
-        opening.await.map_err(|error| broke_off(&error))?
+        opening.await.map_err(|error| database.interrupted(&error))?
     }
 
     /// Every module the record knows of that hasn't been forgotten, by name, with how it stands.
@@ -75,8 +76,8 @@ impl AtRest {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let Self { database, connection } = self.clone();
-        let reading = tokio::task::spawn_blocking(move || work(&lock(&connection)).map_err(|it| database.explain(&it)));
-        Ok(reading.await.map_err(|error| broke_off(&error))??)
+        let read = tokio::task::spawn_blocking(move || work(&lock(&connection)).map_err(|it| database.explain(&it)));
+        read.await.map_err(|error| self.database.interrupted(&error))?
     }
 }
 
@@ -87,7 +88,7 @@ pub(super) fn look_for(database: &Database) -> Result<()> {
     }
     let directory = database.directory().display();
     let what = format!("there is no record of versions in {directory}; is it a host's data directory?");
-    Err(VersionsError::Unusable(what))
+    Err(database.unusable(what))
 }
 
 /// Makes sure that it is one this version can read, without touching it; answers with a connection that reads it.
@@ -101,7 +102,7 @@ fn look(database: &Database) -> Result<Connection> {
              start one, which brings it up to date",
             database.file().display()
         );
-        return Err(VersionsError::Unusable(what));
+        return Err(database.unusable(what));
     }
     Ok(connection)
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::ContentHash;
 use super::components::Known;
 use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
+use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::Name;
 
 /// How many entries of a module are remembered.
@@ -38,8 +39,10 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             let order = pinned.as_ref().map(|(_, order)| order);
             let sql = "UPDATE modules SET pinned = ?2, pinned_at = ?3, pinned_by = ?4 WHERE module = ?1";
             said(connection, module)?;
-            connection
-                .execute(sql, params![module.as_str(), hash, order.map(|it| millis(it.at)), order.map(|it| &it.by)])?;
+            connection.execute(
+                sql,
+                params![module.as_str(), hash, order.map(|it| to_millis(it.at)), order.map(|it| &it.by)],
+            )?;
             Ok(())
         }
         Fact::HeldBack(held_back) => {
@@ -54,7 +57,8 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             let order = order.as_ref();
             said(connection, module)?;
             let sql = "UPDATE modules SET paused_at = ?2, paused_by = ?3 WHERE module = ?1";
-            connection.execute(sql, params![module.as_str(), order.map(|it| millis(it.at)), order.map(|it| &it.by)])?;
+            connection
+                .execute(sql, params![module.as_str(), order.map(|it| to_millis(it.at)), order.map(|it| &it.by)])?;
             Ok(())
         }
     }
@@ -73,14 +77,14 @@ fn begin(
     now: SystemTime,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO versions (module, hash, role, origin, asked_by, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let values = params![module.as_str(), hash.in_full(), role.word(), origin.word(), by, millis(now)];
+    let values = params![module.as_str(), hash.in_full(), role.word(), origin.word(), by, to_millis(now)];
     connection.execute(sql, values)?;
     Ok(())
 }
 
 fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: SystemTime) -> rusqlite::Result<()> {
     let sql = "UPDATE versions SET ended_at = ?3, reason = ?4 WHERE module = ?1 AND role = ?2 AND ended_at IS NULL";
-    connection.execute(sql, params![module.as_str(), role.word(), millis(now), reason])?;
+    connection.execute(sql, params![module.as_str(), role.word(), to_millis(now), reason])?;
     Ok(())
 }
 
@@ -192,8 +196,8 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         role: Role::from_word(&word(1)?).ok_or_else(|| unknown(1))?,
         origin: Origin::from_word(&word(2)?).ok_or_else(|| unknown(2))?,
         by: row.get(3)?,
-        began: time(row.get(4)?),
-        ended: ended.map(time),
+        began: from_millis(row.get(4)?),
+        ended: ended.map(from_millis),
         reason: row.get(6)?,
         kept: false,
     })
@@ -212,19 +216,10 @@ fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Conten
 fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Order>> {
     let at: Option<i64> = row.get(column)?;
     let by: Option<String> = row.get(column + 1)?;
-    Ok(at.zip(by).map(|(at, by)| Order { by, at: time(at) }))
+    Ok(at.zip(by).map(|(at, by)| Order { by, at: from_millis(at) }))
 }
 
 /// What stands there was never written by this code.
 fn unknown(column: usize) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word this version doesn't know".into())
-}
-
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn time(millis: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }

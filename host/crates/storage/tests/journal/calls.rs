@@ -1,14 +1,25 @@
-//! The calls of a delivery: in order, replaced and forgotten as asked, large answers once.
+//! The calls of a delivery: ordered, replaced, forgotten, fenced, and large answers stored once.
 
 use modhost_core::event::DeliveryId;
-use modhost_storage::journal::{Call, Journal, JournalError};
+use modhost_storage::error::StorageErrorKind;
+use modhost_storage::journal::{Call, JournalError, Lease};
 
-use crate::support::{Kept, at, call, retry};
+use crate::support::{Engine, TestJournal, at, call, committed, lease, on_every_engine, retry};
 
-#[tokio::test]
-async fn calls_come_back_in_order_and_whole() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+on_every_engine! {
+    returns_calls_in_order_and_complete,
+    replaces_an_intent_by_its_answer,
+    forgets_calls_and_keeps_those_written_after,
+    counts_the_calls_of_earlier_attempts,
+    keeps_a_large_answer_while_a_call_has_it,
+    writes_nothing_under_a_stale_lease,
+    rejects_calls_of_an_unknown_delivery,
+}
+
+async fn returns_calls_in_order_and_complete(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
+    let id = &lease.delivery;
     let calls = [
         call(0, "answer"),
         Call { answer: Some(Vec::new()), ..call(1, "") },
@@ -17,61 +28,113 @@ async fn calls_come_back_in_order_and_whole() {
     ];
     let mut last = None;
     for call in &calls {
-        last = Some(journal.write(&id, call.clone()).unwrap());
+        last = Some(journal.write(&lease, call.clone()));
     }
-    // What was written before is on disk with it.
-    last.unwrap().on_disk().await.unwrap();
-    assert_eq!(journal.calls(&id).await.unwrap(), calls);
+    // Earlier writes are durable once the last one is.
+    committed(last.unwrap()).await;
+    assert_eq!(journal.calls(id).await.unwrap(), calls);
     let journal = journal.reopened().await;
-    assert_eq!(journal.calls(&id).await.unwrap(), calls);
-    assert_eq!(journal.show(&id).await.unwrap().unwrap().calls, calls);
+    assert_eq!(journal.calls(id).await.unwrap(), calls);
+    assert_eq!(journal.show(id).await.unwrap().unwrap().calls, calls);
 }
 
-#[tokio::test]
-async fn an_answer_takes_the_place_of_its_intent() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+async fn replaces_an_intent_by_its_answer(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
     let intent = Call { answer: None, ..call(0, "") };
-    journal.write(&id, intent.clone()).unwrap().on_disk().await.unwrap();
-    assert_eq!(journal.calls(&id).await.unwrap(), [intent]);
+    committed(journal.write(&lease, intent.clone())).await;
+    assert_eq!(journal.calls(&lease.delivery).await.unwrap(), [intent]);
     for answer in [vec![1; 10], vec![2; 20_000], vec![3; 30_000], vec![4; 10]] {
         let answered = call(0, answer);
-        journal.write(&id, answered.clone()).unwrap().on_disk().await.unwrap();
-        assert_eq!(journal.calls(&id).await.unwrap(), [answered]);
+        committed(journal.write(&lease, answered.clone())).await;
+        assert_eq!(journal.calls(&lease.delivery).await.unwrap(), [answered]);
     }
 }
 
-#[tokio::test]
-async fn what_is_forgotten_is_gone_and_what_is_written_after_it_stays() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+async fn forgets_calls_and_keeps_those_written_after(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
     for number in 0..5 {
-        let _ = journal.write(&id, call(number, "before")).unwrap();
+        let _ = journal.write(&lease, call(number, "before")).unwrap();
     }
-    let _ = journal.forget(&id, 2).unwrap();
-    journal.write(&id, call(2, "after")).unwrap().on_disk().await.unwrap();
-    assert_eq!(journal.calls(&id).await.unwrap(), [call(0, "before"), call(1, "before"), call(2, "after")]);
+    let _ = journal.forget(&lease, 2).unwrap();
+    committed(journal.write(&lease, call(2, "after"))).await;
+    let calls = journal.calls(&lease.delivery).await.unwrap();
+    assert_eq!(calls, [call(0, "before"), call(1, "before"), call(2, "after")]);
 }
 
-#[tokio::test]
-async fn an_attempt_learns_how_many_calls_there_were_before_it() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
-    let first = journal.take(1, 1).await.pop().unwrap();
+async fn counts_the_calls_of_earlier_attempts(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let first = journal.claimed("evt_1", 0).await;
     for number in 0..3 {
-        let _ = journal.write(&id, call(number, "answer")).unwrap();
+        let _ = journal.write(&first.lease, call(number, "answer")).unwrap();
     }
-    journal.end(&first, retry(10), 5).await;
+    journal.end(&first, retry(5), 5).await;
     assert_eq!(journal.take(1, 10).await.pop().unwrap().calls, 3);
 }
 
+async fn keeps_a_large_answer_while_a_call_has_it(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let answer = vec![9; 50_000];
+    let first = journal.claimed("evt_1", 0).await.lease;
+    let second = journal.claimed("evt_2", 1).await.lease;
+    for lease in [&first, &second] {
+        committed(journal.write(lease, call(0, answer.clone()))).await;
+    }
+    committed(journal.forget(&first, 0)).await;
+    assert_eq!(journal.calls(&second.delivery).await.unwrap(), [call(0, answer.clone())]);
+    committed(journal.forget(&second, 0)).await;
+    committed(journal.write(&first, call(0, answer.clone()))).await;
+    assert_eq!(journal.calls(&first.delivery).await.unwrap(), [call(0, answer)]);
+}
+
+/// The fence: an attempt that lost its lease changes nothing of what the next attempt reads and writes.
+async fn writes_nothing_under_a_stale_lease(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let first = journal.claimed("evt_1", 0).await;
+    let id = first.id().clone();
+    committed(journal.write(&first.lease, call(0, "first"))).await;
+    let lost = async |lease: &Lease| {
+        let intent = Call { answer: None, ..call(1, "") };
+        for handle in [journal.write(lease, intent), journal.write(lease, call(0, "stale")), journal.forget(lease, 0)] {
+            assert_eq!(handle.unwrap().on_disk().await, Err(JournalError::LeaseLost(id.clone())), "{lease:?}");
+        }
+        assert_eq!(journal.calls(&id).await.unwrap(), [call(0, "first")], "{lease:?}");
+    };
+    lost(&Lease { owner: "host-2".into(), ..first.lease.clone() }).await;
+    lost(&Lease { attempt: 2, ..first.lease.clone() }).await;
+
+    // The lease expires and nobody has taken the delivery over.
+    journal.at(10_000).reclaim(None).await.unwrap();
+    lost(&first.lease).await;
+    // The same host takes it over.
+    let second = journal.take(1, 10_000).await.pop().unwrap();
+    lost(&first.lease).await;
+    // What the stale attempt tried leaves no gap in the record of this one.
+    committed(journal.write(&second.lease, call(1, "second"))).await;
+    journal.end(&second, retry(0), 10_001).await;
+    let third = journal.take(1, 10_002).await.pop().unwrap();
+    committed(journal.forget(&third.lease, 1)).await;
+    lost(&second.lease).await;
+    journal.end(&third, modhost_storage::journal::Disposition::Completed, 10_003).await;
+    lost(&third.lease).await;
+}
+
+async fn rejects_calls_of_an_unknown_delivery(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let unknown = DeliveryId::from_text("dlv_unknown");
+    let result = journal.write(&lease(&unknown), call(0, "answer")).unwrap().on_disk().await;
+    assert_eq!(result, Err(JournalError::LeaseLost(unknown.clone())));
+    assert!(journal.calls(&unknown).await.unwrap().is_empty());
+}
+
 #[tokio::test]
-async fn a_large_answer_is_stored_once() {
-    let journal = Kept::new().await;
+async fn stores_a_large_answer_once() {
+    let journal = TestJournal::sqlite().await;
     let answer: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     for number in 0..20 {
-        let id = journal.one(&format!("evt_{number}"), number).await;
-        journal.write(&id, call(0, answer.clone())).unwrap().on_disk().await.unwrap();
+        let lease = journal.claimed(&format!("evt_{number}"), number).await.lease;
+        committed(journal.write(&lease, call(0, answer.clone()))).await;
     }
     let directory = journal.directory.path().to_owned();
     journal.close().await.unwrap();
@@ -79,54 +142,28 @@ async fn a_large_answer_is_stored_once() {
     assert!(bytes < 2 * answer.len() as u64, "20 answers of a megabyte take {bytes} bytes");
 }
 
-#[tokio::test]
-async fn a_large_answer_stays_as_long_as_one_call_uses_it() {
-    let journal = Kept::new().await;
-    let answer = vec![9; 50_000];
-    let first = journal.one("evt_1", 0).await;
-    let second = journal.one("evt_2", 1).await;
-    for id in [&first, &second] {
-        journal.write(id, call(0, answer.clone())).unwrap().on_disk().await.unwrap();
-    }
-    journal.forget(&first, 0).unwrap().on_disk().await.unwrap();
-    assert_eq!(journal.calls(&second).await.unwrap(), [call(0, answer.clone())]);
-    journal.forget(&second, 0).unwrap().on_disk().await.unwrap();
-    journal.write(&first, call(0, answer.clone())).unwrap().on_disk().await.unwrap();
-    assert_eq!(journal.calls(&first).await.unwrap(), [call(0, answer)]);
-}
-
-#[tokio::test]
-async fn a_call_of_no_delivery_is_an_error() {
-    let journal = Kept::new().await;
-    let unknown = DeliveryId::from_text("dlv_unknown");
-    let ended = journal.write(&unknown, call(0, "answer")).unwrap().on_disk().await;
-    assert!(matches!(ended, Err(JournalError::Broken(why)) if why.contains("dlv_unknown")));
-    assert!(journal.calls(&unknown).await.unwrap().is_empty());
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn writing_never_waits_and_says_when_there_is_too_much() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+async fn never_waits_to_write_and_rejects_too_many_pending_bytes() {
+    let journal = TestJournal::sqlite().await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
     let answer: Vec<u8> = vec![5; 4 * 1024 * 1024];
     let mut accepted = Vec::new();
     let refused = loop {
         let number = accepted.len() as u32;
-        // Each its own, so that each has to be written.
+        // Each answer differs, so that each is written.
         let mut answer = answer.clone();
         answer[..4].copy_from_slice(&number.to_le_bytes());
-        match journal.write(&id, Call { number, answer: Some(answer), at: at(0), ..call(0, "") }) {
+        match journal.write(&lease, Call { number, answer: Some(answer), at: at(0), ..call(0, "") }) {
             Ok(written) if number < 1_000 => accepted.push(written),
             Ok(_) => return, // the disk is quicker than this loop
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, JournalError::Full(_)), "{refused}");
+    assert!(matches!(&refused, JournalError::Storage(error) if error.kind == StorageErrorKind::Full), "{refused}");
     let count = accepted.len();
     for written in accepted {
         written.on_disk().await.unwrap();
     }
-    assert_eq!(journal.calls(&id).await.unwrap().len(), count);
-    // There is room again.
-    journal.write(&id, call(count as u32, answer)).unwrap().on_disk().await.unwrap();
+    assert_eq!(journal.calls(&lease.delivery).await.unwrap().len(), count);
+    committed(journal.write(&lease, call(count as u32, answer))).await;
 }

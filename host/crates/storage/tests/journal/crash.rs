@@ -1,4 +1,4 @@
-//! A host killed with SIGKILL at random moments loses nothing of what it was told is on disk.
+//! A host that is killed with SIGKILL at random moments loses no acknowledged write.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
@@ -8,23 +8,23 @@ use std::sync::Arc;
 
 use modhost_storage::journal::{Disposition, Filter, Journal, Sqlite, State};
 
-use crate::support::{at, attempt, call, claim, event, open, to};
+use crate::support::{OWNER, call, claim, committed, event, open, report, to};
 
 const DIRECTORY: &str = "MODHOST_TEST_CRASH_DIRECTORY";
 const ROUND: &str = "MODHOST_TEST_CRASH_ROUND";
 const ROUNDS: u32 = 12;
 
-/// What the host that was killed had been told.
+/// The writes that were acknowledged to the killed host.
 #[derive(Default)]
 struct Told {
     recorded: HashSet<String>,
     completed: HashSet<String>,
-    /// How many calls of a delivery were on disk.
+    /// The number of durable calls of a delivery.
     called: HashMap<String, u32>,
 }
 
 #[tokio::test]
-async fn nothing_that_was_acknowledged_is_lost_when_the_host_is_killed() {
+async fn loses_no_acknowledged_write_when_the_host_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let mut told = Told::default();
     let mut random = fastrand::Rng::new();
@@ -49,7 +49,7 @@ fn start(directory: &Path, round: u32) -> Child {
         .unwrap()
 }
 
-/// Takes down what a host says, and kills it after so many lines.
+/// Collects the lines of a host, and kills it after so many.
 fn listen(host: &mut Child, lines: usize, told: &mut Told) {
     let mut heard = 0;
     let mut out = BufReader::new(host.stdout.take().unwrap());
@@ -60,12 +60,12 @@ fn listen(host: &mut Child, lines: usize, told: &mut Told) {
             ["recorded", id, ".\n"] => drop(told.recorded.insert(id.to_owned())),
             ["completed", id, ".\n"] => drop(told.completed.insert(id.to_owned())),
             ["called", id, count, ".\n"] => drop(told.called.insert(id.to_owned(), count.parse().unwrap())),
-            _ => {} // of the test's own frame, or cut off
+            _ => {} // lines of the test harness, or cut off
         }
         line.clear();
         heard += 1;
         if heard == lines {
-            host.kill().unwrap(); // what it had said by then is still read
+            host.kill().unwrap(); // lines it wrote before are still read
         }
     }
     host.wait().unwrap();
@@ -93,7 +93,7 @@ async fn check(directory: &Path, told: &Told) {
     journal.close().await.unwrap();
 }
 
-/// The host that is killed: this test program again.
+/// The host that is killed: this test program, started again.
 #[test]
 #[ignore = "started by the test above"]
 fn host() {
@@ -102,7 +102,7 @@ fn host() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let journal = Arc::new(open(&directory).await);
-        journal.reclaim(Some("host-1"), at(0)).await.unwrap();
+        journal.reclaim(Some(OWNER)).await.unwrap();
         for task in 0..8 {
             tokio::spawn(record(Arc::clone(&journal), format!("{round}_{task}")));
         }
@@ -117,24 +117,23 @@ fn say(line: &str) {
 }
 
 async fn record(journal: Arc<Sqlite>, name: String) {
-    for number in 0_u64.. {
+    for number in 0.. {
         let event = event(&format!("evt_{name}_{number}"));
         let delivery = to(&event, "Echo");
-        journal.record(Arc::clone(&event), vec![delivery], at(number)).await.unwrap();
+        journal.record(Arc::clone(&event), vec![delivery]).await.unwrap();
         say(&format!("recorded {}", event.id));
     }
 }
 
 async fn run(journal: &Sqlite) {
     loop {
-        for claimed in journal.claim(claim("acme", 5, 1_000_000)).await.unwrap() {
+        for claimed in journal.claim(claim("acme", 5)).await.unwrap() {
             for number in 0..3 {
                 let answer = vec![number as u8; 3_000 * (number as usize + 1)];
-                journal.write(&claimed.id, call(number, answer)).unwrap().on_disk().await.unwrap();
+                committed(journal.write(&claimed.lease, call(number, answer))).await;
                 say(&format!("called {} {}", claimed.event.id, number + 1));
             }
-            let attempt = attempt(&claimed, 1_000_000);
-            journal.complete_attempt(claimed.id.clone(), attempt, Disposition::Completed).await.unwrap();
+            journal.complete_attempt(&claimed.lease, report(), Disposition::Completed).await.unwrap();
             say(&format!("completed {}", claimed.event.id));
         }
     }

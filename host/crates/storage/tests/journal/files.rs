@@ -1,61 +1,66 @@
-//! The files: one host's at a time, refused untouched when they are no good, brought up to date when they are old.
+//! The files of the SQLite engine: used by one host at a time, migrated when they are old, and refused unchanged when they
+//! cannot be used.
 
 use std::path::Path;
 
 use modhost_core::event::DeliveryId;
-use modhost_storage::journal::{Filter, Journal, JournalError, State};
+use modhost_storage::error::StorageErrorKind;
+use modhost_storage::journal::{Filter, Journal, State};
 use rusqlite::Connection;
 
-use crate::support::{Kept, at, call, open, try_open};
+use crate::support::{Engine, TestJournal, call, claim, committed, on_every_engine, open, storage_error, try_open};
+
+on_every_engine! { fails_every_operation_after_close }
 
 /// The text with which a directory is refused.
 async fn refused(directory: &Path) -> String {
-    match try_open(directory).await {
-        Err(JournalError::Unusable(text)) => text,
-        Err(other) => panic!("refused as something else: {other:?}"),
-        Ok(_) => panic!("it opened"),
-    }
+    let (kind, text) = storage_error(try_open(directory).await.map(drop));
+    assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
+    text
 }
 
 /// A closed journal with a few deliveries in it, and its file.
 async fn filled() -> (tempfile::TempDir, std::path::PathBuf) {
-    let journal = Kept::new().await;
+    let journal = TestJournal::sqlite().await;
     for number in 0..20 {
-        let id = journal.one(&format!("evt_{number}"), number).await;
-        journal.write(&id, call(0, vec![number as u8; 20_000])).unwrap().on_disk().await.unwrap();
+        let lease = journal.claimed(&format!("evt_{number}"), number).await.lease;
+        committed(journal.write(&lease, call(0, vec![number as u8; 20_000]))).await;
     }
     journal.close().await.unwrap();
-    let Kept { directory, journal } = journal;
+    let TestJournal { directory, journal, .. } = journal;
     drop(journal);
     let file = directory.path().join("journal.sqlite");
     (directory, file)
 }
 
 #[tokio::test]
-async fn two_hosts_cannot_have_it_at_the_same_time() {
-    let journal = Kept::new().await;
+async fn refuses_a_second_host() {
+    let journal = TestJournal::sqlite().await;
     let text = refused(journal.directory.path()).await;
     assert!(text.contains("another modhost"), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
     assert!(text.contains(journal.directory.path().to_str().unwrap()), "{text}");
-    // The first goes on, and when it closes the next may come.
+    // The first host goes on; once it closes, another can open the journal.
     journal.one("evt_1", 0).await;
     journal.reopened().await.one("evt_2", 0).await;
 }
 
-#[tokio::test]
-async fn nothing_is_asked_of_a_closed_journal() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+async fn fails_every_operation_after_close(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
     journal.close().await.unwrap();
-    assert!(matches!(journal.list(Filter::default()).await, Err(JournalError::Broken(why)) if why.contains("closed")));
-    assert!(matches!(journal.reclaim(None, at(0)).await, Err(JournalError::Broken(why)) if why.contains("closed")));
-    assert!(matches!(journal.write(&id, call(0, "")), Err(JournalError::Broken(why)) if why.contains("closed")));
-    assert!(journal.close().await.is_err());
+    for error in [
+        storage_error(journal.list(Filter::default()).await),
+        storage_error(journal.reclaim(None).await),
+        storage_error(journal.write(&lease, call(0, "")).map(drop)),
+        storage_error(journal.close().await),
+    ] {
+        assert_eq!(error, (StorageErrorKind::Broken, "the journal fails: it was closed".to_owned()));
+    }
 }
 
 #[tokio::test]
-async fn a_journal_of_a_newer_version_is_refused_untouched() {
+async fn refuses_a_journal_of_a_newer_version_unchanged() {
     let (directory, file) = filled().await;
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&file).unwrap();
@@ -67,7 +72,7 @@ async fn a_journal_of_a_newer_version_is_refused_untouched() {
 
 /// `v1.sql` is a journal as the first version wrote it; it is never made anew.
 #[tokio::test]
-async fn a_journal_of_the_first_version_opens() {
+async fn opens_a_journal_of_the_first_version() {
     let directory = tempfile::tempdir().unwrap();
     let tables = Connection::open(directory.path().join("journal.sqlite")).unwrap();
     tables.execute_batch(include_str!("v1.sql")).unwrap();
@@ -87,14 +92,14 @@ async fn a_journal_of_the_first_version_opens() {
     assert_eq!(story.attempts.len(), 1);
     assert_eq!(story.attempts[0].log[0].text, "hello");
     assert_eq!(*story.event, *crate::support::event("evt_1"));
-    // The two that wait are of one chat.
-    let claimed = journal.claim(crate::support::claim("acme", 10, 100)).await.unwrap();
+    // The two waiting deliveries are of one chat.
+    let claimed = journal.claim(claim("acme", 10)).await.unwrap();
     assert_eq!(claimed.iter().map(|it| it.event.id.as_str()).collect::<Vec<_>>(), ["evt_3"]);
     journal.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_no_journal_is_refused_untouched() {
+async fn refuses_a_file_that_is_no_journal_unchanged() {
     let other = tempfile::tempdir().unwrap().path().join("other.sqlite");
     std::fs::create_dir_all(other.parent().unwrap()).unwrap();
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
@@ -114,7 +119,7 @@ async fn what_is_no_journal_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn a_truncated_journal_is_refused_untouched() {
+async fn refuses_a_truncated_journal_unchanged() {
     let (directory, file) = filled().await;
     let whole = std::fs::read(&file).unwrap();
     for length in [1, 50, 100, 4096, 5000, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
@@ -124,15 +129,15 @@ async fn a_truncated_journal_is_refused_untouched() {
         assert_eq!(std::fs::read(&file).unwrap(), whole[..length], "{length}");
     }
     std::fs::write(&file, &whole).unwrap();
-    assert_eq!(open(directory.path()).await.totals().await.unwrap().deliveries[0], 20);
+    assert_eq!(open(directory.path()).await.totals().await.unwrap().of(State::Running), 20);
 }
 
 #[tokio::test]
-async fn a_damaged_journal_is_refused_untouched() {
+async fn refuses_a_damaged_journal_unchanged() {
     let (directory, file) = filled().await;
     let whole = std::fs::read(&file).unwrap();
     assert!(whole.len() > 20 * 4096);
-    // The first bytes of every page say what it is or where the next one is.
+    // The first bytes of a page tell its type or its successor.
     for page in 0..whole.len() / 4096 {
         let mut damaged = whole.clone();
         for byte in &mut damaged[page * 4096..page * 4096 + 8] {
@@ -146,25 +151,26 @@ async fn a_damaged_journal_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn damage_that_shows_only_later_is_told_as_such() {
+async fn reports_damage_that_shows_later() {
     let (directory, file) = filled().await;
     let journal = open(directory.path()).await;
     let id = journal.list(Filter { limit: Some(1), ..Filter::default() }).await.unwrap().pop().unwrap().id;
-    // Everything but the first page goes while it is open.
+    // All pages but the first are removed while it is open.
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(4096).unwrap();
     let another = DeliveryId::from_text(id.as_str());
-    let Err(error) = journal.show(&another).await.and_then(|found| found.ok_or(JournalError::Broken("gone".into())))
-    else {
-        // What was read before may still be in memory; what was not can't be.
-        assert!(journal.calls(&id).await.is_err());
-        return;
+    let shown = match journal.show(&another).await {
+        // Pages that were read before may still be in memory; others cannot be.
+        Ok(Some(_)) => journal.calls(&id).await.map(drop),
+        Ok(None) => return,
+        Err(error) => Err(error),
     };
-    assert!(matches!(error, JournalError::Unusable(_) | JournalError::Broken(_)), "{error:?}");
+    let (kind, text) = storage_error(shown);
+    assert!(matches!(kind, StorageErrorKind::Unusable | StorageErrorKind::Broken), "{text}");
 }
 
 #[tokio::test]
-async fn a_log_without_its_file_is_refused() {
-    let journal = Kept::new().await;
+async fn refuses_a_log_without_its_file() {
+    let journal = TestJournal::sqlite().await;
     journal.one("evt_1", 0).await;
     let saved = tempfile::tempdir().unwrap();
     let wal = journal.directory.path().join("journal.sqlite-wal");
@@ -175,7 +181,7 @@ async fn a_log_without_its_file_is_refused() {
 }
 
 #[tokio::test]
-async fn a_creation_that_broke_off_is_done_again() {
+async fn repeats_an_interrupted_creation() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("journal.sqlite.new"), b"half of a journal").unwrap();
     let journal = open(directory.path()).await;
@@ -184,7 +190,7 @@ async fn a_creation_that_broke_off_is_done_again() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_used_is_named() {
+async fn names_a_directory_it_cannot_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     std::fs::write(&path, b"").unwrap();

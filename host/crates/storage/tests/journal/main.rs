@@ -1,9 +1,10 @@
-//! The promises of the journal, held by the SQLite engine: real files, opened, closed, killed and damaged.
+//! The promises of the journal: by every engine, and with real files that are opened, closed, killed and damaged by the
+//! SQLite engine.
 
 mod calls;
 mod chats;
+mod claims;
 mod crash;
-mod dispatch;
 mod files;
 mod full;
 mod mark;

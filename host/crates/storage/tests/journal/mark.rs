@@ -1,28 +1,28 @@
-//! A journal that has lost its last changes, whatever became of them, says so and is left as it is.
+//! A journal that has lost its last commits, for whatever reason, is refused unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use modhost_storage::journal::{AtRest, Filter, Journal, JournalError, Sqlite, SqliteSettings, State};
+use modhost_storage::error::StorageErrorKind;
+use modhost_storage::journal::{AtRest, Filter, Journal, Sqlite, SqliteSettings, State};
 use tempfile::TempDir;
 
-use crate::support::{Kept, at, call, event, open, to, try_open};
+use crate::support::{TestJournal, call, claim, committed, event, lease, open, storage_error, to, try_open};
 
 const WAL: &str = "journal.sqlite-wal";
 
-/// What a host that was killed left behind: the files as they were while a journal with so many events was open.
+/// Returns the files of a killed host: copied while a journal with so many events was open.
 async fn killed(events: u64) -> TempDir {
-    let journal = Kept::new().await;
+    let journal = TestJournal::sqlite().await;
     for number in 0..events {
-        let event = event(&format!("evt_{number}"));
-        let delivery = to(&event, "Echo");
-        journal.record(event, vec![delivery.clone()], at(number)).await.unwrap();
-        journal.write(&delivery.id, call(0, vec![number as u8; 3_000])).unwrap().on_disk().await.unwrap();
+        let lease = journal.claimed(&format!("evt_{number}"), number).await.lease;
+        committed(journal.write(&lease, call(0, vec![number as u8; 3_000]))).await;
     }
     copy(journal.directory.path())
 }
 
-/// The files of a directory, in one of their own.
+/// Copies the files of a directory into a new one.
 fn copy(from: &Path) -> TempDir {
     let to = TempDir::new().unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -39,35 +39,33 @@ fn path(directory: &TempDir, name: &str) -> PathBuf {
 }
 
 async fn refused(directory: &Path) -> String {
-    match try_open(directory).await {
-        Err(JournalError::Unusable(text)) => text,
-        Err(other) => panic!("refused as something else: {other:?}"),
-        Ok(_) => panic!("it opened"),
-    }
+    let (kind, text) = storage_error(try_open(directory).await.map(drop));
+    assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
+    text
 }
 
 async fn events(journal: &Sqlite) -> u64 {
-    journal.totals().await.unwrap().of(State::Waiting)
+    journal.totals().await.unwrap().of(State::Running)
 }
 
 #[tokio::test]
-async fn what_a_killed_host_left_opens_with_all_its_events() {
+async fn opens_the_files_of_a_killed_host_with_all_events() {
     let directory = killed(20).await;
     assert_eq!(events(&open(directory.path()).await).await, 20);
 }
 
 #[tokio::test]
-async fn a_removed_log_is_refused_with_what_is_missing_and_opens_once_it_is_back() {
+async fn refuses_a_journal_without_its_log_and_opens_it_once_the_log_is_back() {
     let directory = killed(20).await;
     let (wal, file) = (path(&directory, WAL), path(&directory, "journal.sqlite"));
     let (saved, before) = (fs::read(&wal).unwrap(), fs::read(&file).unwrap());
     fs::remove_file(&wal).unwrap();
     let at_rest = AtRest::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
-    assert!(at_rest.missing().is_some_and(|missing| missing.contains("40 of 40 changes are missing")));
+    assert!(at_rest.missing().is_some_and(|missing| missing.contains("60 of 60 changes are missing")));
     drop(at_rest);
     for _ in 0..2 {
         let text = refused(directory.path()).await;
-        for words in ["40 of 40 changes are missing", WAL, "--accept-data-loss", "Nothing was changed"] {
+        for words in ["60 of 60 changes are missing", WAL, "--accept-data-loss", "Nothing was changed"] {
             assert!(text.contains(words), "no {words:?} in {text}");
         }
         assert!(fs::read(&file).unwrap() == before);
@@ -77,7 +75,7 @@ async fn a_removed_log_is_refused_with_what_is_missing_and_opens_once_it_is_back
 }
 
 #[tokio::test]
-async fn a_log_damaged_or_cut_short_anywhere_is_refused_or_loses_nothing() {
+async fn refuses_a_log_that_is_damaged_or_cut_short_anywhere() {
     let directory = killed(12).await;
     let whole = fs::read(path(&directory, WAL)).unwrap();
     let mut refusals = 0;
@@ -91,12 +89,13 @@ async fn a_log_damaged_or_cut_short_anywhere_is_refused_or_loses_nothing() {
             fs::write(path(&copy, WAL), &content).unwrap();
             match try_open(copy.path()).await {
                 Ok(journal) => assert_eq!(events(&journal).await, 12, "silently shortened at {place}"),
-                Err(JournalError::Unusable(text)) => {
+                Err(error) => {
+                    let (kind, text) = storage_error::<()>(Err(error));
+                    assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
                     refusals += 1;
                     assert!(text.contains("changes are missing") || text.contains("damaged"), "{text}");
                     assert!(fs::read(path(&copy, WAL)).unwrap() == content, "the log was changed at {place}");
                 }
-                Err(other) => panic!("{other:?}"),
             }
         }
     }
@@ -104,8 +103,8 @@ async fn a_log_damaged_or_cut_short_anywhere_is_refused_or_loses_nothing() {
 }
 
 #[tokio::test]
-async fn it_says_of_which_time_the_missing_changes_are() {
-    let journal = Kept::new().await;
+async fn reports_the_time_of_the_missing_changes() {
+    let journal = TestJournal::sqlite().await;
     journal.one("evt_1", 0).await;
     let older = copy(journal.directory.path());
     for number in 2..5 {
@@ -119,13 +118,13 @@ async fn it_says_of_which_time_the_missing_changes_are() {
 }
 
 #[tokio::test]
-async fn a_mark_that_is_behind_missing_damaged_or_anothers_keeps_nobody_out() {
+async fn opens_beside_a_mark_that_is_behind_missing_or_damaged() {
     let directory = killed(3).await;
     let mark = path(&directory, "journal.mark");
     let first = fs::read(&mark).unwrap();
     let other = fs::read(path(&killed(9).await, "journal.mark")).unwrap();
     let journal = open(directory.path()).await;
-    journal.record(event("evt_new"), Vec::new(), at(9)).await.unwrap();
+    journal.record(event("evt_new"), Vec::new()).await.unwrap();
     drop(journal);
     for content in [Some(first.clone()), None, Some(b"nonsense".to_vec()), Some(Vec::new()), Some(other)] {
         match &content {
@@ -142,7 +141,7 @@ async fn a_mark_that_is_behind_missing_damaged_or_anothers_keeps_nobody_out() {
 }
 
 #[tokio::test]
-async fn an_empty_journal_in_the_place_of_one_that_was_moved_away_opens() {
+async fn opens_an_empty_journal_in_place_of_one_that_was_moved_away() {
     let directory = killed(3).await;
     for name in ["journal.sqlite", WAL] {
         fs::remove_file(path(&directory, name)).unwrap();
@@ -154,14 +153,16 @@ async fn an_empty_journal_in_the_place_of_one_that_was_moved_away_opens() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_raises_no_mark() {
-    let journal = Kept::new().await;
+async fn raises_no_mark_when_nothing_changes() {
+    let journal = TestJournal::sqlite().await;
     journal.one("evt_1", 0).await;
     let mark = fs::read(journal.directory.path().join("journal.mark")).unwrap();
-    journal.heartbeat("host-1", Vec::new(), at(1)).await.unwrap();
-    journal.reclaim(Some("host-1"), at(1)).await.unwrap();
-    assert!(journal.claim(crate::support::claim("nobody", 5, 1)).await.unwrap().is_empty());
-    journal.record(event("evt_1"), vec![to(&event("evt_1"), "Echo")], at(1)).await.unwrap();
+    journal.heartbeat("host-1", Vec::new(), Duration::from_secs(30)).await.unwrap();
+    journal.reclaim(Some("host-1")).await.unwrap();
+    assert!(journal.claim(claim("nobody", 5)).await.unwrap().is_empty());
+    journal.record(event("evt_1"), vec![to(&event("evt_1"), "Echo")]).await.unwrap();
+    let stale = journal.write(&lease(&to(&event("evt_1"), "Echo").id), call(0, "answer")).unwrap().on_disk().await;
+    assert!(stale.is_err());
     assert_eq!(fs::read(journal.directory.path().join("journal.mark")).unwrap(), mark);
     journal.probe().await.unwrap();
     assert_ne!(fs::read(journal.directory.path().join("journal.mark")).unwrap(), mark);

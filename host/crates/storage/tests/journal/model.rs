@@ -1,18 +1,19 @@
-//! The engine beside a model of it in a few lines: whatever is asked in whatever order, both say the same.
+//! Every engine beside a model of the journal: random operations in random order have the same results.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event};
 use modhost_storage::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Disposition, FailureReason, Filter, Journal, JournalError, NewDelivery,
-    Recorded, Retention, Sqlite, State,
+    AttemptReport, Backlog, Call, Claim, Disposition, Filter, Heartbeat, Journal, JournalError, Lease, Memory,
+    NewDelivery, Recorded, Retention, State,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::support::{at, event_of, open};
+use crate::support::{Engine, at, event_of, open_with_clock};
 
 const MODULES: [&str; 2] = ["Echo", "Log"];
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -39,7 +40,7 @@ enum Step {
         chat: Option<u8>,
     },
     Redeliver(Index),
-    /// The other tenant's event of the same id.
+    /// Records an event of the other tenant with the same id.
     Shadow(Index),
     Claim {
         lane: usize,
@@ -47,13 +48,14 @@ enum Step {
         owner: u8,
     },
     Unclaim(Index),
-    Settle(Index, Ending),
-    SettleLate(Index),
+    Complete(Index, Ending),
+    CompleteStale(Index),
     Heartbeat(Index, u8),
     Reclaim(Option<u8>),
     Drop(Index),
     Resend(Index, bool),
     Write(Index, u32, Option<usize>),
+    WriteStale(Index, u32),
     Forget(Index, u32),
     Wait(u64),
     Retain,
@@ -75,8 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => index().prop_map(Step::Shadow),
         8 => (0..4_usize, 0..4_u32, 0..2_u8).prop_map(|(lane, limit, owner)| Step::Claim { lane, limit, owner }),
         1 => index().prop_map(Step::Unclaim),
-        8 => (index(), ending).prop_map(|(which, ending)| Step::Settle(which, ending)),
-        1 => index().prop_map(Step::SettleLate),
+        8 => (index(), ending).prop_map(|(which, ending)| Step::Complete(which, ending)),
+        1 => index().prop_map(Step::CompleteStale),
         1 => (index(), 0..2_u8).prop_map(|(which, owner)| Step::Heartbeat(which, owner)),
         1 => proptest::option::of(0..2_u8).prop_map(Step::Reclaim),
         2 => index().prop_map(Step::Drop),
@@ -84,46 +86,47 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (index(), 0..4_u32, proptest::option::of(prop_oneof![0..20_usize, 8_190..8_200_usize]))
             .prop_map(|(which, number, answer)| Step::Write(which, number, answer)),
         1 => (index(), 0..4_u32).prop_map(|(which, from)| Step::Forget(which, from)),
+        1 => (index(), 0..4_u32).prop_map(|(which, number)| Step::WriteStale(which, number)),
         3 => (1..1_500_u64).prop_map(Step::Wait),
         1 => Just(Step::Retain),
         1 => Just(Step::Reopen),
     ]
 }
 
-/// A delivery as the model sees it.
+/// A delivery in the model.
 #[derive(Clone, Debug)]
 struct Delivery {
     event: Arc<Event>,
     lane: usize,
     chat: Option<u8>,
-    /// Whether it is another's turn in the chat.
+    /// Whether an unfinished delivery of the chat comes before it.
     behind: bool,
     state: State,
     attempt: u32,
     earlier: u32,
     due: u64,
     timed: bool,
-    lease: Option<(String, u64)>,
+    lease: Option<(Arc<str>, u64)>,
     changed: u64,
     calls: BTreeMap<u32, Call>,
 }
 
-/// What the journal should be.
+/// The expected content of the journal.
 #[derive(Default)]
 struct Model {
     now: u64,
     /// In the order they were recorded.
     deliveries: Vec<(DeliveryId, Delivery)>,
-    /// Every event that is known, by its tenant and its id, and when it was recorded.
+    /// When each known event was recorded, by tenant and id.
     known: HashMap<(String, String), u64>,
     events: Vec<Arc<Event>>,
 }
 
-fn owner(number: u8) -> String {
-    format!("host-{number}")
+fn owner(number: u8) -> Arc<str> {
+    format!("host-{number}").into()
 }
 
-/// What an event is known by, but for its source, of which there is one.
+/// The key of an event, without its source, of which there is one.
 fn key(event: &Event) -> (String, String) {
     (event.tenant.as_str().to_owned(), event.id.clone())
 }
@@ -143,7 +146,7 @@ impl Model {
         (!self.deliveries.is_empty()).then(|| which.get(&self.deliveries).0.clone())
     }
 
-    /// The places of the deliveries of a chat that have not ended.
+    /// The indexes of the unfinished deliveries of a chat.
     fn unfinished(&self, lane: usize, chat: Option<u8>) -> Vec<usize> {
         let of_chat = |delivery: &Delivery| {
             chat.is_some() && delivery.chat == chat && delivery.lane == lane && !delivery.state.is_final()
@@ -244,6 +247,15 @@ impl Model {
         ids.len() as u64
     }
 
+    /// The leases that an owner holds.
+    fn held_by(&self, owner: &str) -> Vec<Lease> {
+        let held = self.deliveries.iter().filter_map(|(id, it)| {
+            let (holder, _) = it.lease.as_ref().filter(|(holder, _)| **holder == *owner)?;
+            Some(Lease { delivery: id.clone(), owner: holder.clone(), attempt: it.attempt })
+        });
+        held.collect()
+    }
+
     fn resend(&mut self, id: &DeliveryId, fresh: bool) -> bool {
         let (now, it) = (self.now, self.of(id).clone());
         if !it.state.is_final() {
@@ -272,20 +284,27 @@ impl Model {
 }
 
 struct Run {
+    engine: Engine,
     directory: tempfile::TempDir,
-    journal: Option<Sqlite>,
+    clock: Arc<ManualClock>,
+    journal: Option<Box<dyn Journal>>,
     model: Model,
 }
 
 impl Run {
-    async fn new() -> Self {
+    async fn new(engine: Engine) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Some(open(directory.path()).await);
-        Self { directory, journal, model: Model { now: 10_000, ..Model::default() } }
+        let clock = Arc::new(ManualClock::new(at(10_000)));
+        let journal: Box<dyn Journal> = match engine {
+            Engine::Sqlite => Box::new(open_with_clock(directory.path(), &clock).await),
+            Engine::Memory => Box::new(Memory::new(clock.clone(), [0; 32])),
+        };
+        let model = Model { now: 10_000, ..Model::default() };
+        Self { engine, directory, clock, journal: Some(journal), model }
     }
 
-    fn journal(&self) -> &Sqlite {
-        self.journal.as_ref().expect("it is open")
+    fn journal(&self) -> &dyn Journal {
+        &**self.journal.as_ref().expect("it is open")
     }
 
     async fn take(&mut self, step: &Step) {
@@ -307,27 +326,32 @@ impl Run {
             Step::Claim { lane, limit, owner } => self.claim(*lane, *limit, *owner).await,
             Step::Reclaim(gone) => {
                 let gone_name = gone.map(owner);
-                let reclaimed = self.journal().reclaim(gone_name.as_deref(), at(self.model.now)).await.unwrap();
+                let reclaimed = self.journal().reclaim(gone_name.as_deref()).await.unwrap();
                 assert_eq!(reclaimed, self.model.reclaim(*gone));
             }
-            Step::Wait(millis) => self.model.now += millis,
+            Step::Wait(millis) => {
+                self.model.now += millis;
+                self.clock.set(at(self.model.now));
+            }
             Step::Retain => {
-                while self.journal().retain(KEEP, at(self.model.now), 3).await.unwrap() > 0 {}
+                while self.journal().purge(KEEP, 3).await.unwrap() > 0 {}
                 self.model.retain();
             }
+            Step::Reopen if self.engine == Engine::Memory => {}
             Step::Reopen => {
                 if self.model.now.is_multiple_of(2) {
                     self.journal().close().await.unwrap();
                 }
                 self.journal = None;
-                self.journal = Some(open(self.directory.path()).await);
+                self.journal = Some(Box::new(open_with_clock(self.directory.path(), &self.clock).await));
             }
-            Step::Settle(which, _) | Step::SettleLate(which) | Step::Heartbeat(which, _) | Step::Unclaim(which) => {
-                self.with_running(which, step).await;
-            }
-            Step::Drop(which) | Step::Resend(which, _) | Step::Write(which, ..) | Step::Forget(which, _) => {
-                self.with_any(which, step).await;
-            }
+            Step::Complete(which, _)
+            | Step::CompleteStale(which)
+            | Step::Heartbeat(which, _)
+            | Step::Unclaim(which)
+            | Step::Write(which, ..)
+            | Step::Forget(which, _) => self.with_running(which, step).await,
+            Step::Drop(which) | Step::Resend(which, _) | Step::WriteStale(which, _) => self.with_any(which, step).await,
             Step::Redeliver(_) | Step::Shadow(_) => {}
         }
     }
@@ -341,25 +365,24 @@ impl Run {
                 one_at_a_time: chat.map(|chat| format!("chat_{chat}")),
             })
             .collect();
-        let recorded = self.journal().record(Arc::clone(event), new.clone(), at(self.model.now)).await.unwrap();
+        let recorded = self.journal().record(Arc::clone(event), new.clone()).await.unwrap();
         assert_eq!(recorded, self.model.record(event, &new, chat));
     }
 
     async fn claim(&mut self, lane: usize, limit: u32, by: u8) {
-        let now = self.model.now;
         let claim = Claim {
             tenant: TENANTS[lane / 2].into(),
             module: MODULES[lane % 2].into(),
             limit,
-            now: at(now),
             owner: owner(by),
-            until: at(now + 500),
+            lease: Duration::from_millis(500),
         };
         let claimed = self.journal().claim(claim).await.unwrap();
         for claimed in &claimed {
-            assert_eq!(*claimed.event, *self.model.of(&claimed.id).event);
+            assert_eq!(*claimed.event, *self.model.of(claimed.id()).event);
         }
-        let claimed: Vec<_> = claimed.into_iter().map(|it| (it.id, it.attempt, it.earlier, it.calls)).collect();
+        let claimed: Vec<_> =
+            claimed.into_iter().map(|it| (it.id().clone(), it.attempt(), it.earlier, it.calls)).collect();
         assert_eq!(claimed, self.model.claim(lane, limit, by));
     }
 
@@ -380,80 +403,55 @@ impl Run {
             let it = self.model.of(&id);
             (it.attempt, it.lease.clone().expect("it runs"))
         };
-        let attempt = |number| Attempt {
-            number,
-            owner: holder.clone(),
-            started: at(now),
-            ended: at(now),
-            version: None,
-            outcome: "ended".to_owned(),
-            log: Vec::new(),
-        };
+        let lease = Lease { delivery: id.clone(), owner: holder.clone(), attempt: number };
+        let report =
+            AttemptReport { took: Duration::ZERO, version: None, outcome: "ended".to_owned(), log: Vec::new() };
         match step {
-            Step::Settle(_, ending) => {
-                let reason = "because".to_owned();
+            Step::Complete(_, ending) => {
+                let reason = "because";
                 let (next, state) = match ending {
                     Ending::Completed => (Disposition::Completed, State::Completed),
-                    Ending::Retry(after) => {
-                        (Disposition::Retry { at: at(now + after), reason: FailureReason::new(reason) }, State::Waiting)
-                    }
-                    Ending::Dead => (Disposition::Dead { reason: FailureReason::new(reason) }, State::Dead),
-                    Ending::Dropped => (Disposition::Dropped { reason }, State::Dropped),
+                    Ending::Retry(after) => (
+                        Disposition::Retry { after: Duration::from_millis(*after), reason: reason.into() },
+                        State::Waiting,
+                    ),
+                    Ending::Dead => (Disposition::Dead { reason: reason.into() }, State::Dead),
+                    Ending::Dropped => (Disposition::Dropped { reason: reason.into() }, State::Dropped),
                 };
-                self.journal().complete_attempt(id.clone(), attempt(number), next).await.unwrap();
+                self.journal().complete_attempt(&lease, report, next).await.unwrap();
                 self.model.enter(&id, state);
                 if let Ending::Retry(after) = ending {
                     let it = self.model.of(&id);
                     (it.due, it.timed) = (now + after, true);
                 }
             }
-            Step::SettleLate(_) => {
-                let late =
-                    self.journal().complete_attempt(id.clone(), attempt(number + 1), Disposition::Completed).await;
-                assert!(matches!(late, Err(JournalError::LeaseLost(lost)) if lost == id));
+            Step::CompleteStale(_) => {
+                let stale = Lease { attempt: number + 1, ..lease };
+                let result = self.journal().complete_attempt(&stale, report, Disposition::Completed).await;
+                assert_eq!(result, Err(JournalError::LeaseLost(id)));
             }
             Step::Heartbeat(_, by) => {
-                let lost = self.journal().heartbeat(&owner(*by), vec![id.clone()], at(now + 900)).await.unwrap();
+                let running = vec![lease.clone()];
+                let heartbeat =
+                    self.journal().heartbeat(&owner(*by), running, Duration::from_millis(900)).await.unwrap();
+                let Heartbeat { lost, mut unknown } = heartbeat;
                 if owner(*by) == holder {
                     assert!(lost.is_empty());
                     self.model.of(&id).lease = Some((holder, now + 900));
                 } else {
-                    assert_eq!(lost, [id]);
+                    assert_eq!(lost, [lease]);
                 }
+                let mut held = self.model.held_by(&owner(*by));
+                held.retain(|lease| lease.delivery != id);
+                unknown.sort_by(|a, b| a.delivery.cmp(&b.delivery));
+                held.sort_by(|a, b| a.delivery.cmp(&b.delivery));
+                assert_eq!(unknown, held);
             }
             Step::Unclaim(_) => {
-                let claimed = Claimed {
-                    id: id.clone(),
-                    module: MODULES[0].into(),
-                    event: self.model.of(&id).event.clone(),
-                    attempt: number,
-                    earlier: 0,
-                    received_at: at(0),
-                    calls: 0,
-                };
-                assert!(self.journal().unclaim(&claimed, &holder, at(now)).await.unwrap());
+                assert!(self.journal().unclaim(&lease).await.unwrap());
                 self.model.enter(&id, State::Waiting);
                 let it = self.model.of(&id);
                 (it.attempt, it.timed) = (number - 1, false);
-            }
-            _ => unreachable!("only these four"),
-        }
-    }
-
-    async fn with_any(&mut self, which: &Index, step: &Step) {
-        let Some(id) = self.model.pick(which) else { return };
-        let now = at(self.model.now);
-        match step {
-            Step::Drop(_) => {
-                let waits = self.model.of(&id).state == State::Waiting;
-                assert_eq!(self.journal().drop_waiting(&id, "not needed", now).await.unwrap(), waits);
-                if waits {
-                    self.model.enter(&id, State::Dropped);
-                }
-            }
-            Step::Resend(_, fresh) => {
-                let sent = self.journal().resend(&id, *fresh, now).await.unwrap();
-                assert_eq!(sent, self.model.resend(&id, *fresh));
             }
             Step::Write(_, number, answer) => {
                 let call = Call {
@@ -461,20 +459,55 @@ impl Run {
                     import: "search.search".into(),
                     arguments: vec![9; 32],
                     answer: answer.map(|length| vec![length as u8; length]),
-                    at: now,
+                    at: at(now),
                 };
-                self.journal().write(&id, call.clone()).unwrap().on_disk().await.unwrap();
+                self.journal().write(&lease, call.clone()).unwrap().on_disk().await.unwrap();
                 self.model.of(&id).calls.insert(*number, call);
             }
             Step::Forget(_, from) => {
-                self.journal().forget(&id, *from).unwrap().on_disk().await.unwrap();
+                self.journal().forget(&lease, *from).unwrap().on_disk().await.unwrap();
                 self.model.of(&id).calls.retain(|number, _| number < from);
             }
-            _ => unreachable!("only these four"),
+            _ => unreachable!("it needs no running delivery"),
         }
     }
 
-    /// Holds all the journal says against the model.
+    async fn with_any(&mut self, which: &Index, step: &Step) {
+        let Some(id) = self.model.pick(which) else { return };
+        match step {
+            Step::Drop(_) => {
+                let waits = self.model.of(&id).state == State::Waiting;
+                assert_eq!(self.journal().drop_waiting(&id, "not needed").await.unwrap(), waits);
+                if waits {
+                    self.model.enter(&id, State::Dropped);
+                }
+            }
+            Step::Resend(_, fresh) => {
+                let sent = self.journal().resend(&id, *fresh).await.unwrap();
+                assert_eq!(sent, self.model.resend(&id, *fresh));
+            }
+            Step::WriteStale(_, number) => {
+                let attempt = self.model.of(&id).attempt;
+                let stale = Lease { delivery: id.clone(), owner: owner(9), attempt };
+                let call = Call {
+                    number: *number,
+                    import: "stale".into(),
+                    arguments: Vec::new(),
+                    answer: None,
+                    at: at(self.model.now),
+                };
+                let written = self.journal().write(&stale, call).unwrap().on_disk().await;
+                let forgotten = self.journal().forget(&stale, 0).unwrap().on_disk().await;
+                assert_eq!(
+                    (written, forgotten),
+                    (Err(JournalError::LeaseLost(id.clone())), Err(JournalError::LeaseLost(id)))
+                );
+            }
+            _ => unreachable!("it needs a running delivery"),
+        }
+    }
+
+    /// Compares everything the journal returns with the model.
     async fn compare(&mut self) {
         let listed = self.journal().list(Filter::default()).await.unwrap();
         let listed: Vec<_> =
@@ -503,7 +536,7 @@ impl Run {
             let expected = Backlog { host: count(None), tenant: count(Some(tenant)) };
             assert_eq!(self.journal().backlog(&tenant.into()), expected);
         }
-        let due = self.journal().due(at(self.model.now), 1000).await.unwrap();
+        let due = self.journal().due(1000).await.unwrap();
         for (place, found) in
             (0..4).map(|place| (place, due.iter().find(|it| lane(it.tenant.as_str(), it.module.as_str()) == place)))
         {
@@ -515,7 +548,7 @@ impl Run {
             assert_eq!(sorted(found), sorted(self.model.due(place)));
         }
         let due = self.journal().next_due().await.unwrap();
-        let expected = self.model.next_due().map(|due| if due == 0 { std::time::UNIX_EPOCH } else { at(due) });
+        let expected = self.model.next_due().map(|due| Duration::from_millis(due.saturating_sub(self.model.now)));
         assert_eq!(due, expected);
     }
 
@@ -527,19 +560,37 @@ impl Run {
     }
 }
 
+/// Takes the steps on a journal and on the model, and compares them after each.
+fn compare(engine: Engine, steps: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::new(engine).await;
+        for step in steps {
+            run.take(step).await;
+            run.compare().await;
+        }
+        run.compare_calls().await;
+    });
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(60))]
 
     #[test]
-    fn the_engine_says_what_the_model_says(steps in proptest::collection::vec(step(), 1..100)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut run = Run::new().await;
-            for step in &steps {
-                run.take(step).await;
-                run.compare().await;
-            }
-            run.compare_calls().await;
-        });
+    fn matches_the_model_in_sqlite(steps in proptest::collection::vec(step(), 1..100)) {
+        compare(Engine::Sqlite, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(200))]
+
+    #[test]
+    fn matches_the_model_in_memory(steps in proptest::collection::vec(step(), 1..100)) {
+        compare(Engine::Memory, &steps);
     }
 }

@@ -1,11 +1,19 @@
-//! What is kept and what goes: by age, by size, in small steps; and files that do not grow without bound.
+//! Retention: removal by age and by size in small steps, and files that do not grow without bound.
 
 use std::time::Duration;
 
 use modhost_core::event::DeliveryId;
-use modhost_storage::journal::{Disposition, Filter, Journal, Recorded, Retention, State};
+use modhost_storage::journal::{Disposition, Filter, Recorded, Retention, State};
 
-use crate::support::{Kept, at, call, dead, event, to};
+use crate::support::{Engine, TestJournal, call, committed, dead, event, on_every_engine, to};
+
+on_every_engine! {
+    removes_ended_deliveries_in_time_and_keeps_unfinished_ones,
+    recognizes_a_redelivery_until_its_id_is_removed,
+    keeps_an_id_as_long_as_its_event,
+    keeps_an_event_until_its_last_delivery_is_removed,
+    removes_the_deliveries_that_ended_first_beyond_the_maximum_size,
+}
 
 const KEEP: Retention = Retention {
     completed: Duration::from_secs(10),
@@ -14,43 +22,42 @@ const KEEP: Retention = Retention {
     max_bytes: None,
 };
 
-/// Removes until nothing need go; how many went.
-async fn retain_all(journal: &Kept, keep: &Retention, millis: u64) -> u64 {
+/// Removes everything that need not be kept; returns the number removed.
+async fn purge_all(journal: &TestJournal, keep: &Retention, millis: u64) -> u64 {
     let mut all = 0;
     loop {
-        match journal.retain(keep.clone(), at(millis), 10).await.unwrap() {
+        match journal.at(millis).purge(keep.clone(), 10).await.unwrap() {
             0 => return all,
             gone => {
-                assert!(gone <= 10, "a step takes no more than it may: {gone}");
+                assert!(gone <= 10, "a step removed more than its batch: {gone}");
                 all += gone;
             }
         }
     }
 }
 
-#[tokio::test]
-async fn what_has_ended_goes_in_its_time_and_what_has_not_ended_stays() {
-    let journal = Kept::new().await;
+async fn removes_ended_deliveries_in_time_and_keeps_unfinished_ones(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
     let mut ids = Vec::new();
     for number in 0..5 {
         ids.push(journal.one(&format!("evt_{number}"), number).await);
     }
     let [completed, given_up, dropped, running, waiting] = &ids[..] else { unreachable!() };
-    assert!(journal.drop_waiting(dropped, "not needed", at(0)).await.unwrap());
+    assert!(journal.at(0).drop_waiting(dropped, "not needed").await.unwrap());
     let taken = journal.take(3, 10).await;
     journal.end(&taken[0], Disposition::Completed, 0).await;
     journal.end(&taken[1], dead(), 0).await;
-    assert_eq!(&taken[2].id, running);
+    assert_eq!(taken[2].id(), running);
 
-    assert_eq!(retain_all(&journal, &KEEP, 10_000).await, 0);
-    assert_eq!(retain_all(&journal, &KEEP, 10_001).await, 2);
+    assert_eq!(purge_all(&journal, &KEEP, 10_000).await, 0);
+    assert_eq!(purge_all(&journal, &KEEP, 10_001).await, 2);
     assert!(journal.show(completed).await.unwrap().is_none());
     assert!(journal.show(dropped).await.unwrap().is_none());
     assert_eq!(journal.state(given_up).await, State::Dead);
-    assert_eq!(retain_all(&journal, &KEEP, 100_001).await, 1);
+    assert_eq!(purge_all(&journal, &KEEP, 100_001).await, 1);
     assert!(journal.show(given_up).await.unwrap().is_none());
-    // The ids of what went go too; what has not ended stays for ever, and so does its id.
-    assert_eq!(retain_all(&journal, &KEEP, 1_000_000_000).await, 3);
+    // The ids of removed events are removed, too; unfinished deliveries stay for ever, with their ids.
+    assert_eq!(purge_all(&journal, &KEEP, 1_000_000_000).await, 3);
     assert_eq!(journal.state(running).await, State::Running);
     assert_eq!(journal.state(waiting).await, State::Waiting);
     assert_eq!(journal.totals().await.unwrap().deliveries, [1, 1, 0, 0, 0]);
@@ -58,66 +65,63 @@ async fn what_has_ended_goes_in_its_time_and_what_has_not_ended_stays() {
     assert_eq!(journal.totals().await.unwrap().deliveries, [1, 1, 0, 0, 0]);
 }
 
-#[tokio::test]
-async fn a_redelivery_is_known_after_its_event_is_gone_for_as_long_as_ids_are_kept() {
-    let journal = Kept::new().await;
-    let again = async |journal: &Kept, millis| {
+async fn recognizes_a_redelivery_until_its_id_is_removed(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let again = async |journal: &TestJournal, millis| {
         let event = event("evt_1");
         let delivery = to(&event, "Echo");
-        journal.record(event, vec![delivery], at(millis)).await.unwrap()
+        journal.at(millis).record(event, vec![delivery]).await.unwrap()
     };
     journal.one("evt_1", 0).await;
     journal.complete_next(0).await;
-    assert_eq!(retain_all(&journal, &KEEP, 20_000).await, 1);
+    assert_eq!(purge_all(&journal, &KEEP, 20_000).await, 1);
     assert_eq!(again(&journal, 20_000).await, Recorded::Duplicate);
 
     let journal = journal.reopened().await;
     assert_eq!(again(&journal, 30_000).await, Recorded::Duplicate);
-    assert_eq!(retain_all(&journal, &KEEP, 1_000_000).await, 0);
-    assert_eq!(retain_all(&journal, &KEEP, 1_000_001).await, 1);
+    assert_eq!(purge_all(&journal, &KEEP, 1_000_000).await, 0);
+    assert_eq!(purge_all(&journal, &KEEP, 1_000_001).await, 1);
     assert_eq!(again(&journal, 1_000_001).await, Recorded::New);
     assert_eq!(journal.take(5, 1_000_001).await.len(), 1);
 }
 
-#[tokio::test]
-async fn an_id_is_known_for_as_long_as_its_event_is_there() {
-    let journal = Kept::new().await;
+async fn keeps_an_id_as_long_as_its_event(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
     let keep = Retention { ids: Duration::ZERO, ..KEEP };
     journal.one("evt_1", 0).await;
     let claimed = journal.take(1, 0).await.pop().unwrap();
     journal.end(&claimed, dead(), 0).await;
-    assert_eq!(retain_all(&journal, &keep, 50_000).await, 0);
+    assert_eq!(purge_all(&journal, &keep, 50_000).await, 0);
     let event = event("evt_1");
     let delivery = to(&event, "Echo");
-    assert_eq!(journal.record(event, vec![delivery], at(50_000)).await.unwrap(), Recorded::Duplicate);
+    assert_eq!(journal.at(50_000).record(event, vec![delivery]).await.unwrap(), Recorded::Duplicate);
 }
 
-#[tokio::test]
-async fn an_event_stays_until_its_last_delivery_goes() {
-    let journal = Kept::new().await;
+async fn keeps_an_event_until_its_last_delivery_is_removed(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
     let event = event("evt_1");
     let (echo, log) = (to(&event, "Echo"), to(&event, "Log"));
-    journal.record(event.clone(), vec![echo.clone(), log.clone()], at(0)).await.unwrap();
+    journal.at(0).record(event.clone(), vec![echo.clone(), log.clone()]).await.unwrap();
     journal.complete_next(0).await;
-    assert_eq!(retain_all(&journal, &KEEP, 20_000).await, 1);
+    assert_eq!(purge_all(&journal, &KEEP, 20_000).await, 1);
     assert!(journal.show(&echo.id).await.unwrap().is_none());
     assert_eq!(*journal.show(&log.id).await.unwrap().unwrap().event, *event);
 }
 
 #[tokio::test]
-async fn a_large_answer_goes_with_the_last_call_that_got_it() {
-    let journal = Kept::new().await;
+async fn removes_a_large_answer_with_its_last_call() {
+    let journal = TestJournal::sqlite().await;
     let answer = vec![3; 20_000];
-    for number in 0..2 {
-        let id = journal.one(&format!("evt_{number}"), 0).await;
-        journal.write(&id, call(0, answer.clone())).unwrap().on_disk().await.unwrap();
+    let first = journal.claimed("evt_0", 0).await;
+    let second = journal.claimed("evt_1", 0).await;
+    for claimed in [&first, &second] {
+        committed(journal.write(&claimed.lease, call(0, answer.clone()))).await;
     }
-    journal.complete_next(0).await;
-    assert_eq!(retain_all(&journal, &KEEP, 20_000).await, 1);
-    let left = journal.list(Filter::default()).await.unwrap().pop().unwrap();
-    assert_eq!(journal.calls(&left.id).await.unwrap(), [call(0, answer)]);
-    journal.complete_next(20_000).await;
-    assert_eq!(retain_all(&journal, &KEEP, 60_000).await, 1);
+    journal.end(&first, Disposition::Completed, 0).await;
+    assert_eq!(purge_all(&journal, &KEEP, 20_000).await, 1);
+    assert_eq!(journal.calls(second.id()).await.unwrap(), [call(0, answer)]);
+    journal.end(&second, Disposition::Completed, 20_000).await;
+    assert_eq!(purge_all(&journal, &KEEP, 60_000).await, 1);
 
     let file = journal.directory.path().join("journal.sqlite");
     journal.close().await.unwrap();
@@ -128,51 +132,52 @@ async fn a_large_answer_goes_with_the_last_call_that_got_it() {
     }
 }
 
-/// Records and completes deliveries with an answer of 100 kB each, every one another.
-async fn complete_with_large_answers(journal: &Kept, numbers: std::ops::Range<u32>) -> Vec<DeliveryId> {
+/// Records and completes deliveries, each with a different answer of 100 kB.
+async fn complete_with_large_answers(journal: &TestJournal, numbers: std::ops::Range<u32>) -> Vec<DeliveryId> {
     let mut ids = Vec::new();
     for number in numbers {
-        let id = journal.one(&format!("evt_{number}"), u64::from(number)).await;
+        let claimed = journal.claimed(&format!("evt_{number}"), u64::from(number)).await;
         let mut answer = vec![0; 100_000];
         answer[..4].copy_from_slice(&number.to_le_bytes());
-        journal.write(&id, call(0, answer)).unwrap().on_disk().await.unwrap();
-        assert_eq!(journal.complete_next(u64::from(number)).await, id);
-        ids.push(id);
+        committed(journal.write(&claimed.lease, call(0, answer))).await;
+        journal.end(&claimed, Disposition::Completed, u64::from(number)).await;
+        ids.push(claimed.lease.delivery);
     }
     ids
 }
 
-#[tokio::test]
-async fn beyond_the_size_the_oldest_of_those_that_ended_go_and_the_file_shrinks() {
-    const MOST: u64 = 5_000_000;
-    let journal = Kept::new().await;
-    let waiting = journal.one("evt_waiting", 0).await;
-    assert_eq!(journal.take_ids(1, 0).await, std::slice::from_ref(&waiting));
+/// The size limit of the tests, in bytes.
+const MAX_BYTES: u64 = 5_000_000;
+
+async fn removes_the_deliveries_that_ended_first_beyond_the_maximum_size(engine: Engine) {
+    let journal = TestJournal::new(engine).await;
+    let running = journal.claimed("evt_running", 0).await.lease.delivery;
     let ids = complete_with_large_answers(&journal, 0..200).await;
+    let keep = Retention { completed: Duration::from_secs(1_000_000), max_bytes: Some(MAX_BYTES), ..KEEP };
+    let gone = purge_all(&journal, &keep, 1_000).await;
+    // No more than necessary.
+    assert!((145..170).contains(&gone), "{gone}");
+    let completed = Filter { state: Some(State::Completed), ..Filter::default() };
+    let left: Vec<DeliveryId> = journal.list(completed).await.unwrap().into_iter().map(|it| it.id).rev().collect();
+    assert_eq!(left, ids[usize::try_from(gone).unwrap()..]);
+    assert_eq!(journal.state(&running).await, State::Running);
+}
+
+#[tokio::test]
+async fn shrinks_the_file_to_its_maximum_size() {
+    let journal = TestJournal::sqlite().await;
+    complete_with_large_answers(&journal, 0..200).await;
     let file = journal.directory.path().join("journal.sqlite");
     let journal = journal.reopened().await;
     let before = std::fs::metadata(&file).unwrap().len();
     assert!(before > 20_000_000, "{before}");
 
-    let keep = Retention { completed: Duration::from_secs(1_000_000), max_bytes: Some(MOST), ..KEEP };
-    let gone = retain_all(&journal, &keep, 1_000).await;
-    assert!((145..170).contains(&gone), "{gone}");
-    // No more than has to, and the oldest.
-    let left: Vec<DeliveryId> = journal
-        .list(Filter { state: Some(State::Completed), ..Filter::default() })
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|it| it.id)
-        .rev()
-        .collect();
-    assert_eq!(left, ids[usize::try_from(gone).unwrap()..]);
-    assert_eq!(journal.state(&waiting).await, State::Running);
-
-    // The room is given back step by step.
+    let keep = Retention { completed: Duration::from_secs(1_000_000), max_bytes: Some(MAX_BYTES), ..KEEP };
+    purge_all(&journal, &keep, 1_000).await;
+    // Free pages are returned step by step.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     loop {
-        assert_eq!(journal.retain(keep.clone(), at(1_000), 10).await.unwrap(), 0);
+        assert_eq!(journal.at(1_000).purge(keep.clone(), 10).await.unwrap(), 0);
         let journal_size = rusqlite::Connection::open(&file)
             .and_then(|tables| tables.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)))
             .unwrap()
@@ -188,13 +193,13 @@ async fn beyond_the_size_the_oldest_of_those_that_ended_go_and_the_file_shrinks(
 }
 
 #[tokio::test]
-async fn a_file_that_is_kept_small_stays_small() {
-    let journal = Kept::new().await;
+async fn does_not_grow_while_deliveries_are_removed() {
+    let journal = TestJournal::sqlite().await;
     let keep = Retention { completed: Duration::ZERO, max_bytes: None, ..KEEP };
     let mut sizes = Vec::new();
     for round in 0..6_u32 {
         complete_with_large_answers(&journal, round * 30..(round + 1) * 30).await;
-        retain_all(&journal, &keep, 1_000).await;
+        purge_all(&journal, &keep, 1_000).await;
         let tables = rusqlite::Connection::open(journal.directory.path().join("journal.sqlite")).unwrap();
         sizes.push(tables.query_row("PRAGMA page_count", [], |row| row.get::<_, i64>(0)).unwrap());
     }
@@ -202,9 +207,9 @@ async fn a_file_that_is_kept_small_stays_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_beside_the_file_does_not_grow_without_bound() {
-    let journal = Kept::new().await;
-    let id = journal.one("evt_1", 0).await;
+async fn bounds_the_write_ahead_log() {
+    let journal = TestJournal::sqlite().await;
+    let lease = journal.claimed("evt_1", 0).await.lease;
     let wal = journal.directory.path().join("journal.sqlite-wal");
     let mut largest = 0;
     for round in 0..40_u32 {
@@ -212,14 +217,14 @@ async fn the_log_beside_the_file_does_not_grow_without_bound() {
         for number in 0..50 {
             let mut answer = vec![0; 100_000];
             answer[..8].copy_from_slice(&u64::from(round * 50 + number).to_le_bytes());
-            last = Some(journal.write(&id, call(number, answer)).unwrap());
+            last = Some(journal.write(&lease, call(number, answer)));
         }
-        last.unwrap().on_disk().await.unwrap();
+        committed(last.unwrap()).await;
         largest = largest.max(std::fs::metadata(&wal).unwrap().len());
     }
     // 200 MB went through it.
     assert!(largest < 80_000_000, "{largest}");
-    assert_eq!(journal.calls(&id).await.unwrap().len(), 50);
+    assert_eq!(journal.calls(&lease.delivery).await.unwrap().len(), 50);
     journal.close().await.unwrap();
     assert!(!wal.exists(), "closing writes everything out");
 }

@@ -1,18 +1,23 @@
-//! What the tests share: events to record, times to record them at, a journal in a directory of its own.
+//! Support for the tests: events, times, and a journal of each engine.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use modhost_core::clock::ManualClock;
 use modhost_core::event::{DeliveryId, Event, Header, Name};
+use modhost_storage::error::StorageErrorKind;
 use modhost_storage::journal::{
-    Attempt, Call, Claim, Claimed, Disposition, Journal, JournalError, NewDelivery, Recorded, Sqlite, SqliteSettings,
-    State,
+    Attempt, AttemptReport, Call, Claim, Claimed, CommitHandle, Disposition, Journal, JournalError, Lease, Memory,
+    NewDelivery, Recorded, Sqlite, SqliteSettings, State,
 };
 use tempfile::TempDir;
 
-/// A moment, so many milliseconds after the tests' beginning of time.
+/// The owner of every lease, unless a test says otherwise.
+pub const OWNER: &str = "host-1";
+
+/// A time, in milliseconds after the start of the tests' time.
 pub fn at(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + millis)
 }
@@ -44,61 +49,119 @@ pub fn event_from(source: &str, tenant: &str, id: &str) -> Arc<Event> {
     Arc::new(Event::new(header, Bytes::from(raw), start..end))
 }
 
-/// An event's delivery to a module.
+/// The delivery of an event to a module.
 pub fn to(event: &Event, module: &str) -> NewDelivery {
     let module = Name::from(module);
     NewDelivery { id: DeliveryId::new(event, &module), module, one_at_a_time: None }
 }
 
-/// An event's delivery to a module, one at a time in this chat.
+/// The delivery of an event to a module that runs one delivery of this chat at a time.
 pub fn in_chat(event: &Event, module: &str, chat: &str) -> NewDelivery {
     NewDelivery { one_at_a_time: Some(chat.to_owned()), ..to(event, module) }
 }
 
-/// The journal in a directory.
+/// A storage engine of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Memory,
+}
+
+/// Runs tests against every engine: each is an `async fn(Engine)`.
+macro_rules! on_every_engine {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test($crate::support::Engine::Sqlite).await;
+                }
+            )*
+        }
+        mod memory {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test($crate::support::Engine::Memory).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_every_engine;
+
+/// Opens the journal in a directory.
 pub async fn open(directory: &Path) -> Sqlite {
     try_open(directory).await.expect("the journal opens")
 }
 
-/// The journal in a directory, if it opens.
+/// Opens the journal in a directory, if possible.
 pub async fn try_open(directory: &Path) -> Result<Sqlite, JournalError> {
     Sqlite::open(SqliteSettings { directory: directory.to_owned() }).await
 }
 
-/// A journal in a directory of its own.
-pub struct Kept {
+/// Opens the journal in a directory with a clock.
+pub async fn open_with_clock(directory: &Path, clock: &Arc<ManualClock>) -> Sqlite {
+    let settings = SqliteSettings { directory: directory.to_owned() };
+    Sqlite::open_with_clock(settings, clock.clone()).await.expect("the journal opens")
+}
+
+/// A journal in its own directory, with its own clock.
+pub struct TestJournal {
     pub directory: TempDir,
-    pub journal: Sqlite,
+    pub journal: Box<dyn Journal>,
+    pub clock: Arc<ManualClock>,
+    engine: Engine,
 }
 
-impl std::ops::Deref for Kept {
-    type Target = Sqlite;
+impl std::ops::Deref for TestJournal {
+    type Target = dyn Journal;
 
-    fn deref(&self) -> &Sqlite {
-        &self.journal
+    fn deref(&self) -> &Self::Target {
+        &*self.journal
     }
 }
 
-impl Kept {
-    pub async fn new() -> Self {
+impl TestJournal {
+    pub async fn new(engine: Engine) -> Self {
         let directory = TempDir::new().expect("there is a place for it");
-        let journal = open(directory.path()).await;
-        Self { directory, journal }
+        let clock = Arc::new(ManualClock::new(at(0)));
+        let journal: Box<dyn Journal> = match engine {
+            Engine::Sqlite => Box::new(open_with_clock(directory.path(), &clock).await),
+            Engine::Memory => Box::new(Memory::new(clock.clone(), fastrand_salt())),
+        };
+        Self { directory, journal, clock, engine }
     }
 
-    /// Closes it and opens it again.
+    pub async fn sqlite() -> Self {
+        Self::new(Engine::Sqlite).await
+    }
+
+    /// Closes the journal and opens it again, if the engine keeps anything.
     pub async fn reopened(self) -> Self {
-        self.journal.close().await.expect("it closes");
-        drop(self.journal);
-        let journal = open(self.directory.path()).await;
-        Self { directory: self.directory, journal }
+        let Self { directory, journal, clock, engine } = self;
+        let journal = match engine {
+            Engine::Sqlite => {
+                journal.close().await.expect("it closes");
+                drop(journal);
+                Box::new(open_with_clock(directory.path(), &clock).await)
+            }
+            Engine::Memory => journal,
+        };
+        Self { directory, journal, clock, engine }
+    }
+
+    /// Sets the clock.
+    pub fn at(&self, millis: u64) -> &Self {
+        self.clock.set(at(millis));
+        self
     }
 
     /// Records an event with one delivery, to module `Echo`.
     pub async fn one(&self, id: &str, millis: u64) -> DeliveryId {
         let event = event(id);
         let delivery = to(&event, "Echo");
-        let recorded = self.record(event, vec![delivery.clone()], at(millis)).await.expect("it is recorded");
+        let recorded = self.at(millis).record(event, vec![delivery.clone()]).await.expect("it is recorded");
         assert_eq!(recorded, Recorded::New);
         delivery.id
     }
@@ -107,68 +170,94 @@ impl Kept {
     pub async fn one_in_chat(&self, id: &str, chat: &str, millis: u64) -> DeliveryId {
         let event = event(id);
         let delivery = in_chat(&event, "Echo", chat);
-        self.record(event, vec![delivery.clone()], at(millis)).await.expect("it is recorded");
+        self.at(millis).record(event, vec![delivery.clone()]).await.expect("it is recorded");
         delivery.id
     }
 
-    /// Claims what is due for module `Echo` of tenant `acme`, for `host-1`, for ten seconds.
+    /// Records an event with one delivery, to module `Echo`, and claims that.
+    pub async fn claimed(&self, id: &str, millis: u64) -> Claimed {
+        let delivery = self.one(id, millis).await;
+        let claimed = self.take(1, millis).await.pop().expect("one is due");
+        assert_eq!(*claimed.id(), delivery, "another delivery was due");
+        claimed
+    }
+
+    /// Claims due deliveries to module `Echo` of tenant `acme`, for [`OWNER`], for ten seconds.
     pub async fn take(&self, limit: u32, millis: u64) -> Vec<Claimed> {
-        self.claim(claim("acme", limit, millis)).await.expect("it can be claimed")
+        self.at(millis).claim(claim("acme", limit)).await.expect("it can be claimed")
     }
 
-    /// The ids of what [`Kept::take`] takes.
+    /// Returns the ids of the deliveries that [`TestJournal::take`] takes.
     pub async fn take_ids(&self, limit: u32, millis: u64) -> Vec<DeliveryId> {
-        self.take(limit, millis).await.into_iter().map(|claimed| claimed.id).collect()
+        self.take(limit, millis).await.into_iter().map(|claimed| claimed.lease.delivery).collect()
     }
 
-    /// Ends an attempt of `host-1`.
+    /// Completes an attempt.
     pub async fn end(&self, claimed: &Claimed, next: Disposition, millis: u64) {
-        self.complete_attempt(claimed.id.clone(), attempt(claimed, millis), next).await.expect("it is settled");
+        self.at(millis).complete_attempt(&claimed.lease, report(), next).await.expect("it is completed");
+    }
+
+    /// Completes an attempt; another follows at a time.
+    pub async fn retry_at(&self, claimed: &Claimed, due: u64, millis: u64) {
+        self.end(claimed, retry(due - millis), millis).await;
     }
 
     pub async fn state(&self, delivery: &DeliveryId) -> State {
         self.show(delivery).await.expect("it can be read").expect("it is there").summary.state
     }
 
-    /// Takes the next delivery and completes it.
+    /// Claims the next delivery and completes it.
     pub async fn complete_next(&self, millis: u64) -> DeliveryId {
         let claimed = self.take(1, millis).await.pop().expect("one is due");
         self.end(&claimed, Disposition::Completed, millis).await;
-        claimed.id
+        claimed.lease.delivery
     }
 }
 
-/// A wish for deliveries of a tenant to module `Echo`, by `host-1`, for ten seconds.
-pub fn claim(tenant: &str, limit: u32, millis: u64) -> Claim {
-    Claim {
-        tenant: tenant.into(),
-        module: "Echo".into(),
-        limit,
-        now: at(millis),
-        owner: "host-1".to_owned(),
-        until: at(millis + 10_000),
-    }
+fn fastrand_salt() -> [u8; 32] {
+    std::array::from_fn(|_| fastrand::u8(..))
 }
 
-/// The attempt that was claimed, by `host-1`, ended at this moment.
-pub fn attempt(claimed: &Claimed, millis: u64) -> Attempt {
-    Attempt {
-        number: claimed.attempt,
-        owner: "host-1".to_owned(),
-        started: at(millis.saturating_sub(5)),
-        ended: at(millis),
+/// A claim of deliveries of a tenant to module `Echo`, by [`OWNER`], for ten seconds.
+pub fn claim(tenant: &str, limit: u32) -> Claim {
+    Claim { tenant: tenant.into(), module: "Echo".into(), limit, owner: OWNER.into(), lease: Duration::from_secs(10) }
+}
+
+/// A lease that nobody holds.
+pub fn lease(delivery: &DeliveryId) -> Lease {
+    Lease { delivery: delivery.clone(), owner: OWNER.into(), attempt: 1 }
+}
+
+/// The report of an attempt that took 5 ms.
+pub fn report() -> AttemptReport {
+    AttemptReport {
+        took: Duration::from_millis(5),
         version: Some("v1".to_owned()),
         outcome: "completed".to_owned(),
         log: Vec::new(),
     }
 }
 
-/// Another attempt at this moment.
-pub fn retry(millis: u64) -> Disposition {
-    Disposition::Retry { at: at(millis), reason: "the platform is down".into() }
+/// The attempt that a report describes, completed at a time.
+pub fn attempt(claimed: &Claimed, report: AttemptReport, millis: u64) -> Attempt {
+    let AttemptReport { took, version, outcome, log } = report;
+    Attempt {
+        number: claimed.attempt(),
+        owner: claimed.lease.owner.to_string(),
+        started: at(millis) - took,
+        ended: at(millis),
+        version,
+        outcome,
+        log,
+    }
 }
 
-/// Given up.
+/// Another attempt follows after so many milliseconds.
+pub fn retry(millis: u64) -> Disposition {
+    Disposition::Retry { after: Duration::from_millis(millis), reason: "the platform is down".into() }
+}
+
+/// The delivery is given up.
 pub fn dead() -> Disposition {
     Disposition::Dead { reason: "no more attempts".into() }
 }
@@ -177,4 +266,17 @@ pub fn dead() -> Disposition {
 pub fn call(number: u32, answer: impl Into<Vec<u8>>) -> Call {
     let arguments = format!("arguments of {number}").into_bytes();
     Call { number, import: "search.search".into(), arguments, answer: Some(answer.into()), at: at(u64::from(number)) }
+}
+
+/// Waits until a write is durable.
+pub async fn committed(write: Result<CommitHandle, JournalError>) {
+    write.expect("it is queued").on_disk().await.expect("it is written");
+}
+
+/// Returns the kind and text of a storage error.
+pub fn storage_error<T: std::fmt::Debug>(result: Result<T, JournalError>) -> (StorageErrorKind, String) {
+    match result {
+        Err(JournalError::Storage(error)) => (error.kind, error.to_string()),
+        other => panic!("not a storage error: {other:?}"),
+    }
 }

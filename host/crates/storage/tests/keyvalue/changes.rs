@@ -7,19 +7,19 @@ use futures::future::join_all;
 use modhost_core::limits::{Limit, SetBy};
 use modhost_storage::keyvalue::{Bucket, BucketTotals, Change, Changed, KeyValue, MAX_BUCKETS, MAX_KEYS, Version};
 
-use crate::support::{Kept, ROOM, bucket, get, once, refused, room, set, space};
+use crate::support::{ROOM, TestStore, bucket, get, once, refused, room, set, space};
 
 fn increment(key: &str, delta: i64) -> Change {
     Change::Increment { key: key.into(), delta }
 }
 
-async fn version(store: &Kept, key: &str) -> Option<Version> {
+async fn version(store: &TestStore, key: &str) -> Option<Version> {
     store.get(&bucket("default"), vec![key.into()]).await.unwrap().pop().flatten().map(|entry| entry.version)
 }
 
 #[tokio::test]
 async fn a_change_that_was_made_is_not_made_again() {
-    let (mut store, default) = (Kept::new().await, bucket("default"));
+    let (mut store, default) = (TestStore::new().await, bucket("default"));
     let count = increment("hits", 1);
     assert_eq!(store.change(&default, count.clone(), ROOM, "once").await.unwrap(), Changed::Counted(1));
     store.change(&default, count.clone(), ROOM, "another").await.unwrap();
@@ -38,7 +38,7 @@ async fn a_change_that_was_made_is_not_made_again() {
 
 #[tokio::test]
 async fn an_old_value_does_not_come_back_with_a_set_that_was_made() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     let old = Change::Set(vec![("a".into(), b"old".to_vec())]);
     store.change(&default, old.clone(), ROOM, "once").await.unwrap();
     set(&store, &default, "a", "new").await.unwrap();
@@ -48,7 +48,7 @@ async fn an_old_value_does_not_come_back_with_a_set_that_was_made() {
 
 #[tokio::test]
 async fn what_was_refused_may_be_asked_for_again() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     let change = Change::Set(vec![("a".into(), vec![1; 1000])]);
     let why = refused(store.change(&default, change.clone(), room(1000), "once").await);
     assert!(why.contains("1001 B more") && why.contains("`limits.keyvalue`"), "{why}");
@@ -57,7 +57,7 @@ async fn what_was_refused_may_be_asked_for_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_at_once_lose_no_count() {
-    let store = Arc::new(Kept::new().await);
+    let store = Arc::new(TestStore::new().await);
     let tasks = (0..40).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -79,7 +79,7 @@ async fn many_at_once_lose_no_count() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_those_that_swap_the_same_value_one_does() {
-    let store = Arc::new(Kept::new().await);
+    let store = Arc::new(TestStore::new().await);
     let default = bucket("default");
     for round in 0..20_u8 {
         let expected = version(&store, "a").await;
@@ -101,7 +101,7 @@ async fn of_those_that_swap_the_same_value_one_does() {
 
 #[tokio::test]
 async fn a_value_that_was_gone_in_between_is_another_one() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     set(&store, &default, "a", "same").await.unwrap();
     let expected = version(&store, "a").await;
     store.change(&default, Change::Delete(vec!["a".into()]), ROOM, &once()).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_value_that_was_gone_in_between_is_another_one() {
 
 #[tokio::test]
 async fn only_whole_numbers_are_counted() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     assert_eq!(store.change(&default, increment("n", -5), ROOM, &once()).await.unwrap(), Changed::Counted(-5));
     for text in ["many", "1.5", "", "9223372036854775808", " 1"] {
         set(&store, &default, "n", text).await.unwrap();
@@ -126,7 +126,7 @@ async fn only_whole_numbers_are_counted() {
 
 #[tokio::test]
 async fn a_space_has_so_many_keys_and_buckets() {
-    let store = Kept::new().await;
+    let store = TestStore::new().await;
     let entries = |from: u64, to: u64| Change::Set((from..to).map(|n| (n.to_string(), Vec::new())).collect());
     store.change(&bucket("default"), entries(0, MAX_KEYS), ROOM, &once()).await.unwrap();
     let why = refused(store.change(&bucket("other"), entries(0, 1), ROOM, &once()).await);
@@ -148,7 +148,7 @@ async fn a_space_has_so_many_keys_and_buckets() {
 
 #[tokio::test]
 async fn over_the_quota_there_is_only_less() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     set(&store, &default, "a", vec![1; 5000]).await.unwrap();
     // The operator has lowered it.
     let set_to = |bytes| Change::Set(vec![("a".into(), vec![1; bytes])]);
@@ -167,7 +167,7 @@ async fn over_the_quota_there_is_only_less() {
 
 #[tokio::test]
 async fn keys_are_any_text_and_come_in_order() {
-    let (store, default) = (Kept::new().await, bucket("default"));
+    let (store, default) = (TestStore::new().await, bucket("default"));
     let mut keys = ["", "a/b", "../..", "null\0byte", "größer", "Z", "a", "🦀", "'; DROP TABLE entries; --"];
     for key in keys {
         set(&store, &default, key, key).await.unwrap();
@@ -194,7 +194,7 @@ async fn it_says_what_a_map_says() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut store = Kept::new().await;
+    let mut store = TestStore::new().await;
     let mut model: BTreeMap<(&str, String), Vec<u8>> = BTreeMap::new();
     for _ in 0..600 {
         let name = ["default", "b", "c"][random.usize(..3)];

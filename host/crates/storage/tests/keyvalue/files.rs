@@ -2,19 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use modhost_storage::keyvalue::{KeyValue, Sqlite, StoreError};
+use modhost_storage::error::StorageErrorKind;
+use modhost_storage::keyvalue::{KeyValue, Sqlite};
 use rusqlite::Connection;
 
 use crate::small_disk::SmallDisk;
-use crate::support::{Kept, bucket, get, open, set};
+use crate::support::{TestStore, bucket, get, open, set, storage_error};
 
 /// A closed store with some values in it, and its file.
 async fn filled() -> (tempfile::TempDir, PathBuf) {
-    let store = Kept::new().await;
+    let store = TestStore::new().await;
     for number in 0..20_u8 {
         set(&store, &bucket("default"), &format!("key-{number}"), vec![number; 20_000]).await.unwrap();
     }
-    let Kept { directory, store } = store.reopened().await;
+    let TestStore { directory, store } = store.reopened().await;
     store.close().await.unwrap();
     drop(store);
     let file = directory.path().join("keyvalue.sqlite");
@@ -23,11 +24,9 @@ async fn filled() -> (tempfile::TempDir, PathBuf) {
 
 /// The text with which a directory is refused.
 async fn refused(directory: &Path) -> String {
-    match Sqlite::open(directory.to_owned()).await {
-        Err(StoreError::Unusable(text)) => text,
-        Err(other) => panic!("refused as something else: {other:?}"),
-        Ok(_) => panic!("it opened"),
-    }
+    let (kind, text) = storage_error(Sqlite::open(directory.to_owned()).await.map(drop));
+    assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
+    text
 }
 
 #[tokio::test]
@@ -91,12 +90,12 @@ async fn a_damaged_store_is_refused_untouched() {
 
 #[tokio::test]
 async fn nothing_is_asked_of_a_closed_store() {
-    let store = Kept::new().await;
+    let store = TestStore::new().await;
     store.close().await.unwrap();
     let ended = set(&store, &bucket("default"), "a", "b").await;
-    assert!(matches!(&ended, Err(StoreError::Broken(why)) if why.contains("closed")), "{ended:?}");
-    let ended = store.get(&bucket("default"), vec!["a".into()]).await;
-    assert!(matches!(&ended, Err(StoreError::Broken(why)) if why.contains("closed")), "{ended:?}");
+    let closed = (StorageErrorKind::Broken, "the key-value store fails: it was closed".to_owned());
+    assert_eq!(storage_error(ended), closed);
+    assert_eq!(storage_error(store.get(&bucket("default"), vec!["a".into()]).await), closed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +112,8 @@ async fn a_full_disk_is_said_and_gets_over() {
         }
         assert!(kept < 1000, "the disk never fills up");
     };
-    assert!(matches!(&error, StoreError::Full(why) if why.contains(directory.to_str().unwrap())), "{error:?}");
+    let (kind, text) = storage_error::<()>(Err(error));
+    assert!(kind == StorageErrorKind::Full && text.contains(directory.to_str().unwrap()), "{text}");
     assert_eq!(get(&store, &default, &format!("key-{kept}")).await, None);
 
     std::fs::remove_file(ballast).unwrap();

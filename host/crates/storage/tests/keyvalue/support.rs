@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use modhost_core::limits::{Limit, SetBy};
-use modhost_storage::keyvalue::{Bucket, Change, Changed, KeyValue, Result, Space, Sqlite, StoreError};
+use modhost_storage::error::StorageErrorKind;
+use modhost_storage::keyvalue::{Bucket, Change, Changed, KeyValue, KeyValueError, Result, Space, Sqlite};
 use tempfile::TempDir;
 
 /// More than any test sets.
@@ -15,12 +16,12 @@ pub const fn room(amount: u64) -> Limit {
 }
 
 /// A store in a directory of its own.
-pub struct Kept {
+pub struct TestStore {
     pub directory: TempDir,
     pub store: Sqlite,
 }
 
-impl Kept {
+impl TestStore {
     pub async fn new() -> Self {
         let directory = TempDir::new().expect("there is a place for it");
         let store = open(directory.path()).await;
@@ -36,7 +37,7 @@ impl Kept {
     }
 }
 
-impl std::ops::Deref for Kept {
+impl std::ops::Deref for TestStore {
     type Target = Sqlite;
 
     fn deref(&self) -> &Sqlite {
@@ -77,7 +78,15 @@ pub async fn get(store: &Sqlite, bucket: &Bucket, key: &str) -> Option<Vec<u8>> 
 /// Why something was refused.
 pub fn refused<T: std::fmt::Debug>(ended: Result<T>) -> String {
     match ended {
-        Err(StoreError::Refused(why)) => why,
+        Err(KeyValueError::Refused(why)) => why,
         other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Returns the kind and text of a storage error.
+pub fn storage_error<T: std::fmt::Debug>(result: Result<T>) -> (StorageErrorKind, String) {
+    match result {
+        Err(KeyValueError::Storage(error)) => (error.kind, error.to_string()),
+        other => panic!("not a storage error: {other:?}"),
     }
 }

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -18,9 +18,10 @@ use super::*;
 use crate::call_log::{CallLog, Lookup};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{Limits, Resource};
+use modhost_storage::error::StorageError;
 use modhost_storage::journal::{
-    Attempt, Backlog, Call, Claim, Claimed, Details, Disposition, Due, Filter, Journal, JournalError, Lane,
-    NewDelivery, Recorded, Result as JournalResult, Retention, Summary, Totals,
+    AttemptReport, Backlog, Call, Claim, Claimed, Details, Disposition, Due, Filter, Heartbeat, Journal, JournalError,
+    Lane, Lease, NewDelivery, Recorded, Result as JournalResult, Retention, Summary, Totals,
 };
 
 const READ: CallSpec<Vec<Value>> = CallSpec::new(Import::SearchSearch, CallEffect::Read);
@@ -112,7 +113,7 @@ impl Disk {
 }
 
 fn broken() -> JournalError {
-    JournalError::Broken("no disk".into())
+    StorageError::broken("journal", "no disk").into()
 }
 
 /// The processes of one delivery, one after the other.
@@ -135,7 +136,8 @@ impl Host {
         let state = self.disk.0.lock().unwrap();
         let recorded = state.calls.values().cloned().collect();
         drop(state);
-        let log = CallLog::new(self.disk.clone(), DeliveryId::from_text("dlv_1"), recorded);
+        let lease = Lease { delivery: DeliveryId::from_text("dlv_1"), owner: "host".into(), attempt: 1 };
+        let log = CallLog::new(self.disk.clone(), lease, recorded);
         let spec_of = |import| ALL.into_iter().find(|spec| spec.import == import).copied();
         Arc::new(log.start(Name::from("test"), self.limits, spec_of, progress))
     }
@@ -852,17 +854,17 @@ async fn a_log_that_is_off_writes_nothing() {
 
 #[async_trait]
 impl Journal for Disk {
-    fn write(&self, _: &DeliveryId, call: Call) -> JournalResult<CommitHandle> {
+    fn write(&self, _: &Lease, call: Call) -> JournalResult<CommitHandle> {
         self.submit(Submitted::Write(call))
     }
 
-    fn forget(&self, _: &DeliveryId, from: u32) -> JournalResult<CommitHandle> {
+    fn forget(&self, _: &Lease, from: u32) -> JournalResult<CommitHandle> {
         self.submit(Submitted::Forget(from))
     }
 
     // Nothing else of a journal has to do with calls.
 
-    async fn record(&self, _: Arc<Event>, _: Vec<NewDelivery>, _: SystemTime) -> JournalResult<Recorded> {
+    async fn record(&self, _: Arc<Event>, _: Vec<NewDelivery>) -> JournalResult<Recorded> {
         unimplemented!()
     }
 
@@ -874,7 +876,7 @@ impl Journal for Disk {
         unimplemented!()
     }
 
-    async fn due(&self, _: SystemTime, _: u32) -> JournalResult<Vec<Due>> {
+    async fn due(&self, _: u32) -> JournalResult<Vec<Due>> {
         unimplemented!()
     }
 
@@ -882,23 +884,23 @@ impl Journal for Disk {
         unimplemented!()
     }
 
-    async fn next_due(&self) -> JournalResult<Option<SystemTime>> {
+    async fn next_due(&self) -> JournalResult<Option<Duration>> {
         unimplemented!()
     }
 
-    async fn heartbeat(&self, _: &str, _: Vec<DeliveryId>, _: SystemTime) -> JournalResult<Vec<DeliveryId>> {
+    async fn heartbeat(&self, _: &str, _: Vec<Lease>, _: Duration) -> JournalResult<Heartbeat> {
         unimplemented!()
     }
 
-    async fn reclaim(&self, _: Option<&str>, _: SystemTime) -> JournalResult<u64> {
+    async fn reclaim(&self, _: Option<&str>) -> JournalResult<u64> {
         unimplemented!()
     }
 
-    async fn unclaim(&self, _: &Claimed, _: &str, _: SystemTime) -> JournalResult<bool> {
+    async fn unclaim(&self, _: &Lease) -> JournalResult<bool> {
         unimplemented!()
     }
 
-    async fn complete_attempt(&self, _: DeliveryId, _: Attempt, _: Disposition) -> JournalResult<()> {
+    async fn complete_attempt(&self, _: &Lease, _: AttemptReport, _: Disposition) -> JournalResult<()> {
         unimplemented!()
     }
 
@@ -914,11 +916,11 @@ impl Journal for Disk {
         unimplemented!()
     }
 
-    async fn resend(&self, _: &DeliveryId, _: bool, _: SystemTime) -> JournalResult<bool> {
+    async fn resend(&self, _: &DeliveryId, _: bool) -> JournalResult<bool> {
         unimplemented!()
     }
 
-    async fn drop_waiting(&self, _: &DeliveryId, _: &str, _: SystemTime) -> JournalResult<bool> {
+    async fn drop_waiting(&self, _: &DeliveryId, _: &str) -> JournalResult<bool> {
         unimplemented!()
     }
 
@@ -938,7 +940,7 @@ impl Journal for Disk {
         unimplemented!()
     }
 
-    async fn retain(&self, _: Retention, _: SystemTime, _: u32) -> JournalResult<u64> {
+    async fn purge(&self, _: Retention, _: u32) -> JournalResult<u64> {
         unimplemented!()
     }
 
@@ -951,7 +953,7 @@ impl Disk {
     fn submit(&self, submitted: Submitted) -> JournalResult<CommitHandle> {
         let mut state = self.0.lock().unwrap();
         if state.full {
-            return Err(JournalError::Full("no room".into()));
+            return Err(StorageError::full("journal", "no room").into());
         }
         let (done, handle) = oneshot::channel();
         state.submitted.push_back((submitted, done));

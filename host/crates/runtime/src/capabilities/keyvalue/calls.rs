@@ -13,7 +13,7 @@ use modhost_core::import::Import;
 use modhost_core::limits::Resource;
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::keyvalue::{
-    Bucket, Change, Changed, Entry, KeyValue, MAX_BATCH, StoreError, Value, check_batch, check_key,
+    Bucket, Change, Changed, Entry, KeyValue, KeyValueError, MAX_BATCH, Value, check_batch, check_key,
 };
 
 type Result<T> = std::result::Result<T, CallError>;
@@ -222,10 +222,10 @@ fn other_answer(import: Import) -> CallError {
 }
 
 /// Maps an error of the store to one for the module. Details of the host's disk are for operators: they go to the log.
-pub(super) fn call_error(error: StoreError) -> CallError {
+pub(super) fn call_error(error: KeyValueError) -> CallError {
     match error {
-        StoreError::Refused(why) => CallError::new(ErrorKind::Invalid, why),
-        StoreError::Full(_) | StoreError::Broken(_) | StoreError::Unusable(_) => {
+        KeyValueError::Refused(why) => CallError::new(ErrorKind::Invalid, why),
+        KeyValueError::Storage(_) => {
             tracing::error!("{error}");
             let text = "the host's key-value store can't be used at the moment; the host's log says why";
             CallError::new(ErrorKind::Unavailable, text)

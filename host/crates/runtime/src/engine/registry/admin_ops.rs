@@ -12,8 +12,9 @@ use modhost_core::clock;
 use modhost_core::event::Name;
 use modhost_core::metrics::{self, CanaryEnd};
 use modhost_core::suggest;
+use modhost_storage::error::StorageError;
 use modhost_storage::versions::{
-    ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, VersionsError, ended_by, promoted_by,
+    ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, ended_by, promoted_by,
 };
 
 /// Why something that was asked isn't done.
@@ -35,7 +36,7 @@ pub enum OrderError {
     CantServe(ContentHash, LoadError),
     /// It can't be written down.
     #[error(transparent)]
-    Versions(#[from] VersionsError),
+    Versions(#[from] StorageError),
 }
 
 type Result<T> = std::result::Result<T, OrderError>;

@@ -26,8 +26,9 @@ pub use canary::MissingEvidence;
 use canary::{Arm, Trial};
 pub use gate::MAX_CONCURRENT_DRY_RUNS;
 use modhost_core::event::{DeliveryId, Name};
+use modhost_storage::error::StorageError;
 use modhost_storage::journal::Journal;
-use modhost_storage::versions::{Entry, Versions, VersionsError};
+use modhost_storage::versions::{Entry, Versions};
 use module_entry::{ModuleEntry, lock};
 pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 
@@ -145,7 +146,7 @@ impl Registry {
     /// # Errors
     ///
     /// When it can't be read.
-    pub async fn history(&self, module: &Name) -> Result<Vec<Entry>, VersionsError> {
+    pub async fn history(&self, module: &Name) -> Result<Vec<Entry>, StorageError> {
         self.shared.versions.history(module).await
     }
 

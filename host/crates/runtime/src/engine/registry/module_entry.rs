@@ -17,7 +17,8 @@ use crate::engine::version::{Spec, Version};
 use modhost_core::clock;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics::{self, CanaryEnd};
-use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin, VersionsError};
+use modhost_storage::error::StorageError;
+use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 
 /// A module of the registry.
 pub(super) struct ModuleEntry {
@@ -313,7 +314,7 @@ impl ModuleEntry {
         origin: Origin,
         by: &str,
         facts: Vec<Fact>,
-    ) -> Result<(), VersionsError> {
+    ) -> Result<(), StorageError> {
         let (hash, tried) = (version.hash(), self.standing().canary.is_some());
         self.shared.versions.note(&self.name, facts).await?;
         if tried {

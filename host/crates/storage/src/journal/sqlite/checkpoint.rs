@@ -1,7 +1,7 @@
-//! Bringing what was committed from the write-ahead log into the file, so that the log does not grow without bound.
+//! Checkpoints: they move commits from the write-ahead log into the file, so that the log does not grow without bound.
 //!
-//! A thread of its own does most of it while the writer goes on. Under a steady load it never catches up for good, and
-//! the log is only begun anew once it has; so when the log is long the writer does the rest itself, which is little.
+//! A separate thread does most of the work while the writer goes on. Under a steady load it never catches up completely, and
+//! SQLite restarts the log only once it has; so when the log is long, the writer moves the small rest itself.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,38 +13,38 @@ use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
 use super::open;
-use crate::journal::Result;
-use crate::sqlite::{BUSY, Database, StorageError};
+use crate::error::StorageError;
+use crate::sqlite::{BUSY, Database};
 
-/// From how many pages in the log on it is brought into the file in the background (4 MiB).
+/// The number of pages in the log from which it is checkpointed in the background (4 MiB).
 const WORTHWHILE: u32 = 1024;
 
-/// From how many pages in the log on the writer sees to it that the log is begun anew (32 MiB).
+/// The number of pages in the log from which the writer restarts it (32 MiB).
 const LONG: u32 = 8192;
 
-/// From how many pages in the log on the writer waits for the thread first, should it be at work (64 MiB).
+/// The number of pages in the log from which the writer first waits for a running checkpoint (64 MiB).
 const TOO_LONG: u32 = 2 * LONG;
 
-/// How many more pages there are before it is tried again, by the thread and by the writer.
+/// The number of further pages before the next try, by the thread and by the writer.
 const STEPS: (u32, u32) = (1024, 256);
 
-/// The writer's hold on the log.
+/// The writer's side of the checkpoints.
 pub(super) struct Checkpoints {
-    /// How many pages are in the log, as of the last commit.
+    /// The number of pages in the log, as of the last commit.
     pages: Arc<AtomicU32>,
-    /// How many there were when the thread was woken last.
+    /// The number of pages when the thread was last woken.
     woken_at: u32,
-    /// How many there were when the writer tried last.
+    /// The number of pages when the writer last tried.
     tried_at: u32,
     wake: SyncSender<()>,
-    /// Held by the thread while it is at work.
+    /// Held by the thread while it runs a checkpoint.
     work: Arc<Mutex<()>>,
     thread: JoinHandle<()>,
 }
 
 impl Checkpoints {
-    /// Watches the log behind a connection that writes.
-    pub(super) fn start(connection: &mut Connection, database: &Database) -> Result<Self> {
+    /// Starts the thread, and watches the log of a connection that writes.
+    pub(super) fn start(connection: &mut Connection, database: &Database) -> Result<Self, StorageError> {
         let sql = |error: rusqlite::Error| database.explain(&error);
         let pages = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&pages);
@@ -59,29 +59,29 @@ impl Checkpoints {
         let held = Arc::clone(&work);
         let thread = std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || in_the_background(&second, &woken, &held))
-            .map_err(|error| StorageError::no_thread(&error))?;
+            .spawn(move || run_checkpoints(&second, &woken, &held))
+            .map_err(|error| database.no_thread(&error))?;
         Ok(Self { pages, woken_at: 0, tried_at: 0, wake, work, thread })
     }
 
-    /// Sees to the log after a commit, if there is need.
+    /// Checkpoints the log after a commit, if it is long enough.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
-        // Fewer than before: the log was begun anew.
+        // Fewer than before: the log was restarted.
         self.woken_at = self.woken_at.min(pages);
         self.tried_at = self.tried_at.min(pages);
-        // In a long log only the writer is at work: the two would keep each other from coming to an end.
+        // A long log is left to the writer: the two would keep each other from finishing.
         if (WORTHWHILE..LONG).contains(&pages) && pages >= self.woken_at + STEPS.0 {
             self.woken_at = pages;
-            let _ = self.wake.try_send(()); // if it is at work it has been told already
+            let _ = self.wake.try_send(()); // a running thread has been woken already
         }
         if pages >= LONG && pages >= self.tried_at + STEPS.1 {
             self.tried_at = pages;
             if pages >= TOO_LONG {
                 drop(self.work.lock().unwrap_or_else(PoisonError::into_inner));
             }
-            if let Err(error) = begin_anew(connection) {
-                tracing::debug!(%error, pages, "the journal's write-ahead log can't be begun anew yet");
+            if let Err(error) = restart_log(connection) {
+                tracing::debug!(%error, pages, "cannot restart the journal's write-ahead log yet");
             }
         }
     }
@@ -89,29 +89,24 @@ impl Checkpoints {
     /// Ends the thread.
     pub(super) fn stop(self) {
         drop(self.wake);
-        let _ = self.thread.join(); // it has nothing to tell
+        let _ = self.thread.join(); // it has no result
     }
 }
 
-fn in_the_background(connection: &Connection, woken: &Receiver<()>, work: &Mutex<()>) {
+fn run_checkpoints(connection: &Connection, woken: &Receiver<()>, work: &Mutex<()>) {
     while woken.recv().is_ok() {
-        let _at_work = work.lock().unwrap_or_else(PoisonError::into_inner);
+        let _running = work.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE) {
-            tracing::debug!(%error, "a checkpoint of the journal failed");
+            tracing::debug!(%error, "cannot checkpoint the journal");
         }
     }
 }
 
-/// Brings the rest of the log into the file, so that the next commit begins it anew. Fails rather than waits where a
-/// long reading or the other thread is in the way.
-fn begin_anew(connection: &Connection) -> rusqlite::Result<()> {
+/// Moves the rest of the log into the file, so that the next commit restarts the log. Fails instead of waiting for a long
+/// read or the other thread.
+fn restart_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
     let begun = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::RESTART);
     connection.busy_timeout(BUSY)?;
     begun.map(drop)
-}
-
-/// Brings all of the log into the file and empties it.
-pub(super) fn write_out(connection: &Connection) -> rusqlite::Result<()> {
-    connection.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE).map(drop)
 }

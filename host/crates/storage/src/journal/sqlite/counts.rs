@@ -1,4 +1,4 @@
-//! How many deliveries are in each state, by lane: kept in memory, so that asking costs nothing.
+//! The number of deliveries in each state, by lane, kept in memory so that reading it is cheap.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use super::column::NameColumn;
 use crate::journal::{Backlog, Lane, State};
 use modhost_core::event::Name;
 
-/// The counts as of the last commit. The writer changes them, anyone reads them.
+/// The counts as of the last commit. The writer changes them; anyone reads them.
 pub(super) struct Counts(Mutex<Counted>);
 
 #[derive(Default)]
 struct Counted {
     lanes: BTreeMap<i64, LaneCounts>,
-    /// Deliveries that wait or run, of each tenant that has any.
+    /// The waiting and running deliveries of each tenant that has any.
     unfinished: HashMap<Name, u64>,
 }
 
@@ -26,15 +26,15 @@ struct LaneCounts {
 }
 
 impl LaneCounts {
-    /// How many wait or run.
+    /// The number of waiting and running deliveries.
     fn unfinished(&self) -> u64 {
         self.states[State::Waiting as usize] + self.states[State::Running as usize]
     }
 }
 
-/// What a transaction changes in the counts, once it is committed.
+/// A change of the counts by a transaction, once it is committed.
 pub(super) enum Tally {
-    /// There is a new lane.
+    /// A lane was added.
     Lane {
         /// Its id.
         id: i64,
@@ -43,19 +43,19 @@ pub(super) enum Tally {
         /// The module.
         module: Name,
     },
-    /// A delivery of a lane came, went, or changed its state.
+    /// A delivery was added, removed, or changed its state.
     Moved {
         /// The id of the lane.
         lane: i64,
-        /// None if it came.
+        /// None if it was added.
         from: Option<State>,
-        /// None if it went.
+        /// None if it was removed.
         to: Option<State>,
     },
 }
 
 impl Counts {
-    /// Counts what is in the tables.
+    /// Counts the deliveries in the tables.
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut lanes = BTreeMap::new();
         let mut statement = connection.prepare("SELECT id, tenant, module FROM lanes")?;
@@ -79,8 +79,8 @@ impl Counts {
         Ok(Self(Mutex::new(Counted { lanes, unfinished })))
     }
 
-    /// Takes in what a transaction changed.
-    pub(super) fn take_in(&self, tallies: impl Iterator<Item = Tally>) {
+    /// Applies the changes of a committed transaction.
+    pub(super) fn apply(&self, tallies: impl Iterator<Item = Tally>) {
         let mut counted = self.lock();
         let Counted { lanes, unfinished } = &mut *counted;
         for tally in tallies {
@@ -110,26 +110,26 @@ impl Counts {
         }
     }
 
-    /// The lanes there are: id, tenant, module.
+    /// Returns all lanes: id, tenant, module.
     pub(super) fn ids(&self) -> Vec<(i64, Name, Name)> {
         self.lock().lanes.iter().map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
     }
 
-    /// The lanes in which deliveries wait: id, tenant, module.
+    /// Returns the lanes with waiting deliveries: id, tenant, module.
     pub(super) fn waiting_ids(&self) -> Vec<(i64, Name, Name)> {
         let counted = self.lock();
         let waiting = counted.lanes.iter().filter(|(_, lane)| lane.states[State::Waiting as usize] > 0);
         waiting.map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
     }
 
-    /// How many deliveries wait and run.
+    /// Returns the number of waiting and running deliveries.
     pub(super) fn backlog(&self, tenant: &Name) -> Backlog {
         let counted = self.lock();
         let host = counted.unfinished.values().sum();
         Backlog { host, tenant: counted.unfinished.get(tenant).copied().unwrap_or_default() }
     }
 
-    /// The lanes in which deliveries wait.
+    /// Returns the lanes with waiting deliveries.
     pub(super) fn waiting(&self) -> Vec<Lane> {
         let counted = self.lock();
         let lanes = counted.lanes.values().map(|lane| Lane {
@@ -140,7 +140,7 @@ impl Counts {
         lanes.filter(|lane| lane.waiting > 0).collect()
     }
 
-    /// How many deliveries are in each state, in the order of [`State::ALL`].
+    /// Returns the number of deliveries in each state, in the order of [`State::ALL`].
     pub(super) fn totals(&self) -> [u64; State::ALL.len()] {
         let mut totals = [0; State::ALL.len()];
         for lane in self.lock().lanes.values() {
@@ -152,7 +152,7 @@ impl Counts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {
-        // Nothing in here panics half-way through a change.
+        // No panic can leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

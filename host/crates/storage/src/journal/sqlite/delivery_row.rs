@@ -1,39 +1,39 @@
-//! Where a delivery stands, and how that changes: the one place where a state is written.
+//! The row of a delivery, and its state transitions: the only code that writes a state.
 
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::store::Store;
-use crate::journal::State;
+use crate::journal::{Lease, State};
 use modhost_core::event::DeliveryId;
 
-/// Where a delivery stands.
+/// The row of a delivery.
 pub(super) struct DeliveryRow {
     pub(super) seq: i64,
     pub(super) event: i64,
     pub(super) lane: i64,
-    /// Its chat, if the deliveries of that go one at a time.
+    /// Its chat, if deliveries of the chat run one at a time.
     pub(super) chat: Option<String>,
-    /// Whether another delivery of the chat comes first.
+    /// Whether an unfinished delivery of the chat comes before it.
     pub(super) behind: bool,
     pub(super) state: State,
-    /// How many attempts were begun.
+    /// The number of attempts that began.
     pub(super) attempt: u32,
-    /// How many of them belong to an earlier sending.
+    /// The number of attempts before the delivery was last sent.
     pub(super) earlier: u32,
-    /// When it is due, and its place in the queue.
+    /// When it is due, and its position in the queue.
     pub(super) due_at: i64,
     /// Whether it must not run before it is due.
     pub(super) timed: bool,
     pub(super) owner: Option<String>,
     pub(super) lease_until: Option<i64>,
-    /// The module version that ran last.
+    /// The module version of the last attempt.
     pub(super) version: Option<String>,
-    /// How many changes of its state are written down.
+    /// The number of recorded state changes.
     changes: i64,
 }
 
-/// The query of the deliveries that fulfil a condition, for [`standing`].
-macro_rules! standing_where {
+/// The query of the deliveries that fulfill a condition, for [`read_row`].
+macro_rules! rows_where {
     ($condition:literal) => {
         concat!(
             "SELECT seq, event, lane, chat, behind, state, attempt, earlier, due_at, timed, owner, lease_until, version, ",
@@ -43,7 +43,7 @@ macro_rules! standing_where {
     };
 }
 
-fn standing(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+fn read_row(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         seq: row.get(0)?,
         event: row.get(1)?,
@@ -63,73 +63,87 @@ fn standing(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
 }
 
 impl Store {
-    /// Where a delivery of this id stands; none if there is none.
-    pub(super) fn standing(&self, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryRow>> {
-        self.sql(standing_where!("id = ?1"))?.query_row([delivery.as_str()], standing).optional()
+    /// Returns the row of a delivery, if the id is known.
+    pub(super) fn row(&self, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryRow>> {
+        self.sql(rows_where!("id = ?1"))?.query_row([delivery.as_str()], read_row).optional()
     }
 
-    /// Where the delivery with this place in the order of arrival stands.
-    pub(super) fn standing_of(&self, seq: i64) -> rusqlite::Result<DeliveryRow> {
-        self.sql(standing_where!("seq = ?1"))?.query_row([seq], standing)
+    /// Returns the row at a position in the order of arrival.
+    pub(super) fn row_at(&self, seq: i64) -> rusqlite::Result<DeliveryRow> {
+        self.sql(rows_where!("seq = ?1"))?.query_row([seq], read_row)
     }
 
-    /// Brings a delivery into a state, at a time in milliseconds and for a reason, and writes it down as it stands now.
-    /// When the first of a chat ends, the next one's turn has come.
-    pub(super) fn enter(
+    /// Returns the row of a delivery, if the lease is held.
+    pub(super) fn leased_row(&self, lease: &Lease) -> rusqlite::Result<Option<DeliveryRow>> {
+        let sql = rows_where!("id = ?1 AND state = 'running' AND owner = ?2 AND attempt = ?3");
+        let values = params![lease.delivery.as_str(), &*lease.owner, lease.attempt];
+        self.sql(sql)?.query_row(values, read_row).optional()
+    }
+
+    /// Returns the position of a delivery in the order of arrival, if the lease is held.
+    pub(super) fn leased_seq(&self, lease: &Lease) -> rusqlite::Result<Option<i64>> {
+        let sql = "SELECT seq FROM deliveries WHERE id = ?1 AND state = 'running' AND owner = ?2 AND attempt = ?3";
+        let values = params![lease.delivery.as_str(), &*lease.owner, lease.attempt];
+        self.sql(sql)?.query_row(values, |row| row.get(0)).optional()
+    }
+
+    /// Moves a delivery to a state, at a time in milliseconds and for a reason, and writes its row. When the first
+    /// delivery of a chat ends, the next one can be claimed.
+    pub(super) fn transition(
         &mut self,
-        mut it: DeliveryRow,
+        mut row: DeliveryRow,
         state: State,
         at: i64,
         reason: Option<&str>,
     ) -> rusqlite::Result<()> {
-        let before = std::mem::replace(&mut it.state, state);
-        let was_first = !it.behind;
+        let before = std::mem::replace(&mut row.state, state);
+        let was_first = !row.behind;
         if state != State::Running {
-            it.owner = None;
-            it.lease_until = None;
+            row.owner = None;
+            row.lease_until = None;
         }
         if state.is_final() {
-            it.behind = false;
+            row.behind = false;
         }
-        it.changes += 1;
-        self.write_standing(&it, at, reason)?;
+        row.changes += 1;
+        self.write_row(&row, at, reason)?;
         let sql = "INSERT INTO changes (delivery, number, at, state, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.sql(sql)?.execute(params![it.seq, it.changes, at, state, reason])?;
-        self.count(it.lane, Some(before), Some(state));
-        match &it.chat {
-            Some(chat) if state.is_final() && was_first => self.next_of_chat(it.lane, chat),
+        self.sql(sql)?.execute(params![row.seq, row.changes, at, state, reason])?;
+        self.count(row.lane, Some(before), Some(state));
+        match &row.chat {
+            Some(chat) if state.is_final() && was_first => self.release_next_of_chat(row.lane, chat),
             _ => Ok(()),
         }
     }
 
-    fn write_standing(&self, it: &DeliveryRow, at: i64, reason: Option<&str>) -> rusqlite::Result<()> {
+    fn write_row(&self, row: &DeliveryRow, at: i64, reason: Option<&str>) -> rusqlite::Result<()> {
         let sql = "UPDATE deliveries SET behind = ?2, state = ?3, attempt = ?4, earlier = ?5, due_at = ?6, timed = ?7, \
                    owner = ?8, lease_until = ?9, version = ?10, reason = ?11, changed_at = ?12, changes = ?13 WHERE seq = ?1";
         let values = params![
-            it.seq,
-            it.behind,
-            it.state,
-            it.attempt,
-            it.earlier,
-            it.due_at,
-            it.timed,
-            it.owner,
-            it.lease_until,
-            it.version,
+            row.seq,
+            row.behind,
+            row.state,
+            row.attempt,
+            row.earlier,
+            row.due_at,
+            row.timed,
+            row.owner,
+            row.lease_until,
+            row.version,
             reason,
             at,
-            it.changes
+            row.changes
         ];
         self.sql(sql)?.execute(values).map(drop)
     }
 
-    /// Whether a delivery of this chat has not ended yet.
+    /// Returns whether the chat has an unfinished delivery.
     pub(super) fn chat_is_busy(&self, lane: i64, chat: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM deliveries WHERE lane = ?1 AND chat = ?2 AND state IN ('waiting', 'running') LIMIT 1";
         self.sql(sql)?.exists(params![lane, chat])
     }
 
-    fn next_of_chat(&self, lane: i64, chat: &str) -> rusqlite::Result<()> {
+    fn release_next_of_chat(&self, lane: i64, chat: &str) -> rusqlite::Result<()> {
         let sql = "UPDATE deliveries SET behind = 0 WHERE seq = (SELECT min(seq) FROM deliveries \
                    WHERE lane = ?1 AND chat = ?2 AND state IN ('waiting', 'running'))";
         self.sql(sql)?.execute(params![lane, chat]).map(drop)

@@ -1,8 +1,8 @@
 //! The journal in one SQLite file, for one host.
 //!
-//! One thread writes and commits what waits together, so that on disk costs a share of one write to the disk; what is
-//! only read is read apart from it. The file is one process's at a time. A person can open it and look, also while the
-//! host runs; [`schema`] says what stands where.
+//! One thread writes and commits the jobs that wait in one transaction, so that a commit costs each of them a share of one
+//! disk write; reads run beside it. One process at a time can open the file. People can open it and read along while the
+//! host runs; [`schema`] documents the tables.
 
 mod calls;
 mod checkpoint;
@@ -11,8 +11,6 @@ mod column;
 mod complete_attempt;
 mod counts;
 mod delivery_row;
-mod fault;
-mod health;
 mod offline;
 mod open;
 mod purge;
@@ -20,80 +18,108 @@ mod reading;
 mod record;
 mod schema;
 mod store;
-mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
-use self::calls::Change;
-use self::column::{millis, time};
+use self::calls::{Change, PendingBytes};
 use self::counts::Counts;
 use self::schema::JOURNAL;
-use self::writer::Writer;
+use self::store::Store;
 use super::{
-    Attempt, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Journal, JournalError,
-    Lane, NewDelivery, Recorded, Result, Retention, Summary, Totals,
+    AttemptReport, Backlog, Call, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter, Heartbeat, Journal,
+    Lane, Lease, NewDelivery, Recorded, Result, Retention, Summary, Totals,
 };
-use crate::sqlite::{Database, Readers};
+use crate::error::StorageError;
+use crate::sqlite::{Database, Readers, Writer, WriterLimits};
+use modhost_core::clock::{Clock, SystemClock, to_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
+pub use offline::AtRest;
 
-/// Where the journal is.
+/// The limits of the journal's writer.
+const LIMITS: WriterLimits = WriterLimits { queued: 4096, batch: 1024 };
+
+/// The location of a journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteSettings {
-    /// The directory its files are in; made if it isn't there.
+    /// The directory of its files; created if necessary.
     pub directory: PathBuf,
 }
 
 impl SqliteSettings {
-    /// The journal's file: what a backup is made of, together with the `-wal` beside it.
+    /// The journal's file: a backup consists of it and the `-wal` beside it.
     pub fn file(&self) -> PathBuf {
         Database::new(&JOURNAL, self.directory.clone()).file()
     }
 }
 
-pub use offline::AtRest;
-
-/// Gives up what is missing from the journal in a directory. Answers with what that is; none if nothing is.
+/// Gives up the changes that the journal in a directory has lost. Returns their description; none if nothing is missing.
 pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
     Ok(Database::new(&JOURNAL, directory.to_owned()).accept_loss()?)
 }
 
 /// The journal in one SQLite file. Dropping it without [`Journal::close`] loses nothing that was acknowledged.
 pub struct Sqlite {
-    writer: Writer,
+    writer: Writer<Store>,
+    pending: PendingBytes,
     readers: Readers,
     counts: Arc<Counts>,
     database: Database,
+    clock: Arc<dyn Clock>,
     salt: [u8; 32],
 }
 
 impl Sqlite {
-    /// Opens the journal in a directory, or makes an empty one there. With a million deliveries it takes seconds.
+    /// Opens the journal in a directory, or creates an empty one. With a million deliveries it takes seconds.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Unusable`] when another host runs on the directory, the journal was written by a newer version,
-    /// or what is there is damaged or no journal at all: it is left as it is then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if another host runs on the
+    /// directory, if a newer version wrote the journal, or if the file is damaged or no journal at all. The file is left
+    /// unchanged then.
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
+        Self::open_with_clock(settings, Arc::new(SystemClock)).await
+    }
+
+    /// Opens a journal that reads the time from a clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sqlite::open`].
+    pub async fn open_with_clock(settings: SqliteSettings, clock: Arc<dyn Clock>) -> Result<Self> {
         let database = Database::new(&JOURNAL, settings.directory);
+        let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            let opened = open::open(&database)?;
-            let (counts, salt) = (Arc::clone(opened.store.counts()), opened.salt);
-            let writer = Writer::start(opened)?;
-            Ok(Self { writer, readers: Readers::new(database.clone()), counts, database, salt })
+            let (store, salt) = open::open(&opened)?;
+            let counts = Arc::clone(store.counts());
+            let writer = Writer::start(store, "journal", LIMITS)?;
+            let readers = Readers::new(opened.clone());
+            Ok(Self { writer, pending: PendingBytes::default(), readers, counts, database: opened, clock, salt })
         });
-        opening.await.map_err(|error| JournalError::Broken(format!("opening it broke off: {error}")))?
+        opening.await.map_err(|error| database.interrupted(&error))?
+    }
+
+    /// The current time, in milliseconds since 1970.
+    fn now(&self) -> i64 {
+        to_millis(self.clock.now())
+    }
+
+    fn change_calls(&self, lease: &Lease, change: Change) -> Result<CommitHandle> {
+        let (done, written) = oneshot::channel();
+        self.writer.submit(Box::new(self.pending.job(lease, change, done)?))?;
+        Ok(CommitHandle::when(written))
     }
 }
 
 #[async_trait]
 impl Journal for Sqlite {
-    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>, now: SystemTime) -> Result<Recorded> {
-        let at = millis(now);
-        self.writer.ask(move |store| Ok(store.record(&event, &deliveries, at)?)).await
+    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+        let now = self.now();
+        self.writer.ask(move |store| Ok(store.record(&event, &deliveries, now)?)).await
     }
 
     async fn lanes(&self) -> Result<Vec<Lane>> {
@@ -104,39 +130,44 @@ impl Journal for Sqlite {
         self.counts.backlog(tenant)
     }
 
-    async fn due(&self, now: SystemTime, limit: u32) -> Result<Vec<Due>> {
-        let (lanes, now) = (self.counts.waiting_ids(), millis(now));
+    async fn due(&self, limit: u32) -> Result<Vec<Due>> {
+        let (lanes, now) = (self.counts.waiting_ids(), self.now());
         Ok(self.readers.read(move |connection| reading::due(connection, lanes, now, limit)).await?)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
-        let given_out = self.writer.ask(move |store| Ok(store.claim(&claim)?)).await?;
-        Ok(given_out.into_iter().map(Claimed::from).collect())
+        let now = self.now();
+        let claimed = self.writer.ask(move |store| Ok(store.claim(&claim, now)?)).await?;
+        Ok(claimed.into_iter().map(Claimed::from).collect())
     }
 
-    async fn next_due(&self) -> Result<Option<SystemTime>> {
-        Ok(self.readers.read(reading::next_due).await?.map(time))
+    async fn next_due(&self) -> Result<Option<Duration>> {
+        let due = self.readers.read(reading::next_due).await?;
+        let now = self.now();
+        Ok(due.map(|due| Duration::from_millis(due.saturating_sub(now).max(0).unsigned_abs())))
     }
 
-    async fn heartbeat(&self, owner: &str, deliveries: Vec<DeliveryId>, until: SystemTime) -> Result<Vec<DeliveryId>> {
-        let (owner, until) = (owner.to_owned(), millis(until));
-        self.writer.ask(move |store| Ok(store.heartbeat(&owner, &deliveries, until)?)).await
+    async fn heartbeat(&self, owner: &str, running: Vec<Lease>, lease: Duration) -> Result<Heartbeat> {
+        let (owner, now) = (owner.into(), self.now());
+        self.writer.ask(move |store| Ok(store.heartbeat(&owner, &running, lease, now)?)).await
     }
 
-    async fn reclaim(&self, gone: Option<&str>, now: SystemTime) -> Result<u64> {
-        let (gone, now) = (gone.map(str::to_owned), millis(now));
+    async fn reclaim(&self, gone: Option<&str>) -> Result<u64> {
+        let (gone, now) = (gone.map(str::to_owned), self.now());
         self.writer.ask(move |store| Ok(store.reclaim(gone.as_deref(), now)?)).await
     }
 
-    async fn unclaim(&self, claimed: &Claimed, owner: &str, now: SystemTime) -> Result<bool> {
-        let (delivery, attempt, owner, now) = (claimed.id.clone(), claimed.attempt, owner.to_owned(), millis(now));
-        self.writer.ask(move |store| Ok(store.unclaim(&delivery, attempt, &owner, now)?)).await
+    async fn unclaim(&self, lease: &Lease) -> Result<bool> {
+        let (lease, now) = (lease.clone(), self.now());
+        self.writer.ask(move |store| Ok(store.unclaim(&lease, now)?)).await
     }
 
-    async fn complete_attempt(&self, delivery: DeliveryId, attempt: Attempt, next: Disposition) -> Result<()> {
-        let unwritable = |error| JournalError::Broken(format!("the log of {delivery} can't be written: {error}"));
-        let log = serde_json::to_string(&attempt.log).map_err(unwritable)?;
-        self.writer.ask(move |store| store.complete_attempt(&delivery, &attempt, &log, &next)).await
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+        let log = serde_json::to_string(&report.log).map_err(|error| {
+            self.database.broken(format!("cannot write the log of delivery {}: {error}", lease.delivery))
+        })?;
+        let (lease, now) = (lease.clone(), self.clock.now());
+        self.writer.ask(move |store| store.complete_attempt(&lease, &report, &log, &next, now)).await
     }
 
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
@@ -144,12 +175,12 @@ impl Journal for Sqlite {
         Ok(self.readers.read(move |connection| reading::calls(connection, &delivery)).await?)
     }
 
-    fn write(&self, delivery: &DeliveryId, call: Call) -> Result<CommitHandle> {
-        self.writer.change_calls(delivery, Change::Write(call))
+    fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle> {
+        self.change_calls(lease, Change::Write(call))
     }
 
-    fn forget(&self, delivery: &DeliveryId, from: u32) -> Result<CommitHandle> {
-        self.writer.change_calls(delivery, Change::Forget(from))
+    fn forget(&self, lease: &Lease, from: u32) -> Result<CommitHandle> {
+        self.change_calls(lease, Change::Forget(from))
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
@@ -159,17 +190,17 @@ impl Journal for Sqlite {
 
     async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>> {
         let delivery = delivery.clone();
-        let story = self.readers.read(move |connection| reading::show(connection, &delivery)).await?;
-        Ok(story.map(Details::from))
+        let history = self.readers.read(move |connection| reading::show(connection, &delivery)).await?;
+        Ok(history.map(Details::from))
     }
 
-    async fn resend(&self, delivery: &DeliveryId, fresh: bool, now: SystemTime) -> Result<bool> {
-        let (delivery, now) = (delivery.clone(), millis(now));
+    async fn resend(&self, delivery: &DeliveryId, fresh: bool) -> Result<bool> {
+        let (delivery, now) = (delivery.clone(), self.now());
         self.writer.ask(move |store| Ok(store.resend(&delivery, fresh, now)?)).await
     }
 
-    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str, now: SystemTime) -> Result<bool> {
-        let (delivery, reason, now) = (delivery.clone(), reason.to_owned(), millis(now));
+    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool> {
+        let (delivery, reason, now) = (delivery.clone(), reason.to_owned(), self.now());
         self.writer.ask(move |store| Ok(store.drop_waiting(&delivery, &reason, now)?)).await
     }
 
@@ -179,22 +210,25 @@ impl Journal for Sqlite {
         Ok(Totals { deliveries: self.counts.totals(), bytes })
     }
 
-    async fn retain(&self, keep: Retention, now: SystemTime, batch: u32) -> Result<u64> {
-        let now = millis(now);
-        self.writer.ask(move |store| Ok(store.retain(&keep, now, batch)?)).await
+    async fn purge(&self, keep: Retention, batch: u32) -> Result<u64> {
+        let now = self.now();
+        self.writer.ask(move |store| Ok(store.purge(&keep, now, batch)?)).await
     }
 
     fn health(&self) -> Result<()> {
-        self.writer.health()
+        Ok(self.writer.health()?)
     }
 
     async fn probe(&self) -> Result<()> {
         let in_doubt = self.writer.health().is_err();
         self.writer.ask(|store| Ok(store.touch()?)).await?;
-        // The write-ahead log is written over from its beginning now and then, and needs no room for that.
+        // SQLite overwrites the write-ahead log from its beginning at times, which needs no space.
         let database = self.database.clone();
-        let room = tokio::task::spawn_blocking(move || database.check_room(in_doubt)).await;
-        Ok(room.map_err(|error| JournalError::Broken(format!("looking for room broke off: {error}")))??)
+        let checked: std::result::Result<(), StorageError> =
+            tokio::task::spawn_blocking(move || database.check_room(in_doubt))
+                .await
+                .map_err(|error| self.database.interrupted(&error))?;
+        Ok(checked?)
     }
 
     fn salt(&self) -> [u8; 32] {
@@ -203,6 +237,30 @@ impl Journal for Sqlite {
 
     async fn close(&self) -> Result<()> {
         self.readers.close().await;
-        self.writer.close().await
+        Ok(self.writer.close().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::StorageErrorKind;
+
+    #[tokio::test]
+    async fn a_job_that_panics_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Sqlite::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+        let broken = journal.writer.ask(|store| -> std::result::Result<(), store::Fault> {
+            store.touch()?;
+            panic!("at the disco")
+        });
+        let good = (0..20).map(|_| journal.probe());
+        let (broken, good) = futures::future::join(broken, futures::future::join_all(good)).await;
+        let super::super::JournalError::Storage(error) = broken.unwrap_err() else { panic!("not a storage error") };
+        assert_eq!(error.kind, StorageErrorKind::Broken);
+        assert!(error.detail.contains("at the disco"), "{error}");
+        assert!(good.iter().all(Result::is_ok), "{good:?}");
+        journal.health().unwrap();
+        journal.close().await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a journal: one host at a time, nothing touched that isn't a journal this version can use.
+//! Opening a journal: one host at a time, and no change to a file that is not a journal this version can use.
 
 use std::fs;
 
@@ -6,19 +6,11 @@ use rusqlite::Connection;
 
 use super::checkpoint::Checkpoints;
 use super::store::Store;
-use crate::journal::{JournalError, Result};
-use crate::sqlite::{Database, DirectoryLock, Mark};
+use crate::error::StorageError;
+use crate::sqlite::{Database, DirectoryLock, WriteConnection};
 
-/// What the writer needs to begin.
-pub(super) struct Opened {
-    pub(super) store: Store,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) lock: DirectoryLock,
-    pub(super) salt: [u8; 32],
-}
-
-/// Opens the journal in a directory, made if need be. May take seconds if it is large.
-pub(super) fn open(database: &Database) -> Result<Opened> {
+/// Opens the journal in a directory, created if necessary, and returns its salt. May take seconds if the journal is large.
+pub(super) fn open(database: &Database) -> Result<(Store, [u8; 32]), StorageError> {
     fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
     let lock = DirectoryLock::take(database.directory())?;
     database.make_ready()?;
@@ -28,19 +20,16 @@ pub(super) fn open(database: &Database) -> Result<Opened> {
     connection.pragma_update(None, "cache_size", -32 * 1024).map_err(sql)?;
     let salt = salt(&connection).map_err(sql)?;
     let checkpoints = Checkpoints::start(&mut connection, database)?;
-    let mark = Mark::open(database, &connection)?;
-    let store = Store::new(connection, database.clone(), mark).map_err(sql)?;
-    Ok(Opened { store, checkpoints, lock, salt })
+    let connection = WriteConnection::new(connection, database.clone())?;
+    Ok((Store::new(connection, checkpoints, lock).map_err(sql)?, salt))
 }
 
-/// Makes sure that there is a journal this version can read, without touching it; answers with its salt, and with what it has
-/// lost.
-pub(super) fn look(database: &Database) -> Result<([u8; 32], Option<String>)> {
+/// Checks that there is a journal this version can read, without changing it. Returns its salt, and a description of the
+/// changes it has lost.
+pub(super) fn look(database: &Database) -> Result<([u8; 32], Option<String>), StorageError> {
     if !fs::exists(database.file()).unwrap_or(false) {
         let directory = database.directory().display();
-        return Err(JournalError::Unusable(format!(
-            "there is no journal in {directory}; is it a host's data directory?"
-        )));
+        return Err(database.unusable(format!("there is no journal in {directory}; is it a host's data directory?")));
     }
     database.inspect()?;
     let sql = |error: rusqlite::Error| database.explain(&error);
@@ -52,10 +41,10 @@ fn salt(connection: &Connection) -> rusqlite::Result<[u8; 32]> {
     connection.query_row("SELECT value FROM salt", [], |row| row.get(0))
 }
 
-/// A connection that writes to an existing journal.
+/// Connects to an existing journal to write.
 pub(super) fn connect(database: &Database) -> rusqlite::Result<Connection> {
     let connection = database.connect()?;
-    // Who checkpoints, and when, is said in `checkpoint`.
+    // `checkpoint` decides who checkpoints, and when.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }

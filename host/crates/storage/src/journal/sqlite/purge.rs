@@ -1,29 +1,29 @@
-//! Removing what need not be kept, in steps so small that no one waits for them.
+//! Removal of deliveries and ids that need not be kept, in steps so small that no other job waits for them.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
-use super::column::whole_millis;
 use super::store::Store;
 use crate::journal::{Retention, State};
+use modhost_core::clock::whole_millis;
 
-/// How long a step may go on removing.
+/// Maximum time that a step removes rows.
 const MAX_PURGE_TIME: Duration = Duration::from_millis(4);
 
-/// How long a step may go on giving room back.
+/// Maximum time that a step returns pages to the system.
 const MAX_SHRINK_TIME: Duration = Duration::from_millis(3);
 
-/// How many free pages are given back before it is looked at the clock.
+/// The number of free pages returned between two looks at the clock.
 const PAGES_AT_ONCE: u32 = 16;
 
-/// How many free pages the file keeps, for what comes next (1 MiB).
+/// The number of free pages the file keeps for later writes (1 MiB).
 const SPARE_PAGES: i64 = 256;
 
 impl Store {
-    /// Removes deliveries that ended and ids that are old enough, `batch` at the most together, and gives room back.
-    /// Answers with how many went; none if none need go.
-    pub(super) fn retain(&mut self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<u64> {
+    /// Removes ended deliveries and ids that are old enough, at most `batch` together, and returns pages to the system.
+    /// Returns the number removed.
+    pub(super) fn purge(&mut self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<u64> {
         let began = Instant::now();
         let mut gone = 0;
         for (seq, too_old) in self.candidates(keep, now, batch)? {
@@ -40,7 +40,7 @@ impl Store {
         Ok(gone)
     }
 
-    /// Deliveries that may go, the one that ended first at the front, and whether each of them has to.
+    /// Returns deliveries that may be removed, in the order they ended, and whether each is too old.
     fn candidates(&self, keep: &Retention, now: i64, batch: u32) -> rusqlite::Result<Vec<(i64, bool)>> {
         let sql = "SELECT changed_at, seq FROM deliveries WHERE state = ?1 AND changed_at < ?2 \
                    ORDER BY changed_at, seq LIMIT ?3";
@@ -63,7 +63,7 @@ impl Store {
         Ok(candidates.into_iter().map(|(_, seq, too_old)| (seq, too_old)).collect())
     }
 
-    /// Whether more is used of the file than may be. Pages that are free already don't count.
+    /// Returns whether the file uses more than it may. Free pages don't count.
     fn is_too_large(&self, keep: &Retention) -> rusqlite::Result<bool> {
         let Some(most) = keep.max_bytes else { return Ok(false) };
         let used = self.pragma("PRAGMA page_count")? - self.pragma("PRAGMA freelist_count")?;
@@ -75,29 +75,29 @@ impl Store {
         self.sql(sql)?.query_row([], |row| row.get(0))
     }
 
-    /// Removes a delivery that has ended, with all that belongs to it; and its event, if that has no other.
+    /// Removes an ended delivery with everything recorded of it, and its event if it has no other delivery.
     fn remove(&mut self, seq: i64) -> rusqlite::Result<()> {
-        let it = self.standing_of(seq)?;
+        let row = self.row_at(seq)?;
         self.forget_calls(seq, 0)?;
         self.sql("DELETE FROM attempts WHERE delivery = ?1")?.execute([seq])?;
         self.sql("DELETE FROM changes WHERE delivery = ?1")?.execute([seq])?;
         self.sql("DELETE FROM deliveries WHERE seq = ?1")?.execute([seq])?;
-        self.count(it.lane, Some(it.state), None);
-        if !self.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([it.event])? {
+        self.count(row.lane, Some(row.state), None);
+        if !self.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([row.event])? {
             let sql = "UPDATE known_events SET event = NULL \
                        WHERE (id, source, tenant) = (SELECT id, source, tenant FROM events WHERE number = ?1) AND event = ?1";
-            self.sql(sql)?.execute([it.event])?;
+            self.sql(sql)?.execute([row.event])?;
             if self.knows_before {
                 let sql = "UPDATE known_before SET event = NULL, tenant = (SELECT tenant FROM events WHERE number = ?1) \
                            WHERE (id, source) = (SELECT id, source FROM events WHERE number = ?1) AND event = ?1";
-                self.sql(sql)?.execute([it.event])?;
+                self.sql(sql)?.execute([row.event])?;
             }
-            self.sql("DELETE FROM events WHERE number = ?1")?.execute([it.event])?;
+            self.sql("DELETE FROM events WHERE number = ?1")?.execute([row.event])?;
         }
         Ok(())
     }
 
-    /// Forgets the ids of events that are gone and were recorded before a time, `most` of them.
+    /// Removes the ids of removed events that were recorded before a time, at most `most`.
     fn forget_ids(&self, before: i64, most: u64) -> rusqlite::Result<u64> {
         let sql = "DELETE FROM known_events WHERE (id, source, tenant) IN (SELECT id, source, tenant FROM known_events \
                    WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
@@ -110,11 +110,11 @@ impl Store {
         Ok(gone)
     }
 
-    /// Gives free pages back to the system, for a while.
+    /// Returns free pages to the system, for a limited time.
     fn shrink(&self) -> rusqlite::Result<()> {
         let began = Instant::now();
         while self.pragma("PRAGMA freelist_count")? > SPARE_PAGES && began.elapsed() < MAX_SHRINK_TIME {
-            // One page a row: it has to be asked for all of them.
+            // The pragma returns one row a page, and does the work only as rows are read.
             let mut statement = self.sql(&format!("PRAGMA incremental_vacuum({PAGES_AT_ONCE})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}

@@ -1,13 +1,14 @@
-//! What is read apart from the writer: lists, a delivery's whole story, its calls.
+//! Queries that run beside the writer: lists, the history of a delivery, its calls.
 
 use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::column::{NameColumn, millis, time};
+use super::column::NameColumn;
 use super::record::{StoredEvent, event_columns};
 use crate::journal::{Attempt, Call, Change, Details, Due, Filter, LogLine, State, Summary};
+use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::{DeliveryId, Name};
 
 /// The columns of a delivery `d`, its event `e` and its lane `l`, for [`summary`].
@@ -18,10 +19,10 @@ macro_rules! summary_columns {
     };
 }
 
-/// How many there are of [`summary_columns!`].
+/// The number of [`summary_columns!`].
 const SUMMARY_COLUMNS: usize = 13;
 
-/// Of how few deliveries in a state it is quicker to sort them all than to look for them from the newest on.
+/// The number of deliveries in a state up to which sorting them all is quicker than searching from the newest on.
 const FEW: u64 = 10_000;
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
@@ -38,13 +39,13 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
         reason: row.get(7)?,
         attempts: row.get(8)?,
         version: row.get(9)?,
-        received_at: time(row.get(10)?),
-        changed_at: time(row.get(11)?),
-        due_at: if state == State::Waiting { Some(time(row.get(12)?)) } else { None },
+        received_at: from_millis(row.get(10)?),
+        changed_at: from_millis(row.get(11)?),
+        due_at: if state == State::Waiting { Some(from_millis(row.get(12)?)) } else { None },
     })
 }
 
-/// Deliveries, newest first. `totals` says how many there are in each state.
+/// Returns deliveries, newest first. `totals` is the number of deliveries in each state.
 pub(super) fn list(
     connection: &Connection,
     filter: &Filter,
@@ -74,7 +75,7 @@ pub(super) fn list(
         want("l.tenant = ?", tenant.as_str().to_owned().into());
     }
     if let Some(since) = filter.since {
-        want("max(d.changed_at, e.received_at) >= ?", millis(since).into());
+        want("max(d.changed_at, e.received_at) >= ?", to_millis(since).into());
     }
     let sql = format!(
         "SELECT {} FROM {from} CROSS JOIN events e ON e.number = d.event CROSS JOIN lanes l ON l.id = d.lane WHERE {} \
@@ -86,8 +87,8 @@ pub(super) fn list(
     connection.prepare_cached(&sql)?.query_map(params_from_iter(values), summary)?.collect()
 }
 
-/// The condition that a delivery is of an event with an id. Which tables know the ids of events depends on the version: a
-/// journal at rest is read as it is.
+/// Returns the condition that a delivery is of an event with an id. The tables that hold the ids of events depend on the
+/// version: an offline journal is read without migrating it.
 fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
     let is_new = connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'known_before'")?.exists([])?;
     Ok(if is_new {
@@ -98,7 +99,7 @@ fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
     })
 }
 
-/// All there is to know about a delivery, but that its event and its log lines are still to be read.
+/// Everything that is recorded of a delivery; its event is still to be parsed.
 pub(super) struct DeliveryHistory {
     summary: Summary,
     event: StoredEvent,
@@ -108,13 +109,13 @@ pub(super) struct DeliveryHistory {
 }
 
 impl From<DeliveryHistory> for Details {
-    fn from(story: DeliveryHistory) -> Self {
-        let DeliveryHistory { summary, event, changes, attempts, calls } = story;
+    fn from(history: DeliveryHistory) -> Self {
+        let DeliveryHistory { summary, event, changes, attempts, calls } = history;
         Self { summary, event: Arc::new(event.event()), changes, attempts, calls }
     }
 }
 
-/// All there is to know about a delivery; none if there is none of this id.
+/// Returns everything that is recorded of a delivery; none if the id is unknown.
 pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryHistory>> {
     let sql = concat!(
         "SELECT ",
@@ -140,7 +141,7 @@ pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::
 
 fn changes(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Change>> {
     let sql = "SELECT at, state, reason FROM changes WHERE delivery = ?1 ORDER BY number";
-    let change = |row: &Row<'_>| Ok(Change { at: time(row.get(0)?), state: row.get(1)?, reason: row.get(2)? });
+    let change = |row: &Row<'_>| Ok(Change { at: from_millis(row.get(0)?), state: row.get(1)?, reason: row.get(2)? });
     connection.prepare_cached(sql)?.query_map([seq], change)?.collect()
 }
 
@@ -151,8 +152,8 @@ fn attempts(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Attempt>>
         Ok(Attempt {
             number: row.get(0)?,
             owner: row.get(1)?,
-            started: time(row.get(2)?),
-            ended: time(row.get(3)?),
+            started: from_millis(row.get(2)?),
+            ended: from_millis(row.get(3)?),
             version: row.get(4)?,
             outcome: row.get(5)?,
             log: log_lines(&row.get::<_, String>(6)?)?,
@@ -166,7 +167,7 @@ fn log_lines(json: &str) -> rusqlite::Result<Vec<LogLine>> {
     serde_json::from_str(json).map_err(unreadable)
 }
 
-/// The calls of a delivery, in order; none if there is no delivery of this id.
+/// Returns the calls of a delivery, in order; none if the id is unknown.
 pub(super) fn calls(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Vec<Call>> {
     let sql = "SELECT seq FROM deliveries WHERE id = ?1";
     match connection.prepare_cached(sql)?.query_row([delivery.as_str()], |row| row.get(0)).optional()? {
@@ -183,15 +184,15 @@ fn calls_of(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Call>> {
             number: row.get(0)?,
             import: row.get::<_, String>(1)?.into(),
             arguments: row.get(2)?,
-            at: time(row.get(3)?),
+            at: from_millis(row.get(3)?),
             answer: row.get(4)?,
         })
     };
     connection.prepare_cached(sql)?.query_map(params![seq], call)?.collect()
 }
 
-/// When the next delivery becomes due: 1970 if one is due already, whatever the clock says; none if none waits for
-/// its turn.
+/// Returns when the next delivery is due, in milliseconds since 1970: 0 if one is due already, whatever the clock says; none
+/// if no waiting delivery can be claimed.
 pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     let ready = "SELECT 1 FROM deliveries INDEXED BY deliveries_ready \
                  WHERE state = 'waiting' AND behind = 0 AND timed = 0 LIMIT 1";
@@ -203,7 +204,7 @@ pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>>
     connection.prepare_cached(due)?.query_row([], |row| row.get(0))
 }
 
-/// Of these lanes those that have deliveries due, each with the first of them.
+/// Returns those of the lanes that have due deliveries, each with the first of them.
 pub(super) fn due(
     connection: &Connection,
     lanes: Vec<(i64, Name, Name)>,

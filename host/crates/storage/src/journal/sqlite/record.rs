@@ -1,4 +1,4 @@
-//! The way in: an event and the deliveries it makes.
+//! Intake: an event and its deliveries.
 
 use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
@@ -9,8 +9,8 @@ use crate::journal::{NewDelivery, Recorded, State};
 use modhost_core::event::{Event, Header};
 
 impl Store {
-    /// Writes an event down with its deliveries, received at `at` (milliseconds), unless it is known. Of an event that
-    /// makes no deliveries only the id is kept.
+    /// Records an event with its deliveries, received at `at` (milliseconds), unless it is known. Of an event without
+    /// deliveries only the id is kept.
     pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
         if self.knows_before && self.was_known_before(event)? {
             return Ok(Recorded::Duplicate);
@@ -31,7 +31,7 @@ impl Store {
         Ok(Recorded::New)
     }
 
-    /// Whether the event was recorded before the tenant belonged to its key, perhaps under the id it had then.
+    /// Returns whether the event was recorded before the tenant belonged to its key, perhaps under the id it had then.
     fn was_known_before(&self, event: &Event) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM known_before k LEFT JOIN events e ON e.number = k.event \
                    WHERE k.id IN (?1, ?2) AND k.source = ?3 AND coalesce(k.tenant, e.tenant, ?4) = ?4";
@@ -76,7 +76,7 @@ impl Store {
     }
 }
 
-/// Whether any event is known from before the tenant belonged to the key: in a journal that was made since, none is.
+/// Returns whether any event is known from before the tenant belonged to its key; never in a journal created since.
 pub(super) fn knows_before(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare("SELECT 1 FROM known_before LIMIT 1")?.exists([])
 }
@@ -90,8 +90,7 @@ macro_rules! event_columns {
 }
 pub(super) use event_columns;
 
-/// An event as it stands in its table. Its payload is read only when it is made an [`Event`] again, and not by the
-/// writer.
+/// An event as stored. It is parsed when it is turned into an [`Event`], outside the writer.
 pub(super) struct StoredEvent {
     /// In milliseconds since 1970.
     pub(super) received_at: i64,
@@ -102,7 +101,7 @@ pub(super) struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Reads [`event_columns!`] that begin at a column of a row.
+    /// Reads [`event_columns!`] from a column of a row on.
     pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
         let (NameColumn(source), NameColumn(tenant)) = (row.get(first + 1)?, row.get(first + 4)?);
         Ok(Self {
@@ -129,7 +128,7 @@ impl StoredEvent {
     }
 }
 
-/// A place in the body, or a length of it.
+/// Reads a position in the body, or a length of it.
 fn place(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     let number: i64 = row.get(column)?;
     usize::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))

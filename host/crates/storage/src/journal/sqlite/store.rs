@@ -1,44 +1,52 @@
-//! What the writer works on: the connection that writes, and what it knows about what is in the tables.
+//! The state that the writer works on: the connection that writes, and what it knows about the tables.
 //!
-//! The operations themselves are methods of [`Store`] too, one file a subject.
+//! The operations are methods of [`Store`], too, one file a subject.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, params};
 
+use super::calls::Unwritten;
+use super::checkpoint::Checkpoints;
 use super::counts::{Counts, Tally};
+use crate::error::StorageError;
 use crate::journal::{JournalError, State};
-use crate::sqlite::{Database, Mark};
+use crate::sqlite::{DirectoryLock, WriteConnection, WriteStore};
 use modhost_core::event::{DeliveryId, Name};
 
-/// The tables, in the hands of the one thread that writes.
+/// Why the writer does not do an operation.
+pub(super) type Fault = crate::sqlite::Fault<JournalError>;
+
+/// The tables, as the writer uses them.
 pub(super) struct Store {
-    connection: Connection,
-    pub(super) database: Database,
-    /// Whether events are known that a version recorded to which the tenant didn't belong to what an event is known by.
+    connection: WriteConnection,
+    checkpoints: Checkpoints,
+    /// Held for as long as anything may be written.
+    lock: DirectoryLock,
+    /// Whether events are known that were recorded before the tenant belonged to an event's key.
     pub(super) knows_before: bool,
     lanes: HashMap<(Name, Name), i64>,
     /// The largest id of a lane that is on disk.
     last_lane: i64,
     counts: Arc<Counts>,
-    /// What the open transaction changes in the counts.
+    /// The changes of the counts in the open transaction.
     tallies: Vec<Tally>,
-    /// How many rows the connection had changed when the open transaction began.
-    changed_before: u64,
-    /// The high-water mark beside the file.
-    mark: Mark,
-    /// The number the next event gets.
+    /// The number of the next event.
     next_event: i64,
-    /// The place in the order of arrival the next delivery gets.
+    /// The position of the next delivery in the order of arrival.
     next_seq: i64,
-    /// Deliveries with a call that couldn't be written: the call's number, and why. See [`super::calls`].
-    pub(super) unwritten: HashMap<DeliveryId, (u32, JournalError)>,
+    /// Deliveries with a call that could not be written. See [`super::calls`].
+    pub(super) unwritten: HashMap<DeliveryId, Unwritten>,
 }
 
 impl Store {
-    /// Looks at what is in the tables.
-    pub(super) fn new(connection: Connection, database: Database, mark: Mark) -> rusqlite::Result<Self> {
+    /// Loads what the writer has to know of the tables.
+    pub(super) fn new(
+        connection: WriteConnection,
+        checkpoints: Checkpoints,
+        lock: DirectoryLock,
+    ) -> rusqlite::Result<Self> {
         let counts = Counts::load(&connection)?;
         let lanes: HashMap<_, _> =
             counts.ids().into_iter().map(|(id, tenant, module)| ((tenant, module), id)).collect();
@@ -48,10 +56,9 @@ impl Store {
             next_seq: next("SELECT max(seq) FROM deliveries")?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
             knows_before: super::record::knows_before(&connection)?,
-            changed_before: connection.total_changes(),
-            mark,
             connection,
-            database,
+            checkpoints,
+            lock,
             lanes,
             counts: Arc::new(counts),
             tallies: Vec::new(),
@@ -59,91 +66,44 @@ impl Store {
         })
     }
 
-    /// The connection that writes.
-    pub(super) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    /// Gives the connection back, to be closed.
-    pub(super) fn into_connection(self) -> Connection {
-        self.connection
-    }
-
-    /// How many deliveries are in each state, as of the last commit.
+    /// The number of deliveries in each state, as of the last commit.
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 
-    /// A statement, prepared once.
+    /// Returns a statement, prepared once.
     pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        self.connection.prepare_cached(sql)
+        self.connection.sql(sql)
     }
 
-    pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
-        self.changed_before = self.connection.total_changes();
-        self.sql("BEGIN IMMEDIATE")?.execute([]).map(drop)
-    }
-
-    /// Commits what was done since `begin`; it is on disk when this returns. Answers whether anything was written.
-    pub(super) fn commit(&mut self) -> rusqlite::Result<bool> {
-        let written = self.connection.total_changes() > self.changed_before;
-        if written {
-            self.mark.count(&self.connection)?;
-        }
-        self.sql("COMMIT")?.execute([])?;
-        if written {
-            self.mark.raise();
-        }
-        for tally in &self.tallies {
-            if let Tally::Lane { id, .. } = tally {
-                self.last_lane = self.last_lane.max(*id);
-            }
-        }
-        self.counts.take_in(self.tallies.drain(..));
-        Ok(written)
-    }
-
-    /// Writes something that changes nothing: what can be committed then, an event could be, too.
+    /// Writes a page that changes nothing: if this can be committed, so could an event.
     pub(super) fn touch(&self) -> rusqlite::Result<()> {
-        Mark::touch(&self.connection)
+        crate::sqlite::Mark::touch(&self.connection)
     }
 
-    /// Takes back what was done since `begin`. What stays is only a gap in the numbers.
-    pub(super) fn roll_back(&mut self) {
-        self.tallies.clear();
-        let last_lane = self.last_lane;
-        self.lanes.retain(|_, id| *id <= last_lane);
-        // After some failures SQLite has rolled back already.
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.connection.execute_batch("ROLLBACK")
-        {
-            tracing::debug!(%error, "rolling the journal back failed");
-        }
-    }
-
-    /// The number of the next event.
+    /// Takes the number of the next event.
     pub(super) fn number_event(&mut self) -> i64 {
         self.next_event += 1;
         self.next_event - 1
     }
 
-    /// The place of the next delivery in the order of arrival.
+    /// Takes the position of the next delivery in the order of arrival.
     pub(super) fn number_delivery(&mut self) -> i64 {
         self.next_seq += 1;
         self.next_seq - 1
     }
 
-    /// A delivery of a lane came, went, or changed its state.
+    /// Counts a delivery that was added, removed, or changed its state.
     pub(super) fn count(&mut self, lane: i64, from: Option<State>, to: Option<State>) {
         self.tallies.push(Tally::Moved { lane, from, to });
     }
 
-    /// The id of a lane, if there ever was a delivery in it.
+    /// Returns the id of a lane, if a delivery was ever recorded in it.
     pub(super) fn known_lane(&self, tenant: &Name, module: &Name) -> Option<i64> {
         self.lanes.get(&(tenant.clone(), module.clone())).copied()
     }
 
-    /// The id of a lane, made if need be.
+    /// Returns the id of a lane, created if necessary.
     pub(super) fn lane(&mut self, tenant: &Name, module: &Name) -> rusqlite::Result<i64> {
         if let Some(id) = self.known_lane(tenant, module) {
             return Ok(id);
@@ -155,10 +115,40 @@ impl Store {
         self.tallies.push(Tally::Lane { id, tenant: tenant.clone(), module: module.clone() });
         Ok(id)
     }
+}
 
-    /// Where a delivery of this id stands in the order of arrival.
-    pub(super) fn seq(&self, delivery: &DeliveryId) -> rusqlite::Result<Option<i64>> {
-        let sql = "SELECT seq FROM deliveries WHERE id = ?1";
-        self.sql(sql)?.query_row([delivery.as_str()], |row| row.get(0)).optional()
+impl WriteStore for Store {
+    type Error = JournalError;
+
+    fn connection(&mut self) -> &mut WriteConnection {
+        &mut self.connection
+    }
+
+    fn committed(&mut self) {
+        for tally in &self.tallies {
+            if let Tally::Lane { id, .. } = tally {
+                self.last_lane = self.last_lane.max(*id);
+            }
+        }
+        self.counts.apply(self.tallies.drain(..));
+    }
+
+    /// The numbers that were taken stay unused.
+    fn rolled_back(&mut self) {
+        self.tallies.clear();
+        let last_lane = self.last_lane;
+        self.lanes.retain(|_, id| *id <= last_lane);
+    }
+
+    fn after_batch(&mut self) {
+        self.checkpoints.after_commit(&self.connection);
+    }
+
+    fn close(self) -> Result<(), StorageError> {
+        let Self { connection, checkpoints, lock, .. } = self;
+        checkpoints.stop();
+        let closed = connection.close();
+        drop(lock);
+        closed
     }
 }

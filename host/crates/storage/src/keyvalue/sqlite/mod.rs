@@ -1,12 +1,12 @@
 //! The store in one SQLite file, for one host.
 //!
-//! One thread writes and commits what waits together; what is only read is read apart from it. A person can open the
-//! file and look, also while the host runs; [`schema`] says what stands where.
+//! One thread writes and commits the changes that wait in one transaction; reads run beside it. People can open the file and
+//! read along while the host runs; [`schema`] documents the tables.
 
 mod reading;
 mod schema;
+mod store;
 mod tables;
-mod writer;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -14,37 +14,39 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use self::schema::STORE;
-use self::writer::{WriteJob, Writer};
-use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, StoreError};
-use crate::sqlite::{Database, Readers, StorageError};
+use self::store::{ChangeRequest, Store};
+use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space};
+use crate::sqlite::{Database, Readers, Writer};
+use modhost_core::clock::to_millis;
 use modhost_core::limits::Limit;
 
 /// The store in one SQLite file. Dropping it without [`KeyValue::close`] loses nothing that was answered.
 pub struct Sqlite {
-    writer: Writer,
+    writer: Writer<Store>,
     readers: Readers,
 }
 
 impl Sqlite {
-    /// Opens the store in a directory, or makes an empty one there. The directory has to be this host's: whose it is, the
-    /// journal's lock says.
+    /// Opens the store in a directory, or creates an empty one. The caller must hold the lock of the directory, which the
+    /// journal takes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unusable`] when it was written by a newer version, or what is there is damaged or no store at all:
-    /// it is left as it is then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if a newer version wrote the store,
+    /// or if the file is damaged or no store at all. The file is left unchanged then.
     pub async fn open(directory: PathBuf) -> Result<Self> {
         let database = Database::new(&STORE, directory);
+        let opened = database.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
-            database.make_ready()?;
-            Ok(Self { writer: Writer::start(database.clone())?, readers: Readers::new(database) })
+            std::fs::create_dir_all(opened.directory()).map_err(|error| opened.unreachable(&error))?;
+            opened.make_ready()?;
+            Ok(Self { writer: store::start_writer(opened.clone())?, readers: Readers::new(opened) })
         });
-        opening.await.map_err(|error| StoreError::Broken(format!("opening it broke off: {error}")))?
+        opening.await.map_err(|error| database.interrupted(&error))?
     }
 }
 
-/// Gives up what is missing from the store in a directory. Answers with what that is; none if nothing is.
+/// Gives up the changes that the store in a directory has lost. Returns their description; none if nothing is missing.
 pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
     Ok(Database::new(&STORE, directory.to_owned()).accept_loss()?)
 }
@@ -62,12 +64,15 @@ impl KeyValue for Sqlite {
     }
 
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed> {
-        let (bucket, once) = (bucket.clone(), once.to_owned());
-        self.writer.ask(WriteJob { bucket, change, quota, once, at: millis(SystemTime::now()) }).await
+        let (bucket, once, at) = (bucket.clone(), once.to_owned(), to_millis(SystemTime::now()));
+        let request = ChangeRequest { bucket, change, quota, once, at };
+        self.writer.ask(move |store| store.change(&request)).await
     }
 
     fn answered(&self, once: &str) {
-        self.writer.forget(once);
+        // If too many jobs wait, the name is forgotten when it is old.
+        let once = once.to_owned();
+        self.writer.note(move |store| store.answered(once));
     }
 
     async fn buckets(&self, space: &Space) -> Result<Vec<BucketTotals>> {
@@ -77,22 +82,6 @@ impl KeyValue for Sqlite {
 
     async fn close(&self) -> Result<()> {
         self.readers.close().await;
-        self.writer.close().await
+        Ok(self.writer.close().await?)
     }
-}
-
-impl From<StorageError> for StoreError {
-    fn from(trouble: StorageError) -> Self {
-        match trouble {
-            StorageError::Full(text) => Self::Full(text),
-            StorageError::Broken(text) => Self::Broken(text),
-            StorageError::Unusable(text) => Self::Unusable(text),
-        }
-    }
-}
-
-/// A time as it is stored.
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

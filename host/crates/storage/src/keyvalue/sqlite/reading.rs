@@ -1,27 +1,26 @@
-//! What is only read.
-
-use std::time::{Duration, SystemTime};
+//! Queries that run beside the writer.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::keyvalue::limits::{MAX_READ, refuse, size};
 use crate::keyvalue::{Bucket, BucketTotals, Entry, KeyInfo, Result, Space, Value, Version};
+use modhost_core::clock::from_millis;
 
-/// The id of a bucket that has keys.
+/// Returns the id of a bucket, if it has keys.
 pub(super) fn bucket(connection: &Connection, bucket: &Bucket) -> rusqlite::Result<Option<i64>> {
     let sql = "SELECT buckets.id FROM buckets JOIN spaces ON spaces.id = space WHERE tenant = ?1 AND module = ?2 AND name = ?3";
     let (tenant, module) = (bucket.space.tenant.as_str(), bucket.space.module.as_str());
     connection.prepare_cached(sql)?.query_row(params![tenant, module, bucket.name()], |row| row.get(0)).optional()
 }
 
-/// What stands under a key of a bucket.
+/// Returns the entry of a key.
 pub(super) fn entry(connection: &Connection, bucket: i64, key: &str) -> rusqlite::Result<Option<Entry>> {
     let sql = "SELECT version, value FROM entries WHERE bucket = ?1 AND key = ?2";
     let read = |row: &Row<'_>| Ok(Entry { version: Version(row.get(0)?), value: Value(row.get(1)?) });
     connection.prepare_cached(sql)?.query_row(params![bucket, key], read).optional()
 }
 
-/// What stands under keys, or that it is too much.
+/// Returns the entries of keys; refuses if they are too large together.
 pub(super) fn get(
     connection: &Connection,
     bucket: &Bucket,
@@ -41,7 +40,7 @@ pub(super) fn get(
     Ok(Ok(entries))
 }
 
-/// The keys of a bucket behind one of them.
+/// Returns the keys of a bucket after one of them.
 pub(super) fn keys(
     connection: &Connection,
     bucket: &Bucket,
@@ -53,12 +52,12 @@ pub(super) fn keys(
                ORDER BY key LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let keys = statement.query_map(params![bucket, after, limit], |row| {
-        Ok(KeyInfo { key: row.get(0)?, size: count(row, 1)?, changed_at: time(row.get(2)?) })
+        Ok(KeyInfo { key: row.get(0)?, size: count(row, 1)?, changed_at: from_millis(row.get(2)?) })
     })?;
     keys.collect()
 }
 
-/// The buckets of a space.
+/// Returns the buckets of a space.
 pub(super) fn buckets(connection: &Connection, space: &Space) -> rusqlite::Result<Vec<BucketTotals>> {
     let sql = "SELECT name, count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM buckets \
                JOIN spaces ON spaces.id = space JOIN entries ON bucket = buckets.id \
@@ -72,8 +71,4 @@ pub(super) fn buckets(connection: &Connection, space: &Space) -> rusqlite::Resul
 
 fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.unsigned_abs())
-}
-
-fn time(millis: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
 }

@@ -1,70 +1,56 @@
-//! What a change does to the tables.
+//! Changes of the tables.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reading;
-use super::writer::WriteJob;
+use super::store::{ChangeRequest, Fault};
 use crate::keyvalue::limits::{MAX_BUCKETS, MAX_KEYS, size};
-use crate::keyvalue::{Bucket, Change, Changed, Version};
+use crate::keyvalue::{Bucket, Change, Changed, KeyValueError, Version};
 use modhost_core::limits::Resource;
-
-/// Why a change was not made.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// SQLite failed: the transaction is lost, and with it what was done before in it.
-    Storage(rusqlite::Error),
-    /// It is not to be done; what it did so far has to be taken back.
-    Refused(String),
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Storage(error)
-    }
-}
 
 type Result<T> = std::result::Result<T, Fault>;
 
-/// Makes a change, in an open transaction, unless it was made before.
-pub(super) fn change(connection: &Connection, asked: &WriteJob) -> Result<Changed> {
-    if let Some(before) = done(connection, &asked.once)? {
+/// Makes a change in an open transaction, unless it was made before. One that is refused may have changed rows: the caller
+/// rolls them back.
+pub(super) fn change(connection: &Connection, request: &ChangeRequest) -> Result<Changed> {
+    if let Some(before) = done(connection, &request.once)? {
         return Ok(before);
     }
-    let changed = Space::of(connection, asked)?.apply(&asked.change)?;
+    let changed = Space::of(connection, request)?.apply(&request.change)?;
     let answer = match &changed {
         Changed::Done => None,
         Changed::Counted(count) => Some(*count),
-        // Nothing was done, so that it may as well be tried again.
+        // Nothing was changed: the same change may be tried again.
         Changed::Stale(_) => return Ok(changed),
     };
     let sql = "INSERT INTO done (once, at, answer) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![asked.once, asked.at, answer])?;
+    connection.prepare_cached(sql)?.execute(params![request.once, request.at, answer])?;
     Ok(changed)
 }
 
-/// The answer of a change that was made before.
+/// Returns the answer of a change that was made before.
 fn done(connection: &Connection, once: &str) -> Result<Option<Changed>> {
     let sql = "SELECT answer FROM done WHERE once = ?1";
     let found = connection.prepare_cached(sql)?.query_row([once], |row| row.get::<_, Option<i64>>(0)).optional()?;
     Ok(found.map(|answer| answer.map_or(Changed::Done, Changed::Counted)))
 }
 
-/// Forgets that a change was made.
+/// Forgets the name of a change.
 pub(super) fn forget(connection: &Connection, once: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM done WHERE once = ?1")?.execute([once]).map(drop)
 }
 
-/// A space, while something in one of its buckets is changed.
+/// A space, while one of its buckets is changed.
 struct Space<'a> {
     connection: &'a Connection,
-    asked: &'a WriteJob,
+    request: &'a ChangeRequest,
     id: i64,
     bucket: Option<i64>,
     before: Used,
     now: Used,
 }
 
-/// What a space holds.
+/// The size of a space.
 #[derive(Clone, Copy)]
 struct Used {
     keys: i64,
@@ -72,9 +58,9 @@ struct Used {
 }
 
 impl<'a> Space<'a> {
-    /// The space of a bucket, made if need be.
-    fn of(connection: &'a Connection, asked: &'a WriteJob) -> Result<Self> {
-        let Bucket { space, .. } = &asked.bucket;
+    /// Returns the space of a bucket, created if necessary.
+    fn of(connection: &'a Connection, request: &'a ChangeRequest) -> Result<Self> {
+        let Bucket { space, .. } = &request.bucket;
         let names = [space.tenant.as_str(), space.module.as_str()];
         let sql = "INSERT INTO spaces (tenant, module, keys, bytes) VALUES (?1, ?2, 0, 0) ON CONFLICT DO NOTHING";
         connection.prepare_cached(sql)?.execute(names)?;
@@ -82,8 +68,8 @@ impl<'a> Space<'a> {
         let (id, before) = connection
             .prepare_cached(sql)?
             .query_row(names, |row| Ok((row.get(0)?, Used { keys: row.get(1)?, bytes: row.get(2)? })))?;
-        let bucket = reading::bucket(connection, &asked.bucket)?;
-        Ok(Self { connection, asked, id, bucket, before, now: before })
+        let bucket = reading::bucket(connection, &request.bucket)?;
+        Ok(Self { connection, request, id, bucket, before, now: before })
     }
 
     fn apply(mut self, change: &Change) -> Result<Changed> {
@@ -118,7 +104,7 @@ impl<'a> Space<'a> {
         }
         self.now.bytes += length(value);
         let sql = "REPLACE INTO entries (bucket, key, value, changed_at) VALUES (?1, ?2, ?3, ?4)";
-        self.connection.prepare_cached(sql)?.execute(params![bucket, key, value, self.asked.at])?;
+        self.connection.prepare_cached(sql)?.execute(params![bucket, key, value, self.request.at])?;
         Ok(())
     }
 
@@ -146,10 +132,10 @@ impl<'a> Space<'a> {
             Some(entry) => {
                 let text = String::from_utf8(entry.value.0).ok();
                 let number = text.and_then(|text| text.parse::<i64>().ok());
-                number.ok_or_else(|| Fault::Refused(format!("what stands under `{key}` is no whole number in text")))?
+                number.ok_or_else(|| refused(format!("what stands under `{key}` is no whole number in text")))?
             }
         };
-        let beyond = || Fault::Refused(format!("`{key}` is {number}, and {delta} more is beyond 64 bits"));
+        let beyond = || refused(format!("`{key}` is {number}, and {delta} more is beyond 64 bits"));
         let number = number.checked_add(delta).ok_or_else(beyond)?;
         self.set(key, number.to_string().as_bytes())?;
         Ok(Changed::Counted(number))
@@ -167,7 +153,7 @@ impl<'a> Space<'a> {
         Ok(Changed::Done)
     }
 
-    /// The bucket, made if need be.
+    /// Returns the bucket, created if necessary.
     fn bucket_to_fill(&mut self) -> Result<i64> {
         if let Some(bucket) = self.bucket {
             return Ok(bucket);
@@ -175,14 +161,14 @@ impl<'a> Space<'a> {
         let sql = "SELECT count(*) FROM buckets WHERE space = ?1";
         let buckets: i64 = self.connection.prepare_cached(sql)?.query_row([self.id], |row| row.get(0))?;
         if buckets.unsigned_abs() >= MAX_BUCKETS {
-            return Err(Fault::Refused(format!(
+            return Err(refused(format!(
                 "there is no room for the bucket `{}`: the module has {buckets} for this tenant, as many as it may have; \
                  one goes with its last key",
-                self.asked.bucket.name()
+                self.request.bucket.name()
             )));
         }
         let sql = "INSERT INTO buckets (space, name) VALUES (?1, ?2)";
-        self.connection.prepare_cached(sql)?.execute(params![self.id, self.asked.bucket.name()])?;
+        self.connection.prepare_cached(sql)?.execute(params![self.id, self.request.bucket.name()])?;
         let bucket = self.connection.last_insert_rowid();
         self.bucket = Some(bucket);
         Ok(bucket)
@@ -193,24 +179,24 @@ impl<'a> Space<'a> {
         Ok(self.connection.prepare_cached(sql)?.query_row(params![bucket, key], |row| row.get(0)).optional()?)
     }
 
-    /// Refuses more than there may be, and writes down what there is.
+    /// Refuses a space that exceeds its limits, and records its size.
     fn finish(self) -> Result<()> {
-        let Self { connection, asked, id, before, now, .. } = self;
+        let Self { connection, request, id, before, now, .. } = self;
         if now.keys > before.keys && now.keys.unsigned_abs() > MAX_KEYS {
-            return Err(Fault::Refused(format!(
+            return Err(refused(format!(
                 "there is no room for another key: the module has {} for this tenant, and may have {MAX_KEYS}; delete what \
                  is not needed any more",
                 before.keys
             )));
         }
-        if now.bytes > before.bytes && now.bytes.unsigned_abs() > asked.quota.amount {
-            return Err(Fault::Refused(format!(
+        if now.bytes > before.bytes && now.bytes.unsigned_abs() > request.quota.amount {
+            return Err(refused(format!(
                 "there is no room for {} more: what the module keeps for this tenant, keys and values, takes {} of the {} \
                  that {} in modules.toml allows; raise it there, or delete what is not needed any more",
                 size((now.bytes - before.bytes).unsigned_abs()),
                 size(before.bytes.unsigned_abs()),
-                size(asked.quota.amount),
-                asked.quota.setting(Resource::KeyValue)
+                size(request.quota.amount),
+                request.quota.setting(Resource::KeyValue)
             )));
         }
         let sql = "UPDATE spaces SET keys = ?2, bytes = ?3 WHERE id = ?1";
@@ -222,4 +208,8 @@ impl<'a> Space<'a> {
 fn length(bytes: &[u8]) -> i64 {
     // A slice has no more bytes than this holds.
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+}
+
+fn refused(why: String) -> Fault {
+    Fault::Refused(KeyValueError::Refused(why))
 }

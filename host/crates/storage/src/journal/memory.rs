@@ -1,0 +1,696 @@
+//! The journal in memory: for hosts that keep nothing, and for tests that control the time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use super::{
+    Attempt, AttemptReport, Backlog, Call, Change, Claim, Claimed, CommitHandle, Details, Disposition, Due, Filter,
+    Heartbeat, Journal, JournalError, Lane, Lease, NewDelivery, Recorded, Result, Retention, State, Summary, Totals,
+};
+use crate::error::StorageError;
+use modhost_core::clock::{Clock, from_millis, to_millis, to_millis_rounded_up, whole_millis};
+use modhost_core::event::{DeliveryId, Event, Name};
+
+/// The name of the store, for people.
+const STORE: &str = "journal";
+
+/// The bytes a delivery counts with, besides its event, calls and attempts.
+const DELIVERY_BYTES: u64 = 512;
+
+/// The journal in memory. What it holds is lost with it.
+///
+/// Every operation takes effect at once and in the order of the calls: with a
+/// [`ManualClock`](modhost_core::clock::ManualClock) it is deterministic.
+pub struct Memory {
+    clock: Arc<dyn Clock>,
+    salt: [u8; 32],
+    /// None once it is closed.
+    tables: Mutex<Option<Tables>>,
+}
+
+impl Memory {
+    /// Creates an empty journal. `salt` is [`Journal::salt`]; nobody else may know it, except in a test.
+    pub fn new(clock: Arc<dyn Clock>, salt: [u8; 32]) -> Self {
+        Self { clock, salt, tables: Mutex::new(Some(Tables::default())) }
+    }
+
+    /// The current time, in milliseconds since 1970.
+    fn now(&self) -> i64 {
+        to_millis(self.clock.now())
+    }
+
+    /// Runs an operation on the tables, unless the journal is closed.
+    fn with<T>(&self, operation: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
+        // No operation panics halfway through a change.
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        operation(tables.as_mut().ok_or_else(|| StorageError::closed(STORE))?)
+    }
+}
+
+#[async_trait]
+impl Journal for Memory {
+    async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
+        let now = self.now();
+        self.with(|tables| tables.record(&event, deliveries, now))
+    }
+
+    async fn lanes(&self) -> Result<Vec<Lane>> {
+        self.with(|tables| Ok(tables.lanes()))
+    }
+
+    fn backlog(&self, tenant: &Name) -> Backlog {
+        self.with(|tables| Ok(tables.backlog(tenant))).unwrap_or_default()
+    }
+
+    async fn due(&self, limit: u32) -> Result<Vec<Due>> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.due(limit, now)))
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.claim(&claim, now)))
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.next_due(now)))
+    }
+
+    async fn heartbeat(&self, owner: &str, running: Vec<Lease>, lease: Duration) -> Result<Heartbeat> {
+        let until = self.now().saturating_add(whole_millis(lease));
+        self.with(|tables| Ok(tables.heartbeat(owner, running, until)))
+    }
+
+    async fn reclaim(&self, gone: Option<&str>) -> Result<u64> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.reclaim(gone, now)))
+    }
+
+    async fn unclaim(&self, lease: &Lease) -> Result<bool> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.unclaim(lease, now)))
+    }
+
+    async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()> {
+        let now = self.clock.now();
+        self.with(|tables| tables.complete_attempt(lease, report, next, now))
+    }
+
+    async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>> {
+        self.with(|tables| Ok(tables.row(delivery).map(Row::all_calls).unwrap_or_default()))
+    }
+
+    fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle> {
+        self.with(|tables| Ok(CommitHandle::done(tables.write(lease, call))))
+    }
+
+    fn forget(&self, lease: &Lease, from: u32) -> Result<CommitHandle> {
+        self.with(|tables| Ok(CommitHandle::done(tables.forget(lease, from))))
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
+        self.with(|tables| Ok(tables.list(&filter)))
+    }
+
+    async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>> {
+        self.with(|tables| Ok(tables.row(delivery).map(Row::details)))
+    }
+
+    async fn resend(&self, delivery: &DeliveryId, fresh: bool) -> Result<bool> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.resend(delivery, fresh, now)))
+    }
+
+    async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.drop_waiting(delivery, reason, now)))
+    }
+
+    async fn totals(&self) -> Result<Totals> {
+        self.with(|tables| Ok(tables.totals()))
+    }
+
+    fn health(&self) -> Result<()> {
+        self.with(|_| Ok(()))
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.health()
+    }
+
+    fn salt(&self) -> [u8; 32] {
+        self.salt
+    }
+
+    async fn purge(&self, keep: Retention, batch: u32) -> Result<u64> {
+        let now = self.now();
+        self.with(|tables| Ok(tables.purge(&keep, now, batch)))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.with(|_| Ok(()))?;
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+}
+
+/// A tenant and a module.
+type LaneKey = (Name, Name);
+
+/// The source, tenant and id of an event.
+type EventKey = (Name, Name, String);
+
+/// A time in milliseconds since 1970, and the position of a delivery in the order of arrival.
+type Position = (i64, u64);
+
+/// A delivery.
+struct Row {
+    id: DeliveryId,
+    event: Arc<Event>,
+    received_at: i64,
+    lane: LaneKey,
+    /// Its chat, if deliveries of the chat run one at a time.
+    chat: Option<String>,
+    /// Whether an unfinished delivery of the chat comes before it.
+    behind: bool,
+    state: State,
+    /// The number of attempts that began.
+    attempt: u32,
+    /// The number of attempts before the delivery was last sent.
+    earlier: u32,
+    /// When it is due, and its position in the queue.
+    due_at: i64,
+    /// Whether it must not run before it is due.
+    timed: bool,
+    /// Set while it runs.
+    lease: Option<(Arc<str>, i64)>,
+    version: Option<String>,
+    reason: Option<String>,
+    changed_at: i64,
+    changes: Vec<Change>,
+    attempts: Vec<Attempt>,
+    calls: BTreeMap<u32, Call>,
+}
+
+impl Row {
+    fn is_held(&self, lease: &Lease) -> bool {
+        let owner = self.lease.as_ref().map(|(owner, _)| owner);
+        self.state == State::Running && self.attempt == lease.attempt && owner == Some(&lease.owner)
+    }
+
+    fn all_calls(&self) -> Vec<Call> {
+        self.calls.values().cloned().collect()
+    }
+
+    /// Its bytes, without those of its event.
+    fn bytes(&self) -> u64 {
+        let calls: usize = self.calls.values().map(call_bytes).sum();
+        let attempts: usize = self.attempts.iter().map(attempt_bytes).sum();
+        DELIVERY_BYTES + (calls + attempts) as u64
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            id: self.id.clone(),
+            event_id: self.event.id.clone(),
+            event_name: self.event.name.clone(),
+            source: self.event.source.clone(),
+            tenant: self.lane.0.clone(),
+            module: self.lane.1.clone(),
+            state: self.state,
+            reason: self.reason.clone(),
+            attempts: self.attempt,
+            version: self.version.clone(),
+            received_at: from_millis(self.received_at),
+            changed_at: from_millis(self.changed_at),
+            due_at: (self.state == State::Waiting).then(|| from_millis(self.due_at)),
+        }
+    }
+
+    fn details(&self) -> Details {
+        let recorded = Change { at: from_millis(self.received_at), state: State::Waiting, reason: None };
+        Details {
+            summary: self.summary(),
+            event: self.event.clone(),
+            changes: std::iter::once(recorded).chain(self.changes.iter().cloned()).collect(),
+            attempts: self.attempts.clone(),
+            calls: self.all_calls(),
+        }
+    }
+}
+
+fn call_bytes(call: &Call) -> usize {
+    call.import.as_str().len() + call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len)
+}
+
+fn attempt_bytes(attempt: &Attempt) -> usize {
+    let log = attempt.log.iter().map(|line| line.level.len() + line.context.len() + line.text.len());
+    attempt.outcome.len() + log.sum::<usize>()
+}
+
+/// The deliveries of a lane, by state and due time.
+#[derive(Default)]
+struct LaneIndex {
+    states: [u64; State::ALL.len()],
+    /// Waiting deliveries that are due at once.
+    ready: BTreeSet<Position>,
+    /// Waiting deliveries that are due at their time.
+    timed: BTreeSet<Position>,
+}
+
+impl LaneIndex {
+    fn unfinished(&self) -> u64 {
+        self.states[State::Waiting as usize] + self.states[State::Running as usize]
+    }
+
+    /// The due deliveries, longest waiting first.
+    fn due(&self, now: i64, limit: u32) -> Vec<u64> {
+        let timed = self.timed.iter().take_while(|(due_at, _)| *due_at <= now).take(limit as usize);
+        let mut due: Vec<Position> = self.ready.iter().take(limit as usize).chain(timed).copied().collect();
+        due.sort_unstable();
+        due.into_iter().map(|(_, seq)| seq).take(limit as usize).collect()
+    }
+}
+
+/// An event whose id is known.
+struct KnownEvent {
+    recorded_at: i64,
+    /// The number of its deliveries that are not removed.
+    deliveries: usize,
+    /// The size of its body while it has deliveries.
+    bytes: u64,
+}
+
+#[derive(Default)]
+struct Tables {
+    next_seq: u64,
+    /// By position in the order of arrival.
+    rows: BTreeMap<u64, Row>,
+    seqs: HashMap<DeliveryId, u64>,
+    lanes: BTreeMap<LaneKey, LaneIndex>,
+    /// The unfinished deliveries of each chat.
+    chats: HashMap<(LaneKey, String), BTreeSet<u64>>,
+    running: BTreeSet<u64>,
+    /// The deliveries in each final state, by the time they ended.
+    ended: [BTreeSet<Position>; State::ALL.len()],
+    known: HashMap<EventKey, KnownEvent>,
+    /// Known events without deliveries, by the time they were recorded.
+    idle: BTreeSet<(i64, EventKey)>,
+    bytes: u64,
+}
+
+impl Tables {
+    fn row(&self, delivery: &DeliveryId) -> Option<&Row> {
+        self.rows.get(self.seqs.get(delivery)?)
+    }
+
+    /// The position of a delivery, if its row fulfills a condition.
+    fn find(&self, delivery: &DeliveryId, condition: impl FnOnce(&Row) -> bool) -> Option<u64> {
+        let seq = *self.seqs.get(delivery)?;
+        self.rows.get(&seq).is_some_and(condition).then_some(seq)
+    }
+
+    fn held(&self, lease: &Lease) -> Result<u64> {
+        let held = self.find(&lease.delivery, |row| row.is_held(lease));
+        held.ok_or_else(|| JournalError::LeaseLost(lease.delivery.clone()))
+    }
+
+    /// Adds a row to the indexes.
+    fn index(&mut self, seq: u64) {
+        let Some(row) = self.rows.get(&seq) else { return };
+        let lane = self.lanes.entry(row.lane.clone()).or_default();
+        lane.states[row.state as usize] += 1;
+        match row.state {
+            State::Waiting if row.behind => {}
+            State::Waiting if row.timed => drop(lane.timed.insert((row.due_at, seq))),
+            State::Waiting => drop(lane.ready.insert((row.due_at, seq))),
+            State::Running => drop(self.running.insert(seq)),
+            ended => drop(self.ended[ended as usize].insert((row.changed_at, seq))),
+        }
+        if let Some(chat) = row.chat.as_ref().filter(|_| !row.state.is_final()) {
+            self.chats.entry((row.lane.clone(), chat.clone())).or_default().insert(seq);
+        }
+    }
+
+    /// Removes a row from the indexes.
+    fn unindex(&mut self, seq: u64) {
+        let Some(row) = self.rows.get(&seq) else { return };
+        if let Some(lane) = self.lanes.get_mut(&row.lane) {
+            lane.states[row.state as usize] -= 1;
+            lane.ready.remove(&(row.due_at, seq));
+            lane.timed.remove(&(row.due_at, seq));
+        }
+        self.running.remove(&seq);
+        self.ended[row.state as usize].remove(&(row.changed_at, seq));
+        if let Some(chat) = &row.chat {
+            let chat = (row.lane.clone(), chat.clone());
+            if let Some(seqs) = self.chats.get_mut(&chat) {
+                seqs.remove(&seq);
+                if seqs.is_empty() {
+                    self.chats.remove(&chat);
+                }
+            }
+        }
+    }
+
+    /// Changes a row, and keeps the indexes up to date.
+    fn update<T>(&mut self, seq: u64, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        self.unindex(seq);
+        let changed = self.rows.get_mut(&seq).map(change);
+        self.index(seq);
+        changed
+    }
+
+    /// Moves a delivery to a state. When the first delivery of a chat ends, the next one can be claimed.
+    fn transition(&mut self, seq: u64, state: State, now: i64, reason: Option<&str>, change: impl FnOnce(&mut Row)) {
+        let moved = self.update(seq, |row| {
+            change(row);
+            let was_first = !row.behind;
+            row.state = state;
+            if state != State::Running {
+                row.lease = None;
+            }
+            if state.is_final() {
+                row.behind = false;
+            }
+            row.reason = reason.map(str::to_owned);
+            row.changed_at = now;
+            row.changes.push(Change { at: from_millis(now), state, reason: row.reason.clone() });
+            (was_first && state.is_final()).then(|| row.lane.clone()).zip(row.chat.clone())
+        });
+        let next = moved.flatten().and_then(|chat| self.chats.get(&chat)?.first().copied());
+        if let Some(next) = next {
+            self.update(next, |row| row.behind = false);
+        }
+    }
+
+    fn chat_is_busy(&self, lane: &LaneKey, chat: Option<&String>) -> bool {
+        chat.is_some_and(|chat| self.chats.contains_key(&(lane.clone(), chat.clone())))
+    }
+
+    fn record(&mut self, event: &Arc<Event>, deliveries: Vec<NewDelivery>, now: i64) -> Result<Recorded> {
+        let key = key_of(event);
+        if self.known.contains_key(&key) {
+            return Ok(Recorded::Duplicate);
+        }
+        let mut new = HashSet::new();
+        if let Some(twice) = deliveries.iter().find(|it| self.seqs.contains_key(&it.id) || !new.insert(&it.id)) {
+            return Err(StorageError::broken(STORE, format!("delivery {} is recorded already", twice.id)).into());
+        }
+        if deliveries.is_empty() {
+            self.idle.insert((now, key.clone()));
+        }
+        let bytes = if deliveries.is_empty() { 0 } else { event.raw().len() as u64 };
+        self.known.insert(key, KnownEvent { recorded_at: now, deliveries: deliveries.len(), bytes });
+        self.bytes += bytes;
+        for NewDelivery { id, module, one_at_a_time: chat } in deliveries {
+            let lane = (event.tenant.clone(), module);
+            let row = Row {
+                behind: self.chat_is_busy(&lane, chat.as_ref()),
+                id: id.clone(),
+                event: event.clone(),
+                received_at: now,
+                lane,
+                chat,
+                state: State::Waiting,
+                attempt: 0,
+                earlier: 0,
+                due_at: now,
+                timed: false,
+                lease: None,
+                version: None,
+                reason: None,
+                changed_at: now,
+                changes: Vec::new(),
+                attempts: Vec::new(),
+                calls: BTreeMap::new(),
+            };
+            let seq = self.next_seq;
+            self.next_seq += 1;
+            self.bytes += row.bytes();
+            self.seqs.insert(id, seq);
+            self.rows.insert(seq, row);
+            self.index(seq);
+        }
+        Ok(Recorded::New)
+    }
+
+    fn lanes(&self) -> Vec<Lane> {
+        let lanes = self.lanes.iter().map(|((tenant, module), lane)| Lane {
+            tenant: tenant.clone(),
+            module: module.clone(),
+            waiting: lane.states[State::Waiting as usize],
+        });
+        lanes.filter(|lane| lane.waiting > 0).collect()
+    }
+
+    fn backlog(&self, tenant: &Name) -> Backlog {
+        let of_tenant = self.lanes.iter().filter(|((name, _), _)| name == tenant);
+        Backlog {
+            host: self.lanes.values().map(LaneIndex::unfinished).sum(),
+            tenant: of_tenant.map(|(_, lane)| lane.unfinished()).sum(),
+        }
+    }
+
+    fn due(&self, limit: u32, now: i64) -> Vec<Due> {
+        let id = |seq: &u64| self.rows.get(seq).map(|row| row.id.clone());
+        let lanes = self.lanes.iter().map(|((tenant, module), lane)| Due {
+            tenant: tenant.clone(),
+            module: module.clone(),
+            deliveries: lane.due(now, limit).iter().filter_map(id).collect(),
+        });
+        lanes.filter(|due| !due.deliveries.is_empty()).collect()
+    }
+
+    fn claim(&mut self, claim: &Claim, now: i64) -> Vec<Claimed> {
+        let lane = (claim.tenant.clone(), claim.module.clone());
+        let due = self.lanes.get(&lane).map(|lane| lane.due(now, claim.limit)).unwrap_or_default();
+        let until = now.saturating_add(whole_millis(claim.lease));
+        for seq in &due {
+            self.transition(*seq, State::Running, now, None, |row| {
+                row.attempt += 1;
+                row.lease = Some((claim.owner.clone(), until));
+            });
+        }
+        let claimed = due.iter().filter_map(|seq| self.rows.get(seq)).map(|row| Claimed {
+            lease: Lease { delivery: row.id.clone(), owner: claim.owner.clone(), attempt: row.attempt },
+            module: claim.module.clone(),
+            event: row.event.clone(),
+            earlier: row.earlier,
+            received_at: from_millis(row.received_at),
+            // The first attempt has no calls before it.
+            calls: if row.attempt > 1 { u32::try_from(row.calls.len()).unwrap_or(u32::MAX) } else { 0 },
+        });
+        claimed.collect()
+    }
+
+    fn next_due(&self, now: i64) -> Option<Duration> {
+        let next = self.lanes.values().filter_map(|lane| {
+            let timed = lane.timed.first().map(|(due_at, _)| due_at.saturating_sub(now).max(0).unsigned_abs());
+            if lane.ready.is_empty() { timed } else { Some(0) }
+        });
+        next.min().map(Duration::from_millis)
+    }
+
+    fn heartbeat(&mut self, owner: &str, running: Vec<Lease>, until: i64) -> Heartbeat {
+        let mut heartbeat = Heartbeat::default();
+        let mut named = HashSet::new();
+        for lease in running {
+            let held = self.held(&lease).ok().filter(|_| *lease.owner == *owner);
+            let row = held.and_then(|seq| self.rows.get_mut(&seq));
+            match row.and_then(|row| row.lease.as_mut()) {
+                Some(held) => held.1 = until,
+                None => heartbeat.lost.push(lease.clone()),
+            }
+            named.insert(lease);
+        }
+        let held = self.running.iter().filter_map(|seq| self.rows.get(seq)).filter_map(|row| {
+            let (holder, _) = row.lease.as_ref().filter(|(holder, _)| **holder == *owner)?;
+            Some(Lease { delivery: row.id.clone(), owner: holder.clone(), attempt: row.attempt })
+        });
+        heartbeat.unknown = held.filter(|lease| !named.contains(lease)).collect();
+        heartbeat
+    }
+
+    fn reclaim(&mut self, gone: Option<&str>, now: i64) -> u64 {
+        let lost = self.running.iter().filter_map(|seq| {
+            let (owner, until) = self.rows.get(seq)?.lease.as_ref()?;
+            if *until <= now {
+                return Some((*seq, "its host did not prolong its lease"));
+            }
+            (gone == Some(owner)).then_some((*seq, "its host stopped while it ran"))
+        });
+        let lost: Vec<(u64, &str)> = lost.collect();
+        for (seq, reason) in &lost {
+            self.transition(*seq, State::Waiting, now, Some(reason), |row| row.timed = false);
+        }
+        lost.len() as u64
+    }
+
+    fn unclaim(&mut self, lease: &Lease, now: i64) -> bool {
+        let Ok(seq) = self.held(lease) else { return false };
+        self.transition(seq, State::Waiting, now, Some("no version of its module serves"), |row| {
+            row.attempt = row.attempt.saturating_sub(1);
+            row.timed = false;
+        });
+        true
+    }
+
+    fn complete_attempt(
+        &mut self,
+        lease: &Lease,
+        report: AttemptReport,
+        next: Disposition,
+        now: SystemTime,
+    ) -> Result<()> {
+        let seq = self.held(lease)?;
+        let (state, reason, after) = match next {
+            Disposition::Completed => (State::Completed, None, None),
+            Disposition::Retry { after, reason } => (State::Waiting, Some(reason.to_string()), Some(after)),
+            Disposition::Dead { reason } => (State::Dead, Some(reason.to_string()), None),
+            Disposition::Dropped { reason } => (State::Dropped, Some(reason), None),
+        };
+        let attempt = Attempt {
+            number: lease.attempt,
+            owner: lease.owner.to_string(),
+            started: from_millis(to_millis(now.checked_sub(report.took).unwrap_or(now))),
+            ended: from_millis(to_millis(now)),
+            version: report.version.clone(),
+            outcome: report.outcome,
+            log: report.log,
+        };
+        self.bytes += attempt_bytes(&attempt) as u64;
+        self.transition(seq, state, to_millis(now), reason.as_deref(), |row| {
+            row.attempts.push(attempt);
+            row.version = report.version;
+            if let Some(after) = after {
+                row.due_at = to_millis_rounded_up(now.checked_add(after).unwrap_or(now));
+                row.timed = true;
+            }
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, lease: &Lease, call: Call) -> Result<()> {
+        let seq = self.held(lease)?;
+        let Some(row) = self.rows.get_mut(&seq) else { return Ok(()) };
+        self.bytes += call_bytes(&call) as u64;
+        let replaced = row.calls.insert(call.number, call);
+        self.bytes -= replaced.as_ref().map_or(0, call_bytes) as u64;
+        Ok(())
+    }
+
+    fn forget(&mut self, lease: &Lease, from: u32) -> Result<()> {
+        let seq = self.held(lease)?;
+        self.forget_calls(seq, from);
+        Ok(())
+    }
+
+    fn forget_calls(&mut self, seq: u64, from: u32) {
+        let Some(row) = self.rows.get_mut(&seq) else { return };
+        let forgotten = row.calls.split_off(&from);
+        self.bytes -= forgotten.values().map(call_bytes).sum::<usize>() as u64;
+    }
+
+    fn list(&self, filter: &Filter) -> Vec<Summary> {
+        let since = filter.since.map(to_millis);
+        let wanted = |row: &&Row| {
+            filter.state.is_none_or(|state| row.state == state)
+                && filter.tenant.as_ref().is_none_or(|tenant| row.lane.0 == *tenant)
+                && filter.module.as_ref().is_none_or(|module| row.lane.1 == *module)
+                && filter.event.as_ref().is_none_or(|event| row.event.id == *event)
+                && since.is_none_or(|since| row.changed_at.max(row.received_at) >= since)
+        };
+        let limit = filter.limit.map_or(usize::MAX, |limit| limit as usize);
+        self.rows.values().rev().filter(wanted).take(limit).map(Row::summary).collect()
+    }
+
+    fn resend(&mut self, delivery: &DeliveryId, fresh: bool, now: i64) -> bool {
+        let Some(seq) = self.find(delivery, |row| row.state.is_final()) else { return false };
+        if fresh {
+            self.forget_calls(seq, 0);
+        }
+        let busy = self.rows.get(&seq).is_some_and(|row| self.chat_is_busy(&row.lane, row.chat.as_ref()));
+        let reason = if fresh { "sent again, from the beginning" } else { "sent again" };
+        self.transition(seq, State::Waiting, now, Some(reason), |row| {
+            row.behind = busy;
+            row.earlier = row.attempt;
+            row.due_at = now;
+            row.timed = false;
+        });
+        true
+    }
+
+    fn drop_waiting(&mut self, delivery: &DeliveryId, reason: &str, now: i64) -> bool {
+        let Some(seq) = self.find(delivery, |row| row.state == State::Waiting) else { return false };
+        self.transition(seq, State::Dropped, now, Some(reason), |_| {});
+        true
+    }
+
+    fn totals(&self) -> Totals {
+        let mut deliveries = [0; State::ALL.len()];
+        for lane in self.lanes.values() {
+            for (total, count) in deliveries.iter_mut().zip(lane.states) {
+                *total += count;
+            }
+        }
+        Totals { deliveries, bytes: self.bytes }
+    }
+
+    fn purge(&mut self, keep: &Retention, now: i64, batch: u32) -> u64 {
+        let mut gone = 0;
+        for (seq, too_old) in self.candidates(keep, now, batch) {
+            if too_old || keep.max_bytes.is_some_and(|most| self.bytes > most) {
+                self.remove(seq);
+                gone += 1;
+            }
+        }
+        let before = now.saturating_sub(whole_millis(keep.ids));
+        while gone < u64::from(batch) && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
+            if let Some((_, key)) = self.idle.pop_first() {
+                self.known.remove(&key);
+            }
+            gone += 1;
+        }
+        gone
+    }
+
+    /// Returns deliveries that may be removed, in the order they ended, and whether each is too old.
+    fn candidates(&self, keep: &Retention, now: i64, batch: u32) -> Vec<(u64, bool)> {
+        let too_large = keep.max_bytes.is_some_and(|most| self.bytes > most);
+        let mut candidates: Vec<(i64, u64, bool)> = Vec::new();
+        for (state, kept) in
+            [(State::Completed, keep.completed), (State::Dropped, keep.completed), (State::Dead, keep.dead)]
+        {
+            let too_old = now.saturating_sub(whole_millis(kept));
+            let ended = self.ended[state as usize].iter().take_while(|(at, _)| too_large || *at < too_old);
+            candidates.extend(ended.take(batch as usize).map(|(at, seq)| (*at, *seq, *at < too_old)));
+        }
+        candidates.sort_unstable();
+        candidates.truncate(batch as usize);
+        candidates.into_iter().map(|(_, seq, too_old)| (seq, too_old)).collect()
+    }
+
+    /// Removes an ended delivery, and the body of its event if it has no other delivery.
+    fn remove(&mut self, seq: u64) {
+        self.unindex(seq);
+        let Some(row) = self.rows.remove(&seq) else { return };
+        self.seqs.remove(&row.id);
+        self.bytes -= row.bytes();
+        let key = key_of(&row.event);
+        let Some(event) = self.known.get_mut(&key) else { return };
+        event.deliveries -= 1;
+        if event.deliveries == 0 {
+            self.bytes -= std::mem::take(&mut event.bytes);
+            self.idle.insert((event.recorded_at, key));
+        }
+    }
+}
+
+fn key_of(event: &Event) -> EventKey {
+    (event.source.clone(), event.tenant.clone(), event.id.clone())
+}

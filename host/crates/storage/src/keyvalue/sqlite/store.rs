@@ -1,0 +1,100 @@
+//! The state that the writer works on: the connection that writes, and the changes whose names can be forgotten.
+
+use std::time::{Duration, SystemTime};
+
+use super::tables;
+use crate::error::StorageError;
+use crate::keyvalue::{Bucket, Change, Changed, KeyValueError};
+use crate::sqlite::{Database, WriteConnection, WriteStore, Writer, WriterLimits};
+use modhost_core::clock::to_millis;
+use modhost_core::limits::Limit;
+
+/// Why the writer does not make a change.
+pub(super) type Fault = crate::sqlite::Fault<KeyValueError>;
+
+/// The limits of the store's writer.
+const LIMITS: WriterLimits = WriterLimits { queued: 1024, batch: 256 };
+
+/// How long the name of a change is kept that nobody calls answered: far longer than a host that was cut off stays down.
+const KEEP_NAMES: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A requested change.
+#[derive(Debug)]
+pub(super) struct ChangeRequest {
+    pub(super) bucket: Bucket,
+    pub(super) change: Change,
+    /// The quota of the space, in bytes.
+    pub(super) quota: Limit,
+    /// The name of the change.
+    pub(super) once: String,
+    /// When it was requested, in milliseconds since 1970.
+    pub(super) at: i64,
+}
+
+/// The tables, as the writer uses them.
+pub(super) struct Store {
+    connection: WriteConnection,
+    /// Names of changes to forget. They are removed with the next commit instead of making one.
+    answered: Vec<String>,
+    /// The number of them that the open transaction removes.
+    forgotten: usize,
+}
+
+/// Starts the writer of a file that is ready.
+pub(super) fn start_writer(database: Database) -> Result<Writer<Store>, StorageError> {
+    let connection = connect(&database).map_err(|error| database.explain(&error))?;
+    let connection = WriteConnection::new(connection, database)?;
+    Writer::start(Store { connection, answered: Vec::new(), forgotten: 0 }, "keyvalue", LIMITS)
+}
+
+fn connect(database: &Database) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = database.connect()?;
+    let old = to_millis(SystemTime::now() - KEEP_NAMES);
+    connection.execute("DELETE FROM done WHERE at < ?1", [old])?;
+    // Returns the pages of deleted rows to the system.
+    connection.execute_batch("PRAGMA incremental_vacuum")?;
+    Ok(connection)
+}
+
+impl Store {
+    /// Makes a change, unless it was made before. A refused change leaves nothing behind.
+    pub(super) fn change(&mut self, request: &ChangeRequest) -> Result<Changed, Fault> {
+        // Rolled back when it is dropped.
+        let savepoint = self.connection.savepoint()?;
+        let changed = tables::change(&savepoint, request)?;
+        savepoint.commit()?;
+        Ok(changed)
+    }
+
+    /// Forgets the name of a change with the next commit.
+    pub(super) fn answered(&mut self, once: String) {
+        self.answered.push(once);
+    }
+}
+
+impl WriteStore for Store {
+    type Error = KeyValueError;
+
+    fn connection(&mut self) -> &mut WriteConnection {
+        &mut self.connection
+    }
+
+    fn begun(&mut self) -> rusqlite::Result<()> {
+        self.forgotten = self.answered.len();
+        self.answered.iter().try_for_each(|once| tables::forget(&self.connection, once))
+    }
+
+    fn committed(&mut self) {
+        self.answered.drain(..self.forgotten);
+        self.forgotten = 0;
+    }
+
+    fn close(mut self) -> Result<(), StorageError> {
+        let forgotten = self.connection.transaction().and_then(|transaction| {
+            self.answered.iter().try_for_each(|once| tables::forget(&transaction, once))?;
+            transaction.commit()
+        });
+        forgotten.map_err(|error| self.connection.database().explain(&error))?;
+        self.connection.close()
+    }
+}

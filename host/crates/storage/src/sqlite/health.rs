@@ -1,0 +1,64 @@
+//! Whether a database can be written: the result of the last write to the disk.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::ErrorCode;
+
+use crate::error::StorageError;
+
+/// The result of the last write. Cheap to clone; the writer changes it, anyone reads it.
+#[derive(Clone, Default)]
+pub(super) struct Health(Arc<Mutex<Option<StorageError>>>);
+
+impl Health {
+    /// Returns the error of the last write, if it failed.
+    pub(super) fn read(&self) -> Result<(), StorageError> {
+        self.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Records that a write reached the disk.
+    pub(super) fn succeeded(&self) {
+        *self.lock() = None;
+    }
+
+    /// Records that a write failed. An error of one job alone says nothing about the others.
+    pub(super) fn failed(&self, error: &rusqlite::Error, explained: &StorageError) {
+        if is_of_the_storage(error) {
+            *self.lock() = Some(explained.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<StorageError>> {
+        // No panic can leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an error concerns the file and its disk, rather than the values to write.
+fn is_of_the_storage(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    code.is_some_and(|code| {
+        !matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: std::ffi::c_int) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn reports_failures_of_the_storage_until_the_next_write_succeeds() {
+        let health = Health::default();
+        health.failed(&failure(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE), &StorageError::broken("journal", "twice"));
+        assert_eq!(health.read(), Ok(()));
+        let full = StorageError::full("journal", "no room");
+        health.failed(&failure(rusqlite::ffi::SQLITE_FULL), &full);
+        assert_eq!(health.read(), Err(full));
+        health.succeeded();
+        assert_eq!(health.read(), Ok(()));
+    }
+}

@@ -1,0 +1,430 @@
+//! Group commit: one thread writes to a database, commits the jobs that wait in one transaction, and answers each job after
+//! its commit.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{CachedStatement, Connection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::health::Health;
+use super::{Database, Mark};
+use crate::error::StorageError;
+
+/// How long jobs are gathered before they are committed, at most. Only jobs that wait already are gathered: a single job is
+/// committed at once.
+const MAX_BATCH_DELAY: Duration = Duration::from_millis(2);
+
+/// The limits of a writer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriterLimits {
+    /// Maximum number of jobs that wait for the writer.
+    pub(crate) queued: usize,
+    /// Maximum number of jobs in a transaction.
+    pub(crate) batch: usize,
+}
+
+/// A connection that writes, and counts its commits in the high-water mark.
+pub(crate) struct WriteConnection {
+    connection: Connection,
+    database: Database,
+    mark: Mark,
+    /// The number of rows the connection had changed when the open transaction began.
+    changed_before: u64,
+}
+
+impl WriteConnection {
+    /// Creates it from a connection to a database that is ready.
+    pub(crate) fn new(connection: Connection, database: Database) -> Result<Self, StorageError> {
+        let mark = Mark::open(&database, &connection)?;
+        Ok(Self { changed_before: connection.total_changes(), connection, database, mark })
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Returns a statement, prepared once.
+    pub(crate) fn sql(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(&mut self) -> rusqlite::Result<()> {
+        self.changed_before = self.connection.total_changes();
+        self.sql("BEGIN IMMEDIATE")?.execute([]).map(drop)
+    }
+
+    /// Commits the open transaction, which is durable when this returns. Returns whether anything was written.
+    pub(crate) fn commit(&mut self) -> rusqlite::Result<bool> {
+        let written = self.connection.total_changes() > self.changed_before;
+        if written {
+            self.mark.count(&self.connection)?;
+        }
+        self.sql("COMMIT")?.execute([])?;
+        if written {
+            self.mark.raise();
+        }
+        Ok(written)
+    }
+
+    /// Rolls the open transaction back.
+    pub(crate) fn roll_back(&self) {
+        // After some failures SQLite has rolled back already.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::debug!(store = self.database.name(), %error, "cannot roll back");
+        }
+    }
+
+    /// Writes all of the log into the file and closes the connection.
+    pub(crate) fn close(self) -> Result<(), StorageError> {
+        let Self { connection, database, .. } = self;
+        let written_out = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE);
+        let closed = written_out.and_then(|_| connection.close().map_err(|(_, error)| error));
+        closed.map_err(|error| database.explain(&error))
+    }
+}
+
+impl std::ops::Deref for WriteConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl std::ops::DerefMut for WriteConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+/// The state that the writer's jobs work on.
+pub(crate) trait WriteStore: Send + Sized + 'static {
+    /// The error that a job ends with.
+    type Error: From<StorageError> + Clone + fmt::Debug + Send + 'static;
+
+    /// The connection that writes.
+    fn connection(&mut self) -> &mut WriteConnection;
+
+    /// Runs first in every transaction.
+    fn begun(&mut self) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    /// Runs when a transaction is durable.
+    fn committed(&mut self) {}
+
+    /// Runs when a transaction was rolled back.
+    fn rolled_back(&mut self) {}
+
+    /// Runs after each batch of jobs, once they are answered.
+    fn after_batch(&mut self) {}
+
+    /// Writes everything out and closes the database.
+    fn close(self) -> Result<(), StorageError>;
+}
+
+/// Why a job was not done.
+#[derive(Debug)]
+pub(crate) enum Fault<E> {
+    /// SQLite failed: the transaction is lost, with the changes of the jobs before this one.
+    Storage(rusqlite::Error),
+    /// The job panicked: its changes are lost with the transaction.
+    Panicked(String),
+    /// The job is rejected and has changed nothing.
+    Refused(E),
+}
+
+impl<E> Fault<E> {
+    fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Self::Panicked(format!("internal error in the host: {text}; please report it"))
+    }
+}
+
+impl<E> From<rusqlite::Error> for Fault<E> {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// A unit of work of the writer.
+pub(crate) trait Job<S: WriteStore>: Send {
+    /// Does the work in an open transaction. Called again if that transaction was rolled back.
+    fn run(&mut self, store: &mut S) -> Result<(), Fault<S::Error>>;
+
+    /// Reports the result. On success the changes are durable.
+    fn finish(self: Box<Self>, store: &mut S, result: Result<(), S::Error>);
+}
+
+/// A job whose caller waits for the answer.
+struct AskJob<F, T, E> {
+    work: F,
+    answer: Option<T>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<S, F, T> Job<S> for AskJob<F, T, S::Error>
+where
+    S: WriteStore,
+    F: FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send,
+    T: Send,
+{
+    fn run(&mut self, store: &mut S) -> Result<(), Fault<S::Error>> {
+        self.answer = Some((self.work)(store)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, store: &mut S, result: Result<(), S::Error>) {
+        let Self { answer, reply, .. } = *self;
+        let closed = || store.connection().database().closed().into();
+        let _ = reply.send(result.and_then(|()| answer.ok_or_else(closed))); // the caller may have given up
+    }
+}
+
+enum Command<S: WriteStore> {
+    Do(Box<dyn Job<S>>),
+    Note(Box<dyn FnOnce(&mut S) + Send>),
+    Close(oneshot::Sender<Result<(), StorageError>>),
+}
+
+/// A request to close, for whoever made it.
+type Closing = Option<oneshot::Sender<Result<(), StorageError>>>;
+
+/// The handle of a writer thread. Dropping it waits until all queued jobs are done.
+pub(crate) struct Writer<S: WriteStore> {
+    /// None once the handle is being dropped.
+    commands: Option<mpsc::Sender<Command<S>>>,
+    database: Database,
+    limits: WriterLimits,
+    health: Health,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<S: WriteStore> Writer<S> {
+    /// Starts a writer.
+    pub(crate) fn start(mut store: S, thread: &str, limits: WriterLimits) -> Result<Self, StorageError> {
+        let (commands, inbox) = mpsc::channel(limits.queued);
+        let (health, database) = (Health::default(), store.connection().database().clone());
+        let worker = Thread { store, limits, batch: Vec::with_capacity(limits.batch), health: health.clone() };
+        let thread = std::thread::Builder::new()
+            .name(thread.to_owned())
+            .spawn(move || worker.run(inbox))
+            .map_err(|error| database.no_thread(&error))?;
+        Ok(Self { commands: Some(commands), database, limits, health, thread: Some(thread) })
+    }
+
+    /// Runs work in a transaction and waits until it is durable. The work runs again if the transaction failed.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send + 'static,
+    ) -> Result<T, S::Error> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(AskJob { work, answer: None, reply });
+        self.commands()?.send(Command::Do(job)).await.map_err(|_| self.database.closed())?;
+        answer.await.map_err(|_| self.database.closed())?
+    }
+
+    /// Queues a job without waiting.
+    pub(crate) fn submit(&self, job: Box<dyn Job<S>>) -> Result<(), StorageError> {
+        self.commands()?.try_send(Command::Do(job)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StorageError::full(
+                self.database.name(),
+                format!("{} changes wait for the disk already", self.limits.queued),
+            ),
+            mpsc::error::TrySendError::Closed(_) => self.database.closed(),
+        })
+    }
+
+    /// Changes the state in memory, outside of any transaction and without waiting. Does nothing if too many jobs wait.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut S) + Send + 'static) {
+        if let Ok(commands) = self.commands() {
+            let _ = commands.try_send(Command::Note(Box::new(change)));
+        }
+    }
+
+    /// Returns whether jobs reach the disk.
+    pub(crate) fn health(&self) -> Result<(), StorageError> {
+        // The thread drops its end of the channel when it closes or panics.
+        if self.commands()?.is_closed() { Err(self.database.closed()) } else { self.health.read() }
+    }
+
+    /// Does all queued jobs, writes everything out and ends the thread.
+    pub(crate) async fn close(&self) -> Result<(), StorageError> {
+        let (reply, closed) = oneshot::channel();
+        self.commands()?.send(Command::Close(reply)).await.map_err(|_| self.database.closed())?;
+        closed.await.map_err(|_| self.database.closed())?
+    }
+
+    fn commands(&self) -> Result<&mpsc::Sender<Command<S>>, StorageError> {
+        self.commands.as_ref().ok_or_else(|| self.database.closed())
+    }
+}
+
+impl<S: WriteStore> Drop for Writer<S> {
+    /// Waits until the queued jobs are done: another process may open the files only then.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a thread that panicked has ended, too
+        }
+    }
+}
+
+/// The thread's own side.
+struct Thread<S: WriteStore> {
+    store: S,
+    limits: WriterLimits,
+    /// The jobs of the open transaction, with the errors they were rejected with.
+    batch: Vec<(Box<dyn Job<S>>, Option<S::Error>)>,
+    health: Health,
+}
+
+impl<S: WriteStore> Thread<S> {
+    fn run(mut self, mut inbox: mpsc::Receiver<Command<S>>) {
+        while let Some(command) = inbox.blocking_recv() {
+            let closing = match command {
+                Command::Do(job) => self.do_together(job, &mut inbox),
+                Command::Note(change) => {
+                    change(&mut self.store);
+                    continue;
+                }
+                Command::Close(reply) => Some(reply),
+            };
+            self.store.after_batch();
+            if let Some(reply) = closing {
+                let _ = reply.send(self.store.close());
+                return;
+            }
+        }
+        if let Err(error) = self.store.close() {
+            tracing::debug!(%error, "cannot close a database; no data is lost");
+        }
+    }
+
+    /// Does a job and those that wait behind it in one transaction. Returns a request to close, if one was queued.
+    fn do_together(&mut self, first: Box<dyn Job<S>>, inbox: &mut mpsc::Receiver<Command<S>>) -> Closing {
+        let mut closing = None;
+        let done = self.gather(first, inbox, &mut closing).and_then(|()| self.commit());
+        match done {
+            Ok(()) => {
+                for (job, refused) in self.batch.drain(..) {
+                    job.finish(&mut self.store, refused.map_or(Ok(()), Err));
+                }
+            }
+            Err(fault) => {
+                self.roll_back();
+                self.do_singly(fault);
+            }
+        }
+        closing
+    }
+
+    fn gather(
+        &mut self,
+        first: Box<dyn Job<S>>,
+        inbox: &mut mpsc::Receiver<Command<S>>,
+        closing: &mut Closing,
+    ) -> Result<(), Fault<S::Error>> {
+        self.batch.push((first, None));
+        self.begin()?;
+        let began = Instant::now();
+        loop {
+            if let Some((job, refused)) = self.batch.last_mut() {
+                match run(job.as_mut(), &mut self.store) {
+                    Ok(()) => {}
+                    Err(Fault::Refused(error)) => *refused = Some(error),
+                    Err(fault) => return Err(fault),
+                }
+            }
+            loop {
+                if self.batch.len() >= self.limits.batch || began.elapsed() >= MAX_BATCH_DELAY {
+                    return Ok(());
+                }
+                match inbox.try_recv() {
+                    Ok(Command::Do(job)) => {
+                        self.batch.push((job, None));
+                        break;
+                    }
+                    Ok(Command::Note(change)) => change(&mut self.store),
+                    Ok(Command::Close(reply)) => {
+                        *closing = Some(reply);
+                        return Ok(());
+                    }
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Does the jobs of a failed transaction again, each in its own transaction, so that one job fails alone.
+    fn do_singly(&mut self, fault: Fault<S::Error>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.len() > 1 {
+            let store = self.store.connection().database().name();
+            tracing::debug!(store, ?fault, jobs = batch.len(), "transaction failed; its jobs run one by one");
+            for (mut job, _) in batch.drain(..) {
+                let result = self.do_alone(job.as_mut());
+                job.finish(&mut self.store, result);
+            }
+        } else if let Some((job, _)) = batch.pop() {
+            let result = Err(self.explain(fault));
+            job.finish(&mut self.store, result);
+        }
+        self.batch = batch;
+    }
+
+    fn do_alone(&mut self, job: &mut dyn Job<S>) -> Result<(), S::Error> {
+        let done = self.begin().and_then(|()| run(job, &mut self.store)).and_then(|()| self.commit());
+        done.map_err(|fault| {
+            self.roll_back();
+            self.explain(fault)
+        })
+    }
+
+    fn begin(&mut self) -> Result<(), Fault<S::Error>> {
+        self.store.connection().begin()?;
+        Ok(self.store.begun()?)
+    }
+
+    fn commit(&mut self) -> Result<(), Fault<S::Error>> {
+        if self.store.connection().commit()? {
+            self.health.succeeded();
+        }
+        self.store.committed();
+        Ok(())
+    }
+
+    fn roll_back(&mut self) {
+        self.store.connection().roll_back();
+        self.store.rolled_back();
+    }
+
+    fn explain(&mut self, fault: Fault<S::Error>) -> S::Error {
+        let database = self.store.connection().database();
+        match fault {
+            Fault::Refused(error) => error,
+            Fault::Panicked(text) => database.broken(text).into(),
+            Fault::Storage(error) => {
+                let explained = database.explain(&error);
+                self.health.failed(&error, &explained);
+                explained.into()
+            }
+        }
+    }
+}
+
+/// Runs a job in the open transaction. A job that panics fails like any other: the writer must go on.
+fn run<S: WriteStore>(job: &mut dyn Job<S>, store: &mut S) -> Result<(), Fault<S::Error>> {
+    let ran = catch_unwind(AssertUnwindSafe(|| job.run(store)));
+    ran.unwrap_or_else(|panic| Err(Fault::panicked(&*panic)))
+}
