@@ -158,8 +158,8 @@ async fn a_chat_goes_on() {
     let first = chat(&host, "DemoApp", "First").await;
     let second = chat_on(&host, "DemoApp", &first.chat_id, "Second").await;
     let texts: Vec<_> = second.messages().into_iter().map(|(_, text)| text).collect();
-    let challenge = "Hello! What you wrote comes back in the next message.";
-    assert_eq!(texts, ["First", challenge, "First", "Second", challenge, "Second"]);
+    let greeting = "Hello! What you wrote comes back in the next message.";
+    assert_eq!(texts, ["First", greeting, "First", "Second", greeting, "Second"]);
     // The first reply is as it was.
     assert_eq!(read_message(&host, &first.chat_id, first.reply["id"].as_str().unwrap()).await, first.reply);
 }

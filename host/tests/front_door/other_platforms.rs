@@ -273,7 +273,7 @@ async fn a_message_of_another_shape_ends_with_a_reason_that_names_it() {
     taken(&host, &odd).await;
     let dead = in_state(&host, &event_id(&odd), "dead").await;
     let reason = dead["reason"].as_str().unwrap();
-    assert!(reason.starts_with("the payload of the event `MESSAGE_FINALIZED` (m_1@"), "{dead}");
+    assert!(reason.starts_with("cannot parse the payload of event `MESSAGE_FINALIZED` (m_1@"), "{dead}");
     assert!(far_side.requests().is_empty());
 }
 

@@ -228,7 +228,7 @@ async fn changed_settings_of_a_module_are_taken_in() {
     assert_eq!(chat(&host, "Test", "allocate 32").await.text(), "took 32 MiB");
 
     let apology =
-        "apology = \"Ask again tomorrow.\"\nlimits = { memory = \"16MiB\" }\nconfig = { challenge = \"Salut\" }";
+        "apology = \"Ask again tomorrow.\"\nlimits = { memory = \"16MiB\" }\nconfig = { greeting = \"Salut\" }";
     save(&host, &entry(apology)).await;
     host.logged(&["new settings serve", "module=Test"]).await;
     assert_eq!(chat(&host, "Test", "fail now").await.text(), "Ask again tomorrow.");

@@ -460,7 +460,8 @@ secrets = ["env:HUSH"]
 /// What this file tells of a scheme, it tells of each there is.
 #[test]
 fn each_scheme_has_its_source_here() {
-    let vectors = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemes/vectors")).unwrap();
+    let vectors =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/server/tests/schemes/vectors")).unwrap();
     for vector in vectors {
         let name = vector.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned();
         assert!(EACH.contains(&format!("scheme = {name:?}\n")), "{name}");

@@ -54,7 +54,7 @@ async fn say_to(host: &Host, module: &str, text: &str) -> String {
 async fn a_slow_component_keeps_no_change_waiting() {
     let host = patient(Settings::test_guest("")).start().await;
     host.save("slow.wasm", compiles_for_long());
-    let settings = with_slow(r#"config = { challenge = "Salut" }"#).module("DemoApp", "demo_app", "");
+    let settings = with_slow(r#"config = { greeting = "Salut" }"#).module("DemoApp", "demo_app", "");
     host.save_settings(&settings.server(r#"apology = "Nobody is in.""#));
     host.logged(&["settings reloaded"]).await;
 

@@ -60,7 +60,7 @@ async fn the_shipped_modules_pass_the_tests_they_ship_with() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
     let settings = [
         ("Assistant", "assistant", "assistant", ""),
-        ("DemoApp", "demo_app", "demo-app", r#"config = { challenge = "Hello" }"#),
+        ("DemoApp", "demo_app", "demo-app", r#"config = { greeting = "Hello" }"#),
         ("ChatLog", "chat_log", "chat-log", r#"events = ["unique.chat.user-message.created"]"#),
         ("NexusRelay", "nexus_relay", "nexus-relay", r#"events = ["MESSAGE_FINALIZED"]"#),
         ("DocumentNotes", "document_notes", "document-notes", r#"events = ["document.*"]"#),
@@ -83,7 +83,7 @@ async fn the_shipped_modules_pass_the_tests_they_ship_with() {
 #[tokio::test]
 async fn a_test_answers_and_keeps_what_its_file_says() {
     passes("text = 'now'\ntime = 2026-02-03T04:05:06Z\n[expect]\nreply = '1770091506000'").await;
-    passes("text = 'config challenge'\nconfig = { challenge = 'Hi' }\n[expect]\nreply = { contains = 'Hi' }").await;
+    passes("text = 'config greeting'\nconfig = { greeting = 'Hi' }\n[expect]\nreply = { contains = 'Hi' }").await;
     passes("text = 'kv-count k 2'\n[keyvalue.default]\nk = '40'\n[expect]\nreply = '42'\nkeyvalue.default.k = '42'")
         .await;
     passes("text = 'complete why'\n[[completion]]\nfor = 'why'\ntext = 'because'\n[expect]\nreply = 'because'").await;
@@ -93,7 +93,7 @@ async fn a_test_answers_and_keeps_what_its_file_says() {
     let broken = "[[completion]]\npieces = ['be']\nerror = 'unavailable'\n[expect]\n";
     passes(&format!("text = 'stream-caught why'\n{broken}reply = {{ matches = 'be|*unavailable*' }}")).await;
     passes(&format!("text = 'complete why'\n{broken}failure = 'unavailable'")).await;
-    let failure = "failure = { reason = 'too many calls', retry = '30s' }\nnot_called = ['messages.reply']";
+    let failure = "failure = { reason = 'rate limited', retry = '30s' }\nnot_called = ['messages.reply']";
     let error = "{ kind = 'rate-limited', after = '30s' }";
     passes(&format!("text = 'search x'\n[[search]]\nerror = {error}\n[expect]\n{failure}")).await;
     let history = "[[history]]\nrole = 'assistant'\ntext = 'before'\n";

@@ -310,8 +310,8 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
     let dry_run = || host.lines(&["rehearsing", "module=Test"]);
     assert_eq!(dry_run(), 1);
     for (change, lines) in [
-        ("a", "config = { challenge = \"Salut\" }"),
-        ("b", "config = { challenge = \"Salut\" }\nlimits = { memory = \"20MiB\" }"),
+        ("a", "config = { greeting = \"Salut\" }"),
+        ("b", "config = { greeting = \"Salut\" }\nlimits = { memory = \"20MiB\" }"),
         ("c", "http = [\"api.example.com\"]"),
         ("d", "retry = { attempts = 2 }"),
     ] {

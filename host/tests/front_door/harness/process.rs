@@ -82,7 +82,7 @@ impl Settings {
         let listens = r#"events = ["unique.chat.user-message.created"]"#;
         Self::new()
             .module("Assistant", "assistant", "")
-            .module("DemoApp", "demo_app", r#"config = { challenge = "Hello" }"#)
+            .module("DemoApp", "demo_app", r#"config = { greeting = "Hello" }"#)
             .module("ChatLog", "chat_log", listens)
     }
 
