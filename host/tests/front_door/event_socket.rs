@@ -211,9 +211,9 @@ async fn a_connection_that_breaks_is_made_again_and_the_gap_is_told() {
     line.send("data: {\"id\": \"evt_2\", ").await;
     heard(&host, "before").await;
     drop(line);
-    host.logged(&["WARN", "the event socket is not connected since", "Events of this time may be missed"]).await;
+    host.logged(&["WARN", "event socket disconnected"]).await;
     let mut line = stream.opened().await;
-    host.logged(&["WARN", "the event socket was not connected for", "may have been missed", "from=", "to="]).await;
+    host.logged(&["WARN", "event socket was disconnected", "from=", "to="]).await;
     line.event(&user_message("evt_3", "after")).await;
     heard(&host, "after").await;
     let once = status(&host).await;
@@ -223,7 +223,7 @@ async fn a_connection_that_breaks_is_made_again_and_the_gap_is_told() {
 
     // In good order it is no better: nothing is sent again.
     line.end().await;
-    host.logged(&["the platform closed the connection. Events"]).await;
+    host.logged(&["event socket disconnected", "the platform closed the connection"]).await;
     let _line = stream.opened().await;
     status_is(&host, "gaps", json!(2)).await;
 }
@@ -256,7 +256,7 @@ async fn the_next_connection_is_there_before_the_last_one_ends() {
 async fn the_connection_there_is_goes_on_where_another_does_not_last() {
     let (host, stream, mut first) = connected("reconnect_after = '1s'").await;
     stream.opened().await.end().await;
-    host.logged(&["WARN", "another connection to the event socket doesn't last", "The one before goes on"]).await;
+    host.logged(&["WARN", "new event socket connection ended early; the previous one continues"]).await;
     stream.opened().await.end().await;
     first.event(&user_message("evt_1", "still here")).await;
     heard(&host, "still here").await;
@@ -290,7 +290,7 @@ async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
     stream.asked().await.refuse("503 Service Unavailable", "").await;
     host.logged(&["WARN", "cannot connect to the event socket", "503 Service Unavailable"]).await;
     stream.asked().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
-    host.logged(&["WARN", "next try in 1s: 429 Too Many Requests"]).await;
+    host.logged(&["WARN", "retry_in=1s", "429 Too Many Requests"]).await;
     let mut line = stream.opened().await;
     line.event(&user_message("evt_1", "at last")).await;
     heard(&host, "at last").await;
@@ -343,10 +343,10 @@ async fn an_event_there_is_no_room_for_waits_and_nothing_is_read_meanwhile() {
     say(&host.platform, "Test", "complete what is it?").await;
     gate.reached_by(1).await;
     say(&host.platform, "Test", "help").await;
-    host.logged(&["WARN", "the event can't be taken now: the event socket isn't read until it can"]).await;
+    host.logged(&["WARN", "cannot record the event now; pausing the event socket"]).await;
     let held = until("an event to be held", async || status(&host).await["held"].as_str().map(str::to_owned)).await;
     gate.open();
-    host.logged(&["the event that waited was taken", &held]).await;
+    host.logged(&["delayed event recorded", &held]).await;
     status_is(&host, "held", Value::Null).await;
     // None of the four was lost: two messages, and two that chose the module.
     status_is(&host, "events", json!(4)).await;
@@ -383,7 +383,7 @@ async fn changed_subscriptions_are_taken_in_without_losing_an_event() {
         same.replace("\"event-socket\"", "\"webhook\"\npath = '/x'\nscheme = 'none'").replace("url", "#"),
     );
     new.closed().await;
-    host.logged(&["the event socket is closed"]).await;
+    host.logged(&["event socket closed"]).await;
     assert_eq!(status(&host).await, Value::Null);
 }
 
@@ -394,7 +394,7 @@ async fn a_host_that_stops_takes_what_has_come_and_says_that_no_more_does() {
     heard(&host, "the last one").await;
     assert!(host.stop().await.success());
     line.closed().await;
-    host.logged(&["the event socket is closed: events from now on don't come over it"]).await;
+    host.logged(&["event socket closed"]).await;
 }
 
 /// The ten minutes of the real platform, in small: whatever is cut, every chat is answered once.

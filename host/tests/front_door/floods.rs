@@ -42,7 +42,7 @@ async fn who_kept_the_host_waiting_makes_room() {
         other.say(request(&body())).await;
         assert!(other.answer().await.starts_with("HTTP/1.1 200 "));
     }
-    host.logged(&["WARN", "as many connections as `max_connections`"]).await;
+    host.logged(&["WARN", "`max_connections` in [server.limits] is reached"]).await;
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn one_address_has_so_many_connections_and_no_more() {
     let first = Wire::from(BAD, host.socket()).await;
     let second = Wire::from(BAD, host.socket()).await;
     assert_eq!(Wire::from(BAD, host.socket()).await.ended().await, "");
-    host.logged(&["WARN", "closed at once", "max_connections_per_address", "client=127.0.0.2"]).await;
+    host.logged(&["WARN", "connection refused", "max_connections_per_address", "client=127.0.0.2"]).await;
     assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK, "another address has its own");
     drop((first, second));
     until("a free place", async || {
@@ -145,7 +145,7 @@ async fn a_proxy_nobody_told_of_is_not_held_off() {
         assert_eq!(forge(&host, GOOD, Some("203.0.113.9")).await, StatusCode::BAD_REQUEST);
     }
     assert_eq!(post(&host, GOOD, Some("198.51.100.1"), &sign(&body())).await.status(), StatusCode::OK);
-    host.logged(&["WARN", "seems to be a proxy", "trusted_proxies", "client=127.0.0.1"]).await;
+    host.logged(&["WARN", "through a proxy", "trusted_proxies", "client=127.0.0.1"]).await;
     assert_eq!(host.lines(&["client=203.0.113.9"]), 0, "nobody said that it is to be believed");
 }
 

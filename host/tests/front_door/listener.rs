@@ -167,7 +167,7 @@ async fn a_body_has_at_most_a_mebibyte() {
         put_off(post_in_chunks(&host, event_of_size(size)).await, "60").await;
     }
     taken(post_in_chunks(&host, event_of_size(MIB)).await).await;
-    host.logged(&["ERROR", "1048576 bytes", "max_body", "source=unique"]).await;
+    host.logged(&["ERROR", "max_body=1048576", "source=unique"]).await;
 }
 
 #[tokio::test]
