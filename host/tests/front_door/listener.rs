@@ -280,7 +280,7 @@ async fn a_source_of_one_tenant_brings_no_other_companies_events() {
         .start()
         .await;
     let answer = signed_post(&host.webhook, uploaded("evt_2", Some("company_2"))).await;
-    refused(answer, StatusCode::FORBIDDEN, "may not bring events of company `company_2`").await;
+    refused(answer, StatusCode::FORBIDDEN, "may not send events of company `company_2`").await;
 }
 
 #[tokio::test]

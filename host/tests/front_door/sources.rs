@@ -452,7 +452,12 @@ secrets = ["env:HUSH"]
     };
     assert!(taken >= 5, "only {taken} came in");
     assert_eq!(answer.headers()["retry-after"], "1");
-    refused(answer, StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them").await;
+    refused(
+        answer,
+        StatusCode::TOO_MANY_REQUESTS,
+        "events arrive faster than `events_per_second` of this source allows",
+    )
+    .await;
     assert_eq!(send(&host, "quick", &[], "{}").await.status(), StatusCode::OK);
     host.logged(&["WARN", "`events_per_second` of the source is reached", "source=slow"]).await;
 }

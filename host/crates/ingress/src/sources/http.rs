@@ -1,9 +1,9 @@
-//! The public listener: events in, probes, and what is answered when.
+//! The public listener: receives events and answers probes.
 //!
-//! The answers follow from how the strictest platform reads them, Unique: 2xx is delivered; 3xx, 429 and 5xx are brought
-//! again, up to five times; anything else marks the endpoint as expired, and no event comes any more. So a 4xx is for
-//! forged requests and for what can never be an event; whatever may pass later is answered with 429 or 503 and `Retry-After`.
-//! Which 4xx it is, and how an event that was taken is acknowledged, is for the source's scheme to say.
+//! The status codes suit the strictest platform, Unique: it treats 2xx as delivered, retries 3xx, 429 and 5xx up to five
+//! times, and after any other status marks the endpoint as expired and sends no further events. So only forged requests and
+//! bodies that can never be an event get a 4xx; everything that may succeed later gets 429 or 503 with `Retry-After`.
+//! The source's scheme decides which 4xx, and how a recorded event is acknowledged.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,36 +17,36 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
+use tracing::Instrument;
 
 use super::envelope::NotAnEvent;
 use super::schemes::Request as Verifiable;
 use super::{Received, Rejection, RouteEntry, Source, Sources};
 use crate::health::{self, Health};
 use crate::listener::{BodyError, Client, SignatureFailureLimiter};
-use tracing::Instrument;
-
 use modhost_core::metrics::{self, EventOutcome};
 use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 
-/// When a body that is too large may be brought again: an operator needs time to read the log and raise the limit.
+/// `Retry-After` for a body that is too large, in seconds: time for an operator to read the log and raise the limit.
 const AFTER_TOO_LARGE: u64 = 60;
 
-/// When an event may be brought again whose time is too far from the host's: a clock has to be set first.
+/// `Retry-After` for an event whose timestamp is too far from the host's clock, in seconds: a clock has to be set first.
 const AFTER_CLOCKS_DIFFER: u64 = 60;
 
-/// When an event may be brought again that no secret signed, while it isn't known whether the secrets are whole.
+/// `Retry-After` for an invalid signature shortly after the secrets changed, in seconds: the new secret may be half written.
 const AFTER_SECRETS_CHANGE: u64 = 10;
-/// When an event may be brought again that can't be read: an operator needs time to look at it.
+
+/// `Retry-After` for an event that cannot be read, in seconds: time for an operator to look at it.
 const AFTER_UNREADABLE: u64 = 60;
 
-/// How much of a body that is too large is heard out, in bytes.
-const HEARD_OUT: usize = 16 << 20;
+/// Maximum number of bytes to drain of a body that is too large.
+const MAX_DRAIN: usize = 16 << 20;
 
-/// How long a body that is too large is heard out.
-const HEAR_OUT_WITHIN: Duration = Duration::from_secs(5);
+/// Maximum time to drain a body that is too large.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When a body may be brought again that came too slowly, or when there was no room for it.
-const AFTER_CUT_SHORT: u64 = 10;
+/// `Retry-After` for a body that arrived too slowly or exceeded the budget of all bodies, in seconds.
+const AFTER_BODY_ERROR: u64 = 10;
 
 struct Listener<S> {
     sources: Arc<Sources>,
@@ -54,8 +54,8 @@ struct Listener<S> {
     sink: S,
 }
 
-/// The routes of the public listener: probes, and every other path as the sources have it. `signature_failures` is where forged requests
-/// are noted; requests of a client that sent too many are not read.
+/// Returns the routes of the public listener: probes, and the paths of the sources. Invalid signatures are counted in
+/// `signature_failures`; requests from an address with too many of them are refused unread.
 pub fn router<S: Sink>(
     sources: Arc<Sources>,
     signature_failures: Arc<SignatureFailureLimiter>,
@@ -100,12 +100,12 @@ async fn handle<S: Sink>(listener: &Listener<S>, route: &RouteEntry, request: Re
             .into_response();
     }
     let client = request.extensions().get().copied().unwrap_or(Client::UNKNOWN);
-    if let Some(wait) = listener.held_off(client, &route.source) {
-        return not_heard(wait);
+    if let Some(wait) = listener.blocked_for(client, &route.source) {
+        return too_many_failures(wait);
     }
     let max_body = **listener.sources.max_body.load();
     let (parts, body) = request.into_parts();
-    if let Some(coding) = coded(&parts.headers) {
+    if let Some(coding) = content_coding(&parts.headers) {
         tracing::warn!(encoding = %format_args!("{coding:.40}"), "request refused: compressed body");
         drain(body).await;
         return refusal(
@@ -115,22 +115,22 @@ async fn handle<S: Sink>(listener: &Listener<S>, route: &RouteEntry, request: Re
     }
     match read(&parts.headers, body, max_body).await {
         Ok(body) => answer(listener, route, client, &parts.headers, body).await,
-        Err(Unread::TooLarge) => {
+        Err(BodyFailure::TooLarge) => {
             tracing::error!(max_body, "request refused: the body is larger than `max_body` in [server]");
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the body is larger than this host accepts");
             ([(header::RETRY_AFTER, AFTER_TOO_LARGE)], answer).into_response()
         }
-        Err(Unread::BodyError(why)) => {
-            // What there is no room for is told of by the listener, and not for every request.
+        Err(BodyFailure::BodyError(why)) => {
+            // The listener logs an exhausted budget, and not for every request.
             if let BodyError::TooSlow(_) = why {
                 tracing::warn!(
                     reason = %why, "request refused for now: slow body, see `body_timeout` in [server.limits]"
                 );
             }
             let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
-            hang_up(([(header::RETRY_AFTER, AFTER_CUT_SHORT)], answer).into_response())
+            close_connection(([(header::RETRY_AFTER, AFTER_BODY_ERROR)], answer).into_response())
         }
-        Err(Unread::BrokenOff) => refusal(StatusCode::BAD_REQUEST, "the body is incomplete"),
+        Err(BodyFailure::Incomplete) => refusal(StatusCode::BAD_REQUEST, "the body is incomplete"),
     }
 }
 
@@ -149,18 +149,18 @@ async fn answer<S: Sink>(
         }
         received => received,
     };
-    // Only what is verified uses up a turn: a forger can't use up the platform's.
+    // Only verified requests count against the rate, so that a forger cannot use up the platform's.
     if !matches!(received, Ok(Received::Challenge(_)))
         && let Some(Err(after)) = route.rate.as_ref().map(|rate| rate.take())
     {
         tracing::warn!("event refused for now: `events_per_second` of the source is reached");
-        return come_back(Backpressure { after, too_fast: true });
+        return retry_later(Backpressure { after, too_fast: true });
     }
     match received {
         Ok(Received::Event(event)) => match listener.sink.take(*event).await {
             Ok(Taken::Recorded) => source.scheme.taken(&request),
             Ok(Taken::NoSubscriber) => source.scheme.nobody(&request),
-            Err(put_off) => come_back(put_off),
+            Err(backpressure) => retry_later(backpressure),
         },
         Ok(Received::Challenge(answer)) => {
             source.reader.count(EventOutcome::Challenge);
@@ -184,7 +184,7 @@ async fn answer<S: Sink>(
     }
 }
 
-/// Keeps a verified request that can't be read, and answers it.
+/// Stores a verified request whose event cannot be read, and answers it.
 async fn unreadable<S: Sink>(
     listener: &Listener<S>,
     route: &RouteEntry,
@@ -221,39 +221,39 @@ fn rejected<S>(
         let after = if is_of_time { AFTER_CLOCKS_DIFFER } else { AFTER_SECRETS_CHANGE };
         return ([(header::RETRY_AFTER, after)], answer).into_response();
     }
-    // One whose time alone is wrong was signed well.
+    // A request with a wrong timestamp has a valid signature.
     if let Rejection::SignatureError(signature_error) = rejection
         && !signature_error.is_of_time()
         && !is_of_local_page(client, headers)
     {
-        listener.note_forgery(client, source);
+        listener.note_failure(client, source);
     }
     answer
 }
 
-/// Whether a web page in a browser on this machine sent a request. Any page can do that, and its forged requests must not hold
-/// off the programs that share its address: a proxy, the local platform of `modhost dev`.
+/// Returns whether a web page in a browser on this machine sent the request. Any page can do that, so its invalid signatures
+/// must not block programs with the same address: a proxy, the local platform of `modhost dev`.
 fn is_of_local_page(client: Client, headers: &HeaderMap) -> bool {
     client.address.is_loopback() && (headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site"))
 }
 
-fn come_back(Backpressure { after, too_fast }: Backpressure) -> Response {
+fn retry_later(Backpressure { after, too_fast }: Backpressure) -> Response {
     let (status, error) = if too_fast {
-        (StatusCode::TOO_MANY_REQUESTS, "events come faster than this host takes them")
+        (StatusCode::TOO_MANY_REQUESTS, "events arrive faster than `events_per_second` of this source allows")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the host can't take more events at the moment")
+        (StatusCode::SERVICE_UNAVAILABLE, "the host cannot accept events at the moment")
     };
     ([(header::RETRY_AFTER, whole_seconds(after))], refusal(status, error)).into_response()
 }
 
-/// What most platforms read as well as any other 2xx.
+/// Returns the 2xx answer for platforms that don't define one.
 pub(super) fn success() -> Response {
     Json(json!({ "success": true })).into_response()
 }
 
 impl<S> Listener<S> {
-    /// How long a client's requests to a source are not heard; none: they are.
-    fn held_off(&self, client: Client, source: &Source) -> Option<Duration> {
+    /// Returns how long requests of a client to a source are refused unread, or `None` if they are read.
+    fn blocked_for(&self, client: Client, source: &Source) -> Option<Duration> {
         if client.stands_for_many {
             return None;
         }
@@ -262,7 +262,7 @@ impl<S> Listener<S> {
         Some(wait)
     }
 
-    fn note_forgery(&self, client: Client, source: &Source) {
+    fn note_failure(&self, client: Client, source: &Source) {
         if !self.signature_failures.note(client.address, &source.reader.name) {
             return;
         }
@@ -278,21 +278,21 @@ impl<S> Listener<S> {
     }
 }
 
-/// The answer to who sent too many forged requests: neither is the body read, nor is the connection kept.
-fn not_heard(wait: Duration) -> Response {
+/// Returns the answer for an address with too many invalid signatures. The body is not read and the connection is closed.
+fn too_many_failures(wait: Duration) -> Response {
     let answer = refusal(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address had no valid signature");
-    hang_up(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
+    close_connection(([(header::RETRY_AFTER, whole_seconds(wait))], answer).into_response())
 }
 
-/// Ends the connection with an answer: what is still coming on it is not wanted.
-fn hang_up(mut answer: Response) -> Response {
+/// Closes the connection after this answer, so that the rest of the body is not read.
+fn close_connection(mut answer: Response) -> Response {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
-/// How a body is coded, if it is: signatures are over the bytes that are sent, no platform here compresses them, and what
-/// is a kilobyte on the wire may be a gigabyte afterwards.
-fn coded(headers: &HeaderMap) -> Option<&str> {
+/// Returns the content coding of a body, if it has one. Coded bodies are refused: signatures cover the bytes as sent, no
+/// platform compresses them, and a kilobyte on the wire may be a gigabyte decompressed.
+fn content_coding(headers: &HeaderMap) -> Option<&str> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     codings
         .flat_map(|line| line.split(','))
@@ -300,7 +300,7 @@ fn coded(headers: &HeaderMap) -> Option<&str> {
         .find(|it| !(it.is_empty() || it.eq_ignore_ascii_case("identity")))
 }
 
-/// Rounded up, and never nothing: who comes back after this time is not early.
+/// Rounds up to whole seconds, at least one, so that no retry is early.
 fn whole_seconds(time: std::time::Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
@@ -309,30 +309,30 @@ fn refusal(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "success": false, "error": error }))).into_response()
 }
 
-enum Unread {
+enum BodyFailure {
     TooLarge,
     BodyError(BodyError),
-    BrokenOff,
+    Incomplete,
 }
 
-/// Reads a body to its end, and keeps no more of it than the limit.
-async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, Unread> {
+/// Reads a whole body of at most `limit` bytes.
+async fn read(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, BodyFailure> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        // Who asks first is told without having sent anything.
+        // A client that sent `Expect: 100-continue` has not sent the body yet.
         if !headers.contains_key(header::EXPECT) {
             drain(body).await;
         }
-        return Err(Unread::TooLarge);
+        return Err(BodyFailure::TooLarge);
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     match Limited::new(&mut body, limit).collect().await {
         Ok(read) => Ok(read.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             drain(body).await;
-            Err(Unread::TooLarge)
+            Err(BodyFailure::TooLarge)
         }
-        Err(error) => Err(cut_short(&*error).map_or(Unread::BrokenOff, Unread::BodyError)),
+        Err(error) => Err(cut_short(&*error).map_or(BodyFailure::Incomplete, BodyFailure::BodyError)),
     }
 }
 
@@ -344,8 +344,8 @@ fn cut_short(error: &(dyn Error + 'static)) -> Option<BodyError> {
 /// Reads what is still being sent, and forgets it: a connection that is closed on a sender breaks before the answer
 /// is read, and the platform would take the host for one that is out of reach.
 async fn drain(body: Body) {
-    let mut rest = Limited::new(body, HEARD_OUT);
+    let mut rest = Limited::new(body, MAX_DRAIN);
     let read = async { while let Some(Ok(_)) = rest.frame().await {} };
     // Who takes longer hears nothing.
-    let _ = tokio::time::timeout(HEAR_OUT_WITHIN, read).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, read).await;
 }

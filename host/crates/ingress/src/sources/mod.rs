@@ -1,5 +1,5 @@
-//! The ways in: webhook paths, each with its signature scheme, and event sockets. A source verifies what comes and makes
-//! an [`Event`] of it; what happens to the event is not its business.
+//! Sources of events: webhook paths with their signature schemes, and event sockets. A source verifies a request and reads
+//! an [`Event`] from it. What happens to the event is up to the sink.
 
 pub mod envelope;
 pub mod event_socket;
@@ -22,18 +22,16 @@ use modhost_core::rate::Rate;
 use modhost_storage::unreadable::Unreadable;
 use schemes::{Key, Request, Scheme, SignatureError};
 
-/// The webhooks of this host, by path.
-///
-/// They can be replaced while requests are served.
+/// The webhooks of this host by path. They can be replaced while requests are served.
 #[derive(Default)]
 pub struct Sources {
     by_path: ArcSwap<HashMap<String, Arc<RouteEntry>>>,
-    /// Those whose secrets have just changed.
+    /// Sources whose secrets have just changed.
     unsettled: ArcSwap<HashSet<Name>>,
     max_body: ArcSwap<u64>,
 }
 
-/// A source, and how fast its events may come.
+/// A source with its rate limit.
 struct RouteEntry {
     source: Source,
     rate: Option<Arc<Rate>>,
@@ -43,76 +41,76 @@ struct RouteEntry {
 pub struct Source {
     /// The path.
     pub path: String,
-    /// How real events are told from forged ones.
+    /// Verifies signatures.
     pub scheme: Box<dyn Scheme>,
-    /// With which keys.
+    /// The keys that signatures are verified with.
     pub keys: Vec<Key>,
-    /// Makes events of what was verified.
+    /// Reads events from verified requests.
     pub reader: Reader,
-    /// How many of its events are taken a second; none: as many as come.
+    /// Maximum number of events per second; `None`: no limit.
     pub events_per_second: Option<u32>,
 }
 
-/// Makes events of what a source brings, however it brings it.
+/// Reads the events of a source, whether they arrive by webhook or over an event socket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reader {
     /// The source's name.
     pub name: Name,
-    /// Where the parts of an event stand.
+    /// Where the parts of an event are: headers and fields of the body.
     pub envelope: Envelope,
-    /// Whose events the source brings.
+    /// Resolves the tenant of an event.
     pub owners: TenantResolver,
 }
 
-/// Whose events a source brings.
+/// Resolves the tenant of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TenantResolver {
-    /// One tenant's; if companies are named, theirs and no other's.
+    /// All events are one tenant's; if it has companies, only theirs.
     One {
         /// The tenant.
         tenant: Name,
-        /// Its companies, in the platform's ids; empty: whichever the source brings, but for those of others.
+        /// The tenant's companies, by the platform's ids; empty: every company that is not another tenant's.
         companies: Vec<String>,
         /// The companies of other tenants.
         of_others: HashSet<String>,
     },
-    /// Several tenants', told apart by the event's company.
+    /// The event's company decides.
     ByCompany {
-        /// Whose each company is.
+        /// The tenant of each company.
         tenants: HashMap<String, Name>,
-        /// Whose all other companies are; none: nobody's.
+        /// The tenant of all other companies; `None`: their events are rejected.
         others: Option<Name>,
     },
 }
 
-/// What a verified request brought.
+/// The content of a verified request.
 pub enum Received {
     /// An event.
     Event(Box<Event>),
-    /// A question for the endpoint itself, which this answers.
+    /// A challenge to the endpoint itself, with its answer.
     Challenge(Response),
 }
 
-/// Why a request brought no event.
+/// Why no event was read from a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
-    /// It is not from whom it should be.
+    /// The signature is missing, invalid or outdated.
     #[error("{0}")]
     SignatureError(#[from] SignatureError),
-    /// It is signed, but no event.
+    /// The signature is valid, but the body is not an event.
     #[error("this is not an event: {0}")]
     NotAnEvent(#[from] NotAnEvent),
-    /// It is of a company that no tenant of this host has. Nothing is wrong with the request: a platform whose app is
-    /// installed in many companies signs for all of them alike.
+    /// The event belongs to a company that no tenant of this host has. The request is valid: a platform whose app is
+    /// installed in many companies signs for all of them with one key.
     #[error("no tenant has the company {}", .0.as_ref().map_or("it doesn't name".into(), |company| format!("`{company}`")))]
     UnclaimedCompany(Option<String>),
-    /// It names a company of another tenant.
-    #[error("this source may not bring events of company `{0}`")]
+    /// The event belongs to a company of another tenant.
+    #[error("this source may not send events of company `{0}`")]
     ForeignCompany(String),
 }
 
 impl Rejection {
-    /// The status it is answered with, as the platform of this scheme reads it.
+    /// Returns the status to answer with, by the rules of the scheme's platform.
     pub fn status(&self, scheme: &dyn Scheme) -> StatusCode {
         match self {
             Self::SignatureError(signature_error) => scheme.refusal(signature_error),
@@ -124,41 +122,41 @@ impl Rejection {
 }
 
 impl Sources {
-    /// The name and the path of each.
+    /// Returns the name and path of each source.
     pub fn paths(&self) -> Vec<(Name, String)> {
         let by_path = self.by_path.load();
         let mut paths: Vec<_> =
-            by_path.values().map(|way| (way.source.reader.name.clone(), way.source.path.clone())).collect();
+            by_path.values().map(|route| (route.source.reader.name.clone(), route.source.path.clone())).collect();
         paths.sort();
         paths
     }
 
-    /// Takes events from these sources from now on; `max_body` is the largest body in bytes.
+    /// Replaces the sources; `max_body` is the maximum size of a body in bytes.
     pub fn set(&self, sources: impl IntoIterator<Item = Source>, max_body: u64) {
         let before = self.by_path.load();
-        let ways = sources.into_iter().map(|source| {
-            // A rate that stays goes on counting: a reload is no new start.
-            let known = before.get(&source.path).and_then(|way| way.rate.clone());
+        let routes = sources.into_iter().map(|source| {
+            // An unchanged rate limit keeps its count across reloads.
+            let known = before.get(&source.path).and_then(|route| route.rate.clone());
             let rate = source.events_per_second.map(|per_second| match known {
                 Some(rate) if rate.per_second() == f64::from(per_second) => rate,
                 _ => Arc::new(Rate::new(per_second)),
             });
             (source.path.clone(), Arc::new(RouteEntry { source, rate }))
         });
-        let by_path: HashMap<_, _> = ways.collect();
+        let by_path: HashMap<_, _> = routes.collect();
         self.by_path.store(Arc::new(by_path));
         self.max_body.store(Arc::new(max_body));
     }
 }
 
 impl Sources {
-    /// Says of which sources nobody knows yet if their secrets are whole, as they have just changed: what none of them signed
-    /// may be brought again.
+    /// Sets the sources whose secrets have just changed and may be half written: an invalid signature there gets a status
+    /// that makes the platform retry.
     pub fn set_unsettled(&self, sources: HashSet<Name>) {
         self.unsettled.store(Arc::new(sources));
     }
 
-    /// The status that answers what a source refuses.
+    /// Returns the status for a rejected request.
     fn status(&self, rejection: &Rejection, source: &Source) -> StatusCode {
         let is_unsigned = matches!(rejection, Rejection::SignatureError(SignatureError::WrongSignature));
         if is_unsigned && self.unsettled.load().contains(&source.reader.name) {
@@ -169,11 +167,11 @@ impl Sources {
 }
 
 impl Source {
-    /// Verifies a request and makes an event of it.
+    /// Verifies a request and reads its event.
     ///
     /// # Errors
     ///
-    /// When it is forged, no event, or another tenant's.
+    /// If the signature is invalid, the body is not an event, or the event is another tenant's.
     pub fn receive(&self, request: &Request<'_>, body: &Bytes) -> Result<Received, Rejection> {
         self.scheme.verify(request, &self.keys)?;
         if let Some(answer) = self.scheme.challenge(request) {
@@ -184,11 +182,11 @@ impl Source {
 }
 
 impl Reader {
-    /// Makes an event of a body and the headers it came with, whoever it is from.
+    /// Reads an event from a body and its headers, without verifying them.
     ///
     /// # Errors
     ///
-    /// When it is no event, or another tenant's.
+    /// If the body is not an event, or the event is another tenant's.
     pub fn read(&self, headers: &HeaderMap, body: &Bytes) -> Result<Event, Rejection> {
         let json = json_of(&self.envelope, body)?;
         let opened = Opened::new(headers, body, &json)?;
@@ -201,7 +199,7 @@ impl Reader {
         Ok(opened.event(&self.envelope, &self.name, tenant, company_id)?)
     }
 
-    /// Counts what makes no delivery. Whose it is, a source of several tenants can't tell.
+    /// Counts a request that makes no delivery. For a source of several tenants the tenant label is empty.
     fn count(&self, outcome: EventOutcome) {
         let tenant = match &self.owners {
             TenantResolver::One { tenant, .. } => tenant.as_str(),
@@ -210,7 +208,7 @@ impl Reader {
         metrics::event(&self.name, &Name::from(tenant), outcome);
     }
 
-    /// What of a request is kept for operators that can't be read.
+    /// Returns the record of an unreadable request for operators.
     pub fn unreadable(&self, headers: &HeaderMap, body: &Bytes, why: &NotAnEvent, status: Option<u16>) -> Unreadable {
         Unreadable {
             source: self.name.clone(),
@@ -225,7 +223,7 @@ impl Reader {
         }
     }
 
-    /// Whether nothing can be done with an event that names no company, though all of its platform's do.
+    /// Returns whether an event without a company cannot be assigned, although the platform always sends one.
     fn needs_company(&self) -> bool {
         let tells_tenant = match &self.owners {
             TenantResolver::One { companies, .. } => !companies.is_empty(),
@@ -236,7 +234,7 @@ impl Reader {
 }
 
 impl TenantResolver {
-    /// Whose an event is; `company` is what it names, and none if events of its source never name one.
+    /// Returns the tenant of an event. `company` is the company it names; `None` if the source's events never name one.
     fn tenant_of(&self, company: Option<Option<&str>>) -> Result<Name, Rejection> {
         let named = company.flatten();
         let unclaimed = || Rejection::UnclaimedCompany(named.map(str::to_owned));
