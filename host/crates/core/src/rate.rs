@@ -13,6 +13,7 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// A rate of this many events per second, with a burst on top.
     pub fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second.max(1));
         Self { per_second, bucket: Mutex::new((per_second * BURST, Instant::now())) }

@@ -280,12 +280,14 @@ impl<S: WriteStore> Drop for Writer<S> {
     }
 }
 
+type BoxedJob<S> = Box<dyn Job<S>>;
+
 /// The thread's own side.
 struct Thread<S: WriteStore> {
     store: S,
     limits: WriterLimits,
     /// The jobs of the open transaction, with the errors they were rejected with.
-    batch: Vec<(Box<dyn Job<S>>, Option<S::Error>)>,
+    batch: Vec<(BoxedJob<S>, Option<S::Error>)>,
     health: Health,
 }
 

@@ -65,7 +65,7 @@ pub(super) enum Swapped {
 impl KeyValueCapability {
     /// A bucket of the module and the tenant; nothing is asked of the store for it.
     pub(super) fn open(&self, name: String) -> Result<Bucket> {
-        Ok(Bucket::new(self.delivery.space(), name).map_err(call_error)?)
+        Bucket::new(self.delivery.space(), name).map_err(call_error)
     }
 
     pub(super) async fn get(&self, bucket: &Bucket, key: String) -> Result<Option<Vec<u8>>> {
@@ -123,7 +123,7 @@ impl KeyValueCapability {
         let arguments = json!({ "bucket": bucket.name(), "key": key });
         let key = key.to_owned();
         self.read(&CAS_NEW, arguments, bucket, move |store, bucket| async move {
-            Ok(entry(&*store, &bucket, key).await.map_err(call_error)?)
+            entry(&*store, &bucket, key).await.map_err(call_error)
         })
         .await
     }
