@@ -1,7 +1,7 @@
-//! The `modhost` command line: its commands, and `modhost test`.
+//! The commands of the `modhost` command line, and the test runner of `modhost test`.
 
 #![forbid(unsafe_code)]
-// They panic if a stream cannot be written and block if nobody reads it: see `commands/output.rs`.
+// These macros panic if the stream cannot be written, and block if nobody reads it: see `commands/output.rs`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod commands;

@@ -1,4 +1,4 @@
-//! `build`: makes the components of modules as `dev` does, and says of each what came out.
+//! `modhost build`: builds modules and validates their components.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,14 +9,17 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::build_command::{BuildCommand, Purpose};
+use super::diagnostics::{self, error_with_help};
+use super::help::examples;
 use super::{SettingsFile, check, output};
 use modhost_config::Module;
 use modhost_runtime::engine::Engine;
 
-/// What `build` can be told.
+/// Arguments of `modhost build`.
 #[derive(Args)]
+#[command(after_long_help = examples!("modhost build" "modhost build Mine Other"))]
 pub struct BuildArgs {
-    /// The modules to build [default: all that have a `build` in modules.toml]
+    /// Modules to build [default: all modules with a `build` command in modules.toml]
     #[arg(value_name = "NAME")]
     modules: Vec<String>,
 
@@ -26,80 +29,85 @@ pub struct BuildArgs {
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
-const ASIDE: Style = Style::new().dimmed();
+const DIM: Style = Style::new().dimmed();
 
-/// Builds the modules, one after the other, as compilers use all cores: success if every one can serve now.
+/// Builds the modules one after the other, because compilers use all cores. Returns success if all can serve.
 pub async fn run(args: BuildArgs) -> anyhow::Result<ExitCode> {
-    let wanted = match wanted(&args) {
-        Ok(wanted) => wanted,
+    let targets = match targets(&args) {
+        Ok(targets) => targets,
         Err(error) => {
-            super::failed(&error);
+            diagnostics::report(&error);
             return Ok(ExitCode::from(2));
         }
     };
     let mut failed = 0;
-    for (module, command) in &wanted.modules {
-        output::println!("{ASIDE}building {}: {}{ASIDE:#}", module.name, command.text);
-        match build(module, command, &wanted.engine).await {
-            Ok(made) => output::println!("{GOOD}built{GOOD:#} {}: {made}", module.name),
+    for (module, command) in &targets.modules {
+        output::println!("{DIM}building {}: {}{DIM:#}", module.name, command.text);
+        match build(module, command, &targets.engine).await {
+            Ok(summary) => output::println!("{GOOD}built{GOOD:#} {}: {summary}", module.name),
             Err(error) => {
                 failed += 1;
                 output::println!("{BAD}failed{BAD:#} {}: {error:#}", module.name);
             }
         }
     }
-    if failed > 0 && wanted.modules.len() > 1 {
-        output::println!("{failed} of {} modules can't serve", wanted.modules.len());
+    if failed > 0 && targets.modules.len() > 1 {
+        output::println!("{failed} of {} modules cannot serve", targets.modules.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is to be built.
-struct BuildTarget {
-    /// The modules, and how each is built.
+/// The modules to build.
+struct BuildTargets {
+    /// The modules with their build commands.
     modules: Vec<(Module, BuildCommand)>,
-    /// What compiles them, and keeps that for `modhost test`.
+    /// Compiles the components, and caches them for `modhost test`.
     engine: Engine,
 }
 
-fn wanted(args: &BuildArgs) -> anyhow::Result<BuildTarget> {
+fn targets(args: &BuildArgs) -> anyhow::Result<BuildTargets> {
     let settings = args.file.load()?;
     let modules: Vec<&Module> = match args.modules.is_empty() {
         true => settings.modules.iter().filter(|module| module.build.is_some()).collect(),
-        false => args.modules.iter().map(|name| super::module(&settings, name)).collect::<Result<_, _>>()?,
+        false => args.modules.iter().map(|name| super::find_module(&settings, name)).collect::<Result<_, _>>()?,
     };
     if modules.is_empty() {
-        bail!("no module in {} has a `build`, the command that makes its component", settings.file.display());
+        return Err(error_with_help(
+            format!("no module in {} has a `build` command", settings.file.display()),
+            "add `build = \"…\"`, the command that builds the component",
+        ));
     }
     let command = |module: &Module| {
-        BuildCommand::of(module, &settings.file).with_context(|| {
-            format!("{}: {} has no `build`, the command that makes its component", module.place, module.name)
-        })
+        BuildCommand::of(module, &settings.file)
+            .with_context(|| format!("{}: module {} has no `build` command", module.place, module.name))
     };
     let modules = modules.into_iter().map(|module| Ok((module.clone(), command(module)?)));
     let modules = modules.collect::<anyhow::Result<_>>()?;
-    Ok(BuildTarget { modules, engine: super::keeping_engine(&settings, 1)? })
+    Ok(BuildTargets { modules, engine: super::caching_engine(&settings, 1)? })
 }
 
-/// Runs a module's build command, and looks at the component; says what it is like.
+/// Runs a module's build command and validates the component. Returns its summary.
 async fn build(module: &Module, command: &BuildCommand, engine: &Engine) -> anyhow::Result<String> {
     let started = Instant::now();
     let status = command.run(Purpose::Serve).await.map_err(anyhow::Error::msg)?;
     if !status.success() {
-        match command.missing(status) {
-            Some(advice) => bail!("{advice}"),
-            None => bail!("the build command failed ({status}), as said above"),
+        match command.missing_tool_advice(status) {
+            Some(advice) => bail!(advice),
+            None => bail!("the build command failed ({status}); its output is above"),
         }
     }
     let took = started.elapsed();
-    let component = look(&module.component, engine).await?;
-    Ok(format!("{}, {component}{ASIDE}; built in {:.1} s{ASIDE:#}", module.component.display(), took.as_secs_f64()))
+    let component = validate(&module.component, engine).await?;
+    Ok(format!("{}, {component}{DIM}; built in {:.1} s{DIM:#}", module.component.display(), took.as_secs_f64()))
 }
 
-/// What a component is like, if it can serve.
-async fn look(path: &Path, engine: &Engine) -> anyhow::Result<String> {
+/// Returns a summary of a component that can serve.
+async fn validate(path: &Path, engine: &Engine) -> anyhow::Result<String> {
     if !path.exists() {
-        bail!("the build left no {}; `component` in modules.toml should be the file it makes", path.display());
+        bail!(
+            "the build command did not create {}; set `component` in modules.toml to the file it creates",
+            path.display()
+        );
     }
-    check::Findings::of_file(path, engine).await?.summary().with_context(|| path.display().to_string())
+    check::Validation::of_file(path, engine).await?.summary().with_context(|| path.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! A module's build command: where it runs, and what it finds there.
+//! The build command of a module: its folder, environment and output.
 
 mod missing;
 mod progress;
@@ -14,61 +14,60 @@ use tokio::process::Command;
 use modhost_config::Module;
 use progress::Progress;
 
-/// Where programs lie that a language's own tools put into a module's folder, by their usual names.
+/// Folders below a module's folder where the tools of its language install programs.
 #[cfg(not(windows))]
-const TOOLS: [&str; 2] = [".venv/bin", "node_modules/.bin"];
+const TOOL_FOLDERS: [&str; 2] = [".venv/bin", "node_modules/.bin"];
 #[cfg(windows)]
-const TOOLS: [&str; 2] = [".venv/Scripts", "node_modules/.bin"];
+const TOOL_FOLDERS: [&str; 2] = [".venv/Scripts", "node_modules/.bin"];
 
-/// Tells build tools that `modhost dev` waits: they may make a component that takes less time to make, as long as it does
-/// the same.
+/// Tells build tools that `modhost dev` waits for the build: they may optimize less to finish earlier.
 const DEV_BUILD: (&str, &str) = ("MODHOST_DEV_BUILD", "1");
 
-/// Asks programs for colors that see no terminal, as their output goes past the line that shows how far a build is.
-const COLORS: [(&str, &str); 3] = [("CARGO_TERM_COLOR", "always"), ("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1")];
+/// Makes programs print colors, although their output is a pipe that the progress line reads.
+const COLOR_VARIABLES: [(&str, &str); 3] =
+    [("CARGO_TERM_COLOR", "always"), ("CLICOLOR_FORCE", "1"), ("FORCE_COLOR", "1")];
 
-/// How long what a build printed is waited for after its end: something it left running may hold its output open.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long to wait for remaining output after a build has ended. A background process may keep the pipe open.
+const OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a component is built for.
+/// What a build is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To serve.
+    /// To serve, in production or in tests.
     Serve,
-    /// To be tried by its author, who waits for it.
+    /// For `modhost dev`, where the author waits for it.
     Dev,
 }
 
-/// How a module is built: its command, and where that runs.
+/// The build command of a module.
 #[derive(Clone, Debug)]
 pub(super) struct BuildCommand {
-    /// The module.
+    /// The name of the module.
     module: String,
-    /// The command, as modules.toml has it.
+    /// The command, as written in modules.toml.
     pub text: String,
-    /// Where it runs.
+    /// The folder it runs in.
     pub folder: PathBuf,
-    /// Whether the folder is the module's own.
-    own: bool,
+    /// Whether the module has a folder of its own.
+    has_own_folder: bool,
 }
 
 impl BuildCommand {
-    /// The command of a module, if it has one; `file` is the modules.toml it stands in.
+    /// Returns the build command of a module, if it has one. `file` is its modules.toml.
     pub fn of(module: &Module, file: &Path) -> Option<Self> {
         let text = module.build.clone()?;
         let beside = || file.parent().unwrap_or(Path::new(""));
         let folder = module.folder.as_deref().unwrap_or_else(beside);
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let name = module.name.to_string();
-        Some(Self { module: name, text, folder: folder.to_owned(), own: module.folder.is_some() })
+        Some(Self { module: name, text, folder: folder.to_owned(), has_own_folder: module.folder.is_some() })
     }
 
-    /// Runs the command, with its output on the terminal, and a line below that as long as it takes. It ends with whoever
-    /// started it.
+    /// Runs the command. Its output goes to the terminal, above a progress line. Dropping the future kills the command.
     ///
     /// # Errors
     ///
-    /// When it can't be run, and why.
+    /// If the command cannot be started.
     pub async fn run(&self, purpose: Purpose) -> Result<ExitStatus, String> {
         let mut command = self.prepare()?;
         if purpose == Purpose::Dev {
@@ -79,40 +78,40 @@ impl BuildCommand {
         let folder = std::path::absolute(&self.folder).unwrap_or_else(|_| self.folder.clone());
         let build = format!("{}: {} ({purpose:?})", folder.display(), self.module);
         let Some(progress) = Progress::start(&self.module, &self.text, build) else {
-            return command.status().await.map_err(unable);
+            return command.status().await.map_err(cannot_run);
         };
-        let ended = attend(command, &progress).await;
-        progress.end(ended.as_ref().is_ok_and(ExitStatus::success));
-        ended.map_err(unable)
+        let status = run_with_progress(command, &progress).await;
+        progress.end(status.as_ref().is_ok_and(ExitStatus::success));
+        status.map_err(cannot_run)
     }
 
-    /// The command, ready to run.
+    /// Prepares the command.
     ///
     /// # Errors
     ///
-    /// When its folder isn't there, which nobody would read out of what a shell says.
+    /// If its folder does not exist. The error of a shell would be hard to understand.
     fn prepare(&self) -> Result<Command, String> {
         if !self.folder.is_dir() {
             return Err(format!(
-                "there is no folder {}; its `folder` in modules.toml should be where its sources are",
+                "there is no folder {}; set `folder` in modules.toml to the folder of the sources",
                 self.folder.display()
             ));
         }
         let (program, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
         let mut shell = Command::new(program);
         shell.arg(flag).arg(&self.text).current_dir(&self.folder).stdin(Stdio::null()).kill_on_drop(true);
-        if self.own {
+        if self.has_own_folder {
             shell.env("PATH", self.path()?);
         }
         Ok(shell)
     }
 
-    /// Whether a program is called by name, in the command itself.
+    /// Returns whether the command calls a program by name.
     pub fn calls(&self, program: &str) -> bool {
         self.text.split(|it: char| it.is_whitespace() || ";&|()".contains(it)).any(|word| word == program)
     }
 
-    /// What changes with the tools it is built by: this program, and what is installed in the module's folder.
+    /// Returns files that change when the build tools change: this program, and packages installed in the module's folder.
     pub fn tools(&self) -> Vec<PathBuf> {
         let packages = |lib: PathBuf| {
             let versions = std::fs::read_dir(lib).into_iter().flatten().flatten();
@@ -124,35 +123,36 @@ impl BuildCommand {
         tools
     }
 
-    /// What to install, if it failed for want of a tool.
-    pub fn missing(&self, status: ExitStatus) -> Option<String> {
-        let path = if self.own { self.path().ok()? } else { env::var_os("PATH").unwrap_or_default() };
-        let is_there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
-        missing::advice(status.code(), &self.text, &self.folder, is_there)
+    /// Returns what to install, if the command failed because a tool is missing.
+    pub fn missing_tool_advice(&self, status: ExitStatus) -> Option<String> {
+        let path = if self.has_own_folder { self.path().ok()? } else { env::var_os("PATH").unwrap_or_default() };
+        let is_installed = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        missing::advice(status.code(), &self.text, &self.folder, is_installed)
     }
 
-    /// Where a command in a folder of the module's own looks for programs: among those its tools installed there, then
-    /// beside this one, so that `modhost` in it is this very version, then where everyone does.
+    /// Returns `PATH` for a command in the module's own folder: programs installed there, then the folder of this program, so
+    /// that `modhost` is the same version, then the user's `PATH`.
     fn path(&self) -> Result<OsString, String> {
         let folder = std::path::absolute(&self.folder).map_err(|error| error.to_string())?;
-        let own = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
-        let usual = env::var_os("PATH").unwrap_or_default();
-        let folders = TOOLS.iter().map(|tools| folder.join(tools)).chain(own).chain(env::split_paths(&usual));
+        let this_program = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+        let user_path = env::var_os("PATH").unwrap_or_default();
+        let folders =
+            TOOL_FOLDERS.iter().map(|tools| folder.join(tools)).chain(this_program).chain(env::split_paths(&user_path));
         env::join_paths(folders)
-            .map_err(|error| format!("no program can be found from its folder {}: {error}", folder.display()))
+            .map_err(|error| format!("cannot set PATH for the folder {}: {error}", folder.display()))
     }
 }
 
-/// Runs a command, whose output is shown above a line.
-async fn attend(mut command: Command, progress: &Progress) -> std::io::Result<ExitStatus> {
-    for (name, value) in COLORS {
+/// Runs a command and shows its output above a progress line.
+async fn run_with_progress(mut command: Command, progress: &Progress) -> std::io::Result<ExitStatus> {
+    for (name, value) in COLOR_VARIABLES {
         if env::var_os(name).is_none() && env::var_os("NO_COLOR").is_none() {
             command.env(name, value);
         }
     }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let said = async {
+    let output = async {
         let stdout = async {
             if let Some(stdout) = stdout {
                 progress.forward(stdout).await;
@@ -165,16 +165,16 @@ async fn attend(mut command: Command, progress: &Progress) -> std::io::Result<Ex
         };
         tokio::join!(stdout, stderr);
     };
-    let mut said = std::pin::pin!(said);
+    let mut output = std::pin::pin!(output);
     tokio::select! {
         status = child.wait() => {
-            let _ = tokio::time::timeout(LAST_WORDS, said).await;
+            let _ = tokio::time::timeout(OUTPUT_TIMEOUT, output).await;
             status
         }
-        () = &mut said => child.wait().await,
+        () = &mut output => child.wait().await,
     }
 }
 
-fn unable(error: std::io::Error) -> String {
-    format!("its build command can't be run: {error}")
+fn cannot_run(error: std::io::Error) -> String {
+    format!("cannot run the build command: {error}")
 }

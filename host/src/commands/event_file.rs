@@ -1,4 +1,4 @@
-//! An event in a file, and headers on the command line: what commands take that play a platform.
+//! Arguments of commands that act as a platform: an event in a file, and request headers.
 
 use std::fmt;
 use std::io::Read;
@@ -8,16 +8,16 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow};
 use axum::http::{HeaderName, HeaderValue};
 
-/// A file with the body of a request, or standard input.
+/// The source of a request body.
 #[derive(Clone, Debug)]
 pub(super) enum EventFile {
-    /// This file.
+    /// A file.
     File(PathBuf),
     /// Standard input: `-`.
     Stdin,
 }
 
-/// A header of a request.
+/// A request header.
 #[derive(Clone, Debug)]
 pub(super) struct HeaderLine {
     pub name: HeaderName,
@@ -25,13 +25,13 @@ pub(super) struct HeaderLine {
 }
 
 impl EventFile {
-    /// Reads the body, byte by byte as it stands there.
+    /// Reads the body, unchanged.
     pub fn read(&self) -> anyhow::Result<Vec<u8>> {
         match self {
-            Self::File(path) => std::fs::read(path).with_context(|| format!("{} can't be read", path.display())),
+            Self::File(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display())),
             Self::Stdin => {
                 let mut body = Vec::new();
-                std::io::stdin().read_to_end(&mut body).context("standard input can't be read")?;
+                std::io::stdin().read_to_end(&mut body).context("cannot read standard input")?;
                 Ok(body)
             }
         }
@@ -55,10 +55,10 @@ impl fmt::Display for EventFile {
     }
 }
 
-/// Reads a header as it stands in a request.
+/// Parses a header line, `Name: value`.
 pub(super) fn parse_header(text: &str) -> anyhow::Result<HeaderLine> {
-    let (name, value) = text.split_once(':').ok_or_else(|| anyhow!("write it as 'Name: value'"))?;
-    let name = name.trim().parse().map_err(|_| anyhow!("\"{name}\" can't be the name of a header"))?;
-    let value = value.trim().parse().map_err(|_| anyhow!("its value can't stand in a header"))?;
+    let (name, value) = text.split_once(':').ok_or_else(|| anyhow!("expected 'Name: value'"))?;
+    let name = name.trim().parse().map_err(|_| anyhow!("\"{name}\" is not a valid header name"))?;
+    let value = value.trim().parse().map_err(|_| anyhow!("the value is not a valid header value"))?;
     Ok(HeaderLine { name, value })
 }

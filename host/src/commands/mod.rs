@@ -1,4 +1,4 @@
-//! The commands: one file each.
+//! The commands of the program: one module each.
 
 mod admin;
 mod bindings;
@@ -8,7 +8,9 @@ mod check;
 mod componentize;
 mod deliveries;
 mod dev;
+mod diagnostics;
 mod event_file;
+mod help;
 mod modules;
 mod new;
 mod output;
@@ -27,8 +29,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use diagnostics::error_with_help;
+use help::examples;
 use modhost_config::{CompilerSettings, ConfigErrors, Module, Settings};
 use modhost_core::sanitize;
 use modhost_core::suggest;
@@ -36,96 +40,130 @@ use modhost_runtime::engine::{self, Compiler, CompilerLimits, Engine};
 use modhost_server::host::{self, StartError};
 use modhost_server::telemetry::{self, LogFilter, LogFormat};
 
-/// How long deliveries may go on after the host was told to stop.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long running deliveries may continue after the host was asked to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
-/// How long work that blocks may go on when a command is done.
-const UNTIL_ABANDONED: Duration = Duration::from_secs(2);
+/// How long the end of a command waits for blocking work.
+const BLOCKING_TASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The folder of compiled components, in a data directory and in the user's cache.
 const COMPONENTS: &str = "components";
 
-/// What modhost can be told to do.
+/// A host for modules: WebAssembly components that answer webhook events
+///
+/// Start with `modhost new NAME`, which creates a module and everything it needs. `modhost dev` runs the modules of modules.toml
+/// on this machine, with a local platform to chat with. `modhost serve` runs the same host against the real platform.
+#[derive(Parser)]
+#[command(
+    name = "modhost",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Run `modhost COMMAND --help` for the description, all flags and examples of a command.",
+    after_long_help = examples!(
+        "modhost new Mine --lang rust"
+        "modhost dev"
+        "modhost send \"What is our travel policy?\""
+        "modhost test Mine"
+        "modhost serve --config modules.toml"
+    )
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// A command of the program.
 #[derive(Subcommand)]
-pub enum Command {
-    /// Make a folder with a module to begin with, in the language you like, and its entry in modules.toml
+enum Command {
+    /// Create a module, in the language you choose
     ///
-    /// It builds as it is, wherever it lies: the SDK is in it. It comes with a README, tests, and the versions of its tools.
-    /// Where there is no modules.toml, one is written that `modhost dev` runs. Nothing that is there is written over.
+    /// The module builds as it is: its folder contains the SDK, tests, a README and the versions of its tools. If there is no
+    /// modules.toml, one is created that `modhost dev` runs. Existing files are never overwritten.
     New(new::NewArgs),
-    /// Build modules as `modhost dev` does, and say of each what came out
+    /// Build the modules and run them with a local platform
     ///
-    /// A tool that isn't installed is named, with how to get it. The exit code is 0 if all of them can serve, 1 if some can't,
-    /// 2 if there is no such module.
-    Build(build::BuildArgs),
-    /// Build the modules, and run them on this machine with a local platform to chat with
-    ///
-    /// Whatever platform modules.toml names, the local one takes its place, with credentials of its own, so that
-    /// nothing has to be set up. Save a module's source and it is built again and swapped in; if it doesn't compile,
-    /// the version before goes on answering.
+    /// The local platform takes the place of the platform in modules.toml, with its own credentials, so nothing has to be set
+    /// up. When a source file of a module changes, the module is built again and replaced. If the build fails, the previous
+    /// version continues to serve.
     Dev(dev::DevArgs),
-    /// Run the host against the platform that modules.toml names
+    /// Send a chat message or an event
     ///
-    /// Secrets come from environment variables, from a file `.env` beside modules.toml, or from files: modules.toml
-    /// says which. Components run as they are; nothing is built. A change of modules.toml, of `.env` or of a component
-    /// is taken in while the host runs.
-    Serve(serve::ServeArgs),
-    /// Run the tests of modules: events with scripted answers, and what is expected
+    /// Without --source, sends a chat message to a module through the local platform of `modhost dev`. Steps are printed to
+    /// standard error as they happen, the answer to standard output. Exit code: 0 if the module answered, 1 if the module or a
+    /// step failed or the time ran out, 2 if there is no such module.
     ///
-    /// Tests are the files tests/*.toml in a module's folder. Nothing is sent anywhere, and no server is started. A component
-    /// that is missing or older than its sources is built first. The exit code is 0 if all passed, 1 if some failed, 2 if
-    /// some could not be run.
-    Test(test::TestArgs),
-    /// Chat with a module through the local platform of `modhost dev`, or send an event as a platform would
-    ///
-    /// Steps go to standard error as they happen, the answer to standard output. The exit code is 0 if there is an
-    /// answer, 1 if the module or a step failed or no answer came in time, 2 if there is nobody of that name.
-    ///
-    /// With --source, the event in a file is signed as that source's platform signs, and sent to the host. The exit code
-    /// is 0 if the host took it, 1 if it didn't.
+    /// With --source, signs the event in a file as the platform of that source does, and sends it to the host. Exit code: 0 if
+    /// the host accepted the event, 1 if not.
     Send(send::SendArgs),
-    /// List deliveries, tell the whole story of one, send it again, drop it, or run it against other code
+    /// Build modules and validate the components
     ///
-    /// A delivery is an event on its way to a module that wants it: `waiting`, `running`, `completed`, `dead` (given up; it
-    /// can be sent again) or `dropped`. A running host is asked by its admin address; --data-dir reads what a host that
-    /// doesn't run has left on disk.
-    Deliveries(deliveries::DeliveriesArgs),
-    /// List modules and their versions, go back to one, pin one, pause a module, decide on a trial
+    /// Runs the build command of each module, as `modhost dev` does, but for use in production, then validates the component.
+    /// If a tool is not installed, the output names it and how to install it. Exit code: 0 if all modules can serve, 1 if some
+    /// cannot, 2 if there is no such module.
+    Build(build::BuildArgs),
+    /// Run the tests of modules
     ///
-    /// The running host is asked by its admin address; with --data-dir, what a host that doesn't run has left on disk: there
-    /// what is asked for is done when the host starts. What is said here lasts across restarts. The exit code is 0 if it is
-    /// done, 1 if it can't be.
-    Modules(modules::ModulesArgs),
-    /// Print which module gets which events, or who would get one and why
-    Routes(routes::RoutesArgs),
-    /// Tell whether a component fits, and what it needs; or, without one, whether modules.toml and all its modules are fine
+    /// A test is a file tests/*.toml in the module's folder: an event, scripted results of calls, and expectations. Tests need no
+    /// server and send nothing. A component that is missing or older than its sources is built first. Exit code: 0 if all tests
+    /// passed, 1 if some failed, 2 if some could not run.
     ///
-    /// Of a component it says what it imports, what it was made with, what compiling it takes, and what its entry in
-    /// modules.toml needs. Without one, it says whether `modhost serve` would start, with every variable and file it refers
-    /// to, and which modules could serve with what they are granted. Components are compiled, and nothing of them is run;
-    /// nobody is asked over the network. The exit code is 0 if all is fine, 1 if something isn't.
+    /// With --record, writes a test from a delivery of the running host, or of a stopped host with --data-dir.
+    Test(test::TestArgs),
+    /// Validate a component, or modules.toml and all its modules
+    ///
+    /// With a component: reports whether this host can run it, and prints its imports, the tools it was built with, its compile
+    /// time, and its entry for modules.toml.
+    ///
+    /// Without a component: reports whether `modhost serve` would start, including every variable and file that modules.toml
+    /// refers to, and whether each module can serve with the permissions it is granted.
+    ///
+    /// Components are compiled, but not run, and nothing is requested over the network. Exit code: 0 if everything is valid, 1
+    /// if not.
     Check(check::CheckArgs),
-    /// Compile a component as the host asks: what the host starts itself with
+    /// Run the host
+    ///
+    /// Runs the modules of modules.toml against its platform. Secrets come from environment variables, from a file `.env`
+    /// beside modules.toml, or from files; modules.toml names them. Components are not built. The host applies changes of
+    /// modules.toml, `.env` and components while it runs.
+    Serve(serve::ServeArgs),
+    /// Show modules and their versions; roll back, pin or pause them
+    ///
+    /// Commands go to the admin API of the running host. With --data-dir, they work on the data directory of a stopped host,
+    /// which applies them when it starts. The effect of a command lasts across restarts. Exit code: 0 on success, 1 otherwise.
+    Modules(modules::ModulesArgs),
+    /// List and show deliveries; retry, drop or replay them
+    ///
+    /// A delivery is one event for one module. Its state is `waiting`, `running`, `completed`, `dead` (failed for good; it can
+    /// be retried) or `dropped`. Commands go to the admin API of the running host. With --data-dir, they read the data
+    /// directory of a stopped host.
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Show which modules receive which events
+    Routes(routes::RoutesArgs),
+    /// Compile a component; the host runs this command itself
     #[command(hide = true)]
     CompileComponent(engine::ChildArgs),
-    /// Write the SDK of a language into a folder, for modules that build without a registry
+    /// Write the SDK of a language to a folder
     ///
-    /// `modhost new` does, too; this brings it to the version of this modhost.
+    /// For modules that build without a package registry. `modhost new` includes the SDK; this command updates it to the
+    /// version of this program.
     Sdk(sdk::SdkArgs),
-    /// Write the world of modules as a language has it, for compilers that make no bindings themselves
+    /// Generate bindings of the module world for C or Go
     ///
-    /// Rust, Python and JavaScript need none of it: their tools make their own.
+    /// For compilers that generate no bindings themselves. Rust, Python and JavaScript do not need this command: their tools
+    /// generate the bindings.
     Bindings(bindings::BindingsArgs),
-    /// Make a component of what the compilers of C, C++, Zig and Go make
+    /// Convert a core module to a component
     ///
-    /// It is checked as `modhost check` does, and written only if it can be a module of this host.
+    /// For core modules that the compilers of C, C++, Zig and Go produce. The component is validated as by `modhost check`, and
+    /// written only if this host can run it.
     Componentize(componentize::ComponentizeArgs),
 }
 
-/// Where settings come from.
+/// The settings file of a command that requires one.
 #[derive(Args, Clone, Debug)]
 pub struct SettingsFile {
-    /// The settings file
+    /// Settings file
     #[arg(long, short, value_name = "FILE", default_value = "modules.toml", env = "MODHOST_CONFIG")]
     config: PathBuf,
 }
@@ -135,7 +173,7 @@ impl SettingsFile {
         Settings::load_in_time(&self.config)
     }
 
-    /// Without a time limit; of a text that the file held before, if there is one.
+    /// Loads the settings without a time limit, from `text` if it is given: an earlier content of the file.
     fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
         match text {
             Some(text) => Settings::parse(text, &self.config),
@@ -143,62 +181,62 @@ impl SettingsFile {
         }
     }
 
-    /// The data directory of a host with these settings: the usual one, if they can't be read.
+    /// Returns the data directory of the host with these settings, or the default one if they cannot be read.
     fn data_dir(&self) -> PathBuf {
         self.load().map_or_else(|_| self.config.with_file_name(".modhost"), |settings| settings.server.data_dir)
     }
 }
 
-/// Which settings the host has that a command is about.
+/// The settings file of a command that works without one.
 #[derive(Args, Clone, Debug)]
 pub struct HostSettings {
-    /// The settings of the host, which say where it listens [default: modules.toml, if there is one]
+    /// Settings file of the host; it says where the host listens [default: modules.toml, if it exists]
     #[arg(long, short, global = true, value_name = "FILE", env = "MODHOST_CONFIG")]
     config: Option<PathBuf>,
 }
 
-/// Where settings come from, and what the command line says in their place.
+/// The settings of a host, from the file and from flags that override it.
 #[derive(Args, Clone)]
 pub struct HostArgs {
     #[command(flatten)]
     file: SettingsFile,
-    /// Take events on this port [default: that of `listen` in modules.toml, 8080]; 0 picks a free one
+    /// Port for events; 0 selects a free port [default: the port of `listen` in modules.toml, 8080]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// Answer operators on this port [default: that of `admin_listen` in modules.toml, 8081]; 0 picks a free one
+    /// Port for the admin API; 0 selects a free port [default: the port of `admin_listen` in modules.toml, 8081]
     #[arg(long, value_name = "PORT")]
     admin_port: Option<u16>,
-    /// Keep what has to last in this folder [default: `data_dir` in modules.toml, .modhost]
+    /// Directory of the journal and all other persistent data [default: `data_dir` in modules.toml, .modhost]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Go on where a file in the data directory has lost changes, without them. For once: the host says which are missing,
-    /// and refuses to start without this
+    /// Start once without changes that a file in the data directory has lost; without this flag, the host names them and does
+    /// not start
     #[arg(long)]
     accept_data_loss: bool,
     #[command(flatten)]
     log: LogArgs,
 }
 
-/// What a host logs, and how.
+/// What a host logs, and in which format.
 #[derive(Args, Clone)]
 struct LogArgs {
-    /// Log at this level (off, error, warn, info, debug, trace), or by a filter such as warn,modhost=debug,module=trace
-    /// [default: info; of the libraries it is made of, warn]
+    /// Log level (off, error, warn, info, debug or trace), or a filter such as warn,modhost=debug,module=trace [default: info,
+    /// and warn for libraries]
     #[arg(
         long,
         value_name = "LEVEL",
-        env = LogArgs::LEVEL,
-        value_parser = LogArgs::parse::<LogFilter>(LogArgs::LEVEL),
+        env = LogArgs::LEVEL_VARIABLE,
+        value_parser = LogArgs::parse::<LogFilter>(LogArgs::LEVEL_VARIABLE),
         default_value = "",
         hide_default_value = true
     )]
     log_level: LogFilter,
-    /// How the log looks: a line of text a record, or a JSON object [default: text]
+    /// Log format: text, one line per record, or json, one object per line [default: text]
     #[arg(
         long,
         value_name = "FORMAT",
-        env = LogArgs::FORMAT,
-        value_parser = LogArgs::parse::<LogFormat>(LogArgs::FORMAT),
+        env = LogArgs::FORMAT_VARIABLE,
+        value_parser = LogArgs::parse::<LogFormat>(LogArgs::FORMAT_VARIABLE),
         default_value = "",
         hide_default_value = true
     )]
@@ -206,27 +244,27 @@ struct LogArgs {
 }
 
 impl LogArgs {
-    const LEVEL: &str = "MODHOST_LOG";
-    const FORMAT: &str = "MODHOST_LOG_FORMAT";
+    const LEVEL_VARIABLE: &str = "MODHOST_LOG";
+    const FORMAT_VARIABLE: &str = "MODHOST_LOG_FORMAT";
 
-    /// Reads what a flag says, or a variable in its place: an error names the variable, which clap doesn't.
+    /// Parses a flag or the variable in its place. The error names the variable; clap's does not.
     fn parse<T: FromStr<Err = String>>(variable: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone {
         move |text| {
             let is_set = std::env::var_os(variable).is_some_and(|set| set == text);
-            text.parse().map_err(|error| if is_set { format!("{error} (that is what {variable} says)") } else { error })
+            text.parse().map_err(|error| if is_set { format!("{error} (from the variable {variable})") } else { error })
         }
     }
 }
 
 impl HostArgs {
-    /// Gives up what is missing from the data directory, if the command line says so.
+    /// Accepts the loss of changes that are missing from the data directory, if the command line says so.
     fn accept_data_loss(&self, settings: &Settings) -> Result<(), StartError> {
         if !self.accept_data_loss {
             return Ok(());
         }
         let accepted = host::accept_data_loss(&settings.server.data_dir)?;
         for missing in &accepted {
-            tracing::warn!(missing, "going on without lost changes");
+            tracing::warn!(missing, "continuing without lost changes");
         }
         if accepted.is_empty() {
             tracing::info!("no changes are missing from the data directory");
@@ -234,17 +272,17 @@ impl HostArgs {
         Ok(())
     }
 
-    /// Reads the settings, with what the command line says in place of what the file says.
+    /// Loads the settings and applies the flags.
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        self.file.load().map(|settings| self.over(settings))
+        self.file.load().map(|settings| self.override_settings(settings))
     }
 
-    /// Without a time limit; of a text that the file held before, if there is one.
+    /// Like [`load`](Self::load), without a time limit, from `text` if it is given: an earlier content of the file.
     fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
-        self.file.load_from(text).map(|settings| self.over(settings))
+        self.file.load_from(text).map(|settings| self.override_settings(settings))
     }
 
-    fn over(&self, mut settings: Settings) -> Settings {
+    fn override_settings(&self, mut settings: Settings) -> Settings {
         let server = &mut settings.server;
         let ports = [(&mut server.listen, self.port), (&mut server.admin_listen, self.admin_port)];
         for (address, port) in ports {
@@ -259,20 +297,29 @@ impl HostArgs {
     }
 }
 
-/// Runs a command; the exit code is 0 when it did what it was told, 1 when it could not, and 2 for wrong use.
-pub fn run(command: Command) -> ExitCode {
-    // However it ends: a panic is logged, too.
-    let _flushed = telemetry::FlushAtEnd;
-    let done = match command {
-        Command::Dev(args) => host(&args.host.log.clone(), dev::run(args)),
-        Command::Serve(args) => host(&args.host.log.clone(), serve::run(args)),
+/// Parses the command line and runs its command.
+pub fn main() -> ExitCode {
+    let matches = help::group_subcommands(CommandLine::command()).get_matches();
+    match CommandLine::from_arg_matches(&matches) {
+        Ok(CommandLine { command }) => run(command),
+        Err(error) => error.exit(),
+    }
+}
+
+/// Runs a command. The exit code is 0 on success, 1 on failure, and 2 for wrong use.
+fn run(command: Command) -> ExitCode {
+    // Also flushes the log of a panic.
+    let _flush_at_end = telemetry::FlushAtEnd;
+    let result = match command {
+        Command::Dev(args) => run_host(&args.host.log.clone(), dev::run(args)),
+        Command::Serve(args) => run_host(&args.host.log.clone(), serve::run(args)),
         Command::Deliveries(args) => block_on(deliveries::run(args)),
         Command::Test(args) => block_on(test::run(args)),
         Command::Send(args) => block_on(send::run(args)),
         Command::Modules(args) => block_on(modules::run(args)),
         Command::Routes(args) => routes::run(args),
         Command::Check(args) => block_on(check::run(args)),
-        // Without the threads of a runtime: what they take is missing where it compiles.
+        // Without a runtime: its threads would take resources from the compiler.
         Command::CompileComponent(args) => Ok(engine::run_child(&args)),
         Command::New(args) => new::run(&args),
         Command::Build(args) => block_on(build::run(args)),
@@ -280,45 +327,48 @@ pub fn run(command: Command) -> ExitCode {
         Command::Bindings(args) => bindings::run(&args),
         Command::Componentize(args) => componentize::run(&args),
     };
-    output::finish(done.unwrap_or_else(|error| failed(&error)))
+    output::finish(result.unwrap_or_else(|error| {
+        diagnostics::report(&error);
+        ExitCode::FAILURE
+    }))
 }
 
-/// Runs a host, which waits neither for its log nor for its output.
-fn host(log: &LogArgs, command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+/// Runs a host. It never waits for its log or its output to be read.
+fn run_host(log: &LogArgs, command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     telemetry::start(&log.log_level, log.log_format).context("cannot start the log")?;
-    output::of_a_host().context("cannot start the output")?;
+    output::start_host_output().context("cannot start the output")?;
     block_on(command)
 }
 
-/// Runs what waits for others.
+/// Runs a command on an async runtime.
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(command);
-    // What still waits for a file system that doesn't answer is not waited for.
-    runtime.shutdown_timeout(UNTIL_ABANDONED);
-    done
+    let result = runtime.block_on(command);
+    // Blocking tasks may hang on a file system that does not respond.
+    runtime.shutdown_timeout(BLOCKING_TASK_TIMEOUT);
+    result
 }
 
-/// The program that compiles components for a command: this one.
-fn compiling_program() -> anyhow::Result<PathBuf> {
-    engine::this_program().context("it isn't known where this program lies, which starts itself to compile")
+/// Returns the path of this program, which compiles components in child processes of itself.
+fn compiler_program() -> anyhow::Result<PathBuf> {
+    engine::this_program().context("cannot find the path of this program, which it needs to compile components")
 }
 
-/// An engine for a command that has no host, with this stack; it compiles as a host does that isn't told other limits.
+/// Returns an engine for a command without a host. `stack` is in bytes; the compiler has the default limits.
 fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
-    let compiler = Compiler::Apart { program: compiling_program()?, limits: CompilerLimits::default() };
-    let engine = Engine::for_authors(instances, stack)
-        .map_err(|error| anyhow::anyhow!("the engine can't be started: {error:#}"))?;
+    let compiler = Compiler::Apart { program: compiler_program()?, limits: CompilerLimits::default() };
+    let engine =
+        Engine::for_authors(instances, stack).map_err(|error| anyhow::anyhow!("cannot start the engine: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
 }
 
-/// The same, for these settings: it compiles under their limits, and keeps what it compiles in the host's data directory if
-/// there is one, else in the user's cache. What one command has compiled, the next finds.
-fn keeping_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engine> {
+/// Returns an engine with the limits of these settings, which caches compiled components for the next command: in the host's
+/// data directory if it exists, else in the user's cache.
+fn caching_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engine> {
     let CompilerSettings { timeout, memory, processes } = settings.server.compiler;
     let limits = CompilerLimits { timeout, memory, processes };
     let engine = engine(instances, settings.server.stack)?
-        .with_compiler(Compiler::Apart { program: compiling_program()?, limits });
+        .with_compiler(Compiler::Apart { program: compiler_program()?, limits });
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {
@@ -327,39 +377,40 @@ fn keeping_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engin
     })
 }
 
-/// Where components are kept that were compiled for their authors, whichever command did it.
-fn authors_cache() -> Option<PathBuf> {
+/// Returns the folder in the user's cache for compiled components. All commands share it.
+fn shared_component_cache() -> Option<PathBuf> {
     Some(user_cache()?.join(COMPONENTS))
 }
 
-/// `$XDG_CACHE_HOME/modhost`, else `~/.cache/modhost`.
+/// Returns `$XDG_CACHE_HOME/modhost`, or `~/.cache/modhost`.
 fn user_cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
     let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(cache.join("modhost"))
 }
 
-/// The module of this name.
+/// Returns the module of this name.
 ///
 /// # Errors
 ///
-/// When there is none; says which there are.
-fn module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Module> {
+/// If the name is unknown. The error lists the known modules.
+fn find_module<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<&'s Module> {
     let Some(found) = settings.modules.iter().find(|module| module.name.as_str() == name) else {
         let names: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
-        anyhow::bail!("there is no module {name} in {}; {}", settings.file.display(), suggest::advice(name, &names));
+        let message = format!("there is no module {name} in {}", settings.file.display());
+        return Err(error_with_help(message, suggest::advice(name, &names)));
     };
     Ok(found)
 }
 
-/// This program as it was called, for commands that people copy out of what it says.
+/// Returns this program as it was called, for commands that users copy from the output.
 fn program() -> String {
     let called = std::env::args_os().next().and_then(|program| program.into_string().ok());
-    // What a shell would take apart is no help.
+    // A path with spaces would have to be quoted.
     called.filter(|program| !program.is_empty() && !program.contains(char::is_whitespace)).unwrap_or("modhost".into())
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell, if necessary.
 fn shell_word(word: &str) -> String {
     let plain = |it: char| it.is_alphanumeric() || "-_./".contains(it);
     match !word.is_empty() && word.chars().all(plain) {
@@ -368,9 +419,8 @@ fn shell_word(word: &str) -> String {
     }
 }
 
-/// A table for people: each column as wide as its widest cell, and nothing behind the last. No cell makes a second line, or
-/// drives the terminal.
-fn columns<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
+/// Formats a table. Cells are sanitized: none can add a line or control the terminal.
+fn format_table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
     let rows: Vec<[String; N]> =
         rows.into_iter().map(|row| row.map(|cell| sanitize::line(&cell).into_owned())).collect();
     let width = |column: usize| {
@@ -388,13 +438,4 @@ fn columns<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String
         text.push('\n');
     }
     text
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    let style = anstyle::AnsiColor::Red.on_default().bold();
-    // Who reads JSON reads nothing else.
-    if !telemetry::log_failure(&format!("{error:#}")) {
-        output::eprintln!("{style}error{style:#}: {error:#}");
-    }
-    ExitCode::from(1)
 }

@@ -1,8 +1,8 @@
-//! What commands write to standard output and standard error.
+//! Standard output and standard error of commands.
 //!
-//! The macros of the standard library panic when a stream can't be written: `modhost deliveries | head -1` would end with a
-//! panic. Here a reader who has gone ends the output and nothing else, and a disk that is full is an error that is said once. A
-//! host doesn't wait for either stream: a line of output is never worth a delivery.
+//! The macros of the standard library panic if a stream cannot be written: `modhost deliveries | head -1` would end with a
+//! panic. Here, a closed pipe only ends the output, and a full disk is an error that is reported once. A host never waits for
+//! either stream, because a slow reader must not delay deliveries.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,16 +17,16 @@ use serde::Serialize;
 use modhost_core::sanitize;
 use modhost_server::telemetry::{self, LossyWriter};
 
-/// How long the end of a host waits for its output to be read.
+/// How long the end of a host waits until its output is written.
 const MAX_FLUSH: Duration = Duration::from_secs(1);
 
-/// Where the output of a host goes; none for the commands that end by themselves.
-static OF_HOST: OnceLock<LossyWriter> = OnceLock::new();
+/// The writer of a host's output; unset for other commands.
+static HOST_OUTPUT: OnceLock<LossyWriter> = OnceLock::new();
 
-/// Whether the reader of standard output has gone.
+/// Whether the reader of standard output has closed the pipe.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Why standard output could not be written, if it couldn't.
+/// Why standard output could not be written.
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Writes to standard output, as `print!` does.
@@ -51,22 +51,22 @@ macro_rules! eprintln {
 
 pub(in crate::commands) use {eprint, eprintln, print, println};
 
-/// From now on nobody waits for standard output: a host runs.
+/// Makes standard output non-blocking for a host: a thread writes it from now on.
 ///
 /// # Errors
 ///
-/// When the system starts no thread.
-pub(super) fn of_a_host() -> io::Result<()> {
+/// If the thread cannot be started.
+pub(super) fn start_host_output() -> io::Result<()> {
     let writer = LossyWriter::start("output", telemetry::own_file(io::stdout())?, None)?;
-    OF_HOST.get_or_init(|| writer);
+    HOST_OUTPUT.get_or_init(|| writer);
     Ok(())
 }
 
-/// Writes to standard output; colors only reach a terminal.
+/// Writes to standard output. Colors are removed unless it is a terminal.
 pub(super) fn write_out(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let text = for_stream(&text, anstream::AutoStream::choice(&io::stdout()));
-    if let Some(host) = OF_HOST.get() {
+    let text = sanitize_for(&text, anstream::AutoStream::choice(&io::stdout()));
+    if let Some(host) = HOST_OUTPUT.get() {
         return host.record(text.as_bytes());
     }
     if is_closed() || has_failed() {
@@ -81,17 +81,17 @@ pub(super) fn write_out(text: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes to standard error. Nobody is left to be told where that fails.
+/// Writes to standard error. Errors are ignored, because there is nowhere to report them.
 pub(super) fn write_err(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let text = for_stream(&text, anstream::AutoStream::choice(&io::stderr()));
+    let text = sanitize_for(&text, anstream::AutoStream::choice(&io::stderr()));
     if !telemetry::say(&text) {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// A text for people: without colors where they aren't shown, and without anything else that drives a terminal.
-fn for_stream(text: &str, colors: anstream::ColorChoice) -> Cow<'_, str> {
+/// Removes colors unless the stream shows them, and always removes other terminal control sequences.
+fn sanitize_for(text: &str, colors: anstream::ColorChoice) -> Cow<'_, str> {
     let text = sanitize::styled(text);
     match colors {
         anstream::ColorChoice::Never => anstream::adapter::strip_str(&text).to_string().into(),
@@ -99,7 +99,7 @@ fn for_stream(text: &str, colors: anstream::ColorChoice) -> Cow<'_, str> {
     }
 }
 
-/// Whether nobody reads standard output any more: what would print for ever has no more to do.
+/// Returns whether the reader of standard output has closed the pipe. Endless output stops then.
 pub(super) fn is_closed() -> bool {
     IS_CLOSED.load(Ordering::Relaxed)
 }
@@ -112,36 +112,36 @@ fn has_failed() -> bool {
     failure().is_some()
 }
 
-/// The exit code of a command that wants this one: output that could not be written is a failure, and is said. Waits, but not
-/// long, until a host's output is written.
+/// Returns the exit code of the process. If output could not be written, reports it and returns a failure. Waits up to one
+/// second until a host's output is written.
 pub(super) fn finish(code: ExitCode) -> ExitCode {
-    if let Some(host) = OF_HOST.get() {
+    if let Some(host) = HOST_OUTPUT.get() {
         host.flush(MAX_FLUSH);
     }
     let failure = failure().take();
     match failure {
         Some(error) => {
-            super::failed(&anyhow::anyhow!("cannot write to standard output: {error}"));
+            super::diagnostics::report(&anyhow::anyhow!("cannot write to standard output: {error}"));
             ExitCode::FAILURE
         }
         None => code,
     }
 }
 
-/// A value as JSON over several lines.
+/// Formats a value as JSON over several lines.
 ///
 /// # Errors
 ///
-/// When it can't be written as JSON.
+/// If the value cannot be serialized.
 pub(super) fn pretty_json(value: &impl Serialize) -> serde_json::Result<String> {
     serde_json::to_string_pretty(value).map(|text| sanitize::json(&text).into_owned() + "\n")
 }
 
-/// Values as JSON, one a line.
+/// Formats values as JSON, one per line.
 ///
 /// # Errors
 ///
-/// When one can't be written as JSON.
+/// If a value cannot be serialized.
 pub(super) fn json_lines(values: &[impl Serialize]) -> serde_json::Result<String> {
     values
         .iter()
@@ -149,14 +149,14 @@ pub(super) fn json_lines(values: &[impl Serialize]) -> serde_json::Result<String
         .collect()
 }
 
-/// A text on one line that a person can read: on a terminal cut to so many characters, for a program whole.
-pub(super) fn shortened(text: &str, longest: usize) -> String {
-    shortened_for(text, longest, io::stdout().is_terminal())
+/// Formats a text on one line. On a terminal, it is truncated to `max_chars`.
+pub(super) fn truncate_for_terminal(text: &str, max_chars: usize) -> String {
+    truncate_if(text, max_chars, io::stdout().is_terminal())
 }
 
-fn shortened_for(text: &str, longest: usize, is_terminal: bool) -> String {
+fn truncate_if(text: &str, max_chars: usize, is_terminal: bool) -> String {
     let text = sanitize::line(text);
-    match text.char_indices().nth(longest) {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) if is_terminal => format!("{}…", &text[..end]),
         _ => text.into_owned(),
     }
@@ -167,17 +167,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_terminals_get_less() {
-        assert_eq!(shortened_for("äbc", 2, true), "äb…");
-        assert_eq!(shortened_for("äbc", 3, true), "äbc");
-        assert_eq!(shortened_for("äbc\nd", 2, false), "äbc\\nd");
+    fn truncates_only_on_terminals() {
+        assert_eq!(truncate_if("äbc", 2, true), "äb…");
+        assert_eq!(truncate_if("äbc", 3, true), "äbc");
+        assert_eq!(truncate_if("äbc\nd", 2, false), "äbc\\nd");
     }
 
     #[test]
-    fn colors_are_for_terminals() {
+    fn writes_colors_only_to_terminals() {
         let red = anstyle::AnsiColor::Red.on_default();
         let text = format!("{red}bad{red:#} \u{1b}[2J\n");
-        assert_eq!(for_stream(&text, anstream::ColorChoice::Never), "bad \\u{1b}[2J\n");
-        assert!(for_stream(&text, anstream::ColorChoice::Always).starts_with("\u{1b}[31mbad\u{1b}[0m \\u{1b}[2J"));
+        assert_eq!(sanitize_for(&text, anstream::ColorChoice::Never), "bad \\u{1b}[2J\n");
+        assert!(sanitize_for(&text, anstream::ColorChoice::Always).starts_with("\u{1b}[31mbad\u{1b}[0m \\u{1b}[2J"));
     }
 }

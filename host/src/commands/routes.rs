@@ -1,4 +1,4 @@
-//! `modhost routes`: who gets which events, and why the others don't.
+//! `modhost routes`: shows which modules receive which events, and why others do not.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -10,8 +10,10 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::diagnostics::error_with_help;
 use super::event_file::{EventFile, parse_header};
-use super::{SettingsFile, columns, output};
+use super::help::examples;
+use super::{SettingsFile, format_table, output};
 use modhost_config::{Module, Settings, Source, SourceKind};
 use modhost_core::event::interest::{Candidate, Interest, Unwanted};
 use modhost_core::event::{Event, Name};
@@ -20,9 +22,13 @@ use modhost_server::resolved_config::reader;
 
 const DIM: Style = Style::new().dimmed();
 
-/// What `routes` can be told.
+/// Arguments of `modhost routes`.
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_long_help = examples!(
+    "modhost routes"
+    "modhost routes --json"
+    "modhost routes test event.json --source github -H 'X-GitHub-Event: push'"
+))]
 pub struct RoutesArgs {
     #[command(flatten)]
     list: ListArgs,
@@ -34,31 +40,37 @@ pub struct RoutesArgs {
 struct ListArgs {
     #[command(flatten)]
     file: SettingsFile,
-    /// Print JSON instead of a table
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Subcommand)]
 enum RoutesCommand {
-    /// Print which module gets which events (what `modhost routes` alone does)
+    /// List the sources, and the events that each module receives (the default)
+    #[command(after_long_help = examples!("modhost routes list" "modhost routes list --json"))]
     List(ListArgs),
-    /// Tell which modules would get an event, and why the others wouldn't
+    /// Show which modules would receive an event, and why others would not
     ///
-    /// The file holds the body of a request, as the platform would send it. Nothing is verified and nothing is sent. The
-    /// exit code is 0 if some module gets it, 1 if none does.
+    /// The file contains the body of a request, as the platform sends it. The signature is not verified, and nothing is sent.
+    /// Exit code: 0 if a module receives the event, 1 if none does.
+    #[command(after_long_help = examples!(
+        "modhost routes test event.json"
+        "modhost routes test event.json --source github -H 'X-GitHub-Event: push'"
+        "cat event.json | modhost routes test -"
+    ))]
     Test(TestArgs),
 }
 
 #[derive(Args)]
 struct TestArgs {
-    /// The body of the request: a file, or - for standard input
+    /// File with the body of the request, or - for standard input
     #[arg(value_name = "FILE")]
     event: EventFile,
-    /// The source that brings it, by its name in modules.toml [default: the first that can read it]
+    /// Name of the source in modules.toml [default: the first source that can read the event]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// A header of the request, for sources that read some: 'X-GitHub-Event: push'
+    /// Request header, such as 'X-GitHub-Event: push'; can be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<super::event_file::HeaderLine>,
     #[command(flatten)]
@@ -68,11 +80,11 @@ struct TestArgs {
     json: bool,
 }
 
-/// Prints the routes, or who gets an event.
+/// Prints the routes, or the modules that receive an event.
 ///
 /// # Errors
 ///
-/// When the settings are no good, or the event can't be read.
+/// If the settings are invalid or the event cannot be read.
 pub fn run(args: RoutesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(RoutesCommand::Test(test)) => run_test(&test),
@@ -89,37 +101,37 @@ fn run_list(args: &ListArgs) -> anyhow::Result<ExitCode> {
 
 fn as_table(settings: &Settings) -> String {
     let sources = settings.sources.iter().map(|source| {
-        let tenant = source.tenant.as_ref().map_or("as the event's company tells", Name::as_str);
+        let tenant = source.tenant.as_ref().map_or("by the event's company", Name::as_str);
         let only = settings.tenants.first().filter(|_| settings.tenants.len() == 1);
-        let way = match &source.kind {
+        let endpoint = match &source.kind {
             SourceKind::Webhook(webhook) => webhook.path.clone(),
             SourceKind::EventSocket(_) => "event socket".to_owned(),
         };
-        [source.name.to_string(), way, only.map_or(tenant, |only| only.name.as_str()).to_owned()]
+        [source.name.to_string(), endpoint, only.map_or(tenant, |only| only.name.as_str()).to_owned()]
     });
     let modules = settings.modules.iter().flat_map(|module| {
         let conditions = conditions(&module.wants);
-        module.wants.events.iter().enumerate().map(move |(place, pattern)| {
-            let once = |text: &str| if place == 0 { text.to_owned() } else { String::new() };
+        module.wants.events.iter().enumerate().map(move |(index, pattern)| {
+            let once = |text: &str| if index == 0 { text.to_owned() } else { String::new() };
             [once(module.name.as_str()), pattern.to_string(), once(&conditions)]
         })
     });
     format!(
         "{}\n{}",
-        columns(["source", "comes by", "tenant"], sources.collect()),
-        columns(["module", "events", "only"], modules.collect())
+        format_table(["source", "endpoint", "tenant"], sources.collect()),
+        format_table(["module", "events", "conditions"], modules.collect())
     )
 }
 
-/// What an event has to be besides its name.
+/// Formats the conditions on an event other than its name.
 fn conditions(wants: &Interest) -> String {
     let mut conditions = Vec::new();
     if wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN)) {
-        conditions.push("that choose it".to_owned());
+        conditions.push("chosen by the user".to_owned());
     }
-    for (what, names) in [("source", &wants.sources), ("tenant", &wants.tenants)] {
+    for (property, names) in [("source", &wants.sources), ("tenant", &wants.tenants)] {
         if !names.is_empty() {
-            conditions.push(format!("{what} {}", any_of(names)));
+            conditions.push(format!("{property} {}", any_of(names)));
         }
     }
     if !wants.assistants.is_empty() {
@@ -129,8 +141,8 @@ fn conditions(wants: &Interest) -> String {
     conditions.join(", ")
 }
 
-fn any_of(these: &[impl ToString]) -> String {
-    these.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+fn any_of(values: &[impl ToString]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 fn as_json(settings: &Settings) -> anyhow::Result<String> {
@@ -163,12 +175,15 @@ fn run_test(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let candidate = Candidate::new(&event);
     let verdicts: Vec<_> =
         settings.modules.iter().map(|module| (module, module.wants.judge(&module.name, &candidate))).collect();
-    let is_wanted = verdicts.iter().any(|(_, verdict)| verdict.is_ok());
-    output::print!("{}", if args.json { verdicts_as_json(&event, &verdicts)? } else { told(&event, &verdicts) });
-    Ok(if is_wanted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_received = verdicts.iter().any(|(_, verdict)| verdict.is_ok());
+    output::print!(
+        "{}",
+        if args.json { verdicts_as_json(&event, &verdicts)? } else { verdicts_as_text(&event, &verdicts) }
+    );
+    Ok(if is_received { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reads the event as the source would that brings it.
+/// Reads the event as its source does.
 fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
     let body = Bytes::from(args.event.read()?);
     let headers: HeaderMap = args.headers.iter().map(|line| (line.name.clone(), line.value.clone())).collect();
@@ -183,16 +198,19 @@ fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
     }
     match (&args.source, sources.is_empty()) {
         (Some(name), true) => bail!(settings.no_source(name)),
-        (None, true) => bail!("there is no [[source]] in {}", settings.file.display()),
-        _ => bail!("{} can't be read as an event:{problems}", args.event),
+        (None, true) => {
+            let message = format!("there is no [[source]] in {}", settings.file.display());
+            Err(error_with_help(message, "add one, with name, path, scheme and secrets"))
+        }
+        _ => bail!("no source can read {} as an event:{problems}", args.event),
     }
 }
 
 type Verdict<'s> = (&'s Module, Result<(), Unwanted>);
 
-fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
+fn verdicts_as_text(event: &Event, verdicts: &[Verdict<'_>]) -> String {
     let mut text = format!(
-        "{} {}  {DIM}as source \"{}\" brings it, of tenant \"{}\"{DIM:#}\n\n",
+        "{} {}  {DIM}source \"{}\", tenant \"{}\"{DIM:#}\n\n",
         line(&event.name),
         line(&event.id),
         event.source,
@@ -202,22 +220,22 @@ fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
     let (good, bad) = (AnsiColor::Green.on_default(), DIM);
     for (module, verdict) in verdicts {
         _ = match verdict {
-            Ok(()) => writeln!(text, "  {good}gets it{good:#}  {}", module.name),
+            Ok(()) => writeln!(text, "  {good}receives{good:#}  {}", module.name),
             Err(reason) => {
                 writeln!(
                     text,
-                    "  {bad}doesn't{bad:#}  {:<width$}  {}",
+                    "  {bad}ignores {bad:#}  {:<width$}  {}",
                     module.name.as_str(),
-                    line(&why(reason, event, &module.wants))
+                    line(&explain(reason, event, &module.wants))
                 )
             }
         };
     }
     if let Some(flaw) = event.flaw() {
-        _ = writeln!(text, "\nThe payload has an unknown shape, {flaw}: a module gets the event as `other`.");
+        _ = writeln!(text, "\nThe payload has an unknown shape, {flaw}: a module receives the event as `other`.");
     }
     if verdicts.iter().all(|(_, verdict)| verdict.is_err()) {
-        _ = writeln!(text, "\nNobody gets it: it would be acknowledged and forgotten.");
+        _ = writeln!(text, "\nNo module receives the event: the host would acknowledge and discard it.");
     }
     text
 }
@@ -225,33 +243,33 @@ fn told(event: &Event, verdicts: &[Verdict<'_>]) -> String {
 fn verdicts_as_json(event: &Event, verdicts: &[Verdict<'_>]) -> anyhow::Result<String> {
     let modules = verdicts.iter().map(|(module, verdict)| match verdict {
         Ok(()) => json!({ "name": module.name, "gets": true }),
-        Err(reason) => json!({ "name": module.name, "gets": false, "reason": why(reason, event, &module.wants) }),
+        Err(reason) => json!({ "name": module.name, "gets": false, "reason": explain(reason, event, &module.wants) }),
     });
-    let told = json!({
+    let verdicts = json!({
         "event": {
             "id": event.id, "name": event.name, "source": event.source, "tenant": event.tenant, "flaw": event.flaw(),
         },
         "modules": modules.collect::<Vec<Value>>(),
     });
-    Ok(output::pretty_json(&told)?)
+    Ok(output::pretty_json(&verdicts)?)
 }
 
-/// Why a module doesn't get an event, in words.
-fn why(reason: &Unwanted, event: &Event, wants: &Interest) -> String {
+/// Explains why a module does not receive an event.
+fn explain(reason: &Unwanted, event: &Event, wants: &Interest) -> String {
     match reason {
-        Unwanted::Name => format!("it wants {}", any_of(&wants.events)),
-        Unwanted::ForAnother(module) => format!("the event chose the module \"{module}\""),
-        Unwanted::ForNobody => "the event chose a module, and the module's name can't be read".to_owned(),
-        Unwanted::Source => format!("it wants those of the source {}", any_of(&wants.sources)),
-        Unwanted::Tenant => format!("it works for the tenant {}", any_of(&wants.tenants)),
+        Unwanted::Name => format!("`events` are {}", any_of(&wants.events)),
+        Unwanted::ForAnother(module) => format!("the user chose the module \"{module}\""),
+        Unwanted::ForNobody => "the user chose a module, but its name cannot be read".to_owned(),
+        Unwanted::Source => format!("`sources` are {}", any_of(&wants.sources)),
+        Unwanted::Tenant => format!("`tenants` are {}", any_of(&wants.tenants)),
         Unwanted::Assistant => {
             let found = event.assistant_id().map_or("none".into(), |id| format!("\"{id}\""));
-            format!("it wants those of the assistant {}, and the event's is {found}", any_of(&wants.assistants))
+            format!("`assistants` are {}; the event's assistant is {found}", any_of(&wants.assistants))
         }
         Unwanted::Field(path, found) => {
             let wanted = wants.fields.get(path).map(|values| any_of(values)).unwrap_or_default();
-            let found = found.as_deref().unwrap_or("not there");
-            format!("it wants {path} = {wanted}, and that is {found}")
+            let found = found.as_deref().unwrap_or("missing");
+            format!("`match` requires {path} = {wanted}; it is {found}")
         }
     }
 }

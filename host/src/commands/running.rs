@@ -1,5 +1,5 @@
-//! Where a running host listens: it writes that beside its data, so that commands on the same machine find it whatever its
-//! ports are.
+//! Discovery of a running host: it writes its addresses to its data directory, so that commands on the same machine find it
+//! on any port.
 
 use std::fs;
 use std::io::Write;
@@ -9,70 +9,69 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// What the file is called in the data directory.
+/// Name of the file in the data directory.
 const FILE: &str = "running.json";
 
-/// The largest file that is read, in bytes: it has a few lines.
-const MAX_FILE: u64 = 64 << 10;
+/// Maximum size of the file, in bytes.
+const MAX_FILE_SIZE: u64 = 64 << 10;
 
-/// A host that runs on this machine.
+/// The addresses of a host that runs on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RunningHost {
-    /// The number of its process.
+    /// Its process id.
     process: u32,
-    /// Where events come in.
+    /// The listener for events.
     pub(super) listen: SocketAddr,
-    /// Where operators look.
+    /// The listener of the admin API.
     pub(super) admin_listen: SocketAddr,
-    /// The local platform, if it has one.
+    /// The listener of the local platform, under `modhost dev`.
     pub(super) platform: Option<SocketAddr>,
 }
 
-/// The file, for as long as the host runs.
+/// The file with the addresses. Dropping this removes it.
 pub(super) struct Announcement {
-    /// None if it couldn't be written.
+    /// `None` if the file could not be written.
     path: Option<PathBuf>,
 }
 
 impl RunningHost {
-    /// This process.
+    /// Returns the addresses of this process.
     pub(super) fn this(listen: SocketAddr, admin_listen: SocketAddr, platform: Option<SocketAddr>) -> Self {
         Self { process: std::process::id(), listen, admin_listen, platform }
     }
 
-    /// Writes where this host listens into its data directory. Commands need a flag if that can't be done, and the host
-    /// needs nothing.
+    /// Writes the addresses to the data directory. If that fails, the host continues, and commands need `--admin`.
     pub(super) fn announce(&self, data_dir: &Path) -> Announcement {
         let path = data_dir.join(FILE);
         match self.write(data_dir, &path) {
             Ok(()) => Announcement { path: Some(path) },
             Err(error) => {
-                tracing::warn!(%error, file = %path.display(), "cannot write where the host listens");
+                tracing::warn!(%error, file = %path.display(), "cannot write the addresses of the host");
                 Announcement { path: None }
             }
         }
     }
 
     fn write(&self, data_dir: &Path, path: &Path) -> std::io::Result<()> {
-        // Whole or not at all: a command may be reading it.
+        // Atomic, because a command may be reading the file.
         let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
         serde_json::to_writer(&mut file, self)?;
         file.write_all(b"\n")?;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // There is nothing secret in it, and operators needn't be the host's user.
+            // Operators may be other users. The file contains no secrets.
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         }
         file.persist(path)?;
         Ok(())
     }
 
-    /// The host that runs on a data directory; none if its process is gone, however it ended.
+    /// Returns the host that runs on a data directory, or `None` if its process has ended.
     pub(super) fn find(data_dir: &Path) -> Option<Self> {
         let path = data_dir.join(FILE);
-        let about = fs::metadata(&path).ok()?;
-        if !about.is_file() || about.len() > MAX_FILE {
+        let metadata = fs::metadata(&path).ok()?;
+        if !metadata.is_file() || metadata.len() > MAX_FILE_SIZE {
             return None;
         }
         let running: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
@@ -83,12 +82,12 @@ impl RunningHost {
 impl Drop for Announcement {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            let _ = fs::remove_file(path); // one that is left names a process that is gone
+            let _ = fs::remove_file(path); // `find` ignores a stale file
         }
     }
 }
 
-/// An address as a client on this machine asks it: a listener on all addresses is reached over loopback.
+/// Returns the URL at which a client on this machine reaches a listener. A listener on all addresses is reached over loopback.
 pub(super) fn base_url(address: SocketAddr) -> Option<Url> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_found_for_as_long_as_it_runs() {
+    fn finds_a_host_only_while_it_runs() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(RunningHost::find(folder.path()), None);
         let this = RunningHost::this(address(1), address(2), Some(address(3)));
@@ -129,24 +128,24 @@ mod tests {
         drop(announcement);
         assert_eq!(RunningHost::find(folder.path()), None);
 
-        // One that was killed leaves its file.
-        let gone = RunningHost { process: i32::MAX as u32, ..this };
-        gone.write(folder.path(), &folder.path().join(FILE)).unwrap();
+        // A killed host leaves its file.
+        let killed = RunningHost { process: i32::MAX as u32, ..this };
+        killed.write(folder.path(), &folder.path().join(FILE)).unwrap();
         assert_eq!(RunningHost::find(folder.path()), None);
-        for nonsense in ["", "{}", "null", "{\"process\":-1}"] {
-            fs::write(folder.path().join(FILE), nonsense).unwrap();
-            assert_eq!(RunningHost::find(folder.path()), None, "{nonsense}");
+        for invalid in ["", "{}", "null", "{\"process\":-1}"] {
+            fs::write(folder.path().join(FILE), invalid).unwrap();
+            assert_eq!(RunningHost::find(folder.path()), None, "{invalid}");
         }
-        // A host that can't write it runs all the same.
-        assert!(this_in(&folder.path().join("missing")).path.is_none());
+        // Failing to write the file is not an error.
+        assert!(announce_in(&folder.path().join("missing")).path.is_none());
     }
 
-    fn this_in(data_dir: &Path) -> Announcement {
+    fn announce_in(data_dir: &Path) -> Announcement {
         RunningHost::this(address(1), address(2), None).announce(data_dir)
     }
 
     #[test]
-    fn an_address_is_one_that_can_be_asked() {
+    fn unspecified_addresses_are_reached_over_loopback() {
         let url = |text: &str| base_url(text.parse().unwrap()).unwrap().to_string();
         assert_eq!(url("0.0.0.0:8081"), "http://127.0.0.1:8081/");
         assert_eq!(url("[::]:8081"), "http://[::1]:8081/");

@@ -1,31 +1,33 @@
-//! `sdk`: what modules of a language are written with, for those that build without a registry.
+//! `modhost sdk`: writes the SDK of a language, for modules that build without a package registry.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::help::examples;
 use super::output;
 use modhost_authoring::bindings;
 use modhost_authoring::sdk::Sdk;
 use modhost_core::plural::counted;
 
-/// What `sdk` can be told.
+/// Arguments of `modhost sdk`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = examples!("modhost sdk python" "modhost sdk rust --out mine/sdk"))]
 pub struct SdkArgs {
-    /// The language; TypeScript has that of JavaScript, C++ that of C
+    /// Language; TypeScript uses the SDK of JavaScript, C++ that of C
     #[arg(value_enum, value_name = "LANGUAGE")]
     language: Sdk,
 
-    /// The folder to write to; it is made if it isn't there
+    /// Folder to write to; it is created if necessary
     #[arg(long, short, value_name = "DIR", default_value = "sdk")]
     out: PathBuf,
 }
 
-/// Writes the SDK, and says what there is now.
+/// Writes the SDK and prints the number of files.
 pub fn run(args: &SdkArgs) -> anyhow::Result<ExitCode> {
     let files = args.language.files();
     let written = bindings::write(&files, &args.out)
-        .map_err(|(path, error)| anyhow::anyhow!("can't write {}: {error}", path.display()))?;
-    let change = if written == 0 { "all as they were".to_owned() } else { format!("{written} of them new or changed") };
-    output::println!("{} in {}, {change}", counted(files.len(), "file", "files"), args.out.display());
+        .map_err(|(path, error)| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+    let changes = if written == 0 { "unchanged".to_owned() } else { format!("{written} new or changed") };
+    output::println!("{}: {}, {changes}", args.out.display(), counted(files.len(), "file", "files"));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,4 @@
-//! `modhost send`: chats with a module through the local platform, as a client of the real one does; or sends an event as
-//! a platform would.
+//! `modhost send`: sends a chat message to a module through the local platform, or a signed event as a platform does.
 
 mod client;
 mod event;
@@ -9,55 +8,64 @@ mod render;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::builder::NonEmptyStringValueParser;
 use url::Url;
 
+use super::diagnostics::{self, error_with_help};
 use super::event_file::{HeaderLine, parse_header};
+use super::help::examples;
 use super::running::{RunningHost, base_url};
 use super::{SettingsFile, output, program};
 use client::{Assistant, Client};
 use modhost_core::suggest;
 use progress::Progress;
-use render::{Report, Show};
+use render::{Report, StepDisplay};
 
-/// How often the chat is looked at.
+/// How often the chat is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long after its answer a module may still be found to have failed: the host completes the reply with an apology, and
-/// then says why.
-const VERDICT_TIME: Duration = Duration::from_millis(100);
+/// How long to wait for a failure after the reply is complete: the host first completes it with an apology, then reports the
+/// reason.
+const FAILURE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long steps may go on after the answer is complete: the host closes what a module left running just after it.
-const SETTLE_TIME: Duration = Duration::from_secs(2);
+/// How long to wait for running steps after the reply is complete: the host closes them soon after it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where the local platform is unless `modhost dev` was told otherwise.
-const PLATFORM: &str = "http://127.0.0.1:8092";
+/// Default address of the local platform.
+const DEFAULT_PLATFORM: &str = "http://127.0.0.1:8092";
 
-/// The module that is talked to when nobody says otherwise.
+/// The module that receives messages by default.
 const DEFAULT_MODULE: &str = "Assistant";
 
-/// What `send` can be told.
+/// Arguments of `modhost send`.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = examples!(
+    "modhost send \"What is our travel policy?\""
+    "modhost send --to Mine --timeout 30s --json \"Hello\""
+    "modhost send --chat chat_bpwpbqve \"And in London?\""
+    "modhost send --source github -H 'X-GitHub-Event: push' event.json"
+    "modhost send --source unique --print-curl event.json"
+))]
 pub struct SendArgs {
-    /// What to say, in quotes if it has spaces; with --source, the file with the event's body, or - for standard input
+    /// Text of the message; with --source, file with the body of the event, or - for standard input
     #[arg(value_name = "TEXT|FILE", value_parser = NonEmptyStringValueParser::new())]
     text: String,
 
-    /// The module to talk to, by its name in modules.toml [default: Assistant, else the first that answers]; with
-    /// --source, the address of the host [default: that of `listen` in modules.toml, on this machine]
+    /// Module that receives the message [default: Assistant, else the first module that answers]; with --source, address of the
+    /// host [default: `listen` in modules.toml, on this machine]
     #[arg(long, value_name = "MODULE|URL")]
     to: Option<String>,
 
-    /// Send an event as the platform of this source would, signed with its secret
+    /// Source in modules.toml; sends an event, signed as by the platform of this source
     #[arg(long, value_name = "NAME", conflicts_with_all = ["assistant", "chat", "json"])]
     source: Option<String>,
 
-    /// Send this header too: 'X-GitHub-Event: push'
+    /// Request header, such as 'X-GitHub-Event: push'; can be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header, requires = "source")]
     headers: Vec<HeaderLine>,
 
-    /// Sign with this secret, by reference, env:NAME or file:PATH [default: the first of the source's that is set]
+    /// Reference to the secret to sign with: env:NAME or file:PATH [default: the first secret of the source that is set]
     #[arg(long, value_name = "REFERENCE", requires = "source")]
     secret: Option<String>,
 
@@ -68,91 +76,90 @@ pub struct SendArgs {
     #[command(flatten)]
     file: SettingsFile,
 
-    /// The assistant to talk to, by its id on the platform
+    /// Assistant that receives the message, by its id on the platform
     #[arg(long, value_name = "ID", conflicts_with = "to")]
     assistant: Option<String>,
 
-    /// Go on in this chat; without it a new one is begun
+    /// Chat to continue [default: a new chat]
     #[arg(long, value_name = "CHAT_ID")]
     chat: Option<String>,
 
-    /// Where the local platform is [default: that of the `modhost dev` that runs with modules.toml, else http://127.0.0.1:8092]
+    /// Address of the local platform [default: that of the running `modhost dev`, else http://127.0.0.1:8092]
     #[arg(long, value_name = "URL", env = "MODHOST_PLATFORM", hide_env_values = true)]
     platform: Option<Url>,
 
-    /// The port of the local platform, if only that differs
+    /// Port of the local platform, if only the port differs from the default
     #[arg(long, value_name = "PORT")]
     platform_port: Option<u16>,
 
-    /// How long to wait for the answer
+    /// Maximum time to wait for the answer, such as 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 
-    /// Print the outcome as JSON, and nothing else
+    /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How it went.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
-    /// The answer is there.
+    /// The module answered.
     Answered,
-    /// The module failed, or a step; what is shown may be an apology.
+    /// The module or a step failed. The answer may be an apology.
     Failed,
-    /// No answer came in time.
+    /// The module did not answer in time.
     Late,
-    /// The module only listens: no answer is to come.
+    /// The module only listens. It will not answer.
     Listening,
 }
 
 /// Sends the message and waits for the answer, or sends an event.
 ///
-/// The exit code is 0 if there is an answer, 1 if none came in time, or the module or a step failed, 2 if what was asked for isn't
-/// there to be talked to.
+/// The exit code is 0 if the module answered, 1 if it did not answer in time or the module or a step failed, and 2 if there is no
+/// such module or assistant.
 ///
 /// # Errors
 ///
-/// If the platform can't be reached or refuses.
+/// If the platform cannot be reached or rejects the message.
 pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     if let Some(source) = &args.source {
         return event::run(&args, source).await;
     }
-    let platform = platform(&args)?;
-    let client = Client::new(platform)?;
+    let client = Client::new(platform(&args)?)?;
     let assistants = client.assistants().await?;
-    let assistant = match choose(&assistants, &wish(&args, &client).await?) {
+    let assistant = match choose(&assistants, &recipient(&args, &client).await?) {
         Ok(assistant) => assistant,
-        Err(problem) => {
-            output::eprintln!("error: {problem}");
+        Err(error) => {
+            diagnostics::report(&error);
             return Ok(ExitCode::from(2));
         }
     };
-    let message = client.say(&assistant.id, &args.text, args.chat.as_deref()).await?;
+    let message = client.send(&assistant.id, &args.text, args.chat.as_deref()).await?;
     let mut progress = Progress::new(&message.id);
     let outcome = if assistant.chooses {
-        let mut show = render::show(args.json);
-        let outcome = wait(&client, &message.chat_id, &mut progress, show.as_mut(), args.timeout).await;
-        show.close();
+        let mut display = render::step_display(args.json);
+        let outcome = wait(&client, &message.chat_id, &mut progress, display.as_mut(), args.timeout).await;
+        display.close();
         outcome?
     } else {
         Outcome::Listening
     };
-    // What was found is found again.
-    let named = Some(client.base()).filter(|base| found(&args).as_ref() != Some(*base));
+    // A platform that is found automatically is also found for the next message.
+    let explicit = Some(client.base()).filter(|base| find_platform(&args).as_ref() != Some(*base));
     let report = Report {
         outcome,
         module: &assistant.module,
         assistant_id: &assistant.id,
         chat_id: &message.chat_id,
-        turn: progress.turn(),
+        exchange: progress.exchange(),
     };
     if args.json {
         output::print!("{}", output::pretty_json(&report)?);
     } else {
         output::print!("{}", report.answer());
-        output::eprint!("{}", report.remarks(args.timeout, &go_on(&program(), named, &message.chat_id)));
+        output::eprint!("{}", report.remarks(args.timeout, &continue_command(&program(), explicit, &message.chat_id)));
     }
     Ok(match outcome {
         Outcome::Answered | Outcome::Listening => ExitCode::SUCCESS,
@@ -160,26 +167,26 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Looks at the chat until the answer is complete and its steps have come to an end, or the time is up.
+/// Polls the chat until the answer is complete and no step is running, or the time is up.
 async fn wait(
     client: &Client,
     chat_id: &str,
     progress: &mut Progress,
-    show: &mut dyn Show,
+    display: &mut dyn StepDisplay,
     timeout: Duration,
 ) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let mut answered_at = None;
     loop {
         let chat = client.chat(chat_id).await.context("while waiting for the answer")?;
-        progress.observe(chat).iter().for_each(|step| show.step(step));
+        progress.observe(chat).iter().for_each(|step| display.step(step));
         if let Some(draft) = progress.draft() {
-            show.draft(draft);
+            display.draft(draft);
         }
         if progress.is_answered() {
             let since = answered_at.get_or_insert_with(Instant::now).elapsed();
-            let is_settled = progress.turn().failure().is_some() || since >= VERDICT_TIME;
-            if is_settled && !progress.is_running() || since >= SETTLE_TIME {
+            let is_decided = progress.exchange().failure().is_some() || since >= FAILURE_TIMEOUT;
+            if is_decided && !progress.is_running() || since >= STEP_TIMEOUT {
                 return Ok(if progress.has_failed() { Outcome::Failed } else { Outcome::Answered });
             }
         } else if start.elapsed() >= timeout {
@@ -189,80 +196,84 @@ async fn wait(
     }
 }
 
-/// Where the platform is: by both flags, else where `dev` runs, else where it would.
+/// Returns the address of the local platform: from the flags, else that of the running `dev`, else the default.
 fn platform(args: &SendArgs) -> anyhow::Result<Url> {
     let mut platform = match &args.platform {
         Some(platform) => platform.clone(),
-        None if args.platform_port.is_none() => return Ok(found(args).unwrap_or(Url::parse(PLATFORM)?)),
-        None => Url::parse(PLATFORM)?,
+        None if args.platform_port.is_none() => return Ok(find_platform(args).unwrap_or(Url::parse(DEFAULT_PLATFORM)?)),
+        None => Url::parse(DEFAULT_PLATFORM)?,
     };
     if let Some(port) = args.platform_port {
-        // Refused by addresses that can't have a port, such as `file:`.
-        let refused = platform.set_port(Some(port)).is_err();
-        if refused {
-            bail!("{platform} can't have a port; write {PLATFORM}");
+        // Fails for URLs without a port, such as `mailto:`.
+        if platform.set_port(Some(port)).is_err() {
+            let message = format!("{platform} cannot have a port");
+            return Err(error_with_help(message, format!("use an address like {DEFAULT_PLATFORM}")));
         }
     }
     Ok(platform)
 }
 
-/// Where the `modhost dev` has its platform that runs with these settings; none if there is none.
-fn found(args: &SendArgs) -> Option<Url> {
+/// Returns the address of the local platform of the `modhost dev` that runs with these settings, if there is one.
+fn find_platform(args: &SendArgs) -> Option<Url> {
     RunningHost::find(&args.file.data_dir())?.platform.and_then(base_url)
 }
 
-/// Whom the user wants to talk to.
+/// The recipient of a message.
 #[derive(Debug, PartialEq)]
-enum Followup {
-    Anyone,
+enum Recipient {
+    Default,
     Module(String),
     Assistant(String),
 }
 
-/// Reads the wish off the flags; who goes on in a chat talks to whom it began with.
-async fn wish(args: &SendArgs, client: &Client) -> anyhow::Result<Followup> {
+/// Returns the recipient that the flags name. A chat continues with its assistant.
+async fn recipient(args: &SendArgs, client: &Client) -> anyhow::Result<Recipient> {
     Ok(match (&args.to, &args.assistant, &args.chat) {
-        (Some(module), ..) => Followup::Module(module.clone()),
-        (_, Some(id), _) => Followup::Assistant(id.clone()),
-        (.., Some(chat)) => Followup::Assistant(client.chat(chat).await?.assistant_id),
-        _ => Followup::Anyone,
+        (Some(module), ..) => Recipient::Module(module.clone()),
+        (_, Some(id), _) => Recipient::Assistant(id.clone()),
+        (.., Some(chat)) => Recipient::Assistant(client.chat(chat).await?.assistant_id),
+        _ => Recipient::Default,
     })
 }
 
-/// Finds the assistant that was wished for; the error lists those there are.
-fn choose<'a>(assistants: &'a [Assistant], wish: &Followup) -> Result<&'a Assistant, String> {
-    let found = match wish {
-        Followup::Module(module) => assistants.iter().find(|it| it.module == *module),
-        Followup::Assistant(id) => assistants.iter().find(|it| it.id == *id),
-        Followup::Anyone => assistants
+/// Returns the assistant of a recipient.
+///
+/// # Errors
+///
+/// If there is none. The hint lists the known ones.
+fn choose<'a>(assistants: &'a [Assistant], recipient: &Recipient) -> anyhow::Result<&'a Assistant> {
+    let found = match recipient {
+        Recipient::Module(module) => assistants.iter().find(|it| it.module == *module),
+        Recipient::Assistant(id) => assistants.iter().find(|it| it.id == *id),
+        Recipient::Default => assistants
             .iter()
             .find(|it| it.module == DEFAULT_MODULE && it.chooses)
             .or_else(|| assistants.iter().find(|it| it.chooses)),
     };
     found.ok_or_else(|| {
-        let problem = match wish {
-            Followup::Module(module) => format!("there is no module \"{module}\" on the local platform"),
-            Followup::Assistant(id) => format!("there is no assistant \"{id}\" on the local platform"),
-            Followup::Anyone => "no module on the local platform answers messages".to_owned(),
+        let problem = match recipient {
+            Recipient::Module(module) => format!("there is no module \"{module}\" on the local platform"),
+            Recipient::Assistant(id) => format!("there is no assistant \"{id}\" on the local platform"),
+            Recipient::Default => "no module on the local platform answers messages".to_owned(),
         };
         if assistants.is_empty() {
-            return format!("{problem}, nor any other; add a [[module]] to modules.toml");
+            return error_with_help(problem, "add a [[module]] to modules.toml");
         }
         let modules: Vec<_> = assistants.iter().map(|it| it.module.as_str()).collect();
         let ids: Vec<_> = assistants.iter().map(|it| it.id.as_str()).collect();
-        let advice = match wish {
-            Followup::Module(module) => suggest::advice(module, &modules),
-            Followup::Assistant(id) => suggest::advice(id, &ids),
-            Followup::Anyone => format!("there is: {}", modules.join(", ")),
+        let advice = match recipient {
+            Recipient::Module(module) => suggest::advice(module, &modules),
+            Recipient::Assistant(id) => suggest::advice(id, &ids),
+            Recipient::Default => format!("known modules: {}", modules.join(", ")),
         };
-        format!("{problem}; {advice}")
+        error_with_help(problem, advice)
     })
 }
 
-/// The command that goes on in a chat; `platform` is named in it unless it is the usual one.
-fn go_on(program: &str, platform: Option<&Url>, chat_id: &str) -> String {
-    let named = platform.filter(|platform| platform.as_str() != format!("{PLATFORM}/"));
-    let platform = named.map(|platform| format!("--platform {platform} ")).unwrap_or_default();
+/// Returns the command that continues a chat. It names `platform` unless that is the default.
+fn continue_command(program: &str, platform: Option<&Url>, chat_id: &str) -> String {
+    let explicit = platform.filter(|platform| platform.as_str() != format!("{DEFAULT_PLATFORM}/"));
+    let platform = explicit.map(|platform| format!("--platform {platform} ")).unwrap_or_default();
     format!("{program} send {platform}--chat {chat_id} \"…\"")
 }
 
@@ -287,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_replaces_only_the_port() {
+    fn platform_port_replaces_only_the_port() {
         let args = parse(&["hi", "--platform", "http://localhost:1/base", "--platform-port", "2"]).unwrap();
         assert_eq!(platform(&args).unwrap().as_str(), "http://localhost:2/base");
         let args = parse(&["hi", "--platform", "mailto:me", "--platform-port", "2"]).unwrap();
@@ -295,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_makes_no_sense() {
+    fn rejects_invalid_arguments() {
         assert!(parse(&[]).is_err());
         assert!(parse(&[""]).is_err());
         assert!(parse(&["hi", "--to", "A", "--assistant", "b"]).is_err());
@@ -303,41 +314,42 @@ mod tests {
     }
 
     #[test]
-    fn talks_to_the_assistant_unless_told_otherwise() {
+    fn chooses_the_assistant_by_default() {
         let all = [assistant("ChatLog", false), assistant("DemoApp", true), assistant("Assistant", true)];
-        assert_eq!(choose(&all, &Followup::Anyone).unwrap().module, "Assistant");
-        assert_eq!(choose(&all[..2], &Followup::Anyone).unwrap().module, "DemoApp");
-        assert_eq!(choose(&all, &Followup::Module("ChatLog".into())).unwrap().module, "ChatLog");
-        assert_eq!(choose(&all, &Followup::Assistant("assistant_DemoApp".into())).unwrap().module, "DemoApp");
+        assert_eq!(choose(&all, &Recipient::Default).unwrap().module, "Assistant");
+        assert_eq!(choose(&all[..2], &Recipient::Default).unwrap().module, "DemoApp");
+        assert_eq!(choose(&all, &Recipient::Module("ChatLog".into())).unwrap().module, "ChatLog");
+        assert_eq!(choose(&all, &Recipient::Assistant("assistant_DemoApp".into())).unwrap().module, "DemoApp");
     }
 
     #[test]
-    fn lists_whom_one_can_talk_to() {
+    fn lists_known_modules_and_assistants_on_error() {
+        let error = |assistants: &[Assistant], recipient| {
+            let error = choose(assistants, &recipient).unwrap_err();
+            (error.to_string(), diagnostics::help_of(&error).unwrap().to_owned())
+        };
         let all = [assistant("ChatLog", false), assistant("DemoApp", true)];
-        assert_eq!(
-            choose(&all, &Followup::Module("Demo".into())).unwrap_err(),
-            "there is no module \"Demo\" on the local platform; the known ones are: ChatLog, DemoApp"
-        );
-        assert_eq!(
-            choose(&all, &Followup::Assistant("a".into())).unwrap_err(),
-            "there is no assistant \"a\" on the local platform; the known ones are: assistant_ChatLog, assistant_DemoApp"
-        );
-        assert!(choose(&all, &Followup::Module("demoapp".into())).unwrap_err().contains("did you mean DemoApp?"));
-        assert_eq!(
-            choose(&all[..1], &Followup::Anyone).unwrap_err(),
-            "no module on the local platform answers messages; there is: ChatLog"
-        );
-        assert!(choose(&[], &Followup::Anyone).unwrap_err().ends_with("add a [[module]] to modules.toml"));
+        let (message, help) = error(&all, Recipient::Module("Demo".into()));
+        assert_eq!(message, "there is no module \"Demo\" on the local platform");
+        assert_eq!(help, "the known ones are: ChatLog, DemoApp");
+        let (message, help) = error(&all, Recipient::Assistant("a".into()));
+        assert_eq!(message, "there is no assistant \"a\" on the local platform");
+        assert_eq!(help, "the known ones are: assistant_ChatLog, assistant_DemoApp");
+        assert!(error(&all, Recipient::Module("demoapp".into())).1.contains("did you mean DemoApp?"));
+        let (message, help) = error(&all[..1], Recipient::Default);
+        assert_eq!(message, "no module on the local platform answers messages");
+        assert_eq!(help, "known modules: ChatLog");
+        assert_eq!(error(&[], Recipient::Default).1, "add a [[module]] to modules.toml");
     }
 
     #[test]
-    fn the_command_to_go_on_finds_the_same_platform() {
+    fn continue_command_names_a_platform_that_is_not_the_default() {
         let default = Url::parse("http://127.0.0.1:8092").unwrap();
-        assert_eq!(go_on("modhost", None, "chat_1"), "modhost send --chat chat_1 \"…\"");
-        assert_eq!(go_on("modhost", Some(&default), "chat_1"), "modhost send --chat chat_1 \"…\"");
+        assert_eq!(continue_command("modhost", None, "chat_1"), "modhost send --chat chat_1 \"…\"");
+        assert_eq!(continue_command("modhost", Some(&default), "chat_1"), "modhost send --chat chat_1 \"…\"");
         let other = Url::parse("http://127.0.0.1:1234").unwrap();
         assert_eq!(
-            go_on("./modhost", Some(&other), "chat_1"),
+            continue_command("./modhost", Some(&other), "chat_1"),
             "./modhost send --platform http://127.0.0.1:1234/ --chat chat_1 \"…\""
         );
     }

@@ -1,4 +1,4 @@
-//! `modhost serve`: the host against the platform that modules.toml names.
+//! `modhost serve`: runs the host against the platform in modules.toml.
 
 use std::future::pending;
 use std::process::ExitCode;
@@ -6,34 +6,40 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::help::examples;
 use super::running::RunningHost;
 use super::signals::Signals;
-use super::{GRACE, HostArgs, compiling_program, output};
+use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, output};
 use modhost_config::{Settings, SourceKind};
 use modhost_core::sanitize;
 use modhost_server::host::{Compiling, Host};
 
-/// How long the lines that say which modules serve wait for them to come up. Those that were compiled before take no
-/// second; what takes longer, the log tells.
-const UNTIL_TOLD: Duration = Duration::from_secs(3);
+/// How long the list of modules waits for modules that are coming up. Cached components take less than a second; the log
+/// reports slower ones.
+const STARTUP_SUMMARY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What `serve` can be told.
+/// Arguments of `modhost serve`.
 #[derive(Args)]
+#[command(after_long_help = examples!(
+    "modhost serve"
+    "modhost serve --config /etc/modhost/modules.toml --data-dir /var/lib/modhost"
+    "modhost serve --port 80 --log-format json"
+))]
 pub struct ServeArgs {
     #[command(flatten)]
     pub(super) host: HostArgs,
 }
 
-/// Serves until told to stop.
+/// Runs the host until it receives a stop signal.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let settings = args.host.load()?;
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
     args.host.accept_data_loss(&settings)?;
-    let compiling = Compiling { program: Some(compiling_program()?), for_authors: false, shared_cache: None };
+    let compiling = Compiling { program: Some(compiler_program()?), for_authors: false, shared_cache: None };
     let load = move |text: Option<&str>| args.host.load_from(text);
-    // Until here a signal ends the process by itself.
+    // Until here, a signal ends the process immediately.
     let mut signals = Signals::new()?;
     let host = tokio::select! {
         host = Host::start(Box::new(load), compiling) => host?,
@@ -42,20 +48,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let running = RunningHost::this(host.public_address(), host.admin_address(), None);
     let _announcement = running.announce(&settings.server.data_dir);
     output::println!("{}", addresses(&host, &settings));
-    let telling = async {
+    let list_modules = async {
         output::print!("{}", modules(&host).await);
         pending().await
     };
     tokio::select! {
         () = signals.stop_requested(|| host.reload()) => {}
-        () = telling => {}
+        () = list_modules => {}
     }
-    tracing::info!("stopping: deliveries that run have {GRACE:?} to end");
-    signals.unless_told_again(host.shutdown(GRACE)).await;
+    tracing::info!(grace = ?SHUTDOWN_GRACE, "stopping; waiting for running deliveries");
+    signals.shut_down_or_exit(host.shutdown(SHUTDOWN_GRACE)).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The lines that say where what listens; the addresses are the real ones, whatever was asked for.
+/// Formats the addresses on which the host listens. A port that was given as 0 is the one the system chose.
 pub(super) fn addresses(host: &Host, settings: &Settings) -> String {
     let scheme = if settings.server.tls.is_some() { "https" } else { "http" };
     let address = host.public_address();
@@ -69,19 +75,19 @@ pub(super) fn addresses(host: &Host, settings: &Settings) -> String {
     sources.chain([admin]).collect::<Vec<_>>().join("\n")
 }
 
-/// The lines that say which modules serve, each with its end, as soon as that is known of all, or nearly.
+/// Formats one line per module with its version, after all modules have come up or [`STARTUP_SUMMARY_TIMEOUT`] has passed.
 pub(super) async fn modules(host: &Host) -> String {
-    // Those that take longer are told as what they are.
-    let _ = tokio::time::timeout(UNTIL_TOLD, host.registry().all_have_come_up()).await;
+    // After the timeout, slower modules are listed as coming up.
+    let _ = tokio::time::timeout(STARTUP_SUMMARY_TIMEOUT, host.registry().all_have_come_up()).await;
     let modules = host.registry().status().into_iter().map(|module| match module.version {
         Some(version) => format!("  module    {}  version {version}\n", module.name),
         None if module.coming_up => {
-            format!("  module    {}  no version serves yet: it comes up, and its events wait\n", module.name)
+            format!("  module    {}  coming up; its deliveries wait\n", module.name)
         }
         None => {
             let why = module.waiting.map(|waiting| waiting.reason).unwrap_or_default();
             let why = sanitize::indented(&why, "            ");
-            format!("  module    {}  no version serves, its events wait: {why}\n", module.name)
+            format!("  module    {}  no version serves, its deliveries wait: {why}\n", module.name)
         }
     });
     modules.collect()

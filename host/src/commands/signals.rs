@@ -1,10 +1,10 @@
-//! What the system tells a running host: to stop, to stop at once, or to read its settings again.
+//! Signals: stop, stop immediately, and reload the settings.
 
 use std::io;
 #[cfg(unix)]
 use std::io::IsTerminal;
 
-/// Waits until someone wants a command to stop that is no host: Ctrl-C, or SIGTERM.
+/// Waits for Ctrl-C or SIGTERM, for commands that run no host.
 pub(super) async fn stop_requested() -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -18,7 +18,7 @@ pub(super) async fn stop_requested() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// The signals a host listens to, from when this is made.
+/// Handlers for the signals of a host, installed when this is created.
 pub(super) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -26,7 +26,7 @@ pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
-    /// Whether somebody sits before it.
+    /// Whether standard input was a terminal at the start.
     #[cfg(unix)]
     had_terminal: bool,
 }
@@ -48,8 +48,8 @@ impl Signals {
         })
     }
 
-    /// Waits until someone wants the process to stop: Ctrl-C, or SIGTERM as service managers send it. Whenever SIGHUP comes
-    /// meanwhile, `reload` is called; but where that comes because the terminal was closed, it means to stop.
+    /// Waits for Ctrl-C or SIGTERM. Calls `reload` on each SIGHUP, unless the signal was sent because the terminal was closed:
+    /// then the process stops.
     #[cfg(unix)]
     pub(super) async fn stop_requested(&mut self, reload: impl Fn()) {
         loop {
@@ -58,7 +58,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
                     if self.had_terminal && !io::stdin().is_terminal() {
-                        tracing::info!("the terminal was closed");
+                        tracing::info!("terminal closed");
                         return;
                     }
                     reload();
@@ -74,22 +74,22 @@ impl Signals {
         }
     }
 
-    /// Shuts down; when someone wants the process to stop once more meanwhile, it ends at once. What ran then starts again with
-    /// the next host, as after a crash.
-    pub(super) async fn unless_told_again(mut self, shutdown: impl Future<Output = ()>) {
+    /// Shuts down. A second stop signal ends the process immediately; interrupted deliveries restart with the next host, as
+    /// after a crash.
+    pub(super) async fn shut_down_or_exit(mut self, shutdown: impl Future<Output = ()>) {
         let signal = tokio::select! {
             () = shutdown => return,
-            signal = self.second() => signal,
+            signal = self.next_stop_signal() => signal,
         };
-        tracing::warn!("ending at once, as asked twice: deliveries that ran start again with the host");
+        tracing::warn!("second stop signal, exiting immediately; interrupted deliveries restart with the host");
         modhost_server::telemetry::flush();
-        // As shells tell of who was ended by a signal.
+        // The exit code that shells use for a process that a signal ended.
         std::process::exit(128 + signal)
     }
 
-    /// The next signal to stop.
+    /// Waits for the next stop signal and returns its number.
     #[cfg(unix)]
-    async fn second(&mut self) -> i32 {
+    async fn next_stop_signal(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => rustix::process::Signal::TERM.as_raw(),
             _ = self.interrupt.recv() => rustix::process::Signal::INT.as_raw(),
@@ -97,7 +97,7 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    async fn second(&mut self) -> i32 {
+    async fn next_stop_signal(&mut self) -> i32 {
         match tokio::signal::ctrl_c().await {
             Ok(()) => 2,
             Err(_) => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! The event of a test: a user's text, the body of a request as the platform sends it, or its parts.
+//! The event of a test: the text of a user's message, the body of a request, or the parts of an event.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -14,92 +14,97 @@ use modhost_core::event::interest::{Candidate, Unwanted};
 use modhost_core::event::{Event, Header, Name};
 use modhost_server::resolved_config::reader;
 
-/// The name of the event that only tells of a user's message.
+/// The name of the event of a user's message for modules that only listen.
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
 
-/// The event, as a test file says it.
+/// The event of a test file.
 #[derive(Debug)]
-pub(super) struct Given {
-    what: What,
+pub(super) struct TestEvent {
+    content: EventContent,
     source: Option<String>,
     user: String,
     company: String,
 }
 
 #[derive(Debug)]
-enum What {
+enum EventContent {
     /// A user's message in a chat.
-    Text(Box<Chat>),
+    Text(Box<ChatMessage>),
     /// The body of a request.
     Body { headers: HeaderMap, body: Bytes },
-    /// The parts that the host makes of a body.
+    /// The parts of an event.
     Parts { id: Option<String>, name: String, payload: String },
 }
 
 #[derive(Debug)]
-struct Chat {
+struct ChatMessage {
     text: String,
     original_text: Option<String>,
     language: String,
     configuration: Json,
     chat: String,
     assistant: Option<String>,
-    /// Further fields of the payload.
+    /// Additional fields of the payload.
     payload: Map<String, Json>,
 }
 
-/// What may only stand beside `text`.
-const OF_A_CHAT: [&str; 6] = ["original_text", "language", "configuration", "chat", "assistant", "payload"];
+/// Keys that are only allowed together with `text`.
+const CHAT_KEYS: [&str; 6] = ["original_text", "language", "configuration", "chat", "assistant", "payload"];
 
-impl Given {
-    /// Reads it from the tables of a test file; what is wrong is reported there.
+impl TestEvent {
+    /// Reads the event from the tables of a test file, and reports problems to the document.
     pub fn read(root: &Table<'_>, file: &Path) -> Option<Self> {
-        let own = |key| root.get(key).and_then(|value| value.text().map(str::to_owned));
-        let (source, user, company) = (own("source"), own("user"), own("company"));
+        let text_of = |key| root.get(key).and_then(|value| value.text().map(str::to_owned));
+        let (source, user, company) = (text_of("source"), text_of("user"), text_of("company"));
         let headers = root.get("headers").and_then(|value| headers(&value)).unwrap_or_default();
-        let what = match (root.get("text"), root.get("event")) {
+        let content = match (root.get("text"), root.get("event")) {
             (Some(_), Some(event)) => {
-                event.wrong("there is a `text` and an `event`", "a test has one event: remove one of the two");
+                event.wrong("this test has both `text` and `event`", "remove one of the two");
                 None
             }
-            (Some(text), None) => chat(root, &text).map(Box::new).map(What::Text),
+            (Some(text), None) => chat(root, &text).map(Box::new).map(EventContent::Text),
             (None, Some(event)) => {
-                for key in OF_A_CHAT {
-                    root.refuse(key, format!("`{key}` goes with `text`"), "the event has it already: remove the line");
+                for key in CHAT_KEYS {
+                    root.refuse(key, format!("`{key}` requires `text`"), "remove it; the event contains this value");
                 }
                 if event.is_table() { parts(&event) } else { body(&event, file, headers) }
             }
             (None, None) => {
-                let advice = "begin with what a user writes: text = \"What is our travel policy?\"; or with a file that \
-                              holds an event: event = \"event.json\"";
+                let advice = "add a user's message: text = \"What is our travel policy?\"; or a file with an event: \
+                              event = \"event.json\"";
                 root.document.report_whole("this test has no event", advice);
                 None
             }
         };
         let user = user.unwrap_or_else(|| "user_1".to_owned());
-        Some(Self { what: what?, source, user, company: company.unwrap_or_else(|| "company_1".to_owned()) })
+        Some(Self { content: content?, source, user, company: company.unwrap_or_else(|| "company_1".to_owned()) })
     }
 
-    /// The event as a module gets it.
+    /// Returns the event as the module receives it.
     ///
     /// # Errors
     ///
-    /// When no source can read it, or the module doesn't want it.
+    /// If no source can read the event, or the module does not receive it.
     pub fn event(&self, module: &Module, settings: &Settings, time: SystemTime) -> anyhow::Result<Event> {
-        let event = match &self.what {
-            What::Body { headers, body } => read(self.source.as_deref(), settings, headers, body)?,
-            What::Parts { id, name, payload } => self.made(module, settings, time, id.as_deref(), name, payload),
-            What::Text(chat) => {
+        let event = match &self.content {
+            EventContent::Body { headers, body } => read(self.source.as_deref(), settings, headers, body)?,
+            EventContent::Parts { id, name, payload } => {
+                self.build(module, settings, time, id.as_deref(), name, payload)
+            }
+            EventContent::Text(chat) => {
                 let chooses = module.wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN));
                 let name = if chooses { Event::MODULE_CHOSEN } else { USER_MESSAGE_CREATED };
-                self.made(module, settings, time, None, name, &chat.payload(module, chooses, time).to_string())
+                self.build(module, settings, time, None, name, &chat.payload(module, chooses, time).to_string())
             }
         };
-        module.wants.judge(&module.name, &Candidate::new(&event)).map_err(|why| unwanted(&why, &event, module))?;
+        module
+            .wants
+            .judge(&module.name, &Candidate::new(&event))
+            .map_err(|reason| not_received(&reason, &event, module))?;
         Ok(event)
     }
 
-    fn made(
+    fn build(
         &self,
         module: &Module,
         settings: &Settings,
@@ -127,7 +132,7 @@ impl Given {
     }
 }
 
-impl Chat {
+impl ChatMessage {
     fn payload(&self, module: &Module, chooses: bool, time: SystemTime) -> Json {
         let at = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string();
         let assistant = self.assistant.clone().or_else(|| module.wants.assistants.first().cloned());
@@ -158,45 +163,44 @@ impl Chat {
     }
 }
 
-fn chat(root: &Table<'_>, text: &Value<'_>) -> Option<Chat> {
-    root.refuse("headers", "`headers` go with the body of a request", "remove them: a text needs none");
-    let own = |key| root.get(key).and_then(|value| value.any_text().map(str::to_owned));
+fn chat(root: &Table<'_>, text: &Value<'_>) -> Option<ChatMessage> {
+    root.refuse("headers", "`headers` requires `event` with the body of a request", "remove it");
+    let text_of = |key| root.get(key).and_then(|value| value.any_text().map(str::to_owned));
     let object = |key, title| {
         let table = root.get(key).filter(|value| value.table(title).is_some());
         table.and_then(|value| value.json())
     };
     let payload = object("payload", "[payload]");
-    Some(Chat {
+    Some(ChatMessage {
         text: text.any_text()?.to_owned(),
-        original_text: own("original_text"),
-        language: own("language").unwrap_or_else(|| "en".to_owned()),
+        original_text: text_of("original_text"),
+        language: text_of("language").unwrap_or_else(|| "en".to_owned()),
         configuration: object("configuration", "[configuration]").unwrap_or_else(|| json!({})),
-        chat: own("chat").unwrap_or_else(|| "chat_1".to_owned()),
-        assistant: own("assistant"),
+        chat: text_of("chat").unwrap_or_else(|| "chat_1".to_owned()),
+        assistant: text_of("assistant"),
         payload: payload.and_then(|payload| payload.as_object().cloned()).unwrap_or_default(),
     })
 }
 
-/// `event = "file.json"`, or the JSON itself.
-fn body(value: &Value<'_>, file: &Path, headers: HeaderMap) -> Option<What> {
+/// Reads `event = "file.json"`, or the JSON itself.
+fn body(value: &Value<'_>, file: &Path, headers: HeaderMap) -> Option<EventContent> {
     let text = value.text()?;
     if text.trim_start().starts_with('{') {
-        return Some(What::Body { headers, body: text.to_owned().into() });
+        return Some(EventContent::Body { headers, body: text.to_owned().into() });
     }
     let path = file.with_file_name("").join(text);
     match std::fs::read(&path) {
-        Ok(body) => Some(What::Body { headers, body: body.into() }),
+        Ok(body) => Some(EventContent::Body { headers, body: body.into() }),
         Err(error) => {
-            let advice =
-                "name a file beside this one that holds the body of a request, or write [event] with name and payload";
-            value.wrong(format!("{} can't be read: {error}", path.display()), advice);
+            let advice = "name a file beside this one that contains the body of a request, or write [event] with name and payload";
+            value.wrong(format!("cannot read {}: {error}", path.display()), advice);
             None
         }
     }
 }
 
-/// `[event]` with what the host makes of a request.
-fn parts(value: &Value<'_>) -> Option<What> {
+/// Reads `[event]` with the parts of an event.
+fn parts(value: &Value<'_>) -> Option<EventContent> {
     let table = value.table("[event]")?;
     let text = |key| table.get(key).and_then(|value| value.text().map(str::to_owned));
     let name = table.require("name", "\"document.processed\"").and_then(|value| value.text()).map(str::to_owned);
@@ -204,16 +208,16 @@ fn parts(value: &Value<'_>) -> Option<What> {
     let payload = match table.get("payload") {
         None => Some("{}".to_owned()),
         Some(value) if value.is_text() => value.text().and_then(|text| {
-            let read = serde_json::from_str::<serde::de::IgnoredAny>(text);
-            if let Err(error) = &read {
-                value.wrong(format!("`payload` is not JSON: {error}"), "write it as JSON, or as a table");
+            let parsed = serde_json::from_str::<serde::de::IgnoredAny>(text);
+            if let Err(error) = &parsed {
+                value.wrong(format!("`payload` is not valid JSON: {error}"), "write it as JSON, or as a table");
             }
-            read.is_ok().then(|| text.to_owned())
+            parsed.is_ok().then(|| text.to_owned())
         }),
         Some(value) => value.json().map(|json| json.to_string()),
     };
     table.finish();
-    Some(What::Parts { id, name: name?, payload: payload? })
+    Some(EventContent::Parts { id, name: name?, payload: payload? })
 }
 
 fn headers(value: &Value<'_>) -> Option<HeaderMap> {
@@ -226,14 +230,14 @@ fn headers(value: &Value<'_>) -> Option<HeaderMap> {
             Some((name, value)) => drop(headers.insert(name, value)),
             None => {
                 let advice = "write it as \"X-GitHub-Event\" = \"push\"";
-                table.document.report(value.span(), format!("`{name}` can't be a header"), advice);
+                table.document.report(value.span(), format!("`{name}` is not a valid header"), advice);
             }
         }
     }
     Some(headers)
 }
 
-/// Reads a body as the source would that brings it.
+/// Reads a body as its source does.
 fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &Bytes) -> anyhow::Result<Event> {
     let named = settings.sources.iter().filter(|it| source.is_none_or(|name| it.name.as_str() == name));
     let mut problems = Vec::new();
@@ -246,27 +250,27 @@ fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &B
     match (source, problems.is_empty()) {
         (Some(name), true) => bail!(settings.no_source(name)),
         (None, true) => bail!(
-            "there is no [[source]] in {} that could bring this event; write [event] with name and payload instead",
+            "no [[source]] in {} can receive this event; write [event] with name and payload instead",
             settings.file.display()
         ),
-        _ => Err(anyhow!(problems.join("; "))).context("the event can't be read"),
+        _ => Err(anyhow!(problems.join("; "))).context("no source can read the event"),
     }
 }
 
-fn unwanted(why: &Unwanted, event: &Event, module: &Module) -> anyhow::Error {
-    let why = match why {
+fn not_received(reason: &Unwanted, event: &Event, module: &Module) -> anyhow::Error {
+    let reason = match reason {
         Unwanted::Name => {
             let wanted: Vec<_> = module.wants.events.iter().map(ToString::to_string).collect();
-            format!("it is called `{}`, and `events` has {}", event.name, wanted.join(", "))
+            format!("`events` is {}; the event's name is `{}`", wanted.join(", "), event.name)
         }
-        Unwanted::ForAnother(other) => format!("it chose {other}"),
-        Unwanted::ForNobody => "it chose a module, and can't be read which".to_owned(),
-        Unwanted::Source => format!("it comes from the source {}, and `sources` has others", event.source),
-        Unwanted::Tenant => format!("it is of the tenant {}, and `tenants` has others", event.tenant),
-        Unwanted::Assistant => "`assistants` has others than its own".to_owned(),
+        Unwanted::ForAnother(other) => format!("the user chose {other}"),
+        Unwanted::ForNobody => "the user chose a module, but its name cannot be read".to_owned(),
+        Unwanted::Source => format!("`sources` does not contain its source, {}", event.source),
+        Unwanted::Tenant => format!("`tenants` does not contain its tenant, {}", event.tenant),
+        Unwanted::Assistant => "`assistants` does not contain its assistant".to_owned(),
         Unwanted::Field(path, found) => {
-            format!("`match` wants another {path} than {}", found.as_deref().unwrap_or("none"))
+            format!("`match` requires another {path} than {}", found.as_deref().unwrap_or("none"))
         }
     };
-    anyhow!("{} would not get this event: {why} ([[module]] at {})", module.name, module.place)
+    anyhow!("{} would not receive this event: {reason} ([[module]] at {})", module.name, module.place)
 }

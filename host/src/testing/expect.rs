@@ -1,4 +1,4 @@
-//! What a test expects. Only what is written is compared.
+//! The expectations of a test. Only what the file mentions is compared.
 
 mod compare;
 
@@ -6,117 +6,124 @@ use std::ops::Range;
 
 use serde_json::{Map, Value as Json, json};
 
-pub(super) use compare::{call_row, failed, step_list};
+pub(super) use compare::{call_entry, failure_of, steps_as_json};
 
 use super::answers::call_name;
-use super::matcher::{Matcher, Plain};
+use super::matcher::{BareText, Matcher};
 use super::observed::Observed;
 use modhost_config::table::{Table, Value, to_json};
 use modhost_core::import::RecordedImport;
 use modhost_core::suggest;
 use modhost_runtime::engine::Retry;
 
-/// What a test expects.
+/// The expectations of a test.
 #[derive(Debug, Default)]
 pub struct Expected {
-    is_written: bool,
-    reply: Option<At<Option<Matcher>>>,
-    references: Option<At<Vec<At<Json>>>>,
-    steps: Option<At<Vec<At<Step>>>>,
-    messages: Option<At<Vec<At<Matcher>>>>,
-    log: Vec<At<Matcher>>,
-    failure: Option<At<Fails>>,
-    calls: Option<At<Vec<At<Called>>>>,
-    not_called: Vec<At<RecordedImport>>,
-    keyvalue: Vec<At<Kept>>,
+    /// Whether the file has a section `[expect]`.
+    is_present: bool,
+    reply: Option<Spanned<Option<Matcher>>>,
+    references: Option<Spanned<Vec<Spanned<Json>>>>,
+    steps: Option<Spanned<Vec<Spanned<ExpectedStep>>>>,
+    messages: Option<Spanned<Vec<Spanned<Matcher>>>>,
+    log: Vec<Spanned<Matcher>>,
+    failure: Option<Spanned<ExpectedFailure>>,
+    calls: Option<Spanned<Vec<Spanned<ExpectedCall>>>>,
+    not_called: Vec<Spanned<RecordedImport>>,
+    keyvalue: Vec<Spanned<ExpectedEntry>>,
 }
 
-/// Something, and where it stands in the file.
+/// A value and its position in the file.
 #[derive(Debug)]
-struct At<T> {
+struct Spanned<T> {
     line: usize,
     span: Range<usize>,
-    is: T,
+    value: T,
 }
 
 #[derive(Debug)]
-struct Step {
+struct ExpectedStep {
     text: Matcher,
     status: &'static str,
 }
 
 #[derive(Debug, Default)]
-struct Fails {
+struct ExpectedFailure {
     reason: Option<Matcher>,
     user_text: Option<Matcher>,
     retry: Option<Retry>,
 }
 
 #[derive(Debug)]
-struct Called {
+struct ExpectedCall {
     import: RecordedImport,
     arguments: Map<String, Json>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct ExpectedEntry {
     bucket: String,
     key: String,
-    /// None: nothing.
+    /// The expected value; `None` if the key must not exist.
     value: Option<Json>,
 }
 
-/// Something that is not as expected.
+/// A difference between the expectations and the result.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// The line of the file that expects it.
+    /// The line of the expectation.
     pub line: usize,
-    /// What differs: "the reply".
-    pub what: String,
-    /// What was expected.
+    /// What differs, such as "the reply".
+    pub subject: String,
+    /// The expected value.
     pub expected: String,
-    /// What there was.
+    /// The actual value.
     pub found: String,
-    /// What to write in which parts of the file to expect what there was; nothing where a person has to.
-    pub accept: Vec<(Range<usize>, String)>,
+    /// Replacements of parts of the file that make it expect the actual value. Empty if the author has to edit the file.
+    pub replacements: Vec<(Range<usize>, String)>,
 }
 
-impl<T> At<T> {
-    fn of(value: &Value<'_>, is: T) -> Self {
-        let span = value.span();
-        Self { line: value.document.place(span.start).line, span, is }
+impl<T> Spanned<T> {
+    fn new(source: &Value<'_>, value: T) -> Self {
+        let span = source.span();
+        Self { line: source.document.place(span.start).line, span, value }
     }
 }
 
 /// Reads `[expect]`.
 pub(super) fn read(table: Table<'_>) -> Expected {
     let expected = Expected {
-        is_written: true,
+        is_present: true,
         reply: table.get("reply").and_then(|value| reply(&value)),
         references: list(&table, "references", reference),
         steps: list(&table, "steps", step),
-        messages: list(&table, "messages", |item| Matcher::read(item, Plain::Whole)),
-        log: list(&table, "log", |item| Matcher::read(item, Plain::Part)).map(|lines| lines.is).unwrap_or_default(),
-        failure: table.get("failure").and_then(|value| Some(At::of(&value, failure(&value)?))),
-        calls: list(&table, "calls", called),
-        not_called: list(&table, "not_called", call_name).map(|names| names.is).unwrap_or_default(),
-        keyvalue: table.get("keyvalue").map(|value| kept(&value)).unwrap_or_default(),
+        messages: list(&table, "messages", |item| Matcher::read(item, BareText::Whole)),
+        log: list(&table, "log", |item| Matcher::read(item, BareText::Part))
+            .map(|lines| lines.value)
+            .unwrap_or_default(),
+        failure: table.get("failure").and_then(|value| Some(Spanned::new(&value, failure(&value)?))),
+        calls: list(&table, "calls", call),
+        not_called: list(&table, "not_called", call_name).map(|names| names.value).unwrap_or_default(),
+        keyvalue: table.get("keyvalue").map(|value| keyvalue_entries(&value)).unwrap_or_default(),
     };
     table.finish();
     expected
 }
 
-fn list<T>(table: &Table<'_>, key: &'static str, read: impl Fn(&Value<'_>) -> Option<T>) -> Option<At<Vec<At<T>>>> {
+fn list<T>(
+    table: &Table<'_>,
+    key: &'static str,
+    read: impl Fn(&Value<'_>) -> Option<T>,
+) -> Option<Spanned<Vec<Spanned<T>>>> {
     let value = table.get(key)?;
     let items = value.list()?;
-    Some(At::of(&value, items.iter().filter_map(|item| Some(At::of(item, read(item)?))).collect()))
+    Some(Spanned::new(&value, items.iter().filter_map(|item| Some(Spanned::new(item, read(item)?))).collect()))
 }
 
-fn reply(value: &Value<'_>) -> Option<At<Option<Matcher>>> {
+fn reply(value: &Value<'_>) -> Option<Spanned<Option<Matcher>>> {
     if value.json() == Some(json!(false)) {
-        return Some(At::of(value, None));
+        return Some(Spanned::new(value, None));
     }
-    Some(At::of(value, Some(Matcher::read(value, Plain::Whole)?)))
+    Some(Spanned::new(value, Some(Matcher::read(value, BareText::Whole)?)))
 }
 
 fn reference(item: &Value<'_>) -> Option<Json> {
@@ -126,37 +133,37 @@ fn reference(item: &Value<'_>) -> Option<Json> {
     item.table("a reference").and_then(|_| item.json())
 }
 
-fn step(item: &Value<'_>) -> Option<Step> {
+fn step(item: &Value<'_>) -> Option<ExpectedStep> {
     const STATUS: [&str; 2] = ["completed", "failed"];
     if item.is_text() {
-        return Some(Step { text: Matcher::read(item, Plain::Whole)?, status: "completed" });
+        return Some(ExpectedStep { text: Matcher::read(item, BareText::Whole)?, status: "completed" });
     }
     let table = item.table("a step")?;
-    let text = table.require("text", "\"…\"").and_then(|value| Matcher::read(&value, Plain::Whole));
+    let text = table.require("text", "\"…\"").and_then(|value| Matcher::read(&value, BareText::Whole));
     let status = table.get("status").and_then(|value| {
         let word = value.text()?;
         let known = STATUS.into_iter().find(|status| *status == word);
         if known.is_none() {
-            value.wrong(format!("there is no status \"{word}\""), suggest::advice(word, &STATUS));
+            value.wrong(format!("unknown status \"{word}\""), suggest::advice(word, &STATUS));
         }
         known
     });
     table.finish();
-    Some(Step { text: text?, status: status.unwrap_or("completed") })
+    Some(ExpectedStep { text: text?, status: status.unwrap_or("completed") })
 }
 
-fn failure(value: &Value<'_>) -> Option<Fails> {
+fn failure(value: &Value<'_>) -> Option<ExpectedFailure> {
     if value.is_text() {
-        return Some(Fails { reason: Matcher::read(value, Plain::Part), ..Fails::default() });
+        return Some(ExpectedFailure { reason: Matcher::read(value, BareText::Part), ..ExpectedFailure::default() });
     }
     let table = value.table("[expect.failure]")?;
-    let fails = Fails {
-        reason: table.get("reason").and_then(|value| Matcher::read(&value, Plain::Part)),
-        user_text: table.get("user_text").and_then(|value| Matcher::read(&value, Plain::Whole)),
+    let expected = ExpectedFailure {
+        reason: table.get("reason").and_then(|value| Matcher::read(&value, BareText::Part)),
+        user_text: table.get("user_text").and_then(|value| Matcher::read(&value, BareText::Whole)),
         retry: table.get("retry").and_then(|value| retry(&value)),
     };
     table.finish();
-    Some(fails)
+    Some(expected)
 }
 
 fn retry(value: &Value<'_>) -> Option<Retry> {
@@ -166,81 +173,86 @@ fn retry(value: &Value<'_>) -> Option<Retry> {
         time => match humantime::parse_duration(time) {
             Ok(time) => Some(Retry::After(time)),
             Err(_) => {
-                value.wrong(format!("`retry` can't be \"{time}\""), "write \"no\", \"yes\", or a time like \"30s\"");
+                value.wrong(
+                    format!("`retry` cannot be \"{time}\""),
+                    "write \"no\", \"yes\", or a duration like \"30s\"",
+                );
                 None
             }
         },
     }
 }
 
-fn called(item: &Value<'_>) -> Option<Called> {
+fn call(item: &Value<'_>) -> Option<ExpectedCall> {
     let table = item.table("a call")?;
     let import = table.require("call", "\"search.search\"").and_then(|value| call_name(&value));
-    // What a call may be given is the contract's business.
+    // The contract defines the arguments; all keys are allowed here.
     table.know_all();
     let mut arguments = item.json()?.as_object().cloned().unwrap_or_default();
     arguments.remove("call");
     table.finish();
-    Some(Called { import: import?, arguments })
+    Some(ExpectedCall { import: import?, arguments })
 }
 
-fn kept(value: &Value<'_>) -> Vec<At<Kept>> {
+fn keyvalue_entries(value: &Value<'_>) -> Vec<Spanned<ExpectedEntry>> {
     let Some(buckets) = value.table("[expect.keyvalue]") else { return Vec::new() };
-    let mut kept = Vec::new();
+    let mut expected = Vec::new();
     for (bucket, entries) in buckets.entries() {
         let Ok(Json::Object(entries_json)) = to_json(entries.get_ref()) else {
             let advice = "write [expect.keyvalue.BUCKET] with a line for each key";
-            buckets.document.report(entries.span(), format!("`{bucket}` is no bucket"), advice);
+            buckets.document.report(entries.span(), format!("`{bucket}` is not a bucket"), advice);
             continue;
         };
         for (key, value) in entries_json {
             let value = (value != json!(false)).then_some(value);
             let (line, span) = (buckets.document.place(entries.span().start).line, entries.span());
-            kept.push(At { line, span, is: Kept { bucket: bucket.to_owned(), key, value } });
+            expected.push(Spanned { line, span, value: ExpectedEntry { bucket: bucket.to_owned(), key, value } });
         }
     }
-    kept
+    expected
 }
 
 impl Expected {
-    /// Whether the file says anything about what is expected.
-    pub fn is_written(&self) -> bool {
-        self.is_written
+    /// Returns whether the file has a section `[expect]`.
+    pub fn is_present(&self) -> bool {
+        self.is_present
     }
 
-    /// Whether the module is expected to fail.
-    pub fn failure(&self) -> bool {
+    /// Returns whether the module is expected to fail.
+    pub fn expects_failure(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Whether anything is expected of the key-value store.
-    pub(super) fn keeps(&self) -> bool {
+    /// Returns whether there are expectations on the key-value store.
+    pub(super) fn expects_keyvalue(&self) -> bool {
         !self.keyvalue.is_empty()
     }
 
-    /// Everything that is not as expected; `text` is that of the file.
+    /// Returns all differences between the expectations and the result. `text` is the text of the file.
     pub fn differences(&self, observed: &Observed, text: &str) -> Vec<Difference> {
         let mut found = Vec::new();
-        found.extend(self.failure.as_ref().and_then(|wanted| {
-            let instead = compare::without_failure(wanted, self.reply.as_ref(), observed, text);
-            compare::ending(wanted, observed, instead)
+        found.extend(self.failure.as_ref().and_then(|expected| {
+            let replacement = compare::replace_failure(expected, self.reply.as_ref(), observed, text);
+            compare::failure(expected, observed, replacement)
         }));
-        found.extend(self.calls.as_ref().and_then(|wanted| compare::calls(wanted, observed)));
+        found.extend(self.calls.as_ref().and_then(|expected| compare::calls(expected, observed)));
         found.extend(self.not_called.iter().filter_map(|name| compare::not_called(name, observed)));
-        found.extend(self.steps.as_ref().and_then(|wanted| compare::steps(wanted, observed)));
-        found.extend(self.reply.as_ref().and_then(|wanted| compare::answered(wanted, observed)));
-        found.extend(self.references.as_ref().and_then(|wanted| compare::references(wanted, observed)));
-        found.extend(self.messages.as_ref().and_then(|wanted| compare::messages(wanted, observed)));
-        found.extend(self.log.iter().filter_map(|wanted| compare::logged(wanted, observed)));
-        found.extend(self.keyvalue.iter().filter_map(|wanted| compare::keeps(wanted, observed)));
+        found.extend(self.steps.as_ref().and_then(|expected| compare::steps(expected, observed)));
+        found.extend(self.reply.as_ref().and_then(|expected| compare::reply(expected, observed)));
+        found.extend(self.references.as_ref().and_then(|expected| compare::references(expected, observed)));
+        found.extend(self.messages.as_ref().and_then(|expected| compare::messages(expected, observed)));
+        found.extend(self.log.iter().filter_map(|expected| compare::log(expected, observed)));
+        found.extend(self.keyvalue.iter().filter_map(|expected| compare::keyvalue(expected, observed)));
         for difference in &mut found {
-            // A table with a header of its own has no place in the text that a value could stand in.
+            // A table with its own header cannot be replaced by an inline value.
             let has_header = |span: &Range<usize>| text.get(span.clone()).is_none_or(|it| it.starts_with("[["));
-            let is_table = |span: &Range<usize>, written: &str| {
-                written.starts_with('{') && text.get(span.clone()).is_none_or(|it| !it.starts_with(['{', '"', '\'']))
+            let is_table = |span: &Range<usize>, replacement: &str| {
+                replacement.starts_with('{')
+                    && text.get(span.clone()).is_none_or(|it| !it.starts_with(['{', '"', '\'']))
             };
-            if difference.accept.iter().any(|(span, written)| has_header(span) || is_table(span, written)) {
-                difference.accept.clear();
+            if difference.replacements.iter().any(|(span, replacement)| has_header(span) || is_table(span, replacement))
+            {
+                difference.replacements.clear();
             }
         }
         found

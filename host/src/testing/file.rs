@@ -1,4 +1,4 @@
-//! A test file: an event, answers, and what is expected.
+//! A test file: an event, answers, and expectations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,32 +7,32 @@ use std::time::SystemTime;
 use serde_json::Value as Json;
 use toml::de::DeTable;
 
-use super::answers::Answers;
-use super::event::Given;
+use super::answers::ScriptedAnswers;
+use super::event::TestEvent;
 use super::expect::{self, Expected};
 use modhost_config::document::Document;
 use modhost_config::table::{Table, Value};
 use modhost_config::{ConfigError, ConfigErrors, decode};
 
-/// A test, as its file says it.
+/// A test, read from its file.
 #[derive(Debug)]
 pub struct Test {
     /// The file.
     pub file: PathBuf,
-    /// What it is called: the file without its ending.
+    /// Its name: the file name without extension.
     pub name: String,
-    /// The module it is for, where a folder has tests of several.
+    /// Its module, for folders with tests of several modules.
     pub module: Option<String>,
-    /// What is expected.
+    /// The expectations.
     pub expected: Expected,
-    /// The file's text, for who changes it.
+    /// The text of the file, for updates.
     pub text: String,
-    pub(super) given: Given,
-    pub(super) answers: Answers,
-    /// Settings in place of those of modules.toml.
+    pub(super) event: TestEvent,
+    pub(super) answers: ScriptedAnswers,
+    /// Settings that override those of modules.toml.
     pub(super) config: BTreeMap<String, String>,
     pub(super) time: SystemTime,
-    pub(super) chance: u64,
+    pub(super) seed: u64,
     pub(super) attempt: u32,
 }
 
@@ -41,38 +41,38 @@ impl Test {
     ///
     /// # Errors
     ///
-    /// If it can't be read, isn't TOML, or says something that means nothing: then with everything that is wrong.
+    /// If the file cannot be read, is not TOML, or is invalid. Reports all problems.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let bytes = std::fs::read(path)
-            .map_err(|error| ConfigError::new(format!("{} can't be read: {error}", path.display())))?;
+            .map_err(|error| ConfigError::new(format!("cannot read {}: {error}", path.display())))?;
         Self::parse(decode(path, &bytes)?, path)
     }
 
-    /// Checks the text of a file; `path` is what it is called in errors, and what it names is looked up beside it.
+    /// Parses the text of a file. `path` is used in errors, and to resolve relative paths.
     ///
     /// # Errors
     ///
-    /// If it isn't TOML, or says something that means nothing.
+    /// If the text is not TOML, or is invalid.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
         let document = Document::new(path, text);
         let parsed = DeTable::parse(text).map_err(|error| {
             let end = text.len();
-            document.error(error.span().unwrap_or(end..end), format!("this is not TOML: {}", error.message()))
+            document.error(error.span().unwrap_or(end..end), format!("invalid TOML: {}", error.message()))
         })?;
         let root = Table::new(&document, "a test", parsed.span(), parsed.get_ref());
         let module = root.get("module").and_then(|value| value.text().map(str::to_owned));
-        let given = Given::read(&root, path);
-        let answers = Answers::read(&root);
+        let event = TestEvent::read(&root, path);
+        let answers = ScriptedAnswers::read(&root);
         let config = root.get("config").and_then(|value| value.table("[config]")).map(|table| config(&table));
         let time = root.get("time").and_then(|value| time(&value));
-        let chance = root.get("chance").and_then(|value| value.count());
+        let seed = root.get("chance").and_then(|value| value.count());
         let attempt = root.get("attempt").and_then(|value| value.count());
         let expected = root.get("expect").and_then(|value| value.table("[expect]")).map(expect::read);
         root.finish();
         ConfigErrors::none_of(document.into_problems())?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // A test without an event was reported, and doesn't come here.
-        let Some(given) = given else {
+        // A missing event was reported above.
+        let Some(event) = event else {
             return Err(ConfigError::new(format!("{}: this test has no event", path.display())).into());
         };
         Ok(Self {
@@ -81,11 +81,11 @@ impl Test {
             module,
             expected: expected.unwrap_or_default(),
             text: text.to_owned(),
-            given,
+            event,
             answers,
             config: config.unwrap_or_default(),
             time: time.unwrap_or_else(default_time),
-            chance: chance.unwrap_or_default(),
+            seed: seed.unwrap_or_default(),
             attempt: attempt.unwrap_or(1),
         })
     }
@@ -99,10 +99,7 @@ fn time(value: &Value<'_>) -> Option<SystemTime> {
     let text = value.json()?;
     let time = text.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(SystemTime::from);
     if time.is_none() {
-        value.wrong(
-            format!("`{}` should be a time with its offset", value.key),
-            "write for example 2026-01-31T08:00:00Z",
-        );
+        value.wrong(format!("`{}` must be a time with an offset", value.key), "write it like 2026-01-31T08:00:00Z");
     }
     time
 }
@@ -114,7 +111,7 @@ fn config(table: &Table<'_>) -> BTreeMap<String, String> {
             Ok(Json::String(text)) => drop(config.insert(key.to_owned(), text)),
             Ok(json) => drop(config.insert(key.to_owned(), json.to_string())),
             Err(reason) => {
-                let message = format!("`{key}` can't be handed to the module: {reason}");
+                let message = format!("`{key}` cannot be passed to the module: {reason}");
                 table.document.report(value.span(), message, "write it in quotes, as text");
             }
         }

@@ -1,24 +1,24 @@
-//! `[[http]]`: the answers to HTTP requests of a module's own, and what is wrong about requests and answers.
+//! `[[http]]`: the responses to HTTP requests of a module, and problems with requests and responses.
 
 use serde_json::{Value as Json, json};
 
-use super::answers::{Scripted, scripted};
+use super::answers::{ScriptedAnswer, scripted};
 use modhost_config::table::{Table, to_json};
 use modhost_core::import::Import;
 use modhost_platform::ErrorKind;
 use modhost_runtime::call_log::{CallRequest, Lookup};
 use modhost_runtime::capabilities::HttpGrants;
 
-/// Reads an answer, in the form the record has it.
-pub(super) fn read(table: Table<'_>) -> Scripted<Json> {
+/// Reads a response, in the format of the call log.
+pub(super) fn read(table: Table<'_>) -> ScriptedAnswer<Json> {
     let status: u16 = table.get("status").and_then(|value| value.count()).unwrap_or(200);
     let body = table.get("body").and_then(|value| value.any_text()).unwrap_or_default();
     let mut headers = Vec::new();
-    if let Some(given) = table.get("headers").and_then(|value| value.table("[http.headers]")) {
-        for (name, value) in given.entries() {
+    if let Some(header_table) = table.get("headers").and_then(|value| value.table("[http.headers]")) {
+        for (name, value) in header_table.entries() {
             match to_json(value.get_ref()) {
                 Ok(Json::String(text)) => headers.push(json!([name.to_lowercase(), text])),
-                _ => given.document.report(value.span(), format!("`{name}` should be text"), "write it in quotes"),
+                _ => header_table.document.report(value.span(), format!("`{name}` must be text"), "write it in quotes"),
             }
         }
     }
@@ -26,14 +26,14 @@ pub(super) fn read(table: Table<'_>) -> Scripted<Json> {
     scripted(table, |_| answer)
 }
 
-/// Who gives these answers, in the form the record has them: by a call's name and its arguments.
-pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(Import, &Json) -> Option<Vec<u8>> + Send {
+/// Returns a function that answers calls by name and arguments, in the format of the call log.
+pub(super) fn responder(mut answers: Vec<ScriptedAnswer<Json>>) -> impl FnMut(Import, &Json) -> Option<Vec<u8>> + Send {
     move |import, request| {
         if import != Import::HttpHandle {
             return None;
         }
-        let line = line(request);
-        let answer = match Scripted::take(&mut answers, |only| only.fits(&line))? {
+        let line = request_line(request);
+        let answer = match ScriptedAnswer::next_match(&mut answers, |condition| condition.matches(&line))? {
             Ok(answer) => json!({ "ok": answer }),
             Err(error) => json!({ "error": error }),
         };
@@ -41,27 +41,27 @@ pub(super) fn answering(mut answers: Vec<Scripted<Json>>) -> impl FnMut(Import, 
     }
 }
 
-/// What is wrong about a request: one that is answered and would not be sent, or the other way round. One that is refused, and
-/// has no answer, is nobody's mistake: the module is to cope with it.
-pub(super) fn problem(grants: &HttpGrants, asked: &CallRequest) -> Option<String> {
-    if asked.import != Import::HttpHandle {
+/// Returns the problem with a request: the test has a response, but the host would reject the request; or the test has no response.
+/// A rejected request without a response is correct: the module has to handle the error.
+pub(super) fn problem(grants: &HttpGrants, call: &CallRequest) -> Option<String> {
+    if call.import != Import::HttpHandle {
         return None;
     }
-    match &asked.answer {
+    match &call.answer {
         Some(Ok(_)) => {
-            let refusal = grants.refusal(&asked.arguments)?;
-            Some(format!("the test has an answer to what would not be sent: {refusal}"))
+            let refusal = grants.refusal(&call.arguments)?;
+            Some(format!("the test has a response to a request that the host would reject: {refusal}"))
         }
-        Some(Err(error)) if asked.known == Lookup::Added && error.kind == ErrorKind::Unavailable => Some(format!(
-            "it sends `{}`, and the test has no answer left to that; add:\n\n[[http]]\nstatus = 200\nbody = \"…\"",
-            line(&asked.arguments)
+        Some(Err(error)) if call.known == Lookup::Added && error.kind == ErrorKind::Unavailable => Some(format!(
+            "the module sends `{}`, and the test has no response left for it; add:\n\n[[http]]\nstatus = 200\nbody = \"…\"",
+            request_line(&call.arguments)
         )),
         _ => None,
     }
 }
 
-/// A request's method and address.
-fn line(request: &Json) -> String {
+/// Returns the method and the URL of a request.
+fn request_line(request: &Json) -> String {
     let text = |key| request[key].as_str().unwrap_or_default();
     format!("{} {}", text("method"), text("url"))
 }

@@ -1,8 +1,8 @@
-//! Tests of modules: an event and scripted answers in a file, the module run on the real engine with the real
-//! capabilities, and what it did held against what was expected.
+//! Tests of modules: a file contains an event, scripted answers and expectations. The module runs on the real engine with the real
+//! capabilities, and its result is compared with the expectations.
 //!
-//! Nothing leaves the process: the platform is a [`script`], the key-value store a file that is gone afterwards, the
-//! clock and chance are the test's. Limits, replies, steps and errors are those of production.
+//! Nothing leaves the process: the platform is a [`scripted_platform`], the key-value store is temporary, and the test sets the
+//! clock and the seed of random numbers. Limits, replies, steps and errors are those of production.
 
 mod answers;
 mod event;
@@ -12,17 +12,17 @@ mod http;
 mod matcher;
 mod observed;
 mod run;
-mod script;
+mod scripted_platform;
 mod store;
+pub mod toml_writer;
 mod update_expected;
-pub mod written;
 
-pub use answers::error_word;
+pub use answers::error_name;
 pub use expect::{Difference, Expected};
 pub use file::Test;
-pub use observed::{Call as SeenCall, Observed, SeenStep};
-pub use run::{Outcome, TestRun};
-pub use update_expected::section;
+pub use observed::{Observed, ObservedCall, ObservedStep};
+pub use run::{TestOutcome, TestRun};
+pub use update_expected::expect_section;
 
-/// Where a test's clock starts unless its file says otherwise: a day on which nothing ends and nothing begins.
+/// The default start time of a test's clock. It is not close to a change of the day, month or year.
 pub const DEFAULT_TIME: &str = "2026-01-15T09:30:00Z";

@@ -1,4 +1,4 @@
-//! The key-value store of a test: the real one, in a folder of its own that is gone afterwards; opened when it is needed.
+//! The key-value store of a test: the real store, in a temporary folder, opened on first use.
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,36 @@ use modhost_storage::keyvalue::{
     Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space, Sqlite,
 };
 
-/// What stands in a store, by bucket and key.
+/// The content of a store, by bucket and key.
 pub(super) type Content = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 
 /// The store of one test.
-pub(super) struct Store {
+pub(super) struct TestStore {
     space: Space,
     content: Content,
-    opened: OnceCell<Opened>,
+    opened: OnceCell<OpenStore>,
 }
 
-/// What a test begins with, nobody counts.
+/// The limit for initial content.
 const NO_LIMIT: Limit = Limit { amount: u64::MAX, set_by: SetBy::Module };
 
-struct Opened {
+struct OpenStore {
     store: Sqlite,
-    /// Removed when the test is over.
+    /// Removed when dropped.
     _folder: TempDir,
 }
 
-impl Store {
-    /// A store with this in it.
+impl TestStore {
+    /// Returns a store with this content.
     pub fn new(space: Space, content: Content) -> Self {
         Self { space, content, opened: OnceCell::new() }
     }
 
-    /// What stands in it now.
+    /// Returns the current content.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If the store cannot be read.
     pub async fn content(&self) -> Result<BTreeMap<String, BTreeMap<String, Json>>> {
         if self.content.is_empty() && !self.opened.initialized() {
             return Ok(BTreeMap::new());
@@ -72,17 +72,17 @@ impl Store {
                 for (key, value) in values {
                     let set = Change::Set(vec![(key.clone(), value.clone())]);
                     set.check()?;
-                    store.change(&bucket, set, NO_LIMIT, &format!("at first: {name} {key}")).await?;
+                    store.change(&bucket, set, NO_LIMIT, &format!("initial: {name} {key}")).await?;
                 }
             }
-            Ok(Opened { store, _folder: folder })
+            Ok(OpenStore { store, _folder: folder })
         });
         opened.await.map(|opened| &opened.store)
     }
 }
 
 #[async_trait]
-impl KeyValue for Store {
+impl KeyValue for TestStore {
     async fn get(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Option<Entry>>> {
         self.opened().await?.get(bucket, keys).await
     }

@@ -130,7 +130,7 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
     logs.iter().for_each(|log| fs::remove_file(log).unwrap());
     host.spawn_with(&["--accept-data-loss"]);
     host.listening().await;
-    host.logged(&["going on without lost changes", "journal.sqlite", "changes are missing"]).await;
+    host.logged(&["continuing without lost changes", "journal.sqlite", "changes are missing"]).await;
     assert_eq!(host.delivery(&first).await["state"], "completed");
     assert!(host.deliveries_of(third.id()).await.is_empty(), "that was given up");
     host.kill();

@@ -38,22 +38,19 @@ fn a_component_that_fits() {
         Contract::read().world(&format!("import search; import wasi:config/store@0.2.0-rc.1; {HANDLE}")).build();
     let (said, code) = checked("my \"module\".wasm", &bytes, &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(
-        said.starts_with("fits: my \"module\".wasm can be a module of this host (modhost:module/module@0.1.0)\n"),
-        "{said}"
-    );
+    assert!(said.starts_with("valid: my \"module\".wasm implements modhost:module/module@0.1.0\n"), "{said}");
     assert!(said.contains("\n  built against modhost:module@0.1.0\n"), "{said}");
     assert!(
         said.contains(
-            "\nImports from the world of modules\n  modhost:module/types@0.1.0  types only\n  \
+            "\nImports from the module world\n  modhost:module/types@0.1.0  types only\n  \
              modhost:module/search@0.1.0  search\n  wasi:config/store@0.2.0-rc.1  get, get-all\n  \
              modhost:module/events@0.1.0  types only\n"
         ),
         "{said}"
     );
     assert!(!said.contains("Imports from WASI"), "{said}");
-    assert!(said.contains("\n  needs         config (the settings it reads)\n"), "{said}");
-    assert!(said.contains("\n  compiled      ") && said.contains("; the host keeps it for the next time\n"), "{said}");
+    assert!(said.contains("\n  needs         config (settings to read)\n"), "{said}");
+    assert!(said.contains("\n  compiled      ") && said.contains("; the host caches it\n"), "{said}");
     let entry = said.split_once("[[module]]").expect("an entry for modules.toml").1;
     let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
     assert_eq!(entry["name"].as_str(), Some("my \"module\""));
@@ -72,8 +69,8 @@ fn a_component_that_does_not_fit() {
         .build();
     let (said, code) = checked("a.wasm", &bytes, &[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.starts_with("doesn't fit: a.wasm: the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n- it imports `graph` of wasi:nn@0.2.3,"), "{said}");
-    assert!(said.contains("\nImports that nobody on this host provides\n  wasi:nn@0.2.3  graph\n"), "{said}");
+    assert!(said.starts_with("incompatible: a.wasm: the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n- it imports `graph` of wasi:nn@0.2.3,"), "{said}");
+    assert!(said.contains("\nImports that this host does not provide\n  wasi:nn@0.2.3  graph\n"), "{said}");
     assert!(!said.contains("[[module]]"), "an entry would not help: {said}");
 }
 
@@ -82,7 +79,7 @@ fn a_file_that_is_no_component() {
     let (said, code) = checked("a.wasm", b"", &[]);
     assert_eq!(
         (said.as_str(), code),
-        ("doesn't fit: a.wasm: the file is empty: its build failed, or is still writing it\n", Some(1))
+        ("incompatible: a.wasm: the file is empty: its build failed, or is still writing it\n", Some(1))
     );
 }
 
@@ -134,7 +131,7 @@ fn a_component_that_does_not_fit_the_pool() {
     }
     let (said, code) = checked("a.wasm", &component, &[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("\n  instances     made on demand, which is slower: "), "{said}");
+    assert!(said.contains("\n  instances     created on demand, which is slower: "), "{said}");
     let (said, _) = checked("a.wasm", &component, &["--json"]);
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert!(report["compiled"]["unpooled"].as_str().is_some_and(|reason| reason.contains("memories")), "{said}");
@@ -149,7 +146,7 @@ fn a_component_that_fits_and_cannot_be_compiled() {
     component.extend(module);
     let (said, code) = checked("a.wasm", &component, &[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.starts_with("can't serve: a.wasm: it can't be compiled: "), "{said}");
+    assert!(said.starts_with("cannot serve: a.wasm: it can't be compiled: "), "{said}");
     assert!(!said.contains("[[module]]"), "an entry would not help: {said}");
 }
 
@@ -172,7 +169,7 @@ fn a_module_that_keeps_values_is_told_of_their_limit() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("\n  wasi:keyvalue/atomics@0.2.0-draft2  cas.new, cas.current, increment, swap\n"), "{said}");
     let entry = said.split_once("[[module]]").expect("an entry for modules.toml").1;
-    assert!(entry.contains("with keyvalue = 0 it isn't loaded"), "{entry}");
+    assert!(entry.contains("with keyvalue = 0 the module is not loaded"), "{entry}");
     let entry: toml::Table = toml::from_str(entry).expect("TOML that can be pasted");
     assert_eq!(entry["limits"]["keyvalue"].as_str(), Some("10MiB"));
 }
@@ -200,9 +197,12 @@ fn files_that_cannot_be_read() {
     let output = check(folder.path(), &["missing.wasm"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.contains("can't read missing.wasm: there is no such file; has it been built?"), "{said}");
+    assert!(
+        said.contains("error: cannot read missing.wasm: there is no such file\nhelp: build the module first\n"),
+        "{said}"
+    );
     let output = check(folder.path(), &["."]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.contains("can't read .: it is a folder; give the .wasm file in it"), "{said}");
+    assert!(said.contains("error: cannot read .: it is a folder\nhelp: name the .wasm file in it\n"), "{said}");
 }

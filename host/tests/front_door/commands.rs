@@ -41,7 +41,7 @@ async fn every_command_explains_itself() {
         ),
         ("routes", &["list", "test", "--config", "--json"]),
         ("deliveries", &["waiting", "dead", "--data-dir", "--state"]),
-        ("modules", &["rollback", "pin", "What is said here", "--admin"]),
+        ("modules", &["rollback", "pin", "roll back, pin or pause", "--admin"]),
         ("check", &["[COMPONENT]", "--config", "--json"]),
     ];
     for (command, named) in commands {
@@ -119,11 +119,11 @@ async fn the_settings_are_checked_with_all_their_components() {
     let fine = Settings::new().module("Demo", "demo_app", "");
     let ran = check(&fine, &[], &there).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
-    assert!(ran.stdout.starts_with("fine: modules.toml: a host starts with it\ncan serve Demo: "), "{ran:?}");
+    assert!(ran.stdout.starts_with("valid: modules.toml: the host can start\ncan serve Demo: "), "{ran:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "looking leaves nothing behind");
 
     let ran = check(&fine, &[], &there[1..]).await;
-    assert!(ran.code == 1 && ran.stdout.starts_with("wrong: modules.toml: no host starts with it\n"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stdout.starts_with("invalid: modules.toml: the host cannot start\n"), "{ran:?}");
     assert!(ran.stdout.contains("TEST_ENDPOINT_SECRET") && ran.stdout.contains("\ncan serve Demo: "), "{ran:?}");
 
     fs::write(folder.path().join("empty.wasm"), "").unwrap();
@@ -134,11 +134,11 @@ async fn the_settings_are_checked_with_all_their_components() {
     let ran = check(&unfit, &[], &there).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     for said in [
-        "fine: modules.toml: a host starts with it\n",
+        "valid: modules.toml: the host can start\n",
         "can serve Demo: ",
         "and the module may send no HTTP requests: add http = [\"api.example.com\"]",
-        "can't serve Unbuilt: unbuilt.wasm: there is no such file; `modhost build Unbuilt` makes it\n",
-        "can't serve Empty: empty.wasm: the file is empty: ",
+        "cannot serve Unbuilt: unbuilt.wasm: there is no such file; to build it, run `modhost build Unbuilt`\n",
+        "cannot serve Empty: empty.wasm: the file is empty: ",
     ] {
         assert!(ran.stdout.contains(said), "{said}: {ran:?}");
     }
@@ -184,7 +184,7 @@ async fn check_tells_what_fits() {
     for built in ["assistant", "demo_app", "chat_log", "test_guest"] {
         let ran = fits(component(built)).await;
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
-        assert!(ran.stdout.starts_with("fits: ") && ran.stdout.contains("[[module]]"), "{ran:?}");
+        assert!(ran.stdout.starts_with("valid: ") && ran.stdout.contains("[[module]]"), "{ran:?}");
     }
     let assistant = fits(component("assistant")).await.stdout;
     for import in ["modhost:module/search@", "modhost:module/completion@", "modhost:module/message-log@"] {
@@ -195,7 +195,7 @@ async fn check_tells_what_fits() {
     fs::write(&core, wat::parse_str("(module)").unwrap()).unwrap();
     let ran = fits(core).await;
     assert_eq!(ran.code, 1);
-    assert!(ran.stdout.contains("doesn't fit") && ran.stdout.contains("modhost componentize"), "{ran:?}");
+    assert!(ran.stdout.contains("incompatible") && ran.stdout.contains("modhost componentize"), "{ran:?}");
     failed(&fits(folder.path().join("none.wasm")).await, &["none.wasm", "there is no such file"]);
     failed(&fits(folder.path().to_owned()).await, &["it is a folder"]);
 }
@@ -259,7 +259,7 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
     until("the reason", async || {
         let ran = send(&host, &["fail no seats"]).await;
         assert!(ran.stdout.starts_with("Sorry, "), "{ran:?}");
-        (ran.code == 1 && ran.stderr.contains("Test failed: no seats; the output of `modhost dev` says more"))
+        (ran.code == 1 && ran.stderr.contains("error: Test failed: no seats\nhelp: see the output of `modhost dev`"))
             .then_some(())
     })
     .await;
@@ -267,7 +267,7 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
     let unknown = send(&host, &["hi", "--to", "Tset"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""), "{unknown:?}");
     let suggest = "did you mean Test? The known ones are: Test";
-    assert_eq!(unknown.stderr, format!("error: there is no module \"Tset\" on the local platform; {suggest}\n"));
+    assert_eq!(unknown.stderr, format!("error: there is no module \"Tset\" on the local platform\nhelp: {suggest}\n"));
     failed(&send(&host, &["hi", "--chat", "chat_none"]).await, &["chat_none"]);
 }
 
@@ -277,7 +277,10 @@ async fn send_says_what_to_do_when_nobody_listens() {
     let port = free.local_addr().unwrap().port().to_string();
     drop(free);
     let ran = run("send", &["hi", "--platform-port", &port]).await;
-    failed(&ran, &[&format!("nothing listens on http://127.0.0.1:{port}/"), "modhost dev"]);
+    failed(
+        &ran,
+        &[&format!("cannot connect to the local platform at http://127.0.0.1:{port}/"), "help: start `modhost dev`"],
+    );
 }
 
 #[tokio::test]
@@ -286,7 +289,7 @@ async fn send_gives_up_in_time() {
     let host = Settings::test_guest("").args(&["--completion-url", &gate.url()]).start().await;
     let ran = send(&host, &["complete what is it?", "--timeout", "1ms"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
-    assert!(ran.stderr.contains("no answer within 1ms"), "{ran:?}");
+    assert!(ran.stderr.contains("error: no answer from Test within 1ms"), "{ran:?}");
     gate.open();
 }
 
@@ -312,7 +315,7 @@ async fn dev_builds_and_swaps_what_is_saved() {
 
     let next = fs::read(component("demo_app")).unwrap();
     fs::write(host.file("source/broken"), "").unwrap();
-    host.logged(&["ERROR", "the build failed", "what served before goes on", "module=DemoApp"]).await;
+    host.logged(&["ERROR", "build failed", "the previous version continues to serve", "module=DemoApp"]).await;
     host.save("source/module.wasm", &next);
     assert_eq!(chat(&host, "DemoApp", "reply still here").await.text(), "still here");
 
@@ -327,7 +330,7 @@ async fn dev_begins_even_if_a_build_fails() {
     fs::write(folder.path().join("source/broken"), "").unwrap();
     let host = settings.building().start_in(folder).await;
     assert!(host.output().contains("no version serves"), "{}", host.output());
-    host.logged(&["ERROR", "the build failed", "module=DemoApp"]).await;
+    host.logged(&["ERROR", "build failed", "module=DemoApp"]).await;
     fs::remove_file(host.file("source/broken")).unwrap();
     host.serves("DemoApp", &fs::read(component("test_guest")).unwrap()).await;
     assert_eq!(chat(&host, "DemoApp", "reply hi").await.text(), "hi");
@@ -349,7 +352,7 @@ async fn dev_does_not_build_when_told_not_to() {
         })
         .await;
     }
-    assert!(!host.file("builds").exists() && !host.log().contains("building"), "{}", host.log());
+    assert!(!host.file("builds").exists() && !host.log().contains("building module"), "{}", host.log());
     assert!(host.module("DemoApp").await["version"].is_null());
 }
 

@@ -183,7 +183,7 @@ async fn a_recorded_delivery_runs_against_other_code() {
 
     let other = dry_run(&component("assistant")).await;
     assert_eq!(other.code, 1, "{other:?}");
-    assert!(other.stdout.contains("- gone     messages.create"), "{other:?}");
+    assert!(other.stdout.contains("- removed  messages.create"), "{other:?}");
     assert!(other.stdout.contains("+ added    message-log.entry.create"), "{other:?}");
     let chats: Value = http().get(format!("{}/local/chats", host.platform)).send().await.unwrap().json().await.unwrap();
     assert!(!chats.to_string().contains("rehearsed"), "a dry run left the host: {chats}");
@@ -201,7 +201,7 @@ async fn a_data_directory_at_rest_is_read_and_not_changed() {
     assert_eq!(told(&list).iter().map(id).collect::<Vec<_>>(), [id(&known)]);
     let refused = modhost(host.folder(), "deliveries", &["retry", id(&known), "--data-dir", data], &[]).await;
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("only read"), "{refused:?}");
+    assert!(refused.stderr.contains("read-only"), "{refused:?}");
     let nothing = modhost(host.folder(), "deliveries", &["--data-dir", "elsewhere"], &[]).await;
     assert!(nothing.code == 1 && nothing.stderr.contains("there is no journal"), "{nothing:?}");
 }

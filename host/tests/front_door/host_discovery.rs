@@ -73,7 +73,11 @@ async fn a_host_that_is_gone_is_not_found() {
     let ran = modules(folder.path(), &[]).await;
     failed(
         &ran,
-        &["no host answers at http://127.0.0.1:8081/, `admin_listen` of modules.toml", "is it running?", "--admin"],
+        &[
+            "no host answers at http://127.0.0.1:8081/, `admin_listen` in modules.toml\n",
+            "help: start the host",
+            "--admin",
+        ],
     );
     assert!(!ran.stderr.contains(&admin), "{ran:?}");
     let settings = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
@@ -82,14 +86,20 @@ async fn a_host_that_is_gone_is_not_found() {
             .replace("[server]\n", &format!("[server]\nadmin_listen = \"0.0.0.0:{port}\"\nadmin_token = \"env:T\"\n"))
     };
     fs::write(folder.path().join("modules.toml"), with_port(0)).unwrap();
-    failed(&modules(folder.path(), &[]).await, &["no host of modules.toml is running", "names no port"]);
+    failed(&modules(folder.path(), &[]).await, &["the host of modules.toml is not running", "selects no fixed port"]);
     fs::write(folder.path().join("modules.toml"), with_port(1)).unwrap();
     failed(&modules(folder.path(), &[]).await, &["no host answers at http://127.0.0.1:1/"]);
     // Who runs a command in somebody else's folder sends no secret away.
     fs::write(folder.path().join("modules.toml"), with_port(8081).replace("0.0.0.0", "203.0.113.1")).unwrap();
-    failed(&modules(folder.path(), &[]).await, &["203.0.113.1:8081", "no address of this machine", "--admin-token"]);
+    failed(
+        &modules(folder.path(), &[]).await,
+        &["203.0.113.1:8081", "not an address of this machine", "--admin-token"],
+    );
     fs::write(folder.path().join("modules.toml"), "nonsense = 1").unwrap();
-    failed(&modules(folder.path(), &[]).await, &["modules.toml:1:1", "mend modules.toml, or say where the host is"]);
+    failed(
+        &modules(folder.path(), &[]).await,
+        &["modules.toml:1:1", "help: correct modules.toml, or name the host: --admin"],
+    );
 }
 
 #[tokio::test]
@@ -121,7 +131,7 @@ async fn commands_show_the_token_of_the_settings_to_their_host_alone() {
     );
     failed(&modules(host.folder(), &["--admin-token", ADMIN_TOKEN]).await, &["--admin-token takes a reference"]);
     let wrong = modhost(host.folder(), "modules", &[], &[("ADMIN", "wrong-wrong-wrong-wrong")]).await;
-    failed(&wrong, &["the one that was sent is another", "--admin-token"]);
+    failed(&wrong, &["the host rejected the token that was sent", "--admin-token"]);
 
     // An operator who may not read what the settings refer to is told so.
     host.save_settings(&Settings::test_guest("").server("admin_token = \"file:secrets/token\""));

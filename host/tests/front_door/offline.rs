@@ -104,7 +104,7 @@ async fn versions_at_rest_are_looked_at_and_left_as_they_are() {
     assert_eq!((&shown["in_flight"], &shown["versions_loaded"]), (&Value::Null, &Value::Null));
     assert_eq!(history, running.1);
     assert!(table.stdout.contains(&version(&two)) && table.stdout.contains("paused"), "{table:?}");
-    assert!(story.stdout.contains("is the one on record since") && story.stdout.contains("at rest"), "{story:?}");
+    assert!(story.stdout.contains("is recorded as serving since") && story.stdout.contains("not running"), "{story:?}");
 
     for command in ["show", "history"] {
         let nobody = place.refused(&[command, "Nobody"]).await;
@@ -135,7 +135,7 @@ async fn a_host_starts_with_what_was_gone_back_to_at_rest() {
     let none = place.refused(&["rollback", "Test"]).await;
     assert!(none.contains("there is no earlier version of Test"), "{none}");
     let nobody = place.refused(&["rollback", "Tset"]).await;
-    assert!(nobody.contains("there is no module Tset in modules.toml; did you mean Test?"), "{nobody}");
+    assert!(nobody.contains("there is no module Tset in modules.toml\nhelp: did you mean Test?"), "{nobody}");
 
     let mut host = place.start("").await;
     assert_eq!(says(&host).await, "one");
@@ -192,7 +192,7 @@ async fn a_version_that_cannot_serve_is_not_gone_back_to_at_rest() {
     let mut host = place.start("limits = { memory = \"1MiB\" }").await;
     host.stop().await;
     let why = place.refused(&["rollback", "Test"]).await;
-    assert!(why.contains("nothing is changed") && why.contains("can't begin within its limits: memory"), "{why}");
+    assert!(why.contains("no change was made") && why.contains("can't begin within its limits: memory"), "{why}");
     let shown = place.told(&["show", "Test"]).await.remove(0);
     assert_eq!((&shown["version"], &shown["held_back"]), (&json!(version(&small("two"))), &Value::Null));
 }
@@ -232,7 +232,7 @@ async fn a_trial_is_told_and_ended_at_rest() {
     }
     assert_eq!((&canary["percent"], &canary["seconds_left"]), (&Value::Null, &Value::Null));
     let story = place.modules(&["show", "Test"]).await;
-    assert!(story.stdout.contains("is on trial since") && story.stdout.contains("0 of "), "{story:?}");
+    assert!(story.stdout.contains("is the canary since") && story.stdout.contains("0 of "), "{story:?}");
 
     let back = place.refused(&["rollback", "Test"]).await;
     assert!(back.contains("is on trial; `modhost modules abort Test` ends that"), "{back}");

@@ -295,7 +295,7 @@ async fn commands_refuse_what_is_no_file() {
     let ran = modhost(folder.path(), "check", &[], &[]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     let told = format!(
-        "can't serve Test: built.wasm: modules.toml:{line}:13: the component built.wasm is a folder, not a file"
+        "cannot serve Test: built.wasm: modules.toml:{line}:13: the component built.wasm is a folder, not a file"
     );
     assert!(ran.stdout.contains(&told), "{}", ran.stdout);
     let host = settings.start_in(folder).await;
@@ -336,7 +336,7 @@ async fn a_second_signal_ends_at_once() {
         host.logged(&["stopping"]).await;
         signal(&host, second);
         let status = host.ended().await;
-        host.logged(&["ending at once, as asked twice"]).await;
+        host.logged(&["second stop signal, exiting immediately"]).await;
         let code = if second == "-TERM" { 128 + 15 } else { 128 + 2 };
         assert_eq!((status.code(), status.signal()), (Some(code), None), "{}", host.log());
     }

@@ -124,7 +124,7 @@ async fn an_event_is_signed_from_the_terminal() {
     let args = ["--source", "unique", "event.json", "--to", &to, "--secret", "env:OTHER"];
     let ran = modhost(host.folder(), "send", &args, &other).await;
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("refused: 400") && ran.stdout.contains("invalid signature"), "{ran:?}");
+    assert!(ran.stderr.contains("rejected: 400") && ran.stdout.contains("invalid signature"), "{ran:?}");
 
     // Nobody is given the secret of `dev` who isn't on this machine.
     let ran = modhost(host.folder(), "send", &["--source", "unique", "event.json", "--to", "https://example.com"], &[]);
@@ -132,7 +132,7 @@ async fn an_event_is_signed_from_the_terminal() {
     assert!(ran.code == 1 && ran.stderr.contains("TEST_ENDPOINT_SECRET is not set"), "{ran:?}");
     for (args, words) in [
         (["--source", "nobody", "event.json"], "the known ones are: unique, tickets"),
-        (["--source", "unique", "nothing.json"], "nothing.json can't be read"),
+        (["--source", "unique", "nothing.json"], "cannot read nothing.json"),
     ] {
         let ran = modhost(host.folder(), "send", &args, &[]).await;
         assert!(ran.code == 1 && ran.stderr.contains(words), "{ran:?}");
@@ -188,15 +188,15 @@ async fn the_routes_are_printed() {
         (
             0,
             "\
-source   comes by  tenant
+source   endpoint  tenant
 unique   /webhook  default
 tickets  /tickets  default
 
 module      events         only
-Everything  *              that choose it
-Chat        unique.chat.*  that choose it
-OneSpace    unique.chat.*  that choose it, assistant assistant_one
-Tickets     *              that choose it, source tickets
+Everything  *              chosen by the user
+Chat        unique.chat.*  chosen by the user
+OneSpace    unique.chat.*  chosen by the user, assistant assistant_one
+Tickets     *              chosen by the user, source tickets
 Closed      ticket.closed
 Urgent      ticket.*       number = 7 or 8, tags.1 = \"b\", urgent = true
 "
@@ -219,11 +219,11 @@ async fn an_event_is_tried_before_it_comes() {
     let ran = test(&ticket(7, 1, "opened", false), &[]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     for line in [
-        "ticket.opened 7@1  as source \"tickets\" brings it, of tenant \"default\"",
-        "  gets it  Everything",
-        "  doesn't  Chat        it wants unique.chat.*",
-        "  gets it  Tickets",
-        "  doesn't  Urgent      it wants urgent = true, and that is false",
+        "ticket.opened 7@1  source \"tickets\", tenant \"default\"",
+        "  receives  Everything",
+        "  ignores   Chat        `events` are unique.chat.*",
+        "  receives  Tickets",
+        "  ignores   Urgent      `match` requires urgent = true; it is false",
     ] {
         assert!(ran.stdout.lines().any(|it| it == line), "{line:?} is not in:\n{}", ran.stdout);
     }
@@ -231,11 +231,14 @@ async fn an_event_is_tried_before_it_comes() {
     let told: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&told["event"]["source"], &told["modules"][0]["gets"]), (&json!("unique"), &json!(true)));
     let reason = told["modules"][2]["reason"].as_str().unwrap();
-    assert_eq!(reason, "it wants those of the assistant assistant_one, and the event's is \"assistant_Test\"");
+    assert_eq!(reason, "`assistants` are assistant_one; the event's assistant is \"assistant_Test\"");
 
     let ran = test(&chosen("evt_1", "Nobody", "hello"), &[]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stdout.contains("the event chose the module \"Nobody\"") && ran.stdout.contains("Nobody gets it"));
+    assert!(
+        ran.stdout.contains("the user chose the module \"Nobody\"")
+            && ran.stdout.contains("No module receives the event")
+    );
     let ran = test(&json!({ "what": "opened" }), &[]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     for words in ["unique: this is not an event: its id is missing", "tickets: this is not an event: its id is missing"]

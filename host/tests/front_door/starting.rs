@@ -65,7 +65,7 @@ async fn a_slow_component_keeps_no_change_waiting() {
     let slow = host.module("Slow").await;
     assert!(slow["coming_up"] == true && slow["version"].is_null() && slow["refused"].is_null(), "{slow}");
     let table = modules(&host, &[]).await;
-    assert!(table.stdout.contains("coming up, its deliveries wait"), "{table:?}");
+    assert!(table.stdout.contains("coming up; its deliveries wait"), "{table:?}");
     assert!(modules(&host, &["show", "Slow"]).await.stdout.contains("is coming up; its deliveries wait"));
 
     // What is for the slow one waits, and what is for nobody doesn't.
@@ -92,7 +92,7 @@ async fn a_host_listens_before_all_its_modules_have_come_up() {
     fs::write(folder.path().join("slow.wasm"), compiles_for_long()).unwrap();
     let settings = with_slow("").at_once();
     let host = settings.start_in(folder).await;
-    let told = ["module    Slow  no version serves yet: it comes up, and its events wait", "module    Test  "];
+    let told = ["module    Slow  coming up; its deliveries wait", "module    Test  "];
     assert!(told.iter().all(|line| host.output().contains(line)), "{}", host.output());
     let health = http().get(host.webhook.replace("/webhook", "/health")).send().await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
@@ -198,7 +198,7 @@ async fn acknowledged_events_wait_for_a_component_that_can_serve() {
     let metrics = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains(r#"modhost_module_serves{module="nothing"} 0"#), "{metrics}");
     let table = modules(&host, &[]).await;
-    assert!(table.stdout.contains("no version serves, its deliveries wait"), "{table:?}");
+    assert!(table.stdout.contains("no version serves; its deliveries wait"), "{table:?}");
 
     for ((name, lies, _), asked) in cases.iter().zip(&asked) {
         let file = host.file(&at(name));

@@ -124,12 +124,12 @@ async fn what_differs_is_told_with_its_line() {
     let text = "text = \"step-and reply a\\nb\"\n\n[expect]\n";
     fails(
         &format!("{text}reply = \"\"\"\na\nc\"\"\""),
-        &["tests/one.toml:4: not as expected: the reply", "    a\n  - c\n  + b"],
+        &["tests/one.toml:4: mismatch in the reply", "    a\n  - c\n  + b"],
     )
     .await;
     fails(
         &format!("{text}steps = []"),
-        &["tests/one.toml:4: not as expected: the steps", "expected  (none)", "found     completed  Working…"],
+        &["tests/one.toml:4: mismatch in the steps", "expected  (none)", "found     completed  Working…"],
     )
     .await;
     fails(
@@ -142,20 +142,20 @@ async fn what_differs_is_told_with_its_line() {
         &["expected  no messages.reply", "found     messages.reply"],
     )
     .await;
-    fails(&format!("{text}log = [\"x\"]"), &["a text with \"x\" in it", "(it logged nothing)"]).await;
-    fails(&format!("{text}failure = \"x\""), &["expected  a failure", "found     it answered"]).await;
+    fails(&format!("{text}log = [\"x\"]"), &["a text that contains \"x\"", "(no log lines)"]).await;
+    fails(&format!("{text}failure = \"x\""), &["expected  a failure", "found     the module answered"]).await;
     fails("text = 'fail a'\n[expect]\nfailure = 'b'", &["the failure's reason", "found     a"]).await;
-    fails("text = 'fail a'", &["it failed: a"]).await;
+    fails("text = 'fail a'", &["the module failed: a"]).await;
     fails("text = 'nothing'", &["it returned ok but never wrote a reply"]).await;
-    fails("text = 'kv-set k v'\n[expect.keyvalue.default]\nk = 'w'", &["what is kept as k in default", "\"v\""]).await;
+    fails("text = 'kv-set k v'\n[expect.keyvalue.default]\nk = 'w'", &["the value of k in default", "\"v\""]).await;
 }
 
 #[tokio::test]
 async fn what_has_no_answer_is_told_with_the_lines_to_add() {
-    fails("text = 'search travel'", &["it searches for \"travel\"", "[[search.hits]]\ntitle = "]).await;
-    fails("text = 'complete why'", &["a language model is asked \"why\"", "[[completion]]\ntext = "]).await;
+    fails("text = 'search travel'", &["the module searches for \"travel\"", "[[search.hits]]\ntitle = "]).await;
+    fails("text = 'complete why'", &["the module requests a completion for \"why\"", "[[completion]]\ntext = "]).await;
     let used_up = "text = 'complete why'\n[[completion]]\nfor = 'something else'\ntext = 'x'";
-    fails(used_up, &["the test has no answer left to that"]).await;
+    fails(used_up, &["the test has no answer left for it"]).await;
 }
 
 #[tokio::test]
@@ -190,7 +190,9 @@ async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
 
     let forgotten = ran(SERVICES, &ask("")).await;
     assert_eq!(forgotten.code, 1, "{forgotten:?}");
-    for words in ["it sends `GET https://bank.example.com/rates`", "no answer left to that; add:", "[[http]]\n"] {
+    for words in
+        ["the module sends `GET https://bank.example.com/rates`", "no response left for it; add:", "[[http]]\n"]
+    {
         assert!(forgotten.stdout.contains(words), "no {words:?} in:\n{}", forgotten.stdout);
     }
 }
@@ -200,16 +202,16 @@ async fn a_wrong_file_says_what_to_write() {
     let cases = [
         ("txt = 'x'", &["has no setting `txt`", "did you mean text?"][..]),
         ("", &["this test has no event", "text = "]),
-        ("text = 'x", &["one.toml:1:", "this is not TOML"]),
-        ("text = 'x'\nevent = 'e.json'", &["one.toml:2:9", "a test has one event"]),
-        ("event = 'missing.json'", &["missing.json can't be read"]),
+        ("text = 'x", &["one.toml:1:", "invalid TOML"]),
+        ("text = 'x'\nevent = 'e.json'", &["one.toml:2:9", "this test has both `text` and `event`"]),
+        ("event = 'missing.json'", &["cannot read tests/missing.json"]),
         ("text = 'x'\n[[completion]]\ntext = 'a'\npieces = ['b']", &["one.toml:4:10", "remove one of the two"]),
         ("text = 'x'\n[[search]]\nerror = 'timout'", &["one.toml:3:9", "did you mean timeout?"]),
         ("text = 'x'\n[expect]\nreply = { contain = 'x' }", &["did you mean contains?"]),
-        ("text = 'x'\n[expect]\nreply = 3", &["`reply` should say what the text is", "{ contains = "]),
-        ("text = 'x'\n[expect]\ncalls = [{ call = 'search' }]", &["there is no call \"search\"", "search.search"]),
-        ("text = 'x'\ntime = 'noon'", &["`time` should be a time", "2026-01-31T08:00:00Z"]),
-        ("[event]\nname = 'other'", &["Test would not get this event", "it is called `other`"]),
+        ("text = 'x'\n[expect]\nreply = 3", &["`reply` must be a text", "{ contains = "]),
+        ("text = 'x'\n[expect]\ncalls = [{ call = 'search' }]", &["unknown call \"search\"", "search.search"]),
+        ("text = 'x'\ntime = 'noon'", &["`time` must be a time", "2026-01-31T08:00:00Z"]),
+        ("[event]\nname = 'other'", &["Test would not receive this event", "the event's name is `other`"]),
     ];
     for (text, words) in cases {
         let ran = one(text).await;
@@ -274,7 +276,7 @@ async fn update_no_longer_expects_a_failure_that_does_not_happen() {
         &[("one", "text = 'reply x'\nexpect.failure.retry = 'yes'\n")],
     );
     let ran = test(folder.path(), &["--update"]).await;
-    assert!(ran.code == 1 && ran.stdout.contains("not as expected: the end"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stdout.contains("mismatch in the outcome"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -352,8 +354,11 @@ async fn what_is_older_than_its_sources_is_built_first() {
     fs::File::options().append(true).open(path("module/source")).unwrap().set_modified(later).unwrap();
     fs::write(path("broken"), "").unwrap();
     let ran = modhost(folder.path(), "test", &[], &[CACHE]).await;
-    assert!(ran.code == 2 && ran.stderr.contains("the build failed"), "{ran:?}");
-    assert!(ran.stdout.contains("NOT RUN") && ran.stdout.contains("its module can't be built"), "{ran:?}");
+    assert!(
+        ran.code == 2 && ran.stderr.contains("error: cannot build module Test: the build command failed"),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.contains("NOT RUN") && ran.stdout.contains("its module cannot be built"), "{ran:?}");
     assert_eq!((test(folder.path(), &[]).await.code, builds()), (0, 2), "--no-build takes it as it is");
 }
 
@@ -401,7 +406,7 @@ async fn what_is_recorded_passes_at_once() {
         chat(&host, "Test", text).await;
         ended(&host, place + 1).await;
         let ran = record(&host, &[]).await;
-        assert!(ran.code == 0 && ran.stderr.contains("it passes"), "{text}: {ran:?}");
+        assert!(ran.code == 0 && ran.stderr.contains("the test passes"), "{text}: {ran:?}");
     }
     let ran = test(host.folder(), &[]).await;
     assert!(ran.code == 0 && ran.stdout.contains(&format!("{} passed", said.len())), "{}{}", ran.stdout, ran.stderr);
@@ -428,7 +433,7 @@ async fn a_test_is_recorded_from_a_data_directory_at_rest_and_has_no_secret_in_i
     let ran = modhost(host.folder(), "test", &args, &[CACHE]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let text = fs::read_to_string(host.folder().join("recorded.toml")).unwrap();
-    assert!(text.contains("apiKey = \"concealed\"") && text.contains("tone = \"dry\""), "{text}");
+    assert!(text.contains("apiKey = \"redacted\"") && text.contains("tone = \"dry\""), "{text}");
     assert!(!text.contains("sesame"), "{text}");
 }
 
@@ -476,7 +481,7 @@ async fn watch_runs_again_what_changes() {
         until(words, async || fs::read_to_string(folder.path().join("output")).unwrap().contains(words).then_some(()))
             .await;
     };
-    said("waiting for a change").await;
+    said("waiting for changes").await;
     said("0 passed, 1 failed").await;
     fs::write(folder.path().join("tests/one.toml"), "text = 'reply x'\n[expect]\nreply = 'x'").unwrap();
     said("1 passed, 0 failed").await;

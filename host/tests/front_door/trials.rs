@@ -207,7 +207,7 @@ async fn an_idle_canary_stays_on_trial_and_says_so_until_a_person_decides() {
         assert!(canary["waits_for"].as_str().unwrap().contains("0 of the 7 deliveries"), "{canary}");
     };
     waits(&host).await;
-    for (args, words) in [(&["list"][..], "waits: 0 of the 7"), (&["show", "Test"], "promote Test` or")] {
+    for (args, words) in [(&["list"][..], "undecided: 0 of the 7"), (&["show", "Test"], "promote Test` or")] {
         let shown = modules(&host, args).await;
         assert!(shown.stdout.contains(words), "{shown:?}");
     }

@@ -187,7 +187,7 @@ async fn a_field_is_found_whatever_stands_beside_it() {
     assert_eq!(counted(&host, "unwanted").await, unwanted + 1.0);
     std::fs::write(host.file("event.json"), other).unwrap();
     let ran = modhost(host.folder(), "routes", &["test", "event.json", "--source", "orders"], &[]).await;
-    assert!(ran.stdout.contains("it wants number = 9007199254740993, and that is 9007199254740992"), "{ran:?}");
+    assert!(ran.stdout.contains("`match` requires number = 9007199254740993; it is 9007199254740992"), "{ran:?}");
 }
 
 #[tokio::test]

@@ -132,9 +132,9 @@ impl Mine {
         let host = Host::dev_building(folder, &variables).await;
         // `build` has built and compiled it.
         answers(&host, "one").await;
-        host.logged(&["up to date, not built again"]).await;
+        host.logged(&["component is up to date"]).await;
         host.logged(&["mapped: it was compiled before"]).await;
-        let again = ["building: ", "compiled in", "compiled quickly in"].map(|words| host.lines(&[words]));
+        let again = ["building module", "compiled in", "compiled quickly in"].map(|words| host.lines(&[words]));
         assert_eq!(again, [0; 3], "{}", host.log());
         assert!(!self.has_sources(&host));
 

@@ -34,7 +34,7 @@ fn settings() -> Settings {
 }
 
 fn builds(host: &Host, module: &str) -> usize {
-    host.lines(&["building: compile", &format!("module={module}")])
+    host.lines(&["building module", &format!("module={module}")])
 }
 
 #[tokio::test]

@@ -60,15 +60,12 @@ async fn an_entry_is_added_when_asked_for_and_changes_nothing_else() {
     let before = fs::read_to_string(&file).unwrap();
 
     let ran = new(folder.path(), &["Second", "--lang", "c", "--dir", "elsewhere/second"]).await;
-    assert!(
-        ran.code == 0 && ran.stdout.contains("put this at its end; with --add, `new` does it by itself"),
-        "{ran:?}"
-    );
+    assert!(ran.code == 0 && ran.stdout.contains("append this to modules.toml, or use --add next time"), "{ran:?}");
     assert!(ran.stdout.contains("folder = \"elsewhere/second\"\n"), "{ran:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 
     let ran = new(folder.path(), &["Third", "--lang", "c", "--add"]).await;
-    assert!(ran.code == 0 && ran.stdout.contains("the module is in it, at line "), "{ran:?}");
+    assert!(ran.code == 0 && ran.stdout.contains("added the module to modules.toml, at line "), "{ran:?}");
     let after = fs::read_to_string(&file).unwrap();
     assert!(after.starts_with(&before), "{after}");
     let settings = Settings::load(&file).unwrap();
@@ -87,18 +84,21 @@ async fn nothing_is_made_of_what_cannot_be() {
     let before = names(folder.path());
     let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
     let line = text.lines().position(|line| line == "[[module]]").unwrap() + 1;
-    let taken = format!("modules.toml:{line}:1: there is a module First already");
+    let taken = format!("modules.toml:{line}:1: a module named First already exists");
     for (args, said) in [
-        (&["Mine"][..], "which language? Say it with --lang: rust, python, javascript, typescript, go, c, cpp"),
+        (
+            &["Mine"][..],
+            "no language is given\nhelp: choose one with --lang: rust, python, javascript, typescript, go, c, cpp",
+        ),
         (&["First", "--lang", "c", "--dir", "other"], &*taken),
         (
             &["Mine", "--lang", "c", "--dir", "there"],
-            "there is something in there already; name another folder with --dir",
+            "the folder there is not empty\nhelp: choose another folder with --dir",
         ),
-        (&["Mine", "--lang", "c", "--dir", "file"], "file can't be the module's folder"),
+        (&["Mine", "--lang", "c", "--dir", "file"], "cannot use file as the module's folder"),
         (
             &["Mine", "--lang", "c", "--add", "--config", "broken.toml"],
-            "nothing is added to broken.toml, and nothing was made",
+            "cannot add the module to broken.toml; no file was created or changed",
         ),
         (&["Übersetzer", "--lang", "c"], "Give it one: --package NAME"),
         (&["Mine", "--lang", "c", "--package", "Mine"], "no package can be called \"Mine\""),
@@ -122,7 +122,7 @@ async fn a_template_of_ones_own_is_used_as_it_is() {
     let about = "language = \"Shell\"\nbuild = \"cp picture my_module.wasm\"\ncomponent = \"my_module.wasm\"\n";
     fs::write(template.join("template.toml"), about).unwrap();
     let ran = new(folder.path(), &["TravelDesk", "--template", "template"]).await;
-    assert!(ran.code == 0 && ran.stdout.contains("travel-desk: a module in Shell, 2 files"), "{ran:?}");
+    assert!(ran.code == 0 && ran.stdout.contains("travel-desk, a module in Shell (2 files)"), "{ran:?}");
     let own = folder.path().join("travel-desk");
     assert_eq!(names(&own), ["picture", "src"]);
     let text = fs::read_to_string(own.join("src/travel_desk/travel-desk.txt")).unwrap();
@@ -145,7 +145,7 @@ async fn an_sdk_is_brought_up_to_date() {
         assert!(ran.code == 0 && ran.stdout.contains("new or changed"), "{ran:?}");
         assert!(folder.path().join(&out).join(file).is_file() && folder.path().join(&out).join("LICENSE").is_file());
         let ran = modhost(folder.path(), "sdk", &[language, "--out", &out], &[]).await;
-        assert!(ran.code == 0 && ran.stdout.contains("all as they were"), "{ran:?}");
+        assert!(ran.code == 0 && ran.stdout.contains("unchanged"), "{ran:?}");
     }
 }
 
@@ -195,16 +195,14 @@ async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
     assert_eq!(ran.code, 1, "{ran:?}");
     for said in [
         "built Good: ",
-        "failed Core: Core/module.wasm: it doesn't fit: ",
-        "failed Nothing: the build left no Nothing/module.wasm; `component` in modules.toml should be",
-        "failed Broken: the build command failed (exit status: 3), as said above",
-        "3 of 4 modules can't serve",
+        "failed Core: Core/module.wasm: incompatible: ",
+        "failed Nothing: the build command did not create Nothing/module.wasm; set `component` in modules.toml to",
+        "failed Broken: the build command failed (exit status: 3); its output is above",
+        "3 of 4 modules cannot serve",
     ] {
         assert!(ran.stdout.contains(said), "{said}: {ran:?}");
     }
-    for (name, said) in
-        [("Goo", "did you mean Good?"), ("Bare", "Bare has no `build`, the command that makes its component")]
-    {
+    for (name, said) in [("Goo", "did you mean Good?"), ("Bare", "module Bare has no `build` command")] {
         let ran = build(&[name]).await;
         assert!(ran.code == 2 && ran.stderr.contains(said), "{ran:?}");
     }
@@ -243,11 +241,11 @@ async fn a_tool_that_is_missing_is_named_with_the_way_to_it() {
     symlink("/bin/sh", bin.join("sh")).unwrap();
     let path = [("PATH", bin.to_str().unwrap())];
     for (language, tool, said) in [
-        ("rust", "cargo", "it comes with Rust, from https://rustup.rs"),
+        ("rust", "cargo", "install Rust from https://rustup.rs"),
         ("python", "modhost-componentize", "\n  .venv/bin/pip install --no-deps --no-build-isolation ./sdk"),
-        ("javascript", "npm", "it comes with Node (20 or newer), from https://nodejs.org"),
+        ("javascript", "npm", "install Node 20 or newer from https://nodejs.org"),
         ("go", "go", "\n  python3 -m venv .venv\n  .venv/bin/pip install --require-hashes -r requirements.txt"),
-        ("c", "python-zig", "or, once, in "),
+        ("c", "python-zig", "; or run once for "),
     ] {
         let ran = modhost(
             folder.path(),

@@ -174,7 +174,7 @@ mod tests {
     fn names_the_malformed_line_without_showing_it() {
         let error = load("A=1\n\n# two\nMODHOST_TEST_KEY = sesame open\n").unwrap_err();
         assert!(error.starts_with("…/.env:4:"), "{error}");
-        assert!(error.contains("this line can't be understood\n  = write NAME=value"), "{error}");
+        assert!(error.contains("this line can't be understood\n  = help: write NAME=value"), "{error}");
         assert!(!error.contains("sesame"), "{error}");
 
         let unclosed = load("A=1\nMODHOST_TEST_KEY='sesame\nB=2\n").unwrap_err();

@@ -69,7 +69,7 @@ impl fmt::Display for ConfigError {
             write!(f, "\n{margin}|\n{number} | {}\n{margin}| {marks}", excerpt.line)?;
         }
         if let Some(advice) = &self.advice {
-            write!(f, "\n{margin}= {advice}")?;
+            write!(f, "\n{margin}= help: {advice}")?;
         }
         Ok(())
     }
@@ -136,13 +136,13 @@ mod tests {
             .advice("try 2");
         assert_eq!(
             error.to_string(),
-            "modules.toml:12:8: `port` is wrong\n   |\n12 | port = 1\n   |        ^\n   = try 2"
+            "modules.toml:12:8: `port` is wrong\n   |\n12 | port = 1\n   |        ^\n   = help: try 2"
         );
     }
 
     #[test]
     fn an_error_of_the_whole_file_has_no_line() {
-        assert_eq!(ConfigError::new("it is empty").advice("fill it").to_string(), "it is empty\n  = fill it");
+        assert_eq!(ConfigError::new("it is empty").advice("fill it").to_string(), "it is empty\n  = help: fill it");
     }
 
     #[test]

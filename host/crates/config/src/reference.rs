@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(
             variables(&["A"]).resolve(&environment).unwrap_err().to_string(),
             "config/modules.toml:3:11: the environment variable A is not set\n  \
-             = export A, or write a line A=… into .env beside modules.toml"
+             = help: export A, or write a line A=… into .env beside modules.toml"
         );
         let empty = variables(&["B"]).resolve(&environment).unwrap_err();
         assert_eq!(empty.message(), "the environment variable B is empty");

@@ -546,11 +546,11 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_the_text() {
         let empty = load("m.toml", b" \n").unwrap_err();
-        assert_eq!(empty, "…/m.toml is empty\n  = it needs at least a [[source]], a [[tenant]] and a [[module]]");
+        assert_eq!(empty, "…/m.toml is empty\n  = help: it needs at least a [[source]], a [[tenant]] and a [[module]]");
         let latin = load("m.toml", b"a = 1\nb = \"\xfc\"\n").unwrap_err();
-        assert_eq!(latin, "…/m.toml:2: this line is not written in UTF-8\n  = save the file as UTF-8");
+        assert_eq!(latin, "…/m.toml:2: this line is not written in UTF-8\n  = help: save the file as UTF-8");
         let wide = load("m.toml", b"\xff\xfea\0").unwrap_err();
-        assert_eq!(wide, "…/m.toml is written in UTF-16\n  = save the file as UTF-8");
+        assert_eq!(wide, "…/m.toml is written in UTF-16\n  = help: save the file as UTF-8");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A line on the terminal while a module is built: what is done, for how long by now, and how long it took the last time.
+//! A progress line on the terminal during a build: the command, the elapsed time, and the time of the previous build.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// How often the line changes.
+/// How often the line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Where it is kept how long builds took, in the user's cache.
-const TIMES: &str = "build-times.json";
+/// The file of build times, in the user's cache.
+const TIMES_FILE: &str = "build-times.json";
 
-/// How many of them are kept.
+/// Maximum number of stored build times.
 const MAX_TIMES: usize = 1000;
 
-/// The line of one build.
+/// The progress line of one build.
 pub(super) struct Progress {
     line: ProgressBar,
     started: Instant,
-    times: Times,
+    times: BuildTimes,
 }
 
 impl Progress {
-    /// Shows the line, if standard error is a terminal; `build` names what is built among all that this user builds.
+    /// Shows the line, if standard error is a terminal. `build` identifies the build in the stored times.
     pub fn start(module: &str, command: &str, build: String) -> Option<Self> {
         if !io::stderr().is_terminal() {
             return None;
         }
-        let times = Times::read(build);
+        let times = BuildTimes::read(build);
         let last = times.last().map(|time| format!(", last time {time:.1} s")).unwrap_or_default();
-        // What a command is made of has no place in a template.
+        // The command is a message and not part of the template, because it may contain braces.
         let style = ProgressStyle::with_template("{spinner} building {prefix}, {elapsed}: {wide_msg}").ok()?;
         let line = ProgressBar::new_spinner().with_style(style).with_prefix(module.to_owned());
         line.set_message(format!("{command}{last}"));
@@ -40,7 +40,7 @@ impl Progress {
         Some(Self { line, started: Instant::now(), times })
     }
 
-    /// Shows above the line what a build prints, until it has ended.
+    /// Shows the output of a build above the line, until the output ends.
     pub async fn forward(&self, output: impl AsyncRead + Unpin) {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
@@ -48,32 +48,32 @@ impl Progress {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches(['\r', '\n']);
             self.line.suspend(|| {
-                // Whoever reads it may be gone, and the build goes on.
+                // The build continues if standard error is closed.
                 let _ = writeln!(io::stderr(), "{text}");
             });
             line.clear();
         }
     }
 
-    /// Takes the line away, and remembers how long it took if the build made something.
-    pub fn end(self, built: bool) {
+    /// Removes the line, and stores the build time if the build succeeded.
+    pub fn end(self, succeeded: bool) {
         self.line.finish_and_clear();
-        if built {
-            self.times.remember(self.started.elapsed());
+        if succeeded {
+            self.times.store(self.started.elapsed());
         }
     }
 }
 
-/// How long builds took. Of no more use than the line itself: what can't be read or written is left out.
-struct Times {
+/// The stored build times. Errors are ignored, because the times are only shown.
+struct BuildTimes {
     file: Option<PathBuf>,
     build: String,
     times: BTreeMap<String, f64>,
 }
 
-impl Times {
+impl BuildTimes {
     fn read(build: String) -> Self {
-        let file = crate::commands::user_cache().map(|folder| folder.join(TIMES));
+        let file = crate::commands::user_cache().map(|folder| folder.join(TIMES_FILE));
         let text = file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
         Self { file, build, times: serde_json::from_slice(&text).unwrap_or_default() }
     }
@@ -82,7 +82,7 @@ impl Times {
         self.times.get(&self.build).copied()
     }
 
-    fn remember(mut self, time: Duration) {
+    fn store(mut self, time: Duration) {
         self.times.insert(self.build.clone(), time.as_secs_f64());
         while self.times.len() > MAX_TIMES {
             self.times.pop_first();
@@ -93,7 +93,7 @@ impl Times {
     }
 }
 
-/// Writes the file in one go, as other builds may read it.
+/// Writes the file atomically, because other builds may read it.
 fn write(file: &Path, times: &BTreeMap<String, f64>) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! `check` without a component: would a host start with these settings, and which of its modules could serve?
+//! `modhost check` without a component: validates the settings and the components of all modules.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use futures::StreamExt;
 use serde::Serialize;
 
-use super::{ASIDE, BAD, GOOD};
-use crate::commands::{SettingsFile, keeping_engine};
+use super::{BAD, DIM, GOOD};
+use crate::commands::diagnostics::WARNING;
+use crate::commands::{SettingsFile, caching_engine};
 use modhost_config::{ConfigErrors, Module, Settings, unanswered};
 use modhost_core::event::Name;
 use modhost_core::files::{self, ReadError};
@@ -16,15 +17,15 @@ use modhost_runtime::engine::Engine;
 use modhost_server::resolved_config::{self, ResolvedConfig};
 use modhost_storage::versions::ContentHash;
 
-/// What was found: what `--json` prints.
+/// The result for the settings, as `--json` prints it.
 #[derive(Serialize)]
 pub(super) struct Report {
-    /// Whether a host starts, and all of its modules serve.
+    /// Whether the host can start and all modules can serve.
     serves: bool,
     file: PathBuf,
-    /// What keeps a host from starting, with what can be done about it.
+    /// Errors that prevent the host from starting.
     problems: Vec<String>,
-    /// What a host says, and works with.
+    /// Warnings that do not prevent the host from starting.
     warnings: Vec<String>,
     modules: Vec<ModuleReport>,
 }
@@ -33,32 +34,33 @@ pub(super) struct Report {
 struct ModuleReport {
     name: Name,
     component: PathBuf,
-    /// The version that would serve.
+    /// The version that can serve.
     version: Option<String>,
-    /// Why there is none.
+    /// Why no version can serve.
     refused: Option<String>,
 }
 
 impl Report {
-    /// Reads the settings, looks up what they refer to, and compiles every component as the host would that has them.
+    /// Reads the settings, resolves their references, and compiles all components with the limits of the host.
     ///
     /// # Errors
     ///
-    /// When this machine can't compile.
+    /// If the compiler cannot be started.
     pub(super) async fn of(file: &SettingsFile) -> anyhow::Result<Self> {
         let settings = match file.load() {
             Ok(settings) => settings,
             Err(errors) => return Ok(Self::new(&file.config, Some(errors), Vec::new(), Vec::new())),
         };
         let client = http_client()?;
-        let to_plan = settings.clone();
-        let planned = files::within(files::READ_TIMEOUT, move || ResolvedConfig::new(&to_plan, &client).map(|_| ()));
-        let problems = planned.unwrap_or_else(|why| Err(unanswered(&why).into())).err();
-        let engine = keeping_engine(&settings, 1)?;
+        let to_resolve = settings.clone();
+        let resolved =
+            files::within(files::READ_TIMEOUT, move || ResolvedConfig::new(&to_resolve, &client).map(|_| ()));
+        let problems = resolved.unwrap_or_else(|why| Err(unanswered(&why).into())).err();
+        let engine = caching_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));
-        // One is read while another is compiled.
-        let at_once = settings.server.compiler.processes.saturating_add(1);
-        let modules = futures::stream::iter(checked).buffered(at_once).collect().await;
+        // One more than can be compiled at a time: it is read meanwhile.
+        let concurrency = settings.server.compiler.processes.saturating_add(1);
+        let modules = futures::stream::iter(checked).buffered(concurrency).collect().await;
         let warnings = settings.warnings().iter().map(ToString::to_string).collect();
         Ok(Self::new(&settings.file, problems, warnings, modules))
     }
@@ -69,7 +71,7 @@ impl Report {
         Self { serves, file: file.to_owned(), problems, warnings, modules }
     }
 
-    /// Whether a host starts, and all of its modules serve.
+    /// Returns whether the host can start and all modules can serve.
     pub(super) fn serves(&self) -> bool {
         self.serves
     }
@@ -77,14 +79,14 @@ impl Report {
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let file = self.file.display();
         match self.problems.is_empty() {
-            true => writeln!(out, "{GOOD}fine{GOOD:#}: {file}: a host starts with it")?,
-            false => writeln!(out, "{BAD}wrong{BAD:#}: {file}: no host starts with it")?,
+            true => writeln!(out, "{GOOD}valid{GOOD:#}: {file}: the host can start")?,
+            false => writeln!(out, "{BAD}invalid{BAD:#}: {file}: the host cannot start")?,
         }
         for problem in &self.problems {
-            writeln!(out, "\n{problem}")?;
+            writeln!(out, "\n{BAD}error:{BAD:#} {problem}")?;
         }
         for warning in &self.warnings {
-            writeln!(out, "\nwarning: {warning}")?;
+            writeln!(out, "\n{WARNING}warning:{WARNING:#} {warning}")?;
         }
         if !(self.modules.is_empty() || self.problems.is_empty() && self.warnings.is_empty()) {
             writeln!(out)?;
@@ -92,10 +94,10 @@ impl Report {
         for ModuleReport { name, component, version, refused } in &self.modules {
             let component = component.display();
             match (version, refused) {
-                (_, Some(refused)) => writeln!(out, "{BAD}can't serve{BAD:#} {name}: {component}: {refused}")?,
+                (_, Some(refused)) => writeln!(out, "{BAD}cannot serve{BAD:#} {name}: {component}: {refused}")?,
                 (version, None) => {
                     let version = version.as_deref().unwrap_or_default();
-                    writeln!(out, "{GOOD}can serve{GOOD:#} {name}: {component} {ASIDE}version {version}{ASIDE:#}")?;
+                    writeln!(out, "{GOOD}can serve{GOOD:#} {name}: {component} {DIM}version {version}{DIM:#}")?;
                 }
             }
         }
@@ -114,13 +116,18 @@ impl ModuleReport {
     }
 }
 
-/// The version that a module's file would serve as; else why it can't.
+/// Returns the version of a module's component, or why it cannot serve.
 async fn version(engine: &Engine, module: &Module) -> Result<ContentHash, String> {
     let bytes = super::bytes(&module.component).map_err(|error| match &module.build {
-        Some(_) if error.is_not_found() => format!("there is no such file; `modhost build {}` makes it", module.name),
+        Some(_) if error.is_not_found() => {
+            format!("there is no such file; to build it, run `modhost build {}`", module.name)
+        }
         _ => match error {
             ReadError::NotRegular(kind) => Settings::no_component(module, kind).to_string(),
-            error => super::trouble(&error),
+            error => match super::read_problem(&error) {
+                (problem, Some(help)) => format!("{problem}; {help}"),
+                (problem, None) => problem,
+            },
         },
     })?;
     let version = engine.load(bytes, &resolved_config::spec(module)).await.map_err(|refused| refused.to_string())?;

@@ -1,28 +1,28 @@
-//! Deliveries for people: lists, and the whole story of one.
+//! Formats deliveries as text.
 
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::commands::output::shortened;
+use crate::commands::output::truncate_for_terminal;
 use modhost_core::sanitize::{indented, json, line};
 use modhost_server::admin_api::{AttemptView, CallView, DeliveryView, DetailsView};
 
-/// What stands before the further lines of a reason and of an outcome: none can pass for a line of the story's own.
+/// The indentation of the further lines of a reason and of an outcome, so that none can imitate a line of the host.
 const REASON_INDENT: &str = "           ";
 const OUTCOME_INDENT: &str = "    ";
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// How much of a value is shown on a terminal; `--json` has it whole.
-const SHOWN: usize = 400;
+/// Maximum length of a value on a terminal, in characters. `--json` prints it whole.
+const MAX_VALUE_CHARS: usize = 400;
 
-/// How much of a reason a table shows on a terminal.
-const REASON_SHOWN: usize = 120;
+/// Maximum length of a reason in the table on a terminal, in characters.
+const MAX_REASON_CHARS: usize = 120;
 
-/// A table, one delivery a line.
+/// Formats a table with one line per delivery.
 pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
     let mut text = String::new();
     if deliveries.is_empty() {
@@ -40,7 +40,7 @@ pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
         );
     }
     for it in deliveries {
-        let style = colour(&it.state);
+        let style = state_style(&it.state);
         let _ = write!(
             text,
             "{:<28} {style}{:<9}{style:#} {:>3}  {:<tenants$} {:<modules$} {:<24} {}",
@@ -53,17 +53,17 @@ pub(super) fn table(deliveries: &[DeliveryView], heading: bool) -> String {
             line(&it.event_id)
         );
         if let Some(reason) = &it.reason {
-            let _ = write!(text, "  {}", shortened(reason, REASON_SHOWN));
+            let _ = write!(text, "  {}", truncate_for_terminal(reason, MAX_REASON_CHARS));
         }
         text.push('\n');
     }
     text
 }
 
-/// Everything about one delivery.
-pub(super) fn story(details: &DetailsView) -> String {
+/// Formats everything about one delivery.
+pub(super) fn details(details: &DetailsView) -> String {
     let (it, mut text) = (&details.delivery, String::new());
-    let style = colour(&it.state);
+    let style = state_style(&it.state);
     let _ = writeln!(text, "{BOLD}{}{BOLD:#}  {style}{}{style:#}", line(&it.id), line(&it.state));
     if let Some(reason) = &it.reason {
         let _ = writeln!(text, "  reason   {}", indented(reason, REASON_INDENT));
@@ -81,7 +81,7 @@ pub(super) fn story(details: &DetailsView) -> String {
         let _ = writeln!(text, "  {}  {:<9}{reason}", line(&change.at), line(&change.state));
     }
     for attempt in &details.attempts_made {
-        format_attempt(&mut text, attempt, earlier_than(details, attempt));
+        format_attempt(&mut text, attempt, attempts_before_retry(details, attempt));
     }
     if !details.calls.is_empty() {
         let _ = writeln!(text, "\n{BOLD}calls{BOLD:#}");
@@ -92,53 +92,53 @@ pub(super) fn story(details: &DetailsView) -> String {
     text
 }
 
-/// How many attempts belong to the sendings before this attempt's, if the delivery was sent again by then.
-fn earlier_than(details: &DetailsView, attempt: &AttemptView) -> Option<u32> {
+/// Returns how many attempts were made before the operator's last retry, if there was one before this attempt.
+fn attempts_before_retry(details: &DetailsView, attempt: &AttemptView) -> Option<u32> {
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let started = time(&attempt.started_at)?;
-    let sent =
+    let retries =
         details.changes.iter().filter(|it| it.reason.as_deref().is_some_and(|why| why.starts_with("sent again")));
-    let sent = sent.filter_map(|it| time(&it.at)).filter(|at| *at <= started).max()?;
-    let before = details.attempts_made.iter().filter(|it| time(&it.started_at).is_some_and(|at| at < sent));
+    let retried = retries.filter_map(|it| time(&it.at)).filter(|at| *at <= started).max()?;
+    let before = details.attempts_made.iter().filter(|it| time(&it.started_at).is_some_and(|at| at < retried));
     before.map(|it| it.number).max()
 }
 
-/// Tells of an attempt; `earlier` is how many there were before the delivery was sent again. Those are counted anew, as the reasons
-/// and the module do.
+/// Formats an attempt. `earlier` is the number of attempts before the operator's last retry: numbering starts over after it, as
+/// in the reasons and for the module.
 fn format_attempt(text: &mut String, attempt: &AttemptView, earlier: Option<u32>) {
     let version = line(attempt.version.as_deref().unwrap_or("–"));
     let _ = writeln!(
         text,
         "\n{BOLD}attempt {}{BOLD:#}{}  {} – {}  version {version}",
         attempt.number.saturating_sub(earlier.unwrap_or_default()),
-        earlier.map(|_| format!(" since it was sent again ({} in all)", attempt.number)).unwrap_or_default(),
+        earlier.map(|_| format!(" since the retry ({} in total)", attempt.number)).unwrap_or_default(),
         line(&attempt.started_at),
         line(&attempt.ended_at)
     );
     let _ = writeln!(text, "  {}", indented(&attempt.outcome, OUTCOME_INDENT));
     for logged in &attempt.log {
-        let [level, context, said] = [&logged.level, &logged.context, &logged.text].map(|text| line(text));
-        let _ = writeln!(text, "  {DIM}{level:<5} {context}{DIM:#} {said}");
+        let [level, context, message] = [&logged.level, &logged.context, &logged.text].map(|text| line(text));
+        let _ = writeln!(text, "  {DIM}{level:<5} {context}{DIM:#} {message}");
     }
 }
 
 fn format_call(text: &mut String, call: &CallView) {
     let _ = writeln!(text, "  {:>3}  {}  {}", call.number, line(call.import.as_str()), value(&call.arguments));
-    let answer = match &call.answer {
+    let result = match &call.answer {
         None => "in flight".to_owned(),
         Some(Value::Object(answer)) if answer.contains_key("ok") => value(&answer["ok"]),
         Some(other) => value(other),
     };
-    let _ = writeln!(text, "       {DIM}→{DIM:#} {answer}");
+    let _ = writeln!(text, "       {DIM}→{DIM:#} {result}");
 }
 
-/// A value, short enough to be read.
+/// Formats a JSON value on one line, truncated on a terminal.
 pub(super) fn value(value: &Value) -> String {
-    // Escaped as JSON has it, so that it can be read by a program, too.
-    shortened(&json(&value.to_string()), SHOWN)
+    // With the escapes of JSON, so that programs can parse it.
+    truncate_for_terminal(&json(&value.to_string()), MAX_VALUE_CHARS)
 }
 
-fn colour(state: &str) -> Style {
+fn state_style(state: &str) -> Style {
     match state {
         "completed" => AnsiColor::Green.on_default(),
         "dead" => AnsiColor::Red.on_default(),

@@ -1,4 +1,4 @@
-//! `modhost deliveries`: what became of events, and what can be done about it.
+//! `modhost deliveries`: lists and shows deliveries; retries, drops and replays them.
 
 mod format;
 pub(super) mod records;
@@ -14,20 +14,29 @@ use clap::{Args, Subcommand};
 
 use super::HostSettings;
 use super::admin::AdminArgs;
+use super::diagnostics::{self, error_with_help};
+use super::help::examples;
 use super::output;
 use modhost_core::sanitize;
 use modhost_server::admin_api::DeliveryView;
 use modhost_storage::journal::State;
 use records::{RecordFilter, Records};
 
-/// How many deliveries a list has unless it is asked for more.
-const LISTED: u32 = 50;
+/// Default maximum number of deliveries to list.
+const DEFAULT_LIMIT: u32 = 50;
 
-/// How often a list that is followed is asked for again.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// How often `--follow` polls.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What `deliveries` can be told.
+/// Arguments of `modhost deliveries`.
 #[derive(Args)]
+#[command(after_long_help = examples!(
+    "modhost deliveries --state dead"
+    "modhost deliveries --module Mine --since 2h --json"
+    "modhost deliveries show ID"
+    "modhost deliveries retry ID"
+    "modhost deliveries --data-dir .modhost   # of a stopped host"
+))]
 pub struct DeliveriesArgs {
     #[command(subcommand)]
     command: Option<DeliveriesCommand>,
@@ -41,73 +50,100 @@ pub struct DeliveriesArgs {
 
 #[derive(Subcommand)]
 enum DeliveriesCommand {
-    /// List deliveries, newest first (what `modhost deliveries` alone does)
+    /// List deliveries, newest first (the default)
+    #[command(after_long_help = examples!(
+        "modhost deliveries list --state dead --limit 10"
+        "modhost deliveries list --since 2026-01-31T08:00:00Z"
+        "modhost deliveries list --follow"
+    ))]
     List(ListArgs),
-    /// Tell the whole story of one: changes, attempts, log lines, every call with its answer
+    /// Show a delivery: its state changes, attempts, log lines and calls
+    #[command(after_long_help = examples!("modhost deliveries show ID" "modhost deliveries show ID --json"))]
     Show(ShowArgs),
-    /// Send deliveries that have ended on their way again
-    Retry(RetryArgs),
-    /// End deliveries that wait; their users read that there is no answer
-    Drop(DropArgs),
-    /// Run a recorded delivery against another component, with the recorded answers; no call leaves this machine
-    Replay(replay::ReplayArgs),
-    /// List verified requests that could not be read as events, or show one with its body
+    /// Retry deliveries that have ended
     ///
-    /// Their senders were told to come back, so nothing is acknowledged and lost. What is shown can be sent again to a host
-    /// that reads it: modhost deliveries unreadable ID --body > event.json, then modhost send --source NAME event.json.
+    /// A retry uses the recorded results of the calls of earlier attempts, unless --fresh is given.
+    #[command(after_long_help = examples!(
+        "modhost deliveries retry ID"
+        "modhost deliveries retry ID ID --fresh"
+    ))]
+    Retry(RetryArgs),
+    /// Drop waiting deliveries; their users get a message that there is no answer
+    #[command(after_long_help = examples!("modhost deliveries drop ID --reason \"sent by mistake\""))]
+    Drop(DropArgs),
+    /// Run a recorded delivery against another component
+    ///
+    /// Calls of the component are answered with the recorded results, and none leaves this machine. The component runs with the
+    /// settings that the delivery's module has in modules.toml. A call with different arguments gets the result of the recorded
+    /// call of the same function. A call that was not recorded gets a made-up result if it changes something, and an error if
+    /// it reads something. Exit code: 0 if all calls are the same, 1 if one differs or the module fails.
+    #[command(after_long_help = examples!(
+        "modhost deliveries replay ID --component mine/module.wasm"
+        "modhost deliveries replay ID --component new.wasm --json"
+    ))]
+    Replay(replay::ReplayArgs),
+    /// List verified requests that could not be read as events, or show one
+    ///
+    /// The host refused these requests with a status that asks the sender to try again, so no event is lost. To send one again
+    /// to a host that can read it, save its body and use `modhost send --source`.
+    #[command(after_long_help = examples!(
+        "modhost deliveries unreadable --source unique"
+        "modhost deliveries unreadable ID --body > event.json"
+        "modhost send --source unique event.json"
+    ))]
     Unreadable(unreadable::UnreadableArgs),
 }
 
-/// Where deliveries are looked up.
+/// The host to read from: a running host or the data directory of a stopped one.
 #[derive(Args, Clone)]
 pub struct FromArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Read the data directory of a host that doesn't run
+    /// Data directory of a stopped host to read, instead of a running host
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
 struct ListArgs {
-    /// Only those in this state
+    /// Filter by state: waiting, running, completed, dead or dropped
     #[arg(long, value_name = "STATE")]
     state: Option<State>,
-    /// Only those to this module
+    /// Filter by module
     #[arg(long, value_name = "NAME")]
     module: Option<String>,
-    /// Only those of this tenant
+    /// Filter by tenant
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
-    /// Only those of the event with this id
+    /// Filter by the id of the event
     #[arg(long, value_name = "ID")]
     event: Option<String>,
-    /// Only those that came or changed since: a time (2026-01-31T08:00:00Z) or so long ago (2h)
-    #[arg(long, value_name = "WHEN", value_parser = since)]
+    /// Filter by the last change: a time (2026-01-31T08:00:00Z), or a duration before now (2h)
+    #[arg(long, value_name = "WHEN", value_parser = parse_since)]
     since: Option<SystemTime>,
-    /// So many at the most
-    #[arg(long, value_name = "N", default_value_t = LISTED)]
+    /// Maximum number of deliveries to list
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: u32,
-    /// Go on with what changes, until stopped
+    /// Continue to print deliveries as they change, until interrupted
     #[arg(long)]
     follow: bool,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
 impl ListArgs {
-    /// Whether anything of it was asked for.
+    /// Returns whether one of the flags was given.
     fn is_given(&self) -> bool {
         let Self { state, module, tenant, event, since, limit, follow, json } = self;
         let filtered = state.is_some() || module.is_some() || tenant.is_some() || event.is_some() || since.is_some();
-        filtered || *limit != LISTED || *follow || *json
+        filtered || *limit != DEFAULT_LIMIT || *follow || *json
     }
 }
 
 #[derive(Args)]
 struct ShowArgs {
-    /// The delivery
+    /// Delivery id
     #[arg(value_name = "ID")]
     id: String,
     /// Print JSON
@@ -117,29 +153,32 @@ struct ShowArgs {
 
 #[derive(Args)]
 struct RetryArgs {
-    /// The deliveries
+    /// Delivery ids
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// Forget the answers they got before: every call is made again
+    /// Make every call again, instead of using the recorded results
     #[arg(long)]
     fresh: bool,
 }
 
 #[derive(Args)]
 struct DropArgs {
-    /// The deliveries
+    /// Delivery ids
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// Why, for whoever looks later
+    /// Reason, for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
 
-/// Does what is asked.
+/// Runs the command.
 pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
-    // Left to clap, --admin and MODHOST_ADMIN could not stand before a subcommand either.
+    // clap's `args_conflicts_with_subcommands` would also reject --admin and MODHOST_ADMIN before a subcommand.
     if args.command.is_some() && args.list.is_given() {
-        bail!("what a list is to show is said behind its name: modhost deliveries list --state dead");
+        return Err(error_with_help(
+            "flags of `list` are not allowed before another command",
+            "put them after the command: modhost deliveries list --state dead",
+        ));
     }
     let config = args.settings.config.as_deref();
     if let Some(DeliveriesCommand::Unreadable(unreadable)) = &args.command {
@@ -147,14 +186,16 @@ pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
     }
     let records = Records::open(&args.from, config).await?;
     match args.command {
-        // Looked up elsewhere, above.
+        // Handled above.
         Some(DeliveriesCommand::Unreadable(_)) => Ok(ExitCode::SUCCESS),
         None => list(&records, &args.list).await,
         Some(DeliveriesCommand::List(args)) => list(&records, &args).await,
         Some(DeliveriesCommand::Show(args)) => show(&records, &args).await,
-        Some(DeliveriesCommand::Retry(args)) => each(&args.ids, async |id| records.retry(id, args.fresh).await).await,
+        Some(DeliveriesCommand::Retry(args)) => {
+            for_each(&args.ids, async |id| records.retry(id, args.fresh).await).await
+        }
         Some(DeliveriesCommand::Drop(args)) => {
-            each(&args.ids, async |id| records.drop_waiting(id, args.reason.as_deref()).await).await
+            for_each(&args.ids, async |id| records.drop_waiting(id, args.reason.as_deref()).await).await
         }
         Some(DeliveriesCommand::Replay(args)) => replay::run(&records, &args, config).await,
     }
@@ -162,9 +203,9 @@ pub async fn run(args: DeliveriesArgs) -> anyhow::Result<ExitCode> {
 
 async fn list(records: &Records, args: &ListArgs) -> anyhow::Result<ExitCode> {
     if args.limit == 0 {
-        bail!("--limit has to be at least 1");
+        bail!("--limit must be at least 1");
     }
-    let mut wanted = RecordFilter {
+    let mut filter = RecordFilter {
         state: args.state,
         module: args.module.clone(),
         tenant: args.tenant.clone(),
@@ -172,23 +213,22 @@ async fn list(records: &Records, args: &ListArgs) -> anyhow::Result<ExitCode> {
         since: args.since,
         limit: args.limit,
     };
-    let found = records.list(&wanted).await?;
+    let found = records.list(&filter).await?;
     print(&found, args.json, true)?;
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
     let mut shown: Vec<DeliveryView> = found;
-    // Nobody is to be told of what comes when nobody reads.
     while !output::is_closed() {
-        tokio::time::sleep(FOLLOW_EVERY).await;
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
         let latest = shown.iter().map(|known| known.changed_at.as_str()).max();
-        wanted.since = latest.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(SystemTime::from).or(wanted.since);
-        let mut news = records.list(&wanted).await?;
-        news.retain(|delivery| !shown.contains(delivery));
-        news.reverse();
-        print(&news, args.json, false)?;
-        shown.retain(|known| news.iter().all(|new| new.id != known.id));
-        shown.extend(news);
+        filter.since = latest.and_then(|at| at.parse::<jiff::Timestamp>().ok()).map(SystemTime::from).or(filter.since);
+        let mut changed = records.list(&filter).await?;
+        changed.retain(|delivery| !shown.contains(delivery));
+        changed.reverse();
+        print(&changed, args.json, false)?;
+        shown.retain(|known| changed.iter().all(|new| new.id != known.id));
+        shown.extend(changed);
         let surplus = shown.len().saturating_sub(10 * args.limit as usize);
         shown.drain(..surplus);
     }
@@ -206,31 +246,31 @@ async fn show(records: &Records, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print!("{}", output::pretty_json(&details)?);
     } else {
-        output::print!("{}", format::story(&details));
+        output::print!("{}", format::details(&details));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does something to each delivery; one that can't be done doesn't keep the others from it.
-async fn each(ids: &[String], act: impl AsyncFn(&str) -> anyhow::Result<String>) -> anyhow::Result<ExitCode> {
+/// Applies an action to each delivery. If it fails for one, the error is printed and the next one follows.
+async fn for_each(ids: &[String], action: impl AsyncFn(&str) -> anyhow::Result<String>) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for id in ids {
-        match act(id).await {
+        match action(id).await {
             Ok(state) => output::println!("{}  {}", sanitize::line(id), sanitize::line(&state)),
             Err(error) => {
-                output::eprintln!("error: {error:#}");
-                code = ExitCode::from(1);
+                diagnostics::report(&error);
+                code = ExitCode::FAILURE;
             }
         }
     }
     Ok(code)
 }
 
-fn since(text: &str) -> Result<SystemTime, String> {
+fn parse_since(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.into());
     }
     let ago = humantime::parse_duration(text)
-        .map_err(|_| "write a time like 2026-01-31T08:00:00Z, or 2h for two hours ago")?;
-    SystemTime::now().checked_sub(ago).ok_or_else(|| "that is too long ago".to_owned())
+        .map_err(|_| "expected a time like 2026-01-31T08:00:00Z, or a duration like 2h for two hours ago")?;
+    SystemTime::now().checked_sub(ago).ok_or_else(|| "the time is too long ago".to_owned())
 }

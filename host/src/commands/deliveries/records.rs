@@ -1,25 +1,25 @@
-//! Where deliveries are looked up: a running host's admin API, or the journal of one that doesn't run.
+//! The source of deliveries: a running host's admin API, or the journal of a stopped host.
 
 use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use super::FromArgs;
-use crate::commands::admin::{AT_REST, AdminApi};
-use crate::commands::output;
+use crate::commands::admin::{AdminApi, OFFLINE_HINT};
+use crate::commands::diagnostics::{self, error_with_help};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_server::admin_api::{DeliveryView, DetailsView};
 use modhost_storage::journal::{AtRest, Filter, SqliteSettings, State};
 
-/// Where deliveries are looked up.
+/// The deliveries of a running host, or of a stopped one.
 pub(in crate::commands) enum Records {
     Running(AdminApi),
-    AtRest(AtRest),
+    Offline(AtRest),
 }
 
-/// Which deliveries are asked for.
+/// A filter for deliveries.
 pub(in crate::commands) struct RecordFilter {
     pub(in crate::commands) state: Option<State>,
     pub(in crate::commands) module: Option<String>,
@@ -29,41 +29,39 @@ pub(in crate::commands) struct RecordFilter {
     pub(in crate::commands) limit: u32,
 }
 
-const READ_ONLY: &str = "a data directory at rest is only read; start the host, and leave --data-dir out";
-
 impl Records {
-    /// The journal at rest that is named, else that of the host of these settings.
+    /// Opens the data directory that the command line names, else connects to the host of these settings.
     pub(in crate::commands) async fn open(from: &FromArgs, config: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
             let journal = AtRest::open(SqliteSettings { directory: directory.clone() }).await?;
             if let Some(missing) = journal.missing() {
-                output::eprintln!("warning: {missing}");
+                diagnostics::warn(missing);
             }
-            return Ok(Self::AtRest(journal));
+            return Ok(Self::Offline(journal));
         }
-        Ok(Self::Running(AdminApi::new(&from.admin, config, AT_REST)?))
+        Ok(Self::Running(AdminApi::new(&from.admin, config, OFFLINE_HINT)?))
     }
 
-    pub(in crate::commands) async fn list(&self, wanted: &RecordFilter) -> anyhow::Result<Vec<DeliveryView>> {
+    pub(in crate::commands) async fn list(&self, filter: &RecordFilter) -> anyhow::Result<Vec<DeliveryView>> {
         match self {
             Self::Running(api) => {
-                let mut query: Vec<(&str, String)> = vec![("limit", wanted.limit.to_string())];
-                query.extend(wanted.state.map(|state| ("state", state.to_string())));
-                query.extend(wanted.module.clone().map(|module| ("module", module)));
-                query.extend(wanted.tenant.clone().map(|tenant| ("tenant", tenant)));
-                query.extend(wanted.event.clone().map(|event| ("event", event)));
-                query.extend(wanted.since.map(|since| ("since", milliseconds(since).to_string())));
-                let answer: Value = api.get(&["deliveries"], &query).await?;
-                Ok(serde_json::from_value(answer["deliveries"].clone())?)
+                let mut query: Vec<(&str, String)> = vec![("limit", filter.limit.to_string())];
+                query.extend(filter.state.map(|state| ("state", state.to_string())));
+                query.extend(filter.module.clone().map(|module| ("module", module)));
+                query.extend(filter.tenant.clone().map(|tenant| ("tenant", tenant)));
+                query.extend(filter.event.clone().map(|event| ("event", event)));
+                query.extend(filter.since.map(|since| ("since", milliseconds(since).to_string())));
+                let response: Value = api.get(&["deliveries"], &query).await?;
+                Ok(serde_json::from_value(response["deliveries"].clone())?)
             }
-            Self::AtRest(journal) => {
+            Self::Offline(journal) => {
                 let filter = Filter {
-                    state: wanted.state,
-                    module: wanted.module.clone().map(Name::from),
-                    tenant: wanted.tenant.clone().map(Name::from),
-                    event: wanted.event.clone(),
-                    since: wanted.since,
-                    limit: Some(wanted.limit),
+                    state: filter.state,
+                    module: filter.module.clone().map(Name::from),
+                    tenant: filter.tenant.clone().map(Name::from),
+                    event: filter.event.clone(),
+                    since: filter.since,
+                    limit: Some(filter.limit),
                 };
                 Ok(journal.list(filter).await?.into_iter().map(DeliveryView::from).collect())
             }
@@ -73,7 +71,7 @@ impl Records {
     pub(in crate::commands) async fn show(&self, id: &str) -> anyhow::Result<DetailsView> {
         match self {
             Self::Running(api) => api.get(&["deliveries", id], &[]).await,
-            Self::AtRest(journal) => {
+            Self::Offline(journal) => {
                 let details = journal.show(&DeliveryId::from_text(id)).await?;
                 details
                     .map(DetailsView::from)
@@ -82,11 +80,11 @@ impl Records {
         }
     }
 
-    /// What chance a delivery's module draws from; known only where the journal itself is at hand.
+    /// Returns the seed of the modules' random numbers. A running host does not reveal it; zeros take its place.
     pub(in crate::commands) fn salt(&self) -> [u8; 32] {
         match self {
             Self::Running(_) => [0; 32],
-            Self::AtRest(journal) => journal.salt(),
+            Self::Offline(journal) => journal.salt(),
         }
     }
 
@@ -98,18 +96,27 @@ impl Records {
         self.post(&["deliveries", id, "drop"], &json!({ "reason": reason })).await
     }
 
-    /// The running host; what is at rest is only read, and isn't asked through here.
+    /// Returns the running host.
+    ///
+    /// # Errors
+    ///
+    /// If this is the data directory of a stopped host, which is read-only.
     fn api(&self) -> anyhow::Result<&AdminApi> {
         match self {
             Self::Running(api) => Ok(api),
-            Self::AtRest(_) => bail!(READ_ONLY),
+            Self::Offline(_) => Err(read_only()),
         }
     }
 
     async fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<String> {
-        let answer: Value = self.api()?.post(path, body).await?;
-        Ok(answer["state"].as_str().unwrap_or_default().to_owned())
+        let response: Value = self.api()?.post(path, body).await?;
+        Ok(response["state"].as_str().unwrap_or_default().to_owned())
     }
+}
+
+/// The error of a command that changes something, on the data directory of a stopped host.
+pub(super) fn read_only() -> anyhow::Error {
+    error_with_help("the data directory of a stopped host is read-only", "start the host, and omit --data-dir")
 }
 
 fn milliseconds(time: SystemTime) -> u128 {

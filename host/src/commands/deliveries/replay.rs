@@ -1,4 +1,4 @@
-//! `modhost deliveries replay`: a recorded delivery against other code, with the recorded answers.
+//! `modhost deliveries replay`: runs a recorded delivery against another component, with the recorded results.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,17 +26,13 @@ use modhost_storage::journal::Call;
 /// The call that writes the reply.
 const REPLY: Import = Import::MessagesReply;
 
-/// Run a recorded delivery against another component.
-///
-/// It runs with the settings its module has in modules.toml. The component asks, and gets the answers that were recorded; what it asks differently gets the answer the same call
-/// got then, and what is new is made up where it changes something and missing where it reads. Exit code 0 if all calls
-/// are the same, 1 if something differs or it fails.
+/// Arguments of `modhost deliveries replay`.
 #[derive(Args)]
 pub(super) struct ReplayArgs {
-    /// The delivery
+    /// Delivery id
     #[arg(value_name = "ID")]
     id: String,
-    /// The component to run
+    /// Component to run
     #[arg(long, value_name = "FILE")]
     component: PathBuf,
     /// Print JSON
@@ -44,7 +40,7 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// What a dry run came to.
+/// The result of a dry run.
 struct DryRunOutcome {
     ended: Ended,
     asked: Vec<CallRequest>,
@@ -61,12 +57,12 @@ pub(super) async fn run(records: &Records, args: &ReplayArgs, config: Option<&Pa
     if args.json {
         output::print!("{}", output::json_lines(&[dry_run.json()])?);
     } else {
-        output::print!("{}", dry_run.story());
+        output::print!("{}", dry_run.text());
     }
     Ok(if differs { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// The component with the settings of the delivery's module, and how much stack its host gives it, in bytes.
+/// Returns the component with the settings of the delivery's module, and the stack size of its host in bytes.
 fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyhow::Result<(Spec, u64)> {
     let file = config.unwrap_or(Path::new("modules.toml"));
     let settings = if config.is_some() || file.is_file() { Some(Settings::load(file)?) } else { None };
@@ -74,7 +70,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
     let module = settings.iter().flat_map(|settings| &settings.modules).find(|module| module.name == name);
     let limits = module.map(|module| module.limits.clone()).unwrap_or_default();
     let config = module.map(|module| module.config.clone()).unwrap_or_default();
-    // Their secrets aren't looked up: nothing is sent.
+    // Without secrets, because nothing is sent.
     let allowed = module.iter().flat_map(|module| &module.http);
     let allowed = allowed.map(|entry| resolved_config::http_grant(entry, Vec::new())).collect();
     let place = module.map(|module| module.place.clone());
@@ -95,7 +91,7 @@ async fn dry_run(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32])
     let version = super::super::engine(1, stack)?
         .load(bytes, spec)
         .await
-        .with_context(|| format!("{} can't run", spec.component.display()))?;
+        .with_context(|| format!("cannot run {}", spec.component.display()))?;
     let recorded = RecordedDelivery {
         id: modhost_core::event::DeliveryId::from_text(&details.delivery.id),
         event: Arc::new(event(details)?),
@@ -122,7 +118,7 @@ fn event(details: &DetailsView) -> anyhow::Result<Event> {
     };
     let payload = event.payload.get().to_owned();
     if payload.is_empty() {
-        bail!("delivery {} has no event any more", details.delivery.id);
+        bail!("the event of delivery {} is no longer stored", details.delivery.id);
     }
     let whole = 0..payload.len();
     Ok(Event::new(header, payload.into(), whole))
@@ -153,14 +149,14 @@ impl DryRunOutcome {
         }
     }
 
-    fn story(&self) -> String {
-        let mut lines = vec![format!("it ended: {}", indented(&self.ended(), "    "))];
+    fn text(&self) -> String {
+        let mut lines = vec![format!("outcome: {}", indented(&self.ended(), "    "))];
         for call in &self.asked {
             match &call.known {
                 Lookup::Same => lines.push(format!("  same     {}", call.import)),
                 Lookup::Changed(then) => {
                     lines.push(format!("~ changed  {}", call.import));
-                    lines.push(format!("    then   {}", value(then)));
+                    lines.push(format!("    before {}", value(then)));
                     lines.push(format!("    now    {}", value(&call.arguments)));
                 }
                 Lookup::Added => lines.push(format!("+ added    {}  {}", call.import, value(&call.arguments))),
@@ -169,14 +165,14 @@ impl DryRunOutcome {
         lines.extend(
             self.gone
                 .iter()
-                .map(|(import, arguments)| format!("- gone     {}  {}", line(import.as_str()), value(arguments))),
+                .map(|(import, arguments)| format!("- removed  {}  {}", line(import.as_str()), value(arguments))),
         );
         match (&self.reply_then, &self.reply_now) {
             (Some(then), Some(now)) if then == now => lines.push("the reply is the same".into()),
             (then, now) => {
                 let text = |reply: &Option<Value>| reply.as_ref().map_or_else(|| "none".to_owned(), value);
-                lines.push(format!("the reply then  {}", text(then)));
-                lines.push(format!("the reply now   {}", text(now)));
+                lines.push(format!("reply before  {}", text(then)));
+                lines.push(format!("reply now     {}", text(now)));
             }
         }
         lines.join("\n") + "\n"

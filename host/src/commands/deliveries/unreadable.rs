@@ -11,84 +11,85 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::FromArgs;
-use crate::commands::admin::{AT_REST, AdminApi};
-use crate::commands::columns;
-use crate::commands::output::{self, shortened};
+use super::records::read_only;
+use crate::commands::admin::{AdminApi, OFFLINE_HINT};
+use crate::commands::format_table;
+use crate::commands::output::{self, truncate_for_terminal};
 use modhost_core::sanitize::{line, lines};
 use modhost_server::admin_api::{UnreadableDetailsView, UnreadableView};
 use modhost_storage::unreadable::{Bounds, UnreadableStore};
 
-/// How much of a body is shown; `--body` has it whole.
-const SHOWN: usize = 2_000;
+/// Maximum length of a body on a terminal, in characters. `--body` prints it whole.
+const MAX_BODY_CHARS: usize = 2_000;
 
 #[derive(Args)]
 pub(super) struct UnreadableArgs {
-    /// Show this one, with its body
+    /// Id of a request to show, with its body
     #[arg(value_name = "ID")]
     id: Option<String>,
-    /// List only those of this source
+    /// Filter by source
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     source: Option<String>,
-    /// Print the body alone, byte by byte
+    /// Print only the body, unchanged
     #[arg(long, requires = "id", conflicts_with_all = ["json", "drop"])]
     body: bool,
-    /// Remove it
+    /// Delete the request
     #[arg(long, requires = "id", conflicts_with = "json")]
     drop: bool,
-    /// Print JSON; a list is one object a line
+    /// Print JSON: one object, or one object per line for lists
     #[arg(long)]
     json: bool,
 }
 
-/// Where requests are looked up.
-enum Kept {
+/// The unreadable requests of a running host, or of a stopped one.
+enum UnreadableRequests {
     Running(AdminApi),
-    AtRest(UnreadableStore),
+    Offline(UnreadableStore),
 }
 
-/// Lists them, or shows, prints or removes one.
+/// Lists the requests, or shows or deletes one.
 pub(super) async fn run(from: &FromArgs, config: Option<&Path>, args: &UnreadableArgs) -> anyhow::Result<ExitCode> {
-    let kept = match &from.data_dir {
-        Some(directory) => Kept::AtRest(at_rest(directory)?),
-        None => Kept::Running(AdminApi::new(&from.admin, config, AT_REST)?),
+    let requests = match &from.data_dir {
+        Some(directory) => UnreadableRequests::Offline(open_offline(directory)?),
+        None => UnreadableRequests::Running(AdminApi::new(&from.admin, config, OFFLINE_HINT)?),
     };
     let Some(id) = &args.id else {
-        let found = kept.list(args.source.as_deref()).await?;
+        let found = requests.list(args.source.as_deref()).await?;
         output::print!("{}", if args.json { output::json_lines(&found)? } else { table(&found) });
         return Ok(ExitCode::SUCCESS);
     };
     if args.drop {
-        kept.remove(id).await?;
+        requests.remove(id).await?;
         output::println!("{}  dropped", line(id));
         return Ok(ExitCode::SUCCESS);
     }
-    let details = kept.show(id).await?;
+    let details = requests.show(id).await?;
     if args.body {
         std::io::stdout().write_all(&BASE64.decode(&details.body_base64)?)?;
     } else if args.json {
         output::print!("{}", output::pretty_json(&details)?);
     } else {
-        output::print!("{}", story(&details));
+        output::print!("{}", format_details(&details));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn at_rest(directory: &Path) -> anyhow::Result<UnreadableStore> {
+fn open_offline(directory: &Path) -> anyhow::Result<UnreadableStore> {
     if !directory.is_dir() {
         bail!("there is no data directory {}", directory.display());
     }
     Ok(UnreadableStore::open(directory, Bounds::default()))
 }
 
-impl Kept {
+impl UnreadableRequests {
     async fn list(&self, source: Option<&str>) -> anyhow::Result<Vec<UnreadableView>> {
         match self {
             Self::Running(api) => {
                 let query: Vec<_> = source.map(|source| ("source", source.to_owned())).into_iter().collect();
-                let answer: Value = api.get(&["unreadable"], &query).await?;
-                Ok(serde_json::from_value(answer["unreadable"].clone())?)
+                let response: Value = api.get(&["unreadable"], &query).await?;
+                Ok(serde_json::from_value(response["unreadable"].clone())?)
             }
-            Self::AtRest(store) => {
+            Self::Offline(store) => {
                 let mut records = store.list();
                 records.retain(|record| source.is_none_or(|source| record.source == source));
                 Ok(records.into_iter().map(UnreadableView::from).collect())
@@ -99,7 +100,7 @@ impl Kept {
     async fn show(&self, id: &str) -> anyhow::Result<UnreadableDetailsView> {
         match self {
             Self::Running(api) => api.get(&["unreadable", id], &[]).await,
-            Self::AtRest(store) => {
+            Self::Offline(store) => {
                 let found = store.read(id).await?;
                 let (record, body) =
                     found.ok_or_else(|| anyhow!("there is no unreadable request {id} in this data directory"))?;
@@ -111,7 +112,7 @@ impl Kept {
     async fn remove(&self, id: &str) -> anyhow::Result<()> {
         match self {
             Self::Running(api) => api.post::<Value>(&["unreadable", id, "drop"], &json!({})).await.map(drop),
-            Self::AtRest(_) => bail!("a data directory at rest is only read; start the host, and leave --data-dir out"),
+            Self::Offline(_) => Err(read_only()),
         }
     }
 }
@@ -122,7 +123,7 @@ fn table(found: &[UnreadableView]) -> String {
     }
     let row = |it: &UnreadableView| {
         let status = it.status.map_or("–".to_owned(), |status| status.to_string());
-        let reason = shortened(&line(&it.reason), 120);
+        let reason = truncate_for_terminal(&line(&it.reason), 120);
         [
             it.id.clone(),
             it.source.clone(),
@@ -133,10 +134,10 @@ fn table(found: &[UnreadableView]) -> String {
             reason,
         ]
     };
-    columns(["request", "source", "last", "times", "status", "bytes", "reason"], found.iter().map(row).collect())
+    format_table(["request", "source", "last", "count", "status", "bytes", "reason"], found.iter().map(row).collect())
 }
 
-fn story(details: &UnreadableDetailsView) -> String {
+fn format_details(details: &UnreadableDetailsView) -> String {
     let it = &details.request;
     let mut text = format!("{}\n  reason   {}\n  source   {}", it.id, line(&it.reason), line(&it.source));
     if let Some(tenant) = &it.tenant {
@@ -145,11 +146,11 @@ fn story(details: &UnreadableDetailsView) -> String {
     if let Some(status) = it.status {
         text += &format!("\n  answered {status}");
     }
-    text += &format!("\n  came     {} (times: {}), last {}", it.first_at, it.times, it.last_at);
+    text += &format!("\n  received {} (count: {}), last {}", it.first_at, it.times, it.last_at);
     for (name, value) in &it.headers {
         text += &format!("\n  header   {}: {}", line(name), line(value));
     }
-    text += &format!("\n  body     {} bytes{}", it.size, if it.cut { ", cut off at its end" } else { "" });
-    let body = details.body.as_deref().map_or("(not text: --body prints it)".into(), |body| lines(body).into_owned());
-    text + "\n\n" + &shortened(&body, SHOWN) + "\n"
+    text += &format!("\n  body     {} bytes{}", it.size, if it.cut { ", truncated" } else { "" });
+    let body = details.body.as_deref().map_or("(not text; --body prints it)".into(), |body| lines(body).into_owned());
+    text + "\n\n" + &truncate_for_terminal(&body, MAX_BODY_CHARS) + "\n"
 }

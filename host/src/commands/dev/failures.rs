@@ -1,4 +1,4 @@
-//! Shows a delivery that failed beside the event it was to answer, and tells the local platform, which has only the apology.
+//! Prints failed attempts with their events, and passes the reasons to the local platform, whose chat only shows an apology.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use modhost_emulator::LocalPlatform;
 use modhost_runtime::dispatch::FailedAttempt;
 use modhost_storage::journal::LogLine;
 
-/// How many of the last log lines are shown.
-const LOG: usize = 8;
+/// Maximum number of log lines to print.
+const MAX_LOG_LINES: usize = 8;
 
-/// How much of a text is shown, in characters.
-const LONGEST: usize = 200;
+/// Maximum length of a text, in characters.
+const MAX_TEXT_CHARS: usize = 200;
 
-/// Shows failures for as long as the host runs, whose operators' listener is at `admin`.
+/// Prints failures until the host shuts down. `admin` is its admin address.
 pub(super) async fn show(
     mut failures: Receiver<std::sync::Arc<FailedAttempt>>,
     platform: &LocalPlatform,
@@ -31,34 +31,34 @@ pub(super) async fn show(
                 if let (Subject::ModuleChosen(chosen), false) = (&failed.event.subject, failed.again) {
                     platform.note_failure(&chosen.assistant_message_id, &failed.reason);
                 }
-                output::println!("{}", told(&failed, admin));
+                output::println!("{}", format_failure(&failed, admin));
             }
-            Err(RecvError::Lagged(missed)) => output::println!("  … and {missed} more that failed"),
+            Err(RecvError::Lagged(missed)) => output::println!("  … and {missed} more failures"),
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-/// What happened: the event, the reason, the last of the log. Each line of a guest stands behind a bar, so that none can
-/// pass for one of the host's.
-fn told(failed: &FailedAttempt, admin: SocketAddr) -> String {
+/// Formats a failure: the event, the reason and the last log lines. Lines of the guest have a bar in front, so that none can
+/// imitate a line of the host.
+fn format_failure(failed: &FailedAttempt, admin: SocketAddr) -> String {
     let (bad, bold, dim) = (AnsiColor::Red.on_default().bold(), Style::new().bold(), Style::new().dimmed());
-    let what = if failed.again { "failed, and is tried again" } else { "failed" };
+    let outcome = if failed.again { "failed, will be retried" } else { "failed" };
     let module = plain(failed.module.as_str());
-    let mut text = format!("\n{bad}✗ {module}{bad:#} {what}  {dim}{}{dim:#}\n", failed.delivery);
-    _ = writeln!(text, "  {dim}event {dim:#} {}", plain(&asked(&failed.event)));
+    let mut text = format!("\n{bad}✗ {module}{bad:#} {outcome}  {dim}{}{dim:#}\n", failed.delivery);
+    _ = writeln!(text, "  {dim}event {dim:#} {}", plain(&event_summary(&failed.event)));
     let reason = failed.reason.lines().next().unwrap_or_default();
     _ = writeln!(text, "  {dim}reason{dim:#} {bold}{}{bold:#}", plain(reason));
-    // Why it stopped often stands further down: the message of a panic, the frames of its stack.
-    for line in failed.reason.lines().skip(1).filter(|line| !line.trim().is_empty()).take(LOG) {
+    // Further lines contain the message of a panic and its stack frames.
+    for line in failed.reason.lines().skip(1).filter(|line| !line.trim().is_empty()).take(MAX_LOG_LINES) {
         _ = writeln!(text, "         {dim}│{dim:#} {}", plain(line));
     }
-    // The reason has what a guest printed before it broke; nobody wants to read that twice.
-    let is_news = |line: &&LogLine| !line.text.trim().is_empty() && !failed.reason.contains(line.text.trim());
-    let lines: Vec<_> = failed.log.iter().filter(is_news).collect();
-    for (place, line) in lines[lines.len().saturating_sub(LOG)..].iter().enumerate() {
-        let word = if place == 0 { "log   " } else { "      " };
-        _ = writeln!(text, "  {dim}{word} │ {:<5} {}{dim:#} {}", line.level, plain(&line.context), plain(&line.text));
+    // The reason repeats what the guest printed before it failed.
+    let is_new = |line: &&LogLine| !line.text.trim().is_empty() && !failed.reason.contains(line.text.trim());
+    let lines: Vec<_> = failed.log.iter().filter(is_new).collect();
+    for (index, line) in lines[lines.len().saturating_sub(MAX_LOG_LINES)..].iter().enumerate() {
+        let label = if index == 0 { "log   " } else { "      " };
+        _ = writeln!(text, "  {dim}{label} │ {:<5} {}{dim:#} {}", line.level, plain(&line.context), plain(&line.text));
     }
     let admin = if admin.port() == 8081 { String::new() } else { format!(" --admin http://{admin}") };
     let program = crate::commands::program();
@@ -66,8 +66,8 @@ fn told(failed: &FailedAttempt, admin: SocketAddr) -> String {
     text
 }
 
-/// What an event asks: its text where it has one.
-fn asked(event: &Event) -> String {
+/// Returns the text of an event, or else its name and id.
+fn event_summary(event: &Event) -> String {
     match &event.subject {
         Subject::ModuleChosen(chosen) => format!("\"{}\"", chosen.user_message.text),
         Subject::UserMessageCreated(created) => format!("\"{}\"", created.text),
@@ -75,8 +75,8 @@ fn asked(event: &Event) -> String {
     }
 }
 
-/// Text of others on one line, short on a terminal, and without what drives one. It is for a glance: a line end is a space.
+/// Formats untrusted text on one line, truncated on a terminal. Control characters become spaces.
 fn plain(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    output::shortened(&text, LONGEST)
+    output::truncate_for_terminal(&text, MAX_TEXT_CHARS)
 }

@@ -1,4 +1,4 @@
-//! The settings of a host, with the local platform in place of any other.
+//! Changes the settings of a host to use the local platform.
 
 use url::Url;
 
@@ -9,32 +9,32 @@ use modhost_core::secret::Secret;
 use modhost_emulator as local;
 use modhost_ingress::sources::schemes;
 
-/// Where the parts of the local platform are.
+/// The base URLs of the local platform.
 #[derive(Clone)]
 pub(super) struct Bases {
-    /// The base of its API.
+    /// The API of Unique AI.
     pub(super) api: Url,
-    /// The base of what it has of NexusGPT's.
+    /// The API of NexusGPT.
     pub(super) threads: Url,
-    /// The base of what it has of OpenAI's.
+    /// The completion API of OpenAI.
     pub(super) completions: Url,
 }
 
-/// The same settings with the local platform in place of any other, and of any model.
+/// Replaces every platform and language model in the settings with the local platform.
 ///
 /// # Errors
 ///
-/// When the `.env` beside the file can't be read.
-pub(super) fn localized(mut settings: Settings, bases: &Bases) -> Result<Settings, ConfigErrors> {
+/// If the `.env` beside the file cannot be read.
+pub(super) fn use_local_platform(mut settings: Settings, bases: &Bases) -> Result<Settings, ConfigErrors> {
     let environment = Environment::load(settings.file.with_file_name(""))?;
-    // It delivers over plain HTTP, and needs no certificate for that.
+    // The local platform delivers over plain HTTP.
     settings.server.tls = None;
     let first = settings.tenants.first().map(|tenant| tenant.name.clone());
     settings.sources.retain_mut(|source| match &mut source.kind {
         SourceKind::Webhook(webhook) => {
             let secrets = local_secrets(webhook, &environment);
             if secrets.is_empty() && !webhook.secrets.is_empty() {
-                tracing::warn!("the source \"{}\" is left out: none of its secrets is set", source.name);
+                tracing::warn!(source = %source.name, "source disabled: none of its secrets is set");
                 return false;
             }
             webhook.secrets = secrets;
@@ -42,14 +42,14 @@ pub(super) fn localized(mut settings: Settings, bases: &Bases) -> Result<Setting
         }
         SourceKind::EventSocket(socket) => {
             (socket.url, socket.company) = (None, Some(Reference::given(local::COMPANY_ID)));
-            let is_of_first = source.tenant.is_none() || source.tenant == first;
-            if !is_of_first {
+            let is_first_tenant = source.tenant.is_none() || source.tenant == first;
+            if !is_first_tenant {
                 tracing::warn!(
-                    "the source \"{}\" is left out: the local platform has one company, and that is the first tenant's",
-                    source.name
+                    source = %source.name,
+                    "source disabled: the company of the local platform belongs to the first tenant"
                 );
             }
-            is_of_first
+            is_first_tenant
         }
     });
     for tenant in &mut settings.tenants {
@@ -70,7 +70,7 @@ pub(super) fn localized(mut settings: Settings, bases: &Bases) -> Result<Setting
             completion.api_key = Some(Reference::given(local::API_KEY));
         }
     }
-    // The local platform has one company; it belongs to the first tenant.
+    // The only company of the local platform belongs to the first tenant.
     if let Some(first) = settings.tenants.first_mut()
         && !first.companies.is_empty()
     {
@@ -79,17 +79,17 @@ pub(super) fn localized(mut settings: Settings, bases: &Bases) -> Result<Setting
     Ok(settings)
 }
 
-/// The same settings with an event socket in the place of the webhook of Unique's, if there is none yet.
-pub(super) fn fetching(mut settings: Settings) -> Settings {
+/// Replaces the webhook of Unique AI with an event socket, unless there is one already.
+pub(super) fn use_event_socket(mut settings: Settings) -> Settings {
     if settings.sources.iter().any(|source| source.event_socket().is_some()) {
-        settings.sources.retain(|source| !is_of_unique(source) || source.event_socket().is_some());
+        settings.sources.retain(|source| !is_from_unique(source) || source.event_socket().is_some());
         return settings;
     }
     let first = settings.tenants.first().map(|tenant| tenant.name.clone());
-    if let Some(source) = settings.sources.iter_mut().find(|source| is_of_unique(source)) {
+    if let Some(source) = settings.sources.iter_mut().find(|source| is_from_unique(source)) {
         source.tenant = source.tenant.take().or(first);
         source.kind = SourceKind::EventSocket(EventSocket {
-            // All that the local platform sends: modules may want them by a pattern.
+            // All events of the local platform, because modules may subscribe by pattern.
             subscriptions: Some(local::EVENTS.map(str::to_owned).into()),
             ..EventSocket::default()
         });
@@ -97,19 +97,19 @@ pub(super) fn fetching(mut settings: Settings) -> Settings {
     settings
 }
 
-/// Whether a source brings events of Unique AI's.
-pub(super) fn is_of_unique(source: &Source) -> bool {
+/// Returns whether a source receives events from Unique AI.
+pub(super) fn is_from_unique(source: &Source) -> bool {
     source.webhook().is_none_or(|webhook| matches!(webhook.scheme, Scheme::Unique(_)))
 }
 
-/// The secrets of a source that are set; and the local platform's, where it signs itself or none is set.
+/// Returns the secrets of a source that are set, and that of the local platform if it signs these events or none is set.
 fn local_secrets(webhook: &Webhook, environment: &Environment) -> Vec<Reference> {
     let mut secrets = webhook.secrets.clone();
     secrets.retain(|secret| secret.resolve(environment).is_ok());
     let local = Secret::new(local::ENDPOINT_SECRET);
     let is_usable = || schemes::scheme(&webhook.scheme).key(&local).is_ok();
-    let signs_itself = matches!(webhook.scheme, Scheme::Unique(_));
-    if !webhook.secrets.is_empty() && (signs_itself || secrets.is_empty()) && is_usable() {
+    let is_signed_locally = matches!(webhook.scheme, Scheme::Unique(_));
+    if !webhook.secrets.is_empty() && (is_signed_locally || secrets.is_empty()) && is_usable() {
         secrets.push(Reference::given(local::ENDPOINT_SECRET));
     }
     secrets

@@ -1,7 +1,7 @@
-//! `modhost dev`: everything on this machine, rebuilt and swapped as its sources change.
+//! `modhost dev`: runs the host with a local platform, and rebuilds modules when their sources change.
 
 pub(super) mod build;
-mod built_components;
+mod build_outputs;
 mod failures;
 mod localize;
 
@@ -14,10 +14,12 @@ use anyhow::{Context, bail};
 use clap::Args;
 use url::Url;
 
+use super::diagnostics::error_with_help;
+use super::help::examples;
 use super::running::RunningHost;
 use super::serve::{addresses, modules};
 use super::signals::Signals;
-use super::{GRACE, HostArgs, compiling_program, output, program};
+use super::{HostArgs, SHUTDOWN_GRACE, compiler_program, output, program, shared_component_cache};
 use build::Builder;
 use localize::Bases;
 use modhost_config::{ConfigErrors, Environment, Reference, Settings};
@@ -27,54 +29,61 @@ use modhost_emulator as local;
 use modhost_emulator::{Assistant, CompletionEndpoint, LocalPlatform, LocalSettings};
 use modhost_server::host::{Compiling, Host};
 
-/// Where documents may lie, seen from modules.toml: one's own, and those of the samples.
-const DOCUMENTS: [&str; 2] = ["documents", "plugins/assistant/documents"];
+/// Default folders of documents, relative to modules.toml: the user's, and that of the samples.
+const DOCUMENT_FOLDERS: [&str; 2] = ["documents", "plugins/assistant/documents"];
 
-/// What `dev` can be told.
+/// Arguments of `modhost dev`.
 #[derive(Args, Clone)]
+#[command(after_long_help = examples!(
+    "modhost dev"
+    "modhost dev --documents papers"
+    "modhost dev --completion-url http://localhost:11434/v1"
+    "modhost dev --port 0 --admin-port 0 --platform-port 0"
+))]
 pub struct DevArgs {
     #[command(flatten)]
     pub(super) host: HostArgs,
-    /// Run the local platform on this port; 0 picks a free one
+    /// Port for the local platform; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
     platform_port: u16,
-    /// Let the local platform search the Markdown and text files in this folder [default: `documents` beside modules.toml, else those of the samples]
+    /// Folder of Markdown and text files for the local platform to search [default: `documents` beside modules.toml, else the
+    /// documents of the samples]
     #[arg(long, value_name = "DIR")]
     documents: Option<PathBuf>,
-    /// Complete through this OpenAI-compatible endpoint (https://…/v1) instead of quoting documents
+    /// OpenAI-compatible endpoint (https://…/v1) for completions; without it, the local platform quotes documents
     #[arg(long, value_name = "URL")]
     completion_url: Option<Url>,
-    /// The key of that endpoint, by reference: env:NAME or file:PATH
+    /// Reference to the key of the endpoint: env:NAME or file:PATH
     #[arg(long, value_name = "REFERENCE", requires = "completion_url")]
     completion_key: Option<String>,
-    /// Ask that endpoint for this model, whichever a module names
+    /// Model to request from the endpoint, in place of the one that a module names
     #[arg(long, value_name = "MODEL", requires = "completion_url")]
     completion_model: Option<String>,
-    /// Let the host fetch events from the local platform's event socket, instead of having them posted
+    /// Fetch events from the local platform's event socket, instead of receiving webhooks
     #[arg(long)]
     event_socket: bool,
-    /// Use the components as they are, and don't build when sources change
+    /// Use the existing components; do not build
     #[arg(long)]
     no_build: bool,
 }
 
 impl DevArgs {
-    /// Reads the settings, with what the command line says in place of what the file says.
+    /// Loads the settings and applies the flags.
     fn load(&self) -> Result<Settings, ConfigErrors> {
-        self.host.load().map(|settings| self.over(settings))
+        self.host.load().map(|settings| self.override_settings(settings))
     }
 
-    /// Without a time limit; of a text that the file held before, if there is one.
+    /// Like [`load`](Self::load), without a time limit, from `text` if it is given: an earlier content of the file.
     fn load_from(&self, text: Option<&str>) -> Result<Settings, ConfigErrors> {
-        self.host.load_from(text).map(|settings| self.over(settings))
+        self.host.load_from(text).map(|settings| self.override_settings(settings))
     }
 
-    fn over(&self, settings: Settings) -> Settings {
-        if self.event_socket { localize::fetching(settings) } else { settings }
+    fn override_settings(&self, settings: Settings) -> Settings {
+        if self.event_socket { localize::use_event_socket(settings) } else { settings }
     }
 }
 
-/// Runs until told to stop.
+/// Runs the host until it receives a stop signal.
 pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let settings = args.load()?;
     args.host.accept_data_loss(&settings)?;
@@ -97,7 +106,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         ..LocalSettings::default()
     })
     .await?;
-    // Until here a signal ends the process by itself.
+    // Until here, a signal ends the process immediately.
     let mut signals = Signals::new()?;
     let host = {
         let bases = Bases {
@@ -106,9 +115,9 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
             completions: platform.completions_base(),
         };
         let args = args.clone();
-        let load = move |text: Option<&str>| localize::localized(args.load_from(text)?, &bases);
-        let shared_cache = super::authors_cache();
-        let compiling = Compiling { program: Some(compiling_program()?), for_authors: true, shared_cache };
+        let load = move |text: Option<&str>| localize::use_local_platform(args.load_from(text)?, &bases);
+        let shared_cache = shared_component_cache();
+        let compiling = Compiling { program: Some(compiler_program()?), for_authors: true, shared_cache };
         tokio::select! {
             host = Host::start(Box::new(load), compiling) => host?,
             () = signals.stop_requested(|| {}) => return Ok(ExitCode::SUCCESS),
@@ -119,28 +128,28 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     if let Some(webhook) = webhook(&host, &settings)? {
         platform.set_webhook(webhook);
     }
-    // It ends with the host, which is only shut down below.
+    // Ends when the host shuts down, below.
     let failures = failures::show(host.failures(), &platform, host.admin_address());
-    let telling = async {
-        tell(&host, &settings, &platform, documents.as_deref()).await;
+    let summary = async {
+        print_summary(&host, &settings, &platform, documents.as_deref()).await;
         pending().await
     };
     tokio::select! {
         () = signals.stop_requested(|| host.reload()) => {}
-        never = keep_up(&args, &host, &platform, &builder) => match never {},
+        never = rebuild_on_change(&args, &host, &platform, &builder) => match never {},
         () = failures => {}
-        () = telling => {}
+        () = summary => {}
     }
     tracing::info!("stopping");
-    let stopping = async {
-        host.shutdown(GRACE).await;
+    let shutdown = async {
+        host.shutdown(SHUTDOWN_GRACE).await;
         platform.shutdown().await;
     };
-    signals.unless_told_again(stopping).await;
+    signals.shut_down_or_exit(shutdown).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// One assistant a module.
+/// Returns one assistant per module.
 fn assistants(settings: &Settings) -> Vec<Assistant> {
     let modules = settings.modules.iter();
     let assistant = |module: &modhost_config::Module| Assistant {
@@ -148,24 +157,26 @@ fn assistants(settings: &Settings) -> Vec<Assistant> {
         name: module.name.to_string(),
         module: module.name.to_string(),
         configuration: serde_json::json!({}),
-        // One that doesn't take these only listens.
+        // Other modules only listen.
         chooses: module.wants.events.iter().any(|pattern| pattern.matches(Event::MODULE_CHOSEN)),
     };
     modules.map(assistant).collect()
 }
 
-/// Where the local platform posts events to: the first source of Unique's, unless that fetches them itself.
+/// Returns the URL to which the local platform posts events: that of the first source of Unique AI. `None` if the source
+/// fetches events itself.
 fn webhook(host: &Host, settings: &Settings) -> anyhow::Result<Option<Url>> {
-    let Some(source) = settings.sources.iter().find(|source| localize::is_of_unique(source)) else {
-        bail!(
-            "{} has no [[source]] with the scheme \"unique\" and none of the kind \"event-socket\": the local platform has \
-             nowhere to deliver events to",
-            settings.file.display()
-        );
+    let Some(source) = settings.sources.iter().find(|source| localize::is_from_unique(source)) else {
+        let message =
+            format!("the local platform cannot deliver events: {} has no source for them", settings.file.display());
+        let help = "add a [[source]] with the scheme \"unique\" or the kind \"event-socket\"";
+        return Err(error_with_help(message, help));
     };
     let Some(webhook) = source.webhook() else { return Ok(None) };
     let address = host.public_address();
-    Url::parse(&format!("http://{address}{}", webhook.path)).map(Some).context("the source's path makes no URL")
+    Url::parse(&format!("http://{address}{}", webhook.path))
+        .map(Some)
+        .with_context(|| format!("the path of the source is not valid in a URL: {}", webhook.path))
 }
 
 fn documents(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
@@ -175,8 +186,8 @@ fn documents(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<PathB
         }
         return Ok(Some(folder.clone()));
     }
-    let beside = settings.file.with_file_name("");
-    Ok(DOCUMENTS.iter().map(|folder| beside.join(folder)).find(|folder| folder.is_dir()))
+    let parent = settings.file.with_file_name("");
+    Ok(DOCUMENT_FOLDERS.iter().map(|folder| parent.join(folder)).find(|folder| folder.is_dir()))
 }
 
 fn completion(args: &DevArgs, settings: &Settings) -> anyhow::Result<Option<CompletionEndpoint>> {
@@ -192,12 +203,12 @@ fn completion_key(reference: &str, settings: &Settings) -> anyhow::Result<Secret
         .map_err(anyhow::Error::new)
 }
 
-/// Says what runs where, and what to try.
-async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, documents: Option<&Path>) {
+/// Prints the addresses, the modules and commands to try.
+async fn print_summary(host: &Host, settings: &Settings, platform: &LocalPlatform, documents: Option<&Path>) {
     let (bold, dim) = (anstyle::Style::new().bold(), anstyle::Style::new().dimmed());
     let documents = match documents {
         Some(folder) => format!("searching {}", folder.display()),
-        None => "without documents: --documents DIR gives it some".to_owned(),
+        None => "without documents; add some with --documents DIR".to_owned(),
     };
     let modules = modules(host).await;
     output::print!("\n{bold}modhost dev{bold:#}\n\n{}\n{modules}", addresses(host, settings));
@@ -215,15 +226,20 @@ async fn tell(host: &Host, settings: &Settings, platform: &LocalPlatform, docume
         port => format!("--platform-port {port} "),
     };
     output::println!("\n  try       {} send {port}\"What is our travel policy?\"", program());
-    output::println!("  then      change a module's source and save: the next answer is new\n");
+    output::println!("  then      change a module's source: the next answer comes from the new version\n");
 }
 
-/// Builds what changed, and tells the local platform of modules that come and go. Which modules there are, the host says: it
-/// keeps one that is gone from the file for a moment only.
-async fn keep_up(args: &DevArgs, host: &Host, platform: &LocalPlatform, builder: &Builder) -> std::convert::Infallible {
+/// Builds modules whose sources changed, and updates the local platform when modules are added or removed. The host decides
+/// which modules exist: it tolerates that the file is invalid for a moment.
+async fn rebuild_on_change(
+    args: &DevArgs,
+    host: &Host,
+    platform: &LocalPlatform,
+    builder: &Builder,
+) -> std::convert::Infallible {
     let mut watch = builder.watch();
     let mut settings = host.settings();
-    // The host may know of modules already that are missing in the file.
+    // The host may have loaded other settings since they were read here.
     settings.mark_changed();
     loop {
         let changed = tokio::select! {
@@ -236,13 +252,13 @@ async fn keep_up(args: &DevArgs, host: &Host, platform: &LocalPlatform, builder:
             platform.set_hosts(settings.server.admin_hosts.clone());
             watch.look();
             if let Err(error) = platform.set_assistants(assistants(&settings)) {
-                tracing::error!("the local platform can't take in the changed modules: {error}");
+                tracing::error!(%error, "cannot update the modules of the local platform");
             }
             continue;
         };
-        // An endpoint the platform gave up may have been mended by what was just saved.
+        // The change may have repaired an endpoint to which the platform stopped delivering.
         if platform.revive_endpoint() {
-            tracing::info!("the local platform delivers events again");
+            tracing::info!("local platform resumes delivering events");
         }
         if !args.no_build {
             builder.build_changed(&changed).await;

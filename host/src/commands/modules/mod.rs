@@ -1,4 +1,4 @@
-//! `modhost modules`: which versions serve, and what a person may say about them.
+//! `modhost modules`: shows modules and their versions, and changes which version serves.
 
 mod format;
 mod offline;
@@ -10,28 +10,36 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::HostSettings;
-use super::admin::{AT_REST, AdminApi, AdminArgs};
+use super::admin::{AdminApi, AdminArgs, OFFLINE_HINT};
+use super::help::examples;
 use super::output;
 use modhost_server::admin_api::{ModuleView, VersionView, asking};
-use offline::Directory;
+use offline::OfflineModules;
 
-/// What `modules` can be told.
+/// Arguments of `modhost modules`.
 #[derive(Args)]
+#[command(after_long_help = examples!(
+    "modhost modules"
+    "modhost modules show Mine"
+    "modhost modules rollback Mine"
+    "modhost modules pin Mine 3f9a1c"
+    "modhost modules rollback Mine --data-dir .modhost   # on a stopped host"
+))]
 pub struct ModulesArgs {
     #[command(subcommand)]
     command: Option<ModulesCommand>,
     #[command(flatten)]
     print: PrintArgs,
     #[command(flatten)]
-    from: FromArgs,
+    target: TargetArgs,
 }
 
-/// Where modules are looked up.
+/// The host to work on: a running host or the data directory of a stopped one.
 #[derive(Args)]
-struct FromArgs {
+struct TargetArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Work on the data directory of a host that doesn't run
+    /// Data directory of a stopped host to work on, instead of a running host
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -40,59 +48,79 @@ struct FromArgs {
 
 #[derive(Subcommand)]
 enum ModulesCommand {
-    /// List modules: version, since when, how they stand (what `modhost modules` alone does)
+    /// List modules with their version, deliveries in flight and state (the default)
+    #[command(after_long_help = examples!("modhost modules list" "modhost modules list --json"))]
     List,
-    /// Tell how one stands
+    /// Show a module's status
+    #[command(after_long_help = examples!("modhost modules show Mine"))]
     Show(NameArgs),
-    /// Tell what happened to its versions, newest first: where each came from, who asked, how it ended
+    /// Show a module's versions, newest first
+    ///
+    /// Each with its origin, who requested it, and how it ended.
+    #[command(after_long_help = examples!("modhost modules history Mine"))]
     History(NameArgs),
-    /// Go back to the version before; the file isn't taken again until it changes
+    /// Serve the previous version
+    ///
+    /// The current file is not used again until it changes, or until `unpin` or `retry`. A second rollback goes one version
+    /// further back.
+    #[command(after_long_help = examples!("modhost modules rollback Mine"))]
     Rollback(NameArgs),
-    /// Stay on a version, whatever the file says
+    /// Serve a version and keep it, even if the file changes
+    #[command(after_long_help = examples!("modhost modules history Mine" "modhost modules pin Mine 3f9a1c"))]
     Pin(PinArgs),
-    /// Follow the file again, after a pin, a rollback or a trial that went back
+    /// Follow the file again, after a pin, a rollback or an aborted canary
+    #[command(after_long_help = examples!("modhost modules unpin Mine"))]
     Unpin(NameArgs),
-    /// Take in the file again, although what it holds was refused or was gone back from
+    /// Load a file again that was rejected or rolled back
+    #[command(after_long_help = examples!("modhost modules retry Mine"))]
     Retry(NameArgs),
-    /// Let deliveries wait; those that run end, none fails, and events are taken as before
+    /// Pause a module: its deliveries wait
+    ///
+    /// Events are accepted as before, running deliveries finish, and no delivery fails.
+    #[command(after_long_help = examples!("modhost modules pause Mine"))]
     Pause(NameArgs),
-    /// Let deliveries that wait begin
+    /// Resume a paused module
+    #[command(after_long_help = examples!("modhost modules resume Mine"))]
     Resume(NameArgs),
-    /// Let the version on trial serve now, whatever its trial has shown so far
+    /// Promote the canary: it serves all deliveries now
+    #[command(after_long_help = examples!("modhost modules promote Mine"))]
     Promote(NameArgs),
-    /// End the trial of a version; the one before goes on, and the file isn't taken again until it changes
+    /// Abort the canary: the previous version serves all deliveries
+    ///
+    /// The file is not used again until it changes, or until `unpin` or `retry`.
+    #[command(after_long_help = examples!("modhost modules abort Mine"))]
     Abort(NameArgs),
 }
 
 #[derive(Args)]
 struct NameArgs {
-    /// The module
+    /// Module name
     #[arg(value_name = "NAME")]
     name: String,
 }
 
 #[derive(Args)]
 struct PinArgs {
-    /// The module
+    /// Module name
     #[arg(value_name = "NAME")]
     name: String,
-    /// The version: its hash, or the beginning of it
+    /// Hash of the version, or a prefix of it
     #[arg(value_name = "HASH")]
     version: String,
 }
 
 #[derive(Args)]
 struct PrintArgs {
-    /// Print JSON: one object, or one a line
+    /// Print JSON: one object, or one object per line for lists
     #[arg(long, global = true)]
     json: bool,
 }
 
-/// Something a person asks of a module.
+/// An operator's command for a module.
 #[derive(Clone, Copy)]
 enum Order<'a> {
     Rollback,
-    /// With the beginning of a hash.
+    /// With a prefix of the version's hash.
     Pin(&'a str),
     Unpin,
     Retry,
@@ -102,9 +130,9 @@ enum Order<'a> {
     Abort,
 }
 
-/// Does what is asked.
+/// Runs the command.
 pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
-    let modules = Modules::new(args.from)?;
+    let modules = Modules::new(args.target)?;
     let json = args.print.json;
     let (name, order) = match &args.command {
         None | Some(ModulesCommand::List) => {
@@ -134,63 +162,65 @@ pub async fn run(args: ModulesArgs) -> anyhow::Result<ExitCode> {
     if json {
         output::print!("{}", output::pretty_json(&module)?);
     } else {
-        output::print!("{}", format::story(&module));
+        output::print!("{}", format::details(&module));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where modules are looked up: a running host's admin API, or the data directory of one that doesn't run.
+/// The modules of a running host, or of a stopped one.
 enum Modules {
     Running(Box<AdminApi>),
-    AtRest(Directory),
+    Offline(OfflineModules),
 }
 
 impl Modules {
-    fn new(from: FromArgs) -> anyhow::Result<Self> {
-        Ok(match from.data_dir {
+    fn new(target: TargetArgs) -> anyhow::Result<Self> {
+        Ok(match target.data_dir {
             Some(data_dir) => {
-                let config = from.settings.config.unwrap_or_else(|| "modules.toml".into());
-                Self::AtRest(Directory { data_dir, config })
+                let config = target.settings.config.unwrap_or_else(|| "modules.toml".into());
+                Self::Offline(OfflineModules { data_dir, config })
             }
-            None => Self::Running(Box::new(AdminApi::new(&from.admin, from.settings.config.as_deref(), AT_REST)?)),
+            None => {
+                Self::Running(Box::new(AdminApi::new(&target.admin, target.settings.config.as_deref(), OFFLINE_HINT)?))
+            }
         })
     }
 
     async fn list(&self) -> anyhow::Result<Vec<ModuleView>> {
         let api = match self {
             Self::Running(api) => api,
-            Self::AtRest(directory) => return directory.list().await,
+            Self::Offline(offline) => return offline.list().await,
         };
-        let answer: Value = api.get(&["modules"], &[]).await?;
-        Ok(serde_json::from_value(answer["modules"].clone())?)
+        let response: Value = api.get(&["modules"], &[]).await?;
+        Ok(serde_json::from_value(response["modules"].clone())?)
     }
 
     async fn show(&self, name: &str) -> anyhow::Result<ModuleView> {
         match self {
             Self::Running(api) => api.get(&["modules", name], &[]).await,
-            Self::AtRest(directory) => directory.show(name).await,
+            Self::Offline(offline) => offline.show(name).await,
         }
     }
 
     async fn history(&self, name: &str) -> anyhow::Result<Vec<VersionView>> {
         let api = match self {
             Self::Running(api) => api,
-            Self::AtRest(directory) => return directory.history(name).await,
+            Self::Offline(offline) => return offline.history(name).await,
         };
-        let answer: Value = api.get(&["modules", name, "versions"], &[]).await?;
-        Ok(serde_json::from_value(answer["versions"].clone())?)
+        let response: Value = api.get(&["modules", name, "versions"], &[]).await?;
+        Ok(serde_json::from_value(response["versions"].clone())?)
     }
 
     async fn order(&self, name: &str, order: Order<'_>) -> anyhow::Result<ModuleView> {
         let api = match self {
             Self::Running(api) => api,
-            Self::AtRest(directory) => {
+            Self::Offline(offline) => {
                 let by = asking(user()).map_err(anyhow::Error::msg)?;
-                return directory.order(name, order, &by).await;
+                return offline.order(name, order, &by).await;
             }
         };
         let mut body = json!({ "by": user() });
-        let word = match order {
+        let action = match order {
             Order::Rollback => "rollback",
             Order::Pin(version) => {
                 body["version"] = version.into();
@@ -203,11 +233,11 @@ impl Modules {
             Order::Promote => "promote",
             Order::Abort => "abort",
         };
-        api.post(&["modules", name, word], &body).await
+        api.post(&["modules", name, action], &body).await
     }
 }
 
-/// Who asks, as the system knows them; none if it doesn't.
+/// Returns the user's name from the environment, for the history.
 fn user() -> Option<String> {
     ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|it| !it.is_empty()))
 }

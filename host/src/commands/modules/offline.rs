@@ -1,11 +1,12 @@
-//! Modules of a host that doesn't run: the record of versions in its data directory, looked at, and changed by what a
-//! person asks. An operator whose host doesn't come up can go back from what keeps it from that.
+//! Modules of a stopped host: reads and changes the record of versions in its data directory. If a version prevents the host
+//! from starting, an operator rolls it back here.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
 use super::Order;
+use crate::commands::diagnostics::with_help;
 use modhost_config::{Module, Settings};
 use modhost_core::clock;
 use modhost_core::event::Name;
@@ -16,61 +17,60 @@ use modhost_storage::versions::{
     self, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, VersionRequest, Versions,
 };
 
-/// A data directory at rest.
-pub(super) struct Directory {
-    /// Where it is.
+/// The modules in the data directory of a stopped host.
+pub(super) struct OfflineModules {
     pub(super) data_dir: PathBuf,
-    /// The settings of its host: orders want to know the module's file, and what a version has to fit.
+    /// The host's settings file. Commands need the module's file and its limits.
     pub(super) config: PathBuf,
 }
 
-impl Directory {
+impl OfflineModules {
     pub(super) async fn list(&self) -> anyhow::Result<Vec<ModuleView>> {
-        let modules = self.look().await?.modules().await?;
+        let modules = self.open().await?.modules().await?;
         Ok(modules.into_iter().map(|(name, standing)| ModuleView::at_rest(&name, standing)).collect())
     }
 
     pub(super) async fn show(&self, name: &str) -> anyhow::Result<ModuleView> {
         let module = Name::from(name);
-        let standing = self.look().await?.standing(&module).await?.ok_or_else(|| nobody(name))?;
+        let standing = self.open().await?.standing(&module).await?.ok_or_else(|| unknown_module(name))?;
         Ok(ModuleView::at_rest(&module, standing))
     }
 
     pub(super) async fn history(&self, name: &str) -> anyhow::Result<Vec<VersionView>> {
-        let (record, module) = (self.look().await?, Name::from(name));
+        let (record, module) = (self.open().await?, Name::from(name));
         let history = record.history(&module).await?;
         if history.is_empty() && record.standing(&module).await?.is_none() {
-            return Err(nobody(name));
+            return Err(unknown_module(name));
         }
         Ok(history.into_iter().map(VersionView::from).collect())
     }
 
-    async fn look(&self) -> versions::Result<AtRest> {
+    async fn open(&self) -> versions::Result<AtRest> {
         AtRest::open(self.data_dir.clone()).await
     }
 
-    /// Does what somebody asks: the host does the rest when it starts. While this goes on, none can.
+    /// Records a command, which the host applies when it starts. Locks the data directory, so that no host starts meanwhile.
     pub(super) async fn order(&self, name: &str, order: Order<'_>, by: &str) -> anyhow::Result<ModuleView> {
         let settings = Settings::load(&self.config)?;
-        let module = crate::commands::module(&settings, name)?;
+        let module = crate::commands::find_module(&settings, name)?;
         let keep =
             Keep { of_module: settings.server.retention.versions, bytes: settings.server.retention.versions_size };
         let opened = Versions::open_at_rest(self.data_dir.clone(), keep).await;
         let (_lock, versions) =
-            opened.map_err(|error| anyhow!("{error}; a host that runs is asked without --data-dir"))?;
+            opened.map_err(|error| with_help(error, "to change modules of a running host, omit --data-dir"))?;
 
         let file = crate::commands::check::read(&module.component).ok();
         let decision = decide(&versions, &module.name, order, by, file.as_deref().map(ContentHash::of)).await?;
-        // One that was on trial has shown that it can.
+        // A canary that is promoted or aborted was loaded before; these versions may not have been.
         if let Some((hash, Origin::Rollback | Origin::Pin)) = decision.serves {
-            self.can_serve(&versions, &settings, module, hash, file).await?;
+            self.ensure_can_serve(&versions, &settings, module, hash, file).await?;
         }
         versions.note(&module.name, decision.facts).await?;
         Ok(ModuleView::at_rest(&module.name, versions.standing(&module.name)))
     }
 
-    /// Makes sure that a version can serve, and that its component is kept.
-    async fn can_serve(
+    /// Checks that a version can serve, and stores its component.
+    async fn ensure_can_serve(
         &self,
         versions: &Versions,
         settings: &Settings,
@@ -87,12 +87,12 @@ impl Directory {
         };
         let engine = crate::commands::engine(1, settings.server.stack)?.with_cache(self.data_dir.join("components"));
         let loaded = engine.load(bytes, &resolved_config::spec(module)).await;
-        loaded.map_err(|error| OrderError::CantServe(hash, error)).context("nothing is changed")?;
+        loaded.map_err(|error| OrderError::CantServe(hash, error)).context("no change was made")?;
         Ok(())
     }
 }
 
-/// What becomes of what somebody asks, by the rules a host goes by.
+/// Decides on a command, by the same rules as a running host.
 async fn decide(
     versions: &Versions,
     module: &Name,
@@ -101,17 +101,17 @@ async fn decide(
     file: Option<ContentHash>,
 ) -> anyhow::Result<Decision> {
     let (standing, now) = (versions.standing(module), clock::now());
-    let [serving, tried] = [&standing.serving, &standing.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
-    let asked = VersionRequest { module, by, standing: &standing, serving, tried, file };
+    let [serving, canary] = [&standing.serving, &standing.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
+    let request = VersionRequest { module, by, standing: &standing, serving, tried: canary, file };
     let only = |fact: Fact| Decision { serves: None, facts: vec![fact] };
     Ok(match order {
-        Order::Rollback => asked.roll_back(&versions.history(module).await?)?,
-        Order::Pin(hash) => asked.pin(asked.version(hash, &versions.history(module).await?)?, now),
-        Order::Unpin => asked.unpin()?,
-        Order::Retry => asked.retry()?,
-        Order::Promote => asked.promote()?,
-        Order::Abort => asked.abort()?,
-        // Who paused it first stays in the record.
+        Order::Rollback => request.roll_back(&versions.history(module).await?)?,
+        Order::Pin(hash) => request.pin(request.version(hash, &versions.history(module).await?)?, now),
+        Order::Unpin => request.unpin()?,
+        Order::Retry => request.retry()?,
+        Order::Promote => request.promote()?,
+        Order::Abort => request.abort()?,
+        // The record keeps who paused the module first.
         Order::Pause => {
             let first = versions::Order { by: by.to_owned(), at: now };
             only(Fact::Paused(Some(standing.paused.clone().unwrap_or(first))))
@@ -120,6 +120,6 @@ async fn decide(
     })
 }
 
-fn nobody(name: &str) -> anyhow::Error {
+fn unknown_module(name: &str) -> anyhow::Error {
     anyhow!("there is no module {name} in this data directory")
 }

@@ -1,4 +1,4 @@
-//! `new`: a folder with a module to begin with, and its entry in `modules.toml`.
+//! `modhost new`: creates a module from a template, and its entry in `modules.toml`.
 
 mod entry;
 
@@ -10,37 +10,44 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use dialoguer::Select;
 
+use super::diagnostics::error_with_help;
+use super::help::examples;
 use super::{SettingsFile, output, program, shell_word};
-use entry::{Entry, EntryPosition};
+use entry::{EntryTarget, ModuleEntry};
 use modhost_authoring::bindings;
 use modhost_authoring::names::Names;
 use modhost_authoring::template::{self, Language, Template};
 use modhost_core::plural::counted;
 
-/// What `new` can be told.
+/// Arguments of `modhost new`.
 #[derive(clap::Args)]
+#[command(after_long_help = examples!(
+    "modhost new Mine --lang rust"
+    "modhost new Other --lang python --add"
+    "modhost new Mine --template my-template --dir modules/mine"
+))]
 pub struct NewArgs {
-    /// What the platform calls the module
+    /// Name of the module on the platform
     #[arg(value_name = "NAME")]
     name: String,
 
-    /// What it is written in [default: asked for, on a terminal]
+    /// Programming language [default: asked for on a terminal]
     #[arg(long, value_enum, value_name = "LANGUAGE")]
     lang: Option<Language>,
 
-    /// Make it from the template in this folder instead of one of those that come along
+    /// Folder of a template to use instead of a built-in one
     #[arg(long, value_name = "DIR", conflicts_with = "lang")]
     template: Option<PathBuf>,
 
-    /// The folder to make [default: the package's name, beside modules.toml]
+    /// Folder to create [default: the name of the package, beside modules.toml]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// What its package is called: lower-case words with dashes [default: made from NAME]
+    /// Name of the package: lowercase words separated by hyphens [default: derived from NAME]
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
 
-    /// Put its entry into modules.toml, too
+    /// Add the module to an existing modules.toml
     #[arg(long)]
     add: bool,
 
@@ -48,61 +55,67 @@ pub struct NewArgs {
     file: SettingsFile,
 }
 
-/// Makes the module. Nothing is written unless all of it can be.
+/// Creates the module. Checks everything before it writes the first file.
 pub fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
     let names = Names::new(&args.name, args.package.as_deref()).map_err(anyhow::Error::msg)?;
     let settings = &args.file.config;
     let beside = settings.parent().unwrap_or(Path::new(""));
     let folder = args.dir.clone().unwrap_or_else(|| beside.join(&names.package));
-    vacant(&folder)?;
-    let place = EntryPosition::find(settings, &names)?;
+    ensure_vacant(&folder)?;
+    let target = EntryTarget::find(settings, &names)?;
     let template = template(args)?;
-    let entry = Entry::new(template.entry(&names, &entry::seen_from(beside, &folder)?));
-    let place = place.with(&entry, args.add)?;
+    let entry = ModuleEntry::new(template.entry(&names, &entry::path_from(beside, &folder)?));
+    let target = target.choose(&entry, args.add)?;
 
     let files = template.files(&names);
-    let unwritten = |(path, error): (PathBuf, io::Error)| anyhow::anyhow!("can't write {}: {error}", path.display());
-    bindings::write(&files, &folder).map_err(unwritten)?;
+    let cannot_write =
+        |(path, error): (PathBuf, io::Error)| anyhow::anyhow!("cannot write {}: {error}", path.display());
+    bindings::write(&files, &folder).map_err(cannot_write)?;
     let count = counted(files.len(), "file", "files");
-    output::println!("{}: a module in {}, {count}", folder.display(), template.language());
-    place.write(&entry)?;
-    tell(args, &names, &template, &folder);
+    output::println!("created {}, a module in {} ({count})", folder.display(), template.language());
+    target.write(&entry)?;
+    print_next_steps(args, &names, &template, &folder);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure that nothing is written over.
-fn vacant(folder: &Path) -> anyhow::Result<()> {
+/// Checks that a folder is empty or missing.
+fn ensure_vacant(folder: &Path) -> anyhow::Result<()> {
     match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            bail!("there is something in {} already; name another folder with --dir, or remove it", folder.display())
-        }
+        Ok(false) => Err(error_with_help(
+            format!("the folder {} is not empty", folder.display()),
+            "choose another folder with --dir, or remove this one",
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => bail!("{} can't be the module's folder: {error}", folder.display()),
+        Err(error) => bail!("cannot use {} as the module's folder: {error}", folder.display()),
     }
 }
 
-/// The template that is wanted.
+/// Returns the template to use.
 fn template(args: &NewArgs) -> anyhow::Result<Template> {
     if let Some(folder) = &args.template {
-        return Template::read(folder).context("the template can't be used");
+        return Template::read(folder).context("cannot use the template");
     }
-    Ok(Template::of(args.lang.map_or_else(ask, Ok)?))
+    Ok(Template::of(args.lang.map_or_else(ask_language, Ok)?))
 }
 
-/// Asks for the language, if there is somebody to ask.
-fn ask() -> anyhow::Result<Language> {
+/// Asks for the language on the terminal.
+///
+/// # Errors
+///
+/// If there is no terminal, or the user cancels.
+fn ask_language() -> anyhow::Result<Language> {
     let languages = Language::value_variants();
     let names: Vec<&str> = languages.iter().map(|language| language.folder()).collect();
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        bail!("which language? Say it with --lang: {}", names.join(", "));
+        return Err(error_with_help("no language is given", format!("choose one with --lang: {}", names.join(", "))));
     }
-    let chosen = Select::new().with_prompt("Which language").items(&names).default(0).interact();
-    chosen.ok().and_then(|number| languages.get(number)).copied().context("no language was chosen")
+    let chosen = Select::new().with_prompt("Language").items(&names).default(0).interact();
+    chosen.ok().and_then(|number| languages.get(number)).copied().context("no language was selected")
 }
 
-/// Says what to do next.
-fn tell(args: &NewArgs, names: &Names, template: &Template, folder: &Path) {
+/// Prints the commands to run next.
+fn print_next_steps(args: &NewArgs, names: &Names, template: &Template, folder: &Path) {
     let program = program();
     let config = match args.file.config == Path::new("modules.toml") {
         true => String::new(),
@@ -117,18 +130,18 @@ fn tell(args: &NewArgs, names: &Names, template: &Template, folder: &Path) {
     }
     steps.extend(["build", "test"].map(|command| format!("{program} {command}{config} {name}")));
     steps.push(format!("{program} dev{config}"));
-    output::println!("\nThen, as {} tells:\n", folder.join("README.md").display());
+    output::println!("\nNext steps (see {}):\n", folder.join("README.md").display());
     for step in steps {
         output::println!("  {step}");
     }
-    output::println!("\nand, while that runs, in another terminal:\n");
+    output::println!("\nThen, in a second terminal:\n");
     output::println!("  {program} send --to {name} \"How much may a hotel room cost in London?\"");
 }
 
-/// What is written where there is no `modules.toml`: its text, and documents to search.
-fn first() -> (String, Vec<bindings::File>) {
-    let (settings, others): (Vec<_>, Vec<_>) =
+/// Returns the text of a new `modules.toml`, and the documents to search that are created with it.
+fn initial_files() -> (String, Vec<bindings::File>) {
+    let (settings, documents): (Vec<_>, Vec<_>) =
         template::first().into_iter().partition(|file| file.path == Path::new("modules.toml"));
     let text = settings.into_iter().map(|file| String::from_utf8_lossy(&file.content).into_owned()).collect();
-    (text, others)
+    (text, documents)
 }

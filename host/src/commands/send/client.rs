@@ -1,18 +1,20 @@
-//! The local platform, seen from a client: the public Space API to speak, and the local one to look on.
+//! A client of the local platform: sends messages through the public Space API, and reads chats through the local API.
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
-/// How long one request may take: the platform is on this machine, and answers at once.
+use crate::commands::diagnostics::error_with_help;
+
+/// Timeout of a request. The platform is on this machine and responds immediately.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The version of the API, as the official Python SDK sends it.
+/// The API version that the official Python SDK sends.
 const API_VERSION: &str = "2023-12-06";
 
 /// A client of the local platform.
@@ -21,28 +23,28 @@ pub struct Client {
     base: Url,
 }
 
-/// Somebody to talk to.
+/// An assistant of the local platform.
 #[derive(Debug, Deserialize)]
 pub struct Assistant {
     /// Its id on the platform.
     pub id: String,
     /// The module behind it.
     pub module: String,
-    /// Whether the module answers; else it only listens.
+    /// Whether the module answers. Otherwise it only listens.
     pub chooses: bool,
 }
 
-/// The user's message, as it was stored.
+/// A message that was sent.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Said {
+pub struct SentMessage {
     /// Its id.
     pub id: String,
-    /// The chat it stands in.
+    /// Its chat.
     pub chat_id: String,
 }
 
-/// A chat with all that is in it.
+/// A chat and its messages.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chat {
@@ -61,85 +63,90 @@ pub struct Message {
     pub id: String,
     /// `USER` or `ASSISTANT`.
     pub role: String,
-    /// What it says.
+    /// Its text.
     pub text: Option<String>,
-    /// What is shown in its place for the moment.
+    /// The text shown in its place while it is written.
     pub shown_text: Option<String>,
-    /// Why the module failed that was to fill it.
+    /// Why the module that was to write it failed.
     pub failure: Option<String>,
     /// The message it answers.
     pub previous_message_id: Option<String>,
-    /// The sources it names.
+    /// Its references.
     pub references: Vec<Source>,
-    /// When its text was final.
+    /// When its text was complete.
     pub completed_at: Option<String>,
-    /// When the last word of it was streamed.
+    /// When its streaming ended.
     pub stopped_streaming_at: Option<String>,
-    /// What was done for it, in order.
+    /// Its steps, in order.
     pub steps: Vec<Step>,
 }
 
-/// A source a message names.
+/// A reference of a message.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// The number it is shown with.
+    /// Its number in the text.
     pub sequence_number: i64,
-    /// What the user reads.
+    /// Its title.
     pub name: String,
-    /// Where it can be opened.
+    /// Its address.
     pub url: Option<String>,
 }
 
-/// Something done for an answer.
+/// A step of an answer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Step {
     /// Its id.
     pub id: String,
-    /// What the user reads.
+    /// The text shown to the user.
     pub text: String,
-    /// How far it is.
+    /// Its status.
     pub status: Status,
 }
 
-/// How far a step is.
+/// The status of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// At it.
+    /// In progress.
     Running,
-    /// Done.
+    /// Completed.
     Completed,
-    /// Ended without its result.
+    /// Failed.
     Failed,
 }
 
 impl Client {
-    /// A client of the platform at this address.
+    /// Returns a client of the platform at this address.
+    ///
+    /// # Errors
+    ///
+    /// If the address is not an HTTP URL.
     pub fn new(base: Url) -> anyhow::Result<Self> {
         if !["http", "https"].contains(&base.scheme()) {
-            bail!("{base} is not the address of a platform; write for example http://127.0.0.1:8092");
+            let message = format!("{base} is not the address of a platform");
+            return Err(error_with_help(message, "use an address like http://127.0.0.1:8092"));
         }
-        // Needed before the first client is built; another command may have been first, which is as well.
+        // Required before the first client is built. Fails if a provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A proxy is for the world outside, and would answer for a platform that isn't there.
+        // A proxy would respond in place of a platform that is not running.
         let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().build()?;
         Ok(Self { http, base })
     }
 
-    /// The address of the platform.
+    /// Returns the address of the platform.
     pub fn base(&self) -> &Url {
         &self.base
     }
 
-    /// Everybody there is to talk to.
+    /// Lists the assistants.
     pub async fn assistants(&self) -> anyhow::Result<Vec<Assistant>> {
-        let answer = self.fetch(self.http.get(self.url(&["local", "assistants"])?)).await?;
-        answer.with_context(|| format!("{} answers, but not as a local platform does", self.base))
+        let result = self.fetch(self.http.get(self.url(&["local", "assistants"])?)).await?;
+        result.with_context(|| format!("{} is not a local platform", self.base))
     }
 
-    /// Says something to an assistant, in a new chat unless one is named.
-    pub async fn say(&self, assistant_id: &str, text: &str, chat_id: Option<&str>) -> anyhow::Result<Said> {
+    /// Sends a message to an assistant, in a new chat unless one is given.
+    pub async fn send(&self, assistant_id: &str, text: &str, chat_id: Option<&str>) -> anyhow::Result<SentMessage> {
         let mut body = json!({ "assistantId": assistant_id, "text": text });
         if let Some(chat_id) = chat_id {
             body["chatId"] = chat_id.into();
@@ -153,45 +160,49 @@ impl Client {
             .header("x-user-id", "user_local")
             .header("x-api-version", API_VERSION)
             .json(&body);
-        self.fetch(request).await?.context("the platform refused the message")
+        self.fetch(request).await?.context("the platform rejected the message")
     }
 
-    /// A chat, as it is now.
+    /// Reads a chat.
     pub async fn chat(&self, id: &str) -> anyhow::Result<Chat> {
-        let answer = self.fetch(self.http.get(self.url(&["local", "chats", id])?)).await?;
-        answer.with_context(|| format!("the chat {id} can't be read"))
+        let result = self.fetch(self.http.get(self.url(&["local", "chats", id])?)).await?;
+        result.with_context(|| format!("cannot read the chat {id}"))
     }
 
     fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
         let mut url = self.base.clone();
         let segments = url.path_segments_mut();
-        // Only addresses such as `mailto:` have no path, and `new` refused them.
-        segments.map_err(|()| anyhow!("{} can't have a path", self.base))?.pop_if_empty().extend(path);
+        // Only URLs such as `mailto:` have no path, and `new` rejects them.
+        segments.map_err(|()| anyhow!("{} cannot have a path", self.base))?.pop_if_empty().extend(path);
         Ok(url)
     }
 
-    /// Sends a request. The outer error is that nobody is there, the inner one that what is there doesn't comply.
+    /// Sends a request. The outer error means that no server responded, the inner one that the response is an error or has
+    /// another format.
     async fn fetch<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<anyhow::Result<T>> {
-        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| self.unreachable(error))?;
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(error))?;
         if status.is_success() {
-            return Ok(serde_json::from_slice(&body).context("the answer is of another shape than expected"));
+            return Ok(serde_json::from_slice(&body).context("the response has an unexpected format"));
         }
-        Ok(Err(anyhow!(refusal(status, &body))))
+        Ok(Err(anyhow!(error_message(status, &body))))
     }
 
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
         if error.is_connect() {
-            return anyhow!("nothing listens on {}; start `modhost dev` in another terminal", self.base);
+            return error_with_help(
+                format!("cannot connect to the local platform at {}", self.base),
+                "start `modhost dev` in another terminal",
+            );
         }
-        let problem = if error.is_timeout() { "doesn't answer" } else { "broke off" };
+        let problem = if error.is_timeout() { "does not respond" } else { "closed the connection" };
         anyhow::Error::new(error.without_url()).context(format!("{} {problem}", self.base))
     }
 }
 
-/// What the platform said against a request: `error` is a text, or an object with a `message`.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+/// Returns the error message of a response: `error` is a text, or an object with a `message`.
+fn error_message(status: StatusCode, body: &[u8]) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &body["error"];
     match error.as_str().or_else(|| error["message"].as_str()) {
@@ -205,40 +216,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn understands_both_kinds_of_error() {
+    fn reads_both_forms_of_error() {
         let status = StatusCode::NOT_FOUND;
-        assert_eq!(refusal(status, br#"{"error":"no such chat"}"#), "no such chat (404 Not Found)");
+        assert_eq!(error_message(status, br#"{"error":"no such chat"}"#), "no such chat (404 Not Found)");
         assert_eq!(
-            refusal(status, br#"{"error":{"code":"x","message":"no such chat"}}"#),
+            error_message(status, br#"{"error":{"code":"x","message":"no such chat"}}"#),
             "no such chat (404 Not Found)"
         );
-        assert_eq!(refusal(status, b"<html>"), "404 Not Found");
+        assert_eq!(error_message(status, b"<html>"), "404 Not Found");
     }
 
     #[test]
-    fn ids_cannot_leave_their_place_in_the_path() {
+    fn escapes_ids_in_paths() {
         let client = Client::new(Url::parse("http://localhost:1/").unwrap()).unwrap();
         let url = client.url(&["local", "chats", "a/../b?c"]).unwrap();
         assert_eq!(url.as_str(), "http://localhost:1/local/chats/a%2F..%2Fb%3Fc");
     }
 
     #[test]
-    fn only_speaks_http() {
+    fn accepts_only_http_urls() {
         assert!(Client::new(Url::parse("mailto:me").unwrap()).is_err());
     }
 
     #[tokio::test]
-    async fn says_what_to_do_when_nobody_listens() {
+    async fn suggests_to_start_dev_if_nothing_listens() {
         // Port 1 is reserved, and nothing listens on it.
         let client = Client::new(Url::parse("http://127.0.0.1:1").unwrap()).unwrap();
         assert_eq!(
             client.assistants().await.unwrap_err().to_string(),
-            "nothing listens on http://127.0.0.1:1/; start `modhost dev` in another terminal"
+            "cannot connect to the local platform at http://127.0.0.1:1/"
         );
     }
 
     #[test]
-    fn reads_a_chat_and_passes_over_what_it_does_not_know() {
+    fn ignores_unknown_fields_of_a_chat() {
         let chat: Chat = serde_json::from_value(json!({
             "id": "chat_1", "assistantId": "assistant_A", "new": true,
             "messages": [{

@@ -1,61 +1,62 @@
-//! How far an answer is: what changed from one look at the chat to the next.
+//! The progress of an answer: what changed between two polls of the chat.
 
 use super::client::{Chat, Message, Status, Step};
 
-/// Follows what becomes of one message of the user.
+/// Follows the answer to one message of the user.
 pub struct Progress {
     user_message: String,
-    turn: Exchange,
+    exchange: Exchange,
 }
 
-/// What came after a message of the user, before the next.
+/// The messages between a message of the user and the next one.
 #[derive(Default)]
 pub struct Exchange {
-    /// The message that answers it.
+    /// The answer.
     pub answer: Option<Message>,
-    /// Whatever else assistants wrote.
+    /// Other messages of assistants.
     pub further: Vec<Message>,
 }
 
 impl Progress {
-    /// Follows this message.
+    /// Follows the message with this id.
     pub fn new(user_message: &str) -> Self {
-        Self { user_message: user_message.to_owned(), turn: Exchange::default() }
+        Self { user_message: user_message.to_owned(), exchange: Exchange::default() }
     }
 
-    /// Takes in the chat as it is now; returns the steps that are new or changed.
+    /// Updates the progress from the current chat. Returns new and changed steps.
     pub fn observe(&mut self, chat: Chat) -> Vec<Step> {
-        let turn = Exchange::of(&self.user_message, chat);
-        let changed = turn.steps().filter(|step| !self.turn.steps().any(|before| before == *step)).cloned().collect();
-        self.turn = turn;
+        let exchange = Exchange::of(&self.user_message, chat);
+        let changed =
+            exchange.steps().filter(|step| !self.exchange.steps().any(|before| before == *step)).cloned().collect();
+        self.exchange = exchange;
         changed
     }
 
-    /// Whether the answer is complete.
+    /// Returns whether the answer is complete.
     pub fn is_answered(&self) -> bool {
-        let answer = self.turn.answer.as_ref();
+        let answer = self.exchange.answer.as_ref();
         answer.is_some_and(|answer| answer.completed_at.is_some() || answer.stopped_streaming_at.is_some())
     }
 
-    /// What there is to read of an answer that is still being written.
+    /// Returns the text so far of an incomplete answer.
     pub fn draft(&self) -> Option<&str> {
-        let answer = self.turn.answer.as_ref().filter(|_| !self.is_answered())?;
+        let answer = self.exchange.answer.as_ref().filter(|_| !self.is_answered())?;
         answer.shown_text.as_deref().or(answer.text.as_deref()).filter(|text| !text.trim().is_empty())
     }
 
-    /// Whether a step is still running.
+    /// Returns whether a step is running.
     pub fn is_running(&self) -> bool {
-        self.turn.steps().any(|step| step.status == Status::Running)
+        self.exchange.steps().any(|step| step.status == Status::Running)
     }
 
-    /// Whether a step failed, or the module itself.
+    /// Returns whether the module or a step failed.
     pub fn has_failed(&self) -> bool {
-        self.turn.failure().is_some() || self.turn.steps().any(|step| step.status == Status::Failed)
+        self.exchange.failure().is_some() || self.exchange.steps().any(|step| step.status == Status::Failed)
     }
 
-    /// What there is by now.
-    pub fn turn(&self) -> &Exchange {
-        &self.turn
+    /// Returns the messages so far.
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
     }
 }
 
@@ -64,19 +65,19 @@ impl Exchange {
         let after = chat.messages.into_iter().skip_while(|message| message.id != user_message).skip(1);
         let mut further: Vec<Message> =
             after.take_while(|message| message.role != "USER").filter(|message| message.role == "ASSISTANT").collect();
-        // The platform says which message answers which; if it doesn't, the first one is meant.
-        let names_ours = |message: &Message| message.previous_message_id.as_deref() == Some(user_message);
-        let place = further.iter().position(names_ours).unwrap_or(0);
-        let answer = (place < further.len()).then(|| further.remove(place));
+        // The platform links an answer to its question. Without a link, the first message is the answer.
+        let is_linked = |message: &Message| message.previous_message_id.as_deref() == Some(user_message);
+        let index = further.iter().position(is_linked).unwrap_or(0);
+        let answer = (index < further.len()).then(|| further.remove(index));
         Self { answer, further }
     }
 
-    /// Why the module failed, if it did: what it was to fill has an apology.
+    /// Returns why the module failed, if it did. The answer is an apology then.
     pub fn failure(&self) -> Option<&str> {
         self.answer.as_ref()?.failure.as_deref()
     }
 
-    /// All steps, in the order they are shown.
+    /// Returns all steps, in the order they are shown.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.answer.iter().chain(&self.further).flat_map(|message| &message.steps)
     }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_only_what_changed() {
+    fn reports_only_changed_steps() {
         let mut progress = Progress::new("u");
         assert_eq!(progress.observe(chat(vec![message("u", "USER")])), []);
         let running = step("1", Status::Running);
@@ -122,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn either_stamp_completes_the_answer() {
-        let stamp = Some("2026-01-01T00:00:00Z".to_owned());
-        let completed = Message { completed_at: stamp.clone(), ..message("a", "ASSISTANT") };
-        let streamed = Message { stopped_streaming_at: stamp, ..message("a", "ASSISTANT") };
+    fn either_timestamp_completes_the_answer() {
+        let timestamp = Some("2026-01-01T00:00:00Z".to_owned());
+        let completed = Message { completed_at: timestamp.clone(), ..message("a", "ASSISTANT") };
+        let streamed = Message { stopped_streaming_at: timestamp, ..message("a", "ASSISTANT") };
         for (answer, expected) in [(completed, true), (streamed, true), (message("a", "ASSISTANT"), false)] {
             let mut progress = Progress::new("u");
             progress.observe(chat(vec![message("u", "USER"), answer]));
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_answer_can_be_read() {
+    fn draft_is_the_text_of_an_incomplete_answer() {
         let draft = |answer: Message| {
             let mut progress = Progress::new("u");
             progress.observe(chat(vec![message("u", "USER"), answer]));
@@ -149,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn sees_only_its_own_turn() {
-        let stamp = Some("2026-01-01T00:00:00Z".to_owned());
-        let before = Message { completed_at: stamp.clone(), ..message("a0", "ASSISTANT") };
-        let other = Message { completed_at: stamp, ..message("a2", "ASSISTANT") };
+    fn ignores_messages_of_other_exchanges() {
+        let timestamp = Some("2026-01-01T00:00:00Z".to_owned());
+        let before = Message { completed_at: timestamp.clone(), ..message("a0", "ASSISTANT") };
+        let other = Message { completed_at: timestamp, ..message("a2", "ASSISTANT") };
         let mut progress = Progress::new("u1");
         progress.observe(chat(vec![
             message("u0", "USER"),
@@ -161,19 +162,21 @@ mod tests {
             message("u2", "USER"),
             other,
         ]));
-        assert!(!progress.is_answered() && progress.turn().answer.is_none() && progress.turn().further.is_empty());
+        assert!(
+            !progress.is_answered() && progress.exchange().answer.is_none() && progress.exchange().further.is_empty()
+        );
     }
 
     #[test]
-    fn the_answer_is_the_message_that_says_so() {
+    fn linked_message_is_the_answer() {
         let extra = message("x", "ASSISTANT");
         let answer = Message { previous_message_id: Some("u".into()), ..message("a", "ASSISTANT") };
         let mut progress = Progress::new("u");
         progress.observe(chat(vec![message("u", "USER"), extra.clone(), answer]));
-        assert_eq!(progress.turn().answer.as_ref().map(|it| it.id.as_str()), Some("a"));
-        assert_eq!(progress.turn().further[0].id, "x");
+        assert_eq!(progress.exchange().answer.as_ref().map(|it| it.id.as_str()), Some("a"));
+        assert_eq!(progress.exchange().further[0].id, "x");
 
         progress.observe(chat(vec![message("u", "USER"), extra]));
-        assert_eq!(progress.turn().answer.as_ref().map(|it| it.id.as_str()), Some("x"));
+        assert_eq!(progress.exchange().answer.as_ref().map(|it| it.id.as_str()), Some("x"));
     }
 }

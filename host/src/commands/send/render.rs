@@ -1,15 +1,14 @@
-//! What the user sees of an answer: steps while it is made, on a terminal the words as they come, then the answer with its
-//! sources.
+//! Prints an answer: steps and, on a terminal, the text as it is written; then the answer with its sources.
 //!
-//! The steps and remarks go to stderr, the answer to stdout, so that it can be piped on. What a module wrote is made safe: it
-//! must not be able to drive the terminal.
+//! Steps and remarks go to standard error, the answer to standard output, so that it can be piped. Text of a module is
+//! sanitized, because it must not control the terminal.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -17,64 +16,63 @@ use serde::{Serialize, Serializer};
 use super::Outcome;
 use super::client::{Message, Source, Status, Step};
 use super::progress::Exchange;
+use crate::commands::diagnostics::{ERROR, HELP};
 use crate::commands::output;
 use modhost_core::sanitize;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
-const RED: Style = AnsiColor::Red.on_default();
 
-/// Shows steps as they come and change.
-pub trait Show {
-    /// A step is new, or changed.
+/// Shows steps as they start and change.
+pub trait StepDisplay {
+    /// Shows a new or changed step.
     fn step(&mut self, step: &Step);
 
-    /// This is what there is of the answer by now.
+    /// Shows the text of the answer so far.
     fn draft(&mut self, _text: &str) {}
 
-    /// No more steps will come.
+    /// Ends the display: no more steps will follow.
     fn close(&mut self) {}
 }
 
-/// The way to show steps that fits where stderr goes: nothing beside JSON, live lines on a terminal, else plain ones.
-pub fn show(json: bool) -> Box<dyn Show> {
+/// Returns the display for steps: none with JSON output, live lines on a terminal, plain lines otherwise.
+pub fn step_display(json: bool) -> Box<dyn StepDisplay> {
     match json {
-        true => Box::new(Nothing),
-        false if io::stderr().is_terminal() => Box::new(Live::new()),
-        false => Box::new(Lines(io::stderr())),
+        true => Box::new(NoDisplay),
+        false if io::stderr().is_terminal() => Box::new(LiveDisplay::new()),
+        false => Box::new(LineDisplay(io::stderr())),
     }
 }
 
-struct Nothing;
+struct NoDisplay;
 
-impl Show for Nothing {
+impl StepDisplay for NoDisplay {
     fn step(&mut self, _: &Step) {}
 }
 
-/// One plain line a change.
-struct Lines<W>(W);
+/// Prints one line per change.
+struct LineDisplay<W>(W);
 
-impl<W: Write> Show for Lines<W> {
+impl<W: Write> StepDisplay for LineDisplay<W> {
     fn step(&mut self, step: &Step) {
         let status = match step.status {
             Status::Running => "running",
             Status::Completed => "done",
             Status::Failed => "failed",
         };
-        // Nobody reads a stderr that can't be written to.
+        // Errors are ignored, because there is nowhere to report them.
         let _ = writeln!(self.0, "{status:<8} {}", one_line(&step.text));
     }
 }
 
-/// One line a step, which changes in its place, and one that turns until the answer is there: with the end of what there is
-/// of it by now.
-struct Live {
+/// Shows one line per step, which changes in place, and a spinner with the end of the answer so far.
+struct LiveDisplay {
     lines: MultiProgress,
     steps: HashMap<String, ProgressBar>,
     waiting: ProgressBar,
 }
 
-impl Live {
+impl LiveDisplay {
     const TICK: Duration = Duration::from_millis(100);
 
     fn new() -> Self {
@@ -86,7 +84,7 @@ impl Live {
     }
 }
 
-impl Show for Live {
+impl StepDisplay for LiveDisplay {
     fn step(&mut self, step: &Step) {
         let line = self.steps.entry(step.id.clone()).or_insert_with(|| {
             let line = ProgressBar::new_spinner();
@@ -107,87 +105,84 @@ impl Show for Live {
     }
 
     fn draft(&mut self, text: &str) {
-        self.waiting.set_message(end_of(&one_line(text)));
+        self.waiting.set_message(truncate_start(&one_line(text)));
     }
 
     fn close(&mut self) {
         self.waiting.finish_and_clear();
-        // Leaves the lines as they are.
+        // Keeps the lines on the terminal.
         self.steps.values().for_each(ProgressBar::abandon);
         if !self.steps.is_empty() {
-            // The last line is still open; an empty one sets the answer off.
+            // Ends the last line, and separates it from the answer with an empty line.
             output::eprintln!("\n");
         }
     }
 }
 
-/// The end of a line, which is where something is being written.
-fn end_of(line: &str) -> String {
-    const SHOWN: usize = 60;
-    match line.char_indices().nth_back(SHOWN - 1) {
+/// Returns the end of a line, where the answer is being written.
+fn truncate_start(line: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    match line.char_indices().nth_back(MAX_CHARS - 1) {
         Some((start, _)) if start > 0 => format!("…{}", &line[start..]),
         _ => line.to_owned(),
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are ours and right; if one weren't, a plain spinner is no harm.
+    // The templates are constants and valid.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// All there is to tell in the end.
+/// The result of a message.
 pub struct Report<'r> {
-    /// How it went.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The module that was talked to.
+    /// The module that received the message.
     pub module: &'r str,
-    /// The assistant that was talked to.
+    /// The assistant that received the message.
     pub assistant_id: &'r str,
     /// The chat.
     pub chat_id: &'r str,
-    /// What came of it.
-    pub turn: &'r Exchange,
+    /// The messages after it.
+    pub exchange: &'r Exchange,
 }
 
 impl Report<'_> {
-    /// The answer and its sources, and whatever else was written, for stdout.
+    /// Formats the answer with its sources, and other messages, for standard output.
     pub fn answer(&self) -> String {
-        let messages = self.turn.answer.iter().chain(&self.turn.further);
-        let shown: Vec<String> = messages.filter(|message| !is_silent(message)).map(render_message).collect();
+        let messages = self.exchange.answer.iter().chain(&self.exchange.further);
+        let shown: Vec<String> = messages.filter(|message| !is_empty(message)).map(render_message).collect();
         if shown.is_empty() && self.outcome == Outcome::Answered {
             return format!("{DIM}(the answer is empty){DIM:#}\n");
         }
         shown.join("\n")
     }
 
-    /// How it went, if it didn't go well, and how to go on; for stderr.
-    pub fn remarks(&self, timeout: Duration, go_on: &str) -> String {
+    /// Formats a failure, if there was one, and the command that continues the chat, for standard error.
+    pub fn remarks(&self, timeout: Duration, continue_command: &str) -> String {
+        let details = format!("{HELP}help:{HELP:#} see the output of `modhost dev` for details\n");
         let mut remarks = match self.outcome {
             Outcome::Answered => String::new(),
-            Outcome::Failed => match self.turn.failure() {
-                Some(reason) => {
-                    // What a panic says, and where it was, stands on further lines.
-                    let reason = sanitize::indented(reason, "    ");
-                    let end = if reason.contains('\n') { "\nthe" } else { "; the" };
-                    format!(
-                        "\n{RED}{} failed{RED:#}: {reason}{end} output of `modhost dev` says more\n",
-                        one_line(self.module)
-                    )
-                }
-                None => format!("\n{RED}a step failed{RED:#}; the output of `modhost dev` says why\n"),
-            },
-            Outcome::Late => format!(
-                "\n{RED}no answer within {}{RED:#}; the output of `modhost dev` says what {} is doing\n",
-                humantime::format_duration(timeout),
-                self.module
-            ),
+            Outcome::Failed => {
+                let error = match self.exchange.failure() {
+                    // The message and the location of a panic are on further lines.
+                    Some(reason) => format!("{} failed: {}", one_line(self.module), sanitize::indented(reason, "    ")),
+                    None => "a step failed".to_owned(),
+                };
+                format!("\n{ERROR}error:{ERROR:#} {error}\n{details}")
+            }
+            Outcome::Late => {
+                let timeout = humantime::format_duration(timeout);
+                format!("\n{ERROR}error:{ERROR:#} no answer from {} within {timeout}\n{details}", one_line(self.module))
+            }
             Outcome::Listening => format!(
-                "{} only listens: the message is sent, and no answer will come; the output of `modhost dev` has its log\n",
-                self.module
+                "{} only listens: the message was sent, and no answer will follow\n\
+                 {HELP}help:{HELP:#} see its log in the output of `modhost dev`\n",
+                one_line(self.module)
             ),
         };
-        // Writing to a String can't fail.
-        let _ = writeln!(remarks, "\n{DIM}chat {}, go on with: {go_on}{DIM:#}", self.chat_id);
+        // Writing to a String cannot fail.
+        let _ = writeln!(remarks, "\n{DIM}chat {}; to continue: {continue_command}{DIM:#}", self.chat_id);
         remarks
     }
 }
@@ -196,27 +191,27 @@ impl Serialize for Report<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut report = serializer.serialize_struct("Report", 8)?;
         report.serialize_field("outcome", &self.outcome)?;
-        report.serialize_field("failure", &self.turn.failure())?;
+        report.serialize_field("failure", &self.exchange.failure())?;
         report.serialize_field("module", self.module)?;
         report.serialize_field("assistantId", self.assistant_id)?;
         report.serialize_field("chatId", self.chat_id)?;
-        report.serialize_field("steps", &self.turn.steps().collect::<Vec<_>>())?;
-        report.serialize_field("answer", &self.turn.answer.as_ref().map(Written::from))?;
-        report.serialize_field("further", &self.turn.further.iter().map(Written::from).collect::<Vec<_>>())?;
+        report.serialize_field("steps", &self.exchange.steps().collect::<Vec<_>>())?;
+        report.serialize_field("answer", &self.exchange.answer.as_ref().map(JsonMessage::from))?;
+        report.serialize_field("further", &self.exchange.further.iter().map(JsonMessage::from).collect::<Vec<_>>())?;
         report.end()
     }
 }
 
-/// A message, as the JSON has it.
+/// A message in the JSON output.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Written<'m> {
+struct JsonMessage<'m> {
     message_id: &'m str,
     text: &'m str,
     references: &'m [Source],
 }
 
-impl<'m> From<&'m Message> for Written<'m> {
+impl<'m> From<&'m Message> for JsonMessage<'m> {
     fn from(message: &'m Message) -> Self {
         Self {
             message_id: &message.id,
@@ -226,12 +221,12 @@ impl<'m> From<&'m Message> for Written<'m> {
     }
 }
 
-fn is_silent(message: &Message) -> bool {
+fn is_empty(message: &Message) -> bool {
     message.text.as_deref().unwrap_or_default().trim().is_empty() && message.references.is_empty()
 }
 
 fn render_message(message: &Message) -> String {
-    let mut shown = numbered(&sanitize::lines(message.text.as_deref().unwrap_or_default()));
+    let mut shown = cite_by_number(&sanitize::lines(message.text.as_deref().unwrap_or_default()));
     shown.truncate(shown.trim_end().len());
     shown.push('\n');
     if message.references.is_empty() {
@@ -239,7 +234,7 @@ fn render_message(message: &Message) -> String {
     }
     let mut sources: Vec<&Source> = message.references.iter().collect();
     sources.sort_by_key(|source| source.sequence_number);
-    // Writing to a String can't fail.
+    // Writing to a String cannot fail.
     let _ = writeln!(shown, "\n{BOLD}Sources{BOLD:#}");
     for source in sources {
         let url = source.url.as_deref().map(|url| format!("  {DIM}{}{DIM:#}", one_line(url))).unwrap_or_default();
@@ -248,8 +243,8 @@ fn render_message(message: &Message) -> String {
     shown
 }
 
-/// The text with `<sup>1</sup>`, which is how the platform refers to a source, as `[1]`.
-fn numbered(text: &str) -> String {
+/// Replaces citations of the platform, `<sup>1</sup>`, with `[1]`.
+fn cite_by_number(text: &str) -> String {
     let mut parts = text.split("<sup>");
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -263,7 +258,7 @@ fn numbered(text: &str) -> String {
     shown
 }
 
-/// A text on one line, with a space in the place of its line ends.
+/// Formats a text on one line: white space, including line ends, becomes a single space.
 fn one_line(text: &str) -> String {
     sanitize::line(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
@@ -282,18 +277,18 @@ mod tests {
         Source { sequence_number, name: name.into(), url: url.map(Into::into) }
     }
 
-    fn said(text: &str) -> Message {
+    fn message(text: &str) -> Message {
         Message { id: "m".into(), text: Some(text.into()), ..Message::default() }
     }
 
-    fn report(outcome: Outcome, turn: &Exchange) -> Report<'_> {
-        Report { outcome, module: "Assistant", assistant_id: "assistant_Assistant", chat_id: "chat_1", turn }
+    fn report(outcome: Outcome, exchange: &Exchange) -> Report<'_> {
+        Report { outcome, module: "Assistant", assistant_id: "assistant_Assistant", chat_id: "chat_1", exchange }
     }
 
     #[test]
-    fn plain_steps_are_a_line_each() {
+    fn prints_one_line_per_step_change() {
         let mut written = Vec::new();
-        let mut lines = Lines(&mut written);
+        let mut lines = LineDisplay(&mut written);
         lines.step(&step("1", "Searching\nthe knowledge base…", Status::Running));
         lines.step(&step("1", "Found 3\u{1b}[2J documents", Status::Completed));
         lines.step(&step("2", "Generating response…", Status::Failed));
@@ -305,78 +300,78 @@ mod tests {
     }
 
     #[test]
-    fn of_an_unfinished_answer_the_end_is_shown() {
+    fn shows_the_end_of_an_incomplete_answer() {
         for short in ["", "ä", &"ä".repeat(60)] {
-            assert_eq!(end_of(short), short);
+            assert_eq!(truncate_start(short), short);
         }
-        assert_eq!(end_of(&format!("x{}", "ä".repeat(60))), format!("…{}", "ä".repeat(60)));
+        assert_eq!(truncate_start(&format!("x{}", "ä".repeat(60))), format!("…{}", "ä".repeat(60)));
     }
 
     #[test]
-    fn the_answer_comes_with_its_sources_and_what_else_was_written() {
+    fn formats_the_answer_with_sources_and_other_messages() {
         let references = vec![source(2, "Expenses", None), source(1, "Travel policy", Some("https://example.com/t"))];
-        let turn = Exchange {
-            answer: Some(Message { references, ..said("Book early.<sup>1</sup>\n\n") }),
-            further: vec![said("One more thing.")],
+        let exchange = Exchange {
+            answer: Some(Message { references, ..message("Book early.<sup>1</sup>\n\n") }),
+            further: vec![message("One more thing.")],
         };
         assert_eq!(
-            strip_str(&report(Outcome::Answered, &turn).answer()).to_string(),
+            strip_str(&report(Outcome::Answered, &exchange).answer()).to_string(),
             "Book early.[1]\n\nSources\n  [1] Travel policy  https://example.com/t\n  [2] Expenses\n\nOne more thing.\n"
         );
     }
 
     #[test]
-    fn an_answer_in_another_message_is_not_called_empty() {
-        let turn = Exchange { answer: Some(said("")), further: vec![said("Hello")] };
-        assert_eq!(report(Outcome::Answered, &turn).answer(), "Hello\n");
-        let turn = Exchange { answer: Some(said("")), further: Vec::new() };
-        assert_eq!(strip_str(&report(Outcome::Answered, &turn).answer()).to_string(), "(the answer is empty)\n");
+    fn other_messages_count_as_an_answer() {
+        let exchange = Exchange { answer: Some(message("")), further: vec![message("Hello")] };
+        assert_eq!(report(Outcome::Answered, &exchange).answer(), "Hello\n");
+        let exchange = Exchange { answer: Some(message("")), further: Vec::new() };
+        assert_eq!(strip_str(&report(Outcome::Answered, &exchange).answer()).to_string(), "(the answer is empty)\n");
         assert_eq!(report(Outcome::Late, &Exchange::default()).answer(), "");
     }
 
     #[test]
-    fn remarks_say_how_it_went_and_how_to_go_on() {
-        let turn = Exchange::default();
+    fn remarks_name_the_failure_and_the_next_command() {
+        let exchange = Exchange::default();
         let remarks = |outcome| {
-            let text = report(outcome, &turn).remarks(Duration::from_secs(120), "modhost send --chat chat_1 \"…\"");
+            let text = report(outcome, &exchange).remarks(Duration::from_secs(120), "modhost send --chat chat_1 \"…\"");
             strip_str(&text).to_string()
         };
-        assert_eq!(remarks(Outcome::Answered), "\nchat chat_1, go on with: modhost send --chat chat_1 \"…\"\n");
-        assert!(remarks(Outcome::Failed).starts_with("\na step failed; "));
-        let apology = Message { failure: Some("TypeError: no\n  at answer.js".into()), ..said("Sorry") };
-        let turn = Exchange { answer: Some(apology), further: Vec::new() };
-        let text = report(Outcome::Failed, &turn).remarks(Duration::from_secs(120), "…");
+        assert_eq!(remarks(Outcome::Answered), "\nchat chat_1; to continue: modhost send --chat chat_1 \"…\"\n");
+        assert!(remarks(Outcome::Failed).starts_with("\nerror: a step failed\nhelp: "));
+        let apology = Message { failure: Some("TypeError: no\n  at answer.js".into()), ..message("Sorry") };
+        let exchange = Exchange { answer: Some(apology), further: Vec::new() };
+        let text = report(Outcome::Failed, &exchange).remarks(Duration::from_secs(120), "…");
         assert!(
             strip_str(&text)
                 .to_string()
-                .starts_with("\nAssistant failed: TypeError: no\n      at answer.js\nthe output of "),
+                .starts_with("\nerror: Assistant failed: TypeError: no\n      at answer.js\nhelp: see the output of "),
             "{text}"
         );
-        assert!(remarks(Outcome::Late).starts_with("\nno answer within 2m; "));
+        assert!(remarks(Outcome::Late).starts_with("\nerror: no answer from Assistant within 2m\n"));
         assert!(remarks(Outcome::Listening).starts_with("Assistant only listens: "));
     }
 
     #[test]
-    fn numbers_stand_in_brackets() {
-        assert_eq!(numbered("a<sup>1</sup><sup>12</sup> b"), "a[1][12] b");
-        for left_alone in ["x<sup>2", "<sup>nd</sup>", "<sup></sup>", "plain"] {
-            assert_eq!(numbered(left_alone), left_alone);
+    fn citations_are_numbers_in_brackets() {
+        assert_eq!(cite_by_number("a<sup>1</sup><sup>12</sup> b"), "a[1][12] b");
+        for unchanged in ["x<sup>2", "<sup>nd</sup>", "<sup></sup>", "plain"] {
+            assert_eq!(cite_by_number(unchanged), unchanged);
         }
     }
 
     #[test]
-    fn a_module_cannot_drive_the_terminal() {
-        let turn = Exchange { answer: Some(said("a\u{1b}]0;title\u{7}\tb\r\nc\u{9b}2J")), further: Vec::new() };
-        assert_eq!(report(Outcome::Answered, &turn).answer(), "a\\u{1b}]0;title\\u{7}\tb\nc\\u{9b}2J\n");
+    fn escapes_terminal_control_sequences() {
+        let exchange = Exchange { answer: Some(message("a\u{1b}]0;title\u{7}\tb\r\nc\u{9b}2J")), further: Vec::new() };
+        assert_eq!(report(Outcome::Answered, &exchange).answer(), "a\\u{1b}]0;title\\u{7}\tb\nc\\u{9b}2J\n");
     }
 
     #[test]
-    fn json_has_it_all() {
+    fn json_contains_the_whole_result() {
         let references = vec![source(1, "Travel policy", None)];
         let steps = vec![step("s1", "Searching…", Status::Completed)];
-        let turn = Exchange { answer: Some(Message { references, steps, ..said("Yes") }), further: Vec::new() };
+        let exchange = Exchange { answer: Some(Message { references, steps, ..message("Yes") }), further: Vec::new() };
         assert_eq!(
-            serde_json::to_value(report(Outcome::Answered, &turn)).unwrap(),
+            serde_json::to_value(report(Outcome::Answered, &exchange)).unwrap(),
             serde_json::json!({
                 "outcome": "answered",
                 "failure": null,

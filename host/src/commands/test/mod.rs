@@ -1,4 +1,4 @@
-//! `modhost test`: runs modules on events with scripted answers.
+//! `modhost test`: runs the tests of modules: an event, scripted results of calls, and expectations.
 
 mod junit;
 mod record;
@@ -18,75 +18,83 @@ use futures::StreamExt;
 
 use super::deliveries::FromArgs;
 use super::dev::build::Builder;
-use super::{SettingsFile, output};
-use crate::testing::{Outcome, TestRun};
+use super::help::examples;
+use super::{SettingsFile, caching_engine, diagnostics, output};
+use crate::testing::{TestOutcome, TestRun};
 use modhost_config::{Module, Settings};
 use modhost_core::event::Name;
 use modhost_runtime::engine::{Engine, FileWatch};
 use report::Totals;
-use suite::{Loaded, Suite};
+use suite::{LoadedTest, Suite};
 
-/// Where a module's tests lie, in its folder.
-pub(super) const TESTS: &str = "tests";
+/// The folder of tests, in a module's folder.
+pub(super) const TESTS_FOLDER: &str = "tests";
 
-/// How many tests run at once, beyond one for each core: they wait little.
-const AT_ONCE: usize = 8;
+/// How many tests run concurrently, in addition to one per core.
+const EXTRA_CONCURRENCY: usize = 8;
 
-/// What `test` can be told.
+/// Arguments of `modhost test`.
 #[derive(Args)]
+#[command(after_long_help = examples!(
+    "modhost test"
+    "modhost test Mine --filter travel --watch"
+    "modhost test --record last"
+    "modhost test --update"
+    "modhost test --junit target/junit.xml"
+))]
 pub struct TestArgs {
-    /// The modules to test [default: all that have tests]
+    /// Modules to test [default: all modules with tests]
     #[arg(value_name = "NAME")]
     modules: Vec<String>,
     #[command(flatten)]
     file: SettingsFile,
-    /// Only the tests whose name has this in it
+    /// Run only tests whose name contains this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Test the components as they are
+    /// Test the existing components; do not build
     #[arg(long)]
     no_build: bool,
-    /// Expect what there is: rewrite what was expected and not found, and nothing else in the file
+    /// Replace expectations that are not met with the actual result; leave the rest of the file unchanged
     #[arg(long)]
     update: bool,
-    /// Run again whenever a source or a test changes, until stopped
+    /// Run again when a source or a test changes, until interrupted
     #[arg(long, conflicts_with_all = ["update", "junit", "record"])]
     watch: bool,
-    /// Write a report in JUnit's format to this file, besides
+    /// File for a report in the JUnit XML format
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write a test from a delivery: its id, or `last` for the newest that has ended
+    /// Delivery to record as a test: its id, or `last` for the newest that has ended
     #[arg(long, value_name = "DELIVERY", conflicts_with_all = ["filter", "update", "junit"])]
     record: Option<String>,
-    /// Write the recorded test to this file, or to standard output: - [default: a new file in the module's tests]
+    /// File for the recorded test, or - for standard output [default: a new file among the module's tests]
     #[arg(long, value_name = "FILE", requires = "record")]
     out: Option<PathBuf>,
     #[command(flatten)]
     from: FromArgs,
 }
 
-/// A test that was run, or couldn't be.
-struct Ran {
+/// A test and its result.
+struct TestReport {
     module: Name,
     name: String,
     file: PathBuf,
-    result: Result,
+    result: TestResult,
 }
 
-enum Result {
-    Ran {
-        outcome: Box<Outcome>,
+enum TestResult {
+    Run {
+        outcome: Box<TestOutcome>,
         updated: bool,
     },
-    /// The file is no test, or its module can't run; why.
+    /// Why the test could not run: its file is invalid, or its module cannot run.
     NotRun(String),
 }
 
-impl Ran {
-    /// Whether its file now expects all that there was.
+impl TestReport {
+    /// Returns whether the file was updated to expect the whole result.
     fn is_updated(&self) -> bool {
-        let Result::Ran { outcome, updated: true } = &self.result else { return false };
-        outcome.problems.is_empty() && outcome.differences.iter().all(|it| !it.accept.is_empty())
+        let TestResult::Run { outcome, updated: true } = &self.result else { return false };
+        outcome.problems.is_empty() && outcome.differences.iter().all(|it| !it.replacements.is_empty())
     }
 }
 
@@ -94,7 +102,7 @@ impl Ran {
 ///
 /// # Errors
 ///
-/// When there is nothing to run, or the settings are no good.
+/// If there are no tests to run or the settings are invalid.
 pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
     if args.record.is_some() {
         let settings = args.file.load()?;
@@ -103,104 +111,109 @@ pub async fn run(args: TestArgs) -> anyhow::Result<ExitCode> {
     if args.watch {
         return watch(&args).await;
     }
-    match once(&args).await {
+    match run_once(&args).await {
         Ok(totals) => Ok(totals.exit_code()),
         Err(error) => {
-            super::failed(&error);
+            diagnostics::report(&error);
             Ok(ExitCode::from(2))
         }
     }
 }
 
 /// Runs the tests once.
-async fn once(args: &TestArgs) -> anyhow::Result<Totals> {
+async fn run_once(args: &TestArgs) -> anyhow::Result<Totals> {
     let settings = args.file.load()?;
     let suites = suite::find(&settings, &args.modules, args.filter.as_deref())?;
     let names: Vec<Name> = suites.iter().map(|suite| suite.module.name.clone()).collect();
-    let unbuilt = if args.no_build { Vec::new() } else { Builder::new(&settings).build_outdated(&names).await };
+    let failed_builds = if args.no_build { Vec::new() } else { Builder::new(&settings).build_outdated(&names).await };
     let started = Instant::now();
     let engine = engine(&settings)?;
     let mut all = Vec::new();
     for suite in suites {
-        report::heading(&suite);
-        let built = !unbuilt.contains(&suite.module.name);
+        report::print_heading(&suite);
+        let built = !failed_builds.contains(&suite.module.name);
         all.extend(run_suite(&engine, &settings, suite, built, args.update).await);
     }
     let took = started.elapsed();
-    report::failures(&all);
+    report::print_failures(&all);
     if let Some(file) = &args.junit {
         let report = junit::report(&all, took)?;
-        std::fs::write(file, report).with_context(|| format!("the report can't be written to {}", file.display()))?;
+        std::fs::write(file, report).with_context(|| format!("cannot write the report to {}", file.display()))?;
     }
     let totals = Totals::of(&all);
-    report::summary(&totals, took);
+    report::print_summary(&totals, took);
     Ok(totals)
 }
 
-/// Runs the tests of a module side by side, and says how each went, in their order.
-async fn run_suite(engine: &Engine, settings: &Settings, suite: Suite, built: bool, update: bool) -> Vec<Ran> {
-    let bench = match built {
+/// Runs the tests of a module concurrently, and prints their results in order.
+async fn run_suite(engine: &Engine, settings: &Settings, suite: Suite, built: bool, update: bool) -> Vec<TestReport> {
+    let test_run = match built {
         true => TestRun::new(engine, settings, &suite.module).await.map_err(|error| format!("{error:#}")),
-        false => Err("its module can't be built".to_owned()),
+        false => Err("its module cannot be built".to_owned()),
     };
-    let bench = bench.map(Arc::new);
+    let test_run = test_run.map(Arc::new);
     let runs = suite.tests.into_iter().map(|loaded| {
-        let (bench, module) = (bench.clone(), suite.module.name.clone());
-        tokio::spawn(run_test(bench, module, loaded, update))
+        let (test_run, module) = (test_run.clone(), suite.module.name.clone());
+        tokio::spawn(run_test(test_run, module, loaded, update))
     });
-    let mut running = futures::stream::iter(runs.collect::<Vec<_>>()).buffered(AT_ONCE + cores());
+    let mut running = futures::stream::iter(runs.collect::<Vec<_>>()).buffered(EXTRA_CONCURRENCY + cores());
     let mut all = Vec::new();
-    while let Some(ran) = running.next().await {
-        match ran {
-            Ok(ran) => {
-                report::line(&ran);
-                all.push(ran);
+    while let Some(report) = running.next().await {
+        match report {
+            Ok(report) => {
+                report::print_result(&report);
+                all.push(report);
             }
-            // A panic of ours; what it said stands on standard error.
-            Err(error) => output::eprintln!("a test broke off: {error}"),
+            // The panic message is on standard error.
+            Err(error) => diagnostics::report(&anyhow::anyhow!("a test panicked; please report this: {error}")),
         }
     }
     all
 }
 
-async fn run_test(bench: std::result::Result<Arc<TestRun>, String>, module: Name, loaded: Loaded, update: bool) -> Ran {
-    let Loaded { file, name, test } = loaded;
-    let result = match (bench, test) {
-        (_, Err(errors)) => Result::NotRun(errors.to_string()),
-        (Err(reason), _) => Result::NotRun(reason),
-        (Ok(bench), Ok(test)) => {
-            let outcome = bench.run(&test).await;
-            let accepted = if update { test.accepting(&outcome) } else { None };
-            match accepted.map(|text| std::fs::write(&file, text)).transpose() {
-                Ok(written) => Result::Ran { outcome: Box::new(outcome), updated: written.is_some() },
-                Err(error) => Result::NotRun(format!("{} can't be written: {error}", file.display())),
+async fn run_test(
+    test_run: Result<Arc<TestRun>, String>,
+    module: Name,
+    loaded: LoadedTest,
+    update: bool,
+) -> TestReport {
+    let LoadedTest { file, name, test } = loaded;
+    let result = match (test_run, test) {
+        (_, Err(errors)) => TestResult::NotRun(errors.to_string()),
+        (Err(reason), _) => TestResult::NotRun(reason),
+        (Ok(test_run), Ok(test)) => {
+            let outcome = test_run.run(&test).await;
+            let updated = if update { test.updated_text(&outcome) } else { None };
+            match updated.map(|text| std::fs::write(&file, text)).transpose() {
+                Ok(written) => TestResult::Run { outcome: Box::new(outcome), updated: written.is_some() },
+                Err(error) => TestResult::NotRun(format!("cannot write {}: {error}", file.display())),
             }
         }
     };
-    Ran { module, name, file, result }
+    TestReport { module, name, file, result }
 }
 
-/// An engine for these settings' modules.
+/// Returns an engine for the modules of these settings.
 fn engine(settings: &Settings) -> anyhow::Result<Engine> {
-    super::keeping_engine(settings, AT_ONCE + cores())
+    caching_engine(settings, EXTRA_CONCURRENCY + cores())
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs the tests now and whenever something of them changes.
+/// Runs the tests now, and again whenever a source or a test changes.
 async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
-    // Other settings may name other files to watch.
+    // The list of files is computed again after each change, because the settings may change.
     let file = args.file.config.clone();
     let modules = args.modules.clone();
-    let mut watch = FileWatch::new(move || watched(&file, &modules));
+    let mut watch = FileWatch::new(move || watched_files(&file, &modules));
     loop {
-        if let Err(error) = once(args).await {
-            super::failed(&error);
+        if let Err(error) = run_once(args).await {
+            diagnostics::report(&error);
         }
-        output::println!("\nwaiting for a change …\n");
-        // What a build wrote just now is no change of the sources.
+        output::println!("\nwaiting for changes…\n");
+        // Ignores what the build has just written.
         watch.look();
         tokio::select! {
             stop = super::signals::stop_requested() => {
@@ -212,13 +225,13 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn watched(file: &std::path::Path, modules: &[String]) -> BTreeSet<PathBuf> {
+fn watched_files(file: &std::path::Path, modules: &[String]) -> BTreeSet<PathBuf> {
     let Ok(settings) = Settings::load(file) else { return BTreeSet::from([file.to_owned()]) };
     let mut files = Builder::new(&settings).files();
     let named = |module: &&Module| modules.is_empty() || modules.iter().any(|name| name == module.name.as_str());
     for module in settings.modules.iter().filter(named) {
         files.insert(module.component.clone());
-        files.extend(suite::around(&suite::folder(module, &settings)));
+        files.extend(suite::files_in(&suite::folder(module, &settings)));
     }
     files
 }

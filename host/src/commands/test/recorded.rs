@@ -1,4 +1,4 @@
-//! The text of a test that is made of a delivery.
+//! Generates the text of a test from a recorded delivery.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::testing::{Observed, SeenCall, error_word, section, written};
+use crate::testing::{Observed, ObservedCall, error_name, expect_section, toml_writer};
 use modhost_config::redact::SECRET_WORDS;
 use modhost_core::event::Event;
 use modhost_core::import::{Import, RecordedImport};
@@ -16,21 +16,21 @@ use modhost_runtime::engine::{Ended, Failure, Retry};
 use modhost_server::admin_api::{CallView, DetailsView};
 use modhost_storage::journal::FailureReason;
 
-/// What gives the module something that only then was so: the ids of what it makes, the pieces an answer came in, the time.
-const GIVING: [Import; 4] =
+/// Calls whose results differ each time: ids of new objects, the pieces of a stream, the time.
+const VARYING_CALLS: [Import; 4] =
     [Import::MessageLogEntryCreate, Import::MessagesCreate, Import::CompletionStream, Import::Clocks];
 
-/// A reading of a clock beyond this, in nanoseconds, is one of the wall's: the year 2001.
-const WALL_FROM: u64 = 1_000_000_000_000_000_000;
+/// Clock readings above this, in nanoseconds, are from the wall clock: it corresponds to the year 2001.
+const MIN_WALL_CLOCK: u64 = 1_000_000_000_000_000_000;
 
-/// What stands for a value that may be a secret.
-const CONCEALED: &str = "concealed";
+/// Replaces values that may be secrets.
+const REDACTED: &str = "redacted";
 
-/// How many words of a text make a name.
-const WORDS: usize = 6;
+/// Maximum number of words in the name of a test.
+const MAX_NAME_WORDS: usize = 6;
 
-/// The fields of a payload that a test with a `text` makes by itself.
-const MADE: [&str; 9] = [
+/// The fields of a payload that a test with `text` generates.
+const GENERATED_FIELDS: [&str; 9] = [
     "name",
     "description",
     "configuration",
@@ -42,14 +42,14 @@ const MADE: [&str; 9] = [
     "assistantMessage",
 ];
 
-/// A delivery that becomes a test.
+/// A delivery to record as a test.
 pub(super) struct Recording<'d> {
     details: &'d DetailsView,
     payload: Json,
-    calls: Vec<Call<'d>>,
+    calls: Vec<RecordedCall<'d>>,
 }
 
-struct Call<'d> {
+struct RecordedCall<'d> {
     import: &'d RecordedImport,
     arguments: &'d Json,
     answer: Result<Json, CallError>,
@@ -61,75 +61,76 @@ impl<'d> Recording<'d> {
         if let Some(configuration) = Json::get_mut(&mut payload, "configuration") {
             redact(configuration);
         }
-        let calls = details.calls.iter().filter_map(call).collect();
+        let calls = details.calls.iter().filter_map(recorded_call).collect();
         Self { details, payload, calls }
     }
 
-    /// What the file may be called.
+    /// Returns a name for the file.
     pub(super) fn name(&self) -> String {
         let text = self.text().unwrap_or(&self.details.event.name).to_lowercase();
         let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-        let name: String = words.into_iter().take(WORDS).collect::<Vec<_>>().join("-").chars().take(60).collect();
+        let name: String =
+            words.into_iter().take(MAX_NAME_WORDS).collect::<Vec<_>>().join("-").chars().take(60).collect();
         if name.is_empty() { "recorded".to_owned() } else { name }
     }
 
-    /// What the user wrote, if the event is a message.
+    /// Returns the text of the user, if the event is a message.
     fn text(&self) -> Option<&str> {
         let field =
             if self.details.event.name == Event::MODULE_CHOSEN { &self.payload["userMessage"] } else { &self.payload };
         field["text"].as_str()
     }
 
-    /// The test as a person would write it; none where the event is no message in a chat.
+    /// Returns the short form, as an author would write it. `None` if the event is not a chat message.
     pub(super) fn short(&self) -> Option<String> {
         if !["unique.chat.user-message.created", Event::MODULE_CHOSEN].contains(&self.details.event.name.as_str()) {
             return None;
         }
         let text = self.text()?;
         let mut file = self.heading();
-        _ = writeln!(file, "text = {}", written::text(text));
+        _ = writeln!(file, "text = {}", toml_writer::text(text));
         let message = &self.payload["userMessage"];
         if let Some(original) = message["originalText"].as_str().filter(|original| *original != text) {
-            _ = writeln!(file, "original_text = {}", written::text(original));
+            _ = writeln!(file, "original_text = {}", toml_writer::text(original));
         }
         if let Some(language) = message["language"].as_str().filter(|language| *language != "en") {
-            _ = writeln!(file, "language = {}", written::line(language));
+            _ = writeln!(file, "language = {}", toml_writer::line(language));
         }
         let configuration = self.payload["configuration"].as_object().filter(|it| !it.is_empty());
-        let more: Map<_, _> = self.payload.as_object().into_iter().flatten().filter_map(extra).collect();
+        let more: Map<_, _> = self.payload.as_object().into_iter().flatten().filter_map(extra_field).collect();
         let tables = [("configuration", configuration.cloned()), ("payload", Some(more).filter(|it| !it.is_empty()))];
         for (key, table) in tables {
             if let Some(table) = table.map(Json::Object) {
-                // What TOML can't say the whole event can.
-                if !written::is_writable(&table) {
+                // The complete form contains the payload as JSON.
+                if !toml_writer::is_writable(&table) {
                     return None;
                 }
-                _ = writeln!(file, "{key} = {}", written::value(&table));
+                _ = writeln!(file, "{key} = {}", toml_writer::value(&table));
             }
         }
         Some(file + &self.rest(&[]))
     }
 
-    /// The test with the event as the host had it, and with every id and time that was given to the module.
-    pub(super) fn whole(&self) -> String {
+    /// Returns the complete form: with the event as the host received it, and with all recorded ids and times.
+    pub(super) fn complete(&self) -> String {
         let event = &self.details.event;
         let mut file = self.heading();
         for (key, id) in [("user", &event.user_id), ("company", &event.company_id)] {
             if let Some(id) = id {
-                _ = writeln!(file, "{key} = {}", written::line(id));
+                _ = writeln!(file, "{key} = {}", toml_writer::line(id));
             }
         }
         let payload = serde_json::to_string_pretty(&self.payload).unwrap_or_default();
-        let rest = self.rest(&GIVING);
-        // Keys of the file itself stand before its first table.
+        let rest = self.rest(&VARYING_CALLS);
+        // Top-level keys have to precede the first table.
         let (keys, tables) = rest.split_at(rest.find("\n[").map_or(rest.len(), |at| at + 1));
         _ = write!(
             file,
             "source = {}\n{keys}\n[event]\nid = {}\nname = {}\npayload = {}\n\n{tables}",
-            written::line(&event.source),
-            written::line(&event.id),
-            written::line(&event.name),
-            written::text(&payload)
+            toml_writer::line(&event.source),
+            toml_writer::line(&event.id),
+            toml_writer::line(&event.name),
+            toml_writer::text(&payload)
         );
         file
     }
@@ -138,34 +139,34 @@ impl<'d> Recording<'d> {
         format!("# Recorded from delivery {}.\n", self.details.delivery.id)
     }
 
-    /// Time, answers and what is expected; `verbatim` are calls that are answered as they were then.
+    /// Returns the time, answers and expectations. Calls in `verbatim` are answered with their recorded results.
     fn rest(&self, verbatim: &[Import]) -> String {
         let mut file = format!("time = {}\n", jiff::Timestamp::try_from(self.time()).unwrap_or_default());
         file += &self.answers(verbatim);
         file.push('\n');
-        file += &section(&self.seen());
+        file += &expect_section(&self.observed());
         file
     }
 
-    /// What the module read off the clocks.
-    fn readings(&self) -> String {
+    /// Returns the clock readings as answers.
+    fn clock_readings(&self) -> String {
         let clocks = self.details.calls.iter().filter(|call| call.import == Import::Clocks);
-        let answers = clocks.filter_map(|call| Some(written::value(&call.answer.as_ref()?["ok"])));
+        let answers = clocks.filter_map(|call| Some(toml_writer::value(&call.answer.as_ref()?["ok"])));
         answers.map(|readings| format!("\n[[answer]]\ncall = \"{}\"\nok = {readings}\n", Import::Clocks)).collect()
     }
 
-    /// When it began, as the module saw it; if it didn't look, when the event happened.
+    /// Returns the start time: the first wall clock reading of the module, else the time of the event.
     fn time(&self) -> SystemTime {
         let clocks = self.details.calls.iter().filter(|call| call.import == Import::Clocks);
         let readings = clocks.filter_map(|call| Vec::<u64>::deserialize(&call.answer.as_ref()?["ok"]).ok()).flatten();
-        let wall = readings.into_iter().find(|reading| *reading > WALL_FROM).map(Duration::from_nanos);
+        let wall = readings.into_iter().find(|reading| *reading > MIN_WALL_CLOCK).map(Duration::from_nanos);
         let created = self.details.event.created_at.map(Duration::from_secs);
         SystemTime::UNIX_EPOCH + wall.or(created).unwrap_or_default()
     }
 
-    /// What was seen then.
-    fn seen(&self) -> Observed {
-        let calls = self.calls.iter().map(|call| SeenCall {
+    /// Returns the recorded behavior.
+    fn observed(&self) -> Observed {
+        let calls = self.calls.iter().map(|call| ObservedCall {
             import: call.import.clone(),
             arguments: call.arguments,
             answer: Some(&call.answer),
@@ -185,53 +186,53 @@ impl<'d> Recording<'d> {
         }
     }
 
-    fn answers(&self, as_then: &[Import]) -> String {
-        let kept = Kept::of(&self.calls);
+    fn answers(&self, verbatim: &[Import]) -> String {
+        let state = KeyValueState::before(&self.calls);
         let mut text = String::new();
         for call in &self.calls {
             let (import, interface) = (call.import.known(), call.import.interface());
-            let is_as_then = import.is_some_and(|import| as_then.contains(&import));
+            let is_verbatim = import.is_some_and(|import| verbatim.contains(&import));
             match (import, &call.answer) {
-                _ if is_as_then || kept.verbatim.contains(call.import) => verbatim(&mut text, call),
-                (Some(Import::SearchSearch), Ok(hits)) => search(&mut text, hits),
-                (Some(Import::SearchSearch), Err(error)) => failed(&mut text, "[[search]]", error),
-                (_, Ok(answer)) if interface == "completion" => completion(&mut text, answer),
-                (_, Err(error)) if interface == "completion" => failed(&mut text, "[[completion]]", error),
+                _ if is_verbatim || state.verbatim.contains(call.import) => write_answer(&mut text, call),
+                (Some(Import::SearchSearch), Ok(hits)) => write_search(&mut text, hits),
+                (Some(Import::SearchSearch), Err(error)) => write_error(&mut text, "[[search]]", error),
+                (_, Ok(answer)) if interface == "completion" => write_completion(&mut text, answer),
+                (_, Err(error)) if interface == "completion" => write_error(&mut text, "[[completion]]", error),
                 _ => {}
             }
         }
-        if as_then.contains(&Import::Clocks) {
-            text += &self.readings();
+        if verbatim.contains(&Import::Clocks) {
+            text += &self.clock_readings();
         }
-        for (bucket, values) in &kept.content {
-            _ = writeln!(text, "\n[keyvalue.{}]", written::key(bucket));
+        for (bucket, values) in &state.content {
+            _ = writeln!(text, "\n[keyvalue.{}]", toml_writer::key(bucket));
             for (key, value) in values {
-                _ = writeln!(text, "{} = {}", written::key(key), value_of(value));
+                _ = writeln!(text, "{} = {}", toml_writer::key(key), value_of(value));
             }
         }
         text
     }
 }
 
-/// A call that was answered; what the record has besides is none.
-fn call(call: &CallView) -> Option<Call<'_>> {
+/// Returns a call with its result. `None` for calls without a result and for other entries of the call log.
+fn recorded_call(call: &CallView) -> Option<RecordedCall<'_>> {
     let answer = match call.answer.as_ref()? {
         Json::Object(fields) if fields.contains_key("ok") => Ok(fields["ok"].clone()),
-        // One that is to be made again has no answer.
+        // A call that was interrupted has no result.
         other => {
             let error = [&other["error"], &other["broken_off"]["error"]];
             Err(error.into_iter().find_map(|error| CallError::deserialize(error).ok())?)
         }
     };
-    call.import.is_call().then_some(Call { import: &call.import, arguments: &call.arguments, answer })
+    call.import.is_call().then_some(RecordedCall { import: &call.import, arguments: &call.arguments, answer })
 }
 
-/// A field of the payload that a test has to say by itself; null is as good as not there.
-fn extra((key, value): (&String, &Json)) -> Option<(String, Json)> {
-    (!MADE.contains(&key.as_str()) && !value.is_null()).then(|| (key.clone(), value.clone()))
+/// Returns a field of the payload that the test has to contain, unless it is null.
+fn extra_field((key, value): (&String, &Json)) -> Option<(String, Json)> {
+    (!GENERATED_FIELDS.contains(&key.as_str()) && !value.is_null()).then(|| (key.clone(), value.clone()))
 }
 
-/// Puts a word in the place of every text whose key sounds like a secret's.
+/// Replaces every text whose key suggests a secret.
 fn redact(value: &mut Json) {
     match value {
         Json::Object(fields) => {
@@ -239,7 +240,7 @@ fn redact(value: &mut Json) {
                 let key = key.to_lowercase();
                 match value {
                     Json::String(text) if SECRET_WORDS.iter().any(|word| key.contains(word)) => {
-                        CONCEALED.clone_into(text)
+                        REDACTED.clone_into(text)
                     }
                     value => redact(value),
                 }
@@ -250,7 +251,7 @@ fn redact(value: &mut Json) {
     }
 }
 
-fn search(text: &mut String, hits: &Json) {
+fn write_search(text: &mut String, hits: &Json) {
     text.push_str("\n[[search]]\n");
     for hit in Vec::<Hit>::deserialize(hits).unwrap_or_default() {
         let hit = serde_json::to_value(hit).unwrap_or_default();
@@ -263,28 +264,28 @@ fn search(text: &mut String, hits: &Json) {
     }
 }
 
-fn completion(text: &mut String, answer: &Json) {
+fn write_completion(text: &mut String, answer: &Json) {
     let Ok(Ending { finish_reason, usage }) = Ending::deserialize(answer) else { return };
-    _ = writeln!(text, "\n[[completion]]\n{}", said(answer));
+    _ = writeln!(text, "\n[[completion]]\n{}", completion_text(answer));
     if let Some(reason) = finish_reason {
-        _ = writeln!(text, "finish_reason = {}", written::line(&reason));
+        _ = writeln!(text, "finish_reason = {}", toml_writer::line(&reason));
     }
     if let Some(usage) = usage {
-        let (read, wrote) = (usage.prompt_tokens, usage.completion_tokens);
-        _ = writeln!(text, "usage = {{ prompt_tokens = {read}, completion_tokens = {wrote} }}");
+        let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
+        _ = writeln!(text, "usage = {{ prompt_tokens = {prompt}, completion_tokens = {completion} }}");
     }
 }
 
-/// What a language model said, as one text or as the pieces it came in.
-fn said(answer: &Json) -> String {
+/// Returns the text of a completion, or its pieces if it was streamed.
+fn completion_text(answer: &Json) -> String {
     match Vec::<String>::deserialize(&answer["pieces"]) {
-        Ok(pieces) if pieces.len() != 1 => format!("pieces = {}", written::value(&json!(pieces))),
-        Ok(pieces) => format!("text = {}", written::text(&pieces.concat())),
-        Err(_) => format!("text = {}", written::text(answer["text"].as_str().unwrap_or_default())),
+        Ok(pieces) if pieces.len() != 1 => format!("pieces = {}", toml_writer::value(&json!(pieces))),
+        Ok(pieces) => format!("text = {}", toml_writer::text(&pieces.concat())),
+        Err(_) => format!("text = {}", toml_writer::text(answer["text"].as_str().unwrap_or_default())),
     }
 }
 
-fn failed(text: &mut String, title: &str, error: &CallError) {
+fn write_error(text: &mut String, title: &str, error: &CallError) {
     _ = writeln!(text, "\n{title}\nerror = {}", error_value(error));
 }
 
@@ -293,46 +294,46 @@ fn error_value(error: &CallError) -> String {
         ErrorKind::RateLimited(Some(after)) => Some(humantime::format_duration(after).to_string()),
         _ => None,
     };
-    written::value(&json!({ "kind": error_word(error.kind), "message": error.message, "after": after }))
+    toml_writer::value(&json!({ "kind": error_name(error.kind), "message": error.message, "after": after }))
 }
 
-/// An answer as the record has it.
-fn verbatim(text: &mut String, call: &Call<'_>) {
-    _ = writeln!(text, "\n[[answer]]\ncall = {}", written::line(call.import.as_str()));
+/// Writes the recorded result of a call.
+fn write_answer(text: &mut String, call: &RecordedCall<'_>) {
+    _ = writeln!(text, "\n[[answer]]\ncall = {}", toml_writer::line(call.import.as_str()));
     match &call.answer {
         Ok(Json::Null) => {}
-        Ok(value) if written::is_writable(value) => _ = writeln!(text, "ok = {}", written::value(value)),
-        Ok(value) => _ = writeln!(text, "json = {}", written::text(&value.to_string())),
+        Ok(value) if toml_writer::is_writable(value) => _ = writeln!(text, "ok = {}", toml_writer::value(value)),
+        Ok(value) => _ = writeln!(text, "json = {}", toml_writer::text(&value.to_string())),
         Err(error) => _ = writeln!(text, "error = {}", error_value(error)),
     }
 }
 
 fn value_of(value: &Json) -> String {
-    value.as_str().map_or_else(|| written::value(value), written::text)
+    value.as_str().map_or_else(|| toml_writer::value(value), toml_writer::text)
 }
 
-/// What stood in the key-value store at first, as far as the calls tell, and the calls whose answers it can't tell.
+/// The initial content of the key-value store as far as the calls reveal it, and the calls that it cannot answer.
 #[derive(Default)]
-struct Kept<'d> {
+struct KeyValueState<'d> {
     content: BTreeMap<String, BTreeMap<String, Json>>,
-    /// Calls that are answered as they were then.
+    /// Calls to answer with their recorded results.
     verbatim: HashSet<&'d RecordedImport>,
 }
 
-impl<'d> Kept<'d> {
-    fn of(calls: &[Call<'d>]) -> Self {
-        let mut kept = Self::default();
+impl<'d> KeyValueState<'d> {
+    fn before(calls: &[RecordedCall<'d>]) -> Self {
+        let mut state = Self::default();
         let mut known = BTreeSet::new();
         for call in calls {
-            if !kept.take_in(call, &mut known) {
-                kept.verbatim.insert(call.import);
+            if !state.apply(call, &mut known) {
+                state.verbatim.insert(call.import);
             }
         }
-        kept
+        state
     }
 
-    /// Whether a test answers a call like this by itself, now that this is known.
-    fn take_in(&mut self, call: &Call<'d>, known: &mut BTreeSet<(String, String)>) -> bool {
+    /// Applies a call to the content. Returns whether a test can answer the call without its recorded result.
+    fn apply(&mut self, call: &RecordedCall<'d>, known: &mut BTreeSet<(String, String)>) -> bool {
         let interface = call.import.interface();
         let Ok(answer) = &call.answer else { return matches!(interface, "search" | "completion") };
         let field = |name: &str| call.arguments[name].as_str().unwrap_or_default().to_owned();
@@ -365,7 +366,7 @@ impl<'d> Kept<'d> {
                 known.extend(keys.filter_map(|key| Some((bucket.clone(), key.as_str()?.to_owned()))));
                 true
             }
-            // The user's own message is there by itself; the rest of the chat isn't.
+            // A test only contains the message of the event, and not the rest of the chat.
             Some(Import::MessagesHistory) => false,
             _ => matches!(interface, "search" | "completion" | "messages" | "message-log"),
         }

@@ -1,4 +1,4 @@
-//! Says how tests went.
+//! Prints the results of tests.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use anstyle::{AnsiColor, Style};
 use similar::{ChangeTag, TextDiff};
 
 use super::suite::Suite;
-use super::{Ran, Result};
+use super::{TestReport, TestResult};
 use crate::commands::output;
 use crate::testing::Difference;
 use modhost_core::sanitize::{self, lines as safe};
@@ -18,10 +18,10 @@ const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default();
 
-/// How many lines of a text or a difference are shown.
-const LINES: usize = 80;
+/// Maximum number of lines of a text or a difference to print.
+const MAX_LINES: usize = 80;
 
-/// How many tests went which way.
+/// The number of tests by result.
 #[derive(Default)]
 pub(super) struct Totals {
     passed: usize,
@@ -31,20 +31,20 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn of(all: &[Ran]) -> Self {
+    pub(super) fn of(tests: &[TestReport]) -> Self {
         let mut totals = Self::default();
-        for ran in all {
-            match &ran.result {
-                Result::NotRun(_) => totals.not_run += 1,
-                Result::Ran { .. } if ran.is_updated() => totals.updated += 1,
-                Result::Ran { outcome, .. } if outcome.passed() => totals.passed += 1,
-                Result::Ran { .. } => totals.failed += 1,
+        for test in tests {
+            match &test.result {
+                TestResult::NotRun(_) => totals.not_run += 1,
+                TestResult::Run { .. } if test.is_updated() => totals.updated += 1,
+                TestResult::Run { outcome, .. } if outcome.passed() => totals.passed += 1,
+                TestResult::Run { .. } => totals.failed += 1,
             }
         }
         totals
     }
 
-    /// 0: all passed. 1: some failed. 2: some couldn't be run.
+    /// Returns 0 if all tests passed, 1 if some failed, 2 if some could not run.
     pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             Self { not_run: 1.., .. } => ExitCode::from(2),
@@ -54,40 +54,40 @@ impl Totals {
     }
 }
 
-pub(super) fn heading(suite: &Suite) {
+pub(super) fn print_heading(suite: &Suite) {
     output::println!("{BOLD}{}{BOLD:#}  {DIM}{}{DIM:#}", suite.module.name, suite.folder.display());
 }
 
-pub(super) fn line(ran: &Ran) {
-    let (style, word) = match &ran.result {
-        Result::NotRun(_) => (BAD, "NOT RUN"),
-        Result::Ran { .. } if ran.is_updated() => (GOOD, "updated"),
-        Result::Ran { outcome, .. } if outcome.passed() => (GOOD, "ok"),
-        Result::Ran { .. } => (BAD, "FAILED"),
+pub(super) fn print_result(test: &TestReport) {
+    let (style, word) = match &test.result {
+        TestResult::NotRun(_) => (BAD, "NOT RUN"),
+        TestResult::Run { .. } if test.is_updated() => (GOOD, "updated"),
+        TestResult::Run { outcome, .. } if outcome.passed() => (GOOD, "ok"),
+        TestResult::Run { .. } => (BAD, "FAILED"),
     };
-    let took = match &ran.result {
-        Result::Ran { outcome, .. } => format!("  {DIM}{}{DIM:#}", time(outcome.took)),
-        Result::NotRun(_) => String::new(),
+    let took = match &test.result {
+        TestResult::Run { outcome, .. } => format!("  {DIM}{}{DIM:#}", format_time(outcome.took)),
+        TestResult::NotRun(_) => String::new(),
     };
-    output::println!("test {} ... {style}{word}{style:#}{took}", sanitize::line(&ran.name));
+    output::println!("test {} ... {style}{word}{style:#}{took}", sanitize::line(&test.name));
 }
 
-/// Everything that went wrong.
-pub(super) fn failures(all: &[Ran]) {
-    for ran in all {
-        let text = failure(ran);
+/// Prints all failures.
+pub(super) fn print_failures(tests: &[TestReport]) {
+    for test in tests {
+        let text = failure_text(test);
         if !text.is_empty() {
             output::print!(
                 "\n{BOLD}---- {} {}{BOLD:#}  {DIM}{}{DIM:#}\n{text}",
-                ran.module,
-                ran.name,
-                ran.file.display()
+                test.module,
+                test.name,
+                test.file.display()
             );
         }
     }
 }
 
-pub(super) fn summary(totals: &Totals, took: Duration) {
+pub(super) fn print_summary(totals: &Totals, elapsed: Duration) {
     let Totals { passed, failed, not_run, updated } = totals;
     let (style, word) = if failed + not_run == 0 { (GOOD, "ok") } else { (BAD, "FAILED") };
     let mut text = format!("\n{style}{word}{style:#}: {passed} passed, {failed} failed");
@@ -95,25 +95,25 @@ pub(super) fn summary(totals: &Totals, took: Duration) {
         _ = write!(text, ", {not_run} not run");
     }
     if *updated > 0 {
-        _ = write!(text, ", {updated} updated: look at what changed before you keep it");
+        _ = write!(text, ", {updated} updated (review the changes before you commit them)");
     }
-    output::println!("{text}; in {}", time(took));
+    output::println!("{text}; in {}", format_time(elapsed));
 }
 
-/// What went wrong with a test, with colours; empty if nothing did.
-pub(super) fn failure(ran: &Ran) -> String {
+/// Returns the failure of a test, with colors. Empty if the test did not fail.
+pub(super) fn failure_text(test: &TestReport) -> String {
     let mut text = String::new();
-    match &ran.result {
-        Result::NotRun(reason) => _ = writeln!(text, "{}", safe(reason)),
-        Result::Ran { outcome, updated } => {
+    match &test.result {
+        TestResult::NotRun(reason) => _ = writeln!(text, "{}", safe(reason)),
+        TestResult::Run { outcome, updated } => {
             for problem in &outcome.problems {
-                _ = writeln!(text, "{}", bounded(&safe(problem)));
+                _ = writeln!(text, "{}", truncate_lines(&safe(problem)));
             }
-            // What could be accepted was.
-            for difference in outcome.differences.iter().filter(|it| !updated || it.accept.is_empty()) {
-                tell(&mut text, ran, difference);
+            // An update has removed the other differences.
+            for difference in outcome.differences.iter().filter(|it| !updated || it.replacements.is_empty()) {
+                write_difference(&mut text, test, difference);
                 if *updated {
-                    text.push_str("  --update can't write this: change it by hand\n");
+                    text.push_str("  --update cannot change this; edit the file\n");
                 }
             }
         }
@@ -121,22 +121,22 @@ pub(super) fn failure(ran: &Ran) -> String {
     text
 }
 
-fn tell(text: &mut String, ran: &Ran, difference: &Difference) {
-    let Difference { line, what, expected, found, .. } = difference;
-    _ = writeln!(text, "{}:{line}: not as expected: {}", ran.file.display(), safe(what));
+fn write_difference(text: &mut String, test: &TestReport, difference: &Difference) {
+    let Difference { line, subject, expected, found, .. } = difference;
+    _ = writeln!(text, "{}:{line}: mismatch in {}", test.file.display(), safe(subject));
     let (expected, found) = (safe(expected), safe(found));
     if expected.contains('\n') || found.contains('\n') {
-        _ = write!(text, "{}", compared(&expected, &found));
+        _ = write!(text, "{}", line_diff(&expected, &found));
     } else {
         _ = writeln!(text, "  expected  {BAD}{expected}{BAD:#}\n  found     {GOOD}{found}{GOOD:#}");
     }
 }
 
-/// Two texts, line by line.
-fn compared(expected: &str, found: &str) -> String {
+/// Formats the difference of two texts line by line.
+fn line_diff(expected: &str, found: &str) -> String {
     let mut text = format!("  {BAD}- expected{BAD:#}  {GOOD}+ found{GOOD:#}\n");
     let difference = TextDiff::from_lines(expected, found);
-    for change in difference.iter_all_changes().take(LINES) {
+    for change in difference.iter_all_changes().take(MAX_LINES) {
         let (style, sign) = match change.tag() {
             ChangeTag::Delete => (BAD, '-'),
             ChangeTag::Insert => (GOOD, '+'),
@@ -144,21 +144,21 @@ fn compared(expected: &str, found: &str) -> String {
         };
         _ = writeln!(text, "  {style}{sign} {}{style:#}", change.value().trim_end_matches('\n'));
     }
-    if difference.iter_all_changes().nth(LINES).is_some() {
+    if difference.iter_all_changes().nth(MAX_LINES).is_some() {
         text.push_str("  …\n");
     }
     text
 }
 
-fn bounded(text: &str) -> String {
-    let mut lines: Vec<&str> = text.lines().take(LINES).collect();
-    if text.lines().nth(LINES).is_some() {
+fn truncate_lines(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().take(MAX_LINES).collect();
+    if text.lines().nth(MAX_LINES).is_some() {
         lines.push("…");
     }
     lines.join("\n")
 }
 
-fn time(time: Duration) -> String {
+fn format_time(time: Duration) -> String {
     match time.as_millis() {
         0..1000 => format!("{:.0} ms", time.as_secs_f64() * 1000.0),
         _ => format!("{:.1} s", time.as_secs_f64()),

@@ -368,13 +368,13 @@ fn an_event_socket_brings_what_modules_want() {
     assert_eq!(
         warnings(&nothing),
         ["modules.toml:1:1: the source \"unique\" has nothing to subscribe to, and isn't connected\n  \
-          = no module of the tenant \"acme\" wants an event of Unique's"]
+          = help: no module of the tenant \"acme\" wants an event of Unique's"]
     );
     let twice = socket("\n[[source]]\nname = 'hook'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']", &[""]);
     assert_eq!(
         warnings(&twice),
         ["modules.toml:1:1: the sources \"hook\" and \"unique\" may bring the same events\n  \
-          = an event that comes by both is answered twice: use one of them for each tenant"]
+          = help: an event that comes by both is answered twice: use one of them for each tenant"]
     );
 }
 
@@ -390,9 +390,9 @@ fn a_module_nobody_delivers_to_is_only_warned() {
     assert_eq!(
         warnings(&settings),
         [
-            "modules.toml:10:1: no source brings events of the tenant \"globex\"\n  = add a [[source]] with this tenant",
+            "modules.toml:10:1: no source brings events of the tenant \"globex\"\n  = help: add a [[source]] with this tenant",
             "modules.toml:13:1: nobody delivers to the module \"M\"\n  \
-             = none of its tenants has a [[source]]: add one, or change its `tenants`",
+             = help: none of its tenants has a [[source]]: add one, or change its `tenants`",
         ]
     );
 }
@@ -411,7 +411,7 @@ fn a_company_that_nobody_signed_is_warned_of() {
         warned("scheme = 'shopify'\nevent = { company = 'header:X-Shopify-Shop-Domain' }"),
         [
             "modules.toml:1:1: the source \"in\" reads the company from the header x-shopify-shop-domain, which is not signed\n  \
-          = whoever gets hold of a signed request can send it again for another company: name a part of the body if you can"
+          = help: whoever gets hold of a signed request can send it again for another company: name a part of the body if you can"
         ]
     );
     let hmac = "scheme = 'hmac'\nheader = 'X-Signature'\nevent = { company = 'header:X-Org' }";

@@ -131,13 +131,13 @@ pub fn say(text: &str) -> bool {
     true
 }
 
-/// Logs why this process can't go on, if its log is for programs; answers whether it is.
-pub fn log_failure(error: &str) -> bool {
-    let is_for_programs = LOG.get().is_some_and(|log| log.format == LogFormat::Json);
-    if is_for_programs {
-        tracing::error!(error, "modhost cannot go on");
+/// Logs why this process ends and what to do about it, if the log is JSON. Returns whether it is.
+pub fn log_failure(error: &str, help: Option<&str>) -> bool {
+    let is_json = LOG.get().is_some_and(|log| log.format == LogFormat::Json);
+    if is_json {
+        tracing::error!(error, help, "modhost cannot continue");
     }
-    is_for_programs
+    is_json
 }
 
 /// Waits, but not long, until what was logged is written.

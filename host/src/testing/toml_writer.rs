@@ -1,4 +1,4 @@
-//! Writes TOML, as a person would: what is recorded and what `--update` puts in place of what was expected.
+//! Writes readable TOML, for recorded tests and for `--update`.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use serde_json::Value as Json;
 
 use modhost_core::sanitize;
 
-/// How long a line may be before a list is written over several.
-const LINE: usize = 110;
+/// Maximum length of a line with a list, in bytes.
+const MAX_LINE_LENGTH: usize = 110;
 
-/// A text as a TOML string; one of several lines between triple quotes.
+/// Returns a text as a TOML string. Texts with several lines are written between triple quotes.
 pub fn text(text: &str) -> String {
     let lines = text.contains('\n') && !text.contains('\r');
     let mut written = if lines { "\"\"\"\n".to_owned() } else { "\"".to_owned() };
@@ -28,7 +28,7 @@ pub fn text(text: &str) -> String {
     written
 }
 
-/// A text on one line.
+/// Returns a text as a TOML string on one line.
 pub fn line(text: &str) -> String {
     let json = serde_json::to_string(text).unwrap_or_default();
     json.chars().fold(String::with_capacity(json.len()), |mut line, c| {
@@ -37,7 +37,7 @@ pub fn line(text: &str) -> String {
     })
 }
 
-/// Adds a character; one that doesn't show itself as an escape.
+/// Appends a character. Invisible characters are escaped.
 fn push(to: &mut String, c: char) {
     if !sanitize::is_unsafe(c) {
         return to.push(c);
@@ -48,16 +48,16 @@ fn push(to: &mut String, c: char) {
     };
 }
 
-/// A key, in quotes where it needs them.
+/// Returns a key, quoted if necessary.
 pub fn key(key: &str) -> String {
     let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if is_bare { key.to_owned() } else { line(key) }
 }
 
-/// A value on one line. TOML has no null: a field that is null is left out, and so is an item of a list.
+/// Returns a value on one line. TOML has no null: fields and list items that are null are omitted.
 pub fn value(json: &Json) -> String {
     match json {
-        // Nothing a table or a list could hold; alone, there is no better word for it.
+        // Only outside of tables and lists.
         Json::Null => "\"\"".to_owned(),
         Json::Bool(flag) => flag.to_string(),
         Json::Number(number) => number.to_string(),
@@ -77,22 +77,22 @@ pub fn value(json: &Json) -> String {
     }
 }
 
-/// A list of values, over several lines where one would be long.
+/// Returns a list of values, on several lines if it is long.
 pub fn list(items: &[Json]) -> String {
     rows(&items.iter().map(value).collect::<Vec<_>>())
 }
 
-/// A list of what is written already, over several lines where one would be long.
+/// Returns a list of values that are already TOML, on several lines if it is long.
 pub fn rows(items: &[String]) -> String {
     let short = format!("[{}]", items.join(", "));
-    if items.len() < 2 && short.len() <= LINE || short.len() <= LINE / 2 {
+    if items.len() < 2 && short.len() <= MAX_LINE_LENGTH || short.len() <= MAX_LINE_LENGTH / 2 {
         return short;
     }
     let lines: String = items.iter().map(|item| format!("  {item},\n")).collect();
     format!("[\n{lines}]")
 }
 
-/// Whether a value can be written as TOML and read back the same: nulls can't.
+/// Returns whether TOML can represent a value. It has no null and no integers above `i64::MAX`.
 pub fn is_writable(json: &Json) -> bool {
     match json {
         Json::Null => false,
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_values_are_read_back_unchanged() {
         for it in [
             "",
             "plain",
