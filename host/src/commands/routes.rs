@@ -197,7 +197,7 @@ fn read(args: &TestArgs, settings: &Settings) -> anyhow::Result<Event> {
         }
     }
     match (&args.source, sources.is_empty()) {
-        (Some(name), true) => bail!(settings.no_source(name)),
+        (Some(name), true) => bail!(settings.unknown_source(name)),
         (None, true) => {
             let message = format!("there is no [[source]] in {}", settings.file.display());
             Err(error_with_help(message, "add one, with name, path, scheme and secrets"))

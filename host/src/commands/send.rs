@@ -331,10 +331,10 @@ mod tests {
         let all = [assistant("ChatLog", false), assistant("DemoApp", true)];
         let (message, help) = error(&all, Recipient::Module("Demo".into()));
         assert_eq!(message, "there is no module \"Demo\" on the local platform");
-        assert_eq!(help, "the known ones are: ChatLog, DemoApp");
+        assert_eq!(help, "expected one of: ChatLog, DemoApp");
         let (message, help) = error(&all, Recipient::Assistant("a".into()));
         assert_eq!(message, "there is no assistant \"a\" on the local platform");
-        assert_eq!(help, "the known ones are: assistant_ChatLog, assistant_DemoApp");
+        assert_eq!(help, "expected one of: assistant_ChatLog, assistant_DemoApp");
         assert!(error(&all, Recipient::Module("demoapp".into())).1.contains("did you mean DemoApp?"));
         let (message, help) = error(&all[..1], Recipient::Default);
         assert_eq!(message, "no module on the local platform answers messages");

@@ -126,7 +126,7 @@ fn hit(index: usize, table: Table<'_>) -> Hit {
 fn integer<T: TryFrom<i64>>(value: &Value<'_>) -> Option<T> {
     let number = value.json()?.as_i64().and_then(|number| T::try_from(number).ok());
     if number.is_none() {
-        value.wrong(format!("`{}` must be an integer in range", value.key), "write it without quotes");
+        value.reject(format!("`{}` must be an integer in range", value.key), "write it without quotes");
     }
     number
 }
@@ -136,7 +136,7 @@ fn completion(table: Table<'_>) -> ScriptedAnswer<ScriptedCompletion> {
     let pieces = table.get("pieces");
     let text = if error.is_some() || pieces.is_some() { table.get("text") } else { table.require("text", "\"…\"") };
     if let (Some(_), Some(pieces)) = (&text, &pieces) {
-        pieces.wrong("this answer has both `text` and `pieces`", "remove one of the two");
+        pieces.reject("this answer has both `text` and `pieces`", "remove one of the two");
     }
     let pieces: Vec<String> = match pieces {
         Some(pieces) => {
@@ -203,7 +203,7 @@ fn kind(value: &Value<'_>) -> Option<ErrorKind> {
     let text = value.text()?;
     let known = ERRORS.iter().find(|(word, _)| *word == text);
     if known.is_none() {
-        value.wrong(format!("unknown error \"{text}\""), suggest::advice(text, &ERRORS.map(|(word, _)| word)));
+        value.reject(format!("unknown error \"{text}\""), suggest::advice(text, &ERRORS.map(|(word, _)| word)));
     }
     known.map(|(_, kind)| *kind)
 }
@@ -221,7 +221,7 @@ fn message(index: usize, table: Table<'_>) -> Message {
         let text = value.text()?;
         let role = ROLES.iter().find(|(word, _)| *word == text);
         if role.is_none() {
-            value.wrong(format!("unknown role \"{text}\""), suggest::advice(text, &ROLES.map(|(word, _)| word)));
+            value.reject(format!("unknown role \"{text}\""), suggest::advice(text, &ROLES.map(|(word, _)| word)));
         }
         role.map(|(_, role)| *role)
     });
@@ -268,13 +268,13 @@ fn call(index: usize, table: Table<'_>) -> Option<Call> {
     let ok = table.get("ok");
     let json = table.get("json");
     if let (Some(_), Some(both)) = (&error, ok.as_ref().or(json.as_ref())) {
-        both.wrong("this answer has both an error and a result", "remove one of the two");
+        both.reject("this answer has both an error and a result", "remove one of the two");
     }
     let json = json.and_then(|value| {
         let text = value.text()?;
         let read = serde_json::from_str::<Json>(text);
         if let Err(error) = &read {
-            value.wrong(format!("`json` is not valid JSON: {error}"), "write the answer as JSON between ''' and '''");
+            value.reject(format!("`json` is not valid JSON: {error}"), "write the answer as JSON between ''' and '''");
         }
         read.ok()
     });
@@ -306,7 +306,7 @@ pub(super) fn call_name(value: &Value<'_>) -> Option<RecordedImport> {
     if !is_known && !CALL_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         let known = Import::ALL.into_iter().filter(|import| *import != Import::KeptAside);
         let known: Vec<_> = known.map(Import::as_str).collect();
-        value.wrong(format!("unknown call \"{name}\""), suggest::advice(name, &known));
+        value.reject(format!("unknown call \"{name}\""), suggest::advice(name, &known));
         return None;
     }
     Some(import)

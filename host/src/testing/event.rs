@@ -59,13 +59,17 @@ impl TestEvent {
         let headers = root.get("headers").and_then(|value| headers(&value)).unwrap_or_default();
         let content = match (root.get("text"), root.get("event")) {
             (Some(_), Some(event)) => {
-                event.wrong("this test has both `text` and `event`", "remove one of the two");
+                event.reject("this test has both `text` and `event`", "remove one of the two");
                 None
             }
             (Some(text), None) => chat(root, &text).map(Box::new).map(EventContent::Text),
             (None, Some(event)) => {
                 for key in CHAT_KEYS {
-                    root.refuse(key, format!("`{key}` requires `text`"), "remove it; the event contains this value");
+                    root.reject_key(
+                        key,
+                        format!("`{key}` requires `text`"),
+                        "remove it; the event contains this value",
+                    );
                 }
                 if event.is_table() { parts(&event) } else { body(&event, file, headers) }
             }
@@ -164,7 +168,7 @@ impl ChatMessage {
 }
 
 fn chat(root: &Table<'_>, text: &Value<'_>) -> Option<ChatMessage> {
-    root.refuse("headers", "`headers` requires `event` with the body of a request", "remove it");
+    root.reject_key("headers", "`headers` requires `event` with the body of a request", "remove it");
     let text_of = |key| root.get(key).and_then(|value| value.any_text().map(str::to_owned));
     let object = |key, title| {
         let table = root.get(key).filter(|value| value.table(title).is_some());
@@ -193,7 +197,7 @@ fn body(value: &Value<'_>, file: &Path, headers: HeaderMap) -> Option<EventConte
         Ok(body) => Some(EventContent::Body { headers, body: body.into() }),
         Err(error) => {
             let advice = "name a file beside this one that contains the body of a request, or write [event] with name and payload";
-            value.wrong(format!("cannot read {}: {error}", path.display()), advice);
+            value.reject(format!("cannot read {}: {error}", path.display()), advice);
             None
         }
     }
@@ -210,7 +214,7 @@ fn parts(value: &Value<'_>) -> Option<EventContent> {
         Some(value) if value.is_text() => value.text().and_then(|text| {
             let parsed = serde_json::from_str::<serde::de::IgnoredAny>(text);
             if let Err(error) = &parsed {
-                value.wrong(format!("`payload` is not valid JSON: {error}"), "write it as JSON, or as a table");
+                value.reject(format!("`payload` is not valid JSON: {error}"), "write it as JSON, or as a table");
             }
             parsed.is_ok().then(|| text.to_owned())
         }),
@@ -248,7 +252,7 @@ fn read(source: Option<&str>, settings: &Settings, headers: &HeaderMap, body: &B
         }
     }
     match (source, problems.is_empty()) {
-        (Some(name), true) => bail!(settings.no_source(name)),
+        (Some(name), true) => bail!(settings.unknown_source(name)),
         (None, true) => bail!(
             "no [[source]] in {} can receive this event; write [event] with name and payload instead",
             settings.file.display()
@@ -272,5 +276,5 @@ fn not_received(reason: &Unwanted, event: &Event, module: &Module) -> anyhow::Er
             format!("`match` requires another {path} than {}", found.as_deref().unwrap_or("none"))
         }
     };
-    anyhow!("{} would not receive this event: {reason} ([[module]] at {})", module.name, module.place)
+    anyhow!("{} would not receive this event: {reason} ([[module]] at {})", module.name, module.location)
 }

@@ -85,7 +85,7 @@ pub struct Difference {
 impl<T> Spanned<T> {
     fn new(source: &Value<'_>, value: T) -> Self {
         let span = source.span();
-        Self { line: source.document.place(span.start).line, span, value }
+        Self { line: source.document.location(span.start).line, span, value }
     }
 }
 
@@ -144,7 +144,7 @@ fn step(item: &Value<'_>) -> Option<ExpectedStep> {
         let word = value.text()?;
         let known = STATUS.into_iter().find(|status| *status == word);
         if known.is_none() {
-            value.wrong(format!("unknown status \"{word}\""), suggest::advice(word, &STATUS));
+            value.reject(format!("unknown status \"{word}\""), suggest::advice(word, &STATUS));
         }
         known
     });
@@ -173,7 +173,7 @@ fn retry(value: &Value<'_>) -> Option<Retry> {
         time => match humantime::parse_duration(time) {
             Ok(time) => Some(Retry::After(time)),
             Err(_) => {
-                value.wrong(
+                value.reject(
                     format!("`retry` cannot be \"{time}\""),
                     "write \"no\", \"yes\", or a duration like \"30s\"",
                 );
@@ -187,7 +187,7 @@ fn call(item: &Value<'_>) -> Option<ExpectedCall> {
     let table = item.table("a call")?;
     let import = table.require("call", "\"search.search\"").and_then(|value| call_name(&value));
     // The contract defines the arguments; all keys are allowed here.
-    table.know_all();
+    table.allow_unknown_keys();
     let mut arguments = item.json()?.as_object().cloned().unwrap_or_default();
     arguments.remove("call");
     table.finish();
@@ -205,7 +205,7 @@ fn keyvalue_entries(value: &Value<'_>) -> Vec<Spanned<ExpectedEntry>> {
         };
         for (key, value) in entries_json {
             let value = (value != json!(false)).then_some(value);
-            let (line, span) = (buckets.document.place(entries.span().start).line, entries.span());
+            let (line, span) = (buckets.document.location(entries.span().start).line, entries.span());
             expected.push(Spanned { line, span, value: ExpectedEntry { bucket: bucket.to_owned(), key, value } });
         }
     }

@@ -69,7 +69,7 @@ impl Test {
         let attempt = root.get("attempt").and_then(|value| value.count());
         let expected = root.get("expect").and_then(|value| value.table("[expect]")).map(expect::read);
         root.finish();
-        ConfigErrors::none_of(document.into_problems())?;
+        ConfigErrors::ok_if_empty(document.into_errors())?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // A missing event was reported above.
         let Some(event) = event else {
@@ -99,7 +99,7 @@ fn time(value: &Value<'_>) -> Option<SystemTime> {
     let text = value.json()?;
     let time = text.as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(SystemTime::from);
     if time.is_none() {
-        value.wrong(format!("`{}` must be a time with an offset", value.key), "write it like 2026-01-31T08:00:00Z");
+        value.reject(format!("`{}` must be a time with an offset", value.key), "write it like 2026-01-31T08:00:00Z");
     }
     time
 }

@@ -37,7 +37,7 @@ impl Matcher {
             });
         }
         if !value.is_table() {
-            value.wrong(format!("`{}` must be a text or a table that describes one", value.key), ADVICE);
+            value.reject(format!("`{}` must be a text or a table that describes one", value.key), ADVICE);
             return None;
         }
         let table = value.table("a matcher")?;
@@ -47,8 +47,8 @@ impl Matcher {
         let keys = table.entries().count();
         // Unknown keys and invalid values are reported separately.
         if keys != 1 {
-            value.wrong("this requires exactly one of `is`, `contains` and `matches`", ADVICE);
-            table.know_all();
+            value.reject("this requires exactly one of `is`, `contains` and `matches`", ADVICE);
+            table.allow_unknown_keys();
         }
         table.finish();
         [is, contains, matches].into_iter().flatten().next().filter(|_| keys == 1)

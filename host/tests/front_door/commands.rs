@@ -266,7 +266,7 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
 
     let unknown = send(&host, &["hi", "--to", "Tset"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""), "{unknown:?}");
-    let suggest = "did you mean Test? The known ones are: Test";
+    let suggest = "did you mean Test? Expected one of: Test";
     assert_eq!(unknown.stderr, format!("error: there is no module \"Tset\" on the local platform\nhelp: {suggest}\n"));
     failed(&send(&host, &["hi", "--chat", "chat_none"]).await, &["chat_none"]);
 }

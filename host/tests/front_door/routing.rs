@@ -131,7 +131,7 @@ async fn an_event_is_signed_from_the_terminal() {
     let ran = ran.await;
     assert!(ran.code == 1 && ran.stderr.contains("TEST_ENDPOINT_SECRET is not set"), "{ran:?}");
     for (args, words) in [
-        (["--source", "nobody", "event.json"], "the known ones are: unique, tickets"),
+        (["--source", "nobody", "event.json"], "expected one of: unique, tickets"),
         (["--source", "unique", "nothing.json"], "cannot read nothing.json"),
     ] {
         let ran = modhost(host.folder(), "send", &args, &[]).await;

@@ -394,7 +394,7 @@ event = { name = "text:order" }
 #[tokio::test]
 async fn a_source_that_verifies_nothing_is_for_programs_of_this_machine() {
     let host = host(EACH, &[]).await;
-    host.logged(&["WARN", "the source \"none\" verifies nothing: every program on this machine can send events"]).await;
+    host.logged(&["WARN", "the source \"none\" verifies nothing: any program on this machine can send events"]).await;
     let knock = async |lines: Lines<'_>| post(&host, "/none", headers(lines), b"{}".into()).await;
     assert_eq!(knock(&[]).await.status(), StatusCode::OK);
     for name in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"] {
@@ -408,11 +408,11 @@ async fn a_source_that_verifies_nothing_is_for_programs_of_this_machine() {
     let open = folder("listen = \"0.0.0.0:0\"", source, &[]);
     let Ran { code, stderr, .. } = modhost(open.path(), "serve", &["--admin-port", "0"], VARIABLES).await;
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("this source verifies nothing, and other machines can reach it"), "{stderr}");
+    assert!(stderr.contains("this source verifies nothing and is reachable from other machines"), "{stderr}");
 
     let anywhere = folder("listen = \"0.0.0.0:0\"", &format!("{source}from_anywhere = true\n"), &[]);
     let host = Host::serve(anywhere, VARIABLES, None).await;
-    host.logged(&["WARN", "the source \"open\" verifies nothing: whoever reaches the host can send events"]).await;
+    host.logged(&["WARN", "the source \"open\" verifies nothing: anyone who can reach the host can send events"]).await;
     let port = host.webhook.replace("0.0.0.0", "127.0.0.1");
     let answer = http().post(port).header("x-forwarded-for", "203.0.113.7").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);

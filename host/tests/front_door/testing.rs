@@ -200,7 +200,7 @@ async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
 #[tokio::test]
 async fn a_wrong_file_says_what_to_write() {
     let cases = [
-        ("txt = 'x'", &["has no setting `txt`", "did you mean text?"][..]),
+        ("txt = 'x'", &["unknown setting `txt`", "did you mean text?"][..]),
         ("", &["this test has no event", "text = "]),
         ("text = 'x", &["one.toml:1:", "invalid TOML"]),
         ("text = 'x'\nevent = 'e.json'", &["one.toml:2:9", "this test has both `text` and `event`"]),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use modhost_config::Settings;
-use modhost_config::source::EventParts;
+use modhost_config::source::EventFields;
 use modhost_core::event::interest::{Candidate, Interest, NamePattern, Path};
 use modhost_core::event::json::{Document, Value};
 use modhost_core::event::{Event, Subject};
@@ -81,7 +81,7 @@ fn make(way: &Case) -> Source {
     Source {
         reader: Reader {
             name: "in".into(),
-            envelope: scheme.envelope().with(&EventParts::default()),
+            envelope: scheme.envelope().with(&EventFields::default()),
             owners: TenantResolver::One {
                 tenant: "default".into(),
                 companies: Vec::new(),

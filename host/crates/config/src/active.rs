@@ -1,17 +1,19 @@
-//! The settings a host goes by: what the file says, and what has just disappeared from it.
+//! The settings in effect: the settings in the file, plus parts that were removed from the file recently.
 //!
-//! A file that is being written in place is read half written sooner or later, and half a settings file is often a valid one.
-//! So what disappears stays for [`Server::removal_grace`](super::Server::removal_grace), and is dropped only when it stayed
-//! away for as long:
+//! If the file is written in place, the host sooner or later reads it half written, and half a settings file is often
+//! valid. The host therefore keeps a removed part for [`Server::removal_grace`](super::Server::removal_grace) and
+//! drops it only if it is still missing after that time. It keeps:
 //!
-//! - A source, a tenant, a company of a tenant, or a module that is gone. Events for it are taken; its deliveries wait.
-//! - Keys that are gone from the last table of the file, which is where a file is cut: that source, tenant or module (or
-//!   `[server]`) stays as it was.
-//! - The end of a secret or a certificate: the one before stays.
-//! - A secret of a source that another one took the place of: what it signed is still taken. And for as long, nobody knows
-//!   whether the new one is whole, so that what none of them signed is no forgery yet.
+//! - A source, a tenant, a company of a tenant, or a module that was removed. The host accepts its events; its
+//!   deliveries wait.
+//! - Keys that were removed from the last table of the file, where a truncated file ends. That source, tenant or
+//!   module (or `[server]`) stays as it was.
+//! - A secret or certificate whose new value is a prefix of the old one. The old value stays.
+//! - A secret of a source that was replaced. The host still accepts its signatures. During the same time the new
+//!   secret may be incomplete, so the host does not count an unknown signature as a forgery.
 //!
-//! All of it is one pure function of what was, what is read, and the time: [`ActiveSettings::merge`].
+//! All of this is one pure function of the active settings, the settings that were read, and the time:
+//! [`ActiveSettings::merge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -19,45 +21,45 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reference::Origin;
-use super::{Environment, Reference, Secret, Settings, Source, Tenant, Written};
+use super::{Environment, Reference, Secret, Settings, Source, Tenant, WrittenKeys};
 use modhost_core::event::Name;
 
-/// Settings as they were read, with all they refer to.
+/// Settings that were read from the file, with the values of their references.
 #[derive(Clone)]
 pub struct LoadedSettings {
     /// The settings.
     pub settings: Settings,
-    /// What their references lead to.
+    /// The values of their references.
     pub environment: Arc<Environment>,
-    /// Whether the file is known to be whole, as it was moved to its place.
-    pub is_whole: bool,
+    /// Whether the file is known to be complete, because it was moved into place.
+    pub is_complete: bool,
 }
 
-/// The settings a host goes by.
+/// The settings in effect.
 #[derive(Clone)]
 pub struct ActiveSettings {
-    /// What was read last.
+    /// The settings that were read last.
     loaded: LoadedSettings,
-    /// That, and what is kept.
+    /// The same settings, plus the retained parts.
     settings: Settings,
-    /// What the references of what was read lead to, kept values included.
+    /// The values of the references in `loaded`, retained values included.
     environment: Arc<Environment>,
-    kept: BTreeMap<Part, Kept>,
-    /// Tenants that are kept and whose events are another tenant's by now.
+    retained: BTreeMap<SettingsPart, RetainedPart>,
+    /// Retained tenants whose events now belong to another tenant.
     without_events: BTreeSet<Name>,
-    /// Until when values are kept, by where they are.
+    /// When each retained value expires, by its origin.
     values: HashMap<Origin, Instant>,
     certificate: Option<Instant>,
     /// The secrets of webhooks, by source.
     rotations: BTreeMap<Name, Rotation>,
-    /// The file when it was last not cut.
-    whole: WholeText,
+    /// The file as it was when it was last complete.
+    complete: CompleteText,
 }
 
-/// A part of the settings that can disappear by itself.
+/// A part of the settings that can be removed on its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// `[server]`: keys of it.
+pub enum SettingsPart {
+    /// Keys of `[server]`.
     Server,
     /// A `[[source]]`.
     Source(Name),
@@ -69,41 +71,41 @@ pub enum Part {
     Module(Name),
 }
 
-/// How a part of the settings is kept.
+/// A part of the settings that is kept although it was removed.
 #[derive(Clone)]
-struct Kept {
-    why: Why,
+struct RetainedPart {
+    reason: GraceReason,
     until: Instant,
     environment: Arc<Environment>,
 }
 
 /// Why a part of the settings is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// It is gone from the file.
-    Gone,
-    /// It is the last one in the file, and keys of it are gone.
-    Cut,
+pub enum GraceReason {
+    /// It was removed from the file.
+    Removed,
+    /// It is the last part of the file and keys of it are missing: the file may be truncated.
+    Truncated,
 }
 
 /// The secrets of a source.
 #[derive(Clone, Default)]
 struct Rotation {
     current: Vec<Secret>,
-    /// Those that others took the place of, and until when they are taken.
+    /// Replaced secrets, and when each expires.
     old: Vec<(Secret, Instant)>,
-    /// Until when nobody knows whether the current ones are whole.
-    unsettled: Option<Instant>,
+    /// Until when the current secrets may be incomplete.
+    unconfirmed_until: Option<Instant>,
 }
 
-/// The text of a file, and what stands last in it.
+/// The text of a settings file, and its last part.
 #[derive(Clone)]
-struct WholeText {
+struct CompleteText {
     text: Arc<str>,
-    last: Option<Part>,
+    last: Option<SettingsPart>,
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for SettingsPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server => f.write_str("[server]"),
@@ -116,284 +118,298 @@ impl fmt::Display for Part {
 }
 
 impl ActiveSettings {
-    /// Settings that nothing was before.
+    /// Returns the settings of a host that had none before.
     pub fn new(loaded: LoadedSettings) -> Self {
         let rotations = secrets(&loaded.settings, |_| &loaded.environment);
         let rotations = rotations.map(|(name, current)| (name, Rotation { current, ..Rotation::default() })).collect();
         Self {
             settings: loaded.settings.clone(),
             environment: loaded.environment.clone(),
-            kept: BTreeMap::new(),
+            retained: BTreeMap::new(),
             without_events: BTreeSet::new(),
             values: HashMap::new(),
             certificate: None,
             rotations,
-            whole: WholeText::of(&loaded.settings),
+            complete: CompleteText::of(&loaded.settings),
             loaded,
         }
     }
 
-    /// These settings after others were read at this time; the clock may stand still.
+    /// Returns the active settings after `next` was read at `now`. The clock may stand still.
     pub fn merge(&self, next: LoadedSettings, now: Instant) -> Self {
-        let mut cut = if next.is_whole { Vec::new() } else { self.cut_parts(&next.settings) };
-        let written = if cut.contains(&Part::Server) { &self.settings } else { &next.settings };
+        let mut truncated = if next.is_complete { Vec::new() } else { self.truncated_parts(&next.settings) };
+        let written = if truncated.contains(&SettingsPart::Server) { &self.settings } else { &next.settings };
         let grace = written.server.removal_grace;
         let mut merge = Merge {
             before: self,
             now,
             until: now + grace.min(MAX_GRACE),
             settings: next.settings.clone(),
-            kept: BTreeMap::new(),
+            retained: BTreeMap::new(),
             without_events: BTreeSet::new(),
         };
-        cut.retain(|part| merge.restore(part));
-        merge.keep_sources(&next.settings);
-        merge.keep_tenants(&next.settings);
-        merge.keep_companies(&next.settings);
-        merge.keep_modules(&next.settings);
+        truncated.retain(|part| merge.restore(part));
+        merge.retain_sources(&next.settings);
+        merge.retain_tenants(&next.settings);
+        merge.retain_companies(&next.settings);
+        merge.retain_modules(&next.settings);
         let until = merge.until;
-        let Merge { settings, kept, without_events, .. } = merge;
+        let Merge { settings, retained, without_events, .. } = merge;
         let mut merged = Self {
-            whole: if !cut.is_empty() || !kept.is_empty() { self.whole.clone() } else { WholeText::of(&next.settings) },
+            complete: if !truncated.is_empty() || !retained.is_empty() {
+                self.complete.clone()
+            } else {
+                CompleteText::of(&next.settings)
+            },
             settings,
             environment: next.environment.clone(),
-            kept,
+            retained,
             without_events,
             values: HashMap::new(),
             certificate: None,
             rotations: BTreeMap::new(),
             loaded: next,
         };
-        merged.keep_values(self, now, until);
+        merged.retain_values(self, now, until);
         merged.rotate(self, now, until);
         merged
     }
 
-    /// The same settings at a later time: what has stayed away long enough is dropped.
+    /// Returns the same settings at a later time, without the parts whose grace has expired.
     pub fn at(&self, now: Instant) -> Self {
         self.merge(self.loaded.clone(), now)
     }
 
-    /// When something is to be dropped next.
+    /// Returns when the next retained part or value expires.
     pub fn deadline(&self) -> Option<Instant> {
-        let parts = self.kept.values().map(|kept| kept.until);
-        let secrets = self.rotations.values().flat_map(|it| it.old.iter().map(|(_, until)| *until).chain(it.unsettled));
+        let parts = self.retained.values().map(|retained| retained.until);
+        let secrets =
+            self.rotations.values().flat_map(|it| it.old.iter().map(|(_, until)| *until).chain(it.unconfirmed_until));
         parts.chain(secrets).chain(self.values.values().copied()).chain(self.certificate).min()
     }
 
-    /// All settings that count, what is kept included.
+    /// Returns all settings in effect, retained parts included.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The settings as the file has them.
+    /// Returns the settings as they are in the file.
     pub fn as_written(&self) -> &Settings {
         &self.loaded.settings
     }
 
-    /// What the references of the settings lead to.
+    /// Returns the values of the references.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// What the references of a part lead to.
-    pub fn environment_of(&self, part: &Part) -> &Environment {
-        self.kept.get(part).map_or(&self.environment, |kept| &kept.environment)
+    /// Returns the values of the references in one part.
+    pub fn environment_of(&self, part: &SettingsPart) -> &Environment {
+        self.retained.get(part).map_or(&self.environment, |retained| &retained.environment)
     }
 
-    /// Whether a part is gone from the file, and not dropped yet.
-    pub fn is_gone(&self, part: &Part) -> bool {
-        self.kept.get(part).is_some_and(|kept| kept.why == Why::Gone)
+    /// Whether a part was removed from the file and is not dropped yet.
+    pub fn is_removed(&self, part: &SettingsPart) -> bool {
+        self.retained.get(part).is_some_and(|retained| retained.reason == GraceReason::Removed)
     }
 
-    /// Whether the file has a part.
-    pub fn has(&self, part: &Part) -> bool {
+    /// Whether the file contains a part.
+    pub fn has(&self, part: &SettingsPart) -> bool {
         let written = &self.loaded.settings;
         match part {
-            Part::Server => true,
-            Part::Source(name) => written.sources.iter().any(|source| source.name == *name),
-            Part::Tenant(name) => written.tenants.iter().any(|tenant| tenant.name == *name),
-            Part::Module(name) => written.modules.iter().any(|module| module.name == *name),
-            Part::Company(_, company) => written.tenants.iter().any(|tenant| tenant.companies.contains(company)),
+            SettingsPart::Server => true,
+            SettingsPart::Source(name) => written.sources.iter().any(|source| source.name == *name),
+            SettingsPart::Tenant(name) => written.tenants.iter().any(|tenant| tenant.name == *name),
+            SettingsPart::Module(name) => written.modules.iter().any(|module| module.name == *name),
+            SettingsPart::Company(_, company) => {
+                written.tenants.iter().any(|tenant| tenant.companies.contains(company))
+            }
         }
     }
 
-    /// What is kept, why, and for how long from now.
-    pub fn kept(&self, now: Instant) -> impl Iterator<Item = (&Part, Why, Duration)> {
-        self.kept.iter().map(move |(part, kept)| (part, kept.why, kept.until.saturating_duration_since(now)))
+    /// Returns the retained parts, each with the reason and the time until it expires.
+    pub fn retained(&self, now: Instant) -> impl Iterator<Item = (&SettingsPart, GraceReason, Duration)> {
+        self.retained
+            .iter()
+            .map(move |(part, retained)| (part, retained.reason, retained.until.saturating_duration_since(now)))
     }
 
-    /// Where the values are that seem to be cut off from those before, which are kept.
-    pub fn cut_values(&self) -> impl Iterator<Item = String> {
+    /// Returns the origins of values that look truncated. The old values stay in effect.
+    pub fn truncated_values(&self) -> impl Iterator<Item = String> {
         self.values.keys().map(ToString::to_string).chain(self.certificate.map(|_| "the certificate".to_owned()))
     }
 
-    /// Whether nothing at all is kept for a while.
+    /// Whether nothing is retained.
     pub fn is_settled(&self) -> bool {
         self.deadline().is_none()
     }
 
-    /// The tenants whose events come: all but those whose events are another's by now.
+    /// Returns the tenants that receive events: all but those whose events now belong to another tenant.
     pub fn tenants_with_events(&self) -> impl Iterator<Item = &Tenant> + Clone {
         self.settings.tenants.iter().filter(|tenant| !self.without_events.contains(&tenant.name))
     }
 
-    /// The secrets that a source had before, and that still count.
+    /// Returns the replaced secrets of a source that are still accepted.
     pub fn old_secrets(&self, source: &Name) -> impl Iterator<Item = &Secret> {
         self.rotations.get(source).into_iter().flat_map(|rotation| rotation.old.iter().map(|(secret, _)| secret))
     }
 
-    /// The secrets of a source that count now.
+    /// Returns the current secrets of a source.
     pub fn current_secrets(&self, source: &Name) -> &[Secret] {
         self.rotations.get(source).map_or(&[], |rotation| &rotation.current)
     }
 
-    /// Whether nobody knows yet if the secrets of a source are whole.
-    pub fn is_unsettled(&self, source: &Name) -> bool {
-        self.rotations.get(source).is_some_and(|rotation| rotation.unsettled.is_some())
+    /// Whether the current secrets of a source may still be incomplete.
+    pub fn is_unconfirmed(&self, source: &Name) -> bool {
+        self.rotations.get(source).is_some_and(|rotation| rotation.unconfirmed_until.is_some())
     }
 
-    /// Takes the secrets of a source for new ones: they are others than those of the host before this one.
-    pub fn unsettle(&mut self, source: &Name, now: Instant) {
+    /// Marks the secrets of a source as new, because the previous process had others.
+    pub fn mark_unconfirmed(&mut self, source: &Name, now: Instant) {
         let grace = self.settings.server.removal_grace;
         if let Some(rotation) = self.rotations.get_mut(source).filter(|_| !grace.is_zero()) {
-            rotation.unsettled = Some(now + grace.min(MAX_GRACE));
+            rotation.unconfirmed_until = Some(now + grace.min(MAX_GRACE));
         }
     }
 
-    /// The parts at which the file seems to be cut: the last one, and the tables of `[server]` where they stood last.
-    fn cut_parts(&self, next: &Settings) -> Vec<Part> {
-        let last = self.cut_part(next);
-        let was_last = self.whole.last == Some(Part::Server) && last_part(next) != Some(Part::Server);
-        let is_cut = was_last && next.server.written.lacks_any_of(&self.settings.server.written);
-        last.into_iter().chain(is_cut.then_some(Part::Server)).collect()
+    /// Returns the parts at which the file may be truncated: the last part, and the tables of `[server]` if they were
+    /// last before.
+    fn truncated_parts(&self, next: &Settings) -> Vec<SettingsPart> {
+        let last = self.truncated_part(next);
+        let was_last =
+            self.complete.last == Some(SettingsPart::Server) && last_part(next) != Some(SettingsPart::Server);
+        let is_truncated = was_last && next.server.written.is_missing_keys_of(&self.settings.server.written);
+        last.into_iter().chain(is_truncated.then_some(SettingsPart::Server)).collect()
     }
 
-    /// The part at which the file seems to be cut, if it does: the last one, when keys of it are missing or its last line is
-    /// not whole. One that is new can't be told.
-    fn cut_part(&self, next: &Settings) -> Option<Part> {
+    /// Returns the last part if the file may be truncated there: keys of it are missing, or its last line is
+    /// incomplete. A new part cannot be checked.
+    fn truncated_part(&self, next: &Settings) -> Option<SettingsPart> {
         let last = last_part(next)?;
-        let (was, is) = (written(&self.settings, &last)?, written(next, &last)?);
-        let (text, whole) = (next.text.as_str(), &*self.whole.text);
+        let (old, new) = (written(&self.settings, &last)?, written(next, &last)?);
+        let (text, complete) = (next.text.as_str(), &*self.complete.text);
         let is_same = is_same(&self.settings, next, &last);
-        let ends_within = text.len() < whole.len() && whole.starts_with(text);
-        let ends_in_a_line = whole.ends_with('\n') && !text.ends_with('\n');
+        let ends_within = text.len() < complete.len() && complete.starts_with(text);
+        let ends_in_a_line = complete.ends_with('\n') && !text.ends_with('\n');
         if (ends_within || ends_in_a_line) && !is_same {
             return Some(last);
         }
-        (is.lacks_any_of(was) && !self.whole.ends_as(text, &last)).then_some(last)
+        (new.is_missing_keys_of(old) && !self.complete.has_same_end(text, &last)).then_some(last)
     }
 
-    /// Keeps the values that another file or variable seems to be cut off from.
-    fn keep_values(&mut self, before: &Self, now: Instant, until: Instant) {
+    /// Keeps the old value of each reference whose new value looks truncated.
+    fn retain_values(&mut self, before: &Self, now: Instant, until: Instant) {
         let mut environment = (*self.environment).clone();
-        // What was not asked for before was not read before.
+        // A reference that is new has no old value.
         let known: HashSet<&Origin> = before.loaded.settings.all_references().map(Reference::origin).collect();
         let settings = &self.loaded.settings;
         for reference in settings.all_references().filter(|reference| known.contains(reference.origin())) {
             let (read_before, read) = (&before.loaded.environment, &self.loaded.environment);
-            let (Ok(was), Ok(is)) = (reference.resolve(&before.environment), reference.resolve(read)) else { continue };
+            let (Ok(old), Ok(new)) = (reference.resolve(&before.environment), reference.resolve(read)) else {
+                continue;
+            };
             let known_until = before.values.get(reference.origin()).copied();
             let until = known_until.unwrap_or(until);
-            let is_still = known_until.is_some() && reference.resolve(read_before).is_ok_and(|before| before == is);
-            let is_another = reference.passed_over(read) > reference.passed_over(read_before);
-            if until > now && was != is && (is_still || is_another || is_half(&is, &was)) {
-                environment.kept.insert(reference.origin().clone(), was);
+            let is_still_truncated =
+                known_until.is_some() && reference.resolve(read_before).is_ok_and(|before| before == new);
+            let is_other_variable = reference.skipped_variables(read) > reference.skipped_variables(read_before);
+            if until > now && old != new && (is_still_truncated || is_other_variable || is_proper_prefix(&new, &old)) {
+                environment.overrides.insert(reference.origin().clone(), old);
                 self.values.insert(reference.origin().clone(), until);
             }
         }
-        if let (Some(was), Some(is)) = (&before.loaded.settings.server.tls, &settings.server.tls)
-            && was.certificate == is.certificate
+        if let (Some(old_tls), Some(tls)) = (&before.loaded.settings.server.tls, &settings.server.tls)
+            && old_tls.certificate == tls.certificate
             && let (Ok(old), Ok(new)) =
-                (before.environment.file(&was.certificate), self.loaded.environment.file(&is.certificate))
+                (before.environment.file(&old_tls.certificate), self.loaded.environment.file(&tls.certificate))
         {
             let until = before.certificate.unwrap_or(until);
-            // Without a whole certificate it is refused.
-            let has_one = new.windows(END.len()).any(|part| part == END);
-            if until > now && has_one && new.len() < old.len() && old.starts_with(&new) {
-                environment.set_file(is.certificate.clone(), old);
+            // A file without a complete certificate is rejected elsewhere.
+            let has_certificate = new.windows(PEM_END.len()).any(|part| part == PEM_END);
+            if until > now && has_certificate && new.len() < old.len() && old.starts_with(&new) {
+                environment.set_file(tls.certificate.clone(), old);
                 self.certificate = Some(until);
             }
         }
         self.environment = Arc::new(environment);
     }
 
-    /// Keeps the secrets of sources that others took the place of.
+    /// Keeps the replaced secrets of sources.
     fn rotate(&mut self, before: &Self, now: Instant, until: Instant) {
         let sources: Vec<_> = secrets(&self.settings, |part| self.environment_of(part)).collect();
         for (name, current) in sources {
-            let was = before.rotations.get(&name);
             let mut rotation = Rotation { current, ..Rotation::default() };
-            if let Some(was) = was {
-                let is_new = rotation.current != was.current;
-                let replaced = was.current.iter().map(|secret| (secret.clone(), until));
-                let old = was.old.iter().cloned().chain(replaced).filter(|(secret, until)| {
-                    // One that was cut off from a new one was never anybody's, and is easily guessed.
+            if let Some(before) = before.rotations.get(&name) {
+                let is_new = rotation.current != before.current;
+                let replaced = before.current.iter().map(|secret| (secret.clone(), until));
+                let old = before.old.iter().cloned().chain(replaced).filter(|(secret, until)| {
+                    // A prefix of a current secret was read from a truncated value. It is easily guessed, so it is
+                    // never accepted.
                     *until > now
                         && !rotation.current.contains(secret)
-                        && !rotation.current.iter().any(|it| is_half(secret, it))
+                        && !rotation.current.iter().any(|it| is_proper_prefix(secret, it))
                 });
                 rotation.old = old.collect();
-                rotation.unsettled = if is_new { Some(until) } else { was.unsettled };
+                rotation.unconfirmed_until = if is_new { Some(until) } else { before.unconfirmed_until };
             }
-            // One that is cut may be the first half of a new one.
-            let cut = self.settings.sources.iter().filter(|source| source.name == name).flat_map(webhook_secrets);
-            let cut = cut.filter_map(|reference| self.values.get(reference.origin())).max().copied();
-            rotation.unsettled = rotation.unsettled.max(cut).filter(|until| *until > now);
+            // A truncated value may be the beginning of a new secret.
+            let truncated = self.settings.sources.iter().filter(|source| source.name == name).flat_map(webhook_secrets);
+            let truncated = truncated.filter_map(|reference| self.values.get(reference.origin())).max().copied();
+            rotation.unconfirmed_until = rotation.unconfirmed_until.max(truncated).filter(|until| *until > now);
             self.rotations.insert(name, rotation);
         }
     }
 }
 
-/// What a certificate ends with in PEM.
-const END: &[u8] = b"-----END CERTIFICATE-----";
+/// The end of a certificate in PEM.
+const PEM_END: &[u8] = b"-----END CERTIFICATE-----";
 
-/// The longest grace: a deadline can always be told.
+/// The maximum grace, so that computing a deadline never overflows.
 const MAX_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is being put together.
+/// A merge in progress.
 struct Merge<'a> {
     before: &'a ActiveSettings,
     now: Instant,
     until: Instant,
     settings: Settings,
-    kept: BTreeMap<Part, Kept>,
+    retained: BTreeMap<SettingsPart, RetainedPart>,
     without_events: BTreeSet<Name>,
 }
 
 impl Merge<'_> {
-    /// Notes that a part is kept, unless its time is up.
-    fn keep(&mut self, part: Part, why: Why) -> bool {
-        let known = self.before.kept.get(&part);
-        let until = known.filter(|kept| kept.why == why).map_or(self.until, |kept| kept.until);
+    /// Retains a part unless its grace has expired. Returns whether it is retained.
+    fn retain_part(&mut self, part: SettingsPart, reason: GraceReason) -> bool {
+        let known = self.before.retained.get(&part);
+        let until = known.filter(|retained| retained.reason == reason).map_or(self.until, |retained| retained.until);
         if until <= self.now {
             return false;
         }
-        let environment = known.map_or(&self.before.environment, |kept| &kept.environment).clone();
-        self.kept.insert(part, Kept { why, until, environment });
+        let environment = known.map_or(&self.before.environment, |retained| &retained.environment).clone();
+        self.retained.insert(part, RetainedPart { reason, until, environment });
         true
     }
 
-    /// Puts a part of which keys are gone back as it was.
-    fn restore(&mut self, part: &Part) -> bool {
+    /// Restores a part that is missing keys. Returns whether it was restored.
+    fn restore(&mut self, part: &SettingsPart) -> bool {
         let before = &self.before.settings;
-        // The path of a source may have become another's.
-        if let Part::Source(name) = part
+        // Another source may now use the path of this source.
+        if let SettingsPart::Source(name) = part
             && let Some(source) = before.sources.iter().find(|source| source.name == *name)
             && self.settings.sources.iter().any(|other| other.name != *name && same_path(other, source))
         {
             return false;
         }
-        if !self.keep(part.clone(), Why::Cut) {
+        if !self.retain_part(part.clone(), GraceReason::Truncated) {
             return false;
         }
         match part {
-            Part::Server => self.settings.server = before.server.clone(),
-            Part::Source(name) => {
-                put(&mut self.settings.sources, &before.sources, |source| source.name == *name);
+            SettingsPart::Server => self.settings.server = before.server.clone(),
+            SettingsPart::Source(name) => {
+                restore_item(&mut self.settings.sources, &before.sources, |source| source.name == *name);
             }
-            Part::Tenant(name) => {
-                put(&mut self.settings.tenants, &before.tenants, |tenant| tenant.name == *name);
+            SettingsPart::Tenant(name) => {
+                restore_item(&mut self.settings.tenants, &before.tenants, |tenant| tenant.name == *name);
                 let elsewhere = companies(self.settings.tenants.iter().filter(|tenant| tenant.name != *name));
                 let tenant = self.settings.tenants.iter_mut().find(|tenant| tenant.name == *name);
                 if let Some(tenant) = tenant.filter(|tenant| !tenant.companies.is_empty()) {
@@ -403,38 +419,42 @@ impl Merge<'_> {
                     }
                 }
             }
-            Part::Module(name) => put(&mut self.settings.modules, &before.modules, |module| module.name == *name),
-            Part::Company(..) => {}
+            SettingsPart::Module(name) => {
+                restore_item(&mut self.settings.modules, &before.modules, |module| module.name == *name)
+            }
+            SettingsPart::Company(..) => {}
         }
         true
     }
 
-    fn keep_sources(&mut self, next: &Settings) {
+    fn retain_sources(&mut self, next: &Settings) {
         for source in &self.before.settings.sources {
-            let is_there = |other: &Source| other.name == source.name || same_path(other, source);
-            if next.sources.iter().any(is_there) || !self.keep(Part::Source(source.name.clone()), Why::Gone) {
+            let is_present = |other: &Source| other.name == source.name || same_path(other, source);
+            if next.sources.iter().any(is_present)
+                || !self.retain_part(SettingsPart::Source(source.name.clone()), GraceReason::Removed)
+            {
                 continue;
             }
             let mut source = source.clone();
-            // The only tenant there was; there may be others now.
+            // It was the only tenant; there may be others now.
             let tenant = source.sole_tenant(self.before.tenants_with_events()).map(|tenant| tenant.name.clone());
             source.tenant = source.tenant.or(tenant);
             self.settings.sources.push(source);
         }
     }
 
-    fn keep_tenants(&mut self, next: &Settings) {
+    fn retain_tenants(&mut self, next: &Settings) {
         let elsewhere = companies(&next.tenants);
-        let takes_any = next.tenants.iter().any(|tenant| tenant.companies.is_empty());
+        let accepts_any = next.tenants.iter().any(|tenant| tenant.companies.is_empty());
         for tenant in &self.before.settings.tenants {
-            let is_there = next.tenants.iter().any(|other| other.name == tenant.name);
-            if is_there || !self.keep(Part::Tenant(tenant.name.clone()), Why::Gone) {
+            let is_present = next.tenants.iter().any(|other| other.name == tenant.name);
+            if is_present || !self.retain_part(SettingsPart::Tenant(tenant.name.clone()), GraceReason::Removed) {
                 continue;
             }
             let mut tenant = tenant.clone();
-            let took_any = tenant.companies.is_empty();
+            let accepted_any = tenant.companies.is_empty();
             tenant.companies.retain(|company| !elsewhere.contains(company));
-            let is_replaced = if took_any { takes_any } else { tenant.companies.is_empty() };
+            let is_replaced = if accepted_any { accepts_any } else { tenant.companies.is_empty() };
             if is_replaced || self.before.without_events.contains(&tenant.name) {
                 self.without_events.insert(tenant.name.clone());
             }
@@ -442,16 +462,16 @@ impl Merge<'_> {
         }
     }
 
-    fn keep_companies(&mut self, next: &Settings) {
+    fn retain_companies(&mut self, next: &Settings) {
         let elsewhere = companies(&next.tenants);
         for tenant in next.tenants.iter().filter(|tenant| !tenant.companies.is_empty()) {
-            if self.kept.contains_key(&Part::Tenant(tenant.name.clone())) {
+            if self.retained.contains_key(&SettingsPart::Tenant(tenant.name.clone())) {
                 continue;
             }
             let before = self.before.settings.tenants.iter().find(|before| before.name == tenant.name);
-            let gone = before.iter().flat_map(|before| &before.companies).filter(|it| !elsewhere.contains(*it));
-            for company in gone {
-                if self.keep(Part::Company(tenant.name.clone(), company.clone()), Why::Gone)
+            let removed = before.iter().flat_map(|before| &before.companies).filter(|it| !elsewhere.contains(*it));
+            for company in removed {
+                if self.retain_part(SettingsPart::Company(tenant.name.clone(), company.clone()), GraceReason::Removed)
                     && let Some(tenant) = self.settings.tenants.iter_mut().find(|it| it.name == tenant.name)
                 {
                     tenant.companies.push(company.clone());
@@ -460,33 +480,33 @@ impl Merge<'_> {
         }
     }
 
-    fn keep_modules(&mut self, next: &Settings) {
+    fn retain_modules(&mut self, next: &Settings) {
         for module in &self.before.settings.modules {
-            let is_there = next.modules.iter().any(|other| other.name == module.name);
-            if !is_there && self.keep(Part::Module(module.name.clone()), Why::Gone) {
+            let is_present = next.modules.iter().any(|other| other.name == module.name);
+            if !is_present && self.retain_part(SettingsPart::Module(module.name.clone()), GraceReason::Removed) {
                 self.settings.modules.push(module.clone());
             }
         }
     }
 }
 
-impl WholeText {
+impl CompleteText {
     fn of(settings: &Settings) -> Self {
         Self { text: settings.text.as_str().into(), last: last_part(settings) }
     }
 
-    /// Whether another text goes on to the same end: what is missing of this one was taken out, and not cut off.
-    fn ends_as(&self, other: &str, last: &Part) -> bool {
+    /// Whether another text ends the same way. If so, the missing part was deleted, not cut off.
+    fn has_same_end(&self, other: &str, last: &SettingsPart) -> bool {
         let line = |text: &str| text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned);
         let Some(line) = line(&self.text).filter(|it| Some(it) == line(other).as_ref()) else { return false };
         let count = |text: &str| text.lines().filter(|it| it.trim() == line).count();
-        // The same line may stand there more than once, and the last one be cut off.
+        // The same line may occur several times, and the last one may be cut off.
         self.last.as_ref() == Some(last) && count(&self.text) <= count(other)
     }
 }
 
-/// Puts one item in the place of another one of the same name.
-fn put<T: Clone>(items: &mut [T], before: &[T], is_it: impl Fn(&T) -> bool) {
+/// Replaces an item with the one of the same name in `before`.
+fn restore_item<T: Clone>(items: &mut [T], before: &[T], is_it: impl Fn(&T) -> bool) {
     if let (Some(item), Some(before)) = (items.iter_mut().find(|it| is_it(it)), before.iter().find(|it| is_it(it))) {
         *item = before.clone();
     }
@@ -505,52 +525,52 @@ fn webhook_secrets(source: &Source) -> impl Iterator<Item = &Reference> {
     source.webhook().into_iter().flat_map(|webhook| &webhook.secrets)
 }
 
-/// The secrets of each webhook that lead anywhere.
+/// Returns the secrets of each webhook that can be resolved.
 fn secrets<'a>(
     settings: &'a Settings,
-    environment: impl Fn(&Part) -> &'a Environment,
+    environment: impl Fn(&SettingsPart) -> &'a Environment,
 ) -> impl Iterator<Item = (Name, Vec<Secret>)> {
     settings.sources.iter().filter(|source| source.webhook().is_some()).map(move |source| {
-        let environment = environment(&Part::Source(source.name.clone()));
+        let environment = environment(&SettingsPart::Source(source.name.clone()));
         let secrets = webhook_secrets(source).filter_map(|secret| secret.resolve(environment).ok());
         (source.name.clone(), secrets.collect())
     })
 }
 
-/// Whether a value is the beginning of another one, and not all of it.
-fn is_half(value: &Secret, whole: &Secret) -> bool {
-    value.expose().len() < whole.expose().len() && whole.expose().starts_with(value.expose())
+/// Whether a value is a prefix of another one, and shorter.
+fn is_proper_prefix(value: &Secret, complete: &Secret) -> bool {
+    value.expose().len() < complete.expose().len() && complete.expose().starts_with(value.expose())
 }
 
-/// What stands last in the file.
-fn last_part(settings: &Settings) -> Option<Part> {
-    let server = [(settings.server.written.end(), Part::Server)];
-    let sources = settings.sources.iter().map(|it| (it.written.end(), Part::Source(it.name.clone())));
-    let tenants = settings.tenants.iter().map(|it| (it.written.end(), Part::Tenant(it.name.clone())));
-    let modules = settings.modules.iter().map(|it| (it.written.end(), Part::Module(it.name.clone())));
+/// Returns the last part of the file.
+fn last_part(settings: &Settings) -> Option<SettingsPart> {
+    let server = [(settings.server.written.end(), SettingsPart::Server)];
+    let sources = settings.sources.iter().map(|it| (it.written.end(), SettingsPart::Source(it.name.clone())));
+    let tenants = settings.tenants.iter().map(|it| (it.written.end(), SettingsPart::Tenant(it.name.clone())));
+    let modules = settings.modules.iter().map(|it| (it.written.end(), SettingsPart::Module(it.name.clone())));
     let parts = server.into_iter().chain(sources).chain(tenants).chain(modules);
     parts.max_by_key(|(end, _)| *end).map(|(_, part)| part)
 }
 
-/// What is written down of a part.
-fn written<'s>(settings: &'s Settings, part: &Part) -> Option<&'s Written> {
+/// Returns the keys of a part that are in the file.
+fn written<'s>(settings: &'s Settings, part: &SettingsPart) -> Option<&'s WrittenKeys> {
     match part {
-        Part::Server => Some(&settings.server.written),
-        Part::Source(name) => settings.sources.iter().find(|it| it.name == *name).map(|it| &it.written),
-        Part::Tenant(name) => settings.tenants.iter().find(|it| it.name == *name).map(|it| &it.written),
-        Part::Module(name) => settings.modules.iter().find(|it| it.name == *name).map(|it| &it.written),
-        Part::Company(..) => None,
+        SettingsPart::Server => Some(&settings.server.written),
+        SettingsPart::Source(name) => settings.sources.iter().find(|it| it.name == *name).map(|it| &it.written),
+        SettingsPart::Tenant(name) => settings.tenants.iter().find(|it| it.name == *name).map(|it| &it.written),
+        SettingsPart::Module(name) => settings.modules.iter().find(|it| it.name == *name).map(|it| &it.written),
+        SettingsPart::Company(..) => None,
     }
 }
 
-/// Whether a part means the same in both.
-fn is_same(one: &Settings, other: &Settings, part: &Part) -> bool {
+/// Whether a part is equal in both.
+fn is_same(one: &Settings, other: &Settings, part: &SettingsPart) -> bool {
     match part {
-        Part::Server => one.server == other.server,
-        Part::Source(name) => same_in(&one.sources, &other.sources, |it| it.name == *name),
-        Part::Tenant(name) => same_in(&one.tenants, &other.tenants, |it| it.name == *name),
-        Part::Module(name) => same_in(&one.modules, &other.modules, |it| it.name == *name),
-        Part::Company(..) => true,
+        SettingsPart::Server => one.server == other.server,
+        SettingsPart::Source(name) => same_in(&one.sources, &other.sources, |it| it.name == *name),
+        SettingsPart::Tenant(name) => same_in(&one.tenants, &other.tenants, |it| it.name == *name),
+        SettingsPart::Module(name) => same_in(&one.modules, &other.modules, |it| it.name == *name),
+        SettingsPart::Company(..) => true,
     }
 }
 

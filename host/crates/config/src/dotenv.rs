@@ -1,23 +1,24 @@
-//! `.env`: lines `NAME=value`, each value taken as it is written.
+//! Parses `.env` files: lines `NAME=value`, each value taken literally.
 //!
-//! The readers there are for such files replace `$NAME` in values, drop what stands behind a quote, or let the last of two
-//! lines win, and say nothing; a secret that is read as another one expires an endpoint. This one replaces nothing, and
-//! refuses with its line what tools read differently. docs/configuration.md has the rules.
+//! Common `.env` readers replace `$NAME` in values, drop text after a quote, or silently let the last of two lines
+//! win. If a secret is read as a different one, the platform expires the endpoint. This parser substitutes nothing,
+//! and rejects with its line whatever other tools read differently. docs/configuration.md has the rules.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use super::{ConfigError, Secret, SourceLocation};
 
-/// What every error about a line advises.
+/// The help text of errors about a line.
 const ADVICE: &str =
-    "write NAME=value; a value with spaces, quotes or $ in it goes into single quotes: NAME='the value'";
+    "write NAME=value; put a value that contains spaces, quotes or $ in single quotes: NAME='the value'";
 
-/// Reads the text of a `.env` file; `path` is what it is called in errors.
+/// Parses the text of a `.env` file; `path` names the file in errors.
 ///
 /// # Errors
 ///
-/// The first line that can't be taken as it is written. Says which line and never what it holds: that may be a secret.
+/// Returns an error for the first line that cannot be taken literally. The error names the line but never shows it,
+/// because it may contain a secret.
 pub(crate) fn read(text: &str, path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { path, rest: text, line: 1, column: 1 };
@@ -25,7 +26,7 @@ pub(crate) fn read(text: &str, path: &Path) -> Result<HashMap<String, Secret>, C
     while let Some((name, value, line)) = reader.variable()? {
         match variables.get(&name) {
             Some((before, first)) if before.expose() != value => {
-                let message = format!("{name} is set a second time, to another value than in line {first}");
+                let message = format!("{name} is already set to a different value at line {first}");
                 return Err(reader.error_at(line, 1, message).advice("remove one of the two lines"));
             }
             _ => variables.insert(name, (Secret::new(value), line)),
@@ -37,13 +38,13 @@ pub(crate) fn read(text: &str, path: &Path) -> Result<HashMap<String, Secret>, C
 struct Reader<'t> {
     path: &'t Path,
     rest: &'t str,
-    /// Where `rest` begins, from 1.
+    /// The position of `rest`, from 1.
     line: usize,
     column: usize,
 }
 
 impl Reader<'_> {
-    /// The next variable and the line it stands on; none at the end.
+    /// Returns the next variable and its line, or `None` at the end.
     fn variable(&mut self) -> Result<Option<(String, String, usize)>, ConfigError> {
         loop {
             self.skip_blanks();
@@ -76,7 +77,7 @@ impl Reader<'_> {
         let name = match (name.as_str(), self.peek()) {
             ("export", Some(' ' | '\t')) => {
                 self.skip_blanks();
-                // `export =` sets a variable of that name.
+                // `export =` sets a variable named `export`.
                 if self.peek() == Some('=') { name } else { self.word() }
             }
             _ => name,
@@ -94,7 +95,7 @@ impl Reader<'_> {
         word
     }
 
-    /// Everything in it stands for itself, line breaks included.
+    /// Reads a value in single quotes: every character is literal, line breaks included.
     fn single_quoted(&mut self) -> Result<String, ConfigError> {
         let opened = (self.line, self.column);
         self.next();
@@ -103,12 +104,13 @@ impl Reader<'_> {
             match self.next() {
                 None => return Err(self.unclosed(opened)),
                 Some('\'') => return Ok(value),
-                Some(c) => value.push(self.plain(c)?),
+                Some(c) => value.push(self.visible(c)?),
             }
         }
     }
 
-    /// A backslash and one of `\`, `"`, `$`, n, r, t stand for one character; everything else stands for itself.
+    /// Reads a value in double quotes. A backslash followed by `\`, `"`, `$`, n, r or t is an escape; every other
+    /// character is literal.
     fn double_quoted(&mut self) -> Result<String, ConfigError> {
         let opened = (self.line, self.column);
         self.next();
@@ -124,17 +126,18 @@ impl Reader<'_> {
                     Some('r') => '\r',
                     Some('t') => '\t',
                     _ => {
-                        let message = "in double quotes, a backslash stands before one of \\ \" $ n r t";
+                        let message =
+                            "invalid escape in double quotes: a backslash must be followed by \\ \" $ n r or t";
                         return Err(self.error_at(at.0, at.1, message).advice(ADVICE));
                     }
                 }),
                 Some('$') if self.peek() == Some('{') => return Err(self.substitution(at)),
-                Some(c) => value.push(self.plain(c)?),
+                Some(c) => value.push(self.visible(c)?),
             }
         }
     }
 
-    /// Up to the end of the line, or to a # behind a space; without the spaces before that.
+    /// Reads a value without quotes, up to the end of the line or a `#` after a space. Trailing spaces are removed.
     fn unquoted(&mut self) -> Result<String, ConfigError> {
         let mut value = String::new();
         loop {
@@ -146,25 +149,26 @@ impl Reader<'_> {
                     self.skip_blanks();
                     return match self.peek() {
                         None | Some('\n' | '#') => self.end_of_line().map(|()| value),
-                        // Two words: most tools take the first, and some both.
+                        // Two words: most tools take the first, some take both.
                         Some(_) => Err(self.malformed()),
                     };
                 }
                 '#' if value.is_empty() => return self.end_of_line().map(|()| value),
                 '\\' | '"' | '\'' => {
-                    let message = "a backslash or a quote in a value without quotes is read differently by other tools";
+                    let message =
+                        "an unquoted value contains a backslash or a quote, which other tools read differently";
                     return Err(self.error_at(at.0, at.1, message).advice(ADVICE));
                 }
                 '$' if self.rest.starts_with("${") => return Err(self.substitution(at)),
                 _ => {
                     self.next();
-                    value.push(self.plain(c)?);
+                    value.push(self.visible(c)?);
                 }
             }
         }
     }
 
-    /// Only a comment may follow a value on its line.
+    /// Checks that only a comment follows a value on its line.
     fn end_of_line(&mut self) -> Result<(), ConfigError> {
         self.skip_blanks();
         match self.peek() {
@@ -177,17 +181,18 @@ impl Reader<'_> {
         }
     }
 
-    /// A character of a value, unless nobody sees it: it came from a clipboard, and is no part of the secret.
-    fn plain(&self, c: char) -> Result<char, ConfigError> {
+    /// Returns a character of a value. Invisible characters are rejected: they come from a clipboard and are not part
+    /// of the secret.
+    fn visible(&self, c: char) -> Result<char, ConfigError> {
         let is_invisible = (c.is_control() && !"\n\t".contains(c))
             || (c.is_whitespace() && !" \n\t".contains(c))
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}');
         if !is_invisible {
             return Ok(c);
         }
-        let message = format!("there is an invisible character (U+{:04X}) in this value", u32::from(c));
+        let message = format!("this value contains an invisible character (U+{:04X})", u32::from(c));
         let column = self.column.saturating_sub(1).max(1);
-        Err(self.error_at(self.line, column, message).advice("remove it; it may come from where the value was copied"))
+        Err(self.error_at(self.line, column, message).advice("remove it; copying the value may have added it"))
     }
 
     fn peek(&self) -> Option<char> {
@@ -197,7 +202,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The next character; both ways to end a line are one.
+    /// Returns the next character. Both kinds of line ending count as one `\n`.
     fn next(&mut self) -> Option<char> {
         self.rest = if self.rest.starts_with("\r\n") { &self.rest[1..] } else { self.rest };
         let c = self.rest.chars().next()?;
@@ -223,16 +228,16 @@ impl Reader<'_> {
     }
 
     fn malformed(&self) -> ConfigError {
-        self.error_at(self.line, self.column, "this line can't be understood").advice(ADVICE)
+        self.error_at(self.line, self.column, "this line is not NAME=value").advice(ADVICE)
     }
 
     fn unclosed(&self, (line, column): (usize, usize)) -> ConfigError {
-        self.error_at(line, column, "the quote that begins here is never closed").advice(ADVICE)
+        self.error_at(line, column, "this quote is never closed").advice(ADVICE)
     }
 
     fn substitution(&self, (line, column): (usize, usize)) -> ConfigError {
-        let advice = "write the value itself; if ${ is a part of it, put it into single quotes: NAME='the value'";
-        self.error_at(line, column, "nothing is put in the place of ${…} here").advice(advice)
+        let advice = "write the value itself; if it contains ${, put it in single quotes: NAME='the value'";
+        self.error_at(line, column, "variables such as ${…} are not substituted in this file").advice(advice)
     }
 
     fn error_at(&self, line: usize, column: usize, message: impl Into<String>) -> ConfigError {
@@ -252,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_arrives_as_written() {
+    fn takes_values_literally() {
         for (text, expected) in [
             ("A=ab$defgh@jk", "ab$defgh@jk"),
             ("A=\"ab$defgh@jk\"", "ab$defgh@jk"),
@@ -289,22 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn what_tools_read_differently_is_refused_with_its_line() {
+    fn rejects_ambiguous_values_with_their_line() {
         for (text, place, words) in [
-            ("B=1\nA=sesame ${HOME}", ".env:2:10: ", "can't be understood"),
-            ("A=sesame${HOME}", ".env:1:9: ", "in the place of ${…}"),
-            ("A=\"sesame${HOME}\"", ".env:1:10: ", "in the place of ${…}"),
-            ("A=sesame\\$x", ".env:1:9: ", "a backslash or a quote"),
-            ("A=sesame\"x\"", ".env:1:9: ", "a backslash or a quote"),
-            ("A='sesame'x", ".env:1:11: ", "can't be understood"),
-            ("A=\"sesame\\x\"", ".env:1:10: ", "in double quotes, a backslash"),
+            ("B=1\nA=sesame ${HOME}", ".env:2:10: ", "is not NAME=value"),
+            ("A=sesame${HOME}", ".env:1:9: ", "such as ${…} are not substituted"),
+            ("A=\"sesame${HOME}\"", ".env:1:10: ", "such as ${…} are not substituted"),
+            ("A=sesame\\$x", ".env:1:9: ", "contains a backslash or a quote"),
+            ("A=sesame\"x\"", ".env:1:9: ", "contains a backslash or a quote"),
+            ("A='sesame'x", ".env:1:11: ", "is not NAME=value"),
+            ("A=\"sesame\\x\"", ".env:1:10: ", "invalid escape in double quotes"),
             ("A=1\n\nB='sesame\nC=2\n", ".env:3:3: ", "never closed"),
             ("A=\"sesame", ".env:1:3: ", "never closed"),
-            ("A sesame", ".env:1:3: ", "can't be understood"),
-            ("sesame", ".env:1:7: ", "can't be understood"),
-            ("A: sesame", ".env:1:2: ", "can't be understood"),
-            ("1A=sesame", ".env:1:3: ", "can't be understood"),
-            ("A=sesame\nA=open\n", ".env:2:1: ", "a second time, to another value than in line 1"),
+            ("A sesame", ".env:1:3: ", "is not NAME=value"),
+            ("sesame", ".env:1:7: ", "is not NAME=value"),
+            ("A: sesame", ".env:1:2: ", "is not NAME=value"),
+            ("1A=sesame", ".env:1:3: ", "is not NAME=value"),
+            ("A=sesame\nA=open\n", ".env:2:1: ", "already set to a different value at line 1"),
             ("A=sesame\u{200b}", ".env:1:9: ", "invisible character (U+200B)"),
             ("A=sesame\u{a0}", ".env:1:9: ", "invisible character (U+00A0)"),
             ("A=sesame\0", ".env:1:9: ", "invisible character (U+0000)"),
@@ -317,16 +322,16 @@ mod tests {
     }
 
     proptest! {
-        /// A value without blanks and quotes arrives as it is, however it is quoted, or its line is refused.
+        /// A value without spaces and quotes is taken literally, whether quoted or not, or its line is rejected.
         #[test]
-        fn a_value_is_never_changed(written in r#"[!-~ä€]{1,24}"#, quote in prop::sample::select(vec!["", "'", "\""])) {
+        fn never_changes_values(written in r#"[!-~ä€]{1,24}"#, quote in prop::sample::select(vec!["", "'", "\""])) {
             let text = format!("A={quote}{written}{quote}\n");
             if let Ok(variables) = read(&text, Path::new(".env")) {
                 let read = variables["A"].expose();
                 let is_comment = quote.is_empty() && written.starts_with('#');
                 let is_quoted = quote.is_empty() && written.starts_with(['\'', '"']);
                 let is_escaped = quote == "\"" && written.contains('\\');
-                // One that ends a quote in the middle is two values with a comment, or refused.
+                // A quote in the middle ends the value: the rest is a comment, or the line is rejected.
                 let is_closed_early = !quote.is_empty() && written.contains(quote);
                 if !is_comment && !is_quoted && !is_escaped && !is_closed_early {
                     prop_assert_eq!(read, written.as_str());
@@ -334,15 +339,15 @@ mod tests {
             }
         }
 
-        /// In single quotes everything but a single quote arrives.
+        /// In single quotes every character but a single quote is literal.
         #[test]
-        fn single_quotes_take_everything(written in r#"[ -&(-~\n\t]{0,40}"#) {
+        fn takes_single_quoted_values_literally(written in r#"[ -&(-~\n\t]{0,40}"#) {
             prop_assert_eq!(value(&format!("B=1\nA='{written}'\nC=2")).unwrap(), written);
         }
 
-        /// No text makes it panic, and no error shows what stands in a value.
+        /// No text causes a panic, and no error shows a value.
         #[test]
-        fn no_text_is_too_odd(text in "\\PC{0,60}", line in 0_usize..3) {
+        fn never_panics_or_shows_values(text in "\\PC{0,60}", line in 0_usize..3) {
             let text = format!("{}{text}\nA=\"sesame\\q", "\n".repeat(line));
             let error = read(&text, Path::new(".env")).unwrap_err().to_string();
             prop_assert!(!error.contains("sesame"), "{}", error);

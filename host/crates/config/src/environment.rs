@@ -1,4 +1,5 @@
-//! What references lead to: the process's own variables over those of a `.env` file, and the content of files.
+//! Values that references resolve to: the variables of the process, those of a `.env` file, and the contents of
+//! files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,33 +10,33 @@ use super::reference::Origin;
 use super::{ConfigError, Reference, Secret, Settings, dotenv};
 use modhost_core::files::{self, NotRegular, ReadError};
 
-/// The largest `.env`, in bytes.
-const MAX_DOTENV: u64 = 1 << 20;
+/// The maximum size of a `.env` file, in bytes.
+const MAX_DOTENV_SIZE: u64 = 1 << 20;
 
-/// The largest file a reference or a certificate may name, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// The maximum size of a file that a reference or a certificate names, in bytes.
+const MAX_FILE_SIZE: u64 = 1 << 20;
 
-/// What references lead to, read once into maps: the process's own environment is never changed, and the values stay what they
-/// were when they were read.
+/// The values that references resolve to, read once: the environment of the process is never changed, and the values
+/// stay as they were when they were read.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: HashMap<String, Secret>,
-    /// Files as they were when this was made. Others are read when they are asked for.
+    /// The contents of files when this was created. Other files are read on demand.
     files: HashMap<PathBuf, Content>,
-    /// Values that count for some time more in place of what is there now.
-    pub(super) kept: HashMap<Origin, Secret>,
+    /// Retained values that take precedence over the current ones.
+    pub(super) overrides: HashMap<Origin, Secret>,
 }
 
-/// What a file holds, or why it can't be read.
+/// The content of a file, or the error of reading it.
 type Content = Result<Arc<[u8]>, Arc<ReadError>>;
 
 impl Environment {
-    /// The variables of the process, and those of the `.env` file in this folder, if there is one, that the process
-    /// doesn't have. Variables that are not UTF-8 count as not set.
+    /// Reads the variables of the process and, if this folder has a `.env` file, the variables of that file.
+    /// Variables of the process take precedence. Variables that are not UTF-8 count as unset.
     ///
     /// # Errors
     ///
-    /// If there is a `.env` file that can't be read or understood.
+    /// Returns an error if a `.env` file exists and cannot be read or parsed.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let mut variables = read_dotenv(&folder.as_ref().join(".env"))?;
         let process =
@@ -44,18 +45,19 @@ impl Environment {
         Ok(Self { variables, ..Self::default() })
     }
 
-    /// The same for a settings file, with the content of every file that the settings name.
+    /// Reads the variables for a settings file, and the contents of all files that the settings name.
     ///
     /// # Errors
     ///
-    /// If there is a `.env` file that can't be read or understood. A file that can't be read is an error of its reference.
+    /// Returns an error if a `.env` file exists and cannot be read or parsed. A file that cannot be read is an error
+    /// of its reference.
     pub fn of(settings: &Settings) -> Result<Self, ConfigError> {
         let mut environment = Self::load(settings.file.parent().unwrap_or(Path::new("")))?;
         environment.read_files(settings);
         Ok(environment)
     }
 
-    /// Reads the files that these settings name, unless they were read already.
+    /// Reads the files that the settings name and that were not read before.
     fn read_files(&mut self, settings: &Settings) {
         let certificates = settings.server.tls.iter().map(|tls| tls.certificate.as_path());
         for path in settings.all_references().filter_map(Reference::file).chain(certificates) {
@@ -65,31 +67,35 @@ impl Environment {
         }
     }
 
-    /// The same, with the files that other settings name.
+    /// Returns the same environment, plus the files that other settings name.
     pub fn with_files_of(&self, settings: &Settings) -> Self {
         let mut environment = self.clone();
         environment.read_files(settings);
         environment
     }
 
-    /// What a variable is set to.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(Secret::expose)
     }
 
-    /// What a file holds.
+    /// Returns the content of a file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be read.
     pub fn file(&self, path: &Path) -> Result<Arc<[u8]>, Arc<ReadError>> {
         self.files.get(path).cloned().unwrap_or_else(|| content(path))
     }
 
-    /// Puts another content in the place of a file's.
+    /// Replaces the content of a file.
     pub(super) fn set_file(&mut self, path: PathBuf, bytes: Arc<[u8]>) {
         self.files.insert(path, Ok(bytes));
     }
 }
 
 fn content(path: &Path) -> Content {
-    files::read(path, MAX_FILE).map(Into::into).map_err(Arc::new)
+    files::read(path, MAX_FILE_SIZE).map(Into::into).map_err(Arc::new)
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
@@ -100,7 +106,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
 }
 
 impl fmt::Debug for Environment {
-    /// Names only: what the values are is nobody's business.
+    /// Shows names only: the values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.variables.keys()).finish()
     }
@@ -108,32 +114,34 @@ impl fmt::Debug for Environment {
 
 fn read_dotenv(path: &Path) -> Result<HashMap<String, Secret>, ConfigError> {
     let shown = path.display();
-    let bytes = match files::read(path, MAX_DOTENV) {
+    let bytes = match files::read(path, MAX_DOTENV_SIZE) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(HashMap::new()),
         Err(ReadError::NotRegular(kind)) => return Err(not_regular(path, kind)),
-        Err(error) => return Err(ConfigError::new(format!("{shown} {}", unread(&error)))),
+        Err(error) => return Err(ConfigError::new(format!("{shown} {}", describe_read_error(&error)))),
     };
     let text = String::from_utf8(bytes)
-        .map_err(|_| ConfigError::new(format!("{shown} is not written in UTF-8")).advice("save it as UTF-8"))?;
+        .map_err(|_| ConfigError::new(format!("{shown} is not UTF-8")).advice("save it as UTF-8"))?;
     dotenv::read(&text, path)
 }
 
-/// That something is no regular file.
+/// Returns the error for a path that is not a regular file.
 pub(super) fn not_regular(path: &Path, kind: NotRegular) -> ConfigError {
-    ConfigError::new(format!("{} {}", path.display(), kind.described())).advice("put a regular file there")
+    ConfigError::new(format!("{} {}", path.display(), kind.described())).advice("replace it with a regular file")
 }
 
-/// Why a file can't be read, to follow its name.
-pub fn unread(error: &ReadError) -> String {
+/// Returns why a file cannot be read, as the rest of a sentence that starts with its name.
+pub fn describe_read_error(error: &ReadError) -> String {
     use std::io::ErrorKind;
 
     match error {
-        ReadError::Io(error) if error.kind() == ErrorKind::PermissionDenied => "may not be read by this user".into(),
-        ReadError::Io(error) => format!("can't be read: {error}"),
+        ReadError::Io(error) if error.kind() == ErrorKind::PermissionDenied => {
+            "cannot be read: permission denied".into()
+        }
+        ReadError::Io(error) => format!("cannot be read: {error}"),
         ReadError::NotRegular(kind) => kind.described().into(),
         ReadError::TooLarge { max, .. } => {
-            format!("is larger than {}, which such a file never is", bytesize::ByteSize::b(*max).display().iec())
+            format!("is larger than the limit of {}", bytesize::ByteSize::b(*max).display().iec())
         }
     }
 }
@@ -160,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn the_process_has_the_last_word() {
+    fn prefers_process_variables() {
         let path = std::env::var("PATH").unwrap();
         assert_eq!(load("PATH=nowhere\n").unwrap().get("PATH"), Some(path.as_str()));
     }
 
     #[test]
-    fn a_folder_without_a_dotenv_file_is_fine() {
+    fn accepts_folder_without_dotenv_file() {
         assert!(Environment::load(tempfile::tempdir().unwrap()).unwrap().get("PATH").is_some());
     }
 
@@ -174,7 +182,7 @@ mod tests {
     fn names_the_malformed_line_without_showing_it() {
         let error = load("A=1\n\n# two\nMODHOST_TEST_KEY = sesame open\n").unwrap_err();
         assert!(error.starts_with("…/.env:4:"), "{error}");
-        assert!(error.contains("this line can't be understood\n  = help: write NAME=value"), "{error}");
+        assert!(error.contains("this line is not NAME=value\n  = help: write NAME=value"), "{error}");
         assert!(!error.contains("sesame"), "{error}");
 
         let unclosed = load("A=1\nMODHOST_TEST_KEY='sesame\nB=2\n").unwrap_err();
@@ -183,7 +191,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_dotenv_that_is_no_regular_file_is_refused() {
+    fn rejects_dotenv_that_is_not_a_regular_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".env");
         let error = || Environment::load(folder.path()).unwrap_err().to_string();
@@ -194,11 +202,11 @@ mod tests {
         assert!(error().contains("is not a regular file"), "{}", error());
         fs::remove_file(&path).unwrap();
         fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        assert!(error().contains("is larger than 1.0 MiB"), "{}", error());
+        assert!(error().contains("is larger than the limit of 1.0 MiB"), "{}", error());
     }
 
     #[test]
-    fn values_are_never_printed() {
+    fn never_prints_values() {
         let environment: Environment = [("KEY", "sesame")].into_iter().collect();
         assert_eq!(format!("{environment:?}"), r#"{"KEY"}"#);
     }

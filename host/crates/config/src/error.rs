@@ -1,34 +1,37 @@
-//! What is wrong with the configuration, in the words of the person who wrote it.
+//! Configuration errors, written for the author of the file.
 
 use std::fmt;
 
 use super::SourceLocation;
 
-/// Something wrong with the configuration: where, what, and what to do about it. Never holds a secret.
+/// A configuration error: what is wrong, where, and how to fix it. Never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    place: Option<SourceLocation>,
+    location: Option<SourceLocation>,
     excerpt: Option<Excerpt>,
     message: String,
     advice: Option<String>,
 }
 
-/// The line an error is about, and how much of it.
+/// The line of an error, and how much of it to mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Excerpt {
-    /// The whole line, secrets concealed.
+    /// The whole line, with secrets redacted.
     pub line: String,
-    /// How many characters are meant, counted from the place's column.
+    /// How many characters to mark, starting at the column of the location.
     pub width: usize,
 }
 
 impl ConfigError {
+    /// Creates an error without a location and without help.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { place: None, excerpt: None, message: message.into(), advice: None }
+        Self { location: None, excerpt: None, message: message.into(), advice: None }
     }
 
-    pub fn at(mut self, place: Option<SourceLocation>) -> Self {
-        self.place = place;
+    /// Sets the location.
+    #[must_use]
+    pub fn at(mut self, location: Option<SourceLocation>) -> Self {
+        self.location = location;
         self
     }
 
@@ -37,35 +40,37 @@ impl ConfigError {
         self
     }
 
+    /// Sets the help: how to fix it.
+    #[must_use]
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
     }
 
-    /// Where it is wrong; nothing if it is about the file as a whole.
-    pub fn place(&self) -> Option<&SourceLocation> {
-        self.place.as_ref()
+    /// Returns the location, or `None` if the error is about the whole file.
+    pub fn location(&self) -> Option<&SourceLocation> {
+        self.location.as_ref()
     }
 
-    /// What is wrong, without the place and the advice.
+    /// Returns the message, without the location and the help.
     pub fn message(&self) -> &str {
         &self.message
     }
 }
 
 impl fmt::Display for ConfigError {
-    /// The place and what is wrong, the line with the spot marked, and what to do.
+    /// Writes the location and the message, the line with markers, and the help.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
         }
         f.write_str(&self.message)?;
-        // Without a line to stand under, the advice is set in as deep as beside a one-digit line number.
+        // Without a line, the help is indented as it is below a line with a one-digit number.
         let mut margin = String::from("  ");
-        if let (Some(place), Some(excerpt)) = (&self.place, &self.excerpt) {
-            let number = place.line.to_string();
+        if let (Some(location), Some(excerpt)) = (&self.location, &self.excerpt) {
+            let number = location.line.to_string();
             margin = " ".repeat(number.len() + 1);
-            let marks = " ".repeat(place.column.saturating_sub(1)) + &"^".repeat(excerpt.width.max(1));
+            let marks = " ".repeat(location.column.saturating_sub(1)) + &"^".repeat(excerpt.width.max(1));
             write!(f, "\n{margin}|\n{number} | {}\n{margin}| {marks}", excerpt.line)?;
         }
         if let Some(advice) = &self.advice {
@@ -77,21 +82,25 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Everything wrong with the configuration, in the order of the file. Never empty.
+/// All errors of a configuration, in the order of the file. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// The errors as a result: fine if there are none.
-    pub fn none_of(mut errors: Vec<ConfigError>) -> Result<(), Self> {
+    /// Returns `Ok` if there are no errors.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors, sorted by location.
+    pub fn ok_if_empty(mut errors: Vec<ConfigError>) -> Result<(), Self> {
         if errors.is_empty() {
             return Ok(());
         }
-        errors.sort_by_key(|error| error.place.as_ref().map(|place| (place.line, place.column)));
+        errors.sort_by_key(|error| error.location.as_ref().map(|location| (location.line, location.column)));
         Err(Self(errors))
     }
 
-    /// Each error, in the order of the file.
+    /// Returns the errors, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
@@ -104,7 +113,7 @@ impl From<ConfigError> for ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// One after the other, an empty line between them.
+    /// Writes the errors, separated by empty lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
@@ -124,14 +133,14 @@ mod tests {
 
     use super::*;
 
-    fn place(line: usize, column: usize) -> SourceLocation {
+    fn location(line: usize, column: usize) -> SourceLocation {
         SourceLocation { file: Path::new("modules.toml").into(), line, column }
     }
 
     #[test]
-    fn shows_place_line_and_advice() {
+    fn shows_location_line_and_help() {
         let error = ConfigError::new("`port` is wrong")
-            .at(Some(place(12, 8)))
+            .at(Some(location(12, 8)))
             .excerpt(Excerpt { line: "port = 1".into(), width: 1 })
             .advice("try 2");
         assert_eq!(
@@ -141,15 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_whole_file_has_no_line() {
+    fn shows_no_line_for_whole_file() {
         assert_eq!(ConfigError::new("it is empty").advice("fill it").to_string(), "it is empty\n  = help: fill it");
     }
 
     #[test]
-    fn errors_come_in_the_order_of_the_file() {
-        let later = ConfigError::new("later").at(Some(place(10, 1)));
-        let sooner = ConfigError::new("sooner").at(Some(place(9, 5)));
-        let errors = ConfigErrors::none_of(vec![later, sooner]).unwrap_err();
+    fn sorts_errors_by_location() {
+        let later = ConfigError::new("later").at(Some(location(10, 1)));
+        let sooner = ConfigError::new("sooner").at(Some(location(9, 5)));
+        let errors = ConfigErrors::ok_if_empty(vec![later, sooner]).unwrap_err();
         let messages: Vec<_> = errors.iter().map(ConfigError::message).collect();
         assert_eq!(messages, ["sooner", "later"]);
     }

@@ -1,7 +1,7 @@
-//! What the file may hold: each table read into its part of the settings.
+//! Reads each table of the file into its part of the settings.
 //!
-//! A value that can't be read is reported and its default stands in, so that reading goes on and finds whatever
-//! else is wrong. Nothing that was put together like this is ever used.
+//! A value that cannot be read is reported and replaced by its default, so that reading continues and finds further
+//! errors. Settings with such defaults are never used.
 
 mod event_socket;
 mod http;
@@ -29,10 +29,10 @@ use modhost_core::backoff::{Backoff, RetryPolicy};
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
 
-/// What a compiling process takes for itself, and some for a small component, in bytes.
+/// The minimum memory of a compiler process, in bytes: its own, and some for a small component.
 const MIN_COMPILER_MEMORY: u64 = 64 << 20;
 
-/// The parts of the settings, before they were held against each other.
+/// The parts of the settings before they are checked against each other.
 pub(super) struct Parts {
     pub server: Server,
     pub sources: Vec<Located<Source>>,
@@ -40,18 +40,18 @@ pub(super) struct Parts {
     pub modules: Vec<Located<Module>>,
 }
 
-/// A part of the settings, and where in the file those of its values stand that are checked against other parts.
+/// A part of the settings, and the spans of those of its values that are checked against other parts.
 pub(super) struct Located<T> {
     pub part: T,
-    /// Its name.
+    /// The name.
     pub name: Range<usize>,
-    /// A webhook's path, an event socket's company.
+    /// The path of a webhook, or the company of an event socket.
     pub path: Range<usize>,
-    /// The sources a module names, in their order.
+    /// The sources that a module names, in order.
     pub sources: Vec<Range<usize>>,
-    /// The tenants a source or module names, in their order.
+    /// The tenants that a source or module names, in order.
     pub tenants: Vec<Range<usize>>,
-    /// The companies of a tenant, in their order.
+    /// The companies of a tenant, in order.
     pub companies: Vec<Range<usize>>,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn read(document: &Document<'_>, root: &Spanned<DeTable<'_>>) -> Part
 
 fn default_server(document: &Document<'_>) -> Server {
     let server = Server::default();
-    Server { data_dir: beside(document, &server.data_dir), ..server }
+    Server { data_dir: resolve_path(document, &server.data_dir), ..server }
 }
 
 fn server(table: Table<'_>) -> Server {
@@ -124,8 +124,8 @@ fn server(table: Table<'_>) -> Server {
     };
     let is_open = server.admin_token.is_none() && !server.admin_listen.ip().is_loopback();
     if let Some(value) = admin_listen.as_ref().filter(|_| is_open) {
-        value.wrong(
-            "`admin_listen` can be reached from other machines, and nobody is asked who they are",
+        value.reject(
+            "`admin_listen` is reachable from other machines without authentication",
             "add admin_token = \"env:MODHOST_ADMIN_TOKEN\", or listen on 127.0.0.1",
         );
     }
@@ -133,7 +133,7 @@ fn server(table: Table<'_>) -> Server {
         admin_listen.or(listen).filter(|_| server.listen == server.admin_listen && server.listen.port() != 0)
     {
         let message = format!("`listen` and `admin_listen` are both {}", server.listen);
-        value.wrong(message, "give one of them another port: events and operators come in by different doors");
+        value.reject(message, "give one of them another port: events and the admin API use separate listeners");
     }
     table.finish();
     server
@@ -158,7 +158,7 @@ fn tenant(table: Table<'_>, ceilings: &Ceilings) -> Located<Tenant> {
             platform: platform_table.map_or(PlatformSettings::None, platform::platform),
             completion: completion.map(platform::completion),
             limits: limits::tenant(limits, ceilings),
-            place: table.document.place(table.span().start),
+            location: table.document.location(table.span().start),
             written: table.written(),
         },
     };
@@ -197,7 +197,7 @@ fn compiler_memory(value: &Value<'_>) -> Option<u64> {
     if bytes >= MIN_COMPILER_MEMORY {
         return Some(bytes);
     }
-    value.wrong("a compiler doesn't even start with less than 64MiB of memory", r#"write for example "2GiB""#);
+    value.reject("a compiler needs at least 64MiB of memory", r#"use a larger size, for example "2GiB""#);
     None
 }
 
@@ -234,7 +234,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
         part: Module {
             name: name_of(name),
             component: component.as_ref().and_then(path).unwrap_or_default(),
-            component_place: table.document.place(span_of(&component, &table).start),
+            component_location: table.document.location(span_of(&component, &table).start),
             folder,
             build,
             watch,
@@ -249,7 +249,7 @@ fn module(table: Table<'_>, ceilings: &Ceilings) -> Located<Module> {
                 .unwrap_or(false),
             resume: table.get("resume").and_then(|value| value.flag()).unwrap_or(true),
             apology: text(table.get("apology")),
-            place: table.document.place(table.span().start),
+            location: table.document.location(table.span().start),
             written: table.written(),
         },
     };
@@ -264,8 +264,8 @@ fn module_config(table: Table<'_>) -> BTreeMap<String, String> {
             Ok(serde_json::Value::String(text)) => config.insert(key.to_owned(), text),
             Ok(json) => config.insert(key.to_owned(), json.to_string()),
             Err(reason) => {
-                let message = format!("`{key}` can't be handed to the module: {reason}");
-                table.document.report(value.span(), message, "write it in quotes, as text");
+                let message = format!("`{key}` cannot be passed to the module: {reason}");
+                table.document.report(value.span(), message, "write it as a string, in quotes");
                 None
             }
         };
@@ -273,12 +273,15 @@ fn module_config(table: Table<'_>) -> BTreeMap<String, String> {
     config
 }
 
-/// The name of a source, tenant or module; an empty one stands in for what can't be read.
+/// Returns the name of a source, tenant or module. An empty name stands in for one that cannot be read.
 fn name_of(value: Option<Value<'_>>) -> Name {
     let name = value.and_then(|value| {
         let name = value.text()?;
         if name.trim() != name || name.chars().any(char::is_control) {
-            value.wrong(format!("`{}` has spaces around it or control characters in it", value.key), "remove them");
+            value.reject(
+                format!("`{}` has leading or trailing spaces, or control characters", value.key),
+                "remove them",
+            );
             return None;
         }
         Some(name)
@@ -286,7 +289,7 @@ fn name_of(value: Option<Value<'_>>) -> Name {
     Name::from(name.unwrap_or_default())
 }
 
-/// The items of a list that may be left out.
+/// Returns the items of an optional array.
 fn items(value: Option<Value<'_>>) -> Vec<Value<'_>> {
     value.and_then(|value| value.list()).unwrap_or_default()
 }
@@ -296,11 +299,11 @@ fn text(value: Option<Value<'_>>) -> Option<String> {
 }
 
 fn path(value: &Value<'_>) -> Option<PathBuf> {
-    value.text().map(|path| beside(value.document, Path::new(path)))
+    value.text().map(|path| resolve_path(value.document, Path::new(path)))
 }
 
-/// A path, seen from the folder of the file.
-pub(super) fn beside(document: &Document<'_>, path: &Path) -> PathBuf {
+/// Resolves a path against the folder of the file.
+pub(super) fn resolve_path(document: &Document<'_>, path: &Path) -> PathBuf {
     document.file().parent().unwrap_or(Path::new("")).join(path)
 }
 
@@ -309,23 +312,23 @@ fn span_of(value: &Option<Value<'_>>, table: &Table<'_>) -> Range<usize> {
 }
 
 fn address(value: &Value<'_>) -> Option<SocketAddr> {
-    let advice = r#"write it as numbers: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for everyone"#;
-    value.text_as(|text| text.parse().ok(), "an address and a port", advice)
+    let advice = r#"use an IP address: "127.0.0.1:8080" for this machine only, "0.0.0.0:8080" for all interfaces"#;
+    value.parse_text(|text| text.parse().ok(), "an address and a port", advice)
 }
 
-/// The name of a host, or its address.
+/// Reads the name or the address of a host.
 fn host_name(value: &Value<'_>) -> Option<HostName> {
-    let advice = r#"write names or addresses alone, without scheme, port and path: ["admin.example.com"]"#;
-    value.text_as(|text| text.parse().ok(), "a list of host names", advice)
+    let advice = r#"write names or addresses without scheme, port and path: ["admin.example.com"]"#;
+    value.parse_text(|text| text.parse().ok(), "an array of host names", advice)
 }
 
-/// One of a few words.
+/// Reads one of several keywords.
 pub(super) fn one_of<T: Clone>(value: &Value<'_>, choices: &[(&'static str, T)]) -> Option<T> {
     let text = value.text()?;
     if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
         return Some(choice.clone());
     }
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    value.wrong(format!("`{}` can't be \"{text}\"", value.key), suggest::advice(text, &words));
+    value.reject(format!("invalid value \"{text}\" for `{}`", value.key), suggest::advice(text, &words));
     None
 }

@@ -1,4 +1,4 @@
-//! Where a module may send HTTP requests: the settings behind `http` of a `[[module]]`.
+//! The settings in `http` of a `[[module]]`: where the module may send HTTP requests.
 
 use http::{HeaderName, Method};
 
@@ -6,32 +6,32 @@ use modhost_core::origin::Origin;
 
 use super::{Reference, SourceLocation};
 
-/// The methods an entry allows that names none. `CONNECT` and `TRACE` nobody is allowed.
-pub const USUAL_METHODS: [Method; 7] =
+/// The methods that an entry allows by default. `CONNECT` and `TRACE` are never allowed.
+pub const DEFAULT_METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// One entry of `http`: where requests may go, and how.
+/// An entry of `http`: where requests may go, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpEntry {
-    /// Where to.
+    /// The allowed origin.
     pub origin: Origin,
-    /// What may be asked for there. Default [`USUAL_METHODS`].
+    /// The allowed methods. Default [`DEFAULT_METHODS`].
     pub methods: Vec<Method>,
-    /// Whether it may be this machine, or one of the operator's own networks. Default no.
+    /// Whether the address may be this machine or in one of the operator's networks. Default `false`.
     pub private: bool,
-    /// What the host adds to each request there.
+    /// The headers that the host adds to each request.
     pub headers: Vec<HttpHeader>,
-    /// Where it stands in the file.
-    pub place: SourceLocation,
+    /// The location in the file.
+    pub location: SourceLocation,
 }
 
-/// A header the host adds, whose value the module never sees.
+/// A header that the host adds. The module never sees its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpHeader {
-    /// Its name.
+    /// The name.
     pub name: HeaderName,
-    /// What stands before the secret, its space included: `Bearer `.
-    pub before: String,
-    /// Where the secret is.
+    /// The text before the secret, its trailing space included: `Bearer `.
+    pub prefix: String,
+    /// The reference to the secret.
     pub secret: Reference,
 }

@@ -1,8 +1,8 @@
-//! modules.toml and the environment, checked and typed.
+//! Typed and validated settings from modules.toml and the environment.
 //!
-//! [`Settings::load`] reads the file and checks all of it before anything runs: what it returns can be used as it
-//! is, and what it refuses it refuses with every mistake at once, each with its line. Secrets are not in the file;
-//! it names where they are ([`Reference`]), and they are looked up in an [`Environment`] when they are needed.
+//! [`Settings::load`] reads the file and validates all of it before anything runs. It reports every error at once,
+//! each with its line. Secrets are not in the file: the file says where they are ([`Reference`]), and the host looks
+//! them up in an [`Environment`] when it needs them.
 
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
@@ -25,9 +25,9 @@ mod settings;
 pub mod source;
 pub mod table;
 mod units;
-mod written;
+mod written_keys;
 
-pub use active::{ActiveSettings, LoadedSettings, Part, Why};
+pub use active::{ActiveSettings, GraceReason, LoadedSettings, SettingsPart};
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
 pub use listener::{ListenerLimits, Proxies, ProxyHeader, Tls};
@@ -37,9 +37,9 @@ use modhost_core::suggest;
 pub use platform::{CompletionSettings, NexusPlatform, PlatformSettings, UniquePlatform};
 pub use reference::Reference;
 pub use settings::decode;
-pub use settings::unanswered;
+pub use settings::read_failed;
 pub use settings::{
     Canary, Ceilings, CompilerSettings, Module, ModuleLimits, Retention, Server, Settings, Swap, Tenant, TenantLimits,
 };
 pub use source::{EventSocket, Scheme, Source, SourceKind, Webhook};
-pub use written::Written;
+pub use written_keys::WrittenKeys;

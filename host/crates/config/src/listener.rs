@@ -1,4 +1,4 @@
-//! The part of `[server]` that says what senders of requests may use: limits, certificate, proxies.
+//! Settings of the public listener: limits, certificate and proxies.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,42 +9,42 @@ use ipnet::IpNet;
 use super::table::{Table, Value};
 use super::{Reference, SourceLocation, file, reference};
 
-/// The fewest headers a limit may allow: a delivery that came through two proxies has some twenty of them.
+/// The minimum of `max_headers`: a delivery that passed two proxies has about twenty headers.
 const MIN_HEADERS: u64 = 32;
 
-/// The most headers HTTP libraries take.
+/// The maximum of `max_headers`: HTTP libraries accept no more.
 const MAX_HEADERS: u64 = 4096;
 
-/// The smallest buffer for headers, in bytes: the HTTP library has none below that.
+/// The minimum of `max_header_size`, in bytes: the HTTP library has no smaller buffer.
 const MIN_HEADER_SIZE: u64 = 8 << 10;
 
-/// The largest one: each connection may take as much before anything is known of who is behind it.
+/// The maximum of `max_header_size`, in bytes: each connection may use this much before the host knows the client.
 const MAX_HEADER_SIZE: u64 = 1 << 20;
 
-/// What one who sends requests may use of the host.
+/// Limits for the clients of the public listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerLimits {
-    /// How many connections are open at once. Default 512.
+    /// The maximum number of open connections. Default 512.
     pub max_connections: usize,
-    /// How many of them come from one address; none: as many as there may be. Default none.
+    /// The maximum number of open connections per client address, or `None` for no such limit. Default `None`.
     pub max_connections_per_address: Option<usize>,
-    /// How long a request's head may take, and a new connection until its first one; a TLS handshake is part of that.
-    /// Default 10 s.
+    /// How long the head of a request may take, and how long a new connection may stay silent. A TLS handshake
+    /// counts. Default 10 s.
     pub header_timeout: Duration,
-    /// How large a head may be, in bytes. Default 64 KiB.
+    /// The maximum size of the head of a request, in bytes. Default 64 KiB.
     pub max_header_size: u32,
-    /// How many headers it may have. Default 100.
+    /// The maximum number of headers of a request. Default 100.
     pub max_headers: usize,
-    /// How long a body may take from the end of its head. Default 30 s.
+    /// How long a body may take after the end of the head. Default 30 s.
     pub body_timeout: Duration,
-    /// How much all bodies on their way may take together, in bytes; what is beyond is put off, but for small ones.
-    /// Default 256 MiB.
+    /// The maximum memory of all bodies that are being received, in bytes. Beyond it, larger bodies have to wait;
+    /// small ones are accepted. Default 256 MiB.
     pub max_bodies: u64,
-    /// How long a connection may stay open without a request. Default 3 min, which is longer than the common proxies
-    /// keep theirs.
+    /// How long a connection may stay open without a request. Default 3 min, which is longer than common proxies keep
+    /// theirs open.
     pub idle_timeout: Duration,
-    /// How many forged requests a minute one address may send to one source before its requests are no longer looked at.
-    /// Default 120.
+    /// How many requests with an invalid signature one address may send to one source per minute before the host
+    /// rejects its requests unread. Default 120.
     pub max_forgeries: u32,
 }
 
@@ -64,32 +64,31 @@ impl Default for ListenerLimits {
     }
 }
 
-/// The certificate events are taken with.
+/// The TLS certificate of the public listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tls {
-    /// The file of the certificate in PEM, those that vouch for it after it; resolved against the folder of the
-    /// settings.
+    /// The path of the certificate in PEM, followed by its chain. Resolved against the folder of the settings file.
     pub certificate: PathBuf,
-    /// Its private key in PEM.
+    /// The private key in PEM.
     pub key: Reference,
-    /// Where it stands in the file.
-    pub place: SourceLocation,
+    /// The location in the file.
+    pub location: SourceLocation,
 }
 
-/// The proxies in front of the host.
+/// The trusted proxies in front of the host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proxies {
-    /// The networks they are in; none of any other is believed.
+    /// The networks of the proxies. The host ignores the header of any other client.
     pub networks: Vec<IpNet>,
-    /// Where they write whom they speak for.
+    /// The header in which the proxies put the address of the client.
     pub header: ProxyHeader,
 }
 
-/// The header proxies write their clients' addresses into. Only one is read: what a proxy doesn't write itself, it
-/// hands on as the client wrote it.
+/// The header in which proxies put the address of the client. Only one header is read: a proxy forwards the other one
+/// as the client sent it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// `X-Forwarded-For`, as most do.
+    /// `X-Forwarded-For`, which most proxies use.
     #[default]
     XForwardedFor,
     /// `Forwarded`, as in RFC 7239.
@@ -121,8 +120,9 @@ pub(super) fn limits(table: Table<'_>) -> ListenerLimits {
     if let Some(value) = per_address
         && limits.max_connections_per_address.is_some_and(|each| each > limits.max_connections)
     {
-        let message = format!("one address can't have more connections than all together, {}", limits.max_connections);
-        value.wrong(message, "write a smaller number, or raise `max_connections`");
+        let message =
+            format!("`max_connections_per_address` exceeds `max_connections`, which is {}", limits.max_connections);
+        value.reject(message, "use a smaller number, or raise `max_connections`");
     }
     table.finish();
     limits
@@ -133,7 +133,7 @@ fn header_size(value: &Value<'_>) -> Option<u32> {
     if (MIN_HEADER_SIZE..=MAX_HEADER_SIZE).contains(&bytes) {
         return u32::try_from(bytes).ok();
     }
-    value.wrong("the headers of a request have between 8KiB and 1MiB", r#"write for example "64KiB""#);
+    value.reject("`max_header_size` must be between 8KiB and 1MiB", r#"write, for example, "64KiB""#);
     None
 }
 
@@ -142,22 +142,22 @@ fn headers(value: &Value<'_>) -> Option<usize> {
     if (MIN_HEADERS..=MAX_HEADERS).contains(&count) {
         return usize::try_from(count).ok();
     }
-    value.wrong(
-        format!("`max_headers` is between {MIN_HEADERS} and {MAX_HEADERS}"),
-        "real deliveries have some twenty; leave the line out for the default",
+    value.reject(
+        format!("`max_headers` must be between {MIN_HEADERS} and {MAX_HEADERS}"),
+        "real deliveries have about twenty headers; remove the line to use the default",
     );
     None
 }
 
-/// Reads what `[server]` says of proxies.
+/// Reads the settings of proxies in `[server]`.
 pub(super) fn proxies(server: &Table<'_>) -> Proxies {
     let networks = server.get("trusted_proxies").and_then(|value| value.list()).unwrap_or_default();
     let choices = [("x-forwarded-for", ProxyHeader::XForwardedFor), ("forwarded", ProxyHeader::Forwarded)];
     let header = server.get("proxy_header");
     if let Some(value) = header.as_ref().filter(|_| networks.is_empty()) {
-        value.wrong(
-            "`proxy_header` says how proxies are read, and none is trusted",
-            r#"name them: trusted_proxies = ["10.0.0.0/8"], or remove the line"#,
+        value.reject(
+            "`proxy_header` has no effect without `trusted_proxies`",
+            r#"add, for example, trusted_proxies = ["10.0.0.0/8"], or remove the line"#,
         );
     }
     Proxies {
@@ -166,15 +166,15 @@ pub(super) fn proxies(server: &Table<'_>) -> Proxies {
     }
 }
 
-/// A network, or one address.
+/// Reads a network or an address.
 fn network(value: &Value<'_>) -> Option<IpNet> {
-    let advice = r#"write one as "10.0.0.0/8", an address as "10.0.0.7""#;
+    let advice = r#"write a network as "10.0.0.0/8", an address as "10.0.0.7""#;
     let read = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    let network = value.text_as(read, "a list of networks", advice)?;
+    let network = value.parse_text(read, "an array of networks", advice)?;
     if network.prefix_len() == 0 {
-        value.wrong(
-            format!("{network} is everybody: any client could write the address it is taken for"),
-            "name the network your proxies are in",
+        value.reject(
+            format!("{network} trusts every client: any client could forge its address"),
+            "use the network of your proxies",
         );
         return None;
     }
@@ -188,18 +188,18 @@ pub(super) fn tls(table: Table<'_>) -> Option<Tls> {
     let tls = Tls {
         certificate: certificate.as_ref().and_then(certificate_path).unwrap_or_default(),
         key: key.as_ref().and_then(reference::read_secret).unwrap_or_else(|| Reference::given("")),
-        place: table.document.place(table.span().start),
+        location: table.document.location(table.span().start),
     };
     table.finish();
     Some(tls)
 }
 
-/// A plain path; `file:` before it, as the key has it, is a likely slip.
+/// Reads a path. `file:` before it, as in the key, is a likely mistake.
 fn certificate_path(value: &Value<'_>) -> Option<PathBuf> {
     let text = value.text()?;
     if let Some(path) = text.strip_prefix("file:") {
-        value.wrong("a certificate is no secret: `certificate` is the path itself", format!("write \"{path}\""));
+        value.reject("`certificate` must be a path, not a reference", format!("write \"{path}\""));
         return None;
     }
-    Some(file::beside(value.document, Path::new(text)))
+    Some(file::resolve_path(value.document, Path::new(text)))
 }

@@ -1,4 +1,4 @@
-//! The settings of a platform: which one it is, and how it is reached.
+//! The settings of platforms and models.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use http::HeaderName;
 
 use super::Reference;
 
-/// The platform a tenant's modules answer on.
+/// The platform that a tenant's modules answer on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlatformSettings {
     /// Unique AI.
     Unique(UniquePlatform),
     /// NexusGPT.
     Nexus(NexusPlatform),
-    /// None: its modules work on events and answer nobody.
+    /// None: the modules process events and answer nobody.
     None,
 }
 
 impl PlatformSettings {
-    /// The settings of Unique AI, if it is that.
+    /// Returns the settings of Unique AI, if that is the platform.
     pub fn unique(&self) -> Option<&UniquePlatform> {
         match self {
             Self::Unique(unique) => Some(unique),
@@ -26,7 +26,7 @@ impl PlatformSettings {
         }
     }
 
-    /// Every reference to a value that stands elsewhere.
+    /// Returns all references to values outside the file.
     pub(super) fn references(&self) -> Vec<&Reference> {
         match self {
             Self::Unique(unique) => vec![&unique.api_base, &unique.app_id, &unique.api_key],
@@ -39,50 +39,50 @@ impl PlatformSettings {
 /// Unique AI, as a tenant's platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UniquePlatform {
-    /// The address its paths are appended to: `https://gateway.<tenant>.unique.app/public/chat`.
+    /// The base URL: `https://gateway.<tenant>.unique.app/public/chat`.
     pub api_base: Reference,
-    /// The id of the app the host speaks as.
+    /// The id of the app that the host authenticates as.
     pub app_id: Reference,
     /// The key of that app.
     pub api_key: Reference,
-    /// The language model asked when a module names none.
+    /// The language model to use if a module names none.
     pub model: Option<String>,
     /// How long one call may take. Default 600 s, as in the official SDK.
     pub timeout: Duration,
-    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
+    /// The header for idempotency keys, or `None` to send none. Default `Idempotency-Key`.
     pub idempotency_header: Option<HeaderName>,
 }
 
 /// NexusGPT, as a tenant's platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NexusPlatform {
-    /// The address its paths are appended to. Default `https://api.nexusgpt.io`.
+    /// The base URL. Default `https://api.nexusgpt.io`.
     pub api_base: Reference,
     /// The key of the workspace.
     pub api_key: Reference,
     /// How long one call may take. Default 30 s.
     pub timeout: Duration,
-    /// The header that carries a call's idempotency key. Default none: NexusGPT documents no such header.
+    /// The header for idempotency keys. Default `None`: NexusGPT documents no such header.
     pub idempotency_header: Option<HeaderName>,
 }
 
-/// An OpenAI-compatible endpoint, as what makes a tenant's completions in place of its platform's own model.
+/// An OpenAI-compatible endpoint that replaces the model of a tenant's platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompletionSettings {
-    /// The address its paths are appended to: `https://api.openai.com/v1`.
+    /// The base URL: `https://api.openai.com/v1`.
     pub api_base: Reference,
-    /// The key; there are endpoints that need none.
+    /// The key. Some endpoints need none.
     pub api_key: Option<Reference>,
-    /// The model asked when a module names none.
+    /// The model to use if a module names none.
     pub model: String,
-    /// How long an answer may take, to its last piece. Default 600 s.
+    /// How long an answer may take, up to its last chunk. Default 600 s.
     pub timeout: Duration,
-    /// The header that carries a call's idempotency key; none: it isn't sent. Default `Idempotency-Key`.
+    /// The header for idempotency keys, or `None` to send none. Default `Idempotency-Key`.
     pub idempotency_header: Option<HeaderName>,
 }
 
 impl CompletionSettings {
-    /// Every reference to a value that stands elsewhere.
+    /// Returns all references to values outside the file.
     pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
         [&self.api_base].into_iter().chain(&self.api_key)
     }

@@ -1,39 +1,39 @@
-//! Finds what must not be shown of a modules.toml.
+//! Finds the parts of a modules.toml that must not be shown.
 //!
-//! An error shows the line it is about. A secret should never stand in the file, but that is just the mistake such
-//! an error may be about, and the file may not even be TOML. So the text is scanned for keys that sound like a
-//! secret's, misspelt ones and a module's own among them, and whatever stands behind them is concealed unless it is
-//! a reference.
+//! An error shows its line. A secret should never be in the file, but that may be the very error, and the file may
+//! not even be TOML. So the text is scanned for keys that look like the key of a secret, misspelled keys and a
+//! module's own keys included. Every value after such a key is redacted unless it is a reference.
 
 use std::ops::Range;
 
 use super::reference::is_reference;
 
-/// What the keys of secrets have in them.
+/// Words that occur in the keys of secrets.
 pub const SECRET_WORDS: [&str; 6] = ["secret", "key", "token", "password", "authorization", "cookie"];
 
-/// A key that has one of them in it, and whose value is a size.
+/// A key that contains one of these words, but whose value is a size.
 const NO_SECRET: &str = "keyvalue";
 
-/// The ranges of the text that hold, or may hold, a secret.
+/// Returns the byte ranges of the text that contain, or may contain, a secret.
 pub(super) fn ranges(text: &str) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let lowercase = text.to_ascii_lowercase();
     for word in SECRET_WORDS {
         for (at, _) in lowercase.match_indices(word).filter(|(at, _)| key_around(&lowercase, *at) != NO_SECRET) {
             let behind = &text[at + word.len()..];
-            // To the end of the key, which may be quoted; anything else before the `=` makes it prose.
+            // Skip to the end of the key, which may be quoted. Any other character before the `=` means that this is
+            // prose.
             let rest = behind.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "_-\"'".contains(c));
             if let Some(value) = rest.trim_start_matches([' ', '\t']).strip_prefix('=') {
                 redact_value(text, text.len() - value.len(), &mut ranges);
             }
         }
     }
-    redact_users(text, &mut ranges);
+    redact_credentials(text, &mut ranges);
     ranges
 }
 
-/// The whole of the key that a word at this place is a part of.
+/// Returns the whole key that contains the word at this offset.
 fn key_around(text: &str, at: usize) -> &str {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let start = text[..at].trim_end_matches(is_part).len();
@@ -41,8 +41,8 @@ fn key_around(text: &str, at: usize) -> &str {
     &text[start..start + length]
 }
 
-/// Conceals what stands before the `@` of an address, if there is a password in it.
-fn redact_users(text: &str, ranges: &mut Vec<Range<usize>>) {
+/// Redacts the text before the `@` of a URL if it contains a password.
+fn redact_credentials(text: &str, ranges: &mut Vec<Range<usize>>) {
     for (at, _) in text.match_indices('@') {
         let start = text[..at].rfind(['/', '"', '\'', ' ', '\n']).map_or(0, |before| before + 1);
         if text[start..at].contains(':') {
@@ -51,7 +51,7 @@ fn redact_users(text: &str, ranges: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Conceals the value that starts at `start`: the literals of a list, one literal, or whatever else is on the line.
+/// Redacts the value that starts at `start`: the literals of an array, one literal, or the rest of the line.
 fn redact_value(text: &str, start: usize, ranges: &mut Vec<Range<usize>>) {
     let mut at = skip_spaces(text, start);
     if !text[at..].starts_with('[') {
@@ -59,7 +59,7 @@ fn redact_value(text: &str, start: usize, ranges: &mut Vec<Range<usize>>) {
         return;
     }
     at += 1;
-    // Until the bracket closes, or a new section shows that it never did.
+    // Until the closing bracket, or until a new section shows that the bracket is never closed.
     while let Some(next) = text[at..].chars().next() {
         match next {
             ']' | '[' => return,
@@ -71,12 +71,12 @@ fn redact_value(text: &str, start: usize, ranges: &mut Vec<Range<usize>>) {
     }
 }
 
-/// Conceals one value unless it is a reference; returns where it ends.
+/// Redacts one value unless it is a reference. Returns the offset of its end.
 fn redact_item(text: &str, at: usize, ranges: &mut Vec<Range<usize>>) -> usize {
     let rest = &text[at..];
     let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| rest.starts_with(quote));
     let Some(quote) = quote else {
-        // Not text, so not a reference either: a comma may be part of it.
+        // Not a string, so not a reference. A comma may be part of it.
         let end = at + line_length(rest);
         ranges.push(at..end);
         return end;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn conceals_literals_and_leaves_references() {
+    fn redacts_literals_and_keeps_references() {
         assert_eq!(shown(r#"secrets = ["env:A|B", "usig_1"]"#), r#"secrets = ["env:A|B", "······"]"#);
         assert_eq!(shown("api_key='k'\nmodel='m'"), "api_key='·'\nmodel='m'");
         assert_eq!(shown(r#"{ "api_key" = "k", model = "m" }"#), r#"{ "api_key" = "·", model = "m" }"#);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn conceals_misspelt_keys_and_those_of_modules() {
+    fn redacts_misspelled_keys_and_keys_of_modules() {
         assert_eq!(shown("secret = 'a'"), "secret = '·'");
         assert_eq!(shown("APIKEY='a'"), "APIKEY='·'");
         assert_eq!(shown("{ access-token-2 = 'a', name = 'b' }"), "{ access-token-2 = '·', name = 'b' }");
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn leaves_the_size_of_a_store_alone() {
+    fn keeps_size_of_key_value_store() {
         assert_eq!(shown("{ keyvalue = '10MB', key = 'a' }"), "{ keyvalue = '10MB', key = '·' }");
     }
 
     #[test]
-    fn conceals_what_is_not_toml_either() {
+    fn redacts_text_that_is_not_toml() {
         assert_eq!(shown("api_key = ukey_1\nx = 1"), "api_key = ······\nx = 1");
         assert_eq!(shown("api_key = \"ukey\nx = 1"), "api_key = \"····\nx = 1");
         assert_eq!(shown("secrets = [\"a\n[[tenant]]"), "secrets = [\"·\n[[tenant]]");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_prose_alone() {
+    fn keeps_prose() {
         assert_eq!(shown("# the secrets of the source"), "# the secrets of the source");
     }
 }

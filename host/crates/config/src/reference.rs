@@ -1,35 +1,35 @@
-//! Values that are not in modules.toml but named by it.
+//! References from modules.toml to values outside it.
 
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::environment::unread;
+use super::environment::describe_read_error;
 use super::table::Value;
 use super::{ConfigError, Environment, Secret, SourceLocation};
 
-/// Where a value is: `env:NAME`, `env:A|B|C` (the first that is set and not empty), `file:PATH`, or the value
-/// itself where it is no secret.
+/// A reference to a value: `env:NAME`, `env:A|B|C` (the first variable that is set and not empty), `file:PATH`, or
+/// the value itself if it is not a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     origin: Origin,
-    place: Option<SourceLocation>,
+    location: Option<SourceLocation>,
 }
 
-/// Where a value is, whoever refers to it.
+/// Where a value is, regardless of which setting refers to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
-    /// The first of these variables that is set and not empty. Never none.
+    /// The first of these variables that is set and not empty. The list is never empty.
     Variables(Vec<String>),
     /// The content of this file.
     File(PathBuf),
-    /// No secret, and so written down.
+    /// The value itself, which is not a secret.
     Literal(String),
-    /// Known already.
+    /// A value from the host itself.
     Given(Secret),
 }
 
-/// As modules.toml has it; never a value.
+/// Writes the reference as in modules.toml, never a value.
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -41,19 +41,19 @@ impl std::fmt::Display for Origin {
 }
 
 impl Reference {
-    /// A value that is known already, as the local platform's credentials are.
+    /// Creates a reference to a known value, such as the credentials of the local platform.
     pub fn given(value: impl Into<String>) -> Self {
-        Self { origin: Origin::Given(Secret::new(value)), place: None }
+        Self { origin: Origin::Given(Secret::new(value)), location: None }
     }
 
-    /// Looks the value up.
+    /// Resolves the value.
     ///
     /// # Errors
     ///
-    /// If no variable is set or the file can't be read; says which, and what to do.
+    /// Returns an error if no variable is set or the file cannot be read.
     pub fn resolve(&self, environment: &Environment) -> Result<Secret, ConfigError> {
-        if let Some(kept) = environment.kept.get(&self.origin) {
-            return Ok(kept.clone());
+        if let Some(overrides) = environment.overrides.get(&self.origin) {
+            return Ok(overrides.clone());
         }
         match &self.origin {
             Origin::Variables(names) => {
@@ -66,23 +66,22 @@ impl Reference {
         }
     }
 
-    /// Looks up a value that has to be a web address; `example` is what one looks like.
+    /// Resolves a value that must be a URL. `example` shows one in the error.
     ///
     /// # Errors
     ///
-    /// As [`Reference::resolve`], and if the value is no address.
+    /// Returns the errors of [`Reference::resolve`], and an error if the value is not a URL.
     pub fn resolve_url(&self, environment: &Environment, example: &str) -> Result<Url, ConfigError> {
         let value = self.resolve(environment)?;
-        web_address(value.expose()).ok_or_else(|| {
-            self.error("what this names is not a web address".into()).advice(format!("it has to look like {example}"))
-        })
+        parse_url(value.expose())
+            .ok_or_else(|| self.error("this value is not a URL".into()).advice(format!("it must look like {example}")))
     }
 
-    /// Reads a reference to a secret from the command line; `flag` names where it stood.
+    /// Parses a reference to a secret from the command line. `flag` names the flag in errors.
     ///
     /// # Errors
     ///
-    /// If it is no reference: the secret itself would stand in the shell's history.
+    /// Returns an error if the text is not a reference: a secret would end up in the history of the shell.
     pub fn from_flag(flag: &str, text: &str) -> Result<Self, ConfigError> {
         let origin = match scheme(text) {
             Some(("env", _)) if is_reference(text) => {
@@ -94,22 +93,22 @@ impl Reference {
                     .advice("write env:NAME for an environment variable, file:PATH for a file"));
             }
         };
-        Ok(Self { origin, place: None })
+        Ok(Self { origin, location: None })
     }
 
-    /// Where the value is.
+    /// Returns where the value is.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// How many of its variables have no value before the first one that has; none if it names no variables, or none of
-    /// them has a value.
-    pub(super) fn passed_over(&self, environment: &Environment) -> Option<usize> {
+    /// Returns how many variables without a value precede the first one with a value, or `None` if there is no such
+    /// variable.
+    pub(super) fn skipped_variables(&self, environment: &Environment) -> Option<usize> {
         let Origin::Variables(names) = &self.origin else { return None };
         names.iter().position(|name| environment.get(name).is_some_and(|value| !value.is_empty()))
     }
 
-    /// The value, if it stands in the file itself.
+    /// Returns the value if it is in the file itself.
     pub(crate) fn literal(&self) -> Option<&str> {
         match &self.origin {
             Origin::Literal(text) => Some(text),
@@ -117,16 +116,16 @@ impl Reference {
         }
     }
 
-    /// An error about what this names.
+    /// Creates an error about the value of this reference.
     pub fn error(&self, message: String) -> ConfigError {
-        ConfigError::new(message).at(self.place.clone())
+        ConfigError::new(message).at(self.location.clone())
     }
 
-    /// What a shell reads the value with, inside double quotes.
+    /// Returns a shell expression for the value, for use inside double quotes.
     pub fn in_shell(&self) -> String {
         match &self.origin {
             Origin::Variables(names) => {
-                // The first that has a value, as here.
+                // The first variable with a value, as in `resolve`.
                 let (last, others) = names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
                 others.iter().rev().fold(format!("${{{last}}}"), |rest, name| format!("${{{name}:-{rest}}}"))
             }
@@ -135,7 +134,7 @@ impl Reference {
         }
     }
 
-    /// The file it names, if it names one.
+    /// Returns the path of the file, if it refers to one.
     pub fn file(&self) -> Option<&Path> {
         match &self.origin {
             Origin::File(path) => Some(path),
@@ -149,22 +148,23 @@ impl Reference {
             [name] => format!("the environment variable {name} is not set"),
             names => format!("none of these environment variables has a value: {}", names.join(", ")),
         };
-        // The first is the one we would rather see.
+        // The first variable is the preferred one.
         let name = names.first().map(String::as_str).unwrap_or_default();
-        let file = self.place.as_ref().and_then(|place| place.file.file_name()).unwrap_or("modules.toml".as_ref());
+        let file =
+            self.location.as_ref().and_then(|location| location.file.file_name()).unwrap_or("modules.toml".as_ref());
         let file = file.to_string_lossy();
-        self.error(message).advice(format!("export {name}, or write a line {name}=… into .env beside {file}"))
+        self.error(message).advice(format!("export {name}, or add {name}=… to the .env file next to {file}"))
     }
 
     fn content(&self, path: &Path, environment: &Environment) -> Result<Secret, ConfigError> {
-        const ADVICE: &str = "put the value, and nothing else, into this file";
+        const ADVICE: &str = "put only the value in this file";
         let shown = path.display();
-        let refuse = |what: String| self.error(what).advice(format!("{ADVICE}, or name another"));
+        let fail = |what: String| self.error(what).advice(format!("{ADVICE}, or use another file"));
         let bytes = environment.file(path).map_err(|error| match error.is_not_found() {
-            true => refuse(format!("there is no file {shown}")),
-            false => refuse(format!("{shown} {}", unread(&error))),
+            true => fail(format!("there is no file {shown}")),
+            false => fail(format!("{shown} {}", describe_read_error(&error))),
         })?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| refuse(format!("{shown} is not written in UTF-8")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| fail(format!("{shown} is not UTF-8")))?;
         match text.trim_end_matches(['\r', '\n']) {
             "" => Err(self.error(format!("{shown} is empty")).advice(ADVICE)),
             value => Ok(Secret::new(value)),
@@ -172,7 +172,7 @@ impl Reference {
     }
 }
 
-/// Reads a reference to something that may be written down.
+/// Reads a reference to a value that may be in the file.
 pub(super) fn read(value: &Value<'_>) -> Option<Reference> {
     read_text(value, value.text()?)
 }
@@ -183,43 +183,40 @@ fn read_text(value: &Value<'_>, text: &str) -> Option<Reference> {
         Some((_, path)) => Origin::File(file(value, path)?),
         None => Origin::Literal(text.to_owned()),
     };
-    Some(Reference { origin, place: Some(value.document.place(value.span().start)) })
+    Some(Reference { origin, location: Some(value.document.location(value.span().start)) })
 }
 
-/// Reads a reference to a secret: the secret itself is refused, and not repeated.
+/// Reads a reference to a secret. The secret itself is rejected, and not shown.
 pub(super) fn read_secret(value: &Value<'_>) -> Option<Reference> {
     let text = value.text()?;
     if scheme(text).is_none() {
-        let message = format!("`{}` holds a secret itself, and secrets don't belong in this file", value.key);
-        value.wrong(message, r#"write where it is: "env:NAME" for an environment variable, "file:PATH" for a file"#);
+        let message = format!("`{}` contains a secret, and secrets must not be in this file", value.key);
+        value.reject(message, r#"refer to the secret: "env:NAME" for an environment variable, "file:PATH" for a file"#);
         return None;
     }
     read(value)
 }
 
-/// Reads a reference to a secret that may have a word and a space before it, as in `Bearer env:API_TOKEN`; answers with
-/// what stands before it, and with the reference.
-pub(super) fn read_secret_behind(value: &Value<'_>) -> Option<(String, Reference)> {
+/// Reads a reference to a secret with an optional prefix and a space, as in `Bearer env:API_TOKEN`. Returns the
+/// prefix and the reference.
+pub(super) fn read_prefixed_secret(value: &Value<'_>) -> Option<(String, Reference)> {
     let text = value.text()?;
     let at = text.rfind(' ').map_or(0, |space| space + 1);
-    let (before, text) = text.split_at(at);
-    if scheme(text).is_none() || before.bytes().any(|byte| !(byte.is_ascii_graphic() || byte == b' ')) {
-        let message = format!("`{}` doesn't say where its value is, and secrets don't belong in this file", value.key);
-        value.wrong(
-            message,
-            r#"write "env:NAME" or "file:PATH", with a word before it if need be: "Bearer env:API_TOKEN""#,
-        );
+    let (prefix, text) = text.split_at(at);
+    if scheme(text).is_none() || prefix.bytes().any(|byte| !(byte.is_ascii_graphic() || byte == b' ')) {
+        let message = format!("`{}` must refer to its value, because secrets must not be in this file", value.key);
+        value.reject(message, r#"write "env:NAME" or "file:PATH", with an optional prefix: "Bearer env:API_TOKEN""#);
         return None;
     }
-    Some((before.to_owned(), read_text(value, text)?))
+    Some((prefix.to_owned(), read_text(value, text)?))
 }
 
-/// The address a text is, if it is one of the web.
-pub(super) fn web_address(text: &str) -> Option<Url> {
+/// Parses an `http` or `https` URL.
+pub(super) fn parse_url(text: &str) -> Option<Url> {
     Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host())
 }
 
-/// Whether a text can be taken for a reference, and so be shown: `env:` and names of variables, or `file:`.
+/// Whether a text is a reference, so that it can be shown: `env:` and names of variables, or `file:`.
 pub(super) fn is_reference(text: &str) -> bool {
     match scheme(text) {
         Some(("env", names)) => names.split('|').all(is_variable),
@@ -241,9 +238,9 @@ fn is_variable(name: &str) -> bool {
 
 fn variables(value: &Value<'_>, names: &str) -> Option<Vec<String>> {
     if !names.split('|').all(is_variable) {
-        // What was written may be the secret, so it isn't repeated.
-        let message = format!("`{}` doesn't name an environment variable", value.key);
-        value.wrong(message, r#"write its name behind env: as in "env:UNIQUE_API_KEY", several as in "env:A|B""#);
+        // The value may be the secret, so it is not shown.
+        let message = format!("`{}` does not name an environment variable", value.key);
+        value.reject(message, r#"write the name after env:, for example, "env:UNIQUE_API_KEY", or several: "env:A|B""#);
         return None;
     }
     Some(names.split('|').map(|name| name.trim().to_owned()).collect())
@@ -251,9 +248,9 @@ fn variables(value: &Value<'_>, names: &str) -> Option<Vec<String>> {
 
 fn file(value: &Value<'_>, path: &str) -> Option<PathBuf> {
     if path.trim().is_empty() {
-        value.wrong(
-            format!("`{}` names no file", value.key),
-            r#"write its path behind file: as in "file:secrets/api-key""#,
+        value.reject(
+            format!("`{}` does not name a file", value.key),
+            r#"write the path after file:, for example, "file:secrets/api-key""#,
         );
         return None;
     }
@@ -267,27 +264,30 @@ mod tests {
     use super::*;
 
     fn variables(names: &[&str]) -> Reference {
-        let place = SourceLocation { file: Path::new("config/modules.toml").into(), line: 3, column: 11 };
-        Reference { origin: Origin::Variables(names.iter().map(|name| name.to_string()).collect()), place: Some(place) }
+        let location = SourceLocation { file: Path::new("config/modules.toml").into(), line: 3, column: 11 };
+        Reference {
+            origin: Origin::Variables(names.iter().map(|name| name.to_string()).collect()),
+            location: Some(location),
+        }
     }
 
     fn file(path: PathBuf) -> Reference {
-        Reference { origin: Origin::File(path), place: None }
+        Reference { origin: Origin::File(path), location: None }
     }
 
     #[test]
-    fn takes_the_first_variable_with_a_value() {
+    fn uses_first_variable_with_value() {
         let environment: Environment = [("B", ""), ("C", "third"), ("D", "fourth")].into_iter().collect();
         assert_eq!(variables(&["A", "B", "C", "D"]).resolve(&environment).unwrap().expose(), "third");
     }
 
     #[test]
-    fn says_which_variables_it_looked_for() {
+    fn names_unset_variables() {
         let environment: Environment = [("B", "")].into_iter().collect();
         assert_eq!(
             variables(&["A"]).resolve(&environment).unwrap_err().to_string(),
             "config/modules.toml:3:11: the environment variable A is not set\n  \
-             = help: export A, or write a line A=… into .env beside modules.toml"
+             = help: export A, or add A=… to the .env file next to modules.toml"
         );
         let empty = variables(&["B"]).resolve(&environment).unwrap_err();
         assert_eq!(empty.message(), "the environment variable B is empty");
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_file_without_its_last_newline() {
+    fn strips_trailing_newline_of_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, " a key \r\n").unwrap();
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_never_printed() {
+    fn never_prints_given_values() {
         let given = Reference::given("ukey_local");
         assert_eq!(given.resolve(&Environment::default()).unwrap().expose(), "ukey_local");
         assert!(!format!("{given:?}").contains("ukey_local"));

@@ -1,4 +1,4 @@
-//! The settings of a host, checked.
+//! The validated settings of a host.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::document::Document;
-use super::environment::{not_regular, unread};
+use super::environment::{describe_read_error, not_regular};
 use super::http::HttpEntry;
 use super::listener::{ListenerLimits, Proxies, Tls};
 use super::platform::{CompletionSettings, PlatformSettings};
 use super::source::{Source, SourceKind};
-use super::{ConfigError, ConfigErrors, Reference, SourceLocation, Written, check, file, suggest};
+use super::{ConfigError, ConfigErrors, Reference, SourceLocation, WrittenKeys, check, file, suggest};
 use modhost_core::backoff::RetryPolicy;
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
@@ -22,34 +22,35 @@ use modhost_core::event::interest::Interest;
 use modhost_core::files::{self, NotRegular, ReadError, Unanswered};
 use modhost_core::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
 
-/// The largest settings file, in bytes: some ten thousand modules.
+/// The maximum size of a settings file, in bytes: about ten thousand modules.
 const MAX_SIZE: u64 = 4 << 20;
 
-/// Everything modules.toml says, checked, with the defaults filled in.
+/// All settings of modules.toml, validated, with defaults filled in.
 ///
-/// Two settings are equal if they mean the same, whatever line they stand on: a reload compares them to tell what
-/// changed. The values behind references are no part of that.
+/// Two settings are equal if they mean the same, regardless of their lines: a reload compares them to find changes.
+/// The values of references are not compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The file they were read from.
+    /// The file the settings were read from.
     pub file: PathBuf,
-    /// `[server]`: the host itself.
+    /// `[server]`: the host.
     pub server: Server,
-    /// `[[source]]`: the ways events come in.
+    /// `[[source]]`: where events come from.
     pub sources: Vec<Source>,
-    /// `[[tenant]]`: whom the host works for.
+    /// `[[tenant]]`: the tenants.
     pub tenants: Vec<Tenant>,
-    /// `[[module]]`: what answers events.
+    /// `[[module]]`: the modules that handle events.
     pub modules: Vec<Module>,
-    /// The text they were read from.
+    /// The text the settings were read from.
     pub text: Text,
 }
 
-/// The text of a settings file. Any two are equal, so that settings compare equal that are only written differently.
+/// The text of a settings file. All texts are equal, so that settings compare equal if only their text differs.
 #[derive(Clone)]
 pub struct Text(Arc<str>);
 
 impl Text {
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,188 +68,188 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// The host itself.
+/// The settings of the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Where events come in. Default `127.0.0.1:8080`; port 0 picks a free one.
+    /// The address of the public listener, which receives events. Default `127.0.0.1:8080`. Port 0 selects a free
+    /// port.
     pub listen: SocketAddr,
-    /// Where operators look in. Default `127.0.0.1:8081`; port 0 picks a free one.
+    /// The address of the admin listener. Default `127.0.0.1:8081`. Port 0 selects a free port.
     pub admin_listen: SocketAddr,
-    /// What operators have to know to look in; needed if others than this machine can reach `admin_listen`.
+    /// The token of the admin listener. Required if other machines can reach `admin_listen`.
     pub admin_token: Option<Reference>,
-    /// Under which names they may ask, besides those of this machine.
+    /// The host names of the admin listener, besides those of this machine.
     pub admin_hosts: Vec<HostName>,
-    /// What the host keeps on disk. Default `.modhost` beside the file.
+    /// The folder for the data of the host. Default `.modhost` next to the file.
     pub data_dir: PathBuf,
-    /// The largest body of an event, in bytes. Default 1 MiB.
+    /// The maximum size of the body of an event, in bytes. Default 1 MiB.
     pub max_body: u64,
-    /// How many deliveries may be accepted and not finished; beyond it an event is refused for now (503). Default
-    /// 1 000 000.
+    /// The maximum number of unfinished deliveries. Beyond it, the host rejects events with 503. Default 1,000,000.
     pub max_deliveries: u64,
-    /// How many deliveries run at once on the whole host. Default 256.
+    /// The maximum number of deliveries that run concurrently on the whole host. Default 256.
     pub concurrency: usize,
-    /// How much stack the calls inside a component have, in bytes. Default 512 KiB.
+    /// The stack size for calls inside a component, in bytes. Default 512 KiB.
     pub stack: u64,
-    /// What the user reads when a module couldn't answer and says nothing itself.
+    /// The message to the user if a module failed without its own message.
     pub apology: String,
-    /// What the user reads while a delivery that failed waits for its next attempt.
+    /// The message to the user while a failed delivery waits for its next attempt.
     pub retry_notice: String,
-    /// How long what has ended is kept in the journal.
+    /// How long finished deliveries stay in the journal.
     pub retention: Retention,
-    /// What compiling a component may use.
+    /// The limits of compiling a component.
     pub compiler: CompilerSettings,
-    /// `[server.ceilings]`: what nobody may have more of, whatever modules and tenants say.
+    /// `[server.ceilings]`: upper bounds for the limits of all modules and tenants.
     pub ceilings: Ceilings,
-    /// What one who sends requests may use of the host.
+    /// The limits for the clients of the public listener.
     pub limits: ListenerLimits,
-    /// The proxies in front of it.
+    /// The trusted proxies in front of the host.
     pub proxies: Proxies,
-    /// The certificate events are taken with; none: they come over plain HTTP.
+    /// The TLS certificate of the public listener, or `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// How long what disappears from the settings has to stay away until it is dropped, and how long a secret that was
-    /// replaced is still taken. Default 30 s.
+    /// How long a part must be missing from the file before the host drops it, and how long a replaced secret is
+    /// still accepted. Default 30 s.
     pub removal_grace: Duration,
-    /// Which of its keys are written down.
-    pub written: Written,
+    /// The keys that are in the file.
+    pub written: WrittenKeys,
 }
 
-/// What no module and no tenant may have more of.
+/// Upper bounds for the limits of all modules and tenants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ceilings {
-    /// What no delivery may use more of.
+    /// The upper bounds for one delivery.
     pub delivery: Amounts,
-    /// How many deliveries of a module, and of a tenant, run at once at the most; none: as many as they say.
+    /// The maximum number of concurrent deliveries of a module, and of a tenant, or `None` for no upper bound.
     pub concurrency: Option<usize>,
 }
 
-/// Whom the host works for.
+/// A tenant of the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tenant {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// Its companies, in the platform's ids; empty: any company of its source.
+    /// Its companies, as ids of the platform. Empty: any company of its source.
     pub companies: Vec<String>,
-    /// The platform its modules answer on.
+    /// The platform that its modules answer on.
     pub platform: PlatformSettings,
-    /// What makes their completions in place of the platform's own model; none: the platform does.
+    /// The model that replaces the model of the platform, or `None` to use the platform's.
     pub completion: Option<CompletionSettings>,
-    /// What it may use of the host.
+    /// Its limits.
     pub limits: TenantLimits,
-    /// Where it stands in the file.
-    pub place: SourceLocation,
-    /// Which of its keys are written down.
-    pub written: Written,
+    /// The location in the file.
+    pub location: SourceLocation,
+    /// The keys that are in the file.
+    pub written: WrittenKeys,
 }
 
-/// What a tenant may use of the host.
+/// The limits of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TenantLimits {
-    /// How many of its deliveries may be accepted and not finished. Default 100 000.
+    /// The maximum number of its unfinished deliveries. Default 100,000.
     pub max_deliveries: u64,
-    /// How many of its events are taken a second; none: as many as come.
+    /// The maximum number of its events per second, or `None` for no limit.
     pub events_per_second: Option<u32>,
-    /// How many of its deliveries run at once. Default 32.
+    /// The maximum number of its deliveries that run concurrently. Default 32.
     pub concurrency: usize,
-    /// How much memory its running deliveries may have together, in bytes; none: what each may have.
+    /// The maximum memory of all its running deliveries together, in bytes, or `None` for only the limit of each.
     pub total_memory: Option<u64>,
-    /// What none of its deliveries may use more of, whatever the module says.
+    /// The upper bounds for each of its deliveries, whatever the module allows.
     pub delivery: Amounts,
 }
 
-/// What answers events.
+/// A module, which handles events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Module {
-    /// Its name on the platform: what events are routed by.
+    /// The name on the platform, by which events are routed.
     pub name: Name,
-    /// The component, resolved against the folder of the file. It need not exist yet.
+    /// The path of the component, resolved against the folder of the file. The component does not have to exist yet.
     pub component: PathBuf,
-    /// Where in the file it is named.
-    pub component_place: SourceLocation,
-    /// Where its sources lie, resolved against the folder of the file. Default: that folder itself.
+    /// The location of the component's path in the file.
+    pub component_location: SourceLocation,
+    /// The folder of its source code, resolved against the folder of the file. Default: the folder of the file.
     pub folder: Option<PathBuf>,
-    /// The command that makes the component, run in its folder.
+    /// The command that builds the component. It runs in `folder`.
     pub build: Option<String>,
-    /// The files and folders it is made from, resolved against the folder of the file: `dev` builds it again when one
-    /// of them changes. Default: its folder, if it has one of its own.
+    /// The files and folders of its source code, resolved against the folder of the file. `dev` rebuilds the
+    /// component when one of them changes. Default: `folder`, if it is set.
     pub watch: Vec<PathBuf>,
-    /// The events it wants. Default: `unique.chat.external-module.chosen`, of any source and tenant.
+    /// The events that it handles. Default: `unique.chat.external-module.chosen`, of any source and tenant.
     pub wants: Interest,
-    /// What it reads as its configuration: texts as they are, all other values as JSON.
+    /// Its configuration: strings unchanged, all other values as JSON.
     pub config: BTreeMap<String, String>,
-    /// Where it may send HTTP requests; empty: nowhere.
+    /// Where it may send HTTP requests. Empty: nowhere.
     pub http: Vec<HttpEntry>,
-    /// What one of its deliveries may use.
+    /// The limits of its deliveries.
     pub limits: ModuleLimits,
-    /// How its deliveries are tried again.
+    /// How its failed deliveries are retried.
     pub retry: RetryPolicy,
-    /// What a new version has to show before it serves. Default: nothing but that it can.
+    /// The checks a new version must pass before it serves. Default: only that it loads.
     pub swap: Swap,
-    /// Whether the deliveries of one chat go one at a time, in the order their events came.
+    /// Whether the deliveries of one chat run one at a time, in the order of their events.
     pub ordered_by_chat: bool,
-    /// Whether a delivery that starts again gets the answers it got before. Default yes.
+    /// Whether a delivery that restarts gets the recorded answers of its earlier calls. Default `true`.
     pub resume: bool,
-    /// What the user reads when it couldn't answer; none: [`Server::apology`].
+    /// The message to the user if the module failed, or `None` to use [`Server::apology`].
     pub apology: Option<String>,
-    /// Where it stands in the file.
-    pub place: SourceLocation,
-    /// Which of its keys are written down.
-    pub written: Written,
+    /// The location in the file.
+    pub location: SourceLocation,
+    /// The keys that are in the file.
+    pub written: WrittenKeys,
 }
 
-/// What the deliveries of a module may use.
+/// The limits of the deliveries of a module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleLimits {
-    /// What a delivery may use; the ceilings of its tenant come to that.
+    /// The limits of one delivery. The ceilings of its tenant apply in addition.
     pub delivery: Limits,
-    /// How many deliveries of the module run at once. Default 16.
+    /// The maximum number of its deliveries that run concurrently. Default 16.
     pub concurrency: usize,
 }
 
-/// What compiling a component may use.
+/// The limits of compiling a component.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompilerSettings {
-    /// How long it may take. Default 5 min.
+    /// How long compiling may take. Default 5 min.
     pub timeout: Duration,
-    /// How much memory it may take, in bytes. Default 2 GiB.
+    /// The maximum memory of a compiler process, in bytes. Default 2 GiB.
     pub memory: u64,
-    /// How many components are compiled at once. Default 2.
+    /// The maximum number of components that are compiled concurrently. Default 2.
     pub processes: usize,
 }
 
-/// How long what has ended is kept in the journal.
+/// How long finished deliveries stay in the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retention {
-    /// Deliveries that completed or were dropped. Default 7 days.
+    /// How long completed and dropped deliveries are kept. Default 7 days.
     pub completed: Duration,
-    /// Deliveries that were given up. Default 30 days.
+    /// How long dead deliveries are kept. Default 30 days.
     pub dead: Duration,
-    /// The ids of events, by which a redelivery is known. Default 30 days.
+    /// How long the ids of events are kept, by which redeliveries are detected. Default 30 days.
     pub ids: Duration,
-    /// How large the journal may be, in bytes. Default 10 GiB.
+    /// The maximum size of the journal, in bytes. Default 10 GiB.
     pub max_size: u64,
-    /// How many versions of a module's component are kept, the one that serves included. Default 10.
+    /// How many versions of a component are kept per module, including the one that serves. Default 10.
     pub versions: usize,
-    /// How large all kept components may be together, in bytes. Default 2 GiB.
+    /// The maximum size of all kept components together, in bytes. Default 2 GiB.
     pub versions_size: u64,
 }
 
-/// What a new version of a module has to show before it serves.
+/// The checks a new version of a module must pass before it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swap {
-    /// How many of the last completed deliveries it is dry-run on; 0: none.
+    /// On how many of the last completed deliveries it is dry-run. 0: none.
     pub replay: u32,
-    /// Whether it is tried on a share of the deliveries first.
+    /// The canary, if a share of the deliveries runs on the new version first.
     pub canary: Option<Canary>,
 }
 
-/// How a new version is tried.
+/// The settings of a canary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canary {
-    /// How many of a hundred deliveries it gets.
+    /// The percentage of deliveries that run on the new version.
     pub percent: u8,
-    /// How long. Default 5 min.
+    /// How long the canary runs. Default 5 min.
     pub period: Duration,
-    /// How many deliveries have to have ended on it before it can take over. Default 5.
+    /// How many deliveries must end on the new version before it can take over. Default 5.
     pub min_deliveries: u32,
 }
 
@@ -265,7 +266,7 @@ impl Default for Server {
             concurrency: 256,
             stack: DEFAULT_STACK,
             apology: "Sorry, something went wrong and this can't be answered right now. Please try again later.".into(),
-            retry_notice: "This takes longer than usual. Another try follows on its own.".into(),
+            retry_notice: "This is taking longer than usual. Another attempt follows automatically.".into(),
             retention: Retention::default(),
             compiler: CompilerSettings::default(),
             ceilings: Ceilings::default(),
@@ -273,31 +274,30 @@ impl Default for Server {
             proxies: Proxies::default(),
             tls: None,
             removal_grace: Duration::from_secs(30),
-            written: Written::default(),
+            written: WrittenKeys::default(),
         }
     }
 }
 
 impl Ceilings {
-    /// So many deliveries at once, or as many as there may be.
-    pub fn concurrency_below(&self, wanted: usize) -> usize {
-        self.concurrency.map_or(wanted, |ceiling| ceiling.min(wanted))
+    /// Returns the given concurrency, capped at the ceiling.
+    pub fn concurrency_below(&self, concurrency: usize) -> usize {
+        self.concurrency.map_or(concurrency, |ceiling| ceiling.min(concurrency))
     }
 
-    /// Which defaults are above a ceiling, so that modules and tenants that say nothing have less: each with what they
-    /// have, for people.
+    /// Returns the defaults that a ceiling lowers, each as text for display.
     pub fn below_defaults(&self) -> Vec<String> {
         let of_delivery = Resource::ALL.into_iter().filter_map(|resource| {
             let (ceiling, default) = (self.delivery.get(resource)?, resource.default_amount());
-            let (told, instead) = (resource.told(ceiling), resource.told(default));
-            (ceiling < default).then(|| format!("`{}` is {told} instead of {instead}", resource.key()))
+            let (lowered, normal) = (resource.told(ceiling), resource.told(default));
+            (ceiling < default).then(|| format!("`{}` is {lowered} instead of {normal}", resource.key()))
         });
         let (module, tenant) = (ModuleLimits::default().concurrency, TenantLimits::default().concurrency);
-        let at_once = [("module", module), ("tenant", tenant)].into_iter().filter_map(|(of, default)| {
+        let concurrency = [("module", module), ("tenant", tenant)].into_iter().filter_map(|(of, default)| {
             let ceiling = self.concurrency.filter(|ceiling| *ceiling < default)?;
             Some(format!("`concurrency` of a {of} is {ceiling} instead of {default}"))
         });
-        of_delivery.chain(at_once).collect()
+        of_delivery.chain(concurrency).collect()
     }
 }
 
@@ -320,8 +320,8 @@ impl Default for ModuleLimits {
 }
 
 impl Default for CompilerSettings {
-    /// The largest interpreters take five seconds on two idle cores, and a fifth of the memory; a busy machine takes a
-    /// minute.
+    /// The largest interpreters compile in five seconds on two idle cores, with a fifth of this memory. A busy
+    /// machine needs a minute.
     fn default() -> Self {
         Self { timeout: Duration::from_secs(300), memory: 2 << 30, processes: 2 }
     }
@@ -342,32 +342,34 @@ impl Default for Retention {
 }
 
 impl Settings {
-    /// Reads and checks a file.
+    /// Reads and validates a file.
     ///
     /// # Errors
     ///
-    /// If it can't be read, isn't TOML, or doesn't make sense: then with everything that is wrong with it.
+    /// Returns all errors of the file if it cannot be read, is not TOML, or is invalid.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         let path = path.as_ref();
         let bytes = files::read(path, MAX_SIZE).map_err(|error| unreadable(path, &error))?;
         Self::parse(decode(path, &bytes)?, path)
     }
 
-    /// The same with a time limit, for who has no runtime: a file system may not answer.
+    /// Reads and validates a file with a timeout, for callers without an async runtime: a file system may not
+    /// respond.
     ///
     /// # Errors
     ///
-    /// As [`Settings::load`], and when it takes too long.
+    /// Returns the errors of [`Settings::load`], and an error on timeout.
     pub fn load_in_time(path: &Path) -> Result<Self, ConfigErrors> {
         let owned = path.to_owned();
-        files::within(files::READ_TIMEOUT, move || Self::load(owned)).unwrap_or_else(|why| Err(unanswered(&why).into()))
+        files::within(files::READ_TIMEOUT, move || Self::load(owned))
+            .unwrap_or_else(|error| Err(read_failed(&error).into()))
     }
 
-    /// The text of a settings file; none if there is no such file.
+    /// Returns the text of a settings file, or `None` if the file does not exist.
     ///
     /// # Errors
     ///
-    /// If it can't be read, or isn't written in UTF-8.
+    /// Returns an error if the file cannot be read or is not UTF-8.
     pub fn text(path: &Path) -> Result<Option<String>, ConfigError> {
         match files::read(path, MAX_SIZE) {
             Ok(bytes) => Ok(Some(decode(path, &bytes)?.to_owned())),
@@ -376,18 +378,19 @@ impl Settings {
         }
     }
 
-    /// Checks the text of a file; `path` is what it is called in errors, and what its paths are relative to.
+    /// Validates the text of a file. `path` names the file in errors, and relative paths are resolved against its
+    /// folder.
     ///
     /// # Errors
     ///
-    /// If it isn't TOML or doesn't make sense: then with everything that is wrong with it.
+    /// Returns all errors if the text is not TOML or is invalid.
     pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         let path = path.as_ref();
-        // Editors on Windows put it there.
+        // Some editors on Windows add a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim().is_empty() {
             let error = ConfigError::new(format!("{} is empty", path.display()));
-            return Err(error.advice("it needs at least a [[source]], a [[tenant]] and a [[module]]").into());
+            return Err(error.advice("add at least a [[source]], a [[tenant]] and a [[module]]").into());
         }
         let document = Document::new(path, text);
         let root = DeTable::parse(text).map_err(|error| {
@@ -396,7 +399,7 @@ impl Settings {
         })?;
         let parts = file::read(&document, &root);
         check::check(&document, &parts);
-        ConfigErrors::none_of(document.into_problems())?;
+        ConfigErrors::ok_if_empty(document.into_errors())?;
         Ok(Self {
             file: path.to_owned(),
             server: parts.server,
@@ -407,7 +410,8 @@ impl Settings {
         })
     }
 
-    /// Every reference to a value that stands elsewhere, but for the key of the certificate, which is renewed with it.
+    /// Returns all references to values outside the file, except the key of the certificate, which is renewed
+    /// together with it.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         let of_sources = self.sources.iter().flat_map(|source| match &source.kind {
             SourceKind::Webhook(webhook) => webhook.secrets.iter().collect(),
@@ -422,87 +426,96 @@ impl Settings {
         of_sources.chain(of_tenants).chain(of_modules).chain(&self.server.admin_token)
     }
 
-    /// The same, with the key of the certificate.
+    /// Returns all references, including the key of the certificate.
     pub(crate) fn all_references(&self) -> impl Iterator<Item = &Reference> {
         self.references().chain(self.server.tls.iter().map(|tls| &tls.key))
     }
 
-    /// That there is no source of this name, and which one was probably meant.
-    pub fn no_source(&self, name: &str) -> String {
+    /// Returns the error text for an unknown source, with a suggestion.
+    pub fn unknown_source(&self, name: &str) -> String {
         let names: Vec<_> = self.sources.iter().map(|source| source.name.as_str()).collect();
-        let advice = if names.is_empty() { "nor any other".to_owned() } else { suggest::advice(name, &names) };
+        let advice =
+            if names.is_empty() { "the file has no [[source]]".to_owned() } else { suggest::advice(name, &names) };
         format!("there is no [[source]] named \"{name}\" in {}; {advice}", self.file.display())
     }
 
-    /// That what stands in the place of a module's component can never be one.
-    pub fn no_component(module: &Module, kind: NotRegular) -> ConfigError {
-        check::no_component(module, kind)
+    /// Returns the error for a component path that is not a regular file.
+    pub fn invalid_component(module: &Module, kind: NotRegular) -> ConfigError {
+        check::invalid_component(module, kind)
     }
 
-    /// What is worth telling the operator, though the host can work with it.
+    /// Returns the warnings: mistakes the host can run with.
     pub fn warnings(&self) -> Vec<ConfigError> {
         check::warnings(self)
     }
 }
 
-/// Why a file can't be read, and what to do.
+/// Returns the error for a file that cannot be read.
 fn unreadable(path: &Path, error: &ReadError) -> ConfigError {
     use std::io::ErrorKind;
 
     let shown = path.display();
     match error {
-        error if error.is_not_found() => ConfigError::new(format!("there is no file {shown}")).advice(match above(path) {
-            Some(found) => format!("there is one above: run this there, or name it: --config {}", found.display()),
-            None => "run this in the folder of your modules.toml, or name the file: --config path/to/modules.toml; `modhost \
-                     new NAME` makes a module and the file, where there is none yet"
-                .to_owned(),
+        error if error.is_not_found() => ConfigError::new(format!("there is no file {shown}"))
+            .advice(match find_in_parents(path) {
+            Some(found) => {
+                format!("a parent folder has one: run the command there, or pass --config {}", found.display())
+            }
+            None => {
+                "run the command in the folder of your modules.toml, or pass --config path/to/modules.toml; `modhost \
+                     new NAME` creates a module, and the file if it does not exist"
+                    .to_owned()
+            }
         }),
-        ReadError::NotRegular(kind @ NotRegular::Folder) => {
-            ConfigError::new(format!("{shown} {}", kind.described()))
-                .advice(format!("name the file in it: {shown}/modules.toml"))
-        }
+        ReadError::NotRegular(kind @ NotRegular::Folder) => ConfigError::new(format!("{shown} {}", kind.described()))
+            .advice(format!("use the file in it: {shown}/modules.toml")),
         ReadError::NotRegular(kind) => not_regular(path, *kind),
         ReadError::Io(io) if io.kind() == ErrorKind::PermissionDenied => {
-            ConfigError::new(format!("{shown} {}", unread(error)))
-                .advice("change the owner or the mode of the file, or run as a user who may read it")
+            ConfigError::new(format!("{shown} {}", describe_read_error(error)))
+                .advice("change the owner or the permissions of the file, or run as a user who may read it")
         }
-        _ => ConfigError::new(format!("{shown} {}", unread(error))),
+        _ => ConfigError::new(format!("{shown} {}", describe_read_error(error))),
     }
 }
 
-/// That the settings, or a file they refer to, could not be read in time.
-pub fn unanswered(why: &Unanswered) -> ConfigError {
-    const ADVICE: &str = "is it on a network file system that doesn't answer?";
-    match why {
+/// Returns the error for settings, or a file they refer to, that could not be read in time.
+pub fn read_failed(error: &Unanswered) -> ConfigError {
+    const ADVICE: &str = "check whether the file is on a network file system that does not respond";
+    match error {
         Unanswered::TimedOut(pending) => {
             let file = pending.file.as_ref().map_or("a file of the settings".into(), |file| file.display().to_string());
-            ConfigError::new(format!("{file} could not be read within {:?}", files::READ_TIMEOUT)).advice(ADVICE)
+            ConfigError::new(format!("reading {file} took longer than {:?}", files::READ_TIMEOUT)).advice(ADVICE)
         }
         Unanswered::TooMany => {
-            ConfigError::new("the settings are not read: earlier reads still wait for a file system")
-                .advice("see to the file system that doesn't answer")
+            ConfigError::new("cannot read the settings: too many earlier reads still wait for a file system")
+                .advice("check the file system that does not respond")
         }
-        Unanswered::Broken => ConfigError::new("reading the settings failed: please report this"),
+        Unanswered::Broken => ConfigError::new("reading the settings failed unexpectedly; please report this as a bug"),
     }
 }
 
-/// The file of this name in a folder above, as it is named from here: whoever has just installed a module's tools stands in
-/// its folder. One that is named with a folder is meant to be there.
-fn above(path: &Path) -> Option<PathBuf> {
+/// Returns the relative path of a file of this name in a parent folder: users often run a command in the folder of
+/// one module. A path with a folder is taken as given.
+fn find_in_parents(path: &Path) -> Option<PathBuf> {
     path.parent().filter(|folder| folder.as_os_str().is_empty())?;
     let here = std::env::current_dir().ok()?;
-    let between = here.ancestors().skip(1).position(|folder| folder.join(path).is_file())?;
-    Some(std::iter::repeat_n("..", between + 1).collect::<PathBuf>().join(path))
+    let levels = here.ancestors().skip(1).position(|folder| folder.join(path).is_file())?;
+    Some(std::iter::repeat_n("..", levels + 1).collect::<PathBuf>().join(path))
 }
 
+/// Decodes the text of a file.
+///
+/// # Errors
+///
+/// Returns an error if the text is not UTF-8.
 pub fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, ConfigError> {
-    let refuse = |message: String| Err(ConfigError::new(message).advice("save the file as UTF-8"));
+    let fail = |message: String| Err(ConfigError::new(message).advice("save the file as UTF-8"));
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return refuse(format!("{} is written in UTF-16", path.display()));
+        return fail(format!("{} is UTF-16", path.display()));
     }
     str::from_utf8(bytes).or_else(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        refuse(format!("{}:{line}: this line is not written in UTF-8", path.display()))
+        fail(format!("{}:{line}: this line is not UTF-8", path.display()))
     })
 }
 
@@ -520,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn says_why_a_file_cannot_be_read() {
+    fn reports_why_file_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let missing = Settings::load(folder.path().join("modules.toml")).unwrap_err().to_string();
         assert!(missing.starts_with("there is no file ") && missing.contains("--config"), "{missing}");
@@ -528,12 +541,12 @@ mod tests {
         assert!(directory.contains("is a folder, not a file"), "{directory}");
         fs::File::create(folder.path().join("large.toml")).unwrap().set_len(1 << 40).unwrap();
         let large = Settings::load(folder.path().join("large.toml")).unwrap_err().to_string();
-        assert!(large.contains("is larger than 4.0 MiB"), "{large}");
+        assert!(large.contains("is larger than the limit of 4.0 MiB"), "{large}");
     }
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    fn rejects_special_files_without_waiting() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -544,18 +557,18 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong_with_the_text() {
+    fn reports_unreadable_text() {
         let empty = load("m.toml", b" \n").unwrap_err();
-        assert_eq!(empty, "…/m.toml is empty\n  = help: it needs at least a [[source]], a [[tenant]] and a [[module]]");
+        assert_eq!(empty, "…/m.toml is empty\n  = help: add at least a [[source]], a [[tenant]] and a [[module]]");
         let latin = load("m.toml", b"a = 1\nb = \"\xfc\"\n").unwrap_err();
-        assert_eq!(latin, "…/m.toml:2: this line is not written in UTF-8\n  = help: save the file as UTF-8");
+        assert_eq!(latin, "…/m.toml:2: this line is not UTF-8\n  = help: save the file as UTF-8");
         let wide = load("m.toml", b"\xff\xfea\0").unwrap_err();
-        assert_eq!(wide, "…/m.toml is written in UTF-16\n  = help: save the file as UTF-8");
+        assert_eq!(wide, "…/m.toml is UTF-16\n  = help: save the file as UTF-8");
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_text() {
+    fn skips_byte_order_mark() {
         let error = load("m.toml", b"\xef\xbb\xbfnonsense = 1\n").unwrap_err();
-        assert!(error.contains("m.toml:1:1: the file has no setting `nonsense`"), "{error}");
+        assert!(error.contains("m.toml:1:1: unknown setting `nonsense` in the file"), "{error}");
     }
 }

@@ -1,75 +1,75 @@
-//! The settings of a source: the way its events come, how they are signed, and where in a request the parts of an event
-//! stand.
+//! The settings of a source: how its events arrive, how they are signed, and where in a request the fields of an
+//! event are.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Module, Reference, SourceLocation, Tenant, Written};
+use super::{Module, Reference, SourceLocation, Tenant, WrittenKeys};
 use modhost_core::event::Name;
 use modhost_core::event::interest::NamePattern;
 
-/// What the names of Unique's events begin with.
-const OF_UNIQUE: &str = "unique.";
+/// The prefix of the names of Unique AI's events.
+const UNIQUE_PREFIX: &str = "unique.";
 
-/// A way events come in.
+/// A source of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// The way, with the settings that belong to it.
+    /// The kind, with its settings.
     pub kind: SourceKind,
-    /// The tenant all its events belong to; none: the only tenant, or the event's company tells.
+    /// The tenant of all its events. `None`: the only tenant, or the tenant of the event's company.
     pub tenant: Option<Name>,
-    /// Where it stands in the file.
-    pub place: SourceLocation,
-    /// Which of its keys are written down.
-    pub written: Written,
+    /// The location in the file.
+    pub location: SourceLocation,
+    /// The keys that are in the file.
+    pub written: WrittenKeys,
 }
 
-/// The ways events can come in.
+/// The kinds of sources.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
-    /// The platform brings them: it posts each to a path of this host.
+    /// The platform posts each event to a path of this host.
     Webhook(Box<Webhook>),
-    /// The host fetches them: it holds a connection to the platform's event socket.
+    /// The host receives the events over a connection to the platform's event socket.
     EventSocket(EventSocket),
 }
 
-/// A path that events are posted to.
+/// A path that a platform posts events to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
     /// The path on [`Server::listen`](super::Server::listen).
     pub path: String,
-    /// How its events are signed.
+    /// The signature scheme of its events.
     pub scheme: Scheme,
-    /// What they may be signed with; several while one replaces another. Empty for [`Scheme::None`] alone.
+    /// The accepted secrets: several during a rotation. Empty only for [`Scheme::None`].
     pub secrets: Vec<Reference>,
-    /// Where in a request the parts of an event stand, as far as that differs from the scheme's own.
-    pub event: EventParts,
-    /// How many of its events are taken a second; none: as many as come.
+    /// Where in a request the fields of an event are, where that differs from the scheme's defaults.
+    pub event: EventFields,
+    /// The maximum number of its events per second, or `None` for no limit.
     pub events_per_second: Option<u32>,
 }
 
-/// A connection to Unique AI's event socket, made with the credentials of its tenant's platform.
+/// A connection to Unique AI's event socket, with the credentials of the tenant's platform.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventSocket {
-    /// The address of the stream; none: `/public/event-socket/events/stream` on the host of the tenant's `api_base`.
+    /// The URL of the stream. `None`: `/public/event-socket/events/stream` on the host of the tenant's `api_base`.
     pub url: Option<Reference>,
-    /// The company whose events come; none: the only one of the tenant.
+    /// The company whose events arrive. `None`: the only company of the tenant.
     pub company: Option<Reference>,
-    /// The names of the events that come; none: those of Unique's that modules of the tenant want.
+    /// The names of the events to subscribe to. `None`: the events of Unique AI that modules of the tenant handle.
     pub subscriptions: Option<Vec<String>>,
-    /// How old a connection gets before the next one takes its place. Default 9 minutes: the platform closes it after
-    /// 10 without a word.
+    /// How old a connection may get before the host replaces it. Default 9 minutes: the platform closes it without
+    /// notice after 10.
     pub reconnect_after: Duration,
-    /// How long nothing at all may come over a connection before another one takes its place. Default 2 minutes.
+    /// How long a connection may be silent before the host replaces it. Default 2 minutes.
     pub silence: Duration,
 }
 
 impl Source {
-    /// Its webhook, if it is one.
+    /// Returns the webhook, if it is one.
     pub fn webhook(&self) -> Option<&Webhook> {
         match &self.kind {
             SourceKind::Webhook(webhook) => Some(webhook),
@@ -77,7 +77,7 @@ impl Source {
         }
     }
 
-    /// The tenant all its events belong to, if that is one of these: the one it names, or the only one there is.
+    /// Returns the tenant of all its events if it is one of these: the one it names, or the only one.
     pub fn sole_tenant<'t>(&self, tenants: impl IntoIterator<Item = &'t Tenant>) -> Option<&'t Tenant> {
         let mut tenants = tenants.into_iter();
         match &self.tenant {
@@ -86,7 +86,7 @@ impl Source {
         }
     }
 
-    /// Its event socket, if it is one.
+    /// Returns the event socket, if it is one.
     pub fn event_socket(&self) -> Option<&EventSocket> {
         match &self.kind {
             SourceKind::Webhook(_) => None,
@@ -96,38 +96,43 @@ impl Source {
 }
 
 impl Source {
-    /// What a module wants of this source's events, if they belong to this tenant.
-    fn wanted_of<'m>(&self, tenant: &Tenant, module: &'m Module) -> &'m [NamePattern] {
+    /// Returns the event patterns of a module for this source, or none if the module does not handle events of this
+    /// source and tenant.
+    fn patterns_of<'m>(&self, tenant: &Tenant, module: &'m Module) -> &'m [NamePattern] {
         let wants = &module.wants;
-        let is_wanted = (wants.sources.is_empty() || wants.sources.contains(&self.name))
+        let is_for_module = (wants.sources.is_empty() || wants.sources.contains(&self.name))
             && (wants.tenants.is_empty() || wants.tenants.contains(&tenant.name));
-        if is_wanted { &wants.events } else { &[] }
+        if is_for_module { &wants.events } else { &[] }
     }
 
-    /// The names of the events that come over its event socket: those it names, or those of Unique's that these modules
-    /// want of it. The platform knows no patterns, so what is wanted by one isn't among them.
+    /// Returns the names to subscribe to: the configured ones, or those of Unique AI that these modules handle. The
+    /// platform does not support patterns, so events that a module handles by pattern are not included.
     pub fn subscriptions<'m>(&self, tenant: &Tenant, modules: impl IntoIterator<Item = &'m Module>) -> Vec<String> {
         if let Some(named) = self.event_socket().and_then(|socket| socket.subscriptions.as_ref()) {
             return named.clone();
         }
-        let wanted = modules.into_iter().flat_map(|module| self.wanted_of(tenant, module));
-        let exact = wanted.filter_map(|pattern| match pattern {
-            NamePattern::Exact(name) if name.starts_with(OF_UNIQUE) && can_be_subscribed_to(name) => Some(name.clone()),
+        let patterns = modules.into_iter().flat_map(|module| self.patterns_of(tenant, module));
+        let exact = patterns.filter_map(|pattern| match pattern {
+            NamePattern::Exact(name) if name.starts_with(UNIQUE_PREFIX) && can_be_subscribed_to(name) => {
+                Some(name.clone())
+            }
             _ => None,
         });
         exact.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// A pattern by which a module wants events of Unique's from this source.
-    pub(super) fn wanted_pattern<'m>(&self, tenant: &Tenant, module: &'m Module) -> Option<&'m NamePattern> {
-        self.wanted_of(tenant, module).iter().find(|pattern| match pattern {
-            NamePattern::Prefix(prefix) => prefix.starts_with(OF_UNIQUE) || OF_UNIQUE.starts_with(prefix.as_str()),
+    /// Returns a pattern of a module that matches events of Unique AI from this source.
+    pub(super) fn unique_prefix_pattern<'m>(&self, tenant: &Tenant, module: &'m Module) -> Option<&'m NamePattern> {
+        self.patterns_of(tenant, module).iter().find(|pattern| match pattern {
+            NamePattern::Prefix(prefix) => {
+                prefix.starts_with(UNIQUE_PREFIX) || UNIQUE_PREFIX.starts_with(prefix.as_str())
+            }
             NamePattern::Exact(_) => false,
         })
     }
 }
 
-/// Whether an event's name can stand in a subscription: whole names only.
+/// Whether the platform accepts the name of an event in a subscription: whole names only.
 pub(super) fn can_be_subscribed_to(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c))
 }
@@ -144,88 +149,88 @@ impl Default for EventSocket {
     }
 }
 
-/// How a source's events are signed: one case a scheme.
+/// The signature scheme of a source's events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scheme {
-    /// As Unique AI signs its webhooks.
+    /// Webhooks of Unique AI.
     Unique(Window),
-    /// As NexusGPT names its requests: one header with a value of the operator's choice.
+    /// Webhooks of NexusGPT: one header with a value that the operator chooses.
     Nexus {
         /// The header.
         header: HeaderName,
     },
-    /// As Archivus signs its webhooks.
+    /// Webhooks of Archivus.
     Archivus,
-    /// As Standard Webhooks has it, and Svix.
+    /// Standard Webhooks, also used by Svix.
     StandardWebhooks(Window),
-    /// As GitHub signs its webhooks.
+    /// Webhooks of GitHub.
     GitHub,
-    /// As Stripe signs its webhooks.
+    /// Webhooks of Stripe.
     Stripe(Window),
-    /// As Slack signs its requests.
+    /// Requests of Slack.
     Slack(Window),
-    /// As Shopify signs its webhooks.
+    /// Webhooks of Shopify.
     Shopify,
-    /// As Linear signs its webhooks.
+    /// Webhooks of Linear.
     Linear(Window),
-    /// As Discord signs interactions and events.
+    /// Interactions and events of Discord.
     Discord(Window),
-    /// An HMAC as the settings tell.
+    /// An HMAC that the settings describe.
     Hmac(HmacRules),
-    /// Not at all.
+    /// No signature.
     None {
-        /// Whether such requests may come from other machines. Default no.
+        /// Whether requests may come from other machines. Default `false`.
         from_anywhere: bool,
     },
 }
 
-/// How far the time of a request may be from the host's.
+/// How far the time of a request may differ from the clock of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// How old a request may be; none: as old as it likes.
+    /// The maximum age of a request, or `None` for any age.
     pub past: Option<Duration>,
-    /// How far ahead of the host's clock it may be; none: as far as it likes.
+    /// How far a request may be ahead of the clock, or `None` for any time.
     pub ahead: Option<Duration>,
 }
 
 impl Window {
-    /// Any time will do.
+    /// A window that accepts any time.
     pub const ANY: Self = Self { past: None, ahead: None };
 }
 
 impl Default for Window {
-    /// Five minutes either way: what the schemes that say anything say.
+    /// Five minutes either way, which is what the schemes that specify a window use.
     fn default() -> Self {
         let five_minutes = Some(Duration::from_secs(300));
         Self { past: five_minutes, ahead: five_minutes }
     }
 }
 
-/// An HMAC in a header: what is signed, how, and how it is written.
+/// An HMAC in a header: what is signed, with which algorithm, and how it is encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HmacRules {
-    /// The header with the signature.
+    /// The header that contains the signature.
     pub header: HeaderName,
-    /// What stands before the signature in the header.
+    /// The text before the signature in the header.
     pub prefix: String,
-    /// The hash.
+    /// The hash function.
     pub algorithm: Algorithm,
-    /// How the signature's bytes are written.
+    /// The encoding of the signature.
     pub encoding: Encoding,
-    /// How the secret is written.
+    /// The encoding of the secret.
     pub key: KeyEncoding,
-    /// What is signed, in this order.
+    /// The signed parts, in order.
     pub signed: Vec<SignedPart>,
     /// The header with the time of the request, in seconds since 1970.
     pub timestamp: Option<HeaderName>,
-    /// How far that time may be from the host's.
+    /// How far that time may differ from the clock of the host.
     pub window: Window,
 }
 
-/// The hash of an HMAC.
+/// The hash function of an HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// SHA-1: broken as a hash, not yet as an HMAC; some platforms know nothing else.
+    /// SHA-1: broken as a hash function, but not yet as an HMAC. Some platforms support nothing else.
     Sha1,
     /// SHA-256.
     Sha256,
@@ -253,36 +258,36 @@ pub enum KeyEncoding {
     Base64,
 }
 
-/// A part of what is signed.
+/// A part of the signed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignedPart {
-    /// These characters.
+    /// Constant text.
     Text(String),
-    /// The body, byte by byte.
+    /// The bytes of the body.
     Body,
-    /// The value of this header, as it stands.
+    /// The unchanged value of a header.
     Header(HeaderName),
 }
 
-/// Where a part of an event stands in a request.
+/// Where in a request a field of an event is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// In the body, which is JSON: the keys that lead there; none: all of it.
+pub enum FieldSelector {
+    /// In the JSON body, at this path of keys. Empty: the whole body.
     Body(Vec<String>),
-    /// In this header. Most schemes don't sign headers.
+    /// In a header. Most schemes do not sign headers.
     Header(HeaderName),
-    /// In the first of these headers that is there. Only schemes say so, of headers that mean the same.
+    /// In the first of two equivalent headers that is present. Only schemes use this.
     EitherHeader(HeaderName, HeaderName),
-    /// In the first of these places where something stands that can name it.
-    First(Vec<Part>),
-    /// Nowhere: it is always this.
+    /// In the first of these places that has a usable value.
+    First(Vec<FieldSelector>),
+    /// Constant text.
     Text(String),
-    /// Nowhere: the SHA-256 of the body stands in for it.
+    /// The SHA-256 of the body.
     Hash,
 }
 
-impl Part {
-    /// Adds the headers it is read from.
+impl FieldSelector {
+    /// Appends the headers that the field is read from.
     pub fn headers(&self, names: &mut Vec<HeaderName>) {
         match self {
             Self::Header(name) => names.push(name.clone()),
@@ -293,19 +298,19 @@ impl Part {
     }
 }
 
-/// Where the parts of an event stand, as a source's `[source.event]` says; what it doesn't say is as the scheme has it.
+/// Where the fields of an event are, as configured in `[source.event]`. `None`: as in the scheme.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventParts {
-    /// What tells one event from another: several parts are joined.
-    pub id: Option<Vec<Part>>,
-    /// What happened: several parts are joined, those that are missing left out.
-    pub name: Option<Vec<Part>>,
-    /// The company it belongs to; the inner none: it names no company.
-    pub company: Option<Option<Part>>,
-    /// The user it happened to; the inner none: it names no user.
-    pub user: Option<Option<Part>>,
-    /// When it happened; the inner none: it doesn't say.
-    pub created_at: Option<Option<Part>>,
-    /// The part of the body the module is given.
+pub struct EventFields {
+    /// The id of the event. Several selectors are joined.
+    pub id: Option<Vec<FieldSelector>>,
+    /// The name of the event. Several selectors are joined, missing values left out.
+    pub name: Option<Vec<FieldSelector>>,
+    /// The company of the event. The inner `None`: events name no company.
+    pub company: Option<Option<FieldSelector>>,
+    /// The user of the event. The inner `None`: events name no user.
+    pub user: Option<Option<FieldSelector>>,
+    /// The time of the event. The inner `None`: events have no time.
+    pub created_at: Option<Option<FieldSelector>>,
+    /// The part of the body that is the payload.
     pub payload: Option<Vec<String>>,
 }

@@ -1,7 +1,7 @@
-//! Reads tables and values of a modules.toml or a test file, and reports what doesn't fit.
+//! Reads tables and values of a modules.toml or a test file, and reports errors.
 //!
-//! This walks the parsed document by hand, where deriving `Deserialize` would be shorter: serde stops at the first
-//! mistake, and its message for a value of the wrong type quotes the value, which may be a secret.
+//! This walks the parsed document by hand instead of deriving `Deserialize`: serde stops at the first error, and its
+//! error for a value of the wrong type quotes the value, which may be a secret.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,37 +12,39 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::document::Document;
-use super::{Written, suggest, units};
+use super::{WrittenKeys, suggest, units};
 
-/// A table of the file. Remembers which settings were asked for: all others are mistakes.
+/// A table of the file. Records which settings were read: all others are errors.
 pub struct Table<'d> {
+    /// The document.
     pub document: &'d Document<'d>,
-    /// What people call it: `[server]`, `[[source]]`.
+    /// The name in errors: `[server]`, `[[source]]`.
     title: &'static str,
     span: Range<usize>,
     entries: &'d DeTable<'d>,
     known: RefCell<Vec<&'static str>>,
-    refused: RefCell<Vec<&'d str>>,
-    know_all: Cell<bool>,
+    rejected: RefCell<Vec<&'d str>>,
+    allow_unknown_keys: Cell<bool>,
 }
 
 impl<'d> Table<'d> {
+    /// Creates a table of which no setting was read yet. `title` names it in errors.
     pub fn new(document: &'d Document<'d>, title: &'static str, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
-        let (known, refused) = (RefCell::default(), RefCell::default());
-        Self { document, title, span, entries, known, refused, know_all: Cell::new(false) }
+        let (known, rejected) = (RefCell::default(), RefCell::default());
+        Self { document, title, span, entries, known, rejected, allow_unknown_keys: Cell::new(false) }
     }
 
-    /// Where the table stands in the file.
+    /// Returns the byte range of the table.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// Which of its keys are written down.
-    pub fn written(&self) -> Written {
-        Written::of(self.document.text(), self.span(), self.entries)
+    /// Returns the keys that are in the file.
+    pub fn written(&self) -> WrittenKeys {
+        WrittenKeys::of(self.document.text(), self.span(), self.entries)
     }
 
-    /// A setting that may be left out.
+    /// Returns an optional setting.
     pub fn get(&self, key: &'static str) -> Option<Value<'d>> {
         let mut known = self.known.borrow_mut();
         if !known.contains(&key) {
@@ -52,25 +54,26 @@ impl<'d> Table<'d> {
         Some(Value { document: self.document, key, value })
     }
 
-    /// A setting that must be there; `example` is how it may be written.
+    /// Returns a required setting. Reports an error if it is missing; `example` is an example value.
     pub fn require(&self, key: &'static str, example: &str) -> Option<Value<'d>> {
         let value = self.get(key);
         if value.is_none() {
-            let message = format!("this {} has no `{key}`", self.title);
-            self.document.report(self.span(), message, format!("add for example: {key} = {example}"));
+            let message = format!("missing setting `{key}` in {}", self.title);
+            self.document.report(self.span(), message, format!("add it, for example, {key} = {example}"));
         }
         value
     }
 
-    /// Reports a setting, if it is there, that can't be here: in better words than [`Table::finish`] has.
-    pub fn refuse(&self, key: &'d str, message: impl Into<String>, advice: impl Into<String>) {
+    /// Reports a setting that is not allowed here, if it is present. The message is more specific than that of
+    /// [`Table::finish`].
+    pub fn reject_key(&self, key: &'d str, message: impl Into<String>, advice: impl Into<String>) {
         if let Some(written) = self.entries.keys().find(|written| written.get_ref() == key) {
             self.document.report(written.span(), message, advice);
-            self.refused.borrow_mut().push(key);
+            self.rejected.borrow_mut().push(key);
         }
     }
 
-    /// Everything in the table, for tables whose keys are the author's own.
+    /// Returns all entries, for tables with arbitrary keys.
     pub fn entries(&self) -> impl Iterator<Item = (&'d str, &'d Spanned<DeValue<'d>>)> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), value))
     }
@@ -81,74 +84,78 @@ impl<'d> Table<'d> {
         self.entries.iter().map(move |(key, value)| Value { document, key: key.get_ref(), value })
     }
 
-    /// Calls no setting a mistake that nobody asked for.
-    pub fn know_all(&self) {
-        self.know_all.set(true);
+    /// Accepts settings that were not read.
+    pub fn allow_unknown_keys(&self) {
+        self.allow_unknown_keys.set(true);
     }
 
-    /// Reports every setting nobody asked for.
+    /// Reports every setting that was not read.
     pub fn finish(self) {
-        if self.know_all.get() {
+        if self.allow_unknown_keys.get() {
             return;
         }
-        let (known, refused) = (self.known.into_inner(), self.refused.into_inner());
+        let (known, rejected) = (self.known.into_inner(), self.rejected.into_inner());
         for key in self.entries.keys() {
             let written = key.get_ref().as_ref();
-            if known.contains(&written) || refused.contains(&written) {
+            if known.contains(&written) || rejected.contains(&written) {
                 continue;
             }
-            let message = format!("{} has no setting `{written}`", self.title);
+            let message = format!("unknown setting `{written}` in {}", self.title);
             self.document.report(key.span(), message, suggest::advice(written, &known));
         }
     }
 }
 
-/// A value of the file, with the setting it belongs to. Reading it as what it isn't reports that and gives nothing.
+/// A value of the file, with its setting. Reading it as the wrong type reports an error and returns `None`.
 #[derive(Clone)]
 pub struct Value<'d> {
+    /// The document.
     pub document: &'d Document<'d>,
-    /// The setting it belongs to.
+    /// The key of the setting.
     pub key: &'d str,
     value: &'d Spanned<DeValue<'d>>,
 }
 
 impl<'d> Value<'d> {
-    /// Where the value stands in the file.
+    /// Returns the byte range of the value.
     pub fn span(&self) -> Range<usize> {
         self.value.span()
     }
 
-    /// Reports that the value is wrong.
-    pub fn wrong(&self, message: impl Into<String>, advice: impl Into<String>) {
+    /// Reports an error about the value.
+    pub fn reject(&self, message: impl Into<String>, advice: impl Into<String>) {
         self.document.report(self.span(), message, advice);
     }
 
-    fn wrong_kind<T>(&self, wanted: &str, advice: impl Into<String>) -> Option<T> {
-        self.wrong(format!("`{}` should be {wanted}, not {}", self.key, Kind(self.value.get_ref())), advice);
+    fn reject_type<T>(&self, expected: &str, advice: impl Into<String>) -> Option<T> {
+        self.reject(format!("`{}` must be {expected}, not {}", self.key, ValueType(self.value.get_ref())), advice);
         None
     }
 
-    /// Text that says something.
+    /// Reads a string that is not blank.
     pub fn text(&self) -> Option<&'d str> {
         let DeValue::String(text) = self.value.get_ref() else {
-            return self.wrong_kind("text", "write it in quotes");
+            return self.reject_type("a string", "write it in quotes");
         };
         if text.trim().is_empty() {
-            self.wrong(format!("`{}` is empty", self.key), "fill it in, or remove the line if it may be left out");
+            self.reject(
+                format!("`{}` is empty", self.key),
+                "fill it in, or remove the line if the setting is optional",
+            );
             return None;
         }
         Some(text)
     }
 
-    /// Text, which may be empty.
+    /// Reads a string, which may be empty.
     pub fn any_text(&self) -> Option<&'d str> {
         match self.value.get_ref() {
             DeValue::String(text) => Some(text),
-            _ => self.wrong_kind("text", "write it in quotes"),
+            _ => self.reject_type("a string", "write it in quotes"),
         }
     }
 
-    /// Whether it is text.
+    /// Whether it is a string.
     pub fn is_text(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::String(_))
     }
@@ -158,77 +165,80 @@ impl<'d> Value<'d> {
         matches!(self.value.get_ref(), DeValue::Table(_))
     }
 
-    /// Whatever it is, as JSON.
+    /// Reads any value as JSON.
     pub fn json(&self) -> Option<serde_json::Value> {
         match to_json(self.value.get_ref()) {
             Ok(json) => Some(json),
             Err(reason) => {
-                self.wrong(format!("`{}` can't be written as JSON: {reason}", self.key), "write it in quotes, as text");
+                self.reject(
+                    format!("`{}` cannot be converted to JSON: {reason}", self.key),
+                    "write it as a string, in quotes",
+                );
                 None
             }
         }
     }
 
-    /// Text as `read` understands it.
-    pub fn text_as<T>(&self, read: impl FnOnce(&str) -> Option<T>, what: &str, advice: &str) -> Option<T> {
+    /// Reads a string with a parser. `expected` describes a valid value in the error.
+    pub fn parse_text<T>(&self, read: impl FnOnce(&str) -> Option<T>, expected: &str, advice: &str) -> Option<T> {
         let DeValue::String(text) = self.value.get_ref() else {
-            return self.wrong_kind(what, advice);
+            return self.reject_type(expected, advice);
         };
         let value = read(text);
         if value.is_none() {
-            self.wrong(format!("`{}` should be {what}, not \"{text}\"", self.key), advice);
+            self.reject(format!("`{}` must be {expected}, not \"{text}\"", self.key), advice);
         }
         value
     }
 
-    /// A length of time; zero is one.
+    /// Reads a duration, which may be zero.
     pub fn duration_or_zero(&self) -> Option<Duration> {
-        self.text_as(units::duration, "a length of time", units::DURATION_ADVICE)
+        self.parse_text(units::duration, "a duration", units::DURATION_ADVICE)
     }
 
-    /// A length of time, of at least a millisecond: clocks are read no finer.
+    /// Reads a duration of at least one millisecond, the resolution of the clocks.
     pub fn duration(&self) -> Option<Duration> {
         let duration = self.duration_or_zero()?;
         if duration < Duration::from_millis(1) {
-            return self.too_small("a millisecond", r#"nothing could ever finish; write for example "60s""#);
+            return self.too_small("one millisecond", r#"with 0 nothing could finish; write, for example, "60s""#);
         }
         Some(duration)
     }
 
-    /// A size in bytes; zero is one.
+    /// Reads a size in bytes, which may be zero.
     pub fn size_or_zero(&self) -> Option<u64> {
         match self.value.get_ref() {
             DeValue::Integer(number) => self.whole_number(number),
-            _ => self.text_as(units::size, "a size", units::SIZE_ADVICE),
+            _ => self.parse_text(units::size, "a size", units::SIZE_ADVICE),
         }
     }
 
-    /// A size in bytes, at least 1.
+    /// Reads a size in bytes, at least 1.
     pub fn size(&self) -> Option<u64> {
         let size = self.size_or_zero()?;
         if size == 0 { self.too_small("1 byte", units::SIZE_ADVICE) } else { Some(size) }
     }
 
-    /// A whole number of at least 1 that the setting's type can hold.
+    /// Reads an integer of at least 1 that fits the type of the setting.
     pub fn count<T: TryFrom<u64>>(&self) -> Option<T> {
         let DeValue::Integer(number) = self.value.get_ref() else {
-            return self.wrong_kind("a whole number", "write it without quotes, unit or fraction");
+            return self.reject_type("an integer", "write it without quotes, unit or fraction");
         };
         let count = self.whole_number(number)?;
         if count == 0 {
-            return self.too_small("1", "with 0 nothing would ever run; leave the line out for the default");
+            return self.too_small("1", "with 0 nothing would run; remove the line to use the default");
         }
         let count = T::try_from(count);
         if count.is_err() {
-            self.wrong(format!("`{}` is too large", self.key), "write a smaller number");
+            self.reject(format!("`{}` is too large", self.key), "use a smaller number");
         }
         count.ok()
     }
 
-    /// Yes or no.
+    /// Reads a boolean.
     pub fn flag(&self) -> Option<bool> {
         let DeValue::Boolean(flag) = self.value.get_ref() else {
-            return self.wrong_kind("true or false", "write it without quotes");
+            return self.reject_type("true or false", "write it without quotes");
         };
         Some(*flag)
     }
@@ -238,79 +248,82 @@ impl<'d> Value<'d> {
         if value.is_none() {
             let negative = number.as_str().starts_with('-');
             let (problem, advice) = if negative { ("negative", "positive") } else { ("too large", "smaller") };
-            self.wrong(format!("`{}` is {problem}", self.key), format!("write a {advice} number"));
+            self.reject(format!("`{}` is {problem}", self.key), format!("use a {advice} number"));
         }
         value
     }
 
-    fn too_small<T>(&self, least: &str, advice: &str) -> Option<T> {
-        self.wrong(format!("`{}` must be at least {least}", self.key), advice);
+    fn too_small<T>(&self, minimum: &str, advice: &str) -> Option<T> {
+        self.reject(format!("`{}` must be at least {minimum}", self.key), advice);
         None
     }
 
-    /// A list; its items belong to the same setting.
+    /// Reads an array. Its items belong to the same setting.
     pub fn list(&self) -> Option<Vec<Value<'d>>> {
         let DeValue::Array(items) = self.value.get_ref() else {
-            return self.wrong_kind("a list", "write it in brackets, its items in quotes: [\"…\", \"…\"]");
+            return self.reject_type("an array", "write it in brackets, with its items in quotes: [\"…\", \"…\"]");
         };
         Some(items.iter().map(|value| Self { value, ..self.clone() }).collect())
     }
 
-    /// Whether it is a list.
+    /// Whether it is an array.
     pub fn is_list(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Array(_))
     }
 
-    /// Whether it is a list without items.
+    /// Whether it is an empty array.
     pub fn list_is_empty(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Array(items) if items.is_empty())
     }
 
-    /// A table that stands once.
+    /// Reads a table that occurs once.
     pub fn table(&self, title: &'static str) -> Option<Table<'d>> {
         match self.value.get_ref() {
             DeValue::Table(entries) => Some(Table::new(self.document, title, self.span(), entries)),
-            _ => self.wrong_kind("a table", format!("write {title} on a line of its own, its settings below")),
+            _ => self.reject_type("a table", format!("write {title} on its own line, with the settings below it")),
         }
     }
 
-    /// A table that stands as often as there are things of its kind.
+    /// Reads a table that may occur several times.
     pub fn tables(&self, title: &'static str) -> Vec<Table<'d>> {
         match self.value.get_ref() {
             DeValue::Array(_) => self.list().into_iter().flatten().filter_map(|item| item.table(title)).collect(),
             DeValue::Table(entries) => {
-                let message = format!("there can be more than one `{}`, so its brackets are double", self.key);
-                self.wrong(message, format!("write {title}"));
-                // Read on all the same: what is wrong inside is worth telling in one go.
+                let message = format!("`{}` is an array of tables and needs double brackets", self.key);
+                self.reject(message, format!("write {title}"));
+                // Read it anyway, so that errors inside it are reported too.
                 vec![Table::new(self.document, title, self.span(), entries)]
             }
             _ => self
-                .wrong_kind("a table", format!("write {title} on a line of its own, its settings below"))
+                .reject_type("a table", format!("write {title} on its own line, with the settings below it"))
                 .into_iter()
                 .collect(),
         }
     }
 }
 
-/// The names of a value's kind, in people's words.
-struct Kind<'v>(&'v DeValue<'v>);
+/// The type of a value, for display.
+struct ValueType<'v>(&'v DeValue<'v>);
 
-impl fmt::Display for Kind<'_> {
+impl fmt::Display for ValueType<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            DeValue::String(_) => "text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
             DeValue::Datetime(_) => "a date or time",
-            DeValue::Array(_) => "a list",
+            DeValue::Array(_) => "an array",
             DeValue::Table(_) => "a table",
         })
     }
 }
 
-/// A TOML value as JSON: what a module's settings are handed on as. Dates and times become text.
+/// Converts a TOML value to JSON. Dates and times become strings.
 ///
-/// Fails for the numbers JSON doesn't have: infinite ones, NaN, and integers beyond 64 bits.
+/// # Errors
+///
+/// Returns an error for numbers that JSON does not support: infinities, NaN, and integers beyond 64 bits.
 pub fn to_json(value: &DeValue<'_>) -> Result<serde_json::Value, &'static str> {
     use serde_json::Value as Json;
     Ok(match value {
@@ -319,11 +332,11 @@ pub fn to_json(value: &DeValue<'_>) -> Result<serde_json::Value, &'static str> {
         DeValue::Datetime(time) => Json::String(time.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map(Json::from)
-            .map_err(|_| "this number is larger than 64 bits can hold")?,
+            .map_err(|_| "this number does not fit in 64 bits")?,
         DeValue::Float(number) => {
             let number: Option<f64> = number.as_str().parse().ok();
             let number = number.and_then(serde_json::Number::from_f64);
-            Json::Number(number.ok_or("JSON has no such number")?)
+            Json::Number(number.ok_or("JSON does not support this number")?)
         }
         DeValue::Array(items) => {
             Json::Array(items.iter().map(|item| to_json(item.get_ref())).collect::<Result<_, _>>()?)

@@ -10,8 +10,8 @@ pub fn advice(written: &str, known: &[&str]) -> String {
         list = format!("{list} and {} more", known.len() - MAX_LISTED);
     }
     match suggest(written, known.iter().copied()) {
-        Some(name) => format!("did you mean {name}? The known ones are: {list}"),
-        None => format!("the known ones are: {list}"),
+        Some(name) => format!("did you mean {name}? Expected one of: {list}"),
+        None => format!("expected one of: {list}"),
     }
 }
 
@@ -49,8 +49,8 @@ mod tests {
         let names: Vec<String> = (0..1000).map(|number| format!("module-{number:03}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let text = advice("modul-999", &names);
-        assert!(text.starts_with("did you mean module-999? The known ones are: module-000, module-001"), "{text}");
+        assert!(text.starts_with("did you mean module-999? Expected one of: module-000, module-001"), "{text}");
         assert!(text.ends_with(", module-039 and 960 more"), "{text}");
-        assert_eq!(advice("a", &["here", "there"]), "the known ones are: here, there");
+        assert_eq!(advice("a", &["here", "there"]), "expected one of: here, there");
     }
 }

@@ -141,7 +141,7 @@ impl Addresses {
         };
         let open = settings.sources.iter().find(verifies_nothing).filter(|_| !self.public.ip().is_loopback())?;
         let what = format!("everyone could send events to the source \"{}\", which verifies nothing", open.name);
-        until(self.public, &what, "name a scheme").map(|error| error.at(Some(open.place.clone())))
+        until(self.public, &what, "name a scheme").map(|error| error.at(Some(open.location.clone())))
     }
 }
 

@@ -11,8 +11,8 @@ use reqwest::Client;
 use modhost_config as config;
 use modhost_config::http::{HttpEntry, HttpHeader};
 use modhost_config::{
-    ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NexusPlatform, Part,
-    PlatformSettings, Reference, Settings, SourceKind, UniquePlatform,
+    ActiveSettings, CompletionSettings, ConfigError, ConfigErrors, Environment, LoadedSettings, NexusPlatform,
+    PlatformSettings, Reference, Settings, SettingsPart, SourceKind, UniquePlatform,
 };
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
@@ -68,7 +68,7 @@ impl ResolvedConfig {
     /// All references that lead nowhere, each with its place.
     pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
         let environment = Arc::new(Environment::of(settings)?);
-        let loaded = LoadedSettings { settings: settings.clone(), environment, is_whole: true };
+        let loaded = LoadedSettings { settings: settings.clone(), environment, is_complete: true };
         Self::of(&ActiveSettings::new(loaded), client)
     }
 
@@ -82,7 +82,7 @@ impl ResolvedConfig {
         let (settings, environment) = (active.settings(), active.environment());
         let mut errors = Vec::new();
         let mut making = Making { active, errors: &mut errors };
-        let of_source = |source: &config::Source| Part::Source(source.name.clone());
+        let of_source = |source: &config::Source| SettingsPart::Source(source.name.clone());
         let webhooks = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?)));
         let webhooks = making.each(
             webhooks,
@@ -95,11 +95,11 @@ impl ResolvedConfig {
             |(source, _)| of_source(source),
             |(source, socket), environment| event_socket::event_socket(source, socket, active, client, environment),
         );
-        let of_tenant = |tenant: &&config::Tenant| Part::Tenant(tenant.name.clone());
+        let of_tenant = |tenant: &&config::Tenant| SettingsPart::Tenant(tenant.name.clone());
         let tenants = making.each(&settings.tenants, of_tenant, |tenant, environment| {
             self::tenant(tenant, active, client, environment)
         });
-        let of_module = |module: &&config::Module| Part::Module(module.name.clone());
+        let of_module = |module: &&config::Module| SettingsPart::Module(module.name.clone());
         let specs = making.each(&settings.modules, of_module, serving_spec);
         let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
@@ -110,13 +110,13 @@ impl ResolvedConfig {
             errors.push(error);
             ListenerRules::default()
         });
-        ConfigErrors::none_of(errors)?;
+        ConfigErrors::ok_if_empty(errors)?;
         let made: HashSet<&Name> = specs.iter().map(|spec| &spec.name).collect();
         let modules = settings.modules.iter().filter(|module| made.contains(&module.name));
         let names = settings.sources.iter().map(|source| &source.name);
         Ok(Self {
             webhooks,
-            unsettled: names.filter(|name| active.is_unsettled(name)).cloned().collect(),
+            unsettled: names.filter(|name| active.is_unconfirmed(name)).cloned().collect(),
             // One without subscriptions has nothing to wait for; the warnings say so.
             sockets: sockets.into_iter().flatten().collect(),
             max_body: settings.server.max_body,
@@ -164,7 +164,7 @@ impl Making<'_> {
     fn each<A, B>(
         &mut self,
         from: impl IntoIterator<Item = A>,
-        part: impl Fn(&A) -> Part,
+        part: impl Fn(&A) -> SettingsPart,
         make: impl Fn(A, &Environment) -> Result<B, Vec<ConfigError>>,
     ) -> Vec<B> {
         let mut made = Vec::new();
@@ -172,7 +172,7 @@ impl Making<'_> {
             let part = part(&item);
             match make(item, self.active.environment_of(&part)) {
                 Ok(one) => made.push(one),
-                Err(errors) if self.active.is_gone(&part) => {
+                Err(errors) if self.active.is_removed(&part) => {
                     let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
                     tracing::error!("cannot keep {part}, which is gone from the settings:\n{errors}");
                 }
@@ -273,7 +273,7 @@ fn make_reader<'t>(
     let owners = owners(tenants, sole(envelope.company.is_some()));
     if envelope.company.is_none() && matches!(owners, TenantResolver::ByCompany { .. }) {
         let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
-        return Err(error.at(Some(source.place.clone())).advice(
+        return Err(error.at(Some(source.location.clone())).advice(
             "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
         ));
     }
@@ -335,7 +335,7 @@ fn tenant(
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
         ceilings: tenant.limits.delivery,
-        is_gone: active.is_gone(&Part::Tenant(tenant.name.clone())),
+        is_gone: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
     })
 }
 
@@ -353,7 +353,7 @@ impl Wrong {
         match self {
             Self::References(errors) => errors,
             Self::Settings(error) => {
-                vec![ConfigError::new(format!("{title}{error}")).at(Some(tenant.place.clone()))]
+                vec![ConfigError::new(format!("{title}{error}")).at(Some(tenant.location.clone()))]
             }
         }
     }
@@ -413,7 +413,7 @@ fn openai(settings: &CompletionSettings, client: &Client, environment: &Environm
 fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
     let settings = active.settings();
     RouteSpec {
-        is_gone: active.is_gone(&Part::Module(module.name.clone())),
+        is_gone: active.is_removed(&SettingsPart::Module(module.name.clone())),
         module: module.name.clone(),
         wants: module.wants.clone(),
         concurrency: module.limits.concurrency,
@@ -439,19 +439,19 @@ fn http_grants(module: &config::Module, environment: &Environment) -> Result<Htt
     if !errors.is_empty() {
         return Err(errors);
     }
-    let place = Some(module.place.clone());
+    let place = Some(module.location.clone());
     Ok(HttpGrants { allowed: allowed.into(), place })
 }
 
 /// What an entry of `http` allows, with the values of its headers.
 pub fn http_grant(entry: &HttpEntry, headers: Vec<(HeaderName, HeaderValue)>) -> HttpGrant {
-    let HttpEntry { origin, methods, private, place, .. } = entry.clone();
-    HttpGrant { origin, methods, private, location: place, headers }
+    let HttpEntry { origin, methods, private, location, .. } = entry.clone();
+    HttpGrant { origin, methods, private, location, headers }
 }
 
 fn http_header(header: &HttpHeader, environment: &Environment) -> Result<(HeaderName, HeaderValue), ConfigError> {
     let secret = header.secret.resolve(environment)?;
-    let value = HeaderValue::from_str(&format!("{}{}", header.before, secret.expose()));
+    let value = HeaderValue::from_str(&format!("{}{}", header.prefix, secret.expose()));
     let mut value = value.map_err(|_| {
         let message = format!("what the header `{}` is to hold has a control character in it", header.name);
         header.secret.error(message).advice("a line break at its end, perhaps?")
@@ -471,7 +471,7 @@ fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Sp
 /// requests is sent.
 pub fn spec(module: &config::Module) -> Spec {
     let allowed = module.http.iter().map(|entry| http_grant(entry, Vec::new())).collect();
-    let place = Some(module.place.clone());
+    let place = Some(module.location.clone());
     let http = HttpGrants { allowed, place };
     let mut tenants = module.wants.tenants.clone();
     tenants.sort();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use modhost_config::{ActiveSettings, Environment, LoadedSettings, Part, Settings};
+use modhost_config::{ActiveSettings, Environment, LoadedSettings, Settings, SettingsPart};
 use modhost_platform::http_client;
 use modhost_server::resolved_config::ResolvedConfig;
 use proptest::prelude::*;
@@ -153,7 +153,7 @@ fn environment() -> Environment {
 }
 
 fn loaded(settings: Settings) -> LoadedSettings {
-    LoadedSettings { settings, environment: Arc::new(environment()), is_whole: false }
+    LoadedSettings { settings, environment: Arc::new(environment()), is_complete: false }
 }
 
 fn parse(text: &str) -> Result<Settings, String> {
@@ -345,7 +345,7 @@ fn what_is_taken_out_on_purpose_goes_at_once_where_no_cut_explains_it() {
     let next = parse(&next).unwrap();
     let taken = before.merge(loaded(next.clone()), Instant::now());
     assert_eq!(taken.settings(), before.settings(), "it may be cut");
-    let taken = before.merge(LoadedSettings { is_whole: true, ..loaded(next) }, Instant::now());
+    let taken = before.merge(LoadedSettings { is_complete: true, ..loaded(next) }, Instant::now());
     assert_eq!(taken.settings(), taken.as_written());
 }
 
@@ -384,7 +384,7 @@ platform = { kind = "none" }
     let (first, _) = tenants.split_at(tenants.rfind("[[tenant]]").unwrap());
     let gone = before.merge(loaded(parse(&small(first)).unwrap()), now);
     assert_eq!(of(&gone), all, "its events wait for it");
-    assert!(gone.is_gone(&Part::Tenant("one".into())));
+    assert!(gone.is_removed(&SettingsPart::Tenant("one".into())));
     assert_eq!(of(&gone.at(now + GRACE)), ["c1", "c2", "c9"].map(|_| Some("any".into())));
     // One of its companies alone.
     let fewer = before.merge(loaded(parse(&small(&tenants.replace(", \"c2\"", ""))).unwrap()), now);
@@ -393,7 +393,7 @@ platform = { kind = "none" }
     // It has another name by now: that one has its events at once.
     let renamed = before.merge(loaded(parse(&small(&tenants.replace("\"one\"", "\"uno\""))).unwrap()), now);
     assert_eq!(of(&renamed), [Some("uno".into()), Some("uno".into()), Some("any".into())]);
-    assert!(renamed.is_gone(&Part::Tenant("one".into())), "its deliveries wait all the same");
+    assert!(renamed.is_removed(&SettingsPart::Tenant("one".into())), "its deliveries wait all the same");
     // A company has moved to another tenant.
     let moved = tenants.replace("\"any\"\n", "\"any\"\ncompanies = [\"c2\"]\n").replace("\"c1\", \"c2\"", "\"c1\"");
     let moved = before.merge(loaded(parse(&small(&moved)).unwrap()), now);
@@ -407,7 +407,7 @@ fn the_only_tenant_can_be_renamed() {
     let renamed = before.merge(loaded(parse(&renamed).unwrap()), now);
     assert_eq!(tenant_of(&renamed, "c1").as_deref(), Some("uno"));
     assert_eq!(tenant_of(&renamed.at(now + SECOND), "c1").as_deref(), Some("uno"));
-    assert!(renamed.is_gone(&Part::Tenant("one".into())));
+    assert!(renamed.is_removed(&SettingsPart::Tenant("one".into())));
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn a_source_whose_path_is_anothers_is_gone() {
 /// Settings with these values for `OLD` and `NEW`.
 fn with_values(values: &[(&str, &str)]) -> LoadedSettings {
     let environment = Arc::new(values.iter().copied().collect());
-    LoadedSettings { settings: parse(&small(TENANT)).unwrap(), environment, is_whole: false }
+    LoadedSettings { settings: parse(&small(TENANT)).unwrap(), environment, is_complete: false }
 }
 
 /// How many keys the source has, and whether it isn't known whether these are all.

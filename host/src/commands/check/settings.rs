@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{BAD, DIM, GOOD};
 use crate::commands::diagnostics::WARNING;
 use crate::commands::{SettingsFile, caching_engine};
-use modhost_config::{ConfigErrors, Module, Settings, unanswered};
+use modhost_config::{ConfigErrors, Module, Settings, read_failed};
 use modhost_core::event::Name;
 use modhost_core::files::{self, ReadError};
 use modhost_platform::http_client;
@@ -55,7 +55,7 @@ impl Report {
         let to_resolve = settings.clone();
         let resolved =
             files::within(files::READ_TIMEOUT, move || ResolvedConfig::new(&to_resolve, &client).map(|_| ()));
-        let problems = resolved.unwrap_or_else(|why| Err(unanswered(&why).into())).err();
+        let problems = resolved.unwrap_or_else(|error| Err(read_failed(&error).into())).err();
         let engine = caching_engine(&settings, 1)?;
         let checked = settings.modules.iter().map(|module| ModuleReport::of(&engine, module));
         // One more than can be compiled at a time: it is read meanwhile.
@@ -123,7 +123,7 @@ async fn version(engine: &Engine, module: &Module) -> Result<ContentHash, String
             format!("there is no such file; to build it, run `modhost build {}`", module.name)
         }
         _ => match error {
-            ReadError::NotRegular(kind) => Settings::no_component(module, kind).to_string(),
+            ReadError::NotRegular(kind) => Settings::invalid_component(module, kind).to_string(),
             error => match super::read_problem(&error) {
                 (problem, Some(help)) => format!("{problem}; {help}"),
                 (problem, None) => problem,

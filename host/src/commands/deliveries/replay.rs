@@ -73,7 +73,7 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
     // Without secrets, because nothing is sent.
     let allowed = module.iter().flat_map(|module| &module.http);
     let allowed = allowed.map(|entry| resolved_config::http_grant(entry, Vec::new())).collect();
-    let place = module.map(|module| module.place.clone());
+    let place = module.map(|module| module.location.clone());
     let http = HttpGrants { allowed, place };
     let spec = Spec {
         name,

@@ -59,7 +59,7 @@ impl EntryTarget {
         // Errors elsewhere in the file do not matter here.
         let modules = Settings::parse(&text, file).map(|settings| settings.modules).unwrap_or_default();
         if let Some(existing) = modules.iter().find(|module| module.name.as_str() == names.module) {
-            let message = format!("{}: a module named {} already exists", existing.place, names.module);
+            let message = format!("{}: a module named {} already exists", existing.location, names.module);
             return Err(error_with_help(message, "choose another name"));
         }
         Ok(Self::Print { file: file.to_owned(), text })

@@ -102,7 +102,7 @@ fn is_temporary(status: StatusCode) -> bool {
 
 fn find_webhook<'s>(settings: &'s Settings, name: &str) -> anyhow::Result<(&'s Source, &'s Webhook)> {
     let found = settings.sources.iter().find(|source| source.name.as_str() == name);
-    let found = found.with_context(|| settings.no_source(name))?;
+    let found = found.with_context(|| settings.unknown_source(name))?;
     let webhook = found.webhook().with_context(|| {
         format!("the source \"{name}\" receives no requests: it fetches events from an event socket")
     })?;

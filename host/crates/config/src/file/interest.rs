@@ -1,4 +1,4 @@
-//! What a `[[module]]` says of the events it wants.
+//! Reads which events a `[[module]]` handles.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,10 +9,10 @@ use super::{items, name_of};
 use crate::table::{Table, Value, to_json};
 use modhost_core::event::interest::{Interest, NamePattern, Path};
 
-/// The event a module wants if it doesn't say otherwise.
+/// The event that a module handles by default.
 const DEFAULT_EVENT: &str = "unique.chat.external-module.chosen";
 
-/// The events a module wants, and where in the file the names stand that are checked against other parts.
+/// The events that a module handles, and the spans of the names that are checked against other parts.
 pub(super) struct LocatedInterest {
     pub wants: Interest,
     pub sources: Vec<Range<usize>>,
@@ -43,9 +43,9 @@ fn events(value: Option<Value<'_>>) -> Vec<NamePattern> {
         return vec![NamePattern::Exact(DEFAULT_EVENT.into())];
     };
     if value.list_is_empty() {
-        value.wrong(
-            "`events` is an empty list: the module would never run",
-            format!("leave it out for \"{DEFAULT_EVENT}\""),
+        value.reject(
+            "`events` is empty: the module would never run",
+            format!("remove it to use the default, \"{DEFAULT_EVENT}\""),
         );
     }
     items(Some(value)).iter().filter_map(pattern).collect()
@@ -58,29 +58,29 @@ fn pattern(value: &Value<'_>) -> Option<NamePattern> {
         None => (text, false),
     };
     if name.contains('*') {
-        value.wrong(
-            format!("the star of \"{text}\" stands for the end of a name, and for nothing else"),
-            r#"write for example "unique.chat.*""#,
+        value.reject(
+            format!("`*` is only allowed at the end of a name, unlike in \"{text}\""),
+            r#"write, for example, "unique.chat.*""#,
         );
         return None;
     }
     Some(if is_prefix { NamePattern::Prefix(name.to_owned()) } else { NamePattern::Exact(name.to_owned()) })
 }
 
-/// Fields of the payload, each with the values it may have: one, or a list of them.
+/// Reads fields of the payload, each with its allowed values: one, or an array of them.
 fn fields_of(table: Table<'_>) -> BTreeMap<Path, Vec<Json>> {
     let mut fields = BTreeMap::new();
     for (key, value) in table.entries() {
         let report = |(message, advice): (String, &str)| table.document.report(value.span(), message, advice);
         match to_json(value.get_ref()) {
             Ok(json) => field(key, json, &mut fields).unwrap_or_else(report),
-            Err(reason) => report((format!("`{key}` can't be compared: {reason}"), "write another value")),
+            Err(reason) => report((format!("`{key}` cannot be compared: {reason}"), "use another value")),
         }
     }
     fields
 }
 
-/// Takes in a field, or the fields of a table: TOML reads `a.b = 1` as a table `a` with a `b` in it.
+/// Adds a field, or the fields of a table: TOML parses `a.b = 1` as a table `a` that contains `b`.
 fn field(key: &str, json: Json, fields: &mut BTreeMap<Path, Vec<Json>>) -> Result<(), (String, &'static str)> {
     let values = match json {
         Json::Object(inner) => {
@@ -90,14 +90,14 @@ fn field(key: &str, json: Json, fields: &mut BTreeMap<Path, Vec<Json>>) -> Resul
         value => vec![value],
     };
     let path = Path::new(key).ok_or_else(|| {
-        (format!("\"{key}\" leads to no field"), r#"write its keys with dots between them: "document.status""#)
+        (format!("\"{key}\" is not a path to a field"), r#"separate the keys with single dots: "document.status""#)
     })?;
     if values.is_empty() {
-        return Err((format!("`{key}` is an empty list: the module would never run"), "name the values it may have"));
+        return Err((format!("`{key}` is empty: the module would never run"), "list the allowed values"));
     }
     if values.iter().any(|value| value.is_array() || value.is_object()) {
-        let advice = r#"name the values it may have: "document.status" = ["PROCESSED", "FAILED"]"#;
-        return Err((format!("`{key}` can be compared with text, numbers, true and false"), advice));
+        let advice = r#"list the allowed values: "document.status" = ["PROCESSED", "FAILED"]"#;
+        return Err((format!("`{key}` can only be compared with strings, numbers and booleans"), advice));
     }
     fields.insert(path, values);
     Ok(())

@@ -1,4 +1,4 @@
-//! Reads what a delivery may use: of a module, of a tenant, and the ceilings of the server.
+//! Reads the limits of deliveries: of a module, of a tenant, and the ceilings of the server.
 
 use std::ops::RangeInclusive;
 
@@ -6,30 +6,30 @@ use crate::settings::{Ceilings, ModuleLimits, TenantLimits};
 use crate::table::{Table, Value};
 use modhost_core::limits::{Amounts, Limits, Resource, Unit};
 
-/// The size of one page of WebAssembly memory, the least a module can have, in bytes.
+/// The minimum memory of a module, in bytes: one page of WebAssembly memory.
 const MIN_MEMORY: u64 = 64 << 10;
 
-/// What a module can address with 32 bits, in bytes.
+/// The maximum memory of a module, in bytes: what 32 bits can address.
 const MAX_MEMORY: u64 = 4 << 30;
 
-/// How large a stack may be, in bytes: the least on which the calls the host itself makes into a component fit, with
-/// some room to spare; and one that the pool can have once for each delivery.
-const STACKS: RangeInclusive<u64> = 128 << 10..=16 << 20;
+/// The allowed sizes of a stack, in bytes. The minimum is enough, with some reserve, for the calls that the host
+/// itself makes into a component. The pool can reserve the maximum once for each delivery.
+const STACK_SIZES: RangeInclusive<u64> = 128 << 10..=16 << 20;
 
-/// As many calls as the record of a delivery has room for.
+/// The maximum number of calls: the call log of a delivery cannot hold more.
 const MAX_CALLS: u64 = 10_000;
 
-/// `stack` of `[server]`.
+/// Reads `stack` of `[server]`.
 pub(super) fn stack(value: &Value<'_>) -> Option<u64> {
     let bytes = value.size()?;
-    if STACKS.contains(&bytes) {
+    if STACK_SIZES.contains(&bytes) {
         return Some(bytes);
     }
-    value.wrong("the stack of a module's calls is between 128KiB and 16MiB", r#"write for example "1MiB""#);
+    value.reject("`stack` must be between 128KiB and 16MiB", r#"write, for example, "1MiB""#);
     None
 }
 
-/// `[server.ceilings]`.
+/// Reads `[server.ceilings]`.
 pub(super) fn ceilings(table: Table<'_>) -> Ceilings {
     let ceilings = Ceilings {
         delivery: amounts(&table, "[server.ceilings.http]", &Amounts::default()),
@@ -39,7 +39,7 @@ pub(super) fn ceilings(table: Table<'_>) -> Ceilings {
     ceilings
 }
 
-/// `[tenant.limits]`, which may be left out: the ceilings hold all the same.
+/// Reads the optional `[tenant.limits]`. The ceilings apply even without it.
 pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLimits {
     let default = TenantLimits::default();
     let default = TenantLimits { concurrency: ceilings.concurrency_below(default.concurrency), ..default };
@@ -55,7 +55,7 @@ pub(super) fn tenant(table: Option<Table<'_>>, ceilings: &Ceilings) -> TenantLim
     limits
 }
 
-/// `[module.limits]`, which may be left out: the ceilings hold all the same.
+/// Reads the optional `[module.limits]`. The ceilings apply even without it.
 pub(super) fn module(table: Option<Table<'_>>, ceilings: &Ceilings) -> ModuleLimits {
     let mut limits = ModuleLimits {
         delivery: Limits::of_module(&Amounts::default(), &ceilings.delivery),
@@ -70,24 +70,25 @@ pub(super) fn module(table: Option<Table<'_>>, ceilings: &Ceilings) -> ModuleLim
     limits
 }
 
-/// How many deliveries may run at once, if the table says so and may.
+/// Reads how many deliveries may run at once, unless that is above the ceiling.
 fn concurrency(table: &Table<'_>, ceilings: &Ceilings) -> Option<usize> {
     let value = table.get("concurrency")?;
     let count: usize = value.count()?;
     if let Some(ceiling) = ceilings.concurrency.filter(|ceiling| *ceiling < count) {
-        above(&value, "concurrency", &ceiling.to_string());
+        report_above_ceiling(&value, "concurrency", &ceiling.to_string());
         return None;
     }
     Some(count)
 }
 
-/// The amounts a table gives, none of them above these ceilings; `http` is what people call the table in it.
+/// Reads the amounts of a table. An amount above its ceiling is reported and ignored. `http` is the title of the
+/// nested table.
 fn amounts(table: &Table<'_>, http: &'static str, ceilings: &Amounts) -> Amounts {
     let mut amounts = Amounts::default();
     let mut read = |value: Value<'_>, resource: Resource| {
         let Some(amount) = amount(&value, resource) else { return };
         match ceilings.get(resource).filter(|ceiling| *ceiling < amount) {
-            Some(ceiling) => above(&value, resource.key(), &resource.told(ceiling)),
+            Some(ceiling) => report_above_ceiling(&value, resource.key(), &resource.told(ceiling)),
             None => amounts.set(resource, amount),
         }
     };
@@ -110,7 +111,7 @@ fn amounts(table: &Table<'_>, http: &'static str, ceilings: &Amounts) -> Amounts
 
 fn amount(value: &Value<'_>, resource: Resource) -> Option<u64> {
     let amount = match (resource, resource.unit()) {
-        // A module that may keep nothing, or send nothing but a head, is a module all the same.
+        // 0 is valid: a module may store nothing, or send requests without a body.
         (Resource::KeyValue | Resource::HttpRequest, _) => value.size_or_zero(),
         (_, Unit::Bytes) => value.size(),
         (_, Unit::Time) => value.duration().map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
@@ -118,20 +119,20 @@ fn amount(value: &Value<'_>, resource: Resource) -> Option<u64> {
     }?;
     match resource {
         Resource::Memory if !(MIN_MEMORY..=MAX_MEMORY).contains(&amount) => {
-            value.wrong("a module's memory is between 64KiB and 4GiB", r#"write for example "128MiB""#);
+            value.reject("`memory` must be between 64KiB and 4GiB", r#"write, for example, "128MiB""#);
             None
         }
         Resource::Calls if amount > MAX_CALLS => {
-            let message = format!("a delivery can make {MAX_CALLS} calls at the most");
-            value.wrong(message, format!("write a number up to {MAX_CALLS}"));
+            let message = format!("a delivery can make at most {MAX_CALLS} calls");
+            value.reject(message, format!("use a number up to {MAX_CALLS}"));
             None
         }
         _ => Some(amount),
     }
 }
 
-/// Reports an amount above the server's ceiling, which is told for people.
-fn above(value: &Value<'_>, key: &str, ceiling: &str) {
-    let message = format!("`{key}` is more than the {ceiling} of [server.ceilings]");
-    value.wrong(message, format!("ask for {ceiling} at the most, or raise `{key}` in [server.ceilings]"));
+/// Reports an amount above the server's ceiling. `ceiling` is formatted for display.
+fn report_above_ceiling(value: &Value<'_>, key: &str, ceiling: &str) {
+    let message = format!("`{key}` exceeds the limit of {ceiling} in [server.ceilings]");
+    value.reject(message, format!("use at most {ceiling}, or raise `{key}` in [server.ceilings]"));
 }

@@ -1,15 +1,15 @@
-//! `[[source]]`: read into its settings.
+//! Reads a `[[source]]`.
 
 use http::HeaderName;
 use std::time::Duration;
 
-use super::event_socket::{SOCKET_SETTINGS, event_socket, refuse_all};
+use super::event_socket::{SOCKET_SETTINGS, event_socket, reject_all};
 use super::{Located, items, name_of, one_of, span_of};
 use crate::Reference;
 use crate::reference;
 use crate::source::{
-    Algorithm, Encoding, EventParts, HmacRules, KeyEncoding, Part, Scheme, SignedPart, Source, SourceKind, Webhook,
-    Window,
+    Algorithm, Encoding, EventFields, FieldSelector, HmacRules, KeyEncoding, Scheme, SignedPart, Source, SourceKind,
+    Webhook, Window,
 };
 use crate::table::{Table, Value};
 use modhost_core::suggest;
@@ -17,7 +17,7 @@ use modhost_core::suggest;
 /// Reads the settings of a scheme.
 type ReadScheme = fn(&Table<'_>) -> Scheme;
 
-/// What a source may be signed with: how each scheme is called, and how its settings are read.
+/// The signature schemes: the name of each, and how its settings are read.
 const SCHEMES: [(&str, ReadScheme); 12] = [
     ("unique", |table| Scheme::Unique(window(table, Window::default()))),
     ("nexus", nexus),
@@ -27,7 +27,7 @@ const SCHEMES: [(&str, ReadScheme); 12] = [
     ("stripe", |table| Scheme::Stripe(window(table, Window::default()))),
     ("slack", |table| Scheme::Slack(window(table, Window::default()))),
     ("shopify", |_| Scheme::Shopify),
-    ("linear", |table| Scheme::Linear(window(table, A_MINUTE))),
+    ("linear", |table| Scheme::Linear(window(table, ONE_MINUTE))),
     ("discord", |table| Scheme::Discord(window(table, Window::ANY))),
     ("hmac", |table| Scheme::Hmac(hmac(table))),
     ("none", |table| Scheme::None {
@@ -35,13 +35,13 @@ const SCHEMES: [(&str, ReadScheme); 12] = [
     }),
 ];
 
-/// What Linear's documentation advises.
-const A_MINUTE: Window = Window { past: Some(Duration::from_secs(60)), ahead: Some(Duration::from_secs(60)) };
+/// The window that Linear's documentation recommends.
+const ONE_MINUTE: Window = Window { past: Some(Duration::from_secs(60)), ahead: Some(Duration::from_secs(60)) };
 
 /// Reads the settings that belong to a kind of source.
 type ReadKind = fn(&Table<'_>) -> SourceKind;
 
-/// The ways events can come in: how each is called, and how its settings are read.
+/// The kinds of sources: the name of each, and how its settings are read.
 const KINDS: [(&str, ReadKind); 2] = [
     ("webhook", |table| SourceKind::Webhook(webhook(table).into())),
     ("event-socket", |table| SourceKind::EventSocket(event_socket(table))),
@@ -52,9 +52,9 @@ pub(super) fn source(table: Table<'_>) -> Located<Source> {
     let kind = match table.get("kind") {
         None => SourceKind::Webhook(webhook(&table).into()),
         Some(value) => one_of(&value, &KINDS).map(|read| read(&table)).unwrap_or_else(|| {
-            // Which settings belong here is not known: none is called a mistake.
-            table.know_all();
-            SourceKind::Webhook(no_webhook().into())
+            // The kind is unknown, so no setting can be reported as unknown.
+            table.allow_unknown_keys();
+            SourceKind::Webhook(placeholder_webhook().into())
         }),
     };
     let own = if matches!(kind, SourceKind::Webhook(_)) { table.get("path") } else { table.get("company") };
@@ -69,7 +69,7 @@ pub(super) fn source(table: Table<'_>) -> Located<Source> {
             name: name_of(name),
             kind,
             tenant: tenant.map(|value| name_of(Some(value))),
-            place: table.document.place(table.span().start),
+            location: table.document.location(table.span().start),
             written: table.written(),
         },
     };
@@ -78,7 +78,7 @@ pub(super) fn source(table: Table<'_>) -> Located<Source> {
 }
 
 fn webhook(table: &Table<'_>) -> Webhook {
-    refuse_all(table, &SOCKET_SETTINGS, "a webhook", "remove it, or say kind = \"event-socket\"");
+    reject_all(table, &SOCKET_SETTINGS, "a webhook", "remove it, or set kind = \"event-socket\"");
     let path = table.require("path", "\"/webhook\"");
     let scheme = scheme(table);
     let secrets = secrets(table, &scheme);
@@ -87,18 +87,18 @@ fn webhook(table: &Table<'_>) -> Webhook {
         path: path.as_ref().and_then(webhook_path).unwrap_or_default(),
         scheme,
         secrets,
-        event: event.map(event_parts).unwrap_or_default(),
+        event: event.map(event_fields).unwrap_or_default(),
         events_per_second: table.get("events_per_second").and_then(|value| value.count()),
     }
 }
 
-/// Stands in for a source of a kind nobody knows.
-fn no_webhook() -> Webhook {
+/// Returns a placeholder for a source of an unknown kind.
+fn placeholder_webhook() -> Webhook {
     Webhook {
         path: String::new(),
         scheme: Scheme::Archivus,
         secrets: Vec::new(),
-        event: EventParts::default(),
+        event: EventFields::default(),
         events_per_second: None,
     }
 }
@@ -108,8 +108,8 @@ fn scheme(table: &Table<'_>) -> Scheme {
     match read {
         Some(read) => read(table),
         None => {
-            // Which settings belong here is not known: none is called a mistake.
-            table.know_all();
+            // The kind is unknown, so no setting can be reported as unknown.
+            table.allow_unknown_keys();
             Scheme::Archivus
         }
     }
@@ -126,16 +126,19 @@ fn secrets(table: &Table<'_>, scheme: &Scheme) -> Vec<Reference> {
         return secrets.as_ref().map(secret_list).unwrap_or_default();
     }
     if let Some(value) = table.get("secrets") {
-        value.wrong("a source with the scheme \"none\" verifies nothing", "remove its `secrets`, or name a scheme");
+        value.reject(
+            "`secrets` has no effect: a source with the scheme \"none\" verifies nothing",
+            "remove `secrets`, or set another scheme",
+        );
     }
     Vec::new()
 }
 
 fn secret_list(value: &Value<'_>) -> Vec<Reference> {
     if value.list_is_empty() {
-        value.wrong(
-            "`secrets` is an empty list: nothing could be verified",
-            r#"write where the secret is, for example: secrets = ["env:WEBHOOK_SECRET"]"#,
+        value.reject(
+            "`secrets` is empty: no event could be verified",
+            r#"write where the secret is, for example, secrets = ["env:WEBHOOK_SECRET"]"#,
         );
     }
     items(Some(value.clone())).iter().filter_map(reference::read_secret).collect()
@@ -145,19 +148,19 @@ fn webhook_path(value: &Value<'_>) -> Option<String> {
     let path = value.text()?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
     if !path.starts_with('/') {
-        value.wrong(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
+        value.reject(format!("`path` must start with /, unlike \"{path}\""), format!("write \"/{path}\""));
     } else if ["/health", "/livez", "/readyz"].contains(&path) {
-        let message = format!("`{path}` is where the host says that it is well");
-        value.wrong(message, "write another path, such as \"/webhook\"");
+        let message = format!("`{path}` is reserved for the health checks of the host");
+        value.reject(message, "use another path, such as \"/webhook\"");
     } else if !path.chars().all(is_plain) {
-        value.wrong(format!("\"{path}\" is no plain path"), "use letters, digits, and - . _ ~ / only");
+        value.reject(format!("\"{path}\" is not a valid path"), "use only letters, digits, and - . _ ~ /");
     } else {
         return Some(path.to_owned());
     }
     None
 }
 
-/// How far a request's time may be from the host's; zero switches a side off.
+/// Reads how far the time of a request may differ from the clock of the host. Zero disables the check on that side.
 fn window(table: &Table<'_>, default: Window) -> Window {
     let side = |key, default| match table.get(key).and_then(|value| value.duration_or_zero()) {
         Some(time) => Some(time).filter(|time: &Duration| !time.is_zero()),
@@ -187,18 +190,19 @@ fn hmac(table: &Table<'_>) -> HmacRules {
         algorithm: table.get("algorithm").and_then(|it| one_of(&it, &algorithms)).unwrap_or(Algorithm::Sha256),
         encoding: table.get("encoding").and_then(|it| one_of(&it, &encodings)).unwrap_or(Encoding::Hex),
         key: table.get("secret_encoding").and_then(|it| one_of(&it, &keys)).unwrap_or(KeyEncoding::Text),
-        // Without a time there is nothing to hold against the clock, and the settings for it are mistakes.
+        // Without a timestamp there is nothing to check against the clock, so the settings of the window are unknown
+        // settings.
         window: timestamp.as_ref().map_or(Window::ANY, |_| window(table, Window::default())),
         signed,
         timestamp,
     }
 }
 
-/// Reads what is signed: text with `{body}`, `{timestamp}` and `{header:NAME}` in it.
+/// Reads what is signed: text that contains `{body}`, `{timestamp}` and `{header:NAME}`.
 fn signed_parts(value: &Value<'_>, timestamp: Option<&HeaderName>) -> Option<Vec<SignedPart>> {
-    const ADVICE: &str = r#"write for example "{body}", or "v0:{timestamp}:{body}""#;
-    let wrong = |message: String| {
-        value.wrong(message, ADVICE);
+    const ADVICE: &str = r#"write, for example, "{body}" or "v0:{timestamp}:{body}""#;
+    let reject = |message: String| {
+        value.reject(message, ADVICE);
         None
     };
     let mut rest = value.text()?;
@@ -207,19 +211,22 @@ fn signed_parts(value: &Value<'_>, timestamp: Option<&HeaderName>) -> Option<Vec
         if !text.is_empty() {
             parts.push(SignedPart::Text(text.to_owned()));
         }
-        let Some((what, after)) = after.split_once('}') else {
-            return wrong(format!("a brace of `{}` isn't closed", value.key));
+        let Some((placeholder, after)) = after.split_once('}') else {
+            return reject(format!("`{}` has an unclosed brace", value.key));
         };
-        parts.push(match (what, timestamp) {
+        parts.push(match (placeholder, timestamp) {
             ("body", _) => SignedPart::Body,
             ("timestamp", Some(header)) => SignedPart::Header(header.clone()),
             ("timestamp", None) => {
-                return wrong("`signed` has a {timestamp}, and there is no `timestamp_header`".into());
+                return reject("`signed` contains {timestamp}, but there is no `timestamp_header`".into());
             }
-            _ => match what.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
-                Some(name) => SignedPart::Header(name),
-                None => return wrong(format!("`{}` knows no {{{what}}}", value.key)),
-            },
+            _ => {
+                match placeholder.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+                {
+                    Some(name) => SignedPart::Header(name),
+                    None => return reject(format!("unknown placeholder {{{placeholder}}} in `{}`", value.key)),
+                }
+            }
         });
         rest = after;
     }
@@ -227,7 +234,7 @@ fn signed_parts(value: &Value<'_>, timestamp: Option<&HeaderName>) -> Option<Vec
         parts.push(SignedPart::Text(rest.to_owned()));
     }
     if !parts.contains(&SignedPart::Body) {
-        return wrong("`signed` has no {body}: anybody could put another body behind a signature".into());
+        return reject("`signed` does not contain {body}: a signature would be valid for any body".into());
     }
     Some(parts)
 }
@@ -235,22 +242,22 @@ fn signed_parts(value: &Value<'_>, timestamp: Option<&HeaderName>) -> Option<Vec
 fn header_name(value: &Value<'_>) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(value.text()?.as_bytes()).ok();
     if name.is_none() {
-        value.wrong(format!("`{}` can't be the name of a header", value.key), r#"write for example "X-Signature""#);
+        value.reject(format!("`{}` is not a valid header name", value.key), r#"write, for example, "X-Signature""#);
     }
     name
 }
 
-fn event_parts(table: Table<'_>) -> EventParts {
-    let parts = EventParts {
-        id: table.get("id").and_then(|value| joined(&value)),
-        name: table.get("name").and_then(|value| joined(&value)),
-        company: table.get("company").and_then(|value| part_or_none(&value)),
-        user: table.get("user").and_then(|value| part_or_none(&value)),
-        created_at: table.get("created_at").and_then(|value| part_or_none(&value)),
-        payload: table.get("payload").and_then(|value| match part(&value)? {
-            Part::Body(path) => Some(path),
+fn event_fields(table: Table<'_>) -> EventFields {
+    let parts = EventFields {
+        id: table.get("id").and_then(|value| selectors(&value)),
+        name: table.get("name").and_then(|value| selectors(&value)),
+        company: table.get("company").and_then(|value| optional_selector(&value)),
+        user: table.get("user").and_then(|value| optional_selector(&value)),
+        created_at: table.get("created_at").and_then(|value| optional_selector(&value)),
+        payload: table.get("payload").and_then(|value| match selector(&value)? {
+            FieldSelector::Body(path) => Some(path),
             _ => {
-                value.wrong("`payload` is a part of the body", r#"write for example "body:data""#);
+                value.reject("`payload` must be a part of the body", r#"write, for example, "body:data""#);
                 None
             }
         }),
@@ -259,54 +266,55 @@ fn event_parts(table: Table<'_>) -> EventParts {
     parts
 }
 
-/// One part, or a list of them that are joined; a list within it is of places of which the first counts that has something.
-fn joined(value: &Value<'_>) -> Option<Vec<Part>> {
+/// Reads one field, or an array of fields that are joined. An array inside it is a list of alternatives: the first
+/// one with a value is used.
+fn selectors(value: &Value<'_>) -> Option<Vec<FieldSelector>> {
     if !value.is_list() {
-        return part(value).map(|part| vec![part]);
+        return selector(value).map(|selector| vec![selector]);
     }
     if value.list_is_empty() {
-        value.wrong(format!("`{}` is an empty list", value.key), r#"write for example ["body:id", "body:updatedAt"]"#);
+        value.reject(format!("`{}` is empty", value.key), r#"write, for example, ["body:id", "body:updatedAt"]"#);
     }
-    let either = |value: &Value<'_>| if value.is_list() { first(value) } else { part(value) };
-    items(Some(value.clone())).iter().map(either).collect()
+    let one_or_alternatives = |value: &Value<'_>| if value.is_list() { alternatives(value) } else { selector(value) };
+    items(Some(value.clone())).iter().map(one_or_alternatives).collect()
 }
 
-/// One part, `none` if the event says nothing about it, or a list of places of which the first counts that has something.
-fn part_or_none(value: &Value<'_>) -> Option<Option<Part>> {
+/// Reads one field, `none` if events do not have it, or an array of alternatives: the first one with a value is used.
+fn optional_selector(value: &Value<'_>) -> Option<Option<FieldSelector>> {
     if value.is_list() {
-        return first(value).map(Some);
+        return alternatives(value).map(Some);
     }
-    if value.text()? == "none" { Some(None) } else { part(value).map(Some) }
+    if value.text()? == "none" { Some(None) } else { selector(value).map(Some) }
 }
 
-/// Places of which the first counts that has something.
-fn first(value: &Value<'_>) -> Option<Part> {
+/// Reads alternatives: the first one with a value is used.
+fn alternatives(value: &Value<'_>) -> Option<FieldSelector> {
     if value.list_is_empty() {
-        value.wrong(
-            format!("`{}` has an empty list: there is no place to look", value.key),
-            r#"write for example ["body:member.user.id", "body:user.id"]"#,
+        value.reject(
+            format!("`{}` contains an empty array", value.key),
+            r#"write, for example, ["body:member.user.id", "body:user.id"]"#,
         );
     }
-    items(Some(value.clone())).iter().map(part).collect::<Option<Vec<_>>>().map(Part::First)
+    items(Some(value.clone())).iter().map(selector).collect::<Option<Vec<_>>>().map(FieldSelector::First)
 }
 
-fn part(value: &Value<'_>) -> Option<Part> {
+fn selector(value: &Value<'_>) -> Option<FieldSelector> {
     let text = value.text()?;
     match text.split_once(':') {
-        None if text == "body" => return Some(Part::Body(Vec::new())),
-        None if text == "hash" => return Some(Part::Hash),
+        None if text == "body" => return Some(FieldSelector::Body(Vec::new())),
+        None if text == "hash" => return Some(FieldSelector::Hash),
         Some(("body", path)) if path.split('.').all(|key| !key.is_empty()) => {
-            return Some(Part::Body(path.split('.').map(str::to_owned).collect()));
+            return Some(FieldSelector::Body(path.split('.').map(str::to_owned).collect()));
         }
-        Some(("text", text)) if !text.is_empty() => return Some(Part::Text(text.to_owned())),
+        Some(("text", text)) if !text.is_empty() => return Some(FieldSelector::Text(text.to_owned())),
         Some(("header", name)) => {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                return Some(Part::Header(name));
+                return Some(FieldSelector::Header(name));
             }
         }
         _ => {}
     }
     let advice = suggest::advice(text, &["body:KEY.KEY", "header:NAME", "text:WORDS", "body", "hash"]);
-    value.wrong(format!("`{}` doesn't say where that stands in a request: \"{text}\"", value.key), advice);
+    value.reject(format!("`{}` is not a place in a request: \"{text}\"", value.key), advice);
     None
 }

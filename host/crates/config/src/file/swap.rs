@@ -1,17 +1,17 @@
-//! `[module.swap]`: what a new version has to show before it serves.
+//! Reads `[module.swap]`: the checks a new version must pass before it serves.
 
 use std::time::Duration;
 
 use crate::settings::{Canary, Swap};
 use crate::table::{Table, Value};
 
-/// How long a new version is tried unless it is said.
+/// The default duration of a canary.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(300);
 
-/// How many deliveries have to have ended on a new version unless it is said.
+/// The default minimum number of deliveries that must end on a new version.
 const DEFAULT_MIN_DELIVERIES: u32 = 5;
 
-/// The most deliveries a version is dry-run on; each may take as long as the module computes.
+/// The maximum number of deliveries in a dry run. Each may take as long as the module computes.
 const MAX_REPLAY: u32 = 1000;
 
 pub(super) fn swap(table: Table<'_>) -> Swap {
@@ -21,19 +21,14 @@ pub(super) fn swap(table: Table<'_>) -> Swap {
     if let Some(period) = &period
         && canary.is_none()
     {
-        period.wrong(
-            "`for` says how long a new version is tried, and nothing says on how many deliveries",
-            "add canary = \"10%\", or remove the line",
-        );
+        period.reject("`for` has no effect without `canary`", "add canary = \"10%\", or remove the line");
     }
     let min_deliveries = table.get("min_deliveries");
     if let Some(min_deliveries) = &min_deliveries
         && canary.is_none()
     {
-        min_deliveries.wrong(
-            "`min_deliveries` says how many deliveries decide on a new version, and nothing says that it is tried",
-            "add canary = \"10%\", or remove the line",
-        );
+        min_deliveries
+            .reject("`min_deliveries` has no effect without `canary`", "add canary = \"10%\", or remove the line");
     }
     let period = period.and_then(|value| value.duration()).unwrap_or(DEFAULT_PERIOD);
     let min_deliveries = min_deliveries.and_then(|value| value.count()).unwrap_or(DEFAULT_MIN_DELIVERIES);
@@ -46,20 +41,17 @@ pub(super) fn swap(table: Table<'_>) -> Swap {
 fn replay(value: &Value<'_>) -> Option<u32> {
     let count = value.count()?;
     if count > MAX_REPLAY {
-        value.wrong(
-            format!("`replay` is at most {MAX_REPLAY}"),
-            "the last 20 deliveries tell most of what there is to tell",
-        );
+        value.reject(format!("`replay` must be at most {MAX_REPLAY}"), "the last 20 deliveries reveal most problems");
         return None;
     }
     Some(count)
 }
 
-/// A share, in whole percent: neither nothing nor all.
+/// Reads a share from 1% to 99%, in whole percent.
 fn percent(value: &Value<'_>) -> Option<u8> {
     let read = |text: &str| {
         let number: u8 = text.trim().strip_suffix('%')?.trim_end().parse().ok()?;
         (1..100).contains(&number).then_some(number)
     };
-    value.text_as(read, "a share from 1% to 99%", r#"write whole percent, in quotes: "10%""#)
+    value.parse_text(read, "a percentage from 1% to 99%", r#"use whole percent, in quotes: "10%""#)
 }

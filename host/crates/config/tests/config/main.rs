@@ -1,7 +1,7 @@
-//! What modules.toml says, and what is said about one that is wrong.
+//! Tests of reading modules.toml and of its error texts.
 //!
-//! Each `NAME.toml` beside this file is wrong in some way, and `NAME.txt` is word for word what a person reads about
-//! it. `UPDATE_EXPECTED=1 cargo test --release --test config` writes them anew: read them before you commit them.
+//! Each `NAME.toml` next to this file has errors, and `NAME.txt` is the exact error text. `UPDATE_EXPECTED=1 cargo
+//! test --release --test config` rewrites the texts. Read them before you commit them.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use modhost_core::event::interest::NamePattern;
 use modhost_core::limits::{Limit, Resource, SetBy};
 
 #[test]
-fn mistakes_are_told_word_for_word() {
+fn reports_expected_error_texts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
     let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap() {
@@ -24,22 +24,26 @@ fn mistakes_are_told_word_for_word() {
         count += 1;
         let name = path.file_name().unwrap();
         let Err(errors) = Settings::parse(&fs::read_to_string(&path).unwrap(), name) else {
-            panic!("nothing was found wrong with {}", path.display());
+            panic!("{} has no errors", path.display());
         };
-        let told = format!("{errors}\n");
-        assert!(!told.contains("sesame"), "{} lets a secret out:\n{told}", path.display());
+        let actual = format!("{errors}\n");
+        assert!(!actual.contains("sesame"), "the errors of {} contain a secret:\n{actual}", path.display());
         let expected = path.with_extension("txt");
         if std::env::var_os("UPDATE_EXPECTED").is_some() {
-            fs::write(&expected, &told).unwrap();
+            fs::write(&expected, &actual).unwrap();
         }
-        let wanted = fs::read_to_string(&expected).unwrap_or_default();
-        assert!(told == wanted, "of {} this is told:\n{told}\ninstead of:\n{wanted}", path.display());
+        let expected_text = fs::read_to_string(&expected).unwrap_or_default();
+        assert!(
+            actual == expected_text,
+            "unexpected errors of {}:\n{actual}\nexpected:\n{expected_text}",
+            path.display()
+        );
     }
     assert!(count > 0, "no files in {}", folder.display());
 }
 
-/// The least that works, with one line more at the end of the module.
-fn small(line: &str) -> Settings {
+/// Settings with the minimum that is valid, plus one line at the end of the module.
+fn minimal(line: &str) -> Settings {
     let text = format!(
         r#"
         [[source]]
@@ -61,7 +65,7 @@ fn small(line: &str) -> Settings {
     Settings::parse(&text, "some/where/modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The first tenant's platform.
+/// Returns the platform of the first tenant.
 fn unique(settings: &Settings) -> &UniquePlatform {
     match &settings.tenants[0].platform {
         PlatformSettings::Unique(unique) => unique,
@@ -74,7 +78,7 @@ fn warnings(settings: &Settings) -> Vec<String> {
 }
 
 #[test]
-fn the_shipped_file_is_fine() {
+fn accepts_shipped_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../modules.toml");
     let settings = Settings::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     let modules: Vec<_> = settings.modules.iter().map(|module| module.name.as_str()).collect();
@@ -87,7 +91,7 @@ fn the_shipped_file_is_fine() {
 }
 
 #[test]
-fn the_shipped_file_knows_other_systems() {
+fn accepts_commented_entries_of_shipped_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../modules.toml");
     let text = fs::read_to_string(&path).unwrap();
     let uncommented = |line: &str| match line.strip_prefix('#') {
@@ -102,9 +106,9 @@ fn the_shipped_file_knows_other_systems() {
     assert_eq!(warnings(&settings), [""; 0]);
 }
 
-/// Its commented lines say what the defaults are, and must not lie.
+/// The commented lines of the file show the defaults, and must be right.
 #[test]
-fn the_shipped_file_shows_the_defaults() {
+fn shows_defaults_in_shipped_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../modules.toml");
     let text = fs::read_to_string(&path).unwrap();
     let is_setting =
@@ -149,7 +153,7 @@ fn the_shipped_file_shows_the_defaults() {
 }
 
 #[test]
-fn a_tenant_may_have_a_model_of_its_own() {
+fn reads_tenant_completion() {
     let completion = |lines: &str| {
         let text = format!(
             r#"
@@ -166,18 +170,18 @@ fn a_tenant_may_have_a_model_of_its_own() {
         let references = settings.references().count();
         (settings.tenants.into_iter().next().unwrap().completion.unwrap(), references)
     };
-    let (least, references) = completion("");
-    assert_eq!((least.model.as_str(), least.api_key, references), ("llama", None, 1));
-    assert_eq!(least.timeout, Duration::from_secs(600));
-    assert_eq!(least.idempotency_header.unwrap(), "idempotency-key");
-    let (most, references) = completion("api_key = 'env:K'\ntimeout = '5s'\nidempotency_header = 'none'");
-    assert_eq!((most.timeout, most.idempotency_header, references), (Duration::from_secs(5), None, 2));
-    assert!(most.api_key.is_some());
+    let (minimal, references) = completion("");
+    assert_eq!((minimal.model.as_str(), minimal.api_key, references), ("llama", None, 1));
+    assert_eq!(minimal.timeout, Duration::from_secs(600));
+    assert_eq!(minimal.idempotency_header.unwrap(), "idempotency-key");
+    let (full, references) = completion("api_key = 'env:K'\ntimeout = '5s'\nidempotency_header = 'none'");
+    assert_eq!((full.timeout, full.idempotency_header, references), (Duration::from_secs(5), None, 2));
+    assert!(full.api_key.is_some());
 }
 
 #[test]
-fn defaults_are_filled_in() {
-    let settings = small("");
+fn fills_in_defaults() {
+    let settings = minimal("");
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.server.data_dir, Path::new("some/where/.modhost"));
@@ -189,11 +193,11 @@ fn defaults_are_filled_in() {
     let limits = module.limits.delivery;
     assert_eq!(limits.amount(Resource::Memory), 128 << 20);
     assert_eq!(limits.time(Resource::Cpu), Duration::from_secs(10));
-    assert_eq!((module.place.line, module.place.column), (12, 9));
+    assert_eq!((module.location.line, module.location.column), (12, 9));
 }
 
 #[test]
-fn a_platform_is_of_a_kind() {
+fn reads_kinds_of_platforms() {
     let source = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\n";
     let platform = |platform: &str| {
         let text = format!("{source}[[tenant]]\nname = 'b'\nplatform = {{ {platform} }}");
@@ -217,9 +221,9 @@ fn a_platform_is_of_a_kind() {
 }
 
 #[test]
-fn config_reaches_the_module_as_text() {
+fn converts_module_config_to_text() {
     let settings =
-        small("config = { text = 'a \"b\"', number = 0x10, list = [1, 'x'], when = 2026-01-02, deep.er = true }");
+        minimal("config = { text = 'a \"b\"', number = 0x10, list = [1, 'x'], when = 2026-01-02, deep.er = true }");
     let config = &settings.modules[0].config;
     assert_eq!(config["text"], "a \"b\"");
     assert_eq!(config["number"], "16");
@@ -229,7 +233,7 @@ fn config_reaches_the_module_as_text() {
 }
 
 #[test]
-fn an_age_of_zero_switches_the_check_off() {
+fn disables_age_check_with_zero_tolerance() {
     let text = "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntolerance = '0s'\n";
     let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
     let settings = Settings::parse(&format!("{text}{tenant}"), "modules.toml").unwrap();
@@ -240,15 +244,15 @@ fn an_age_of_zero_switches_the_check_off() {
 }
 
 #[test]
-fn a_module_may_be_granted_nothing_to_keep() {
-    let keyvalue = |line: &str| small(line).modules[0].limits.delivery.amount(Resource::KeyValue);
+fn accepts_zero_keyvalue_limit() {
+    let keyvalue = |line: &str| minimal(line).modules[0].limits.delivery.amount(Resource::KeyValue);
     assert_eq!(keyvalue(""), 10 << 20);
     assert_eq!(keyvalue("limits = { keyvalue = 0 }"), 0);
     assert_eq!(keyvalue("limits = { keyvalue = '64KiB' }"), 64 << 10);
 }
 
 #[test]
-fn ceilings_hold_where_a_module_says_nothing() {
+fn applies_ceilings_to_default_limits() {
     let text = "[server.ceilings]\nmemory = '64MiB'\ntables = 500_000\n\
         [[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\nlimits = { memory = '1MiB', total_memory = '1GiB' }\n\
         [[module]]\nname = 'Silent'\ncomponent = 'm.wasm'\n\
@@ -263,7 +267,7 @@ fn ceilings_hold_where_a_module_says_nothing() {
 }
 
 #[test]
-fn ceilings_hold_for_what_a_module_keeps_sends_and_runs_at_once() {
+fn applies_ceilings_to_keyvalue_http_and_concurrency() {
     let text = "[server.ceilings]\nconcurrency = 8\nkeyvalue = '1MiB'\nhttp = { request = 0, answer = '2MiB', timeout = '5s' }\n\
         [[tenant]]\nname = 'silent'\nplatform = { kind = 'none' }\n\
         [[tenant]]\nname = 'modest'\nplatform = { kind = 'none' }\n\
@@ -283,10 +287,10 @@ fn ceilings_hold_for_what_a_module_keeps_sends_and_runs_at_once() {
     let modest = limits(1).for_tenant(&settings.tenants[1].limits.delivery);
     assert_eq!(modest.get(Resource::KeyValue), by(0, SetBy::Tenant));
     assert_eq!(modest.get(Resource::HttpAnswer), by(1 << 10, SetBy::Tenant));
-    let at_once = |module: usize, tenant: usize| {
+    let concurrency = |module: usize, tenant: usize| {
         (settings.modules[module].limits.concurrency, settings.tenants[tenant].limits.concurrency)
     };
-    assert_eq!((at_once(0, 0), at_once(1, 1)), ((8, 8), (2, 4)));
+    assert_eq!((concurrency(0, 0), concurrency(1, 1)), ((8, 8), (2, 4)));
     assert_eq!(
         settings.server.ceilings.below_defaults(),
         [
@@ -301,7 +305,7 @@ fn ceilings_hold_for_what_a_module_keeps_sends_and_runs_at_once() {
 }
 
 #[test]
-fn a_stack_has_a_size() {
+fn reads_stack_size() {
     let stack = |lines: &str| {
         let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'none' }\n";
         let text = format!("[server]\n{lines}\n{tenant}");
@@ -311,15 +315,15 @@ fn a_stack_has_a_size() {
 }
 
 #[test]
-fn settings_are_equal_wherever_they_stand() {
-    assert_eq!(small(""), small("\n# a comment\n"));
-    assert_ne!(small(""), small("limits = { memory = '1MiB' }"));
-    assert_ne!(small(""), small("config = { challenge = 'Hello' }"));
+fn compares_settings_regardless_of_lines() {
+    assert_eq!(minimal(""), minimal("\n# a comment\n"));
+    assert_ne!(minimal(""), minimal("limits = { memory = '1MiB' }"));
+    assert_ne!(minimal(""), minimal("config = { challenge = 'Hello' }"));
 }
 
 #[test]
-fn what_may_be_written_down_resolves_to_itself() {
-    let settings = small("");
+fn resolves_literal_to_itself() {
+    let settings = minimal("");
     let platform = unique(&settings);
     let environment: Environment = [("K", "ukey_1")].into_iter().collect();
     assert_eq!(platform.app_id.resolve(&environment).unwrap().expose(), "app_1");
@@ -329,7 +333,7 @@ fn what_may_be_written_down_resolves_to_itself() {
 }
 
 #[test]
-fn a_host_with_nothing_to_do_is_only_warned() {
+fn warns_without_modules_and_sources() {
     let tenant = "[[tenant]]\nname = 'b'\nplatform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
     let settings = Settings::parse(tenant, "modules.toml").unwrap();
     let warnings = warnings(&settings);
@@ -337,27 +341,29 @@ fn a_host_with_nothing_to_do_is_only_warned() {
     assert!(warnings[1].starts_with("modules.toml has no [[source]]"), "{warnings:?}");
 }
 
-/// An event socket of a tenant with one company, with further lines, and modules that want these events.
+/// Settings with an event socket of a tenant with one company, with further lines, and with modules that handle these
+/// events.
 fn socket(lines: &str, modules: &[&str]) -> Settings {
     let mut text = format!(
         "[[source]]\nname = 'unique'\nkind = 'event-socket'\n{lines}\n[[tenant]]\nname = 'acme'\ncompanies = ['company_1']\n\
          platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}\n"
     );
-    for (place, wants) in modules.iter().enumerate() {
-        text += &format!("[[module]]\nname = 'M{place}'\ncomponent = 'm.wasm'\n{wants}\n");
+    for (location, wants) in modules.iter().enumerate() {
+        text += &format!("[[module]]\nname = 'M{location}'\ncomponent = 'm.wasm'\n{wants}\n");
     }
     Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 #[test]
-fn an_event_socket_brings_what_modules_want() {
+fn subscribes_to_events_of_modules() {
     let subscriptions =
         |settings: &Settings| settings.sources[0].subscriptions(&settings.tenants[0], &settings.modules);
     let chosen = "unique.chat.external-module.chosen";
-    let wanted = socket("", &["events = ['b.c', 'unique.z', 'unique.a', 'document.*']", "", "sources = ['unique']"]);
-    assert_eq!(subscriptions(&wanted), ["unique.a", chosen, "unique.z"]);
-    assert_eq!(warnings(&wanted), [""; 0]);
-    let defaults = wanted.sources[0].event_socket().unwrap();
+    let expected_text =
+        socket("", &["events = ['b.c', 'unique.z', 'unique.a', 'document.*']", "", "sources = ['unique']"]);
+    assert_eq!(subscriptions(&expected_text), ["unique.a", chosen, "unique.z"]);
+    assert_eq!(warnings(&expected_text), [""; 0]);
+    let defaults = expected_text.sources[0].event_socket().unwrap();
     assert_eq!((defaults.reconnect_after, defaults.silence), (Duration::from_secs(540), Duration::from_secs(120)));
 
     let named = socket("subscriptions = ['unique.b']\nreconnect_after = '1m'", &["events = ['unique.*']"]);
@@ -367,19 +373,19 @@ fn an_event_socket_brings_what_modules_want() {
     let nothing = socket("", &["events = ['document.processed']"]);
     assert_eq!(
         warnings(&nothing),
-        ["modules.toml:1:1: the source \"unique\" has nothing to subscribe to, and isn't connected\n  \
-          = help: no module of the tenant \"acme\" wants an event of Unique's"]
+        ["modules.toml:1:1: the source \"unique\" has no subscriptions, so the host does not connect it\n  \
+          = help: no module of the tenant \"acme\" handles an event of Unique AI"]
     );
     let twice = socket("\n[[source]]\nname = 'hook'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']", &[""]);
     assert_eq!(
         warnings(&twice),
-        ["modules.toml:1:1: the sources \"hook\" and \"unique\" may bring the same events\n  \
-          = help: an event that comes by both is answered twice: use one of them for each tenant"]
+        ["modules.toml:1:1: the sources \"hook\" and \"unique\" may deliver the same events\n  \
+          = help: an event that arrives through both is answered twice: use only one of them per tenant"]
     );
 }
 
 #[test]
-fn a_module_nobody_delivers_to_is_only_warned() {
+fn warns_about_module_without_source() {
     let platform = "platform = { kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }";
     let text = format!(
         "[[source]]\nname = 'a'\npath = '/a'\nscheme = 'unique'\nsecrets = ['env:S']\ntenant = 'acme'\n\
@@ -390,15 +396,15 @@ fn a_module_nobody_delivers_to_is_only_warned() {
     assert_eq!(
         warnings(&settings),
         [
-            "modules.toml:10:1: no source brings events of the tenant \"globex\"\n  = help: add a [[source]] with this tenant",
-            "modules.toml:13:1: nobody delivers to the module \"M\"\n  \
+            "modules.toml:10:1: no source delivers events of the tenant \"globex\"\n  = help: add a [[source]] with this tenant",
+            "modules.toml:13:1: no source delivers events to the module \"M\"\n  \
              = help: none of its tenants has a [[source]]: add one, or change its `tenants`",
         ]
     );
 }
 
 #[test]
-fn a_company_that_nobody_signed_is_warned_of() {
+fn warns_about_unsigned_company() {
     let warned = |lines: &str| {
         let text = format!(
             "[[source]]\nname = 'in'\npath = '/in'\nsecrets = ['env:S']\n{lines}\n[[tenant]]\nname = 'b'\n\
@@ -411,7 +417,7 @@ fn a_company_that_nobody_signed_is_warned_of() {
         warned("scheme = 'shopify'\nevent = { company = 'header:X-Shopify-Shop-Domain' }"),
         [
             "modules.toml:1:1: the source \"in\" reads the company from the header x-shopify-shop-domain, which is not signed\n  \
-          = help: whoever gets hold of a signed request can send it again for another company: name a part of the body if you can"
+          = help: anyone who captures a signed request can replay it for another company: read the company from the body if possible"
         ]
     );
     let hmac = "scheme = 'hmac'\nheader = 'X-Signature'\nevent = { company = 'header:X-Org' }";

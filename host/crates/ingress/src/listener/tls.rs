@@ -8,7 +8,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
 
-use modhost_config::environment::unread;
+use modhost_config::environment::describe_read_error;
 use modhost_config::{ConfigError, Environment, Tls};
 
 /// What is spoken, the best first; clients choose.
@@ -21,7 +21,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 ///
 /// When one of them can't be read, or they don't belong together: says which file, and what to do.
 pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfig>, ConfigError> {
-    let wrong = |message: String| ConfigError::new(message).at(Some(settings.place.clone()));
+    let wrong = |message: String| ConfigError::new(message).at(Some(settings.location.clone()));
     let file = settings.certificate.display();
     let chain =
         certificates(&settings.certificate, environment).map_err(|(message, advice)| wrong(message).advice(advice))?;
@@ -56,7 +56,9 @@ fn certificates(
     let shown = file.display();
     let text = environment.file(file).map_err(|error| match error.is_not_found() {
         true => (format!("there is no file {shown}"), "put the certificate there, or name its file"),
-        false => (format!("{shown} {}", unread(&error)), "see to the file and its rights, or name another"),
+        false => {
+            (format!("{shown} {}", describe_read_error(&error)), "see to the file and its rights, or name another")
+        }
     })?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
     match chain {

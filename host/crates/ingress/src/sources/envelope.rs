@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::schemes::Shown;
-use modhost_config::source::{EventParts, Part};
+use modhost_config::source::{EventFields, FieldSelector};
 use modhost_core::event::body::{self as event_body, BodyKind};
 use modhost_core::event::json::{Document, Kind, NotJson, Text};
 use modhost_core::event::{Event, Header, Name};
@@ -37,17 +37,17 @@ const BETWEEN_NAMES: &str = ".";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     /// What tells one event from another; all of it has to be there.
-    pub id: Vec<Part>,
+    pub id: Vec<FieldSelector>,
     /// What happened; some of it has to be there. Empty: the source's own name stands for it.
-    pub name: Vec<Part>,
+    pub name: Vec<FieldSelector>,
     /// The company it belongs to, if its events name one.
-    pub company: Option<Part>,
+    pub company: Option<FieldSelector>,
     /// Whether every event of the platform names its company: one that doesn't can't be read.
     pub always_names_company: bool,
     /// The user it happened to.
-    pub user: Option<Part>,
+    pub user: Option<FieldSelector>,
     /// When it happened.
-    pub created_at: Option<Part>,
+    pub created_at: Option<FieldSelector>,
     /// The keys that lead to what the module is given; none: the body.
     pub payload: Vec<String>,
     /// Which forms the platform sends besides JSON.
@@ -83,7 +83,7 @@ pub enum NotAnEvent {
         /// The part.
         what: &'static str,
         /// Where it should be.
-        place: Part,
+        place: FieldSelector,
     },
     /// A part is of a kind nothing is named with.
     #[error("its {what} is {found}, {}", PartName(.place))]
@@ -91,7 +91,7 @@ pub enum NotAnEvent {
         /// The part.
         what: &'static str,
         /// Where it is.
-        place: Part,
+        place: FieldSelector,
         /// What it is.
         found: Kind,
     },
@@ -101,7 +101,7 @@ pub enum NotAnEvent {
         /// The part.
         what: &'static str,
         /// Where it is.
-        place: Part,
+        place: FieldSelector,
     },
     /// A part is there more than once, and is not the same each time: ambiguous, as readers differ in which they take.
     #[error("its {what} is there more than once, {}", PartName(.place))]
@@ -109,7 +109,7 @@ pub enum NotAnEvent {
         /// The part.
         what: &'static str,
         /// Where it is.
-        place: Part,
+        place: FieldSelector,
     },
     /// A part is too long to be what it should be.
     #[error("its {what} is longer than {MAX_TEXT} bytes, {}", PartName(.place))]
@@ -117,7 +117,7 @@ pub enum NotAnEvent {
         /// The part.
         what: &'static str,
         /// Where it is.
-        place: Part,
+        place: FieldSelector,
     },
     /// It chose a module, and which one can't be read.
     #[error("it chooses a module, and the module's name can't be read: {0}")]
@@ -144,25 +144,25 @@ struct Named<'a> {
 }
 
 /// A place in the body: keys with dots between them.
-pub fn body(path: &str) -> Part {
-    Part::Body(path.split('.').map(str::to_owned).collect())
+pub fn body(path: &str) -> FieldSelector {
+    FieldSelector::Body(path.split('.').map(str::to_owned).collect())
 }
 
 /// The first of several places in the body that names something.
-pub fn first_in_body(paths: &[&str]) -> Part {
-    Part::First(paths.iter().map(|path| body(path)).collect())
+pub fn first_in_body(paths: &[&str]) -> FieldSelector {
+    FieldSelector::First(paths.iter().map(|path| body(path)).collect())
 }
 
 /// A place in the headers.
-pub fn header(name: &'static str) -> Part {
-    Part::Header(HeaderName::from_static(name))
+pub fn header(name: &'static str) -> FieldSelector {
+    FieldSelector::Header(HeaderName::from_static(name))
 }
 
 impl Envelope {
     /// An envelope of which nothing is known.
     pub fn whole() -> Self {
         Self {
-            id: vec![Part::Hash],
+            id: vec![FieldSelector::Hash],
             name: Vec::new(),
             company: None,
             always_names_company: false,
@@ -174,7 +174,7 @@ impl Envelope {
     }
 
     /// The same, with what a source's settings say in place of what the scheme says.
-    pub fn with(mut self, parts: &EventParts) -> Self {
+    pub fn with(mut self, parts: &EventFields) -> Self {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(from) = from {
                 to.clone_from(from);
@@ -229,23 +229,23 @@ impl<'a> Opened<'a> {
     }
 
     /// A part that names one thing; none if it is not there, or says nothing.
-    fn named(&self, what: &'static str, part: &Part) -> Result<Option<Named<'a>>, NotAnEvent> {
+    fn named(&self, what: &'static str, part: &FieldSelector) -> Result<Option<Named<'a>>, NotAnEvent> {
         let plain = |text: Option<String>| text.map(|text| Named { text: text.into(), lossy: None });
         let named = match part {
-            Part::Text(text) => plain(Some(text.clone())),
-            Part::Hash => plain(Some(hash(self.raw))),
-            Part::Header(name) => plain(self.header(what, part, name)?),
-            Part::EitherHeader(first, second) => {
+            FieldSelector::Text(text) => plain(Some(text.clone())),
+            FieldSelector::Hash => plain(Some(hash(self.raw))),
+            FieldSelector::Header(name) => plain(self.header(what, part, name)?),
+            FieldSelector::EitherHeader(first, second) => {
                 plain(self.header(what, part, if self.headers.contains_key(first) { first } else { second })?)
             }
-            Part::Body(path) => self.in_body(what, part, path)?,
-            Part::First(parts) => return self.first(what, parts),
+            FieldSelector::Body(path) => self.in_body(what, part, path)?,
+            FieldSelector::First(parts) => return self.first(what, parts),
         };
         Ok(named.filter(|named| !named.text.is_empty()))
     }
 
     /// The first of several places that names something. One of another kind is passed over where a further one does.
-    fn first(&self, what: &'static str, parts: &[Part]) -> Result<Option<Named<'a>>, NotAnEvent> {
+    fn first(&self, what: &'static str, parts: &[FieldSelector]) -> Result<Option<Named<'a>>, NotAnEvent> {
         let mut odd = None;
         for part in parts {
             match self.named(what, part) {
@@ -258,7 +258,12 @@ impl<'a> Opened<'a> {
         odd.map_or(Ok(None), Err)
     }
 
-    fn in_body(&self, what: &'static str, part: &Part, path: &[String]) -> Result<Option<Named<'a>>, NotAnEvent> {
+    fn in_body(
+        &self,
+        what: &'static str,
+        part: &FieldSelector,
+        path: &[String],
+    ) -> Result<Option<Named<'a>>, NotAnEvent> {
         let Some(found) = self.document.find(path.iter().map(String::as_str)) else { return Ok(None) };
         let place = || part.clone();
         if found.is_ambiguous {
@@ -273,7 +278,12 @@ impl<'a> Opened<'a> {
         }
     }
 
-    fn header(&self, what: &'static str, part: &Part, name: &HeaderName) -> Result<Option<String>, NotAnEvent> {
+    fn header(
+        &self,
+        what: &'static str,
+        part: &FieldSelector,
+        name: &HeaderName,
+    ) -> Result<Option<String>, NotAnEvent> {
         let mut values = self.headers.get_all(name).iter();
         let text = match (values.next(), values.next()) {
             (_, Some(_)) => return Err(NotAnEvent::TwoHeaders(name.clone())),
@@ -283,7 +293,7 @@ impl<'a> Opened<'a> {
     }
 
     /// A part that is held against a list of names and shown to people.
-    fn short(&self, what: &'static str, part: &Part) -> Result<Option<String>, NotAnEvent> {
+    fn short(&self, what: &'static str, part: &FieldSelector) -> Result<Option<String>, NotAnEvent> {
         match self.named(what, part)? {
             Some(Named { lossy: Some(_), .. }) => Err(NotAnEvent::NotText { what, place: part.clone() }),
             Some(Named { text, .. }) if text.len() > MAX_TEXT => Err(NotAnEvent::TooLong { what, place: part.clone() }),
@@ -314,10 +324,13 @@ impl<'a> Opened<'a> {
             company_id,
             created_at: self.time(envelope),
         };
-        let missing = || missing("payload", Part::Body(envelope.payload.clone()));
+        let missing = || missing("payload", FieldSelector::Body(envelope.payload.clone()));
         let payload = self.document.find(envelope.payload.iter().map(String::as_str)).ok_or_else(missing)?;
         if payload.is_ambiguous {
-            return Err(NotAnEvent::Ambiguous { what: "payload", place: Part::Body(envelope.payload.clone()) });
+            return Err(NotAnEvent::Ambiguous {
+                what: "payload",
+                place: FieldSelector::Body(envelope.payload.clone()),
+            });
         }
         let event = Event::new(header, self.raw.clone(), payload.value.range_in(self.json));
         let event = event.with_earlier_id(earlier_id);
@@ -347,8 +360,8 @@ impl<'a> Opened<'a> {
     }
 
     /// The id, and the one that earlier versions gave the event if it was another.
-    fn id(&self, parts: &[Part]) -> Result<(String, Option<String>), NotAnEvent> {
-        let text = |part: &Part| {
+    fn id(&self, parts: &[FieldSelector]) -> Result<(String, Option<String>), NotAnEvent> {
+        let text = |part: &FieldSelector| {
             let named = self.named("id", part)?.ok_or_else(|| missing("id", part.clone()))?;
             // Two that are written differently must not be taken for the same event.
             Ok(named.lossy.map_or_else(|| named.text.into_owned(), hash))
@@ -366,7 +379,7 @@ impl<'a> Opened<'a> {
         Ok((shortened(prefixed.join(BETWEEN_IDS)), Some(shortened(joined))))
     }
 
-    fn name(&self, parts: &[Part], source: &Name) -> Result<String, NotAnEvent> {
+    fn name(&self, parts: &[FieldSelector], source: &Name) -> Result<String, NotAnEvent> {
         let Some(first) = parts.first() else { return Ok(source.as_str().to_owned()) };
         let texts: Result<Vec<_>, _> = parts.iter().filter_map(|part| self.short("name", part).transpose()).collect();
         let texts = texts?;
@@ -383,7 +396,7 @@ fn shortened(id: String) -> String {
     if id.len() > MAX_ID { hash(id.as_bytes()) } else { id }
 }
 
-fn missing(what: &'static str, place: Part) -> NotAnEvent {
+fn missing(what: &'static str, place: FieldSelector) -> NotAnEvent {
     NotAnEvent::Missing { what, place }
 }
 
@@ -402,19 +415,23 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// A place in a request, in people's words.
-struct PartName<'a>(&'a Part);
+struct PartName<'a>(&'a FieldSelector);
 
 impl fmt::Display for PartName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Part::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
-            Part::Header(name) => write!(f, "the header {}", Shown(name)),
-            Part::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
-            Part::First(parts) if !parts.is_empty() => parts.iter().enumerate().try_for_each(|(number, part)| {
-                f.write_str(if number == 0 { "" } else { " or " })?;
-                PartName(part).fmt(f)
-            }),
-            Part::Body(_) | Part::Text(_) | Part::Hash | Part::First(_) => f.write_str("the body"),
+            FieldSelector::Body(path) if !path.is_empty() => write!(f, "`{}` in the body", path.join(".")),
+            FieldSelector::Header(name) => write!(f, "the header {}", Shown(name)),
+            FieldSelector::EitherHeader(first, second) => write!(f, "the header {} or {}", Shown(first), Shown(second)),
+            FieldSelector::First(parts) if !parts.is_empty() => {
+                parts.iter().enumerate().try_for_each(|(number, part)| {
+                    f.write_str(if number == 0 { "" } else { " or " })?;
+                    PartName(part).fmt(f)
+                })
+            }
+            FieldSelector::Body(_) | FieldSelector::Text(_) | FieldSelector::Hash | FieldSelector::First(_) => {
+                f.write_str("the body")
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use super::saved_settings::{Memory, SavedSettings, is_older_than};
 use super::{Load, Parts, log_ceilings, needs_restart};
 use crate::resolved_config::ResolvedConfig;
-use modhost_config::{ActiveSettings, ConfigErrors, Environment, LoadedSettings, Settings, Why, unanswered};
+use modhost_config::{ActiveSettings, ConfigErrors, Environment, GraceReason, LoadedSettings, Settings, read_failed};
 use modhost_core::files::{self, READ_TIMEOUT};
 use modhost_runtime::engine::{FileWatch, stamps};
 
@@ -36,7 +36,7 @@ impl SettingsReader {
         in_time(move || {
             let settings = load(None)?;
             let environment = Arc::new(Environment::of(&settings)?);
-            Ok(LoadedSettings { settings, environment, is_whole: false })
+            Ok(LoadedSettings { settings, environment, is_complete: false })
         })
         .await
     }
@@ -48,7 +48,7 @@ impl SettingsReader {
         let load = self.0.clone();
         in_time(move || {
             let server = &loaded.settings.server;
-            loaded.is_whole = is_older_than(&loaded.settings.file, server.removal_grace);
+            loaded.is_complete = is_older_than(&loaded.settings.file, server.removal_grace);
             let remembered = SavedSettings::read(&server.data_dir, &loaded.settings.file);
             // The settings of an older host may be no settings for this one.
             let before = remembered.as_ref().and_then(|remembered| load(Some(&remembered.text)).ok());
@@ -56,13 +56,13 @@ impl SettingsReader {
                 return Ok((ActiveSettings::new(loaded), remembered));
             };
             let environment = Arc::new(loaded.environment.with_files_of(&before));
-            let before = ActiveSettings::new(LoadedSettings { settings: before, environment, is_whole: true });
+            let before = ActiveSettings::new(LoadedSettings { settings: before, environment, is_complete: true });
             let now = Instant::now();
             let mut active = before.merge(loaded, now);
             let names: Vec<_> = active.settings().sources.iter().map(|source| source.name.clone()).collect();
             for name in names {
                 if known.has_other_secrets(&name, active.current_secrets(&name)) {
-                    active.unsettle(&name, now);
+                    active.mark_unconfirmed(&name, now);
                 }
             }
             Ok((active, remembered))
@@ -74,7 +74,7 @@ impl SettingsReader {
 async fn in_time<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ConfigErrors> + Send + 'static,
 ) -> Result<T, ConfigErrors> {
-    files::off_runtime(READ_TIMEOUT, work).await.unwrap_or_else(|why| Err(unanswered(&why).into()))
+    files::off_runtime(READ_TIMEOUT, work).await.unwrap_or_else(|error| Err(read_failed(&error).into()))
 }
 
 /// What keeps a host up with its files.
@@ -140,11 +140,11 @@ impl SettingsWatcher {
         let files = settings_files(&self.active);
         if files.iter().any(|file| changed.contains(file)) {
             // What was moved to its place is whole.
-            let is_whole = files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_moved_in(file));
-            if !is_whole {
+            let is_complete = files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_moved_in(file));
+            if !is_complete {
                 be_quiet(&files).await;
             }
-            self.reload(Reason::Settings, is_whole).await;
+            self.reload(Reason::Settings, is_complete).await;
         } else if certificate(self.active.settings()).any(|file| changed.contains(file)) {
             self.reload(Reason::Certificate, false).await;
         }
@@ -152,10 +152,10 @@ impl SettingsWatcher {
     }
 
     /// Takes in changed settings, whole or not at all.
-    async fn reload(&mut self, reason: Reason, is_whole: bool) {
+    async fn reload(&mut self, reason: Reason, is_complete: bool) {
         match self.reader.read().await {
             Ok(loaded) => {
-                let next = self.active.merge(LoadedSettings { is_whole, ..loaded }, Instant::now());
+                let next = self.active.merge(LoadedSettings { is_complete, ..loaded }, Instant::now());
                 self.take_in(next, reason);
             }
             Err(errors) => self.refuse(&errors, reason),
@@ -211,32 +211,34 @@ impl SettingsWatcher {
 /// Says what is kept, came back, and is dropped.
 fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
     let at = Instant::now();
-    for (part, why, left) in now.kept(at) {
-        let is_known =
-            before.is_some_and(|before| before.kept(at).any(|(known, for_what, _)| known == part && for_what == why));
+    for (part, why, left) in now.retained(at) {
+        let is_known = before
+            .is_some_and(|before| before.retained(at).any(|(known, for_what, _)| known == part && for_what == why));
         let grace = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0));
         match why {
             _ if is_known => {}
-            Why::Gone => {
+            GraceReason::Removed => {
                 tracing::warn!(%part, ?grace, "gone from the settings; its events wait, and it is dropped when the grace period ends")
             }
-            Why::Cut => {
+            GraceReason::Truncated => {
                 tracing::warn!(%part, ?grace, "keys are missing at the end of the settings; it stays as it was until the grace period ends")
             }
         }
     }
-    let known: BTreeSet<String> = before.iter().flat_map(|before| before.cut_values()).collect();
-    for value in now.cut_values().filter(|value| !known.contains(value)) {
+    let known: BTreeSet<String> = before.iter().flat_map(|before| before.truncated_values()).collect();
+    for value in now.truncated_values().filter(|value| !known.contains(value)) {
         tracing::warn!(%value, "the value seems to be cut off; the one before stays until the grace period ends");
     }
-    for (part, why, _) in before.iter().flat_map(|before| before.kept(at)) {
-        if now.kept(at).any(|(kept, ..)| kept == part) {
+    for (part, why, _) in before.iter().flat_map(|before| before.retained(at)) {
+        if now.retained(at).any(|(kept, ..)| kept == part) {
             continue;
         }
         match why {
-            Why::Gone if !now.has(part) => tracing::info!(%part, "dropped: it stayed away from the settings"),
-            Why::Gone => tracing::info!(%part, "back in the settings"),
-            Why::Cut => tracing::info!(%part, "goes by the settings again"),
+            GraceReason::Removed if !now.has(part) => {
+                tracing::info!(%part, "dropped: it stayed away from the settings")
+            }
+            GraceReason::Removed => tracing::info!(%part, "back in the settings"),
+            GraceReason::Truncated => tracing::info!(%part, "goes by the settings again"),
         }
     }
 }

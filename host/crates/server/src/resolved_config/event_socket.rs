@@ -5,7 +5,7 @@ use url::Url;
 
 use super::{active_reader, sole_tenant};
 use modhost_config as config;
-use modhost_config::{ActiveSettings, ConfigError, Environment, Part, Tenant, UniquePlatform};
+use modhost_config::{ActiveSettings, ConfigError, Environment, SettingsPart, Tenant, UniquePlatform};
 use modhost_core::platform_urls::UNIQUE_API_BASE;
 use modhost_core::secret::Secret;
 use modhost_ingress::sources::TenantResolver;
@@ -19,14 +19,14 @@ pub(super) fn event_socket(
     client: &Client,
     environment: &Environment,
 ) -> Result<Option<EventSocket>, Vec<ConfigError>> {
-    let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.place.clone()))];
+    let at_source = |message: String| vec![ConfigError::new(message).at(Some(source.location.clone()))];
     let settings = active.settings();
     let tenant = sole_tenant(source, active);
     let Some((tenant, platform)) = tenant.and_then(|tenant| Some((tenant, tenant.platform.unique()?))) else {
         return Err(at_source(format!("the event socket \"{}\" has no tenant whose key it could use", source.name)));
     };
     // Its own environment, should it be kept.
-    let of_tenant = active.environment_of(&Part::Tenant(tenant.name.clone()));
+    let of_tenant = active.environment_of(&SettingsPart::Tenant(tenant.name.clone()));
     let subscriptions = source.subscriptions(tenant, &settings.modules);
     if subscriptions.is_empty() {
         return Ok(None);

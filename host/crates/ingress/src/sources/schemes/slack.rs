@@ -15,7 +15,7 @@ use super::hmac::Hmac;
 use super::{Key, Outgoing, Request, Scheme, SignatureError, document};
 use crate::sources::envelope::{Envelope, Forms, body, first_in_body};
 use crate::sources::http;
-use modhost_config::source::{Part, SignedPart, Window};
+use modhost_config::source::{FieldSelector, SignedPart, Window};
 use modhost_core::event::body::{self as event_body, BodyKind};
 use modhost_core::secret::Secret;
 
@@ -76,14 +76,14 @@ impl Scheme for Slack {
     /// `view_submission`), a slash command by itself (`/weather`).
     fn envelope(&self) -> Envelope {
         Envelope {
-            id: vec![Part::First(vec![body("event_id"), Part::Hash])],
+            id: vec![FieldSelector::First(vec![body("event_id"), FieldSelector::Hash])],
             name: vec![first_in_body(&["event.type", "type", "command"]), body("event.subtype")],
             company: Some(first_in_body(&["team_id", "team.id", "enterprise_id", "enterprise.id"])),
             always_names_company: true,
             user: Some(first_in_body(&USERS)),
-            created_at: Some(Part::First(vec![
+            created_at: Some(FieldSelector::First(vec![
                 first_in_body(&["event_time", "event.event_ts", "action_ts"]),
-                Part::Header(TIMESTAMP),
+                FieldSelector::Header(TIMESTAMP),
             ])),
             forms: Forms::Any,
             ..Envelope::whole()

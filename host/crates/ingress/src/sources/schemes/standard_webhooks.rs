@@ -16,7 +16,7 @@ use super::ed25519::{self, Ed25519};
 use super::hmac::mac;
 use super::{Key, MAX_SIGNATURES, Outgoing, Request, Scheme, SignatureError, check_time, fit, unix_seconds, value};
 use crate::sources::envelope::{Envelope, body};
-use modhost_config::source::{Algorithm, Part, Window};
+use modhost_config::source::{Algorithm, FieldSelector, Window};
 use modhost_core::secret::Secret;
 
 /// How secrets are read: some senders show them without the padding.
@@ -124,7 +124,7 @@ impl Scheme for StandardWebhooks {
     /// The body is the sender's own; the specification proposes `type` and `timestamp`.
     fn envelope(&self) -> Envelope {
         Envelope {
-            id: vec![Part::EitherHeader(STANDARD.id, SVIX.id)],
+            id: vec![FieldSelector::EitherHeader(STANDARD.id, SVIX.id)],
             name: vec![body("type")],
             created_at: Some(body("timestamp")),
             ..Envelope::whole()

@@ -1,4 +1,5 @@
-//! Which keys of a part of the settings are written down, and where they end: what tells a file that was cut from a whole one.
+//! The keys of a part of the settings that are in the file, and where they end. They distinguish a truncated file
+//! from a complete one.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -6,36 +7,36 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The keys of a part of the settings that stand in the file, those of its tables included.
+/// The keys of a part of the settings that are in the file, nested keys included.
 ///
-/// Two are always equal: settings mean the same whether a default is written down or not.
+/// All values are equal, because settings mean the same whether a default is in the file or not.
 #[derive(Clone, Debug, Default)]
-pub struct Written {
+pub struct WrittenKeys {
     keys: BTreeSet<String>,
-    /// Where the last of them ends, in bytes from the beginning of the file.
+    /// The byte offset at which the last key ends.
     end: usize,
 }
 
-impl PartialEq for Written {
+impl PartialEq for WrittenKeys {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Written {
-    /// What is written of a table.
+impl WrittenKeys {
+    /// Returns the keys of a table.
     pub(super) fn of(text: &str, span: Range<usize>, table: &DeTable<'_>) -> Self {
         let mut written = Self { keys: BTreeSet::new(), end: span.end };
         written.add(text, "", table);
         written
     }
 
-    /// Whether keys are missing that stood there before.
-    pub(super) fn lacks_any_of(&self, before: &Self) -> bool {
+    /// Whether keys are missing that were in the file before.
+    pub(super) fn is_missing_keys_of(&self, before: &Self) -> bool {
         !before.keys.is_subset(&self.keys)
     }
 
-    /// Where the last key ends, in bytes from the beginning of the file.
+    /// Returns the byte offset at which the last key ends.
     pub(super) fn end(&self) -> usize {
         self.end
     }
@@ -47,8 +48,8 @@ impl Written {
         }
     }
 
-    /// What can be cut between two lines is taken apart: tables under headers of their own and dotted keys. A value on one line,
-    /// or in brackets, is there as a whole or not at all.
+    /// Adds a key and its nested keys where the file can be cut between lines: tables with their own headers, and
+    /// dotted keys. A value on one line, or in brackets, is either present or absent as a whole.
     fn add_value(&mut self, text: &str, key: &str, value: &Spanned<DeValue<'_>>) {
         self.end = self.end.max(value.span().end);
         self.keys.insert(key.to_owned());
@@ -73,27 +74,27 @@ impl Written {
 mod tests {
     use super::*;
 
-    fn written(text: &str) -> Written {
+    fn written(text: &str) -> WrittenKeys {
         let table = DeTable::parse(text).unwrap();
-        Written::of(text, table.span(), table.get_ref())
+        WrittenKeys::of(text, table.span(), table.get_ref())
     }
 
     #[test]
-    fn a_table_that_is_cut_lacks_keys() {
+    fn detects_truncated_table() {
         let whole = "a = 1\nb.c = { d = 1 }\nl = [{ x = 1 }]\n[t]\ne = 1\nf = 1\n[[h]]\ng = 1\n[[h]]\ng = 1\n";
         let all = written(whole);
         assert_eq!(all.end(), whole.trim_end().len());
         let lines: Vec<&str> = whole.lines().collect();
         for cut in 0..lines.len() {
             let cut = lines[..cut].join("\n");
-            assert!(written(&cut).lacks_any_of(&all), "{cut}");
+            assert!(written(&cut).is_missing_keys_of(&all), "{cut}");
         }
-        assert!(!written(whole).lacks_any_of(&all));
+        assert!(!written(whole).is_missing_keys_of(&all));
     }
 
     #[test]
-    fn what_stands_in_braces_is_one_value() {
+    fn treats_inline_table_as_one_value() {
         let before = written("l = { a = 1, b = 2 }\nh = [{ a = 1 }, { a = 2 }]\n");
-        assert!(!written("l = { a = 1 }\nh = []\n").lacks_any_of(&before));
+        assert!(!written("l = { a = 1 }\nh = []\n").is_missing_keys_of(&before));
     }
 }
