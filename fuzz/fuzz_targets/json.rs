@@ -1,4 +1,4 @@
-//! JSON is read or refused, and one odd item of a list costs no more than itself.
+//! JSON is read as others read it, and values as JavaScript, Python and Go send them.
 
 #![no_main]
 
@@ -6,10 +6,39 @@
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
+#[path = "../../host/tests/fuzz/senders.rs"]
+mod senders;
 
+use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use senders::{Sent, Writer};
 
 fuzz_target!(|text: &[u8]| {
-    properties::json_is_read_or_refused(text);
-    properties::an_odd_item_costs_only_itself(text);
+    properties::json_is_read_as_others_read_it(text);
+    let mut bytes = Unstructured::new(text);
+    if let Ok(sent) = sent(&mut bytes, 8) {
+        for writer in [Writer::JavaScript, Writer::Python, Writer::Go] {
+            senders::a_value_is_read_as_it_was_sent(&sent, writer);
+        }
+    }
 });
+
+/// A value with this many levels at most.
+fn sent(bytes: &mut Unstructured<'_>, levels: usize) -> Result<Sent> {
+    let kinds = if levels == 0 { 5 } else { 7 };
+    Ok(match bytes.int_in_range(0..=kinds - 1)? {
+        0 => Sent::Null,
+        1 => Sent::Bool(bytes.arbitrary()?),
+        2 => Sent::Integer(bytes.arbitrary()?),
+        3 => Sent::Float(bytes.arbitrary()?),
+        4 => Sent::Text(Vec::arbitrary(bytes)?),
+        5 => {
+            let items = (0..bytes.int_in_range(0..=4)?).map(|_| sent(bytes, levels - 1));
+            Sent::List(items.collect::<Result<_>>()?)
+        }
+        _ => {
+            let entries = (0..bytes.int_in_range(0..=4)?).map(|_| Ok((Vec::arbitrary(bytes)?, sent(bytes, levels - 1)?)));
+            Sent::Object(entries.collect::<Result<_>>()?)
+        }
+    })
+}

@@ -3,6 +3,7 @@
 //! `PROPTEST_CASES=100000 cargo test --release --test fuzz` tries for longer; `fuzz/` has the same for cargo-fuzz.
 
 mod properties;
+mod senders;
 
 use std::thread;
 
@@ -13,9 +14,9 @@ use properties::{
     SOURCES, Stream, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
     a_completion_is_an_answer_or_an_error, a_stream_is_never_half, a_variable_arrives_as_written_or_not_at_all,
     an_odd_item_costs_only_itself, an_odd_value_hides_nothing, events_are_read_alike_in_any_pieces,
-    json_is_read_as_others_read_it, json_is_read_or_refused, settings_are_read_or_refused,
-    what_nobody_signed_is_refused,
+    json_is_read_as_others_read_it, settings_are_read_or_refused, what_nobody_signed_is_refused,
 };
+use senders::{Sent, Writer, a_value_is_read_as_it_was_sent};
 
 /// JSON as senders write it, and as they don't: known keys with values of any kind.
 fn json() -> impl Strategy<Value = String> {
@@ -75,7 +76,31 @@ fn senders_json() -> impl Strategy<Value = String> {
     })
 }
 
-/// The same as bytes, now and then with bytes among them that are no UTF-8, or something cut off or changed.
+/// A value of a program in JavaScript, Python or Go.
+fn sent() -> impl Strategy<Value = Sent> {
+    // Halves of pairs on their own, and in both orders.
+    let unit = prop_oneof![0..0x80u16, any::<u16>(), 0xd800..0xe000u16, Just(0xd83d), Just(0xde42)];
+    let text = vec(unit, 0..8).boxed();
+    let leaf = prop_oneof![
+        Just(Sent::Null),
+        any::<bool>().prop_map(Sent::Bool),
+        any::<i64>().prop_map(|integer| Sent::Integer(integer.into())),
+        any::<i128>().prop_map(Sent::Integer),
+        prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(f64::MIN), any::<f64>()].prop_map(Sent::Float),
+        text.clone().prop_map(Sent::Text),
+    ];
+    leaf.prop_recursive(4, 40, 6, move |inner| {
+        let known = "(a|id|name)".prop_map(|name| name.encode_utf16().collect::<Vec<_>>());
+        let key = prop_oneof![known, text.clone()];
+        prop_oneof![vec(inner.clone(), 0..6).prop_map(Sent::List), vec((key, inner), 0..6).prop_map(Sent::Object),]
+    })
+}
+
+fn writer() -> impl Strategy<Value = Writer> {
+    prop_oneof![Just(Writer::JavaScript), Just(Writer::Python), Just(Writer::Go)]
+}
+
+/// [`senders_json`] as bytes, some of them with bytes that are not UTF-8, or with a part cut off or changed.
 fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
     let whole = senders_json().prop_map(String::into_bytes).boxed();
     let spoiled = (senders_json(), any::<usize>(), any::<u8>(), any::<bool>()).prop_map(|(json, place, byte, cut)| {
@@ -206,11 +231,6 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_read_or_refused(bytes in odd_json()) {
-        json_is_read_or_refused(&bytes);
-    }
-
-    #[test]
     fn any_odd_item_costs_only_itself(bytes in odd_json()) {
         an_odd_item_costs_only_itself(&bytes);
     }
@@ -251,8 +271,13 @@ proptest! {
     }
 
     #[test]
-    fn json_is_read_alike(text in prop_oneof![odd_bytes(), body()]) {
+    fn json_is_read_alike(text in prop_oneof![odd_bytes(), odd_json(), body()]) {
         json_is_read_as_others_read_it(&text);
+    }
+
+    #[test]
+    fn values_are_read_as_they_were_sent(sent in sent(), writer in writer()) {
+        a_value_is_read_as_it_was_sent(&sent, writer);
     }
 
     #[test]

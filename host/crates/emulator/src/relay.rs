@@ -54,8 +54,7 @@ impl Relay {
         let response = self.ask(request, false).await?;
         let body = response.bytes().await.map_err(|error| self.unreadable(&error))?;
         let (text, answered) = chat_completion::read(&body).map_err(|fault| self.fault(&fault))?;
-        let document = json::document(&body).map_err(|error| self.strange(&error.to_string()));
-        match document.ok().and_then(|document| json::raw(&document).ok().map(json::value)) {
+        match json::Value::read(&body).ok().map(json::Value::to_json) {
             Some(answer) if answer["choices"].is_array() => Ok(answer),
             // It came as events.
             _ => Ok(whole(text, answered)),

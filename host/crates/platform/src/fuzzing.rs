@@ -2,12 +2,10 @@
 //! at the top, and tests that have answers by the thousand. Nothing here is for other users of the crate.
 
 use bytes::Bytes;
-use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::chat_completion::{self, Progress, Reader};
 use crate::{Completion, Hit, Message, unique};
-use modhost_core::json;
+use modhost_core::json::Value;
 use modhost_core::sse::{Parser, Read};
 
 /// A completion's body, be it one JSON or a stream of events.
@@ -104,16 +102,7 @@ pub fn messages(body: &[u8]) -> Result<Vec<Message>, String> {
     read(body, unique::read_messages)
 }
 
-fn read<T>(body: &[u8], read: impl FnOnce(&RawValue) -> Result<T, &'static str>) -> Result<T, String> {
-    let document = json::document(body).map_err(|error| error.to_string())?;
-    let value = json::raw(&document).map_err(|error| error.to_string())?;
+fn read<T>(body: &[u8], read: impl FnOnce(Value<'_>) -> Result<T, &'static str>) -> Result<T, String> {
+    let value = Value::read(body).map_err(|error| error.to_string())?;
     read(value).map_err(str::to_owned)
-}
-
-/// JSON as other programs write it.
-///
-/// # Errors
-/// Why it is none.
-pub fn json(text: &[u8]) -> Result<Value, String> {
-    read(text, |value| Ok(json::value(value)))
 }

@@ -6,8 +6,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::json::{self, Document};
 use super::{Event, Name};
+use crate::json::{self, Document};
 
 /// How much of a value is shown that a module doesn't want, in characters.
 const SHOWN: usize = 200;
@@ -145,7 +145,7 @@ impl Interest {
         holds(self.assistants.is_empty() || is_wanted, Unwanted::Assistant)?;
         for (path, wanted) in &self.fields {
             let found = candidate.find(path);
-            if !found.is_some_and(|found| wanted.iter().any(|wanted| found.is(wanted))) {
+            if !found.is_some_and(|found| wanted.iter().any(|wanted| found.equals(wanted))) {
                 return Err(Unwanted::Field(path.clone(), found.map(shown)));
             }
         }
@@ -155,9 +155,9 @@ impl Interest {
 
 /// A value as people are shown it.
 fn shown(value: json::Value<'_>) -> String {
-    let legal = value.legal();
-    match legal.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &legal[..end]),
-        None => legal.into_owned(),
+    let json = value.to_strict();
+    match json.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &json[..end]),
+        None => json.into_owned(),
     }
 }

@@ -6,7 +6,6 @@
 
 pub mod body;
 pub mod interest;
-pub mod json;
 mod subject;
 
 use std::borrow::Cow;
@@ -18,6 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::json;
 use subject::{Ids, Reading};
 pub use subject::{MessageFinalized, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 
@@ -121,10 +121,10 @@ impl Event {
         let read = json::Value::read(json.get(payload.clone()).unwrap_or_default());
         let (reading, handed_on) = match read {
             Ok(value) => {
-                let legal = value.legal();
-                // What the body says in UTF-8, and legally, is not kept twice.
-                let is_as_written = matches!(legal, Cow::Borrowed(_)) && !is_form;
-                (subject::read(&header.name, value), (!is_as_written).then(|| legal.into()))
+                let strict = value.to_strict();
+                // A payload that is strict already is not kept twice.
+                let is_as_written = matches!(strict, Cow::Borrowed(_)) && !is_form;
+                (subject::read(&header.name, value), (!is_as_written).then(|| strict.into()))
             }
             Err(error) => {
                 let flaw = Some(format!("it is not JSON: {error}"));

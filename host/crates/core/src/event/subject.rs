@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::json::{Document, Kind, Value};
+use crate::json::{Document, Kind, Value};
 
 /// The name of events that choose a module.
 pub(super) const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
@@ -189,7 +189,7 @@ impl<'a> Payload<'a> {
     /// An id: a text, or a number as it is written.
     fn id(&self, paths: &[&'static str]) -> Result<String, Flaw> {
         let (path, value) = self.first(paths)?;
-        let id = value.number().map_or_else(|| Some(value.text()?.text.into_owned()), |number| Some(number.to_owned()));
+        let id = value.text_or_number().map(|id| id.text.into_owned());
         id.filter(|id| !id.is_empty()).ok_or(Flaw { path, found: Some(value.kind()) })
     }
 
@@ -199,7 +199,7 @@ impl<'a> Payload<'a> {
         Ok(ModuleChosen {
             name: self.id(&["name"])?,
             description: self.optional("description").unwrap_or_default(),
-            configuration: configuration.map_or("{}".into(), |value| value.legal().into()),
+            configuration: configuration.map_or("{}".into(), |value| value.to_strict().into()),
             chat_id: self.id(&CHAT)?,
             // Nothing is done with it but to show it and to compare it.
             assistant_id: self.text(&["assistantId"]).or_else(|_| self.id(&["assistantId"]))?,

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use super::schemes::Shown;
 use modhost_config::source::{EventFields, FieldSelector};
 use modhost_core::event::body::{self as event_body, BodyKind};
-use modhost_core::event::json::{Document, Kind, NotJson, Text};
 use modhost_core::event::{Event, Header, Name};
+use modhost_core::json::{Document, Kind, SyntaxError, Text};
 
 /// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
 const MAX_ID: usize = 256;
@@ -70,7 +70,7 @@ pub enum Forms {
 pub enum NotAnEvent {
     /// The body is not JSON.
     #[error("the body is not JSON: {0}")]
-    NotJson(#[from] NotJson),
+    NotJson(#[from] SyntaxError),
     /// The body is a form of a kind the platform doesn't send.
     #[error("the body is not JSON: it is a form{}", if *.with_payload { ", and its field `payload` is missing, or there more than once" } else { "" })]
     Form {
@@ -270,11 +270,10 @@ impl<'a> Opened<'a> {
             return Err(NotAnEvent::Ambiguous { what, place: place() });
         }
         let value = found.value;
-        match (value.text(), value.number()) {
-            (Some(Text { text, is_lossy }), _) => Ok(Some(Named { text, lossy: is_lossy.then(|| value.bytes()) })),
-            (None, Some(number)) => Ok(Some(Named { text: number.into(), lossy: None })),
-            (None, None) if value.is_null() => Ok(None),
-            (None, None) => Err(NotAnEvent::Odd { what, place: place(), found: value.kind() }),
+        match value.text_or_number() {
+            Some(Text { text, is_lossy }) => Ok(Some(Named { text, lossy: is_lossy.then(|| value.as_bytes()) })),
+            None if value.is_null() => Ok(None),
+            None => Err(NotAnEvent::Odd { what, place: place(), found: value.kind() }),
         }
     }
 

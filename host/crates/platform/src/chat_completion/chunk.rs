@@ -1,12 +1,13 @@
 //! A JSON object of an answer: an event of a stream, or the whole.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
-use serde_json::value::RawValue;
 
 use super::failure;
 use super::tools::ToolPiece;
 use crate::Usage;
-use modhost_core::json::{self, Fields, Kind};
+use modhost_core::json::{Fields, Kind, Value};
 
 /// What an object says.
 pub(super) struct Chunk<'a> {
@@ -18,10 +19,10 @@ pub(super) struct Chunk<'a> {
 
 /// What one of the answers asked for gets by it.
 pub(super) struct Choice<'a> {
-    pub(super) raw: &'a RawValue,
+    pub(super) raw: Value<'a>,
     pub(super) index: Option<i64>,
-    /// For [`TextJoiner`](json::TextJoiner).
-    pub(super) text: Vec<u8>,
+    /// As it is written, for [`TextJoiner`](crate::json::TextJoiner).
+    pub(super) text: Cow<'a, [u8]>,
     pub(super) tools: Vec<ToolPiece>,
     pub(super) finish: Finish,
     pub(super) failure: Option<Option<StatusCode>>,
@@ -59,10 +60,10 @@ const FAILURES: [&str; 9] = [
 
 impl<'a> Chunk<'a> {
     /// Reads an object; none if it is none.
-    pub(super) fn of(value: &'a RawValue) -> Option<Self> {
+    pub(super) fn of(value: Value<'a>) -> Option<Self> {
         let fields = Fields::of(value, &["choices", "usage", "x_groq"])?;
         let choices = match fields.get("choices") {
-            Some(list) if json::kind(list) == Kind::List => json::list(list).unwrap_or_default(),
+            Some(list) if list.kind() == Kind::List => list.list().unwrap_or_default(),
             Some(choice) => vec![choice],
             None => Vec::new(),
         };
@@ -82,7 +83,7 @@ impl<'a> Chunk<'a> {
 }
 
 impl<'a> Choice<'a> {
-    fn of(raw: &'a RawValue) -> Option<Self> {
+    fn of(raw: Value<'a>) -> Option<Self> {
         let names = &["index", "delta", "message", "text", "finish_reason", "finishReason", "error"];
         let fields = Fields::of(raw, names)?;
         let (mut text, mut tools) = fields.get("delta").map(said).unwrap_or_default();
@@ -91,10 +92,10 @@ impl<'a> Choice<'a> {
         if is_whole {
             (text, tools) = match fields.get("message") {
                 Some(message) => said(message),
-                None => (fields.get("text").and_then(json::bytes).unwrap_or_default(), Vec::new()),
+                None => (text_of(fields.get("text")), Vec::new()),
             };
         }
-        let error = fields.get("error").filter(|it| !json::is_empty(it));
+        let error = fields.get("error").filter(|it| !it.is_empty());
         Some(Self {
             raw,
             index: fields.integer("index"),
@@ -112,71 +113,81 @@ impl<'a> Choice<'a> {
     }
 }
 
+/// A text as it is written, and calls of tools.
+type Said<'a> = (Cow<'a, [u8]>, Vec<ToolPiece>);
+
+/// The content of a string; empty for anything else.
+fn text_of(value: Option<Value<'_>>) -> Cow<'_, [u8]> {
+    value.and_then(Value::content).unwrap_or_default().into()
+}
+
 /// The text of a message and its calls of tools. What the model thinks is left out; why it refuses is its text.
-fn said(message: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
-    if json::kind(message) == Kind::Text {
-        return (json::bytes(message).unwrap_or_default(), Vec::new());
+fn said(message: Value<'_>) -> Said<'_> {
+    if message.kind() == Kind::Text {
+        return (text_of(Some(message)), Vec::new());
     }
     let Some(fields) = Fields::of(message, &["content", "refusal", "tool_calls", "function_call"]) else {
-        return (Vec::new(), Vec::new());
+        return Said::default();
     };
     let (mut text, mut tools) = fields.get("content").map(content).unwrap_or_default();
     if text.is_empty() {
-        text = fields.get("refusal").and_then(json::bytes).unwrap_or_default();
+        text = text_of(fields.get("refusal"));
     }
     tools.extend(fields.get("tool_calls").map(ToolPiece::list).unwrap_or_default());
-    tools.extend(fields.get("function_call").filter(|it| !json::is_empty(it)).and_then(ToolPiece::single));
+    tools.extend(fields.get("function_call").filter(|it| !it.is_empty()).and_then(ToolPiece::single));
     (text, tools)
 }
 
 /// A content: a text, a list of typed parts, or one part.
-fn content(content: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
-    match json::kind(content) {
-        Kind::Text => (json::bytes(content).unwrap_or_default(), Vec::new()),
-        Kind::Number => (content.get().trim_ascii().as_bytes().to_vec(), Vec::new()),
+fn content(content: Value<'_>) -> Said<'_> {
+    match content.kind() {
+        Kind::Text => (text_of(Some(content)), Vec::new()),
+        Kind::Number => (content.number().unwrap_or_default().as_bytes().into(), Vec::new()),
         Kind::Object => part(content),
         Kind::List => {
             let (mut text, mut tools) = (Vec::new(), Vec::new());
-            for (more, calls) in json::list(content).unwrap_or_default().into_iter().map(part) {
-                text.extend(more);
+            for (more, calls) in content.list().unwrap_or_default().into_iter().map(part) {
+                text.extend_from_slice(&more);
                 tools.extend(calls);
             }
-            (text, tools)
+            (text.into(), tools)
         }
-        Kind::Null | Kind::Bool => Default::default(),
+        Kind::Null | Kind::Bool => Said::default(),
     }
 }
 
 /// A part of a content: only those that are text, and calls of tools.
-fn part(part: &RawValue) -> (Vec<u8>, Vec<ToolPiece>) {
-    if json::kind(part) == Kind::Text {
-        return (json::bytes(part).unwrap_or_default(), Vec::new());
+fn part(part: Value<'_>) -> Said<'_> {
+    if part.kind() == Kind::Text {
+        return (text_of(Some(part)), Vec::new());
     }
     let names = &["type", "text", "refusal", "content", "thought", "id", "name", "input"];
-    let Some(fields) = Fields::of(part, names) else { return Default::default() };
-    let is_thought = fields.get("thought").is_some_and(json::is_true);
+    let Some(fields) = Fields::of(part, names) else { return Said::default() };
+    let is_thought = fields.get("thought").is_some_and(Value::is_true);
     let text = match fields.text("type").unwrap_or_default().as_str() {
         _ if is_thought => None,
         "" | "text" | "output_text" | "text_delta" => fields.first(&["text", "content"]),
         "refusal" => fields.first(&["refusal", "text"]),
-        "tool_use" | "tool_call" | "function" => return (Vec::new(), ToolPiece::single(part).into_iter().collect()),
+        "tool_use" | "tool_call" | "function" => {
+            return (Cow::default(), ToolPiece::single(part).into_iter().collect());
+        }
         _ => None,
     };
-    let text = text.and_then(|text| match json::kind(text) {
-        Kind::Object => json::bytes(Fields::of(text, &["value"])?.get("value")?),
-        _ => json::bytes(text),
+    let text = text.and_then(|text| match text.kind() {
+        Kind::Object => Fields::of(text, &["value"])?.get("value"),
+        _ => Some(text),
     });
-    (text.unwrap_or_default(), Vec::new())
+    (text_of(text), Vec::new())
 }
 
 /// Why the model stopped: a word, or an object with one.
-fn finish(reason: &RawValue) -> Finish {
-    if json::kind(reason) == Kind::Object {
+fn finish(reason: Value<'_>) -> Finish {
+    if reason.kind() == Kind::Object {
         let inner = Fields::of(reason, &["type", "reason"]);
         return inner.and_then(|it| it.first(&["type", "reason"])).map_or(Finish::Not, finish);
     }
-    let Some(word) = json::text(reason).filter(|_| json::kind(reason) == Kind::Text) else { return Finish::Not };
-    let word = word.trim();
+    let Some(word) = reason.text() else { return Finish::Not };
+    let word = word.text.trim();
     let lower = word.to_ascii_lowercase();
     if NO_REASONS.contains(&lower.as_str()) {
         Finish::Not
@@ -188,12 +199,12 @@ fn finish(reason: &RawValue) -> Finish {
 }
 
 /// What an answer cost, by OpenAI's names, Unique's or Anthropic's; none if it doesn't say.
-pub(crate) fn usage(usage: &RawValue) -> Option<Usage> {
+pub(crate) fn usage(usage: Value<'_>) -> Option<Usage> {
     let names =
         &["prompt_tokens", "promptTokens", "input_tokens", "completion_tokens", "completionTokens", "output_tokens"];
     let fields = Fields::of(usage, names)?;
-    let read = fields.first(&["prompt_tokens", "promptTokens", "input_tokens"]).and_then(json::integer);
-    let written = fields.first(&["completion_tokens", "completionTokens", "output_tokens"]).and_then(json::integer);
+    let read = fields.first(&["prompt_tokens", "promptTokens", "input_tokens"]).and_then(Value::integer);
+    let written = fields.first(&["completion_tokens", "completionTokens", "output_tokens"]).and_then(Value::integer);
     if read.is_none() && written.is_none() {
         return None;
     }

@@ -1,9 +1,8 @@
 //! Failures that come as if they were answers: under 200, or in the middle of a stream.
 
 use http::StatusCode;
-use serde_json::value::RawValue;
 
-use modhost_core::json::{self, Fields, Kind};
+use modhost_core::json::{Fields, Kind, Value};
 
 /// What is looked at to tell a failure.
 pub(super) const NAMES: &[&str] = &[
@@ -28,7 +27,7 @@ pub(super) const NAMES: &[&str] = &[
 const ERROR: &[&str] = &["code", "type", "status", "status_code", "statusCode", "http_status", "http_code"];
 
 /// The fields a failure is told by.
-pub(super) fn fields(value: &RawValue) -> Option<Fields<'_>> {
+pub(super) fn fields(value: Value<'_>) -> Option<Fields<'_>> {
     Fields::of(value, NAMES)
 }
 
@@ -38,21 +37,21 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// The failure that an answer to any call reports, if it does: the status that goes with it, as far as that can be told.
-pub(crate) fn failure(value: &RawValue) -> Option<Option<StatusCode>> {
+pub(crate) fn failure(value: Value<'_>) -> Option<Option<StatusCode>> {
     let fields = fields(value)?;
     is_error(&fields).then(|| status(&fields))
 }
 
 /// The failure that an event of a completion reports, or a whole one. There anything that has no choices and speaks of
 /// itself is a failure: it is no part of an answer.
-pub(super) fn in_completion(value: &RawValue) -> Option<Option<StatusCode>> {
+pub(super) fn in_completion(value: Value<'_>) -> Option<Option<StatusCode>> {
     let fields = fields(value)?;
     let is_failure = is_error(&fields) || (!is_there(&fields, "choices") && explains(&fields));
     is_failure.then(|| status(&fields))
 }
 
 fn is_there(fields: &Fields<'_>, name: &str) -> bool {
-    fields.get(name).is_some_and(|it| !json::is_empty(it))
+    fields.get(name).is_some_and(|it| !it.is_empty())
 }
 
 fn says(fields: &Fields<'_>, name: &str, word: &str) -> bool {
@@ -67,14 +66,14 @@ fn is_error(fields: &Fields<'_>) -> bool {
     let is_bad = |name: &&str| fields.integer::<i64>(name).is_some_and(|code| (400..600).contains(&code));
     !is_there(fields, "choices")
         && (says(fields, "type", "error")
-            || fields.get("success").is_some_and(|it| it.get().trim_ascii() == "false")
+            || fields.get("success").is_some_and(|it| it.as_bytes() == b"false")
             || ["code", "status", "status_code", "statusCode"].iter().any(is_bad))
 }
 
 /// Whether an object without choices tells of a failure by words that others use for it.
 fn explains(fields: &Fields<'_>) -> bool {
     let is_told = |name: &&str| {
-        is_there(fields, name) && fields.get(name).is_some_and(|it| matches!(json::kind(it), Kind::Text | Kind::List))
+        is_there(fields, name) && fields.get(name).is_some_and(|it| matches!(it.kind(), Kind::Text | Kind::List))
     };
     let base = fields.get("base_resp").and_then(|it| Fields::of(it, &["status_code"]));
     says(fields, "status", "error")
@@ -86,7 +85,7 @@ fn explains(fields: &Fields<'_>) -> bool {
 
 /// The status an error names, by number or by word.
 pub(super) fn status(fields: &Fields<'_>) -> Option<StatusCode> {
-    let error = fields.get("error").filter(|it| json::kind(it) == Kind::Object).and_then(|it| Fields::of(it, ERROR));
+    let error = fields.get("error").filter(|it| it.kind() == Kind::Object).and_then(|it| Fields::of(it, ERROR));
     let error = error.as_ref().unwrap_or(fields);
     let number = ["code", "status", "status_code", "statusCode", "http_status", "http_code", "error_code"]
         .iter()
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Option<Option<u16>> {
-        in_completion(json::raw(text).unwrap()).map(|status| status.map(|status| status.as_u16()))
+        in_completion(Value::read(text.as_bytes()).unwrap()).map(|status| status.map(|status| status.as_u16()))
     }
 
     #[test]
@@ -152,7 +151,7 @@ mod tests {
             assert_eq!(of(text), None, "{text}");
         }
         for text in [r#"{"success": true, "message": "sent"}"#, r#"{"object": "streamResult", "message": {}}"#] {
-            assert_eq!(failure(json::raw(text).unwrap()), None, "{text}");
+            assert_eq!(failure(Value::read(text.as_bytes()).unwrap()), None, "{text}");
         }
     }
 }

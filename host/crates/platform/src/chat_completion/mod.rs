@@ -9,6 +9,8 @@ mod chunk;
 mod failure;
 mod tools;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -16,7 +18,7 @@ use super::{Completion, Ending, Usage};
 pub(crate) use chunk::usage;
 use chunk::{Choice, Chunk, Finish};
 pub(crate) use failure::failure;
-use modhost_core::json::{self, TextJoiner};
+use modhost_core::json::{SyntaxError, TextJoiner, Value};
 use modhost_core::sse::{self, Beginning, Parser, Read, is_keep_alive};
 pub use tools::ToolCall;
 use tools::ToolCalls;
@@ -58,7 +60,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn unreadable(error: &serde_json::Error, found: &[u8]) -> Self {
+    fn unreadable(error: &SyntaxError, found: &[u8]) -> Self {
         Self::Unreadable { why: error.to_string(), found: Bytes::copy_from_slice(found) }
     }
 
@@ -146,29 +148,26 @@ impl Reader {
             return Ok(Progress::Done);
         }
         if failure::is_name(name) {
-            let status = json::document(data)
-                .ok()
-                .and_then(|document| failure::status(&failure::fields(json::raw(&document).ok()?)?));
+            let status = Value::read(data).ok().and_then(|value| failure::status(&failure::fields(value)?));
             return Err(Fault::Failed { status, found: Bytes::copy_from_slice(data) });
         }
         if is_keep_alive(name, data) {
             return Ok(Progress::Nothing);
         }
-        let document = match json::document(data) {
-            Ok(document) => document,
+        match Value::read(data) {
+            Ok(value) => self.chunk(value, data),
             // Some servers leave out the blank lines between events, so that several become one.
             Err(error) if data.contains(&b'\n') => {
-                return self.lines(data).unwrap_or_else(|| Err(Fault::unreadable(&error, data)));
+                self.lines(data).unwrap_or_else(|| Err(Fault::unreadable(&error, data)))
             }
-            Err(error) => return Err(Fault::unreadable(&error, data)),
-        };
-        self.chunk(&document, data)
+            Err(error) => Err(Fault::unreadable(&error, data)),
+        }
     }
 
     /// Reads data whose lines are events of their own; none if they aren't.
     fn lines(&mut self, data: &[u8]) -> Option<Result<Progress, Fault>> {
         let lines = || data.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-        if !lines().all(|line| is_done(line) || json::document(line).is_ok()) {
+        if !lines().all(|line| is_done(line) || Value::read(line).is_ok()) {
             return None;
         }
         let mut text = String::new();
@@ -190,11 +189,10 @@ impl Reader {
     /// Reads a body that is no stream of events.
     pub fn whole(&mut self, body: &[u8]) -> Result<Progress, Fault> {
         let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-        let document = json::document(body).map_err(|error| Fault::unreadable(&error, body))?;
-        let progress = self.chunk(&document, body)?;
+        let value = Value::read(body).map_err(|error| Fault::unreadable(&error, body))?;
+        let progress = self.chunk(value, body)?;
         if self.choice.is_none() && !self.has_others && self.finish.is_none() {
-            let chunk = json::raw(&document).ok().and_then(Chunk::of);
-            if chunk.is_none_or(|chunk| chunk.choices.is_empty()) {
+            if Chunk::of(value).is_none_or(|chunk| chunk.choices.is_empty()) {
                 let why = "it has no choice".to_owned();
                 return Err(Fault::Unreadable { why, found: Bytes::copy_from_slice(body) });
             }
@@ -202,10 +200,9 @@ impl Reader {
         Ok(progress)
     }
 
-    fn chunk(&mut self, document: &str, data: &[u8]) -> Result<Progress, Fault> {
+    fn chunk(&mut self, value: Value<'_>, data: &[u8]) -> Result<Progress, Fault> {
         let found = || Bytes::copy_from_slice(data);
-        let raw = json::raw(document).map_err(|error| Fault::unreadable(&error, data))?;
-        let Some(chunk) = Chunk::of(raw) else {
+        let Some(chunk) = Chunk::of(value) else {
             return Err(Fault::Unreadable { why: "it is no object".to_owned(), found: found() });
         };
         if let Some(status) = chunk.failure {
@@ -216,12 +213,13 @@ impl Reader {
         }
         let mut text = Vec::new();
         for choice in self.own(chunk.choices) {
-            text.extend(self.choice(choice)?);
+            text.extend_from_slice(&self.choice(choice)?);
         }
         let text = self.joiner.push(&text);
         if text.is_empty() {
             return Ok(Progress::Nothing);
         }
+        self.grow(text.len() + PIECE_COSTS)?;
         Ok(Progress::Text(text))
     }
 
@@ -250,10 +248,10 @@ impl Reader {
         own
     }
 
-    /// Takes in a choice, and hands out what it adds to the text.
-    fn choice(&mut self, choice: Choice<'_>) -> Result<Vec<u8>, Fault> {
+    /// Reads a choice; returns its addition to the text as it is written.
+    fn choice<'a>(&mut self, choice: Choice<'a>) -> Result<Cow<'a, [u8]>, Fault> {
         if let Some(status) = choice.failure {
-            return Err(Fault::Failed { status, found: Bytes::copy_from_slice(choice.raw.get().as_bytes()) });
+            return Err(Fault::Failed { status, found: Bytes::copy_from_slice(choice.raw.as_bytes()) });
         }
         if let Finish::Failed(reason) = &choice.finish {
             let told = serde_json::json!({ "error": format!("the model stopped with `{reason}`") });
@@ -261,15 +259,12 @@ impl Reader {
         }
         // Some servers send the whole message behind its pieces.
         let repeats = choice.is_whole && (self.has_text || !self.tools.is_empty());
-        let text = if repeats { Vec::new() } else { choice.text };
+        let text = if repeats { Cow::default() } else { choice.text };
         let says_more = !text.is_empty() || (!repeats && !choice.tools.is_empty());
         if says_more && self.finish.is_some() {
             self.went_on = true;
         }
-        if !text.is_empty() {
-            self.has_text = true;
-            self.grow(text.len() + PIECE_COSTS)?;
-        }
+        self.has_text |= !text.is_empty();
         if !repeats {
             for piece in choice.tools {
                 let costs = self.tools.add(piece);

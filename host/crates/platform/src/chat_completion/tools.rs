@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::value::RawValue;
-
-use modhost_core::json::{self, Fields};
+use modhost_core::json::{Fields, Value};
 
 /// A call of a tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,19 +31,19 @@ pub(super) struct ToolCalls(BTreeMap<i64, ToolCall>);
 
 impl ToolPiece {
     /// The pieces in a list of calls.
-    pub(super) fn list(calls: &RawValue) -> Vec<Self> {
-        let calls = json::list(calls).unwrap_or_default();
+    pub(super) fn list(calls: Value<'_>) -> Vec<Self> {
+        let calls = calls.list().unwrap_or_default();
         calls.into_iter().enumerate().filter_map(|(place, call)| Self::of(place, call)).collect()
     }
 
-    fn of(place: usize, call: &RawValue) -> Option<Self> {
+    fn of(place: usize, call: Value<'_>) -> Option<Self> {
         let fields = Fields::of(call, &["index", "id", "function", "name", "arguments", "input"])?;
         let index = fields.integer("index").or_else(|| i64::try_from(place).ok())?;
         let inner = fields.get("function").and_then(|it| Fields::of(it, &["name", "arguments"]));
         let function = inner.as_ref().unwrap_or(&fields);
         // Arguments are JSON as text; some servers send the JSON itself.
         let arguments = function.first(&["arguments", "input"]);
-        let arguments = arguments.and_then(|it| json::text(it).or_else(|| Some(it.get().to_owned())));
+        let arguments = arguments.map(|it| it.text().map_or_else(|| it.to_strict(), |text| text.text).into_owned());
         let call = ToolCall {
             id: fields.text("id").unwrap_or_default(),
             name: function.text("name").unwrap_or_default(),
@@ -55,7 +53,7 @@ impl ToolPiece {
     }
 
     /// The only call, as older servers and other vendors have it.
-    pub(super) fn single(function: &RawValue) -> Option<Self> {
+    pub(super) fn single(function: Value<'_>) -> Option<Self> {
         Self::of(0, function)
     }
 }

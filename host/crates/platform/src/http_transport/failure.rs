@@ -104,8 +104,7 @@ pub(super) struct ErrorText {
 impl ErrorText {
     /// Reads the body of an error answer.
     pub(super) fn read(body: &str) -> Self {
-        let document = json::document(body.as_bytes()).ok();
-        let answer = document.and_then(|it| json::raw(&it).ok().map(json::value));
+        let answer = json::Value::read(body.as_bytes()).ok().map(json::Value::to_json);
         // Google's answers are lists of one.
         let answer = answer.map(|answer| if answer[0].is_object() { answer[0].clone() } else { answer });
         match answer {

@@ -16,14 +16,13 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use url::Url;
 
 use self::failure::{ErrorText, Failure, presentable, quote, redacted};
 use super::chat_completion::{self, Fault, failure};
 use super::{CallError, Completion, ErrorKind, Result};
 use modhost_core::backoff::RetryPolicy;
-use modhost_core::json::{self, Fields};
+use modhost_core::json::{Fields, Value};
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::secret::Secret;
 
@@ -199,7 +198,7 @@ impl HttpTransport {
         &self,
         call: &Call,
         answer: &Answer,
-        read: impl FnOnce(&RawValue) -> std::result::Result<T, &'static str>,
+        read: impl FnOnce(Value<'_>) -> std::result::Result<T, &'static str>,
     ) -> Result<T> {
         let failed = self.decode_any(call, answer, |value| {
             // What was made has an id, and may well have an error, too: a message whose answer failed.
@@ -220,13 +219,12 @@ impl HttpTransport {
         &self,
         call: &Call,
         answer: &Answer,
-        read: impl FnOnce(&RawValue) -> std::result::Result<T, &'static str>,
+        read: impl FnOnce(Value<'_>) -> std::result::Result<T, &'static str>,
     ) -> Result<T> {
         let body = answer.body.trim_ascii();
         let body = if body.is_empty() { b"{}" } else { body };
-        let unreadable = |error: serde_json::Error| self.unreadable(call, answer, &error.to_string());
-        let document = json::document(body).map_err(unreadable)?;
-        read(json::raw(&document).map_err(unreadable)?).map_err(|why| self.unreadable(call, answer, why))
+        let value = Value::read(body).map_err(|error| self.unreadable(call, answer, &error.to_string()))?;
+        read(value).map_err(|why| self.unreadable(call, answer, why))
     }
 
     /// A completion in OpenAI's format.

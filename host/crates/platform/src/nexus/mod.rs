@@ -98,7 +98,7 @@ impl Platform for Nexus {
         let answer = self.exchange.send(&call).await?;
         let is_written = self.exchange.decode_any(&call, &answer, |value| {
             let fields = Fields::of(value, &["success"]).ok_or("it is no object")?;
-            Ok(fields.get("success").is_some_and(|it| it.get().trim_ascii() == "true") && failure(value).is_none())
+            Ok(fields.get("success").is_some_and(|it| it.as_bytes() == b"true") && failure(value).is_none())
         })?;
         if !is_written {
             return Err(self.exchange.unexpected(&call, &answer, "doesn't say that the message was written"));

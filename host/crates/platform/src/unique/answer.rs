@@ -5,11 +5,9 @@
 //! an item that is no object is left out, and one without an id has an empty one. [`Repairs`] counts all of it, for the log
 //! and the metrics. Only a list of which nothing can be read is no answer.
 
-use serde_json::value::RawValue;
-
 use crate::chat_completion::{self, Fault};
 use crate::{Completion, Hit, Message, Reference, Role};
-use modhost_core::json::{self, Fields, Kind};
+use modhost_core::json::{Fields, Kind, Value};
 use modhost_core::metrics;
 
 /// What an answer is read as; why it can't be, if it can't.
@@ -44,27 +42,26 @@ impl Repairs {
     /// A field's text.
     fn text(&mut self, fields: &Fields<'_>, name: &str) -> Option<String> {
         let value = fields.get(name)?;
-        let text = json::text(value);
+        let text = value.text_or_number();
         match &text {
             None => self.fields += 1,
-            Some(text) if text.contains(char::REPLACEMENT_CHARACTER) && !json::is_unicode(value) => self.texts += 1,
-            Some(_) => {}
+            Some(text) => self.texts += u64::from(text.is_lossy),
         }
-        text
+        Some(text?.text.into_owned())
     }
 
     /// A field's integer.
     fn integer<T: TryFrom<i64>>(&mut self, fields: &Fields<'_>, name: &str) -> Option<T> {
         let value = fields.get(name)?;
-        let integer = json::integer(value);
+        let integer = value.integer();
         self.fields += u64::from(integer.is_none());
         integer
     }
 
     /// A field's list; none is an empty one.
-    fn list<'a>(&mut self, fields: &Fields<'a>, name: &str) -> Vec<&'a RawValue> {
+    fn list<'a>(&mut self, fields: &Fields<'a>, name: &str) -> Vec<Value<'a>> {
         let Some(value) = fields.get(name) else { return Vec::new() };
-        json::list(value).unwrap_or_else(|| {
+        value.list().unwrap_or_else(|| {
             self.fields += 1;
             Vec::new()
         })
@@ -73,8 +70,8 @@ impl Repairs {
     /// Reads a list's items; an error if it has some, and none of them has what `is_one` looks for.
     fn items<'a, T>(
         &mut self,
-        list: Vec<&'a RawValue>,
-        mut read: impl FnMut(&mut Self, &'a RawValue) -> Option<T>,
+        list: Vec<Value<'a>>,
+        mut read: impl FnMut(&mut Self, Value<'a>) -> Option<T>,
         is_one: impl Fn(&T) -> bool,
         otherwise: &'static str,
     ) -> Read<Vec<T>> {
@@ -91,12 +88,12 @@ impl Repairs {
 }
 
 /// The id of anything that was made.
-pub(super) fn made(answer: &RawValue) -> Read<String> {
+pub(super) fn made(answer: Value<'_>) -> Read<String> {
     Fields::of(answer, &["id"]).and_then(|fields| fields.text("id")).ok_or("it has no id")
 }
 
 /// A message; `id` is what it is called where it doesn't say.
-pub(super) fn message(answer: &RawValue, id: Option<&str>, repairs: &mut Repairs) -> Read<Message> {
+pub(super) fn message(answer: Value<'_>, id: Option<&str>, repairs: &mut Repairs) -> Read<Message> {
     let mut message = message_of(repairs, answer).ok_or("it is no message")?;
     if message.id.is_empty() {
         message.id = id.ok_or("the message has no id")?.to_owned();
@@ -104,7 +101,7 @@ pub(super) fn message(answer: &RawValue, id: Option<&str>, repairs: &mut Repairs
     Ok(message)
 }
 
-fn message_of(repairs: &mut Repairs, value: &RawValue) -> Option<Message> {
+fn message_of(repairs: &mut Repairs, value: Value<'_>) -> Option<Message> {
     let fields = Fields::of(value, &["id", "role", "text", "references", "createdAt"])?;
     let references = repairs.list(&fields, "references");
     let references = references.into_iter().filter_map(|value| {
@@ -132,10 +129,10 @@ fn role(name: Option<&str>) -> Role {
     }
 }
 
-fn reference(repairs: &mut Repairs, value: &RawValue) -> Option<Reference> {
+fn reference(repairs: &mut Repairs, value: Value<'_>) -> Option<Reference> {
     let names = &["name", "description", "url", "sequenceNumber", "originalIndex", "sourceId", "source"];
     let fields = Fields::of(value, names)?;
-    let original_index = repairs.list(&fields, "originalIndex").into_iter().filter_map(json::integer).collect();
+    let original_index = repairs.list(&fields, "originalIndex").into_iter().filter_map(Value::integer).collect();
     Some(Reference {
         name: repairs.text(&fields, "name").unwrap_or_default(),
         description: repairs.text(&fields, "description"),
@@ -154,30 +151,27 @@ pub(super) struct MessagePage {
 }
 
 /// A list object: a page of messages. One without an id has an empty one.
-pub(super) fn message_page(answer: &RawValue, repairs: &mut Repairs) -> Read<MessagePage> {
+pub(super) fn message_page(answer: Value<'_>, repairs: &mut Repairs) -> Read<MessagePage> {
     let fields = Fields::of(answer, &["data", "has_more", "hasMore"]).ok_or("it is no object")?;
     // Null is an empty list; without it, it is no list.
     let data = match fields.get("data") {
         None if fields.has("data") => Vec::new(),
-        data => data.and_then(json::list).ok_or("it has no list `data`")?,
+        data => data.and_then(Value::list).ok_or("it has no list `data`")?,
     };
     let messages = repairs.items(data, message_of, |message| !message.id.is_empty(), "a message has no id")?;
     repairs.ids += messages.iter().filter(|message| message.id.is_empty()).count() as u64;
-    Ok(MessagePage { messages, has_more: fields.first(&["has_more", "hasMore"]).is_some_and(json::is_true) })
+    Ok(MessagePage { messages, has_more: fields.first(&["has_more", "hasMore"]).is_some_and(Value::is_true) })
 }
 
 /// The hits of a search: a bare list. A hit without an id has an empty one: its text may be what the module looks for.
-pub(super) fn hits(answer: &RawValue, repairs: &mut Repairs) -> Read<Vec<Hit>> {
-    let list = match json::kind(answer) {
-        Kind::Null => Vec::new(),
-        _ => json::list(answer).ok_or("it is no list")?,
-    };
+pub(super) fn hits(answer: Value<'_>, repairs: &mut Repairs) -> Read<Vec<Hit>> {
+    let list = if answer.is_null() { Vec::new() } else { answer.list().ok_or("it is no list")? };
     let hits = repairs.items(list, hit, |hit| !hit.id.is_empty(), "a hit has no id")?;
     repairs.ids += hits.iter().filter(|hit| hit.id.is_empty()).count() as u64;
     Ok(hits)
 }
 
-fn hit(repairs: &mut Repairs, value: &RawValue) -> Option<Hit> {
+fn hit(repairs: &mut Repairs, value: Value<'_>) -> Option<Hit> {
     let names = &["id", "chunkId", "text", "title", "key", "url", "order", "startPage", "endPage", "metadata"];
     let fields = Fields::of(value, names)?;
     Some(Hit {
@@ -190,19 +184,19 @@ fn hit(repairs: &mut Repairs, value: &RawValue) -> Option<Hit> {
         order: repairs.integer(&fields, "order").unwrap_or_default(),
         start_page: repairs.integer(&fields, "startPage"),
         end_page: repairs.integer(&fields, "endPage"),
-        metadata: fields.get("metadata").map(json::value),
+        metadata: fields.get("metadata").map(Value::to_json),
     })
 }
 
 /// What a streamed completion ends in: the message as it was written.
-pub(super) fn stream_result(answer: &RawValue, repairs: &mut Repairs) -> Read<Result<Completion, Fault>> {
+pub(super) fn stream_result(answer: Value<'_>, repairs: &mut Repairs) -> Read<Result<Completion, Fault>> {
     let fields = Fields::of(answer, &["message", "toolCalls", "usage"]).ok_or("it is no object")?;
-    let message = fields.get("message").filter(|it| json::kind(it) == Kind::Object).ok_or("it has no message")?;
+    let message = fields.get("message").filter(|it| it.kind() == Kind::Object).ok_or("it has no message")?;
     let text = message_of(repairs, message).and_then(|message| message.text).unwrap_or_default();
     if text.is_empty() {
         // What the platform has written is nothing, and why the model stopped it doesn't tell.
-        let calls = fields.get("toolCalls").and_then(json::list).unwrap_or_default();
-        let names = calls.iter().filter_map(|call| Fields::of(call, &["name"])?.text("name")).collect();
+        let calls = fields.get("toolCalls").and_then(Value::list).unwrap_or_default();
+        let names = calls.iter().filter_map(|call| Fields::of(*call, &["name"])?.text("name")).collect();
         return Ok(Err(if calls.is_empty() { Fault::Empty } else { Fault::OnlyToolCalls(names) }));
     }
     let usage = fields.get("usage").and_then(chat_completion::usage);

@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use url::Url;
 
 use super::http_transport::{Answer, Call, HttpTransport, Repeat, check_base, credential, header, segment};
@@ -23,6 +22,7 @@ use super::{
 };
 use answer::Repairs;
 use modhost_core::backoff::RetryPolicy;
+use modhost_core::json::Value;
 use modhost_core::platform_urls::UNIQUE_API_BASE;
 use modhost_core::secret::Secret;
 
@@ -128,7 +128,7 @@ impl Unique {
         call: &Call,
         answer: &Answer,
         what: &'static str,
-        read: impl FnOnce(&RawValue, &mut Repairs) -> std::result::Result<T, &'static str>,
+        read: impl FnOnce(Value<'_>, &mut Repairs) -> std::result::Result<T, &'static str>,
     ) -> Result<T> {
         let mut repairs = Repairs::default();
         let read = self.exchange.decode(call, answer, |value| read(value, &mut repairs))?;
@@ -306,11 +306,11 @@ fn now() -> String {
 }
 
 /// The hits of a search, for [`fuzzing`](crate::fuzzing).
-pub(crate) fn read_hits(answer: &RawValue) -> std::result::Result<Vec<Hit>, &'static str> {
+pub(crate) fn read_hits(answer: Value<'_>) -> std::result::Result<Vec<Hit>, &'static str> {
     answer::hits(answer, &mut Repairs::default())
 }
 
 /// The messages of a page, for [`fuzzing`](crate::fuzzing).
-pub(crate) fn read_messages(answer: &RawValue) -> std::result::Result<Vec<Message>, &'static str> {
+pub(crate) fn read_messages(answer: Value<'_>) -> std::result::Result<Vec<Message>, &'static str> {
     answer::message_page(answer, &mut Repairs::default()).map(|page| page.messages)
 }

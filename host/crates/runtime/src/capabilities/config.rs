@@ -8,7 +8,7 @@ use wasmtime::component::{HasData, Linker};
 use super::bindings::wasi::config::store::{Error, Host as Imports, add_to_linker};
 use super::{Capability, Delivery, Grants, Host};
 use modhost_core::event::Subject;
-use modhost_core::event::json::{Document, Value};
+use modhost_core::json::Value;
 
 /// The capability.
 pub(super) struct ConfigCapability {
@@ -44,9 +44,11 @@ impl ConfigCapability {
         let delivery = &self.delivery;
         self.assistant.get_or_insert_with(|| match &delivery.event.subject {
             Subject::ModuleChosen(chosen) => {
-                let entries = Document::read(chosen.configuration.as_bytes()).map(|document| document.entries());
-                let entries = entries.unwrap_or_default().into_iter();
-                entries.filter_map(|(key, value)| Some((key, text(value)?))).collect()
+                let configuration = Value::read(chosen.configuration.as_bytes()).unwrap_or(Value::NULL);
+                let entries = configuration.entries().into_iter().flatten();
+                // Of a duplicate key, the last value counts, even if it is null.
+                let entries: HashMap<_, _> = entries.filter_map(|(key, value)| Some((text(key)?, value))).collect();
+                entries.into_iter().filter_map(|(key, value)| Some((key, text(value)?))).collect()
             }
             _ => HashMap::new(),
         })
@@ -71,6 +73,6 @@ fn text(value: Value<'_>) -> Option<String> {
     match value.text() {
         Some(text) => Some(text.text.into_owned()),
         None if value.is_null() => None,
-        None => Some(value.legal().into_owned()),
+        None => Some(value.to_strict().into_owned()),
     }
 }

@@ -17,7 +17,6 @@ use super::ed25519::{self, Ed25519};
 use super::{Key, Outgoing, Request, Scheme, SignatureError, check_time, document, unix_seconds, value};
 use crate::sources::envelope::{Envelope, body, first_in_body};
 use modhost_config::source::Window;
-use modhost_core::event::json as lenient;
 use modhost_core::secret::Secret;
 
 /// The header with the signature.
@@ -62,7 +61,7 @@ impl Kind {
     fn of(body: &[u8]) -> Self {
         let Some(document) = document(body) else { return Self::Other };
         let find = |key| document.find([key]).map(|found| found.value).filter(|value| !value.is_null());
-        let is_object = document.root().kind() == lenient::Kind::Object;
+        let is_object = document.root().entries().is_some();
         let number = find("type").filter(|_| is_object).and_then(|kind| kind.number()?.parse::<u8>().ok());
         match (number, find("event").is_some()) {
             (Some(0), _) => Self::EventPing,

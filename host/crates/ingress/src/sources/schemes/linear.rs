@@ -13,7 +13,7 @@ use super::hmac::Hmac;
 use super::{Key, Outgoing, Request, Scheme, SignatureError, check_time, document, unix_seconds, value};
 use crate::sources::envelope::{Envelope, body, header};
 use modhost_config::source::Window;
-use modhost_core::event::json::Kind;
+use modhost_core::json::Kind;
 
 /// The header with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("linear-signature");

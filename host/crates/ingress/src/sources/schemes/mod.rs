@@ -29,7 +29,7 @@ use self::ed25519::Ed25519;
 use super::envelope::{Envelope, NotAnEvent};
 use modhost_config as config;
 use modhost_config::source::Window;
-use modhost_core::event::json::Document;
+use modhost_core::json::Document;
 use modhost_core::secret::Secret;
 
 /// More signatures than this in one header nobody needs while secrets are replaced; each costs time to try.

@@ -1,17 +1,28 @@
-//! Whether a text is JSON.
+//! The grammar, and the error for text that does not follow it.
 
 use std::ops::Range;
 
-use super::NotJson;
-use super::scan::{space_end, unit};
+use super::scan::{plain_end, space_end};
+use super::string::code_unit;
 
-/// Where the value stands that is all of a text but for white space around it.
-pub(super) fn one_value(text: &[u8]) -> Result<Range<usize>, NotJson> {
-    let mut checker = Checker { text, at: 0 };
-    checker.value().map_err(|expected| not_json(text, checker.at, expected))
+/// The reason a text is not JSON.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected} at line {line} column {column}")]
+pub struct SyntaxError {
+    expected: &'static str,
+    /// Counts from 1.
+    line: usize,
+    /// Counts bytes from 1.
+    column: usize,
 }
 
-/// Checks a text from its beginning to its end, without calling itself.
+/// Returns the range of the only value in a text, without the white space and the byte order mark around it.
+pub(super) fn check(text: &[u8]) -> Result<Range<usize>, SyntaxError> {
+    let mut checker = Checker { text, at: 0 };
+    checker.document().map_err(|expected| checker.error(expected))
+}
+
+/// A parser that keeps nothing and does not recurse.
 struct Checker<'a> {
     text: &'a [u8],
     at: usize,
@@ -28,15 +39,31 @@ impl Checker<'_> {
         self.at = space_end(self.text, self.at);
     }
 
-    /// One value and nothing behind it: where it stands.
-    fn value(&mut self) -> Expected<Range<usize>> {
-        const MARK: &[u8] = "\u{feff}".as_bytes();
-        if self.text.starts_with(MARK) {
-            self.at = MARK.len();
+    /// Skips white space around the document, where form feeds are accepted, too.
+    fn skip_outer_space(&mut self) {
+        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.at += 1;
         }
-        self.skip_space();
+    }
+
+    /// Checks one value and the end of the text behind it; returns the range of the value.
+    fn document(&mut self) -> Expected<Range<usize>> {
+        const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+        self.skip_outer_space();
+        if self.text[self.at..].starts_with(BYTE_ORDER_MARK) {
+            self.at += BYTE_ORDER_MARK.len();
+            self.skip_outer_space();
+        }
         let start = self.at;
-        // What is open around the value at hand, outermost first: one byte a level.
+        self.value()?;
+        let end = self.at;
+        self.skip_outer_space();
+        if self.at == self.text.len() { Ok(start..end) } else { Err("the end") }
+    }
+
+    /// Checks a value.
+    fn value(&mut self) -> Expected<()> {
+        // The opening brackets of the containers around the current value, outermost first.
         let mut open: Vec<u8> = Vec::new();
         'values: loop {
             match self.peek() {
@@ -57,35 +84,33 @@ impl Checker<'_> {
                 Some(b'"') => self.string()?,
                 _ => self.scalar()?,
             }
-            loop {
-                let end = self.at;
+            while let Some(bracket) = open.last() {
                 self.skip_space();
-                match (open.last(), self.peek()) {
-                    (None, None) => return Ok(start..end),
-                    (None, Some(_)) => return Err("the end"),
-                    (Some(b'{'), Some(b',')) => {
+                match (bracket, self.peek()) {
+                    (b'{', Some(b',')) => {
                         self.at += 1;
                         self.skip_space();
                         self.key()?;
                         continue 'values;
                     }
-                    (Some(_), Some(b',')) => {
+                    (_, Some(b',')) => {
                         self.at += 1;
                         self.skip_space();
                         continue 'values;
                     }
-                    (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')) => {
+                    (b'{', Some(b'}')) | (b'[', Some(b']')) => {
                         open.pop();
                         self.at += 1;
                     }
-                    (Some(b'{'), _) => return Err("`,` or `}`"),
-                    (Some(_), _) => return Err("`,` or `]`"),
+                    (b'{', _) => return Err("`,` or `}`"),
+                    (_, _) => return Err("`,` or `]`"),
                 }
             }
+            return Ok(());
         }
     }
 
-    /// A key, its colon, and the space around that.
+    /// Checks a key, its colon, and the white space around the colon.
     fn key(&mut self) -> Expected<()> {
         if self.peek() != Some(b'"') {
             return Err("a key in quotes");
@@ -103,18 +128,19 @@ impl Checker<'_> {
     fn string(&mut self) -> Expected<()> {
         self.at += 1;
         loop {
+            self.at = plain_end(self.text, self.at);
             match self.peek() {
                 None => return Err("the end of a string"),
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') => {
+                Some(_) => {
                     self.at += 1;
                     match self.peek() {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
                         Some(b'u') => {
-                            if unit(self.text, self.at - 1).is_none() {
+                            if code_unit(self.text, self.at - 1).is_none() {
                                 return Err("four hex digits behind `\\u`");
                             }
                             self.at += 5;
@@ -122,7 +148,6 @@ impl Checker<'_> {
                         _ => return Err("an escape"),
                     }
                 }
-                Some(_) => self.at += 1,
             }
         }
     }
@@ -169,11 +194,11 @@ impl Checker<'_> {
         }
         if self.at == start { Err("a digit") } else { Ok(()) }
     }
-}
 
-fn not_json(text: &[u8], at: usize, expected: &'static str) -> NotJson {
-    let before = &text[..at.min(text.len())];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    NotJson { expected, line, column }
+    fn error(&self, expected: &'static str) -> SyntaxError {
+        let before = &self.text[..self.at.min(self.text.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        SyntaxError { expected, line, column }
+    }
 }
