@@ -9,12 +9,14 @@ use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use modhost_core::sanitize;
+use modhost_core::sync::lock;
+use modhost_core::text::truncate;
 use modhost_server::telemetry::{self, LossyWriter};
 
 /// How long the end of a host waits until its output is written.
@@ -105,7 +107,7 @@ pub(super) fn is_closed() -> bool {
 }
 
 fn failure() -> std::sync::MutexGuard<'static, Option<io::Error>> {
-    FAILURE.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&FAILURE)
 }
 
 fn has_failed() -> bool {
@@ -156,10 +158,7 @@ pub(super) fn truncate_for_terminal(text: &str, max_chars: usize) -> String {
 
 fn truncate_if(text: &str, max_chars: usize, is_terminal: bool) -> String {
     let text = sanitize::line(text);
-    match text.char_indices().nth(max_chars) {
-        Some((end, _)) if is_terminal => format!("{}…", &text[..end]),
-        _ => text.into_owned(),
-    }
+    if is_terminal { truncate(&text, max_chars).into_owned() } else { text.into_owned() }
 }
 
 #[cfg(test)]

@@ -2,17 +2,22 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
 use super::answers::{ScriptedAnswer, ScriptedAnswers, ScriptedCompletion};
 use super::matcher::Matcher;
 use super::toml_writer::line;
+use modhost_core::sync::lock;
+use modhost_core::text::truncate;
 use modhost_platform::{
     CallError, Caller, Completion, CompletionRequest, CompletionStream, Ending, ErrorKind, Hit, Message, MessageChange,
     NewStep, Platform, Query, Result, Role, StepChange, StreamTarget, StreamedAnswer,
 };
+
+/// The longest question or query that a message shows, in characters.
+const MAX_SHOWN_CHARS: usize = 120;
 
 /// The platform of one test.
 pub(super) struct ScriptedPlatform {
@@ -46,7 +51,7 @@ impl ScriptedPlatform {
     }
 
     fn state(&self) -> MutexGuard<'_, PendingAnswers> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn new_id(&self, what: &str) -> String {
@@ -59,7 +64,7 @@ impl ScriptedPlatform {
         let applies = |condition: &Matcher| request.messages.iter().any(|message| condition.matches(&message.content));
         ScriptedAnswer::next_match(&mut state.completion, applies).unwrap_or_else(|| {
             let prompt = request.messages.last().map(|message| message.content.as_str()).unwrap_or_default();
-            let prompt = truncate(prompt);
+            let prompt = truncate(prompt, MAX_SHOWN_CHARS);
             let lines = "[[completion]]\ntext = \"…\"";
             Err(state.unanswered(format!("the module requests a completion for {}", line(&prompt)), lines))
         })
@@ -76,14 +81,6 @@ impl PendingAnswers {
     fn unanswered(&mut self, what: String, lines: &str) -> CallError {
         self.unanswered.push(format!("{what}, and the test has no answer left for it; add:\n\n{lines}"));
         CallError::new(ErrorKind::Unsupported, "the test has no answer for this call")
-    }
-}
-
-fn truncate(text: &str) -> String {
-    const MAX_CHARS: usize = 120;
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
@@ -129,7 +126,7 @@ impl Platform for ScriptedPlatform {
     async fn search(&self, _: &Caller, _: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
         let mut state = self.state();
         ScriptedAnswer::next_match(&mut state.search, |condition| condition.matches(&query.text)).unwrap_or_else(|| {
-            let text = truncate(&query.text);
+            let text = truncate(&query.text, MAX_SHOWN_CHARS);
             let lines = "[[search]]\n[[search.hits]]\ntitle = \"…\"\ntext = \"…\"\n\n(or only [[search]], for no hits)";
             Err(state.unanswered(format!("the module searches for {}", line(&text)), lines))
         })

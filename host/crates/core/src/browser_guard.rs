@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
+use crate::text::truncate;
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -79,7 +81,7 @@ impl BrowserGuard {
     /// When it names none, several, or another.
     pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), GuardError> {
         let authority = authority(uri, headers)?;
-        let shown = || GuardError::ForeignHost(shorten(authority));
+        let shown = || GuardError::ForeignHost(truncate(authority, MAX_SHOWN).into_owned());
         let (host, _) = split(authority).ok_or_else(shown)?;
         if self.is_own(&host) { Ok(()) } else { Err(shown()) }
     }
@@ -94,7 +96,7 @@ impl BrowserGuard {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         if let Some(origin) = origins.next() {
             let origin = origin.to_str().unwrap_or("?");
-            let foreign = || GuardError::ForeignOrigin(shorten(origin));
+            let foreign = || GuardError::ForeignOrigin(truncate(origin, MAX_SHOWN).into_owned());
             let (host, port) = parse_origin(origin).filter(|_| origins.next().is_none()).ok_or_else(foreign)?;
             let is_same = authority(uri, headers).ok().and_then(split).is_some_and(|(own, own_port)| {
                 // Without a port it is that of a scheme which a proxy may have changed.
@@ -110,7 +112,7 @@ impl BrowserGuard {
         if site == "same-origin" || site == "none" || follows_link {
             return Ok(());
         }
-        Err(GuardError::ForeignOrigin(format!("Sec-Fetch-Site: {}", shorten(site.to_str().unwrap_or("?")))))
+        Err(GuardError::ForeignOrigin(format!("Sec-Fetch-Site: {}", truncate(site.to_str().unwrap_or("?"), MAX_SHOWN))))
     }
 
     fn is_own(&self, host: &HostName) -> bool {
@@ -230,10 +232,6 @@ fn parse_origin(origin: &str) -> Option<(HostName, OriginPort)> {
     let (host, port) = split(authority)?;
     let number = port.unwrap_or(default);
     Some((host, OriginPort { number, is_default: number == default }))
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).collect()
 }
 
 #[cfg(test)]

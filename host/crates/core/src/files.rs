@@ -6,8 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::sync::lock;
 
 /// How long reading the settings, or whatever they refer to, may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -156,7 +158,7 @@ thread_local! {
 pub fn note(path: &Path) {
     READING.with_borrow(|reading| {
         if let Some(reading) = reading {
-            *reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+            *lock(reading) = Some(path.to_owned());
         }
     });
 }
@@ -199,7 +201,7 @@ impl Errand {
         if self.end.is_settled.swap(true, Ordering::AcqRel) {
             ABANDONED.fetch_sub(1, Ordering::Relaxed);
         }
-        let file = self.reading.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = lock(&self.reading).clone();
         Unanswered::TimedOut(Pending { file, is_over: self.end.is_over.clone() })
     }
 }

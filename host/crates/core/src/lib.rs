@@ -25,3 +25,5 @@ pub mod secret;
 pub mod source_location;
 pub mod sse;
 pub mod suggest;
+pub mod sync;
+pub mod text;

@@ -1,7 +1,9 @@
 //! Limits how often a log line repeats.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// Minimum time between two lines of one throttle.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -26,7 +28,7 @@ impl LogThrottle {
     }
 
     fn at(&self, now: Instant) -> Option<Suppressed> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.last.is_some_and(|last| now < last + MIN_INTERVAL) {
             state.suppressed += 1;
             return None;

@@ -1,7 +1,9 @@
 //! How fast events may come: those of a tenant, those of a source.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::sync::lock;
 
 /// How many seconds' worth of events may come at once after a quiet time.
 const BURST: f64 = 5.0;
@@ -26,7 +28,7 @@ impl Rate {
 
     /// Takes a turn, or says when there will be one.
     pub fn take(&self) -> Result<(), Duration> {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = lock(&self.bucket);
         let (turns, filled) = &mut *bucket;
         let now = Instant::now();
         let more = now.duration_since(*filled).as_secs_f64() * self.per_second;

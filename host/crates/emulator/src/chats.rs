@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::wire::{Message, Stamp, Step, new_id};
+use modhost_core::sync::lock;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS chats (
@@ -249,15 +250,15 @@ impl Chats {
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // SQLite's own state is whole after a panic elsewhere.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connection)
     }
 
     fn failures(&self) -> MutexGuard<'_, HashMap<String, String>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failures)
     }
 
     fn shown(&self) -> MutexGuard<'_, HashMap<String, String>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shown)
     }
 }
 

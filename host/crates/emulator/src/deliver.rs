@@ -2,7 +2,7 @@
 //! given up as the platform documents it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,6 +19,7 @@ use super::event_socket::Subscribers;
 use super::events::{Envelope, VERSION};
 use super::settings::{COMPANY_ID, ENDPOINT_SECRET, USER_ID};
 use super::wire::Stamp;
+use modhost_core::sync::lock;
 
 /// How often a delivery is tried again after its first attempt.
 const RETRIES: u32 = 5;
@@ -288,12 +289,11 @@ impl Deliverer {
     }
 
     fn endpoint(&self) -> MutexGuard<'_, Endpoint> {
-        // Nothing is left half done while either lock is held, so a panic elsewhere spoils nothing.
-        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.endpoint)
     }
 
     fn all_records(&self) -> MutexGuard<'_, VecDeque<Record>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.records)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::LocalState;
 use super::credentials;
 use super::error::{ApiError, Params};
+use modhost_core::sync::lock;
 
 /// How many events may wait for a subscriber that doesn't read.
 const MAX_WAITING: usize = 1000;
@@ -81,8 +82,7 @@ impl Subscribers {
     }
 
     fn connected(&self) -> MutexGuard<'_, Vec<Subscriber>> {
-        // Nothing is left half done while it is held, so a panic elsewhere spoils nothing.
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connected)
     }
 }
 

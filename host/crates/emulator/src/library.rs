@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
@@ -13,6 +13,7 @@ use url::Url;
 use super::LocalError;
 use super::documents::{self, Document, Found, Passage};
 use super::stemmer::telling_words;
+use modhost_core::sync::lock;
 
 /// How often the folder is looked at for changes, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -113,7 +114,7 @@ impl Library {
     /// The documents as they are on disk, looked at anew if the last look was a while ago.
     fn current(&self) -> MutexGuard<'_, Inner> {
         // A panic in the middle of a change leaves at worst a document to be read again.
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.inner);
         if let Some(folder) = self.folder.as_deref().filter(|_| inner.looked.elapsed() >= LOOK_EVERY) {
             inner.looked = Instant::now();
             let taken_in = documents::find(folder)

@@ -15,6 +15,7 @@ use super::settings::CompletionEndpoint;
 use super::wire::{Stamp, new_id};
 use modhost_core::json;
 use modhost_core::sse::{self, Beginning, Parser};
+use modhost_core::text::truncate;
 use modhost_platform::chat_completion::{self, Answered, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
 
 /// How long the list of models may take.
@@ -217,7 +218,7 @@ fn error_text(body: &str) -> String {
     let parsed: Value = serde_json::from_str(body).unwrap_or_default();
     let text =
         parsed["error"]["message"].as_str().or(parsed["error"].as_str()).or(parsed["message"].as_str()).unwrap_or(body);
-    text.chars().take(MAX_ERROR_BODY).collect()
+    truncate(text, MAX_ERROR_BODY).into_owned()
 }
 
 /// An answer in OpenAI's shape.

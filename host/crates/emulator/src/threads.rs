@@ -2,7 +2,7 @@
 //! there is no page to read it on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::LocalState;
 use super::error::{ApiError, Body};
 use super::settings::API_KEY;
+use modhost_core::sync::lock;
 
 /// The most characters a message may have, in UTF-16 code units.
 const MESSAGE_LIMIT: usize = 4000;
@@ -44,13 +45,13 @@ pub async fn write(
         return Err(ApiError::invalid(format!("a message has 1 to {MESSAGE_LIMIT} characters, this one {length}")));
     }
     tracing::info!(thread = id, "written into a NexusGPT thread:\n    {}", message.content.replace('\n', "\n    "));
-    let mut threads = state.threads.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut threads = lock(&state.threads.0);
     threads.entry(id).or_default().push(message.content);
     Ok(Json(json!({ "success": true })))
 }
 
 /// `GET /local/threads/{id}`: what was written into a thread, oldest first.
 pub async fn thread(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Json<Value> {
-    let threads = state.threads.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let threads = lock(&state.threads.0);
     Json(json!(threads.get(&id).map_or(&[][..], Vec::as_slice)))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::build_outputs::BuildOutputs;
@@ -13,6 +13,7 @@ use crate::commands::output;
 use crate::commands::test::TESTS_FOLDER;
 use modhost_config::Settings;
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 use modhost_runtime::engine::FileWatch;
 
 /// Folders that build tools write to. Changes in them are ignored.
@@ -178,10 +179,6 @@ fn files(settings: &Path, modules: &[BuildableModule]) -> BTreeSet<PathBuf> {
         files.append(&mut module.files());
     }
     files
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn buildable(settings: &Settings) -> Vec<BuildableModule> {

@@ -77,6 +77,5 @@ fn event_summary(event: &Event) -> String {
 
 /// Formats untrusted text on one line, truncated on a terminal. Control characters become spaces.
 fn plain(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    output::truncate_for_terminal(&text, MAX_TEXT_CHARS)
+    output::truncate_for_terminal(&text.replace(char::is_control, " "), MAX_TEXT_CHARS)
 }

@@ -19,6 +19,7 @@ use super::progress::Exchange;
 use crate::commands::diagnostics::{ERROR, HELP};
 use crate::commands::output;
 use modhost_core::sanitize;
+use modhost_core::text;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -260,7 +261,7 @@ fn cite_by_number(text: &str) -> String {
 
 /// Formats a text on one line: white space, including line ends, becomes a single space.
 fn one_line(text: &str) -> String {
-    sanitize::line(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+    text::one_line(&sanitize::lines(text))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::super::observed::{Observed, ObservedStep};
 use super::super::toml_writer;
 use super::{Difference, ExpectedCall, ExpectedEntry, ExpectedFailure, ExpectedStep, Spanned};
 use modhost_core::import::RecordedImport;
+use modhost_core::text::truncate;
 use modhost_runtime::engine::{Ended, Failure, Retry};
 
 /// Maximum number of log lines to show if an expected one is missing.
@@ -244,10 +245,7 @@ pub(super) fn log(expectation: &Spanned<Matcher>, observed: &Observed) -> Option
 
 pub(super) fn not_called(name: &Spanned<RecordedImport>, observed: &Observed) -> Option<Difference> {
     let (_, arguments) = observed.calls.iter().find(|(import, _)| *import == name.value)?;
-    let mut call = call_line(name.value.as_str(), arguments);
-    if let Some((end, _)) = call.char_indices().nth(MAX_CALL_CHARS) {
-        call.replace_range(end.., "…");
-    }
+    let call = truncate(&call_line(name.value.as_str(), arguments), MAX_CALL_CHARS).into_owned();
     Some(name.difference("a call", format!("no {}", name.value), call))
 }
 

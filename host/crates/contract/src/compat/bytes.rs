@@ -3,7 +3,7 @@
 
 use wasmparser::BinaryReader;
 
-use super::incompatibility::{Incompatibility, Lookalike};
+use super::incompatibility::{Incompatibility, Lookalike, truncate};
 
 /// What every WebAssembly file begins with.
 const MAGIC: &[u8] = b"\0asm";
@@ -100,11 +100,6 @@ fn text_lookalike(text: &str) -> Lookalike {
         Lookalike::Wat
     } else {
         const SHOWN: usize = 40;
-        let line = text.lines().next().unwrap_or_default();
-        let mut shown: String = line.chars().take(SHOWN).collect();
-        if line.chars().nth(SHOWN).is_some() {
-            shown.push('…');
-        }
-        Lookalike::Text(shown)
+        Lookalike::Text(truncate(text.lines().next().unwrap_or_default(), SHOWN).into_owned())
     }
 }

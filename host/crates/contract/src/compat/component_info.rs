@@ -11,7 +11,7 @@ use wasmparser::{
     WasmFeatures,
 };
 
-use super::incompatibility::Incompatibility;
+use super::incompatibility::{Incompatibility, truncate};
 use super::names::{self, InterfaceName};
 use super::world::{Answer, PACKAGE, World};
 
@@ -286,10 +286,5 @@ pub(super) fn kind(item: &ComponentItem) -> Kind {
 
 /// Text of a file nobody vouches for, fit for a terminal and a log: without control characters, and not endless.
 pub(super) fn clean(text: &str) -> String {
-    let mut clean: String =
-        text.chars().take(MAX_NAME).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
-    if text.chars().nth(MAX_NAME).is_some() {
-        clean.push('…');
-    }
-    clean
+    truncate(text, MAX_NAME).replace(char::is_control, "\u{fffd}")
 }

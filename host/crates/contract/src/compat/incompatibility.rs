@@ -1,5 +1,6 @@
 //! Why a component doesn't fit, in words for the person who built it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytesize::ByteSize;
@@ -328,11 +329,15 @@ impl fmt::Display for Lookalike {
 
 /// A text with its longest lines cut off: names may have a hundred thousand characters.
 fn cut(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.char_indices().nth(MAX_LINE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| truncate(line, MAX_LINE)).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a text of at most this many characters; `…` follows where it was cut.
+pub(super) fn truncate(text: &str, max_chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Names in a sentence: `a`, `b` and `c`.

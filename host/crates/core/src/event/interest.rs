@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Event, Name};
 use crate::json::{self, Document};
+use crate::text::truncate;
 
 /// How much of a value is shown that a module doesn't want, in characters.
 const SHOWN: usize = 200;
@@ -155,9 +156,5 @@ impl Interest {
 
 /// A value as people are shown it.
 fn shown(value: json::Value<'_>) -> String {
-    let json = value.to_strict();
-    match json.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &json[..end]),
-        None => json.into_owned(),
-    }
+    truncate(&value.to_strict(), SHOWN).into_owned()
 }

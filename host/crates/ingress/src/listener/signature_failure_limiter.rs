@@ -2,12 +2,13 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::client;
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 
 /// How many senders can be remembered: a power of two.
 const SETS: usize = 512;
@@ -64,7 +65,7 @@ impl SignatureFailureLimiter {
 
     fn note_at(&self, address: IpAddr, source: &Name, now: Instant) -> bool {
         let (limit, address) = (self.limit(), client::group(address));
-        let mut set = self.set(address, source).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = lock(self.set(address, source));
         let known = set.iter().position(|account| account.as_ref().is_some_and(|it| it.is_of(address, source)));
         if let Some(account) = known.and_then(|place| set[place].as_mut()) {
             let before = account.left(limit, now);
@@ -81,7 +82,7 @@ impl SignatureFailureLimiter {
 
     fn too_many_at(&self, address: IpAddr, source: &Name, now: Instant) -> Option<Duration> {
         let (limit, address) = (self.limit(), client::group(address));
-        let set = self.set(address, source).lock().unwrap_or_else(PoisonError::into_inner);
+        let set = lock(self.set(address, source));
         let account = set.iter().flatten().find(|account| account.is_of(address, source))?;
         // One more may come when there is room for it on the account.
         let beyond = account.left(limit, now) - (limit - 1.0);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::ErrorKind;
 use modhost_core::json;
+use modhost_core::text::{one_line, truncate};
 
 /// The longest message an error carries, in characters.
 const MESSAGE_LIMIT: usize = 1000;
@@ -149,7 +150,11 @@ fn text_of(value: Option<&Value>) -> Option<String> {
 
 /// The beginning of a body, for a person to recognise it by.
 pub(super) fn quote(body: &str) -> String {
-    if body.trim().is_empty() { "nothing".to_owned() } else { format!("\"{}\"", one_line(body, QUOTE_LIMIT)) }
+    if body.trim().is_empty() {
+        "nothing".to_owned()
+    } else {
+        format!("\"{}\"", truncate(&one_line(body), QUOTE_LIMIT))
+    }
 }
 
 /// A body as text, without the key: a platform may well repeat the one it refuses. Done before anything is cut, or
@@ -160,21 +165,10 @@ pub(super) fn redacted(body: &[u8], key: &str) -> String {
 
 /// A message as errors carry it: without the key, in one line, not too long.
 pub(super) fn presentable(message: &str, key: &str) -> String {
-    one_line(&without_key(message, key), MESSAGE_LIMIT)
+    truncate(&one_line(&without_key(message, key)), MESSAGE_LIMIT).into_owned()
 }
 
 /// The text without the key; there are endpoints that need none.
 fn without_key(text: &str, key: &str) -> String {
     if key.is_empty() { text.to_owned() } else { text.replace(key, "(api key)") }
-}
-
-/// The text with every run of white space and control characters as one space, cut after so many characters.
-fn one_line(text: &str, limit: usize) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let mut line = words.collect::<Vec<_>>().join(" ");
-    if let Some((end, _)) = line.char_indices().nth(limit) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
 }

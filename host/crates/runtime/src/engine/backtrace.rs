@@ -6,6 +6,7 @@ use rustc_demangle::demangle;
 use wasmtime::{FrameSymbol, WasmBacktrace};
 
 use modhost_core::sanitize;
+use modhost_core::text::prefix;
 
 /// How many frames are told: where it broke, and how it came there.
 const FRAMES: usize = 10;
@@ -103,8 +104,7 @@ fn short(path: &str) -> &str {
 
 /// A name out of a component may say anything: it stays on its line, and drives no terminal.
 fn plain(text: &str) -> String {
-    let text = &text[..text.floor_char_boundary(LONGEST)];
-    sanitize::line(text).into_owned()
+    sanitize::line(prefix(text, LONGEST)).into_owned()
 }
 
 #[cfg(test)]

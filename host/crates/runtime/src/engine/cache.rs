@@ -9,7 +9,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -17,6 +17,7 @@ use tempfile::{NamedTempFile, TempDir, TempPath};
 use wasmtime::component::Component;
 
 use super::version::ContentHash;
+use modhost_core::sync::lock;
 
 /// How an entry's file name ends.
 const ENDING: &str = "cwasm";
@@ -224,7 +225,7 @@ impl Cache {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<ContentHash, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a component's bytes to code that serves: looked through, found compiled or compiled, mapped, linked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use super::version::{ContentHash, Needs, Spec, Version};
 use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
 use super::{Engine, LoadError, milliseconds, sources};
 use modhost_contract::compat;
+use modhost_core::sync::lock;
 
 /// From what size on a component is compiled quickly first, in bytes. With smaller ones nobody notices the difference.
 const WORTH_A_QUICK_START: usize = 1 << 20;
@@ -352,8 +353,4 @@ pub(super) async fn off_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(CompileError::Crashed { how: panic.to_string(), said: String::new() }.into()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use notify::event::{EventKind, ModifyKind, RenameMode};
@@ -11,6 +11,7 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 
 use modhost_core::files::{self, Pending, Unanswered};
+use modhost_core::sync::lock;
 
 /// How often files are looked at without any sign from the system: some file systems give none.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -235,10 +236,6 @@ const MAX_MOVED: usize = 4096;
 /// A path from the root, as the system names files.
 fn plain(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The stamps of those files that are there.

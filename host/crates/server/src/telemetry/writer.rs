@@ -7,8 +7,10 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use modhost_core::sync::{ignore_poison, lock};
 
 /// How many bytes may wait to be written, besides as many that are being written; a busy host logs some hundred kilobytes a
 /// second.
@@ -75,7 +77,7 @@ impl LossyWriter {
             if left.is_zero() {
                 return;
             }
-            (queue, _) = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner);
+            (queue, _) = ignore_poison(self.0.changed.wait_timeout(queue, left));
         }
     }
 
@@ -98,7 +100,7 @@ impl Write for LossyWriter {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     /// Waits for the next records to write.
@@ -107,7 +109,7 @@ impl Shared {
         queue.is_writing = false;
         self.changed.notify_all();
         while queue.bytes.is_empty() {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = ignore_poison(self.changed.wait(queue));
         }
         queue.is_writing = true;
         std::mem::take(&mut queue.bytes)

@@ -8,7 +8,7 @@ mod file;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use modhost_core::event::{Name, push_hex};
+use modhost_core::sync::lock;
 
 /// What is kept at the most.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +166,7 @@ impl UnreadableStore {
 
 impl Inner {
     fn records(&self) -> MutexGuard<'_, HashMap<String, UnreadableRecord>> {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.records)
     }
 
     fn keep(&self, unreadable: &Unreadable, now: u64) -> io::Result<()> {

@@ -11,7 +11,7 @@ mod socket;
 mod status;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -26,6 +26,7 @@ use url::Url;
 use super::Reader;
 use modhost_core::event::Name;
 use modhost_core::secret::Secret;
+use modhost_core::sync::lock;
 use modhost_storage::event_sink::Sink;
 use socket::Socket;
 use status::Status;
@@ -242,8 +243,7 @@ impl EventSockets {
     }
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<Name, Running>> {
-        // Nothing is left half done while it is held, so a panic elsewhere spoils nothing.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
 

@@ -1,7 +1,9 @@
 //! How an event socket fares, for operators.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+
+use modhost_core::sync::lock;
 
 /// What is known of an event socket since its source was taken in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +98,6 @@ impl Status {
     }
 
     fn lock(&self) -> MutexGuard<'_, SocketStatus> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

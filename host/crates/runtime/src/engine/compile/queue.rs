@@ -1,13 +1,14 @@
 //! Whose turn it is to be compiled: tenants take turns, and of one tenant's components those that gain most come first.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 
 /// Up to which size a component is small, in bytes. Nearly all that are take well below a second.
 const SMALL: usize = 1 << 20;
@@ -282,10 +283,6 @@ impl Drop for CompilePermit {
         lock(&line).free(self);
         let_in(&line);
     }
-}
-
-fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
-    line.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

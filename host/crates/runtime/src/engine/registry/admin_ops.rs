@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::module_entry::{ModuleEntry, Preparing, lock};
+use super::module_entry::{ModuleEntry, Preparing};
 use super::reload::Found;
 use super::{Registry, Status};
 use crate::engine::LoadError;
@@ -12,6 +12,7 @@ use modhost_core::clock;
 use modhost_core::event::Name;
 use modhost_core::metrics::{self, CanaryEnd};
 use modhost_core::suggest;
+use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::{
     ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, ended_by, promoted_by,

@@ -1,7 +1,7 @@
 //! A new version on trial: it answers a share of the deliveries, and goes back by itself if it does worse.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::fisher_test;
 use crate::engine::version::{CanaryPolicy, Version};
 use modhost_core::event::DeliveryId;
+use modhost_core::sync::lock;
 use modhost_storage::versions::{Progress, Tally};
 
 /// How many deliveries have to have ended on a new version before it goes back in the middle of its trial, unless the
@@ -155,7 +156,7 @@ impl Trial {
     }
 
     pub(super) fn count(&self, arm: Arm, well: bool) {
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = lock(&self.tally);
         let (runs, failed) = match arm {
             Arm::Stable => {
                 let Tally { stable_runs, stable_failed, .. } = &mut *tally;
@@ -173,7 +174,7 @@ impl Trial {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.tally)
     }
 
     /// How far it has come.

@@ -10,6 +10,7 @@ use crate::engine::dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 use crate::engine::instance::Ended;
 use crate::engine::version::{SwapPolicy, Version};
 use modhost_core::event::{DeliveryId, Name};
+use modhost_core::text::truncate;
 use modhost_storage::journal::{Details, Filter, JournalError, State};
 
 /// How many dry runs run at once on the whole host. They have their places in the pool of instances beside those of
@@ -159,9 +160,5 @@ fn judge(dry_run: &DryRunOutcome) -> Verdict {
 }
 
 fn arguments(call: &CallRequest) -> String {
-    let text = call.arguments.to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    truncate(&call.arguments.to_string(), SHOWN).into_owned()
 }

@@ -26,10 +26,11 @@ pub use canary::MissingEvidence;
 use canary::{Arm, Trial};
 pub use gate::MAX_CONCURRENT_DRY_RUNS;
 use modhost_core::event::{DeliveryId, Name};
+use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
 use modhost_storage::journal::Journal;
 use modhost_storage::versions::{Entry, Versions};
-use module_entry::{ModuleEntry, lock};
+use module_entry::ModuleEntry;
 pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 
 /// The modules of this host, each with the version that serves now.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,6 +17,7 @@ use crate::engine::version::{Spec, Version};
 use modhost_core::clock;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::metrics::{self, CanaryEnd};
+use modhost_core::sync::lock;
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 
@@ -360,8 +361,4 @@ impl Drop for Preparing<'_> {
     fn drop(&mut self) {
         self.0.ordering.send_modify(|count| *count -= 1);
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

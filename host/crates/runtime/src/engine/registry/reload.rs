@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{self, Rejection};
-use super::module_entry::{ModuleEntry, PermitGuard, ReloadStep, Serving, Work, lock};
+use super::module_entry::{ModuleEntry, PermitGuard, ReloadStep, Serving, Work};
 use super::refusal::{Cause, Refusal};
 use crate::engine::loaded_components::off_thread;
 use crate::engine::version::{Spec, Version};
 use crate::engine::{LoadError, Priority, file, milliseconds};
 use modhost_core::backoff::Backoff;
 use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
+use modhost_core::sync::lock;
 use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 
 /// The delays before a file is read again that could not be read, compiled or dry-run for a temporary reason. They grow
