@@ -52,6 +52,13 @@ impl Reservations {
         *reserved.tenants.entry(tenant.clone()).or_default() += deliveries;
         Ok(Reservation { all: self.clone(), tenant: tenant.clone(), deliveries })
     }
+
+    /// Returns whether no capacity is reserved.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let reserved = lock(&self.0);
+        reserved.host == 0 && reserved.tenants.is_empty()
+    }
 }
 
 /// Capacity that is reserved; given back when dropped.

@@ -10,7 +10,7 @@ use modhost_core::plural::counted;
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How often a host extends its leases.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// Prolongs this host's leases, and takes up those that have run out, until all its deliveries have ended.
 pub(super) async fn keep(inner: Arc<Inner>) {

@@ -14,6 +14,8 @@ mod scheduler;
 mod sink;
 mod supervise;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -320,8 +320,8 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     let report = AttemptReport { took, version: done.version, outcome, log: done.log };
     if let Err(error) = inner.journal.complete_attempt(&claimed.lease, report, done.next).await {
         tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
-        return;
     }
+    // After an error as well, because the outcome may have been recorded all the same.
     if state != State::Waiting {
         // Of a chat whose deliveries go one at a time the next may begin.
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);

@@ -1,0 +1,114 @@
+//! The limits of host, tenants and modules: never exceeded, and shared fairly.
+
+use modhost_storage::journal::{Backlog, Journal};
+
+use super::*;
+
+/// A random number of events to each of several modules of several tenants, whose attempts end in any order.
+#[tokio::test]
+async fn never_exceeds_the_limits_of_host_tenant_and_module() {
+    for seed in 0..40 {
+        fastrand::seed(seed);
+        let names = ["One", "Two", "Three"];
+        let modules = names.map(|name| RouteSpec { concurrency: fastrand::usize(1..5), ..module(name) });
+        let tenant = |name| TenantSetup { name, concurrency: fastrand::usize(1..6), max_deliveries: 1_000 };
+        let tenants = ["acme", "other"].map(tenant);
+        let concurrency = fastrand::usize(1..8);
+        let setup = Setup { concurrency, tenants: tenants.to_vec(), modules: modules.to_vec(), ..Setup::default() };
+        let world = World::of(setup).await;
+        let mut expected = 0;
+        for number in 0..60 {
+            let (tenant, name) = (tenants[fastrand::usize(..2)].name, names[fastrand::usize(..3)]);
+            let sent = message(tenant, &format!("evt_{number}"), name, "chat");
+            assert!(matches!(world.accept(&sent).await, Ok(Accepted::Deliveries(_))));
+            expected += 1;
+            if fastrand::bool() {
+                end_one(&world).await;
+            }
+        }
+        for _ in 0..expected {
+            if world.modules.running().is_empty() {
+                break;
+            }
+            end_one(&world).await;
+        }
+        assert_eq!(world.modules.history().len(), expected, "seed {seed}");
+        let most = world.modules.most();
+        assert!(most.total <= concurrency, "seed {seed}: {most:?}");
+        for tenant in &tenants {
+            let at_once = most.tenants.get(&Name::from(tenant.name)).copied().unwrap_or_default();
+            assert!(at_once <= tenant.concurrency, "seed {seed}: {most:?}");
+        }
+        for module in &modules {
+            let at_once = most.modules.get(&module.module).copied().unwrap_or_default();
+            assert!(at_once <= module.concurrency, "seed {seed}: {most:?}");
+        }
+        world.assert_idle(&["acme", "other"]);
+    }
+}
+
+/// Ends one of the attempts that run, whichever.
+async fn end_one(world: &World) {
+    world.settle().await;
+    let running = world.modules.running();
+    if let Some(delivery) = fastrand::choice(&running) {
+        world.end(delivery, answered()).await;
+    }
+}
+
+#[tokio::test]
+async fn uses_every_slot_there_is() {
+    let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 3, max_deliveries: 1_000 });
+    let modules = vec![RouteSpec { concurrency: 4, ..module("One") }, RouteSpec { concurrency: 4, ..module("Two") }];
+    let world = World::of(Setup { concurrency: 6, tenants: tenants.to_vec(), modules, ..Setup::default() }).await;
+    for number in 0..10 {
+        for tenant in ["acme", "other"] {
+            for module in ["One", "Two"] {
+                let sent = message(tenant, &format!("evt_{module}_{number}"), module, "chat");
+                world.accept(&sent).await.unwrap();
+            }
+        }
+    }
+    world.settle().await;
+    assert_eq!(world.modules.running().len(), 6);
+}
+
+/// However much one tenant sends, the other gets the next free slot in turn.
+#[tokio::test]
+async fn gives_tenants_their_turns() {
+    let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 10, max_deliveries: 1_000 });
+    let world = World::of(Setup { concurrency: 1, tenants: tenants.to_vec(), ..Setup::default() }).await;
+    for number in 0..50 {
+        world.accept(&message("acme", &format!("evt_{number}"), "Echo", "chat")).await.unwrap();
+    }
+    let mut few = Vec::new();
+    for number in 0..5 {
+        let sent = message("other", &format!("evt_{number}"), "Echo", "chat");
+        few.push(DeliveryId::new(&sent, &"Echo".into()));
+        world.accept(&sent).await.unwrap();
+    }
+    for _ in 0..12 {
+        end_one(&world).await;
+    }
+    let started = world.modules.history();
+    let served = few.iter().filter(|delivery| started.iter().any(|(of, _)| of == *delivery)).count();
+    assert_eq!(served, 5, "{started:?}");
+    assert_eq!(world.journal.backlog(&"other".into()).tenant, Backlog::default().tenant);
+}
+
+/// A change of the limits counts from the next claim on.
+#[tokio::test]
+async fn starts_no_more_after_a_limit_was_lowered() {
+    let world = World::of(Setup { modules: vec![RouteSpec { concurrency: 4, ..module("Echo") }], ..Setup::default() });
+    let world = world.await;
+    for number in 0..10 {
+        world.accepted(&event(&format!("evt_{number}"), "Echo")).await;
+    }
+    world.settle().await;
+    assert_eq!(world.modules.running().len(), 4);
+    world.set_routes(&Setup::default().tenants, vec![RouteSpec { concurrency: 2, ..module("Echo") }]);
+    for left in [3, 2, 2, 2] {
+        end_one(&world).await;
+        assert_eq!(world.modules.running().len(), left);
+    }
+}

@@ -1,0 +1,246 @@
+//! Retries: when the next attempt starts, and what becomes of a delivery that has had enough of them.
+
+use modhost_storage::journal::{Claim, FailureReason, Journal, State};
+
+use super::journal::Op;
+use super::script::Answer;
+use super::*;
+
+/// The scheduler rests for this long at least when a delivery is due in less.
+const REST: Duration = Duration::from_millis(50);
+
+impl World {
+    /// Waits until the next attempt at a delivery is due, and asserts that it starts then and not before.
+    async fn attempt_when_due(&self, delivery: &DeliveryId) -> Duration {
+        let details = self.details(delivery).await;
+        assert_eq!(details.summary.state, State::Waiting, "{details:?}");
+        let starts = self.modules.starts_of(delivery);
+        let wait = details.summary.due_at.unwrap().duration_since(self.clock.now()).unwrap_or_default();
+        self.advance(wait.saturating_sub(Duration::from_millis(1))).await;
+        if wait > Duration::from_millis(1) {
+            assert_eq!(self.modules.starts_of(delivery), starts, "it is not due before {wait:?}");
+        }
+        self.advance(Duration::from_millis(1) + REST).await;
+        assert_eq!(self.modules.starts_of(delivery), starts + 1, "it is due after {wait:?}");
+        wait
+    }
+
+    async fn reason(&self, delivery: &DeliveryId) -> FailureReason {
+        FailureReason::parse(&self.details(delivery).await.summary.reason.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn starts_next_attempt_when_it_is_due() {
+    for seed in 0..50 {
+        fastrand::seed(seed);
+        let world = World::new().await;
+        let delivery = world.accepted(&event("evt_1", "Echo")).await;
+        for longest in [2, 4] {
+            world.end(&delivery, failed(Retry::Yes)).await;
+            let wait = world.attempt_when_due(&delivery).await;
+            assert!(wait <= Duration::from_secs(longest), "{wait:?}");
+        }
+        world.end(&delivery, failed(Retry::Yes)).await;
+        assert_eq!(world.state(&delivery).await, State::Dead);
+        assert_eq!(world.reason(&delivery).await.to_string(), "no seats (attempt 3 of 3)");
+        assert_eq!(world.modules.evidence(), [false], "a delivery counts once, by its first attempt");
+        world.assert_idle(&["acme"]);
+    }
+}
+
+#[tokio::test]
+async fn waits_as_long_as_the_module_asks() {
+    let world = World::new().await;
+    let delivery = world.accepted(&event("evt_1", "Echo")).await;
+    world.end(&delivery, failed(Retry::After(Duration::from_secs(3_600)))).await;
+    assert_eq!(world.attempt_when_due(&delivery).await, Duration::from_secs(3_600));
+}
+
+#[tokio::test]
+async fn gives_up_when_another_attempt_would_fail_too() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.end(&delivery, failed(Retry::No)).await;
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    assert_eq!(world.platform.written(), [("sorry".to_owned(), true)]);
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn tells_the_user_that_another_attempt_follows() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.end(&delivery, failed(Retry::Yes)).await;
+    assert_eq!(world.platform.written(), [("one moment".to_owned(), false)]);
+    world.attempt_when_due(&delivery).await;
+    world.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("here you are".to_owned());
+    world.end(&delivery, answered()).await;
+    assert_eq!(world.platform.written().last(), Some(&("here you are".to_owned(), true)));
+    assert_eq!(world.state(&delivery).await, State::Completed);
+}
+
+/// The timer of the scheduler is set anew when a retry is due before what it waits for.
+#[tokio::test]
+async fn starts_the_attempt_first_that_is_due_first() {
+    let world = World::new().await;
+    let (late, early) = (world.accepted(&event("evt_1", "Echo")).await, world.accepted(&event("evt_2", "Echo")).await);
+    world.end(&late, failed(Retry::After(Duration::from_secs(25)))).await;
+    world.end(&early, failed(Retry::After(Duration::from_secs(5)))).await;
+    world.attempt_when_due(&early).await;
+    assert_eq!(world.modules.running(), [early]);
+    world.attempt_when_due(&late).await;
+}
+
+/// A user who is not notified would wait forever: attempts that only notify follow, and the module does not run again.
+#[tokio::test]
+async fn notifies_the_user_when_the_platform_is_back() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.platform.answers(Answer::Unavailable);
+    world.end(&delivery, failed(Retry::Yes)).await;
+    for _ in 0..2 {
+        world.attempt_when_due(&delivery).await;
+        world.end(&delivery, failed(Retry::Yes)).await;
+    }
+    for notices in 1..=3 {
+        let reason = world.reason(&delivery).await;
+        assert_eq!(reason.reason(), "no seats (attempt 3 of 3)", "after {notices} notices");
+        assert!(reason.notice_error().unwrap().contains("no route to the platform"), "{reason}");
+        assert_eq!(world.state(&delivery).await, State::Waiting);
+        let due_at = world.details(&delivery).await.summary.due_at.unwrap();
+        world.advance(due_at.duration_since(world.clock.now()).unwrap_or_default() + REST).await;
+    }
+    world.platform.answers(Answer::Ok);
+    world.advance(Duration::from_secs(60) + REST).await;
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    assert_eq!(world.reason(&delivery).await, FailureReason::new("no seats (attempt 3 of 3)"));
+    assert_eq!(world.platform.written(), [("sorry".to_owned(), true)]);
+    assert_eq!(world.modules.starts_of(&delivery), 3);
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn records_why_the_user_could_not_be_notified() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.platform.answers(Answer::Denied);
+    world.end(&delivery, failed(Retry::No)).await;
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    let reason = world.reason(&delivery).await;
+    assert_eq!(reason.reason(), "no seats");
+    assert!(reason.notice_error().unwrap().contains("the key is revoked"), "{reason}");
+}
+
+#[tokio::test]
+async fn gives_up_delivery_that_is_cut_off_each_time() {
+    let world = World::stopped(Setup::default()).await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    for _ in 0..3 {
+        let claim = Claim {
+            tenant: "acme".into(),
+            module: "Echo".into(),
+            limit: 1,
+            owner: OWNER.into(),
+            lease: Duration::from_secs(30),
+        };
+        assert_eq!(world.journal.memory.claim(claim).await.unwrap().len(), 1);
+        assert_eq!(world.journal.memory.reclaim(Some(OWNER)).await.unwrap(), 1);
+    }
+    world.dispatcher.run();
+    world.settle().await;
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    assert!(world.reason(&delivery).await.reason().contains("3 times"), "{}", world.reason(&delivery).await);
+    assert_eq!((world.modules.history(), world.platform.written().len()), (Vec::new(), 1));
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn retries_attempt_that_panics() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.end(&delivery, End::Panic).await;
+    world.attempt_when_due(&delivery).await;
+    world.end(&delivery, End::Panic).await;
+    world.attempt_when_due(&delivery).await;
+    world.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("at last".to_owned());
+    world.end(&delivery, answered()).await;
+    assert_eq!(world.state(&delivery).await, State::Completed);
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn gives_up_attempt_that_panics_each_time() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    for attempt in 1..=3 {
+        world.end(&delivery, End::Panic).await;
+        if attempt < 3 {
+            world.attempt_when_due(&delivery).await;
+        }
+    }
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    assert_eq!(world.platform.written().last(), Some(&("sorry".to_owned(), true)));
+    world.assert_idle(&["acme"]);
+}
+
+/// Even what finalizes an attempt panics: the delivery is retried, and given up without a notice in the end.
+#[tokio::test]
+async fn retries_attempt_whose_finalization_panics() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.platform.answers(Answer::Panic);
+    for attempt in 1..=3 {
+        world.end(&delivery, failed(Retry::Yes)).await;
+        assert!(lock(&world.dispatcher.0.running).is_empty(), "its slot is free");
+        if attempt < 3 {
+            world.attempt_when_due(&delivery).await;
+        }
+    }
+    assert_eq!(world.state(&delivery).await, State::Dead);
+    let reason = world.reason(&delivery).await.to_string();
+    assert!(reason.contains("internal error") && reason.ends_with("(attempt 3 of 3)"), "{reason}");
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn keeps_the_order_of_a_chat_through_a_retry() {
+    let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
+    let mut deliveries = Vec::new();
+    for id in ["evt_1", "evt_2", "evt_3"] {
+        deliveries.push(world.accepted(&message("acme", id, "Echo", "chat_1")).await);
+    }
+    let other = world.accepted(&message("acme", "evt_4", "Echo", "chat_2")).await;
+    let [first, second, third] = deliveries.try_into().unwrap();
+    world.end(&first, answered()).await;
+    world.end(&second, failed(Retry::After(Duration::from_secs(20)))).await;
+    world.end(&other, answered()).await;
+    world.advance(Duration::from_secs(19)).await;
+    assert!(world.modules.running().is_empty(), "the third waits for the second");
+    world.advance(Duration::from_secs(1) + REST).await;
+    assert_eq!(world.modules.running(), [second.clone()]);
+    world.end(&second, answered()).await;
+    world.end(&third, answered()).await;
+    let started: Vec<DeliveryId> = world.modules.history().into_iter().map(|(delivery, _)| delivery).collect();
+    let of_chat: Vec<&DeliveryId> = started.iter().filter(|delivery| **delivery != other).collect();
+    assert_eq!(of_chat, [&first, &second, &second, &third]);
+    world.assert_idle(&["acme"]);
+}
+
+/// The claim of a chat's next delivery and a retry of the one before it: whatever comes first, only one of them runs.
+#[tokio::test]
+async fn runs_one_delivery_of_a_chat_while_its_lane_is_claimed() {
+    let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
+    let first = world.accepted(&message("acme", "evt_1", "Echo", "chat_1")).await;
+    world.running(&first).await;
+    let mut held = world.journal.hold(Op::Claim, super::journal::Point::Before);
+    let second = world.accepted(&message("acme", "evt_2", "Echo", "chat_1")).await;
+    world.until("the claim", || held.is_reached()).await;
+    world.end(&first, failed(Retry::After(Duration::ZERO))).await;
+    held.release();
+    world.advance(REST).await;
+    assert_eq!(world.modules.running(), [first.clone()]);
+    world.end(&first, answered()).await;
+    world.end(&second, answered()).await;
+    world.assert_idle(&["acme"]);
+}

@@ -1,0 +1,320 @@
+//! Modules and a platform that do what a test says.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use modhost_core::event::{DeliveryId, Name};
+use modhost_platform::{CallError, Caller, ErrorKind, Message, MessageChange, Platform, Role, StepChange};
+use tokio::sync::{oneshot, watch};
+
+use crate::capabilities::Delivery;
+use crate::dispatch::{Modules, Runner, lock};
+use crate::engine::Ended;
+
+/// How a scripted module ends.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    With(Ended),
+    /// The host panics while it serves the module.
+    Panic,
+}
+
+/// Modules whose attempts run until the test ends them. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct ScriptedModules(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    paused: HashSet<Name>,
+    /// Modules without a version.
+    missing: HashSet<Name>,
+    /// Modules whose attempts end by themselves.
+    automatic: HashMap<Name, End>,
+    running: Vec<Run>,
+    started: u64,
+    /// The attempts that ever started, in order.
+    history: Vec<(DeliveryId, u32)>,
+    /// How the first attempts ended: the evidence for a canary.
+    evidence: Vec<bool>,
+    /// The most attempts that ran at once: of all, of each tenant, of each module.
+    most: Most,
+}
+
+/// The highest numbers of attempts that ran at the same time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Most {
+    pub(super) total: usize,
+    pub(super) tenants: HashMap<Name, usize>,
+    pub(super) modules: HashMap<Name, usize>,
+}
+
+/// An attempt that runs.
+struct Run {
+    number: u64,
+    delivery: Arc<Delivery>,
+    end: Option<oneshot::Sender<End>>,
+}
+
+impl ScriptedModules {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(()) }))
+    }
+
+    /// Lets every attempt of a module end at once.
+    pub(super) fn end_automatically(&self, module: &str, end: End) {
+        lock(&self.0.state).automatic.insert(module.into(), end);
+    }
+
+    pub(super) fn pause(&self, module: &str) {
+        lock(&self.0.state).paused.insert(module.into());
+    }
+
+    /// Takes a pause back; whoever calls this has to wake the dispatcher, as the admin API does.
+    pub(super) fn resume(&self, module: &str) {
+        lock(&self.0.state).paused.remove(&Name::from(module));
+    }
+
+    /// Makes a module have no version, without a word that deliveries wait.
+    pub(super) fn remove_version(&self, module: &str) {
+        lock(&self.0.state).missing.insert(module.into());
+    }
+
+    pub(super) fn serve_version(&self, module: &str) {
+        lock(&self.0.state).missing.remove(&Name::from(module));
+        self.0.changes.send_replace(());
+    }
+
+    /// The deliveries whose attempts run, in the order they started.
+    pub(super) fn running(&self) -> Vec<DeliveryId> {
+        lock(&self.0.state).running.iter().map(|run| run.delivery.id.clone()).collect()
+    }
+
+    /// The attempt at a delivery that started last, if it runs.
+    pub(super) fn attempt_of(&self, delivery: &DeliveryId) -> Option<Arc<Delivery>> {
+        let state = lock(&self.0.state);
+        state.running.iter().rev().find(|run| run.delivery.id == *delivery).map(|run| run.delivery.clone())
+    }
+
+    /// Whether an attempt at a delivery runs that the test has not ended yet.
+    pub(super) fn can_end(&self, delivery: &DeliveryId) -> bool {
+        lock(&self.0.state).running.iter().any(|run| run.delivery.id == *delivery && run.end.is_some())
+    }
+
+    /// Ends the attempt at a delivery that started last.
+    pub(super) fn end(&self, delivery: &DeliveryId, end: End) {
+        let mut state = lock(&self.0.state);
+        let mut open = state.running.iter_mut().rev().filter(|run| run.end.is_some());
+        let run = open.find(|run| run.delivery.id == *delivery);
+        let run = run.unwrap_or_else(|| panic!("no attempt at {delivery} runs"));
+        // Its attempt may have been cancelled.
+        let _ = run.end.take().map(|sender| sender.send(end));
+    }
+
+    /// The attempts that ever started, in order: their deliveries and numbers since they were last sent.
+    pub(super) fn history(&self) -> Vec<(DeliveryId, u32)> {
+        lock(&self.0.state).history.clone()
+    }
+
+    /// How often an attempt at a delivery started.
+    pub(super) fn starts_of(&self, delivery: &DeliveryId) -> usize {
+        lock(&self.0.state).history.iter().filter(|(started, _)| started == delivery).count()
+    }
+
+    pub(super) fn evidence(&self) -> Vec<bool> {
+        lock(&self.0.state).evidence.clone()
+    }
+
+    pub(super) fn most(&self) -> Most {
+        lock(&self.0.state).most.clone()
+    }
+}
+
+impl Modules for ScriptedModules {
+    fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
+    fn makes_wait(&self, module: &Name) -> bool {
+        lock(&self.0.state).paused.contains(module)
+    }
+
+    fn any_makes_wait(&self) -> bool {
+        !lock(&self.0.state).paused.is_empty()
+    }
+
+    fn choose(&self, module: &Name, _: &DeliveryId, _: SystemTime) -> Option<Box<dyn Runner>> {
+        let has_version = !lock(&self.0.state).missing.contains(module);
+        has_version.then(|| -> Box<dyn Runner> { Box::new(ScriptedRunner(self.0.clone())) })
+    }
+}
+
+struct ScriptedRunner(Arc<Shared>);
+
+#[async_trait]
+impl Runner for ScriptedRunner {
+    fn version(&self) -> String {
+        "version-1".to_owned()
+    }
+
+    async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+        let (end, ended) = oneshot::channel();
+        let number = self.0.start(delivery, end);
+        let _running = StopOnDrop { shared: &self.0, number };
+        match ended.await.unwrap_or(End::Panic) {
+            End::With(ended) => ended,
+            End::Panic => panic!("the test lets the host panic"),
+        }
+    }
+
+    fn ended(&self, completed: bool) {
+        lock(&self.0.state).evidence.push(completed);
+    }
+}
+
+impl Shared {
+    fn start(&self, delivery: &Arc<Delivery>, end: oneshot::Sender<End>) -> u64 {
+        let mut state = lock(&self.state);
+        state.started += 1;
+        let number = state.started;
+        state.history.push((delivery.id.clone(), delivery.attempt));
+        let end = match state.automatic.get(&delivery.module).cloned() {
+            Some(at_once) => {
+                let _ = end.send(at_once);
+                None
+            }
+            None => Some(end),
+        };
+        state.running.push(Run { number, delivery: delivery.clone(), end });
+        let State { running, most, .. } = &mut *state;
+        let (tenant, module) = (&delivery.event.tenant, &delivery.module);
+        let of =
+            |is_counted: &dyn Fn(&Delivery) -> bool| running.iter().filter(|run| is_counted(&run.delivery)).count();
+        let (of_tenant, of_module) = (of(&|it| it.event.tenant == *tenant), of(&|it| it.module == *module));
+        most.total = most.total.max(running.len());
+        let most_of_tenant = most.tenants.entry(tenant.clone()).or_default();
+        *most_of_tenant = of_tenant.max(*most_of_tenant);
+        let most_of_module = most.modules.entry(module.clone()).or_default();
+        *most_of_module = of_module.max(*most_of_module);
+        number
+    }
+}
+
+/// Takes an attempt off the list of those that run, also when it is cancelled.
+struct StopOnDrop<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.state).running.retain(|run| run.number != self.number);
+    }
+}
+
+/// What a scripted platform does with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Ok,
+    /// An error that may pass.
+    Unavailable,
+    /// An error that does not pass.
+    Denied,
+    Panic,
+}
+
+/// A platform that answers as the test says, and remembers the texts written to it.
+pub(super) struct ScriptedPlatform {
+    answer: Mutex<Answer>,
+    /// Whether calls are held.
+    held: watch::Sender<bool>,
+    asked: Mutex<u64>,
+    written: Mutex<Vec<(String, bool)>>,
+}
+
+impl ScriptedPlatform {
+    pub(super) fn new() -> Self {
+        let held = watch::Sender::new(false);
+        Self { answer: Mutex::new(Answer::Ok), held, asked: Mutex::default(), written: Mutex::default() }
+    }
+
+    pub(super) fn answers(&self, answer: Answer) {
+        *lock(&self.answer) = answer;
+    }
+
+    /// Lets no call be answered until [`ScriptedPlatform::release`].
+    pub(super) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(super) fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// How many calls were made.
+    pub(super) fn asked(&self) -> u64 {
+        *lock(&self.asked)
+    }
+
+    /// The texts that were written, in order, and whether each was the final one.
+    pub(super) fn written(&self) -> Vec<(String, bool)> {
+        lock(&self.written).clone()
+    }
+
+    async fn answer(&self) -> Result<(), CallError> {
+        *lock(&self.asked) += 1;
+        drop(self.held.subscribe().wait_for(|held| !held).await);
+        let answer = *lock(&self.answer);
+        match answer {
+            Answer::Ok => Ok(()),
+            Answer::Unavailable => Err(CallError::new(ErrorKind::Unavailable, "no route to the platform")),
+            Answer::Denied => Err(CallError::new(ErrorKind::Denied, "the key is revoked")),
+            Answer::Panic => panic!("the test lets the platform client panic"),
+        }
+    }
+
+    fn write(&self, id: &str, change: &MessageChange) -> Message {
+        let text = change.text.clone();
+        lock(&self.written).push((text.clone().unwrap_or_default(), change.completed));
+        Message { id: id.to_owned(), role: Role::Assistant, text, references: Vec::new(), created_at: None }
+    }
+}
+
+#[async_trait]
+impl Platform for ScriptedPlatform {
+    fn unsupported(&self, what: &str) -> CallError {
+        CallError::new(ErrorKind::Unsupported, format!("there is no {what} in this test"))
+    }
+
+    async fn modify_message(
+        &self,
+        _: &Caller,
+        _: &str,
+        id: &str,
+        change: &MessageChange,
+    ) -> modhost_platform::Result<Message> {
+        self.answer().await?;
+        Ok(self.write(id, change))
+    }
+
+    async fn create_message(
+        &self,
+        _: &Caller,
+        _: Option<&str>,
+        _: &str,
+        change: &MessageChange,
+    ) -> modhost_platform::Result<Message> {
+        self.answer().await?;
+        Ok(self.write("new", change))
+    }
+
+    async fn update_step(&self, _: &Caller, _: &str, _: &StepChange) -> modhost_platform::Result<()> {
+        self.answer().await
+    }
+}

@@ -1,0 +1,188 @@
+//! Shutdown: nothing new starts, what runs ends or is returned to the queue, and nothing is lost.
+
+use modhost_storage::journal::{Journal, State};
+use tokio::task::JoinHandle;
+
+use super::journal::{Op, Point};
+use super::*;
+use crate::dispatch::TIDY_UP;
+use crate::dispatch::leases::{HEARTBEAT_EVERY, LEASE};
+
+const GRACE: Duration = Duration::from_secs(60);
+
+impl World {
+    fn shut_down(&self) -> JoinHandle<()> {
+        let dispatcher = self.dispatcher.clone();
+        tokio::spawn(async move { dispatcher.shutdown(GRACE).await })
+    }
+
+    /// The next host on the same journal, running.
+    async fn restarted(&self) -> Self {
+        let world = Self::with(Setup::default(), self.clock.clone(), self.journal.clone()).await;
+        world.dispatcher.run();
+        world.settle().await;
+        world
+    }
+}
+
+async fn has_ended(world: &World, shutdown: JoinHandle<()>) {
+    world.until("the shutdown to end", || shutdown.is_finished()).await;
+    shutdown.await.unwrap();
+}
+
+#[tokio::test]
+async fn lets_running_deliveries_end() {
+    let world = World::new().await;
+    let delivery = world.accepted(&event("evt_1", "Echo")).await;
+    world.running(&delivery).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    assert!(!shutdown.is_finished());
+    world.end(&delivery, answered()).await;
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Completed);
+    world.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn ends_at_once_when_nothing_runs() {
+    let world = World::new().await;
+    has_ended(&world, world.shut_down()).await;
+    assert!(matches!(world.accept(&event("evt_1", "Echo")).await, Err(Refused::Stopping)));
+}
+
+#[tokio::test]
+async fn returns_deliveries_that_outlast_the_grace_period() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.running(&delivery).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    world.advance(GRACE - Duration::from_millis(1)).await;
+    assert_eq!(world.modules.running(), [delivery.clone()]);
+    world.advance(Duration::from_millis(1)).await;
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Waiting);
+    assert_eq!(world.platform.asked(), 0, "it goes on with the next host");
+    assert!(world.modules.evidence().is_empty(), "an attempt that was cut off says nothing about its version");
+
+    let next = world.restarted().await;
+    next.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("here you are".to_owned());
+    next.end(&delivery, answered()).await;
+    assert_eq!(next.state(&delivery).await, State::Completed);
+    next.assert_idle(&["acme"]);
+}
+
+/// What a claim gives out while the host shuts down begins and ends; it would wait for its lease otherwise.
+#[tokio::test]
+async fn runs_deliveries_whose_claim_is_under_way() {
+    for point in [Point::Before, Point::After] {
+        let world = World::new().await;
+        let mut held = world.journal.hold(Op::Claim, point);
+        let delivery = world.accepted(&event("evt_1", "Echo")).await;
+        world.until("the claim", || held.is_reached()).await;
+        let shutdown = world.shut_down();
+        world.settle().await;
+        held.release();
+        world.end(&delivery, answered()).await;
+        has_ended(&world, shutdown).await;
+        assert_eq!(world.state(&delivery).await, State::Completed);
+        world.assert_idle(&["acme"]);
+    }
+}
+
+/// The claim ends after the grace period: what it gives out is returned.
+#[tokio::test]
+async fn returns_deliveries_whose_claim_ends_too_late() {
+    let world = World::new().await;
+    let mut held = world.journal.hold(Op::Claim, Point::After);
+    let delivery = world.accepted(&event("evt_1", "Echo")).await;
+    world.until("the claim", || held.is_reached()).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    world.advance(GRACE).await;
+    held.release();
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Waiting);
+    let next = world.restarted().await;
+    next.end(&delivery, answered()).await;
+    assert_eq!(next.state(&delivery).await, State::Completed);
+}
+
+/// The claim never ends: the host stops all the same, and the next one takes the delivery over.
+#[tokio::test]
+async fn stops_although_a_claim_never_ends() {
+    let world = World::new().await;
+    let mut held = world.journal.hold(Op::Claim, Point::After);
+    let delivery = world.accepted(&event("evt_1", "Echo")).await;
+    world.until("the claim", || held.is_reached()).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    world.advance(GRACE).await;
+    assert!(!shutdown.is_finished());
+    world.advance(TIDY_UP).await;
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Running);
+    let next = world.restarted().await;
+    next.end(&delivery, answered()).await;
+    assert_eq!(next.state(&delivery).await, State::Completed);
+    next.assert_idle(&["acme"]);
+}
+
+#[tokio::test]
+async fn finishes_the_event_that_is_being_recorded() {
+    let world = World::new().await;
+    let mut held = world.journal.hold(Op::Record, Point::Before);
+    let sent = event("evt_1", "Echo");
+    let client = tokio::spawn({
+        let (dispatcher, sent) = (world.dispatcher.clone(), sent.clone());
+        async move { dispatcher.accept(sent).await }
+    });
+    world.until("the event to be recorded", || held.is_reached()).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    assert!(!shutdown.is_finished(), "the event is not recorded yet");
+    held.release();
+    let delivery = DeliveryId::new(&sent, &"Echo".into());
+    assert_eq!(client.await.unwrap().unwrap(), Accepted::Deliveries(vec![delivery.clone()]));
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Waiting, "nothing starts any more");
+    world.assert_nothing_reserved();
+    let next = world.restarted().await;
+    next.end(&delivery, answered()).await;
+    assert_eq!(next.state(&delivery).await, State::Completed);
+}
+
+#[tokio::test]
+async fn extends_leases_until_all_deliveries_have_ended() {
+    let world = World::new().await;
+    let delivery = world.accepted(&event("evt_1", "Echo")).await;
+    world.running(&delivery).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    let before = world.journal.begun(Op::Heartbeat, None);
+    for _ in 0..5 {
+        world.advance(HEARTBEAT_EVERY).await;
+    }
+    assert_eq!(world.journal.begun(Op::Heartbeat, None), before + 5);
+    assert!(LEASE < HEARTBEAT_EVERY * 5);
+    assert_eq!(world.journal.memory.reclaim(None).await.unwrap(), 0);
+    world.end(&delivery, answered()).await;
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Completed);
+}
+
+/// A platform that does not answer holds a shutdown up for the tidying time, and no longer.
+#[tokio::test]
+async fn stops_although_the_platform_does_not_answer() {
+    let world = World::new().await;
+    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    world.platform.hold();
+    world.end(&delivery, failed(Retry::No)).await;
+    let shutdown = world.shut_down();
+    world.settle().await;
+    world.advance(GRACE).await;
+    world.advance(TIDY_UP).await;
+    has_ended(&world, shutdown).await;
+    assert_eq!(world.state(&delivery).await, State::Running);
+}
