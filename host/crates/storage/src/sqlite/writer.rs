@@ -83,6 +83,18 @@ impl WriteConnection {
         }
     }
 
+    /// Runs work in a transaction, which is durable when this returns. Rolls back if the work or the commit fails.
+    pub(crate) fn transact<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let done = self.begin().and_then(|()| work(&self.connection)).and_then(|done| {
+            self.commit()?;
+            Ok(done)
+        });
+        if done.is_err() {
+            self.roll_back();
+        }
+        done
+    }
+
     /// Writes all of the log into the file and closes the connection.
     pub(crate) fn close(self) -> Result<(), StorageError> {
         let Self { connection, database, .. } = self;

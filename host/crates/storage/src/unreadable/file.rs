@@ -1,4 +1,4 @@
-//! One request a file: a line of JSON with what is known of it, and its body behind that, byte by byte.
+//! The file of a request: a line of JSON with its record, followed by its body.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 
 use super::UnreadableRecord;
 
-/// What the names of the files begin with, as their ids do.
+/// The prefix of the files' names and of their ids.
 const PREFIX: &str = "unr_";
 
-/// The first line is no longer than this, in bytes.
+/// Maximum size of the first line, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
 pub(super) fn path(directory: &Path, id: &str) -> PathBuf {
     directory.join(id)
 }
 
-/// What is kept in a directory; nothing if there is none. What isn't as it was written is passed over, and left where it is.
+/// Loads the records of a directory; none if it does not exist. Files that were changed are skipped and left in place.
 pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRecord>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -26,13 +26,13 @@ pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRe
     for entry in entries {
         let entry = entry?;
         let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        // A pipe of that name would be waited for.
+        // Opening a pipe of that name would block.
         if !is_one || !entry.file_type()?.is_file() || records.len() == most {
             continue;
         }
         match record(&entry.path()) {
             Ok(record) if entry.file_name() == *record.id => records.push(record),
-            Ok(_) => tracing::warn!(file = %entry.path().display(), "unreadable request has another's name"),
+            Ok(_) => tracing::warn!(file = %entry.path().display(), "unreadable request has the name of another"),
             Err(error) => tracing::warn!(file = %entry.path().display(), %error, "cannot read unreadable request"),
         }
     }
@@ -45,7 +45,7 @@ fn record(path: &Path) -> io::Result<UnreadableRecord> {
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// The body of a request.
+/// Reads the body of a request.
 pub(super) fn body(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = BufReader::new(File::open(path)?);
     file.by_ref().take(MAX_LINE).read_until(b'\n', &mut Vec::new())?;
@@ -54,7 +54,7 @@ pub(super) fn body(path: &Path) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Writes a request; it is on disk, whole, when its file has its name. Only this user can read it.
+/// Writes a request. Once its file has its name, it is complete and durable. Only this user can read it.
 pub(super) fn write(directory: &Path, record: &UnreadableRecord, body: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;

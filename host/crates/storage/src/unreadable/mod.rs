@@ -1,7 +1,7 @@
-//! Verified requests that can't be read as events: kept for operators, each as a file of the data directory.
+//! Verified requests that cannot be read as events: kept for operators, each in a file of the data directory.
 //!
-//! They are answered with "come back" and nobody runs on them, so they are no part of the journal: a diagnostic, with bounds
-//! of its own. The oldest go first, and first those of the source that has most.
+//! They are answered with "try again later" and no module runs on them, so they are not in the journal: they are a diagnostic
+//! with its own limits. The oldest are removed first, and first those of the source that has the most.
 
 mod file;
 
@@ -18,18 +18,18 @@ use sha2::{Digest, Sha256};
 use modhost_core::event::{Name, push_hex};
 use modhost_core::sync::lock;
 
-/// What is kept at the most.
+/// The limits of the kept requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Requests of one source.
+    /// Maximum number of requests of one source.
     pub of_source: usize,
-    /// Bytes of their bodies.
+    /// Maximum size of their bodies, in bytes.
     pub bytes_of_source: u64,
-    /// Requests of all sources together.
+    /// Maximum number of requests of all sources together.
     pub of_all: usize,
-    /// Bytes of their bodies.
+    /// Maximum size of their bodies, in bytes.
     pub bytes_of_all: u64,
-    /// How long they are kept.
+    /// Maximum age.
     pub age: Duration,
 }
 
@@ -45,24 +45,24 @@ impl Default for Bounds {
     }
 }
 
-/// A verified request that can't be read as an event.
+/// A verified request that cannot be read as an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
     /// The source it came through.
     pub source: Name,
     /// The tenant of the source, if it has one.
     pub tenant: Option<Name>,
-    /// Why it can't be read.
+    /// Why it cannot be read.
     pub reason: String,
-    /// The status it was answered with; none if it was not a request of its own.
+    /// The status of the response; none if it was not a request of its own.
     pub status: Option<u16>,
-    /// Headers that help to understand it; no secrets, no signatures.
+    /// Headers that help to understand it, without secrets and signatures.
     pub headers: Vec<(String, String)>,
     /// The body, as it was signed.
     pub body: Bytes,
 }
 
-/// What is known of a request that is kept.
+/// The record of a kept request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnreadableRecord {
     /// Its id: the same for the same body of the same source.
@@ -71,25 +71,25 @@ pub struct UnreadableRecord {
     pub source: String,
     /// The tenant of the source, if it has one.
     pub tenant: Option<String>,
-    /// Why it can't be read.
+    /// Why it cannot be read.
     pub reason: String,
-    /// The status it was answered with; none for what came over an event socket.
+    /// The status of the response; none if it arrived over an event socket.
     pub status: Option<u16>,
     /// Headers that help to understand it.
     pub headers: Vec<(String, String)>,
-    /// How large its body is, in bytes.
+    /// The size of its body, in bytes.
     pub size: u64,
-    /// Whether the end of the body was cut off, as it was larger than what is kept.
+    /// Whether the body was larger than the limit and its end is not kept.
     pub is_cut: bool,
-    /// When it came first, in milliseconds since 1970.
+    /// When it first arrived, in milliseconds since 1970.
     pub first_at: u64,
-    /// When it came last, as far as this host knows since it started.
+    /// When it last arrived since this host started.
     pub last_at: u64,
-    /// How often it came, as far as this host knows since it started.
+    /// How often it arrived since this host started.
     pub times: u64,
 }
 
-/// Where they are kept. Cheap to clone.
+/// The store of unreadable requests. Cheap to clone.
 #[derive(Clone)]
 pub struct UnreadableStore(Arc<Inner>);
 
@@ -102,7 +102,7 @@ struct Inner {
 }
 
 impl UnreadableStore {
-    /// Looks at what is kept in a data directory; blocks. What can't be read there is left out, and the log says so.
+    /// Opens the store in a data directory; blocks. Files that cannot be read are skipped and logged.
     pub fn open(data_dir: &Path, bounds: Bounds) -> Self {
         let directory = data_dir.join("unreadable");
         let records = file::load(&directory, bounds.of_all).unwrap_or_else(|error| {
@@ -113,11 +113,11 @@ impl UnreadableStore {
         Self(Arc::new(Inner { directory, bounds, records: Mutex::new(records), files: Arc::default() }))
     }
 
-    /// Keeps a request. It is on disk when this returns, unless it was before; it is carried to its end even if nobody waits.
+    /// Keeps a request, which is durable when this returns. Runs to its end even if the caller stops waiting.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// If it cannot be written.
     pub async fn keep(&self, unreadable: Unreadable, now: SystemTime) -> io::Result<()> {
         let guard = self.0.files.clone().lock_owned().await;
         let inner = self.0.clone();
@@ -128,18 +128,18 @@ impl UnreadableStore {
         kept.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    /// What is kept, the newest first.
+    /// Returns the kept requests, newest first.
     pub fn list(&self) -> Vec<UnreadableRecord> {
         let mut records: Vec<_> = self.0.records().values().cloned().collect();
         records.sort_by(|a, b| (b.last_at, &b.id).cmp(&(a.last_at, &a.id)));
         records
     }
 
-    /// One of them, with its body; none if there is none of this id.
+    /// Returns a request and its body; none if the id is unknown.
     ///
     /// # Errors
     ///
-    /// When its file can't be read.
+    /// If its file cannot be read.
     pub async fn read(&self, id: &str) -> io::Result<Option<(UnreadableRecord, Vec<u8>)>> {
         let Some(record) = self.0.records().get(id).cloned() else { return Ok(None) };
         let path = file::path(&self.0.directory, &record.id);
@@ -148,11 +148,11 @@ impl UnreadableStore {
         Ok(Some((record, body)))
     }
 
-    /// Removes one; answers whether it was there.
+    /// Removes a request. Returns whether it existed.
     ///
     /// # Errors
     ///
-    /// When its file can't be removed.
+    /// If its file cannot be removed.
     pub async fn remove(&self, id: &str) -> io::Result<bool> {
         let guard = self.0.files.clone().lock_owned().await;
         let (inner, id) = (self.0.clone(), id.to_owned());
@@ -193,15 +193,15 @@ impl Inner {
             last_at: now,
             times: 1,
         };
-        // Room is made before it is taken: at no time is there more on disk than there may be.
-        self.make_room(&record, now)?;
+        // Old requests are removed first, so that the limits are never exceeded.
+        self.purge(&record, now)?;
         file::write(&self.directory, &record, &unreadable.body[..kept])?;
         self.records().insert(id, record);
         Ok(())
     }
 
-    /// Removes what is too old, and the oldest of what is too much beside a new one.
-    fn make_room(&self, new: &UnreadableRecord, now: u64) -> io::Result<()> {
+    /// Removes requests that are too old, and the oldest that exceed the limits together with a new one.
+    fn purge(&self, new: &UnreadableRecord, now: u64) -> io::Result<()> {
         let Bounds { of_source, bytes_of_source, of_all, bytes_of_all, age } = self.bounds;
         let oldest_kept = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         loop {
@@ -247,7 +247,7 @@ impl Inner {
     }
 }
 
-/// The same body of the same source is one request, however often it comes.
+/// Returns the id of a request: the same body of the same source is one request, however often it arrives.
 fn id_of(unreadable: &Unreadable) -> String {
     let source = unreadable.source.as_str();
     let mut hash = Sha256::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_bodies_within_bounds_and_over_a_restart() {
+    async fn keeps_bodies_within_limits_and_over_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let store = UnreadableStore::open(folder.path(), bounds());
         for number in 0..10u64 {
@@ -297,7 +297,7 @@ mod tests {
             let files = std::fs::read_dir(folder.path().join("unreadable")).unwrap().count();
             assert!(files <= 5, "{files} files");
         }
-        // The same again is the same.
+        // The same body is the same request.
         store.keep(body("b", "hello 9"), at(20)).await.unwrap();
         let again = store.list().into_iter().next().unwrap();
         assert_eq!((again.source.as_str(), again.times, again.first_at, again.last_at), ("b", 2, 9_000, 20_000));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_sources_bodies_push_out_no_others() {
+    async fn removes_no_request_of_a_source_with_few() {
         let folder = tempfile::tempdir().unwrap();
         let store = UnreadableStore::open(folder.path(), bounds());
         store.keep(body("quiet", "1"), at(0)).await.unwrap();
@@ -328,17 +328,17 @@ mod tests {
             }
         }
         assert!(store.list().iter().any(|it| it.source == "quiet"), "{:?}", store.list());
-        // One that is larger than all that is kept is cut.
+        // A body larger than the limit is cut.
         store.keep(body("loud", "y".repeat(500)), at(60)).await.unwrap();
         let cut = store.list().into_iter().find(|it| it.is_cut).unwrap();
         assert_eq!((cut.size, store.read(&cut.id).await.unwrap().unwrap().1.len()), (500, 100));
-        // What is old goes with the next one.
+        // Old requests are removed with the next one.
         store.keep(body("new", "1"), at(2000)).await.unwrap();
         assert_eq!(store.list().len(), 1, "{:?}", store.list());
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_back_is_left_out() {
+    async fn skips_files_that_cannot_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let store = UnreadableStore::open(folder.path(), bounds());
         store.keep(body("a", "1"), at(0)).await.unwrap();
@@ -348,7 +348,7 @@ mod tests {
         }
         std::fs::create_dir(directory.join("unr_4")).unwrap();
         assert_eq!(UnreadableStore::open(folder.path(), bounds()).list().len(), 1);
-        // A directory that can't be written is an error, and nothing is pretended.
+        // A directory that cannot be written is an error.
         let blocked = tempfile::tempdir().unwrap();
         std::fs::write(blocked.path().join("unreadable"), "a file").unwrap();
         let store = UnreadableStore::open(blocked.path(), bounds());

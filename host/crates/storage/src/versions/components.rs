@@ -1,4 +1,4 @@
-//! The components of versions, each a file named by the hash of its bytes.
+//! The components of versions: each is a file named by the hash of its bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -8,23 +8,23 @@ use std::path::{Path, PathBuf};
 use super::ContentHash;
 use modhost_core::event::Name;
 
-/// How a component's file name ends.
+/// The extension of a component's file.
 const ENDING: &str = "wasm";
 
-/// How many components stay.
+/// The limits of the kept components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// Of each module, the one that serves included.
+    /// Maximum number for each module, including the one that serves.
     pub of_module: usize,
-    /// Of all modules together, in bytes. Those that serve, are tried or pinned stay all the same.
+    /// Maximum size of all together, in bytes. Components that serve, are on trial or are pinned are kept anyway.
     pub bytes: u64,
 }
 
-/// A version the record knows of.
+/// A version in the record.
 pub(super) struct Known {
     pub(super) module: Name,
     pub(super) hash: ContentHash,
-    /// Whether it serves, is tried or pinned.
+    /// Whether it serves, is on trial or is pinned.
     pub(super) stays: bool,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Components {
     keep: Keep,
 }
 
-/// Where the components of a data directory lie.
+/// Returns the folder of the components of a data directory.
 pub(super) fn folder(directory: &Path) -> PathBuf {
     directory.join("versions")
 }
 
-/// Whether a component is kept there.
+/// Returns whether a component is kept there.
 pub(super) fn has(folder: &Path, hash: ContentHash) -> bool {
     path(folder, hash).is_file()
 }
@@ -62,21 +62,21 @@ impl Components {
         has(&self.folder, hash)
     }
 
-    /// The bytes of a component, if it is there and as it was.
+    /// Returns the bytes of a component, if it is kept and unchanged.
     pub(super) fn get(&self, hash: ContentHash) -> Option<Vec<u8>> {
         let path = self.path(hash);
         let bytes = fs::read(&path).ok()?;
         if ContentHash::of(&bytes) == hash {
             return Some(bytes);
         }
-        tracing::warn!(file = %path.display(), "the component of a version is not as it was written, and is removed");
+        tracing::warn!(file = %path.display(), "a component has been changed; it is removed");
         if let Err(error) = fs::remove_file(&path) {
-            tracing::debug!("it can't be removed: {error}");
+            tracing::debug!(%error, "cannot remove a component");
         }
         None
     }
 
-    /// Writes a component, unless it is there; whole or not at all. Answers whether it wrote.
+    /// Writes a component unless it exists, completely or not at all. Returns whether it wrote.
     pub(super) fn put(&self, hash: ContentHash, bytes: &[u8]) -> io::Result<bool> {
         let path = self.path(hash);
         if fs::metadata(&path).is_ok_and(|file| file.len() == bytes.len() as u64) {
@@ -89,16 +89,16 @@ impl Components {
         Ok(true)
     }
 
-    /// Removes what nobody can ask for any more, and beyond the limits what was used longest ago. `known` is newest
-    /// first; `new` was just written and stays, whether or not the record knows of it yet.
-    pub(super) fn make_room(&self, new: ContentHash, known: Vec<Known>) -> io::Result<()> {
+    /// Removes components without a version in the record and, beyond the limits, those used longest ago. `known` is newest
+    /// first; `new` was just written and is kept, whether or not it is in the record yet.
+    pub(super) fn purge(&self, new: ContentHash, known: Vec<Known>) -> io::Result<()> {
         let mut files: HashMap<ContentHash, (PathBuf, u64)> = HashMap::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
             let name = file.file_name();
             let digits =
                 name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|name| name.strip_suffix('.'));
-            // Whatever else lies there isn't ours, or is just being written.
+            // Other files are not components, or are just being written.
             if let Some(hash) = digits.and_then(ContentHash::from_hex) {
                 files.insert(hash, (file.path(), file.metadata()?.len()));
             }
@@ -152,23 +152,23 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_each_module_stay() {
+    fn keeps_the_latest_components_of_each_module() {
         let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..6);
         let list = vec![known("a", 5, true), known("a", 4, false), known("b", 3, true), known("a", 2, false)];
-        components.make_room(hash(5), list).unwrap();
+        components.purge(hash(5), list).unwrap();
         assert_eq!(there(&components, 0..6), [3, 4, 5], "2 is one too many, 0 and 1 are nobody's");
     }
 
     #[test]
-    fn what_serves_stays_whatever_its_size() {
+    fn keeps_serving_components_whatever_their_size() {
         let (_folder, components) = with(Keep { of_module: 9, bytes: 250 }, 0..6);
         let list = (0..6).rev().map(|number| known("a", number, number == 0 || number == 5)).collect();
-        components.make_room(hash(5), list).unwrap();
+        components.purge(hash(5), list).unwrap();
         assert_eq!(there(&components, 0..6), [0, 5]);
     }
 
     #[test]
-    fn a_component_that_was_damaged_is_not_used() {
+    fn rejects_a_damaged_component() {
         let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..2);
         fs::write(components.path(hash(0)), bytes(7)).unwrap();
         assert_eq!(components.get(hash(0)), None);

@@ -1,9 +1,8 @@
-//! The record of versions: which version of each module served when, where it came from, who asked and how it ended;
-//! what a person has said about a module; and the components themselves, so that a version can serve again whose file
-//! is gone.
+//! The record of versions: which version of each module served when, its origin, who requested it and how it ended; the orders
+//! of operators; and the components themselves, so that a version whose file is gone can serve again.
 //!
-//! One SQLite file, seldom written, and beside it a folder with the components, each named by its hash. Knows nothing of
-//! WebAssembly: a component is bytes.
+//! One SQLite file that is rarely written, and beside it a folder with the components, each named by its hash. The record
+//! knows nothing of WebAssembly: a component is bytes.
 
 mod components;
 mod hash;
@@ -17,13 +16,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, TransactionBehavior};
-
 use components::Components;
 use schema::VERSIONS;
 
 use crate::error::StorageError;
-use crate::sqlite::{Database, DirectoryLock, Mark};
+use crate::sqlite::{Database, DirectoryLock, WriteConnection};
 pub use components::Keep;
 pub use hash::ContentHash;
 use modhost_core::clock;
@@ -32,7 +29,7 @@ pub use offline::AtRest;
 pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
 pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
 
-/// What an operation of the record ends in.
+/// The result of an operation on the record.
 pub type Result<T> = std::result::Result<T, StorageError>;
 
 /// The record of versions. Cheap to clone.
@@ -41,27 +38,29 @@ pub struct Versions(Arc<Inner>);
 
 struct Inner {
     database: Database,
-    connection: Mutex<Connection>,
-    /// The high-water mark beside the file.
-    mark: Mutex<Mark>,
-    /// How each module stands, as the file has it: read on the way of events, where no file is asked.
+    connection: Mutex<WriteConnection>,
+    /// The state of each module, as in the file: events read it without reading the file.
     standing: Mutex<HashMap<Name, ModuleState>>,
     components: Components,
 }
 
-/// Gives up what is missing from the record in a directory. Answers with what that is; none if nothing is.
+/// Gives up the changes that the record in a directory has lost. Returns their description; none if nothing is missing.
+///
+/// # Errors
+///
+/// If the record cannot be read.
 pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
     Database::new(&VERSIONS, directory.to_owned()).accept_loss()
 }
 
 impl Versions {
-    /// Opens the record in a directory, or makes an empty one there. The directory has to be this host's: whose it is,
-    /// the journal's lock says. `keep` is how many components stay.
+    /// Opens the record in a directory, or creates an empty one. The caller must hold the lock of the directory, which the
+    /// journal takes. `keep` limits the kept components.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) when it was written by a newer version, or what is there is damaged or no record at
-    /// all: it is left as it is then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if a newer version wrote the record, or if the
+    /// file is damaged or no record at all. The file is left unchanged then.
     pub async fn open(directory: PathBuf, keep: Keep) -> Result<Self> {
         let database = Database::new(&VERSIONS, directory);
         let opened = database.clone();
@@ -71,13 +70,12 @@ impl Versions {
             database.make_ready()?;
             let sql = |error: rusqlite::Error| database.explain(&error);
             let connection = database.connect().map_err(sql)?;
-            let mark = Mark::open(&database, &connection)?;
+            let connection = WriteConnection::new(connection, database.clone())?;
             let standing = tables::standing(&connection).map_err(sql)?;
             let components = Components::open(components::folder(database.directory()), keep);
             let components = components.map_err(|error| database.unreachable(&error))?;
             Ok(Self(Arc::new(Inner {
                 connection: Mutex::new(connection),
-                mark: Mutex::new(mark),
                 standing: Mutex::new(standing),
                 components,
                 database,
@@ -86,45 +84,39 @@ impl Versions {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// The same for a record that is there, of a host that doesn't run: none can begin to while the lock is held.
+    /// Opens an existing record while no host runs on it. No host can start while the lock is held.
     ///
     /// # Errors
     ///
-    /// As with [`Versions::open`], and when there is no record, or a host runs.
+    /// As [`Versions::open`], and if there is no record, or a host runs on it.
     pub async fn open_at_rest(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
         offline::look_for(&Database::new(&VERSIONS, directory.clone()))?;
         let lock = DirectoryLock::take(&directory)?;
         Ok((lock, Self::open(directory, keep).await?))
     }
 
-    /// How a module stands: what serves, what is tried, and what people said.
+    /// Returns the state of a module: the serving version, the version on trial, and the orders of operators.
     pub fn standing(&self, module: &Name) -> ModuleState {
         lock(&self.0.standing).get(module).cloned().unwrap_or_default()
     }
 
-    /// Writes down what has happened to a module, all of it or nothing; it is on disk when this returns.
+    /// Records facts about a module, all or none; they are durable when this returns.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// If they cannot be written.
     pub async fn note(&self, module: &Name, facts: Vec<Fact>) -> Result<()> {
         let module = module.clone();
         self.blocking(move |inner| {
             let mut connection = lock(&inner.connection);
-            let mut mark = lock(&inner.mark);
             let now = clock::now();
-            let written = (|| {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let written = connection.transact(|connection| {
                 for fact in &facts {
-                    tables::note(&transaction, &module, fact, now)?;
+                    tables::note(connection, &module, fact, now)?;
                 }
-                tables::forget_old(&transaction, &module)?;
-                let standing = tables::standing_of(&transaction, &module)?;
-                mark.count(&transaction)?;
-                transaction.commit()?;
-                mark.raise();
-                Ok(standing)
-            })();
+                tables::forget_old(connection, &module)?;
+                tables::standing_of(connection, &module)
+            });
             let standing = written.map_err(|error| inner.database.explain(&error))?;
             lock(&inner.standing).insert(module, standing);
             Ok(())
@@ -132,11 +124,11 @@ impl Versions {
         .await
     }
 
-    /// What has happened to a module's versions, newest first, as far back as it is remembered.
+    /// Returns the history of a module's versions, newest first, as far back as it is kept.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If it cannot be read.
     pub async fn history(&self, module: &Name) -> Result<Vec<Entry>> {
         let module = module.clone();
         self.blocking(move |inner| {
@@ -149,26 +141,26 @@ impl Versions {
         .await
     }
 
-    /// Keeps a component, so that it can serve again. What was kept longest ago goes when there are too many, but nothing
-    /// that serves, is tried or pinned.
+    /// Keeps a component, so that it can serve again. If there are too many, those kept longest ago are removed, except
+    /// components that serve, are on trial or are pinned.
     ///
     /// # Errors
     ///
-    /// When it can't be written.
+    /// If it cannot be written.
     pub async fn keep(&self, hash: ContentHash, bytes: Arc<[u8]>) -> Result<()> {
         self.blocking(move |inner| {
             let io = |error: std::io::Error| inner.database.unreachable(&error);
             if inner.components.put(hash, &bytes).map_err(io)? {
                 let known = tables::kept_for(&lock(&inner.connection));
                 let known = known.map_err(|error| inner.database.explain(&error))?;
-                inner.components.make_room(hash, known).map_err(io)?;
+                inner.components.purge(hash, known).map_err(io)?;
             }
             Ok(())
         })
         .await
     }
 
-    /// The bytes of a component that was kept; none if it wasn't, or is no longer what it was.
+    /// Returns the bytes of a kept component; none if it is not kept or was changed.
     pub async fn component(&self, hash: ContentHash) -> Option<Vec<u8>> {
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || inner.components.get(hash)).await.ok().flatten()

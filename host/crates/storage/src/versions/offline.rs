@@ -1,4 +1,4 @@
-//! A record of versions nobody writes: only looked at, and left as it is.
+//! A record of versions without a host: read only, and never changed.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::{Entry, ModuleState, Result, components, lock, tables};
 use crate::sqlite::Database;
 use modhost_core::event::Name;
 
-/// The record of versions of a host that doesn't run.
+/// The record of versions of a host that is stopped.
 #[derive(Clone)]
 pub struct AtRest {
     database: Database,
@@ -18,11 +18,11 @@ pub struct AtRest {
 }
 
 impl AtRest {
-    /// Opens a record to look at it; nothing is written. A host that runs on it meanwhile is not disturbed.
+    /// Opens a record to read it. A host that runs on it meanwhile is not disturbed.
     ///
     /// # Errors
     ///
-    /// When there is none, or it is damaged or another version's.
+    /// If there is no record, or it is damaged or of another version.
     pub async fn open(directory: PathBuf) -> Result<Self> {
         let database = Database::new(&VERSIONS, directory);
         let opened = database.clone();
@@ -33,32 +33,32 @@ impl AtRest {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// Every module the record knows of that hasn't been forgotten, by name, with how it stands.
+    /// Returns every known module and its state, ordered by name.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If the record cannot be read.
     pub async fn modules(&self) -> Result<Vec<(Name, ModuleState)>> {
         let mut modules: Vec<_> = self.read(tables::standing).await?.into_iter().collect();
         modules.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(modules)
     }
 
-    /// How a module stands; none if the record doesn't know it.
+    /// Returns the state of a module; none if the module is unknown.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If the record cannot be read.
     pub async fn standing(&self, module: &Name) -> Result<Option<ModuleState>> {
         let known = self.modules().await?;
         Ok(known.into_iter().find(|(name, _)| name == module).map(|(_, standing)| standing))
     }
 
-    /// What has happened to a module's versions, newest first, as far back as it is remembered.
+    /// Returns the history of a module's versions, newest first, as far back as it is kept.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If the record cannot be read.
     pub async fn history(&self, module: &Name) -> Result<Vec<Entry>> {
         let (module, folder) = (module.clone(), components::folder(self.database.directory()));
         let read = self.read(move |connection| {
@@ -81,7 +81,7 @@ impl AtRest {
     }
 }
 
-/// Makes sure that there is a record.
+/// Checks that there is a record.
 pub(super) fn look_for(database: &Database) -> Result<()> {
     if std::fs::exists(database.file()).unwrap_or(false) {
         return Ok(());
@@ -91,7 +91,7 @@ pub(super) fn look_for(database: &Database) -> Result<()> {
     Err(database.unusable(what))
 }
 
-/// Makes sure that it is one this version can read, without touching it; answers with a connection that reads it.
+/// Checks that this version can read the record, without changing it. Returns a connection that reads it.
 fn look(database: &Database) -> Result<Connection> {
     look_for(database)?;
     let mut connection = database.connect_at_rest().map_err(|error| database.explain(&error))?;

@@ -1,70 +1,70 @@
-//! What becomes of what people ask for: which version they mean, whether it goes with how the module stands, and what is
-//! to be written down. The same rules hold for a host that runs and for a data directory at rest.
+//! The rules for operators' requests: which version a request means, whether the state of the module allows it, and which facts
+//! it records. They are the same for a running host and an offline data directory.
 
 use std::time::SystemTime;
 
 use super::{ContentHash, Entry, Fact, HeldBack, ModuleState, Order, Origin, Role};
 use modhost_core::event::Name;
 
-/// Why something that was asked isn't done.
+/// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such version of the module.
+    /// The module has no such version.
     #[error("{0}")]
     NoVersion(String),
-    /// What was written is no version, or more than one.
+    /// The text names no version, or more than one.
     #[error("{0}")]
     Unclear(String),
-    /// It doesn't go with how the module stands.
+    /// The state of the module does not allow it.
     #[error("{0}")]
     NotNow(String),
 }
 
-/// A module somebody asks something of.
+/// A request about the versions of a module.
 pub struct VersionRequest<'a> {
     /// The module.
     pub module: &'a Name,
-    /// Who asks.
+    /// The operator.
     pub by: &'a str,
-    /// What was said about the module before.
+    /// The state of the module.
     pub standing: &'a ModuleState,
-    /// The version that serves, or served last.
+    /// The version that serves, or that served last.
     pub serving: Option<ContentHash>,
-    /// The version that is tried.
+    /// The version on trial.
     pub tried: Option<ContentHash>,
-    /// What the module's file holds, if it can be read.
+    /// The version in the module's file, if that can be read.
     pub file: Option<ContentHash>,
 }
 
-/// What is to be done.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The version that is to serve, and alone; none: what serves goes on as it does.
+    /// The version that serves alone from now on; none if the serving version stays.
     pub serves: Option<(ContentHash, Origin)>,
-    /// What is to be written down.
+    /// The facts to record.
     pub facts: Vec<Fact>,
 }
 
 type Result<T> = std::result::Result<T, Refusal>;
 
 impl Refusal {
-    /// A version is to serve whose component is gone.
+    /// Creates the refusal of a version whose component is no longer kept.
     pub fn not_kept(hash: ContentHash) -> Self {
         Self::NoVersion(format!("the component of version {hash} is not kept any more"))
     }
 
-    /// A trial is to end where there is none.
+    /// Creates the refusal to end a trial when there is none.
     pub fn no_trial(module: &Name) -> Self {
         Self::NotNow(format!("no version of {module} is on trial"))
     }
 }
 
 impl VersionRequest<'_> {
-    /// To go back to the version that served before the one that does now. `history` is newest first.
+    /// Goes back to the version that served before the current one. `history` is newest first.
     ///
     /// # Errors
     ///
-    /// When there is none before, the module is pinned, or a version is tried.
+    /// If there is no earlier version, the module is pinned, or a version is on trial.
     pub fn roll_back(&self, history: &[Entry]) -> Result<Decision> {
         let (name, by) = (self.module, self.by);
         if let Some((pinned, order)) = &self.standing.pinned {
@@ -80,13 +80,13 @@ impl VersionRequest<'_> {
         let target = before(history, self.serving).ok_or_else(|| {
             Refusal::NoVersion(format!("there is no earlier version of {name}: none served before, or none is kept"))
         })?;
-        // What is in the file now is what was gone back from; if it is gone, what served.
+        // The version in the file is held back; if the file is gone, the version that served.
         let left = self.file.or(self.serving).filter(|hash| *hash != target);
         let held_back = left.map(|hash| HeldBack { hash, why: format!("{by} went back from it") });
         Ok(self.serve(target, Origin::Rollback, held_back.map(|it| Fact::HeldBack(Some(it))).into_iter().collect()))
     }
 
-    /// To stay on a version, which [`version`](Self::version) has found.
+    /// Pins the module to a version, which [`version`](Self::version) has found.
     pub fn pin(&self, hash: ContentHash, now: SystemTime) -> Decision {
         let order = Order { by: self.by.to_owned(), at: now };
         let facts = vec![Fact::Pinned(Some((hash, order))), Fact::HeldBack(None)];
@@ -96,11 +96,11 @@ impl VersionRequest<'_> {
         self.serve(hash, Origin::Pin, facts)
     }
 
-    /// To follow the file again, whatever kept the module from that.
+    /// Makes the module follow its file again, whatever kept it from that.
     ///
     /// # Errors
     ///
-    /// When it does so already.
+    /// If it follows its file already.
     pub fn unpin(&self) -> Result<Decision> {
         if self.standing.pinned.is_none() && self.standing.held_back.is_none() {
             let what = format!("{} follows its file: it is neither pinned nor gone back", self.module);
@@ -109,11 +109,11 @@ impl VersionRequest<'_> {
         Ok(Decision { serves: None, facts: vec![Fact::Pinned(None), Fact::HeldBack(None)] })
     }
 
-    /// To take in the module's file once more, although what it holds was refused, or was gone back from.
+    /// Loads the module's file again, although its version was refused or rolled back.
     ///
     /// # Errors
     ///
-    /// When the module is pinned, or what its file holds serves or is tried already.
+    /// If the module is pinned, or the version in its file serves or is on trial already.
     pub fn retry(&self) -> Result<Decision> {
         let name = self.module;
         if let Some((pinned, order)) = &self.standing.pinned {
@@ -133,22 +133,22 @@ impl VersionRequest<'_> {
         Ok(Decision { serves: None, facts })
     }
 
-    /// To let the version that is tried serve.
+    /// Promotes the version on trial.
     ///
     /// # Errors
     ///
-    /// When none is tried.
+    /// If no version is on trial.
     pub fn promote(&self) -> Result<Decision> {
         let hash = self.on_trial()?;
         let facts = took_over(hash, promoted_by(self.by), Some(self.by.to_owned()));
         Ok(Decision { serves: Some((hash, Origin::Canary)), facts })
     }
 
-    /// To end the trial of a version; the one before goes on.
+    /// Ends the trial of a version; the serving version stays.
     ///
     /// # Errors
     ///
-    /// When none is tried.
+    /// If no version is on trial.
     pub fn abort(&self) -> Result<Decision> {
         let facts = went_back(self.on_trial()?, ended_by(self.by));
         Ok(Decision { serves: None, facts })
@@ -158,7 +158,7 @@ impl VersionRequest<'_> {
         self.tried.ok_or_else(|| Refusal::no_trial(self.module))
     }
 
-    /// A version serves because somebody asked for it.
+    /// Makes a version serve on request.
     fn serve(&self, hash: ContentHash, origin: Origin, mut facts: Vec<Fact>) -> Decision {
         if self.standing.canary.is_some() {
             facts.push(Fact::TrialOver { reason: format!("{} asked for {hash}", self.by) });
@@ -167,11 +167,11 @@ impl VersionRequest<'_> {
         Decision { serves: Some((hash, origin)), facts }
     }
 
-    /// The version of this module whose hash begins like this. `history` is newest first.
+    /// Returns the version of this module whose hash has a prefix. `history` is newest first.
     ///
     /// # Errors
     ///
-    /// When there is no such version, more than one, or its component isn't at hand.
+    /// If there is no such version, more than one, or its component is not kept.
     pub fn version(&self, prefix: &str, history: &[Entry]) -> Result<ContentHash> {
         let (name, prefix) = (self.module, prefix.trim().to_ascii_lowercase());
         if prefix.is_empty() || !prefix.chars().all(|digit| digit.is_ascii_hexdigit()) {
@@ -182,7 +182,7 @@ impl VersionRequest<'_> {
         let mut found: Vec<(ContentHash, bool)> = history.iter().map(|entry| (entry.hash, entry.kept)).collect();
         found.extend(self.file.map(|file| (file, true)));
         found.retain(|(hash, _)| hash.in_full().starts_with(&prefix));
-        // Of one that stands there twice, the one that is at hand.
+        // Of a version that is listed twice, the entry with the component.
         found.sort_by_key(|(hash, kept)| (*hash, !kept));
         found.dedup_by_key(|(hash, _)| *hash);
         match &found[..] {
@@ -202,28 +202,27 @@ impl VersionRequest<'_> {
     }
 }
 
-/// Why a trial is over that somebody ended in favour of the version on trial.
+/// Returns the reason of a trial that an operator ended by promoting the version.
 pub fn promoted_by(by: &str) -> String {
     format!("{by} promoted it")
 }
 
-/// Why a trial is over that somebody ended in favour of the version before.
+/// Returns the reason of a trial that an operator aborted.
 pub fn ended_by(by: &str) -> String {
     format!("{by} ended its trial")
 }
 
-/// What there is to write down when the version on trial serves from now on.
+/// Returns the facts to record when the version on trial serves from now on.
 pub fn took_over(hash: ContentHash, reason: String, by: Option<String>) -> Vec<Fact> {
     vec![Fact::TrialOver { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]
 }
 
-/// What there is to write down when the version on trial makes way for the one before, and isn't to come back from its
-/// file.
+/// Returns the facts to record when the trial of a version fails, and its file must not bring it back.
 pub fn went_back(hash: ContentHash, why: String) -> Vec<Fact> {
     vec![Fact::TrialOver { reason: why.clone() }, Fact::HeldBack(Some(HeldBack { hash, why }))]
 }
 
-/// The version that served before one first came to: so that who goes back twice goes back two versions.
+/// Returns the version that served before the current one first did, so that two rollbacks go back two versions.
 fn before(history: &[Entry], now: Option<ContentHash>) -> Option<ContentHash> {
     let served: Vec<&Entry> = history.iter().filter(|entry| entry.role == Role::Serving).collect();
     let taken = |entry: &&Entry| Some(entry.hash) == now && !matches!(entry.origin, Origin::Rollback | Origin::Pin);
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_back_twice_goes_back_two_versions() {
+    fn goes_back_two_versions_by_two_rollbacks() {
         let of = |name: u8| Some(ContentHash::of(&[name]));
         let mut history = vec![entry(b'c', Origin::File), entry(b'b', Origin::Canary), entry(b'a', Origin::File)];
         assert_eq!(before(&history, of(b'c')), of(b'b'));
@@ -258,19 +257,19 @@ mod tests {
         assert_eq!(before(&history, of(b'b')), of(b'a'));
         history.insert(0, entry(b'a', Origin::Rollback));
         assert_eq!(before(&history, of(b'a')), None, "there was none before the first");
-        // The same file deployed again is a new beginning.
+        // The same file, deployed again, starts over.
         history.insert(0, entry(b'b', Origin::File));
         assert_eq!(before(&history, of(b'b')), of(b'a'));
     }
 
     #[test]
-    fn what_is_not_kept_or_never_served_is_passed_over() {
+    fn skips_versions_that_are_not_kept_or_never_served() {
         let of = |name: u8| Some(ContentHash::of(&[name]));
         let refused = Entry { role: Role::Refused, ..entry(b'x', Origin::File) };
         let gone = Entry { kept: false, ..entry(b'b', Origin::File) };
         let history = vec![entry(b'c', Origin::File), refused, gone, entry(b'a', Origin::File)];
         assert_eq!(before(&history, of(b'c')), of(b'a'));
-        // Pinned to something that was never taken from the file: the one that served before that.
+        // Pinned to a version that never came from the file: the one that served before.
         assert_eq!(before(&history, of(b'p')), of(b'c'));
     }
 }

@@ -1,4 +1,4 @@
-//! What is read from the tables and written to them.
+//! Reading and writing the tables.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -12,12 +12,12 @@ use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, 
 use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::Name;
 
-/// How many entries of a module are remembered.
+/// Maximum number of entries kept of a module.
 const REMEMBERED: u32 = 200;
 
 const ENTRY: &str = "hash, role, origin, asked_by, began_at, ended_at, reason";
 
-/// Writes one fact down, in an open transaction.
+/// Records a fact in an open transaction.
 pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: SystemTime) -> rusqlite::Result<()> {
     match fact {
         Fact::Serves { hash, origin, by } => {
@@ -38,7 +38,7 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             let hash = pinned.as_ref().map(|(hash, _)| hash.in_full());
             let order = pinned.as_ref().map(|(_, order)| order);
             let sql = "UPDATE modules SET pinned = ?2, pinned_at = ?3, pinned_by = ?4 WHERE module = ?1";
-            said(connection, module)?;
+            ensure_module(connection, module)?;
             connection.execute(
                 sql,
                 params![module.as_str(), hash, order.map(|it| to_millis(it.at)), order.map(|it| &it.by)],
@@ -48,14 +48,14 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
         Fact::HeldBack(held_back) => {
             let hash = held_back.as_ref().map(|held_back| held_back.hash.in_full());
             let why = held_back.as_ref().map(|held_back| &held_back.why);
-            said(connection, module)?;
+            ensure_module(connection, module)?;
             let sql = "UPDATE modules SET held_back = ?2, held_back_why = ?3 WHERE module = ?1";
             connection.execute(sql, params![module.as_str(), hash, why])?;
             Ok(())
         }
         Fact::Paused(order) => {
             let order = order.as_ref();
-            said(connection, module)?;
+            ensure_module(connection, module)?;
             let sql = "UPDATE modules SET paused_at = ?2, paused_by = ?3 WHERE module = ?1";
             connection
                 .execute(sql, params![module.as_str(), order.map(|it| to_millis(it.at)), order.map(|it| &it.by)])?;
@@ -64,8 +64,8 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
     }
 }
 
-/// The module's row, made if need be.
-fn said(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
+/// Creates the module's row if necessary.
+fn ensure_module(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
     connection.execute("INSERT INTO modules (module) VALUES (?1) ON CONFLICT DO NOTHING", [module.as_str()])?;
     Ok(())
 }
@@ -88,7 +88,7 @@ fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: Sy
     Ok(())
 }
 
-/// Writes down how far a trial has come. One that is over by now stays so.
+/// Records the progress of a trial. A trial that has ended stays ended.
 fn note_progress(
     connection: &Connection,
     module: &Name,
@@ -109,7 +109,7 @@ fn note_progress(
     Ok(())
 }
 
-/// How far the trial of a module's canary has come; nothing yet, if nothing is written down.
+/// Returns the progress of the trial of a module's canary; zero if none is recorded.
 fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress> {
     let sql = "SELECT watched, runs, failed, stable_runs, stable_failed FROM trials WHERE module = ?1";
     let read = |row: &Row<'_>| {
@@ -123,7 +123,7 @@ fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress
     Ok(progress.unwrap_or_default())
 }
 
-/// Forgets what happened longest ago, beyond so much.
+/// Removes the oldest entries of a module beyond the maximum.
 pub(super) fn forget_old(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
     let sql = "DELETE FROM versions WHERE module = ?1 AND ended_at IS NOT NULL AND id <= \
                (SELECT id FROM versions WHERE module = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
@@ -131,13 +131,13 @@ pub(super) fn forget_old(connection: &Connection, module: &Name) -> rusqlite::Re
     Ok(())
 }
 
-/// What happened to a module's versions, newest first.
+/// Returns the history of a module's versions, newest first.
 pub(super) fn history(connection: &Connection, module: &Name) -> rusqlite::Result<Vec<Entry>> {
     let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 ORDER BY id DESC");
     connection.prepare(&sql)?.query_map([module.as_str()], entry)?.collect()
 }
 
-/// How every module stands.
+/// Returns the state of every module.
 pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name, ModuleState>> {
     let sql = "SELECT module FROM modules UNION SELECT module FROM versions WHERE ended_at IS NULL";
     let names =
@@ -146,7 +146,7 @@ pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name
     modules.map(|module| standing_of(connection, &module).map(|standing| (module, standing))).collect()
 }
 
-/// How a module stands.
+/// Returns the state of a module.
 pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
     let mut standing = ModuleState::default();
     let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 AND ended_at IS NULL");
@@ -174,8 +174,7 @@ pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::R
     Ok(standing)
 }
 
-/// Every version of every module that is remembered and wasn't refused for good, the latest first in each module; and
-/// whether it has to stay.
+/// Returns every recorded version of every module, latest first, and whether it must be kept.
 pub(super) fn kept_for(connection: &Connection) -> rusqlite::Result<Vec<Known>> {
     let sql = "SELECT v.module, v.hash, max(v.id), \
                       max(v.ended_at IS NULL OR v.hash IS m.pinned) \
@@ -212,14 +211,14 @@ fn optional_hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Conten
     digits.map(|digits| ContentHash::from_hex(&digits).ok_or_else(|| unknown(column))).transpose()
 }
 
-/// A time and a name, in two columns that follow each other.
+/// Reads a time and a name in two adjacent columns.
 fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Order>> {
     let at: Option<i64> = row.get(column)?;
     let by: Option<String> = row.get(column + 1)?;
     Ok(at.zip(by).map(|(at, by)| Order { by, at: from_millis(at) }))
 }
 
-/// What stands there was never written by this code.
+/// Creates the error of a value that this code never writes.
 fn unknown(column: usize) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word this version doesn't know".into())
 }

@@ -1,4 +1,4 @@
-//! What is told to the record of versions and what it tells.
+//! The types of the record of versions.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,40 +6,40 @@ use std::time::{Duration, SystemTime};
 use super::ContentHash;
 use modhost_core::plural::counted;
 
-/// One thing that happened to a version of a module.
+/// An entry in the history of a module's versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The version.
     pub hash: ContentHash,
-    /// What it came to be.
+    /// Its role.
     pub role: Role,
     /// Where it came from.
     pub origin: Origin,
-    /// Who asked for it; none: nobody did, its file changed.
+    /// The operator who requested it; none if the file changed.
     pub by: Option<String>,
-    /// When it came to be that.
+    /// When it took the role.
     pub began: SystemTime,
-    /// When that was over; none: it still is.
+    /// When it lost the role; none if it still has it.
     pub ended: Option<SystemTime>,
-    /// Why it was over, or why it was refused.
+    /// Why it lost the role, or why it was refused.
     pub reason: Option<String>,
     /// Whether its component is kept, so that it can serve again.
     pub kept: bool,
 }
 
-/// What a version is to its module.
+/// The role of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It answers the module's events.
     Serving,
-    /// It answers a share of them, to see how it does.
+    /// It answers a share of them, on trial.
     Canary,
     /// It may not serve.
     Refused,
 }
 
 impl Role {
-    /// The word for it, as it is stored and as people read it.
+    /// Its name, as stored and as people read it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -53,16 +53,16 @@ impl Role {
     }
 }
 
-/// Where a version came from.
+/// The origin of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The module's file.
     File,
-    /// The component kept of a version that served before, which a person went back to.
+    /// A kept component that an operator rolled back to.
     Rollback,
-    /// A component a person pinned.
+    /// A component that an operator pinned.
     Pin,
-    /// A canary that took over.
+    /// A canary that was promoted.
     Canary,
 }
 
@@ -82,58 +82,58 @@ impl Origin {
     }
 }
 
-/// Something a person said about a module.
+/// An operator's order about a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Who.
+    /// The operator.
     pub by: String,
     /// When.
     pub at: SystemTime,
 }
 
-/// A version that isn't taken, although it is what the module's file holds.
+/// A version that is not loaded, although the module's file contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldBack {
     /// The version.
     pub hash: ContentHash,
-    /// Why it isn't.
+    /// Why.
     pub why: String,
 }
 
 impl HeldBack {
-    /// A version whose trial has sent it back.
+    /// Creates it for a version whose trial failed.
     pub fn by_its_trial(hash: ContentHash, tally: &Tally) -> Self {
         Self { hash, why: format!("{DID_WORSE}: {tally}") }
     }
 
-    /// Whether its trial has sent it back, and not a person.
+    /// Whether its trial failed, in contrast to an operator's request.
     pub fn is_by_its_trial(&self) -> bool {
         self.why.starts_with(DID_WORSE)
     }
 }
 
-/// Why a version is held back that its trial has sent back.
+/// Why a version is held back whose trial failed.
 const DID_WORSE: &str = "it did worse on trial";
 
-/// How far a trial has come.
+/// The progress of a trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// How long it has gone on while a host ran.
+    /// How long it has lasted while a host ran.
     pub watched: Duration,
-    /// How the two versions have done.
+    /// The results of the two versions.
     pub tally: Tally,
 }
 
-/// How two versions have done side by side: deliveries, each counted once, by its first attempt.
+/// The results of two versions side by side: deliveries, each counted once, by its first attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many the new version was given.
+    /// Deliveries to the new version.
     pub canary_runs: u64,
-    /// How many of those it didn't complete.
+    /// Those that it did not complete.
     pub canary_failed: u64,
-    /// How many the version that serves was given.
+    /// Deliveries to the serving version.
     pub stable_runs: u64,
-    /// How many of those it didn't complete.
+    /// Those that it did not complete.
     pub stable_failed: u64,
 }
 
@@ -148,48 +148,48 @@ impl fmt::Display for Tally {
     }
 }
 
-/// How a module stands.
+/// The state of a module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModuleState {
-    /// The version that serves, or served last.
+    /// The version that serves, or that served last.
     pub serving: Option<Entry>,
-    /// The version that is tried.
+    /// The version on trial.
     pub canary: Option<Entry>,
-    /// How far its trial had come when that was last written down.
+    /// The progress of its trial, as last recorded.
     pub progress: Progress,
-    /// The version it stays on whatever its file says.
+    /// The version it is pinned to, whatever is in its file.
     pub pinned: Option<(ContentHash, Order)>,
-    /// What isn't taken from its file.
+    /// The version that is not loaded from its file.
     pub held_back: Option<HeldBack>,
-    /// Set if its deliveries wait.
+    /// Set while its deliveries are paused.
     pub paused: Option<Order>,
 }
 
-/// Something to write down about a module.
+/// A fact to record about a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A version serves in place of the one before.
+    /// A version serves instead of the one before.
     Serves {
         /// The version.
         hash: ContentHash,
-        /// Where it came from.
+        /// Its origin.
         origin: Origin,
-        /// Who asked for it, if anybody did.
+        /// The operator who requested it, if any.
         by: Option<String>,
     },
-    /// A version is tried.
+    /// A version is on trial.
     Tried {
         /// The version.
         hash: ContentHash,
     },
-    /// How far the trial of a version has come, if it is still tried.
+    /// The progress of the trial of a version; ignored if the trial has ended.
     Progress {
         /// The version.
         hash: ContentHash,
-        /// How far.
+        /// The progress.
         progress: Progress,
     },
-    /// The version that was tried isn't any more.
+    /// The trial has ended.
     TrialOver {
         /// Why.
         reason: String,
@@ -201,10 +201,10 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
-    /// The module stays on a version, or no longer does.
+    /// The module is pinned to a version, or unpinned.
     Pinned(Option<(ContentHash, Order)>),
-    /// A version isn't taken from the file, or all are.
+    /// A version is not loaded from the file; none: every version is.
     HeldBack(Option<HeldBack>),
-    /// The module's deliveries wait, or no longer do.
+    /// The module's deliveries are paused, or resumed.
     Paused(Option<Order>),
 }
