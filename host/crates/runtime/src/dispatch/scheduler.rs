@@ -203,6 +203,8 @@ impl Scheduler {
         }
         let share = (free / tenants.len()).max(1);
         let mut claims = Vec::new();
+        // Several tenants may have deliveries for one module: what this round claims for one of them counts for the next.
+        let mut planned: BTreeMap<&Name, usize> = BTreeMap::new();
         self.turn = self.turn.wrapping_add(1);
         for index in 0..tenants.len() {
             let tenant = tenants[(index + self.turn) % tenants.len()];
@@ -213,8 +215,10 @@ impl Scheduler {
             for offset in 0..modules.len() {
                 let module = modules[(offset + self.turn) % modules.len()];
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
-                let taken = mine.min(BATCH).min(of_module.saturating_sub(running.of_module(module)));
+                let planned = planned.entry(module).or_default();
+                let taken = mine.min(BATCH).min(of_module.saturating_sub(running.of_module(module) + *planned));
                 if taken > 0 {
+                    *planned += taken;
                     claims.push(self.claim(tenant, module, taken));
                     mine -= taken;
                     free -= taken;
