@@ -5,7 +5,7 @@
 //! or a call, does something else, and lets it go on. No test sleeps or reads a real clock. A test that waits for
 //! something that does not come fails after a number of steps.
 
-mod intake;
+mod acceptance;
 mod journal;
 mod leases;
 mod limits;
