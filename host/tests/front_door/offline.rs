@@ -123,7 +123,7 @@ async fn a_host_starts_with_what_was_gone_back_to_at_rest() {
     let place = Place::new(&one);
     let mut host = place.start("").await;
     let busy = place.refused(&["rollback", "Test"]).await;
-    assert!(busy.contains("already runs on the data directory data") && busy.contains("without --data-dir"), "{busy}");
+    assert!(busy.contains("already runs on the data directory data") && busy.contains("omit --data-dir"), "{busy}");
     place.save(&two);
     host.serves("Test", &two).await;
     host.stop().await;

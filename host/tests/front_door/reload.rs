@@ -303,7 +303,7 @@ async fn broken_settings_are_refused_whole() {
     for (wrong, words) in [
         ("[server\n", "this is not TOML"),
         ("limits = { memory = \"much\" }\n", "memory"),
-        ("colour = \"blue\"\n", "no setting `colour`"),
+        ("colour = \"blue\"\n", "unknown setting `colour`"),
     ] {
         // The mistake stands below a module that is as it should be: not even that is taken in.
         let text = format!("{}{wrong}", good.text().trim_end().to_owned() + "\n");

@@ -192,7 +192,7 @@ source   endpoint  tenant
 unique   /webhook  default
 tickets  /tickets  default
 
-module      events         only
+module      events         conditions
 Everything  *              chosen by the user
 Chat        unique.chat.*  chosen by the user
 OneSpace    unique.chat.*  chosen by the user, assistant assistant_one

@@ -94,7 +94,7 @@ async fn what_is_no_tls_is_told_so() {
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "a platform on its way to https comes again");
     assert_eq!(answer.headers()["retry-after"], "60");
     assert!(answer.text().await.unwrap().contains("has to begin with https://"));
-    host.logged(&["WARN", "plain HTTP came", "client=127.0.0.1"]).await;
+    host.logged(&["WARN", "plain HTTP request", "client=127.0.0.1"]).await;
     for said in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x00\xff\x01", b"\x16\x03\x01\xff\xff nonsense"] {
         let mut wire = Wire::to(&host).await;
         wire.say(said).await;

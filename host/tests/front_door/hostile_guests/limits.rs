@@ -45,7 +45,7 @@ async fn what_a_module_keeps_is_bounded_by_its_tenant_and_the_server_too() {
         .module("Small", "test_guest", &format!("{ONCE}\nlimits = {{ keyvalue = \"4KiB\" }}"))
         .start()
         .await;
-    host.logged(&["[server.ceilings] holds for", "`keyvalue` is 16.0 KiB instead of 10.0 MiB"]).await;
+    host.logged(&["[server.ceilings] lowers the default limits", "`keyvalue` is 16.0 KiB instead of 10.0 MiB"]).await;
     for (module, kept) in
         [("Test", "8.0 KiB that `limits.keyvalue` of the tenant"), ("Small", "4.0 KiB that `limits.keyvalue` in")]
     {

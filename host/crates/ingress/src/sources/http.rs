@@ -258,7 +258,7 @@ impl<S> Listener<S> {
             return None;
         }
         let wait = self.signature_failures.too_many(client.address, &source.reader.name)?;
-        tracing::debug!("request refused: too many invalid signatures from this address");
+        tracing::debug!("request dropped: its address sent too many invalid signatures");
         Some(wait)
     }
 
