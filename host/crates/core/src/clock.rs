@@ -4,12 +4,14 @@
 //! monotonic clock. Setting the machine's clock neither delays a delivery nor brings one forward.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
+
+use crate::sync::lock;
 
 /// A source of the current time, and of waits that end by it.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
@@ -89,7 +91,7 @@ impl ManualClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, ManualTime> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

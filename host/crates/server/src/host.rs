@@ -5,7 +5,7 @@ mod saved_settings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -20,6 +20,7 @@ use modhost_core::browser_guard::BrowserGuard;
 use modhost_core::clock::SystemClock;
 use modhost_core::metrics;
 use modhost_core::plural::counted;
+use modhost_core::sync::lock;
 use modhost_ingress::health::{self, Health};
 use modhost_ingress::listener::{Listener, ListenerRules, Routes};
 use modhost_ingress::sources::event_socket::EventSockets;
@@ -223,7 +224,7 @@ impl Host {
         let watched = Arc::new(Mutex::new(watched_files(&active)));
         let files = FileWatch::new({
             let watched = watched.clone();
-            move || watched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            move || lock(&watched).clone()
         });
         parts.apply(plan);
         parts.dispatcher.run();

@@ -14,7 +14,7 @@ mod recorded_call;
 mod types;
 mod usage;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -26,6 +26,7 @@ use log_state::{Kept, LogState};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::Limits;
+use modhost_core::sync::{get_mut, lock};
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::journal::{Call, CommitHandle, Journal, JournalError, Lease};
 pub(crate) use recorded_call::{Begun, InFlight, RecordedCall, Replayed, Requested};
@@ -100,7 +101,7 @@ impl CallLog {
     /// In a dry run, answers the calls that the log doesn't have. `answering` is given the name and the arguments of a call,
     /// and returns the answer as the journal has it.
     pub fn answered_by(mut self, answering: impl FnMut(Import, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).answering = Some(Box::new(answering));
+        get_mut(&mut self.state).answering = Some(Box::new(answering));
         self
     }
 
@@ -116,7 +117,7 @@ impl CallLog {
     ) -> Self {
         self.module = Some(module);
         self.usage = UsageMeter::new(limits);
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = get_mut(&mut self.state);
         let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);
         for entry in &mut state.ahead {
             let Some(spec) = spec_of(&entry.import) else { continue };
@@ -161,7 +162,7 @@ impl CallLog {
     /// Replays nothing: the log only tells what the user has seen. Results that can't be unmade are found again all the
     /// same.
     pub fn start_afresh(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = get_mut(&mut self.state);
         state.readings_ahead.clear();
         state.afresh = true;
     }
@@ -169,7 +170,7 @@ impl CallLog {
     /// Makes the calls again that failed, rather than replay their errors: a person has sent the delivery again, after
     /// fixing the cause.
     pub fn make_failed_calls_again(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = get_mut(&mut self.state);
         for entry in &mut state.ahead {
             if entry.answer.as_ref().is_some_and(|answer| answer.error().is_some()) {
                 entry.answer = Some(Answer::Again);
@@ -368,7 +369,7 @@ impl CallLog {
     }
 
     fn state(&self) -> MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +12,7 @@ use super::{CallSpec, DeliveryLog, TenantMemory, spec_of};
 use crate::call_log::{CallLog, InFlight, RecordedCall, Requested, UsageMeter};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
+use modhost_core::sync::lock;
 use modhost_platform::{CallError, Caller, Platform, StepStatus};
 use modhost_storage::keyvalue::{KeyValue, Space};
 
@@ -202,7 +203,7 @@ impl Delivery {
 
     /// What has been shown so far.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 
     /// Takes a position in the call log for a call.

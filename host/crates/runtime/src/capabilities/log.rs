@@ -1,7 +1,7 @@
 //! What a guest logs, prints and complains about: line by line, with module and delivery, bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -10,6 +10,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::{Limits, Resource};
+use modhost_core::sync::lock;
+use modhost_core::text::prefix;
 use modhost_storage::journal::LogLine;
 
 /// How long a line may be, in bytes; the rest of a longer one is left out.
@@ -86,7 +88,7 @@ impl DeliveryLog {
 
     /// Keeps a line with the delivery that the host's own log has in other words.
     pub(super) fn aside(&self, level: tracing::Level, context: &str, line: &str) {
-        let line = shortened(line, MAX_LINE);
+        let line = prefix(line, MAX_LINE);
         if self.take_turn(context.len() + line.len()) {
             self.keep(level, context, line);
         }
@@ -94,7 +96,7 @@ impl DeliveryLog {
 
     /// Writes a line if there is room for it; answers whether there was.
     fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
-        let (context, line) = (shortened(context, MAX_CONTEXT), shortened(line, MAX_LINE));
+        let (context, line) = (prefix(context, MAX_CONTEXT), prefix(line, MAX_LINE));
         if !self.take_turn(context.len() + line.len()) {
             return false;
         }
@@ -145,7 +147,7 @@ impl DeliveryLog {
             if state.last_errors.len() == LAST_LINES {
                 state.last_errors.pop_front();
             }
-            state.last_errors.push_back(shortened(line, MAX_LINE).to_owned());
+            state.last_errors.push_back(prefix(line, MAX_LINE).to_owned());
         }
         match stream {
             Stream::Stdout => self.line(tracing::Level::INFO, "stdout", line),
@@ -200,17 +202,12 @@ impl DeliveryLog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     fn unfinished(&self, stream: Stream) -> MutexGuard<'_, Vec<u8>> {
-        self.0.unfinished[stream as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.unfinished[stream as usize])
     }
-}
-
-/// A text up to so many bytes, cut between two characters.
-pub(crate) fn shortened(text: &str, bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes)]
 }
 
 /// A standard stream of a guest, cut into lines for its delivery's log.

@@ -30,7 +30,6 @@ pub use bindings::{Module as World, ModulePre as WorldPre};
 pub use clock::{MonotonicClock, WallClock};
 pub use delivery::{AttemptContext, Delivery, Progress, Reply, Step};
 pub use http::{HttpGrant, HttpGrants, redact as redact_http};
-pub(crate) use log::shortened;
 pub use log::{DeliveryLog, LineStream, Stream};
 pub use tenant_memory::TenantMemory;
 

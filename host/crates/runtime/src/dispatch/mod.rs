@@ -20,7 +20,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -34,6 +34,7 @@ use failures::Failures;
 use modhost_core::clock::{Clock, timeout};
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::plural::counted;
+use modhost_core::sync::lock;
 use modhost_storage::journal::{Details, Journal, JournalError, Recorded, Retention};
 use modhost_storage::keyvalue::KeyValue;
 pub use modules::{Modules, Runner};
@@ -405,8 +406,4 @@ impl Inner {
 /// The lane of a delivery.
 fn lane_of(delivery: &Details) -> Lane {
     (delivery.summary.tenant.clone(), delivery.summary.module.clone())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,6 +18,7 @@ use super::wasmtime_engine::LinkedComponent;
 use crate::capabilities::{self, Capabilities, Delivery, LineStream, MonotonicClock, Stream, WallClock, events};
 use modhost_core::event::{Event, Subject};
 use modhost_core::limits::{LimitReached, Limits, Resource};
+use modhost_core::text::prefix;
 
 /// Why an event that waits for a reply isn't answered by a module that wrote none.
 pub const NO_REPLY: &str =
@@ -228,7 +229,7 @@ fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option
 /// A text of a guest, cut where it gets too long.
 fn bounded(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
-        text.truncate(capabilities::shortened(&text, bytes).len());
+        text.truncate(prefix(&text, bytes).len());
         text.push('…');
     }
     text

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -12,6 +12,7 @@ use super::{Load, Parts, log_ceilings, needs_restart};
 use crate::resolved_config::ResolvedConfig;
 use modhost_config::{ActiveSettings, ConfigErrors, Environment, GraceReason, LoadedSettings, Settings, read_failed};
 use modhost_core::files::{self, READ_TIMEOUT};
+use modhost_core::sync::lock;
 use modhost_runtime::engine::{FileWatch, stamps};
 
 /// How long the files of the settings have to stay as they are once one of them has changed. Somebody who writes in place may
@@ -122,7 +123,7 @@ impl SettingsWatcher {
                 () = asked.notified() => {
                     tracing::info!("reload requested");
                     self.reload(Reason::Settings, false).await;
-                    let all = self.watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let all = lock(&self.watched).clone();
                     self.parts.registry.refresh(&all);
                 }
                 () = overdue => {
@@ -187,7 +188,7 @@ impl SettingsWatcher {
         for name in needs_restart(was, is) {
             tracing::warn!(setting = name, "change in [server] takes effect after a restart");
         }
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = watched_files(&self.active);
+        *lock(&self.watched) = watched_files(&self.active);
         self.parts.apply(plan);
         if is.server.ceilings != was.server.ceilings {
             log_ceilings(&is.server);

@@ -1,7 +1,7 @@
 //! The journal in memory: for hosts that keep nothing, and for tests that control the time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use super::{
 use crate::error::StorageError;
 use modhost_core::clock::{Clock, from_millis, to_millis, to_millis_rounded_up, whole_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
+use modhost_core::sync::lock;
 
 /// The name of the store, for people.
 const STORE: &str = "journal";
@@ -45,7 +46,7 @@ impl Memory {
     /// Runs an operation on the tables, unless the journal is closed.
     fn with<T>(&self, operation: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
         // No operation panics halfway through a change.
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = lock(&self.tables);
         operation(tables.as_mut().ok_or_else(|| StorageError::closed(STORE))?)
     }
 }
@@ -153,7 +154,7 @@ impl Journal for Memory {
 
     async fn close(&self) -> Result<()> {
         self.with(|_| Ok(()))?;
-        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.tables) = None;
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Whether a database can be written: the result of the last write to the disk.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::ErrorCode;
 
 use crate::error::StorageError;
+use modhost_core::sync::lock;
 
 /// The result of the last write. Cheap to clone; the writer changes it, anyone reads it.
 #[derive(Clone, Default)]
@@ -30,7 +31,7 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, Option<StorageError>> {
         // No panic can leave it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Connections that only read, beside the writer: a long read delays no write.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::Database;
 use crate::error::StorageError;
+use modhost_core::sync::lock;
 
 /// Maximum number of concurrent reads.
 const MAX_READERS: u32 = 4;
@@ -32,7 +33,7 @@ impl Readers {
         let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
         let read = tokio::task::spawn_blocking(move || {
             // Only connections without an open transaction are put back.
-            let known = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let known = lock(&idle).pop();
             let read = match known {
                 Some(connection) => Ok(connection),
                 None => database.connect_to_read(),
@@ -41,7 +42,7 @@ impl Readers {
                 let transaction = connection.transaction()?;
                 let read = work(&transaction)?;
                 transaction.commit()?;
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                lock(&idle).push(connection);
                 Ok(read)
             });
             drop(permit);
@@ -56,6 +57,6 @@ impl Readers {
             self.permits.close();
             drop(all);
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.idle).clear();
     }
 }

@@ -14,7 +14,7 @@ mod types;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use components::Components;
 use schema::VERSIONS;
@@ -25,6 +25,7 @@ pub use components::Keep;
 pub use hash::ContentHash;
 use modhost_core::clock;
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 pub use offline::AtRest;
 pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
 pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
@@ -170,8 +171,4 @@ impl Versions {
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| self.0.database.interrupted(&error))?
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,7 @@ use url::Url;
 use super::failure::{Failure, HttpErrorCode};
 use modhost_core::origin::Origin;
 use modhost_core::source_location::SourceLocation;
+use modhost_core::text::truncate;
 
 /// What a module may send where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,10 +100,5 @@ const SHOWN: usize = 200;
 /// A request as logs and errors have it. The query is left out: it may hold a credential.
 pub(super) fn shown(method: &Method, url: &Url) -> String {
     let origin = url.origin().ascii_serialization();
-    let mut text = format!("{method} {origin}{}", url.path());
-    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+    truncate(&format!("{method} {origin}{}", url.path()), SHOWN).into_owned()
 }

@@ -2,7 +2,7 @@
 //! the record.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use super::told;
 use crate::call_log::{Begun, Requested};
 use crate::capabilities::Delivery;
 use modhost_core::limits::{Limits, Resource};
+use modhost_core::sync::lock;
 
 /// A request whose body is being collected.
 pub(super) struct RequestBody {
@@ -90,7 +91,7 @@ impl RequestBody {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use rusqlite::wal::CheckpointMode;
 use super::open;
 use crate::error::StorageError;
 use crate::sqlite::{BUSY, Database};
+use modhost_core::sync::lock;
 
 /// The number of pages in the log from which it is checkpointed in the background (4 MiB).
 const WORTHWHILE: u32 = 1024;
@@ -78,7 +79,7 @@ impl Checkpoints {
         if pages >= LONG && pages >= self.tried_at + STEPS.1 {
             self.tried_at = pages;
             if pages >= TOO_LONG {
-                drop(self.work.lock().unwrap_or_else(PoisonError::into_inner));
+                drop(lock(&self.work));
             }
             if let Err(error) = restart_log(connection) {
                 tracing::debug!(%error, pages, "cannot restart the journal's write-ahead log yet");
@@ -95,7 +96,7 @@ impl Checkpoints {
 
 fn run_checkpoints(connection: &Connection, woken: &Receiver<()>, work: &Mutex<()>) {
     while woken.recv().is_ok() {
-        let _running = work.lock().unwrap_or_else(PoisonError::into_inner);
+        let _running = lock(work);
         if let Err(error) = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::PASSIVE) {
             tracing::debug!(%error, "cannot checkpoint the journal");
         }

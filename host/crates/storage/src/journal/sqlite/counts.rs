@@ -1,13 +1,14 @@
 //! The number of deliveries in each state, by lane, kept in memory so that reading it is cheap.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::Connection;
 
 use super::column::NameColumn;
 use crate::journal::{Backlog, Lane, State};
 use modhost_core::event::Name;
+use modhost_core::sync::lock;
 
 /// The counts as of the last commit. The writer changes them; anyone reads them.
 pub(super) struct Counts(Mutex<Counted>);
@@ -153,6 +154,6 @@ impl Counts {
 
     fn lock(&self) -> MutexGuard<'_, Counted> {
         // No panic can leave it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
