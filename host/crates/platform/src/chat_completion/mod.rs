@@ -191,11 +191,13 @@ impl Reader {
         let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
         let value = Value::read(body).map_err(|error| Fault::unreadable(&error, body))?;
         let progress = self.chunk(value, body)?;
-        if self.choice.is_none() && !self.has_others && self.finish.is_none() {
-            if Chunk::of(value).is_none_or(|chunk| chunk.choices.is_empty()) {
-                let why = "it has no choice".to_owned();
-                return Err(Fault::Unreadable { why, found: Bytes::copy_from_slice(body) });
-            }
+        if self.choice.is_none()
+            && !self.has_others
+            && self.finish.is_none()
+            && Chunk::of(value).is_none_or(|chunk| chunk.choices.is_empty())
+        {
+            let why = "it has no choice".to_owned();
+            return Err(Fault::Unreadable { why, found: Bytes::copy_from_slice(body) });
         }
         Ok(progress)
     }
