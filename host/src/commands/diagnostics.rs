@@ -48,10 +48,15 @@ fn messages_of(error: &anyhow::Error) -> Vec<String> {
     if let Some(ErrorWithHelp { error, .. }) = error.downcast_ref() {
         return messages_of(error);
     }
-    match error.downcast_ref::<ConfigErrors>() {
-        Some(errors) => errors.iter().map(ToString::to_string).collect(),
-        None => vec![format!("{error:#}")],
+    let mut contexts = Vec::new();
+    for cause in error.chain() {
+        if let Some(errors) = cause.downcast_ref::<ConfigErrors>() {
+            let context = (!contexts.is_empty()).then(|| contexts.join(": "));
+            return context.into_iter().chain(errors.iter().map(ToString::to_string)).collect();
+        }
+        contexts.push(cause.to_string());
     }
+    vec![format!("{error:#}")]
 }
 
 /// Reports why a command failed. If the log is JSON, the error becomes a record of the log.

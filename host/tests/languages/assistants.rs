@@ -67,7 +67,8 @@ async fn says_when_nothing_is_found(host: &Host, model: &mut Model) {
     let answer = wait_for_answer(host, &chat_id).await;
     let done = [("Found no relevant documents", "COMPLETED"), ("Generating response…", "COMPLETED")];
     assert_eq!(answer.steps(), done);
-    let (begins, ends) = ("I found nothing about this in the knowledge base", "no source.\n\nThey are instruments.");
+    let (begins, ends) =
+        ("I found nothing about this in the knowledge base", "not based on any source.\n\nThey are instruments.");
     assert!(answer.text().starts_with(begins) && answer.text().ends_with(ends), "{}", answer.text());
     assert_eq!(answer.reply["references"], json!([]));
 }

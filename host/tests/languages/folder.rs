@@ -70,7 +70,7 @@ async fn a_folder_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path(), "second");
     let host = settings().start_in(folder).await;
-    let line = host.logged(&["can't be built", "module=First"]).await;
-    assert!(line.contains("there is no folder") && line.contains("its `folder` in modules.toml"), "{line}");
+    let line = host.logged(&["cannot build module", "module=First"]).await;
+    assert!(line.contains("there is no folder") && line.contains("set `folder` in modules.toml"), "{line}");
     host.serves("Second", &variant("demo_app", 1)).await;
 }

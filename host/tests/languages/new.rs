@@ -15,7 +15,7 @@ async fn who_stands_in_the_modules_folder_is_led_out_of_it() {
     assert_eq!(new(folder.path(), &["Mine", "--lang", "c"]).await.code, 0);
     for (inside, file) in [("mine", "../modules.toml"), ("mine/tests", "../../modules.toml")] {
         let ran = modhost(&folder.path().join(inside), "test", &[], &[]).await;
-        let said = format!("there is one above: run this there, or name it: --config {file}\n");
+        let said = format!("a parent folder has one: run the command there, or pass --config {file}\n");
         assert!(ran.code == 2 && ran.stderr.contains(&said), "{ran:?}");
     }
 }

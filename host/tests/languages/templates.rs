@@ -40,7 +40,7 @@ async fn rust() {
 async fn is_made_built_tested_and_answers(language: &str, tools: &[PathBuf]) {
     let folder = tempfile::tempdir().unwrap();
     let made = succeeds(modhost(folder.path(), &["new", NAME, "--lang", language], tools));
-    assert!(made.contains("travel-desk: a module in ") && made.contains("modules.toml: new"), "{made}");
+    assert!(made.contains("created travel-desk, a module in ") && made.contains("created modules.toml"), "{made}");
 
     let own = folder.path().join("travel-desk");
     let what = format!("the template for {language}");

@@ -218,7 +218,7 @@ async fn keeps_the_order_of_a_chat_through_a_retry() {
     world.advance(Duration::from_secs(19)).await;
     assert!(world.modules.running().is_empty(), "the third waits for the second");
     world.advance(Duration::from_secs(1) + REST).await;
-    assert_eq!(world.modules.running(), [second.clone()]);
+    assert_eq!(world.modules.running(), std::slice::from_ref(&second));
     world.end(&second, answered()).await;
     world.end(&third, answered()).await;
     let started: Vec<DeliveryId> = world.modules.history().into_iter().map(|(delivery, _)| delivery).collect();
@@ -239,7 +239,7 @@ async fn runs_one_delivery_of_a_chat_while_its_lane_is_claimed() {
     world.end(&first, failed(Retry::After(Duration::ZERO))).await;
     held.release();
     world.advance(REST).await;
-    assert_eq!(world.modules.running(), [first.clone()]);
+    assert_eq!(world.modules.running(), std::slice::from_ref(&first));
     world.end(&first, answered()).await;
     world.end(&second, answered()).await;
     world.assert_idle(&["acme"]);

@@ -59,7 +59,7 @@ async fn returns_deliveries_that_outlast_the_grace_period() {
     let shutdown = world.shut_down();
     world.settle().await;
     world.advance(GRACE - Duration::from_millis(1)).await;
-    assert_eq!(world.modules.running(), [delivery.clone()]);
+    assert_eq!(world.modules.running(), std::slice::from_ref(&delivery));
     world.advance(Duration::from_millis(1)).await;
     has_ended(&world, shutdown).await;
     assert_eq!(world.state(&delivery).await, State::Waiting);

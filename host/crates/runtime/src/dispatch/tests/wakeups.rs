@@ -79,7 +79,7 @@ async fn runs_waiting_delivery_when_a_slot_becomes_free() {
     let (first, second) = (world.accepted(&first).await, world.accepted(&second).await);
     world.running(&first).await;
     world.settle().await;
-    assert_eq!(world.modules.running(), [first.clone()]);
+    assert_eq!(world.modules.running(), std::slice::from_ref(&first));
     world.end(&first, answered()).await;
     world.running(&second).await;
 }
