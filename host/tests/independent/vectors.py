@@ -1,4 +1,4 @@
-"""The vectors of ../schemes, as requests: each with its headers, its body, its time, and whether it is right.
+"""The vectors of the tests of the schemes, as requests: each with its headers, its body, its time, and whether it is right.
 
 `vectors.py json` prints them for other languages, `vectors.py secrets` the first secret of each scheme as lines of a `.env`.
 """
@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "schemes" / "vectors"
+FOLDER = Path(__file__).parents[2] / "crates" / "server" / "tests" / "schemes" / "vectors"
 
 
 def load(scheme):
