@@ -94,7 +94,7 @@ async fn a_chat_goes_over_the_event_socket_of_the_local_platform() {
     let delivered: Value =
         http().get(format!("{}/local/deliveries", host.platform)).send().await.unwrap().json().await.unwrap();
     let answers: Vec<_> = delivered.as_array().unwrap().iter().map(|it| (&it["status"], &it["answer"])).collect();
-    let sent = (&json!("delivered"), &json!("sent over the event socket, to 1 who listen"));
+    let sent = (&json!("delivered"), &json!("sent over the event socket, subscribers: 1"));
     assert_eq!(answers, [sent, sent]);
     let status = status(&host).await;
     assert_eq!(status["subscriptions"], json!([CREATED, "unique.chat.external-module.chosen"]));
@@ -172,7 +172,7 @@ async fn a_stream_under_another_content_type_is_read() {
     host.logged(&[
         "ERROR",
         "cannot connect to the event socket",
-        "the answer is application/json and no text/event-stream",
+        "the response is application/json instead of text/event-stream",
     ])
     .await;
 }
@@ -273,11 +273,11 @@ async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
     let host = serve(&settings(&stream, "", &[CREATED])).await;
     let refusals = [
         ("401 Unauthorized", "", "check `api_key` and `app_id`"),
-        ("403 Forbidden", "", "the app may not listen to the events of company `company_local`"),
+        ("403 Forbidden", "", "the app is not authorized for events of company `company_local`"),
         ("404 Not Found", "", "check `api_base` of the tenant's platform, or set `url` of the source"),
         ("302 Found", "location: http://127.0.0.1:1/\r\n", "redirects are not followed"),
-        ("200 OK", "content-type: text/html\r\n", "the answer is text/html and no text/event-stream"),
-        ("204 No Content", "", "doesn't answer with a stream of events"),
+        ("200 OK", "content-type: text/html\r\n", "the response is text/html instead of text/event-stream"),
+        ("204 No Content", "", "is not an event stream"),
     ];
     for (tries, (status, headers, words)) in refusals.into_iter().enumerate() {
         stream.asked().await.refuse(status, headers).await;
@@ -313,7 +313,7 @@ async fn who_never_answers_is_given_up() {
 async fn a_connection_that_gives_no_sign_of_life_any_more_is_dead() {
     let (host, stream, mut line) = connected("silence = '1s'").await;
     line.send(": one\n\n: two\n\ndata:\n\n").await;
-    host.logged(&["WARN", "nothing came for 1s, where signs of life had come before"]).await;
+    host.logged(&["WARN", "no data for 1s, although the platform had sent keep-alives before"]).await;
     let _next = stream.opened().await;
     status_is(&host, "gaps", json!(1)).await;
     line.closed().await;

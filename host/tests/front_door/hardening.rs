@@ -265,7 +265,7 @@ async fn bodies_on_their_way_have_so_much_room_together() {
     second.say(head(&body(), sized) + &part).await;
     let answer = second.ended().await.to_lowercase();
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 10\r\n"), "{answer:?}");
-    assert!(answer.contains("too much is on its way to this host at once"), "{answer:?}");
+    assert!(answer.contains("this host is receiving too much data at once"), "{answer:?}");
     host.logged(&["WARN", "`max_bodies` in [server.limits]"]).await;
     is_well(&host).await;
     // What the first has taken is given back with its end.

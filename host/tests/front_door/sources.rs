@@ -296,7 +296,7 @@ secrets = ["file:new", "file:old"]
     host.save("new", "open sesame, dear door");
     let line = host.logged(&["a secret of the source", "can't be used with its scheme"]).await;
     assert!(line.contains("modules.toml:"), "{line}");
-    host.logged(&["it should be base64 behind whsec_"]).await;
+    host.logged(&["it should be base64 with the prefix whsec_"]).await;
     assert_eq!((knock("second").await, knock("older").await), (StatusCode::OK, StatusCode::OK));
     assert!(!host.log().contains("open sesame"), "{}", host.log());
 }
@@ -309,12 +309,17 @@ fn base64(text: &str) -> String {
 #[tokio::test]
 async fn a_secret_in_a_wrong_form_is_refused_at_start() {
     let wrong = [
-        ("standard-webhooks", "STRIPE", "", "it should be base64 behind whsec_, or for Ed25519 behind whpk_ or whsk_"),
-        ("standard-webhooks", "PUBLIC", "", "behind whpk_ there should be 32 bytes in base64"),
-        ("stripe", "HUSH", "", "it should start with whsec_: the endpoint's signing secret, and no API key"),
+        (
+            "standard-webhooks",
+            "STRIPE",
+            "",
+            "it should be base64 with the prefix whsec_, or for Ed25519 whpk_ or whsk_",
+        ),
+        ("standard-webhooks", "PUBLIC", "", "whpk_ should be followed by 32 bytes in base64"),
+        ("stripe", "HUSH", "", "it should start with whsec_: the endpoint's signing secret, not an API key"),
         ("slack", "TOKEN", "", "it is a token; Slack signs with the app's signing secret"),
         ("discord", "HUSH", "", "it should be the application's public key, 64 hex digits"),
-        ("nexus", "SPACED", "header = \"x\"", "it can't stand in a header"),
+        ("nexus", "SPACED", "header = \"x\"", "it is not a valid header value"),
         ("hmac", "HUSH", "header = \"x\"\nsecret_encoding = \"hex\"", "it should be written in hex"),
         ("hmac", "HUSH!", "header = \"x\"\nsecret_encoding = \"base64\"", "it should be written in base64"),
     ];

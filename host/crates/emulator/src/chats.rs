@@ -1,7 +1,6 @@
-//! Chats, their messages and the steps under them: in a SQLite file, or in memory.
+//! Stores chats, their messages and the steps of messages, in a SQLite file or in memory.
 //!
-//! Objects are kept as the JSON they are answered with, beside the columns they are found by, so that a person can
-//! open the file and read it.
+//! Objects are stored as the JSON of the API, beside the columns for queries, so that people can read the file.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -41,14 +40,14 @@ const SCHEMA: &str = "
 /// Why chats could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite says no.
+    /// SQLite failed.
     #[error("the chats could not be read or written: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// The file holds something this version didn't write.
-    #[error("a stored object is not as this version writes it: {0}")]
+    /// The file contains an object that this version can't parse.
+    #[error("a stored object can't be read, another version may have written it: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// A time in the file is none.
-    #[error("the chat {0:?} was stored with a time nobody can read")]
+    /// The file contains an invalid time.
+    #[error("the chat {0:?} is stored with an invalid time")]
     Time(String),
 }
 
@@ -62,36 +61,37 @@ pub struct Chat {
     pub id: String,
     /// The assistant (space) it belongs to.
     pub assistant_id: String,
-    /// What its owner called it.
+    /// The title that its owner gave it.
     pub title: Option<String>,
-    /// When it was begun.
+    /// When it was created.
     pub created_at: Stamp,
 }
 
 /// All chats.
 pub struct Chats {
     connection: Mutex<Connection>,
-    /// What viewers see in a message's place for the moment; nothing of it is stored.
+    /// The texts that viewers see in place of a message's text; not stored.
     shown: Mutex<HashMap<String, String>>,
-    /// Why the module failed that was to fill a message, by the message's id; not stored either.
+    /// Why the module failed that was to fill a message, by message id; not stored.
     failures: Mutex<HashMap<String, String>>,
 }
 
 impl Chats {
-    /// Opens the chats of this file; without one, chats that live as long as the process.
+    /// Opens the chats in this file; without one, the chats are in memory.
     pub fn open(file: Option<&Path>) -> Result<Self> {
         let connection = match file {
             Some(file) => Connection::open(file)?,
             None => Connection::open_in_memory()?,
         };
-        // A development tool: a power cut may cost the last second, a crash of the process costs nothing.
+        // Enough for a development tool: a power failure may lose the last second, a crash of the process loses
+        // nothing.
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self { connection: Mutex::new(connection), shown: Mutex::default(), failures: Mutex::default() })
     }
 
-    /// Begins a chat.
+    /// Creates a chat.
     pub fn create_chat(&self, assistant_id: &str, title: Option<&str>) -> Result<Chat> {
         let chat = Chat {
             id: new_id("chat"),
@@ -106,7 +106,7 @@ impl Chats {
         Ok(chat)
     }
 
-    /// The chat of this id.
+    /// Returns the chat with this id.
     pub fn chat(&self, id: &str) -> Result<Option<Chat>> {
         let row = self
             .connection()
@@ -115,7 +115,7 @@ impl Chats {
         row.map(read_chat).transpose()
     }
 
-    /// Every chat, the newest first.
+    /// Returns all chats, newest first.
     pub fn chats(&self) -> Result<Vec<Chat>> {
         let connection = self.connection();
         let mut statement =
@@ -124,13 +124,13 @@ impl Chats {
         rows.map(|row| read_chat(row?)).collect()
     }
 
-    /// Gives a chat another title; none if there is no such chat.
+    /// Renames a chat; returns `None` if it doesn't exist.
     pub fn rename_chat(&self, id: &str, title: &str) -> Result<Option<Chat>> {
         self.connection().execute("UPDATE chats SET title = ?2 WHERE id = ?1", [id, title])?;
         self.chat(id)
     }
 
-    /// Deletes a chat with all that is in it; false if there was none.
+    /// Deletes a chat with its messages and steps; returns `false` if it doesn't exist.
     pub fn delete_chat(&self, id: &str) -> Result<bool> {
         let messages = self.messages(id)?;
         let deleted = self.connection().execute("DELETE FROM chats WHERE id = ?1", [id])?;
@@ -138,7 +138,7 @@ impl Chats {
         Ok(deleted > 0)
     }
 
-    /// Adds a message at the end of its chat.
+    /// Appends a message to its chat.
     pub fn add_message(&self, message: &Message) -> Result<()> {
         self.connection().execute(
             "INSERT INTO messages (id, chat_id, body) VALUES (?1, ?2, ?3)",
@@ -147,23 +147,23 @@ impl Chats {
         Ok(())
     }
 
-    /// The message of this id.
+    /// Returns the message with this id.
     pub fn message(&self, id: &str) -> Result<Option<Message>> {
         read_one(&self.connection(), "SELECT body FROM messages WHERE id = ?1", id)
     }
 
-    /// The messages of a chat, oldest first.
+    /// Returns the messages of a chat, oldest first.
     pub fn messages(&self, chat_id: &str) -> Result<Vec<Message>> {
         read_all(&self.connection(), "SELECT body FROM messages WHERE chat_id = ?1 ORDER BY place", chat_id)
     }
 
-    /// The newest message of a chat.
+    /// Returns the newest message of a chat.
     pub fn latest_message(&self, chat_id: &str) -> Result<Option<Message>> {
         let sql = "SELECT body FROM messages WHERE chat_id = ?1 ORDER BY place DESC LIMIT 1";
         read_one(&self.connection(), sql, chat_id)
     }
 
-    /// Changes a message of a chat; none if the chat has no such message.
+    /// Changes a message of a chat; returns `None` if the chat has no such message.
     pub fn change_message(
         &self,
         chat_id: &str,
@@ -181,46 +181,46 @@ impl Chats {
         connection
             .execute("UPDATE messages SET body = ?2 WHERE id = ?1", params![id, serde_json::to_string(&message)?])?;
         if message.text != text_before {
-            // What is stored from now on is newer.
+            // The stored text is newer than the shown one.
             self.forget(id);
         }
         Ok(Some(message))
     }
 
-    /// Deletes a message with the steps under it.
+    /// Deletes a message with its steps.
     pub fn delete_message(&self, id: &str) -> Result<()> {
         self.connection().execute("DELETE FROM messages WHERE id = ?1", [id])?;
         self.forget(id);
         Ok(())
     }
 
-    /// Shows a text in a message's place until its stored text changes.
+    /// Shows a text in place of a message's text until the stored text changes.
     pub fn show(&self, message_id: &str, text: &str) {
         self.shown().insert(message_id.to_owned(), text.to_owned());
     }
 
-    /// What is shown in a message's place.
+    /// Returns the text shown in place of a message's text.
     pub fn shown_text(&self, message_id: &str) -> Option<String> {
         self.shown().get(message_id).cloned()
     }
 
-    /// Forgets what of a message isn't stored.
+    /// Removes the state of a message that isn't stored.
     fn forget(&self, id: &str) {
         self.shown().remove(id);
         self.failures().remove(id);
     }
 
-    /// Notes why the module failed that was to fill a message.
+    /// Records why the module failed that was to fill a message.
     pub fn note_failure(&self, message_id: &str, reason: &str) {
         self.failures().insert(message_id.to_owned(), reason.to_owned());
     }
 
-    /// Why the module failed that was to fill a message, if it did.
+    /// Returns why the module failed that was to fill a message, if it did.
     pub fn failure(&self, message_id: &str) -> Option<String> {
         self.failures().get(message_id).cloned()
     }
 
-    /// Adds a step under its message.
+    /// Adds a step to its message.
     pub fn add_step(&self, step: &Step) -> Result<()> {
         self.connection().execute(
             "INSERT INTO steps (id, message_id, body) VALUES (?1, ?2, ?3)",
@@ -229,7 +229,7 @@ impl Chats {
         Ok(())
     }
 
-    /// Changes a step; none if there is no such step.
+    /// Changes a step; returns `None` if it doesn't exist.
     pub fn change_step(&self, id: &str, change: impl FnOnce(&mut Step)) -> Result<Option<Step>> {
         let connection = self.connection();
         let found: Option<Step> = read_one(&connection, "SELECT body FROM steps WHERE id = ?1", id)?;
@@ -240,7 +240,7 @@ impl Chats {
         Ok(Some(step))
     }
 
-    /// The steps under a message, by their order; those of the same order as they were made.
+    /// Returns the steps of a message by `order`, then by creation.
     pub fn steps(&self, message_id: &str) -> Result<Vec<Step>> {
         let sql = "SELECT body FROM steps WHERE message_id = ?1 ORDER BY place";
         let mut steps: Vec<Step> = read_all(&self.connection(), sql, message_id)?;
@@ -249,7 +249,7 @@ impl Chats {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // SQLite's own state is whole after a panic elsewhere.
+        // A panic elsewhere leaves SQLite's state consistent.
         lock(&self.connection)
     }
 

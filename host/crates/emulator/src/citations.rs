@@ -1,10 +1,10 @@
-//! `[sourceN]` in a model's answer becomes a footnote that names the N-th source, counted from 0.
+//! Replaces `[sourceN]` in a model's answer with a footnote that cites the N-th source, counted from 0.
 
 use serde::Deserialize;
 
 use super::wire::Reference;
 
-/// A source an answer may name, as the official Python SDK sends it in `searchContext`.
+/// A source that an answer may cite, as the official Python SDK sends it in `searchContext`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
@@ -16,18 +16,18 @@ pub struct Source {
     url: Option<String>,
 }
 
-/// A marker found in a text: where it begins and ends, and the number in it.
+/// A marker in a text.
 #[derive(Debug, PartialEq)]
 pub struct Marker {
-    /// Where it begins, in bytes.
+    /// The byte offset of its start.
     pub begin: usize,
-    /// Where it ends.
+    /// The byte offset of its end.
     pub end: usize,
-    /// Its number.
+    /// The number of the source.
     pub number: usize,
 }
 
-/// The markers `[sourceN]` of a text, in order.
+/// Returns the markers `[sourceN]` of a text, in order.
 pub fn markers(text: &str) -> Vec<Marker> {
     const OPEN: &str = "[source";
     let found = text.match_indices(OPEN).filter_map(|(begin, _)| {
@@ -39,7 +39,7 @@ pub fn markers(text: &str) -> Vec<Marker> {
     found.collect()
 }
 
-/// Turns the markers of a text into footnotes; a marker of no source goes, for it would refer to nothing.
+/// Replaces the markers of a text with footnotes and removes markers without a source.
 pub fn cite(text: &str, sources: &[Source]) -> (String, Vec<Reference>) {
     let mut cited = String::with_capacity(text.len());
     let mut references: Vec<Reference> = Vec::new();
@@ -58,7 +58,7 @@ pub fn cite(text: &str, sources: &[Source]) -> (String, Vec<Reference>) {
     (cited, references)
 }
 
-/// What of an unfinished text can be shown: without the beginning of a marker that is still being written.
+/// Returns the part of an unfinished text that can be shown: without a marker that may still be incomplete.
 pub fn finished_part(text: &str) -> &str {
     let Some(begin) = text.rfind('[') else { return text };
     let tail = &text[begin..];
@@ -68,7 +68,7 @@ pub fn finished_part(text: &str) -> &str {
 }
 
 fn reference(source: &Source, number: usize) -> Reference {
-    // A list of sources never has more entries than an i64 can count.
+    // The index of a source always fits into an `i64`.
     let index = i64::try_from(number).unwrap_or(i64::MAX - 1);
     Reference {
         name: source.title.clone().or_else(|| source.key.clone()).unwrap_or_else(|| source.id.clone()),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_become_footnotes_and_unknown_ones_go() {
+    fn replaces_markers_with_footnotes_and_removes_unknown_ones() {
         let (text, references) =
             cite("A [source1]. B [source0][source1]. C [source7]. [sources] [source]", &[source("a"), source("b")]);
         assert_eq!(text, "A <sup>2</sup>. B <sup>1</sup><sup>2</sup>. C . [sources] [source]");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_is_still_being_written_is_not_shown() {
+    fn hides_incomplete_markers() {
         for tail in ["[", "[so", "[source", "[source1", "[source12"] {
             assert_eq!(finished_part(&format!("A{tail}")), "A", "{tail}");
         }

@@ -1,4 +1,4 @@
-//! `/openai`: answers of a language model, or, where none is connected, quotations.
+//! `/openai`: answers of a language model or, if none is connected, quotations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,43 +14,43 @@ use super::quote;
 use super::relay::Relay;
 use super::wire::{Object, Stamp, new_id};
 
-/// The name quotations are signed with, where a model's name is expected.
+/// The model name of quotations.
 pub const QUOTING_MODEL: &str = "local-quote";
 
-/// How long a completion may take if the request doesn't say: as long as the official Python SDK waits.
+/// Time limit of a completion if the request has none: the timeout of the official Python SDK.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What answers.
+/// What answers completions.
 pub enum Model {
     /// An OpenAI-compatible endpoint.
     Endpoint(Box<Relay>),
-    /// The documents themselves.
+    /// Quotations from the documents.
     Quote,
 }
 
-/// What a language model is asked, in the platform's words.
+/// A completion request in the platform's form.
 #[derive(Deserialize)]
 pub struct CompletionRequest {
-    /// The model, by the platform's name.
+    /// The platform's name of the model.
     pub model: Option<String>,
     /// The conversation, oldest first.
     pub messages: Vec<ModelMessage>,
-    /// What the model's own API takes besides (`temperature`, `max_tokens`, `tools`, …).
+    /// Further options of the model's API (`temperature`, `max_tokens`, `tools`, …).
     pub options: Option<Object>,
-    /// How long to wait, in milliseconds.
+    /// The time limit in milliseconds.
     pub timeout: Option<u64>,
 }
 
 impl CompletionRequest {
-    /// How long to wait.
+    /// Returns the time limit.
     pub fn time_limit(&self) -> Duration {
         self.timeout.map_or(DEFAULT_TIMEOUT, Duration::from_millis)
     }
 
-    /// A conversation has at least one message.
+    /// Checks that the conversation has at least one message.
     pub fn check(&self) -> Result<(), ApiError> {
         if self.messages.is_empty() {
-            return Err(ApiError::invalid("messages is empty: a model needs something to answer"));
+            return Err(ApiError::invalid("messages is empty: a completion needs at least one message"));
         }
         Ok(())
     }
@@ -59,18 +59,18 @@ impl CompletionRequest {
 /// A message to a language model.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ModelMessage {
-    /// Who says it.
+    /// The role of the author.
     pub role: ModelRole,
-    /// What is said: a text, or a list of parts.
+    /// The content: a text or a list of parts.
     #[serde(default)]
     pub content: Value,
-    /// Whatever else the model's own API takes (`name`, `tool_call_id`, …).
+    /// Further fields of the model's API (`name`, `tool_call_id`, …).
     #[serde(flatten)]
     rest: Object,
 }
 
 impl ModelMessage {
-    /// What is said, without what is not text.
+    /// Returns the text of the content.
     pub fn text(&self) -> String {
         match &self.content {
             Value::String(text) => text.clone(),
@@ -80,21 +80,21 @@ impl ModelMessage {
     }
 }
 
-/// Who says something to a language model.
+/// The role of a message's author.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelRole {
     /// Instructions.
     System,
-    /// Instructions, as newer models call them.
+    /// Instructions, in the terms of newer models.
     Developer,
-    /// The person who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
-    /// What a tool answered.
+    /// The result of a tool.
     Tool,
-    /// What a tool answered, as older models call it.
+    /// The result of a tool, in the terms of older models.
     Function,
 }
 
@@ -108,19 +108,19 @@ pub async fn complete(
         Model::Endpoint(relay) => relay.complete(&request).await?,
         Model::Quote => quotation(&quote::answer(&state, &request.messages).await?),
     };
-    // The name the SDK knows the object by; OpenAI's own is another.
+    // The SDK expects this object name, not OpenAI's.
     answer["object"] = "openai.chat.completion".into();
     Ok(Json(answer))
 }
 
-/// A quotation in the shape of a completion.
+/// Builds a completion from a quotation.
 pub fn quotation(text: &str) -> Value {
     json!({
         "id": new_id("chatcmpl"),
         "created": Stamp::now().unix_seconds(),
         "model": QUOTING_MODEL,
         "choices": [{ "index": 0, "message": { "role": "assistant", "content": text }, "finish_reason": "stop" }],
-        // No model read or wrote a token.
+        // No model used any tokens.
         "usage": { "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0 },
     })
 }
@@ -134,7 +134,9 @@ pub async fn models(State(state): State<Arc<LocalState>>) -> Result<Json<Value>,
     Ok(Json(json!({ "models": models })))
 }
 
-/// `POST /openai/embeddings`: nothing here makes any.
+/// `POST /openai/embeddings`: unsupported.
 pub async fn embeddings() -> ApiError {
-    ApiError::unsupported("the local platform makes no embeddings: it searches by words, with POST /search/search")
+    ApiError::unsupported(
+        "the local platform doesn't support embeddings: it searches by words, with POST /search/search",
+    )
 }

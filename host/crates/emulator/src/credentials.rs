@@ -1,4 +1,4 @@
-//! Who is asking: the headers every request of the public API carries.
+//! Authentication: the headers that every request of the public API carries.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use super::error::ApiError;
 use super::settings::{API_KEY, APP_ID, COMPANY_ID, USER_ID};
 use modhost_core::browser_guard::{self, BrowserGuard};
 
-/// Lets requests through that carry the local credentials.
+/// Rejects requests without the local credentials.
 pub async fn check(request: Request, next: Next) -> Result<Response, ApiError> {
-    // The SDK may leave the user out where a call only asks a model.
+    // The SDK may omit the user in calls to a model.
     let user_needed = !request.uri().path().starts_with("/openai/");
     authenticate(request.headers(), user_needed)?;
     Ok(next.run(request).await)
 }
 
-/// Rejects requests that a web page made a browser send, and tells browsers to show no answer to any page.
+/// Rejects requests that a web page made a browser send, and prevents browsers from showing responses to pages.
 pub async fn refuse_pages(State(guard): State<Arc<ArcSwap<BrowserGuard>>>, request: Request, next: Next) -> Response {
     let (guard, uri, headers) = (guard.load_full(), request.uri(), request.headers());
     let checked = guard.check_host(uri, headers).and_then(|()| guard.check_origin(request.method(), uri, headers));
@@ -33,13 +33,13 @@ pub async fn refuse_pages(State(guard): State<Arc<ArcSwap<BrowserGuard>>>, reque
     answer
 }
 
-/// Lets requests through that carry the local key.
+/// Rejects requests without the local key.
 pub async fn check_key(request: Request, next: Next) -> Result<Response, ApiError> {
     authenticate_key(request.headers())?;
     Ok(next.run(request).await)
 }
 
-/// Checks the credentials of a request; the user's is checked if it is there, or needed.
+/// Checks the credentials of a request; the user only if it is present or `user_needed`.
 pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiError> {
     authenticate_key(headers)?;
     expect(headers, "x-app-id", APP_ID, "app").map_err(ApiError::unauthenticated)?;
@@ -50,14 +50,14 @@ pub fn authenticate(headers: &HeaderMap, user_needed: bool) -> Result<(), ApiErr
     Ok(())
 }
 
-/// Checks the key alone, which is all that OpenAI's API knows.
+/// Checks only the key, as OpenAI's API does.
 fn authenticate_key(headers: &HeaderMap) -> Result<(), ApiError> {
     let authorization = text(headers, header::AUTHORIZATION.as_str()).ok_or_else(|| {
         ApiError::unauthenticated(format!("the Authorization header is missing: send `Bearer {API_KEY}`"))
     })?;
     if authorization.strip_prefix("Bearer ").map(str::trim) != Some(API_KEY) {
         return Err(ApiError::unauthenticated(format!(
-            "the local platform's only API key is {API_KEY:?}; the Authorization header brings another"
+            "the local platform's only API key is {API_KEY:?}; the Authorization header has another"
         )));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Delivering events: to those who listen on the event socket, and to the endpoint the app registered, signed, retried and
-//! given up as the platform documents it.
+//! Delivers events to the subscribers of the event socket and to the app's registered endpoint, with signatures,
+//! retries and expiry as in the platform's documentation.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,13 +21,13 @@ use super::settings::{COMPANY_ID, ENDPOINT_SECRET, USER_ID};
 use super::wire::Stamp;
 use modhost_core::sync::lock;
 
-/// How often a delivery is tried again after its first attempt.
+/// Maximum number of retries after the first attempt.
 const RETRIES: u32 = 5;
 
-/// How long an endpoint may take to answer; longer counts as out of reach.
+/// Time limit for an endpoint's response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// How many deliveries are remembered.
+/// Maximum number of delivery records kept.
 const MAX_RECORDS: usize = 1000;
 
 /// Delivers events.
@@ -43,11 +43,11 @@ pub struct Deliverer {
 
 struct Endpoint {
     url: Option<Url>,
-    /// What was answered that marked it expired.
+    /// The response that marked it as expired.
     expired: Option<String>,
 }
 
-/// What became of an event.
+/// The record of an event's delivery.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -59,43 +59,43 @@ pub struct Record {
     answer: Option<String>,
 }
 
-/// How far a delivery is.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// On its way for the first time.
+    /// The first attempt is running or due.
     Pending,
-    /// Waiting for another attempt.
+    /// Waiting for a retry.
     Retrying,
     /// Answered with a 2xx, or sent over the event socket.
     Delivered,
-    /// Given up after the last retry.
+    /// Failed after the last retry.
     Failed,
-    /// Answered with what marks the endpoint expired.
+    /// Answered with a status that marks the endpoint as expired.
     Refused,
-    /// Never sent: there is no endpoint, or it is expired.
+    /// Not sent: no endpoint is registered, or it is expired.
     Skipped,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 enum Outcome {
     Delivered(String),
-    /// Worth another try, not before this time if the endpoint named one.
-    Again(String, Option<Duration>),
+    /// Retry, after this delay if the endpoint sent one.
+    Retry(String, Option<Duration>),
     Refused(String),
     Skipped(String),
 }
 
 impl Deliverer {
-    /// A deliverer to this endpoint and to these subscribers, until `stop`.
+    /// Creates a deliverer that runs until `stop` is canceled.
     pub fn new(
         url: Option<Url>,
         retry_delay: Duration,
         subscribers: Subscribers,
         stop: CancellationToken,
     ) -> reqwest::Result<Arc<Self>> {
-        // The platform follows no redirects: a 3xx is tried again like a 5xx. The endpoint is on this machine or next to
-        // it, where no proxy leads.
+        // The platform doesn't follow redirects: it retries after a 3xx as after a 5xx. No proxy is used, since the
+        // endpoint is on this machine or near it.
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(ANSWER_WITHIN)
@@ -112,8 +112,8 @@ impl Deliverer {
         }))
     }
 
-    /// Sends events in the background: the first attempt of each is over before the next one goes out; a retry lets the
-    /// others pass.
+    /// Sends events in the background, in order: the first attempt of an event ends before the next event is sent, but
+    /// retries don't block later events.
     pub fn deliver(self: &Arc<Self>, events: Vec<Envelope>) {
         for event in &events {
             self.remember(event);
@@ -131,30 +131,30 @@ impl Deliverer {
         });
     }
 
-    /// Those who listen on the event socket.
+    /// Returns the subscribers of the event socket.
     pub fn subscribers(&self) -> &Subscribers {
         &self.subscribers
     }
 
-    /// Sends an event to those who listen on the event socket. True if that is all there is to do with it: there is no
-    /// endpoint.
+    /// Sends an event to the subscribers of the event socket. Returns `true` if the delivery is complete because no
+    /// endpoint is registered.
     fn publish(&self, event: &Envelope) -> bool {
         let Ok(body) = serde_json::to_string(event) else { return false };
         let reached = self.subscribers.send(event.event, &body);
         let is_all = reached > 0 && self.endpoint().url.is_none();
         if is_all {
-            let answer = format!("sent over the event socket, to {reached} who listen");
+            let answer = format!("sent over the event socket, subscribers: {reached}");
             self.record(event, 1, Status::Delivered, answer);
         }
         is_all
     }
 
-    /// Names the endpoint. A new endpoint is not expired.
+    /// Sets the endpoint. A new endpoint is not expired.
     pub fn set_url(&self, url: Url) {
         *self.endpoint() = Endpoint { url: Some(url), expired: None };
     }
 
-    /// Lets events go out again to an expired endpoint; false if it wasn't.
+    /// Reactivates an expired endpoint; returns `false` if it isn't expired.
     pub fn revive(&self) -> bool {
         let was_expired = self.endpoint().expired.take().is_some();
         if was_expired {
@@ -163,12 +163,12 @@ impl Deliverer {
         was_expired
     }
 
-    /// What became of the events so far, oldest first.
+    /// Returns the delivery records, oldest first.
     pub fn records(&self) -> Vec<Record> {
         self.all_records().iter().cloned().collect()
     }
 
-    /// Waits until nothing is on its way, after `stop`.
+    /// Waits until all delivery tasks have ended; call it after canceling `stop`.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -188,7 +188,7 @@ impl Deliverer {
         }
     }
 
-    /// Makes one attempt and writes down what came of it; answers with how long to wait for the next, if one is to be.
+    /// Makes one attempt and records its outcome; returns the delay before the next attempt, if there is one.
     async fn attempt(&self, event: &Envelope, attempt: u32) -> Option<Duration> {
         let outcome = tokio::select! {
             outcome = self.send(event) => outcome,
@@ -201,11 +201,11 @@ impl Deliverer {
                 self.expire(event, &answer);
                 self.record(event, attempt, Status::Refused, answer);
             }
-            Outcome::Again(answer, _) if attempt > RETRIES => {
+            Outcome::Retry(answer, _) if attempt > RETRIES => {
                 tracing::warn!(event = event.event, id = event.id, %answer, attempts = attempt, "cannot deliver event; giving up");
                 self.record(event, attempt, Status::Failed, answer);
             }
-            Outcome::Again(answer, named) => {
+            Outcome::Retry(answer, named) => {
                 let wait = named.unwrap_or_else(|| self.retry_delay.saturating_mul(1 << (attempt - 1)));
                 tracing::warn!(event = event.event, id = event.id, %answer, retry_in = ?wait, "cannot deliver event; retrying");
                 self.record(event, attempt, Status::Retrying, answer);
@@ -219,14 +219,13 @@ impl Deliverer {
         let url = {
             let endpoint = self.endpoint();
             if let Some(answer) = &endpoint.expired {
-                return Outcome::Skipped(format!("not sent: the endpoint is expired since it answered {answer}"));
+                return Outcome::Skipped(format!("not sent: the endpoint expired when it answered {answer}"));
             }
             match &endpoint.url {
                 Some(url) => url.clone(),
                 None => {
                     return Outcome::Skipped(
-                        "not sent: no webhook endpoint is registered, and nobody listens to it on the event socket"
-                            .to_owned(),
+                        "not sent: no webhook endpoint is registered, and no event socket subscribes to it".to_owned(),
                     );
                 }
             }
@@ -248,7 +247,7 @@ impl Deliverer {
             .body(body);
         match request.send().await {
             Ok(response) => read_answer(response.status(), response.headers()),
-            Err(error) => Outcome::Again(describe(&error), None),
+            Err(error) => Outcome::Retry(describe(&error), None),
         }
     }
 
@@ -297,9 +296,9 @@ impl Deliverer {
     }
 }
 
-/// Lowercase hex of the HMAC-SHA256 of the body alone, keyed with the endpoint secret.
+/// Returns the lowercase hex HMAC-SHA256 of the body, keyed with the endpoint secret.
 fn signature(body: &[u8]) -> String {
-    // HMAC takes keys of every length.
+    // HMAC accepts keys of any length.
     let mut mac = Hmac::<Sha256>::new_from_slice(ENDPOINT_SECRET.as_bytes())
         .unwrap_or_else(|_| unreachable!("HMAC takes any key"));
     mac.update(body);
@@ -312,13 +311,13 @@ fn read_answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
         Outcome::Delivered(answer)
     } else if status.is_redirection() || status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         let named = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, Timestamp::now()));
-        Outcome::Again(answer, named)
+        Outcome::Retry(answer, named)
     } else {
         Outcome::Refused(answer)
     }
 }
 
-/// Reads `Retry-After`: seconds, or a date of HTTP.
+/// Parses `Retry-After`: seconds or an HTTP date.
 pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -327,7 +326,7 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// An error of the HTTP client in the words of its cause: its own names the address and no more.
+/// Returns the root cause of an HTTP client error: its own message only names the address.
 pub fn describe(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -341,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
+    fn parses_retry_after_in_both_forms() {
         let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(37)));

@@ -1,4 +1,4 @@
-//! Documents on disk, read into passages that are worth finding on their own.
+//! Reads documents from disk and splits them into passages for search.
 
 use std::fs;
 use std::io;
@@ -11,67 +11,67 @@ use sha2::{Digest, Sha256};
 
 use super::wire::Stamp;
 
-/// How long a passage gets, in characters, before the next one begins.
+/// Target length of a passage in characters.
 const PASSAGE_CHARS: usize = 1000;
 
-/// Larger files are left out: nobody wrote them by hand.
+/// Maximum file size in bytes; larger files are skipped, since nobody writes them by hand.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// A file that was found in the documents folder.
+/// A file in the documents folder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// Its path below the folder, with slashes: the content's key.
+    /// The path relative to the folder, with slashes: the key of the content.
     pub key: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When it was last written.
+    /// When it was last modified.
     pub modified: SystemTime,
-    /// When it was made, where the file system tells.
+    /// When it was created, if the file system records it.
     pub created: Option<SystemTime>,
 }
 
-/// A content of the knowledge base.
+/// A document of the knowledge base.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// `cont_…`, the same for the same key in every run.
+    /// `cont_…`, derived from the key.
     pub id: String,
-    /// Its path below the documents folder.
+    /// The path relative to the documents folder.
     pub key: String,
-    /// Its first heading, or its file name.
+    /// The first heading, or the file name.
     pub title: String,
     /// The whole text.
     pub text: String,
     /// `text/markdown` or `text/plain`.
     pub mime_type: &'static str,
-    /// The folders it lies in, from the documents folder down, as scope ids.
+    /// The scope ids of the folders that contain it, from the documents folder down.
     pub scopes: Vec<String>,
-    /// When it was made, or last written where nobody knows.
+    /// When it was created; if unknown, when it was last modified.
     pub created_at: Stamp,
-    /// When it was last written.
+    /// When it was last modified.
     pub updated_at: Stamp,
-    /// Its passages, in order.
+    /// The passages in order.
     pub passages: Vec<Passage>,
 }
 
 /// A passage of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Passage {
-    /// `chunk_…`, the same for the same place of the same key in every run.
+    /// `chunk_…`, derived from the key and the position.
     pub id: String,
-    /// What it says, under the heading it stands under.
+    /// The text, starting with its heading.
     pub text: String,
-    /// Its place in the document, from 0.
+    /// The position in the document, from 0.
     pub order: u32,
-    /// The first page it stands on, from 1.
+    /// The first page of the passage, from 1.
     pub start_page: u32,
-    /// The last page it stands on.
+    /// The last page of the passage.
     pub end_page: u32,
 }
 
-/// Finds the documents below a folder, in the order of their keys. Hidden files and folders are left out, and so are
-/// links to folders, which can lead in circles.
+/// Lists the documents in a folder and its subfolders, ordered by key. Hidden files and folders are skipped, and so are
+/// symbolic links to folders, which may be cyclic.
 pub fn find(folder: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     find_below(folder, "", &mut found)?;
@@ -92,7 +92,7 @@ fn find_below(folder: &Path, prefix: &str, found: &mut Vec<Found>) -> io::Result
         if entry.file_type()?.is_dir() {
             find_below(&entry.path(), &format!("{key}/"), found)?;
         } else if mime_type(&name).is_some() {
-            // A file may go between the listing and here, and a link may lead nowhere: then it isn't there.
+            // A file removed since the listing, or a dangling link, is skipped.
             let Ok(metadata) = fs::metadata(entry.path()) else {
                 continue;
             };
@@ -123,10 +123,11 @@ fn mime_type(name: &str) -> Option<&'static str> {
 /// Reads a document.
 ///
 /// # Errors
-/// The file can't be read, is larger than 16 MiB or is not UTF-8.
+///
+/// If the file can't be read, is larger than 16 MiB or is not UTF-8.
 pub fn read(found: &Found) -> io::Result<Document> {
     if found.size > MAX_FILE {
-        return Err(io::Error::other(format!("it has {} bytes, more than the {MAX_FILE} that are read", found.size)));
+        return Err(io::Error::other(format!("it has {} bytes, more than the maximum of {MAX_FILE}", found.size)));
     }
     let text = fs::read_to_string(&found.path)?.replace("\r\n", "\n");
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
@@ -152,7 +153,7 @@ fn file_name(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or(key)
 }
 
-/// The scope ids of the folders a key lies in, from the documents folder itself down.
+/// Returns the scope ids of the folders that contain a key, from the documents folder down.
 fn scopes(key: &str) -> Vec<String> {
     let folders = key.match_indices('/').map(|(end, _)| &key[..end]);
     std::iter::once("").chain(folders).map(|folder| stable_id("scope", folder)).collect()
@@ -164,19 +165,19 @@ fn stable_id(kind: &str, name: &str) -> String {
 }
 
 fn stamp(at: SystemTime) -> Stamp {
-    // A file time beyond the year 9999 is no use to anyone.
+    // An out-of-range file time becomes 1970.
     Stamp::from(Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// A heading or a paragraph, and the page it stands on.
+/// A heading or a paragraph with its page.
 struct Block<'a> {
     page: u32,
     heading: bool,
     text: &'a str,
 }
 
-/// Cuts a text into headings and paragraphs. A form feed begins a page; a blank line ends a paragraph, except between
-/// the fences of a code block.
+/// Splits a text into headings and paragraphs. A form feed starts a page; a blank line ends a paragraph, except in a
+/// fenced code block.
 fn blocks(text: &str, markdown: bool) -> Vec<Block<'_>> {
     let mut blocks = Vec::new();
     for (page, page_text) in (1..).zip(text.split('\u{c}')) {
@@ -214,7 +215,8 @@ fn is_heading(line: &str) -> bool {
     (1..=6).contains(&depth) && text.starts_with(' ') && !text.trim().is_empty()
 }
 
-/// Puts blocks together into passages: a heading begins one, and so does what no longer fits, under its heading again.
+/// Combines blocks into passages. A heading starts a passage, and so does a block that doesn't fit, which repeats the
+/// heading.
 fn passages(key: &str, blocks: &[Block<'_>]) -> Vec<Passage> {
     let mut passages = Vec::new();
     let mut draft = Draft::default();
@@ -241,7 +243,7 @@ fn passages(key: &str, blocks: &[Block<'_>]) -> Vec<Passage> {
     passages
 }
 
-/// A passage in the making.
+/// A passage being built.
 #[derive(Default)]
 struct Draft {
     text: String,
@@ -263,14 +265,14 @@ impl Draft {
     fn finish(&mut self, key: &str, passages: &mut Vec<Passage>) {
         let Draft { text, pages, .. } = std::mem::take(self);
         let Some((start_page, end_page)) = pages else { return };
-        // A file of 16 MiB has no more passages than that.
+        // A file of at most 16 MiB has fewer than 2^32 passages.
         let order = passages.len() as u32;
         passages.push(Passage { id: stable_id("chunk", &format!("{key}#{order}")), text, order, start_page, end_page });
     }
 }
 
-/// Cuts a paragraph that is longer than a passage: at the end of a line if it has one, else of a sentence, else of a
-/// word; a word is never cut, however long it is.
+/// Splits a paragraph that is longer than a passage: at a line end if possible, otherwise at the end of a sentence or a
+/// word. Words are never split.
 fn pieces(paragraph: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = paragraph;
@@ -285,7 +287,7 @@ fn pieces(paragraph: &str) -> Vec<&str> {
     pieces
 }
 
-/// Where to cut `text` so that what is before has at most `limit` bytes, if there is any such place.
+/// Returns where to split `text` so that the first part has at most `limit` bytes, if possible.
 fn cut(text: &str, limit: usize) -> usize {
     let head = &text[..limit];
     let after_line = || head.rfind('\n');
@@ -309,18 +311,18 @@ mod tests {
     }
 
     #[test]
-    fn a_heading_begins_a_passage_and_headings_without_a_body_stay_with_the_next() {
+    fn heading_starts_a_passage_and_headings_without_a_body_join_the_next() {
         let passages = texts("# Travel\n\n## Booking\n\nBook early.\n\nBy train.\n\n## Hotels\nUp to 120 euros.\n");
         assert_eq!(passages, ["# Travel\n\n## Booking\n\nBook early.\n\nBy train.", "## Hotels\n\nUp to 120 euros."]);
     }
 
     #[test]
-    fn what_stands_in_a_code_block_is_no_heading() {
+    fn ignores_headings_in_code_blocks() {
         assert_eq!(texts("# Setup\n\n```\n# a comment\n\nmake\n```\n"), ["# Setup\n\n```\n# a comment\n\nmake\n```"]);
     }
 
     #[test]
-    fn a_long_section_goes_on_under_its_heading_and_no_word_is_cut() {
+    fn splits_long_sections_between_sentences_and_repeats_the_heading() {
         let sentence = "The quick brown fox jumps over the lazy dog again. ";
         let text = format!("# Foxes\n\n{}", sentence.repeat(60));
         let passages = texts(&text);
@@ -335,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_word_longer_than_a_passage_stays_whole_whatever_its_letters() {
+    fn does_not_split_a_word_longer_than_a_passage() {
         let word = "ä".repeat(3 * PASSAGE_CHARS);
         assert_eq!(texts(&format!("{word} end")), [word.as_str(), "end"]);
     }
 
     #[test]
-    fn a_form_feed_begins_a_page() {
+    fn form_feed_starts_a_page() {
         let text = "# One\n\nfirst\n\u{c}second\n\n# Two\n\nthird\n";
         let pages: Vec<_> = passages("a.md", &blocks(text, true)).iter().map(|p| (p.start_page, p.end_page)).collect();
         assert_eq!(pages, [(1, 2), (2, 2)]);

@@ -1,7 +1,7 @@
-//! `GET /public/event-socket/events/stream`: events for those who fetch them, as Unique's Python toolkit does.
+//! `GET /public/event-socket/events/stream`: the event socket that Unique's Python toolkit uses.
 //!
-//! As on the real platform a connection is closed without a word after ten minutes, nothing is sent again, and now and
-//! then comes an event without data.
+//! As on the real platform, a connection closes after ten minutes without notice, events are not resent, and events
+//! without data are sent as keep-alives.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -21,16 +21,16 @@ use super::credentials;
 use super::error::{ApiError, Params};
 use modhost_core::sync::lock;
 
-/// How many events may wait for a subscriber that doesn't read.
+/// Maximum number of events queued for a subscriber that doesn't read.
 const MAX_WAITING: usize = 1000;
 
-/// How often an event without data is sent where nothing else is.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// Interval of keep-alives while no events are sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Who listens, and to what.
+/// The subscribers and their subscriptions.
 pub struct Subscribers {
     connected: Mutex<Vec<Subscriber>>,
-    /// How old a connection gets.
+    /// The age at which a connection is closed.
     lifetime: Duration,
     stop: CancellationToken,
 }
@@ -40,20 +40,20 @@ struct Subscriber {
     events: mpsc::Sender<String>,
 }
 
-/// What a subscriber asks for.
+/// The query of a subscriber.
 #[derive(Deserialize)]
 pub struct SubscriptionQuery {
-    /// The names of events, with commas between them.
+    /// Event names, separated by commas.
     subscriptions: Option<String>,
 }
 
 impl Subscribers {
-    /// Nobody yet; connections get this old, and none outlives `stop`.
+    /// Creates an empty set. Connections close at the age `lifetime` or when `stop` is canceled.
     pub fn new(lifetime: Duration, stop: CancellationToken) -> Self {
         Self { connected: Mutex::default(), lifetime, stop }
     }
 
-    /// Sends an event to those who want it; answers with how many they are.
+    /// Sends an event to its subscribers; returns their number.
     pub fn send(&self, name: &str, body: &str) -> usize {
         let mut connected = self.connected();
         let mut sent = 0;
@@ -61,7 +61,7 @@ impl Subscribers {
             if !subscriber.names.contains(name) {
                 return !subscriber.events.is_closed();
             }
-            // Who doesn't read for so long is cut off: nothing is sent again.
+            // A subscriber with a full queue is disconnected: events are not resent.
             let is_sent = subscriber.events.try_send(body.to_owned()).is_ok();
             sent += usize::from(is_sent);
             is_sent
@@ -86,7 +86,7 @@ impl Subscribers {
     }
 }
 
-/// Sends events as they happen.
+/// Streams events as they happen.
 pub async fn stream(
     State(state): State<Arc<LocalState>>,
     headers: HeaderMap,
@@ -96,9 +96,9 @@ pub async fn stream(
     let names = wanted.subscriptions.as_deref().unwrap_or_default().split(',').map(str::trim);
     let names: BTreeSet<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
     if names.is_empty() {
-        let wrong = "`subscriptions` is missing: name events, with commas between them";
+        let wrong = "`subscriptions` is missing: list event names, separated by commas";
         return Err(ApiError::invalid(wrong));
     }
-    let sign_of_life = KeepAlive::new().interval(SIGN_OF_LIFE).event(Event::default().data(""));
-    Ok(Sse::new(state.deliverer.subscribers().subscribe(names)).keep_alive(sign_of_life))
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).event(Event::default().data(""));
+    Ok(Sse::new(state.deliverer.subscribers().subscribe(names)).keep_alive(keep_alive))
 }

@@ -1,4 +1,4 @@
-//! The events a user's message makes, as the platform's webhook documentation describes them.
+//! The events of a user's message, as described in the platform's webhook documentation.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
 /// The event of a message that chose a module.
 const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
 
-/// The names of all events the local platform makes.
+/// The names of all events that the local platform sends.
 pub const EVENTS: [&str; 2] = [USER_MESSAGE_CREATED, MODULE_CHOSEN];
 
-/// What is delivered: an event and who it is about.
+/// An event as it is delivered.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope {
@@ -27,7 +27,7 @@ pub struct Envelope {
     version: &'static str,
     /// What happened.
     pub event: &'static str,
-    /// Unix seconds, as a string: the documentation's form.
+    /// Unix seconds as a string, as documented.
     created_at: String,
     user_id: &'static str,
     company_id: &'static str,
@@ -54,8 +54,8 @@ pub fn user_message_created(assistant: &Assistant, message: &Message) -> Envelop
     Envelope::new(USER_MESSAGE_CREATED, payload)
 }
 
-/// `unique.chat.external-module.chosen`: the message chose the assistant's module. `choices` are the optional fields
-/// the message was sent with, under the payload's names.
+/// `unique.chat.external-module.chosen`: the message chose the assistant's module. `choices` are the optional fields of
+/// the request, under the payload's names.
 pub fn module_chosen(assistant: &Assistant, question: &Message, answer: &Message, choices: Object) -> Envelope {
     let mut payload = json!({
         "name": assistant.module,
@@ -69,7 +69,7 @@ pub fn module_chosen(assistant: &Assistant, question: &Message, answer: &Message
             "text": question.text,
             "originalText": question.original_text,
             "createdAt": question.created_at,
-            // The index knows English only, and so do the documents that ship; nobody detects languages here.
+            // Constant: the index and the shipped documents are English, and the emulator doesn't detect languages.
             "language": "en",
         },
         "assistantMessage": { "id": answer.id, "createdAt": answer.created_at },

@@ -1,55 +1,55 @@
-//! Metadata filters in UniqueQL, as far as they make sense for documents in a folder.
+//! Metadata filters in UniqueQL, the subset that applies to documents in a folder.
 //!
-//! A filter is `{"and": […]}`, `{"or": […]}` or `{"path": ["title"], "operator": "contains", "value": "travel"}`; the
+//! A filter is `{"and": […]}`, `{"or": […]}` or `{"path": ["title"], "operator": "contains", "value": "travel"}`. The
 //! names of the operators are those of `UQLOperator` in the official Python SDK.
 
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-/// A filter that was understood.
+/// A parsed filter.
 #[derive(Debug, PartialEq)]
 pub enum Filter {
-    /// All must hold.
+    /// All filters match.
     And(Vec<Filter>),
-    /// One must hold.
+    /// At least one filter matches.
     Or(Vec<Filter>),
-    /// What the metadata says at this path is compared.
+    /// Compares the metadata value at a path.
     Compare(Vec<String>, Operator, Value),
 }
 
-/// How a metadata value is compared.
+/// The comparison of a metadata value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operator {
-    /// The same.
+    /// Equal.
     Equals,
-    /// Greater or less.
+    /// Greater or less, optionally or equal.
     Orders(Ordering, OrEqual),
-    /// One of a list.
+    /// The value is in a list.
     In,
-    /// A text has it as a part, without regard to case; a list has it as an element.
+    /// A string contains a substring, ignoring case, or a list contains an element.
     Contains,
-    /// Two lists have an element in common.
+    /// Two lists have a common element.
     Overlaps,
-    /// There is none.
+    /// The value is missing or null.
     IsNull,
-    /// There is none, or nothing in it.
+    /// The value is missing, null or empty.
     IsEmpty,
-    /// The opposite of another.
+    /// The negation of an operator.
     Not(&'static Operator),
 }
 
-/// Whether equal values satisfy an ordering, too.
+/// Whether equal values satisfy an ordering.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OrEqual {
-    /// They do.
+    /// Equal values match.
     Yes,
-    /// They don't.
+    /// Equal values don't match.
     No,
 }
 
 impl Filter {
-    /// Reads a filter; what it can't be used for is said in words.
+    /// Parses a filter. The error says what is unsupported or invalid.
     pub fn read(filter: &Map<String, Value>) -> Result<Self, String> {
         let list = |key: &str| filter.get(key).map(|parts| read_all(key, parts)).transpose();
         if let Some(parts) = list("and")? {
@@ -63,7 +63,7 @@ impl Filter {
         let path: Option<Vec<_>> = path.iter().map(|part| part.as_str().map(str::to_owned)).collect();
         let path = path.ok_or("the parts of a filter's \"path\" must be strings")?;
         if path.iter().any(|part| part == "*") {
-            return Err("the local platform takes no \"*\" in a filter's \"path\"".to_owned());
+            return Err("the local platform doesn't support \"*\" in a filter's \"path\"".to_owned());
         }
         let name =
             filter.get("operator").and_then(Value::as_str).ok_or("a filter with a \"path\" needs an \"operator\"")?;
@@ -72,7 +72,7 @@ impl Filter {
         Ok(Self::Compare(path, operator, filter.get("value").cloned().unwrap_or(Value::Null)))
     }
 
-    /// Whether a content with this metadata passes.
+    /// Returns whether content with this metadata matches.
     pub fn passes(&self, metadata: &Value) -> bool {
         match self {
             Self::And(parts) => parts.iter().all(|part| part.passes(metadata)),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_operator_says_yes_and_no() {
+    fn every_operator_accepts_and_rejects() {
         for (operator, path, yes, no) in [
             ("equals", "year", json!(2026), json!(2025)),
             ("notEquals", "year", json!(2025), json!(2026)),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_do_is_said() {
+    fn errors_name_what_is_unsupported() {
         for (filter, words) in [
             (json!({ "path": ["a", "*"], "operator": "nested", "value": {} }), "\"*\""),
             (json!({ "path": ["a"], "operator": "nested", "value": {} }), "\"nested\""),

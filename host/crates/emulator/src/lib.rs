@@ -1,8 +1,9 @@
-//! The local platform: an emulator of Unique AI's public API over real HTTP.
+//! The local platform: an emulator of Unique AI's public API over HTTP.
 //!
-//! A module's way to an answer in development is its way in production: the host gets signed events, or fetches them from
-//! the event socket, and calls the same paths with the same bodies. The official Python SDK works against it; what it
-//! sends and reads decided every shape here. Beside it is the one call of NexusGPT's API that modules have.
+//! In development a module takes the same path as in production: the host gets signed webhooks or fetches events from
+//! the event socket, and calls the same paths with the same bodies. All shapes follow the requests and the parsing of
+//! the official Python SDK, which works against the emulator. The emulator also implements the one call of NexusGPT's
+//! API that modules use.
 
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
@@ -62,20 +63,20 @@ use relay::Relay;
 use threads::Threads;
 use wire::{Message, Stamp};
 
-/// How long requests in flight get to end when the platform shuts down.
+/// How long requests in flight have to finish at shutdown.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a local platform could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// The address can't be listened on.
+    /// The listener can't be bound.
     #[error(
         "the local platform can't listen on {address}: {source}; choose another port with --platform-port, 0 for any free one"
     )]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The documents folder can't be read.
@@ -83,7 +84,7 @@ pub enum LocalError {
     Documents {
         /// The folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The index can't be built.
@@ -91,12 +92,12 @@ pub enum LocalError {
     Index(#[source] rusqlite::Error),
     /// The chats of earlier runs can't be opened.
     #[error(
-        "the chats in {path} can't be opened: {reason}; move the file away to begin anew, or name another folder with --data-dir"
+        "the chats in {path} can't be opened: {reason}; move the file away to start with no chats, or name another folder with --data-dir"
     )]
     Chats {
         /// The file.
         path: PathBuf,
-        /// What SQLite or the system says.
+        /// The error of SQLite or the system.
         reason: String,
     },
     /// The HTTP client can't be set up.
@@ -107,7 +108,8 @@ pub enum LocalError {
     TwoAssistants(String),
 }
 
-/// A running local platform. Dropping it stops it at once; [`LocalPlatform::shutdown`] lets requests in flight end.
+/// A running local platform. Dropping it stops it immediately; [`LocalPlatform::shutdown`] lets requests in flight
+/// finish.
 pub struct LocalPlatform {
     state: Arc<LocalState>,
     guard: Arc<ArcSwap<BrowserGuard>>,
@@ -117,12 +119,13 @@ pub struct LocalPlatform {
 }
 
 impl LocalPlatform {
-    /// Starts a local platform: when this returns, it answers.
+    /// Starts a local platform. When this returns, it accepts requests.
     ///
     /// # Errors
-    /// The address is taken, or the documents or the chats of earlier runs can't be read.
+    ///
+    /// If the address is in use, or the documents or the stored chats can't be read.
     pub async fn start(settings: LocalSettings) -> Result<Self, LocalError> {
-        // Once a process; an error only says that someone else did it before.
+        // An error means that the process has a default provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listen = settings.listen;
         let unable = |source| LocalError::Listen { address: listen, source };
@@ -141,65 +144,67 @@ impl LocalPlatform {
         Ok(Self { state, guard, address, stop, server })
     }
 
-    /// Where it listens.
+    /// Returns the address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The base of its public API, as clients are given it: `http://127.0.0.1:8092/public/chat`.
+    /// Returns the base URL of the public API, as configured in clients: `http://127.0.0.1:8092/public/chat`.
     pub fn api_base(&self) -> Url {
         let mut url = origin(self.address);
         url.set_path("/public/chat");
         url
     }
 
-    /// The base of its threads, which are NexusGPT's API: `http://127.0.0.1:8092/`.
+    /// Returns the base URL of the threads API, NexusGPT's: `http://127.0.0.1:8092/`.
     pub fn threads_base(&self) -> Url {
         origin(self.address)
     }
 
-    /// The base of what it has of OpenAI's API: `http://127.0.0.1:8092/v1`.
+    /// Returns the base URL of the OpenAI-compatible API: `http://127.0.0.1:8092/v1`.
     pub fn completions_base(&self) -> Url {
         let mut url = origin(self.address);
         url.set_path("/v1");
         url
     }
 
-    /// How many documents it searches.
+    /// Returns the number of indexed documents.
     pub fn document_count(&self) -> usize {
         self.state.library.documents().len()
     }
 
-    /// Names the endpoint events are delivered to. A new endpoint is not expired.
+    /// Sets the webhook endpoint. A new endpoint is not expired.
     pub fn set_webhook(&self, url: Url) {
         self.state.deliverer.set_url(url);
     }
 
-    /// Answers under these names from now on, besides those of this machine.
+    /// Sets the host names it accepts besides those of this machine.
     pub fn set_hosts(&self, hosts: Vec<HostName>) {
         self.guard.store(Arc::new(BrowserGuard::new(self.address.ip(), hosts)));
     }
 
-    /// Replaces the assistants people can chat with. Chats of assistants that are gone stay readable.
+    /// Replaces the assistants. Chats of removed assistants stay readable.
     ///
     /// # Errors
-    /// Two of them have the same id; then the old ones stay.
+    ///
+    /// If two assistants have the same id; then the previous ones stay.
     pub fn set_assistants(&self, assistants: Vec<Assistant>) -> Result<(), LocalError> {
         self.state.assistants.store(Arc::new(distinct(assistants)?));
         Ok(())
     }
 
-    /// Notes why the module failed that was to fill a message: those who look at the chat by the local API are told.
+    /// Records why the module failed that was to fill a message. The local API shows it with the chat.
     pub fn note_failure(&self, message_id: &str, reason: &str) {
         self.state.chats.note_failure(message_id, reason);
     }
 
-    /// Lets events go out again to an endpoint that is expired; false if it isn't.
+    /// Reactivates an expired endpoint; returns `false` if it isn't expired.
     pub fn revive_endpoint(&self) -> bool {
         self.state.deliverer.revive()
     }
 
-    /// Stops it: no new requests, those in flight get five seconds to end, deliveries are given up.
+    /// Stops the platform: it accepts no new requests, requests in flight get five seconds, and pending deliveries are
+    /// dropped.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         if tokio::time::timeout(FINISH_WITHIN, &mut self.server).await.is_err() {
@@ -216,7 +221,7 @@ impl Drop for LocalPlatform {
     }
 }
 
-/// What every request can reach.
+/// The state shared by all requests.
 struct LocalState {
     chats: Chats,
     library: Arc<Library>,
@@ -245,7 +250,7 @@ impl LocalState {
         })
     }
 
-    /// The assistant of this id, or the platform's 404.
+    /// Returns the assistant with this id, or the platform's 404.
     fn assistant(&self, id: &str) -> Result<Arc<Assistant>, ApiError> {
         let assistants = self.assistants.load();
         assistants
@@ -255,19 +260,19 @@ impl LocalState {
             .ok_or_else(|| ApiError::not_found("assistant", id))
     }
 
-    /// The chat of this id, or the platform's 404.
+    /// Returns the chat with this id, or the platform's 404.
     fn chat(&self, id: &str) -> Result<Chat, ApiError> {
         self.chats.chat(id)?.ok_or_else(|| ApiError::not_found("chat", id))
     }
 
-    /// The message of this id in this chat, or the platform's 404.
+    /// Returns the message with this id in this chat, or the platform's 404.
     fn message(&self, chat_id: &str, id: &str) -> Result<Message, ApiError> {
         self.chat(chat_id)?;
         let found = self.chats.message(id)?.filter(|message| message.chat_id == chat_id);
         found.ok_or_else(|| ApiError::not_found("message", id))
     }
 
-    /// Searches the documents, off the threads that answer requests: the folder may have to be read again.
+    /// Searches the documents on a blocking thread, since the search may read the folder.
     async fn search(
         &self,
         text: String,
@@ -275,7 +280,7 @@ impl LocalState {
     ) -> Result<Vec<Hit>, ApiError> {
         let library = Arc::clone(&self.library);
         let hits = tokio::task::spawn_blocking(move || library.search(&text, wanted)).await;
-        let hits = hits.map_err(|error| ApiError::internal(format!("the search broke off: {error}")))?;
+        let hits = hits.map_err(|error| ApiError::internal(format!("the search was interrupted: {error}")))?;
         hits.map_err(|error| ApiError::internal(format!("the documents can't be searched: {error}")))
     }
 }
@@ -299,7 +304,7 @@ fn distinct(assistants: Vec<Assistant>) -> Result<Vec<Arc<Assistant>>, LocalErro
     }
 }
 
-/// The address as a client on this machine writes it: one that listens everywhere is reached over loopback.
+/// Returns the address as URL for clients on this machine: loopback if it listens on all interfaces.
 fn origin(address: SocketAddr) -> Url {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),

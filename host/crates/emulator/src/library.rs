@@ -15,11 +15,10 @@ use super::documents::{self, Document, Found, Passage};
 use super::stemmer::telling_words;
 use modhost_core::sync::lock;
 
-/// How often the folder is looked at for changes, at most.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Minimum interval between scans of the folder for changes.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many words of a question are looked for: FTS5 takes only so deep an expression, and by then the question has
-/// said what it is about.
+/// Maximum number of words in a search: FTS5 limits the depth of an expression.
 const MAX_WORDS: usize = 64;
 
 /// A folder of documents and its index.
@@ -32,44 +31,44 @@ pub struct Library {
 struct Inner {
     index: Connection,
     files: BTreeMap<String, File>,
-    looked: Instant,
+    scanned: Instant,
 }
 
-/// A file of the folder as it was last seen.
+/// A file of the folder as of the last scan.
 struct File {
     seen: Found,
-    /// None if it couldn't be read: it is not tried (and complained about) again before it changes.
+    /// `None` if it couldn't be read: it is not read (and reported) again until it changes.
     document: Option<Arc<Document>>,
 }
 
-/// A passage that was found, and the document it stands in.
+/// A passage found, with its document.
 #[derive(Clone, Debug)]
 pub struct Hit {
     /// The document.
     pub document: Arc<Document>,
-    /// The passage in it.
+    /// The passage.
     pub passage: Passage,
     /// Where the document can be read.
     pub url: Url,
 }
 
 impl Library {
-    /// Reads and indexes a folder. Documents are reachable below `base`.
+    /// Reads and indexes a folder. URLs of documents start with `base`.
     pub fn open(folder: Option<&Path>, base: Url) -> Result<Self, LocalError> {
         let index = Connection::open_in_memory()
             .and_then(|index| index.execute_batch(SCHEMA).map(|()| index))
             .map_err(LocalError::Index)?;
-        let mut inner = Inner { index, files: BTreeMap::new(), looked: Instant::now() };
+        let mut inner = Inner { index, files: BTreeMap::new(), scanned: Instant::now() };
         if let Some(folder) = folder {
             let unreadable = |source| LocalError::Documents { path: folder.to_owned(), source };
             let found = documents::find(folder).map_err(unreadable)?;
-            inner.take_in(found).map_err(LocalError::Index)?;
+            inner.update(found).map_err(LocalError::Index)?;
         }
         Ok(Self { folder: folder.map(Path::to_owned), base, inner: Mutex::new(inner) })
     }
 
-    /// The passages that fit a text best, the best first, of the documents `wanted` lets through. A text without any
-    /// word finds nothing.
+    /// Returns the passages that match a text, best first, of documents that `wanted` accepts. A text without words has
+    /// no results.
     pub fn search(&self, text: &str, wanted: impl Fn(&Document) -> bool) -> rusqlite::Result<Vec<Hit>> {
         let inner = self.current();
         let expression = match_expression(text);
@@ -92,17 +91,17 @@ impl Library {
         Ok(hits)
     }
 
-    /// Every document, by key.
+    /// Returns all documents in the order of their keys.
     pub fn documents(&self) -> Vec<Arc<Document>> {
         self.current().files.values().filter_map(|file| file.document.clone()).collect()
     }
 
-    /// The document of this key.
+    /// Returns the document with this key.
     pub fn document(&self, key: &str) -> Option<Arc<Document>> {
         self.current().document(key).cloned()
     }
 
-    /// Where the document of this key can be read.
+    /// Returns the URL of the document with this key.
     pub fn url(&self, key: &str) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -111,16 +110,16 @@ impl Library {
         url
     }
 
-    /// The documents as they are on disk, looked at anew if the last look was a while ago.
+    /// Returns the current documents, rescanning the folder if the last scan is older than [`SCAN_INTERVAL`].
     fn current(&self) -> MutexGuard<'_, Inner> {
-        // A panic in the middle of a change leaves at worst a document to be read again.
+        // After a panic in a change, at worst a document has to be read again.
         let mut inner = lock(&self.inner);
-        if let Some(folder) = self.folder.as_deref().filter(|_| inner.looked.elapsed() >= LOOK_EVERY) {
-            inner.looked = Instant::now();
-            let taken_in = documents::find(folder)
+        if let Some(folder) = self.folder.as_deref().filter(|_| inner.scanned.elapsed() >= SCAN_INTERVAL) {
+            inner.scanned = Instant::now();
+            let updated = documents::find(folder)
                 .map_err(|error| error.to_string())
-                .and_then(|found| inner.take_in(found).map_err(|error| error.to_string()));
-            if let Err(error) = taken_in {
+                .and_then(|found| inner.update(found).map_err(|error| error.to_string()));
+            if let Err(error) = updated {
                 tracing::warn!(folder = %folder.display(), %error, "cannot read the documents folder; searching the previous contents");
             }
         }
@@ -133,10 +132,10 @@ impl Inner {
         self.files.get(key)?.document.as_ref()
     }
 
-    /// Takes in what changed since the last look.
-    fn take_in(&mut self, found: Vec<Found>) -> rusqlite::Result<()> {
-        let still_there: HashSet<&str> = found.iter().map(|found| found.key.as_str()).collect();
-        let gone: Vec<String> = self.files.keys().filter(|key| !still_there.contains(key.as_str())).cloned().collect();
+    /// Indexes the changes since the last scan.
+    fn update(&mut self, found: Vec<Found>) -> rusqlite::Result<()> {
+        let present: HashSet<&str> = found.iter().map(|found| found.key.as_str()).collect();
+        let gone: Vec<String> = self.files.keys().filter(|key| !present.contains(key.as_str())).cloned().collect();
         for key in gone {
             self.forget(&key)?;
         }
@@ -179,13 +178,13 @@ const SCHEMA: &str = "CREATE VIRTUAL TABLE passages USING fts5(
     key UNINDEXED, place UNINDEXED, title, text, tokenize = 'porter unicode61 remove_diacritics 2'
 )";
 
-/// A word in the title counts twice. Equal ranks keep the documents' own order, so that the same question always gets
-/// the same answer.
+/// A word in the title counts twice. Equal ranks are ordered by key and position, so that the same query always returns
+/// the same result.
 const SEARCH: &str = "SELECT key, CAST(place AS INTEGER) FROM passages WHERE passages MATCH ?1
     ORDER BY bm25(passages, 0.0, 0.0, 2.0, 1.0), key, CAST(place AS INTEGER)";
 
-/// Any of the telling words of a text, as an expression of FTS5. The words are letters and digits only, and quoted:
-/// nothing a person types is taken for syntax.
+/// Returns an FTS5 expression that matches any of the significant words of a text. Words contain only letters and
+/// digits and are quoted, so that input is never parsed as syntax.
 fn match_expression(text: &str) -> String {
     let mut expression = String::new();
     for word in telling_words(text).iter().take(MAX_WORDS) {
@@ -197,7 +196,7 @@ fn match_expression(text: &str) -> String {
 }
 
 impl Document {
-    /// What the platform's searches tell about a content besides its text, and what filters see.
+    /// Returns the metadata in the platform's search results, which filters use.
     pub fn metadata(&self) -> Value {
         json!({
             "key": self.key,

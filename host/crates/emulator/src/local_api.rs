@@ -1,4 +1,5 @@
-//! What the real platform doesn't have: looking at the local one. No credentials are asked for.
+//! The local API, which the real platform doesn't have: read access to chats, deliveries and documents. It needs no
+//! credentials.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::deliver::Record;
 use super::error::ApiError;
 use super::wire::{Message, Step};
 
-/// A chat with all that is in it.
+/// A chat with its messages and steps.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WholeChat {
@@ -29,26 +30,26 @@ pub struct WholeChat {
 struct WholeMessage {
     #[serde(flatten)]
     message: Message,
-    /// What viewers see in the message's place for the moment: made by a message event, not stored.
+    /// The text viewers see in place of the message's text: set by a message event, not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     shown_text: Option<String>,
-    /// Why the module failed that was to fill it: the host of `modhost dev` says so, where no platform would know.
+    /// Why the module failed that was to fill the message. `modhost dev` reports it; the real platform can't know it.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
     steps: Vec<Step>,
 }
 
-/// What whoever opens its address reads.
+/// The text of the root page.
 const HELLO: &str = "\
 This is the local platform of `modhost dev`: an API, without a page to chat in. The chat is `modhost send \"…\"`.
 
-  /local/chats        every chat; /local/chats/ID is one, with its messages and steps
-  /local/assistants   whom one can talk to
-  /local/deliveries   the events that were sent to the host, and what it answered
-  /local/documents    what searches look through
+  /local/chats        all chats; /local/chats/ID is one, with its messages and steps
+  /local/assistants   the assistants to chat with
+  /local/deliveries   the events sent to the host, and its responses
+  /local/documents    the documents that are searched
 ";
 
-/// `GET /`: for whoever opens the address that `modhost dev` says.
+/// `GET /`: for people who open the address that `modhost dev` prints.
 pub async fn hello() -> &'static str {
     HELLO
 }
@@ -58,12 +59,12 @@ pub async fn health() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /local/chats`: every chat, the newest first.
+/// `GET /local/chats`: returns all chats, newest first.
 pub async fn chats(State(state): State<Arc<LocalState>>) -> Result<Json<Vec<Chat>>, ApiError> {
     Ok(Json(state.chats.chats()?))
 }
 
-/// `GET /local/chats/{chatId}`: a chat, its messages oldest first, each with its steps in order.
+/// `GET /local/chats/{chatId}`: returns a chat and its messages, oldest first, each with its steps in order.
 pub async fn chat(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<WholeChat>, ApiError> {
     let chat = state.chat(&id)?;
     let whole = |message: Message| {
@@ -90,17 +91,17 @@ pub async fn assistants(State(state): State<Arc<LocalState>>) -> Json<Value> {
     Json(answer.collect())
 }
 
-/// `GET /local/deliveries`: what was delivered and what was answered, oldest first.
+/// `GET /local/deliveries`: returns the delivery records, oldest first.
 pub async fn deliveries(State(state): State<Arc<LocalState>>) -> Json<Vec<Record>> {
     Json(state.deliverer.records())
 }
 
-/// `POST /local/endpoint/revive`: lets events go out again to an endpoint that is expired.
+/// `POST /local/endpoint/revive`: reactivates an expired endpoint.
 pub async fn revive(State(state): State<Arc<LocalState>>) -> Json<Value> {
     Json(json!({ "revived": state.deliverer.revive() }))
 }
 
-/// `GET /local/documents`: the knowledge base, with the ids searches can be confined to.
+/// `GET /local/documents`: returns the documents with the ids that searches can be restricted to.
 pub async fn documents(State(state): State<Arc<LocalState>>) -> Json<Value> {
     let answer = state.library.documents().into_iter().map(|document| {
         json!({
@@ -116,8 +117,8 @@ pub async fn documents(State(state): State<Arc<LocalState>>) -> Json<Value> {
     Json(answer.collect())
 }
 
-/// `GET /local/documents/{key}`: a document as it was read. Only what is indexed is served, so that no path leads
-/// elsewhere.
+/// `GET /local/documents/{key}`: returns the text of a document. Only indexed documents are served, so a path can't
+/// lead outside the folder.
 pub async fn document(State(state): State<Arc<LocalState>>, Path(key): Path<String>) -> Result<Response, ApiError> {
     let document = state.library.document(&key).ok_or_else(|| ApiError::not_found("document", &key))?;
     // Markdown as plain text: browsers would offer to save it otherwise.

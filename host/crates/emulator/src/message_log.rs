@@ -1,4 +1,4 @@
-//! `/message-log`: the steps shown under a message.
+//! `/message-log`: the steps of a message.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::LocalState;
 use super::error::{ApiError, Body};
 use super::wire::{Object, Reference, Stamp, Step, StepStatus, new_id};
 
-/// A new step as the official Python SDK sends it.
+/// A new step, as the official Python SDK sends it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewStep {
@@ -23,7 +23,7 @@ pub struct NewStep {
     references: Option<Vec<Reference>>,
 }
 
-/// What changes of a step; what is left out or null stays.
+/// Changes of a step; missing or null fields stay unchanged.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepChange {
@@ -51,7 +51,7 @@ impl StepChange {
     }
 }
 
-/// A step as the platform answers with it.
+/// A step in the platform's form.
 #[derive(Serialize)]
 pub struct StepAnswer {
     object: &'static str,

@@ -1,4 +1,4 @@
-//! `/messages`: what modules read and write in a chat.
+//! `/messages`: the messages of a chat, as modules read and write them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::LocalState;
 use super::error::{ApiError, Body, Params};
 use super::wire::{Correlation, List, Message, MessageAnswer, Object, Reference, Role, Stamp};
 
-/// The chat a request is about.
+/// The query that names a chat.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InChat {
@@ -19,7 +19,7 @@ pub struct InChat {
     exclude_gpt_request: Option<String>,
 }
 
-/// A new message as the official Python SDK sends it.
+/// A new message, as the official Python SDK sends it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewMessage {
@@ -33,7 +33,7 @@ pub struct NewMessage {
     correlation: Option<Correlation>,
 }
 
-/// What changes of a message; what is left out or null stays.
+/// Changes of a message; missing or null fields stay unchanged.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageChange {
@@ -68,7 +68,7 @@ impl MessageChange {
     }
 }
 
-/// `POST /messages`: a new message of the assistant.
+/// `POST /messages`: creates a message of the assistant.
 pub async fn create(
     State(state): State<Arc<LocalState>>,
     Body(new): Body<NewMessage>,
@@ -88,8 +88,8 @@ pub async fn create(
         debug_info: new.debug_info,
         correlation: new.correlation,
         completed_at: new.completed_at,
-        // A message that is made whole was never streamed, and this call has no fields to say so. Clients that wait for
-        // an answer look at these, so they are set here.
+        // A message created complete was never streamed, and this call has no fields for streaming times. Clients that
+        // wait for an answer read them, so they are set here.
         started_streaming_at: new.completed_at,
         stopped_streaming_at: new.completed_at,
         ..Message::new(&new.chat_id, Role::Assistant, new.text)
@@ -111,7 +111,7 @@ pub async fn list(
     Ok(Json(List::whole("/messages", messages.into_iter().map(MessageAnswer::from).collect())))
 }
 
-/// Whether a query parameter says yes; Python writes `True`.
+/// Returns whether a query parameter is true; Python writes `True`.
 pub fn is_true(parameter: Option<&str>) -> bool {
     parameter.is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
@@ -136,8 +136,7 @@ pub async fn modify(
     Ok(Json(changed.ok_or_else(|| ApiError::not_found("message", &id))?.into()))
 }
 
-/// `POST /messages/{id}/event`: what viewers see changes, what is stored doesn't. The answer is the message as they see
-/// it.
+/// `POST /messages/{id}/event`: changes what viewers see without storing it. Returns the message as viewers see it.
 pub async fn show(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
@@ -151,7 +150,7 @@ pub async fn show(
     Ok(Json(message.into()))
 }
 
-/// `DELETE /messages/{id}?chatId=`: answers with what was deleted.
+/// `DELETE /messages/{id}?chatId=`: returns the deleted message.
 pub async fn delete(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,

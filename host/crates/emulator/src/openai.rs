@@ -1,5 +1,5 @@
-//! `/v1`: the local platform's model as an OpenAI-compatible endpoint, for tenants with a `completion` of their own, and
-//! for whatever else speaks OpenAI's API.
+//! `/v1`: the local platform's model as an OpenAI-compatible endpoint, for tenants with their own `completion` and for
+//! other clients of OpenAI's API.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::error::{ApiError, Body};
 use super::quote;
 use super::wire::{Object, Stamp, new_id};
 
-/// The time between two words of a quotation: slow enough for people to see it grow, as they would a model's answer.
-const WORD_EVERY: Duration = Duration::from_millis(10);
+/// Delay between two words of a quotation: slow enough that the text visibly grows, like a model's answer.
+const WORD_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What the model is asked, in OpenAI's words.
+/// A completion request in OpenAI's form.
 #[derive(Deserialize)]
 pub struct Question {
     model: Option<String>,
@@ -50,7 +50,7 @@ pub async fn complete(
         Model::Endpoint(relay) if streams => {
             let answer = relay.begin(&request).await?;
             let kind = answer.headers().get(CONTENT_TYPE).cloned();
-            // As it comes; when the client goes, so does this connection.
+            // Forwarded unparsed. When the client disconnects, the connection to the endpoint is closed.
             let mut response = ResponseBody::from_stream(answer.bytes_stream()).into_response();
             if let Some(kind) = kind {
                 response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -61,7 +61,7 @@ pub async fn complete(
         Model::Quote => {
             let text = quote::answer(&state, &request.messages).await?;
             if streams {
-                return Ok(Sse::new(spoken(&text, with_usage)).into_response());
+                return Ok(Sse::new(word_stream(&text, with_usage)).into_response());
             }
             let mut answer = quotation(&text);
             answer["object"] = "chat.completion".into();
@@ -80,8 +80,8 @@ pub async fn models(State(state): State<Arc<LocalState>>) -> Result<Json<Value>,
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
-/// A text word by word, as a model streams it.
-fn spoken(text: &str, with_usage: bool) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+/// Streams a text word by word, as a model does.
+fn word_stream(text: &str, with_usage: bool) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
     let (id, created) = (new_id("chatcmpl"), Stamp::now().unix_seconds());
     let chunk = |choices: Value, usage: Option<Value>| {
         let mut chunk = json!({
@@ -99,13 +99,13 @@ fn spoken(text: &str, with_usage: bool) -> impl Stream<Item = Result<Event, Infa
     events.extend(text.split_inclusive(' ').map(|word| piece(json!({ "content": word }), None)));
     events.push(piece(json!({}), Some("stop")));
     if with_usage {
-        // No model read or wrote a token.
+        // No model used any tokens.
         let usage = json!({ "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0 });
         events.push(chunk(json!([]), Some(usage)));
     }
     events.push("[DONE]".to_owned());
     stream::iter(events).then(async |data| {
-        tokio::time::sleep(WORD_EVERY).await;
+        tokio::time::sleep(WORD_INTERVAL).await;
         Ok(Event::default().data(data))
     })
 }

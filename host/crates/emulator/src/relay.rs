@@ -1,4 +1,4 @@
-//! Handing completions on to an OpenAI-compatible endpoint.
+//! Forwards completions to an OpenAI-compatible endpoint.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use modhost_core::sse::{self, Beginning, Parser};
 use modhost_core::text::truncate;
 use modhost_platform::chat_completion::{self, Answered, Fault, MAX_ANSWER, MAX_EVENT, Progress, Reader};
 
-/// How long the list of models may take.
+/// Time limit for the list of models.
 const MODELS_WITHIN: Duration = Duration::from_secs(20);
 
-/// How much of an endpoint's error is passed on.
+/// Maximum length of an endpoint's error message that is passed on.
 const MAX_ERROR_BODY: usize = 500;
 
-/// A client of the endpoint.
+/// A client of the completion endpoint.
 pub struct Relay {
     client: Client,
     endpoint: CompletionEndpoint,
@@ -34,14 +34,14 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A client of this endpoint.
+    /// Creates a client of this endpoint.
     pub fn new(endpoint: CompletionEndpoint) -> reqwest::Result<Self> {
         let client = Client::builder().connect_timeout(Duration::from_secs(10));
-        // A model on this machine is not behind the proxy that others are reached through.
+        // A model on this machine is not behind the proxy.
         let client = if is_loopback(&endpoint.url) { client.no_proxy() } else { client }.build()?;
         let base = endpoint.url.path().trim_end_matches('/');
         let base = base.strip_suffix("/chat/completions").unwrap_or(base);
-        // What else is in the address stays: some endpoints want a query (`?api-version=`).
+        // The rest of the URL stays: some endpoints need a query (`?api-version=`).
         let at = |path: &str| {
             let mut url = endpoint.url.clone();
             url.set_path(&format!("{base}{path}"));
@@ -50,19 +50,19 @@ impl Relay {
         Ok(Self { client, completions: at("/chat/completions"), models: at("/models"), endpoint })
     }
 
-    /// Waits for a whole answer, in OpenAI's shape.
+    /// Requests a complete answer in OpenAI's shape.
     pub async fn complete(&self, request: &CompletionRequest) -> Result<Value, ApiError> {
         let response = self.ask(request, false).await?;
         let body = response.bytes().await.map_err(|error| self.unreadable(&error))?;
         let (text, answered) = chat_completion::read(&body).map_err(|fault| self.fault(&fault))?;
         match json::Value::read(&body).ok().map(json::Value::to_json) {
             Some(answer) if answer["choices"].is_array() => Ok(answer),
-            // It came as events.
+            // The endpoint streamed the answer.
             _ => Ok(whole(text, answered)),
         }
     }
 
-    /// Begins an answer that is read piece by piece.
+    /// Requests an answer to read piece by piece.
     pub async fn stream(&self, request: &CompletionRequest) -> Result<Pieces<'_>, ApiError> {
         let response = self.ask(request, true).await?;
         Ok(Pieces {
@@ -77,12 +77,12 @@ impl Relay {
         })
     }
 
-    /// Begins an answer that is handed on as it comes.
+    /// Requests a streamed answer to forward unparsed.
     pub async fn begin(&self, request: &CompletionRequest) -> Result<Response, ApiError> {
         self.ask(request, true).await
     }
 
-    /// The models the endpoint offers: the one it is set to, or all it lists.
+    /// Returns the models of the endpoint: the configured one, or all it lists.
     pub async fn models(&self) -> Result<Vec<String>, ApiError> {
         if let Some(model) = &self.endpoint.model {
             return Ok(vec![model.clone()]);
@@ -90,7 +90,7 @@ impl Relay {
         let request = self.client.get(self.models.clone()).timeout(MODELS_WITHIN);
         let response = self.send(request).await?;
         let answer: Value = response.json().await.map_err(|error| self.unreadable(&error))?;
-        let listed = answer["data"].as_array().ok_or_else(|| self.strange("there is no list `data` in its answer"))?;
+        let listed = answer["data"].as_array().ok_or_else(|| self.incompatible("its answer has no list `data`"))?;
         Ok(listed.iter().filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
     }
 
@@ -121,7 +121,7 @@ impl Relay {
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// What a request that wasn't answered is for our own client.
+    /// Converts a failed request to an error for the client.
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         if error.is_timeout() {
             return ApiError::upstream_timeout(format!(
@@ -130,31 +130,31 @@ impl Relay {
             ));
         }
         ApiError::upstream_unavailable(format!(
-            "the completion endpoint {} is out of reach: {}",
+            "the completion endpoint {} is unreachable: {}",
             self.name(),
             self.clean(&describe(error))
         ))
     }
 
     fn unreadable(&self, error: &reqwest::Error) -> ApiError {
-        if error.is_decode() { self.strange("its answer is not JSON") } else { self.unreachable(error) }
+        if error.is_decode() { self.incompatible("its answer is not JSON") } else { self.unreachable(error) }
     }
 
-    fn strange(&self, what: &str) -> ApiError {
+    fn incompatible(&self, what: &str) -> ApiError {
         let message = format!(
-            "the completion endpoint {} does not speak as OpenAI's API does: {what}; check --completion-url",
+            "the completion endpoint {} is not compatible with OpenAI's API: {what}; check --completion-url",
             self.name()
         );
         ApiError::bad_upstream(message)
     }
 
-    /// What an answer that is none is for our own client.
+    /// Converts an invalid answer to an error for the client.
     fn fault(&self, fault: &Fault) -> ApiError {
         match fault {
-            Fault::Unreadable { why, .. } => self.strange(&format!("its answer can't be read: {why}")),
+            Fault::Unreadable { why, .. } => self.incompatible(&format!("its answer can't be read: {why}")),
             Fault::Failed { status, found } => {
                 let said = self.clean(&error_text(&String::from_utf8_lossy(found)));
-                let message = format!("the completion endpoint {} broke off: {said}", self.name());
+                let message = format!("the completion endpoint {} failed: {said}", self.name());
                 match status {
                     Some(StatusCode::TOO_MANY_REQUESTS) => ApiError::rate_limited(message, None),
                     Some(status) if status.is_client_error() => ApiError::invalid(message),
@@ -162,15 +162,15 @@ impl Relay {
                 }
             }
             fault => ApiError::upstream_unavailable(format!(
-                "the completion endpoint {} broke off: its answer {}",
+                "the completion endpoint {} failed: its answer {}",
                 self.name(),
                 fault.describe()
             )),
         }
     }
 
-    /// What an error of the endpoint is for our own client: its credentials are ours, its overload and its opinion of
-    /// the request are passed on.
+    /// Converts an error response of the endpoint to an error for the client. Rejected credentials are the emulator's
+    /// own; rate limits and rejected requests are passed on.
     async fn refused(&self, response: Response) -> ApiError {
         let status = response.status();
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -190,12 +190,12 @@ impl Relay {
         }
     }
 
-    /// The address without what may be secret in it.
+    /// Returns the URL without its parts that may be secret.
     fn name(&self) -> String {
         format!("{}{}", self.completions.origin().ascii_serialization(), self.completions.path())
     }
 
-    /// An endpoint's words without our key, should it repeat it.
+    /// Removes the key from an endpoint's text, in case the endpoint repeats it.
     fn clean(&self, text: &str) -> String {
         match &self.endpoint.key {
             Some(key) if !key.expose().is_empty() => text.replace(key.expose(), "…"),
@@ -213,7 +213,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The text of an error as OpenAI's API and its likes write it.
+/// Returns the message of an error in the formats of OpenAI's API and compatible ones.
 fn error_text(body: &str) -> String {
     let parsed: Value = serde_json::from_str(body).unwrap_or_default();
     let text =
@@ -221,7 +221,7 @@ fn error_text(body: &str) -> String {
     truncate(text, MAX_ERROR_BODY).into_owned()
 }
 
-/// An answer in OpenAI's shape.
+/// Builds an answer in OpenAI's shape.
 fn whole(text: String, answered: Answered) -> Value {
     let Answered { ending, tool_calls, .. } = answered;
     let calls: Vec<_> = tool_calls
@@ -251,32 +251,32 @@ fn whole(text: String, answered: Answered) -> Value {
     answer
 }
 
-/// An answer on its way.
+/// An answer that is being read.
 pub struct Pieces<'a> {
     relay: &'a Relay,
     response: Response,
     reader: Reader,
     parser: Parser,
-    /// What has come and isn't read yet.
+    /// Received bytes that are not parsed yet.
     body: Bytes,
-    /// What has come of an answer that is no stream.
+    /// The received bytes of an answer that is not streamed.
     whole: BytesMut,
-    /// Whether it comes as events, once that is known.
+    /// Whether the answer is an event stream; `None` until that is known.
     has_events: Option<bool>,
-    /// Whether nothing more comes.
+    /// Whether the body has ended.
     is_over: bool,
 }
 
 /// A piece of an answer.
 pub enum Piece {
-    /// More of its text.
+    /// A piece of the text.
     Text(String),
-    /// Its end.
+    /// The end.
     End(Answered),
 }
 
 impl Pieces<'_> {
-    /// Waits for the next piece; after the end none may be waited for.
+    /// Waits for the next piece. Must not be called after the end.
     pub async fn next(&mut self) -> Result<Piece, ApiError> {
         loop {
             if self.has_events()? {
@@ -298,7 +298,7 @@ impl Pieces<'_> {
         }
     }
 
-    /// Whether it is known to come as events.
+    /// Returns whether the answer is known to be an event stream.
     fn has_events(&mut self) -> Result<bool, ApiError> {
         if self.has_events.is_none() {
             self.body.advance(sse::blank(&self.body));
@@ -314,7 +314,7 @@ impl Pieces<'_> {
         Ok(self.has_events == Some(true))
     }
 
-    /// Reads on in the events that have come.
+    /// Parses the received events.
     fn read_events(&mut self) -> Result<Option<Piece>, ApiError> {
         loop {
             let read = self.parser.next(&mut self.body);
@@ -334,12 +334,12 @@ impl Pieces<'_> {
         }
     }
 
-    /// Reads the answer of an endpoint that doesn't stream though it was asked to.
+    /// Reads the answer of an endpoint that doesn't stream although it was asked to.
     fn read_whole(&mut self) -> Result<Piece, ApiError> {
         if self.whole.is_empty() && self.body.is_empty() {
             return self.end(true);
         }
-        // What is too short to say what it is, is still there.
+        // An answer too short to be classified is still in `body`.
         let mut body = std::mem::take(&mut self.whole);
         body.extend_from_slice(&std::mem::take(&mut self.body));
         match self.reader.whole(&body).map_err(|fault| self.relay.fault(&fault))? {

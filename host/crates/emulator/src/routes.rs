@@ -1,4 +1,4 @@
-//! Which path leads where.
+//! The routes.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::{
 };
 use modhost_core::browser_guard::BrowserGuard;
 
-/// The largest body that is read: long conversations with their context fit.
+/// Maximum size of a request body: long conversations with their context fit.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// The whole server: the public API under both prefixes it is known by, a model as OpenAI's API has it, NexusGPT's
-/// threads, and what only the local platform has. Requests that a web page made a browser send are refused: the
-/// credentials are in the manual, and what is here without them is what people wrote.
+/// Returns all routes: the public API under both of its prefixes, the OpenAI-compatible model, NexusGPT's threads, and
+/// the local API. Requests from web pages are refused: the credentials are public, and the local API needs none to show
+/// chats.
 pub fn router(state: Arc<LocalState>, guard: Arc<ArcSwap<BrowserGuard>>) -> Router {
     Router::new()
         .nest("/public/chat", public_api())

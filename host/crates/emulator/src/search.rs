@@ -15,16 +15,16 @@ use super::library::Hit;
 use super::stemmer::telling_words;
 use super::wire::{Object, Role, Stamp};
 
-/// The platform's own default and ceiling.
+/// The platform's default and maximum.
 const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 1000;
 
-/// A search as the official Python SDK sends it.
+/// A search, as the official Python SDK sends it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchRequest {
     search_string: String,
-    /// Named so that an unknown kind is refused; whatever is asked for, the full-text index answers.
+    /// Parsed only to reject unknown types; every type uses the full-text index.
     #[serde(rename = "searchType")]
     _search_type: SearchType,
     chat_id: Option<String>,
@@ -49,7 +49,7 @@ enum SearchType {
     PostgresFullText,
 }
 
-/// A hit as the platform answers with it.
+/// A hit in the platform's form.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchHit {
@@ -86,12 +86,12 @@ impl From<Hit> for SearchHit {
     }
 }
 
-/// `POST /search/search`: a bare list of hits, the best first.
+/// `POST /search/search`: returns a plain array of hits, best first.
 pub async fn search(
     State(state): State<Arc<LocalState>>,
     Body(request): Body<SearchRequest>,
 ) -> Result<Json<Vec<SearchHit>>, ApiError> {
-    request.refuse_what_words_cannot_do()?;
+    request.reject_unsupported()?;
     if let Some(chat_id) = &request.chat_id {
         state.chat(chat_id)?;
     }
@@ -105,38 +105,38 @@ pub async fn search(
         .checked_sub(1)
         .ok_or_else(|| ApiError::invalid("page is 0, but pages are counted from 1"))?;
     if request.chat_only == Some(true) {
-        // Nothing can be uploaded to a chat of the local platform.
+        // The local platform has no uploads to chats.
         return Ok(Json(Vec::new()));
     }
-    let wanted = SearchQuery::new(&request)?;
-    let hits = state.search(request.search_string, move |document| wanted.lets_through(document)).await?;
+    let query = SearchQuery::new(&request)?;
+    let hits = state.search(request.search_string, move |document| query.matches(document)).await?;
     Ok(Json(hits.into_iter().skip(page.saturating_mul(limit)).take(limit).map(SearchHit::from).collect()))
 }
 
 impl SearchRequest {
-    fn refuse_what_words_cannot_do(&self) -> Result<(), ApiError> {
+    fn reject_unsupported(&self) -> Result<(), ApiError> {
         if self.search_string.is_empty() {
-            return Err(ApiError::invalid("searchString is empty: say what is looked for"));
+            return Err(ApiError::invalid("searchString is empty: name what to search for"));
         }
-        let ranks = "the local platform ranks by the words of the full-text index, which makes no scores from 0 to 1";
+        let ranks = "the local platform ranks with a full-text index, which has no scores from 0 to 1";
         if self.score_threshold.is_some_and(|threshold| threshold > 0.0) {
             return Err(ApiError::invalid(format!(
-                "scoreThreshold can't be honoured: {ranks}; leave it out, or send 0"
+                "scoreThreshold is not supported: {ranks}; leave it out, or send 0"
             )));
         }
         if self.include_scores == Some(true) {
-            return Err(ApiError::invalid(format!("includeScores can't be honoured: {ranks}")));
+            return Err(ApiError::invalid(format!("includeScores is not supported: {ranks}")));
         }
         if self.reranker.is_some() {
             return Err(ApiError::invalid(
-                "reranker can't be honoured: the local platform has no deployments that rank anew; leave it out",
+                "reranker is not supported: the local platform has no reranker deployments; leave it out",
             ));
         }
         Ok(())
     }
 }
 
-/// Which documents a search is confined to.
+/// The restrictions of a search.
 struct SearchQuery {
     contents: Vec<String>,
     scopes: Vec<String>,
@@ -154,15 +154,16 @@ impl SearchQuery {
         })
     }
 
-    /// An empty list confines nothing; a scope is a folder with all folders below.
-    fn lets_through(&self, document: &Document) -> bool {
+    /// Returns whether a document satisfies the restrictions. An empty list doesn't restrict; a scope is a folder with
+    /// all its subfolders.
+    fn matches(&self, document: &Document) -> bool {
         (self.contents.is_empty() || self.contents.contains(&document.id))
             && (self.scopes.is_empty() || self.scopes.iter().any(|scope| document.scopes.contains(scope)))
             && self.filter.as_ref().is_none_or(|filter| filter.passes(&document.metadata()))
     }
 }
 
-/// What `POST /search/search-string` is asked.
+/// The body of `POST /search/search-string`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SearchStringRequest {
@@ -177,9 +178,9 @@ struct HistoryMessage {
     text: String,
 }
 
-/// `POST /search/search-string`: what to search for to answer a prompt. The platform lets a language model word it;
-/// here it is the prompt's telling words and, where one word is all there is ("and in Paris?"), those of the question
-/// before.
+/// `POST /search/search-string`: returns what to search for to answer a prompt. The platform asks a language model;
+/// this implementation returns the prompt's significant words. If there is only one ("and in Paris?"), it adds those of
+/// the previous question.
 pub async fn search_string(
     State(state): State<Arc<LocalState>>,
     Body(request): Body<SearchStringRequest>,

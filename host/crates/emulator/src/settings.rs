@@ -1,4 +1,4 @@
-//! What the local platform is started with, and the credentials it knows.
+//! The settings of the local platform, and its fixed credentials.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,38 +9,38 @@ use url::Url;
 use modhost_core::browser_guard::HostName;
 use modhost_core::secret::Secret;
 
-/// The one API key the local platform accepts.
+/// The only API key.
 pub const API_KEY: &str = "ukey_local";
-/// The one app the local platform knows.
+/// The only app.
 pub const APP_ID: &str = "app_local";
-/// What the local platform signs its deliveries with.
+/// The secret that webhooks are signed with.
 pub const ENDPOINT_SECRET: &str = "usig_local";
-/// The one company of the local platform.
+/// The only company.
 pub const COMPANY_ID: &str = "company_local";
-/// The one user of the local platform.
+/// The only user.
 pub const USER_ID: &str = "user_local";
 
-/// What a local platform is started with.
+/// The settings of a local platform.
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Under which names it may be asked, besides those of this machine.
+    /// The host names it accepts besides those of this machine.
     pub hosts: Vec<HostName>,
-    /// The folder that is its knowledge base: Markdown and text files, searched with all folders below. Without one,
-    /// searches find nothing.
+    /// The documents folder: Markdown and text files, including those in subfolders. Without one, searches have no
+    /// results.
     pub documents: Option<PathBuf>,
-    /// Where chats are kept, in `local-platform.sqlite`; without it they live in memory.
+    /// The folder for stored chats, in `local-platform.sqlite`; without one, chats are kept in memory.
     pub data_dir: Option<PathBuf>,
-    /// The language model that answers; without one, answers are quotations from the documents.
+    /// The language model; without one, answers are quotations from the documents.
     pub completion: Option<CompletionEndpoint>,
-    /// The endpoint events are posted to; without one they go to those alone who listen on the event socket.
+    /// The webhook endpoint; without one, events are only sent over the event socket.
     pub webhook: Option<Url>,
-    /// The assistants (spaces) people can chat with.
+    /// The assistants (spaces).
     pub assistants: Vec<Assistant>,
-    /// How old a connection to the event socket gets before it is closed; on the real platform 10 minutes.
+    /// Age at which a connection to the event socket is closed; 10 minutes on the real platform.
     pub socket_lifetime: Duration,
-    /// How long the first retry of a delivery waits; each further one waits twice as long as the one before.
+    /// Delay before the first retry of a delivery; it doubles with each retry.
     pub retry_delay: Duration,
 }
 
@@ -63,28 +63,28 @@ impl Default for LocalSettings {
 /// An OpenAI-compatible endpoint for chat completions.
 #[derive(Clone, Debug)]
 pub struct CompletionEndpoint {
-    /// Its base, as clients are given it (`http://localhost:11434/v1`), or the full address that ends in
+    /// The base URL, as configured in clients (`http://localhost:11434/v1`), or the full URL that ends in
     /// `/chat/completions`.
     pub url: Url,
-    /// The bearer key, if it wants one.
+    /// The bearer key, if the endpoint needs one.
     pub key: Option<Secret>,
-    /// The model to ask whatever the request names: the platform's model names mean nothing to other endpoints.
-    /// Without it the request's name is handed on.
+    /// The model to use instead of the one in the request: other endpoints don't have the platform's model names.
+    /// `None`: the model of the request.
     pub model: Option<String>,
 }
 
-/// An assistant (space) of the local platform: what a chat belongs to.
+/// An assistant (space) of the local platform; each chat belongs to one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assistant {
-    /// Its id: `assistant_` and the module's name.
+    /// The id: `assistant_` and the module's name.
     pub id: String,
-    /// What people read.
+    /// The name shown to users.
     pub name: String,
-    /// The module its messages choose, by the platform's name.
+    /// The module that its messages choose, by its name on the platform.
     pub module: String,
-    /// The module's settings in this assistant, a JSON object.
+    /// The module's configuration in this assistant, a JSON object.
     pub configuration: serde_json::Value,
-    /// Whether a message chooses the module. If not, only `unique.chat.user-message.created` is delivered and no empty
-    /// assistant message is made: the answer, if any, is a message the module creates.
+    /// Whether messages choose the module. If not, only `unique.chat.user-message.created` is delivered and no empty
+    /// assistant message is created: a module answers, if at all, with a message it creates.
     pub chooses: bool,
 }

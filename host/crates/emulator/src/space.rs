@@ -1,4 +1,4 @@
-//! `/space`: what people (and the programs that act for them) do with assistants and their chats.
+//! `/space`: assistants and their chats, as users and their clients call them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::messages::is_true;
 use super::settings::{Assistant, COMPANY_ID};
 use super::wire::{Correlation, Message, Object, Role, SpaceMessage};
 
-/// A user's message as the official Python SDK sends it.
+/// A user's message, as the official Python SDK sends it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewSpaceMessage {
@@ -31,7 +31,7 @@ pub struct NewSpaceMessage {
 }
 
 impl NewSpaceMessage {
-    /// What of the message the payload of a chosen module carries, where it was given.
+    /// Returns the optional fields that the payload of a chosen module carries.
     fn choices(&self) -> Object {
         let given = [
             ("toolChoices", self.tool_choices.as_ref().map(|choices| json!(choices))),
@@ -45,8 +45,8 @@ impl NewSpaceMessage {
     }
 }
 
-/// `POST /space/message`: stores the user's message and answers with it; the empty message of the assistant is there
-/// and the events are on their way by then.
+/// `POST /space/message`: stores the user's message and returns it. By then the empty assistant message exists and the
+/// events are being delivered.
 pub async fn create_message(
     State(state): State<Arc<LocalState>>,
     Body(new): Body<NewSpaceMessage>,
@@ -81,7 +81,7 @@ fn chat_for(state: &LocalState, assistant: &Assistant, chat_id: Option<&str>) ->
     Ok(chat)
 }
 
-/// What `POST /space/chat` is sent.
+/// The body of `POST /space/chat`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewChat {
@@ -89,7 +89,7 @@ pub struct NewChat {
     assistant_id: String,
 }
 
-/// `POST /space/chat`: begins an empty chat.
+/// `POST /space/chat`: creates an empty chat.
 pub async fn create_chat(
     State(state): State<Arc<LocalState>>,
     Body(new): Body<NewChat>,
@@ -98,13 +98,13 @@ pub async fn create_chat(
     Ok(Json(chat_answer(&state.chats.create_chat(&assistant.id, Some(&new.title))?)))
 }
 
-/// What `PATCH /space/chat/{chatId}` is sent.
+/// The body of `PATCH /space/chat/{chatId}`.
 #[derive(Deserialize)]
 pub struct Rename {
     title: String,
 }
 
-/// `PATCH /space/chat/{chatId}`: gives a chat another title.
+/// `PATCH /space/chat/{chatId}`: renames a chat.
 pub async fn rename_chat(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
@@ -132,7 +132,7 @@ pub async fn delete_chat(
     Ok(Json(json!({ "chat_id": id })))
 }
 
-/// Which part of a list is wanted.
+/// The pagination of a list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Part {
@@ -143,17 +143,17 @@ pub struct Part {
 }
 
 impl Part {
-    /// How many to skip and to take, with the platform's own default and ceiling.
-    fn range(&self, default: usize, ceiling: usize) -> Result<(usize, usize), ApiError> {
+    /// Returns how many items to skip and to take, with the platform's default and maximum.
+    fn range(&self, default: usize, max: usize) -> Result<(usize, usize), ApiError> {
         let take = self.take.unwrap_or(default);
-        if !(1..=ceiling).contains(&take) {
-            return Err(ApiError::invalid(format!("take is {take}, but must be from 1 to {ceiling}")));
+        if !(1..=max).contains(&take) {
+            return Err(ApiError::invalid(format!("take is {take}, but must be from 1 to {max}")));
         }
         Ok((self.skip.unwrap_or(0), take))
     }
 }
 
-/// `GET /space/chat/{chatId}/messages`: a part of a chat, oldest first, and how many messages it has in all.
+/// `GET /space/chat/{chatId}/messages`: returns a page of a chat's messages, oldest first, and their total number.
 pub async fn messages(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
@@ -170,7 +170,7 @@ pub async fn messages(
     Ok(Json(json!({ "messages": messages, "totalCount": total })))
 }
 
-/// `GET /space/{chatId}/messages/latest`: what a client that waits for an answer asks again and again.
+/// `GET /space/{chatId}/messages/latest`: returns the newest message; clients poll it while they wait for an answer.
 pub async fn latest_message(
     State(state): State<Arc<LocalState>>,
     Path(id): Path<String>,
@@ -180,12 +180,12 @@ pub async fn latest_message(
     Ok(Json(latest.ok_or_else(|| ApiError::not_found("message in the empty chat", &id))?.into()))
 }
 
-/// `GET /space/{spaceId}`: the assistant of this id.
+/// `GET /space/{spaceId}`: returns an assistant.
 pub async fn get_space(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(space_answer(&state, &*state.assistant(&id)?)))
 }
 
-/// `GET /space`: the assistants, by a part of their name if one is given.
+/// `GET /space`: returns the assistants whose name contains `name`.
 pub async fn list_spaces(
     State(state): State<Arc<LocalState>>,
     Params(part): Params<Part>,
@@ -198,7 +198,8 @@ pub async fn list_spaces(
     Ok(Json(json!({ "data": spaces })))
 }
 
-/// An assistant with every field the official Python SDK names; those the local platform has no use for are empty.
+/// Builds an assistant with every field that the official Python SDK names; fields that the local platform doesn't use
+/// are empty.
 fn space_answer(state: &LocalState, assistant: &Assistant) -> Value {
     json!({
         "id": assistant.id,

@@ -1,6 +1,6 @@
-//! What of a text carries its meaning: its words without the ones every text is full of.
+//! Significant words of a text, without stop words, and their stems.
 
-/// English words that say nothing about what a question is about.
+/// English stop words.
 const STOP_WORDS: &[&str] = &[
     "a", "about", "after", "all", "also", "am", "an", "and", "any", "anyone", "are", "as", "ask", "at", "be",
     "because", "been", "before", "being", "but", "by", "can", "could", "d", "did", "do", "does", "doing", "don",
@@ -13,25 +13,25 @@ const STOP_WORDS: &[&str] = &[
     "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
 ];
 
-/// The words of a text in lower case, in order: runs of letters and digits, as the full-text index takes them.
+/// Returns the words of a text in lowercase, in order: runs of letters and digits, as the full-text index splits them.
 pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
 }
 
-/// The distinct words that carry a text's meaning, in order. A text of nothing but common words keeps them all: "to
-/// be or not to be" is a question, too.
+/// Returns the distinct words that are not stop words, in order. If a text has only stop words, returns all of them:
+/// "to be or not to be" is a question, too.
 pub fn telling_words(text: &str) -> Vec<String> {
     let telling = distinct(words(text).filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err()));
     if telling.is_empty() { distinct(words(text)) } else { telling }
 }
 
-/// What words of one family share, roughly: `travelling`, `travels` and `travel` are one.
+/// Returns an approximate stem: `travelling`, `travels` and `travel` have the same one.
 pub fn stem(word: &str) -> &str {
     const SUFFIXES: &[&str] =
         &["ations", "ation", "ments", "ment", "ings", "ing", "ies", "ied", "ed", "es", "ly", "s", "y", "e"];
     let long_enough = |stem: &&str| stem.chars().count() >= 3;
     let stem = SUFFIXES.iter().find_map(|suffix| word.strip_suffix(suffix).filter(long_enough)).unwrap_or(word);
-    // travell-ing, book-ing: a doubled last consonant came with the suffix.
+    // `travell-ing`: the suffix doubled the last consonant.
     match stem.as_bytes() {
         [.., a, b] if a == b && stem.len() > 4 && b.is_ascii_lowercase() && stem.len() < word.len() => {
             &stem[..stem.len() - 1]
@@ -50,19 +50,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stop_words_are_sorted_for_the_search_in_them() {
+    fn stop_words_are_sorted_for_binary_search() {
         assert!(STOP_WORDS.is_sorted());
     }
 
     #[test]
-    fn common_words_go_unless_nothing_else_is_left() {
+    fn removes_stop_words_unless_all_words_are_stop_words() {
         assert_eq!(telling_words("What is our travel policy, and the travel budget?"), ["travel", "policy", "budget"]);
         assert_eq!(telling_words("to be"), ["to", "be"]);
         assert!(telling_words("?!…").is_empty());
     }
 
     #[test]
-    fn words_of_one_family_share_a_stem() {
+    fn related_words_share_a_stem() {
         for family in [
             &["travel", "travels", "travelling"][..],
             &["policy", "policies"],

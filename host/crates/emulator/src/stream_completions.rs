@@ -1,4 +1,4 @@
-//! `POST /integrated/chat/stream-completions`: a language model's answer, written into a message while it comes.
+//! `POST /integrated/chat/stream-completions`: writes a language model's answer into a message while it is streamed.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::wire::{Message, MessageAnswer, Object, Role, Stamp};
 use modhost_platform::Usage;
 use modhost_platform::chat_completion::{Answered, ToolCall};
 
-/// What to ask and where to write it, as the official Python SDK sends it.
+/// The question and the message to write the answer to, as the official Python SDK sends them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamRequest {
@@ -32,15 +32,16 @@ pub struct StreamRequest {
     question: CompletionRequest,
 }
 
-/// Answers when the whole answer is written.
+/// Responds when the answer is complete.
 pub async fn stream(
     State(state): State<Arc<LocalState>>,
     Body(request): Body<StreamRequest>,
 ) -> Result<Json<Value>, ApiError> {
     request.check(&state)?;
-    // The answer is written to its end even if the client goes away: the people in the chat are still reading.
+    // Runs in its own task, so that the answer is completed even if the client disconnects: users are reading it in the
+    // chat.
     let work = tokio::spawn(async move { Writer { state: &state, request: &request }.run().await });
-    work.await.map_err(|error| ApiError::internal(format!("the answer broke off: {error}")))?
+    work.await.map_err(|error| ApiError::internal(format!("the answer was interrupted: {error}")))?
 }
 
 impl StreamRequest {
@@ -55,7 +56,7 @@ impl StreamRequest {
         state.message(&chat.id, &self.user_message_id)?;
         if state.message(&chat.id, &self.assistant_message_id)?.role != Role::Assistant {
             return Err(ApiError::invalid(
-                "assistantMessageId names a message of the user: an answer is written into the assistant's",
+                "assistantMessageId names a message of the user: answers are written to messages of the assistant",
             ));
         }
         Ok(())
@@ -68,7 +69,7 @@ struct Writer<'a> {
     request: &'a StreamRequest,
 }
 
-/// An answer as the model made it.
+/// The model's answer.
 #[derive(Default)]
 struct Answer {
     text: String,
@@ -86,7 +87,7 @@ impl Writer<'_> {
         match self.write().await {
             Ok(answer) => self.complete(answer),
             Err(error) => {
-                // What was written stays; whoever waits must not wait for more.
+                // The text so far stays. Streaming has to be marked as stopped, so that clients don't wait for more.
                 self.change(|message| message.stopped_streaming_at = Some(Stamp::now()))?;
                 Err(error)
             }
@@ -145,10 +146,13 @@ impl Writer<'_> {
                 message.debug_info = self.request.debug_info.clone();
             }
         })?;
-        let said = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
+        let null_if_empty = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
         let calls = answer.tool_calls.iter();
-        let calls: Vec<_> =
-            calls.map(|it| json!({ "id": it.id, "name": said(&it.name), "arguments": said(&it.arguments) })).collect();
+        let calls: Vec<_> = calls
+            .map(
+                |it| json!({ "id": it.id, "name": null_if_empty(&it.name), "arguments": null_if_empty(&it.arguments) }),
+            )
+            .collect();
         let usage = answer.usage.map_or((0, 0), |it| (it.prompt_tokens.into(), it.completion_tokens.into()));
         let (prompt_tokens, completion_tokens): (u64, u64) = usage;
         Ok(Json(json!({

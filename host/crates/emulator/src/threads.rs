@@ -1,5 +1,5 @@
-//! NexusGPT's threads, as far as modules reach them: a message can be written into one. What was written is logged, since
-//! there is no page to read it on.
+//! NexusGPT's threads, as far as modules use them: writing a message into one. Messages are logged, since there is no
+//! page that shows them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ use super::error::{ApiError, Body};
 use super::settings::API_KEY;
 use modhost_core::sync::lock;
 
-/// The most characters a message may have, in UTF-16 code units.
+/// Maximum length of a message in UTF-16 code units.
 const MESSAGE_LIMIT: usize = 4000;
 
-/// What was written into threads since the start, oldest first, by the thread's id.
+/// The messages written since the start, oldest first, by thread id.
 #[derive(Default)]
 pub struct Threads(Mutex<BTreeMap<String, Vec<String>>>);
 
@@ -50,7 +50,7 @@ pub async fn write(
     Ok(Json(json!({ "success": true })))
 }
 
-/// `GET /local/threads/{id}`: what was written into a thread, oldest first.
+/// `GET /local/threads/{id}`: returns the messages of a thread, oldest first.
 pub async fn thread(State(state): State<Arc<LocalState>>, Path(id): Path<String>) -> Json<Value> {
     let threads = lock(&state.threads.0);
     Json(json!(threads.get(&id).map_or(&[][..], Vec::as_slice)))

@@ -1,4 +1,4 @@
-//! The platform's objects as they are on the wire, named and spelt as the official Python SDK reads and sends them.
+//! The platform's objects on the wire, with the names and spelling of the official Python SDK.
 
 use std::fmt;
 
@@ -8,21 +8,21 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
-/// A JSON object whose shape the platform leaves open.
+/// A JSON object of unspecified shape.
 pub type Object = Map<String, Value>;
 
-/// A point in time, written in RFC 3339 with milliseconds and `Z`. Read with any offset, and without one as UTC:
-/// `datetime.now().isoformat()` in Python writes none.
+/// A point in time, serialized in RFC 3339 with milliseconds and `Z`. Parsed with any offset, or as UTC without one, as
+/// Python's `datetime.now().isoformat()` writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(Timestamp);
 
 impl Stamp {
-    /// The present.
+    /// Returns the current time.
     pub fn now() -> Self {
         Self(Timestamp::now())
     }
 
-    /// Whole seconds since 1970.
+    /// Returns whole seconds since 1970.
     pub fn unix_seconds(self) -> i64 {
         self.0.as_second()
     }
@@ -51,17 +51,18 @@ impl<'de> Deserialize<'de> for Stamp {
         let text = String::deserialize(deserializer)?;
         let with_offset = text.parse::<Timestamp>();
         let in_utc = || Ok::<_, jiff::Error>(text.parse::<DateTime>()?.to_zoned(TimeZone::UTC)?.timestamp());
-        with_offset.or_else(|_| in_utc()).map(Self).map_err(|_| {
-            de::Error::custom(format!("{text:?} is not a time as RFC 3339 writes it (2026-01-31T09:30:00Z)"))
-        })
+        with_offset
+            .or_else(|_| in_utc())
+            .map(Self)
+            .map_err(|_| de::Error::custom(format!("{text:?} is not a time in RFC 3339 (2026-01-31T09:30:00Z)")))
     }
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
-    /// Instructions nobody wrote in the chat.
+    /// Instructions that are not part of the chat.
     System,
     /// A person.
     User,
@@ -69,24 +70,24 @@ pub enum Role {
     Assistant,
 }
 
-/// A source that a message or a step names.
+/// A source cited by a message or a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reference {
-    /// What the user reads.
+    /// The text for the user.
     pub name: String,
-    /// More about it; an empty one is left out.
+    /// A description; an empty one is omitted.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "none_if_empty")]
     pub description: Option<String>,
-    /// Where it can be opened.
+    /// Where the user can open it.
     #[serde(default)]
     pub url: Option<String>,
-    /// The number it is shown with.
+    /// The number displayed.
     pub sequence_number: i64,
-    /// The places in the list of sources it was made from.
+    /// The indexes in the list of sources it was made from.
     #[serde(default)]
     pub original_index: Option<Vec<i64>>,
-    /// The id of what it points to.
+    /// The id of the source.
     pub source_id: String,
     /// The kind of source.
     pub source: String,
@@ -96,7 +97,7 @@ fn none_if_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
-/// What links a message to the one in another chat it was sent for.
+/// The link from a message to the message in another chat that it was sent for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Correlation {
@@ -114,37 +115,37 @@ pub struct Correlation {
 pub struct Message {
     /// `msg_…`.
     pub id: String,
-    /// The chat it stands in.
+    /// The chat.
     pub chat_id: String,
-    /// Who wrote it.
+    /// The author.
     pub role: Role,
-    /// What it says; an assistant message nobody filled yet says nothing.
+    /// The text; `None` for an assistant message that has no text yet.
     pub text: Option<String>,
-    /// What was written, where the platform made something else of it.
+    /// The original text, if the platform changed it.
     pub original_text: Option<String>,
-    /// The sources it names.
+    /// The cited sources.
     pub references: Vec<Reference>,
-    /// For people who look for mistakes.
+    /// Information for debugging.
     pub debug_info: Option<Object>,
-    /// What was sent to a language model for it.
+    /// The request to a language model that produced it.
     pub gpt_request: Option<Value>,
     /// The message in another chat it was sent for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<Correlation>,
-    /// When its text was final.
+    /// When the text became final.
     pub completed_at: Option<Stamp>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Stamp,
     /// When it was last changed.
     pub updated_at: Stamp,
-    /// When its text began to appear.
+    /// When streaming started.
     pub started_streaming_at: Option<Stamp>,
-    /// When no more text was to come.
+    /// When streaming stopped.
     pub stopped_streaming_at: Option<Stamp>,
 }
 
 impl Message {
-    /// A message that was written just now.
+    /// Creates a message with the current time.
     pub fn new(chat_id: &str, role: Role, text: Option<String>) -> Self {
         let now = Stamp::now();
         Self {
@@ -166,7 +167,7 @@ impl Message {
     }
 }
 
-/// A message as `/messages` answers with it.
+/// A message in the form of `/messages`.
 #[derive(Debug, Serialize)]
 pub struct MessageAnswer {
     object: &'static str,
@@ -180,12 +181,12 @@ impl From<Message> for MessageAnswer {
     }
 }
 
-/// A message as `/space` answers with it.
+/// A message in the form of `/space`.
 #[derive(Debug, Serialize)]
 pub struct SpaceMessage {
     #[serde(flatten)]
     message: Message,
-    /// What people or models thought of it: nobody assesses here, so always empty.
+    /// Assessments by people or models; always empty.
     assessment: [Value; 0],
 }
 
@@ -195,7 +196,7 @@ impl From<Message> for SpaceMessage {
     }
 }
 
-/// How far a step is.
+/// The status of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum StepStatus {
@@ -203,9 +204,9 @@ pub enum StepStatus {
     Running,
     /// Done.
     Completed,
-    /// Ended without its result.
+    /// Failed.
     Failed,
-    /// Given up.
+    /// Canceled.
     Cancelled,
 }
 
@@ -215,27 +216,27 @@ pub enum StepStatus {
 pub struct Step {
     /// `message_log_…`.
     pub id: String,
-    /// The message it stands under.
+    /// The message it belongs to.
     pub message_id: String,
-    /// How far it is.
+    /// The status.
     pub status: StepStatus,
-    /// What the user reads.
+    /// The text for the user.
     pub text: String,
-    /// Details in a shape of the module's choice.
+    /// Details; the module chooses the shape.
     pub details: Object,
-    /// Sources that were found and not named.
+    /// Sources found but not cited.
     pub uncited_references: Object,
-    /// Its place among the steps of the message.
+    /// The position among the steps of the message.
     pub order: i64,
     /// Sources the step found.
     pub references: Vec<Reference>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Stamp,
     /// When it was last changed.
     pub updated_at: Stamp,
 }
 
-/// A list as the SDK's `ListObject` reads it.
+/// A list in the form of the SDK's `ListObject`.
 #[derive(Debug, Serialize)]
 pub struct List<T> {
     object: &'static str,
@@ -245,13 +246,13 @@ pub struct List<T> {
 }
 
 impl<T> List<T> {
-    /// A list that is all there is, at this path.
+    /// Creates a list without further pages, at this path.
     pub fn whole(url: &'static str, data: Vec<T>) -> Self {
         Self { object: "list", url, data, has_more: false }
     }
 }
 
-/// A new id of a kind, in the platform's form: `msg_k3…`.
+/// Returns a new id with the platform's format: `msg_k3…`.
 pub fn new_id(kind: &str) -> String {
     let letters = std::iter::repeat_with(|| fastrand::char('a'..='z')).take(24);
     format!("{kind}_{}", letters.collect::<String>())
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_with_and_without_offset_and_written_in_utc() {
+    fn parses_times_with_and_without_offset_and_writes_utc() {
         for (sent, kept) in [
             ("2026-01-31T09:30:00Z", "2026-01-31T09:30:00.000Z"),
             ("2026-01-31T09:30:00.123456+02:00", "2026-01-31T07:30:00.123Z"),

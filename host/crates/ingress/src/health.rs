@@ -1,9 +1,9 @@
-//! Whether the host is alive, and whether it can take events: `/livez`, `/readyz` and `/health` of both listeners.
+//! Health endpoints: `/livez`, `/readyz` and `/health` of both listeners.
 //!
-//! Alive is a host that answers at all. Ready is one that can take an event and put it on disk: not while it starts, not
-//! once it was told to stop, and not while its journal can't be written. A module that doesn't serve is no reason: its
-//! events wait on disk, and other tenants' modules have nothing to do with it. Answering reads memory only, so that a
-//! probe is cheap and never waits for the disk.
+//! A host is live if it answers at all. It is ready if it can accept an event and write it to disk: not while it
+//! starts, not during shutdown, and not while its journal can't be written. A module that doesn't serve doesn't make
+//! the host unready: its events wait on disk, and modules of other tenants are not affected. The endpoints read memory
+//! only, so a probe is cheap and never waits for the disk.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,14 +23,14 @@ use tokio::time::{Instant, sleep, timeout};
 use modhost_storage::error::{StorageError, StorageErrorKind};
 use modhost_storage::journal::{self, Journal, JournalError};
 
-/// How the journal is probed.
+/// The intervals and the time limit of journal probes.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// How often while it can be written: a full disk is found before an event is refused for it.
+    /// Interval while the journal can be written; short enough to detect a full disk before an event is refused for it.
     probe_every: Duration,
-    /// How often while it can't be.
+    /// Interval while the journal can't be written.
     retry_every: Duration,
-    /// How long a probe may take before the disk counts as stuck.
+    /// Duration of a probe after which the disk counts as stuck.
     stuck_after: Duration,
 }
 
@@ -44,13 +44,13 @@ impl Default for Pace {
     }
 }
 
-/// What [`Health`] asks of the journal.
+/// The part of the journal that [`Health`] uses.
 #[async_trait]
 pub trait Recorder: Send + Sync + 'static {
-    /// Whether it can record, as far as is known; without waiting.
+    /// Returns whether the journal can record events, as far as is known, without waiting.
     fn health(&self) -> journal::Result<()>;
 
-    /// Finds out whether it can record.
+    /// Tests whether the journal can record events.
     async fn probe(&self) -> journal::Result<()>;
 }
 
@@ -65,13 +65,13 @@ impl Recorder for Arc<dyn Journal> {
     }
 }
 
-/// The state of a host, as probes see it.
+/// The state of a host as reported to probes.
 #[derive(Default)]
 pub struct Health {
     started: AtomicBool,
     draining: AtomicBool,
     recorder: OnceLock<Box<dyn Recorder>>,
-    /// Why the last probe failed, if it did. It stands until one succeeds: on a full disk some small writes still do.
+    /// The error of the last probe. It stays until a probe succeeds: on a full disk some small writes still succeed.
     probe_failed: ArcSwapOption<JournalError>,
     /// Whether a probe has been waiting for the disk for too long.
     stuck: AtomicBool,
@@ -81,24 +81,24 @@ pub struct Health {
 /// A reason why a host is not ready.
 #[derive(Clone, Debug)]
 pub enum NotReady {
-    /// It is being started.
+    /// The host is starting.
     Starting,
-    /// It was told to stop.
+    /// The host is shutting down.
     Draining,
-    /// It can't record events.
+    /// The journal can't record events.
     Journal(JournalError),
-    /// The disk doesn't answer.
+    /// The journal's disk doesn't respond.
     Stuck,
 }
 
-/// What a probe is answered.
+/// The JSON response to a probe.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// `ok`, `starting`, `draining` or `failing`.
     pub status: &'static str,
-    /// Each check with `ok` or `failing`.
+    /// The checks by name, each `ok` or `failing`.
     pub checks: Map<String, Value>,
-    /// Why it is not ready; empty if it is.
+    /// Why the host is not ready; empty if it is.
     pub reasons: Vec<String>,
 }
 
@@ -119,7 +119,7 @@ impl NotReady {
         }
     }
 
-    /// The reason for anyone who asks: it names no path, no tenant and no module.
+    /// Returns the reason for unauthenticated clients: it names no path, tenant or module.
     fn public(&self) -> String {
         let text = match self {
             Self::Starting => "the host is starting",
@@ -133,7 +133,7 @@ impl NotReady {
         text.to_owned()
     }
 
-    /// The reason for operators.
+    /// Returns the reason for operators.
     fn detailed(&self) -> String {
         match self {
             Self::Journal(error) => error.to_string(),
@@ -142,22 +142,22 @@ impl NotReady {
     }
 }
 
-/// What has to be well for a host to be ready.
+/// A condition for readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// It has been started.
+    /// The host has started.
     Startup,
-    /// It was not told to stop.
+    /// The host is not shutting down.
     Shutdown,
-    /// It can record events.
+    /// The journal can record events.
     Journal,
 }
 
 impl Check {
-    /// All of them.
+    /// All checks.
     pub const ALL: [Self; 3] = [Self::Startup, Self::Shutdown, Self::Journal];
 
-    /// Its name in answers and metrics.
+    /// Returns the name in responses and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Startup => "startup",
@@ -168,24 +168,24 @@ impl Check {
 }
 
 impl Health {
-    /// Watches this journal from now on.
+    /// Sets the journal to probe. Only the first call has an effect.
     pub fn set_recorder(&self, recorder: impl Recorder) {
-        let _ = self.recorder.set(Box::new(recorder)); // a host has one journal, and sets it once
+        let _ = self.recorder.set(Box::new(recorder)); // a host has one journal and sets it once
     }
 
-    /// The host can take events.
+    /// Marks the host as started.
     pub fn set_started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
 
-    /// The host was told to stop.
+    /// Marks the host as shutting down.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why the host is not ready; none if it is.
+    /// Returns why the host is not ready; `None` if it is ready.
     pub fn not_ready(&self) -> Option<NotReady> {
-        // From here on the journal's state is of no use to anyone: it is closed on the way.
+        // The shutdown closes the journal, so its state doesn't matter any more.
         if self.draining.load(Ordering::Relaxed) {
             return Some(NotReady::Draining);
         }
@@ -198,24 +198,24 @@ impl Health {
         self.recorder.get().and_then(|recorder| self.failure(&**recorder)).map(NotReady::Journal)
     }
 
-    /// Why events can't be recorded, if they can't.
+    /// Returns the error that prevents recording events.
     fn failure(&self, recorder: &dyn Recorder) -> Option<JournalError> {
         let probe_failed = || self.probe_failed.load_full().map(Arc::unwrap_or_clone);
         recorder.health().err().or_else(probe_failed)
     }
 
-    /// Whether each check is well.
+    /// Returns each check and whether it passes.
     pub fn checks(not_ready: Option<&NotReady>) -> [(Check, bool); 3] {
         let failing = not_ready.map(NotReady::check);
         Check::ALL.map(|check| (check, failing != Some(check)))
     }
 
-    /// The answer to a probe, with its status. `detailed` reasons are for operators.
+    /// Returns the status and the body of the response to a probe. `detailed` reasons are for operators.
     pub fn report(&self, detailed: bool) -> (StatusCode, Report) {
         let not_ready = self.not_ready();
-        let word = |is_well: bool| Value::from(if is_well { "ok" } else { "failing" });
+        let state = |passes: bool| Value::from(if passes { "ok" } else { "failing" });
         let checks = Self::checks(not_ready.as_ref());
-        let checks = checks.into_iter().map(|(check, is_well)| (check.name().to_owned(), word(is_well))).collect();
+        let checks = checks.into_iter().map(|(check, passes)| (check.name().to_owned(), state(passes))).collect();
         let reason = |it: &NotReady| if detailed { it.detailed() } else { it.public() };
         let status = not_ready.as_ref().map_or("ok", NotReady::status);
         let reasons = not_ready.iter().map(reason).collect();
@@ -223,7 +223,7 @@ impl Health {
         (code, Report { status, checks, reasons })
     }
 
-    /// Probes the journal until the host is told to stop: a full disk is found without events, and so is room on it.
+    /// Probes the journal until shutdown, so that a full disk and its recovery are detected without events.
     pub async fn watch(&self) {
         let Some(recorder) = self.recorder.get() else { return };
         let mut is_failing = false;
@@ -231,7 +231,7 @@ impl Health {
         let mut next_probe = Instant::now() + probe_every;
         loop {
             sleep(retry_every).await;
-            // The journal is closed on the way.
+            // The shutdown closes the journal.
             if self.draining.load(Ordering::Relaxed) {
                 return;
             }
@@ -270,7 +270,7 @@ impl Health {
     }
 }
 
-/// `/livez` and `/readyz`, which anyone may ask.
+/// Returns the routes `/livez` and `/readyz`, which need no authentication.
 pub fn probes(health: Arc<Health>) -> Router {
     Router::new().route("/livez", get(live)).route("/readyz", get(ready)).with_state(health)
 }
@@ -286,17 +286,18 @@ pub async fn ready(State(health): State<Arc<Health>>) -> Response {
     uncached(code, Json(report))
 }
 
-/// All that a listener answers while its host starts: probes, and that everything else is to come again.
+/// Returns the routes of a listener while its host starts: the probes, and 503 with `Retry-After: 1` for everything
+/// else.
 pub fn while_starting(health: Arc<Health>) -> Router {
-    let come_again = async || {
+    let retry_later = async || {
         let answer = Json(json!({ "success": false, "error": "the host is starting" }));
         (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], answer)
     };
     let health_route = Router::new().route("/health", get(public_health)).with_state(health.clone());
-    probes(health).merge(health_route).fallback(come_again)
+    probes(health).merge(health_route).fallback(retry_later)
 }
 
-/// The answer of `/health` to anyone: what `/readyz` says, in fewer words.
+/// Returns the response of `/health` to unauthenticated clients: a shorter form of `/readyz`.
 pub fn anonymous(health: &Health) -> Response {
     let (code, Report { status, reasons, .. }) = health.report(false);
     let mut answer = json!({ "status": status });
@@ -311,7 +312,7 @@ pub async fn public_health(State(health): State<Arc<Health>>) -> Response {
     anonymous(&health)
 }
 
-/// An answer that is true now, and that no proxy may keep.
+/// Returns a response that must not be cached.
 pub fn uncached(code: StatusCode, answer: impl IntoResponse) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], answer).into_response()
 }
@@ -323,12 +324,12 @@ mod tests {
 
     use super::*;
 
-    /// A journal on a disk that a test fills, empties, and holds up.
+    /// A journal on a simulated disk that a test can fill, free and block.
     #[derive(Default)]
     struct Disk {
         full: AtomicBool,
-        held_up: AtomicBool,
-        /// Whether writes fit where something else was before.
+        blocked: AtomicBool,
+        /// Whether small writes succeed although the disk is full.
         small_writes_fit: AtomicBool,
         known: Mutex<Option<JournalError>>,
         probes: AtomicU32,
@@ -342,7 +343,7 @@ mod tests {
 
         async fn probe(&self) -> journal::Result<()> {
             self.probes.fetch_add(1, Ordering::Relaxed);
-            while self.held_up.load(Ordering::Relaxed) {
+            while self.blocked.load(Ordering::Relaxed) {
                 sleep(Duration::from_millis(1)).await;
             }
             let full =
@@ -371,62 +372,62 @@ mod tests {
         (code.as_u16(), report.status)
     }
 
-    /// Waits for a status, for as long as it may take on the slowest machine.
-    async fn comes_to(health: &Health, wanted: (u16, &'static str)) {
+    /// Waits for a status, for at least a minute: enough for the slowest machine.
+    async fn wait_for_status(health: &Health, wanted: (u16, &'static str)) {
         for _ in 0..60_000 {
             if status(health) == wanted {
                 return;
             }
             sleep(Duration::from_millis(1)).await;
         }
-        panic!("it stays {:?} and never comes to {wanted:?}", status(health));
+        panic!("status is still {:?}, expected {wanted:?}", status(health));
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_found_and_forgotten_without_events() {
+    async fn detects_a_full_disk_and_its_recovery_without_events() {
         let disk = Arc::new(Disk::default());
         let (health, watching) = watched(&disk);
         assert_eq!(status(&health), (200, "ok"));
         disk.full.store(true, Ordering::Relaxed);
-        comes_to(&health, (503, "failing")).await;
+        wait_for_status(&health, (503, "failing")).await;
         let (_, report) = health.report(false);
         assert_eq!(report.checks["journal"], "failing");
         assert_eq!(report.reasons, ["the journal cannot be written: no room is left on the disk"]);
         assert_eq!(health.report(true).1.reasons, ["the journal is full: /secret/path is full"]);
         disk.full.store(false, Ordering::Relaxed);
-        comes_to(&health, (200, "ok")).await;
+        wait_for_status(&health, (200, "ok")).await;
         health.set_draining();
         assert_eq!(status(&health), (503, "draining"));
         watching.abort();
     }
 
     #[tokio::test]
-    async fn a_disk_is_full_though_small_writes_still_fit() {
+    async fn stays_failing_while_only_small_writes_succeed() {
         let disk = Arc::new(Disk::default());
         let (health, watching) = watched(&disk);
         disk.small_writes_fit.store(true, Ordering::Relaxed);
         disk.full.store(true, Ordering::Relaxed);
-        comes_to(&health, (503, "failing")).await;
+        wait_for_status(&health, (503, "failing")).await;
         let probes = disk.probes.load(Ordering::Relaxed);
         while disk.probes.load(Ordering::Relaxed) < probes + 3 {
             assert_eq!(status(&health), (503, "failing"));
             sleep(Duration::from_millis(1)).await;
         }
         disk.full.store(false, Ordering::Relaxed);
-        comes_to(&health, (200, "ok")).await;
+        wait_for_status(&health, (200, "ok")).await;
         watching.abort();
     }
 
     #[tokio::test]
-    async fn a_disk_that_does_not_answer_is_not_ready_until_it_does() {
+    async fn stuck_disk_makes_the_host_unready_until_it_responds() {
         let disk = Arc::new(Disk::default());
-        disk.held_up.store(true, Ordering::Relaxed);
+        disk.blocked.store(true, Ordering::Relaxed);
         let (health, watching) = watched(&disk);
-        comes_to(&health, (503, "failing")).await;
+        wait_for_status(&health, (503, "failing")).await;
         assert!(matches!(health.not_ready(), Some(NotReady::Stuck)));
-        assert_eq!(disk.probes.load(Ordering::Relaxed), 1, "no second one queues up behind the first");
-        disk.held_up.store(false, Ordering::Relaxed);
-        comes_to(&health, (200, "ok")).await;
+        assert_eq!(disk.probes.load(Ordering::Relaxed), 1, "no second probe starts while the first one waits");
+        disk.blocked.store(false, Ordering::Relaxed);
+        wait_for_status(&health, (200, "ok")).await;
         watching.abort();
     }
 }

@@ -1,4 +1,4 @@
-//! Who may ask, what is there to ask, and how the platform says no.
+//! Authentication, routes and error responses.
 
 use modhost_emulator::{API_KEY, APP_ID, COMPANY_ID, LocalError, LocalPlatform, LocalSettings, USER_ID};
 use reqwest::Method;
@@ -14,7 +14,7 @@ const HEADERS: [(&str, &str, u16); 4] = [
 ];
 
 #[tokio::test]
-async fn each_credential_is_needed_and_must_be_right() {
+async fn requires_each_credential_to_be_correct() {
     assert_eq!(HEADERS[0].1, format!("Bearer {API_KEY}"));
     let local = Local::start(settings()).await;
     for (broken, right, status) in HEADERS {
@@ -27,13 +27,13 @@ async fn each_credential_is_needed_and_must_be_right() {
             let message = error(answer(request).await, status);
             assert!(message.to_lowercase().contains(broken), "{message}");
             let known = right.trim_start_matches("Bearer ");
-            assert!(message.contains(known), "the message names what is right: {message}");
+            assert!(message.contains(known), "the message names the correct value: {message}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_model_can_be_asked_without_a_user() {
+async fn model_calls_need_no_user() {
     let local = Local::start(settings()).await;
     let ask = || {
         let request = local.bare(Method::GET, "/public/openai/models").bearer_auth(API_KEY);
@@ -44,10 +44,10 @@ async fn a_model_can_be_asked_without_a_user() {
 }
 
 #[tokio::test]
-async fn every_call_is_there_under_both_prefixes() {
+async fn every_route_exists_under_both_prefixes() {
     let local = Local::start(settings()).await;
     for prefix in ["/public", "/public/chat"] {
-        // Without credentials a path that is there asks for them, and one that isn't is a 404.
+        // Without credentials an existing path returns 401, any other 404.
         for (method, path) in [
             (Method::POST, "/message-log"),
             (Method::PATCH, "/message-log/x"),
@@ -80,7 +80,7 @@ async fn every_call_is_there_under_both_prefixes() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_says_which_are_right() {
+async fn wrong_method_lists_allowed_methods() {
     let local = Local::start(settings()).await;
     let response = local.request(Method::PUT, "/messages").send().await.unwrap();
     assert_eq!(response.status(), 405);
@@ -88,12 +88,12 @@ async fn a_wrong_method_says_which_are_right() {
 }
 
 #[tokio::test]
-async fn a_bad_body_is_refused_with_the_fields_name() {
+async fn invalid_body_is_rejected_with_the_field_name() {
     let local = Local::start(settings()).await;
     for (path, body, words) in [
         ("/messages", "", "not JSON"),
         ("/messages", "{", "not JSON"),
-        ("/messages", "[]", "not as it should be"),
+        ("/messages", "[]", "the body is invalid"),
         ("/messages", "{}", "chatId"),
         ("/message-log", r#"{"messageId": 5}"#, "messageId"),
         ("/message-log", r#"{"messageId": "m", "text": "t", "status": "DONE", "order": 1}"#, "status"),
@@ -109,7 +109,7 @@ async fn a_bad_body_is_refused_with_the_fields_name() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_all_measure_is_refused() {
+async fn rejects_a_body_that_is_too_large() {
     let local = Local::start(settings()).await;
     let body = format!(r#"{{"text": "{}"}}"#, "x".repeat(17 * 1024 * 1024));
     error(answer(local.request(Method::POST, "/messages").body(body)).await, 413);
@@ -127,10 +127,10 @@ async fn health_and_assistants_need_no_credentials() {
     assert!(local.platform.api_base().as_str().ends_with("/public/chat"));
 }
 
-/// The credentials are in the manual, so that a page would know them; what tells it from a program is what its browser
-/// says.
+/// The credentials are public, so a page can send them; only the headers that browsers add distinguish a page from a
+/// program.
 #[tokio::test]
-async fn no_web_page_gets_anything_whatever_credentials_it_has() {
+async fn rejects_web_pages_with_valid_credentials() {
     let hosts = vec!["dev.example.com".parse().unwrap()];
     let local = Local::start(LocalSettings { hosts, ..settings() }).await;
     let (chat, ..) = local.chat().await;
@@ -164,11 +164,15 @@ async fn no_web_page_gets_anything_whatever_credentials_it_has() {
     }
     local.platform.set_hosts(Vec::new());
     error(answer(local.bare(Method::GET, "/local/chats").header("host", "dev.example.com")).await, 403);
-    assert_eq!(local.local("/chats").await.as_array().unwrap().len(), 2, "no page began one");
+    assert_eq!(
+        local.local("/chats").await.as_array().unwrap().len(),
+        2,
+        "only the two allowed requests created a chat"
+    );
 }
 
 #[tokio::test]
-async fn assistants_can_be_replaced_while_it_runs_but_not_be_ambiguous() {
+async fn replaces_assistants_and_rejects_duplicate_ids() {
     let local = Local::start(settings()).await;
     local.platform.set_assistants(vec![assistant("New", true)]).unwrap();
     assert_eq!(
@@ -183,10 +187,10 @@ async fn assistants_can_be_replaced_while_it_runs_but_not_be_ambiguous() {
 }
 
 #[tokio::test]
-async fn what_keeps_it_from_starting_is_said() {
+async fn start_errors_name_the_cause_and_the_option() {
     let local = Local::start(settings()).await;
     let start =
-        async |settings: LocalSettings| LocalPlatform::start(settings).await.err().expect("it can't start").to_string();
+        async |settings: LocalSettings| LocalPlatform::start(settings).await.err().expect("start fails").to_string();
     let taken = start(LocalSettings { listen: local.platform.address(), ..settings() }).await;
     assert!(taken.contains("--platform-port") && taken.contains(&local.platform.address().to_string()), "{taken}");
     let nowhere = start(LocalSettings { documents: Some("/nowhere/at/all".into()), ..settings() }).await;

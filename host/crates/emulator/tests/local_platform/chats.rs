@@ -10,7 +10,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_chat_shows_its_messages_with_their_steps_in_order() {
+async fn chat_lists_messages_with_their_steps_in_order() {
     let local = Local::start(settings()).await;
     let (chat, question, reply) = local.chat().await;
     for (order, step) in [(2, "Writing…"), (1, "Searching…")] {
@@ -35,7 +35,7 @@ async fn a_chat_shows_its_messages_with_their_steps_in_order() {
 }
 
 #[tokio::test]
-async fn a_modified_message_keeps_what_was_not_named() {
+async fn modifying_a_message_keeps_omitted_fields() {
     let local = Local::start(settings()).await;
     let (chat, _, reply) = local.chat().await;
     let path = format!("/messages/{reply}");
@@ -43,7 +43,7 @@ async fn a_modified_message_keeps_what_was_not_named() {
     let first = json!({ "chatId": chat, "text": "Hello", "references": [reference], "debugInfo": { "a": 1 } });
     let (status, message) = local.patch(&path, first).await;
     assert_eq!(status, 200, "{message}");
-    assert!(message["references"][0].get("description").is_none(), "an empty description is left out: {message}");
+    assert!(message["references"][0].get("description").is_none(), "an empty description is omitted: {message}");
     assert_eq!(message["completedAt"], Value::Null);
     let at = "2026-01-31T09:30:00.000Z";
     let second =
@@ -59,7 +59,7 @@ async fn a_modified_message_keeps_what_was_not_named() {
 }
 
 #[tokio::test]
-async fn what_is_only_shown_is_not_stored_and_goes_with_the_next_text() {
+async fn shown_text_is_not_stored_and_ends_with_the_next_stored_text() {
     let local = Local::start(settings()).await;
     let (chat, _, reply) = local.chat().await;
     let shown = async || local.local(&format!("/chats/{chat}")).await["messages"][1]["shownText"].clone();
@@ -74,7 +74,7 @@ async fn what_is_only_shown_is_not_stored_and_goes_with_the_next_text() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_made_whole_is_complete() {
+async fn message_created_complete_has_all_timestamps() {
     let local = Local::start(settings()).await;
     let (chat, ..) = local.chat().await;
     let at = "2026-01-31T09:30:00.000Z";
@@ -87,7 +87,7 @@ async fn a_message_that_is_made_whole_is_complete() {
 }
 
 #[tokio::test]
-async fn lists_are_oldest_first_and_deleted_messages_are_gone() {
+async fn lists_are_oldest_first_without_deleted_messages() {
     let local = Local::start(settings()).await;
     let (chat, question, reply) = local.chat().await;
     let (_, list) = local.get(&format!("/messages?chatId={chat}")).await;
@@ -106,7 +106,7 @@ async fn lists_are_oldest_first_and_deleted_messages_are_gone() {
 }
 
 #[tokio::test]
-async fn a_message_is_reached_only_through_its_own_chat() {
+async fn message_is_accessible_only_through_its_chat() {
     let local = Local::start(settings()).await;
     let (_, _, reply) = local.chat().await;
     let (other, ..) = local.chat().await;
@@ -119,7 +119,7 @@ async fn a_message_is_reached_only_through_its_own_chat() {
 }
 
 #[tokio::test]
-async fn a_chat_belongs_to_one_assistant() {
+async fn chat_belongs_to_one_assistant() {
     let local = Local::start(settings()).await;
     let (chat, ..) = local.chat().await;
     let say = async |assistant: &str, chat: &str| {
@@ -132,7 +132,7 @@ async fn a_chat_belongs_to_one_assistant() {
 }
 
 #[tokio::test]
-async fn chats_in_a_data_directory_outlive_the_platform() {
+async fn chats_in_a_data_directory_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || LocalSettings { data_dir: Some(folder.path().join("new")), ..settings() };
     let local = Local::start(settings()).await;

@@ -1,4 +1,4 @@
-//! Answers: quoted, handed on, and streamed into messages.
+//! Completions: quoted, forwarded, and streamed into messages.
 
 use modhost_core::secret::Secret;
 use modhost_emulator::{CompletionEndpoint, LocalSettings};
@@ -32,7 +32,7 @@ fn question() -> Value {
     json!({ "messages": [{ "role": "user", "content": "Hello?" }], "model": "AZURE_GPT_4o", "options": { "temperature": 0.3, "stream": true } })
 }
 
-/// A request to stream into a fresh chat's empty message, and where that is.
+/// Builds a request to stream into the empty message of a new chat; returns it with the path of the message.
 async fn stream_request(local: &Local) -> (Value, String) {
     let (chat, question, reply) = local.chat().await;
     let request = json!({
@@ -51,7 +51,7 @@ async fn stream_request(local: &Local) -> (Value, String) {
 }
 
 #[tokio::test]
-async fn without_a_model_documents_are_quoted_and_it_is_said() {
+async fn quotes_documents_without_a_model_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(
         folder.path().join("hotels.md"),
@@ -80,7 +80,7 @@ async fn without_a_model_documents_are_quoted_and_it_is_said() {
 }
 
 #[tokio::test]
-async fn without_a_model_a_quotation_is_streamed_with_its_references() {
+async fn streams_a_quotation_with_references_without_a_model() {
     let local = Local::start(settings()).await;
     let (mut request, message) = stream_request(&local).await;
     request["messages"] = json!([
@@ -106,7 +106,7 @@ async fn without_a_model_a_quotation_is_streamed_with_its_references() {
 }
 
 #[tokio::test]
-async fn a_question_is_handed_on_as_openai_expects_it() {
+async fn forwards_requests_in_openai_format() {
     let reply = json!({ "id": "x", "object": "chat.completion", "model": "small", "choices": [
         { "index": 0, "message": { "role": "assistant", "content": "Hi" }, "finish_reason": "stop" },
     ]});
@@ -127,7 +127,7 @@ async fn a_question_is_handed_on_as_openai_expects_it() {
 }
 
 #[tokio::test]
-async fn the_endpoints_errors_become_the_platforms_and_never_tell_the_key() {
+async fn maps_endpoint_errors_and_never_shows_the_key() {
     let said = json!({ "error": { "message": format!("bad key {KEY}, or whatever") } });
     for (theirs, ours) in
         [(400, 400), (401, 502), (403, 502), (404, 400), (422, 400), (429, 429), (500, 503), (503, 503), (504, 504)]
@@ -145,7 +145,7 @@ async fn the_endpoints_errors_become_the_platforms_and_never_tell_the_key() {
 }
 
 #[tokio::test]
-async fn a_limit_of_the_endpoint_is_passed_on_with_its_time() {
+async fn passes_on_rate_limits_with_retry_after() {
     let mut limited = json_answer(429, &json!({ "error": "slow down" }));
     limited.headers.push(("retry-after", "17".into()));
     let (local, _far_side) = local_and_model("/v1", None, [limited]).await;
@@ -155,21 +155,21 @@ async fn a_limit_of_the_endpoint_is_passed_on_with_its_time() {
 }
 
 #[tokio::test]
-async fn an_endpoint_out_of_reach_is_said_to_be_so() {
+async fn reports_an_unreachable_endpoint() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://user:{KEY}@{}/v1?key={KEY}", gone.local_addr().unwrap()).parse().unwrap();
     drop(gone);
     let endpoint = CompletionEndpoint { url, key: None, model: None };
     let local = Local::start(LocalSettings { completion: Some(endpoint), ..settings() }).await;
     let message = error(local.post("/openai/chat/completions", question()).await, 503);
-    assert!(message.contains("out of reach") && !message.contains(KEY), "{message}");
+    assert!(message.contains("unreachable") && !message.contains(KEY), "{message}");
 }
 
 #[tokio::test]
-async fn an_endpoint_that_takes_too_long_is_given_up() {
-    // It takes connections and never says a word.
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1", mute.local_addr().unwrap()).parse().unwrap();
+async fn times_out_on_a_slow_endpoint() {
+    // Accepts connections and never responds.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", silent.local_addr().unwrap()).parse().unwrap();
     let endpoint = CompletionEndpoint { url, key: None, model: None };
     let local = Local::start(LocalSettings { completion: Some(endpoint), ..settings() }).await;
     let mut impatient = question();
@@ -178,7 +178,7 @@ async fn an_endpoint_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_answer_is_streamed_into_the_message() {
+async fn streams_an_answer_into_the_message() {
     let stream = stream_answer(&[
         ": a comment\n\ndata: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
         "data: {\"choices\":[{\"delta\":{\"content\":\"It is A [sour\"}}]}\n\ndata: {\"choices\":[{\"del",
@@ -210,7 +210,7 @@ async fn an_answer_is_streamed_into_the_message() {
 }
 
 #[tokio::test]
-async fn calls_of_tools_are_put_together() {
+async fn assembles_tool_calls() {
     let stream = stream_answer(&[
         "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"function\":{\"name\":\"find\",\"arguments\":\"{\\\"a\\\"\"}}]}}]}\n\n",
         "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}},{\"index\":1,\"id\":\"call_2\",\"function\":{\"name\":\"stop\"}}]}}]}\n\n",
@@ -228,7 +228,7 @@ async fn calls_of_tools_are_put_together() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_does_not_stream_is_understood() {
+async fn accepts_an_endpoint_that_does_not_stream() {
     let whole = json!({ "choices": [{ "message": { "content": "All at once" } }], "usage": { "prompt_tokens": 1, "completion_tokens": 2 } });
     let (local, _far_side) = local_and_model("/v1", None, [json_answer(200, &whole)]).await;
     let (_, result) = local.post("/integrated/chat/stream-completions", stream_request(&local).await.0).await;
@@ -236,7 +236,7 @@ async fn an_endpoint_that_does_not_stream_is_understood() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_leaves_no_one_waiting() {
+async fn interrupted_answer_marks_streaming_as_stopped() {
     let stream = stream_answer(&[
         "data: {\"choices\":[{\"delta\":{\"content\":\"It is\"}}]}\n\n",
         "data: {\"error\":{\"message\":\"out of memory\"}}\n\n",
@@ -251,7 +251,7 @@ async fn an_answer_that_breaks_off_leaves_no_one_waiting() {
 }
 
 #[tokio::test]
-async fn an_answer_is_written_only_where_it_belongs() {
+async fn answer_requires_a_message_of_the_assistant_in_the_chat() {
     let local = Local::start(settings()).await;
     let (request, _) = stream_request(&local).await;
     for (field, value, status) in [
@@ -269,7 +269,7 @@ async fn an_answer_is_written_only_where_it_belongs() {
 }
 
 #[tokio::test]
-async fn models_are_those_of_the_endpoint() {
+async fn lists_the_models_of_the_endpoint() {
     let listed = json!({ "object": "list", "data": [{ "id": "small" }, { "id": "large" }] });
     let (local, _far_side) = local_and_model("/v1", None, [json_answer(200, &listed)]).await;
     assert_eq!(local.get("/openai/models").await, (200, json!({ "models": ["small", "large"] })));
@@ -279,7 +279,7 @@ async fn models_are_those_of_the_endpoint() {
 }
 
 #[tokio::test]
-async fn embeddings_are_honestly_not_there() {
+async fn embeddings_are_unsupported() {
     let local = Local::start(settings()).await;
     let (status, body) = local.post("/openai/embeddings", json!({ "texts": ["x"] })).await;
     assert_eq!((status, &body["error"]["params"]["retryable"]), (501, &json!(false)));

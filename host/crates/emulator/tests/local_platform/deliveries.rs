@@ -1,4 +1,4 @@
-//! Events on their way to the endpoint, and how its answers are taken.
+//! Deliveries to the webhook endpoint, and the handling of its responses.
 
 use hmac::{Hmac, KeyInit, Mac};
 use modhost_emulator::{COMPANY_ID, ENDPOINT_SECRET, LocalSettings, USER_ID};
@@ -17,7 +17,7 @@ async fn local_and_endpoint(answers: impl IntoIterator<Item = impl Into<FarAnswe
 const NONE: [u16; 0] = [];
 
 #[tokio::test]
-async fn a_message_makes_two_signed_events_in_order() {
+async fn message_sends_two_signed_events_in_order() {
     let (local, endpoint) = local_and_endpoint(NONE).await;
     let correlation = json!({ "parentMessageId": "m", "parentChatId": "c", "parentAssistantId": "a" });
     let new = json!({
@@ -61,7 +61,7 @@ async fn a_message_makes_two_signed_events_in_order() {
 }
 
 #[tokio::test]
-async fn an_assistant_that_does_not_choose_delivers_one_event_and_makes_no_message() {
+async fn assistant_without_module_choice_sends_one_event_and_creates_no_message() {
     let (local, endpoint) = local_and_endpoint(NONE).await;
     let question = local.say("Listening", "Hello").await;
     local.deliveries(1, "delivered").await;
@@ -72,23 +72,23 @@ async fn an_assistant_that_does_not_choose_delivers_one_event_and_makes_no_messa
 }
 
 #[tokio::test]
-async fn what_may_pass_is_tried_again() {
+async fn retries_after_temporary_failures() {
     let limited = FarAnswer { headers: vec![("retry-after", "0".into())], ..429.into() };
     let (local, endpoint) = local_and_endpoint([500.into(), limited, 503.into(), 307.into()]).await;
     local.say("Listening", "Hello").await;
     let delivered = local.deliveries(1, "delivered").await;
     assert_eq!(delivered[0]["attempts"], 5);
     let received = endpoint.received();
-    assert!(received.iter().all(|(_, body)| *body == received[0].1), "every attempt brings the same event");
+    assert!(received.iter().all(|(_, body)| *body == received[0].1), "every attempt sends the same event");
 }
 
 #[tokio::test]
-async fn a_named_time_to_wait_is_kept() {
+async fn honors_retry_after() {
     let later = FarAnswer { headers: vec![("retry-after", "3600".into())], ..503.into() };
     let (local, endpoint) = local_and_endpoint([later]).await;
     local.say("Listening", "first").await;
     local.deliveries(1, "retrying").await;
-    // The retry would follow after a millisecond; other events pass it meanwhile.
+    // The default delay would be a millisecond; other events are delivered meanwhile.
     local.say("Listening", "second").await;
     local.deliveries(1, "delivered").await;
     local.deliveries(1, "retrying").await;
@@ -97,7 +97,7 @@ async fn a_named_time_to_wait_is_kept() {
 }
 
 #[tokio::test]
-async fn a_first_event_that_waits_does_not_hold_up_the_second() {
+async fn waiting_retry_does_not_block_the_next_event() {
     let later = FarAnswer { headers: vec![("retry-after", "3600".into())], ..503.into() };
     let (local, _endpoint) = local_and_endpoint([later]).await;
     local.say("Answering", "Hello").await;
@@ -106,7 +106,7 @@ async fn a_first_event_that_waits_does_not_hold_up_the_second() {
 }
 
 #[tokio::test]
-async fn after_five_retries_an_event_is_given_up() {
+async fn gives_up_after_five_retries() {
     let (local, endpoint) = local_and_endpoint([502; 6]).await;
     local.say("Listening", "Hello").await;
     let failed = local.deliveries(1, "failed").await;
@@ -117,7 +117,7 @@ async fn after_five_retries_an_event_is_given_up() {
 }
 
 #[tokio::test]
-async fn nobody_at_home_is_tried_again_too() {
+async fn retries_after_refused_connections() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/webhook", gone.local_addr().unwrap());
     drop(gone);
@@ -128,7 +128,7 @@ async fn nobody_at_home_is_tried_again_too() {
 }
 
 #[tokio::test]
-async fn any_other_answer_expires_the_endpoint_until_it_is_revived() {
+async fn other_statuses_expire_the_endpoint_until_it_is_revived() {
     for status in [400, 401, 404, 418] {
         let (local, endpoint) = local_and_endpoint([status]).await;
         local.say("Answering", "Hello").await;
@@ -149,7 +149,7 @@ async fn any_other_answer_expires_the_endpoint_until_it_is_revived() {
 }
 
 #[tokio::test]
-async fn without_an_endpoint_events_are_skipped_until_there_is_one() {
+async fn skips_events_until_an_endpoint_is_set() {
     let local = Local::start(settings()).await;
     local.say("Listening", "Hello").await;
     let skipped = local.deliveries(1, "skipped").await;

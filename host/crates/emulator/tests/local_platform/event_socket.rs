@@ -1,4 +1,4 @@
-//! The event socket: who may listen, what is heard, and when it ends.
+//! The event socket: authentication, subscriptions, and the end of connections.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn listen(local: &Local, subscriptions: &str) -> Response {
     answer
 }
 
-/// The next event that comes.
+/// Reads the next event.
 async fn next(stream: &mut Response) -> Value {
     let mut text = String::new();
     while !text.ends_with("\n\n") {
@@ -44,11 +44,11 @@ async fn say(local: &Local, text: &str) {
 }
 
 #[tokio::test]
-async fn everyone_hears_what_they_asked_for_and_nothing_is_sent_again() {
+async fn subscribers_get_subscribed_events_and_no_earlier_ones() {
     let local = Local::start(settings()).await;
     say(&local, "before").await;
     let skipped = local.deliveries(2, "skipped").await;
-    assert!(skipped[0]["answer"].as_str().unwrap().contains("nobody listens"), "{skipped:?}");
+    assert!(skipped[0]["answer"].as_str().unwrap().contains("no event socket subscribes"), "{skipped:?}");
     let (mut both, mut one) = (listen(&local, &format!("{CREATED},{CHOSEN}")).await, listen(&local, CHOSEN).await);
     say(&local, "hello").await;
     let (created, chosen) = (next(&mut both).await, next(&mut both).await);
@@ -58,7 +58,7 @@ async fn everyone_hears_what_they_asked_for_and_nothing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_when_its_time_has_come() {
+async fn connection_closes_after_its_lifetime() {
     let lifetime = Duration::from_millis(300);
     let local = Local::start(LocalSettings { socket_lifetime: lifetime, ..settings() }).await;
     let mut stream = listen(&local, CREATED).await;
@@ -70,7 +70,7 @@ async fn a_connection_ends_when_its_time_has_come() {
 }
 
 #[tokio::test]
-async fn a_platform_that_stops_ends_them_all() {
+async fn shutdown_closes_connections() {
     let local = Local::start(settings()).await;
     let mut stream = listen(&local, CREATED).await;
     local.platform.shutdown().await;
@@ -78,7 +78,7 @@ async fn a_platform_that_stops_ends_them_all() {
 }
 
 #[tokio::test]
-async fn who_listens_says_who_they_are_and_to_what() {
+async fn subscribing_requires_credentials_and_event_names() {
     let local = Local::start(settings()).await;
     let path = "/public/event-socket/events/stream?subscriptions=x";
     error(answer(local.bare(Method::GET, path)).await, 401);

@@ -1,4 +1,4 @@
-//! A running platform, a client of it and the far sides it talks to.
+//! Helpers: a running platform, a client for it and the servers it calls.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use modhost_emulator::{API_KEY, APP_ID, Assistant, COMPANY_ID, LocalPlatform, Lo
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-/// Far longer than anything here takes; only a failing test waits for it.
+/// The time limit of waiting in tests; only a failing test reaches it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// An assistant of this module.
+/// Returns an assistant of this module.
 pub fn assistant(module: &str, chooses: bool) -> Assistant {
     Assistant {
         id: format!("assistant_{module}"),
@@ -28,7 +28,7 @@ pub fn assistant(module: &str, chooses: bool) -> Assistant {
     }
 }
 
-/// Settings with two assistants: one whose messages choose its module, one whose messages don't.
+/// Returns settings with two assistants: one whose messages choose its module, one whose messages don't.
 pub fn settings() -> LocalSettings {
     LocalSettings {
         assistants: vec![assistant("Answering", true), assistant("Listening", false)],
@@ -43,7 +43,7 @@ pub struct Local {
     client: reqwest::Client,
 }
 
-/// A status and the JSON that came with it.
+/// A status and a JSON body.
 pub type Answer = (u16, Value);
 
 impl Local {
@@ -52,7 +52,7 @@ impl Local {
         Self { platform, client: reqwest::Client::new() }
     }
 
-    /// A request to the public API with the credentials every client sends.
+    /// Builds a request to the public API with the credentials that every client sends.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.bare(method, &format!("/public/chat{path}"))
             .bearer_auth(API_KEY)
@@ -62,7 +62,7 @@ impl Local {
             .header("x-api-version", "2023-12-06")
     }
 
-    /// A request without any credentials, to any path.
+    /// Builds a request to any path without credentials.
     pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.platform.address()))
     }
@@ -83,14 +83,14 @@ impl Local {
         answer(self.request(Method::DELETE, path)).await
     }
 
-    /// What only the local platform has.
+    /// Reads from the local API.
     pub async fn local(&self, path: &str) -> Value {
         let (status, body) = answer(self.bare(Method::GET, &format!("/local{path}"))).await;
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
-    /// Sends a user's message; answers with it.
+    /// Sends a user's message and returns it.
     pub async fn say(&self, module: &str, text: &str) -> Value {
         let (status, message) =
             self.post("/space/message", json!({ "assistantId": format!("assistant_{module}"), "text": text })).await;
@@ -98,7 +98,7 @@ impl Local {
         message
     }
 
-    /// Begins a chat; answers with its id, that of the user's message and that of the empty message of the assistant.
+    /// Starts a chat; returns its id and the ids of the user's message and the assistant's empty message.
     pub async fn chat(&self) -> (String, String, String) {
         let question = self.say("Answering", "Hello").await;
         let chat = text(&question["chatId"]);
@@ -112,11 +112,7 @@ impl Local {
             let all = self.local("/deliveries").await;
             let found: Vec<Value> =
                 all.as_array().unwrap().iter().filter(|record| record["status"] == status).cloned().collect();
-            if found.len() == count {
-                Ok(found)
-            } else {
-                Err(format!("{count} deliveries {status}, but there is {all}"))
-            }
+            if found.len() == count { Ok(found) } else { Err(format!("{count} deliveries {status}, found {all}")) }
         })
         .await
     }
@@ -129,30 +125,30 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status}, but not JSON: {body}")))
 }
 
-/// Tries again until it works.
+/// Retries until an attempt succeeds.
 pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let begin = Instant::now();
+    let started = Instant::now();
     loop {
         match attempt().await {
             Ok(found) => return found,
-            Err(waited_for) => assert!(begin.elapsed() < DEADLINE, "waited in vain for {waited_for}"),
+            Err(waited_for) => assert!(started.elapsed() < DEADLINE, "timed out waiting for {waited_for}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 pub fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
 }
 
-/// The message of an error, after checking its shape and status.
+/// Returns the message of an error after checking its status and shape.
 pub fn error((status, body): Answer, expected: u16) -> String {
     assert_eq!(status, expected, "{body}");
     assert!(body["error"]["code"].is_string(), "{body}");
     text(&body["error"]["message"])
 }
 
-/// A far side: an HTTP server that keeps what it is sent and answers as it was told.
+/// A scripted HTTP server that records requests and sends prepared responses.
 #[derive(Clone)]
 pub struct FarSide {
     pub address: SocketAddr,
@@ -165,7 +161,7 @@ struct Shared {
     answers: Mutex<VecDeque<FarAnswer>>,
 }
 
-/// What a far side answers: a status, headers and a body in pieces.
+/// A prepared response: a status, headers and a body in pieces.
 #[derive(Clone)]
 pub struct FarAnswer {
     pub status: u16,
@@ -180,7 +176,7 @@ impl From<u16> for FarAnswer {
 }
 
 impl FarSide {
-    /// Answers with these, one after the other, and with 200 from then on.
+    /// Starts a server that sends these responses in order, then 200.
     pub async fn answering(answers: impl IntoIterator<Item = impl Into<FarAnswer>>) -> Self {
         let shared = Arc::new(Shared {
             answers: Mutex::new(answers.into_iter().map(Into::into).collect()),

@@ -1,4 +1,4 @@
-//! The local platform through its front door: real HTTP in, real deliveries out.
+//! Tests of the local platform over HTTP, with real requests and deliveries.
 
 mod access;
 mod chats;

@@ -1,4 +1,4 @@
-//! The knowledge base.
+//! Search in the documents.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,7 @@ const LEAVE: (&str, &str) =
 const NOTES: (&str, &str) = ("notes.markdown", "No heading here, but a hotel.\n");
 
 #[tokio::test]
-async fn hits_carry_every_field() {
+async fn hits_have_every_field() {
     let (local, _folder) = library(&[TRAVEL, LEAVE, NOTES]).await;
     assert_eq!(local.platform.document_count(), 3);
     let hits = search(&local, "What does a HOTEL cost?").await;
@@ -66,7 +66,7 @@ async fn hits_carry_every_field() {
 }
 
 #[tokio::test]
-async fn words_are_found_by_their_stem_and_common_words_do_not_count() {
+async fn matches_words_by_stem_and_ignores_stop_words() {
     let (local, _folder) =
         library(&[TRAVEL, LEAVE, ("noise.txt", "What is the and what is our of to in a is what is the?")]).await;
     let mut found = keys(&search(&local, "what is the traveller's parent").await);
@@ -74,11 +74,15 @@ async fn words_are_found_by_their_stem_and_common_words_do_not_count() {
     found.dedup();
     assert_eq!(found, [TRAVEL.0, LEAVE.0]);
     assert_eq!(keys(&search(&local, "What is our hotel?").await), ["money/travel.md"]);
-    assert_eq!(keys(&search(&local, "what is the?").await)[0], "noise.txt", "common words alone are looked for");
+    assert_eq!(
+        keys(&search(&local, "what is the?").await)[0],
+        "noise.txt",
+        "a query of stop words only searches for them"
+    );
 }
 
 #[tokio::test]
-async fn nothing_a_person_types_is_an_error() {
+async fn no_input_is_a_syntax_error() {
     let (local, _folder) = library(&[TRAVEL]).await;
     let long = "hotel train ".repeat(20_000);
     let many: String = (0..5_000).map(|n| format!("w{n} ")).collect();
@@ -106,7 +110,7 @@ async fn nothing_a_person_types_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_search_is_confined_to_what_it_names() {
+async fn search_is_restricted_by_ids_scopes_and_filters() {
     let (local, _folder) = library(&[TRAVEL, LEAVE, NOTES, ("people/deep/hotel.md", "# Deep\n\nA hotel.")]).await;
     let all = search(&local, "hotel leave").await;
     let leave = all.iter().find(|hit| hit["key"] == LEAVE.0).unwrap();
@@ -124,7 +128,7 @@ async fn a_search_is_confined_to_what_it_names() {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other() {
+async fn pages_are_consecutive() {
     let (local, _folder) = library(&[TRAVEL, NOTES, ("third.txt", "hotel hotel hotel")]).await;
     let all = search(&local, "hotel").await;
     assert_eq!(all.len(), 3);
@@ -135,7 +139,7 @@ async fn pages_follow_each_other() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_honoured_is_refused() {
+async fn rejects_unsupported_and_invalid_parameters() {
     let (local, _folder) = library(&[TRAVEL]).await;
     for (field, value) in [
         ("limit", json!(0)),
@@ -159,13 +163,13 @@ async fn what_cannot_be_honoured_is_refused() {
 }
 
 #[tokio::test]
-async fn a_changed_folder_is_searched_as_it_is_now() {
+async fn search_follows_changes_of_the_folder() {
     let (local, folder) = library(&[TRAVEL, LEAVE]).await;
     assert!(search(&local, "submarine").await.is_empty());
     let found = async |word: &str, expected: &[&str]| {
         eventually(async || {
             let found = keys(&search(&local, word).await);
-            if found == expected { Ok(()) } else { Err(format!("{word} in {expected:?}, but it is in {found:?}")) }
+            if found == expected { Ok(()) } else { Err(format!("{word} in {expected:?}, found in {found:?}")) }
         })
         .await;
     };
@@ -179,7 +183,7 @@ async fn a_changed_folder_is_searched_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn what_is_no_document_is_left_alone() {
+async fn ignores_files_that_are_not_documents() {
     let (local, folder) = library(&[TRAVEL, (".hidden.md", "hotel"), ("image.png", "hotel"), ("hotel", "hotel")]).await;
     fs::write(folder.path().join("latin1.txt"), b"hotel \xe9").unwrap();
     let circle = folder.path().join("circle");
@@ -192,13 +196,13 @@ async fn what_is_no_document_is_left_alone() {
 }
 
 #[tokio::test]
-async fn without_documents_nothing_is_found() {
+async fn search_without_documents_is_empty() {
     let local = Local::start(settings()).await;
     assert!(search(&local, "anything").await.is_empty());
 }
 
 #[tokio::test]
-async fn the_documents_that_ship_answer_what_newcomers_ask() {
+async fn shipped_documents_answer_common_questions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../plugins/assistant/documents");
     let local = Local::start(LocalSettings { documents: Some(folder), ..settings() }).await;
     for (question, key) in [
@@ -216,7 +220,7 @@ async fn the_documents_that_ship_answer_what_newcomers_ask() {
 }
 
 #[tokio::test]
-async fn a_search_string_keeps_what_a_question_is_about() {
+async fn search_string_keeps_significant_words() {
     let local = Local::start(settings()).await;
     let made = async |body: Value| local.post("/search/search-string", body).await.1["searchString"].clone();
     assert_eq!(made(json!({ "prompt": "What is our travel policy?" })).await, "travel policy");

@@ -1,49 +1,50 @@
-//! How much all bodies on their way may take together: each has its own limit, and a thousand slow ones have a thousand.
+//! Budget for all request bodies in memory together: each body has its own limit, but a thousand slow clients could use
+//! it a thousand times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use modhost_core::log_throttle::LogThrottle;
 
-/// What a body may take whatever the others take, in bytes: most events are smaller, and those who fill the rest keep
-/// none of them out.
-const ALWAYS: u64 = 16 << 10;
+/// Bytes of a body that don't count against the budget. Most events are smaller, so large bodies that exhaust the
+/// budget don't block them.
+const FREE_BYTES: u64 = 16 << 10;
 
-/// What the bodies on their way take, beyond what each may always take.
+/// The bytes that request bodies take beyond [`FREE_BYTES`] each.
 #[derive(Default)]
 pub(super) struct BodyBudget {
-    taken: AtomicU64,
+    reserved: AtomicU64,
     line: LogThrottle,
 }
 
-/// What one request's body takes; given back when the request is answered.
+/// The bytes reserved for one request's body; released when the request is answered.
 pub(super) struct Reservation {
-    bodies: Arc<BodyBudget>,
+    budget: Arc<BodyBudget>,
     size: AtomicU64,
     limit: u64,
 }
 
 impl BodyBudget {
-    /// The share of a new request; `limit` is how much all may take together, in bytes.
+    /// Creates the reservation of a new request. `limit` is the budget of all bodies together, in bytes.
     pub fn share(self: &Arc<Self>, limit: u64) -> Arc<Reservation> {
-        Arc::new(Reservation { bodies: self.clone(), size: AtomicU64::new(0), limit })
+        Arc::new(Reservation { budget: self.clone(), size: AtomicU64::new(0), limit })
     }
 }
 
 impl Reservation {
-    /// Takes in so many bytes; false if there is no room for them.
+    /// Reserves `bytes` more bytes; returns `false` if that exceeds the budget.
     pub fn grow(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let before = self.size.fetch_add(bytes, Ordering::Relaxed);
-        let more = beyond(before + bytes) - beyond(before);
-        if more == 0 {
+        let added = counted_bytes(before + bytes) - counted_bytes(before);
+        if added == 0 {
             return true;
         }
-        let taken = self.bodies.taken.fetch_add(more, Ordering::Relaxed) + more;
-        if taken <= self.limit {
+        let reserved = self.budget.reserved.fetch_add(added, Ordering::Relaxed) + added;
+        if reserved <= self.limit {
             return true;
         }
-        if let Some(more) = self.bodies.line.now() {
+        if let Some(more) = self.budget.line.now() {
             tracing::warn!(
                 suppressed = more.suppressed(),
                 "requests refused for now: `max_bodies` in [server.limits] is reached"
@@ -55,12 +56,12 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.bodies.taken.fetch_sub(beyond(*self.size.get_mut()), Ordering::Relaxed);
+        self.budget.reserved.fetch_sub(counted_bytes(*self.size.get_mut()), Ordering::Relaxed);
     }
 }
 
-fn beyond(size: u64) -> u64 {
-    size.saturating_sub(ALWAYS)
+fn counted_bytes(size: u64) -> u64 {
+    size.saturating_sub(FREE_BYTES)
 }
 
 #[cfg(test)]
@@ -68,18 +69,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_bodies_share_the_room_and_small_ones_need_none() {
-        let bodies = Arc::new(BodyBudget::default());
-        let large = bodies.share(100 << 10);
-        assert!(large.grow(116 << 10), "all there is, and what each may always take");
-        let next = bodies.share(100 << 10);
+    fn large_bodies_share_the_budget_and_small_ones_are_free() {
+        let budget = Arc::new(BodyBudget::default());
+        let large = budget.share(100 << 10);
+        assert!(large.grow(116 << 10), "the whole budget plus the free bytes");
+        let next = budget.share(100 << 10);
         assert!(next.grow(16 << 10) && !next.grow(1));
         drop(next);
-        let small = bodies.share(100 << 10);
+        let small = budget.share(100 << 10);
         assert!(small.grow(8 << 10) && small.grow(8 << 10));
         drop(large);
-        assert!(small.grow(100 << 10), "what was taken is given back");
+        assert!(small.grow(100 << 10), "dropping a reservation releases its bytes");
         drop(small);
-        assert_eq!(bodies.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.reserved.load(Ordering::Relaxed), 0);
     }
 }

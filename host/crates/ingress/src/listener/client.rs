@@ -1,4 +1,4 @@
-//! For whom a request is: the address at the other end, or the one a trusted proxy names.
+//! The client of a request: the peer's address, or the address that a trusted proxy names.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -9,22 +9,22 @@ use modhost_config::{Proxies, ProxyHeader};
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
 
-/// Who sent a request, as far as can be known. Every request of a [`Listener`](super::Listener) has it among its
-/// extensions.
+/// The sender of a request, as far as can be determined. Every request of a [`Listener`](super::Listener) carries it as
+/// an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address. An IPv4 address is one, however the socket writes it.
+    /// The client's address. An IPv4-mapped IPv6 address is converted to IPv4.
     pub address: IpAddr,
-    /// Whether many may stand behind it: it is on the own network and names somebody it speaks for, so it seems to be a
-    /// proxy, but no trusted one. What one of them does wrong must not be held against all.
+    /// Whether the address may stand for many clients: it is on a private network and sends a forwarding header, so it
+    /// seems to be a proxy, but not a trusted one. The misbehavior of one client must not count against all of them.
     pub stands_for_many: bool,
 }
 
 impl Client {
-    /// Nobody known: requests that came by no listener.
+    /// The client of requests that didn't come through a listener.
     pub const UNKNOWN: Self = Self { address: IpAddr::V6(Ipv6Addr::UNSPECIFIED), stands_for_many: false };
 
-    /// The client of a request that came from a peer.
+    /// Determines the client of a request from a peer.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> Self {
         if is_trusted(proxies, peer) {
             return Self { address: behind(peer, headers, proxies), stands_for_many: false };
@@ -34,12 +34,13 @@ impl Client {
     }
 }
 
-/// The address of a socket, as it is written everywhere else.
+/// Returns the address of a socket; an IPv4-mapped IPv6 address becomes IPv4.
 pub(super) fn plain(socket: SocketAddr) -> IpAddr {
     socket.ip().to_canonical()
 }
 
-/// The addresses that are one client's: an IPv6 address counts with all of its /64, which is the least anybody gets.
+/// Returns the address that a client's limits are counted under: an IPv6 address counts with its /64, the smallest
+/// network a client gets.
 pub(super) fn group(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -47,12 +48,12 @@ pub(super) fn group(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an address is one of the proxies that are believed.
+/// Returns whether an address is a trusted proxy.
 pub(super) fn is_trusted(proxies: &Proxies, address: IpAddr) -> bool {
     proxies.networks.iter().any(|network| network.contains(&address))
 }
 
-/// Whether an address is of this machine or of a private network.
+/// Returns whether an address is a loopback, private or link-local one.
 fn is_near(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
@@ -60,36 +61,36 @@ fn is_near(address: IpAddr) -> bool {
     }
 }
 
-/// The nearest address that is no proxy's: each proxy appends whom it was connected to, so what stands left of an
-/// address that isn't trusted may have been written by anyone.
+/// Returns the right-most address that is not a trusted proxy. Each proxy appends the address it was connected to, so
+/// anything left of an untrusted address may be forged.
 fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let (name, read): (_, fn(&str) -> Option<IpAddr>) = match proxies.header {
         ProxyHeader::XForwardedFor => (X_FORWARDED_FOR, address),
         ProxyHeader::Forwarded => (FORWARDED, forwarded_for),
     };
     let lines = headers.get_all(name).iter().rev();
-    // A line that isn't text ends the way back, as an address that can't be read does.
+    // A header that isn't text ends the search, as an unreadable address does.
     let hops = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(','));
-    let mut suggest = peer;
+    let mut nearest = peer;
     for hop in hops {
         let Some(address) = read(hop.trim()) else { break };
-        suggest = address;
+        nearest = address;
         if !is_trusted(proxies, address) {
             break;
         }
     }
-    suggest
+    nearest
 }
 
-/// An address, with or without brackets and port: proxies write all of these.
+/// Parses an address with or without brackets and port: proxies write all of these.
 fn address(text: &str) -> Option<IpAddr> {
     let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()));
     let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     address.ok().or_else(bare).map(|address: IpAddr| address.to_canonical())
 }
 
-/// The address in an element of `Forwarded` (RFC 7239, section 4): `for=192.0.2.1;proto=https`, or in quotes with
-/// brackets, `for="[2001:db8::1]:47011"`. An obfuscated one (`for=_hidden`) is none.
+/// Returns the address in an element of `Forwarded` (RFC 7239, section 4): `for=192.0.2.1;proto=https`, or quoted and
+/// bracketed, `for="[2001:db8::1]:47011"`. Returns `None` for an obfuscated identifier (`for=_hidden`).
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_believed_who_is_not_trusted() {
+    fn ignores_headers_of_untrusted_peers() {
         let none = Proxies::default();
         assert_eq!(client("192.0.2.1", &[("x-forwarded-for", "203.0.113.9")], &none), "192.0.2.1");
         let others = proxies(&["10.0.0.0/8"], ProxyHeader::XForwardedFor);
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_hop_that_is_not_trusted_is_the_client() {
+    fn right_most_untrusted_hop_is_the_client() {
         let own = proxies(&["10.0.0.0/8", "fd00::/8"], ProxyHeader::XForwardedFor);
         let seen = |lines: &[&str]| {
             let headers: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
@@ -132,10 +133,14 @@ mod tests {
         };
         assert_eq!(seen(&[]), "10.0.0.1");
         assert_eq!(seen(&["203.0.113.9"]), "203.0.113.9");
-        assert_eq!(seen(&["8.8.8.8, 203.0.113.9, 10.0.0.2"]), "203.0.113.9", "left of it anyone may have written");
+        assert_eq!(
+            seen(&["8.8.8.8, 203.0.113.9, 10.0.0.2"]),
+            "203.0.113.9",
+            "addresses left of the client may be forged"
+        );
         assert_eq!(seen(&["8.8.8.8", "203.0.113.9,10.0.0.2"]), "203.0.113.9", "several lines are one list");
-        assert_eq!(seen(&["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "all are proxies: the one farthest away");
-        assert_eq!(seen(&["203.0.113.9, unknown, 10.0.0.2"]), "10.0.0.2", "no further than can be read");
+        assert_eq!(seen(&["10.0.0.3, 10.0.0.2"]), "10.0.0.3", "only proxies: the farthest one");
+        assert_eq!(seen(&["203.0.113.9, unknown, 10.0.0.2"]), "10.0.0.2", "stops at an unreadable address");
         assert_eq!(seen(&["", "x"]), "10.0.0.1");
         assert_eq!(seen(&["203.0.113.9:4711"]), "203.0.113.9");
         assert_eq!(seen(&["[2001:db8::9]:4711"]), "2001:db8::9");
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_as_the_rfc_has_it() {
+    fn parses_forwarded_as_in_rfc_7239() {
         let own = proxies(&["10.0.0.0/8"], ProxyHeader::Forwarded);
         let seen = |line: &str| client("10.0.0.1", &[("forwarded", line), ("x-forwarded-for", "8.8.8.8")], &own);
         assert_eq!(seen("for=203.0.113.9;proto=https;by=10.0.0.1"), "203.0.113.9");
@@ -153,18 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_proxy_nearby_stands_for_many() {
+    fn untrusted_private_proxy_stands_for_many_clients() {
         let seen = |peer: &str, name| {
             let headers = [(HeaderName::from_static(name), HeaderValue::from_static("203.0.113.9"))].into_iter();
             Client::of(peer.parse().unwrap(), &headers.collect(), &Proxies::default()).stands_for_many
         };
         assert!(seen("127.0.0.1", "x-forwarded-for") && seen("172.17.0.1", "forwarded") && seen("fd00::1", FORWARDED));
         assert!(!seen("127.0.0.1", "host"));
-        assert!(!seen("203.0.113.1", "x-forwarded-for"), "from outside anybody can write it");
+        assert!(!seen("203.0.113.1", "x-forwarded-for"), "any public client can send the header");
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn ipv6_clients_are_grouped_by_network() {
         let group = |text: &str| group(text.parse().unwrap()).to_string();
         assert_eq!(group("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(group("192.0.2.7"), "192.0.2.7");

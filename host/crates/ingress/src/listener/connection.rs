@@ -1,4 +1,4 @@
-//! One connection, from its handshake to its end.
+//! One connection, from the TLS handshake to the close.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -28,27 +28,27 @@ use super::timed_body::TimedBody;
 use super::{Listener, ListenerRules, Routes};
 use modhost_config::ListenerLimits;
 
-/// How long a connection that is to end has for what is under way.
+/// How long requests in flight have to finish when the host closes a connection.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// How many requests may share an HTTP/2 connection at a time: a platform brings few at once, and each may hold some room
-/// whatever the others hold.
+/// Maximum number of concurrent streams of an HTTP/2 connection. A platform sends few at once, and each may hold body
+/// bytes outside the budget.
 const MAX_STREAMS: u32 = 32;
 
-/// The number of headers the HTTP library has room for without asking for memory.
-const USUAL_HEADERS: usize = 100;
+/// The number of headers that hyper parses without a heap allocation.
+const HYPER_DEFAULT_HEADERS: usize = 100;
 
 /// The first byte of a TLS handshake (RFC 8446, section 5.1: `handshake(22)`).
 const HANDSHAKE: u8 = 22;
 
-/// What is answered to plain HTTP where TLS is spoken. Not 4xx: to a platform that is on its way to https it would be
-/// the end of the endpoint.
-const SPEAK_TLS: &str = r#"{"success":false,"error":"TLS is spoken here: the URL has to begin with https://"}"#;
+/// The response to plain HTTP on a TLS listener. The status is 503, not 4xx: a platform that is being switched to https
+/// would mark the endpoint as expired after a 4xx.
+const TLS_REQUIRED: &str = r#"{"success":false,"error":"this port requires TLS: the URL has to begin with https://"}"#;
 
-/// How long who is told so may take to read it.
-const READ_WITHIN: Duration = Duration::from_secs(1);
+/// How long the client has to read that response.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// A connection that was let in.
+/// An accepted connection.
 pub(super) struct Connection {
     listener: Arc<Listener>,
     rules: Arc<ListenerRules>,
@@ -56,8 +56,8 @@ pub(super) struct Connection {
     closing: CancellationToken,
 }
 
-/// Why a connection has to end though its client is there.
-enum Reason {
+/// Why the host closes a connection.
+enum CloseReason {
     Closing,
     MakesRoom,
     Overdue(Overdue),
@@ -73,7 +73,7 @@ impl Connection {
         Self { listener, rules, place, closing }
     }
 
-    /// Serves the connection to its end.
+    /// Serves the connection until it closes.
     pub async fn attend(self, stream: TcpStream, routes: Arc<Routes>) {
         match &self.rules.tls {
             None => self.serve(stream, routes).await,
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Makes a TLS stream of it; none if the client speaks something else.
+    /// Performs the TLS handshake; returns `None` if it fails or the client doesn't speak TLS.
     async fn handshake(&self, config: Arc<ServerConfig>, mut stream: TcpStream) -> Option<TlsStream<TcpStream>> {
         let client = self.place.address;
         let mut first = [0];
@@ -99,7 +99,7 @@ impl Connection {
                 if let Some(more) = self.listener.lines.plain.now() {
                     tracing::warn!(%client, suppressed = more.suppressed(), "plain HTTP request to a TLS listener");
                 }
-                if let Err(error) = put_off(&mut stream, SPEAK_TLS).await {
+                if let Err(error) = reject_plain_http(&mut stream, TLS_REQUIRED).await {
                     tracing::debug!(%client, %error, "cannot send the hint to use TLS");
                 }
                 return None;
@@ -120,52 +120,52 @@ impl Connection {
     async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: Arc<Routes>) {
         let http = http(&self.rules.limits);
         let stream = TokioIo::new(ActivityStream::new(stream, self.place.activity.clone()));
-        let answering = Answering {
+        let service = RequestService {
             routes,
             peer: self.place.address,
             rules: self.rules.clone(),
             listener: self.listener.clone(),
             activity: self.place.activity.clone(),
         };
-        let mut connection = pin!(http.serve_connection(stream, answering));
+        let mut connection = pin!(http.serve_connection(stream, service));
         let reason = tokio::select! {
             biased;
             ended = connection.as_mut() => return self.log_end(ended),
             reason = self.reason() => reason,
         };
         match reason {
-            Reason::Closing | Reason::Overdue(Overdue::Idle) => {
-                // What is under way comes to its end; one that does nothing ends at once.
+            CloseReason::Closing | CloseReason::Overdue(Overdue::Idle) => {
+                // Requests in flight finish; an idle connection closes immediately.
                 connection.as_mut().graceful_shutdown();
                 if timeout(FINISH_WITHIN, connection).await.is_err() {
                     self.cut_off(&reason);
                 }
             }
-            Reason::MakesRoom | Reason::Overdue(Overdue::Head) => self.cut_off(&reason),
+            CloseReason::MakesRoom | CloseReason::Overdue(Overdue::Head) => self.cut_off(&reason),
         }
     }
 
-    /// Waits for a reason to end the connection.
-    async fn reason(&self) -> Reason {
+    /// Waits for a reason to close the connection.
+    async fn reason(&self) -> CloseReason {
         let activity = &self.place.activity;
         tokio::select! {
-            () = self.closing.cancelled() => Reason::Closing,
-            () = activity.asked_to_leave() => Reason::MakesRoom,
-            overdue = activity.overdue(&self.rules.limits) => Reason::Overdue(overdue),
+            () = self.closing.cancelled() => CloseReason::Closing,
+            () = activity.asked_to_leave() => CloseReason::MakesRoom,
+            overdue = activity.overdue(&self.rules.limits) => CloseReason::Overdue(overdue),
         }
     }
 
-    fn cut_off(&self, reason: &Reason) {
+    fn cut_off(&self, reason: &CloseReason) {
         let why = match reason {
-            Reason::Closing => "the host stops",
-            Reason::MakesRoom => "it kept the host waiting, and there are too many connections",
-            Reason::Overdue(Overdue::Head) => "its request took longer to begin than `header_timeout`",
-            Reason::Overdue(Overdue::Idle) => "its answers were not fetched within `idle_timeout`",
+            CloseReason::Closing => "the host is shutting down",
+            CloseReason::MakesRoom => "the connection limit is reached and this client kept the host waiting",
+            CloseReason::Overdue(Overdue::Head) => "the head of a request took longer than `header_timeout`",
+            CloseReason::Overdue(Overdue::Idle) => "the client did not read the response within `idle_timeout`",
         };
         tracing::debug!(client = %self.place.address, reason = %why, "connection closed by the host");
     }
 
-    /// Logs how a connection ended that the host did not close.
+    /// Logs the end of a connection that the host did not close.
     fn log_end(&self, ended: Result<(), Box<dyn Error + Send + Sync>>) {
         let Err(error) = ended else { return };
         let client = self.place.address;
@@ -183,36 +183,37 @@ impl Connection {
     }
 }
 
-/// HTTP/1 and HTTP/2 within the limits. Times are kept by the activity, so the library needs no clock; its own limits of
-/// frames that reset streams, and the like, are good as they are.
+/// Returns the HTTP/1 and HTTP/2 settings. [`ConnectionActivity`] enforces the time limits, so hyper gets no timer.
+/// Hyper's own limits (reset streams and the like) keep their defaults.
 fn http(limits: &ListenerLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(limits.max_header_size as usize);
-    if limits.max_headers != USUAL_HEADERS {
+    if limits.max_headers != HYPER_DEFAULT_HEADERS {
         builder.http1().max_headers(limits.max_headers);
     }
     builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(limits.max_header_size);
     builder
 }
 
-/// Answers a request that isn't read, and lets the client hear that: a connection that is closed on what was not read
-/// breaks before the other end has read.
-async fn put_off(stream: &mut TcpStream, body: &str) -> io::Result<()> {
+/// Answers without reading the request, then drains the stream: closing a socket with unread data resets the
+/// connection, and the client may not get the response.
+async fn reject_plain_http(stream: &mut TcpStream, body: &str) -> io::Result<()> {
     let length = body.len();
     let head =
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 60\r\nconnection: close";
     stream.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes()).await?;
     stream.shutdown().await?;
-    let mut forgotten = [0; 4096];
-    let hear_out = async {
-        while stream.read(&mut forgotten).await? > 0 {}
+    let mut discarded = [0; 4096];
+    let drain = async {
+        while stream.read(&mut discarded).await? > 0 {}
         Ok(())
     };
-    timeout(READ_WITHIN, hear_out).await.unwrap_or(Ok(()))
+    timeout(DRAIN_WITHIN, drain).await.unwrap_or(Ok(()))
 }
 
-/// The routes, told whose requests they get, and told of by the activity.
-struct Answering {
+/// The hyper service of a connection: adds the [`Client`] to each request, limits its body and reports it to the
+/// activity.
+struct RequestService {
     routes: Arc<Routes>,
     peer: std::net::IpAddr,
     rules: Arc<ListenerRules>,
@@ -220,25 +221,25 @@ struct Answering {
     activity: Arc<ConnectionActivity>,
 }
 
-impl Service<Request<Incoming>> for Answering {
+impl Service<Request<Incoming>> for RequestService {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let flight = self.activity.begin(request.version() == Version::HTTP_2);
-        // Whom to believe is asked anew with each request; a connection may be older than the settings.
+        let guard = self.activity.begin(request.version() == Version::HTTP_2);
+        // The trusted proxies are read for each request: a connection may be older than the settings.
         let client = Client::of(self.peer, request.headers(), &self.listener.rules.load().proxies);
         let limits = &self.rules.limits;
-        let share = self.listener.bodies.share(limits.max_bodies);
-        let arriving = |body| TimedBody::new(body, flight.clone(), share.clone(), limits.body_timeout);
-        let mut request = request.map(|body| Body::new(arriving(body)));
+        let reservation = self.listener.bodies.share(limits.max_bodies);
+        let timed = |body| TimedBody::new(body, guard.clone(), reservation.clone(), limits.body_timeout);
+        let mut request = request.map(|body| Body::new(timed(body)));
         request.extensions_mut().insert(client);
-        // The routes of now: a connection may be older than they are.
+        // The routes are read for each request, too.
         let answer = self.routes.current().call(request);
         Box::pin(async move {
             let answer = answer.await;
-            drop((flight, share));
+            drop((guard, reservation));
             answer
         })
     }

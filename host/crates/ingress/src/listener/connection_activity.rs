@@ -1,4 +1,5 @@
-//! Whose turn it is on a connection, and since when: what time limits and the choice of who makes room go by.
+//! Tracks whether the host waits for the client or the client for the host, and since when. Time limits use it, and so
+//! does the choice of the connection to close when there are too many.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,51 +15,52 @@ use tokio::time::{Instant, sleep_until};
 use modhost_config::ListenerLimits;
 use modhost_core::sync::lock;
 
-/// What happens on a connection.
+/// The activity of a connection.
 pub(super) struct ConnectionActivity {
     state: Mutex<State>,
     leave: Notify,
 }
 
 struct State {
-    /// What is waited for while no request is under way.
-    silence: Silence,
-    /// When the present wait began.
+    /// What the host waits for while no request is in flight.
+    idle_phase: IdlePhase,
+    /// When the current wait began.
     since: Instant,
-    /// Requests whose body is still coming.
+    /// The number of requests whose body is incomplete.
     arriving: u32,
-    /// Requests that have come, and whose answer the host owes.
+    /// The number of complete requests that the host has not answered yet.
     owed: u32,
-    /// Whether several requests share the connection; what is read between them isn't necessarily a request then.
+    /// Whether the connection is multiplexed (HTTP/2). Bytes read between requests then don't have to be the head of a
+    /// new one.
     multiplexed: bool,
-    /// Whether it was asked to make room.
+    /// Whether the connection was asked to close to make room.
     leaving: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Silence {
-    /// Nothing was asked yet.
+enum IdlePhase {
+    /// No request has started yet.
     Opening,
-    /// All was answered.
+    /// All requests have been answered.
     Idle,
-    /// The head of another request has begun.
+    /// The head of another request has started to arrive.
     Head,
 }
 
-/// What a client took too long for.
+/// The limit that a client exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// To say what it wants.
+    /// The head of a request did not arrive within `header_timeout`.
     Head,
-    /// To ask for anything more.
+    /// The client didn't read the last response and start a new request within `idle_timeout`.
     Idle,
 }
 
 impl ConnectionActivity {
-    /// A connection that has just been opened.
+    /// Creates the activity of a connection that has just been opened.
     pub fn new() -> Arc<Self> {
         let state = State {
-            silence: Silence::Opening,
+            idle_phase: IdlePhase::Opening,
             since: Instant::now(),
             arriving: 0,
             owed: 0,
@@ -68,7 +70,7 @@ impl ConnectionActivity {
         Arc::new(Self { state: Mutex::new(state), leave: Notify::new() })
     }
 
-    /// A request begins, whose body is still to come.
+    /// Registers a request whose body is still to be read.
     pub fn begin(self: &Arc<Self>, multiplexed: bool) -> Arc<RequestGuard> {
         let mut state = self.state();
         if state.arriving + state.owed == 0 {
@@ -79,20 +81,20 @@ impl ConnectionActivity {
         Arc::new(RequestGuard { activity: self.clone(), has_come: AtomicBool::new(false) })
     }
 
-    /// Since when the client keeps the host waiting; none while the host owes it an answer, or if it has been asked to
-    /// leave.
+    /// Returns since when the host has been waiting for the client; `None` while the host owes it a response or after
+    /// it was asked to leave.
     pub fn waits_since(&self) -> Option<Instant> {
         let state = self.state();
         (state.owed == 0 && !state.leaving).then_some(state.since)
     }
 
-    /// Asks the connection to make room.
+    /// Asks the connection to close to make room.
     pub fn ask_to_leave(&self) {
         self.state().leaving = true;
         self.leave.notify_one();
     }
 
-    /// Waits until the connection is asked to make room, and may.
+    /// Waits until the connection is asked to leave and owes no response.
     pub async fn asked_to_leave(&self) {
         loop {
             self.leave.notified().await;
@@ -100,15 +102,16 @@ impl ConnectionActivity {
             if state.owed == 0 {
                 return;
             }
-            // A request came to its end meanwhile: another one has to go.
+            // The body of a request was completed meanwhile, so the host owes a response: another connection has to be
+            // closed.
             state.leaving = false;
         }
     }
 
-    /// Waits until the client has taken too long.
+    /// Waits until the client exceeds a time limit.
     pub async fn overdue(&self, limits: &ListenerLimits) -> Overdue {
         let mut sleep = pin!(sleep_until(Instant::now()));
-        // Asked whenever anything happens on the connection, as what is waited for changes with it.
+        // Polled on every activity of the connection, since the deadline changes with it.
         poll_fn(|cx| {
             loop {
                 let now = Instant::now();
@@ -126,20 +129,20 @@ impl ConnectionActivity {
         .await
     }
 
-    /// When the present wait ends, and what it is for; while a request is under way, when to look again.
+    /// Returns when the current wait ends and which limit that is; while a request is in flight, when to check again.
     fn due(&self, limits: &ListenerLimits, now: Instant) -> (Instant, Option<Overdue>) {
         let state = self.state();
-        match state.silence {
+        match state.idle_phase {
             _ if state.arriving + state.owed > 0 => (now + limits.header_timeout, None),
-            Silence::Opening | Silence::Head => (state.since + limits.header_timeout, Some(Overdue::Head)),
-            Silence::Idle => (state.since + limits.idle_timeout, Some(Overdue::Idle)),
+            IdlePhase::Opening | IdlePhase::Head => (state.since + limits.header_timeout, Some(Overdue::Head)),
+            IdlePhase::Idle => (state.since + limits.idle_timeout, Some(Overdue::Idle)),
         }
     }
 
     fn has_read(&self) {
         let mut state = self.state();
-        if state.silence == Silence::Idle && state.arriving + state.owed == 0 && !state.multiplexed {
-            state.silence = Silence::Head;
+        if state.idle_phase == IdlePhase::Idle && state.arriving + state.owed == 0 && !state.multiplexed {
+            state.idle_phase = IdlePhase::Head;
             state.since = Instant::now();
         }
     }
@@ -149,14 +152,14 @@ impl ConnectionActivity {
     }
 }
 
-/// A request under way, from its head to its answer; it has its end when nobody holds it any more.
+/// A request in flight, from its head until the last reference is dropped after the response.
 pub(super) struct RequestGuard {
     activity: Arc<ConnectionActivity>,
     has_come: AtomicBool,
 }
 
 impl RequestGuard {
-    /// The whole body is here: from now on the client waits for the host.
+    /// Notes that the body is complete: from now on the client waits for the host.
     pub fn has_come(&self) {
         if !self.has_come.swap(true, Ordering::Relaxed) {
             let mut state = self.activity.state();
@@ -173,12 +176,12 @@ impl Drop for RequestGuard {
             true => state.owed -= 1,
             false => state.arriving -= 1,
         }
-        state.silence = Silence::Idle;
+        state.idle_phase = IdlePhase::Idle;
         state.since = Instant::now();
     }
 }
 
-/// A stream that notes when something was read from it.
+/// A stream that reports reads to the connection's activity.
 pub(super) struct ActivityStream<S> {
     stream: S,
     activity: Arc<ConnectionActivity>,

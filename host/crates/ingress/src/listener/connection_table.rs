@@ -1,4 +1,4 @@
-//! Who is connected, and who makes room when there are too many.
+//! The table of open connections, and the choice of the one to close when there are too many.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,32 +21,32 @@ pub(super) struct ConnectionTable {
 struct Members {
     next: u64,
     all: HashMap<u64, (IpAddr, Arc<ConnectionActivity>)>,
-    /// How many each address has; none is zero.
+    /// The number of connections per address group; never zero.
     of: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place among the others, until it is dropped.
+/// The table entry of a connection; removed when dropped.
 pub(super) struct ConnectionEntry {
     connections: Arc<ConnectionTable>,
     number: u64,
-    /// Who is connected.
+    /// The address of the client.
     pub address: IpAddr,
-    /// What happens on the connection.
+    /// The activity of the connection.
     pub activity: Arc<ConnectionActivity>,
 }
 
 impl ConnectionTable {
-    /// How many there are.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.members().all.len()
     }
 
-    /// How many a group of addresses has.
+    /// Returns the number of connections of an address group.
     pub fn of(&self, group: IpAddr) -> usize {
         self.members().of.get(&group).copied().unwrap_or_default()
     }
 
-    /// Takes another one in.
+    /// Adds a connection.
     pub fn enter(self: &Arc<Self>, address: IpAddr, group: IpAddr) -> ConnectionEntry {
         let activity = ConnectionActivity::new();
         let mut members = self.members();
@@ -57,21 +57,22 @@ impl ConnectionTable {
         ConnectionEntry { connections: self.clone(), number, address, activity }
     }
 
-    /// Asks one to leave: of those who keep the host waiting one whose address has the most, and of these the one that
-    /// does so longest. So whoever fills the listener makes room for the others, and the slow do for the quick.
+    /// Asks one connection to close. Of the connections that keep the host waiting, it takes one whose address group
+    /// has the most connections, and among those the one that has waited longest. So a client that fills the listener
+    /// makes room for others, and slow clients for fast ones.
     pub fn make_room(&self) {
         let members = self.members();
         let waiting = members.all.values().filter_map(|(group, activity)| {
             let since = activity.waits_since()?;
             Some((members.of.get(group).copied().unwrap_or_default(), since, activity))
         });
-        let first = waiting.reduce(|a, b| if (b.0, a.1) > (a.0, b.1) { b } else { a });
-        if let Some((_, _, activity)) = first {
+        let chosen = waiting.reduce(|a, b| if (b.0, a.1) > (a.0, b.1) { b } else { a });
+        if let Some((_, _, activity)) = chosen {
             activity.ask_to_leave();
         }
     }
 
-    /// Waits until one has left after this was called.
+    /// Waits until a connection is closed after this call.
     pub fn left(&self) -> impl Future<Output = ()> {
         self.left.notified()
     }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_wait_of_the_most_numerous_ends_first() {
+    fn closes_the_longest_waiting_connection_of_the_largest_group() {
         let connections = Arc::new(ConnectionTable::default());
         let alone = enter(&connections, 1);
         let first = enter(&connections, 2);
@@ -124,11 +125,11 @@ mod tests {
         drop(first);
         assert_eq!((connections.len(), connections.of(address(2))), (2, 1));
         connections.make_room();
-        assert_eq!([&alone, &second].map(is_asked), [true, false], "one each, so the time decides");
+        assert_eq!([&alone, &second].map(is_asked), [true, false], "equal groups: the longer wait decides");
     }
 
     #[test]
-    fn nobody_who_is_owed_an_answer_has_to_go() {
+    fn connection_with_unanswered_request_is_not_closed() {
         let connections = Arc::new(ConnectionTable::default());
         let place = enter(&connections, 1);
         let flight = place.activity.begin(false);

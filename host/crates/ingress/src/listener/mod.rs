@@ -1,8 +1,8 @@
-//! A listener that its senders can't pin: every wait for a client has an end, and what one client takes is bounded.
+//! The HTTP listener. Every wait for a client has a time limit, and the resources of each client are bounded.
 //!
-//! `axum::serve` has no time limits, and no limit of connections; this is what stands in its place, for the public
-//! listener and for the operators'. What each wait may take is in [`ListenerLimits`](modhost_config::ListenerLimits);
-//! all of it can be changed while connections are served.
+//! `axum::serve` has neither time limits nor a connection limit; this module replaces it for the public listener and
+//! the operators' listener. [`ListenerLimits`](modhost_config::ListenerLimits) holds the limits. They can change while
+//! connections are open.
 
 mod body_budget;
 mod client;
@@ -36,35 +36,35 @@ pub use signature_failure_limiter::SignatureFailureLimiter;
 pub use timed_body::BodyError;
 pub use tls::load as load_certificate;
 
-/// How long is waited after the system couldn't give a connection, say for want of file descriptors.
+/// Delay before accepting again after a failed `accept`, for example because no file descriptors are left.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// How often is looked for a connection that can make room, while all of them wait for the host.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval of the search for a connection to close while the host owes a response on all of them.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 
-/// By what rules a listener takes connections.
+/// The rules of a listener.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerRules {
-    /// What each client may use.
+    /// Time and size limits.
     pub limits: ListenerLimits,
-    /// Who may say for whom a request is.
+    /// The proxies whose forwarding headers are trusted.
     pub proxies: Proxies,
-    /// What TLS is spoken with; none: plain HTTP is.
+    /// The TLS configuration; `None`: plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// A listener: the rules it goes by now, and who is connected.
+/// A listener with its current rules and its open connections.
 pub struct Listener {
     rules: ArcSwap<ListenerRules>,
     connections: Arc<ConnectionTable>,
     bodies: Arc<BodyBudget>,
     signature_failures: Arc<SignatureFailureLimiter>,
-    lines: Lines,
+    lines: LogThrottles,
 }
 
-/// The lines of its log that a flood could fill the disk with.
+/// Throttles for the log lines that a flood of requests could fill the disk with.
 #[derive(Default)]
-struct Lines {
+struct LogThrottles {
     broken: LogThrottle,
     full: LogThrottle,
     one_address: LogThrottle,
@@ -74,7 +74,7 @@ struct Lines {
 }
 
 impl Listener {
-    /// A listener with these rules.
+    /// Creates a listener with these rules.
     pub fn new(rules: ListenerRules) -> Arc<Self> {
         let signature_failures = Arc::new(SignatureFailureLimiter::new(rules.limits.max_forgeries));
         Arc::new(Self {
@@ -82,12 +82,12 @@ impl Listener {
             connections: Arc::default(),
             bodies: Arc::default(),
             signature_failures,
-            lines: Lines::default(),
+            lines: LogThrottles::default(),
         })
     }
 
-    /// Goes by other rules from now on. Connections that are open keep their time limits and their certificate; whether
-    /// TLS is spoken stays as it was at first.
+    /// Replaces the rules. Open connections keep their time limits and their certificate. A listener that started with
+    /// TLS stays with TLS, and one that started without stays without.
     pub fn set(&self, mut rules: ListenerRules) {
         let before = self.rules.load();
         rules.tls = before.tls.as_ref().map(|old| rules.tls.unwrap_or_else(|| old.clone()));
@@ -95,31 +95,31 @@ impl Listener {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Who sent forged requests here.
+    /// Returns the counters of invalid signatures by client.
     pub fn signature_failures(&self) -> Arc<SignatureFailureLimiter> {
         self.signature_failures.clone()
     }
 
-    /// Serves connections until `closing`; then lets requests that are under way come to their end, for a few seconds.
+    /// Serves connections until `closing` is canceled; then gives requests in flight a few seconds to finish.
     pub async fn serve(self: Arc<Self>, sockets: TcpListener, routes: Arc<Routes>, closing: CancellationToken) {
-        let visits = TaskTracker::new();
-        let door = async {
+        let connections = TaskTracker::new();
+        let accept_loop = async {
             loop {
                 let (stream, peer) = self.accept(&sockets).await;
-                if let Some(place) = self.admit(peer).await {
+                if let Some(entry) = self.admit(peer).await {
                     let rules = self.rules.load_full();
-                    let visit = Connection::new(self.clone(), rules, place, closing.clone());
-                    visits.spawn(visit.attend(stream, routes.clone()));
+                    let connection = Connection::new(self.clone(), rules, entry, closing.clone());
+                    connections.spawn(connection.attend(stream, routes.clone()));
                 }
             }
         };
-        closing.run_until_cancelled(door).await;
+        closing.run_until_cancelled(accept_loop).await;
         drop(sockets);
-        visits.close();
-        visits.wait().await;
+        connections.close();
+        connections.wait().await;
     }
 
-    /// Waits for the next connection.
+    /// Accepts the next connection, retrying after errors.
     async fn accept(&self, sockets: &TcpListener) -> (TcpStream, IpAddr) {
         loop {
             match sockets.accept().await {
@@ -129,10 +129,11 @@ impl Listener {
                     }
                     return (stream, client::plain(peer));
                 }
-                // It was gone before it was taken; the next one has nothing to do with that.
+                // The client disconnected before the connection was accepted; later connections are not affected.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
-                    // No file descriptors are left, or no memory: what waits longest for its client gives up its own.
+                    // The process is out of file descriptors or memory: close the connection that has waited longest
+                    // for its client.
                     self.connections.make_room();
                     if let Some(more) = self.lines.broken.now() {
                         tracing::error!(%error, suppressed = more.suppressed(), "cannot accept connections; retrying");
@@ -143,7 +144,8 @@ impl Listener {
         }
     }
 
-    /// Finds a place for a client; none if its address has too many already, and it is to be turned away.
+    /// Returns an entry in the connection table, waiting for one if the table is full. Returns `None` if the client's
+    /// address has too many connections already; the connection is then closed.
     async fn admit(&self, address: IpAddr) -> Option<ConnectionEntry> {
         loop {
             let rules = self.rules.load();
@@ -171,8 +173,8 @@ impl Listener {
             }
             let left = self.connections.left();
             self.connections.make_room();
-            // If all have been heard and wait for their answer, the next look finds one that has it.
-            let _ = tokio::time::timeout(LOOK_EVERY, left).await;
+            // If the host owes a response on every connection, a later iteration finds one whose response was sent.
+            let _ = tokio::time::timeout(SEARCH_INTERVAL, left).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The routes that a listener's requests take now.
+//! The current routes of a listener.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use arc_swap::{ArcSwap, Guard};
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
 
-/// The routes of a listener. They can be replaced while connections are open: a host that starts answers probes before
-/// it can take events.
+/// The routes of a listener. They can be replaced while connections are open: a starting host answers probes before it
+/// can accept events.
 pub struct Routes(ArcSwap<TowerToHyperService<Router>>);
 
 impl Routes {
-    /// These, until others are set.
+    /// Creates the routes of a listener.
     pub fn new(routes: Router) -> Arc<Self> {
         Arc::new(Self(ArcSwap::from_pointee(TowerToHyperService::new(routes))))
     }
 
-    /// Sends the requests that come from now on along these.
+    /// Replaces the routes for all later requests.
     pub fn set(&self, routes: Router) {
         self.0.store(Arc::new(TowerToHyperService::new(routes)));
     }

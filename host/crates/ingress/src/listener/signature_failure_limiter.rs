@@ -1,4 +1,5 @@
-//! Who sent forged requests, and how many: who does it again and again is no longer listened to for a while.
+//! Counts invalid signatures per client and source. A client that exceeds the limit is rejected for a while without
+//! verifying its requests.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -10,20 +11,20 @@ use super::client;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
-/// How many senders can be remembered: a power of two.
+/// Number of sets of the table, which is set-associative like a CPU cache; a power of two.
 const SETS: usize = 512;
 
-/// Among so many the one with the least on its account is forgotten.
+/// Entries per set. A new client replaces the entry with the lowest count in its set.
 const WAYS: usize = 8;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Forgeries by the address they came from and the source they were for, in a table that doesn't grow.
+/// Invalid signatures by client address and source, in a table of fixed size.
 ///
-/// Each address has an account for each source. A forgery goes onto it, and a minute takes `limit` of them off again;
-/// while there are `limit` or more, requests need not be looked at. Where more senders come than there is room for, those
-/// with the least on their accounts are forgotten: that costs the host some verifying, and never holds off anyone for
-/// what another did. Which senders share a place in the table can't be foreseen.
+/// Each pair of address and source has an account, a leaky bucket: an invalid signature adds one, and one minute
+/// removes `limit`. At `limit`, further requests are rejected unverified. If the table has no room for a new account,
+/// it evicts the account with the lowest count. That costs the host some verifications, but never rejects one client
+/// for what another did. The hash is randomly seeded, so clients can't choose whose accounts share a set with theirs.
 pub struct SignatureFailureLimiter {
     limit: AtomicU32,
     hasher: RandomState,
@@ -35,30 +36,30 @@ type Set = [Option<Account>; WAYS];
 struct Account {
     address: IpAddr,
     source: Name,
-    /// Forgeries, less those the time has taken off.
+    /// The number of invalid signatures, less those that have leaked.
     forgeries: f64,
-    /// When that was so.
+    /// The time at which `forgeries` was correct.
     at: Instant,
 }
 
 impl SignatureFailureLimiter {
-    /// Nobody did anything yet; who sends so many forged requests a minute to a source is held off.
+    /// Creates an empty table; `limit` is the number of invalid signatures per minute.
     pub fn new(limit: u32) -> Self {
         let sets = (0..SETS).map(|_| Mutex::default()).collect();
         Self { limit: AtomicU32::new(limit), hasher: RandomState::new(), sets }
     }
 
-    /// Goes by another limit from now on.
+    /// Sets the limit.
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Notes a forgery; answers with whether it is the one that fills the account.
+    /// Records an invalid signature; returns whether it is the one that fills the account.
     pub fn note(&self, address: IpAddr, source: &Name) -> bool {
         self.note_at(address, source, Instant::now())
     }
 
-    /// How long requests of an address to a source need not be looked at; none: look at them.
+    /// Returns for how long requests of an address to a source are rejected unverified; `None`: verify them.
     pub fn too_many(&self, address: IpAddr, source: &Name) -> Option<Duration> {
         self.too_many_at(address, source, Instant::now())
     }
@@ -69,7 +70,7 @@ impl SignatureFailureLimiter {
         let known = set.iter().position(|account| account.as_ref().is_some_and(|it| it.is_of(address, source)));
         if let Some(account) = known.and_then(|place| set[place].as_mut()) {
             let before = account.left(limit, now);
-            // More than this is on nobody's account, so that it takes no longer than a minute to be clear of it.
+            // The count is capped at `limit`, so that an account is empty after at most a minute.
             (account.forgeries, account.at) = ((before + 1.0).min(limit), now);
             return before <= limit - 1.0 && account.forgeries > limit - 1.0;
         }
@@ -84,7 +85,7 @@ impl SignatureFailureLimiter {
         let (limit, address) = (self.limit(), client::group(address));
         let set = lock(self.set(address, source));
         let account = set.iter().flatten().find(|account| account.is_of(address, source))?;
-        // One more may come when there is room for it on the account.
+        // A request is accepted again as soon as the account has room for one.
         let beyond = account.left(limit, now) - (limit - 1.0);
         (beyond > 0.0).then(|| MINUTE.mul_f64(beyond / limit))
     }
@@ -104,7 +105,7 @@ impl Account {
         self.address == address && self.source == *source
     }
 
-    /// What is on it now.
+    /// Returns the count at `now`.
     fn left(&self, limit: f64, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.at).as_secs_f64() / MINUTE.as_secs_f64();
         (self.forgeries - passed * limit).max(0.0)
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn who_forges_again_and_again_is_held_off_for_a_while() {
+    fn rejects_a_client_at_the_limit_for_a_while() {
         let (signature_failures, start, source) =
             (SignatureFailureLimiter::new(4), Instant::now(), Name::from("unique"));
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(
             signature_failures.too_many_at(address(1), &source, at(16)),
             None,
-            "one is taken off, one more may come"
+            "one has leaked, so one request is accepted"
         );
         assert!(signature_failures.note_at(address(1), &source, at(16)));
         assert!(signature_failures.too_many_at(address(1), &source, at(16)).is_some());
@@ -139,21 +140,25 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_held_off_for_another() {
+    fn limits_each_client_and_source_separately() {
         let (signature_failures, now) = (SignatureFailureLimiter::new(2), Instant::now());
         let (source, other) = (Name::from("unique"), Name::from("github"));
         for _ in 0..100 {
             signature_failures.note_at(address(1), &source, now);
         }
         assert!(signature_failures.too_many_at(address(1), &source, now).is_some());
-        assert_eq!(signature_failures.too_many_at(address(1), &other, now), None, "its other traffic goes on");
+        assert_eq!(
+            signature_failures.too_many_at(address(1), &other, now),
+            None,
+            "requests to other sources are accepted"
+        );
         for neighbour in (0..10_000).filter(|it| *it != 1) {
             assert_eq!(signature_failures.too_many_at(address(neighbour), &source, now), None);
         }
     }
 
     #[test]
-    fn a_crowd_pushes_out_those_who_did_least() {
+    fn evicts_the_accounts_with_the_lowest_count() {
         let (signature_failures, now, source) = (SignatureFailureLimiter::new(3), Instant::now(), Name::from("unique"));
         for _ in 0..3 {
             signature_failures.note_at(address(7), &source, now);
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_limit_holds_at_once() {
+    fn lower_limit_applies_immediately() {
         let (signature_failures, now, source) =
             (SignatureFailureLimiter::new(100), Instant::now(), Name::from("unique"));
         for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! A request's body on its way, which has its time like everything else, and shares its room with the others.
+//! A request body with a time limit and a reservation in the body budget.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,34 +12,35 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::body_budget::Reservation;
 use super::connection_activity::RequestGuard;
 
-/// Why a body is not read to its end.
+/// Why reading a body failed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It took longer than `body_timeout` in `[server.limits]`, which is this.
+    /// The body took longer than `body_timeout` in `[server.limits]`, which is this.
     #[error("the body took longer than {}", humantime::format_duration(*.0))]
     TooSlow(Duration),
-    /// All bodies on their way are as large together as `max_bodies` in `[server.limits]` allows.
-    #[error("too much is on its way to this host at once")]
+    /// The bodies in memory have reached `max_bodies` in `[server.limits]`.
+    #[error("this host is receiving too much data at once")]
     NoRoom,
 }
 
-/// A body that fails with [`BodyError`] when its time is up or there is no room for it, and tells when it has come.
+/// A body that fails with [`BodyError`] when its time is up or the budget is exhausted. It notifies the
+/// [`RequestGuard`] when it is complete.
 pub(super) struct TimedBody {
     body: Incoming,
-    flight: Arc<RequestGuard>,
-    share: Arc<Reservation>,
+    guard: Arc<RequestGuard>,
+    reservation: Arc<Reservation>,
     limit: Duration,
     deadline: Instant,
-    /// Made when the body is waited for: most are there with their head.
+    /// Created at the first `Pending`: most bodies arrive together with the head.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    pub fn new(body: Incoming, flight: Arc<RequestGuard>, share: Arc<Reservation>, limit: Duration) -> Self {
+    pub fn new(body: Incoming, guard: Arc<RequestGuard>, reservation: Arc<Reservation>, limit: Duration) -> Self {
         if body.is_end_stream() {
-            flight.has_come();
+            guard.has_come();
         }
-        Self { body, flight, share, limit, deadline: Instant::now() + limit, sleep: None }
+        Self { body, guard, reservation, limit, deadline: Instant::now() + limit, sleep: None }
     }
 
     fn too_slow(&self) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
@@ -58,18 +59,18 @@ impl Body for TimedBody {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(None) => {
-                this.flight.has_come();
+                this.guard.has_come();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
-                if frame.data_ref().is_some_and(|data| !this.share.grow(data.len())) {
+                if frame.data_ref().is_some_and(|data| !this.reservation.grow(data.len())) {
                     return Poll::Ready(Some(Err(BodyError::NoRoom.into())));
                 }
                 if this.body.is_end_stream() {
-                    this.flight.has_come();
+                    this.guard.has_come();
                 } else if Instant::now() >= this.deadline {
-                    // One who always has another byte is never waited for.
+                    // A client that always has another byte ready never reaches the `Pending` branch.
                     return this.too_slow();
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -1,4 +1,4 @@
-//! The certificate a listener shows.
+//! The TLS certificate of a listener.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +11,16 @@ use rustls::{Error, ServerConfig};
 use modhost_config::environment::describe_read_error;
 use modhost_config::{ConfigError, Environment, Tls};
 
-/// What is spoken, the best first; clients choose.
+/// The ALPN protocols in order of preference; the client chooses.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Reads certificate and key, and sees that they belong together. TLS 1.2 and 1.3 are spoken, with the cipher suites
-/// rustls offers: all of them have forward secrecy and authenticate what they encrypt.
+/// Reads the certificate and the key and checks that they match. The listener accepts TLS 1.2 and 1.3 with rustls's
+/// cipher suites, all of which have forward secrecy and authenticated encryption.
 ///
 /// # Errors
 ///
-/// When one of them can't be read, or they don't belong together: says which file, and what to do.
+/// If a file can't be read or the key doesn't match the certificate. The message names the file and the advice says
+/// what to do.
 pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfig>, ConfigError> {
     let wrong = |message: String| ConfigError::new(message).at(Some(settings.location.clone()));
     let file = settings.certificate.display();
@@ -36,28 +37,28 @@ pub fn load(settings: &Tls, environment: &Environment) -> Result<Arc<ServerConfi
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| match error {
             Error::InconsistentKeys(_) => wrong(format!("{key_name} is not the key of the certificate in {file}"))
-                .advice("put both of the same certificate there; in a file of several, the host's own stands first"),
+                .advice("use a certificate and its key; in a file of several certificates, the host's own comes first"),
             Error::InvalidCertificate(why) => wrong(format!("the certificate in {file} can't be used: {why}"))
-                .advice("ask for it anew, or name another"),
+                .advice("request a new certificate, or name another file"),
             error => wrong(format!("{key_name} can't be used: {error}"))
-                .advice("ECDSA (P-256, P-384), Ed25519 and RSA keys from 2048 bits are understood"),
+                .advice("ECDSA (P-256, P-384), Ed25519 and RSA keys from 2048 bits are supported"),
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(config))
 }
 
-/// The certificates in a file, or what is wrong with it, and what to do.
+/// Returns the certificates in a file; the error is a message and advice.
 fn certificates(
     file: &Path,
     environment: &Environment,
 ) -> Result<Vec<CertificateDer<'static>>, (String, &'static str)> {
     const ADVICE: &str =
-        "it has to be PEM: -----BEGIN CERTIFICATE-----, the host's own first, then those that vouch for it";
+        "it has to be PEM: -----BEGIN CERTIFICATE-----, the host's own first, then the intermediate certificates";
     let shown = file.display();
     let text = environment.file(file).map_err(|error| match error.is_not_found() {
         true => (format!("there is no file {shown}"), "put the certificate there, or name its file"),
         false => {
-            (format!("{shown} {}", describe_read_error(&error)), "see to the file and its rights, or name another")
+            (format!("{shown} {}", describe_read_error(&error)), "fix the file or its permissions, or name another")
         }
     })?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();

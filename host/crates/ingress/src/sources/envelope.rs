@@ -1,6 +1,7 @@
-//! What an event looks like on the wire: where in a request its parts stand, read into an [`Event`].
+//! Reads an [`Event`] from a request: an [`Envelope`] says where in the headers and the body its parts are.
 //!
-//! What isn't asked for is passed over unread, however odd it is. What isn't known here is kept: the body is handed on whole.
+//! Fields that the envelope doesn't name are not read and can have any form. The body is passed on whole, so unknown
+//! fields are kept.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,57 +16,57 @@ use modhost_core::event::body::{self as event_body, BodyKind};
 use modhost_core::event::{Event, Header, Name};
 use modhost_core::json::{Document, Kind, SyntaxError, Text};
 
-/// Ids longer than this are not kept as they are, in bytes; no platform has any like it.
+/// Maximum length of an id in bytes; longer ones are replaced by their hash. No known platform has ids this long.
 const MAX_ID: usize = 256;
 
-/// Longer than this, in bytes, nothing is that names something: it would stand in every line of the log.
+/// Maximum length in bytes of names and of the ids of users and companies, since they appear in log lines.
 const MAX_TEXT: usize = 1024;
 
-/// No more headers than this are kept of a request that can't be read.
+/// Maximum number of headers stored with an unreadable request.
 const MAX_HEADERS: usize = 32;
 
-/// Times from here on nobody means, in seconds since 1970: the year 10000.
-const NO_TIME_FROM: f64 = 253_402_300_800.0;
+/// Times from here on are ignored, in seconds since 1970: the year 10000.
+const MAX_TIME: f64 = 253_402_300_800.0;
 
-/// What stands between the parts of an id.
-const BETWEEN_IDS: &str = "@";
+/// Separator between the parts of an id.
+const ID_SEPARATOR: &str = "@";
 
-/// What stands between the parts of a name.
-const BETWEEN_NAMES: &str = ".";
+/// Separator between the parts of a name.
+const NAME_SEPARATOR: &str = ".";
 
-/// Where in a source's requests the parts of an event stand.
+/// Where the parts of an event are in the requests of a source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
-    /// What tells one event from another; all of it has to be there.
+    /// The parts of the event's id; all are required.
     pub id: Vec<FieldSelector>,
-    /// What happened; some of it has to be there. Empty: the source's own name stands for it.
+    /// The parts of the event's name; at least one is required. Empty: the source's name.
     pub name: Vec<FieldSelector>,
-    /// The company it belongs to, if its events name one.
+    /// The company, if the source's events name one.
     pub company: Option<FieldSelector>,
-    /// Whether every event of the platform names its company: one that doesn't can't be read.
+    /// Whether every event of the platform names its company, so that an event without one can't be read.
     pub always_names_company: bool,
-    /// The user it happened to.
+    /// The user.
     pub user: Option<FieldSelector>,
-    /// When it happened.
+    /// The time of the event.
     pub created_at: Option<FieldSelector>,
-    /// The keys that lead to what the module is given; none: the body.
+    /// The path of the payload that the module gets; empty: the whole body.
     pub payload: Vec<String>,
-    /// Which forms the platform sends besides JSON.
+    /// The kinds of forms that the platform sends besides JSON.
     pub forms: Forms,
 }
 
-/// The forms a platform sends.
+/// The kinds of forms that a platform sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forms {
-    /// None.
+    /// No forms.
     None,
-    /// Those with JSON in a field `payload`.
+    /// Forms with JSON in a field `payload`.
     WithPayload,
-    /// Those, and others: an object of their fields is the event.
+    /// Any forms. The event of a form without `payload` is an object of its fields.
     Any,
 }
 
-/// Why a verified request is no event.
+/// Why a verified request can't be read as an event.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAnEvent {
     /// The body is not JSON.
@@ -74,10 +75,10 @@ pub enum NotAnEvent {
     /// The body is a form of a kind the platform doesn't send.
     #[error("the body is not JSON: it is a form{}", if *.with_payload { ", and its field `payload` is missing, or there more than once" } else { "" })]
     Form {
-        /// Whether a form with a `payload` would be taken.
+        /// Whether a form with a `payload` would be accepted.
         with_payload: bool,
     },
-    /// A part that has to be there isn't.
+    /// A required part is missing.
     #[error("its {what} is missing, {}", PartName(.place))]
     Missing {
         /// The part.
@@ -85,17 +86,17 @@ pub enum NotAnEvent {
         /// Where it should be.
         place: FieldSelector,
     },
-    /// A part is of a kind nothing is named with.
+    /// A part has a type that can't be an id or a name.
     #[error("its {what} is {found}, {}", PartName(.place))]
     Odd {
         /// The part.
         what: &'static str,
         /// Where it is.
         place: FieldSelector,
-        /// What it is.
+        /// The type that was found.
         found: Kind,
     },
-    /// A part holds half a character, or bytes that are none: what it names can't be told.
+    /// A part contains a lone surrogate or invalid UTF-8, so what it names is unclear.
     #[error("its {what} is not written in Unicode, {}", PartName(.place))]
     NotText {
         /// The part.
@@ -103,7 +104,7 @@ pub enum NotAnEvent {
         /// Where it is.
         place: FieldSelector,
     },
-    /// A part is there more than once, and is not the same each time: ambiguous, as readers differ in which they take.
+    /// A part occurs more than once with different values: ambiguous, since parsers differ in which one they take.
     #[error("its {what} is there more than once, {}", PartName(.place))]
     Ambiguous {
         /// The part.
@@ -111,7 +112,7 @@ pub enum NotAnEvent {
         /// Where it is.
         place: FieldSelector,
     },
-    /// A part is too long to be what it should be.
+    /// A part is too long for an id or a name.
     #[error("its {what} is longer than {MAX_TEXT} bytes, {}", PartName(.place))]
     TooLong {
         /// The part.
@@ -119,15 +120,15 @@ pub enum NotAnEvent {
         /// Where it is.
         place: FieldSelector,
     },
-    /// It chose a module, and which one can't be read.
+    /// The event chooses a module whose name can't be read.
     #[error("it chooses a module, and the module's name can't be read: {0}")]
     NoModule(String),
-    /// A header that a part is read from is there more than once: ambiguous.
+    /// A header with a part occurs more than once: ambiguous.
     #[error("more than one header {}", Shown(.0))]
     TwoHeaders(HeaderName),
 }
 
-/// A body, and the headers it came with.
+/// A parsed body with its headers.
 pub(super) struct Opened<'a> {
     headers: &'a HeaderMap,
     raw: &'a Bytes,
@@ -136,30 +137,31 @@ pub(super) struct Opened<'a> {
     document: Document<'a>,
 }
 
-/// The text of a part that names something.
+/// The text of a part.
 struct Named<'a> {
     text: Cow<'a, str>,
-    /// What it is written with, where that was not all characters.
+    /// The bytes of the value if they are not valid Unicode.
     lossy: Option<&'a [u8]>,
 }
 
-/// A place in the body: keys with dots between them.
+/// Returns a selector for a field of the body: keys separated by dots.
 pub fn body(path: &str) -> FieldSelector {
     FieldSelector::Body(path.split('.').map(str::to_owned).collect())
 }
 
-/// The first of several places in the body that names something.
+/// Returns a selector for the first of several fields of the body that has a value.
 pub fn first_in_body(paths: &[&str]) -> FieldSelector {
     FieldSelector::First(paths.iter().map(|path| body(path)).collect())
 }
 
-/// A place in the headers.
+/// Returns a selector for a header.
 pub fn header(name: &'static str) -> FieldSelector {
     FieldSelector::Header(HeaderName::from_static(name))
 }
 
 impl Envelope {
-    /// An envelope of which nothing is known.
+    /// Returns the default envelope: the id is the body's hash, the name is the source's, the payload is the whole
+    /// body.
     pub fn whole() -> Self {
         Self {
             id: vec![FieldSelector::Hash],
@@ -173,7 +175,7 @@ impl Envelope {
         }
     }
 
-    /// The same, with what a source's settings say in place of what the scheme says.
+    /// Overrides the scheme's envelope with a source's settings.
     pub fn with(mut self, parts: &EventFields) -> Self {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(from) = from {
@@ -190,8 +192,8 @@ impl Envelope {
         self
     }
 
-    /// The headers of a request that help to understand it: what bodies are, and what parts of an event are read from.
-    /// Never what is a secret, or signed with one.
+    /// Returns the headers of a request to store for troubleshooting: the usual ones, and those that parts of the event
+    /// are read from. Headers whose name suggests a secret or a signature are left out.
     pub fn headers_of(&self, headers: &HeaderMap) -> Vec<(String, String)> {
         const USUAL: [&str; 3] = ["content-type", "user-agent", "x-request-id"];
         const SECRET: [&str; 9] =
@@ -208,7 +210,7 @@ impl Envelope {
     }
 }
 
-/// The JSON of a body that was verified, as a source with this envelope takes it.
+/// Returns the JSON of a verified body: the body itself, or the JSON of a form that the envelope accepts.
 pub(super) fn json_of<'a>(envelope: &Envelope, raw: &'a Bytes) -> Result<Cow<'a, [u8]>, NotAnEvent> {
     let is_taken = match event_body::kind(raw) {
         BodyKind::Json => true,
@@ -223,12 +225,12 @@ pub(super) fn json_of<'a>(envelope: &Envelope, raw: &'a Bytes) -> Result<Cow<'a,
 }
 
 impl<'a> Opened<'a> {
-    /// Reads the JSON of a body that was verified.
+    /// Parses the JSON of a verified body.
     pub(super) fn new(headers: &'a HeaderMap, raw: &'a Bytes, json: &'a [u8]) -> Result<Self, NotAnEvent> {
         Ok(Self { headers, raw, json, document: Document::read(json)? })
     }
 
-    /// A part that names one thing; none if it is not there, or says nothing.
+    /// Returns the text of a part; `None` if it is missing, null or empty.
     fn named(&self, what: &'static str, part: &FieldSelector) -> Result<Option<Named<'a>>, NotAnEvent> {
         let plain = |text: Option<String>| text.map(|text| Named { text: text.into(), lossy: None });
         let named = match part {
@@ -244,7 +246,8 @@ impl<'a> Opened<'a> {
         Ok(named.filter(|named| !named.text.is_empty()))
     }
 
-    /// The first of several places that names something. One of another kind is passed over where a further one does.
+    /// Returns the text of the first of several parts that has one. A part of the wrong type is skipped if a later part
+    /// has a text.
     fn first(&self, what: &'static str, parts: &[FieldSelector]) -> Result<Option<Named<'a>>, NotAnEvent> {
         let mut odd = None;
         for part in parts {
@@ -291,7 +294,7 @@ impl<'a> Opened<'a> {
         text.map(|text| text.map(str::to_owned)).map_err(|_| NotAnEvent::NotText { what, place: part.clone() })
     }
 
-    /// A part that is held against a list of names and shown to people.
+    /// Returns the text of a part that is compared with configured names and shown to people.
     fn short(&self, what: &'static str, part: &FieldSelector) -> Result<Option<String>, NotAnEvent> {
         match self.named(what, part)? {
             Some(Named { lossy: Some(_), .. }) => Err(NotAnEvent::NotText { what, place: part.clone() }),
@@ -300,12 +303,12 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// The company the event names, if it names one.
+    /// Returns the company that the event names.
     pub(super) fn company(&self, envelope: &Envelope) -> Result<Option<String>, NotAnEvent> {
         envelope.company.as_ref().map_or(Ok(None), |part| self.short("company", part))
     }
 
-    /// Makes the event of it.
+    /// Builds the event.
     pub(super) fn event(
         &self,
         envelope: &Envelope,
@@ -339,7 +342,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// The user it happened to: one that can't be read is as good as none, but one that could be either of two is not.
+    /// Returns the user. An unreadable user is treated as missing; an ambiguous one is an error.
     fn user(&self, envelope: &Envelope) -> Result<Option<String>, NotAnEvent> {
         let Some(part) = &envelope.user else { return Ok(None) };
         match self.short("user", part) {
@@ -352,37 +355,37 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// When it happened: information only.
+    /// Returns the time of the event, which is informational: an unreadable time is `None`.
     fn time(&self, envelope: &Envelope) -> Option<u64> {
         let time = self.short("time", envelope.created_at.as_ref()?);
         time.ok().flatten().and_then(|time| seconds(&time))
     }
 
-    /// The id, and the one that earlier versions gave the event if it was another.
+    /// Returns the id and, if it differs, the id that earlier versions of the host gave the event.
     fn id(&self, parts: &[FieldSelector]) -> Result<(String, Option<String>), NotAnEvent> {
         let text = |part: &FieldSelector| {
             let named = self.named("id", part)?.ok_or_else(|| missing("id", part.clone()))?;
-            // Two that are written differently must not be taken for the same event.
+            // Two ids with different bytes must not become the same id, so an invalid one is hashed.
             Ok(named.lossy.map_or_else(|| named.text.into_owned(), hash))
         };
         let texts: Vec<String> = parts.iter().map(text).collect::<Result<_, NotAnEvent>>()?;
-        let joined = texts.join(BETWEEN_IDS);
-        // Where a part has the separator in it, `7@8` and `9` would be joined to what `7` and `8@9` are joined to. Each part
-        // has its length in front then. Without one, there are fewer separators in the id than there are then, so that no
-        // two ids of a source are the same.
-        let is_ambiguous = texts.len() > 1 && texts.iter().any(|text| text.contains(BETWEEN_IDS));
+        let joined = texts.join(ID_SEPARATOR);
+        // If a part contains the separator, joining is ambiguous: `7@8` and `9` give the same id as `7` and `8@9`. Then
+        // each part is prefixed with its length. An unambiguous id has fewer separators than a prefixed one, so no two
+        // ids of a source collide.
+        let is_ambiguous = texts.len() > 1 && texts.iter().any(|text| text.contains(ID_SEPARATOR));
         if !is_ambiguous {
             return Ok((shortened(joined), None));
         }
         let prefixed: Vec<String> = texts.iter().map(|text| format!("{}:{text}", text.len())).collect();
-        Ok((shortened(prefixed.join(BETWEEN_IDS)), Some(shortened(joined))))
+        Ok((shortened(prefixed.join(ID_SEPARATOR)), Some(shortened(joined))))
     }
 
     fn name(&self, parts: &[FieldSelector], source: &Name) -> Result<String, NotAnEvent> {
         let Some(first) = parts.first() else { return Ok(source.as_str().to_owned()) };
         let texts: Result<Vec<_>, _> = parts.iter().filter_map(|part| self.short("name", part).transpose()).collect();
         let texts = texts?;
-        if texts.is_empty() { Err(missing("name", first.clone())) } else { Ok(texts.join(BETWEEN_NAMES)) }
+        if texts.is_empty() { Err(missing("name", first.clone())) } else { Ok(texts.join(NAME_SEPARATOR)) }
     }
 }
 
@@ -390,7 +393,7 @@ fn hash(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// An id, or its hash where it is too long to be kept as it is.
+/// Returns an id, or its hash if it is too long.
 fn shortened(id: String) -> String {
     if id.len() > MAX_ID { hash(id.as_bytes()) } else { id }
 }
@@ -399,21 +402,21 @@ fn missing(what: &'static str, place: FieldSelector) -> NotAnEvent {
     NotAnEvent::Missing { what, place }
 }
 
-/// A time as platforms write them: seconds or milliseconds since 1970, as a number or as text, or RFC 3339. In seconds;
-/// anything else is as good as nothing.
+/// Parses a time as platforms write it: seconds or milliseconds since 1970, as a number or text, or RFC 3339. Returns
+/// seconds; `None` for anything else.
 fn seconds(text: &str) -> Option<u64> {
-    /// In milliseconds, the year 1973; in seconds, the year 5138.
+    /// Numbers from here on are milliseconds: as milliseconds this is the year 1973, as seconds 5138.
     const MILLISECONDS_FROM: f64 = 1e11;
     let text = text.trim();
     if let Ok(number) = text.parse::<f64>() {
         let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
-        return (0.0..NO_TIME_FROM).contains(&seconds).then_some(seconds as u64);
+        return (0.0..MAX_TIME).contains(&seconds).then_some(seconds as u64);
     }
     let time: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(time.as_second()).ok()
 }
 
-/// A place in a request, in people's words.
+/// Displays the place of a part for people.
 struct PartName<'a>(&'a FieldSelector);
 
 impl fmt::Display for PartName<'_> {

@@ -1,4 +1,4 @@
-//! One connection to an event socket, from being opened to its end.
+//! One connection to an event socket.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,43 +16,43 @@ use super::EventSocket;
 use modhost_core::retry_after::parse_retry_after;
 use modhost_core::sse::{self, Beginning, Parser, Read, is_keep_alive};
 
-/// What the far side has to answer with.
+/// The required content type of the response.
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// How long the far side may take to answer, unless the silence it is allowed is shorter.
+/// Time limit for the response head, unless the socket's silence limit is shorter.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// After how many signs of life a connection is expected to go on giving them.
-const REGULAR: u32 = 3;
+/// Number of keep-alives after which a connection is expected to continue sending them.
+const MIN_KEEP_ALIVES: u32 = 3;
 
-/// A connection over which events come.
+/// A connection to an event socket.
 pub(super) struct Connection {
-    /// What it was opened for.
+    /// The socket it was opened for.
     pub(super) socket: Arc<EventSocket>,
     stream: BoxStream<'static, reqwest::Result<Bytes>>,
     parser: Parser,
-    /// What has come and isn't read yet.
+    /// Received bytes that are not parsed yet.
     piece: Bytes,
     opened: Instant,
-    /// How old it gets.
+    /// The age at which it is replaced.
     renew_after: Duration,
-    /// When something came last.
+    /// When the last bytes arrived.
     heard: (Instant, SystemTime),
-    /// How many comments and empty events have come.
-    signs_of_life: u32,
-    /// When it was last looked at, and was open with nothing to read.
+    /// The number of comments and empty events received.
+    keep_alives: u32,
+    /// When it was last polled and was open without data.
     open_at: SystemTime,
-    /// Whether it has been waited on ever since: then its end is noticed when it happens.
+    /// Whether it has been polled without interruption since then, so that its end is noticed immediately.
     is_watched: bool,
-    /// When it is closed, now that another takes its place.
+    /// When to close it, once a new connection replaces it.
     pub(super) close_at: Option<Instant>,
 }
 
-/// What came over a connection.
+/// A result of reading a connection.
 pub(super) enum Received {
     /// The data of an event.
     Event(Bytes),
-    /// An event that was larger than may be, and passed over.
+    /// An event above the size limit, which was skipped.
     TooLarge,
     /// The end of the connection.
     End(End),
@@ -62,23 +62,23 @@ pub(super) enum Received {
 pub(super) struct End {
     /// From when on events may have been missed.
     pub(super) since: SystemTime,
-    /// Why, for people.
+    /// The reason, for people.
     pub(super) why: String,
 }
 
-/// Why there is no connection.
+/// Why a connection could not be opened.
 pub(super) struct NotOpened {
-    /// For people.
+    /// The reason, for people.
     pub(super) why: String,
-    /// When another try may end better.
+    /// When to try again.
     pub(super) again: RetryHint,
 }
 
 /// When to try again.
 pub(super) enum RetryHint {
-    /// Soon: it may pass.
+    /// Soon: the cause may be temporary.
     Soon,
-    /// When the far side says.
+    /// After the time the platform named.
     After(Duration),
     /// Rarely: an operator has to act first.
     Rarely,
@@ -104,10 +104,10 @@ impl Connection {
             parser: Parser::new(socket.max_event),
             piece,
             opened: now,
-            // Sockets that were opened together are not to be opened together again.
+            // Jitter, so that sockets opened together are not replaced together.
             renew_after: socket.reconnect_after.mul_f64(1.0 - 0.1 * fastrand::f64()),
             heard: (now, SystemTime::now()),
-            signs_of_life: 0,
+            keep_alives: 0,
             open_at: SystemTime::now(),
             is_watched: false,
             close_at: None,
@@ -115,11 +115,11 @@ impl Connection {
         })
     }
 
-    /// Reads what came. Nothing is lost if it is asked again later.
+    /// Reads the next event or the end. Cancel-safe: no data is lost if it is polled again later.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         loop {
-            if let Some(came) = self.next_at_hand() {
-                return Poll::Ready(came);
+            if let Some(received) = self.next_at_hand() {
+                return Poll::Ready(received);
             }
             match self.stream.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(piece))) => {
@@ -137,39 +137,37 @@ impl Connection {
         }
     }
 
-    /// Reads what has come already.
+    /// Reads the next event from the bytes already received.
     pub(super) fn next_at_hand(&mut self) -> Option<Received> {
         loop {
             match self.parser.next(&mut self.piece)? {
-                Read::Data(data) if is_keep_alive("", &data) => {
-                    self.signs_of_life = self.signs_of_life.saturating_add(1)
-                }
+                Read::Data(data) if is_keep_alive("", &data) => self.keep_alives = self.keep_alives.saturating_add(1),
                 Read::Named(name, data) if data.is_empty() || is_keep_alive(&name, &data) => {
-                    self.signs_of_life = self.signs_of_life.saturating_add(1);
+                    self.keep_alives = self.keep_alives.saturating_add(1);
                 }
                 Read::Data(data) | Read::Named(_, data) => return Some(Received::Event(data)),
                 Read::TooLarge => return Some(Received::TooLarge),
-                Read::SignOfLife => self.signs_of_life = self.signs_of_life.saturating_add(1),
+                Read::SignOfLife => self.keep_alives = self.keep_alives.saturating_add(1),
             }
         }
     }
 
-    /// Says that it wasn't looked at for a while: what it is by now nobody knows.
+    /// Notes that it wasn't polled for a while, so its state is unknown.
     pub(super) fn looked_away(&mut self) {
         self.is_watched = false;
     }
 
-    /// When another one is to take its place, if nothing comes until then.
+    /// Returns when to replace it if nothing arrives until then.
     pub(super) fn renew_at(&self) -> Instant {
         (self.opened + self.renew_after).min(self.silent_at())
     }
 
-    /// Whether another one is to take its place.
+    /// Returns whether to replace it now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.opened + self.renew_after <= now || self.is_silent(now)
     }
 
-    /// When it counts as silent, if nothing comes until then.
+    /// Returns when it counts as silent if nothing arrives until then.
     fn silent_at(&self) -> Instant {
         self.heard.0 + self.socket.silence
     }
@@ -178,28 +176,30 @@ impl Connection {
         self.is_watched && self.silent_at() <= now
     }
 
-    /// Whether it may be closed: its time has come, and all that came over it was read.
+    /// Returns whether to close it: its time has come, and everything received has been read.
     pub(super) fn can_close(&self, now: Instant) -> bool {
         self.is_watched && self.close_at.is_some_and(|at| at <= now)
     }
 
-    /// Its end, if it gave signs of life and gives them no more.
+    /// Returns its end if it sent keep-alives regularly and has stopped.
     ///
-    /// One that never gave any may just have had nothing to say: of such a one nobody can tell whether it is dead.
+    /// A connection that never sent any may just have no events: it can't be distinguished from a dead one.
     pub(super) fn died(&self, now: Instant) -> Option<End> {
-        (self.is_silent(now) && self.signs_of_life >= REGULAR).then(|| End {
+        (self.is_silent(now) && self.keep_alives >= MIN_KEEP_ALIVES).then(|| End {
             since: self.heard.1,
-            why: format!("nothing came for {:?}, where signs of life had come before", self.socket.silence),
+            why: format!("no data for {:?}, although the platform had sent keep-alives before", self.socket.silence),
         })
     }
 
     fn end(&self, error: Option<reqwest::Error>) -> End {
-        // Who ran into a time limit has been gone for longer, and half an event shows that the rest of it got lost.
+        // After a timeout the connection has been dead for longer, and an incomplete event shows that data was lost.
         let is_late = error.as_ref().is_some_and(reqwest::Error::is_timeout) || self.parser.is_within_event();
         let noticed = if self.is_watched { SystemTime::now() } else { self.open_at };
         let since = if is_late { noticed.min(self.heard.1) } else { noticed };
         let why = match error {
-            None if self.parser.is_within_event() => "the platform closed the connection within an event".into(),
+            None if self.parser.is_within_event() => {
+                "the platform closed the connection in the middle of an event".into()
+            }
             None => "the platform closed the connection".into(),
             Some(error) => format!("the connection broke: {}", cause(error)),
         };
@@ -217,7 +217,8 @@ impl NotOpened {
     }
 }
 
-/// Whether the far side has begun a stream of events; false: how it begins has to show that.
+/// Checks the head of the response. Returns `false` if the content type is inconclusive and the body has to show
+/// whether it is an event stream.
 fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Result<bool, NotOpened> {
     if status == StatusCode::OK {
         return check_content(headers);
@@ -225,12 +226,10 @@ fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Resul
     let address = super::shown(&socket.address);
     Err(NotOpened::rarely(match status {
         StatusCode::UNAUTHORIZED => {
-            format!(
-                "{status}: the platform doesn't know the key; check `api_key` and `app_id` of the tenant's platform"
-            )
+            format!("{status}: the platform rejects the key; check `api_key` and `app_id` of the tenant's platform")
         }
         StatusCode::FORBIDDEN => format!(
-            "{status}: the app may not listen to the events of company `{}`; check that id, and on the platform that \
+            "{status}: the app is not authorized for events of company `{}`; check that id, and on the platform that \
              the app is active and belongs to it",
             socket.company
         ),
@@ -239,17 +238,17 @@ fn check(socket: &EventSocket, status: StatusCode, headers: &HeaderMap) -> Resul
              of the source"
         ),
         status if status.is_redirection() => format!(
-            "{status}: redirects are not followed, since the key would go along; check `api_base` of the tenant's \
-             platform, or set `url` of the source"
+            "{status}: redirects are not followed, since they would send the key to another host; check `api_base` of \
+             the tenant's platform, or set `url` of the source"
         ),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(passing(status, headers)),
-        status if status.is_server_error() => return Err(passing(status, headers)),
-        status => format!("{status}: {address} doesn't answer with a stream of events"),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(transient(status, headers)),
+        status if status.is_server_error() => return Err(transient(status, headers)),
+        status => format!("{status}: the response of {address} is not an event stream"),
     }))
 }
 
-/// Something else than a stream of events is most often the page of a proxy, or of a login. But there are gateways that
-/// hand a stream on under a type that says nothing.
+/// Another content type is usually that of a proxy's or a login page. But some gateways forward a stream under an
+/// unspecific type.
 fn check_content(headers: &HeaderMap) -> Result<bool, NotOpened> {
     match content_of(headers).to_ascii_lowercase().as_str() {
         EVENT_STREAM => Ok(true),
@@ -264,14 +263,14 @@ fn content_of(headers: &HeaderMap) -> &str {
 }
 
 fn no_events(content: &str) -> NotOpened {
-    let what = if content.is_empty() { "something unnamed" } else { content };
+    let what = if content.is_empty() { "untyped" } else { content };
     NotOpened::rarely(format!(
-        "the answer is {what} and no {EVENT_STREAM}; check `api_base` of the tenant's platform, or set `url` of the source"
+        "the response is {what} instead of {EVENT_STREAM}; check `api_base` of the tenant's platform, or set `url` of the source"
     ))
 }
 
-/// Waits for the beginning of an answer, and hands it out if it is one of a stream of events. Where nothing comes and the
-/// answer stays open, that is what a stream without events does.
+/// Waits for the start of the body and returns it if it is an event stream. A response that stays open without data
+/// counts as one: that is how a stream without events looks.
 async fn begin(
     stream: &mut BoxStream<'static, reqwest::Result<Bytes>>,
     content: &str,
@@ -295,12 +294,12 @@ async fn begin(
     }
 }
 
-fn passing(status: StatusCode, headers: &HeaderMap) -> NotOpened {
+fn transient(status: StatusCode, headers: &HeaderMap) -> NotOpened {
     let named = headers.get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?, Timestamp::now()));
     NotOpened { why: status.to_string(), again: named.map_or(RetryHint::Soon, RetryHint::After) }
 }
 
-/// What is behind an error of the HTTP client: its own words name the address and no more.
+/// Returns the root cause of an error of the HTTP client: its own message only names the address.
 fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut cause: &dyn std::error::Error = &error;

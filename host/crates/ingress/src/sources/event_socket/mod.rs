@@ -1,10 +1,11 @@
-//! The event socket of Unique AI: events that are fetched, for hosts that no webhook can reach.
+//! The event socket of Unique AI: a source that fetches events, for hosts that no webhook can reach.
 //!
-//! The host holds a connection to `/public/event-socket/events/stream`, as Unique's Python toolkit does in its
-//! `dev_util.py` (`unique-toolkit` 2026.44.2, on PyPI), and reads server-sent events from it. Nothing is signed: that TLS
-//! leads to the platform, and that it lets the app in, stand for the signature. The platform closes each connection
-//! after ten minutes without a word and sends nothing again. So the next connection is opened before that and both are
-//! read for a while, what comes by both being known by its id; and when there is none for a time, that is said.
+//! The host keeps a connection to `/public/event-socket/events/stream` open and reads server-sent events from it, as
+//! Unique's Python toolkit does in its `dev_util.py` (`unique-toolkit` 2026.44.2, on PyPI). Events are not signed: TLS
+//! authenticates the platform to the host, and the app's key authenticates the host. The platform closes each
+//! connection after ten minutes without notice and never resends an event. So the host opens the next connection before
+//! that and reads both for a while; events that arrive on both are deduplicated by their id. Times without a connection
+//! are recorded and logged.
 
 mod connection;
 mod socket;
@@ -32,18 +33,18 @@ use socket::Socket;
 use status::Status;
 pub use status::{Gap, SocketStatus};
 
-/// Where the stream is on the host of the API, as the toolkit has it.
+/// The path of the stream on the API's host, from the toolkit.
 const PATH: &str = "/public/event-socket/events/stream";
 
-/// The version of the API the host speaks, as the toolkit names it.
+/// The API version, from the toolkit.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
 
-/// How long events that have come already are handed on when the host stops.
-const HAND_ON_WITHIN: Duration = Duration::from_secs(5);
+/// How long the host processes events already received when it stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The event sockets of this host, each kept open by a task of its own.
+/// The event sockets of this host, each kept open by its own task.
 ///
-/// They can be replaced while they run.
+/// The set can be replaced while the sockets run.
 #[derive(Default)]
 pub struct EventSockets {
     running: Mutex<BTreeMap<Name, Running>>,
@@ -56,7 +57,7 @@ struct Running {
     status: Arc<Status>,
 }
 
-/// What an event socket is connected to, and whose events come over it.
+/// A configured event socket.
 pub struct EventSocket {
     reader: Reader,
     client: Client,
@@ -69,52 +70,52 @@ pub struct EventSocket {
     silence: Duration,
 }
 
-/// What an event socket is made of.
+/// The settings of an event socket.
 pub struct SocketSettings {
-    /// Makes events of what comes.
+    /// Reads events from the received data.
     pub reader: Reader,
-    /// The address of the stream, as [`stream_of`] makes it of the API's.
+    /// The address of the stream, see [`stream_of`].
     pub url: Url,
-    /// The app, as the platform registered it.
+    /// The id of the app on the platform.
     pub app_id: String,
     /// The app's key.
     pub api_key: Secret,
-    /// The company whose events come.
+    /// The company whose events are subscribed to.
     pub company: String,
-    /// The names of the events that come.
+    /// The names of the subscribed events.
     pub subscriptions: Vec<String>,
-    /// The largest event that is read, in bytes.
+    /// Maximum size of an event in bytes.
     pub max_event: u64,
-    /// How old a connection gets before the next one takes its place.
+    /// Age at which a connection is replaced.
     pub reconnect_after: Duration,
-    /// How long nothing may come over a connection before another one takes its place.
+    /// Time without data after which a connection is replaced.
     pub silence: Duration,
 }
 
-/// Why an event socket can't be made.
+/// Why an event socket can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The address holds what would end up in logs, or what can't be added to.
+    /// The address contains credentials, which would be logged, or a query or fragment.
     #[error("the address of the event socket has a user name, a password, a ? or a # in it")]
     Address,
-    /// It can't stand in a header. What it is isn't told: it may be a secret.
+    /// A setting can't be a header value. The error doesn't contain it, since it may be a secret.
     #[error("`{0}` is empty, or holds a control character (a line break at its end, perhaps)")]
     Header(&'static str),
 }
 
-/// An event socket as the admin API tells of it.
+/// The state of an event socket for the admin API.
 pub struct SocketReport {
     /// The name of the source.
     pub name: Name,
-    /// Where it is connected to.
+    /// The address without the query.
     pub address: String,
-    /// The names of the events that come.
+    /// The names of the subscribed events.
     pub subscriptions: Vec<String>,
-    /// How it fares.
+    /// The status.
     pub status: SocketStatus,
 }
 
-/// The address of the stream that belongs to an API: on the same host, whatever the API's path.
+/// Returns the address of the stream for an API: on the same host, independent of the API's path.
 pub fn stream_of(api_base: &Url) -> Url {
     let mut url = api_base.clone();
     url.set_path(PATH);
@@ -124,11 +125,11 @@ pub fn stream_of(api_base: &Url) -> Url {
 }
 
 impl EventSocket {
-    /// What these settings make, on connections of this client.
+    /// Creates an event socket that uses this HTTP client. Sends nothing yet.
     ///
     /// # Errors
     ///
-    /// When a setting can't be right. Nothing is sent yet.
+    /// If a setting is invalid.
     pub fn new(settings: SocketSettings, client: Client) -> Result<Self, SocketError> {
         let SocketSettings { reader, url, subscriptions, company, reconnect_after, silence, .. } = settings;
         let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
@@ -147,7 +148,7 @@ impl EventSocket {
             (HeaderName::from_static("x-api-version"), API_VERSION),
         ]);
         let mut address = url;
-        // As it is: the commas between names are no part of them.
+        // Set without percent-encoding: the commas separate the names.
         address.set_query(Some(&format!("subscriptions={}", subscriptions.join(","))));
         let max_event = usize::try_from(settings.max_event).unwrap_or(usize::MAX);
         Ok(Self { reader, client, address, headers, company, subscriptions, max_event, reconnect_after, silence })
@@ -159,7 +160,7 @@ impl EventSocket {
     }
 }
 
-/// Two are equal if a connection to the one can stand for a connection to the other.
+/// Two sockets are equal if a connection opened for one can serve the other.
 impl PartialEq for EventSocket {
     fn eq(&self, other: &Self) -> bool {
         let of = |it: &Self| (it.max_event, it.reconnect_after, it.silence);
@@ -171,8 +172,8 @@ impl PartialEq for EventSocket {
 }
 
 impl EventSockets {
-    /// Keeps these open from now on, and hands their events to the sink. One that is open already and stays as it is is
-    /// left alone; one that has changed goes on until it is connected anew; one that is gone is closed.
+    /// Replaces the set of event sockets, which send their events to the sink. An unchanged socket keeps its
+    /// connection, a changed one keeps it until the new connection is open, and a removed one is closed.
     pub fn set<S: Sink>(&self, sockets: impl IntoIterator<Item = EventSocket>, sink: &Arc<S>) {
         let mut running = self.running();
         let mut before = std::mem::take(&mut *running);
@@ -195,18 +196,18 @@ impl EventSockets {
         }
     }
 
-    /// Closes them all. An event that is being handed on is handed on; one that waits because the host can't take it is
-    /// lost, and the log says so.
+    /// Closes all event sockets. An event that the sink is accepting is still recorded; one that waits because of
+    /// backpressure is lost and logged.
     pub async fn shutdown(&self) {
         self.stop.cancel();
         self.running().clear();
         self.tasks.close();
-        if tokio::time::timeout(HAND_ON_WITHIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::error!("event socket did not close in time; an event may be lost");
         }
     }
 
-    /// How each of them fares.
+    /// Returns the state of each event socket.
     pub fn report(&self) -> Vec<SocketReport> {
         let running = self.running();
         let report = running.iter().map(|(name, running)| {
@@ -251,7 +252,7 @@ fn header(what: &'static str, value: &str) -> Result<HeaderValue, SocketError> {
     HeaderValue::from_str(value).ok().filter(|value| !value.is_empty()).ok_or(SocketError::Header(what))
 }
 
-/// An address without what is asked of it.
+/// Returns an address without its query, for display.
 fn shown(address: &Url) -> String {
     let mut address = address.clone();
     address.set_query(None);

@@ -1,4 +1,4 @@
-//! An event socket that is kept open: what is done when, and what is said about it.
+//! The task that keeps an event socket open.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,45 +23,45 @@ use modhost_core::backoff::{Backoff, jitter};
 use modhost_core::metrics::EventOutcome;
 use modhost_storage::event_sink::{Backpressure, Sink};
 
-/// How long the old connection stays open beside the new one: an event that is on its way comes by one of them. Half
-/// the time to the next connection at most.
+/// How long the old connection stays open beside the new one, so that an event sent during the switch arrives on one of
+/// them. At most half of `reconnect_after`.
 const OVERLAP: Duration = Duration::from_secs(5);
 
-/// How long each event of a connection that is closed is waited with, if the host can't take it.
+/// How long to retry each event of a closed connection under backpressure.
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 
-/// A connection that lived this long was a good one: the next is not held back.
+/// A connection that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// The delays before another try that may succeed without anybody's help.
+/// The backoff for failures that may be temporary.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
-/// The wait before a further try where somebody has to do something first. A change of the settings ends it.
+/// The delay for failures that an operator has to fix. A change of the settings ends it.
 const RETRY_RARELY: Duration = Duration::from_secs(300);
 
-/// An event socket that is kept open, until nobody wants it any more.
+/// The state of the task.
 pub(super) struct Socket<S> {
-    /// What it is to be. Its other end is dropped when the source is gone.
+    /// The current settings. The sender is dropped when the source is removed.
     pub(super) wanted: watch::Receiver<Arc<EventSocket>>,
     pub(super) sink: Arc<S>,
     pub(super) status: Arc<Status>,
-    /// The host stops.
+    /// Canceled when the host stops.
     pub(super) stop: CancellationToken,
-    /// The connections that are open: the one events come over, at the end, and those it replaces.
+    /// The open connections: those being replaced, and at the end the current one.
     pub(super) connections: Vec<Connection>,
-    /// One that is being opened.
+    /// The connection being opened.
     pub(super) opening: Option<BoxFuture<'static, Result<Connection, NotOpened>>>,
-    /// Before this time none is opened.
+    /// No connection is opened before this time.
     pub(super) not_before: Instant,
-    /// How often in a row there was no good one.
+    /// The number of consecutive failures.
     pub(super) failures: u32,
-    /// When the last one was opened, whatever became of it.
+    /// When the last connection was opened.
     pub(super) last_opened: Option<Instant>,
-    /// Whether the one there is has to be replaced, since the settings have changed.
+    /// Whether the current connection has to be replaced because the settings changed.
     pub(super) is_outdated: bool,
 }
 
-/// What happens next.
+/// An event that the task handles.
 enum SocketEvent {
     Stop,
     Changed,
@@ -71,11 +71,11 @@ enum SocketEvent {
 }
 
 impl<S: Sink> Socket<S> {
-    /// Keeps it open.
+    /// Keeps the socket open until the source is removed or the host stops.
     pub(super) async fn run(mut self) {
         loop {
             self.open_if_due();
-            match self.turn().await {
+            match self.next_event().await {
                 SocketEvent::Stop => break,
                 SocketEvent::Changed => self.change().await,
                 SocketEvent::Opened(outcome) => {
@@ -90,21 +90,21 @@ impl<S: Sink> Socket<S> {
                 SocketEvent::Received(at, Received::End(end)) => self.ended(at, end),
                 SocketEvent::Time => {}
             }
-            self.bury();
+            self.end_dead_connections();
             let now = Instant::now();
             self.connections.retain(|connection| !connection.can_close(now));
         }
         self.close().await;
     }
 
-    /// Waits for what happens next.
-    async fn turn(&mut self) -> SocketEvent {
-        let time = self.next_look();
+    /// Waits for the next event.
+    async fn next_event(&mut self) -> SocketEvent {
+        let time = self.next_wakeup();
         let Self { stop, wanted, opening, connections, .. } = self;
         let next = poll_fn(|cx| {
             for (at, connection) in connections.iter_mut().enumerate() {
-                if let Poll::Ready(came) = connection.poll_next(cx) {
-                    return Poll::Ready((at, came));
+                if let Poll::Ready(received) = connection.poll_next(cx) {
+                    return Poll::Ready((at, received));
                 }
             }
             Poll::Pending
@@ -114,13 +114,13 @@ impl<S: Sink> Socket<S> {
             () = stop.cancelled() => SocketEvent::Stop,
             changed = wanted.changed() => if changed.is_ok() { SocketEvent::Changed } else { SocketEvent::Stop },
             Some(outcome) = OptionFuture::from(opening.as_mut()) => SocketEvent::Opened(outcome),
-            (at, came) = next => SocketEvent::Received(at, came),
+            (at, received) = next => SocketEvent::Received(at, received),
             () = sleep_until(time) => SocketEvent::Time,
         }
     }
 
-    /// When there may be something to do though nothing happens; none: when something happens.
-    fn next_look(&self) -> Option<Instant> {
+    /// Returns when to wake up without another event; `None`: only another event matters.
+    fn next_wakeup(&self) -> Option<Instant> {
         let closing = self.connections.iter().filter_map(|connection| connection.close_at).min();
         let opening = match (&self.opening, self.current()) {
             (Some(_), _) => None,
@@ -130,7 +130,7 @@ impl<S: Sink> Socket<S> {
         [closing, opening].into_iter().flatten().min()
     }
 
-    /// The connection events come over, but for those that are being replaced.
+    /// Returns the current connection, unless it is being replaced.
     fn current(&self) -> Option<&Connection> {
         self.connections.last().filter(|connection| connection.close_at.is_none())
     }
@@ -139,7 +139,7 @@ impl<S: Sink> Socket<S> {
         self.wanted.borrow().clone()
     }
 
-    /// Begins to open a connection, if there should be another.
+    /// Starts to open a connection if one is due.
     fn open_if_due(&mut self) {
         let now = Instant::now();
         let is_due = self.is_outdated || self.current().is_none_or(|current| current.is_due(now));
@@ -152,7 +152,7 @@ impl<S: Sink> Socket<S> {
         let socket = connection.socket.clone();
         let source = socket.name();
         self.is_outdated = false;
-        self.forgive();
+        self.reset_backoff();
         self.last_opened = Some(Instant::now());
         let is_first = self.status.read().connections == 0;
         let gap = self.status.connected(SystemTime::now());
@@ -185,8 +185,8 @@ impl<S: Sink> Socket<S> {
         self.status.failed(&why);
         let wait = match again {
             RetryHint::Soon => self.next_wait(),
-            // Whatever is asked for, this is often enough.
-            RetryHint::After(asked) => asked.min(RETRY_RARELY) + jitter(BACKOFF.first),
+            // A longer delay than this is not honored.
+            RetryHint::After(requested) => requested.min(RETRY_RARELY) + jitter(BACKOFF.first),
             RetryHint::Rarely => RETRY_RARELY,
         };
         self.not_before = Instant::now() + wait;
@@ -198,7 +198,7 @@ impl<S: Sink> Socket<S> {
         }
     }
 
-    /// The wait before the next try, after one that failed.
+    /// Returns the delay before the next attempt and counts the failure.
     fn next_wait(&mut self) -> Duration {
         // Not full jitter: a platform that refuses immediately must not be asked again immediately.
         let wait = BACKOFF.equal_jitter(self.failures);
@@ -213,11 +213,11 @@ impl<S: Sink> Socket<S> {
             tracing::debug!(%source, reason = %end.why, "replaced event socket connection ended");
             return;
         }
-        self.forgive();
+        self.reset_backoff();
         let wait = self.next_wait();
         self.not_before = Instant::now() + wait;
         if let Some(last) = self.connections.last_mut() {
-            // It was to be replaced by the one that has ended, and is needed again.
+            // Its replacement has ended, so it stays the current connection.
             last.close_at = None;
             tracing::warn!(
                 %source, retry_in = %whole(wait), reason = %end.why,
@@ -232,15 +232,15 @@ impl<S: Sink> Socket<S> {
         );
     }
 
-    /// Forgets the failures before the last connection, if that was a good one.
-    fn forgive(&mut self) {
+    /// Resets the failures if the last connection lasted long enough.
+    fn reset_backoff(&mut self) {
         if self.last_opened.is_some_and(|opened| opened.elapsed() >= STEADY) {
             self.failures = 0;
         }
     }
 
-    /// Ends connections that gave signs of life and give them no more.
-    fn bury(&mut self) {
+    /// Ends a connection that has stopped sending keep-alives.
+    fn end_dead_connections(&mut self) {
         let now = Instant::now();
         let dead = self.connections.iter().enumerate().find_map(|(at, it)| it.died(now).map(|end| (at, end)));
         if let Some((at, end)) = dead {
@@ -261,14 +261,14 @@ impl<S: Sink> Socket<S> {
 
     async fn take(&mut self, at: usize, data: &Bytes) {
         let socket = self.connections[at].socket.clone();
-        let has_waited = hand_on(&socket, data, &*self.sink, &self.status, &self.stop).await;
+        let has_waited = deliver(&socket, data, &*self.sink, &self.status, &self.stop).await;
         if has_waited {
             self.connections.iter_mut().for_each(Connection::looked_away);
         }
     }
 
-    /// Takes in changed settings: the connection there is goes on until one after the new ones is open. If the events
-    /// are another's now, it can't.
+    /// Applies changed settings. The current connection continues until the new one is open, except if the reader
+    /// changed: then its events would get the wrong source, tenant or envelope.
     async fn change(&mut self) {
         self.wanted.mark_unchanged();
         let socket = self.wanted();
@@ -279,7 +279,7 @@ impl<S: Sink> Socket<S> {
         }
     }
 
-    /// Closes the connections; what had come over them by then is handed on.
+    /// Closes the connections after passing on the events already received.
     async fn close(mut self) {
         let source = self.wanted().name().clone();
         self.drain().await;
@@ -289,11 +289,11 @@ impl<S: Sink> Socket<S> {
 
     async fn drain(&mut self) {
         for mut connection in std::mem::take(&mut self.connections) {
-            while let Some(came) = connection.next_at_hand() {
-                let Received::Event(data) = came else { continue };
-                let handed_on = hand_on(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
-                // Its tenant may be gone from the settings for good.
-                if tokio::time::timeout(DRAIN_WITHIN, handed_on).await.is_err() {
+            while let Some(received) = connection.next_at_hand() {
+                let Received::Event(data) = received else { continue };
+                let delivered = deliver(&connection.socket, &data, &*self.sink, &self.status, &self.stop);
+                // Time-limited: its tenant may have been removed from the settings.
+                if tokio::time::timeout(DRAIN_WITHIN, delivered).await.is_err() {
                     self.status.refused();
                     tracing::error!(source = %connection.socket.name(), "event lost: cannot record it after the event socket closed");
                 }
@@ -302,9 +302,9 @@ impl<S: Sink> Socket<S> {
     }
 }
 
-/// Hands an event on, and waits with it until it is taken: the platform doesn't send it again. Answers with whether it
-/// had to wait.
-async fn hand_on(
+/// Passes an event to the sink and retries until the sink accepts it, since the platform doesn't resend it. Returns
+/// whether it had to wait.
+async fn deliver(
     socket: &EventSocket,
     data: &Bytes,
     sink: &impl Sink,
@@ -318,9 +318,9 @@ async fn hand_on(
         Err(Rejection::NotAnEvent(why)) => {
             tracing::warn!(%source, reason = %why, "cannot read event");
             socket.reader.count(EventOutcome::Unreadable);
-            // It doesn't come again: whoever looks has this one.
+            // The platform doesn't resend the event, so it is stored for operators.
             let keep = || sink.keep(socket.reader.unreadable(&headers, data, &why, None));
-            let (kept, has_waited) = until_taken(socket, None, status, stop, keep).await;
+            let (kept, has_waited) = retry_until_accepted(socket, None, status, stop, keep).await;
             if kept.is_some() {
                 status.refused();
             }
@@ -334,16 +334,16 @@ async fn hand_on(
         }
     };
     let id = event.id.clone();
-    let (taken, has_waited) = until_taken(socket, Some(&id), status, stop, || sink.take(event.clone())).await;
+    let (taken, has_waited) = retry_until_accepted(socket, Some(&id), status, stop, || sink.take(event.clone())).await;
     if taken.is_some() {
         status.taken();
     }
     has_waited
 }
 
-/// Does something with an event until the host can: the platform doesn't send it again. Answers with what came of it, none
-/// if the host stopped before, and with whether it had to wait.
-async fn until_taken<T, F: Future<Output = Result<T, Backpressure>>>(
+/// Calls `take` until it succeeds, since the platform doesn't resend the event. Returns the result, `None` if the host
+/// stopped before, and whether it had to wait.
+async fn retry_until_accepted<T, F: Future<Output = Result<T, Backpressure>>>(
     socket: &EventSocket,
     id: Option<&str>,
     status: &Status,
@@ -386,7 +386,7 @@ fn log_gap(socket: &EventSocket, gap: Gap) {
     );
 }
 
-/// Whether what is said can be listened to on the way: by plain HTTP, to another machine.
+/// Returns whether the traffic can be read on the network: plain HTTP to another machine.
 fn is_exposed(socket: &EventSocket) -> bool {
     let is_here = match socket.address.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -404,13 +404,13 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// A time as people read it, in whole seconds.
+/// Formats a time in whole seconds.
 fn time(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     time.round(Unit::Second).unwrap_or(time).to_string()
 }
 
-/// A length of time as people read it: whole seconds, or milliseconds where that would be none.
+/// Formats a duration in whole seconds, or in milliseconds below one second.
 fn whole(time: Duration) -> humantime::FormattedDuration {
     let whole = if time.as_secs() > 0 { Duration::from_secs(time.as_secs()) } else { time };
     humantime::format_duration(Duration::from_millis(whole.as_millis() as u64))

@@ -1,51 +1,51 @@
-//! How an event socket fares, for operators.
+//! The status of an event socket, for operators.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use modhost_core::sync::lock;
 
-/// What is known of an event socket since its source was taken in.
+/// The status of an event socket since its source was added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketStatus {
-    /// Since when there has been a connection at any time; none: there is none now.
+    /// Since when the socket has been connected without interruption; `None` if it is not connected.
     pub connected_since: Option<SystemTime>,
-    /// Since when there has been none, after there was one.
+    /// Since when the socket has been disconnected, after its first connection.
     pub gap_since: Option<SystemTime>,
-    /// How many times there was none, since the first one.
+    /// The number of gaps since the first connection.
     pub gaps: u64,
-    /// The last time there was none.
+    /// The last gap.
     pub last_gap: Option<Gap>,
-    /// How many connections were made.
+    /// The number of connections made.
     pub connections: u64,
-    /// How many events were handed on, those that came twice included.
+    /// The number of events that the sink accepted, including duplicates.
     pub events: u64,
-    /// How many events were not: too large, none that can be read, of a foreign company, or not taken when the host
+    /// The number of events not accepted: too large, unreadable, of a foreign company, or still waiting when the host
     /// stopped.
     pub refused: u64,
-    /// The id of the event that waits because the host can't take it now; nothing is read meanwhile.
+    /// The id of the event that waits because of backpressure; meanwhile nothing is read.
     pub held: Option<String>,
-    /// Why the last try to connect failed; none: it didn't.
+    /// Why the last attempt to connect failed; `None` if it succeeded.
     pub problem: Option<String>,
 }
 
-/// A time without a connection: what happened on the platform then has not come, and doesn't come any more.
+/// A time without a connection. Events of that time are lost: the platform doesn't resend them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last time at which there certainly was one.
+    /// The last time at which the socket was certainly connected.
     pub from: SystemTime,
-    /// When there was one again.
+    /// The time of the next connection.
     pub to: SystemTime,
 }
 
 impl Gap {
-    /// How long it was.
+    /// Returns the length of the gap.
     pub fn length(&self) -> Duration {
         self.to.duration_since(self.from).unwrap_or_default()
     }
 }
 
-/// The status, as the socket's task writes it.
+/// The status shared with the socket's task, which updates it.
 #[derive(Default)]
 pub(super) struct Status(Mutex<SocketStatus>);
 
@@ -54,7 +54,7 @@ impl Status {
         self.lock().clone()
     }
 
-    /// A connection was made; answers with the gap that has ended by it.
+    /// Records a connection; returns the gap that it ended.
     pub(super) fn connected(&self, now: SystemTime) -> Option<Gap> {
         let mut status = self.lock();
         status.connections += 1;
@@ -70,7 +70,7 @@ impl Status {
         gap
     }
 
-    /// There is no connection any more, and perhaps there was none from that time on.
+    /// Records that the socket is disconnected, possibly since `since`.
     pub(super) fn disconnected(&self, since: SystemTime) {
         let mut status = self.lock();
         status.connected_since = None;

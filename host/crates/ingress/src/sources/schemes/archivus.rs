@@ -1,7 +1,7 @@
 //! `archivus`: `X-Archivus-Signature: sha256=<hex HMAC-SHA256 of the raw body>`.
 //!
-//! As its webhook page has it, which also says what a receiver answers: 401 for a signature that is missing or wrong, 400
-//! for a body that is not JSON, 200 for everything else, within five seconds.
+//! Source: Archivus's webhook page. It specifies the responses: 401 for a missing or wrong signature, 400 for a body
+//! that is not JSON, 200 for everything else, within five seconds.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
@@ -38,7 +38,7 @@ impl Scheme for Archivus {
         }
     }
 
-    /// Its page asks for 400 where a body is not JSON.
+    /// The documentation requires 400 for a body that is not JSON.
     fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
         match why {
             NotAnEvent::NotJson(_) | NotAnEvent::Form { .. } => StatusCode::BAD_REQUEST,

@@ -1,12 +1,13 @@
-//! `discord`: Ed25519 over `{X-Signature-Timestamp}{raw body}` in `X-Signature-Ed25519`, both keys and signature in hex.
+//! `discord`: Ed25519 over `{X-Signature-Timestamp}{raw body}` in `X-Signature-Ed25519`; keys and signature are in hex.
 //!
-//! As Discord's developer documentation has it, for the interactions endpoint and the event webhooks alike; the key is the
-//! application's public key. A wrong signature must be answered with 401: Discord sends some on purpose, before it takes an
-//! endpoint and ever after. It names no tolerance for the time; a replay is known by the body, which is all an event has
-//! for an id.
+//! Source: Discord's developer documentation, for the interactions endpoint and the event webhooks alike. The key is
+//! the application's public key. A wrong signature must be answered with 401: Discord sends invalid ones on purpose,
+//! before it accepts an endpoint and regularly afterwards. The documentation specifies no tolerance for the timestamp.
+//! An event has no id, so the host recognizes a replay by the hash of the body.
 //!
-//! A module can't answer within the three seconds an interaction has. So a command and a form are answered with "thinking",
-//! a click with nothing to see, and the module has fifteen minutes to edit that by the interaction's token.
+//! A module can't answer within the three seconds that an interaction allows. So the host answers a command or a form
+//! with "thinking" and a click with a deferred update, and the module has fifteen minutes to edit the response with the
+//! interaction's token.
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
@@ -25,10 +26,10 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-signature-ed25519");
 /// The header with the time, in seconds since 1970.
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-signature-timestamp");
 
-/// What somebody reads who used something that no module takes.
+/// The message for users whose interaction no module handles.
 const NOBODY: &str = "Nothing here answers this.";
 
-/// The flag of a message that only the user sees who is answered.
+/// The flag of a message that only the interacting user sees.
 const EPHEMERAL: u32 = 1 << 6;
 
 /// The scheme as one source uses it.
@@ -36,24 +37,24 @@ pub(super) struct Discord {
     pub(super) window: Window,
 }
 
-/// What a request is, as its body says.
+/// The kind of a request, determined from its body.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// The event webhooks ask whether anybody is there.
+    /// A ping of the event webhooks.
     EventPing,
-    /// The interactions endpoint does.
+    /// A ping of the interactions endpoint.
     Ping,
-    /// An event; its number is that of the other ping.
+    /// An event. It has the same type number as a ping of the interactions endpoint.
     Event,
-    /// Somebody used a command.
+    /// A command.
     Command,
-    /// Somebody used a button or a menu of a message.
+    /// A button or menu of a message.
     Component,
-    /// Somebody is typing a command, and might like proposals.
+    /// A request for autocomplete choices while a user types a command.
     Autocomplete,
-    /// Somebody sent a form.
+    /// A submitted form (modal).
     Form,
-    /// None that is known here.
+    /// Any other request.
     Other,
 }
 
@@ -93,7 +94,7 @@ impl Scheme for Discord {
         let written = request.header(&SIGNATURE)?;
         let time = request.header(&TIMESTAMP)?;
         let signature = hex::decode(written).ok().filter(|bytes| bytes.len() == ed25519::SIGNATURE);
-        // One signature has one way to be written.
+        // Only lowercase hex is accepted, so that each signature has one representation.
         let signature = signature.filter(|bytes| hex::encode(bytes).as_bytes() == written);
         let signature = signature.ok_or(SignatureError::WrongSignature)?;
         let message = [time, request.body].concat();
@@ -115,16 +116,17 @@ impl Scheme for Discord {
         let key = key.and_then(Key::as_ed25519).ok_or("it needs a key")?;
         let time = unix_seconds(outgoing.now).to_string();
         let signature = key.sign(&[time.as_bytes(), outgoing.body].concat()).ok_or(
-            "a public key can't sign, and Discord gives its private one to nobody: make a pair of your own for tests",
+            "a public key can't sign, and Discord doesn't publish its private key: generate a key pair for tests",
         )?;
         Ok(HeaderMap::from_iter([(SIGNATURE, value(&hex::encode(signature))), (TIMESTAMP, value(&time))]))
     }
 
-    /// An event is called by its type, a command by its name, and a click or a form by the id its maker gave it.
+    /// The name of an event is its type, that of a command the command's name, and that of a click or a form the custom
+    /// id that the app's developer gave it.
     fn envelope(&self) -> Envelope {
         Envelope {
             name: vec![body("event.type"), body("data.name"), body("data.custom_id")],
-            // In a server, in a direct message, and of the event webhooks.
+            // In a server, in a direct message, and in the event webhooks.
             user: Some(first_in_body(&["member.user.id", "user.id", "event.data.user.id"])),
             created_at: Some(body("event.timestamp")),
             ..Envelope::whole()
@@ -135,7 +137,7 @@ impl Scheme for Discord {
         match Kind::of(request.body) {
             Kind::EventPing => Some(no_content()),
             Kind::Ping => Some(answer(json!({ "type": 1 }))),
-            // Who types can't wait for a module.
+            // A user who is typing can't wait for a module.
             Kind::Autocomplete => Some(answer(json!({ "type": 8, "data": { "choices": [] } }))),
             _ => None,
         }
@@ -149,7 +151,7 @@ impl Scheme for Discord {
         }
     }
 
-    /// Who used something that no module takes is told so, and alone: "thinking" would never end.
+    /// An unhandled interaction gets a message that only its user sees: "thinking" would never end.
     fn nobody(&self, request: &Request<'_>) -> Response {
         match Kind::of(request.body) {
             Kind::Command | Kind::Form | Kind::Component => {
@@ -164,7 +166,7 @@ fn answer(body: Value) -> Response {
     Json(body).into_response()
 }
 
-/// Discord wants a content type even where there is no content.
+/// Discord requires a content type even without content.
 fn no_content() -> Response {
     (StatusCode::NO_CONTENT, [(CONTENT_TYPE, "application/json")]).into_response()
 }

@@ -1,28 +1,29 @@
-//! Ed25519 keys, as the schemes that sign with a private key use them.
+//! Ed25519 keys for schemes that sign with a private key.
 //!
-//! The host needs the public key alone; with the private one it can sign in the platform's place.
+//! The host needs only the public key to verify; with the private key it can sign test events.
 
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-/// How many bytes a public key has, and the seed a private one is made of.
+/// Length of a public key, and of the seed of a private key, in bytes.
 const HALF: usize = 32;
 
-/// How many bytes a signature has.
+/// Length of a signature in bytes.
 pub(super) const SIGNATURE: usize = 64;
 
-/// A public key, and the private one if it is known.
+/// A public key, with the private key if available.
 pub(super) struct Ed25519 {
     public: [u8; HALF],
     pair: Option<Ed25519KeyPair>,
 }
 
 impl Ed25519 {
-    /// A public key of its 32 bytes.
+    /// Creates a public key from its 32 bytes.
     pub(super) fn public(bytes: &[u8]) -> Option<Self> {
         Some(Self { public: bytes.try_into().ok()?, pair: None })
     }
 
-    /// A private key: its seed of 32 bytes; or 64, as NaCl writes it, the public key behind the seed.
+    /// Creates a private key from its seed of 32 bytes, or from 64 bytes as in NaCl: the seed followed by the public
+    /// key.
     pub(super) fn private(bytes: &[u8]) -> Option<Self> {
         let pair = match bytes.split_at_checked(HALF)? {
             (seed, []) => Ed25519KeyPair::from_seed_unchecked(seed),
@@ -32,12 +33,12 @@ impl Ed25519 {
         Some(Self { public: pair.public_key().as_ref().try_into().ok()?, pair: Some(pair) })
     }
 
-    /// Whether this signature is of this message.
+    /// Returns whether the signature matches the message.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, self.public).verify(message, signature).is_ok()
     }
 
-    /// The signature of a message; none without the private key.
+    /// Signs a message; `None` without the private key.
     pub(super) fn sign(&self, message: &[u8]) -> Option<impl AsRef<[u8]> + use<>> {
         self.pair.as_ref().map(|pair| pair.sign(message))
     }

@@ -1,9 +1,9 @@
-//! `github`: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`, keyed with the webhook's secret as it stands.
+//! `github`: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`, keyed with the webhook's secret as text.
 //!
-//! As "Validating webhook deliveries" in GitHub's documentation has it. The body is JSON, or a form with the JSON in its
-//! `payload`, which is the content type GitHub's page has chosen; the signature is of the form then. What an event is called and its id stand in headers
-//! that are not signed: who holds a request that GitHub signed can send it again under another id. The documentation
-//! advises to go by that id all the same, since a redelivery keeps it.
+//! Source: "Validating webhook deliveries" in GitHub's documentation. The body is JSON, or a form with the JSON in its
+//! field `payload`, depending on the content type chosen for the webhook; the signature then covers the form. The
+//! event's name and id are in headers that are not signed: a replayed request with a valid signature can carry another
+//! id. The documentation still recommends that id for deduplication, since a redelivery keeps it.
 
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
@@ -19,7 +19,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 /// The header with the kind of the event: `issues`, `push`, `ping`.
 const EVENT: &str = "x-github-event";
 
-/// The header with the id of the delivery; a redelivery has the same.
+/// The header with the id of the delivery; a redelivery has the same id.
 const DELIVERY: &str = "x-github-delivery";
 
 pub(super) struct GitHub;
@@ -39,7 +39,7 @@ impl Scheme for GitHub {
         Ok(headers)
     }
 
-    /// An event is called by its kind and what was done: `issues.opened`; some kinds have no action: `push`.
+    /// The name of an event is its kind and action: `issues.opened`. Some kinds have no action: `push`.
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![header(DELIVERY)],
@@ -50,7 +50,7 @@ impl Scheme for GitHub {
         }
     }
 
-    /// GitHub sends a `ping` when a webhook is made.
+    /// GitHub sends a `ping` when a webhook is created.
     fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         (request.headers.get(EVENT)?.as_bytes() == b"ping").then(http::success)
     }

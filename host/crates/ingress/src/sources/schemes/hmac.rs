@@ -1,7 +1,6 @@
-//! `hmac`: a signature in a header, as modules.toml tells it; and what most named schemes are made of.
+//! `hmac`: an HMAC in a header, as configured in modules.toml; most named schemes are built on it.
 //!
-//! The signature is compared as it is written: uppercase hex, a missing padding or another prefix are not what the sender
-//! was told to write.
+//! Signatures are compared as text: uppercase hex, missing padding or another prefix don't match.
 
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine;
@@ -21,12 +20,12 @@ pub struct Hmac {
 }
 
 impl Hmac {
-    /// A scheme of these rules.
+    /// Creates a scheme with these rules.
     pub fn new(rules: HmacRules) -> Self {
         Self { rules }
     }
 
-    /// The simplest there is, and the commonest: the body's HMAC-SHA256, in hex behind a prefix.
+    /// Creates the simplest and most common scheme: the body's HMAC-SHA256 in hex with a prefix.
     pub(super) fn of_body(header: HeaderName, prefix: &str) -> Self {
         Self::new(HmacRules {
             header,
@@ -40,13 +39,13 @@ impl Hmac {
         })
     }
 
-    /// The same in base64, without a prefix.
+    /// Like [`Self::of_body`], but in base64 and without a prefix.
     pub(super) fn of_body_in_base64(header: HeaderName) -> Self {
         let Self { rules } = Self::of_body(header, "");
         Self::new(HmacRules { encoding: Encoding::Base64, ..rules })
     }
 
-    /// The same in hex, of what `signed` says, with a header for the time.
+    /// Like [`Self::of_body`], but over the parts in `signed`, with a timestamp header.
     pub(super) fn of_time_and_body(
         (header, prefix): (HeaderName, &str),
         timestamp: HeaderName,
@@ -57,7 +56,7 @@ impl Hmac {
         Self::new(HmacRules { signed, timestamp: Some(timestamp), window, ..rules })
     }
 
-    /// What is signed of a request.
+    /// Returns the signed parts of a request.
     fn signed<'a>(&'a self, headers: &'a HeaderMap, body: &'a [u8]) -> Result<Vec<&'a [u8]>, SignatureError> {
         let part = |part: &'a SignedPart| match part {
             SignedPart::Text(text) => Ok(text.as_bytes()),
@@ -67,7 +66,7 @@ impl Hmac {
         self.rules.signed.iter().map(part).collect()
     }
 
-    /// What has to stand in the header.
+    /// Returns the expected value of the signature header; `None` if the key is of another kind.
     fn signature(&self, key: &Key, signed: &[&[u8]]) -> Option<String> {
         let mac = mac(self.rules.algorithm, key, signed)?;
         let written = match self.rules.encoding {
@@ -105,18 +104,18 @@ impl Scheme for Hmac {
         let mut all = outgoing.headers.clone();
         all.extend(headers.clone());
         let signed = self.signed(&all, outgoing.body);
-        let signed = signed.map_err(|_| "a header that is part of what is signed has to be given, once")?;
+        let signed = signed.map_err(|_| "each signed header has to be given exactly once")?;
         headers.insert(&self.rules.header, value(&self.signature(key, &signed).ok_or(NO_KEY)?));
         Ok(headers)
     }
 
-    /// Nothing is known of the body but that it is JSON, or a form that holds some: it tells itself from others by what it is.
+    /// The body is JSON or a form with a JSON payload; its hash is the event's id.
     fn envelope(&self) -> Envelope {
         Envelope { forms: Forms::WithPayload, ..Envelope::whole() }
     }
 }
 
-/// The HMAC of these parts, one after the other; none if the key is of another kind.
+/// Returns the HMAC of the concatenated parts; `None` if the key is of another kind.
 pub(super) fn mac(algorithm: Algorithm, key: &Key, parts: &[&[u8]]) -> Option<Vec<u8>> {
     fn of<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut mac = <M as KeyInit>::new_from_slice(key).ok()?;

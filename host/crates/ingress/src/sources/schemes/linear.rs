@@ -1,8 +1,8 @@
 //! `linear`: `Linear-Signature`, the hex HMAC-SHA256 of the raw body, keyed with the webhook's signing secret.
 //!
-//! As Linear's webhook documentation has it. The time stands in the body, in milliseconds, and so is signed; the
-//! documentation advises to refuse what is not of the last minute. The id of a delivery stands in a header that is not
-//! signed, and there is no other: the time keeps it from being of use to who holds an old request.
+//! Source: Linear's webhook documentation. The timestamp is in the body, in milliseconds, and so is signed; the
+//! documentation recommends rejecting requests older than a minute. The only id of a delivery is in a header that is
+//! not signed; the time window limits replays under another id.
 
 use std::borrow::Cow;
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use modhost_core::json::Kind;
 /// The header with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("linear-signature");
 
-/// The header with the id of the delivery; another try has the same.
+/// The header with the id of the delivery; a retry has the same id.
 const DELIVERY: &str = "linear-delivery";
 
 /// The field with the time, in milliseconds since 1970.
@@ -55,7 +55,7 @@ impl Scheme for Linear {
         };
         let now = unix_seconds(now).saturating_mul(1000);
         let (before, written, after) = match document.find([TIMESTAMP]) {
-            // Which of them counts, nobody can say.
+            // The field occurs more than once: ambiguous.
             Some(old) if old.is_ambiguous => return Cow::Borrowed(body),
             Some(old) => {
                 let place = old.value.range_in(body);
@@ -70,7 +70,7 @@ impl Scheme for Linear {
         Cow::Owned([before, written.as_bytes(), after].concat())
     }
 
-    /// An event is called by what it is about and what was done: `Issue.create`.
+    /// The name of an event is the type of its object and the action: `Issue.create`.
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![header(DELIVERY)],

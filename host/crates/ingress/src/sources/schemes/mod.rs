@@ -1,7 +1,7 @@
-//! How a source tells a real event from a forged one: one file a signature scheme.
+//! Verification of requests: one file per signature scheme.
 //!
-//! A scheme is the rules alone; the keys are the source's. Whatever is compared with what a sender wrote is compared in
-//! constant time, and every key is tried whichever fits, so that the time taken tells nothing about any of them.
+//! A scheme contains only rules; the source holds the keys. Schemes compare sender input in constant time and try every
+//! key, whichever matches, so that timing reveals nothing about a key.
 
 mod archivus;
 mod discord;
@@ -32,167 +32,168 @@ use modhost_config::source::Window;
 use modhost_core::json::Document;
 use modhost_core::secret::Secret;
 
-/// More signatures than this in one header nobody needs while secrets are replaced; each costs time to try.
+/// Maximum number of signatures in one header. Key rotation needs no more, and each costs time to verify.
 const MAX_SIGNATURES: usize = 16;
 
-/// Why nothing can be signed without a secret.
+/// The error of signing without a secret.
 const NO_KEY: &str = "it needs a secret";
 
-/// The rules by which a source's requests are told from forged ones, and what its platform expects of a receiver.
+/// How a platform signs its requests and what responses it expects.
 pub trait Scheme: Send + Sync {
-    /// Makes a key of a secret, in the form the scheme works with.
+    /// Parses a secret into a key in the form the scheme uses.
     ///
     /// # Errors
     ///
-    /// When the secret is not written as the scheme wants it; says how that is, and never what was written.
+    /// If the secret doesn't have the scheme's format. The message describes the format and never contains the secret.
     fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
         Ok(Key::shared(secret.expose().as_bytes()))
     }
 
-    /// Checks that a request comes from who knows one of the keys.
+    /// Verifies that a request was signed with one of the keys.
     ///
     /// # Errors
     ///
-    /// When it doesn't.
+    /// If the signature is missing, invalid or outdated.
     fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError>;
 
-    /// The headers with which the platform would send a body.
+    /// Signs a body as the platform does and returns the headers.
     ///
     /// # Errors
     ///
-    /// When the host can't sign in the platform's place; says why.
+    /// If the host can't sign for the platform. The message says why.
     fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str>;
 
-    /// A body as the platform would send it at this time: another one only where it says when it is sent.
+    /// Returns the body with the current time in it, for platforms that send a timestamp in the body.
     fn dated<'a>(&self, body: &'a [u8], now: SystemTime) -> Cow<'a, [u8]> {
         let _ = now;
         Cow::Borrowed(body)
     }
 
-    /// Where in a request the parts of an event stand.
+    /// Returns where the parts of an event are in a request.
     fn envelope(&self) -> Envelope;
 
-    /// The status that answers a request which is refused.
+    /// Returns the response status for a rejected request.
     fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
         let _ = signature_error;
         StatusCode::UNAUTHORIZED
     }
 
-    /// The answer to a verified request that is meant for the endpoint and not for a module: a platform's question
-    /// whether anybody is there.
+    /// Returns the response to a verified request that is addressed to the endpoint instead of a module, such as a
+    /// platform's check that the endpoint exists. `None` for events.
     fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         let _ = request;
         None
     }
 
-    /// The answer to a request whose event was taken.
+    /// Returns the response to a recorded event.
     fn taken(&self, request: &Request<'_>) -> Response {
         let _ = request;
         super::http::success()
     }
 
-    /// The answer to a request whose event nobody wants here: no module subscribed to it, or no tenant has its company.
-    /// A success, or the platform would bring it again and give the endpoint up.
+    /// Returns the response to an event that no module subscribes to or whose company no tenant has. It must be a
+    /// success: otherwise the platform would retry and finally disable the endpoint.
     fn nobody(&self, request: &Request<'_>) -> Response {
         self.taken(request)
     }
 
-    /// The status that answers an event of a company that no tenant here has. A success, for platforms whose apps are
-    /// installed in many companies: they sign for all of them alike, and give an endpoint up that refuses some.
+    /// Returns the response status for an event of a company that no tenant has. The default is a success, for
+    /// platforms whose apps are installed in many companies: they sign for all of them with one key and disable an
+    /// endpoint that refuses some.
     fn unclaimed(&self) -> StatusCode {
         StatusCode::OK
     }
 
-    /// The status that answers a verified request that can't be read as an event. It is kept for operators; what brings it
-    /// again may find a host that can read it.
+    /// Returns the response status for a verified request that can't be read as an event. The host stores the request
+    /// for operators; a retry may reach a host that can read it.
     fn unreadable(&self, why: &NotAnEvent) -> StatusCode {
         let _ = why;
         StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
-/// A request as it came, before anything about it is believed.
+/// A request as received, before verification.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// Its headers.
+    /// The headers.
     pub headers: &'a HeaderMap,
-    /// Its body, as it came.
+    /// The raw body.
     pub body: &'a [u8],
-    /// When it came.
+    /// The time of arrival.
     pub now: SystemTime,
 }
 
-/// A request to be made in a platform's place.
+/// A request to sign as a platform would.
 pub struct Outgoing<'a> {
-    /// Its body, byte by byte.
+    /// The raw body.
     pub body: &'a [u8],
-    /// The headers that are there already, for schemes that sign some.
+    /// The headers set so far, for schemes that sign headers.
     pub headers: &'a HeaderMap,
-    /// When it is made.
+    /// The time of the request.
     pub now: SystemTime,
-    /// An id that no request had before, for schemes that give each one.
+    /// A unique id, for schemes whose requests carry one.
     pub id: &'a str,
 }
 
-/// A key of a source, in the form its scheme works with. Never shown.
+/// A key of a source in the form its scheme uses. Its `Debug` output doesn't contain the key.
 pub struct Key(Kind);
 
 enum Kind {
-    /// What both sides know.
+    /// A shared secret.
     Shared(Box<[u8]>),
-    /// What the platform signs with, or the public half of it.
+    /// The platform's private key, or only its public half.
     Ed25519(Box<Ed25519>),
 }
 
-/// Why a request is taken for a forgery. The text goes to the sender and to the log.
+/// Why a request failed verification. The text goes to the sender and to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// A header the scheme needs is not there.
+    /// A required header is missing.
     #[error("missing header {}", Shown(.0))]
     MissingHeader(HeaderName),
-    /// A header can't be read.
+    /// A header has an invalid format.
     #[error("header {} is not {}", Shown(.0), .1)]
     BadHeader(HeaderName, &'static str),
-    /// A header stands there more than once: which of them counts is anybody's guess.
+    /// A header occurs more than once: ambiguous.
     #[error("more than one header {}", Shown(.0))]
     TwoHeaders(HeaderName),
-    /// The body lacks what the scheme needs of it.
+    /// The body lacks a field that the scheme needs.
     #[error("the body has no {0}")]
     MissingInBody(&'static str),
-    /// No secret makes this signature of this body.
+    /// The signature matches none of the keys.
     #[error("invalid signature")]
     WrongSignature,
-    /// Nothing is verified, and who sent it is not on this machine.
+    /// Scheme `none`: a proxy forwarded the request, so its sender isn't on this machine.
     #[error(
         "the request was passed on by a proxy; without `from_anywhere` this source takes those of this machine only"
     )]
     PassedOn,
-    /// Nothing is verified, and a page in somebody's browser sent it.
+    /// Scheme `none`: a web page in a browser sent the request.
     #[error("a web page sent the request; without `from_anywhere` this source takes those of programs only")]
     OfAPage,
-    /// Nothing is verified, and it is for a host of another name: a web page whose name leads to this machine.
+    /// Scheme `none`: the `Host` header names another host, as after DNS rebinding.
     #[error(
         "the Host header is not a name of this machine; without `from_anywhere` this source takes requests to localhost or \
          127.0.0.1 only"
     )]
     ForeignHost,
-    /// The signature is right, and older than the source allows.
+    /// The signature is valid, but older than the source allows.
     #[error("timestamp outside the tolerance of {0} seconds")]
     Stale(u64),
-    /// The signature is right, and from further ahead than the source allows.
+    /// The signature is valid, but its time is further ahead than the source allows.
     #[error("timestamp more than {0} seconds ahead of this host's clock")]
     Ahead(u64),
 }
 
 impl SignatureError {
-    /// Whether all that is wrong is the time: the sender knew a key, and one of the two clocks may be off.
+    /// Returns whether only the time is wrong: the sender has a valid key, and one of the two clocks may be off.
     pub fn is_of_time(&self) -> bool {
         matches!(self, Self::Stale(_) | Self::Ahead(_))
     }
 }
 
 impl Key {
-    /// A key that both sides know, of these bytes.
+    /// Creates a shared key from these bytes.
     pub fn shared(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(Kind::Shared(bytes.into()))
     }
@@ -223,12 +224,12 @@ impl fmt::Debug for Key {
 }
 
 impl<'a> Request<'a> {
-    /// The value of a header the scheme needs, which stands there once.
+    /// Returns the value of a header that must occur exactly once.
     fn header(&self, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
         only(self.headers, name)
     }
 
-    /// The value of a header that holds a time in seconds since 1970.
+    /// Returns the value of a header that contains seconds since 1970.
     fn timestamp(&self, name: &HeaderName) -> Result<i64, SignatureError> {
         let value = self.header(name)?;
         let seconds = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
@@ -236,7 +237,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The value of a header that stands there once.
+/// Returns the value of a header that must occur exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], SignatureError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -246,13 +247,14 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Signa
     }
 }
 
-/// The JSON of a body, for schemes that look at something in it. Lenient, as everything is that decides on an answer.
+/// Parses the body of a request for schemes that read a field of it. Lenient, like everything that decides on a
+/// response.
 fn document<'a>(json: &'a [u8]) -> Option<Document<'a>> {
     Document::read(json).ok()
 }
 
-/// Checks that one of the signatures is what one of the keys makes. All keys make theirs and all are compared, whichever
-/// fits; a key that makes none fits none.
+/// Checks that one of the signatures matches one of the keys. Every key is tried and every signature compared,
+/// whichever matches; a key of another kind, for which `make` returns `None`, matches nothing.
 fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<String>) -> Result<(), SignatureError> {
     let mut any = Choice::from(0);
     for key in keys {
@@ -261,7 +263,7 @@ fn any_fits(keys: &[Key], written: &[&[u8]], make: impl Fn(&Key) -> Option<Strin
     if bool::from(any) { Ok(()) } else { Err(SignatureError::WrongSignature) }
 }
 
-/// Whether one of these is the signature that was made; all are compared.
+/// Returns whether one of the signatures equals `made`; all are compared.
 fn fit(written: &[&[u8]], made: Option<&str>) -> Choice {
     let mut any = Choice::from(0);
     let Some(made) = made else { return any };
@@ -271,7 +273,7 @@ fn fit(written: &[&[u8]], made: Option<&str>) -> Choice {
     any
 }
 
-/// Checks a time, in seconds since 1970, against the host's.
+/// Checks that a time, in seconds since 1970, is within the window around `now`.
 fn check_time(window: Window, timestamp: i64, now: SystemTime) -> Result<(), SignatureError> {
     let now = i64::try_from(unix_seconds(now)).unwrap_or(i64::MAX);
     match (window.past, window.ahead) {
@@ -285,7 +287,7 @@ fn check_time(window: Window, timestamp: i64, now: SystemTime) -> Result<(), Sig
     }
 }
 
-/// The scheme that settings name.
+/// Creates the scheme named in the settings.
 pub fn scheme(settings: &config::Scheme) -> Box<dyn Scheme> {
     match settings {
         config::Scheme::Unique(window) => Box::new(unique::Unique::new(*window)),
@@ -307,12 +309,12 @@ fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// Text as the value of a header; what can't stand in one is left out.
+/// Converts text to a header value; text that can't be one becomes an empty value.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// A header's name as people write it: `X-Unique-Signature`.
+/// Displays a header name in the usual case: `X-Unique-Signature`.
 pub(super) struct Shown<'a>(pub(super) &'a HeaderName);
 
 impl fmt::Display for Shown<'_> {

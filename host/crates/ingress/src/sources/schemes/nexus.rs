@@ -1,7 +1,8 @@
-//! `nexus`: NexusGPT signs nothing. The operator may name one header and a value there, which every request carries.
+//! `nexus`: NexusGPT signs nothing. The operator may configure one header with a fixed value that every request
+//! carries.
 //!
-//! As its webhook documentation has it; the value is the secret. Whoever reads one request can write others, so the way
-//! to the host should be encrypted.
+//! Source: NexusGPT's webhook documentation. The header's value is the secret. Anyone who can read one request can
+//! forge others, so the connection to the host should be encrypted.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
@@ -11,7 +12,8 @@ use super::{Key, NO_KEY, Outgoing, Request, Scheme, SignatureError};
 use crate::sources::envelope::{Envelope, body};
 use modhost_core::secret::Secret;
 
-const NOT_IN_A_HEADER: &str = "it can't stand in a header: it should be plain characters, without spaces around it";
+const NOT_IN_A_HEADER: &str =
+    "it is not a valid header value: it should be visible ASCII without leading or trailing spaces";
 
 /// The scheme as one source uses it.
 pub(super) struct Nexus {
@@ -32,7 +34,7 @@ impl Scheme for Nexus {
     }
 
     fn verify(&self, request: &Request<'_>, keys: &[Key]) -> Result<(), SignatureError> {
-        // Hashes have one length: the time to compare them doesn't tell how long the secret is.
+        // Hashes have a fixed length, so the comparison's duration doesn't reveal the length of the secret.
         let written = Sha256::digest(request.header(&self.header)?);
         let mut any = Choice::from(0);
         for key in keys {
@@ -47,8 +49,8 @@ impl Scheme for Nexus {
         Ok(HeaderMap::from_iter([(self.header.clone(), value)]))
     }
 
-    /// `{"event": "MESSAGE_FINALIZED", "payload": {…}}`: an event has no id of its own; the message and the time it was
-    /// last changed tell two apart.
+    /// `{"event": "MESSAGE_FINALIZED", "payload": {…}}`: an event has no id of its own; its id is the message's id and
+    /// the time of the last change.
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![body("payload.id"), body("payload.updatedAt")],

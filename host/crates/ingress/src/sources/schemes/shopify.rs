@@ -1,8 +1,9 @@
 //! `shopify`: `X-Shopify-Hmac-Sha256`, the base64 HMAC-SHA256 of the raw body, keyed with the app's client secret.
 //!
-//! As Shopify's page on webhooks over HTTPS has it: 401 for a signature that is wrong, 200 within five seconds for all else.
-//! Topic, ids and the shop's domain stand in headers that are not signed; the documentation advises to tell duplicates by
-//! `X-Shopify-Event-Id`. One thing a merchant does can come under several topics, so the topic is part of the id.
+//! Source: Shopify's page on webhooks over HTTPS: 401 for a wrong signature, 200 within five seconds for everything
+//! else. Topic, ids and the shop's domain are in headers that are not signed; the documentation recommends
+//! `X-Shopify-Event-Id` for deduplication. One action of a merchant can produce events with several topics, so the
+//! topic is part of the id.
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -13,10 +14,10 @@ use crate::sources::envelope::{Envelope, header};
 /// The header with the signature.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-shopify-hmac-sha256");
 
-/// The header that says what happened: `orders/create`.
+/// The header with the topic: `orders/create`.
 const TOPIC: &str = "x-shopify-topic";
 
-/// The header with the id of what happened.
+/// The header with the id of the event.
 const EVENT_ID: &str = "x-shopify-event-id";
 
 pub(super) struct Shopify;

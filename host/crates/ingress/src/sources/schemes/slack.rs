@@ -1,10 +1,10 @@
-//! `slack`: `X-Slack-Signature: v0=<hex HMAC-SHA256 of v0:{X-Slack-Request-Timestamp}:{raw body}>`, keyed with the app's
-//! signing secret as it stands.
+//! `slack`: `X-Slack-Signature: v0=<hex HMAC-SHA256 of v0:{X-Slack-Request-Timestamp}:{raw body}>`, keyed with the
+//! app's signing secret as text.
 //!
-//! As "Verifying requests from Slack" has it, which also advises to refuse what is older than five minutes. The Events API
-//! wants any 2xx within three seconds, and brings an event again up to three times without it (`X-Slack-Retry-Num`), under
-//! the same `event_id` and with a new time and signature. It switches an app's events off that fails too often, so what
-//! nobody wants is a success. Slash commands, buttons and dialogs come as forms, signed alike.
+//! Source: "Verifying requests from Slack", which recommends rejecting requests older than five minutes. The Events API
+//! expects a 2xx within three seconds; otherwise it retries up to three times (`X-Slack-Retry-Num`), with the same
+//! `event_id` and a new timestamp and signature. Slack disables the events of an app that fails too often, so events
+//! without a module get a success. Slash commands, buttons and dialogs arrive as forms, signed in the same way.
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -25,8 +25,8 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-slack-signature");
 /// The header with the time of the request, in seconds since 1970.
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-slack-request-timestamp");
 
-/// Where the user stands: of most events, of those that tell of a user, of changed and deleted messages, of buttons and
-/// dialogs, of slash commands.
+/// The fields with the user: of most events, of events about a user, of changed and deleted messages, of channels and
+/// files, of buttons and dialogs, of slash commands.
 const USERS: [&str; 9] = [
     "event.user",
     "event.user.id",
@@ -39,7 +39,7 @@ const USERS: [&str; 9] = [
     "user_id",
 ];
 
-/// What somebody reads who used a command that no module takes.
+/// The message for users whose command no module handles.
 const NOBODY: &str = "Nothing here answers this command.";
 
 /// The scheme as one source uses it.
@@ -71,9 +71,9 @@ impl Scheme for Slack {
         self.hmac.sign(outgoing, key)
     }
 
-    /// An event is called by the type and subtype of what is inside: `app_mention`, `message`, `message.bot_message`. What
-    /// comes as a form has neither id nor retries: a button, menu or dialog is called by its type (`block_actions`,
-    /// `view_submission`), a slash command by itself (`/weather`).
+    /// The name of an event is the type and subtype of the inner event: `app_mention`, `message`,
+    /// `message.bot_message`. Forms have neither ids nor retries: the name of a button, menu or dialog is its type
+    /// (`block_actions`, `view_submission`), that of a slash command the command (`/weather`).
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![FieldSelector::First(vec![body("event_id"), FieldSelector::Hash])],
@@ -90,7 +90,7 @@ impl Scheme for Slack {
         }
     }
 
-    /// Slack asks with a challenge before it sends events, and tells when it holds some back.
+    /// Slack sends a challenge before it sends events, and a notice when it drops events above the rate limit.
     fn challenge(&self, request: &Request<'_>) -> Option<Response> {
         let document = document(request.body)?;
         let text = |key| document.find([key]).and_then(|found| found.value.text());
@@ -104,7 +104,7 @@ impl Scheme for Slack {
         }
     }
 
-    /// What answers a form is shown to the user, or changes the dialog: it has to be empty.
+    /// The response to a form is shown to the user or changes the dialog, so it must be empty.
     fn taken(&self, request: &Request<'_>) -> Response {
         match event_body::kind(request.body) {
             BodyKind::Json => http::success(),
@@ -112,7 +112,7 @@ impl Scheme for Slack {
         }
     }
 
-    /// A slash command waits for nobody.
+    /// An unhandled slash command gets a message that only its user sees.
     fn nobody(&self, request: &Request<'_>) -> Response {
         match event_body::kind(request.body) {
             BodyKind::Form => Json(json!({ "response_type": "ephemeral", "text": NOBODY })).into_response(),

@@ -1,9 +1,10 @@
-//! `standard-webhooks`: as <https://www.standardwebhooks.com> has it, and Svix, from whose own it came.
+//! `standard-webhooks`: the scheme of <https://www.standardwebhooks.com>, and of Svix, whose scheme it is based on.
 //!
-//! `webhook-id`, `webhook-timestamp` in seconds, and `webhook-signature`: signatures of `{id}.{timestamp}.{raw body}` with
-//! spaces between them. `v1,<base64>` is an HMAC-SHA256, its key behind `whsec_` in base64; `v1a,<base64>` is Ed25519, its
-//! public key behind `whpk_`, its private one behind `whsk_`. Other versions are ignored. Svix calls the headers `svix-id`,
-//! `svix-timestamp` and `svix-signature`. Each try has a new time and signature, and the same id.
+//! Headers: `webhook-id`, `webhook-timestamp` in seconds, and `webhook-signature`, a space-separated list of signatures
+//! of `{id}.{timestamp}.{raw body}`. `v1,<base64>` is an HMAC-SHA256; its key is base64 with the prefix `whsec_`.
+//! `v1a,<base64>` is Ed25519; its public key has the prefix `whpk_`, its private key `whsk_`. Other versions are
+//! ignored. Svix names the headers `svix-id`, `svix-timestamp` and `svix-signature`. Each retry has a new timestamp and
+//! signature and the same id.
 
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine;
@@ -19,8 +20,8 @@ use crate::sources::envelope::{Envelope, body};
 use modhost_config::source::{Algorithm, FieldSelector, Window};
 use modhost_core::secret::Secret;
 
-/// How secrets are read: some senders show them without the padding.
-const OF_SECRETS: GeneralPurpose = GeneralPurpose::new(
+/// The base64 decoder for secrets; padding is optional because some senders omit it.
+const SECRET_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -50,7 +51,8 @@ const SVIX: Names = Names {
 };
 
 impl Names {
-    /// Those of a request. The id decides, and all three go by one name: [`Scheme::envelope`] reads the id that was signed.
+    /// Returns the header names of a request. The id header decides for all three, so that [`Scheme::envelope`] reads
+    /// the id that was signed.
     fn of(headers: &HeaderMap) -> Self {
         let is_svix = !headers.contains_key(STANDARD.id) && headers.contains_key(SVIX.id);
         if is_svix { SVIX } else { STANDARD }
@@ -59,21 +61,19 @@ impl Names {
 
 impl Scheme for StandardWebhooks {
     fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
-        const FORM: &str = "it should be base64 behind whsec_, or for Ed25519 behind whpk_ or whsk_";
+        const FORM: &str = "it should be base64 with the prefix whsec_, or for Ed25519 whpk_ or whsk_";
         let text = secret.expose();
         let (kind, encoded) = match text.split_once('_') {
             Some((kind @ ("whsec" | "whpk" | "whsk"), encoded)) => (kind, encoded),
-            // As the libraries take it, too: a shared secret without its name.
+            // Like the official libraries, accept a shared secret without its prefix.
             _ => ("whsec", text),
         };
-        let bytes = OF_SECRETS.decode(encoded).ok().filter(|bytes| !bytes.is_empty()).ok_or(FORM)?;
+        let bytes = SECRET_BASE64.decode(encoded).ok().filter(|bytes| !bytes.is_empty()).ok_or(FORM)?;
         match kind {
-            "whpk" => {
-                Ed25519::public(&bytes).map(Key::ed25519).ok_or("behind whpk_ there should be 32 bytes in base64")
-            }
+            "whpk" => Ed25519::public(&bytes).map(Key::ed25519).ok_or("whpk_ should be followed by 32 bytes in base64"),
             "whsk" => {
                 let pair = Ed25519::private(&bytes).map(Key::ed25519);
-                pair.ok_or("behind whsk_ there should be a private key of 64 bytes, or of 32, in base64")
+                pair.ok_or("whsk_ should be followed by a private key of 64 or 32 bytes in base64")
             }
             _ => Ok(Key::shared(bytes)),
         }
@@ -104,10 +104,10 @@ impl Scheme for StandardWebhooks {
     }
 
     fn sign(&self, outgoing: &Outgoing<'_>, key: Option<&Key>) -> Result<HeaderMap, &'static str> {
-        const NO_PRIVATE_KEY: &str = "it needs a secret, whsec_… or whsk_…; with a public key alone nobody can sign";
+        const NO_PRIVATE_KEY: &str = "it needs a secret, whsec_… or whsk_…; a public key can't sign";
         let key = key.ok_or(NO_PRIVATE_KEY)?;
         let time = unix_seconds(outgoing.now).to_string();
-        // An id that was given is the one that is signed.
+        // An id given by the caller is the one that is signed.
         let id = outgoing.headers.get(STANDARD.id).cloned().unwrap_or_else(|| value(outgoing.id));
         let signed: [&[u8]; 5] = [id.as_bytes(), b".", time.as_bytes(), b".", outgoing.body];
         let signature = match key.as_ed25519() {
@@ -121,7 +121,7 @@ impl Scheme for StandardWebhooks {
         ]))
     }
 
-    /// The body is the sender's own; the specification proposes `type` and `timestamp`.
+    /// The sender defines the body; the specification recommends `type` and `timestamp`.
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![FieldSelector::EitherHeader(STANDARD.id, SVIX.id)],
@@ -132,12 +132,12 @@ impl Scheme for StandardWebhooks {
     }
 }
 
-/// What has to stand in the header under a shared key.
+/// Returns the expected signature for a shared key.
 fn symmetric(key: &Key, signed: &[&[u8]]) -> Option<String> {
     mac(Algorithm::Sha256, key, signed).map(|mac| format!("v1,{}", BASE64.encode(mac)))
 }
 
-/// Whether one of the signatures is of this message; all are tried.
+/// Returns whether one of the signatures matches the message; all are tried.
 fn verified(key: &Ed25519, message: &[u8], written: &[&[u8]]) -> Choice {
     let mut any = Choice::from(0);
     for signature in written.iter().filter_map(|written| written.strip_prefix(b"v1a,")) {

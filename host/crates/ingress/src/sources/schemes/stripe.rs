@@ -1,9 +1,10 @@
 //! `stripe`: `Stripe-Signature: t=<seconds>,v1=<hex>[,v1=<hex>…]`, the HMAC-SHA256 of `{t}.{raw body}`, keyed with the
-//! endpoint's signing secret as it stands, its `whsec_` included.
+//! endpoint's signing secret as text, including its prefix `whsec_`.
 //!
-//! As "Verify webhook signatures manually" in Stripe's documentation and `Webhook.construct_event` of its SDKs have it: one
-//! `v1` for each secret that is good while one replaces another, other versions ignored, five minutes of tolerance. Each
-//! try has a new time and signature. Its examples answer a wrong signature with 400; whatever is not 2xx is brought again.
+//! Source: "Verify webhook signatures manually" in Stripe's documentation and `Webhook.construct_event` of its SDKs:
+//! one `v1` per active secret during a rotation, other versions ignored, five minutes of tolerance. Each retry has a
+//! new timestamp and signature. The documentation's examples answer a wrong signature with 400; Stripe retries after
+//! any response but 2xx.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 
@@ -15,7 +16,7 @@ use crate::sources::envelope::{Envelope, body};
 use modhost_config::source::{Algorithm, Window};
 use modhost_core::secret::Secret;
 
-/// The header with time and signatures.
+/// The header with the timestamp and the signatures.
 const SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
 
 /// The scheme as one source uses it.
@@ -23,11 +24,11 @@ pub(super) struct Stripe {
     pub(super) window: Window,
 }
 
-/// What the header says.
+/// The parsed header.
 struct Signed<'a> {
-    /// The time as it is written, and so signed.
+    /// The timestamp as text, as it is signed.
     written: &'a str,
-    /// In seconds since 1970.
+    /// The timestamp in seconds since 1970.
     timestamp: i64,
     signatures: Vec<&'a [u8]>,
 }
@@ -59,7 +60,7 @@ fn signature_of(key: &Key, time: &str, body: &[u8]) -> Option<String> {
 impl Scheme for Stripe {
     fn key(&self, secret: &Secret) -> Result<Key, &'static str> {
         match secret.expose().strip_prefix("whsec_") {
-            Some("") | None => Err("it should start with whsec_: the endpoint's signing secret, and no API key"),
+            Some("") | None => Err("it should start with whsec_: the endpoint's signing secret, not an API key"),
             Some(_) => Ok(Key::shared(secret.expose().as_bytes())),
         }
     }
@@ -76,7 +77,7 @@ impl Scheme for Stripe {
         Ok(HeaderMap::from_iter([(SIGNATURE, value(&format!("t={time},v1={signature}")))]))
     }
 
-    /// All of it is handed on: `data` is not in every event.
+    /// The payload is the whole body: not every event has `data`.
     fn envelope(&self) -> Envelope {
         Envelope {
             id: vec![body("id")],

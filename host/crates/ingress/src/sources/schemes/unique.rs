@@ -1,10 +1,10 @@
-//! `unique`: Unique AI's signature, the lowercase hex HMAC-SHA256 of the raw body, keyed with the endpoint secret as it
-//! stands.
+//! `unique`: Unique AI's signature, the lowercase hex HMAC-SHA256 of the raw body, keyed with the endpoint secret as
+//! text.
 //!
-//! The rules and their order are those of `Webhook.construct_event` in Unique's Python SDK: both headers there, the
-//! timestamp an integer, the signature right, and, if a tolerance is set, the timestamp not older than that. What the
-//! SDK lacks and the host has is a limit for times ahead of its clock. The timestamp is not covered by the signature, so
-//! it can't hold off a replay: the event's id does.
+//! The rules and their order are those of `Webhook.construct_event` in Unique's Python SDK: both headers present, the
+//! timestamp an integer, the signature valid, and the timestamp not older than the tolerance, if one is set. The host
+//! also limits timestamps ahead of its clock, which the SDK doesn't. The signature doesn't cover the timestamp, so the
+//! timestamp can't prevent replays; deduplication by the event's id does.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub struct Unique {
 }
 
 impl Unique {
-    /// A scheme that accepts times within this window.
+    /// Creates a scheme that accepts timestamps within this window.
     pub fn new(window: Window) -> Self {
         Self { window }
     }
@@ -46,7 +46,7 @@ impl Scheme for Unique {
         let mut headers = HeaderMap::new();
         headers.insert(SIGNATURE, value(&signature));
         headers.insert(CREATED_AT, unix_seconds(outgoing.now).into());
-        // What else the platform sends says what the body says.
+        // The platform's other headers repeat fields of the body.
         let event: Value = serde_json::from_slice(outgoing.body).unwrap_or_default();
         for (name, field) in [
             ("x-unique-id", "id"),
@@ -65,20 +65,21 @@ impl Scheme for Unique {
         envelope()
     }
 
-    /// Unique takes any status but 2xx, 3xx, 429 and 5xx for an endpoint that has expired, and sends nothing more. That is
-    /// right for a forgery; a signature that is right and only the time is wrong may be this host's own clock.
+    /// After any status but 2xx, 3xx, 429 and 5xx, Unique marks the endpoint as expired and sends no further events.
+    /// That is right for a forged request. If only the time is wrong, the cause may be this host's clock.
     fn refusal(&self, signature_error: &SignatureError) -> StatusCode {
         if signature_error.is_of_time() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
     }
 
-    /// An endpoint belongs to an app of one company: that this host doesn't know it is most likely its settings' fault.
+    /// An endpoint belongs to an app of one company. If no tenant has that company, the host's settings are most likely
+    /// wrong.
     fn unclaimed(&self) -> StatusCode {
         StatusCode::SERVICE_UNAVAILABLE
     }
 }
 
-/// Where the parts of an event of Unique's stand, however it comes: as in its webhook documentation and in the models of
-/// its Python toolkit.
+/// Returns where the parts of an event of Unique are, for webhooks and the event socket: from its webhook documentation
+/// and the models of its Python toolkit.
 pub fn envelope() -> Envelope {
     Envelope {
         id: vec![body("id")],
@@ -92,9 +93,9 @@ pub fn envelope() -> Envelope {
     }
 }
 
-/// The signature of a body, as the header has it.
+/// Returns the signature of a body, as sent in the header.
 pub fn sign(secret: &Secret, body: &[u8]) -> String {
-    // A shared key makes a signature of anything.
+    // Signing with a shared key always succeeds.
     signature_of(&Key::shared(secret.expose().as_bytes()), body).unwrap_or_default()
 }
 
