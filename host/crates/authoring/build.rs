@@ -1,11 +1,12 @@
-//! Puts what `modhost new` writes into the program: the templates and the SDKs, as lists of files.
+//! Embeds the files that `modhost new` writes, the templates and the SDKs, into the program as lists.
 
 use std::error::Error;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// The lists: what each is called, its folder from the top of the repository, and what in that is only for those who work on it.
+/// The lists: the name of each, its folder from the top of the repository, and the parts of it that are only for
+/// development of the SDK or template itself.
 const LISTS: [(&str, &str, &[&str]); 6] = [
     ("TEMPLATES", "templates", &["README.md"]),
     ("RUST", "sdk-guest/rust", &[]),
@@ -15,8 +16,9 @@ const LISTS: [(&str, &str, &[&str]); 6] = [
     ("C", "sdk-guest/c", &[]),
 ];
 
-/// What tools leave in such folders. `wit` is where an SDK's own tools expect the contract, which the program has anyway.
-const MADE: [&str; 7] = ["target", "node_modules", "__pycache__", "build", "dist", "bindings", "wit"];
+/// Files and folders that tools create. `wit` is where an SDK's own tools expect the contract, which the program embeds
+/// anyway.
+const GENERATED: [&str; 7] = ["target", "node_modules", "__pycache__", "build", "dist", "bindings", "wit"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
@@ -28,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         gather(&folder, &mut files)?;
         files.retain(|file| {
             let is_private = file.strip_prefix(&folder).is_ok_and(|it| private.iter().any(|name| it.starts_with(name)));
-            // Go's tests lie beside what they test.
+            // Go's tests are next to the code they test.
             !is_private && !file.to_string_lossy().ends_with("_test.go")
         });
         writeln!(text, "pub(super) const {name}: &[(&str, &[u8])] = &[")?;
@@ -43,14 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Adds the files below a folder in the order of their names, those that tools made left out.
+/// Adds the files below a folder in order of their names, without those that tools created.
 fn gather(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
     let mut entries =
         fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     entries.sort();
     let all = entries.len();
-    entries.retain(|path| !is_made(path));
-    // Cargo looks into all of a folder. One in which tools are at work would be news with everything they do.
+    entries.retain(|path| !is_generated(path));
+    // Cargo watches a folder recursively. A folder with tool output would trigger a rebuild whenever a tool runs.
     if entries.len() == all {
         println!("cargo::rerun-if-changed={}", folder.display());
     }
@@ -64,11 +66,11 @@ fn gather(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-fn is_made(path: &Path) -> bool {
+fn is_generated(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let folder = path.is_dir();
-    let made = if path.is_symlink() || folder { MADE.contains(&&*name) } else { name.ends_with(".wasm") };
+    let generated = if path.is_symlink() || folder { GENERATED.contains(&&*name) } else { name.ends_with(".wasm") };
     // Go's bindings are in version control.
-    let kept = path.ends_with("internal/bindings") || path.ends_with("internal/bindings/wit");
-    (made && !kept) || (folder && (name.starts_with('.') || name.ends_with(".egg-info")))
+    let is_tracked = path.ends_with("internal/bindings") || path.ends_with("internal/bindings/wit");
+    (generated && !is_tracked) || (folder && (name.starts_with('.') || name.ends_with(".egg-info")))
 }

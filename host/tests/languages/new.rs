@@ -100,9 +100,9 @@ async fn nothing_is_made_of_what_cannot_be() {
             &["Mine", "--lang", "c", "--add", "--config", "broken.toml"],
             "cannot add the module to broken.toml; no file was created or changed",
         ),
-        (&["Übersetzer", "--lang", "c"], "Give it one: --package NAME"),
-        (&["Mine", "--lang", "c", "--package", "Mine"], "no package can be called \"Mine\""),
-        (&["Mine", "--template", "there"], "there is no there/template.toml: a template has one"),
+        (&["Übersetzer", "--lang", "c"], "Choose one with --package NAME"),
+        (&["Mine", "--lang", "c", "--package", "Mine"], "\"Mine\" is not a valid package name"),
+        (&["Mine", "--template", "there"], "there is no there/template.toml: a template needs one"),
     ] {
         let ran = new(folder.path(), args).await;
         assert!(ran.code == 1 && ran.stderr.contains(said), "{args:?}: {ran:?}");

@@ -1,7 +1,7 @@
-//! Bindings: the world of modules as a language has it, generated from the WIT this host was built with.
+//! Bindings of the world of modules, generated from the WIT that this host was built with.
 //!
-//! All of the world is in them, and nothing of it in a component that doesn't use it: compilers leave out functions
-//! nobody calls, and [`component`](super::component::componentize) imports what is left.
+//! Bindings contain the whole world. A component imports only the parts it uses: compilers remove functions that are
+//! never called, and [`component`](super::component::componentize) imports the rest.
 
 use std::fmt;
 use std::fs;
@@ -13,26 +13,26 @@ use wit_bindgen_core::{Files, WorldGenerator};
 use super::go;
 use modhost_contract as contract;
 
-/// What bindings are written in.
+/// The language of bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// The WIT itself, for tools that read it: those of Python and JavaScript.
+    /// The WIT files, for tools that read them: those of Python and JavaScript.
     Wit,
-    /// C, which C++ and Zig can use.
+    /// C, also for C++ and Zig.
     C,
     /// Go.
     Go {
-        /// The import path of the folder the bindings are written to.
+        /// The import path of the folder that contains the bindings.
         package: String,
     },
 }
 
-/// A generated file: where it belongs below the folder of the bindings, and what is in it.
+/// A generated file: its path below the folder of the bindings, and its content.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
-    /// Where it belongs.
+    /// The path, relative to the folder.
     pub path: PathBuf,
-    /// What is in it.
+    /// The content.
     pub content: Vec<u8>,
 }
 
@@ -46,16 +46,16 @@ impl fmt::Debug for File {
 ///
 /// # Errors
 ///
-/// When the generator can't express the world in the language. The world is part of this program, so that happens
-/// always or never.
+/// Returns an error if the generator can't express the world in the language. The world is part of this program, so
+/// this fails always or never.
 pub fn generate(language: &Language) -> anyhow::Result<Vec<File>> {
     match language {
         Language::Wit => Ok(contract::files().map(|(path, text)| File::new(path, text)).collect()),
-        // C names everything by the world, and a module's own code those names.
+        // The C generator derives all names from the world, and modules use those names.
         Language::C => run(wit_bindgen_c::Opts::default().build(), contract::WORLD),
         Language::Go { package } => {
             let options = wit_bindgen_go::Opts {
-                // Whether the machine has `gofmt` must make no difference.
+                // The output must not depend on whether `gofmt` is installed.
                 format: wit_bindgen_go::Format::False,
                 pkg_name: Some(package.clone()),
                 ..Default::default()
@@ -65,17 +65,17 @@ pub fn generate(language: &Language) -> anyhow::Result<Vec<File>> {
     }
 }
 
-/// Writes files below a folder, which is made if it isn't there. One that has its content already is left alone, so
-/// that who watches the folder sees a change only where there is one. Answers with how many were written.
+/// Writes files below a folder, and creates the folder if necessary. A file that already has its content isn't touched,
+/// so that a watcher of the folder sees only real changes. Returns the number of files written.
 ///
 /// # Errors
 ///
-/// When a file can't be written, with its path.
+/// Returns the path of a file that can't be written, and the error.
 pub fn write(files: &[File], folder: &Path) -> Result<usize, (PathBuf, io::Error)> {
     let mut written = 0;
     for file in files {
         let path = folder.join(&file.path);
-        if fs::read(&path).is_ok_and(|there| there == file.content) {
+        if fs::read(&path).is_ok_and(|existing| existing == file.content) {
             continue;
         }
         path.parent()
@@ -88,7 +88,7 @@ pub fn write(files: &[File], folder: &Path) -> Result<usize, (PathBuf, io::Error
 }
 
 impl File {
-    /// A file of these bytes.
+    /// Creates a file with this content.
     pub(super) fn new(path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
         Self { path: path.into(), content: content.into() }
     }

@@ -1,9 +1,8 @@
-//! Components made of core modules, which is what compilers make that know nothing of components: those of C, C++, Zig
-//! and Go.
+//! Makes components from core modules, the output of compilers without component support: those of C, C++, Zig and Go.
 //!
-//! A core module speaks the contract's binary form already, by the [`bindings`](super::bindings) it was compiled with, and
-//! WASI 0.1 by its standard library. The types of the world are written around it, and an adapter for WASI 0.1 put into
-//! it. Of both, only what the module uses becomes an import.
+//! Such a module already uses the contract's ABI through the [`bindings`](super::bindings) it was compiled with, and
+//! WASI 0.1 through its standard library. This module adds the types of the world and an adapter for WASI 0.1. The
+//! component imports only what the module uses of both.
 
 use std::fmt;
 
@@ -16,32 +15,32 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use modhost_contract as contract;
 use modhost_contract::compat::{self, Incompatibility};
 
-/// What the world's function is called in a core module.
+/// The name of the world's function in a core module.
 const HANDLE: &str = "handle";
-/// What a program has in its place, which runs once and ends.
+/// The entry point of a program, which runs once and exits.
 const START: &str = "_start";
-/// What linkers import undefined functions from.
+/// The module from which linkers import undefined functions.
 const UNDEFINED: &str = "env";
-/// How the custom sections begin that hold the types of a world.
+/// The prefix of the custom sections that contain the types of a world.
 const TYPES: &str = "component-type";
-/// How many names of one kind are told of.
-const LISTED: usize = 8;
+/// Maximum number of undefined functions to list.
+const MAX_LISTED: usize = 8;
 
-/// Why no component can be made of a file.
+/// The reason a component can't be made from a file.
 #[derive(Debug)]
 pub enum Unsuitable {
-    /// It is a component already.
+    /// The file is a component already.
     AlreadyComponent,
-    /// It is no core module.
+    /// The file is not a core module.
     NotCore(Incompatibility),
-    /// It exports nothing to call.
+    /// The module doesn't export `handle`.
     NoHandle {
-        /// Whether it is a program instead.
+        /// Whether the module is a program, with `_start`.
         program: bool,
     },
-    /// It calls functions that nobody defined.
+    /// The module imports undefined functions, with their names.
     Undefined(Vec<String>),
-    /// Anything else, in the words of whoever puts it together.
+    /// Any other error of the encoder.
     Other(anyhow::Error),
 }
 
@@ -49,11 +48,11 @@ impl fmt::Display for Unsuitable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AlreadyComponent => {
-                f.write_str("the file is a component already; `modhost check` tells whether it fits")
+                f.write_str("the file is a component already; `modhost check` shows whether it is compatible")
             }
             Self::NotCore(incompatibility) => incompatibility.fmt(f),
             Self::NoHandle { program: true } => f.write_str(
-                "the file is a program: it has a start of its own and no `handle`. Build a library: with clang or zig \
+                "the file is a program: it exports `_start` and no `handle`. Build a library: with clang or zig \
                  cc -mexec-model=reactor, with Go -buildmode=c-shared",
             ),
             Self::NoHandle { program: false } => f.write_str(
@@ -61,27 +60,29 @@ impl fmt::Display for Unsuitable {
                  bindings` compiled and linked into it?",
             ),
             Self::Undefined(names) => {
-                f.write_str("functions are called that are nowhere defined: ")?;
-                for (number, name) in names.iter().take(LISTED).enumerate() {
+                f.write_str("the module calls undefined functions: ")?;
+                for (number, name) in names.iter().take(MAX_LISTED).enumerate() {
                     write!(f, "{}`{name}`", if number == 0 { "" } else { ", " })?;
                 }
-                if let Some(more) = names.len().checked_sub(LISTED).filter(|more| *more > 0) {
+                if let Some(more) = names.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
                     write!(f, " and {more} more")?;
                 }
-                f.write_str(". Give the compiler all files and libraries they are in, without --allow-undefined")
+                f.write_str(". Give the compiler all files and libraries that define them, without --allow-undefined")
             }
-            Self::Other(error) => write!(f, "no component can be made of the file: {error:#}"),
+            Self::Other(error) => write!(f, "cannot make a component from the file: {error:#}"),
         }
     }
 }
 
 impl std::error::Error for Unsuitable {}
 
-/// Makes a component of a core module that was compiled with [`bindings`](super::bindings) for WASI 0.1, or for nothing.
+/// Makes a component from a core module that was compiled with [`bindings`](super::bindings), for WASI 0.1 or without
+/// WASI.
 ///
 /// # Errors
 ///
-/// When it can't be done, with the reason. That one was made doesn't say that it fits: see [`fit`].
+/// Returns the reason if no component can be made. The result may still be incompatible with the host: see
+/// [`ComponentInfo::check_compatibility`](compat::ComponentInfo::check_compatibility).
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Unsuitable> {
     match compat::examine(module, compat::MAX_SIZE) {
         Err(Incompatibility::CoreModule) => {}
@@ -98,7 +99,7 @@ pub fn componentize(module: &[u8]) -> Result<Vec<u8>, Unsuitable> {
     encode(module, outline.typed).map_err(Unsuitable::Other)
 }
 
-/// Writes the types of the world around the module, unless its bindings brought them along, and the adapter into it.
+/// Adds the types of the world, unless the bindings included them, and the WASI 0.1 adapter.
 fn encode(module: &[u8], typed: bool) -> anyhow::Result<Vec<u8>> {
     let mut module = module.to_vec();
     if !typed {
@@ -108,7 +109,7 @@ fn encode(module: &[u8], typed: bool) -> anyhow::Result<Vec<u8>> {
     ComponentEncoder::default().validate(true).module(&module)?.adapter(PREVIEW1, ADAPTER)?.encode()
 }
 
-/// What of a core module tells a person what is wrong with it.
+/// The properties of a core module that explain why it can't become a component.
 #[derive(Default)]
 struct Outline {
     handle: bool,

@@ -1,6 +1,6 @@
-//! The templates and the SDKs, as `build.rs` put them into the program: lists of paths, and what is in the files.
+//! The templates and the SDKs, embedded by `build.rs`: lists of paths and contents.
 
 include!(concat!(env!("OUT_DIR"), "/authoring.rs"));
 
-/// The licence of this repository, for the SDKs that don't carry it themselves.
+/// The license of this repository, for the SDKs that don't contain it.
 pub(super) const LICENSE: &[u8] = include_bytes!("../../../../LICENSE");

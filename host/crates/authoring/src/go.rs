@@ -1,28 +1,28 @@
-//! What Go's bindings need besides what is generated: the library they call, written along with them.
+//! The library that Go's bindings call, written along with them.
 //!
-//! Generated code imports `go.bytecodealliance.org/pkg`. Fetching that when a module is built takes a network and a
-//! proxy that has it, and pins it in every author's go.mod; so it lies beside the bindings, under their own path. What a
-//! world without asynchronous functions needs of it is four short files.
+//! Generated code imports `go.bytecodealliance.org/pkg`. Fetching it during a build would require a network and a proxy
+//! that has it, and would pin its version in every author's go.mod. So the library is written next to the bindings,
+//! under their import path. A world without asynchronous functions needs only four short files of it.
 
 use std::path::PathBuf;
 
 use super::bindings::File;
 
-/// The version of the library that is embedded: the one the generator writes bindings for.
+/// The version of the embedded library, which is the one that the generator targets.
 #[cfg(test)]
 const VERSION: &str = "go.bytecodealliance.org/pkg v0.2.2";
 
-/// Where generated code expects the library.
+/// The import path of the library in generated code.
 const UPSTREAM: &str = "go.bytecodealliance.org/pkg/wit/";
 
-/// Embeds a file of the library, from where the Go SDK has it.
+/// Embeds a file of the library from the Go SDK.
 macro_rules! runtime {
     ($path:literal) => {
         ($path, include_str!(concat!("../../../../sdk-guest/go/internal/bindings/", $path)))
     };
 }
 
-/// The files of the library. They import nothing but Go's own packages.
+/// The files of the library. They import only Go's standard library.
 const RUNTIME: [(&str, &str); 6] = [
     runtime!("wit/LICENSE"),
     runtime!("wit/runtime/runtime.go"),
@@ -32,19 +32,21 @@ const RUNTIME: [(&str, &str); 6] = [
     runtime!("wit/types/unit.go"),
 ];
 
-/// How generated code declares a function of the host; the declaration follows on the next line.
+/// The line before the declaration of a host function in generated code.
 const IMPORT: &str = "//go:wasmimport ";
 
-/// Adds the library to the bindings, lets them import it from there, and lets them compile for the author's own machine, too.
+/// Adds the library to the bindings, redirects imports to it, and makes the bindings compile for the author's own
+/// machine, too.
 pub(super) fn complete(files: Vec<File>, package: &str) -> Vec<File> {
     let mut complete: Vec<File> = Vec::new();
     for file in files {
         match file.path.extension().and_then(|extension| extension.to_str()) {
             Some("go") => {
                 let text = String::from_utf8_lossy(&file.content).replace(UPSTREAM, &format!("{package}/wit/"));
-                complete.extend(apart(file.path, &text));
+                complete.extend(split_imports(file.path, &text));
             }
-            // Empty assembly, which lets Go's compiler take functions without a body. There are none any more.
+            // An empty assembly file lets Go's compiler accept functions without a body. The files are split, so it
+            // isn't needed.
             Some("s") => {}
             _ => complete.push(file),
         }
@@ -53,10 +55,11 @@ pub(super) fn complete(files: Vec<File>, package: &str) -> Vec<File> {
     complete
 }
 
-/// Takes the functions of the host out of a file, into one for components and one for everything else. There, in the tests
-/// of a module, they panic: declared only, they would keep every test from being linked, whether it calls them or not.
-fn apart(path: PathBuf, text: &str) -> Vec<File> {
-    let (mut rest, mut imports, mut absent) = (String::new(), String::new(), String::new());
+/// Moves the host functions of a file to two files: one for components, and one with stubs for other targets. The stubs
+/// panic. They are for a module's tests, which could not be linked if the functions were only declared, even if no test
+/// calls them.
+fn split_imports(path: PathBuf, text: &str) -> Vec<File> {
+    let (mut rest, mut imports, mut stubs) = (String::new(), String::new(), String::new());
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         let Some(name) = line.strip_prefix(IMPORT) else {
@@ -66,7 +69,7 @@ fn apart(path: PathBuf, text: &str) -> Vec<File> {
         };
         let declaration = lines.next().unwrap_or_default().trim_end();
         imports.push_str(&format!("\n{line}\n{declaration}\n"));
-        absent.push_str(&format!(
+        stubs.push_str(&format!(
             "\n{declaration} {{\n\tpanic(\"there is no host to call outside of a component: {name}\")\n}}\n"
         ));
     }
@@ -79,7 +82,7 @@ fn apart(path: PathBuf, text: &str) -> Vec<File> {
             )
         };
         files.push(File::new(path.with_file_name("imports.go"), file("wasm", &imports)));
-        files.push(File::new(path.with_file_name("no_host.go"), file("!wasm", &absent)));
+        files.push(File::new(path.with_file_name("no_host.go"), file("!wasm", &stubs)));
     }
     files.push(File::new(path, rest));
     files
@@ -90,15 +93,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_library_is_the_one_the_bindings_are_written_for() {
+    fn embeds_the_library_version_of_the_generator() {
         assert_eq!(wit_bindgen_go::remote_pkg_version(), VERSION, "copy the files of the new version");
     }
 
     #[test]
-    fn functions_of_the_host_are_there_without_a_host() {
+    fn stubs_host_functions_outside_of_components() {
         let text =
             "package a\n\n//go:wasmimport b:c/d@0.1.0 e\nfunc wasm_import_e(arg0 int32) uintptr \n\nfunc F() {\n}\n";
-        let files = apart("a/wit_bindings.go".into(), text);
+        let files = split_imports("a/wit_bindings.go".into(), text);
         let content = |number: usize| String::from_utf8(files[number].content.clone()).unwrap();
         assert_eq!(files.len(), 3);
         assert!(content(0).ends_with("//go:wasmimport b:c/d@0.1.0 e\nfunc wasm_import_e(arg0 int32) uintptr\n"));

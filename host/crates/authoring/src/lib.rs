@@ -1,6 +1,5 @@
-//! What authors of modules need besides a compiler, so that they have no other tool to look for: a module to begin with, made
-//! from a [`template`] with its [`sdk`]; [`bindings`] of the world in their language; and a [`component`] made of what the
-//! compiler made.
+//! Everything that authors of modules need besides a compiler: a new module from a [`template`] with its [`sdk`],
+//! [`bindings`] of the world for their language, and a [`component`] made from the compiler's output.
 
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]

@@ -1,14 +1,15 @@
-//! What a module is called: on its platform, and where names have rules of their own.
+//! The names of a module: on its platform, and where names are restricted.
 
-/// What stands in a template for a module's names.
+/// The placeholders for a module's names in a template.
 const MODULE: &str = "MyModule";
 const PACKAGE: &str = "my-module";
 const IDENTIFIER: &str = "my_module";
 
-/// The longest name of a package; npm takes more, file systems with everything around it don't always.
+/// Maximum length of a package name in bytes. npm allows more, but with longer names paths may exceed the limits of
+/// file systems.
 const MAX_LENGTH: usize = 64;
 
-/// Names that some language or its tools keep to themselves, as a package's.
+/// Package names that are reserved by a language or its tools.
 const RESERVED: [&str; 67] = [
     "abstract",
     "alloc",
@@ -82,74 +83,76 @@ const RESERVED: [&str; 67] = [
 /// The names of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// What the platform calls it.
+    /// The name on the platform.
     pub module: String,
-    /// What its package is called, and its folder: lower-case words with dashes.
+    /// The name of the package and its folder: lower-case words with dashes.
     pub package: String,
 }
 
 impl Names {
-    /// The names of a module; that of the package is made from the module's if it isn't said.
+    /// Creates the names of a module. If no package name is given, it is derived from the module's name.
     ///
     /// # Errors
     ///
-    /// When one of them can't be, with what to do.
+    /// Returns a message with advice if a name is invalid.
     pub fn new(module: &str, package: Option<&str>) -> Result<Self, String> {
         if module.trim().is_empty() {
             return Err("a module needs a name: the one it has on the platform".to_owned());
         }
         if module.trim() != module || module.chars().any(char::is_control) {
             return Err(format!(
-                "{module:?} has spaces around it or control characters in it: no module is called that"
+                "{module:?} is not a valid module name: it has leading or trailing white space, or control characters"
             ));
         }
-        let made = package.is_none();
-        let package = package.map_or_else(|| words(module), str::to_owned);
-        match trouble(&package) {
+        let is_derived = package.is_none();
+        let package = package.map_or_else(|| kebab_case(module), str::to_owned);
+        match problem(&package) {
             None => Ok(Self { module: module.to_owned(), package }),
-            Some(trouble) if made => Err(format!(
-                "no name for its package can be made from {module:?}: {trouble}. Give it one: --package NAME. The platform's \
-                 name stays as it is"
+            Some(problem) if is_derived => Err(format!(
+                "cannot derive a package name from {module:?}: {problem}. Choose one with --package NAME; the name on \
+                 the platform stays {module:?}"
             )),
-            Some(trouble) => Err(format!("no package can be called {package:?}: {trouble}")),
+            Some(problem) => Err(format!("{package:?} is not a valid package name: {problem}")),
         }
     }
 
-    /// The package's name where a dash can't be.
+    /// Returns the package name with underscores, for languages whose identifiers can't contain dashes.
     fn identifier(&self) -> String {
         self.package.replace('-', "_")
     }
 
-    /// A template's text with these names in place of those that stand for them.
+    /// Replaces the placeholders in a template's text by these names.
     pub(super) fn put_into(&self, text: &str) -> String {
         text.replace(MODULE, &self.module).replace(PACKAGE, &self.package).replace(IDENTIFIER, &self.identifier())
     }
 }
 
-/// What is wrong with the name of a package, in the strictest of the languages.
-fn trouble(package: &str) -> Option<String> {
+/// Returns the problem with a package name by the rules of the strictest language; `None` if it is valid.
+fn problem(package: &str) -> Option<String> {
     if !package.starts_with(|first: char| first.is_ascii_lowercase()) {
-        return Some("it has to begin with a letter from a to z".to_owned());
+        return Some("it must begin with a letter from a to z".to_owned());
     }
     if let Some(other) = package.chars().find(|it| !(it.is_ascii_lowercase() || it.is_ascii_digit() || *it == '-')) {
-        return Some(format!("{other:?} is in it, and it may have lower-case letters from a to z, digits and dashes"));
+        return Some(format!(
+            "it contains {other:?}; only lower-case letters from a to z, digits and dashes are allowed"
+        ));
     }
     if package.ends_with('-') || package.contains("--") {
-        return Some("a dash stands between words".to_owned());
+        return Some("dashes are only allowed between words".to_owned());
     }
     if package.len() > MAX_LENGTH {
         return Some(format!("it is longer than {MAX_LENGTH} characters"));
     }
-    RESERVED.contains(&package).then(|| format!("\"{package}\" means something else to a compiler"))
+    RESERVED.contains(&package).then(|| format!("\"{package}\" is reserved by a language or its tools"))
 }
 
-/// `TravelDesk`, `Travel desk` and `travel_desk` as `travel-desk`.
-fn words(name: &str) -> String {
+/// Converts a name to a package name: `TravelDesk`, `Travel desk` and `travel_desk` become `travel-desk`.
+fn kebab_case(name: &str) -> String {
     let characters: Vec<char> = name.chars().collect();
     let mut words = String::new();
-    for (place, &character) in characters.iter().enumerate() {
-        let before = place.checked_sub(1).and_then(|before| characters.get(before)).copied().unwrap_or(' ');
-        let lower_follows = characters.get(place + 1).is_some_and(|next| next.is_lowercase());
+    for (index, &character) in characters.iter().enumerate() {
+        let before = index.checked_sub(1).and_then(|before| characters.get(before)).copied().unwrap_or(' ');
+        let lower_follows = characters.get(index + 1).is_some_and(|next| next.is_lowercase());
         let begins = character.is_uppercase()
             && (before.is_lowercase() || before.is_numeric() || (before.is_uppercase() && lower_follows));
         if !character.is_alphanumeric() {
@@ -169,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_is_called_what_the_module_is() {
+    fn derives_the_package_name_from_the_module_name() {
         for (module, package) in [
             ("Mine", "mine"),
             ("TravelDesk", "travel-desk"),
@@ -182,26 +185,26 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_be_are_told_with_a_way_out() {
-        for (module, package, said) in [
+    fn rejects_invalid_names_with_advice() {
+        for (module, package, expected) in [
             ("", None, "needs a name"),
-            (" Mine", None, "spaces around it"),
+            (" Mine", None, "leading or trailing"),
             ("Übersetzer", None, "--package NAME"),
             ("日本", None, "begin with a letter"),
-            ("Test", None, "\"test\" means something else"),
+            ("Test", None, "\"test\" is reserved"),
             ("2Fast", None, "begin with a letter"),
             ("Mine", Some("Mine"), "begin with a letter"),
-            ("Mine", Some("my_module"), "'_' is in it"),
+            ("Mine", Some("my_module"), "contains '_'"),
             ("Mine", Some("a--b"), "between words"),
         ] {
             let error = Names::new(module, package).unwrap_err();
-            assert!(error.contains(said), "{module:?} {package:?}: {error}");
+            assert!(error.contains(expected), "{module:?} {package:?}: {error}");
         }
         assert_eq!(Names::new("Übersetzer", Some("translator")).unwrap().package, "translator");
     }
 
     #[test]
-    fn a_templates_words_become_the_names() {
+    fn replaces_placeholders_in_templates() {
         let names = Names::new("TravelDesk", None).unwrap();
         assert_eq!(names.put_into("MyModule, my-module/my_module.wasm"), "TravelDesk, travel-desk/travel_desk.wasm");
     }

@@ -1,4 +1,5 @@
-//! The SDKs, written where a module is: it builds there without a network, and where they aren't published.
+//! The SDKs. A copy is written next to each module, so that the module builds without a network although the SDKs
+//! aren't published.
 
 use serde::Deserialize;
 
@@ -6,7 +7,7 @@ use super::bindings::File;
 use super::embedded::{self, LICENSE};
 use modhost_contract as contract;
 
-/// What modules of a language are written with.
+/// The SDK of a language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Sdk {
@@ -14,16 +15,16 @@ pub enum Sdk {
     Rust,
     /// The package `modhost`.
     Python,
-    /// The package `@modhost/sdk`, for TypeScript, too.
+    /// The package `@modhost/sdk`, also for TypeScript.
     Javascript,
     /// A Go module.
     Go,
-    /// A header and a source file, for C++, too.
+    /// A header and a source file, also for C++.
     C,
 }
 
 impl Sdk {
-    /// Its files, the licence among them, and the contract where its tools read that.
+    /// Returns the files of the SDK with its license, and with the contract if the SDK's tools read it.
     pub fn files(self) -> Vec<File> {
         let (own, reads_contract) = match self {
             Self::Rust => (embedded::RUST, true),

@@ -1,5 +1,5 @@
-//! Templates: what a new module is made from. `templates/` at the top of the repository has those in this program, and tells
-//! how one is made.
+//! Templates for new modules. Those in `templates/`, at the top of the repository, are embedded; the README there
+//! describes their format.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -11,20 +11,20 @@ use super::embedded::TEMPLATES;
 use super::names::Names;
 use super::sdk::Sdk;
 
-/// What says how modules made from a template are built; it isn't copied.
+/// Describes how modules made from the template are built. Not copied.
 const ABOUT: &str = "template.toml";
-/// What every template of this program has besides its own files.
+/// The folder of files that are added to every embedded template.
 const EVERY: &str = "every";
-/// What a first module is written along with.
+/// The folder of files that are written along with a first module.
 const FIRST: &str = "first";
-/// Where the SDK is written to, in the module's folder.
+/// The folder of the SDK in a module.
 const SDK: &str = "sdk";
-/// How many folders deep files of a template are looked for.
-const DEPTH: usize = 16;
-/// Folders that tools make, which are no part of a template.
+/// Maximum depth of folders in a template.
+const MAX_DEPTH: usize = 16;
+/// Folders that tools create, which are not part of a template.
 const MADE_BY_TOOLS: [&str; 5] = ["target", "node_modules", ".venv", "__pycache__", ".git"];
 
-/// A language this program has a template for.
+/// A language with an embedded template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
     /// Rust.
@@ -43,14 +43,14 @@ pub enum Language {
     Cpp,
 }
 
-/// What modules are made from.
+/// A template for modules.
 #[derive(Clone, Debug)]
 pub struct Template {
     about: About,
     files: Vec<File>,
 }
 
-/// What `template.toml` says.
+/// The content of `template.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct About {
@@ -62,12 +62,12 @@ struct About {
     setup: Vec<String>,
 }
 
-/// Why a folder is no template.
+/// The reason a folder is not a template.
 #[derive(Debug)]
 pub enum Unusable {
     /// A file or folder can't be read.
     Unreadable(PathBuf, io::Error),
-    /// Its `template.toml` doesn't say what it should.
+    /// The `template.toml` is invalid.
     About(PathBuf, Box<toml::de::Error>),
 }
 
@@ -77,9 +77,9 @@ impl fmt::Display for Unusable {
             Self::Unreadable(path, error) if path.ends_with(ABOUT) && error.kind() == io::ErrorKind::NotFound => {
                 write!(
                     f,
-                    "there is no {}: a template has one, which says how its modules are built:\n\n  language = \"Rust\"\n  build \
-                 = \"cargo build --release --target wasm32-wasip2\"\n  component = \
-                 \"target/wasm32-wasip2/release/my_module.wasm\"\n  sdk = \"rust\"",
+                    "there is no {}: a template needs one that describes how to build its modules, for \
+                     example:\n\n  language = \"Rust\"\n  build = \"cargo build --release --target \
+                     wasm32-wasip2\"\n  component = \"target/wasm32-wasip2/release/my_module.wasm\"\n  sdk = \"rust\"",
                     path.display()
                 )
             }
@@ -92,43 +92,46 @@ impl fmt::Display for Unusable {
 impl std::error::Error for Unusable {}
 
 impl Template {
-    /// The template of a language.
+    /// Returns the embedded template of a language.
     pub fn of(language: Language) -> Self {
         let folder = language.folder();
-        // A language whose folder isn't there, or says nothing, has no test that passes.
-        let about =
-            below(folder).find(|file| file.path == Path::new(ABOUT)).map(|file| file.content).unwrap_or_default();
+        // A test makes sure that every language has a valid `template.toml`.
+        let about = embedded_files(folder)
+            .find(|file| file.path == Path::new(ABOUT))
+            .map(|file| file.content)
+            .unwrap_or_default();
         let about = toml::from_str(&String::from_utf8_lossy(&about)).unwrap_or_else(|_| About::unknown(folder));
-        let files = below(folder).chain(below(EVERY)).filter(|file| file.path != Path::new(ABOUT)).collect();
+        let files =
+            embedded_files(folder).chain(embedded_files(EVERY)).filter(|file| file.path != Path::new(ABOUT)).collect();
         Self { about, files }
     }
 
-    /// The template in a folder of somebody's own.
+    /// Reads a template from a folder.
     ///
     /// # Errors
     ///
-    /// When it is none, or can't be read.
+    /// Returns an error if the folder is not a template or can't be read.
     pub fn read(folder: &Path) -> Result<Self, Unusable> {
         let path = folder.join(ABOUT);
         let about = fs::read_to_string(&path).map_err(|error| Unusable::Unreadable(path.clone(), error))?;
         let about = toml::from_str(&about).map_err(|error| Unusable::About(path, Box::new(error)))?;
         let mut files = Vec::new();
-        gather(folder, Path::new(""), DEPTH, &mut files)?;
+        gather(folder, Path::new(""), MAX_DEPTH, &mut files)?;
         files.retain(|file: &File| file.path != Path::new(ABOUT));
         Ok(Self { about, files })
     }
 
-    /// The language, for people.
+    /// Returns the language for display.
     pub fn language(&self) -> &str {
         &self.about.language
     }
 
-    /// What is run once in the module's folder, before it is built for the first time.
+    /// Returns the commands to run once in the module's folder before the first build.
     pub fn setup(&self) -> &[String] {
         &self.about.setup
     }
 
-    /// The files of a module, its SDK among them.
+    /// Returns the files of a module, including its SDK.
     pub fn files(&self, names: &Names) -> Vec<File> {
         let sdk = self.about.sdk.map(Sdk::files).unwrap_or_default();
         let sdk = sdk.into_iter().map(|file| File::new(Path::new(SDK).join(file.path), file.content));
@@ -136,14 +139,14 @@ impl Template {
             let path = names.put_into(&file.path.to_string_lossy());
             match std::str::from_utf8(&file.content) {
                 Ok(text) => File::new(path, names.put_into(text)),
-                // A picture, say.
+                // A binary file, such as an image.
                 Err(_) => File::new(path, file.content.clone()),
             }
         });
         own.chain(sdk).collect()
     }
 
-    /// The entry of a module for `modules.toml`, whose folder is this one as seen from there.
+    /// Returns the entry of a module for `modules.toml`. `folder` is the module's folder, relative to `modules.toml`.
     pub fn entry(&self, names: &Names, folder: &str) -> String {
         let component = format!("{folder}/{}", names.put_into(&self.about.component));
         let lines = [
@@ -171,7 +174,7 @@ impl About {
 }
 
 impl Language {
-    /// Its name on the command line, which is that of its folder, too.
+    /// Returns the name on the command line, which is also the name of the template's folder.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -185,25 +188,26 @@ impl Language {
     }
 }
 
-/// What is written where there is no `modules.toml` yet: one, without modules, and documents to search.
+/// Returns the files that are written if there is no `modules.toml`: one without modules, and documents to search.
 pub fn first() -> Vec<File> {
-    below(FIRST).collect()
+    embedded_files(FIRST).collect()
 }
 
-/// A string as TOML writes it. JSON's escapes are among TOML's; the one character it leaves bare is none of a name's.
+/// Formats a string for TOML. JSON's escapes are valid in TOML; only DEL, which JSON doesn't escape, must be escaped in
+/// addition.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// The embedded files below a folder, by their paths there.
-fn below(folder: &str) -> impl Iterator<Item = File> {
+/// Returns the embedded files below a folder, with paths relative to it.
+fn embedded_files(folder: &str) -> impl Iterator<Item = File> {
     TEMPLATES.iter().filter_map(move |(path, content)| {
         let path = path.strip_prefix(folder)?.strip_prefix('/')?;
         Some(File::new(path, *content))
     })
 }
 
-/// Adds the files below a folder; `at` is where that is in the template.
+/// Adds the files below a folder; `at` is the path of the folder in the template.
 fn gather(folder: &Path, at: &Path, depth: usize, files: &mut Vec<File>) -> Result<(), Unusable> {
     let unreadable = |path: &Path, error| Unusable::Unreadable(path.to_owned(), error);
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {

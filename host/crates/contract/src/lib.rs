@@ -1,4 +1,4 @@
-//! The contract this host was built with: the WIT files of `wit/`, as text and as types.
+//! The contract that this host was built with: the WIT files in `wit/`, as text and as types.
 
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
@@ -9,22 +9,23 @@ use wit_parser::{PackageId, Resolve, SourceMap, WorldId};
 
 /// The package of the contract.
 pub const PACKAGE: &str = "modhost:module";
-/// The contract's world in that package.
+/// The world of modules in that package.
 pub const WORLD: &str = "module";
-/// The same with what a module sends HTTP requests by: for who takes of a world what it uses.
+/// The same world, plus the imports for sending HTTP requests, for tools that take from a world only what a module
+/// uses.
 pub const WORLD_WITH_HTTP: &str = "module-with-http";
 
-/// A file: where it lies below `wit/`, and what it says.
+/// A file: its path below `wit/`, and its text.
 pub type File = (&'static str, &'static str);
 
-/// Embeds a file of the contract under its own name.
+/// Embeds a file of the contract with its path.
 macro_rules! wit {
     ($path:literal) => {
         ($path, include_str!(concat!("../../../../wit/", $path)))
     };
 }
 
-/// The contract itself.
+/// The package of the contract.
 const CONTRACT: [File; 8] = [
     wit!("completion.wit"),
     wit!("events.wit"),
@@ -36,7 +37,7 @@ const CONTRACT: [File; 8] = [
     wit!("world.wit"),
 ];
 
-/// The standard packages the contract imports from, each after those it takes from.
+/// The standard packages that the contract imports, each after its own dependencies.
 const DEPENDENCIES: [&[File]; 6] = [
     &[wit!("deps/io/streams.wit")],
     &[wit!("deps/clocks/monotonic-clock.wit")],
@@ -46,16 +47,16 @@ const DEPENDENCIES: [&[File]; 6] = [
     &[wit!("deps/logging/logging.wit")],
 ];
 
-/// All files, as they lie in a folder that WIT tools can read.
+/// Returns all files. Their paths form a folder that WIT tools can read.
 pub fn files() -> impl Iterator<Item = File> {
     DEPENDENCIES.into_iter().flatten().chain(&CONTRACT).copied()
 }
 
-/// Reads the files: the types, and the contract's package among them.
+/// Parses the files, and returns the types and the contract's package.
 ///
 /// # Errors
 ///
-/// When they aren't WIT. They are part of this program, so that happens always or never.
+/// Returns an error if the files aren't valid WIT. They are part of this program, so this fails always or never.
 pub fn read() -> anyhow::Result<(Resolve, PackageId)> {
     let mut resolve = Resolve::default();
     for package in DEPENDENCIES {
@@ -65,11 +66,11 @@ pub fn read() -> anyhow::Result<(Resolve, PackageId)> {
     Ok((resolve, package))
 }
 
-/// Reads the files, and finds one of the worlds of modules in them: [`WORLD`] or [`WORLD_WITH_HTTP`].
+/// Parses the files, and returns the types and one of the worlds: [`WORLD`] or [`WORLD_WITH_HTTP`].
 ///
 /// # Errors
 ///
-/// As [`read`], and when there is no such world.
+/// See [`read`]. Also returns an error if the world doesn't exist.
 pub fn world(name: &str) -> anyhow::Result<(Resolve, WorldId)> {
     let (resolve, package) = read()?;
     let world = resolve.select_world(&[package], Some(name))?;
@@ -92,11 +93,11 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    fn below(folder: &Path, found: &mut BTreeSet<String>) {
+    fn collect_files(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                below(&path, found);
+                collect_files(&path, found);
             } else {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../wit");
                 found.insert(path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"));
@@ -105,10 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn no_file_of_the_contract_is_forgotten() {
-        let mut there = BTreeSet::new();
-        below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../wit"), &mut there);
+    fn embeds_every_file_of_the_contract() {
+        let mut on_disk = BTreeSet::new();
+        collect_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../wit"), &mut on_disk);
         let embedded: BTreeSet<_> = super::files().map(|(path, _)| path.to_owned()).collect();
-        assert_eq!(embedded, there);
+        assert_eq!(embedded, on_disk);
     }
 }

@@ -1,22 +1,21 @@
-//! What an IP address leads to, and so who may be led there.
+//! Classes of IP addresses, for rules on which addresses a module may reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What an IP address leads to.
+/// The class of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressScope {
-    /// A machine on the internet.
+    /// A host on the internet.
     Public,
-    /// This machine, or one of the operator's own networks.
+    /// This machine, or a private network.
     Private,
-    /// A service beside the machine: link-local addresses, and those under which clouds hand out its credentials.
+    /// Link-local addresses, and the metadata services of clouds, which hand out the machine's credentials.
     LinkLocal,
-    /// No one machine: unspecified, multicast, reserved, for documentation.
+    /// Not a single host: unspecified, multicast, reserved, or for documentation.
     Reserved,
 }
 
-/// Addresses outside the link-local ranges under which clouds tell a machine about itself: Alibaba, Azure, Oracle,
-/// AWS and Google over IPv6.
+/// Metadata services of clouds outside the link-local ranges: Alibaba, Azure, Oracle, AWS and Google over IPv6.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -26,23 +25,25 @@ const METADATA: [IpAddr; 5] = [
 ];
 
 impl AddressScope {
-    /// What this address leads to. An IPv6 address that carries an IPv4 address leads where that one does.
+    /// Returns the class of an address. An IPv6 address with an embedded IPv4 address has the class of the latter,
+    /// unless the IPv6 address itself is private or link-local.
     pub fn of(address: IpAddr) -> Self {
         if METADATA.contains(&address) {
             return Self::LinkLocal;
         }
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
-            IpAddr::V6(address) => match (carried(address), Self::of_v6(address)) {
-                // A neighbour may have any number in the half of its address that is its own.
-                (Some(_), reach @ (Self::Private | Self::LinkLocal)) => reach,
-                (Some(carried), _) => Self::of(carried.into()),
-                (None, reach) => reach,
+            IpAddr::V6(address) => match (embedded(address), Self::of_v6(address)) {
+                // A host on a private network chooses its interface identifier freely, so an embedded IPv4 address
+                // means nothing there.
+                (Some(_), scope @ (Self::Private | Self::LinkLocal)) => scope,
+                (Some(embedded), _) => Self::of(embedded.into()),
+                (None, scope) => scope,
             },
         }
     }
 
-    /// The words for such an address, to go on from "is".
+    /// Returns a description that follows "is" in an error message.
     pub fn words(self) -> &'static str {
         match self {
             Self::Public => "a public address",
@@ -55,7 +56,7 @@ impl AddressScope {
     fn of_v4(address: Ipv4Addr) -> Self {
         match address.octets() {
             [10 | 127, ..] | [192, 168, ..] | [172, 16..=31, ..] | [100, 64..=127, ..] => Self::Private,
-            // For protocols between neighbours, and for benchmarks: a network that uses them is a private one.
+            // Protocol assignments and benchmarking: a network that uses them is private.
             [192, 0, 0, _] | [198, 18 | 19, ..] => Self::Private,
             [169, 254, ..] => Self::LinkLocal,
             [0 | 224..=255, ..] => Self::Reserved,
@@ -68,10 +69,10 @@ impl AddressScope {
         match address.segments() {
             [0, 0, 0, 0, 0, 0, 0, 1] => Self::Private,
             [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Self::Private,
-            // NAT64 of a private network: where that leads to, only its operator knows.
+            // Local-use NAT64: only the operator knows what it maps to.
             [0x64, 0xff9b, 1, ..] => Self::Private,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            // Teredo and its like, documentation.
+            // Teredo, other special-purpose ranges, and documentation.
             [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3ff0..=0x3fff, ..] => Self::Reserved,
             [0x2000..=0x3fff, ..] => Self::Public,
             _ => Self::Reserved,
@@ -79,8 +80,8 @@ impl AddressScope {
     }
 }
 
-/// The IPv4 address an IPv6 address stands for: mapped, compatible, NAT64, 6to4, ISATAP.
-fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// Returns the IPv4 address embedded in an IPv6 address: mapped, compatible, translated, NAT64, 6to4, or ISATAP.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_is_told_for_what_it_is() {
+    fn classifies_addresses() {
         let cases = [
             (AddressScope::Public, "93.184.216.34 8.8.8.8 172.32.0.1 100.128.0.1 2606:4700::1111 2a00:1450::1"),
             (AddressScope::Public, "::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1"),

@@ -1,8 +1,8 @@
-//! Delays between attempts: exponential back-off, jitter, and how many attempts there are.
+//! Retry policies: exponential backoff, jitter, and the number of attempts.
 
 use std::time::Duration;
 
-/// An exponential back-off: the delay doubles with every failure in a row, up to a maximum.
+/// Exponential backoff: the delay doubles with every consecutive failure, up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The delay after the first failure.
@@ -12,22 +12,23 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off that begins with `first` and ends at `max`.
+    /// Creates a backoff from its first and its longest delay.
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max }
     }
 
-    /// Returns the delay after a failure that `before` failures in a row preceded, without jitter.
+    /// Returns the delay without jitter after a failure; `before` is the number of consecutive failures before it.
     pub fn delay(&self, before: u32) -> Duration {
         self.first.saturating_mul(2_u32.saturating_pow(before)).min(self.max)
     }
 
-    /// Returns a random delay between zero and [`Backoff::delay`]: callers that failed together do not return together.
+    /// Returns a random delay between zero and [`Backoff::delay`], so that callers that failed together don't retry
+    /// together.
     pub fn full_jitter(&self, before: u32) -> Duration {
         jitter(self.delay(before))
     }
 
-    /// Returns a random delay between half of [`Backoff::delay`] and all of it: no retry follows immediately.
+    /// Returns a random delay between half of [`Backoff::delay`] and all of it, so that no retry is immediate.
     pub fn equal_jitter(&self, before: u32) -> Duration {
         let half = self.delay(before) / 2;
         half + jitter(half)
@@ -39,7 +40,7 @@ pub fn jitter(max: Duration) -> Duration {
     max.mul_f64(fastrand::f64())
 }
 
-/// How often an operation is attempted, and the back-off between the attempts.
+/// The maximum number of attempts of an operation, and the backoff between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The number of attempts, the first one included; 0 counts as 1.
@@ -57,7 +58,7 @@ impl RetryPolicy {
     pub const REQUEST: Self =
         Self { attempts: 4, backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(10)) };
 
-    /// Returns a random delay before the attempt that follows `attempt`, which counts from 1.
+    /// Returns a random delay before the attempt after `attempt`, which counts from 1.
     pub fn delay_after(&self, attempt: u32) -> Duration {
         self.backoff.full_jitter(attempt.saturating_sub(1))
     }
@@ -74,8 +75,8 @@ mod tests {
         for (before, delay) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (u32::MAX, 1000)] {
             assert_eq!(BACKOFF.delay(before), Duration::from_millis(delay), "after {before} failures");
         }
-        let at_once = Backoff::new(Duration::ZERO, Duration::MAX);
-        assert_eq!(at_once.delay(u32::MAX), Duration::ZERO);
+        let no_delay = Backoff::new(Duration::ZERO, Duration::MAX);
+        assert_eq!(no_delay.delay(u32::MAX), Duration::ZERO);
     }
 
     #[test]

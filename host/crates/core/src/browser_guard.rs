@@ -1,8 +1,9 @@
-//! Protects listeners that trust whoever can connect, because they listen on this machine only, from web pages.
+//! Protects loopback listeners without authentication from web pages.
 //!
-//! A browser connects from this machine too. A page of any origin can make it send requests here, and with DNS rebinding
-//! (its own name resolved to 127.0.0.1) it can read the answers as well. Two headers that a page cannot change give it
-//! away: `Host` names the page's own domain, and `Origin` or `Sec-Fetch-Site` say that another site asks.
+//! A browser on this machine can connect, too. A page of any origin can make it send requests here, and with DNS
+//! rebinding (the page's own host name resolves to 127.0.0.1) the page can read the responses as well. Two headers that
+//! a page cannot change reveal such requests: `Host` contains the page's host name, and `Origin` or `Sec-Fetch-Site`
+//! show that another site sent them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,69 +17,69 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// How much of a foreign name is repeated, in characters.
+/// Maximum length of a foreign name in an error message, in characters.
 const MAX_SHOWN: usize = 100;
 
-/// Which hosts and origins a listener answers to.
+/// The hosts and origins that a listener accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrowserGuard {
-    /// The address it listens on.
+    /// The address of the listener.
     address: IpAddr,
-    /// Further names that operators configured.
+    /// Additional names from the settings.
     names: Vec<HostName>,
 }
 
-/// A host as it stands in a `Host` header or an origin: a name without a trailing dot in lower case, or an address.
+/// A host in a `Host` header or an origin: an address, or a name in lower case without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
     /// A DNS name.
     Name(String),
-    /// An address. An IPv4 address is one, however it is mapped into IPv6.
+    /// An address. An IPv4-mapped IPv6 address is stored as IPv4.
     Address(IpAddr),
 }
 
-/// Why a request is refused.
+/// The reason a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GuardError {
-    /// It does not say which host it is for.
+    /// The request has no `Host` header.
     #[error("the request has no Host header")]
     NoHost,
-    /// It names several hosts.
+    /// The request has several `Host` headers.
     #[error("the request has more than one Host header")]
     SeveralHosts,
-    /// It is for a host of another name.
+    /// The request is for another host.
     #[error(
-        "the request is for the host {0:?}, which is not a name of this machine; ask localhost or 127.0.0.1, or add the \
+        "the request is for the host {0:?}, which is not a name of this machine; use localhost or 127.0.0.1, or add the \
          name to `admin_hosts` in [server]"
     )]
     ForeignHost(String),
-    /// A page of another origin sent it.
+    /// A page of another origin sent the request.
     #[error(
-        "the request comes from a web page of another origin ({0}), and only pages of this listener may ask it; if the page \
+        "the request comes from a web page of another origin ({0}), and only its own pages may use this listener; if the page \
          is yours, add the name of its host to `admin_hosts` in [server]"
     )]
     ForeignOrigin(String),
 }
 
 impl GuardError {
-    /// Whether the request is malformed, whoever sent it.
+    /// Returns whether the request is malformed, regardless of the sender.
     pub fn is_malformed(&self) -> bool {
         matches!(self, Self::NoHost | Self::SeveralHosts)
     }
 }
 
 impl BrowserGuard {
-    /// The guard of a listener on an address, which answers to these further names.
+    /// Creates the guard of a listener with this address and these additional names.
     pub fn new(address: IpAddr, names: Vec<HostName>) -> Self {
         Self { address: address.to_canonical(), names }
     }
 
     /// Checks that a request is for a host of this listener: `localhost`, a loopback address, its own address, or a
-    /// configured name. The port does not count: tunnels and containers change it.
+    /// configured name. The port is ignored, because tunnels and containers change it.
     ///
     /// # Errors
     ///
-    /// When it names none, several, or another.
+    /// Returns an error if the request names no host, several hosts, or another host.
     pub fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), GuardError> {
         let authority = authority(uri, headers)?;
         let shown = || GuardError::ForeignHost(truncate(authority, MAX_SHOWN).into_owned());
@@ -86,12 +87,12 @@ impl BrowserGuard {
         if self.is_own(&host) { Ok(()) } else { Err(shown()) }
     }
 
-    /// Checks that no page of another origin sent a request. Following a link is not sending one: a page that links to
-    /// this listener never sees the answer.
+    /// Checks that no page of another origin sent a request. Following a link is allowed: the page that contains the
+    /// link cannot read the response.
     ///
     /// # Errors
     ///
-    /// When one did.
+    /// Returns an error if a page of another origin sent the request.
     pub fn check_origin(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), GuardError> {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         if let Some(origin) = origins.next() {
@@ -99,7 +100,7 @@ impl BrowserGuard {
             let foreign = || GuardError::ForeignOrigin(truncate(origin, MAX_SHOWN).into_owned());
             let (host, port) = parse_origin(origin).filter(|_| origins.next().is_none()).ok_or_else(foreign)?;
             let is_same = authority(uri, headers).ok().and_then(split).is_some_and(|(own, own_port)| {
-                // Without a port it is that of a scheme which a proxy may have changed.
+                // A host without a port uses the default port of a scheme, which a proxy may have changed.
                 own == host && own_port.map_or(port.is_default, |own_port| own_port == port.number)
             });
             return if is_same || self.names.contains(&host) { Ok(()) } else { Err(foreign()) };
@@ -116,7 +117,7 @@ impl BrowserGuard {
     }
 
     fn is_own(&self, host: &HostName) -> bool {
-        // An address can't be rebound: only names are looked up.
+        // Only names can be rebound; an address is not looked up.
         let is_own_address =
             |address: IpAddr| address.is_loopback() || address == self.address || self.address.is_unspecified();
         let is_builtin = match host {
@@ -130,13 +131,13 @@ impl BrowserGuard {
 impl FromStr for HostName {
     type Err = ();
 
-    /// A name or an address; an IPv6 address may stand in brackets.
+    /// Parses a name or an address. An IPv6 address may be in brackets.
     fn from_str(text: &str) -> Result<Self, ()> {
         if let Ok(address) = text.parse::<Ipv6Addr>() {
             return Ok(Self::Address(IpAddr::from(address).to_canonical()));
         }
         match split(text) {
-            // A colon is a port's.
+            // A colon would begin a port.
             Some((host, None)) if !text.ends_with(':') => Ok(host),
             _ => Err(()),
         }
@@ -152,8 +153,8 @@ impl fmt::Display for HostName {
     }
 }
 
-/// Tells browsers to read an answer as what it is, to keep none, and to show it in no other page: deliveries and chats
-/// hold what users wrote.
+/// Adds security headers to a response: no content sniffing, no framing, no use by other origins, no referrer, and no
+/// caching unless the response sets its own policy. Deliveries and chats contain user data.
 pub fn seal(headers: &mut HeaderMap) {
     let lines = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -167,8 +168,8 @@ pub fn seal(headers: &mut HeaderMap) {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// The host and port a request is for. That of the target goes before the header (RFC 9112, section 3.2.2): HTTP/2 has
-/// only that one, and HTTP/1.1 has it where the target is a whole URL.
+/// Returns the host and port of a request. The request target takes precedence over the header (RFC 9112, section
+/// 3.2.2): HTTP/2 has only the target's authority, and HTTP/1.1 has one if the target is an absolute URL.
 fn authority<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Result<&'r str, GuardError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let first = hosts.next();
@@ -182,7 +183,7 @@ fn authority<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Result<&'r str, GuardE
     }
 }
 
-/// Takes host and port apart; none for anything else, such as user names, zones, or lists.
+/// Splits host and port; `None` for anything else, such as user names, zones, or lists.
 fn split(authority: &str) -> Option<(HostName, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
@@ -217,11 +218,11 @@ fn name_or_v4(host: &str) -> Option<HostName> {
 /// The port of an origin.
 struct OriginPort {
     number: u16,
-    /// Whether it is its scheme's own, which browsers leave out.
+    /// Whether this is the scheme's default port, which browsers omit.
     is_default: bool,
 }
 
-/// Takes an origin apart; none if it is opaque (`null`), or no web page's.
+/// Parses an origin; `None` if it is opaque (`null`) or not `http` or `https`.
 fn parse_origin(origin: &str) -> Option<(HostName, OriginPort)> {
     let (scheme, authority) = origin.split_once("://")?;
     let default = match scheme {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_names_of_this_machine_with_any_port() {
+    fn accepts_names_of_this_machine_with_any_port() {
         let guard = guard(&["Admin.Example.com.", "192.0.2.7", "[2001:db8::7]"]);
         for own in [
             "localhost",
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_every_other_name() {
+    fn rejects_all_other_names() {
         let guard = guard(&["admin.example.com"]);
         for foreign in [
             "",
@@ -335,23 +336,23 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_one_host() {
+    fn requires_one_host() {
         let guard = guard(&[]);
         let check = |uri: Uri, lines: &[(&'static str, &str)]| guard.check_host(&uri, &headers(lines));
         assert_eq!(check(path(), &[]), Err(GuardError::NoHost));
         assert_eq!(check(path(), &[("host", "localhost"), ("host", "localhost")]), Err(GuardError::SeveralHosts));
-        // The target goes before the header, in both directions.
-        let whole = |host: &str| format!("http://{host}/api/modules").parse::<Uri>().unwrap();
-        assert!(check(whole("localhost:8081"), &[]).is_ok());
-        assert!(check(whole("127.0.0.1"), &[("host", "evil.example")]).is_ok());
-        assert!(check(whole("evil.example"), &[("host", "localhost")]).is_err());
-        assert!(check(whole("user@localhost"), &[]).is_err());
+        // The target takes precedence over the header, whichever of them is foreign.
+        let absolute = |host: &str| format!("http://{host}/api/modules").parse::<Uri>().unwrap();
+        assert!(check(absolute("localhost:8081"), &[]).is_ok());
+        assert!(check(absolute("127.0.0.1"), &[("host", "evil.example")]).is_ok());
+        assert!(check(absolute("evil.example"), &[("host", "localhost")]).is_err());
+        assert!(check(absolute("user@localhost"), &[]).is_err());
         let long = "x".repeat(10_000);
         assert!(check(path(), &[("host", &long)]).unwrap_err().to_string().len() < 400);
     }
 
     #[test]
-    fn a_listener_on_all_addresses_answers_to_addresses_alone() {
+    fn accepts_any_address_but_no_name_on_an_unspecified_listener() {
         let guard = BrowserGuard::new(Ipv4Addr::UNSPECIFIED.into(), Vec::new());
         assert!(host(&guard, "192.0.2.1:8092") && host(&guard, "[2001:db8::1]") && host(&guard, "localhost"));
         assert!(!host(&guard, "evil.example"));
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_the_listener_may_ask_and_no_others() {
+    fn accepts_own_pages_and_rejects_other_origins() {
         let guard = guard(&["admin.example.com"]);
         for (own, page) in [
             ("localhost:8081", "http://localhost:8081"),
@@ -375,7 +376,7 @@ mod tests {
             ("localhost:80", "http://localhost"),
             ("localhost", "https://localhost"),
             ("localhost:443", "https://localhost"),
-            // A proxy that names the host behind it.
+            // A proxy that rewrites `Host` to the host behind it.
             ("127.0.0.1:8081", "https://admin.example.com"),
             ("127.0.0.1:8081", "https://admin.example.com:8443"),
         ] {
@@ -406,38 +407,38 @@ mod tests {
     }
 
     #[test]
-    fn what_browsers_say_of_requests_without_an_origin_counts() {
+    fn checks_fetch_metadata_of_requests_without_an_origin() {
         let guard = guard(&[]);
         let check = |method: Method, lines: &[(&'static str, &str)]| {
             guard.check_origin(&method, &path(), &headers(lines)).is_ok()
         };
-        assert!(check(Method::GET, &[]), "no browser");
+        assert!(check(Method::GET, &[]), "no browser headers");
         for site in ["same-origin", "none"] {
             assert!(check(Method::GET, &[("sec-fetch-site", site)]));
         }
         for site in ["cross-site", "same-site", "other"] {
             let link = [("sec-fetch-site", site), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
-            assert!(check(Method::GET, &link), "a link is followed");
-            assert!(!check(Method::POST, &link), "a form is sent");
-            assert!(!check(Method::GET, &[link[0], link[1], ("sec-fetch-dest", "iframe")]), "it is framed");
+            assert!(check(Method::GET, &link), "navigation by a link");
+            assert!(!check(Method::POST, &link), "form submission");
+            assert!(!check(Method::GET, &[link[0], link[1], ("sec-fetch-dest", "iframe")]), "load in a frame");
             assert!(!check(Method::GET, &[link[0], ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]));
             assert!(!check(Method::GET, &link[..1]));
         }
     }
 
     proptest! {
-        /// Whatever a DNS name is, it is not one of this machine's unless it is `localhost`.
+        /// No DNS name but `localhost` is a name of this machine.
         #[test]
-        fn no_dns_name_is_taken_for_this_machine(name in "[a-zA-Z0-9_-]{1,20}(\\.[a-zA-Z0-9_-]{1,20}){0,4}", port in any::<u16>()) {
+        fn rejects_all_dns_names_but_localhost(name in "[a-zA-Z0-9_-]{1,20}(\\.[a-zA-Z0-9_-]{1,20}){0,4}", port in any::<u16>()) {
             prop_assume!(!name.eq_ignore_ascii_case("localhost") && name.parse::<Ipv4Addr>().is_err());
             let guard = guard(&[]);
             let (with_port, with_dot) = (format!("{name}:{port}"), format!("{name}."));
             prop_assert!(!host(&guard, &with_port) && !host(&guard, &with_dot));
         }
 
-        /// What passes is `localhost` with a port at most, whatever stands around it.
+        /// Every accepted authority is `localhost` with an optional port.
         #[test]
-        fn nothing_but_a_port_may_stand_around_an_own_name(before in "[ -~]{0,6}", after in "[ -~]{0,6}") {
+        fn accepts_localhost_only_with_an_optional_port(before in "[ -~]{0,6}", after in "[ -~]{0,6}") {
             let authority = format!("{before}localhost{after}");
             if host(&guard(&[]), &authority) {
                 let lower = authority.to_lowercase();

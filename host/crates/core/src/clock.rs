@@ -1,7 +1,7 @@
-//! Clocks that the host reads the time from.
+//! The host's clock, and a clock for tests.
 //!
-//! The host's own clock is the wall clock as it stood when the process started, plus the time that has passed since by the
-//! monotonic clock. Setting the machine's clock neither delays a delivery nor brings one forward.
+//! The host's clock is the wall clock at the start of the process plus the time elapsed on the monotonic clock. Setting
+//! the machine's clock neither delays deliveries nor makes them run early.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::sync::lock;
 
-/// A source of the current time, and of waits that end by it.
+/// A source of the current time and of sleeps.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// Returns the current time.
     fn now(&self) -> SystemTime;
@@ -22,7 +22,7 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// Runs a future for at most this much time by a clock; none if the time ran out first.
+/// Runs a future with a time limit by a clock; returns `None` if the limit is reached first.
 pub async fn timeout<T>(clock: &dyn Clock, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
@@ -31,7 +31,7 @@ pub async fn timeout<T>(clock: &dyn Clock, limit: Duration, future: impl Future<
     }
 }
 
-/// The host's clock: it cannot be set while the process runs.
+/// The host's clock, which cannot be set while the process runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -47,43 +47,43 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that advances only when a test moves it.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<ManualTime>);
 
 #[derive(Debug)]
 struct ManualTime {
     now: SystemTime,
-    /// The waits that have not ended, with their ends.
+    /// The pending sleeps, with their deadlines.
     sleepers: Vec<(SystemTime, oneshot::Sender<()>)>,
 }
 
 impl ManualClock {
-    /// Creates a clock that shows a time.
+    /// Creates a clock with this time.
     pub fn new(now: SystemTime) -> Self {
         Self(Mutex::new(ManualTime { now, sleepers: Vec::new() }))
     }
 
-    /// Sets the time, forward or back, and ends the waits that are over then.
+    /// Sets the time, forward or back, and ends the sleeps whose deadline has passed.
     pub fn set(&self, now: SystemTime) {
         let mut time = self.lock();
         time.now = now;
-        let (over, going) = std::mem::take(&mut time.sleepers).into_iter().partition(|(end, _)| *end <= now);
-        time.sleepers = going;
+        let (expired, pending) = std::mem::take(&mut time.sleepers).into_iter().partition(|(end, _)| *end <= now);
+        time.sleepers = pending;
         drop(time);
-        let over: Vec<(SystemTime, oneshot::Sender<()>)> = over;
-        for (_, sleeper) in over {
-            // A wait may have been given up.
+        let expired: Vec<(SystemTime, oneshot::Sender<()>)> = expired;
+        for (_, sleeper) in expired {
+            // The sleeping future may have been dropped.
             let _ = sleeper.send(());
         }
     }
 
-    /// Moves the time forward, and ends the waits that are over then.
+    /// Moves the time forward, and ends the sleeps whose deadline has passed.
     pub fn advance(&self, by: Duration) {
         self.set(self.now() + by);
     }
 
-    /// Returns when the first wait ends that somebody waits for.
+    /// Returns the earliest deadline of the pending sleeps that have not been dropped.
     pub fn next_wake(&self) -> Option<SystemTime> {
         let mut time = self.lock();
         time.sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
@@ -121,28 +121,28 @@ impl Clock for ManualClock {
     }
 }
 
-/// Returns the time of the host's clock.
+/// Returns the current time of the host's clock.
 pub fn now() -> SystemTime {
     SystemClock.now()
 }
 
-/// Returns a time as milliseconds since 1970, rounded down; an earlier time counts as 1970.
+/// Converts a time to milliseconds since 1970, rounded down; an earlier time becomes 0.
 pub fn to_millis(time: SystemTime) -> i64 {
     whole_millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Returns a time as milliseconds since 1970, rounded up, so that nothing due then runs early.
+/// Converts a time to milliseconds since 1970, rounded up, so that nothing due at that time runs early.
 pub fn to_millis_rounded_up(time: SystemTime) -> i64 {
     to_millis(time.checked_add(Duration::from_nanos(999_999)).unwrap_or(time))
 }
 
-/// Returns the time that [`to_millis`] wrote.
+/// Converts milliseconds since 1970 to a time; the inverse of [`to_millis`].
 pub fn from_millis(millis: i64) -> SystemTime {
     let since_1970 = Duration::from_millis(u64::try_from(millis).unwrap_or_default());
     SystemTime::UNIX_EPOCH.checked_add(since_1970).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Returns a duration in milliseconds, rounded down.
+/// Converts a duration to milliseconds, rounded down.
 pub fn whole_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_times_to_milliseconds_and_never_makes_a_due_time_early() {
+    fn rounds_times_to_milliseconds_and_due_times_up() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_500_000);
         assert_eq!((to_millis(time), to_millis_rounded_up(time)), (1, 2));
         assert_eq!(from_millis(to_millis(time)), SystemTime::UNIX_EPOCH + Duration::from_millis(1));

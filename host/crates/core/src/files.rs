@@ -1,5 +1,6 @@
-//! Reading files that somebody else writes: regular files only, no more of them than fits their purpose, and off the
-//! runtime with a time limit. A FIFO, a device or a network file system that doesn't answer holds up nobody but its reader.
+//! Bounded file reads for files that the host doesn't control: only regular files, only up to a maximum size, and on a
+//! separate thread with a time limit. A FIFO, a device or a hanging network file system blocks only the thread that
+//! reads it.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
@@ -11,68 +12,69 @@ use std::time::Duration;
 
 use crate::sync::lock;
 
-/// How long reading the settings, or whatever they refer to, may take.
+/// Time limit for reading the settings or a file that they refer to.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many threads may wait for a file system that doesn't answer. Beyond that nothing more is read until one returns.
+/// Maximum number of threads blocked by a file system after their time limit. Further reads are refused until one of
+/// them returns.
 const MAX_ABANDONED: usize = 8;
 
-/// How many threads wait for a file system, and nobody waits for them any more.
+/// Number of threads still blocked by a file system after their time limit.
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
-/// What kind of thing is no regular file.
+/// The kind of a path that is not a regular file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRegular {
-    /// A folder.
+    /// A directory.
     Folder,
     /// A pipe, a socket or a device.
     Special,
 }
 
-/// Why a file can't be read.
+/// The reason a file cannot be read.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The system says so.
+    /// An I/O error.
     Io(io::Error),
-    /// It is no regular file.
+    /// The path is not a regular file.
     NotRegular(NotRegular),
-    /// It is larger than such a file may be.
+    /// The file is larger than allowed.
     TooLarge {
-        /// How large it is, as far as that is known.
+        /// The size in bytes, or a lower bound if the size is not known.
         size: u64,
-        /// How large it may be.
+        /// The maximum in bytes.
         max: u64,
     },
 }
 
-/// Why work on files has no result.
+/// The reason a file operation has no result.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// It took too long.
+    /// The operation exceeded its time limit.
     TimedOut(Pending),
-    /// Too many reads before it took too long, and still wait for their file system.
+    /// Too many earlier operations exceeded their time limit and are still blocked.
     TooMany,
-    /// It panicked, or the system gives no thread for it.
+    /// The operation panicked, or the system refused to start a thread.
     Broken,
 }
 
-/// Work that goes on though nobody waits for it any more: the system doesn't answer.
+/// A file operation that exceeded its time limit and is still running.
 #[derive(Debug)]
 pub struct Pending {
-    /// The file it was asking for.
+    /// The file that it last accessed.
     pub file: Option<PathBuf>,
     is_over: Arc<AtomicBool>,
 }
 
 impl Pending {
-    /// Whether the system has answered at last.
+    /// Returns whether the operation has ended.
     pub fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 }
 
 impl NotRegular {
-    /// What kind of thing a path leads to, if it is there and no regular file.
+    /// Returns the kind of a path that exists and is not a regular file; `None` otherwise.
     pub fn at(path: &Path) -> Option<Self> {
         Self::of(&std::fs::metadata(path).ok()?)
     }
@@ -85,7 +87,7 @@ impl NotRegular {
         }
     }
 
-    /// The same for people, to follow the file's name.
+    /// Returns a description that follows the file's name in an error message.
     pub fn described(self) -> &'static str {
         match self {
             Self::Folder => "is a folder, not a file",
@@ -101,17 +103,18 @@ impl From<io::Error> for ReadError {
 }
 
 impl ReadError {
-    /// Whether there is no such file.
+    /// Returns whether the file doesn't exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// Reads a regular file of at most `max` bytes. Never waits for a writer, and reads nothing of a file that is too large.
+/// Reads a regular file of at most `max` bytes. Doesn't wait for the writer of a FIFO, and reads nothing if the file is
+/// too large.
 ///
 /// # Errors
 ///
-/// When it can't be read, is no regular file, or is larger.
+/// Returns an error if the file cannot be read, is not a regular file, or is larger than `max`.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
     note(path);
     let file = open(path)?;
@@ -123,13 +126,13 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, ReadError> {
         return Err(ReadError::TooLarge { size: metadata.len(), max });
     }
     let mut bytes = Vec::new();
-    // One byte more: the file may have grown meanwhile, and some don't say how long they are.
+    // Read one byte more than `max`: the file may have grown, and some files report no size.
     file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
     let size = bytes.len() as u64;
     if size > max { Err(ReadError::TooLarge { size, max }) } else { Ok(bytes) }
 }
 
-/// Opens a file; a pipe is opened, too, and not waited for.
+/// Opens a file without waiting for the writer of a FIFO.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -137,7 +140,7 @@ fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
 
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
-    // What `open` says of a socket.
+    // `open` returns ENXIO for a socket.
     file.map_err(|error| match error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) {
         true => io::Error::other(NotRegular::Special.described()),
         false => error,
@@ -150,11 +153,11 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 thread_local! {
-    /// Where the thread notes which file it is reading, if anybody waits for it with a time limit.
+    /// The file that this thread is reading, shared with the caller that waits with a time limit.
     static READING: RefCell<Option<Arc<Mutex<Option<PathBuf>>>>> = const { RefCell::new(None) };
 }
 
-/// Notes that this thread is about to ask for a file.
+/// Records the file that this thread is about to access, for [`Pending::file`].
 pub fn note(path: &Path) {
     READING.with_borrow(|reading| {
         if let Some(reading) = reading {
@@ -163,39 +166,39 @@ pub fn note(path: &Path) {
     });
 }
 
-/// Work on a thread of its own that nobody need wait for: neither the runtime nor the end of the process does.
-struct Errand {
+/// A file operation on its own thread. Neither the runtime nor the end of the process waits for it.
+struct Operation {
     reading: Arc<Mutex<Option<PathBuf>>>,
     end: Arc<End>,
 }
 
-/// How the work ends.
+/// The completion state of an operation.
 #[derive(Default)]
 struct End {
-    /// Set by whoever is first: the thread when it is done, or who waited when that took too long.
+    /// Set by whichever comes first: the thread when it is done, or the waiting caller at the time limit.
     is_settled: AtomicBool,
     /// Set when the thread is done.
     is_over: Arc<AtomicBool>,
 }
 
-impl Errand {
+impl Operation {
     fn start(work: impl FnOnce() + Send + 'static) -> Result<Self, Unanswered> {
         if ABANDONED.load(Ordering::Relaxed) >= MAX_ABANDONED {
             return Err(Unanswered::TooMany);
         }
-        let errand = Self { reading: Arc::default(), end: Arc::default() };
-        let (reading, end) = (errand.reading.clone(), errand.end.clone());
+        let operation = Self { reading: Arc::default(), end: Arc::default() };
+        let (reading, end) = (operation.reading.clone(), operation.end.clone());
         let thread = std::thread::Builder::new().name("file reader".into());
         let run = move || {
             READING.set(Some(reading));
-            let _ends = Ends(end);
+            let _end_on_drop = EndOnDrop(end);
             work();
         };
         thread.spawn(run).map_err(|_| Unanswered::Broken)?;
-        Ok(errand)
+        Ok(operation)
     }
 
-    /// Gives it up: it took too long.
+    /// Stops waiting for the operation after the time limit.
     fn abandon(self) -> Unanswered {
         ABANDONED.fetch_add(1, Ordering::Relaxed);
         if self.end.is_settled.swap(true, Ordering::AcqRel) {
@@ -206,9 +209,9 @@ impl Errand {
     }
 }
 
-struct Ends(Arc<End>);
+struct EndOnDrop(Arc<End>);
 
-impl Drop for Ends {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.is_over.store(true, Ordering::Release);
         if self.0.is_settled.swap(true, Ordering::AcqRel) {
@@ -217,35 +220,35 @@ impl Drop for Ends {
     }
 }
 
-/// Does work on files off the runtime.
+/// Runs a file operation on its own thread, without blocking the runtime.
 ///
 /// # Errors
 ///
-/// When it takes longer than `limit`.
+/// Returns an error if it takes longer than `limit`, if it panics, or if too many earlier operations are blocked.
 pub async fn off_runtime<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unanswered> {
     let (done, result) = tokio::sync::oneshot::channel();
-    let errand = Errand::start(move || drop(done.send(work())))?;
+    let operation = Operation::start(move || drop(done.send(work())))?;
     match tokio::time::timeout(limit, result).await {
         Ok(result) => result.map_err(|_| Unanswered::Broken),
-        Err(_) => Err(errand.abandon()),
+        Err(_) => Err(operation.abandon()),
     }
 }
 
-/// The same for who has no runtime.
+/// Runs a file operation on its own thread and blocks until it ends, for callers without a runtime.
 ///
 /// # Errors
 ///
-/// When it takes longer than `limit`.
+/// See [`off_runtime`].
 pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unanswered> {
     let (done, result) = std::sync::mpsc::sync_channel(1);
-    let errand = Errand::start(move || drop(done.send(work())))?;
+    let operation = Operation::start(move || drop(done.send(work())))?;
     match result.recv_timeout(limit) {
         Ok(result) => Ok(result),
         Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(Unanswered::Broken),
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(errand.abandon()),
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(operation.abandon()),
     }
 }
 
@@ -263,7 +266,7 @@ mod tests {
         };
         assert_eq!(kind(folder.path()), NotRegular::Folder);
         assert_eq!(kind(Path::new("/dev/zero")), NotRegular::Special);
-        // Nobody will ever write into it.
+        // This FIFO never gets a writer.
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
         assert_eq!(kind(&at("pipe")), NotRegular::Special);
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
@@ -272,25 +275,25 @@ mod tests {
     }
 
     #[test]
-    fn reads_no_more_than_it_may() {
+    fn refuses_files_above_the_maximum_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();
         assert_eq!(read(&path, 10).unwrap(), b"0123456789");
         assert!(matches!(read(&path, 9), Err(ReadError::TooLarge { size: 10, max: 9 })));
-        // A file that doesn't say how long it is.
+        // A file that reports no size.
         assert!(matches!(read(Path::new("/proc/self/status"), 9), Err(ReadError::TooLarge { .. })));
     }
 
     #[tokio::test]
-    async fn names_the_file_that_does_not_answer() {
+    async fn reports_the_file_that_exceeded_the_time_limit() {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let hangs = move || {
             note(Path::new("on/a/share"));
             let _ = released.recv();
         };
         let limit = Duration::from_millis(20);
-        let Err(Unanswered::TimedOut(pending)) = off_runtime(limit, hangs).await else { panic!("it answered") };
+        let Err(Unanswered::TimedOut(pending)) = off_runtime(limit, hangs).await else { panic!("expected a timeout") };
         assert_eq!(pending.file.as_deref(), Some(Path::new("on/a/share")));
         assert!(!pending.is_over());
         drop(release);

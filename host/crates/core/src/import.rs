@@ -1,14 +1,14 @@
-//! The names of the calls a module can make.
+//! The names of the calls that a module can make.
 //!
-//! A name is what call logs, metrics, the admin API and tests of modules call a function of the contract: its interface
-//! and its own name, `messages.reply`. Names are on disk and on the wire, so none ever changes.
+//! A name consists of the interface and the function: `messages.reply`. Call logs, metrics, the admin API and tests of
+//! modules use these names. They are on disk and on the wire, so they never change.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A call that this version of the host knows, or an entry of the host's own in a call log.
+/// A call that this version of the host knows, or an entry that the host itself adds to a call log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Import {
     /// `search.search`
@@ -59,7 +59,7 @@ pub enum Import {
     HttpHandle,
     /// `wasi:clocks`: readings of the clocks, several in one entry. Not a call.
     Clocks,
-    /// `modhost:kept-aside`: the results that a cut call log keeps for later. Not a call.
+    /// `modhost:kept-aside`: results removed when the call log was truncated, kept for reuse. Not a call.
     KeptAside,
 }
 
@@ -124,7 +124,7 @@ impl Import {
         }
     }
 
-    /// Whether a module makes this call. The other names are entries the host makes itself.
+    /// Returns whether modules make this call. The host itself writes the other entries.
     pub fn is_call(self) -> bool {
         !matches!(self, Self::Clocks | Self::KeptAside)
     }
@@ -155,8 +155,8 @@ impl Serialize for Import {
     }
 }
 
-/// The name of a recorded call. Another version of the host may have written it, so it can be one that this version
-/// doesn't know: such a name is kept as it is, and no call of this version matches it.
+/// The name of a recorded call. Another version of the host may have written it, so this version may not know the name.
+/// An unknown name is preserved and matches no call of this version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RecordedImport(Result<Import, Box<str>>);
 
@@ -180,7 +180,7 @@ impl RecordedImport {
         name.split_once('.').map_or(name, |(interface, _)| interface)
     }
 
-    /// Whether a module made this call. The names of other entries of the host's own begin with `modhost:`.
+    /// Returns whether a module made this call. The names of the host's own entries begin with `modhost:`.
     pub fn is_call(&self) -> bool {
         match &self.0 {
             Ok(import) => import.is_call(),
@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// These stand in journals that exist: a changed name is a call that no delivery finds again.
+    /// These names are in existing journals: after a change, no delivery would find its recorded call.
     #[test]
     fn keeps_every_name_byte_for_byte() {
         let names = Import::ALL.map(Import::as_str).join(" ");

@@ -1,7 +1,7 @@
-//! What every crate of the host shares: events, JSON, limits, server-sent events, files, metrics.
+//! Types and tools that every crate of the host shares: events, JSON, limits, server-sent events, files, metrics.
 
 #![deny(unsafe_code)]
-// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+// These macros panic if the stream cannot be written, and block if nobody reads it: see `output.rs` in `modhost`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod address;

@@ -1,70 +1,69 @@
-//! What one delivery may use, whose setting says so, and what is said when it wanted more.
+//! The limits of one delivery, the settings they come from, and the error when one is exceeded.
 //!
-//! The same keys stand in `limits` of a `[[module]]`, in `limits` of a `[[tenant]]` and in `[server.ceilings]`. For a
-//! delivery the least of the three counts ([`Limits`]), and what it is told names the setting to raise
-//! ([`LimitReached`]).
+//! The same keys are used in `limits` of a `[[module]]`, in `limits` of a `[[tenant]]` and in `[server.ceilings]`. The
+//! lowest of the three applies to a delivery ([`Limits`]), and the error names the setting to raise ([`LimitReached`]).
 
 use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// How much stack the calls inside a component have where nobody says, in bytes.
+/// The default stack of the calls inside a component, in bytes.
 pub const DEFAULT_STACK: u64 = 512 << 10;
 
-/// Something a delivery uses, and may use only so much of. Who wants more of the key-value store or of an HTTP request
-/// is refused the call; all else ends the delivery, or is left out of its log.
+/// A limited resource of a delivery. A call that exceeds the limit of the key-value store or of an HTTP request fails.
+/// Exceeding any other limit ends the delivery, except for log lines, which are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Linear memory, all memories together.
+    /// Linear memory, the sum of all memories.
     Memory,
-    /// Elements of tables, all tables together.
+    /// Table elements, the sum of all tables.
     Tables,
-    /// Core instances its component is made of.
+    /// Core instances of the component.
     Instances,
-    /// Handles of resources it holds at once, those of WASI among them.
+    /// Resource handles open at once, including those of WASI.
     Handles,
-    /// Running time, waiting not included.
+    /// Running time, without waiting.
     Cpu,
-    /// Time from start to end, waiting included.
+    /// Time from start to end, with waiting.
     Timeout,
-    /// Calls to the platform and to the host's services: those that are recorded.
+    /// Recorded calls: to the platform and to the host's services.
     Calls,
-    /// Such calls in flight at once.
+    /// Recorded calls in flight at once.
     ConcurrentCalls,
-    /// What one call of the host is given.
+    /// The arguments of one call.
     Arguments,
-    /// What one call of the host is answered with.
+    /// The answer to one call.
     Answers,
-    /// The recorded calls and their answers, as they are kept.
+    /// The recorded calls and their answers, as stored in the journal.
     Journal,
-    /// Lines of log.
+    /// Log lines.
     LogLines,
-    /// All lines of log together.
+    /// The total size of all log lines.
     LogBytes,
-    /// What the module keeps in the key-value store for the delivery's tenant, keys and values; 0: nothing.
+    /// The module's keys and values in the key-value store for the delivery's tenant; 0 allows none.
     KeyValue,
     /// The body of an HTTP request.
     HttpRequest,
-    /// The body of the answer to one.
+    /// The body of an HTTP response.
     HttpAnswer,
-    /// Time from an HTTP request to the end of its answer.
+    /// Time from an HTTP request to the end of its response.
     HttpTimeout,
 }
 
-/// What an amount of a resource is counted in.
+/// The unit of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
     Bytes,
     /// Nanoseconds.
     Time,
-    /// Pieces.
+    /// A number of items.
     Count,
 }
 
 impl Resource {
-    /// All there are, in the order they are declared in.
+    /// All resources, in the order of their declaration.
     pub const ALL: [Self; 17] = [
         Self::Memory,
         Self::Tables,
@@ -85,7 +84,7 @@ impl Resource {
         Self::HttpTimeout,
     ];
 
-    /// Its key in modules.toml; what stands before a dot is the table it is in.
+    /// Returns the key in modules.toml. The part before a dot is the table that contains the key.
     pub fn key(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -108,7 +107,7 @@ impl Resource {
         }
     }
 
-    /// What its amounts are counted in.
+    /// Returns the unit of amounts.
     pub fn unit(self) -> Unit {
         match self {
             Self::Memory
@@ -126,7 +125,7 @@ impl Resource {
         }
     }
 
-    /// How much a module may use of it that says nothing itself: what suits one that answers in a chat.
+    /// Returns the default limit of a module, which suits one that answers in a chat.
     pub fn default_amount(self) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         match self {
@@ -148,7 +147,7 @@ impl Resource {
         }
     }
 
-    /// An amount of it, for people.
+    /// Formats an amount for people: `128 MiB`, `10s`, `2000`.
     pub fn told(self, amount: u64) -> String {
         match self.unit() {
             Unit::Bytes => ByteSize(amount).display().iec().to_string(),
@@ -162,44 +161,44 @@ impl Resource {
     }
 }
 
-/// The amounts one table of modules.toml gives, each in the unit of its resource.
+/// The limits in one table of modules.toml, each in the unit of its resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts([Option<u64>; Resource::ALL.len()]);
 
 impl Amounts {
-    /// What it says of a resource, if it says anything.
+    /// Returns the amount for a resource, if the table sets it.
     pub fn get(&self, resource: Resource) -> Option<u64> {
         self.0[resource.index()]
     }
 
-    /// Says it.
+    /// Sets the amount for a resource.
     pub fn set(&mut self, resource: Resource, amount: u64) {
         self.0[resource.index()] = Some(amount);
     }
 }
 
-/// Whose setting a limit is.
+/// The setting that a limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetBy {
-    /// `limits` of the module, or their default.
+    /// `limits` of the module, or the default.
     Module,
-    /// `limits` of the tenant the delivery is for.
+    /// `limits` of the delivery's tenant.
     Tenant,
     /// `[server.ceilings]`.
     Server,
 }
 
-/// How much of a resource may be used.
+/// The limit of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// So much at the most, in the unit of the resource.
+    /// The maximum, in the unit of the resource.
     pub amount: u64,
-    /// Whose setting that is.
+    /// The setting that it comes from.
     pub set_by: SetBy,
 }
 
 impl Limit {
-    /// Where it stands in modules.toml as the limit of a resource, for people.
+    /// Formats the setting's name in modules.toml for error messages.
     pub fn setting(&self, resource: Resource) -> String {
         let key = resource.key();
         match self.set_by {
@@ -210,11 +209,11 @@ impl Limit {
     }
 }
 
-/// What one delivery may use of each resource.
+/// The limits of one delivery, one per resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits([Limit; Resource::ALL.len()]);
 
-/// Those of a module that says nothing, with nobody's ceilings above it.
+/// The default limits, without ceilings.
 impl Default for Limits {
     fn default() -> Self {
         Self(Resource::ALL.map(|resource| Limit { amount: resource.default_amount(), set_by: SetBy::Module }))
@@ -222,7 +221,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A module's own limits, below the ceilings of the server.
+    /// Returns a module's limits, capped by the ceilings of the server.
     pub fn of_module(module: &Amounts, ceilings: &Amounts) -> Self {
         let mut limits = Self::default();
         for (resource, limit) in Resource::ALL.into_iter().zip(&mut limits.0) {
@@ -231,7 +230,7 @@ impl Limits {
         limits.below(ceilings, SetBy::Server)
     }
 
-    /// The same where a tenant's ceilings are no lower.
+    /// Returns these limits, capped by a tenant's ceilings.
     pub fn for_tenant(self, ceilings: &Amounts) -> Self {
         self.below(ceilings, SetBy::Tenant)
     }
@@ -245,60 +244,61 @@ impl Limits {
         self
     }
 
-    /// The same with another amount of one resource, as a module's own setting.
+    /// Returns these limits with another amount for one resource, as if the module had set it.
     pub fn with(mut self, resource: Resource, amount: u64) -> Self {
         self.0[resource.index()] = Limit { amount, set_by: SetBy::Module };
         self
     }
 
-    /// The limit of a resource.
+    /// Returns the limit of a resource.
     pub fn get(&self, resource: Resource) -> Limit {
         self.0[resource.index()]
     }
 
-    /// How much of a resource may be used, in its unit.
+    /// Returns the limit of a resource, in its unit.
     pub fn amount(&self, resource: Resource) -> u64 {
         self.get(resource).amount
     }
 
-    /// The same as a `usize`, for what is held in memory.
+    /// Returns the limit of a resource as a `usize`, for sizes in memory.
     pub fn size(&self, resource: Resource) -> usize {
         usize::try_from(self.amount(resource)).unwrap_or(usize::MAX)
     }
 
-    /// The same as a length of time, for a resource that is one.
+    /// Returns the limit of a resource as a duration, for resources in [`Unit::Time`].
     pub fn time(&self, resource: Resource) -> Duration {
         Duration::from_nanos(self.amount(resource))
     }
 
-    /// What is said when more of a resource was wanted than there may be; `wanted` is how much, where that is known.
+    /// Returns the error for exceeding a limit; `wanted` is the requested amount, if known.
     pub fn reached(&self, resource: Resource, wanted: Option<u64>) -> LimitReached {
         LimitReached::Delivery { resource, limit: self.get(resource), wanted }
     }
 }
 
-/// The limit that ended a delivery, refuses a call of it, or refuses a component.
+/// The limit that ended a delivery, failed one of its calls, or made the host refuse a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReached {
-    /// One of its own.
+    /// A limit of the delivery.
     Delivery {
-        /// What it used up.
+        /// The resource.
         resource: Resource,
-        /// How much of it there may be.
+        /// The limit that was exceeded.
         limit: Limit,
-        /// How much there would have been, where that is known.
+        /// The requested amount, if known.
         wanted: Option<u64>,
     },
-    /// The memory that all running deliveries of its tenant may have together, in bytes.
+    /// The memory limit of all running deliveries of a tenant together, in bytes.
     TenantMemory(u64),
-    /// The stack of WebAssembly calls, of so many bytes, which is the same for all.
+    /// The stack of WebAssembly calls, in bytes; the same for all deliveries.
     Stack(u64),
-    /// How many memories an instance may have, which is the same for all.
+    /// The maximum number of memories of an instance; the same for all components.
     Memories(usize),
 }
 
 impl LimitReached {
-    /// Whether another attempt may come further: a platform may answer sooner, and others may have left memory free.
+    /// Returns whether another attempt may succeed: the platform may answer sooner, or the tenant's other deliveries
+    /// may free memory.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::TenantMemory(_) | Self::Delivery { resource: Resource::Timeout, .. })
     }
@@ -307,7 +307,7 @@ impl LimitReached {
 impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Delivery { resource, limit, wanted } => delivery(f, *resource, *limit, *wanted),
+            Self::Delivery { resource, limit, wanted } => fmt_delivery(f, *resource, *limit, *wanted),
             Self::TenantMemory(limit) => write!(
                 f,
                 "tenant memory: the running deliveries of its tenant would have more than {} together, \
@@ -328,7 +328,7 @@ impl fmt::Display for LimitReached {
     }
 }
 
-fn delivery(f: &mut fmt::Formatter<'_>, resource: Resource, limit: Limit, wanted: Option<u64>) -> fmt::Result {
+fn fmt_delivery(f: &mut fmt::Formatter<'_>, resource: Resource, limit: Limit, wanted: Option<u64>) -> fmt::Result {
     let (setting, amount) = (limit.setting(resource), resource.told(limit.amount));
     let wanted = wanted.map(|wanted| resource.told(wanted));
     match (resource, wanted) {
@@ -379,22 +379,25 @@ mod tests {
     }
 
     #[test]
-    fn every_resource_has_its_own_place() {
+    fn indexes_resources_in_declaration_order() {
         for (index, resource) in Resource::ALL.into_iter().enumerate() {
             assert_eq!(resource.index(), index, "{resource:?}");
         }
     }
 
     #[test]
-    fn the_least_counts_and_is_named() {
+    fn applies_the_lowest_limit_and_names_its_setting() {
         let module = amounts(&[(Resource::Calls, 50), (Resource::Tables, 70)]);
         let server = amounts(&[(Resource::Calls, 60), (Resource::Tables, 60), (Resource::Handles, 5)]);
         let tenant = amounts(&[(Resource::Calls, 40), (Resource::Tables, 60)]);
         let limits = Limits::of_module(&module, &server).for_tenant(&tenant);
-        let told = |resource| limits.reached(resource, None).to_string();
-        assert_eq!(told(Resource::Calls), "calls: it made more than 40, `limits.calls` of the tenant");
-        assert_eq!(told(Resource::Tables), "tables: it asked for more than 60 elements, `tables` of [server.ceilings]");
-        assert_eq!(told(Resource::Handles), "handles: it holds more than 5 at once, `handles` of [server.ceilings]");
-        assert_eq!(told(Resource::Cpu), "cpu: it computed for 10s, `limits.cpu`");
+        let message = |resource| limits.reached(resource, None).to_string();
+        assert_eq!(message(Resource::Calls), "calls: it made more than 40, `limits.calls` of the tenant");
+        assert_eq!(
+            message(Resource::Tables),
+            "tables: it asked for more than 60 elements, `tables` of [server.ceilings]"
+        );
+        assert_eq!(message(Resource::Handles), "handles: it holds more than 5 at once, `handles` of [server.ceilings]");
+        assert_eq!(message(Resource::Cpu), "cpu: it computed for 10s, `limits.cpu`");
     }
 }

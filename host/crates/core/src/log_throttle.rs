@@ -18,7 +18,7 @@ struct State {
     suppressed: u64,
 }
 
-/// The number of lines suppressed since the last one, for a field of the next.
+/// The number of lines suppressed since the last written one, for a field of the next line.
 pub struct Suppressed(u64);
 
 impl LogThrottle {
@@ -39,7 +39,7 @@ impl LogThrottle {
 }
 
 impl Suppressed {
-    /// The number, as a field of the line; `None` if there were no others.
+    /// Returns the number for a field of the line; `None` if it is 0.
     pub fn suppressed(&self) -> Option<u64> {
         (self.0 > 0).then_some(self.0)
     }

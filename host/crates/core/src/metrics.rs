@@ -1,7 +1,7 @@
-//! The figures operators watch, in Prometheus' words at `/metrics` of the admin listener.
+//! The host's metrics, served in the Prometheus text format at `/metrics` of the admin listener.
 //!
-//! Labels are names out of modules.toml, imports of the contract and words of this file: nothing that others choose, so
-//! that nobody can make their number grow.
+//! Label values are names from modules.toml, imports of the contract and constants of the host. Outside parties cannot
+//! choose label values, so they cannot increase the number of time series.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -38,17 +38,17 @@ const SWAPS_REFUSED: &str = "modhost_swaps_refused_total";
 const CANARIES: &str = "modhost_canaries_total";
 const LOG_LINES_DROPPED: &str = "modhost_log_lines_dropped_total";
 
-/// From what a trivial module takes to the longest a completion may.
+/// Histogram buckets in seconds, from the duration of a trivial module to the longest completion.
 const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
-/// How often what was measured is gathered.
+/// The interval between calls of [`upkeep`].
 pub const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Where the process keeps its figures; none if it couldn't be set up.
+/// The process's recorder; `None` inside if it could not be set up.
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// Starts to keep the figures; more than once is as good as once.
+/// Starts recording metrics. Further calls have no effect.
 pub fn start() {
     HANDLE.get_or_init(|| {
         let seconds = |builder: PrometheusBuilder, name: &str| {
@@ -56,7 +56,8 @@ pub fn start() {
         };
         let builder = seconds(PrometheusBuilder::new(), ATTEMPT_SECONDS).and_then(|it| seconds(it, CALL_SECONDS));
         let recorder = match builder {
-            // What stands is set whenever somebody asks: what isn't is gone from the host.
+            // Gauges are set on every scrape. One that is no longer set describes something that no longer exists, and
+            // expires.
             Ok(builder) => builder.idle_timeout(MetricKindMask::GAUGE, Some(UPKEEP * 12)).build_recorder(),
             Err(error) => {
                 tracing::error!("there will be no metrics: {error}");
@@ -74,60 +75,66 @@ pub fn start() {
 }
 
 fn describe() {
-    describe_gauge!(READY, "1 if the host can take events, as /readyz says");
-    describe_gauge!(CHECK, "1 if this check of /readyz is well");
-    describe_counter!(REQUESTS, "Requests to the sources, by the status that answered them");
-    describe_counter!(EVENTS, "Verified events, by what became of them");
-    describe_counter!(ATTEMPTS, "Attempts at deliveries, by how they ended");
-    describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "How long attempts took");
-    describe_counter!(CALLS, "Calls of modules to their platforms, by how they were answered");
-    describe_histogram!(CALL_SECONDS, Unit::Seconds, "How long those calls took");
-    describe_counter!(CALLS_MADE_AGAIN, "Calls made a second time, because it was not known whether they had happened");
+    describe_gauge!(READY, "1 if the host accepts events, as reported by /readyz");
+    describe_gauge!(CHECK, "1 if this check of /readyz passes");
+    describe_counter!(REQUESTS, "Requests to the sources, by HTTP response status");
+    describe_counter!(EVENTS, "Verified events, by outcome");
+    describe_counter!(ATTEMPTS, "Delivery attempts, by the state they leave the delivery in");
+    describe_histogram!(ATTEMPT_SECONDS, Unit::Seconds, "Duration of attempts");
+    describe_counter!(CALLS, "Calls of modules to platforms, by outcome");
+    describe_histogram!(CALL_SECONDS, Unit::Seconds, "Duration of calls of modules to platforms");
+    describe_counter!(
+        CALLS_MADE_AGAIN,
+        "Calls repeated because the host could not know whether they had been carried out"
+    );
     describe_counter!(
         ANSWERS_REPAIRED,
-        "Things in answers of platforms that were not as documented, and were read all the same"
+        "Deviations from the documented format that the host repaired in responses of platforms"
     );
     describe_counter!(MISSED_WAKEUPS, "Deliveries that were due but not scheduled, found by the sweep");
     describe_gauge!(DELIVERIES, "Deliveries in the journal, by state");
-    describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "How large the journal is on disk");
-    describe_gauge!(PAUSED, "1 if the module is paused, and its deliveries wait");
-    describe_gauge!(LOADED, "Versions of the module in memory: those that serve, and those deliveries still run on");
-    describe_counter!(SWAPS, "Versions that came to serve, by where they came from");
-    describe_counter!(SWAPS_REFUSED, "Versions that may not serve, by what they failed at");
-    describe_counter!(CANARIES, "Trials of versions that are over, by how they ended");
-    describe_counter!(LOG_LINES_DROPPED, "Lines of the log that could not be written, and were dropped");
+    describe_gauge!(JOURNAL_BYTES, Unit::Bytes, "Size of the journal on disk");
+    describe_gauge!(PAUSED, "1 if an operator paused the module and its deliveries wait");
+    describe_gauge!(
+        LOADED,
+        "Versions of the module in memory: those that serve, and those that deliveries still run on"
+    );
+    describe_counter!(SWAPS, "Versions that started to serve, by origin");
+    describe_counter!(SWAPS_REFUSED, "Versions that were rejected, by the check that failed");
+    describe_counter!(CANARIES, "Canaries that have ended, by outcome");
+    describe_counter!(LOG_LINES_DROPPED, "Log lines that could not be written and were dropped");
     describe_gauge!(
         SERVES,
         "1 if a version of the module serves, 0 if none does and its deliveries wait for a component"
     );
 }
 
-/// Gathers what was measured since the last time; without it, it would only grow.
+/// Drains the samples of histograms; without it, their buffers would grow without limit.
 pub fn upkeep() {
     if let Some(Some(handle)) = HANDLE.get() {
         handle.run_upkeep();
     }
 }
 
-/// All figures, in Prometheus' text format.
+/// Returns all metrics in the Prometheus text format.
 pub fn render() -> String {
     HANDLE.get().and_then(Option::as_ref).map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// What became of a verified event.
+/// The outcome of a verified event.
 #[derive(Clone, Copy, Debug)]
 pub enum EventOutcome {
-    /// It is on disk.
+    /// The event is recorded on disk.
     Taken,
-    /// It was taken before.
+    /// The event is a duplicate.
     Again,
-    /// No module wants it.
+    /// No module wants the event.
     Unwanted,
-    /// It is to come again later.
+    /// The event was refused for now; the sender should retry.
     PutOff,
-    /// It can't be read as an event, and is kept for operators.
+    /// The body cannot be read as an event; it was refused and is kept for operators.
     Unreadable,
-    /// It is a question for the endpoint itself, and was answered.
+    /// The platform's verification request for the endpoint, which was answered.
     Challenge,
 }
 
@@ -150,62 +157,63 @@ pub fn event(source: &Name, tenant: &Name, outcome: EventOutcome) {
     counter!(EVENTS, "source" => source, "tenant" => tenant, "outcome" => outcome).increment(1);
 }
 
-/// Counts an attempt at a delivery, by the state it left the delivery in.
+/// Counts an attempt, by the state in which it left the delivery.
 pub fn attempt(module: &Name, tenant: &Name, state: &'static str, took: Duration) {
     let (module, tenant) = (module.as_str().to_owned(), tenant.as_str().to_owned());
     histogram!(ATTEMPT_SECONDS, "module" => module.clone()).record(took);
     counter!(ATTEMPTS, "module" => module, "tenant" => tenant, "state" => state).increment(1);
 }
 
-/// Counts deliveries that were due and that the scheduler didn't know of.
+/// Counts deliveries that were due and that the scheduler had not scheduled.
 pub fn missed_wakeups(deliveries: u64) {
     counter!(MISSED_WAKEUPS).increment(deliveries);
 }
 
-/// The figures of the calls of one import that were answered alike.
-struct CallFigures {
+/// The metrics of one import's calls with one outcome.
+struct CallMetrics {
     count: Counter,
     seconds: Histogram,
 }
 
 thread_local! {
-    /// Those this thread has counted calls in: to look them up by their labels takes longer than to count.
-    static CALL_FIGURES: RefCell<HashMap<(Import, &'static str), CallFigures>> = RefCell::default();
+    /// The metric handles that this thread has used: a lookup by labels takes longer than counting.
+    static CALL_METRICS: RefCell<HashMap<(Import, &'static str), CallMetrics>> = RefCell::default();
 }
 
 /// Counts a call to a platform.
 pub fn call(import: Import, outcome: &'static str, took: Duration) {
-    // Figures that nobody keeps must not be remembered: somebody may begin to.
+    // Without a recorder the handles do nothing. They must not be cached, because recording may start later.
     if HANDLE.get().is_none() {
         return;
     }
-    CALL_FIGURES.with_borrow_mut(|known| {
-        let figures = known.entry((import, outcome)).or_insert_with(|| CallFigures {
+    CALL_METRICS.with_borrow_mut(|known| {
+        let metrics = known.entry((import, outcome)).or_insert_with(|| CallMetrics {
             count: counter!(CALLS, "import" => import.as_str(), "outcome" => outcome),
             seconds: histogram!(CALL_SECONDS, "import" => import.as_str()),
         });
-        figures.count.increment(1);
-        figures.seconds.record(took);
+        metrics.count.increment(1);
+        metrics.seconds.record(took);
     });
 }
 
-/// Counts calls that were made a second time.
+/// Counts calls that were repeated.
 pub fn calls_made_again(count: u64) {
     counter!(CALLS_MADE_AGAIN).increment(count);
 }
 
-/// Counts what was not as documented in an answer of a platform; `answer` is what was read, `kind` what was odd.
+/// Counts deviations from the documented format in a platform's response; `answer` is the type of the response, `kind`
+/// the deviation.
 pub fn platform_answer_repaired(answer: &'static str, kind: &'static str, count: u64) {
     counter!(ANSWERS_REPAIRED, "answer" => answer, "kind" => kind).increment(count);
 }
 
-/// Reports whether the host is ready, and which of its checks are well.
+/// Records whether the host is ready, and which of its checks pass.
 pub fn ready(checks: &[(&'static str, bool)]) {
-    let value = |is_well: bool| f64::from(u8::from(is_well));
-    for (check, is_well) in checks {
-        gauge!(CHECK, "check" => *check).set(value(*is_well));
+    let value = |passes: bool| f64::from(u8::from(passes));
+    for (check, passes) in checks {
+        gauge!(CHECK, "check" => *check).set(value(*passes));
     }
-    gauge!(READY).set(value(checks.iter().all(|(_, is_well)| *is_well)));
+    gauge!(READY).set(value(checks.iter().all(|(_, passes)| *passes)));
 }
 
 /// Records the number of deliveries in each state, and the size of the journal on disk in bytes.
@@ -221,7 +229,8 @@ pub fn log_lines_dropped(total: u64) {
     counter!(LOG_LINES_DROPPED).absolute(total);
 }
 
-/// Says how a module stands: whether a version serves, whether its deliveries wait, how many versions are in memory.
+/// Records the state of a module: whether a version serves, whether its deliveries are paused, and the number of
+/// versions in memory.
 pub fn module(module: &Name, serves: bool, paused: bool, loaded: usize) {
     let module = module.as_str();
     gauge!(SERVES, "module" => module.to_owned()).set(f64::from(u8::from(serves)));
@@ -229,21 +238,21 @@ pub fn module(module: &Name, serves: bool, paused: bool, loaded: usize) {
     gauge!(LOADED, "module" => module.to_owned()).set(loaded as f64);
 }
 
-/// Counts a version that came to serve.
+/// Counts a version that started to serve.
 pub fn swap(module: &Name, origin: &'static str) {
     counter!(SWAPS, "module" => module.as_str().to_owned(), "origin" => origin).increment(1);
 }
 
-/// What a version failed at.
+/// The check that rejected a version.
 #[derive(Clone, Copy, Debug)]
 pub enum RefusedBy {
-    /// Its file: it can't be read, isn't a component that fits, or wants more than it is given.
+    /// The file: it is unreadable, incompatible, or exceeds its limits.
     File,
     /// The dry runs.
     Gate,
 }
 
-/// Counts a version that may not serve.
+/// Counts a version that was rejected.
 pub fn swap_refused(module: &Name, by: RefusedBy) {
     let by = match by {
         RefusedBy::File => "file",
@@ -252,20 +261,20 @@ pub fn swap_refused(module: &Name, by: RefusedBy) {
     counter!(SWAPS_REFUSED, "module" => module.as_str().to_owned(), "by" => by).increment(1);
 }
 
-/// How the trial of a version ended.
+/// The outcome of a canary.
 #[derive(Clone, Copy, Debug)]
 pub enum CanaryEnd {
-    /// It serves.
+    /// It was promoted.
     TookOver,
-    /// It did worse.
+    /// It was rolled back.
     WentBack,
-    /// A person ended it.
+    /// An operator aborted it.
     Aborted,
-    /// Something else came to serve or to be tried.
+    /// Another version or canary replaced it.
     Replaced,
 }
 
-/// Counts the trial of a version that is over.
+/// Counts a canary that has ended.
 pub fn canary(module: &Name, end: CanaryEnd) {
     let outcome = match end {
         CanaryEnd::TookOver => "took_over",

@@ -4,34 +4,34 @@ use std::fmt;
 
 use url::{Host, Url};
 
-/// Hosts, with how they are spoken to.
+/// A scheme, a host pattern and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Whether it is `https`; `http` otherwise.
+    /// `true` for `https`, `false` for `http`.
     pub secure: bool,
-    /// Which hosts.
+    /// The hosts.
     pub host: HostPattern,
     /// The port.
     pub port: u16,
 }
 
-/// Which hosts an entry means.
+/// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// `*`: any.
+    /// `*`: any host.
     Any,
-    /// `*.example.com`: every name below this one, and not the name itself.
+    /// `*.example.com`: every subdomain of this name, but not the name itself.
     Below(String),
-    /// This one.
+    /// This host only.
     One(Host<String>),
 }
 
 impl Origin {
-    /// Reads `[http[s]://]host[:port]`.
+    /// Parses `[http[s]://]host[:port]`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and what to write.
+    /// Returns the problem, and advice on what to write instead.
     pub fn parse(text: &str) -> Result<Self, (String, &'static str)> {
         let wrong = |problem: &str, advice| Err((format!("\"{text}\" {problem}"), advice));
         let (secure, rest) = match text.split_once("://") {
@@ -41,7 +41,7 @@ impl Origin {
             Some(_) => return wrong("is neither http nor https", r#"write for example "https://api.example.com""#),
         };
         if rest.contains('@') {
-            // Not repeated: there may be a password in it.
+            // The text is not quoted, because it may contain a password.
             let advice = "write the host alone; a credential goes into `headers` of its entry";
             return Err(("this host has a user before it".into(), advice));
         }
@@ -73,7 +73,7 @@ impl Origin {
         Ok(Self { secure, host, port })
     }
 
-    /// The origin of a request, if it is one over HTTP.
+    /// Returns the origin of a request's URL; `None` if the scheme is not HTTP.
     pub fn of(url: &Url) -> Option<Self> {
         let secure = match url.scheme() {
             "https" => true,
@@ -84,9 +84,9 @@ impl Origin {
         Some(Self { secure, host: HostPattern::One(host), port })
     }
 
-    /// Whether another one, of a request, is among those this one means.
-    pub fn allows(&self, asked: &Self) -> bool {
-        self.secure == asked.secure && self.port == asked.port && self.host.allows(&asked.host)
+    /// Returns whether this pattern allows the origin of a request.
+    pub fn allows(&self, requested: &Self) -> bool {
+        self.secure == requested.secure && self.port == requested.port && self.host.allows(&requested.host)
     }
 }
 
@@ -106,16 +106,16 @@ impl HostPattern {
         }
     }
 
-    /// Whether it means a single host.
+    /// Returns whether it matches a single host.
     pub fn is_one(&self) -> bool {
         matches!(self, Self::One(_))
     }
 
-    /// Whether another pattern, of a request, is among those this one means.
-    pub fn allows(&self, asked: &Self) -> bool {
-        match (self, asked) {
+    /// Returns whether this pattern allows the host of a request.
+    pub fn allows(&self, requested: &Self) -> bool {
+        match (self, requested) {
             (Self::Any, _) => true,
-            (Self::Below(name), Self::One(Host::Domain(asked))) => asked
+            (Self::Below(name), Self::One(Host::Domain(requested))) => requested
                 .strip_suffix(name.as_str())
                 .and_then(|rest| rest.strip_suffix('.'))
                 .is_some_and(|it| !it.is_empty()),
@@ -124,7 +124,7 @@ impl HostPattern {
     }
 }
 
-/// As it is written in the file: what goes without saying is left out.
+/// Formats the origin as in the file, without the default scheme and port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.secure {
@@ -135,8 +135,8 @@ impl fmt::Display for Origin {
             HostPattern::Below(name) => write!(f, "*.{name}")?,
             HostPattern::One(host) => write!(f, "{host}")?,
         }
-        let usual = if self.secure { 443 } else { 80 };
-        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+        let default = if self.secure { 443 } else { 80 };
+        if self.port == default { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -153,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_means_one_scheme_and_one_port() {
-        for (entry, meant) in [
+    fn allows_one_scheme_and_one_port() {
+        for (entry, allowed) in [
             ("api.example.com", "https://api.example.com/x?y"),
             ("https://API.example.com:8443", "https://api.example.com:8443"),
             ("http://api.example.com", "http://api.example.com:80/"),
@@ -164,7 +164,7 @@ mod tests {
             ("127.0.0.1:81", "https://127.1:81"),
             ("http://[::1]:8080", "http://[0::1]:8080"),
         ] {
-            assert!(origin(entry).allows(&of(meant)), "{entry} {meant}");
+            assert!(origin(entry).allows(&of(allowed)), "{entry} {allowed}");
         }
         for (entry, other) in [
             ("api.example.com", "http://api.example.com:443"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn is_shown_as_it_is_written() {
+    fn formats_origins_as_written() {
         for text in ["api.example.com", "http://api.example.com", "*.example.com:8443", "*", "http://[::1]:8080"] {
             assert_eq!(origin(text).to_string(), text);
         }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn rejects_invalid_origins() {
         for text in [
             "ftp://a",
             "a/b",

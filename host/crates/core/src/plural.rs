@@ -1,9 +1,9 @@
-//! Numbers of things in English.
+//! Plural forms in messages.
 
-/// A number of things: "1 delivery", "2 deliveries".
-pub fn counted(count: impl TryInto<u64>, one: &str, more: &str) -> String {
+/// Formats a count with its noun: "1 delivery", "2 deliveries".
+pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
-    format!("{count} {}", if count == 1 { one } else { more })
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 #[cfg(test)]
@@ -11,7 +11,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_one() {
+    fn uses_the_singular_for_one_only() {
         assert_eq!(counted(0_usize, "delivery", "deliveries"), "0 deliveries");
         assert_eq!(counted(1_u32, "delivery", "deliveries"), "1 delivery");
         assert_eq!(counted(2_u64, "delivery", "deliveries"), "2 deliveries");

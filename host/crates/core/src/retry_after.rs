@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Reads the value of a `Retry-After` header: seconds, or an HTTP date (a past one is no wait).
+/// Parses the value of a `Retry-After` header: seconds, or an HTTP date. A past date is no delay.
 pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn parses_seconds_and_dates() {
         let now: Timestamp = "2026-11-21T07:30:00Z".parse().unwrap();
         let cases = [
             ("120", Some(120)),

@@ -1,39 +1,39 @@
-//! Makes text that others wrote safe to show: on a terminal, in a log, in a table.
+//! Escapes untrusted text for terminals, logs and tables.
 //!
-//! An event's id, a module's words, a platform's error can hold anything. A line end starts a line that passes for one of the
-//! host's; an escape sequence drives the terminal; a bidirectional control reorders what stands around it, so that a reader sees
-//! another text than the one that is there. Here all of these become visible escapes. Nothing is removed: what was sent can be
-//! told from what is shown.
+//! An event's id, a module's output or a platform's error can contain anything. A line end can forge a line of the
+//! host's output, an escape sequence controls the terminal, and a bidirectional control reorders the text around it, so
+//! that a reader sees a different text. The functions here turn such characters into visible escapes. Nothing is
+//! removed, so the original text can be recovered.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character does something else than show itself.
+/// Returns whether a character has an effect other than displaying itself.
 ///
-/// Joiners (U+200C, U+200D) are left alone: scripts and emoji are made with them, and they reorder nothing.
+/// Joiners (U+200C, U+200D) are safe: scripts and emoji need them, and they reorder nothing.
 pub fn is_unsafe(c: char) -> bool {
     matches!(
         c,
-        // The control characters of ASCII and Latin-1: line ends, escape sequences, and ESC [ as one character (U+009B).
+        // Control characters of ASCII and Latin-1: line ends, escape sequences, and ESC [ as one character (U+009B).
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
-            // What reorders the text around it.
+            // Bidirectional controls, which reorder the text around them.
             | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // What ends a line or a paragraph.
+            // Line and paragraph separators.
             | '\u{2028}' | '\u{2029}'
-            // What can't be seen: two ids that look the same would not be.
+            // Invisible characters, with which two different ids would look the same.
             | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}'
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
     )
 }
 
-/// A text on one line: every unsafe character, line ends and tabs among them, is escaped as Rust writes it.
+/// Returns a text on one line: every unsafe character, including line ends and tabs, is escaped in Rust's notation.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false, rust_escape)
 }
 
-/// A text of several lines: line ends and tabs stay, everything else that is unsafe is escaped.
+/// Returns a text of several lines: line ends and tabs are kept, all other unsafe characters are escaped.
 pub fn lines(text: &str) -> Cow<'_, str> {
-    // The line ends of Windows are line ends.
+    // CRLF is a line end, too.
     let text = if text.contains("\r\n") { Cow::Owned(text.replace("\r\n", "\n")) } else { Cow::Borrowed(text) };
     match escaped(&text, |c| matches!(c, '\n' | '\t'), rust_escape) {
         Cow::Owned(escaped) => Cow::Owned(escaped),
@@ -41,21 +41,22 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text of several lines, with `indent` in front of each but the first, so that none can pass for a line of the host's.
+/// Returns a text of several lines with `indent` before each line but the first, so that no line looks like one of the
+/// host's.
 pub fn indented(text: &str, indent: &str) -> String {
     lines(text.trim()).replace('\n', &format!("\n{indent}"))
 }
 
-/// JSON, with what is unsafe escaped as JSON has it: it is read back as the same. Only strings can hold any of it, except for the
-/// spaces between tokens, which stay.
+/// Returns JSON with unsafe characters escaped as in JSON, so that it parses to the same value. Outside of strings,
+/// JSON can only contain white space, which is kept.
 pub fn json(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t' | '\r'), json_escape)
 }
 
-/// Output of ours, which may have colors: those, line ends and tabs stay, everything else that is unsafe is escaped.
+/// Escapes the host's own output: colors, line ends and tabs are kept, all other unsafe characters are escaped.
 ///
-/// This is the last net before a terminal. Values are made safe where they are put into a line, as their line ends would pass
-/// here.
+/// This is the last line of defense before a terminal. Values must be escaped when they are put into a line, because
+/// their line ends would be kept here.
 pub fn styled(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| is_unsafe(c) && !matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
@@ -79,15 +80,15 @@ pub fn styled(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// How many bytes at the beginning set a color or a style (`ESC [ 1;31 m`); 0 if none do.
+/// Returns the length in bytes of a color or style sequence (`ESC [ 1;31 m`) at the beginning, or 0.
 fn style_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\u{1b}[") else { return 0 };
     let length = parameters.bytes().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b';' | b':')).count();
     if parameters.as_bytes().get(length) == Some(&b'm') { length + 3 } else { 0 }
 }
 
-fn escaped(text: &str, stays: impl Fn(char) -> bool, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
-    let is_escaped = |c: char| is_unsafe(c) && !stays(c);
+fn escaped(text: &str, is_kept: impl Fn(char) -> bool, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    let is_escaped = |c: char| is_unsafe(c) && !is_kept(c);
     let Some(first) = text.find(is_escaped) else { return Cow::Borrowed(text) };
     let mut shown = String::with_capacity(text.len() + 16);
     shown.push_str(&text[..first]);
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forged_lines_and_sequences_become_visible() {
+    fn escapes_line_ends_and_control_sequences() {
         for (text, shown) in [
             ("plain — ‘text’ 日本語 👩‍👩‍👧", "plain — ‘text’ 日本語 👩‍👩‍👧"),
             ("a\nERROR forged", r"a\nERROR forged"),
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn colors_of_ours_pass_the_net_and_nothing_else_does() {
+    fn keeps_styles_and_escapes_everything_else() {
         let colored = "\u{1b}[1m\u{1b}[38;5;2mgood\u{1b}[0m\u{1b}[m\n";
         assert_eq!(styled(colored), colored);
         assert_eq!(styled("\u{1b}[2Jx\u{1b}]0;title\u{7}\u{1b}"), r"\u{1b}[2Jx\u{1b}]0;title\u{7}\u{1b}");
@@ -143,7 +144,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_unsafe_is_left(text in any::<String>(), unsafe_one in unsafe_character(), at in any::<prop::sample::Index>()) {
+        fn leaves_no_unsafe_character(
+            text in any::<String>(),
+            unsafe_one in unsafe_character(),
+            at in any::<prop::sample::Index>(),
+        ) {
             let text = with(&text, unsafe_one, at);
             prop_assert!(!line(&text).chars().any(is_unsafe));
             prop_assert!(!lines(&text).chars().any(|c| is_unsafe(c) && !matches!(c, '\n' | '\t')));
@@ -152,7 +157,11 @@ mod tests {
         }
 
         #[test]
-        fn json_reads_the_same(text in any::<String>(), unsafe_one in unsafe_character(), at in any::<prop::sample::Index>()) {
+        fn escaped_json_parses_to_the_same_value(
+            text in any::<String>(),
+            unsafe_one in unsafe_character(),
+            at in any::<prop::sample::Index>(),
+        ) {
             let text = with(&text, unsafe_one, at);
             let written = serde_json::to_string(&serde_json::json!({ "key": text })).unwrap();
             let shown = json(&written);
@@ -176,9 +185,9 @@ mod tests {
         prop::sample::select(all)
     }
 
-    fn with(text: &str, more: char, at: prop::sample::Index) -> String {
+    fn with(text: &str, inserted: char, at: prop::sample::Index) -> String {
         let mut characters: Vec<char> = text.chars().collect();
-        characters.insert(at.index(characters.len() + 1), more);
+        characters.insert(at.index(characters.len() + 1), inserted);
         characters.into_iter().collect()
     }
 }

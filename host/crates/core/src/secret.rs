@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A secret: a key, a password, a signing secret. Its text is reached only by [`Secret::expose`], so that no log,
-/// error or debug output can hold it by accident.
+/// A key, a password or a signing secret. Only [`Secret::expose`] returns its text, so that no log line, error or debug
+/// output contains it by accident.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
@@ -13,7 +13,7 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value, for the one place that needs it: a header, a signature.
+    /// Returns the value, for the one place that needs it: a header, a signature.
     pub fn expose(&self) -> &str {
         &self.0
     }

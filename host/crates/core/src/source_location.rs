@@ -1,15 +1,15 @@
-//! Where something stands in a file.
+//! Positions in files.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where something stands in a file; shown as `modules.toml:12:3`.
+/// A position in a file, displayed as `modules.toml:12:3`.
 ///
-/// Two places are always equal, so that settings compare equal when a reload only moved them to another line.
+/// Two locations are always equal, so that settings compare equal if a reload only moved them to another line.
 #[derive(Clone, Debug)]
 pub struct SourceLocation {
-    /// The file, as it was named by who asked for it.
+    /// The path of the file, as given by the caller.
     pub file: Arc<Path>,
     /// The line, from 1.
     pub line: usize,

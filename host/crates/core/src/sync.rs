@@ -1,7 +1,8 @@
 //! Mutexes that stay usable after a panic.
 //!
-//! A mutex is poisoned when a thread panics while it holds the lock. The host uses the data anyway, because the panic ended only
-//! one delivery or request. So code that holds a lock must not leave the data half changed when it panics.
+//! A mutex is poisoned when a thread panics while it holds the lock. The host uses the data anyway, because the panic
+//! ended only one delivery or request. So code that holds a lock must not leave the data in an inconsistent state when
+//! it panics.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +11,12 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     ignore_poison(mutex.lock())
 }
 
-/// Returns the data of a mutex that nobody else can lock, poisoned or not.
+/// Returns the data of an exclusively borrowed mutex, poisoned or not.
 pub fn get_mut<T: ?Sized>(mutex: &mut Mutex<T>) -> &mut T {
     ignore_poison(mutex.get_mut())
 }
 
-/// Returns the guard of a poisoned lock, too: for condition variables.
+/// Returns the guard of a lock, poisoned or not; for condition variables.
 pub fn ignore_poison<G>(guard: LockResult<G>) -> G {
     guard.unwrap_or_else(PoisonError::into_inner)
 }

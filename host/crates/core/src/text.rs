@@ -1,15 +1,15 @@
-//! Text that is truncated or put on one line.
+//! Truncation and single-line formatting of text.
 
 use std::borrow::Cow;
 
-/// Returns a text on one line: each run of white space and control characters becomes one space, and those at either end are
-/// removed.
+/// Returns a text on one line: each run of white space and control characters becomes one space; leading and trailing
+/// ones are removed.
 pub fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns a text of at most this many characters; `…` follows where it was cut.
+/// Truncates a text to this many characters, and appends `…` if it was longer.
 pub fn truncate(text: &str, max_chars: usize) -> Cow<'_, str> {
     match text.char_indices().nth(max_chars) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -17,7 +17,7 @@ pub fn truncate(text: &str, max_chars: usize) -> Cow<'_, str> {
     }
 }
 
-/// Returns the beginning of a text, of at most this many bytes, cut between two characters.
+/// Returns the longest prefix of at most this many bytes that doesn't split a character.
 pub fn prefix(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }

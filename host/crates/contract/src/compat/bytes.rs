@@ -1,20 +1,19 @@
-//! What a file is, told from its bytes before anything is decoded: most files that aren't components are something a
-//! person can name.
+//! Detects the format of a file before anything is decoded, so that common mistakes get a specific error.
 
 use wasmparser::BinaryReader;
 
 use super::incompatibility::{Incompatibility, Lookalike, truncate};
 
-/// What every WebAssembly file begins with.
+/// The first bytes of every WebAssembly file.
 const MAGIC: &[u8] = b"\0asm";
-/// What follows in a core module: version 1, layer 0.
+/// The next bytes of a core module: version 1, layer 0.
 const MODULE: [u8; 4] = [1, 0, 0, 0];
-/// The length of both.
+/// The length of magic and version, in bytes.
 const PREAMBLE: usize = 8;
-/// The highest number a section of a component has (values).
+/// The highest section id of a component (values).
 const LAST_SECTION: u8 = 12;
 
-/// Refuses what can't be a whole component.
+/// Rejects files that cannot be a complete component.
 pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Incompatibility> {
     let size = bytes.len() as u64;
     if bytes.is_empty() {
@@ -39,7 +38,7 @@ pub(super) fn refuse_others(bytes: &[u8], max_size: u64) -> Result<(), Incompati
     }
 }
 
-/// Where the last section would end, if that is beyond the end of the file.
+/// Returns the position where the last section would end, if that is beyond the end of the file.
 fn end_beyond(bytes: &[u8]) -> Option<u64> {
     let mut reader = BinaryReader::new(bytes, 0);
     reader.read_bytes(PREAMBLE).ok()?;
@@ -48,7 +47,7 @@ fn end_beyond(bytes: &[u8]) -> Option<u64> {
             return None; // Not a section: damaged rather than cut short.
         }
         let Ok(length) = reader.read_var_u32() else {
-            // The length itself is cut off, or nonsense; only the first is a file's end.
+            // The length is truncated, or malformed; only a truncated one ends at the end of the file.
             return reader.eof().then_some(bytes.len() as u64 + 1);
         };
         if length as usize > reader.bytes_remaining() {
@@ -59,7 +58,7 @@ fn end_beyond(bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// What a file that isn't WebAssembly looks like.
+/// Guesses the format of a file that isn't WebAssembly.
 fn lookalike(bytes: &[u8]) -> Lookalike {
     let signatures: [(&[u8], Lookalike); 3] =
         [(b"PK\x03\x04", Lookalike::Archive), (b"\x1f\x8b", Lookalike::Archive), (b"\x7fELF", Lookalike::Native)];
@@ -72,18 +71,18 @@ fn lookalike(bytes: &[u8]) -> Lookalike {
     }
 }
 
-/// The beginning of a file, if it is text.
+/// Returns the prefix of a file, if it is text.
 fn text(bytes: &[u8]) -> Option<String> {
-    const READ: usize = 4096;
-    let beginning = &bytes[..bytes.len().min(READ)];
-    let text = match std::str::from_utf8(beginning) {
+    const MAX_READ: usize = 4096;
+    let prefix = &bytes[..bytes.len().min(MAX_READ)];
+    let text = match std::str::from_utf8(prefix) {
         Ok(text) => text,
-        // A character cut in two by the end of what is looked at is no reason to call it binary.
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(&beginning[..error.valid_up_to()]).ok()?,
+        // The end of the range may split a character; the file is still text.
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&prefix[..error.valid_up_to()]).ok()?,
         Err(_) => return None,
     };
-    let binary = text.chars().any(|c| c.is_control() && !c.is_whitespace());
-    (!binary).then(|| text.trim_start_matches('\u{feff}').trim_start().to_owned())
+    let is_binary = text.chars().any(|c| c.is_control() && !c.is_whitespace());
+    (!is_binary).then(|| text.trim_start_matches('\u{feff}').trim_start().to_owned())
 }
 
 fn text_lookalike(text: &str) -> Lookalike {
@@ -99,7 +98,7 @@ fn text_lookalike(text: &str) -> Lookalike {
     {
         Lookalike::Wat
     } else {
-        const SHOWN: usize = 40;
-        Lookalike::Text(truncate(text.lines().next().unwrap_or_default(), SHOWN).into_owned())
+        const MAX_SHOWN: usize = 40;
+        Lookalike::Text(truncate(text.lines().next().unwrap_or_default(), MAX_SHOWN).into_owned())
     }
 }

@@ -1,7 +1,7 @@
-//! Two functions' types side by side: whether a value of one is a value of the other, and if not, where they part.
+//! Compares the types of functions, and lists the differences.
 //!
-//! Types are compared by structure, as Wasmtime does when it links: names of fields and cases count, names of types
-//! and parameters don't. What differs inside a named type is reported once, with the type.
+//! Types are compared by structure, as Wasmtime does when it links: names of fields and cases are significant, names of
+//! types and parameters are not. A difference inside a named type is reported once, for the type.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,25 +15,25 @@ use super::wit_printer::{Named, Shape, WitPrinter, keyword};
 pub(super) struct Comparison<'a> {
     host: &'a WitPrinter<'a>,
     guest: &'a WitPrinter<'a>,
-    /// Pairs of named types met before, with what they turned out to differ in.
-    met: HashMap<(ComponentDefinedTypeId, ComponentDefinedTypeId), BTreeSet<usize>>,
+    /// The pairs of named types compared so far, with the indices of the differing types in each.
+    compared: HashMap<(ComponentDefinedTypeId, ComponentDefinedTypeId), BTreeSet<usize>>,
     differing: Vec<DifferingType>,
 }
 
-/// A named type that the component has otherwise than the host.
+/// A named type that differs between component and host.
 pub(super) struct DifferingType {
     pub keyword: &'static str,
     pub named: Named,
-    /// What differs, a line each.
+    /// The differences, one line each.
     pub differences: Vec<String>,
 }
 
-/// What a comparison comes to.
+/// The result of a comparison.
 #[derive(Default)]
 pub(super) struct Verdict {
-    /// Whether the types differ before any named type is reached.
+    /// Whether the types differ outside of named types.
     pub here: bool,
-    /// The named types below that differ, as places in [`Comparison::differing`].
+    /// The indices in [`Comparison::differing`] of the named types inside that differ.
     pub below: BTreeSet<usize>,
 }
 
@@ -49,20 +49,20 @@ impl Verdict {
     }
 }
 
-/// A field, a case or a flag, with what it holds.
+/// A field, a case or a flag, with its type, if any.
 type Member<'a> = (&'a str, Option<ComponentValType>);
 
 impl<'a> Comparison<'a> {
     pub fn new(host: &'a WitPrinter<'a>, guest: &'a WitPrinter<'a>) -> Self {
-        Self { host, guest, met: HashMap::new(), differing: Vec::new() }
+        Self { host, guest, compared: HashMap::new(), differing: Vec::new() }
     }
 
-    /// The named types that turned out to differ.
+    /// Returns the named types that differ.
     pub fn differing(&self) -> &[DifferingType] {
         &self.differing
     }
 
-    /// Compares a function of the host with the component's of that name.
+    /// Compares a function of the host with the component's function of the same name.
     pub fn function(&mut self, host: &ComponentFuncType, guest: &ComponentFuncType) -> Verdict {
         if host.async_ != guest.async_ || host.params.len() != guest.params.len() {
             return Verdict::here(true);
@@ -135,51 +135,52 @@ impl<'a> Comparison<'a> {
         (guest_id, guest, guests): (ComponentDefinedTypeId, &ComponentDefinedType, &[Member<'_>]),
     ) -> Verdict {
         let pair = (self.host.origin(host_id), self.guest.origin(guest_id));
-        if let Some(below) = self.met.get(&pair) {
+        if let Some(below) = self.compared.get(&pair) {
             return Verdict { here: false, below: below.clone() };
         }
         let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
         if keyword(host) == keyword(guest) {
-            (below, differences) = self.members(member_word(host), hosts, guests);
+            (below, differences) = self.members(member_kind(host), hosts, guests);
         } else {
             differences.push(format!("expected `{}`, found `{}`", keyword(host), keyword(guest)));
         }
         if !differences.is_empty() {
-            // Every type of ours has a name; one without could only be reported where it is used.
+            // All types of the contract have names. A difference in a nameless one is reported for the function that
+            // uses it.
             let Some(named) = self.host.name_of(host_id).cloned() else {
                 return Verdict { here: true, below };
             };
             below.insert(self.differing.len());
             self.differing.push(DifferingType { keyword: keyword(host), named, differences });
         }
-        self.met.insert(pair, below.clone());
+        self.compared.insert(pair, below.clone());
         Verdict { here: false, below }
     }
 
-    fn members(&mut self, word: &str, hosts: &[Member<'_>], guests: &[Member<'_>]) -> (BTreeSet<usize>, Vec<String>) {
+    fn members(&mut self, kind: &str, hosts: &[Member<'_>], guests: &[Member<'_>]) -> (BTreeSet<usize>, Vec<String>) {
         let (mut below, mut differences) = (BTreeSet::new(), Vec::new());
         let by_name: HashMap<_, _> = guests.iter().copied().collect();
         for (name, host) in hosts {
             let Some(guest) = by_name.get(name) else {
-                differences.push(format!("{word} `{}` is missing", member(self.host, word, name, *host)));
+                differences.push(format!("{kind} `{}` is missing", member(self.host, kind, name, *host)));
                 continue;
             };
             let verdict = self.optional(*host, *guest);
             below.extend(verdict.below);
             if verdict.here {
-                let (expected, found) = (held(self.host, *host), held(self.guest, *guest));
-                differences.push(format!("{word} `{name}`: expected {expected}, found {found}"));
+                let (expected, found) = (member_type(self.host, *host), member_type(self.guest, *guest));
+                differences.push(format!("{kind} `{name}`: expected {expected}, found {found}"));
             }
         }
         for (name, guest) in guests {
             if !hosts.iter().any(|(host, _)| host == name) {
-                differences.push(format!("{word} `{}` is unknown to the host", member(self.guest, word, name, *guest)));
+                differences.push(format!("{kind} `{}` is unknown to the host", member(self.guest, kind, name, *guest)));
             }
         }
         if differences.is_empty() && !hosts.iter().map(|(name, _)| name).eq(guests.iter().map(|(name, _)| name)) {
             let order = |members: &[Member<'_>]| members.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
             differences.push(format!(
-                "the {word}s stand in another order: expected {}, found {}",
+                "the {kind}s are in another order: expected {}, found {}",
                 order(hosts),
                 order(guests)
             ));
@@ -188,7 +189,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// The members of a type that is told apart by them.
+/// Returns the members of a record, variant, enum or flags type; `None` for other types.
 fn members(defined: &ComponentDefinedType) -> Option<Vec<Member<'_>>> {
     Some(match defined {
         ComponentDefinedType::Record(record) => {
@@ -204,7 +205,7 @@ fn members(defined: &ComponentDefinedType) -> Option<Vec<Member<'_>>> {
     })
 }
 
-fn member_word(defined: &ComponentDefinedType) -> &'static str {
+fn member_kind(defined: &ComponentDefinedType) -> &'static str {
     match defined {
         ComponentDefinedType::Record(_) => "field",
         ComponentDefinedType::Flags(_) => "flag",
@@ -212,16 +213,16 @@ fn member_word(defined: &ComponentDefinedType) -> &'static str {
     }
 }
 
-/// A member as WIT writes it: `limit: option<u32>`, `invalid(string)`, `timeout`.
-fn member(space: &WitPrinter<'_>, word: &str, name: &str, ty: Option<ComponentValType>) -> String {
+/// Formats a member in WIT: `limit: option<u32>`, `invalid(string)`, `timeout`.
+fn member(printer: &WitPrinter<'_>, kind: &str, name: &str, ty: Option<ComponentValType>) -> String {
     match ty {
         None => name.to_owned(),
-        Some(ty) if word == "field" => format!("{name}: {}", space.value(ty)),
-        Some(ty) => format!("{name}({})", space.value(ty)),
+        Some(ty) if kind == "field" => format!("{name}: {}", printer.value(ty)),
+        Some(ty) => format!("{name}({})", printer.value(ty)),
     }
 }
 
-/// What a member holds, in a sentence.
-fn held(space: &WitPrinter<'_>, ty: Option<ComponentValType>) -> String {
-    ty.map_or_else(|| "nothing".to_owned(), |ty| format!("`{}`", space.value(ty)))
+/// Formats the type of a member for a sentence.
+fn member_type(printer: &WitPrinter<'_>, ty: Option<ComponentValType>) -> String {
+    ty.map_or_else(|| "nothing".to_owned(), |ty| format!("`{}`", printer.value(ty)))
 }

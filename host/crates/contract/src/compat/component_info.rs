@@ -1,4 +1,4 @@
-//! What a component is made of, read from its bytes: nothing is compiled, nothing of it runs.
+//! The imports, exports and sizes of a component, read from its bytes without compiling or running it.
 
 use std::collections::BTreeSet;
 
@@ -15,65 +15,67 @@ use super::incompatibility::{Incompatibility, truncate};
 use super::names::{self, InterfaceName};
 use super::world::{Answer, PACKAGE, World};
 
-/// The page size of a memory that doesn't say another, as a power of two.
+/// The default page size of a memory, as a power of two.
 const PAGE_SIZE_LOG2: u32 = 16;
-/// How many names of each kind are kept of a producers section, which may hold anything.
+/// Maximum number of names to keep of each kind of a producers section, which may contain anything.
 const MAX_PRODUCERS: usize = 16;
-/// How long a name may be, in characters, to be shown whole.
+/// Maximum length of a displayed name, in characters.
 const MAX_NAME: usize = 200;
 
-/// What a component is made of.
+/// The imports, exports, sizes and producers of a component.
 pub struct ComponentInfo {
-    /// The version of `modhost:module` it was built against; none if it imports nothing of that package.
+    /// The version of `modhost:module` that the component was built against; `None` if it imports nothing from that
+    /// package.
     pub world: Option<Version>,
-    /// What it needs, in the order it says so.
+    /// The imports, in the component's order.
     pub imports: Vec<Import>,
-    /// What it gives.
+    /// The exports, in the component's order.
     pub exports: Vec<Export>,
-    /// Its size in bytes.
+    /// The size of the component in bytes.
     pub size: u64,
-    /// The memory it takes before it runs, in bytes: the first sizes of all its memories.
+    /// The sum of the initial sizes of all memories, in bytes.
     pub minimum_memory: u64,
-    /// The elements of tables it takes before it runs: the first sizes of all its tables.
+    /// The sum of the initial sizes of all tables, in elements.
     pub minimum_table_elements: u64,
-    /// How many core instances its components make, each counted once however often it is made itself.
+    /// The number of core instances in the component and its nested components. Each nested component counts once,
+    /// however often it is instantiated.
     pub core_instances: u64,
-    /// Who made it.
+    /// The languages and tools that produced it.
     pub producers: Producers,
     pub(super) types: Types,
     pub(super) import_items: Vec<(String, ComponentItem)>,
     pub(super) export_items: Vec<(String, ComponentItem)>,
 }
 
-/// Something a component imports.
+/// An import of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Import {
-    /// Its name: `modhost:module/search@0.1.0`.
+    /// The name: `modhost:module/search@0.1.0`.
     pub name: String,
-    /// What it is.
+    /// The kind of the import.
     pub kind: Kind,
-    /// The functions it uses of it, without their resource's brackets: `entry.create`.
+    /// The functions used, without the brackets of resource names: `entry.create`.
     pub functions: Vec<String>,
-    /// Who on the host's side provides it.
+    /// The provider on this host.
     pub provider: Provider,
 }
 
-/// Something a component exports.
+/// An export of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Export {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is.
+    /// The kind of the export.
     pub kind: Kind,
 }
 
-/// What an import or export is.
+/// The kind of an import or export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A function on its own.
+    /// A function outside of an interface.
     Function,
-    /// An interface: an instance, in the component model's word.
+    /// An interface, which the component model calls an instance.
     Interface,
     /// A type that other imports refer to.
     Type,
@@ -86,7 +88,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind in a sentence.
+    /// Returns the kind as a noun for messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Function => "function",
@@ -99,7 +101,7 @@ impl Kind {
     }
 }
 
-/// Who provides an import.
+/// The provider of an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
@@ -107,25 +109,25 @@ pub enum Provider {
     World,
     /// WASI, which every module may import.
     Wasi,
-    /// Nobody on this host.
+    /// Not available on this host.
     Nobody,
 }
 
-/// Who made a component, as its producers sections say.
+/// The producers of a component, from its producers sections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Producers {
-    /// What it was written in: `Rust`.
+    /// The source languages: `Rust`.
     pub languages: BTreeSet<String>,
-    /// What it was built with, with versions: `rustc 1.95.0`.
+    /// The tools with their versions: `rustc 1.95.0`.
     pub tools: BTreeSet<String>,
 }
 
 impl ComponentInfo {
-    /// Reads a whole component.
+    /// Reads a complete component.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, Incompatibility> {
         let mut pass = Pass::default();
-        let types = pass.over(bytes).map_err(|error| invalid(error.message(), error.offset()))?;
-        let types = types.ok_or_else(|| invalid("it has no end", bytes.len()))?;
+        let types = pass.validate(bytes).map_err(|error| invalid(error.message(), error.offset()))?;
+        let types = types.ok_or_else(|| invalid("unexpected end of file", bytes.len()))?;
         let import_items = items(&pass.imports, |name| types.as_ref().component_item_for_import(name));
         let export_items = items(&pass.exports, |name| types.as_ref().component_item_for_export(name));
         Ok(Self {
@@ -144,7 +146,7 @@ impl ComponentInfo {
     }
 }
 
-/// One pass over the bytes, component and everything nested in it.
+/// The results of one pass over a component and everything nested in it.
 #[derive(Default)]
 struct Pass {
     imports: Vec<String>,
@@ -156,9 +158,10 @@ struct Pass {
 }
 
 impl Pass {
-    /// Validates everything but the bodies of functions, which is the compiler's business, and answers with the types
-    /// of the outermost component. Every feature is allowed: what the engine doesn't run, it refuses by name.
-    fn over(&mut self, bytes: &[u8]) -> Result<Option<Types>, BinaryReaderError> {
+    /// Validates everything except function bodies, which the compiler validates, and returns the types of the
+    /// outermost component. All WebAssembly features are enabled here; the engine rejects unsupported ones with a
+    /// specific error.
+    fn validate(&mut self, bytes: &[u8]) -> Result<Option<Types>, BinaryReaderError> {
         let mut validator = Validator::new_with_features(WasmFeatures::all());
         let mut depth = 0;
         for payload in Parser::new(0).parse_all(bytes) {
@@ -169,13 +172,14 @@ impl Pass {
                 ValidPayload::End(_) => depth -= 1,
                 ValidPayload::Ok | ValidPayload::Func(..) => {}
             }
-            self.note(payload, depth)?;
+            self.collect(payload, depth)?;
         }
         Ok(None)
     }
 
-    /// Keeps what the validator doesn't. `depth` is how many components and modules enclose the payload's section.
-    fn note(&mut self, payload: Payload<'_>, depth: usize) -> Result<(), BinaryReaderError> {
+    /// Collects the data that the validator doesn't keep. `depth` is the number of components and modules that enclose
+    /// the section.
+    fn collect(&mut self, payload: Payload<'_>, depth: usize) -> Result<(), BinaryReaderError> {
         match payload {
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
@@ -216,7 +220,7 @@ impl Pass {
 }
 
 impl Producers {
-    /// Adds what one section says. It is for people only, so what can't be read of it is left out.
+    /// Adds the names of one section. They are informational, so unreadable ones are skipped.
     fn add(&mut self, section: ProducersSectionReader<'_>) {
         for field in section.into_iter().map_while(Result::ok) {
             let names = match field.name {
@@ -234,7 +238,7 @@ impl Producers {
 }
 
 fn invalid(reason: &str, offset: usize) -> Incompatibility {
-    // The validator lays some of its messages out in columns and lines.
+    // Some of the validator's messages have several lines and columns.
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     Incompatibility::Invalid { reason: clean(&reason), offset: offset as u64 }
 }
@@ -243,7 +247,8 @@ fn items<'a>(names: &[String], find: impl Fn(&str) -> Option<&'a ComponentItem>)
     names.iter().filter_map(|name| Some((name.clone(), find(name)?.clone()))).collect()
 }
 
-/// The newest version of the contract among the imports; those made of several components may have more than one.
+/// Returns the newest version of the contract among the imports. A component composed of several may import more than
+/// one version.
 fn built_against(imports: &[(String, ComponentItem)]) -> Option<Version> {
     let names = imports.iter().filter_map(|(name, _)| InterfaceName::parse(name));
     names.filter(|name| name.package == PACKAGE).filter_map(|name| name.version).max()
@@ -262,7 +267,7 @@ fn import(name: &str, item: &ComponentItem, types: &Types) -> Import {
 
 fn provider(name: &str, item: &ComponentItem) -> Provider {
     match (kind(item), InterfaceName::parse(name)) {
-        // A type the world itself names, out of an interface that is imported too.
+        // A type that the world names, from an interface that is imported as well.
         (Kind::Type, _) => Provider::World,
         (Kind::Interface, Some(name)) => match World::get().answer(&name) {
             Answer::Contract(_) => Provider::World,
@@ -284,7 +289,7 @@ pub(super) fn kind(item: &ComponentItem) -> Kind {
     }
 }
 
-/// Text of a file nobody vouches for, fit for a terminal and a log: without control characters, and not endless.
+/// Makes text from an untrusted file safe for terminals and logs: replaces control characters and limits the length.
 pub(super) fn clean(text: &str) -> String {
     truncate(text, MAX_NAME).replace(char::is_control, "\u{fffd}")
 }

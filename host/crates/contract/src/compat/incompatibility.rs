@@ -1,4 +1,4 @@
-//! Why a component doesn't fit, in words for the person who built it.
+//! The reasons why a component is incompatible, as messages for the person who built it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,143 +9,144 @@ use semver::Version;
 use super::names::{at, track};
 use super::world::{HTTP, PACKAGE, World};
 
-/// How many problems are told of at once: whoever has more has built against something else altogether.
-const TOLD: usize = 20;
-/// How many differences of one type, or names of one list, are told of.
-const LISTED: usize = 12;
-/// Where a line is cut off, in characters: longer than any that isn't made to be long.
+/// Maximum number of problems to list. A component with more was built against something else.
+const MAX_PROBLEMS: usize = 20;
+/// Maximum number of differences of one type, or of names in one list.
+const MAX_LISTED: usize = 12;
+/// Maximum length of a line in characters. Only hostile components exceed it.
 const MAX_LINE: usize = 1000;
 
-/// Why a file can't be a module. Its text is one line, or one line for each problem under a first.
+/// The reason a file cannot be a module. The text is one line, or for [`World`](Self::World) a first line and one line
+/// or more per problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incompatibility {
-    /// There is nothing in the file.
+    /// The file is empty.
     Empty,
-    /// The file is larger than a component may be. Both in bytes.
+    /// The file is larger than the maximum.
     TooLarge {
-        /// What it has.
+        /// The size of the file in bytes.
         size: u64,
-        /// What it may have.
+        /// The maximum in bytes.
         max_size: u64,
     },
-    /// The file is something else.
+    /// The file is not WebAssembly.
     NotWebAssembly(Lookalike),
-    /// The file is a core module: the inside of a component, without the types of its interfaces.
+    /// The file is a core module, without the interface types of a component.
     CoreModule,
-    /// The file ends in the middle. Both in bytes.
+    /// The file is truncated.
     Truncated {
-        /// What it has.
+        /// The size of the file in bytes.
         size: u64,
-        /// Where what it begins would end.
+        /// The position in bytes where the last section would end.
         goes_on_to: u64,
     },
-    /// The file begins like a component, but isn't a valid one.
+    /// The file begins like a component, but is invalid.
     Invalid {
-        /// What is wrong, in the words of the validator.
+        /// The validator's message.
         reason: String,
-        /// Where, in bytes from the beginning.
+        /// The position in bytes.
         offset: u64,
     },
-    /// It is a component, of another world than the host's.
+    /// The file is a component of another world.
     World {
-        /// The version of `modhost:module` it was built against, where it tells.
+        /// The version of `modhost:module` that it was built against, if known.
         built: Option<Version>,
-        /// What doesn't fit, at least one.
+        /// The problems, at least one.
         problems: Vec<Problem>,
     },
 }
 
-/// What a file that isn't WebAssembly looks like.
+/// The probable format of a file that isn't WebAssembly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookalike {
-    /// WebAssembly's text form.
+    /// WebAssembly text format.
     Wat,
     /// A web page.
     Html,
-    /// What Git keeps in place of a large file.
+    /// A Git LFS pointer, which Git stores in place of a large file.
     LfsPointer,
     /// A zip or gzip archive.
     Archive,
     /// A native program, or a component compiled ahead of time.
     Native,
-    /// Text; how it begins.
+    /// Text, with its beginning.
     Text(String),
-    /// Anything else; its first bytes.
+    /// Any other format, with its first bytes.
     Other(Vec<u8>),
 }
 
-/// One thing in which a component's world isn't the host's.
+/// A difference between a component's world and the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// A function the world asks for isn't exported.
+    /// A required function isn't exported.
     NoExport {
-        /// The function as it should be, in WIT.
+        /// The expected function, in WIT.
         expected: String,
-        /// What is exported instead.
+        /// The actual exports, with their kinds.
         exports: Vec<String>,
     },
-    /// The interfaces of a package are imported at a version that doesn't link with the host's.
+    /// The component imports interfaces of a package in a version that doesn't link with the host's.
     OtherVersion {
-        /// The package, without its version.
+        /// The name of the package, without its version.
         package: String,
-        /// The version the component was built against.
+        /// The version that the component was built against.
         built: Option<Version>,
-        /// The version the host serves.
+        /// The version that the host serves.
         served: Version,
-        /// The interfaces that are imported of it.
+        /// The imported interfaces.
         interfaces: Vec<String>,
     },
-    /// Interfaces are imported that the host doesn't offer.
+    /// The component imports interfaces that the host doesn't offer.
     NotOffered {
-        /// The package, without its version.
+        /// The name of the package, without its version.
         package: String,
-        /// The version the component was built against.
+        /// The version that the component was built against.
         built: Option<Version>,
-        /// The interfaces that are imported of it.
+        /// The imported interfaces.
         interfaces: Vec<String>,
-        /// The interfaces the host has of that package.
+        /// The interfaces that the host offers from the same package.
         has: Vec<String>,
     },
-    /// Something is imported that no interface of another package could be: a function on its own, a component.
+    /// The component imports something that is not an interface of a package: a single function, a component.
     NoInterface {
-        /// What kind of thing: `function`, `component`.
+        /// The kind of import: `function`, `component`.
         kind: &'static str,
-        /// Its name.
+        /// The name of the import.
         name: String,
     },
-    /// A function or resource is imported that the host's interface doesn't have.
+    /// The component imports functions or resources that the host's interface doesn't have.
     NotInInterface {
         /// `function` or `resource`.
         kind: &'static str,
         /// The interface.
         interface: String,
-        /// The names that it lacks.
+        /// The missing names.
         names: Vec<String>,
-        /// The names of that kind that it has.
+        /// The names of the same kind in the interface.
         has: Vec<String>,
     },
-    /// A function has another type.
+    /// A function has a different type.
     OtherFunction {
-        /// The interface it is imported from; none for an export.
+        /// The interface that it is imported from; `None` for an export.
         interface: Option<String>,
         /// The function's name.
         name: String,
-        /// How the host has it, in WIT.
+        /// The host's signature, in WIT.
         expected: String,
-        /// How the component has it, in WIT.
+        /// The component's signature, in WIT.
         found: String,
     },
-    /// A named type is another one.
+    /// A named type is different.
     OtherType {
-        /// WIT's word for its kind: `record`.
+        /// WIT's keyword for the type: `record`.
         keyword: &'static str,
-        /// Its name.
+        /// The name of the type.
         name: String,
-        /// The interface it is defined in.
+        /// The interface that defines it.
         interface: Option<String>,
-        /// What differs.
+        /// The differences, one line each.
         differences: Vec<String>,
-        /// The functions that can't be called for it.
+        /// The functions that use the type, and so cannot be called.
         used_by: Vec<String>,
     },
 }
@@ -158,7 +159,7 @@ impl fmt::Display for Incompatibility {
             Self::Empty => f.write_str("the file is empty: its build failed, or is still writing it"),
             Self::TooLarge { size, max_size } => write!(
                 f,
-                "the file has {}, more than the {} a component may have: build it optimised for size and strip it \
+                "the file has {}, more than the maximum of {} for a component: optimize it for size and strip it \
                  (`wasm-tools strip`)",
                 bytes(*size),
                 bytes(*max_size)
@@ -166,17 +167,17 @@ impl fmt::Display for Incompatibility {
             Self::NotWebAssembly(lookalike) => write!(f, "the file is not WebAssembly: {lookalike}"),
             Self::CoreModule => f.write_str(
                 "the file is a core module, not a component: build it for wasm32-wasip2, or, where the compiler has no \
-                 such target, make a component of it with `modhost componentize`",
+                 such target, convert it to a component with `modhost componentize`",
             ),
             Self::Truncated { size, goes_on_to } => write!(
                 f,
-                "the file is cut short: it ends at byte {size}, but its contents go on to byte {goes_on_to} at least; it \
-                 is still being written, or a copy of it broke off"
+                "the file is truncated: it ends at byte {size}, but its contents extend to byte {goes_on_to} or \
+                 beyond; it is still being written, or a copy was interrupted"
             ),
             Self::Invalid { reason, offset } => write!(
                 f,
-                "the file is not a valid component: {reason} (at byte {offset:#x}); it is damaged, or the tools that made \
-                 it are older or newer than this host"
+                "the file is not a valid component: {reason} (at byte {offset:#x}); it is damaged, or the tools that \
+                 made it are older or newer than this host"
             ),
             Self::World { built, problems } => world(f, built.as_ref(), problems),
         }
@@ -186,10 +187,10 @@ impl fmt::Display for Incompatibility {
 fn world(f: &mut fmt::Formatter<'_>, built: Option<&Version>, problems: &[Problem]) -> fmt::Result {
     let host = World::get();
     write!(f, "the component doesn't fit the world {} of this host:", host.name())?;
-    for problem in problems.iter().take(TOLD) {
-        write!(f, "\n- {}", cut(&problem.to_string()))?;
+    for problem in problems.iter().take(MAX_PROBLEMS) {
+        write!(f, "\n- {}", truncate_lines(&problem.to_string()))?;
     }
-    if problems.len() > TOLD {
+    if problems.len() > MAX_PROBLEMS {
         f.write_str("\n- and more")?;
     }
     if problems.iter().any(Problem::is_unknown) {
@@ -198,9 +199,13 @@ fn world(f: &mut fmt::Formatter<'_>, built: Option<&Version>, problems: &[Proble
     match built {
         Some(built) if problems.iter().any(Problem::is_of_another_copy) => {
             if built > host.version() {
-                write!(f, "\nit was built against {PACKAGE}@{built}: a host of that version has what it needs")
+                write!(f, "\nit was built against {PACKAGE}@{built}: run it on a host of that version")
             } else {
-                write!(f, "\nit was built with other files of {PACKAGE}@{built} than this host's: build it with those")
+                write!(
+                    f,
+                    "\nit was built from other WIT files of {PACKAGE}@{built} than this host's: \
+                     build it from the host's"
+                )
             }
         }
         _ => Ok(()),
@@ -208,7 +213,7 @@ fn world(f: &mut fmt::Formatter<'_>, built: Option<&Version>, problems: &[Proble
 }
 
 impl Problem {
-    /// Whether it asks for something of which the host has never heard.
+    /// Returns whether the component imports something from a package that the host doesn't have.
     fn is_unknown(&self) -> bool {
         match self {
             Self::NotOffered { has, .. } => has.is_empty(),
@@ -217,7 +222,8 @@ impl Problem {
         }
     }
 
-    /// Whether it can only come from WIT files of the right name with another content.
+    /// Returns whether the problem shows that the component was built from WIT files with the same version, but other
+    /// content.
     fn is_of_another_copy(&self) -> bool {
         match self {
             Self::NotInInterface { interface, .. } => interface.starts_with(PACKAGE),
@@ -242,7 +248,7 @@ impl fmt::Display for Problem {
                 match package.as_str() {
                     HTTP => write!(
                         f,
-                        "and a module sends requests only, by {}: build it without (componentize-js: `--disable \
+                        "but a module can only send requests, with {}: build it without (componentize-js: `--disable \
                          fetch-event`)",
                         list(has)
                     ),
@@ -271,10 +277,10 @@ impl fmt::Display for Problem {
                     write!(f, " of {interface}")?;
                 }
                 write!(f, " differs from the host's, so {} can't be called:", list(used_by))?;
-                for difference in differences.iter().take(LISTED) {
+                for difference in differences.iter().take(MAX_LISTED) {
                     write!(f, "\n    {difference}")?;
                 }
-                match differences.len().checked_sub(LISTED) {
+                match differences.len().checked_sub(MAX_LISTED) {
                     Some(more @ 1..) => write!(f, "\n    and {more} more"),
                     _ => Ok(()),
                 }
@@ -296,7 +302,7 @@ fn other_version(
     };
     write!(f, "it was built against {package}@{built} (for {}); this host serves {track}: ", list(interfaces))?;
     match package {
-        PACKAGE if built > served => write!(f, "build it against {package}@{served}, or take a newer host"),
+        PACKAGE if built > served => write!(f, "build it against {package}@{served}, or use a newer host"),
         _ if package.starts_with("wasi:") && track == "0.2.x" => f.write_str("build it for WASI 0.2 (wasm32-wasip2)"),
         _ => write!(f, "build it against {package}@{served}"),
     }
@@ -305,19 +311,16 @@ fn other_version(
 impl fmt::Display for Lookalike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wat => {
-                f.write_str("it is WebAssembly's text form (WAT), which `wasm-tools parse` turns into the binary one")
-            }
-            Self::Html => f.write_str("it is a web page; a download that ended at a login or an error looks like this"),
-            Self::LfsPointer => {
-                f.write_str("it is a Git LFS pointer in place of the file, which `git lfs pull` fetches")
-            }
-            Self::Archive => f.write_str("it is an archive, which has to be unpacked first"),
+            Self::Wat => f.write_str("it is WebAssembly text (WAT); convert it to a binary with `wasm-tools parse`"),
+            Self::Html => f.write_str("it is a web page, probably the login or error page of a failed download"),
+            Self::LfsPointer => f.write_str("it is a Git LFS pointer; fetch the file with `git lfs pull`"),
+            Self::Archive => f.write_str("it is an archive; unpack it first"),
             Self::Native => f.write_str(
-                "it is native code (ELF); of a component compiled ahead of time, give the .wasm it was made from",
+                "it is native code (ELF); for a component compiled ahead of time, use the .wasm file it was \
+                 compiled from",
             ),
             Self::Text(beginning) => {
-                write!(f, "it is text that begins with `{beginning}`; give the component built from it")
+                write!(f, "it is text that begins with `{beginning}`; use the component built from it")
             }
             Self::Other(bytes) => {
                 let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -327,12 +330,12 @@ impl fmt::Display for Lookalike {
     }
 }
 
-/// A text with its longest lines cut off: names may have a hundred thousand characters.
-fn cut(text: &str) -> String {
+/// Truncates long lines: a name may have a hundred thousand characters.
+fn truncate_lines(text: &str) -> String {
     text.lines().map(|line| truncate(line, MAX_LINE)).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a text of at most this many characters; `…` follows where it was cut.
+/// Truncates a text to this many characters, and appends `…` if it was longer.
 pub(super) fn truncate(text: &str, max_chars: usize) -> Cow<'_, str> {
     match text.char_indices().nth(max_chars) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -340,10 +343,10 @@ pub(super) fn truncate(text: &str, max_chars: usize) -> Cow<'_, str> {
     }
 }
 
-/// Names in a sentence: `a`, `b` and `c`.
+/// Formats names for a sentence: `a`, `b` and `c`.
 fn list(names: &[String]) -> String {
-    let quoted: Vec<_> = names.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
-    if let Some(more @ 1..) = names.len().checked_sub(LISTED) {
+    let quoted: Vec<_> = names.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
+    if let Some(more @ 1..) = names.len().checked_sub(MAX_LISTED) {
         return format!("{} and {more} more", quoted.join(", "));
     }
     match quoted.split_last() {
@@ -357,7 +360,7 @@ fn plural(names: &[String]) -> &'static str {
     if names.len() == 1 { "" } else { "s" }
 }
 
-/// A size as people read it: `48.2 KiB`.
+/// Formats a size for people: `48.2 KiB`.
 fn bytes(size: u64) -> impl fmt::Display {
     ByteSize::b(size).display().iec()
 }

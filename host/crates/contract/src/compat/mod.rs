@@ -1,10 +1,10 @@
-//! Does a component fit the world, read from its bytes before anything is compiled.
+//! Checks whether a component is compatible with the host's world, from its bytes and before it is compiled.
 //!
-//! Compiling takes seconds, can't be broken off, and Wasmtime names a missing import only after it. So what is in a
-//! file, and whether the host offers what it asks for, is found out first: in milliseconds, and said in WIT's words.
+//! Compiling takes seconds and can't be interrupted, and only after it does Wasmtime report a missing import. This
+//! check takes milliseconds, and describes every problem in WIT's terms.
 //!
 //! ```no_run
-//! use modhost::engine::compat;
+//! use modhost_contract::compat;
 //!
 //! let bytes = std::fs::read("demo_app.wasm")?;
 //! let component = compat::examine(&bytes, compat::MAX_SIZE)?;
@@ -12,9 +12,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A component fits if its imports are among what the host offers and its exports have what the host calls. One that
-//! imports less than the world has fits; so does one built against another patch version, as long as what it uses is
-//! the same.
+//! A component is compatible if the host offers everything it imports, and it exports everything that the host calls.
+//! It may import less than the world contains, and it may be built against another patch version if the types it uses
+//! are the same.
 
 mod bytes;
 mod compare;
@@ -28,25 +28,30 @@ mod world;
 pub use component_info::{ComponentInfo, Export, Import, Kind, Producers, Provider};
 pub use incompatibility::{Incompatibility, Lookalike, Problem};
 
-/// The size a component may have unless the host is told another, in bytes. Interpreters come to 20 MB.
+/// The default maximum size of a component in bytes. Components with an interpreter reach 20 MB.
 pub const MAX_SIZE: u64 = 64 << 20;
 
-/// Reads what a component is made of. `max_size` is in bytes.
+/// Examines a component. `max_size` is in bytes. Function bodies are not validated; the compiler does that.
 ///
-/// Bodies of functions are left to the compiler. Whatever the bytes are, this ends: with an [`ComponentInfo`], or with the
-/// reason why they are no component.
+/// # Errors
+///
+/// Returns the reason if the bytes are not a valid component. Never panics, whatever the bytes are.
 pub fn examine(bytes: &[u8], max_size: u64) -> Result<ComponentInfo, Incompatibility> {
     bytes::refuse_others(bytes, max_size)?;
     ComponentInfo::read(bytes)
 }
 
-/// The world this host serves: `modhost:module/module@0.1.0`.
+/// Returns the name of the world that this host serves: `modhost:module/module@0.1.0`.
 pub fn world() -> String {
     world::World::get().name()
 }
 
 impl ComponentInfo {
-    /// Whether it fits the host's world; all that doesn't, if not.
+    /// Checks whether the component is compatible with the host's world.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Incompatibility::World`] with all problems.
     pub fn check_compatibility(&self) -> Result<(), Incompatibility> {
         let problems = problems::problems(self);
         if problems.is_empty() { Ok(()) } else { Err(Incompatibility::World { built: self.world.clone(), problems }) }

@@ -1,23 +1,23 @@
-//! Names of interfaces and their versions, as a component writes them: `modhost:module/search@0.1.0`.
+//! Names of interfaces with versions, as in a component: `modhost:module/search@0.1.0`.
 
 use std::fmt;
 
 use semver::Version;
 use wasmparser::names::{ComponentName, ComponentNameKind};
 
-/// The name of an interface, taken apart.
+/// The parsed name of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct InterfaceName {
     /// The package without its version: `modhost:module`.
     pub package: String,
-    /// The interface in it: `search`.
+    /// The interface in the package: `search`.
     pub interface: String,
-    /// The package's version, where the name has one.
+    /// The package's version, if the name contains one.
     pub version: Option<Version>,
 }
 
 impl InterfaceName {
-    /// Reads the name of an import or export; none for a name that isn't an interface's (`handle`, `url=…`).
+    /// Parses the name of an import or export; `None` if it isn't the name of an interface (`handle`, `url=…`).
     pub fn parse(name: &str) -> Option<Self> {
         let name = ComponentName::new(name, 0).ok()?;
         let ComponentNameKind::Interface(id) = name.kind() else {
@@ -30,7 +30,7 @@ impl InterfaceName {
         })
     }
 
-    /// The name without a version, for sentences in which the version says nothing.
+    /// Returns the name without its version.
     pub fn unversioned(&self) -> String {
         format!("{}/{}", self.package, self.interface)
     }
@@ -42,13 +42,14 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// `@0.1.0`, or nothing.
+/// Formats a version as a suffix: `@0.1.0`, or nothing.
 pub(super) fn at(version: Option<&Version>) -> String {
     version.map(|version| format!("@{version}")).unwrap_or_default()
 }
 
-/// Whether what was built against one version links with the other, by the rule Wasmtime's linker goes by: patches
-/// of a 0.x, minor versions of a later one; a pre-release only with itself.
+/// Returns whether a component built against one version links with the other, by the rule of Wasmtime's linker: patch
+/// versions of a 0.x version and minor versions of a later one are compatible; a pre-release is compatible only with
+/// itself.
 pub(super) fn compatible(built: &Version, served: &Version) -> bool {
     let prerelease = !built.pre.is_empty() || !served.pre.is_empty();
     if prerelease || (built.major == 0 && built.minor == 0) {
@@ -58,7 +59,7 @@ pub(super) fn compatible(built: &Version, served: &Version) -> bool {
     built.major == served.major && (built.major != 0 || built.minor == served.minor)
 }
 
-/// The versions that link with the given one, as people write them: `0.1.x`, `1.x`, `0.2.0-rc.1`.
+/// Formats the versions that are compatible with the given one: `0.1.x`, `1.x`, `0.2.0-rc.1`.
 pub(super) fn track(version: &Version) -> String {
     match version {
         v if !v.pre.is_empty() || (v.major == 0 && v.minor == 0) => v.to_string(),
@@ -67,7 +68,7 @@ pub(super) fn track(version: &Version) -> String {
     }
 }
 
-/// A function's name as WIT's readers know it: `[method]entry.update` is `entry.update`.
+/// Returns a function's name without the component model's annotations: `[method]entry.update` becomes `entry.update`.
 pub(super) fn plain(name: &str) -> String {
     match ComponentName::new(name, 0).as_ref().map(ComponentName::kind) {
         Ok(ComponentNameKind::Method(f) | ComponentNameKind::Static(f)) => format!("{}.{}", f.resource(), f.method()),

@@ -1,4 +1,5 @@
-//! A component's world against the host's: what it imports must be offered, what the host calls must be there.
+//! Compares a component's world with the host's: the host must offer all imports, and the component must have the
+//! exports that the host calls.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use super::names::{self, InterfaceName};
 use super::wit_printer::WitPrinter;
 use super::world::{Answer, Interface, PACKAGE, World};
 
-/// All that keeps a component from fitting: what it imports first, what it exports next, the types of both last.
+/// Returns all problems: of imports first, then of exports, then of the types used by either.
 pub(super) fn problems(component_info: &ComponentInfo) -> Vec<Problem> {
     let world = World::get();
     let host = world.space();
@@ -29,7 +30,7 @@ pub(super) fn problems(component_info: &ComponentInfo) -> Vec<Problem> {
         uses: Vec::new(),
     };
     for (name, item) in &component_info.import_items {
-        if check.has_enough() {
+        if check.is_full() {
             break;
         }
         check.import(name, item);
@@ -40,9 +41,9 @@ pub(super) fn problems(component_info: &ComponentInfo) -> Vec<Problem> {
     check.finish()
 }
 
-/// How many problems are looked for: far more than anyone reads, and few enough that a component made of nothing
-/// else is done with at once.
-const ENOUGH: usize = 200;
+/// Maximum number of problems to collect: far more than anyone reads, and few enough to bound the work for a hostile
+/// component.
+const MAX_PROBLEMS: usize = 200;
 
 struct Check<'a> {
     world: &'a World,
@@ -50,27 +51,27 @@ struct Check<'a> {
     guest: &'a WitPrinter<'a>,
     comparison: Comparison<'a>,
     problems: Vec<Problem>,
-    /// Which function uses which differing type: the type's place, the function's interface and name.
+    /// The uses of differing types: the index of the type, the function's interface, and the function's name.
     uses: Vec<(usize, Option<String>, String)>,
 }
 
 impl Check<'_> {
-    fn has_enough(&self) -> bool {
-        self.problems.len() + self.comparison.differing().len() >= ENOUGH
+    fn is_full(&self) -> bool {
+        self.problems.len() + self.comparison.differing().len() >= MAX_PROBLEMS
     }
 
     fn import(&mut self, name: &str, item: &ComponentItem) {
         match (kind(item), InterfaceName::parse(name)) {
             (Kind::Interface, Some(interface)) => self.interface(interface, item),
-            (Kind::Type, _) if self.refers(item) => {}
+            (Kind::Type, _) if self.is_alias(item) => {}
             (Kind::Type, _) => self.problems.push(Problem::NoInterface { kind: "resource", name: clean(name) }),
             (kind, _) => self.problems.push(Problem::NoInterface { kind: kind.word(), name: clean(name) }),
         }
     }
 
-    /// Whether an imported type is only another name for one of an imported interface. All are, but a resource of the
-    /// world's own.
-    fn refers(&self, item: &ComponentItem) -> bool {
+    /// Returns whether an imported type is an alias of a type in an imported interface. All are, except for a resource
+    /// that the world itself defines.
+    fn is_alias(&self, item: &ComponentItem) -> bool {
         match item.ty {
             ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(id), .. } => {
                 self.guest.resource(id).is_some_and(|named| named.home.is_some())
@@ -79,50 +80,50 @@ impl Check<'_> {
         }
     }
 
-    fn interface(&mut self, asked: InterfaceName, item: &ComponentItem) {
-        match self.world.answer(&asked) {
-            Answer::Contract(offered) => self.contents(&asked, offered, item),
+    fn interface(&mut self, requested: InterfaceName, item: &ComponentItem) {
+        match self.world.answer(&requested) {
+            Answer::Contract(offered) => self.contents(&requested, offered, item),
             Answer::Wasi => {}
-            Answer::OtherVersion(served) => self.other_version(asked, served),
-            Answer::OtherInterface(has) => self.not_offered(asked, has.into_iter().map(str::to_owned).collect()),
-            Answer::Unknown => self.not_offered(asked, Vec::new()),
+            Answer::OtherVersion(served) => self.other_version(requested, served),
+            Answer::OtherInterface(has) => self.not_offered(requested, has.into_iter().map(str::to_owned).collect()),
+            Answer::Unknown => self.not_offered(requested, Vec::new()),
         }
     }
 
-    fn other_version(&mut self, asked: InterfaceName, served: Version) {
+    fn other_version(&mut self, requested: InterfaceName, served: Version) {
         for problem in &mut self.problems {
             if let Problem::OtherVersion { package, built, interfaces, .. } = problem
-                && (&*package, &*built) == (&asked.package, &asked.version)
+                && (&*package, &*built) == (&requested.package, &requested.version)
             {
-                return interfaces.push(clean(&asked.interface));
+                return interfaces.push(clean(&requested.interface));
             }
         }
         self.problems.push(Problem::OtherVersion {
-            package: asked.package,
-            built: asked.version,
+            package: requested.package,
+            built: requested.version,
             served,
-            interfaces: vec![clean(&asked.interface)],
+            interfaces: vec![clean(&requested.interface)],
         });
     }
 
-    fn not_offered(&mut self, asked: InterfaceName, has: Vec<String>) {
+    fn not_offered(&mut self, requested: InterfaceName, has: Vec<String>) {
         for problem in &mut self.problems {
             if let Problem::NotOffered { package, built, interfaces, .. } = problem
-                && (&*package, &*built) == (&asked.package, &asked.version)
+                && (&*package, &*built) == (&requested.package, &requested.version)
             {
-                return interfaces.push(clean(&asked.interface));
+                return interfaces.push(clean(&requested.interface));
             }
         }
         self.problems.push(Problem::NotOffered {
-            package: clean(&asked.package),
-            built: asked.version,
-            interfaces: vec![clean(&asked.interface)],
+            package: clean(&requested.package),
+            built: requested.version,
+            interfaces: vec![clean(&requested.interface)],
             has,
         });
     }
 
-    /// The functions and resources a component uses of an interface.
-    fn contents(&mut self, asked: &InterfaceName, offered: &Interface, item: &ComponentItem) {
+    /// Checks the functions and resources that a component uses of an interface.
+    fn contents(&mut self, requested: &InterfaceName, offered: &Interface, item: &ComponentItem) {
         let (Some(host), Some(guest)) = (self.host.instance(&offered.item), self.guest.instance(item)) else {
             return;
         };
@@ -131,21 +132,21 @@ impl Check<'_> {
             let counterpart = host.exports.get(name);
             match item.ty {
                 ComponentEntityType::Func(_) => match counterpart {
-                    Some(host) => self.function(Some(asked), name, host, item),
+                    Some(host) => self.function(Some(requested), name, host, item),
                     None => functions.push(names::plain(name)),
                 },
                 ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(_), .. } if counterpart.is_none() => {
                     resources.push(name.clone());
                 }
-                // A value's type matters where a function uses it.
+                // Other types are compared where a function uses them.
                 _ => {}
             }
         }
         let has = |wanted: fn(&ComponentItem) -> bool| {
             host.exports.iter().filter(|(_, item)| wanted(item)).map(|(name, _)| names::plain(name)).collect::<Vec<_>>()
         };
-        let interface = asked.to_string();
-        // A resource that isn't there has no functions either: saying so once is enough.
+        let interface = requested.to_string();
+        // A missing resource is reported once, without its functions.
         let missing: HashSet<_> = resources.iter().map(String::as_str).collect();
         functions.retain(|function| !function.split_once('.').is_some_and(|(resource, _)| missing.contains(resource)));
         if !resources.is_empty() {
@@ -197,7 +198,7 @@ impl Check<'_> {
         self.uses.extend(below.into_iter().map(|index| (index, interface.clone(), plain.clone())));
     }
 
-    /// The functions that use a differing type, as WIT's `use` writes several names of an interface:
+    /// Returns the functions that use a differing type, several of one interface in the notation of WIT's `use`:
     /// `messages.{create, modify}`.
     fn users(&self, index: usize) -> Vec<String> {
         let uses: Vec<_> = self.uses.iter().filter(|(used, ..)| *used == index).collect();
@@ -217,7 +218,7 @@ impl Check<'_> {
         let other_contract =
             |problem: &Problem| matches!(problem, Problem::OtherVersion { package, .. } if package == PACKAGE);
         if self.problems.iter().any(other_contract) {
-            // The types of another version differ; that they do is no news.
+            // Another version has different types, so function types add nothing to the report.
             self.problems.retain(|problem| !matches!(problem, Problem::OtherFunction { .. }));
             return self.problems;
         }

@@ -1,7 +1,7 @@
-//! The types of a component, or of the host's world, under the names WIT gives them, and written as WIT writes them.
+//! Prints the types of a component, or of the host's world, in WIT's syntax and with WIT's names.
 //!
-//! Both sides of a comparison are read by wasmparser rather than turned back into WIT: it validates what it reads, so
-//! that nothing of a hostile file is walked before it is known to be sound, and it takes whatever Wasmtime takes.
+//! Both sides of a comparison are parsed by wasmparser rather than decoded to WIT. It validates its input, so nothing
+//! of a hostile file is traversed before it is known to be valid, and it accepts exactly what Wasmtime accepts.
 
 use std::collections::HashMap;
 
@@ -15,26 +15,27 @@ use wasmparser::types::Types;
 
 use super::names::{self, InterfaceName};
 
-/// Where a written type is broken off, in bytes: no signature of ours comes near, one of a hostile component may.
-const LONGEST: usize = 600;
+/// Maximum length of a printed type in bytes. The contract's signatures are much shorter; those of a hostile component
+/// may not be.
+const MAX_LENGTH: usize = 600;
 
-/// The types of one side.
+/// The types of one side of a comparison, with their names.
 pub(super) struct WitPrinter<'a> {
     types: &'a Types,
     named: HashMap<ComponentDefinedTypeId, Named>,
     resources: HashMap<ResourceId, Named>,
 }
 
-/// A name WIT gives a type.
+/// The name of a type in WIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     /// The name in its interface: `query`.
     pub name: String,
-    /// The interface it was first defined in, without a version; none for a type of the world itself.
+    /// The interface that first defined it, without a version; `None` for a type that the world itself defines.
     pub home: Option<String>,
 }
 
-/// A value's type, one level deep.
+/// The outermost level of a value's type.
 pub(super) enum Shape<'a> {
     Primitive(PrimitiveValType),
     Defined(ComponentDefinedTypeId, &'a ComponentDefinedType),
@@ -45,8 +46,8 @@ impl<'a> WitPrinter<'a> {
         Self { types, named: HashMap::new(), resources: HashMap::new() }
     }
 
-    /// Learns the names that an import or export brings. What it builds on must have been learned before, which is
-    /// the order they stand in.
+    /// Adds the type names of an import or export. Items must be added in the order of their declaration, because later
+    /// ones refer to earlier ones.
     pub fn learn(&mut self, name: &str, item: &ComponentItem) {
         match &item.ty {
             ComponentEntityType::Instance(id) => {
@@ -66,7 +67,7 @@ impl<'a> WitPrinter<'a> {
         let named = Named { name: name.to_owned(), home: home.map(str::to_owned) };
         match (referenced, created) {
             (ComponentAnyTypeId::Defined(referenced), ComponentAnyTypeId::Defined(created)) => {
-                // `use types.{error}` names a type that has a name already: the first one stays.
+                // `use types.{error}` renames a type; the first name is kept.
                 let named = self.name_of(referenced).cloned().unwrap_or(named);
                 self.named.entry(created).or_insert(named);
             }
@@ -77,12 +78,12 @@ impl<'a> WitPrinter<'a> {
         }
     }
 
-    /// The name of a type, whichever alias of it is asked for.
+    /// Returns the name of a type, given any alias of it.
     pub fn name_of(&self, id: ComponentDefinedTypeId) -> Option<&Named> {
         self.aliases(id).find_map(|id| self.named.get(&id))
     }
 
-    /// The type that this is an alias of; an interface that uses another's type has it under an alias.
+    /// Resolves an alias. An interface that uses a type of another interface has an alias of it.
     pub fn origin(&self, id: ComponentDefinedTypeId) -> ComponentDefinedTypeId {
         self.aliases(id).last().unwrap_or(id)
     }
@@ -91,12 +92,12 @@ impl<'a> WitPrinter<'a> {
         std::iter::successors(Some(id), |id| self.types.peel_alias(*id))
     }
 
-    /// The name of a resource.
+    /// Returns the name of a resource.
     pub fn resource(&self, id: AliasableResourceId) -> Option<&Named> {
         self.resources.get(&id.resource())
     }
 
-    /// What an instance exports.
+    /// Returns the type of an instance.
     pub fn instance(&self, item: &ComponentItem) -> Option<&'a ComponentInstanceType> {
         match item.ty {
             ComponentEntityType::Instance(id) => Some(&self.types[id]),
@@ -104,7 +105,7 @@ impl<'a> WitPrinter<'a> {
         }
     }
 
-    /// A function's type.
+    /// Returns the type of a function.
     pub fn function(&self, item: &ComponentItem) -> Option<&'a ComponentFuncType> {
         match item.ty {
             ComponentEntityType::Func(id) => Some(&self.types[id]),
@@ -112,7 +113,8 @@ impl<'a> WitPrinter<'a> {
         }
     }
 
-    /// What a value's type is. `type json = string` is a primitive: such names don't tell types apart.
+    /// Returns the outermost level of a value's type. `type json = string` counts as a primitive, because such names
+    /// don't distinguish types.
     pub fn shape(&self, ty: ComponentValType) -> Shape<'a> {
         match ty {
             ComponentValType::Primitive(primitive) => Shape::Primitive(primitive),
@@ -123,25 +125,25 @@ impl<'a> WitPrinter<'a> {
         }
     }
 
-    /// A value's type as WIT writes it: `result<list<hit>, error>`.
+    /// Prints a value's type: `result<list<hit>, error>`.
     pub fn value(&self, ty: ComponentValType) -> String {
         self.write(|writer| writer.value(ty))
     }
 
-    /// A function as WIT writes it: `search: func(query: query) -> result<list<hit>, error>`.
+    /// Prints a function's signature: `search: func(query: query) -> result<list<hit>, error>`.
     pub fn signature(&self, name: &str, function: &ComponentFuncType) -> String {
         self.write(|writer| writer.signature(name, function))
     }
 
     fn write(&self, write: impl FnOnce(&mut Writer<'_>)) -> String {
-        let mut writer = Writer { space: self, out: String::new() };
+        let mut writer = Writer { printer: self, out: String::new() };
         write(&mut writer);
         writer.out
     }
 }
 
 struct Writer<'a> {
-    space: &'a WitPrinter<'a>,
+    printer: &'a WitPrinter<'a>,
     out: String,
 }
 
@@ -149,8 +151,8 @@ impl Writer<'_> {
     fn signature(&mut self, name: &str, function: &ComponentFuncType) {
         let parsed = ComponentName::new(name, 0).ok();
         let kind = parsed.as_ref().map(ComponentName::kind);
-        // What WIT leaves unsaid: the first parameter of a method, the result of a constructor.
-        let (skipped, constructs) = match kind {
+        // WIT omits the first parameter of a method and the result of a constructor.
+        let (skipped, is_constructor) = match kind {
             Some(ComponentNameKind::Method(_)) => (1, false),
             Some(ComponentNameKind::Constructor(_)) => (0, true),
             _ => (0, false),
@@ -170,14 +172,14 @@ impl Writer<'_> {
             writer.value(*ty);
         });
         self.out.push(')');
-        if let (Some(result), false) = (function.result, constructs) {
+        if let (Some(result), false) = (function.result, is_constructor) {
             self.out.push_str(" -> ");
             self.value(result);
         }
     }
 
     fn value(&mut self, ty: ComponentValType) {
-        match self.space.shape(ty) {
+        match self.printer.shape(ty) {
             Shape::Primitive(primitive) => self.out.push_str(&primitive.to_string()),
             Shape::Defined(id, defined) => self.defined(id, defined),
         }
@@ -216,14 +218,14 @@ impl Writer<'_> {
     }
 
     fn named(&mut self, id: ComponentDefinedTypeId, defined: &ComponentDefinedType) {
-        match self.space.name_of(id) {
+        match self.printer.name_of(id) {
             Some(named) => self.out.push_str(&named.name),
             None => self.out.push_str(&format!("(a nameless {})", keyword(defined))),
         }
     }
 
     fn resource(&mut self, id: AliasableResourceId) {
-        self.out.push_str(self.space.resource(id).map_or("(a nameless resource)", |named| &named.name));
+        self.out.push_str(self.printer.resource(id).map_or("(a nameless resource)", |named| &named.name));
     }
 
     fn generic(&mut self, keyword: &str, types: &[Option<ComponentValType>]) {
@@ -248,7 +250,7 @@ impl Writer<'_> {
             if index > 0 {
                 self.out.push_str(", ");
             }
-            if self.out.len() > LONGEST {
+            if self.out.len() > MAX_LENGTH {
                 self.out.push('…');
                 return;
             }
@@ -257,7 +259,7 @@ impl Writer<'_> {
     }
 }
 
-/// WIT's keyword for a kind of type.
+/// Returns WIT's keyword for a kind of type.
 pub(super) fn keyword(defined: &ComponentDefinedType) -> &'static str {
     match defined {
         ComponentDefinedType::Primitive(_) => "type",

@@ -1,4 +1,5 @@
-//! The world this host serves, read from the same WIT files that modules are built with, and what else it offers.
+//! The world that this host serves, read from the WIT files that modules are built with, and the other interfaces it
+//! offers.
 
 use std::sync::OnceLock;
 
@@ -14,12 +15,12 @@ use crate as contract;
 pub(super) use crate::PACKAGE;
 use crate::WORLD;
 
-/// The package of WASI's HTTP.
+/// The package of WASI HTTP.
 pub(super) const HTTP: &str = "wasi:http";
 
-/// The interfaces of WASI 0.2 every module may import: those that `wasmtime-wasi` and `wasmtime-wasi-http` implement. Being
-/// linked grants nothing: a module's file system is empty, its sockets connect nowhere, and what sends requests is loaded
-/// only if it may send them somewhere.
+/// The interfaces of WASI 0.2 that every module may import: those implemented by `wasmtime-wasi` and
+/// `wasmtime-wasi-http`. Importing one grants nothing: a module's file system is empty, its sockets can't connect, and
+/// a module that sends HTTP requests is loaded only if its settings allow a destination.
 pub(super) const WASI: [(&str, &[&str]); 7] = [
     (
         "wasi:cli",
@@ -47,17 +48,17 @@ pub(super) const WASI: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// What the host says to the import of an interface.
+/// The host's answer to the import of an interface.
 pub(super) enum Answer<'a> {
-    /// It is the contract's, or one of the standard ones the contract imports.
+    /// An interface of the contract, or a standard one that the contract imports.
     Contract(&'a Interface),
-    /// It is WASI's.
+    /// An interface of WASI.
     Wasi,
-    /// The host has it, at versions that don't link with the one asked for.
+    /// The host has this package, but in a version that doesn't link with the requested one.
     OtherVersion(Version),
-    /// The host has the package, but no such interface in it: these instead.
+    /// The host has this package, but only these interfaces of it.
     OtherInterface(Vec<&'a str>),
-    /// The host has nothing of that package.
+    /// The host doesn't have this package.
     Unknown,
 }
 
@@ -76,14 +77,15 @@ pub(super) struct World {
 }
 
 impl World {
-    /// The world, read on first use.
+    /// Returns the world, which is parsed on first use.
     pub fn get() -> &'static Self {
         static HOST: OnceLock<World> = OnceLock::new();
-        // What is read is part of this program: it fails in every test or never.
+        // The WIT is part of this program, so this fails in every test or never.
         HOST.get_or_init(|| Self::read().unwrap_or_else(|error| panic!("the WIT this host was built with: {error:#}")))
     }
 
-    /// Reads the embedded files, and encodes them as a component's type, the form a component brings its own in.
+    /// Parses the embedded files and encodes them as a component type, the form in which a component contains its own
+    /// types.
     fn read() -> anyhow::Result<Self> {
         let (resolve, package) = contract::read()?;
         let version = resolve.packages[package].name.version.clone().context("the package has no version")?;
@@ -99,54 +101,56 @@ impl World {
         Ok(Self { types, component, interfaces, version })
     }
 
-    /// The version of the contract this host serves.
+    /// Returns the version of the contract that this host serves.
     pub fn version(&self) -> &Version {
         &self.version
     }
 
-    /// The world's full name: `modhost:module/module@0.1.0`.
+    /// Returns the world's full name: `modhost:module/module@0.1.0`.
     pub fn name(&self) -> String {
         format!("{PACKAGE}/{WORLD}@{}", self.version)
     }
 
-    /// The types of the world, under their names.
+    /// Returns a printer with the names of the world's types.
     pub fn space(&self) -> WitPrinter<'_> {
-        let mut space = WitPrinter::new(&self.types);
+        let mut printer = WitPrinter::new(&self.types);
         for (name, item) in &self.types[self.component].imports {
-            space.learn(name, item);
+            printer.learn(name, item);
         }
-        space
+        printer
     }
 
-    /// What a module must export: name and item.
+    /// Returns the name and type of everything that a module must export.
     pub fn exports(&self) -> impl Iterator<Item = (&str, &ComponentItem)> {
         self.types[self.component].exports.iter().map(|(name, item)| (name.as_str(), item))
     }
 
-    /// What the host says to the import of an interface.
-    pub fn answer(&self, asked: &InterfaceName) -> Answer<'_> {
+    /// Returns the host's answer to the import of an interface.
+    pub fn answer(&self, requested: &InterfaceName) -> Answer<'_> {
         let package: Vec<_> =
-            self.interfaces.iter().filter(|interface| interface.name.package == asked.package).collect();
+            self.interfaces.iter().filter(|interface| interface.name.package == requested.package).collect();
         if let Some(served) = package.first().and_then(|interface| interface.name.version.as_ref()) {
-            if !asked.version.as_ref().is_some_and(|asked| compatible(asked, served)) {
+            if !requested.version.as_ref().is_some_and(|requested| compatible(requested, served)) {
                 return Answer::OtherVersion(served.clone());
             }
-            return match package.iter().find(|interface| interface.name.interface == asked.interface) {
+            return match package.iter().find(|interface| interface.name.interface == requested.interface) {
                 Some(interface) => Answer::Contract(interface),
                 None => {
                     Answer::OtherInterface(package.iter().map(|interface| interface.name.interface.as_str()).collect())
                 }
             };
         }
-        match WASI.iter().find(|(package, _)| *package == asked.package) {
-            Some(_) if !asked.version.as_ref().is_some_and(is_wasi_0_2) => Answer::OtherVersion(Version::new(0, 2, 0)),
-            Some((_, interfaces)) if interfaces.contains(&asked.interface.as_str()) => Answer::Wasi,
+        match WASI.iter().find(|(package, _)| *package == requested.package) {
+            Some(_) if !requested.version.as_ref().is_some_and(is_wasi_0_2) => {
+                Answer::OtherVersion(Version::new(0, 2, 0))
+            }
+            Some((_, interfaces)) if interfaces.contains(&requested.interface.as_str()) => Answer::Wasi,
             Some((_, interfaces)) => Answer::OtherInterface(interfaces.to_vec()),
             None => Answer::Unknown,
         }
     }
 
-    /// All that is offered, in one sentence.
+    /// Returns a sentence that lists everything the host offers.
     pub fn offered(&self) -> String {
         let mut standard: Vec<_> =
             self.interfaces.iter().map(|interface| &interface.name).filter(|name| name.package != PACKAGE).collect();
@@ -166,15 +170,15 @@ fn is_wasi_0_2(version: &Version) -> bool {
     compatible(version, &Version::new(0, 2, 0))
 }
 
-/// A package is encoded as one exported component type for each interface and world; a world's holds the component
-/// type of whoever implements it, exported under the world's full name.
+/// Finds the world in an encoded package. The package exports one component type for each interface and world. A
+/// world's type contains the component type of its implementations, exported under the world's full name.
 fn find_world(types: &Types) -> Option<ComponentTypeId> {
-    let ComponentEntityType::Type { created: ComponentAnyTypeId::Component(holder), .. } =
+    let ComponentEntityType::Type { created: ComponentAnyTypeId::Component(wrapper), .. } =
         types.as_ref().component_item_for_export(WORLD)?.ty
     else {
         return None;
     };
-    match types[holder].exports.values().next()?.ty {
+    match types[wrapper].exports.values().next()?.ty {
         ComponentEntityType::Component(world) => Some(world),
         _ => None,
     }

@@ -1,11 +1,11 @@
-//! Damaged and hostile files: whatever they are, they are refused or taken, and nothing panics.
+//! Damaged and hostile files: each is accepted or rejected, without a panic.
 
 use modhost_contract::compat;
 
 use crate::make::{Contract, HANDLE, wat};
 
-/// Looks at bytes the way the host and `check` do, texts and all.
-fn look(bytes: &[u8]) -> bool {
+/// Examines bytes as the host and `check` do, and formats the message.
+fn examine(bytes: &[u8]) -> bool {
     match compat::examine(bytes, compat::MAX_SIZE) {
         Err(incompatibility) => !incompatibility.to_string().is_empty(),
         Ok(component_info) => component_info
@@ -16,33 +16,33 @@ fn look(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn every_truncation_is_refused() {
+fn rejects_truncated_components() {
     let bytes = Contract::read().build();
     for end in 0..bytes.len() {
         let fits = compat::examine(&bytes[..end], compat::MAX_SIZE)
             .is_ok_and(|component_info| component_info.check_compatibility().is_ok());
-        // What is left out at the very end are custom sections, which say who made it.
-        assert!(!fits || end > bytes.len() / 2, "the first {end} bytes fit");
-        assert!(look(&bytes[..end]));
+        // The end of the file contains only custom sections with the producers.
+        assert!(!fits || end > bytes.len() / 2, "the first {end} bytes are compatible");
+        assert!(examine(&bytes[..end]));
     }
 }
 
 #[test]
-fn no_flipped_bit_is_a_panic() {
+fn survives_flipped_bits() {
     for bytes in [Contract::read().build(), Contract::read().world(HANDLE).build()] {
         for at in 0..bytes.len() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= flip;
-                assert!(look(&bytes));
+                assert!(examine(&bytes));
             }
         }
     }
 }
 
-/// Bytes moved about, so that sections still hold together and indices point elsewhere.
+/// Copies bytes around, so that sections stay well-formed and indices become wrong.
 #[test]
-fn no_scrambled_component_is_a_panic() {
+fn survives_scrambled_bytes() {
     let whole = Contract::read().build();
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for _ in 0..4000 {
@@ -55,13 +55,13 @@ fn no_scrambled_component_is_a_panic() {
                 _ => random.below(24) as u8,
             };
         }
-        assert!(look(&bytes));
+        assert!(examine(&bytes));
     }
 }
 
-/// Types that double with each level come to nothing written out whole.
+/// Types that double with each level are never printed in full.
 #[test]
-fn a_type_bomb_goes_off_quietly() {
+fn truncates_exponentially_large_types() {
     let mut types = String::from("type t0 = tuple<u8, u8>;");
     for n in 1..16 {
         types.push_str(&format!("type t{n} = tuple<t{}, t{}>;", n - 1, n - 1));
@@ -72,15 +72,15 @@ fn a_type_bomb_goes_off_quietly() {
         .build();
     let text = compat::examine(&bytes, compat::MAX_SIZE)
         .and_then(|component_info| component_info.check_compatibility())
-        .expect_err("another type")
+        .expect_err("incompatible type")
         .to_string();
     assert!(text.len() < 4000, "{} bytes of text", text.len());
     assert!(text.contains("…"), "{text}");
 }
 
-/// As many imports as a component may have, none of which fits.
+/// The maximum number of imports, all incompatible.
 #[test]
-fn problems_without_end_come_to_an_end() {
+fn limits_the_number_of_problems() {
     let mut text = String::from(
         "(component (type $search (instance (export \"search\" (func (param \"query\" u8))))) (type $run (func))",
     );
@@ -91,25 +91,25 @@ fn problems_without_end_come_to_an_end() {
         text.push_str(&format!("(import \"run{n}\" (func (type $run)))"));
     }
     text.push(')');
-    let component_info = compat::examine(&wat(&text), compat::MAX_SIZE).expect("a component");
-    let text = component_info.check_compatibility().expect_err("other functions").to_string();
+    let component_info = compat::examine(&wat(&text), compat::MAX_SIZE).expect("a valid component");
+    let text = component_info.check_compatibility().expect_err("incompatible functions").to_string();
     assert!(text.contains("\n- and more\n") && text.len() < 10_000, "{} bytes of text", text.len());
 }
 
 #[test]
-fn names_without_end_come_to_an_end() {
+fn limits_the_length_of_names() {
     let name = "a".repeat(90_000);
     let bytes = Contract::read()
         .with("search.wit", "limit: option<u32>", &format!("{name}: u32"))
         .with("messages.wit", "  show: func", &format!("  {name}: func();\n  show: func"))
         .build();
-    let component_info = compat::examine(&bytes, compat::MAX_SIZE).expect("a component");
-    let text = component_info.check_compatibility().expect_err("other functions").to_string();
+    let component_info = compat::examine(&bytes, compat::MAX_SIZE).expect("a valid component");
+    let text = component_info.check_compatibility().expect_err("incompatible functions").to_string();
     assert!(text.len() < 10_000, "{} bytes of text", text.len());
     assert!(text.contains("field `limit: option<u32>` is missing"), "{text}");
 }
 
-/// A generator of numbers that are always the same (xorshift), so that a failure can be looked into.
+/// A deterministic random number generator (xorshift), so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Components that fit and components that don't, and what a person reads of them.
+//! Compatible and incompatible components, and the messages about them.
 
 mod hostile;
 mod incompatibilities;
@@ -8,10 +8,10 @@ mod whole;
 
 use modhost_contract::compat;
 
-/// Why a file isn't taken as a module, as a person reads it; fails if it is.
+/// Returns the message for an incompatible file; panics if the file is compatible.
 fn incompatibility(bytes: &[u8]) -> String {
     match compat::examine(bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility()) {
-        Ok(()) => panic!("it fits"),
+        Ok(()) => panic!("the component is compatible"),
         Err(incompatibility) => incompatibility.to_string(),
     }
 }

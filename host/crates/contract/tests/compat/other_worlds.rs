@@ -1,22 +1,22 @@
-//! Components of other worlds than the host's: each incompatibility in its own words.
+//! Components of worlds other than the host's, and the message for each incompatibility.
 
 use wit_parser::LiftLowerAbi;
 
 use crate::incompatibility;
 use crate::make::{Contract, HANDLE, wat};
 
-/// What every one of these begins with.
+/// The first line of every message.
 const FIRST: &str = "the component doesn't fit the world modhost:module/module@0.1.0 of this host:\n";
-/// What is said of a component that names the host's version, but was built from something else.
+/// The advice for a component that was built for the host's version, but from other WIT files.
 const OTHER_FILES: &str =
-    "\nit was built with other files of modhost:module@0.1.0 than this host's: build it with those";
-/// What is said where something is asked for that the host has never heard of.
+    "\nit was built from other WIT files of modhost:module@0.1.0 than this host's: build it from the host's";
+/// The list of offered interfaces, added if a component imports from an unknown package.
 const OFFERED: &str = "\nthis host offers modhost:module@0.1.0, wasi:config/store@0.2.0-rc.1, wasi:keyvalue/atomics@0.2.0-draft2, \
                        wasi:keyvalue/batch@0.2.0-draft2, wasi:keyvalue/store@0.2.0-draft2, wasi:logging/logging@0.1.0-draft and, of \
                        WASI 0.2, cli, clocks, filesystem, http, io, random, sockets";
 
 #[test]
-fn no_handle() {
+fn reports_a_missing_handle() {
     let expected = "- it doesn't export `handle: func(event: event) -> result<_, failure>`; it exports ";
     assert_eq!(incompatibility(&wat("(component)")), format!("{FIRST}{expected}nothing"));
     let contract = Contract::read().world("export run: func(); export modes: interface { all: func(); }");
@@ -26,7 +26,7 @@ fn no_handle() {
 }
 
 #[test]
-fn another_handle() {
+fn reports_a_different_handle() {
     let contract = Contract::read().world("export handle: func(text: string) -> string;");
     assert_eq!(
         incompatibility(&contract.build()),
@@ -39,7 +39,7 @@ fn another_handle() {
 }
 
 #[test]
-fn an_asynchronous_handle() {
+fn reports_an_asynchronous_handle() {
     let contract = Contract::read()
         .world("use events.{event, failure}; export handle: async func(event: event) -> result<_, failure>;");
     assert_eq!(
@@ -53,13 +53,13 @@ fn an_asynchronous_handle() {
 }
 
 #[test]
-fn another_version_of_the_contract() {
+fn reports_another_version_of_the_contract() {
     let newer = Contract::read().version("0.2.0").with("events.wit", "attempt: u32,", "attempt: u64,");
     assert_eq!(
         incompatibility(&newer.build()),
         format!(
             "{FIRST}- it was built against modhost:module@0.2.0 (for `types`, `message-log`, `messages`, `search`, `completion` \
-             and `events`); this host serves 0.1.x: build it against modhost:module@0.1.0, or take a newer host"
+             and `events`); this host serves 0.1.x: build it against modhost:module@0.1.0, or use a newer host"
         )
     );
     let older = Contract::read().version("0.0.9").world(HANDLE);
@@ -73,7 +73,7 @@ fn another_version_of_the_contract() {
 }
 
 #[test]
-fn an_import_without_a_version() {
+fn reports_an_import_without_a_version() {
     let component = wat(r#"(component (import "modhost:module/search" (instance)))"#);
     let first =
         "- it imports `search` of modhost:module without a version; this host serves 0.1.x\n- it doesn't export";
@@ -81,7 +81,7 @@ fn an_import_without_a_version() {
 }
 
 #[test]
-fn a_draft_of_a_standard_interface() {
+fn reports_a_draft_of_a_standard_interface() {
     let contract = Contract::read()
         .world(&format!("import wasi:config/store@0.2.0-draft; {HANDLE}"))
         .dependency("package wasi:config@0.2.0-draft; interface store { get: func(key: string) -> option<string>; }");
@@ -95,7 +95,7 @@ fn a_draft_of_a_standard_interface() {
 }
 
 #[test]
-fn wasi_0_3() {
+fn reports_wasi_0_3() {
     let contract = Contract::read()
         .world(&format!("import wasi:cli/stdout@0.3.0; import wasi:cli/exit@0.3.0; {HANDLE}"))
         .dependency("package wasi:cli@0.3.0; interface stdout { write: func(); } interface exit { exit: func(); }");
@@ -109,7 +109,7 @@ fn wasi_0_3() {
 }
 
 #[test]
-fn http() {
+fn reports_an_http_server() {
     let contract = Contract::read()
         .world(&format!("import wasi:http/types@0.2.3; import wasi:http/incoming-handler@0.2.3; {HANDLE}"))
         .dependency(
@@ -118,14 +118,14 @@ fn http() {
     assert_eq!(
         incompatibility(&contract.build()),
         format!(
-            "{FIRST}- it imports `incoming-handler` of wasi:http@0.2.3, and a module sends requests only, by `outgoing-handler` and \
+            "{FIRST}- it imports `incoming-handler` of wasi:http@0.2.3, but a module can only send requests, with `outgoing-handler` and \
              `types`: build it without (componentize-js: `--disable fetch-event`)"
         )
     );
 }
 
 #[test]
-fn an_interface_nobody_knows() {
+fn reports_an_unknown_interface() {
     let contract = Contract::read()
         .world(&format!("import acme:db/store@1.2.3; {HANDLE}"))
         .dependency("package acme:db@1.2.3; interface store { get: func(key: string) -> option<string>; }");
@@ -136,7 +136,7 @@ fn an_interface_nobody_knows() {
 }
 
 #[test]
-fn an_interface_its_package_does_not_have() {
+fn reports_an_interface_missing_from_its_package() {
     let contract = Contract::read()
         .with("search.wit", "interface search {", "interface weather { today: func() -> string; }\ninterface search {")
         .world(&format!("import weather; {HANDLE}"));
@@ -160,7 +160,7 @@ fn an_interface_its_package_does_not_have() {
 }
 
 #[test]
-fn imports_of_no_package() {
+fn reports_imports_without_a_package() {
     let contract =
         Contract::read().world(&format!("import tick: func(); import toolbox: interface {{ saw: func(); }} {HANDLE}"));
     assert_eq!(
@@ -178,7 +178,7 @@ fn imports_of_no_package() {
 }
 
 #[test]
-fn a_function_its_interface_does_not_have() {
+fn reports_a_function_missing_from_its_interface() {
     let contract = Contract::read().with(
         "search.wit",
         "  /// Returns the hits",
@@ -199,13 +199,13 @@ fn a_function_its_interface_does_not_have() {
         incompatibility(&newer.build()),
         format!(
             "{FIRST}- it imports the function `find` of modhost:module/search@0.1.4, which has `search`\n\
-             it was built against modhost:module@0.1.4: a host of that version has what it needs"
+             it was built against modhost:module@0.1.4: run it on a host of that version"
         )
     );
 }
 
 #[test]
-fn a_resource_its_interface_does_not_have() {
+fn reports_a_resource_missing_from_its_interface() {
     let contract = Contract::read().with(
         "search.wit",
         "  /// Returns the hits",
@@ -220,7 +220,7 @@ fn a_resource_its_interface_does_not_have() {
 }
 
 #[test]
-fn a_function_of_another_type() {
+fn reports_a_function_with_a_different_type() {
     let contract = Contract::read()
         .with("messages.wit", "history: func(limit: option<u32>)", "history: func(limit: option<u64>)")
         .with(
@@ -247,7 +247,7 @@ fn a_function_of_another_type() {
 }
 
 #[test]
-fn a_record_with_other_fields() {
+fn reports_a_record_with_different_fields() {
     let contract = Contract::read().with("search.wit", "limit: option<u32>,", "limit: option<u64>,").with(
         "search.wit",
         "chat-only: bool,",
@@ -265,7 +265,7 @@ fn a_record_with_other_fields() {
 }
 
 #[test]
-fn a_record_in_another_order() {
+fn reports_a_record_with_reordered_fields() {
     let contract = Contract::read().with("completion.wit", "    /// Tokens read.\n    prompt-tokens: u32,\n", "").with(
         "completion.wit",
         "completion-tokens: u32,",
@@ -276,15 +276,15 @@ fn a_record_in_another_order() {
         format!(
             "{FIRST}- record `usage` of modhost:module/completion differs from the host's, so \
              `completion.{{complete, complete-into-reply}}` can't be called:\n    \
-             the fields stand in another order: expected prompt-tokens, completion-tokens, found completion-tokens, \
+             the fields are in another order: expected prompt-tokens, completion-tokens, found completion-tokens, \
              prompt-tokens{OTHER_FILES}"
         )
     );
 }
 
-/// A type that many functions use is told of once, where it is defined.
+/// A type that many functions use is reported once, where it is defined.
 #[test]
-fn a_shared_variant_with_other_cases() {
+fn reports_a_shared_variant_with_different_cases() {
     let contract = Contract::read().with("types.wit", "rate-limited(option<u32>)", "rate-limited(u32)").with(
         "types.wit",
         "    timeout,",
@@ -304,7 +304,7 @@ fn a_shared_variant_with_other_cases() {
 }
 
 #[test]
-fn an_enum_with_other_cases() {
+fn reports_an_enum_with_different_cases() {
     let contract = Contract::read().world(&format!("import message-log; {HANDLE}")).with(
         "message-log.wit",
         "    failed,",
@@ -322,7 +322,7 @@ fn an_enum_with_other_cases() {
 }
 
 #[test]
-fn a_type_of_another_kind() {
+fn reports_a_type_of_a_different_kind() {
     let contract = Contract::read().with("search.wit", "enum kind {", "flags kind {");
     assert_eq!(
         incompatibility(&contract.build()),
@@ -333,9 +333,9 @@ fn a_type_of_another_kind() {
     );
 }
 
-/// The event itself, four records deep.
+/// A difference in the event, four records deep.
 #[test]
-fn an_event_with_another_message() {
+fn reports_a_difference_inside_the_event() {
     let contract =
         Contract::read().world(HANDLE).with("events.wit", "original-text: option<string>,", "original-text: string,");
     assert_eq!(
@@ -348,7 +348,7 @@ fn an_event_with_another_message() {
 }
 
 #[test]
-fn another_resource() {
+fn reports_a_different_resource() {
     let contract = Contract::read().with(
         "completion.wit",
         "%stream: func(request: request) -> result<tokens, error>;",
@@ -366,7 +366,7 @@ fn another_resource() {
 }
 
 #[test]
-fn more_problems_than_anyone_reads() {
+fn limits_the_listed_problems() {
     let functions: String = (0..40).map(|n| format!("import part{n}: func(); ")).collect();
     let text = incompatibility(&Contract::read().world(&format!("{functions}{HANDLE}")).build());
     assert_eq!(text.lines().filter(|line| line.starts_with("- it imports")).count(), 20);

@@ -1,29 +1,29 @@
-//! The JSON of a signed body: the body itself, or what a form carries.
+//! The JSON of a signed body: the body itself, or the JSON that a form contains.
 //!
-//! The journal keeps the body as it was signed, and with it where in its JSON the payload stands. So what is read out of a form
-//! has to come out the same in every later build.
+//! The journal stores the signed body and the byte range of the payload in its JSON. So every later build must extract
+//! the same JSON from a form.
 
 use std::borrow::Cow;
 
 use url::form_urlencoded;
 
-/// The field in which a form carries JSON: GitHub's deliveries, Slack's buttons and dialogs.
+/// The form field that contains JSON: GitHub's deliveries, Slack's buttons and dialogs.
 pub const PAYLOAD: &str = "payload";
 
-/// What a body is.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// JSON, or nothing that is known.
+    /// JSON, or an unknown format.
     Json,
-    /// A form whose field `payload` holds the JSON.
+    /// A form whose field `payload` contains the JSON.
     FormWithPayload,
-    /// Any other form: an object of its fields stands for it.
+    /// Any other form. Its JSON is an object of its fields.
     Form,
 }
 
-/// What a body is. Its content type isn't asked: nobody signs that.
+/// Determines the format of a body. The content type is ignored, because signatures don't cover it.
 ///
-/// No JSON begins with a letter and has a `=` in it: the two can't be taken for each other.
+/// No JSON text both begins with a letter and contains `=`, so the formats cannot be confused.
 pub fn kind(raw: &[u8]) -> BodyKind {
     let is_form = raw.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_') && raw.contains(&b'=');
     if !is_form {
@@ -35,7 +35,7 @@ pub fn kind(raw: &[u8]) -> BodyKind {
     }
 }
 
-/// The JSON of a body, as far as it is any.
+/// Returns the JSON of a body. The result may be invalid JSON if the body is.
 pub fn json(raw: &[u8]) -> Cow<'_, [u8]> {
     match kind(raw) {
         BodyKind::Json => raw.into(),
@@ -44,7 +44,7 @@ pub fn json(raw: &[u8]) -> Cow<'_, [u8]> {
             payload.map_or_else(Vec::new, |(_, value)| value.into_owned().into_bytes()).into()
         }
         BodyKind::Form => {
-            // A field that is there twice stays so: whoever looks for it has to decide.
+            // Duplicate fields are kept: the reader decides which value to use.
             let fields =
                 form_urlencoded::parse(raw).map(|(name, value)| format!("{}:{}", quoted(&name), quoted(&value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(",")).into_bytes().into()
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_of_a_form_is_found() {
+    fn extracts_json_from_forms() {
         for (raw, kind_of, json_of) in [
             (r#"{"a":"b=c"}"#, BodyKind::Json, r#"{"a":"b=c"}"#),
             ("true", BodyKind::Json, "true"),

@@ -1,4 +1,4 @@
-//! Which events a module wants, and why not the others.
+//! The filter that selects a module's events, and the reasons for rejecting the others.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -10,64 +10,64 @@ use super::{Event, Name};
 use crate::json::{self, Document};
 use crate::text::truncate;
 
-/// How much of a value is shown that a module doesn't want, in characters.
-const SHOWN: usize = 200;
+/// The maximum length of a displayed field value, in characters.
+const MAX_SHOWN: usize = 200;
 
-/// Which events a module wants. What is empty leaves nothing out.
+/// The events that a module wants. An empty list doesn't restrict the selection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interest {
-    /// By their names; never empty.
+    /// The event names; never empty.
     pub events: Vec<NamePattern>,
-    /// Of these sources.
+    /// The sources.
     pub sources: Vec<Name>,
-    /// Of these tenants.
+    /// The tenants.
     pub tenants: Vec<Name>,
-    /// Of these assistants (spaces), in the platform's ids; an event that happened in none is left out.
+    /// The platform's ids of the assistants (spaces). An event without an assistant doesn't match.
     pub assistants: Vec<String>,
-    /// With one of these values in each of these fields of the payload.
+    /// For each field of the payload, the accepted values.
     pub fields: BTreeMap<Path, Vec<Value>>,
 }
 
-/// The names of some events.
+/// A pattern of event names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamePattern {
-    /// This name.
+    /// This name only.
     Exact(String),
-    /// All that begin with this: `unique.chat.*` in modules.toml.
+    /// Names with this prefix: `unique.chat.*` in modules.toml.
     Prefix(String),
 }
 
-/// The way to a field of the payload: keys with dots between them; the place of an item in a list is a key too.
+/// The path to a field of the payload: keys separated by dots. In a list, the key is the position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path(String);
 
-/// An event that modules are asked about. Its payload is looked through once at most, and not if nobody asks.
+/// An event to be matched against modules. Its payload is parsed once at most, and only if a filter reads a field.
 pub struct Candidate<'a> {
     event: &'a Event,
     payload: OnceCell<Document<'a>>,
 }
 
-/// Why a module doesn't get an event.
+/// The reason a module doesn't receive an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Unwanted {
-    /// It wants others, by name.
+    /// The module doesn't want events of this name.
     Name,
-    /// The event chose another module.
+    /// The event names another module.
     ForAnother(String),
-    /// The event chose a module, and can't be read which.
+    /// The event is for a single module, but its name cannot be read.
     ForNobody,
-    /// It wants those of other sources.
+    /// The module doesn't want events from this source.
     Source,
-    /// It works for other tenants.
+    /// The module doesn't serve this tenant.
     Tenant,
-    /// It wants those of other assistants.
+    /// The module doesn't want events of this assistant.
     Assistant,
-    /// A field of the payload has another value (as JSON, shortened), or isn't there.
+    /// A field of the payload is missing or has an unwanted value, given as JSON and truncated.
     Field(Path, Option<String>),
 }
 
 impl NamePattern {
-    /// Whether this is one of the names.
+    /// Returns whether a name matches.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == name,
@@ -76,7 +76,7 @@ impl NamePattern {
     }
 }
 
-/// As modules.toml has it.
+/// As written in modules.toml.
 impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,7 +87,7 @@ impl fmt::Display for NamePattern {
 }
 
 impl Path {
-    /// A way along these keys; none if one of them is empty.
+    /// Parses a path; `None` if a key is empty.
     pub fn new(keys: &str) -> Option<Self> {
         keys.split('.').all(|key| !key.is_empty()).then(|| Self(keys.to_owned()))
     }
@@ -104,15 +104,15 @@ impl fmt::Display for Path {
 }
 
 impl<'a> Candidate<'a> {
-    /// An event that modules are asked about.
+    /// Prepares an event for matching.
     pub fn new(event: &'a Event) -> Self {
         Self { event, payload: OnceCell::new() }
     }
 
-    /// What a path leads to in the payload, however odd the rest of it is.
+    /// Returns the value at a path in the payload, whatever the rest of the payload looks like.
     fn find(&self, path: &Path) -> Option<json::Value<'a>> {
         let payload = self.payload.get_or_init(|| {
-            // What an event hands on is JSON that any parser takes.
+            // An event's payload is strict JSON, so this doesn't fail.
             Document::read(self.event.payload().as_bytes()).unwrap_or_else(|_| Document::new(json::Value::NULL))
         });
         payload.find(path.keys()).map(|found| found.value)
@@ -120,41 +120,41 @@ impl<'a> Candidate<'a> {
 }
 
 impl Interest {
-    /// Whether a module of this name gets an event.
+    /// Checks whether a module of this name receives an event.
     ///
     /// # Errors
     ///
-    /// The first reason why it doesn't.
+    /// Returns the first reason why it doesn't.
     pub fn judge(&self, module: &Name, candidate: &Candidate<'_>) -> Result<(), Unwanted> {
         let event = candidate.event;
-        let holds = |wanted: bool, reason: Unwanted| if wanted { Ok(()) } else { Err(reason) };
-        holds(self.events.iter().any(|pattern| pattern.matches(&event.name)), Unwanted::Name)?;
+        let check = |wanted: bool, reason: Unwanted| if wanted { Ok(()) } else { Err(reason) };
+        check(self.events.iter().any(|pattern| pattern.matches(&event.name)), Unwanted::Name)?;
         match event.module() {
             Some(chosen) if chosen != module.as_str() => return Err(Unwanted::ForAnother(chosen.to_owned())),
-            // One that chose a module, and couldn't be read, is not for all of them.
+            // An event for a single module, whose name cannot be read, must not go to every module.
             None if event.chooses() => return Err(Unwanted::ForNobody),
             _ => {}
         }
-        holds(self.sources.is_empty() || self.sources.contains(&event.source), Unwanted::Source)?;
-        holds(self.tenants.is_empty() || self.tenants.contains(&event.tenant), Unwanted::Tenant)?;
-        let is_in = |assistant: &str| self.assistants.iter().any(|wanted| wanted == assistant);
+        check(self.sources.is_empty() || self.sources.contains(&event.source), Unwanted::Source)?;
+        check(self.tenants.is_empty() || self.tenants.contains(&event.tenant), Unwanted::Tenant)?;
+        let is_listed = |assistant: &str| self.assistants.iter().any(|wanted| wanted == assistant);
         let is_wanted = match event.assistant_id() {
-            Some(assistant) => is_in(assistant),
-            // It chose this module, and where can't be read: nobody else would answer it.
+            Some(assistant) => is_listed(assistant),
+            // The event names this module, but its assistant cannot be read: no other module would answer it.
             None => event.chooses() && event.flaw().is_some(),
         };
-        holds(self.assistants.is_empty() || is_wanted, Unwanted::Assistant)?;
+        check(self.assistants.is_empty() || is_wanted, Unwanted::Assistant)?;
         for (path, wanted) in &self.fields {
             let found = candidate.find(path);
             if !found.is_some_and(|found| wanted.iter().any(|wanted| found.equals(wanted))) {
-                return Err(Unwanted::Field(path.clone(), found.map(shown)));
+                return Err(Unwanted::Field(path.clone(), found.map(format_value)));
             }
         }
         Ok(())
     }
 }
 
-/// A value as people are shown it.
-fn shown(value: json::Value<'_>) -> String {
-    truncate(&value.to_strict(), SHOWN).into_owned()
+/// Formats a value for display.
+fn format_value(value: json::Value<'_>) -> String {
+    truncate(&value.to_strict(), MAX_SHOWN).into_owned()
 }

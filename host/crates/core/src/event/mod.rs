@@ -1,8 +1,7 @@
-//! The event and its parts: the vocabulary everyone shares.
+//! The event and its parts, shared by all crates.
 //!
-//! A source makes an [`Event`] out of what a platform delivered, after it verified it. From then on the event is
-//! the only authority on who is acted for: user, company, chat and message ids are read from here and never from
-//! a guest.
+//! A source creates an [`Event`] from verified input of a platform. From then on the event is the only authority on
+//! user, company, chat and message: their ids are read from the event and never from a guest.
 
 pub mod body;
 pub mod interest;
@@ -21,13 +20,13 @@ use crate::json;
 use subject::{Ids, Reading};
 pub use subject::{MessageFinalized, ModuleChosen, Subject, UserMessage, UserMessageCreated};
 
-/// A name out of `modules.toml`: of a source, a tenant or a module. Cheap to clone.
+/// A name from `modules.toml`: of a source, a tenant or a module. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// The name as text.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,41 +62,41 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Something that happened on a platform, verified.
+/// Something that happened on a platform, verified by the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Where it comes from and whose it is.
+    /// The source, the tenant and the platform's ids.
     pub header: Header,
-    /// What the host understood of the payload.
+    /// The parsed payload.
     pub subject: Subject,
     ids: Ids,
     flaw: Option<String>,
-    /// The body as it was delivered and signed, unknown fields and all.
+    /// The body as it was delivered and signed, with unknown fields.
     raw: Bytes,
-    /// Where in the body's JSON the payload stands.
+    /// The byte range of the payload in the body's JSON.
     payload: Range<usize>,
-    /// The payload as it is handed on, where that is not what stands there.
-    handed_on: Option<Arc<str>>,
-    /// The id that earlier versions gave the event, if it was another.
+    /// The payload as strict JSON, if that differs from the bytes in the body.
+    strict_payload: Option<Arc<str>>,
+    /// The event id that earlier versions of the host computed, if it differs.
     earlier_id: Option<String>,
 }
 
-/// Where an event comes from and whose it is.
+/// The source and the tenant of an event, and the platform's ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The platform's id of the event; a redelivery carries the same one.
+    /// The platform's id of the event. A redelivery has the same id.
     pub id: String,
-    /// The configured source it came through.
+    /// The configured source that received it.
     pub source: Name,
-    /// What happened, in the platform's words: `unique.chat.external-module.chosen`.
+    /// The platform's name for what happened: `unique.chat.external-module.chosen`.
     pub name: String,
     /// The tenant it belongs to.
     pub tenant: Name,
-    /// The user it happened to, in the platform's ids.
+    /// The platform's id of the user.
     pub user_id: Option<String>,
-    /// The company of that user, in the platform's ids.
+    /// The platform's id of the user's company.
     pub company_id: Option<String>,
-    /// When the platform says it happened, in seconds since 1970.
+    /// The platform's time of the event, in seconds since 1970.
     pub created_at: Option<u64>,
 }
 
@@ -110,21 +109,21 @@ impl std::ops::Deref for Event {
 }
 
 impl Event {
-    /// An event out of a verified body, in whose JSON the payload stands at `payload`. The body is that JSON, or a form that
-    /// holds it.
+    /// Creates an event from a verified body. `payload` is the byte range of the payload in the body's JSON, which is
+    /// the body itself or the JSON that a form contains.
     ///
-    /// A payload in a shape that is not known is no error: the subject is [`Subject::Other`] then, [`Event::flaw`] says why,
-    /// and the ids that can be read are known all the same.
+    /// A payload of an unknown shape is not an error: the subject is [`Subject::Other`], [`Event::flaw`] returns the
+    /// reason, and the ids that can be read are available.
     pub fn new(header: Header, raw: Bytes, payload: Range<usize>) -> Self {
         let json = body::json(&raw);
         let is_form = matches!(json, Cow::Owned(_));
         let read = json::Value::read(json.get(payload.clone()).unwrap_or_default());
-        let (reading, handed_on) = match read {
+        let (reading, strict_payload) = match read {
             Ok(value) => {
                 let strict = value.to_strict();
-                // A payload that is strict already is not kept twice.
-                let is_as_written = matches!(strict, Cow::Borrowed(_)) && !is_form;
-                (subject::read(&header.name, value), (!is_as_written).then(|| strict.into()))
+                // Don't store a second copy of a payload whose bytes in the body are strict JSON.
+                let is_in_raw = matches!(strict, Cow::Borrowed(_)) && !is_form;
+                (subject::read(&header.name, value), (!is_in_raw).then(|| strict.into()))
             }
             Err(error) => {
                 let flaw = Some(format!("it is not JSON: {error}"));
@@ -133,46 +132,46 @@ impl Event {
         };
         drop(json);
         let Reading { subject, ids, flaw } = reading;
-        Self { header, subject, ids, flaw, raw, payload, handed_on, earlier_id: None }
+        Self { header, subject, ids, flaw, raw, payload, strict_payload, earlier_id: None }
     }
 
-    /// Names the id that earlier versions gave the event: they may have recorded it under that one.
+    /// Sets the id that earlier versions of the host computed for the event: they may have recorded it under that id.
     #[must_use]
     pub fn with_earlier_id(mut self, id: Option<String>) -> Self {
         self.earlier_id = id;
         self
     }
 
-    /// The id that earlier versions gave the event, if it was another.
+    /// Returns the event id that earlier versions of the host computed, if it differs.
     pub fn earlier_id(&self) -> Option<&str> {
         self.earlier_id.as_deref()
     }
 
-    /// The body as it was delivered and signed.
+    /// Returns the body as it was delivered and signed.
     pub fn raw(&self) -> &Bytes {
         &self.raw
     }
 
-    /// Where in the body's JSON the payload stands.
+    /// Returns the byte range of the payload in the body's JSON.
     pub fn payload_range(&self) -> Range<usize> {
         self.payload.clone()
     }
 
-    /// The source's own JSON of the payload, whole, written so that every parser takes it.
+    /// Returns the complete payload as JSON that every parser accepts.
     pub fn payload(&self) -> &str {
-        if let Some(payload) = &self.handed_on {
+        if let Some(payload) = &self.strict_payload {
             return payload;
         }
         let bytes = self.raw.get(self.payload.clone()).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or("null")
     }
 
-    /// Why the payload was not understood, if its kind is known and it wasn't.
+    /// Returns why the payload could not be parsed; `None` if it was parsed or its kind is unknown.
     pub fn flaw(&self) -> Option<&str> {
         self.flaw.as_deref()
     }
 
-    /// The module the event names, if it is of a kind that names one.
+    /// Returns the module that the event names, if its kind names one.
     pub fn module(&self) -> Option<&str> {
         self.ids.module.as_deref()
     }
@@ -180,45 +179,45 @@ impl Event {
     /// The name of events that choose a module.
     pub const MODULE_CHOSEN: &str = subject::MODULE_CHOSEN;
 
-    /// Whether the event is of a kind that is for one module alone, whether or not it could be read which.
+    /// Returns whether events of this kind go to a single module, even if the module's name could not be read.
     pub fn chooses(&self) -> bool {
         self.name == Self::MODULE_CHOSEN
     }
 
-    /// The chat the event happened in, if it happened in one.
+    /// Returns the chat in which the event happened, if any.
     pub fn chat_id(&self) -> Option<&str> {
         self.ids.chat.as_deref()
     }
 
-    /// The assistant (space, virtual employee) the event happened in, if it names one.
+    /// Returns the assistant (space, virtual employee) that the event names, if any.
     pub fn assistant_id(&self) -> Option<&str> {
         self.ids.assistant.as_deref()
     }
 
-    /// The assistant message that waits to be filled, if the event brought one.
+    /// Returns the id of the empty assistant message that the platform created for the reply, if any.
     pub fn assistant_message_id(&self) -> Option<&str> {
         self.ids.assistant_message.as_deref()
     }
 }
 
-/// The id of a delivery: the same for the same event and module, whenever and wherever it is made. Cheap to
+/// The id of a delivery, a hash of source, tenant, event id and module: every host computes the same one. Cheap to
 /// clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(Arc<str>);
 
 impl DeliveryId {
-    /// The tenant every new host begins with. Its deliveries have the ids they always had, and with them the random numbers
-    /// their modules draw.
+    /// The tenant that every new host starts with. The ids of its deliveries don't include the tenant, as in versions
+    /// without tenants, so that the ids stay the same, and with them the random numbers that modules draw.
     const FIRST_TENANT: &str = "default";
 
-    /// The id of an event's delivery to a module. The tenant is a part of it, as two tenants behind one source may have
-    /// events of the same id; of [the first](Self::FIRST_TENANT) it is as it was when no tenant was.
+    /// Computes the id of an event's delivery to a module. The tenant is part of it, because two tenants of one source
+    /// may have events with the same id; the tenant `default` is left out.
     ///
-    /// What is on disk keeps the id it has there, and is never computed again.
+    /// A delivery on disk keeps the id it has there; ids are never recomputed.
     pub fn new(event: &Event, module: &Name) -> Self {
         let tenant = Some(event.tenant.as_str()).filter(|tenant| *tenant != Self::FIRST_TENANT);
         let mut hash = Sha256::new();
-        // Each part after its length, so that other parts, or more of them, make another text.
+        // Each part is prefixed with its length, so that different parts never hash the same bytes.
         for part in [Some(event.source.as_str()), tenant, Some(&event.id), Some(module.as_str())].into_iter().flatten()
         {
             hash.update((part.len() as u64).to_le_bytes());
@@ -230,18 +229,19 @@ impl DeliveryId {
         Self(id.into())
     }
 
-    /// An id as it was written down or typed; it need not be one that exists.
+    /// Wraps an id from the journal or from user input. A delivery with this id need not exist.
     pub fn from_text(text: impl AsRef<str>) -> Self {
         Self(text.as_ref().into())
     }
 
-    /// The id as text.
+    /// Returns the id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Appends bytes to a text, two digits each; without a text of their own, as each call of a guest has some.
+/// Appends bytes as lower-case hex. Writes to an existing string to avoid an allocation, because every guest call
+/// formats some.
 pub fn push_hex(text: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
@@ -276,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_delivery_id_counts_wherever_it_stands() {
-        let words = ["a", "b", "ab", "default", "a@b"];
+    fn hashes_every_part_of_a_delivery_id() {
+        let parts = ["a", "b", "ab", "default", "a@b"];
         let mut ids = HashSet::new();
-        for source in words {
-            for tenant in words {
-                for id in words {
-                    for module in words {
+        for source in parts {
+            for tenant in parts {
+                for id in parts {
+                    for module in parts {
                         let id = DeliveryId::new(&event(source, tenant, id), &module.into());
                         assert!(ids.insert(id), "{source} {tenant} {module}");
                     }

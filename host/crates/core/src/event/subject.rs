@@ -1,7 +1,7 @@
-//! What the host understands of the payloads it knows.
+//! Parsers for the payloads that the host understands.
 //!
-//! Shapes as in Unique's webhook documentation and in the models of its Python toolkit; where the two differ (`chatid`
-//! and `chatId`) both are taken. `MESSAGE_FINALIZED` as in NexusGPT's documentation of its webhooks.
+//! Shapes follow Unique's webhook documentation and the models of its Python toolkit; where the two differ (`chatid`
+//! and `chatId`), both are accepted. `MESSAGE_FINALIZED` follows NexusGPT's documentation of its webhooks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,36 +13,36 @@ pub(super) const MODULE_CHOSEN: &str = "unique.chat.external-module.chosen";
 const USER_MESSAGE_CREATED: &str = "unique.chat.user-message.created";
 const MESSAGE_FINALIZED: &str = "MESSAGE_FINALIZED";
 
-/// What the host understood of an event's payload.
+/// The parsed payload of an event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
     /// A user's message chose a module to answer it.
     ModuleChosen(ModuleChosen),
     /// A user wrote a message.
     UserMessageCreated(UserMessageCreated),
-    /// A message of a NexusGPT thread is there. Only the host knows this one: to a module it is [`Subject::Other`], since
-    /// the contract promises that it learns of no further kinds.
+    /// A NexusGPT thread has a new message. Modules see this as [`Subject::Other`], because the contract promises not
+    /// to add kinds.
     MessageFinalized(MessageFinalized),
-    /// Anything else: the payload has it all.
+    /// Anything else: only the raw payload is available.
     Other,
 }
 
 /// `unique.chat.external-module.chosen`: a user's message chose a module to answer it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleChosen {
-    /// The module's name on the platform: what deliveries are routed by.
+    /// The module's name on the platform, by which deliveries are routed.
     pub name: String,
-    /// What the module's owner wrote about it.
+    /// The description that the module's owner wrote.
     pub description: String,
-    /// The module's settings in this assistant, a JSON object.
+    /// The module's settings in this assistant, as a JSON object.
     pub configuration: Arc<str>,
-    /// The chat the message stands in.
+    /// The chat of the message.
     pub chat_id: String,
-    /// The assistant (space) the chat belongs to.
+    /// The assistant (space) of the chat.
     pub assistant_id: String,
-    /// The message that asks.
+    /// The user's message.
     pub user_message: UserMessage,
-    /// The empty message the platform shows under it, to be filled.
+    /// The empty message that the platform created for the reply.
     pub assistant_message_id: String,
 }
 
@@ -51,62 +51,63 @@ pub struct ModuleChosen {
 pub struct UserMessage {
     /// The platform's id of the message.
     pub id: String,
-    /// What the platform makes of what the user wrote.
+    /// The text, as processed by the platform.
     pub text: String,
-    /// What the user wrote, where the platform changed it.
+    /// The text as the user wrote it, if the platform changed it.
     pub original_text: Option<String>,
-    /// The language the platform believes it to be in, as a BCP 47 tag.
+    /// The language that the platform detected, as a BCP 47 tag.
     pub language: Option<String>,
-    /// When it was written, as the platform writes times (RFC 3339).
+    /// The time of the message, as the platform writes it (RFC 3339).
     pub created_at: String,
 }
 
 /// `unique.chat.user-message.created`: a user wrote a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserMessageCreated {
-    /// The chat the message stands in.
+    /// The chat of the message.
     pub chat_id: String,
-    /// The assistant (space) the chat belongs to.
+    /// The assistant (space) of the chat.
     pub assistant_id: String,
-    /// What the user wrote.
+    /// The text of the message.
     pub text: String,
 }
 
-/// `MESSAGE_FINALIZED`: a person or a virtual employee wrote into a NexusGPT thread. What the host needs of it.
+/// `MESSAGE_FINALIZED`: a person or a virtual employee wrote into a NexusGPT thread. Only the fields that the host
+/// needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageFinalized {
     /// The thread.
     pub chat_id: String,
-    /// The virtual employee, where the message says which.
+    /// The virtual employee, if the message names one.
     pub assistant_id: Option<String>,
 }
 
-/// What was read of a payload.
+/// The result of parsing a payload.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Reading {
-    /// What was understood of it.
+    /// The parsed payload.
     pub(super) subject: Subject,
-    /// The ids that stand where payloads of this kind have them, whatever else is wrong with it: by these the host can
-    /// still find the module, and close the user's reply.
+    /// The ids that could be read, whatever else is wrong with the payload. With them the host can still find the
+    /// module and close the user's reply.
     pub(super) ids: Ids,
-    /// Why a payload of a known kind was not understood.
+    /// Why a payload of a known kind could not be parsed.
     pub(super) flaw: Option<String>,
 }
 
 /// The ids of a payload of a known kind.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ids {
-    /// The module it chose.
+    /// The chosen module.
     pub(super) module: Option<String>,
     /// The chat.
     pub(super) chat: Option<String>,
     /// The assistant.
     pub(super) assistant: Option<String>,
-    /// The message that waits to be filled.
+    /// The empty message that the platform created for the reply.
     pub(super) assistant_message: Option<String>,
 }
 
-/// Reads the payload of an event with this name.
+/// Parses the payload of an event with this name.
 pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
     let payload = Payload(Document::new(payload));
     let (subject, ids) = match name {
@@ -135,10 +136,10 @@ pub(super) fn read(name: &str, payload: Value<'_>) -> Reading {
     }
 }
 
-/// Where the chat stands: first as the toolkit has it, then as the documentation has it.
+/// The fields that may contain the chat id: the toolkit's spelling, then the documentation's.
 const CHAT: [&str; 2] = ["chatId", "chatid"];
 
-/// A field that has to be there and can't be read.
+/// A required field that cannot be read.
 struct Flaw {
     path: &'static str,
     found: Option<Kind>,
@@ -161,7 +162,7 @@ impl<'a> Payload<'a> {
         self.0.find(path.split('.')).map(|found| found.value)
     }
 
-    /// The first of these fields that is there, and says something.
+    /// Returns the path and value of the first of these fields that exists and is not null.
     fn first(&self, paths: &[&'static str]) -> Result<(&'static str, Value<'a>), Flaw> {
         let mut flaw = Flaw { path: paths[0], found: None };
         for path in paths {
@@ -174,26 +175,26 @@ impl<'a> Payload<'a> {
         Err(flaw)
     }
 
-    /// A text.
+    /// Returns a string.
     fn text(&self, paths: &[&'static str]) -> Result<String, Flaw> {
         let (path, value) = self.first(paths)?;
         let wrong = Flaw { path, found: Some(value.kind()) };
         value.text().map(|text| text.text.into_owned()).ok_or(wrong)
     }
 
-    /// A text that may be left out, and is as good as left out where it is something else.
+    /// Returns an optional string; `None` also if the value is not a string.
     fn optional(&self, path: &'static str) -> Option<String> {
         self.text(&[path]).ok()
     }
 
-    /// An id: a text, or a number as it is written.
+    /// Returns an id: a non-empty string, or the digits of a number.
     fn id(&self, paths: &[&'static str]) -> Result<String, Flaw> {
         let (path, value) = self.first(paths)?;
         let id = value.text_or_number().map(|id| id.text.into_owned());
         id.filter(|id| !id.is_empty()).ok_or(Flaw { path, found: Some(value.kind()) })
     }
 
-    /// What a module can't do without has to be there; what else is in an unknown shape is as good as left out.
+    /// Fields that a module cannot work without are required. Any other field of an unknown shape counts as missing.
     fn module_chosen(&self) -> Result<ModuleChosen, Flaw> {
         let configuration = self.find("configuration").filter(|value| value.kind() == Kind::Object);
         Ok(ModuleChosen {
@@ -201,7 +202,7 @@ impl<'a> Payload<'a> {
             description: self.optional("description").unwrap_or_default(),
             configuration: configuration.map_or("{}".into(), |value| value.to_strict().into()),
             chat_id: self.id(&CHAT)?,
-            // Nothing is done with it but to show it and to compare it.
+            // The host only displays and compares this id, so an empty string is accepted.
             assistant_id: self.text(&["assistantId"]).or_else(|_| self.id(&["assistantId"]))?,
             user_message: UserMessage {
                 id: self.id(&["userMessage.id"])?,
@@ -222,7 +223,7 @@ impl<'a> Payload<'a> {
         })
     }
 
-    /// Without the thread nothing can be done; without the virtual employee, answering can.
+    /// The thread is required; the virtual employee is not needed for a reply.
     fn message_finalized(&self) -> Result<MessageFinalized, Flaw> {
         Ok(MessageFinalized { chat_id: self.id(&["chatId"])?, assistant_id: self.virtual_employee() })
     }
@@ -251,11 +252,11 @@ mod tests {
         read(MODULE_CHOSEN, Value::read(text.as_bytes()).unwrap())
     }
 
-    /// Every field of a chosen module's event in every wrong shape: it is understood where the field can be done without,
-    /// and the other ids are known in any case.
+    /// Replaces each field with values of each wrong type: the payload is parsed if the field is optional, and the
+    /// other ids are read in any case.
     #[test]
-    fn any_field_may_be_odd() {
-        let essential = [
+    fn tolerates_malformed_fields() {
+        let required = [
             "/name",
             "/chatId",
             "/assistantId",
@@ -265,7 +266,7 @@ mod tests {
             "/assistantMessage",
             "/assistantMessage/id",
         ];
-        let others = [
+        let optional = [
             "/description",
             "/configuration",
             "/userMessage/originalText",
@@ -273,30 +274,33 @@ mod tests {
             "/userMessage/createdAt",
             "/assistantMessage/createdAt",
         ];
-        for odd in [json!(null), json!([1]), json!(true), json!({}), json!([])] {
-            for field in essential.iter().chain(&others) {
+        for malformed in [json!(null), json!([1]), json!(true), json!({}), json!([])] {
+            for field in required.iter().chain(&optional) {
                 let mut payload = chosen();
-                *payload.pointer_mut(field).unwrap() = odd.clone();
+                *payload.pointer_mut(field).unwrap() = malformed.clone();
                 let Reading { subject, ids, flaw } = read_json(&payload);
-                let is_understood = others.contains(field);
-                assert_eq!(matches!(subject, Subject::ModuleChosen(_)), is_understood, "{field} {odd}");
-                assert_eq!(flaw.is_none(), is_understood, "{field} {odd}: {flaw:?}");
-                assert_eq!(ids.module.is_some(), *field != "/name", "{field} {odd}");
-                assert_eq!(ids.chat.is_some(), *field != "/chatId", "{field} {odd}");
+                let is_understood = optional.contains(field);
+                assert_eq!(matches!(subject, Subject::ModuleChosen(_)), is_understood, "{field} {malformed}");
+                assert_eq!(flaw.is_none(), is_understood, "{field} {malformed}: {flaw:?}");
+                assert_eq!(ids.module.is_some(), *field != "/name", "{field} {malformed}");
+                assert_eq!(ids.chat.is_some(), *field != "/chatId", "{field} {malformed}");
                 assert_eq!(
                     ids.assistant_message.is_some(),
                     !field.starts_with("/assistantMessage/id") && *field != "/assistantMessage",
-                    "{field} {odd}"
+                    "{field} {malformed}"
                 );
                 if let Subject::ModuleChosen(chosen) = subject {
-                    assert!(serde_json::from_str::<Json>(&chosen.configuration).unwrap().is_object(), "{field} {odd}");
+                    assert!(
+                        serde_json::from_str::<Json>(&chosen.configuration).unwrap().is_object(),
+                        "{field} {malformed}"
+                    );
                 }
             }
         }
     }
 
     #[test]
-    fn both_spellings_of_the_chat_are_taken() {
+    fn accepts_both_spellings_of_the_chat_id() {
         for (payload, chat) in [
             (json!({ "chatid": "a" }), Some("a")),
             (json!({ "chatId": null, "chatid": "a" }), Some("a")),

@@ -1,4 +1,4 @@
-//! Lookup by path.
+//! Value lookup by path.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -7,19 +7,19 @@ use std::rc::Rc;
 
 use super::{SyntaxError, Value};
 
-/// A value in which paths are looked up. Each object and list is scanned once, however many paths lead through it.
+/// A value with lookup by path. Each object and list is scanned once, however many paths lead through it.
 pub struct Document<'a> {
     root: Value<'a>,
-    /// By the address of the container.
+    /// Keyed by the address of the container.
     members: RefCell<HashMap<usize, Rc<Members<'a>>>>,
 }
 
 /// The value at a path.
 #[derive(Clone, Copy)]
 pub struct Found<'a> {
-    /// The value. Of a duplicate key it is the last one, as in JavaScript, Python and Go.
+    /// The value. Of duplicate keys it is the last one, as in JavaScript, Python and Go.
     pub value: Value<'a>,
-    /// Whether a key on the path has several different values: another reader may have taken another one.
+    /// Whether a key on the path occurs with different values: another parser may use another one.
     pub is_ambiguous: bool,
 }
 
@@ -38,12 +38,12 @@ impl<'a> Document<'a> {
         Value::read(text).map(Self::new)
     }
 
-    /// Creates a document whose paths begin at this value.
+    /// Creates a document with this value as the root of all paths.
     pub fn new(root: Value<'a>) -> Self {
         Self { root, members: RefCell::default() }
     }
 
-    /// Returns the whole value.
+    /// Returns the root value.
     pub fn root(&self) -> Value<'a> {
         self.root
     }

@@ -2,11 +2,11 @@
 
 use super::Value;
 
-/// The fields of an object that a caller knows. The others are skipped; of a duplicate key the last value counts.
+/// Selected fields of an object. Other fields are skipped, and of duplicate keys the last value is used.
 pub struct Fields<'a>(Vec<(&'static str, Value<'a>)>);
 
 impl<'a> Fields<'a> {
-    /// Returns the fields with these names; none if the value is no object.
+    /// Returns the fields with these names; `None` if the value is not an object.
     pub fn of(value: Value<'a>, names: &'static [&'static str]) -> Option<Self> {
         let mut fields: Vec<(&'static str, Value<'a>)> = Vec::with_capacity(names.len());
         for (key, value) in value.entries()? {
@@ -19,12 +19,12 @@ impl<'a> Fields<'a> {
         Some(Self(fields))
     }
 
-    /// Whether the field exists, even as null.
+    /// Returns whether the field exists, even as null.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| *known == name)
     }
 
-    /// Returns the value of a field; none if it is null.
+    /// Returns the value of a field; `None` if it is missing or null.
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
         let field = self.0.iter().find(|(known, _)| *known == name);
         field.map(|(_, value)| *value).filter(|value| !value.is_null())
@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a key is this name, which is ASCII without escapes.
+/// Returns whether a key equals this name, which must be ASCII without escapes.
 fn is_name(key: Value<'_>, name: &str) -> bool {
     let Some(content) = key.content() else { return false };
     content == name.as_bytes() || (content.contains(&b'\\') && key.text().is_some_and(|key| key.text == name))

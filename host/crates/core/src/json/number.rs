@@ -1,14 +1,15 @@
-//! Numbers, compared and converted as they are written: a double holds only some of the integers.
+//! Comparison and conversion of numbers in their decimal notation, because a double cannot represent every integer.
 
 use std::borrow::Cow;
 
-/// The largest double as it is written; several parsers reject larger numbers.
+/// The largest double in decimal notation; several parsers reject larger numbers.
 const MAX: &str = "1.7976931348623157e308";
 
-/// Numbers shorter than this, in bytes, are within the range of a double unless they have an exponent.
+/// A number shorter than this, in bytes, is within the range of a double unless it has an exponent.
 const ALWAYS_FITS: usize = 300;
 
-/// Returns the integer that a number stands for, such as 3 for `3.0`. An integer out of range becomes the nearest one.
+/// Returns the integer value of a number, such as 3 for `3.0`. A fraction is truncated, and a value out of range is
+/// clamped.
 pub(super) fn to_integer(written: &str) -> Option<i64> {
     written.parse().ok().or_else(|| {
         let float: f64 = written.parse().ok()?;
@@ -30,7 +31,7 @@ pub(super) fn replacement(written: &[u8]) -> Option<Cow<'static, str>> {
     (number.abs() == f64::MAX || number.is_infinite()).then(max).filter(|max| max.as_bytes() != written)
 }
 
-/// A number as its digits without zeros at either end, and the power of ten that they are multiplied with.
+/// A number as its significant digits, without zeros at either end, and a power of ten.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
@@ -57,13 +58,13 @@ impl Decimal {
     }
 }
 
-/// Whether a number equals one from the settings.
+/// Returns whether a number equals one from the settings.
 pub(super) fn equals(written: &str, wanted: &serde_json::Number) -> bool {
     let exact = Decimal::read(written).zip(Decimal::read(&wanted.to_string()));
     if exact.is_some_and(|(written, wanted)| written == wanted) {
         return true;
     }
-    // A number with a fraction was a double before it was written.
+    // A number with a fraction was parsed as a double, so compare it as one.
     let fraction = wanted.as_f64().filter(|wanted| wanted.fract() != 0.0);
     fraction.is_some_and(|wanted| written.parse() == Ok(wanted))
 }

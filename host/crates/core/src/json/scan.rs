@@ -1,4 +1,4 @@
-//! The extent of values in text whose syntax was checked.
+//! The extent of values in text whose syntax has been checked.
 
 use super::Value;
 
@@ -19,7 +19,7 @@ pub(super) fn value_end(text: &[u8], start: usize) -> usize {
     }
 }
 
-/// Returns the end of the object or list that begins here, behind its closing bracket.
+/// Returns the end of the object or list that begins here, after its closing bracket.
 fn container_end(text: &[u8], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0_usize);
     loop {
@@ -39,7 +39,7 @@ fn container_end(text: &[u8], start: usize) -> usize {
     }
 }
 
-/// Returns the end of the string that begins here, behind its closing quote.
+/// Returns the end of the string that begins here, after its closing quote.
 pub(super) fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = plain_end(text, start + 1);
     while text[at] == b'\\' {
@@ -61,11 +61,11 @@ pub(super) fn scalar_end(text: &[u8], start: usize) -> usize {
     start + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
-/// Iterates over the items of a list.
+/// An iterator over the items of a list.
 #[derive(Clone, Debug)]
 pub struct Items<'a>(Members<'a>);
 
-/// Iterates over the entries of an object in their order, duplicate keys included: keys as they are written, with their
+/// An iterator over the entries of an object in document order, including duplicate keys. Yields raw keys with their
 /// quotes, and values.
 #[derive(Clone, Debug)]
 pub struct Entries<'a>(Members<'a>);
@@ -91,7 +91,7 @@ impl<'a> Iterator for Items<'a> {
 }
 
 impl<'a> Iterator for Entries<'a> {
-    /// Both are values: a key is a string.
+    /// A key is also a value: a string.
     type Item = (Value<'a>, Value<'a>);
 
     fn next(&mut self) -> Option<(Value<'a>, Value<'a>)> {
@@ -99,7 +99,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// The inside of a container.
+/// The content of a container.
 #[derive(Clone, Debug)]
 struct Members<'a> {
     text: &'a [u8],
@@ -112,7 +112,7 @@ impl<'a> Members<'a> {
         Self { text: inside, at: space_end(inside, 0) }
     }
 
-    /// Takes a value and the separator behind it, unless it is the last.
+    /// Returns the next value, and skips the separator after it.
     fn value(&mut self, separator: u8) -> Option<Value<'a>> {
         if self.at >= self.text.len() {
             return None;

@@ -1,4 +1,4 @@
-//! Values rewritten for parsers that are less lenient.
+//! Rewrites values for stricter parsers.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,8 +7,8 @@ use super::number::replacement;
 use super::scan::{plain_end, scalar_end, value_end};
 use super::string::escaped_character;
 
-/// Rewrites a value so that every parser accepts it; borrows it if it is fine as it is. Objects and lists below `max_depth`
-/// levels become `null`.
+/// Rewrites a value so that every parser accepts it; borrows it if it is strict already. Objects and lists nested
+/// deeper than `max_depth` become `null`.
 pub(super) fn rewrite(text: &[u8], max_depth: usize) -> Cow<'_, str> {
     let mut rewriter = Rewriter { text, written: Vec::new(), copied: 0 };
     let (mut at, mut depth) = (0, 0_usize);
@@ -45,7 +45,7 @@ pub(super) fn rewrite(text: &[u8], max_depth: usize) -> Cow<'_, str> {
 struct Rewriter<'a> {
     text: &'a [u8],
     written: Vec<u8>,
-    /// The end of the text that `written` stands for.
+    /// The end of the part of `text` that `written` covers.
     copied: usize,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// Escapes the control characters in a part of a string without escapes.
+    /// Escapes the control characters in a part of a string that has no escapes.
     fn plain(&mut self, start: usize, end: usize) {
         let part = &self.text[start..end];
         // Without a branch per byte, so that the compiler uses vector instructions.
@@ -90,7 +90,7 @@ impl<'a> Rewriter<'a> {
     }
 
     fn finish(mut self) -> Cow<'a, str> {
-        // Bytes that are not UTF-8 stand in strings only.
+        // Only strings can contain bytes that are not UTF-8.
         if self.copied == 0 {
             return String::from_utf8_lossy(self.text);
         }

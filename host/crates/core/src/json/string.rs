@@ -1,4 +1,4 @@
-//! The content of strings.
+//! Decoding of strings.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub struct Text<'a> {
     /// The text, with U+FFFD in place of anything that is not Unicode.
     pub text: Cow<'a, str>,
-    /// Whether something was replaced: two different strings may have the same text then.
+    /// Whether something was replaced: different strings may then have the same text.
     pub is_lossy: bool,
 }
 
@@ -48,8 +48,8 @@ pub(super) fn decode(content: &[u8]) -> Text<'_> {
     Text { text: Cow::Owned(text), is_lossy }
 }
 
-/// Returns the character whose `\u` escape begins here, and the length of the escape in bytes: 12 for a surrogate pair. A lone
-/// surrogate is no character.
+/// Returns the character whose `\u` escape begins here, and the length of the escape in bytes: 12 for a surrogate pair.
+/// Returns `None` as the character of a lone surrogate.
 pub(super) fn escaped_character(text: &[u8], at: usize) -> (Option<char>, usize) {
     let Some(first) = code_unit(text, at) else { return (None, 2) };
     if is_high_surrogate(first)
@@ -72,13 +72,13 @@ fn is_high_surrogate(unit: u16) -> bool {
     (0xd800..=0xdbff).contains(&unit)
 }
 
-/// Returns the position of the character that is cut off at the end of a string's content: an escaped high surrogate, or the
-/// first bytes of a UTF-8 sequence. Without one, returns the length of the content.
+/// Returns the start of an incomplete character at the end of a string's content: an escaped high surrogate, or the
+/// first bytes of a UTF-8 sequence. If there is none, returns the length of the content.
 pub(super) fn complete_end(content: &[u8]) -> usize {
     let length = content.len();
     if let Some(at) = length.checked_sub(6)
         && code_unit(content, at).is_some_and(is_high_surrogate)
-        // The backslash is not escaped by one before it.
+        // The backslash of the escape is not itself escaped.
         && content[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0
     {
         return at;

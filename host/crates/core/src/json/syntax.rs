@@ -1,4 +1,4 @@
-//! The grammar, and the error for text that does not follow it.
+//! The grammar and its syntax error.
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ pub struct SyntaxError {
     column: usize,
 }
 
-/// Returns the range of the only value in a text, without the white space and the byte order mark around it.
+/// Returns the range of the single value in a text, without surrounding white space and byte order mark.
 pub(super) fn check(text: &[u8]) -> Result<Range<usize>, SyntaxError> {
     let mut checker = Checker { text, at: 0 };
     checker.document().map_err(|expected| checker.error(expected))
 }
 
-/// A parser that keeps nothing and does not recurse.
+/// A validating parser that builds no values and does not recurse.
 struct Checker<'a> {
     text: &'a [u8],
     at: usize,
@@ -39,14 +39,14 @@ impl Checker<'_> {
         self.at = space_end(self.text, self.at);
     }
 
-    /// Skips white space around the document, where form feeds are accepted, too.
+    /// Skips white space around the document; form feeds are accepted there, too.
     fn skip_outer_space(&mut self) {
         while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
             self.at += 1;
         }
     }
 
-    /// Checks one value and the end of the text behind it; returns the range of the value.
+    /// Checks that the text is one value; returns its range.
     fn document(&mut self) -> Expected<Range<usize>> {
         const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
         self.skip_outer_space();

@@ -14,14 +14,14 @@ fn at<'a>(text: &'a str, path: &str) -> Option<Value<'a>> {
 }
 
 #[test]
-fn odd_values_hide_no_neighbors() {
+fn reads_neighbors_of_malformed_values() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for odd in
+    for malformed in
         ["1e400", "-1e400", r#""\ud83d""#, r#""\ude00\ud83d""#, &deep, "NaN", "-Infinity", "\"\u{1}\t\"", "\"\\u0000\""]
     {
         for text in [
-            format!(r#"{{"odd":{odd},"kind":"order","list":[{odd},7]}}"#),
-            format!(r#"{{"kind":"order","list":[{odd},7],"odd":{odd}}}"#),
+            format!(r#"{{"malformed":{malformed},"kind":"order","list":[{malformed},7]}}"#),
+            format!(r#"{{"kind":"order","list":[{malformed},7],"malformed":{malformed}}}"#),
         ] {
             assert_eq!(at(&text, "kind").unwrap().text().unwrap().text, "order");
             assert_eq!(at(&text, "list.1").unwrap().number(), Some("7"));
@@ -37,7 +37,7 @@ fn odd_values_hide_no_neighbors() {
 }
 
 #[test]
-fn decodes_odd_values() {
+fn decodes_malformed_values() {
     for (written, wanted) in [
         (r#"{"a": "x\ud83d", "b": 1}"#, json!({ "a": "x\u{fffd}", "b": 1 })),
         (r#"["\ude42\ud83d", "\ud83d\ude42", "\\ud83d"]"#, json!(["\u{fffd}\u{fffd}", "🙂", "\\ud83d"])),
@@ -67,7 +67,7 @@ fn decodes_containers_down_to_a_maximum_depth() {
 }
 
 #[test]
-fn replaces_lone_surrogates_and_no_pairs() {
+fn replaces_lone_surrogates_only() {
     for (written, text, is_lossy) in [
         (r#""a\ud83d""#, "a\u{fffd}", true),
         (r#""\ud83dx""#, "\u{fffd}x", true),
@@ -220,7 +220,8 @@ fn reports_the_position_of_a_syntax_error() {
 }
 
 proptest! {
-    /// Anything is read or refused, and what `serde_json` reads is read alike.
+    /// Any input is parsed or rejected without a panic, and input that `serde_json` accepts is parsed to the same
+    /// value.
     #[test]
     fn agrees_with_serde_json(bytes in prop::collection::vec(prop_oneof![
         Just(b'"'), Just(b'\\'), Just(b'u'), Just(b'd'), Just(b'8'), Just(b'{'), Just(b'}'), Just(b'['), Just(b']'),

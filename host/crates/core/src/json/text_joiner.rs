@@ -1,19 +1,19 @@
-//! Text that arrives in pieces.
+//! Decoding of text that arrives in pieces.
 
 use super::string::{complete_end, decode};
 
-/// Joins the contents of strings that are pieces of one text.
+/// Joins strings that are pieces of one text.
 ///
-/// A server that cuts a text at the end of a token cuts characters, too: between the escapes of a surrogate pair, or between the
-/// bytes of a UTF-8 sequence. The joiner holds the first part back until the next piece arrives.
+/// A server that splits a text between tokens may split characters, too: between the escapes of a surrogate pair, or
+/// between the bytes of a UTF-8 sequence. The joiner buffers an incomplete character until the next piece arrives.
 #[derive(Debug, Default)]
 pub struct TextJoiner {
-    /// The beginning of a character, as it is written: at most six bytes.
+    /// The beginning of an incomplete character, not decoded: at most six bytes.
     pending: Vec<u8>,
 }
 
 impl TextJoiner {
-    /// Returns the text that is complete with this piece, a [`Value::content`](super::Value::content).
+    /// Adds a piece, a [`Value::content`](super::Value::content), and returns the text that is now complete.
     pub fn push(&mut self, piece: &[u8]) -> String {
         let joined;
         let content = if self.pending.is_empty() {
@@ -27,7 +27,7 @@ impl TextJoiner {
         decode(complete).text.into_owned()
     }
 
-    /// Returns U+FFFD if the text ended within a character, and the empty text otherwise.
+    /// Returns U+FFFD if the text ended within a character, otherwise an empty string.
     pub fn finish(&mut self) -> String {
         decode(&std::mem::take(&mut self.pending)).text.into_owned()
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     proptest! {
-        /// A text is whole again, wherever it was cut: between its code units, or between its bytes.
+        /// A text is restored wherever it was split: between code units or between bytes.
         #[test]
         fn joins_text_cut_anywhere(text in ".{0,20}", size in 1..5usize) {
             let units: Vec<_> = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
@@ -90,9 +90,9 @@ mod tests {
             prop_assert_eq!(joined(pieces.iter().map(Vec::as_slice)), text);
         }
 
-        /// Pieces read like their concatenation.
+        /// Joined pieces decode like their concatenation.
         #[test]
-        fn joins_pieces_like_their_concatenation(
+        fn decodes_pieces_like_their_concatenation(
             pieces in prop::collection::vec(
                 prop_oneof![
                     r"(\\ud8[0-3][0-9a-f]|\\ude[0-9a-f]{2}|\\\\|\\n|\\u0041|x){0,3}".prop_map(String::into_bytes),

@@ -10,10 +10,11 @@ use super::scan::{Entries, Items};
 use super::string::{Text, decode};
 use super::{SyntaxError, number, strict, syntax};
 
-/// How deeply a value may be nested for `serde_json`, which rejects 128 levels.
+/// Maximum nesting depth passed to `serde_json`, which rejects 128 levels.
 const MAX_JSON_DEPTH: usize = 120;
 
-/// The most items of a list that [`Value::list`] returns: each takes 16 bytes of memory, and as little as 2 of the document.
+/// Maximum number of items that [`Value::list`] returns. An item takes 16 bytes of memory, but as little as 2 bytes of
+/// the document.
 const MAX_LIST: usize = 100_000;
 
 /// A value in a document whose syntax was checked: its bytes, without white space around them.
@@ -87,12 +88,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether this is `null` or `NaN`.
+    /// Returns whether this is `null` or `NaN`.
     pub fn is_null(self) -> bool {
         self.kind() == Kind::Null
     }
 
-    /// Whether this is null, `false`, 0, an empty list or object, or a string without anything but white space.
+    /// Returns whether this is null, `false`, 0, an empty list or object, or a string without anything but white space.
     pub fn is_empty(self) -> bool {
         match self.kind() {
             Kind::Null => true,
@@ -101,7 +102,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether this is `true`, 1, or the string "true" in any case.
+    /// Returns whether this is `true`, 1, or the string "true" in any case.
     pub fn is_true(self) -> bool {
         matches!(self.0, b"true" | b"1") || self.0.eq_ignore_ascii_case(b"\"true\"")
     }
@@ -117,7 +118,7 @@ impl<'a> Value<'a> {
         start..start + self.0.len()
     }
 
-    /// Returns the content of a string as it is written, without the quotes and with the escapes: a piece for
+    /// Returns the raw content of a string, without the quotes and with the escapes: a piece for
     /// [`TextJoiner::push`](super::TextJoiner::push).
     pub fn content(self) -> Option<&'a [u8]> {
         (self.kind() == Kind::Text).then(|| &self.0[1..self.0.len() - 1])
@@ -128,18 +129,19 @@ impl<'a> Value<'a> {
         self.content().map(decode)
     }
 
-    /// Returns a number as it is written. `Infinity` has no digits and is none.
+    /// Returns the text of a number; `None` for `Infinity`, which has no digits.
     pub fn number(self) -> Option<&'a str> {
         let is_number = matches!(self.0.first(), Some(b'-' | b'0'..=b'9')) && self.0 != b"-Infinity";
         if is_number { str::from_utf8(self.0).ok() } else { None }
     }
 
-    /// Returns the content of a string, or a number as it is written: platforms write ids as either.
+    /// Returns the content of a string or the text of a number: platforms write ids as either.
     pub fn text_or_number(self) -> Option<Text<'a>> {
         self.text().or_else(|| self.number().map(|number| Text { text: number.into(), is_lossy: false }))
     }
 
-    /// Returns an integer, written as a number (1.0 and 1e3 are integers, too) or as a string; none if `T` cannot hold it.
+    /// Returns an integer, written as a number (1.0 and 1e3 are integers, too) or as a string; `None` if `T` cannot
+    /// represent it.
     pub fn integer<T: TryFrom<i64>>(self) -> Option<T> {
         let integer = match self.number() {
             Some(number) => number::to_integer(number),
@@ -148,24 +150,24 @@ impl<'a> Value<'a> {
         T::try_from(integer?).ok()
     }
 
-    /// Returns the items of a list; none if this is no list.
+    /// Returns an iterator over the items of a list; `None` if this is not a list.
     pub fn items(self) -> Option<Items<'a>> {
         (self.kind() == Kind::List).then(|| Items::of(self.0))
     }
 
-    /// Returns the entries of an object; none if this is no object.
+    /// Returns an iterator over the entries of an object; `None` if this is not an object.
     pub fn entries(self) -> Option<Entries<'a>> {
         (self.kind() == Kind::Object).then(|| Entries::of(self.0))
     }
 
-    /// Returns the items of a list; none if this is no list, or one of more than 100,000 items.
+    /// Returns the items of a list; `None` if this is not a list, or has more than 100,000 items.
     pub fn list(self) -> Option<Vec<Self>> {
         let list: Vec<_> = self.items()?.take(MAX_LIST + 1).collect();
         (list.len() <= MAX_LIST).then_some(list)
     }
 
-    /// Whether this equals a value from the settings. 1 equals 1.0, and integers of any size are compared exactly. Objects and
-    /// lists equal nothing.
+    /// Returns whether this equals a value from the settings. 1 equals 1.0, and integers of any size are compared
+    /// exactly. Objects and lists equal nothing.
     pub fn equals(self, other: &Json) -> bool {
         match other {
             Json::String(other) => self.text().is_some_and(|mine| mine.text == *other),
@@ -188,7 +190,7 @@ impl<'a> Value<'a> {
     pub fn to_json(self) -> Json {
         serde_json::from_slice(self.0)
             .or_else(|_| serde_json::from_str(&strict::rewrite(self.0, MAX_JSON_DEPTH)))
-            // Never happens: the rewritten value is strict, and not too deep.
+            // The rewritten value is strict and not too deep, so this doesn't fail.
             .unwrap_or_default()
     }
 }
