@@ -120,7 +120,7 @@ async fn a_platform_that_breaks_fails_the_call_alone() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
     let ended = version.run(&delivery_on(Arc::new(Unusual::default()), 0, "reply hello")).await;
     let Ended::Failed(failure) = ended else { panic!("{ended:?}") };
-    assert!(failure.reason.contains("`messages.reply` broke off: the host itself broke"), "{failure:?}");
+    assert!(failure.reason.contains("`messages.reply` failed: internal error in the host"), "{failure:?}");
 }
 
 /// A journal knows deliveries by it, whatever version of the host wrote it.

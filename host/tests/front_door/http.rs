@@ -148,9 +148,9 @@ async fn what_is_not_allowed_is_refused_with_the_line_to_add() {
         (
             json!({ "url": format!("http://user:opensesame@{at}/") }),
             "HttpRequestUriInvalid",
-            "`GET`: its address is none, or holds a user",
+            "`GET`: its URL is invalid or contains a user",
         ),
-        (json!({ "url": format!("http://{at}@api.example.com/") }), "HttpRequestUriInvalid", "holds a user"),
+        (json!({ "url": format!("http://{at}@api.example.com/") }), "HttpRequestUriInvalid", "contains a user"),
     ];
     for (request, code, line) in cases {
         let error = refused(&host, request.clone()).await;
@@ -235,7 +235,7 @@ async fn private_addresses_are_closed_unless_the_entry_says_otherwise() {
     ] {
         let error = refused(&host, json!({ "url": format!("http://{place}:{port}/") })).await;
         assert!(error.contains("DestinationIpProhibited"), "{place}: {error}");
-        told(&host, "if that is meant, add private = true to the entry").await;
+        told(&host, "if this is intended, add private = true to the entry").await;
     }
     assert!(server.requests().is_empty());
 
@@ -312,8 +312,8 @@ async fn bodies_and_times_have_limits() {
         ),
         (json!({ "url": url(&silent) }), "timed out", "no whole answer after 700ms, `limits.http.timeout`"),
         (json!({ "url": url(&slow) }), "timed out", "no whole answer after 700ms, `limits.http.timeout`"),
-        (json!({ "url": url(&silent), "timeout_ms": 50 }), "timed out", "nothing came for 50ms"),
-        (json!({ "url": url(&slow), "timeout_ms": 50 }), "timed out", "nothing came for 50ms"),
+        (json!({ "url": url(&silent), "timeout_ms": 50 }), "timed out", "no data received for 50ms"),
+        (json!({ "url": url(&slow), "timeout_ms": 50 }), "timed out", "no data received for 50ms"),
         (json!({ "url": url(&many) }), "HttpResponseHeaderSectionSize", "the headers of the answer have 70"),
     ];
     for (request, code, line) in cases {

@@ -1,4 +1,4 @@
-//! Calls that are carried to their end when the guest that waits for them is gone.
+//! Runs calls to completion even if the guest that waits for them is gone.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -9,19 +9,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
-/// A call that runs in the task of the guest that waits for it. If the guest drops it before its end, the rest runs in a
-/// task of its own.
+/// A call that runs in the guest's task. If the guest drops it before it completes, the rest runs in a task of its own.
 ///
 /// Guests rarely end in the middle of a call, so no task is spawned up front.
 pub(super) struct DetachOnDrop<T: Send + 'static>(Option<BoxFuture<'static, CallResult<T>>>);
 
-/// The output of a call, or what it panicked with.
+/// The output of a call, or the payload of its panic.
 type CallResult<T> = Result<T, Box<dyn Any + Send>>;
 
 impl<T: Send + 'static> DetachOnDrop<T> {
-    /// A call that begins when it is first polled.
+    /// Wraps a call; it starts when it is first polled.
     pub(super) fn new(call: impl Future<Output = T> + Send + 'static) -> Self {
-        // A panic here must not end the delivery: the user would never read of it.
+        // A panic must not end the delivery: finalizing still has to notify the user.
         Self(Some(Box::pin(AssertUnwindSafe(call).catch_unwind())))
     }
 }
@@ -30,7 +29,7 @@ impl<T: Send + 'static> Future for DetachOnDrop<T> {
     type Output = CallResult<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CallResult<T>> {
-        // A future that has ended is not polled again.
+        // A completed future is not polled again.
         let Some(call) = &mut self.0 else { return Poll::Pending };
         let result = ready!(call.as_mut().poll(context));
         self.0 = None;
@@ -41,7 +40,7 @@ impl<T: Send + 'static> Future for DetachOnDrop<T> {
 impl<T: Send + 'static> Drop for DetachOnDrop<T> {
     fn drop(&mut self) {
         let Some(call) = self.0.take() else { return };
-        // Without a runtime the process is at its end, and so is the call.
+        // Without a runtime the process is exiting, and the call ends with it.
         if let Ok(runtime) = Handle::try_current() {
             drop(runtime.spawn(call));
         }

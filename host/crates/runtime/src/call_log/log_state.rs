@@ -1,4 +1,4 @@
-//! The state of a log: the entries that are still to be replayed, and the calls that were made so far.
+//! The state of a log: the entries left to replay, and the calls made so far.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -17,33 +17,33 @@ const MAX_ENTRIES: u32 = 20_000;
 
 #[derive(Default)]
 pub(super) struct LogState {
-    /// The calls that are still to be replayed, in order.
+    /// The calls left to replay, in order.
     pub(super) ahead: VecDeque<Entry>,
-    /// The clock readings that are still to be replayed, in order.
+    /// The clock readings left to replay, in order.
     pub(super) readings_ahead: VecDeque<u64>,
-    /// The results of calls that are not replayed.
+    /// The results kept aside from truncated calls.
     pub(super) kept_aside: Vec<Kept>,
-    /// Whether nothing is replayed.
+    /// Whether replay is disabled.
     pub(super) afresh: bool,
     /// The number of the next entry.
     pub(super) next: u32,
-    /// Clock readings that are not written yet.
+    /// Clock readings not written yet.
     pub(super) readings: Vec<u64>,
     /// The size of the log in bytes.
     pub(super) bytes: u64,
-    /// The number of calls that were in flight when the previous attempt ended, and are made again.
+    /// The number of calls that were in flight when the previous attempt ended and are repeated.
     pub(super) again: u32,
-    /// The calls of this attempt that failed and may succeed another time.
+    /// The calls of this attempt that failed with a temporary error.
     pub(super) failed: Vec<(LogPosition, Import, Vec<u8>)>,
-    /// The calls that were made in a dry run, in order.
+    /// The calls made in a dry run, in order.
     pub(super) asked: Vec<CallRequest>,
-    /// Answers the calls of a dry run that the log doesn't have.
+    /// Answers calls of a dry run that are not in the log.
     pub(super) answering: Option<Answering>,
-    /// Whether the delivery belongs to another attempt now.
+    /// Whether another attempt now owns the delivery.
     pub(super) revoked: bool,
 }
 
-/// Answers calls of a dry run by their names and arguments, with an answer as the journal has it.
+/// Returns the answer to a call of a dry run by its import and arguments, in the format of the journal.
 pub(super) type Answering = Box<dyn FnMut(Import, &Value) -> Option<Vec<u8>> + Send>;
 
 /// A recorded call.
@@ -54,11 +54,11 @@ pub(super) struct Entry {
     pub(super) import: RecordedImport,
     pub(super) arguments: Vec<u8>,
     pub(super) answer: Option<Answer>,
-    /// Whether its result is kept aside when the log is cut.
+    /// Whether its result is kept aside when the log is truncated.
     pub(super) keeps_result: bool,
 }
 
-/// The result of a call that made something that can't be unmade.
+/// The result of a call whose effect can't be undone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) import: RecordedImport,
@@ -71,7 +71,7 @@ impl LogState {
         self.next = call.number + 1;
         let size = call.arguments.len() + call.answer.as_ref().map_or(0, Vec::len);
         self.bytes = self.bytes.saturating_add(size as u64);
-        // An answer that this version can't parse counts as none: the call is made again.
+        // An answer that this version can't parse counts as missing: the call is repeated.
         let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
         match (call.import.known(), &answer) {
             (Some(Import::Clocks), Some(Answer::Ok(readings))) => {
@@ -89,7 +89,7 @@ impl LogState {
         }
     }
 
-    /// Removes a result from those kept aside that the guest has asked for since: it has an entry of its own.
+    /// Removes a kept result that the guest has since requested: it has an entry of its own.
     fn asked_for_since(&mut self, import: &RecordedImport, answer: Option<&Answer>) {
         let Some(Answer::Ok(answer)) = answer else { return };
         if self.kept_aside.is_empty() {
@@ -101,7 +101,7 @@ impl LogState {
         }
     }
 
-    /// Returns the position of the next recorded call if it is this one, with its answer unless it has to be made.
+    /// Returns the position of the next recorded call if it matches, and its answer unless the call has to be made.
     pub(super) fn replay(
         &mut self,
         effect: CallEffect,
@@ -117,7 +117,7 @@ impl LogState {
                 Some((position, Some(answer)))
             }
             None => {
-                // A call that only reads is made again at no cost.
+                // Repeating a read costs nothing, so it isn't counted.
                 self.again += u32::from(effect.needs_durable_intent());
                 Some((position, None))
             }
@@ -136,7 +136,7 @@ impl LogState {
         }
     }
 
-    /// Answers a call of a dry run from the log: by the same call, else by the next one of the same function.
+    /// Answers a call of a dry run from the log: from the same call, otherwise from the next call of the same function.
     pub(super) fn dry_run(
         &mut self,
         effect: CallEffect,
@@ -146,26 +146,26 @@ impl LogState {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
         let is_answer = |answer: &Answer| !matches!(answer, Answer::Again);
         let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
-        // Compared as JSON: calls that come from the admin API have their fields in another order.
-        let wanted = json(arguments);
-        let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == wanted);
-        let found = same.or_else(|| self.ahead.iter().position(answered)).and_then(|index| self.ahead.remove(index));
-        let given = match (&found, &mut self.answering) {
-            (None, Some(answer)) => answer(import, &wanted),
+        // Compared as JSON values: the admin API may order the fields of a call differently.
+        let requested = json(arguments);
+        let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == requested);
+        let recorded = same.or_else(|| self.ahead.iter().position(answered)).and_then(|index| self.ahead.remove(index));
+        let supplied = match (&recorded, &mut self.answering) {
+            (None, Some(answer)) => answer(import, &requested),
             _ => None,
         };
-        let known = match &found {
-            None if given.is_some() => Lookup::Same,
+        let known = match &recorded {
+            None if supplied.is_some() => Lookup::Same,
             Some(_) if same.is_some() => Lookup::Same,
             Some(entry) => Lookup::Changed(json(&entry.arguments)),
             None => Lookup::Added,
         };
-        let given = given.and_then(|answer| serde_json::from_slice(&answer).ok());
-        let answer = found.and_then(|entry| entry.answer).or(given);
+        let supplied = supplied.and_then(|answer| serde_json::from_slice(&answer).ok());
+        let answer = recorded.and_then(|entry| entry.answer).or(supplied);
         let position = LogPosition::new(u32::try_from(self.asked.len()).unwrap_or(u32::MAX));
         self.asked.push(CallRequest {
             import,
-            arguments: wanted,
+            arguments: requested,
             lasting: effect.is_lasting(),
             known,
             answer: answer.as_ref().and_then(Answer::to_json),
@@ -173,7 +173,7 @@ impl LogState {
         (position, answer)
     }
 
-    /// Takes the result that was kept aside of the same call.
+    /// Takes the result kept aside for the same call.
     pub(super) fn take_kept(&mut self, import: Import, arguments: &[u8]) -> Option<Kept> {
         if self.kept_aside.is_empty() {
             return None;
@@ -183,11 +183,7 @@ impl LogState {
         Some(self.kept_aside.remove(index))
     }
 
-    /// Returns the next position.
-    ///
-    /// # Errors
-    ///
-    /// When the log has as many entries as it may have.
+    /// When the log has [`MAX_ENTRIES`] entries.
     pub(super) fn next_position(&mut self) -> Result<LogPosition, CallError> {
         if self.next >= MAX_ENTRIES {
             return Err(CallError::new(ErrorKind::Invalid, format!("more than {MAX_ENTRIES} calls in one delivery")));

@@ -1,11 +1,12 @@
-//! The log of a delivery's calls: what is replayed when the delivery starts again, and what is written as it runs.
+//! The log of a delivery's calls: written as the delivery runs, and replayed when the delivery starts again.
 //!
-//! Calls are matched in order. As long as the guest makes the calls of earlier attempts, it gets their answers and nothing
-//! leaves the host. At the first call that differs the log is cut, and the rest runs live. A result that can't be unmade (a
-//! step, a message) is kept aside: when the guest makes the same call later, it gets that result, and nothing is made twice.
+//! Calls are matched in order. As long as the guest repeats the calls of earlier attempts, it gets their recorded
+//! answers and nothing leaves the host. At the first call that differs, the log is truncated and the rest runs live. A
+//! result that can't be undone (a step, a message) is kept aside: when the guest makes the same call later, it gets
+//! that result, and nothing is created twice.
 //!
-//! The log knows no capability. Each capability declares its calls ([`CallSpec`]) and makes them through [`Requested`]; how
-//! a call gets from the guest's request to an answer on disk is in [`recorded_call`].
+//! The log is independent of the capabilities. Each capability declares its calls ([`CallSpec`]) and makes them through
+//! [`Requested`]; [`recorded_call`] describes how a call gets from the guest's request to an answer on disk.
 
 mod call_spec;
 mod detach_on_drop;
@@ -34,38 +35,38 @@ pub use types::{Answer, CallRequest, Lookup};
 use types::{LogPosition, json, not_serializable};
 pub use usage::UsageMeter;
 
-/// The size of a clock reading in the log, in bytes: nanoseconds, as digits.
+/// The size of a clock reading in the log, in bytes: nanoseconds in decimal.
 const READING_BYTES: u64 = 20;
 
 /// The log of one delivery's calls.
 pub struct CallLog {
     delivery: DeliveryId,
-    /// The module, once an attempt has started.
+    /// The module; set when an attempt starts.
     module: Option<Name>,
-    /// The journal, and the lease under which the attempt writes it.
+    /// The journal, and the lease under which the attempt writes to it.
     journal: Option<(Arc<dyn Journal>, Lease)>,
     dry_run: bool,
-    /// The time at which the wall clock stands; none: it is the machine's.
+    /// The fixed time of the wall clock; none: the system clock.
     clock: Option<SystemTime>,
     usage: UsageMeter,
     state: Mutex<LogState>,
-    /// The calls that are carried to their end even if the guest drops them.
+    /// Calls that run to completion even if the guest drops them.
     outliving: TaskTracker,
 }
 
 impl CallLog {
-    /// The log of a delivery with the calls of earlier attempts.
+    /// Creates the log of a delivery with the calls of earlier attempts.
     pub fn new(journal: Arc<dyn Journal>, lease: Lease, recorded: Vec<Call>) -> Self {
         let delivery = lease.delivery.clone();
         Self::with(Some((journal, lease)), delivery, recorded, false)
     }
 
-    /// A log that is read and never written, for code that may make other calls than those in it.
+    /// Creates a log that is read and never written, for code that may make other calls than the recorded ones.
     pub fn dry_run(delivery: DeliveryId, recorded: Vec<Call>) -> Self {
         Self::with(None, delivery, recorded, true)
     }
 
-    /// No log: every call is made, and none is written.
+    /// Creates a disabled log: every call is made, and none is recorded.
     pub fn off(delivery: DeliveryId) -> Self {
         Self::with(None, delivery, Vec::new(), false)
     }
@@ -92,21 +93,21 @@ impl CallLog {
         }
     }
 
-    /// Stops the wall clock at this time, so that every run reads the same.
+    /// Fixes the wall clock at this time, so that every run reads the same.
     pub fn standing_at(mut self, time: SystemTime) -> Self {
         self.clock = Some(time);
         self
     }
 
-    /// In a dry run, answers the calls that the log doesn't have. `answering` is given the name and the arguments of a call,
-    /// and returns the answer as the journal has it.
+    /// Answers those calls of a dry run that are not in the log. `answering` gets the import and the arguments of a
+    /// call, and returns the answer in the format of the journal.
     pub fn answered_by(mut self, answering: impl FnMut(Import, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
         get_mut(&mut self.state).answering = Some(Box::new(answering));
         self
     }
 
-    /// Starts an attempt of a module within limits, and restores the progress that earlier attempts made. `spec_of` knows
-    /// the declarations of the calls.
+    /// Starts an attempt of a module within limits, and restores the progress of earlier attempts. `spec_of` returns
+    /// the declarations of calls.
     #[must_use]
     pub(crate) fn start<P: 'static>(
         mut self,
@@ -134,41 +135,42 @@ impl CallLog {
         self
     }
 
-    /// The time, where the log has no reading of the wall clock.
+    /// Returns the time of the wall clock, for when the log has no recorded reading.
     pub(crate) fn wall_time(&self) -> SystemTime {
         self.clock.unwrap_or_else(SystemTime::now)
     }
 
-    /// The delivery.
+    /// Returns the delivery's id.
     pub fn delivery(&self) -> &DeliveryId {
         &self.delivery
     }
 
-    /// What its calls have used.
+    /// Returns the resource usage of the calls.
     pub fn usage(&self) -> &UsageMeter {
         &self.usage
     }
 
-    /// Whether this is a dry run: calls that the log doesn't have get invented answers, and nothing may leave the host.
+    /// Returns whether this is a dry run: calls that the log doesn't have get invented answers, and nothing may leave
+    /// the host.
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// Whether nothing is written and nobody looks at the answers.
+    /// Returns whether the log is disabled: nothing is written and answers are not kept.
     fn is_off(&self) -> bool {
         self.journal.is_none() && !self.dry_run
     }
 
-    /// Replays nothing: the log only tells what the user has seen. Results that can't be unmade are found again all the
-    /// same.
+    /// Disables replay: the log only restores the progress shown to the user. Results that can't be undone are still
+    /// reused.
     pub fn start_afresh(&mut self) {
         let state = get_mut(&mut self.state);
         state.readings_ahead.clear();
         state.afresh = true;
     }
 
-    /// Makes the calls again that failed, rather than replay their errors: a person has sent the delivery again, after
-    /// fixing the cause.
+    /// Repeats failed calls instead of replaying their errors: an operator has sent the delivery again, after fixing
+    /// the cause.
     pub fn make_failed_calls_again(&mut self) {
         let state = get_mut(&mut self.state);
         for entry in &mut state.ahead {
@@ -178,11 +180,11 @@ impl CallLog {
         }
     }
 
-    /// Lets the next attempt make the calls again that failed and may succeed then, rather than replay their errors.
+    /// Lets the next attempt repeat the calls that failed with a temporary error, instead of replaying their errors.
     ///
     /// # Errors
     ///
-    /// When the journal takes nothing more.
+    /// When the journal can't be written.
     pub fn forgive(&self) -> Result<(), CallError> {
         let mut state = self.state();
         for (position, import, arguments) in std::mem::take(&mut state.failed) {
@@ -191,19 +193,19 @@ impl CallLog {
         Ok(())
     }
 
-    /// Writes nothing more: the delivery belongs to another attempt, and so does its log. Calls in flight are carried to
-    /// their end, but no answer is written, and no call begins.
+    /// Disables writing, because another attempt now owns the delivery and its log. Calls in flight run to completion,
+    /// but no answer is written, and no further call can start.
     pub fn revoke(&self) {
         self.state().revoked = true;
     }
 
-    /// Waits until every call has ended that outlives its guest.
+    /// Waits until every call that outlives its guest has ended.
     pub async fn outliving_calls(&self) {
         self.outliving.close();
         self.outliving.wait().await;
     }
 
-    /// A reading of a clock: the recorded one, or the real one, which is then recorded.
+    /// Returns a clock reading: the recorded one, or the real one, which is then recorded.
     pub(crate) fn reading(&self, real: impl FnOnce() -> u64) -> u64 {
         let mut state = self.state();
         if let Some(reading) = state.readings_ahead.pop_front() {
@@ -212,7 +214,7 @@ impl CallLog {
         let reading = real();
         if self.journal.is_some() {
             let bytes = state.bytes + (state.readings.len() + 1) as u64 * READING_BYTES;
-            // Reading the time can't fail, so the guest sees no error; it is ended all the same.
+            // Reading the time can't fail, so the guest gets no error, but the meter ends it.
             if self.usage.check_journal(bytes).is_ok() {
                 state.readings.push(reading);
             }
@@ -220,33 +222,33 @@ impl CallLog {
         reading
     }
 
-    /// Whether the next reading of a clock comes from the log.
+    /// Returns whether the next clock reading comes from the log.
     pub(crate) fn replays_clocks(&self) -> bool {
         !self.state().readings_ahead.is_empty()
     }
 
-    /// The number of calls that were made a second time because nobody knows whether they had happened.
+    /// Returns the number of calls that were repeated because their outcome was unknown.
     pub fn made_again(&self) -> u32 {
         self.state().again
     }
 
-    /// The recorded calls that the guest didn't make, in order: names and arguments.
+    /// Returns the recorded calls that the guest didn't make, in order: names and arguments.
     pub fn left(&self) -> Vec<(RecordedImport, Value)> {
         let state = self.state();
         let left = state.ahead.iter();
         left.map(|entry| (entry.import.clone(), serde_json::from_slice(&entry.arguments).unwrap_or_default())).collect()
     }
 
-    /// The calls that were made in a dry run, in order.
+    /// Returns the calls made in a dry run, in order.
     pub fn asked(&self) -> Vec<CallRequest> {
         self.state().asked.clone()
     }
 
-    /// Takes a position for a call. With it comes the answer, if the call doesn't have to be made.
+    /// Takes a position for a call. Also returns the answer, if the call doesn't have to be made.
     ///
     /// # Errors
     ///
-    /// When the log is full, or the delivery belongs to another attempt.
+    /// When the log is full, or another attempt owns the delivery.
     fn reserve<P: 'static>(
         &self,
         spec: &CallSpec<P>,
@@ -292,7 +294,7 @@ impl CallLog {
         answer: &Answer,
     ) -> Result<CommitHandle, CallError> {
         let mut state = self.state();
-        // In a dry run, the position of a call is its index among those asked for.
+        // In a dry run, the position of a call is its index in `asked`.
         if self.dry_run
             && let Some(asked) = state.asked.get_mut(position.number as usize)
         {
@@ -302,12 +304,12 @@ impl CallLog {
         self.write(&mut state, position, import, arguments, Some(answer))
     }
 
-    /// Counts a replayed call among those that failed and may succeed another time.
+    /// Adds a replayed call to those that failed and may succeed in the next attempt.
     fn make_again(&self, position: LogPosition, import: Import, arguments: &[u8]) {
         self.state().failed.push((position, import, arguments.to_vec()));
     }
 
-    /// Cuts the log where the guest has left it: the rest is new. Results that can't be unmade are kept aside.
+    /// Truncates the log at the first call that the guest didn't repeat. Results that can't be undone are kept aside.
     fn cut(&self, state: &mut LogState) -> Result<(), CallError> {
         let Some(from) = state.ahead.front().map(|entry| entry.number) else { return Ok(()) };
         for entry in std::mem::take(&mut state.ahead) {
@@ -321,7 +323,7 @@ impl CallLog {
         let Some((journal, lease)) = &self.journal else { return Ok(()) };
         self.check_lease(state)?;
         tracing::debug!(delivery = %self.delivery, from, "call log cut: the module made a call that is not the recorded one");
-        // Nothing waits for these two: whatever is written next is on disk after them.
+        // Neither write is awaited: the journal commits in order, so later entries are on disk after both.
         drop(journal.forget(lease, from).map_err(unavailable)?);
         if !state.kept_aside.is_empty() {
             let aside = to_raw_value(&state.kept_aside).map_err(not_serializable)?;

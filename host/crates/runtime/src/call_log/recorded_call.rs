@@ -17,9 +17,9 @@
 //!   Answered ─── commit ──► Committed                      waits until the answer is on disk
 //! ```
 //!
-//! Each state is a type ([`RecordedCall<S>`]), and each transition consumes the call: a call can't leave before its intent is on
-//! disk, and can't be answered twice. [`CallEffect`](super::CallEffect) decides which of the waits apply, and
-//! [`Requested::carry_out`] goes the whole path.
+//! Each state is a type ([`RecordedCall<S>`]), and each transition consumes the call: a call can't leave before its
+//! intent is on disk, and can't be answered twice. [`CallEffect`](super::CallEffect) decides which of the waits apply.
+//! [`Requested::carry_out`] makes all the transitions.
 //!
 //! # States
 //!
@@ -32,32 +32,33 @@
 //! | `Answered`  | the intent², or the answer | as `InFlight`, or as `Committed`                         |
 //! | `Committed` | the answer                 | replays the answer                                       |
 //!
-//! 1. The intent, if the call was in flight in an earlier attempt. It has the position and the keys of that attempt.
-//! 2. Nothing, if the call only reads and was not begun by [`Requested::begin`].
+//! 1. The intent, if the call was in flight in an earlier attempt. It keeps the position and the keys of that attempt.
+//! 2. Nothing, if the call only reads and [`Requested::begin`] was not called.
 //! 3. [`CallLog::made_again`](super::CallLog::made_again) counts it, unless the call only reads.
 //!
-//! # Edges that leave the path
+//! # Early exits
 //!
 //! - **The guest drops the call.** In [`Requested::carry_out`], a call that [outlives its
-//!   guest](super::CallEffect::outlives_guest) goes on in a task of its own, to its very end. Any other call is canceled: nothing
-//!   more is submitted, and the log has the call as if the process had been killed. What was submitted before is written.
-//! - **The intent can't be written** (journal full or broken, lease lost, limit reached). The call never leaves the host, and the
-//!   guest gets the error.
-//! - **The answer can't be written.** The next attempt makes the call again. The guest gets the error instead of the answer,
-//!   unless it has the answer already because it doesn't wait for the disk.
+//!   guest](super::CallEffect::outlives_guest) runs to completion in a task of its own. Any other call is canceled:
+//!   nothing more is submitted, and the log is as if the process had been killed. Earlier submissions are written.
+//! - **The intent can't be written** (journal full or broken, lease lost, limit reached). The call never leaves the
+//!   host, and the guest gets the error.
+//! - **The answer can't be written.** The next attempt repeats the call. The guest gets the error instead of the
+//!   answer, unless it doesn't wait for the disk and already has the answer.
 //! - **The call failed and may succeed later.** The answer, an error, is recorded and replayed like any other. When the
-//!   delivery is retried, [`CallLog::forgive`](super::CallLog::forgive) overwrites it, so that the next attempt takes the call
-//!   from `Reserved` again, at the same position. [`RecordedCall::make_again`] does the same for a replayed answer.
+//!   delivery is retried, [`CallLog::forgive`](super::CallLog::forgive) overwrites it, so that the next attempt makes
+//!   the call again from `Reserved`, at the same position. [`RecordedCall::make_again`] does the same for a replayed
+//!   answer.
 //!
 //! # Invariants
 //!
-//! - The intents and answers of a delivery reach the disk in the order in which they are submitted. If one can't be written, the
-//!   journal refuses all that follow, so the log on disk never has a hole.
-//! - There is no `await` between a state change and what must follow it. Once an answer has arrived, it is applied, reported
-//!   and submitted before the task can be canceled.
-//! - What a live call occupies ([`CallSlot`]) is released by dropping it, and only there: when the answer is submitted, or, if
-//!   the guest may not have the answer before it is on disk, when it is on disk. A call that is dropped in any earlier state
-//!   releases it, too.
+//! - The intents and answers of a delivery reach the disk in the order of submission. If one can't be written, the
+//!   journal refuses all later ones, so the log on disk never has a hole.
+//! - A state change and its consequences have no `await` between them. Once an answer has arrived, it is applied,
+//!   reported and submitted before the task can be canceled.
+//! - The resources of a live call ([`CallSlot`]) are released only by dropping the slot: when the answer is submitted,
+//!   or, if the guest has to wait for the disk, when the answer is on disk. Dropping a call in any earlier state
+//!   releases them too.
 
 #[cfg(test)]
 mod tests;
@@ -81,7 +82,7 @@ use modhost_core::metrics;
 use modhost_platform::{CallError, ErrorKind};
 use modhost_storage::journal::CommitHandle;
 
-/// The size that the recorded arguments of most calls don't exceed, in bytes.
+/// The typical upper bound of recorded arguments, in bytes.
 const USUAL_ARGUMENTS: usize = 512;
 
 /// A recorded call in the state `S`.
@@ -91,12 +92,12 @@ pub(crate) struct RecordedCall<S> {
     state: S,
 }
 
-/// The log has the answer. The call occupies nothing.
+/// The log has the answer. The call holds no [`CallSlot`].
 pub(crate) struct Replayed {
     answer: Answer,
 }
 
-/// The call has a position in the log. Nothing of it is on disk.
+/// The call has a position in the log. Nothing is on disk.
 pub(crate) struct Reserved {
     slot: CallSlot,
 }
@@ -116,29 +117,29 @@ pub(crate) struct InFlight {
 /// The answer is submitted to the journal.
 pub(crate) struct Answered {
     answer: CommitHandle,
-    /// Held on if the guest waits for the disk.
+    /// Kept if the guest waits for the disk.
     slot: Option<CallSlot>,
 }
 
 /// The answer is on disk.
 pub(crate) struct Committed;
 
-/// The states of a call that the log has no answer to, before it leaves the host.
+/// The states of a call without a recorded answer, before it leaves the host.
 pub(crate) trait Live: Sized + Send + 'static {
     /// Lets the call leave the host.
     fn leave(call: RecordedCall<Self>) -> impl Future<Output = Result<RecordedCall<InFlight>, CallError>> + Send;
 }
 
-/// Where a request leads: the log has the answer, or the call is to be made.
+/// A requested call: replayed from the log, or to be made.
 #[must_use = "a call that is dropped is abandoned"]
 pub(crate) enum Requested<S = Reserved> {
-    /// Its answer is in the log.
+    /// The log has the answer.
     Replayed(RecordedCall<Replayed>),
-    /// It is to be made.
+    /// The call has to be made.
     Live(RecordedCall<S>),
 }
 
-/// A call as the log knows it, the same in all states.
+/// The log entry of a call, the same in all states.
 struct LogEntry {
     log: Arc<CallLog>,
     position: LogPosition,
@@ -147,8 +148,8 @@ struct LogEntry {
     arguments: Vec<u8>,
 }
 
-/// What a live call occupies until it is dropped: one of the calls that its delivery may have in flight, and, if it outlives
-/// its guest, a place among the calls that [`CallLog::outliving_calls`] waits for.
+/// The resources of a live call, released on drop: one of the delivery's calls in flight, and, if the call outlives its
+/// guest, a token that [`CallLog::outliving_calls`] waits for.
 struct CallSlot {
     log: Arc<CallLog>,
     _outliving: Option<TaskTrackerToken>,
@@ -171,11 +172,11 @@ impl Drop for CallSlot {
 }
 
 impl Requested {
-    /// Takes a position in the log for a call. From here on the log knows whether it was made before.
+    /// Takes a position in the log for a call, and looks up whether an earlier attempt made it.
     ///
     /// # Errors
     ///
-    /// When the delivery may make no such call, or the log takes no more.
+    /// When a limit is reached, the arguments can't be serialized, or the log can't be written.
     pub(crate) fn new<P: 'static>(
         log: &Arc<CallLog>,
         spec: &CallSpec<P>,
@@ -194,12 +195,12 @@ impl Requested {
         })
     }
 
-    /// Submits the intent now, although the call leaves the host later: the guest goes on meanwhile, and the calls it makes
-    /// next must not be in the log without this one. The next attempt would cut the log at such a hole.
+    /// Submits the intent now, although the call leaves the host later. The guest continues meanwhile, and its next
+    /// calls must not be in the log without this one: the next attempt would truncate the log at such a hole.
     ///
     /// # Errors
     ///
-    /// When the log takes no more.
+    /// When the log can't be written.
     pub(crate) fn begin(self) -> Result<Requested<Begun>, CallError> {
         Ok(match self {
             Self::Replayed(call) => Requested::Replayed(call),
@@ -209,10 +210,14 @@ impl Requested {
 }
 
 impl<S: Live> Requested<S> {
-    /// Carries the call to its end, unless the log has its answer.
+    /// Makes the call and records its answer, unless the log has the answer.
     ///
-    /// `make` makes it. `apply` is given a successful answer, recorded or new, before the guest has it. `committed` is called
-    /// once the answer of a live call is on disk, if its effect is [`CallEffect::Store`].
+    /// `make` makes the call. `apply` receives a successful answer, recorded or new, before the guest gets it.
+    /// `committed` is called once the answer of a live call is on disk, if its effect is [`CallEffect::Store`].
+    ///
+    /// # Errors
+    ///
+    /// When the call failed, its intent or answer can't be written, or the call panicked.
     pub(crate) async fn carry_out<T, F>(
         self,
         make: impl FnOnce(&RecordedCall<InFlight>) -> F + Send + 'static,
@@ -228,13 +233,13 @@ impl<S: Live> Requested<S> {
             Self::Live(call) => call,
         };
         let (import, effect) = (call.entry.import, call.entry.effect);
-        let whole = async move { call.leave().await?.finish(make, apply, committed).await };
+        let full_call = async move { call.leave().await?.finish(make, apply, committed).await };
         if !effect.outlives_guest() {
-            return whole.await;
+            return full_call.await;
         }
-        DetachOnDrop::new(whole).await.unwrap_or_else(|_| {
-            let broke = format!("`{import}` broke off: the host itself broke while it was made: please report this");
-            Err(CallError::new(ErrorKind::Unavailable, broke))
+        DetachOnDrop::new(full_call).await.unwrap_or_else(|_| {
+            let panicked = format!("`{import}` failed: internal error in the host; please report it");
+            Err(CallError::new(ErrorKind::Unavailable, panicked))
         })
     }
 }
@@ -260,8 +265,8 @@ impl Live for Begun {
 }
 
 impl<S: Live> RecordedCall<S> {
-    /// Lets the call leave the host. When this returns, its intent and all calls before it are on disk, unless it only
-    /// reads.
+    /// Lets the call leave the host. When this returns, its intent and all calls before it are on disk, unless the call
+    /// only reads.
     ///
     /// # Errors
     ///
@@ -280,23 +285,23 @@ impl RecordedCall<Reserved> {
 }
 
 impl RecordedCall<Replayed> {
-    /// The recorded answer.
+    /// Returns the recorded answer.
     pub(crate) fn answer(&self) -> &Answer {
         &self.state.answer
     }
 
-    /// Lets the next attempt make the call again, because the recorded answer is of no use.
+    /// Lets the next attempt repeat the call, because the recorded answer can't be used.
     pub(crate) fn make_again(&self) {
         self.entry.log.make_again(self.entry.position, self.entry.import, &self.entry.arguments);
     }
 }
 
 impl RecordedCall<InFlight> {
-    /// Refuses an answer, of which so many bytes have arrived, if it is too large.
+    /// Checks the size of an answer of which this many bytes have arrived.
     ///
     /// # Errors
     ///
-    /// When it is.
+    /// When it is too large.
     pub(crate) fn check_answer(&self, bytes: usize) -> Result<(), CallError> {
         self.entry.log.usage().check_answer(bytes)
     }
@@ -305,7 +310,7 @@ impl RecordedCall<InFlight> {
     ///
     /// # Errors
     ///
-    /// When the log takes no more.
+    /// When the log can't be written.
     pub(crate) fn answer(self, answer: &Answer) -> Result<RecordedCall<Answered>, CallError> {
         self.report(answer.error());
         let Self { entry, state } = self;
@@ -313,7 +318,7 @@ impl RecordedCall<InFlight> {
         Ok(entry.answered(state.slot, submitted))
     }
 
-    /// The rest of a call that may leave the host.
+    /// Makes the call and records its answer.
     async fn finish<T, F>(
         self,
         make: impl FnOnce(&Self) -> F,
@@ -379,14 +384,14 @@ impl RecordedCall<Answered> {
 }
 
 impl<S> RecordedCall<S> {
-    /// The key that is the same whenever this call is made again. The arguments are part of it: another version of a module
-    /// may make another call at the same position, and must not get the answer of this one.
+    /// Returns a key that stays the same whenever this call is repeated. It covers the arguments: another version of a
+    /// module may make another call at the same position and must not get the answer of this one.
     pub(crate) fn idempotency_key(&self) -> String {
         self.entry.idempotency_key()
     }
 
-    /// The key that is the same only as long as nobody knows whether the call was made. When its answers are forgotten, a
-    /// delivery makes the same call at the same position and means another one.
+    /// Returns a key that stays the same only while the outcome of the call is unknown. After its answers are
+    /// forgotten, a delivery may make the same call at the same position and mean a new change.
     pub(crate) fn change_key(&self) -> String {
         let begun = self.entry.position.begun.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!("{}-{}", self.entry.idempotency_key(), begun.as_millis())

@@ -14,44 +14,44 @@ use modhost_platform::{CallError, ErrorKind};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// The call succeeded. The value is kept as it stands in the journal and parsed only when it is needed.
+    /// The call succeeded. The value is the JSON from the journal, parsed only when it is needed.
     Ok(Box<RawValue>),
     /// The call failed.
     Error(CallError),
     /// The call failed after a part of its answer had arrived.
     BrokenOff {
-        /// The part.
+        /// The part that arrived.
         part: Box<RawValue>,
         /// The error.
         error: CallError,
     },
-    /// The call failed, and the next attempt makes it again.
+    /// The call failed, and the next attempt repeats it.
     Again,
 }
 
 /// A call that a guest made in a dry run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallRequest {
-    /// Its name.
+    /// The import.
     pub import: Import,
     /// Its arguments.
     pub arguments: Value,
     /// Whether it costs money or changes something.
     pub lasting: bool,
-    /// Whether the log has it.
+    /// How the log answered it.
     pub known: Lookup,
     /// Its answer, if it has one.
     pub answer: Option<Result<Value, CallError>>,
 }
 
-/// What the log has of a call that was made in a dry run.
+/// The match of a call of a dry run in the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
-    /// The same call, and its answer.
+    /// The log has the same call.
     Same,
-    /// The same function with these arguments: the recorded answer is given to the call.
+    /// The log has a call of the same function with these arguments; its recorded answer is used.
     Changed(Value),
-    /// Nothing: a change gets an invented answer, a read gets an error.
+    /// The log has no such call: a change gets an invented answer, a read gets an error.
     Added,
 }
 
@@ -60,12 +60,12 @@ pub enum Lookup {
 pub(super) struct LogPosition {
     /// Its number.
     pub(super) number: u32,
-    /// When the call was first begun, in whole milliseconds: by an earlier attempt, if that left it unanswered.
+    /// When the call was first started, in whole milliseconds: by an earlier attempt, if that one left it unanswered.
     pub(super) begun: SystemTime,
 }
 
 impl LogPosition {
-    /// The position of a call that begins now.
+    /// Creates the position of a call that starts now.
     pub(super) fn new(number: u32) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or_default();
@@ -74,12 +74,12 @@ impl LogPosition {
 }
 
 impl Answer {
-    /// A success with this value.
+    /// Creates a success with this value.
     pub(crate) fn ok<T: Serialize>(value: &T) -> Result<Self, CallError> {
         to_raw_value(value).map(Self::Ok).map_err(not_serializable)
     }
 
-    /// A failure after this part of the answer had arrived.
+    /// Creates a failure after this part of the answer had arrived.
     pub(crate) fn broken_off<T: Serialize>(part: &T, error: CallError) -> Result<Self, CallError> {
         Ok(Self::BrokenOff { part: to_raw_value(part).map_err(not_serializable)?, error })
     }
@@ -108,16 +108,16 @@ impl Answer {
         match self {
             Self::Ok(answer) => parse(answer),
             Self::Error(error) | Self::BrokenOff { error, .. } => Err(error.clone()),
-            Self::Again => Err(CallError::new(ErrorKind::Unavailable, "it is to be made again")),
+            Self::Again => Err(CallError::new(ErrorKind::Unavailable, "the call has to be made again")),
         }
     }
 
-    /// Parses the part of the answer that had arrived before the call failed; none unless it broke off.
+    /// Parses the part of the answer that arrived before the call failed; none unless the answer was interrupted.
     pub(crate) fn part<T: DeserializeOwned>(&self) -> Result<Option<T>, CallError> {
         if let Self::BrokenOff { part, .. } = self { parse(part).map(Some) } else { Ok(None) }
     }
 
-    /// Returns the answer as JSON; none if the call is to be made again.
+    /// Returns the answer as JSON; none if the call has to be repeated.
     pub(super) fn to_json(&self) -> Option<Result<Value, CallError>> {
         match self {
             Self::Ok(answer) => Some(Ok(json(answer))),
@@ -127,7 +127,7 @@ impl Answer {
     }
 }
 
-/// Parses what stands in the journal. This program wrote it, so it can be parsed.
+/// Parses a value from the journal. This program wrote it, so it is valid JSON.
 pub(super) fn json(answer: &RawValue) -> Value {
     serde_json::from_str(answer.get()).unwrap_or_default()
 }
@@ -137,5 +137,5 @@ fn parse<T: DeserializeOwned>(value: &RawValue) -> Result<T, CallError> {
 }
 
 pub(super) fn not_serializable(error: serde_json::Error) -> CallError {
-    CallError::new(ErrorKind::Unavailable, format!("an answer can't be put into the journal: {error}"))
+    CallError::new(ErrorKind::Unavailable, format!("can't read or write an answer as JSON: {error}"))
 }

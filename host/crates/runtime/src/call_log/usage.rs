@@ -1,7 +1,7 @@
-//! What the calls of a delivery use, held against its limits.
+//! Meters the resource usage of a delivery's calls against its limits.
 //!
-//! The meter only counts. Whoever runs the guest asks [`UsageMeter::reached`] and ends the guest. Until then its calls are
-//! answered with an error, so that none is made beyond a limit.
+//! The meter only counts. The code that runs the guest checks [`UsageMeter::reached`] and ends the guest. Until then,
+//! the guest's calls fail with an error, so that none exceeds a limit.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use modhost_core::limits::{LimitReached, Limits, Resource};
 use modhost_platform::{CallError, ErrorKind};
 
-/// What the calls of one attempt have used so far.
+/// The resource usage of the calls of one attempt.
 pub struct UsageMeter {
     limits: Limits,
     calls: AtomicU64,
@@ -18,28 +18,28 @@ pub struct UsageMeter {
 }
 
 impl UsageMeter {
-    /// Nothing used yet.
+    /// Creates a meter at zero.
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, calls: AtomicU64::new(0), in_flight: AtomicU64::new(0), reached: OnceLock::new() }
     }
 
-    /// What the delivery may use.
+    /// Returns the limits of the delivery.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Returns the first limit that was reached, if any: the guest has to end.
+    /// Returns the first limit that was reached, if any; the guest has to end then.
     pub fn reached(&self) -> Option<LimitReached> {
         self.reached.get().copied()
     }
 
-    /// Notes that a limit is reached. Returns the error of the call.
+    /// Records that a limit is reached. Returns the error for the call.
     pub(crate) fn reach(&self, resource: Resource, wanted: Option<u64>) -> CallError {
         let limit = self.reached.get_or_init(|| self.limits.reached(resource, wanted));
         refused(*limit)
     }
 
-    /// Counts a call with arguments of so many bytes.
+    /// Counts a call with arguments of this size in bytes.
     ///
     /// # Errors
     ///
@@ -52,16 +52,17 @@ impl UsageMeter {
         self.check(Resource::Calls, self.calls.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Counts a call in flight, whether or not that is an error: [`UsageMeter::left_flight`] has to follow.
+    /// Counts a call as in flight, even if this returns an error: [`UsageMeter::left_flight`] must follow in either
+    /// case.
     ///
     /// # Errors
     ///
-    /// When there are too many now.
+    /// When too many calls are in flight.
     pub(super) fn entered_flight(&self) -> Result<(), CallError> {
         self.check(Resource::ConcurrentCalls, self.in_flight.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Counts a call out that was in flight.
+    /// Counts a call as no longer in flight.
     pub(super) fn left_flight(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -72,12 +73,20 @@ impl UsageMeter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Refuses an answer of so many bytes if it is too large.
+    /// Checks the size of an answer, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is too large.
     pub(super) fn check_answer(&self, bytes: usize) -> Result<(), CallError> {
         self.check(Resource::Answers, bytes as u64)
     }
 
-    /// Refuses a log of so many bytes if it is too large.
+    /// Checks the size of the log, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is too large.
     pub(super) fn check_journal(&self, bytes: u64) -> Result<(), CallError> {
         self.check(Resource::Journal, bytes)
     }

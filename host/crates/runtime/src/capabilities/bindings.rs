@@ -1,4 +1,5 @@
-//! What Wasmtime makes of `wit/`: the traits the capabilities implement and the types that cross the sandbox.
+//! The bindings that Wasmtime generates from `wit/`: the traits that capabilities implement and the types that cross
+//! the sandbox.
 #![allow(missing_docs, reason = "generated; the documentation is in wit/")]
 
 wasmtime::component::bindgen!({
@@ -6,7 +7,7 @@ wasmtime::component::bindgen!({
     world: "module",
     imports: { default: async | trappable },
     exports: { default: async },
-    // The event is lent to the guest, not copied for it.
+    // The event is passed to the guest by reference, not cloned.
     ownership: Borrowing { duplicate_if_necessary: true },
     with: {
         "modhost:module/message-log.entry": crate::capabilities::message_log::Entry,

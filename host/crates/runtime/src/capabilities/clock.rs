@@ -1,4 +1,5 @@
-//! The clocks a guest reads: part of the record, so that a delivery that starts again sees what it saw before.
+//! The guest's clocks. Readings are recorded in the call log, so that a delivery that starts again reads the same
+//! times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,7 +8,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use crate::call_log::CallLog;
 
-/// The wall clock, read through the record.
+/// The wall clock, with readings from the call log.
 pub struct WallClock(pub Arc<CallLog>);
 
 impl HostWallClock for WallClock {
@@ -21,16 +22,16 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// A clock that never goes back, read through the record: nanoseconds since the delivery first began to run.
+/// A monotonic clock, with readings from the call log: nanoseconds since the delivery first started.
 pub struct MonotonicClock {
     call_log: Arc<CallLog>,
     started: Instant,
-    /// The last recorded reading: the real clock goes on from there.
+    /// The last recorded reading; the real clock continues from it.
     last_recorded: std::sync::atomic::AtomicU64,
 }
 
 impl MonotonicClock {
-    /// A clock that starts now.
+    /// Creates a clock that starts now.
     pub fn new(call_log: Arc<CallLog>) -> Self {
         Self { call_log, started: Instant::now(), last_recorded: 0.into() }
     }

@@ -1,4 +1,4 @@
-//! `wasi:config/store`: the module's settings, those of the assistant before those of `modules.toml`.
+//! `wasi:config/store`: the module's settings; those of the assistant override those of `modules.toml`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use modhost_core::json::Value;
 pub(super) struct ConfigCapability {
     module: Arc<BTreeMap<String, String>>,
     delivery: Arc<Delivery>,
-    /// The event's own configuration, read when it is first asked for.
+    /// The configuration in the event, parsed on first use.
     assistant: Option<HashMap<String, String>>,
 }
 
@@ -39,14 +39,14 @@ impl Capability for ConfigCapability {
 }
 
 impl ConfigCapability {
-    /// Each by itself: one that is odd takes none of the others away.
+    /// Returns the configuration of the assistant. An invalid entry doesn't affect the others.
     fn assistant(&mut self) -> &HashMap<String, String> {
         let delivery = &self.delivery;
         self.assistant.get_or_insert_with(|| match &delivery.event.subject {
             Subject::ModuleChosen(chosen) => {
                 let configuration = Value::read(chosen.configuration.as_bytes()).unwrap_or(Value::NULL);
                 let entries = configuration.entries().into_iter().flatten();
-                // Of a duplicate key, the last value counts, even if it is null.
+                // The last value of a duplicate key wins, even if it is null.
                 let entries: HashMap<_, _> = entries.filter_map(|(key, value)| Some((text(key)?, value))).collect();
                 entries.into_iter().filter_map(|(key, value)| Some((key, text(value)?))).collect()
             }
@@ -68,7 +68,7 @@ impl Imports for ConfigCapability {
     }
 }
 
-/// Text as it is, any other value as JSON; `null` is as good as not there.
+/// Returns a string as it is and any other value as JSON; `null` counts as missing.
 fn text(value: Value<'_>) -> Option<String> {
     match value.text() {
         Some(text) => Some(text.text.into_owned()),

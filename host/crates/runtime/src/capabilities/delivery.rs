@@ -1,4 +1,4 @@
-//! One delivery as its capabilities see it: whom it acts for, what it has written so far, and the calls it makes.
+//! The delivery that capabilities serve: its event and caller, its progress, and its calls.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,95 +18,95 @@ use modhost_storage::keyvalue::{KeyValue, Space};
 
 /// One delivery of an event to a module.
 pub struct Delivery {
-    /// Its id.
+    /// The id.
     pub id: DeliveryId,
     /// The event.
     pub event: Arc<Event>,
-    /// The module that answers it.
+    /// The module that answers the event.
     pub module: Name,
-    /// Which attempt this is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Where its guest's lines go.
+    /// The log lines of the guest.
     pub log: DeliveryLog,
-    /// The record of its calls.
+    /// The log of the calls.
     pub call_log: Arc<CallLog>,
     platform: Arc<dyn Platform>,
     keyvalue: Arc<dyn KeyValue>,
-    /// Made when the first call is; there are deliveries without any.
+    /// Created with the first call; some deliveries make none.
     caller: OnceLock<Caller>,
     tenant_memory: Option<Arc<TenantMemory>>,
     progress: Mutex<Progress>,
     salt: [u8; 32],
 }
 
-/// What an attempt at a delivery begins with.
+/// The inputs of an attempt.
 pub struct AttemptContext {
     /// The event.
     pub event: Arc<Event>,
-    /// The module that is to answer it.
+    /// The module that answers the event.
     pub module: Name,
-    /// Which attempt this is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Where calls are carried out.
+    /// The platform that executes the calls.
     pub platform: Arc<dyn Platform>,
-    /// Where the module's values are kept.
+    /// The store of the module's values.
     pub keyvalue: Arc<dyn KeyValue>,
-    /// The record of the calls of earlier attempts.
+    /// The log with the calls of earlier attempts.
     pub call_log: CallLog,
-    /// What the attempt may use.
+    /// The limits of the attempt.
     pub limits: Limits,
-    /// The memory it shares with the other deliveries of its tenant, if that has a limit.
+    /// The memory shared with the tenant's other deliveries, if the tenant has a memory limit.
     pub tenant_memory: Option<Arc<TenantMemory>>,
-    /// What makes the chance a delivery draws impossible to guess, and yet the same whenever it starts again.
+    /// The secret salt of random seeds: random numbers can't be guessed, and are the same in every attempt.
     pub salt: [u8; 32],
 }
 
-/// What a delivery has shown to the user so far, and so what has to be tidied up when it ends.
+/// The steps and the reply that a delivery has shown to the user: what finalizing has to close.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// The steps of the message log by their order.
     pub steps: BTreeMap<u32, Step>,
     /// The reply.
     pub reply: Reply,
-    /// Whether a message of the chat was written, the reply or another one.
+    /// Whether any message of the chat was written, the reply or another one.
     pub has_written: bool,
-    orders_given: u32,
+    last_order: u32,
 }
 
-/// A step that is shown.
+/// A step in the message log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The platform's id of it.
+    /// The platform's id.
     pub id: String,
-    /// How far it was when last heard of.
+    /// The last known status.
     pub status: StepStatus,
 }
 
-/// The event's assistant message, as far as this delivery has filled it.
+/// The event's assistant message, as this delivery has written it so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// The text last written, if any was.
+    /// The last text written, if any.
     pub text: Option<String>,
-    /// Whether the guest has said that it is final.
+    /// Whether the guest marked it as final.
     pub completed: bool,
 }
 
 impl Progress {
-    /// The order of the next step, from 1.
+    /// Returns the order of the next step, from 1.
     pub(super) fn next_order(&mut self) -> u32 {
-        self.orders_given += 1;
-        self.orders_given
+        self.last_order += 1;
+        self.last_order
     }
 
-    /// Takes in a step that was shown, now or by an earlier attempt.
+    /// Records a step that was shown, now or by an earlier attempt.
     pub(super) fn step_shown(&mut self, order: u32, id: &str, status: StepStatus) {
-        self.orders_given = self.orders_given.max(order);
+        self.last_order = self.last_order.max(order);
         self.steps.insert(order, Step { id: id.to_owned(), status });
     }
 }
 
 impl Delivery {
-    /// A delivery that begins, or begins again: the steps of earlier attempts are known.
+    /// Creates the delivery for an attempt, and restores the progress of earlier attempts from the call log.
     pub fn new(begin: AttemptContext) -> Self {
         let AttemptContext { event, module, attempt, platform, keyvalue, call_log, limits, tenant_memory, salt } =
             begin;
@@ -130,22 +130,22 @@ impl Delivery {
         }
     }
 
-    /// What the attempt may use.
+    /// Returns the limits of the attempt.
     pub fn limits(&self) -> &Limits {
         self.usage().limits()
     }
 
-    /// What its calls have used.
+    /// Returns the resource usage of the calls.
     pub fn usage(&self) -> &UsageMeter {
         self.call_log.usage()
     }
 
-    /// The memory it shares with the other deliveries of its tenant, if that has a limit.
+    /// Returns the memory shared with the tenant's other deliveries, if the tenant has a memory limit.
     pub fn tenant_memory(&self) -> Option<&Arc<TenantMemory>> {
         self.tenant_memory.as_ref()
     }
 
-    /// The seed of the chance its guest draws, for one of several uses: the same whenever the delivery starts again.
+    /// Returns the random seed for one of several uses. It is the same in every attempt.
     pub fn random(&self, use_: u8) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(self.salt);
@@ -154,17 +154,17 @@ impl Delivery {
         hash.finalize().into()
     }
 
-    /// The platform that carries calls out.
+    /// Returns the platform that executes the calls.
     pub fn platform(&self) -> &Arc<dyn Platform> {
         &self.platform
     }
 
-    /// Whose values the module sees.
+    /// Returns the key-value space of the module and the tenant.
     pub fn space(&self) -> Space {
         Space { tenant: self.event.tenant.clone(), module: self.module.clone() }
     }
 
-    /// On whose behalf calls are made.
+    /// Returns the caller: the user and company that calls act for.
     pub fn caller(&self) -> &Caller {
         self.caller.get_or_init(|| Caller {
             event: self.event.name.as_str().into(),
@@ -174,48 +174,45 @@ impl Delivery {
         })
     }
 
-    /// The chat the event happened in.
+    /// Returns the chat of the event.
     ///
     /// # Errors
     ///
-    /// When it happened in none.
+    /// When the event has none.
     pub fn chat_id(&self) -> Result<&str, CallError> {
         self.event.chat_id().ok_or_else(|| self.caller().unsupported("chat"))
     }
 
-    /// The assistant of that chat.
+    /// Returns the assistant of the event.
     ///
     /// # Errors
     ///
-    /// When the event names none.
+    /// When the event has none.
     pub fn assistant_id(&self) -> Result<&str, CallError> {
         self.event.assistant_id().ok_or_else(|| self.caller().unsupported("assistant"))
     }
 
-    /// The assistant message that waits to be filled.
+    /// Returns the id of the assistant message that has to be filled.
     ///
     /// # Errors
     ///
-    /// When the event brought none.
+    /// When the event has none.
     pub fn reply_id(&self) -> Result<&str, CallError> {
         self.event.assistant_message_id().ok_or_else(|| self.caller().unsupported("reply"))
     }
 
-    /// What has been shown so far.
+    /// Locks and returns the progress.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         lock(&self.progress)
     }
 
-    /// Takes a position in the call log for a call.
-    ///
-    /// # Errors
-    ///
-    /// When it may make no such call, or the log takes no more.
+    /// When a limit is reached, or the log can't be written.
     pub(super) fn request(&self, spec: &CallSpec, arguments: &impl Serialize) -> Result<Requested, CallError> {
         Requested::new(&self.call_log, spec, arguments)
     }
 
-    /// Makes a call on the platform, unless the log has its answer. `apply` is given a successful answer, recorded or new.
+    /// Makes a call to the platform, unless the log has its answer. `apply` receives a successful answer, recorded or
+    /// new.
     pub(super) async fn make<T, F>(
         self: &Arc<Self>,
         call: Requested,
@@ -232,8 +229,8 @@ impl Delivery {
         call.carry_out(make, apply, |_| {}).await
     }
 
-    /// Makes a call on the key-value store, unless the log has its answer. `make` is given the key of a change, by which the
-    /// store applies it once.
+    /// Makes a call to the key-value store, unless the log has its answer. `make` receives the deduplication key of a
+    /// change, by which the store applies the change once.
     pub(super) async fn make_in_store<T, F>(
         &self,
         call: Requested,
@@ -243,17 +240,17 @@ impl Delivery {
         T: Serialize + DeserializeOwned + Send + 'static,
         F: Future<Output = Result<T, CallError>> + Send + 'static,
     {
-        let (store, told) = (self.keyvalue.clone(), self.keyvalue.clone());
+        let (store, acknowledging) = (self.keyvalue.clone(), self.keyvalue.clone());
         let make = move |call: &RecordedCall<InFlight>| make(store, call.change_key());
-        call.carry_out(make, |_| {}, move |call| told.answered(&call.change_key())).await
+        call.carry_out(make, |_| {}, move |call| acknowledging.answered(&call.change_key())).await
     }
 
-    /// On whose behalf a call is made, with its idempotency key.
+    /// Returns the caller with the idempotency key of a call.
     pub(super) fn caller_of(&self, call: &RecordedCall<InFlight>) -> Caller {
         Caller { idempotency_key: Some(call.idempotency_key()), ..self.caller().clone() }
     }
 
-    /// Waits until every call has ended that changes something.
+    /// Waits until every call that changes something has ended.
     pub async fn changes_done(&self) {
         self.call_log.outliving_calls().await;
     }

@@ -1,4 +1,4 @@
-//! What a guest logs, prints and complains about: line by line, with module and delivery, bounded.
+//! The log of a guest and its standard streams: line by line, with module and delivery, within limits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,19 +14,19 @@ use modhost_core::sync::lock;
 use modhost_core::text::prefix;
 use modhost_storage::journal::LogLine;
 
-/// How long a line may be, in bytes; the rest of a longer one is left out.
+/// Maximum length of a line, in bytes; longer lines are truncated.
 const MAX_LINE: usize = 4096;
 
-/// How long the context of a line may be, in bytes; the rest of a longer one is left out.
+/// Maximum length of the context of a line, in bytes; longer contexts are truncated.
 const MAX_CONTEXT: usize = 128;
 
-/// How much may be written to a standard stream at once, in bytes.
+/// Maximum size of one write to a standard stream, in bytes.
 const MAX_WRITE: usize = 64 * 1024;
 
-/// How many of the last lines of standard error are kept: a guest that panics says there why.
+/// The number of last lines of standard error that are kept: a guest that panics reports the reason there.
 const LAST_LINES: usize = 12;
 
-/// How many bytes of lines are kept with a delivery; what is beyond is in the host's log only.
+/// Maximum size of the lines kept with a delivery, in bytes; further lines are only in the host's log.
 const KEPT_BYTES: usize = 256 * 1024;
 
 /// The log of one delivery.
@@ -38,22 +38,22 @@ struct Inner {
     delivery: DeliveryId,
     event: Arc<Event>,
     state: Mutex<State>,
-    /// What stands in each stream without a line's end.
+    /// The unterminated line of each stream.
     unfinished: [Mutex<Vec<u8>>; 2],
 }
 
 struct State {
     lines_left: u64,
-    /// Of all lines together.
-    room_left: u64,
-    /// Whether lines are left out from now on.
+    /// The remaining size of all lines together, in bytes.
+    bytes_left: u64,
+    /// Whether further lines are dropped.
     full: bool,
     last_errors: VecDeque<String>,
     kept: Vec<LogLine>,
     kept_left: usize,
 }
 
-/// Where a line comes from.
+/// A standard stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -63,11 +63,11 @@ pub enum Stream {
 }
 
 impl DeliveryLog {
-    /// The log of an event's delivery to a module, within its limits.
+    /// Creates the log of an event's delivery to a module, within its limits.
     pub fn new(event: Arc<Event>, module: Name, delivery: DeliveryId, limits: &Limits) -> Self {
         let state = State {
             lines_left: limits.amount(Resource::LogLines),
-            room_left: limits.amount(Resource::LogBytes),
+            bytes_left: limits.amount(Resource::LogBytes),
             full: false,
             last_errors: VecDeque::new(),
             kept: Vec::new(),
@@ -76,17 +76,17 @@ impl DeliveryLog {
         Self(Arc::new(Inner { module, delivery, event, state: Mutex::new(state), unfinished: Default::default() }))
     }
 
-    /// Writes a text at a level, with the context the guest gave it: each of its lines as one of its own, or a guest
-    /// could write lines that look like somebody else's.
+    /// Writes a text at a level, with the context the guest gave. Each line of the text becomes a log line of its own,
+    /// so that a guest can't forge lines.
     pub fn text(&self, level: tracing::Level, context: &str, text: &str) {
         if text.is_empty() {
             self.line(level, context, "");
         }
-        // What has no more room is not even cut into lines: it may be millions of them.
+        // Stops at the first line that doesn't fit: the text may have millions of lines.
         let _all = text.lines().try_for_each(|line| self.line(level, context, line).then_some(()));
     }
 
-    /// Keeps a line with the delivery that the host's own log has in other words.
+    /// Keeps a line with the delivery without writing it to the host's log, which has its own message for it.
     pub(super) fn aside(&self, level: tracing::Level, context: &str, line: &str) {
         let line = prefix(line, MAX_LINE);
         if self.take_turn(context.len() + line.len()) {
@@ -94,7 +94,7 @@ impl DeliveryLog {
         }
     }
 
-    /// Writes a line if there is room for it; answers whether there was.
+    /// Writes a line, unless a limit is reached. Returns whether it was written.
     fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
         let (context, line) = (prefix(context, MAX_CONTEXT), prefix(line, MAX_LINE));
         if !self.take_turn(context.len() + line.len()) {
@@ -113,7 +113,7 @@ impl DeliveryLog {
         true
     }
 
-    /// Writes what came from one of the standard streams: each line when its end has come.
+    /// Writes the bytes of a standard stream: each line once it is terminated.
     fn print(&self, stream: Stream, bytes: &[u8]) {
         let mut unfinished = self.unfinished(stream);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -128,7 +128,7 @@ impl DeliveryLog {
         }
     }
 
-    /// Writes what stands without a line's end, when the guest has ended.
+    /// Writes the unterminated lines when the guest has ended.
     pub fn finish(&self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let unfinished = std::mem::take(&mut *self.unfinished(stream));
@@ -138,7 +138,7 @@ impl DeliveryLog {
         }
     }
 
-    /// Writes a line that came from one of the standard streams.
+    /// Writes a line of a standard stream.
     fn printed(&self, stream: Stream, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let line = line.trim_end_matches('\r');
@@ -155,7 +155,7 @@ impl DeliveryLog {
         };
     }
 
-    /// The lines so far, as they are kept with the delivery.
+    /// Returns and removes the lines kept with the delivery.
     pub fn take(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.state().kept)
     }
@@ -173,21 +173,22 @@ impl DeliveryLog {
         });
     }
 
-    /// The last lines of standard error.
+    /// Returns the last lines of standard error.
     pub fn last_errors(&self) -> Vec<String> {
         self.state().last_errors.iter().cloned().collect()
     }
 
-    /// Whether one more line of so many bytes fits. The first that doesn't is told of, and is the last.
+    /// Returns whether another line of this size fits, and counts it. The first line that doesn't fit is replaced by a
+    /// message that lines are dropped.
     fn take_turn(&self, bytes: usize) -> bool {
         let mut state = self.state();
         if state.full {
             return false;
         }
-        let left = (state.lines_left.checked_sub(1), state.room_left.checked_sub(bytes as u64));
+        let left = (state.lines_left.checked_sub(1), state.bytes_left.checked_sub(bytes as u64));
         let more = match left {
-            (Some(lines), Some(room)) => {
-                (state.lines_left, state.room_left) = (lines, room);
+            (Some(lines), Some(bytes)) => {
+                (state.lines_left, state.bytes_left) = (lines, bytes);
                 return true;
             }
             (None, _) => "more lines than `log_lines` allows: the rest is left out",
@@ -210,7 +211,7 @@ impl DeliveryLog {
     }
 }
 
-/// A standard stream of a guest, cut into lines for its delivery's log.
+/// A standard stream of a guest, split into lines for the delivery's log.
 #[derive(Clone)]
 pub struct LineStream {
     log: DeliveryLog,
@@ -218,16 +219,17 @@ pub struct LineStream {
 }
 
 impl LineStream {
-    /// Sends the lines of a stream to a log.
+    /// Creates a stream whose lines go to a log.
     pub fn new(log: DeliveryLog, stream: Stream) -> Self {
         Self { log, stream }
     }
 }
 
-/// Adds to a line what still fits in it, and a little more: a character that is cut in two here is left out whole later.
-fn keep(line: &mut Vec<u8>, more: &[u8]) {
+/// Appends to a line up to [`MAX_LINE`] and 3 bytes more, so that a character truncated here is beyond the maximum and
+/// is dropped later.
+fn keep(line: &mut Vec<u8>, bytes: &[u8]) {
     let room = (MAX_LINE + 3).saturating_sub(line.len());
-    line.extend_from_slice(&more[..more.len().min(room)]);
+    line.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
 impl IsTerminal for LineStream {
@@ -249,7 +251,7 @@ impl StdoutStream for LineStream {
 impl OutputStream for LineStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         if bytes.len() > MAX_WRITE {
-            return Err(StreamError::trap("it wrote more to a stream at once than `check-write` allows"));
+            return Err(StreamError::trap("the guest wrote more bytes to a stream than `check-write` allows"));
         }
         self.log.print(self.stream, &bytes);
         Ok(())

@@ -1,4 +1,4 @@
-//! `wasi:logging`: what a module logs, for its author and the operators.
+//! `wasi:logging`: log lines of the module, for its author and the operators.
 
 use std::sync::Arc;
 

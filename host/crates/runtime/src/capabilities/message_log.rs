@@ -14,11 +14,13 @@ use modhost_core::import::Import;
 use modhost_platform::{NewStep, Platform, StepChange, StepStatus};
 
 /// The call that shows a step.
-const CREATE: CallSpec =
-    CallSpec::new(Import::MessageLogEntryCreate, CallEffect::Change).keeping_its_result().restored_by(Shown::restore);
+const CREATE: CallSpec = CallSpec::new(Import::MessageLogEntryCreate, CallEffect::Change)
+    .keeping_its_result()
+    .restored_by(RecordedStep::restore);
 
 /// The call that changes a step.
-const UPDATE: CallSpec = CallSpec::new(Import::MessageLogEntryUpdate, CallEffect::Change).restored_by(Shown::restore);
+const UPDATE: CallSpec =
+    CallSpec::new(Import::MessageLogEntryUpdate, CallEffect::Change).restored_by(RecordedStep::restore);
 
 /// The capability.
 pub(super) struct MessageLog {
@@ -31,16 +33,16 @@ pub struct Entry {
     order: u32,
 }
 
-/// What is recorded of a step that was shown or changed.
+/// The recorded answer of a call that created or changed a step.
 #[derive(Serialize, Deserialize)]
-struct Shown {
+struct RecordedStep {
     id: String,
     order: u32,
-    /// None where a change left it as it was.
+    /// None if the change left it as it was.
     status: Option<StepStatus>,
 }
 
-/// The capability and the guest's handles, for the length of one call.
+/// The capability and the guest's handles, for the duration of one call.
 pub(super) struct View<'a> {
     delivery: &'a Arc<Delivery>,
     table: &'a mut ResourceTable,
@@ -101,10 +103,10 @@ async fn create(delivery: &Arc<Delivery>, text: String, status: StepStatus) -> R
         let order = orders.progress().next_order();
         let step = NewStep { message_id, text, status, order };
         let id = platform.create_step(&caller, &step).await?;
-        Ok(Shown { id, order, status: Some(status) })
+        Ok(RecordedStep { id, order, status: Some(status) })
     };
-    let shown = delivery.make(call, make, Shown::apply).await?;
-    Ok(Entry { id: shown.id, order: shown.order })
+    let recorded = delivery.make(call, make, RecordedStep::apply).await?;
+    Ok(Entry { id: recorded.id, order: recorded.order })
 }
 
 async fn update(delivery: &Arc<Delivery>, entry: &Entry, change: Change) -> Result<(), Error> {
@@ -118,23 +120,23 @@ async fn update(delivery: &Arc<Delivery>, entry: &Entry, change: Change) -> Resu
     let call = delivery.request(&UPDATE, &(order, &change))?;
     let make = move |platform: Arc<dyn Platform>, caller| async move {
         platform.update_step(&caller, &id, &change).await?;
-        Ok(Shown { id, order, status: change.status })
+        Ok(RecordedStep { id, order, status: change.status })
     };
-    delivery.make(call, make, Shown::apply).await?;
+    delivery.make(call, make, RecordedStep::apply).await?;
     Ok(())
 }
 
-impl Shown {
-    fn apply(progress: &mut Progress, shown: &Self) {
-        if let Some(status) = shown.status {
-            progress.step_shown(shown.order, &shown.id, status);
+impl RecordedStep {
+    fn apply(progress: &mut Progress, recorded: &Self) {
+        if let Some(status) = recorded.status {
+            progress.step_shown(recorded.order, &recorded.id, status);
         }
     }
 
     /// Applies the recorded answer of an earlier attempt.
     fn restore(progress: &mut Progress, answer: &Value) {
-        if let Ok(shown) = Self::deserialize(answer) {
-            Self::apply(progress, &shown);
+        if let Ok(recorded) = Self::deserialize(answer) {
+            Self::apply(progress, &recorded);
         }
     }
 }

@@ -98,7 +98,7 @@ async fn create(delivery: &Arc<Delivery>, change: Change) -> Result<Message, Err
     Ok(delivery.make(call, make, |progress, _| progress.has_written = true).await?.into())
 }
 
-/// Changes a message of the event's chat; if it is the reply, what was written is kept for the delivery's end.
+/// Changes a message of the event's chat. If it is the reply, its text and state are recorded in the progress.
 async fn modify(delivery: &Arc<Delivery>, spec: &CallSpec, id: String, change: Change) -> Result<Message, Error> {
     let chat_id = delivery.chat_id()?.to_owned();
     let change = MessageChange::try_from(change)?;

@@ -1,8 +1,8 @@
-//! The host side of the WIT imports.
+//! Implements the WIT imports.
 //!
-//! Every capability is a small type, one file an interface, and lives through three stages ([`Capability`]): it is
-//! *linked* once a process, *prepared* once a module version, and *begun* once a delivery. A capability knows the
-//! [`Delivery`] it serves, and takes user, company, chat and message ids from its verified event alone.
+//! Each capability is a small type in its own file, one per interface, with three stages ([`Capability`]): it is
+//! *linked* once per process, *prepared* once per module version, and *begun* once per delivery. A capability takes
+//! user, company, chat and message ids only from the verified event of its [`Delivery`].
 
 mod bindings;
 mod clock;
@@ -47,10 +47,10 @@ use crate::call_log;
 use modhost_core::import::Import;
 use modhost_core::limits::Resource;
 
-/// A call as its capability declares it.
+/// The declaration of a call.
 type CallSpec = call_log::CallSpec<Progress>;
 
-/// The calls of all capabilities.
+/// The declared calls of all capabilities.
 const CALLS: [&[CallSpec]; 6] = [
     MessageLog::CALLS,
     Messages::CALLS,
@@ -60,45 +60,45 @@ const CALLS: [&[CallSpec]; 6] = [
     HttpCapability::CALLS,
 ];
 
-/// Returns the declaration of a call; none for an entry of the host's own.
+/// Returns the declaration of a call; none for the host's own log entries.
 fn spec_of(import: Import) -> Option<CallSpec> {
     CALLS.iter().copied().flatten().find(|spec| spec.import == import).copied()
 }
 
-/// The three life stages of a capability.
+/// The three stages of a capability.
 trait Capability: Sized + Send {
-    /// The calls it makes.
+    /// The calls it declares.
     const CALLS: &'static [CallSpec] = &[];
 
-    /// What it keeps of a module version's settings and grants.
+    /// What it keeps from the grants of a module version.
     type Prepared: Send + Sync;
 
-    /// Offers the interface to every component of the process.
+    /// Links the interface for every component of the process.
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()>;
 
-    /// Reads what a module version is granted.
+    /// Prepares the capability for a module version.
     fn prepare(grants: &Grants) -> Self::Prepared;
 
-    /// Begins to serve one delivery.
+    /// Creates the capability of one delivery.
     fn begin(prepared: &Self::Prepared, delivery: &Arc<Delivery>) -> Self;
 }
 
-/// What a module version may do and know, out of its entry in `modules.toml`.
+/// The settings and permissions of a module version, from its entry in `modules.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// The module's `config` table, values as the guest reads them.
+    /// The module's `config` table, with values as the guest reads them.
     pub config: Arc<BTreeMap<String, String>>,
-    /// Where it may send HTTP requests.
+    /// The HTTP requests it may send.
     pub http: HttpGrants,
 }
 
 /// Gives a store's data access to the capabilities in it.
 pub trait Host: Send + 'static {
-    /// The capabilities of the delivery this store serves.
+    /// Returns the capabilities of the delivery that this store serves.
     fn capabilities(&mut self) -> &mut Capabilities;
 }
 
-/// The capabilities a module version was prepared for.
+/// The capabilities prepared for a module version.
 pub struct Prepared {
     message_log: <MessageLog as Capability>::Prepared,
     messages: <Messages as Capability>::Prepared,
@@ -111,9 +111,9 @@ pub struct Prepared {
     random: <RandomCapability as Capability>::Prepared,
 }
 
-/// The capabilities that serve one delivery, and the resources its guest holds.
+/// The capabilities of one delivery, and the resources that its guest holds.
 pub struct Capabilities {
-    /// The guest's handles, those of WASI among them.
+    /// The guest's handles, including those of WASI.
     pub table: ResourceTable,
     message_log: MessageLog,
     messages: Messages,
@@ -126,11 +126,11 @@ pub struct Capabilities {
     random: RandomCapability,
 }
 
-/// Offers all capabilities to every component of the process.
+/// Links all capabilities for every component of the process.
 ///
 /// # Errors
 ///
-/// When an interface is offered twice.
+/// When an interface is linked twice.
 pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     MessageLog::link(linker)?;
     Messages::link(linker)?;
@@ -144,7 +144,7 @@ pub fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
 }
 
 impl Prepared {
-    /// Reads what a module version is granted.
+    /// Prepares all capabilities for a module version.
     pub fn new(grants: &Grants) -> Self {
         Self {
             message_log: MessageLog::prepare(grants),
@@ -159,7 +159,7 @@ impl Prepared {
         }
     }
 
-    /// Begins to serve one delivery.
+    /// Creates the capabilities of one delivery.
     pub fn begin(&self, delivery: &Arc<Delivery>) -> Capabilities {
         let mut table = ResourceTable::new();
         table.set_max_capacity(delivery.limits().size(Resource::Handles));
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_is_declared_and_nothing_else() {
+    fn declares_exactly_the_calls() {
         for import in Import::ALL {
             assert_eq!(spec_of(import).is_some(), import.is_call(), "{import}");
         }

@@ -1,7 +1,7 @@
-//! `wasi:random`: the random numbers of a guest. They are the same whenever its delivery starts again, and hard for others
-//! to guess.
+//! `wasi:random`: the guest's random numbers. They are the same in every attempt at a delivery, and hard for others to
+//! guess.
 //!
-//! Few deliveries draw any, so each source is seeded by its first draw.
+//! Few deliveries draw random numbers, so each source is seeded on its first draw.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
 use super::{Capability, Delivery, Grants, Host};
 use modhost_core::limits::Resource;
 
-/// The uses that the sources are seeded for.
+/// The uses of [`Delivery::random`] here.
 const SECURE: u8 = 0;
 const INSECURE: u8 = 1;
 const INSECURE_SEED: u8 = 2;
 
-/// The capability. It stands in for Wasmtime's own, whose limit has no error type and whose seed is drawn in advance.
+/// The capability. It replaces Wasmtime's own, whose limit has no error type and whose seed is drawn in advance.
 pub(super) struct RandomCapability {
     delivery: Arc<Delivery>,
     secure: Source,
@@ -50,7 +50,7 @@ impl Capability for RandomCapability {
 }
 
 impl RandomCapability {
-    /// Refuses to draw more bytes at once than the answer to a call may have.
+    /// Checks the number of bytes of one draw against the size limit of answers.
     fn check(&self, len: u64) -> wasmtime::Result<usize> {
         let limits = self.delivery.limits();
         if len > limits.amount(Resource::Answers) {
@@ -96,7 +96,7 @@ fn source(delivery: &Arc<Delivery>, use_: u8) -> Source {
     Random::new(Box::new(move || delivery.random(use_)))
 }
 
-/// A source of random numbers that asks for its seed when it is first drawn from.
+/// A source of random numbers that is seeded on the first draw.
 struct Random<S> {
     seed: S,
     seeded: Option<Box<StdRng>>,
@@ -139,7 +139,7 @@ mod tests {
     const SEED: [u8; 32] = [7; 32];
 
     #[test]
-    fn a_source_draws_what_its_seed_says_in_whatever_portions() {
+    fn draws_the_same_numbers_in_any_portions() {
         let (mut random, mut eager) = (Random::new(|| SEED), StdRng::from_seed(SEED));
         let (mut some, mut others) = ([0; 37], [0; 37]);
         random.fill_bytes(&mut some);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_asked_for_once_and_by_the_first_draw() {
+    fn computes_seed_once_on_first_draw() {
         let asked = Cell::new(0);
         let mut random = Random::new(|| {
             asked.set(asked.get() + 1);

@@ -1,4 +1,4 @@
-//! `search`: the knowledge base, as far as the event's user may see it.
+//! `search`: the knowledge base, with the permissions of the event's user.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use modhost_core::import::Import;
 use modhost_platform as platform;
 use modhost_platform::{Platform, SearchKind};
 
-/// The most hits a search may ask for: the platform's own ceiling.
+/// Maximum number of hits a search may request: the platform's own limit.
 const MAX_HITS: u32 = 1000;
 
 /// The call that searches.

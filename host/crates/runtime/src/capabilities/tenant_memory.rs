@@ -1,10 +1,10 @@
-//! The memory that the running deliveries of one tenant share.
+//! Counts the memory that the running deliveries of one tenant share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use modhost_core::limits::LimitReached;
 
-/// The memory that all running deliveries of a tenant have together.
+/// The total memory of a tenant's running deliveries.
 #[derive(Debug)]
 pub struct TenantMemory {
     limit: u64,
@@ -12,28 +12,28 @@ pub struct TenantMemory {
 }
 
 impl TenantMemory {
-    /// None used of so many bytes.
+    /// Creates a counter with this limit, in bytes.
     pub fn new(limit: u64) -> Self {
         Self { limit, used: AtomicU64::new(0) }
     }
 
-    /// How many bytes there may be.
+    /// Returns the limit, in bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Takes so many bytes.
+    /// Takes this many bytes.
     ///
     /// # Errors
     ///
-    /// When they aren't left.
+    /// When fewer are left.
     pub fn take(&self, bytes: u64) -> Result<(), LimitReached> {
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         taken.map(drop).map_err(|_| LimitReached::TenantMemory(self.limit))
     }
 
-    /// Gives back what was taken.
+    /// Releases this many bytes.
     pub fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }

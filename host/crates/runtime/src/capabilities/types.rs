@@ -1,4 +1,4 @@
-//! Words of `types.wit` that several capabilities translate.
+//! Conversions of the types in `types.wit` that several capabilities use.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ impl From<CallError> for Error {
     }
 }
 
-/// Rounded up: who comes back after this time is not early.
+/// Rounds up to whole seconds, so that no retry is early.
 fn whole_seconds(time: std::time::Duration) -> u32 {
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     u32::try_from(seconds).unwrap_or(u32::MAX)
@@ -74,19 +74,25 @@ impl From<platform::Role> for Role {
     }
 }
 
-/// How many values the JSON of one argument may have. Each takes up to a hundred bytes of the host's memory for as long
-/// as the call lasts, and of the text, which is what counts as an argument, no more than two or three.
+/// Maximum number of values in the JSON of one argument. A parsed value takes up to a hundred bytes of the host's
+/// memory for as long as the call lasts, but only two or three bytes of the text, whose size is what the argument limit
+/// counts.
 const MAX_VALUES: usize = 100_000;
 
-/// Refuses JSON of more values than one argument may have, all its texts together.
+/// Checks the number of values in the JSON texts of one argument, all together.
+///
+/// # Errors
+///
+/// When there are more than [`MAX_VALUES`].
 pub(super) fn check_values<'a>(what: &str, json: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
     match json.into_iter().map(values).sum::<usize>() {
         0..=MAX_VALUES => Ok(()),
-        many => Err(Error::Invalid(format!("`{what}` has {many} values in JSON, and may have {MAX_VALUES}"))),
+        count => Err(Error::Invalid(format!("`{what}` has {count} values in JSON, and may have {MAX_VALUES}"))),
     }
 }
 
-/// How many values a JSON text has at the most: one, and one for each comma and opening bracket that is not in a string.
+/// Returns an upper bound of the number of values in a JSON text: one, plus one for each comma and opening bracket
+/// outside a string.
 fn values(json: &str) -> usize {
     let (mut values, mut in_string, mut escaped) = (1, false, false);
     for byte in json.bytes() {
@@ -101,7 +107,7 @@ fn values(json: &str) -> usize {
     values
 }
 
-/// Reads a `json` argument that has to be an object; `what` names it to the module's author.
+/// Parses a `json` argument that must be an object. `what` is the name of the argument in error messages.
 pub(super) fn object(what: &str, json: Option<String>) -> Result<Option<Value>, Error> {
     let Some(json) = json else { return Ok(None) };
     check_values(what, [json.as_str()])?;
@@ -121,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_a_string_is_no_value() {
+    fn counts_no_values_in_strings() {
         for (text, many) in [("7", 1), (r#"{"a": [1, 2], "b": {}}"#, 6), (r#"{"a": "1,2[3\\\",{\\", "b": 4}"#, 3)] {
             assert_eq!(values(text), many, "{text}");
             assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
@@ -129,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn values_without_number_are_refused() {
+    fn refuses_too_many_values() {
         let many = |count| Some(format!(r#"{{"a": [{}[]]}}"#, "[],".repeat(count)));
         assert!(object("details", many(1000)).is_ok());
-        let Err(Error::Invalid(why)) = object("details", many(100_000)) else { panic!("it is taken") };
+        let Err(Error::Invalid(why)) = object("details", many(100_000)) else { panic!("accepted") };
         assert_eq!(why, "`details` has 200004 values in JSON, and may have 100000");
     }
 }

@@ -1,7 +1,7 @@
-//! How much more may be accepted: deliveries that have not ended, of the host and of each tenant.
+//! Limits the backlog, the deliveries that have not ended, of the host and of each tenant.
 //!
-//! The journal counts what is on disk. What is counted here is only what is on its way there, so that there is no second
-//! count that could drift from the first.
+//! The journal counts the deliveries on disk. This module counts only those being recorded, so that no second count of
+//! the backlog can drift from the journal's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::{COME_BACK_AFTER, Refused, lock};
 use modhost_core::event::Name;
 use modhost_storage::journal::Backlog;
 
-/// Deliveries that are being recorded.
+/// Capacity reserved for deliveries that are being recorded. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Reservations(Arc<Mutex<Reserved>>);
 
@@ -20,7 +20,7 @@ struct Reserved {
     tenants: HashMap<Name, u64>,
 }
 
-/// How many deliveries may not have ended.
+/// The backlog limits of the host and of one tenant, in deliveries.
 #[derive(Clone, Copy)]
 pub(super) struct Capacity {
     pub(super) host: u64,
@@ -28,8 +28,12 @@ pub(super) struct Capacity {
 }
 
 impl Reservations {
-    /// Reserves capacity for deliveries until they are recorded. `backlog` is what the journal holds; it is read after what
-    /// is reserved, as a reservation ends only once its deliveries are in the backlog.
+    /// Reserves capacity for deliveries until they are recorded. `backlog` reads the journal's count. It is called
+    /// after the reservations are read, because a reservation is released only once its deliveries are in the backlog.
+    ///
+    /// # Errors
+    ///
+    /// When a limit would be exceeded.
     pub(super) fn reserve(
         &self,
         tenant: &Name,
@@ -61,7 +65,7 @@ impl Reservations {
     }
 }
 
-/// Capacity that is reserved; given back when dropped.
+/// Reserved capacity, released on drop.
 pub(super) struct Reservation {
     all: Reservations,
     tenant: Name,
@@ -86,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_reserved_counts_until_it_is_given_back() {
+    fn counts_reserved_capacity_until_it_is_released() {
         let (reservations, acme) = (Reservations::default(), Name::from("acme"));
         let capacity = Capacity { host: 5, tenant: 3 };
         let backlog = || Backlog { host: 3, tenant: 1 };

@@ -1,4 +1,4 @@
-//! Attempts that failed, for whoever watches: `modhost dev` shows each beside its event.
+//! Publishes failed attempts to subscribers: `modhost dev` shows each one next to its event.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tokio::sync::broadcast;
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_storage::journal::LogLine;
 
-/// How many failures a watcher may be behind; older ones it misses.
-const BEHIND: usize = 64;
+/// Maximum number of unread failures per subscriber; older ones are dropped.
+const CHANNEL_CAPACITY: usize = 64;
 
 /// An attempt that failed.
 #[derive(Debug)]
@@ -19,35 +19,35 @@ pub struct FailedAttempt {
     pub module: Name,
     /// The delivery.
     pub delivery: DeliveryId,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// Whether there will be another.
+    /// Whether a retry follows.
     pub again: bool,
-    /// Why it failed.
+    /// The reason.
     pub reason: String,
-    /// What the module logged.
+    /// The lines that the module logged.
     pub log: Vec<LogLine>,
 }
 
-/// Tells of failures.
+/// Broadcasts failed attempts.
 pub(super) struct Failures(broadcast::Sender<Arc<FailedAttempt>>);
 
 impl Default for Failures {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BEHIND))
+        Self(broadcast::Sender::new(CHANNEL_CAPACITY))
     }
 }
 
 impl Failures {
-    /// Those from now on.
+    /// Subscribes to the failures from now on.
     pub fn watch(&self) -> broadcast::Receiver<Arc<FailedAttempt>> {
         self.0.subscribe()
     }
 
-    /// Tells of one; it is made only if somebody watches.
+    /// Sends a failure; `make` is called only if there are subscribers.
     pub fn tell(&self, make: impl FnOnce() -> FailedAttempt) {
         if self.0.receiver_count() > 0 {
-            // Who watched a moment ago may be gone.
+            // The last subscriber may just have been dropped.
             drop(self.0.send(Arc::new(make())));
         }
     }

@@ -1,4 +1,5 @@
-//! What the host sees to when an attempt has ended: no step keeps spinning, and the user reads something to act on.
+//! Finalizes an attempt: closes its steps and completes the reply, so that the user never waits for something that
+//! ended.
 
 use std::time::Duration;
 
@@ -11,41 +12,41 @@ use modhost_core::clock::{Clock, timeout};
 use modhost_platform::{CallError, Caller, MessageChange, StepChange, StepStatus};
 use modhost_storage::journal::{Disposition, FailureReason};
 
-/// How long is waited for calls a guest left in flight before its steps are closed.
+/// How long to wait for the guest's calls in flight before its steps are closed.
 const CALLS_IN_FLIGHT: Duration = Duration::from_secs(30);
 
-/// How an attempt ended, as far as the delivery is concerned.
+/// The outcome of an attempt for its delivery.
 pub(super) enum Outcome {
     /// The module answered.
     Answered,
-    /// It didn't, and another attempt may.
+    /// The attempt failed, and a retry may succeed.
     TryAgain {
-        /// Why it didn't.
+        /// The reason of the failure.
         reason: String,
-        /// After this time; none: after a time that grows with the attempts.
+        /// The delay before the next attempt; none: the delay of the retry policy.
         after: Option<Duration>,
-        /// What the user is to read if there is no other attempt.
+        /// The text for the user if no attempts are left; none: the apology.
         user_text: Option<String>,
     },
-    /// It didn't, and another attempt wouldn't.
+    /// The attempt failed, and a retry would fail too.
     GivenUp {
-        /// Why.
+        /// The reason of the failure.
         reason: String,
-        /// What the user is to read.
+        /// The text for the user; none: the apology.
         user_text: Option<String>,
     },
-    /// The host ended it: it starts again with the host.
+    /// The host is shutting down: the delivery restarts with the next host.
     CutOff,
 }
 
-/// Closes what the attempt left open as far as the delivery has ended with it, and says what is next. `allowed` is how
-/// many attempts there may be, those included that only tell the user.
+/// Waits for calls in flight, then closes the steps and completes the reply if the delivery has ended. Returns the next
+/// state. `max_attempts` is the maximum number of attempts, including those that only notify the user.
 pub(super) async fn finalize(
     clock: &dyn Clock,
     delivery: &Delivery,
     outcome: Outcome,
     route: &RouteSpec,
-    allowed: u32,
+    max_attempts: u32,
 ) -> Disposition {
     if timeout(clock, CALLS_IN_FLIGHT, delivery.changes_done()).await.is_none() {
         tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform doesn't come to its end");
@@ -54,24 +55,24 @@ pub(super) async fn finalize(
         Outcome::CutOff => Disposition::Retry { after: Duration::ZERO, reason: "the host was shut down".into() },
         Outcome::Answered => match answered(delivery).await {
             Ok(()) => Disposition::Completed,
-            Err(Unfinished::NoReply) => given_up(delivery, no_reply(delivery), None, route, allowed).await,
+            Err(Unfinished::NoReply) => give_up(delivery, no_reply(delivery), None, route, max_attempts).await,
             Err(Unfinished::Platform(error)) => {
                 let reason = format!("the reply can't be completed: {error}");
                 if error.is_temporary() {
-                    again(delivery, Failed { reason, after: None, user_text: None }, route, allowed).await
+                    retry_later(delivery, Failed { reason, after: None, user_text: None }, route, max_attempts).await
                 } else {
-                    given_up(delivery, reason, None, route, allowed).await
+                    give_up(delivery, reason, None, route, max_attempts).await
                 }
             }
         },
         Outcome::TryAgain { reason, after, user_text } => {
-            again(delivery, Failed { reason, after, user_text }, route, allowed).await
+            retry_later(delivery, Failed { reason, after, user_text }, route, max_attempts).await
         }
-        Outcome::GivenUp { reason, user_text } => given_up(delivery, reason, user_text, route, allowed).await,
+        Outcome::GivenUp { reason, user_text } => give_up(delivery, reason, user_text, route, max_attempts).await,
     }
 }
 
-/// The same, with what was wrong with the event.
+/// Returns the reason for a missing reply, with the flaw of the event if it has one.
 fn no_reply(delivery: &Delivery) -> String {
     match delivery.event.flaw() {
         Some(flaw) => {
@@ -81,8 +82,8 @@ fn no_reply(delivery: &Delivery) -> String {
     }
 }
 
-/// Whether a user waits for a reply whose id can't be read, and no other message was written either.
-fn waits_unseen(delivery: &Delivery) -> bool {
+/// Returns whether the user waits for a reply whose id is not in the event, and no other message was written.
+fn waits_without_reply_id(delivery: &Delivery) -> bool {
     let event = &delivery.event;
     event.chooses() && event.assistant_message_id().is_none() && !delivery.progress().has_written
 }
@@ -92,30 +93,30 @@ enum Unfinished {
     Platform(CallError),
 }
 
-/// An attempt that failed, where another may not.
+/// A failed attempt that may be retried.
 struct Failed {
     reason: String,
     after: Option<Duration>,
     user_text: Option<String>,
 }
 
-/// Closes steps as completed, and the reply with the text last written.
+/// Closes the steps as completed, and completes the reply with the last text written.
 async fn answered(delivery: &Delivery) -> Result<(), Unfinished> {
     let reply = delivery.progress().reply.clone();
     let waits = delivery.event.assistant_message_id().is_some() && !reply.completed;
-    if waits && reply.text.is_none() || waits_unseen(delivery) {
+    if waits && reply.text.is_none() || waits_without_reply_id(delivery) {
         return Err(Unfinished::NoReply);
     }
     close_steps(delivery, StepStatus::Completed).await.map_err(Unfinished::Platform)?;
     if waits { write_reply(delivery, reply.text, true).await.map_err(Unfinished::Platform) } else { Ok(()) }
 }
 
-/// Tries again later if there are attempts left; the user reads that it isn't over.
-async fn again(delivery: &Delivery, failed: Failed, route: &RouteSpec, allowed: u32) -> Disposition {
+/// Schedules a retry if attempts are left, and tells the user about it; otherwise gives the delivery up.
+async fn retry_later(delivery: &Delivery, failed: Failed, route: &RouteSpec, max_attempts: u32) -> Disposition {
     let Failed { reason, after, user_text } = failed;
     if delivery.attempt >= route.retry.attempts {
         let reason = format!("{reason} (attempt {} of {})", delivery.attempt, route.retry.attempts);
-        return given_up(delivery, reason, user_text, route, allowed).await;
+        return give_up(delivery, reason, user_text, route, max_attempts).await;
     }
     if let Err(error) = delivery.call_log.forgive() {
         tracing::warn!(delivery = %delivery.id, "calls that failed are not made again: {error}");
@@ -131,21 +132,20 @@ async fn again(delivery: &Delivery, failed: Failed, route: &RouteSpec, allowed: 
     Disposition::Retry { after: wait, reason: FailureReason::new(reason) }
 }
 
-/// Gives a delivery up, and tells its user.
+/// Gives a delivery up and notifies its user.
 ///
-/// If the platform is out of reach, another attempt is made for this alone: a user who is told nothing would look at a
-/// spinner for ever.
-async fn given_up(
+/// If the platform is unavailable, further attempts are made only to notify the user, who would otherwise wait forever.
+async fn give_up(
     delivery: &Delivery,
     reason: String,
     user_text: Option<String>,
     route: &RouteSpec,
-    allowed: u32,
+    max_attempts: u32,
 ) -> Disposition {
     let text = user_text.unwrap_or_else(|| route.apology.to_string());
     let reason = FailureReason::new(reason);
     match apologise(delivery, text).await {
-        Err(error) if error.is_temporary() && delivery.attempt < allowed => {
+        Err(error) if error.is_temporary() && delivery.attempt < max_attempts => {
             let after = route.retry.delay_after(delivery.attempt);
             Disposition::Retry { after, reason: reason.with_notice_error(error) }
         }
@@ -154,14 +154,14 @@ async fn given_up(
     }
 }
 
-/// Closes steps as failed, and tells the user in the reply, unless the answer already stands there whole.
+/// Closes the steps as failed, and writes the text into the reply, unless the reply is complete.
 pub(super) async fn apologise(delivery: &Delivery, text: String) -> Result<(), CallError> {
     close_steps(delivery, StepStatus::Failed).await?;
     let answered = delivery.progress().reply.completed;
-    if waits_unseen(delivery)
+    if waits_without_reply_id(delivery)
         && let Some(chat) = delivery.event.chat_id()
     {
-        // The reply can't be found: the user reads it below.
+        // The id of the reply is unknown, so the text becomes a new message.
         let change = MessageChange { text: Some(text), completed: true, ..MessageChange::default() };
         let assistant = delivery.event.assistant_id();
         delivery.platform().create_message(delivery.caller(), assistant, chat, &change).await?;
@@ -181,7 +181,11 @@ async fn write_reply(delivery: &Delivery, text: Option<String>, completed: bool)
     Ok(())
 }
 
-/// Closes all steps that run; the first error there was, if any.
+/// Closes all running steps.
+///
+/// # Errors
+///
+/// The first error of the platform.
 async fn close_steps(delivery: &Delivery, status: StepStatus) -> Result<(), CallError> {
     let steps: Vec<(u32, Step)> = {
         let progress = delivery.progress();

@@ -1,4 +1,4 @@
-//! Leases: what a host that dies was working on is given to whoever lives.
+//! Extends the leases of running deliveries, and returns deliveries with expired leases to the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,33 +6,33 @@ use std::time::Duration;
 use super::{Inner, lock};
 use modhost_core::plural::counted;
 
-/// How long a delivery is a host's own without a heartbeat.
+/// How long a lease is valid without a heartbeat.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// How often a host extends its leases.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
-/// Prolongs this host's leases, and takes up those that have run out, until all its deliveries have ended.
+/// Extends this host's leases and reclaims expired ones until the host closes and no attempt is running.
 pub(super) async fn keep(inner: Arc<Inner>) {
     loop {
         let next = inner.clock.now() + HEARTBEAT_EVERY;
-        if let Err(error) = one_beat(&inner).await {
+        if let Err(error) = heartbeat_once(&inner).await {
             tracing::error!(%error, "cannot extend leases");
         }
-        let rest = next.duration_since(inner.clock.now()).unwrap_or_default();
+        let remaining = next.duration_since(inner.clock.now()).unwrap_or_default();
         tokio::select! {
             biased;
             () = all_ended(&inner) => return,
-            () = inner.clock.sleep(rest) => {}
+            () = inner.clock.sleep(remaining) => {}
         }
     }
 }
 
-async fn one_beat(inner: &Inner) -> modhost_storage::journal::Result<()> {
-    let mine = lock(&inner.running).attempts();
-    let running = mine.iter().map(|(lease, _)| lease.clone()).collect();
+async fn heartbeat_once(inner: &Inner) -> modhost_storage::journal::Result<()> {
+    let attempts = lock(&inner.running).attempts();
+    let running = attempts.iter().map(|(lease, _)| lease.clone()).collect();
     let heartbeat = inner.journal.heartbeat(&inner.settings.owner, running, LEASE).await?;
-    for (lease, slot) in mine.iter().filter(|(lease, _)| heartbeat.lost.contains(lease)) {
+    for (lease, slot) in attempts.iter().filter(|(lease, _)| heartbeat.lost.contains(lease)) {
         lock(&inner.running).lose(&lease.delivery, *slot);
     }
     let given_up = inner.journal.reclaim(None).await?;
@@ -45,7 +45,7 @@ async fn one_beat(inner: &Inner) -> modhost_storage::journal::Result<()> {
     Ok(())
 }
 
-/// Waits until the host closes and nothing runs any more.
+/// Waits until the host closes and no attempt is running.
 async fn all_ended(inner: &Inner) {
     inner.closing.cancelled().await;
     loop {

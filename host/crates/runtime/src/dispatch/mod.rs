@@ -1,7 +1,7 @@
-//! Turns an event into deliveries, one for each module that wants it, writes them down, and runs them under limits.
+//! Turns an event into one delivery for each module that wants it, records the deliveries, and runs them within limits.
 //!
-//! The queue is in the journal. What is in memory is only what runs: a backlog of a million deliveries costs no more
-//! than one of ten.
+//! The queue is in the journal. Memory holds only running deliveries, so a backlog of a million deliveries costs no
+//! more than a backlog of ten.
 
 mod backlog;
 mod failures;
@@ -42,41 +42,41 @@ pub use routes::{RouteSpec, Routes, TenantSpec};
 use scheduler::Running;
 pub use sink::DispatchSink;
 
-/// When to come back to a host that has more to do than it may take.
+/// The `Retry-After` of refused events, except those above a tenant's event rate.
 const COME_BACK_AFTER: Duration = Duration::from_secs(5);
 
-/// How long calls to the platform that tidy up after a delivery may take when the host is shutting down.
+/// How long a shutdown waits for canceled deliveries to be finalized and returned to the queue.
 const TIDY_UP: Duration = Duration::from_secs(5);
 
-/// How many events are accepted at once, at most; more wait their turn. Whoever brought one may have hung up since.
+/// Maximum number of events accepted concurrently; further ones wait. An event whose client has disconnected counts
+/// too.
 const MAX_ACCEPTING: usize = 1024;
 
-/// How many operations of people run at once, at most.
+/// Maximum number of concurrent admin operations.
 const MAX_OPERATIONS: usize = 64;
 
-/// How often a running host looks for deliveries that are due and that its scheduler doesn't know of.
+/// How often a running host looks for due deliveries that its scheduler has missed.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Takes verified events and sees to it that they are answered.
+/// Accepts verified events and runs their deliveries. Cheap to clone.
 #[derive(Clone)]
 pub struct Dispatcher(Arc<Inner>);
 
-/// What a dispatcher is started with.
+/// The settings of a dispatcher.
 pub struct DispatchSettings {
-    /// How many deliveries run at once.
+    /// Maximum number of deliveries that run concurrently.
     pub concurrency: usize,
-    /// How many deliveries may wait and run together; beyond it events are refused for now.
+    /// Maximum number of waiting and running deliveries; events above it are refused with backpressure.
     pub max_deliveries: u64,
-    /// How long what has ended is kept.
+    /// How long ended deliveries and event ids are kept.
     pub retention: Retention,
-    /// This host, as leases name it: what is leased to this name when it starts was cut off.
+    /// The name of this host in leases. At startup, deliveries leased to this name are returned to the queue.
     pub owner: Arc<str>,
-    /// How often it looks for deliveries that are due and that the scheduler doesn't know of; [`SWEEP_EVERY`] unless a
-    /// test can't wait that long.
+    /// How often to look for due deliveries that the scheduler has missed; [`SWEEP_EVERY`], shorter in tests.
     pub sweep_every: Duration,
-    /// How long after the start the deliveries of modules and tenants wait that are not in the settings.
+    /// How long after startup deliveries wait if their module or tenant is not in the settings.
     pub removal_grace: Duration,
-    /// The clock that everything in dispatch goes by.
+    /// The clock of everything in dispatch.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -91,26 +91,26 @@ struct Inner {
     accepting: Arc<Semaphore>,
     operations: Arc<Semaphore>,
     failures: Failures,
-    /// Calls that were made a second time because it was not known whether they had happened.
+    /// The number of calls that were repeated because their outcome was unknown.
     calls_made_again: AtomicU64,
-    /// Until when deliveries wait of modules and tenants that are not in the settings; the settings may have been half written
-    /// when the host started.
+    /// Until when deliveries wait if their module or tenant is not in the settings: the settings may have been half
+    /// written when the host started.
     unknown_wait_until: SystemTime,
-    /// Lanes that may have deliveries due: what wakes the scheduler.
+    /// Lanes that may have due deliveries and that the scheduler has not looked at yet.
     woken: Mutex<BTreeSet<Lane>>,
-    /// Lanes the scheduler knows to have deliveries due. Only it changes them.
+    /// Lanes with due deliveries. Only the scheduler changes them.
     ready: Mutex<Lanes>,
-    /// The next time at which some delivery becomes due.
+    /// The next time at which a delivery becomes due.
     next_due: Mutex<Option<SystemTime>>,
     wake: Notify,
     running: Mutex<Running>,
-    /// Notified when the last attempt has ended that was running.
+    /// Notified when the last running attempt has ended.
     idle: Notify,
-    /// Deliveries that run, and the tasks that see to them.
+    /// Running deliveries and background tasks.
     tasks: TaskTracker,
-    /// Takes no more events, begins no more deliveries.
+    /// Canceled when the host stops accepting events and starting deliveries.
     closing: CancellationToken,
-    /// Asks the deliveries that still run to end now.
+    /// Canceled when running deliveries have to end immediately.
     stop: CancellationToken,
 }
 
@@ -120,40 +120,45 @@ type Lane = (Name, Name);
 /// Lanes by tenant.
 type Lanes = BTreeMap<Name, BTreeSet<Name>>;
 
-/// What became of an event that was taken.
+/// The result of accepting an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is on disk with these deliveries; none is an answer too, and then it isn't.
+    /// The event is on disk with these deliveries. If no module wants the event, the list is empty and nothing is on
+    /// disk.
     Deliveries(Vec<DeliveryId>),
-    /// It was taken before: nothing is done again.
+    /// The event was recorded before; nothing was written.
     Again,
 }
 
-/// Why an event could not be taken.
+/// The reason why an event was refused.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
-    /// There is more to do than the host may take on.
-    #[error("{} not ended, `max_deliveries` of {whose}", counted(*limit, "delivery has", "deliveries have"))]
+    /// The backlog is at its limit.
+    #[error(
+        "backlog full: {} not ended, the `max_deliveries` of {whose}",
+        counted(*limit, "delivery has", "deliveries have")
+    )]
     Full {
-        /// How many there may be.
+        /// The limit, in deliveries.
         limit: u64,
-        /// Whose limit it is: the server's, or a tenant's.
+        /// The owner of the limit: `[server]` or a tenant.
         whose: String,
-        /// When to try again.
+        /// How long the sender should wait before it sends the event again.
         retry_after: Duration,
     },
-    /// The tenant's events come faster than they may.
-    #[error("the events of tenant {tenant} come faster than `limits.events_per_second` allows")]
+    /// The tenant exceeds its event rate.
+    #[error("tenant {tenant} sends more events than its `limits.events_per_second` allows")]
     TooFast {
         /// The tenant.
         tenant: Name,
-        /// When to try again.
+        /// How long the sender should wait before it sends the event again.
         retry_after: Duration,
     },
-    /// The source that brought it is of other settings than the routes: one of the two is about to be replaced.
-    #[error("there is no tenant {0} at the moment")]
+    /// The routes do not contain the tenant: the source has newer or older settings than the routes, while the settings
+    /// are being replaced.
+    #[error("tenant {0} is not in the current settings")]
     NoTenant(Name),
-    /// It can't be written down.
+    /// The journal could not record the event.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The host is shutting down.
@@ -165,7 +170,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// When to bring the event again.
+    /// Returns how long the sender should wait before it sends the event again.
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::Full { retry_after, .. } | Self::TooFast { retry_after, .. } => *retry_after,
@@ -175,8 +180,8 @@ impl Refused {
 }
 
 impl Dispatcher {
-    /// Starts a dispatcher without routes, which takes up what the journal holds. Answers with how many deliveries a
-    /// host that was cut off left running: they wait again.
+    /// Starts a dispatcher without routes on an existing journal. Also returns the number of deliveries that were
+    /// running when a previous host with this name stopped, and that wait again.
     ///
     /// # Errors
     ///
@@ -216,7 +221,7 @@ impl Dispatcher {
         Ok((dispatcher, recovered))
     }
 
-    /// Begins to run deliveries; routes should be set by then.
+    /// Starts running deliveries; call [`Dispatcher::set_routes`] first.
     pub fn run(&self) {
         let inner = &self.0;
         inner.tasks.spawn(supervise::keep_running("scheduler", inner.clone(), scheduler::run));
@@ -226,37 +231,38 @@ impl Dispatcher {
         inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), retention::probe));
     }
 
-    /// Sends the events that come from now on along these routes. `apology` is what users read whose module is no longer
-    /// among them.
+    /// Sets the routes for all events from now on. `apology` is the text for users whose module is no longer in the
+    /// settings.
     pub fn set_routes(&self, tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>) {
         let routes = Routes::new(tenants, modules, apology, &self.0.routes.load());
         self.0.routes.store(Arc::new(routes));
         self.0.look_again(self.0.clock.now());
     }
 
-    /// Takes an event: when this returns it is on disk, and every module that wants it will get it.
+    /// Accepts an event. When this returns, the event is on disk, and every module that wants it will receive it.
     ///
-    /// Once begun, it is done to its end, also if nobody waits for it any more: a client that hangs up while the event is
-    /// written to the disk must not leave a delivery there that nobody runs.
+    /// Once started, accepting runs to completion even if the caller drops this future: a client that disconnects
+    /// during the commit must not leave a recorded delivery that is not scheduled.
     ///
     /// # Errors
     ///
-    /// When the host can't take it now; then nothing was written and nothing is begun.
+    /// When the event is refused; then nothing was written.
     pub async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
         self.accept_then(event, |_| ()).await
     }
 
-    /// The same, with something to be done with the outcome: that is done also if nobody waits for it.
+    /// Accepts an event, as [`Dispatcher::accept`] does, and calls `then` with the result, even if the caller drops
+    /// this future.
     ///
     /// # Errors
     ///
-    /// As with [`Dispatcher::accept`].
+    /// As for [`Dispatcher::accept`].
     pub async fn accept_then(
         &self,
         event: Event,
         then: impl FnOnce(&Result<Accepted, Refused>) + Send + 'static,
     ) -> Result<Accepted, Refused> {
-        // Nothing has begun while it waits here, and nothing is left behind if it is dropped.
+        // Dropping the future here leaves nothing behind: accepting has not started.
         let permit = self.0.accepting.clone().acquire_owned().await.map_err(|_| Refused::Stopping)?;
         let inner = self.0.clone();
         let accepting = self.0.tasks.spawn(async move {
@@ -268,8 +274,8 @@ impl Dispatcher {
         accepting.await.unwrap_or(Err(Refused::Panicked))
     }
 
-    /// Does what a person asked for to its end, also if they don't wait for it; the host doesn't stop before. None if too
-    /// many such operations run already, or this one panicked.
+    /// Runs an admin operation to completion, even if the caller drops this future; shutdown waits for it. Returns
+    /// `None` if too many operations are running or the operation panicked.
     pub async fn complete<T: Send + 'static>(&self, operation: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let permit = self.0.operations.clone().try_acquire_owned().ok()?;
         let operation = self.0.tasks.spawn(async move {
@@ -280,17 +286,17 @@ impl Dispatcher {
         operation.await.ok()
     }
 
-    /// Looks for deliveries that are due now, say because a person resumed a module.
+    /// Makes the scheduler look at all lanes, for example because a module was resumed.
     pub fn look_again(&self) {
         self.0.look_again(self.0.clock.now());
     }
 
-    /// Sends a delivery that has ended on its way again. Answers whether it was there and had ended. To be called within
+    /// Returns an ended delivery to the queue. Returns whether the delivery exists and had ended. Call it within
     /// [`Dispatcher::complete`].
     ///
     /// # Errors
     ///
-    /// When it can't be written down.
+    /// When the journal can't record the change.
     pub async fn resend(&self, delivery: &Details, fresh: bool) -> Result<bool, JournalError> {
         let resent = self.0.journal.resend(&delivery.summary.id, fresh).await?;
         if resent {
@@ -299,39 +305,39 @@ impl Dispatcher {
         Ok(resent)
     }
 
-    /// Ends a delivery that waits, and tells its user. Answers whether it was there and waited. To be called within
-    /// [`Dispatcher::complete`].
+    /// Drops a waiting delivery and notifies its user. Returns whether the delivery exists and was waiting. Call it
+    /// within [`Dispatcher::complete`].
     ///
     /// # Errors
     ///
-    /// When it can't be written down.
+    /// When the journal can't record the change.
     pub async fn drop_waiting(&self, delivery: &Details, reason: &str) -> Result<bool, JournalError> {
         let dropped = self.0.journal.drop_waiting(&delivery.summary.id, reason).await?;
         if dropped {
-            // Of a chat whose deliveries go one at a time the next may begin.
+            // If the deliveries of the chat run one at a time, the next one may start now.
             self.0.woken([lane_of(delivery)]);
             worker::show_dropped(&self.0, delivery, reason).await;
         }
         Ok(dropped)
     }
 
-    /// How many deliveries to a module run now.
+    /// Returns the number of running deliveries of a module.
     pub fn in_flight(&self, module: &Name) -> usize {
         lock(&self.0.running).of_module(module)
     }
 
-    /// The attempts that fail from now on.
+    /// Subscribes to the attempts that fail from now on.
     pub fn failures(&self) -> tokio::sync::broadcast::Receiver<Arc<FailedAttempt>> {
         self.0.failures.watch()
     }
 
-    /// How many calls were made a second time because it was not known whether they had happened.
+    /// Returns the number of calls that were repeated because their outcome was unknown.
     pub fn calls_made_again(&self) -> u64 {
         self.0.calls_made_again.load(Ordering::Relaxed)
     }
 
-    /// Takes no more events, lets the deliveries that run come to their end for so long, then cuts them off; those
-    /// start again when the host does. The journal and the key-value store are closed.
+    /// Stops accepting events, waits up to `grace` for running deliveries, then cancels the rest; those restart with
+    /// the next host. Closes the journal and the key-value store.
     pub async fn shutdown(&self, grace: Duration) {
         let inner = &self.0;
         inner.closing.cancel();
@@ -353,7 +359,8 @@ impl Dispatcher {
 }
 
 impl Inner {
-    /// Whether a tenant's deliveries to a module wait until one of the two is back in the settings, or dropped from them.
+    /// Returns whether a tenant's deliveries to a module wait because the tenant or the module is missing from the
+    /// settings and may come back.
     fn waits_for_settings(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
         routes.makes_wait(tenant, module, self.clock.now() < self.unknown_wait_until)
     }
@@ -384,7 +391,7 @@ impl Inner {
             Recorded::Duplicate => Accepted::Again,
             Recorded::New => Accepted::Deliveries(ids),
         };
-        // One that was known, too: whoever recorded it may not have come this far.
+        // Also for a duplicate: the task that recorded the event may not have woken its lanes yet.
         self.woken(lanes);
         Ok(accepted)
     }
@@ -394,7 +401,7 @@ impl Inner {
         self.wake.notify_one();
     }
 
-    /// Makes the scheduler look at all lanes at a time.
+    /// Makes the scheduler look at all lanes at the given time.
     fn look_again(&self, at: SystemTime) {
         let mut next_due = lock(&self.next_due);
         *next_due = Some(next_due.map_or(at, |known| known.min(at)));
@@ -403,7 +410,7 @@ impl Inner {
     }
 }
 
-/// The lane of a delivery.
+/// Returns the lane of a delivery.
 fn lane_of(delivery: &Details) -> Lane {
     (delivery.summary.tenant.clone(), delivery.summary.module.clone())
 }

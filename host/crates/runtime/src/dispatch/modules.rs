@@ -1,4 +1,4 @@
-//! The modules that deliveries run on: the registry of the engine in a host, a script in the tests of dispatch.
+//! The modules that deliveries run on: the engine's registry in a host, a script in tests of dispatch.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,7 +21,7 @@ pub trait Modules: Send + Sync + 'static {
     /// Returns whether the deliveries of any module wait.
     fn any_makes_wait(&self) -> bool;
 
-    /// Returns the version that a delivery received at this time runs on; none if the module has no version.
+    /// Returns the version for a delivery received at this time; none if the module has no version.
     fn choose(&self, module: &Name, delivery: &DeliveryId, received_at: SystemTime) -> Option<Box<dyn Runner>>;
 }
 
@@ -34,7 +34,7 @@ pub trait Runner: Send + Sync {
     /// Runs the module on the delivery until it ends.
     async fn run(&self, delivery: &Arc<Delivery>) -> Ended;
 
-    /// Takes in how the first attempt at the delivery ended: the evidence for or against a canary.
+    /// Records the outcome of the first attempt at the delivery, as evidence for or against a canary.
     fn ended(&self, completed: bool);
 }
 

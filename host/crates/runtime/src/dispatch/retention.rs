@@ -1,4 +1,4 @@
-//! Removes what need not be kept any longer, a little at a time.
+//! Removes ended deliveries whose retention time has passed, in small batches, and probes the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,34 +6,33 @@ use std::time::Duration;
 use super::Inner;
 use modhost_core::plural::counted;
 
-/// How often it is looked for what may go.
-const EVERY: Duration = Duration::from_secs(30);
+/// How often to purge.
+const PURGE_EVERY: Duration = Duration::from_secs(30);
 
-/// How many deliveries go at once: few enough that nobody waits for it.
+/// Maximum number of deliveries per batch: small, so that other operations don't wait.
 const BATCH: u32 = 200;
 
-/// Between two batches others have their turn.
-const BREATH: Duration = Duration::from_millis(20);
+/// The pause between two batches, for other operations.
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// Keeps the journal small for as long as the host runs.
+/// Purges the journal until the host closes.
 pub(super) async fn keep(inner: Arc<Inner>) {
-    let upkeep = async {
+    let purging = async {
         loop {
-            inner.clock.sleep(EVERY).await;
+            inner.clock.sleep(PURGE_EVERY).await;
             remove(&inner).await;
         }
     };
-    inner.closing.run_until_cancelled(upkeep).await;
+    inner.closing.run_until_cancelled(purging).await;
 }
 
-/// How often it is looked whether the journal can be written again, once it couldn't.
+/// How often to probe a journal that could not be written.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// How many times less often it is looked whether a journal that could be written still can: nobody may have come to find
-/// out.
+/// A healthy journal is probed once in this many turns: without events, nothing else would notice a failure.
 const PROBE_HEALTHY_EVERY: u32 = 6;
 
-/// Keeps what the journal says of its health true for as long as the host runs.
+/// Probes the journal until the host closes, so that its reported health is current.
 pub(super) async fn probe(inner: Arc<Inner>) {
     let probing = async {
         for turn in 1_u32.. {
@@ -57,13 +56,13 @@ async fn remove(inner: &Inner) {
     loop {
         match inner.journal.purge(inner.settings.retention.clone(), BATCH).await {
             Ok(0) => break,
-            Ok(more) => removed += more,
+            Ok(count) => removed += count,
             Err(error) => {
                 tracing::error!("what need not be kept can't be removed: {error}");
                 break;
             }
         }
-        inner.clock.sleep(BREATH).await;
+        inner.clock.sleep(BATCH_PAUSE).await;
     }
     if removed > 0 {
         let removed = counted(removed, "delivery that ended long ago was", "deliveries that ended long ago were");

@@ -1,4 +1,4 @@
-//! Who gets an event.
+//! Routes events to the modules that want them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,56 +13,56 @@ use modhost_core::rate::Rate;
 use modhost_platform::Platform;
 use modhost_storage::journal::NewDelivery;
 
-/// A tenant, as dispatch needs it.
+/// The settings of a tenant for dispatch.
 pub struct TenantSpec {
-    /// Its name.
+    /// The name.
     pub name: Name,
-    /// Where its calls are carried out.
+    /// The platform that executes its calls.
     pub platform: Arc<dyn Platform>,
-    /// How many of its deliveries run at once.
+    /// Maximum number of its deliveries that run concurrently.
     pub concurrency: usize,
-    /// How many of its deliveries may wait and run together.
+    /// Maximum number of its waiting and running deliveries.
     pub max_deliveries: u64,
-    /// How many of its events are taken a second, on average; none: as many as come.
+    /// Maximum average number of its events per second; none: unlimited.
     pub events_per_second: Option<u32>,
-    /// How much memory its running deliveries may have together, in bytes; none: what each may have.
+    /// Maximum total memory of its running deliveries, in bytes; none: only each delivery is limited.
     pub total_memory: Option<u64>,
-    /// What none of its deliveries may use more of.
+    /// Upper bounds of the limits of its deliveries.
     pub ceilings: Amounts,
-    /// Whether it is gone from the settings, and kept for a while: its deliveries wait.
+    /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
     pub is_gone: bool,
 }
 
-/// A module, as dispatch needs it.
+/// The settings of a module for dispatch.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
-    /// Its name; an event that names a module goes to no other.
+    /// The name; an event that names a module is delivered to no other.
     pub module: Name,
     /// The events it wants.
     pub wants: Interest,
-    /// How many of its deliveries run at once.
+    /// Maximum number of its deliveries that run concurrently.
     pub concurrency: usize,
-    /// Whether the deliveries of one chat go one at a time, in the order their events came.
+    /// Whether the deliveries of one chat run one at a time, in the order of their events.
     pub ordered_by_chat: bool,
-    /// Whether a delivery that starts again gets the answers it got before.
+    /// Whether a later attempt replays the call log of earlier ones.
     pub resume: bool,
-    /// How often it is tried again.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// What a user reads when it fails.
+    /// The text for the user when a delivery has failed.
     pub apology: Arc<str>,
-    /// What a user reads while it is tried again.
+    /// The text for the user while a delivery is retried.
     pub retry_notice: Arc<str>,
-    /// What one delivery may use, the ceilings of its tenant left out.
+    /// The limits of one delivery, without the ceilings of its tenant.
     pub limits: Limits,
-    /// Whether it is gone from the settings, and kept for a while: its deliveries wait.
+    /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
     pub is_gone: bool,
 }
 
-/// The table of routes.
+/// The tenants and modules of the current settings.
 pub struct Routes {
     tenants: HashMap<Name, Arc<Tenant>>,
     modules: Vec<Arc<RouteSpec>>,
-    /// What a user reads when the module that was to answer is no longer there.
+    /// The text for users whose module is no longer in the settings.
     apology: Arc<str>,
 }
 
@@ -83,15 +83,16 @@ impl Default for Routes {
 }
 
 impl Routes {
-    pub(super) fn new(tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>, before: &Self) -> Self {
+    pub(super) fn new(tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>, previous: &Self) -> Self {
         let tenants = tenants.into_iter().map(|spec| {
-            let known = before.tenants.get(&spec.name);
-            let rate = spec.events_per_second.map(|per_second| match known.and_then(|tenant| tenant.rate.clone()) {
-                Some(rate) if rate.per_second() == f64::from(per_second) => rate,
-                _ => Arc::new(Rate::new(per_second)),
-            });
-            // Where the limit is as it was, what is taken of it is still taken.
-            let memory = spec.total_memory.map(|limit| match known.and_then(|tenant| tenant.memory.clone()) {
+            let old_tenant = previous.tenants.get(&spec.name);
+            let rate =
+                spec.events_per_second.map(|per_second| match old_tenant.and_then(|tenant| tenant.rate.clone()) {
+                    Some(rate) if rate.per_second() == f64::from(per_second) => rate,
+                    _ => Arc::new(Rate::new(per_second)),
+                });
+            // If the limit is unchanged, the memory in use stays counted.
+            let memory = spec.total_memory.map(|limit| match old_tenant.and_then(|tenant| tenant.memory.clone()) {
                 Some(memory) if memory.limit() == limit => memory,
                 _ => Arc::new(TenantMemory::new(limit)),
             });
@@ -109,26 +110,30 @@ impl Routes {
         self.modules.iter().find(|route| route.module == *name)
     }
 
-    /// Whether a tenant's deliveries to a module wait because one of the two is gone from the settings, but may come back.
-    /// `unknown_wait` says whether those wait, too, that nothing is known of: the host has just started, and its settings may be
-    /// half written.
+    /// Returns whether a tenant's deliveries to a module wait because one of the two was removed from the settings and
+    /// may come back. `unknown_wait` applies to names that are not in the routes at all: shortly after startup they
+    /// wait too, because the settings may be half written.
     pub(super) fn makes_wait(&self, tenant: &Name, module: &Name, unknown_wait: bool) -> bool {
         let tenant = self.tenant(tenant).map_or(unknown_wait, |tenant| tenant.is_gone);
         tenant || self.module(module).map_or(unknown_wait, |module| module.is_gone)
     }
 
-    /// What a user reads when the module that was to answer is no longer there.
+    /// Returns the text for users whose module is no longer in the settings.
     pub(super) fn apology(&self) -> &str {
         &self.apology
     }
 
-    /// Takes one of the turns a tenant's events have.
+    /// Counts an event against its tenant's rate limit.
+    ///
+    /// # Errors
+    ///
+    /// When the rate is exceeded.
     pub(super) fn take_turn(&self, tenant: &Name) -> Result<(), Refused> {
         let Some(rate) = self.tenants.get(tenant).and_then(|tenant| tenant.rate.as_ref()) else { return Ok(()) };
         rate.take().map_err(|retry_after| Refused::TooFast { tenant: tenant.clone(), retry_after })
     }
 
-    /// The deliveries an event makes; none if no module wants it.
+    /// Returns the deliveries of an event; none if no module wants it.
     pub(super) fn deliveries(&self, event: &Event) -> Vec<NewDelivery> {
         let candidate = Candidate::new(event);
         let routes = self.modules.iter().filter(|route| route.wants.judge(&route.module, &candidate).is_ok());

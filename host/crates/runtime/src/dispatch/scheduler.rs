@@ -1,4 +1,4 @@
-//! Decides what runs next: fair between tenants, under the limits of tenant, module and host.
+//! Decides which deliveries run next: fairly among tenants, within the limits of tenant, module and host.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,49 +14,51 @@ use modhost_core::backoff::Backoff;
 use modhost_core::event::{DeliveryId, Name};
 use modhost_storage::journal::{Claim, Claimed, Lease};
 
-/// The longest the scheduler sleeps without looking at the clock: clocks are set while it sleeps.
+/// Maximum sleep of the scheduler: the system clock may be set while it sleeps.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// The shortest it sleeps when all that is due is held up elsewhere.
+/// Minimum sleep when every due delivery is blocked by another limit.
 const MIN_SLEEP: Duration = Duration::from_millis(50);
 
-/// The shortest it sleeps while a module is paused, coming up or gone from the settings: what waits for that one is always due, and not looked for
-/// as often.
+/// Minimum sleep while a module is paused, loading or removed from the settings: its deliveries are always due, and are
+/// checked less often.
 const WAITING_SLEEP: Duration = Duration::from_secs(1);
 
-/// How long nothing of a lane is claimed after a claim failed.
+/// The delay before a lane is claimed again after a failed claim.
 const CLAIM_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 
-/// How many deliveries of a lane are taken at once.
+/// Maximum number of deliveries of one lane in one claim.
 const BATCH: usize = 64;
 
-/// What runs now, counted.
+/// The running attempts, with their counts.
 #[derive(Default)]
 pub(super) struct Running {
     total: usize,
     tenants: HashMap<Name, usize>,
     modules: HashMap<Name, usize>,
     attempts: HashMap<DeliveryId, RunningAttempt>,
-    /// How many attempts have begun.
-    begun: u64,
+    /// The number of attempts started so far.
+    started: u64,
 }
 
-/// An attempt that runs.
+/// A running attempt.
 struct RunningAttempt {
     lease: Lease,
-    /// The number of its slot. That of the attempt won't do: one that was given back is claimed under the same again.
+    /// The number of its slot. The attempt number is not unique: a returned delivery is claimed again under the same
+    /// number.
     slot: u64,
-    /// Cancelled when its lease is lost.
+    /// Canceled when the lease is lost.
     lost: CancellationToken,
 }
 
-/// Runs deliveries until the host closes.
+/// Schedules deliveries until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
     let changes = inner.modules.changes();
-    let mut scheduler = Scheduler { inner: inner.clone(), turn: 0, changes, lanes: Failing::default(), looks: 0 };
-    // Whoever ran before may have panicked with lanes in hand.
+    let mut scheduler =
+        Scheduler { inner: inner.clone(), turn: 0, changes, backoff: LaneBackoff::default(), failed_looks: 0 };
+    // A previous scheduler may have panicked after it had taken lanes out of `woken`.
     inner.look_again(inner.clock.now());
-    // A step isn't broken off: what the journal has given out by then would never begin.
+    // A step is never canceled: deliveries claimed by it would not start.
     while !inner.closing.is_cancelled() {
         scheduler.step().await;
     }
@@ -64,22 +66,22 @@ pub(super) async fn run(inner: Arc<Inner>) {
 
 struct Scheduler {
     inner: Arc<Inner>,
-    /// Whose turn is first.
+    /// The round-robin position.
     turn: usize,
-    /// Marked when a module has come up.
+    /// Changes when deliveries of a module may be able to start.
     changes: watch::Receiver<()>,
-    /// Lanes whose claims fail.
-    lanes: Failing,
-    /// How often in a row it couldn't be found out when the next delivery is due.
-    looks: u32,
+    /// Lanes whose last claim failed.
+    backoff: LaneBackoff,
+    /// The number of consecutive failures to read the lanes and the next due time.
+    failed_looks: u32,
 }
 
-/// Lanes whose claims fail: each is left alone for a while of its own.
+/// The lanes whose last claim failed: the number of failures and the time of the next claim.
 #[derive(Default)]
-struct Failing(HashMap<Lane, (u32, SystemTime)>);
+struct LaneBackoff(HashMap<Lane, (u32, SystemTime)>);
 
-impl Failing {
-    /// Notes that a claim failed; answers with how long the lane is left alone.
+impl LaneBackoff {
+    /// Records a failed claim. Returns how long the lane is not claimed.
     fn failed(&mut self, lane: Lane, now: SystemTime) -> Duration {
         let (failures, until) = self.0.entry(lane).or_insert((0, now));
         let wait = CLAIM_BACKOFF.delay(*failures);
@@ -95,18 +97,18 @@ impl Failing {
     }
 
     fn is_held_off(&self, tenant: &Name, module: &Name, now: SystemTime) -> bool {
-        // Hardly ever is there any.
+        // Usually empty.
         !self.0.is_empty() && self.0.get(&(tenant.clone(), module.clone())).is_some_and(|(_, until)| *until > now)
     }
 
-    /// When the first lane is tried again that is left alone now.
+    /// Returns when the first of these lanes may be claimed again.
     fn next(&self, now: SystemTime) -> Option<SystemTime> {
         self.0.values().map(|(_, until)| *until).filter(|until| *until > now).min()
     }
 }
 
 impl Scheduler {
-    /// Begins what may begin now, or waits until something changes.
+    /// Claims and starts the deliveries that may start now, or waits until something changes.
     async fn step(&mut self) {
         self.look().await;
         let claims = self.plan();
@@ -119,12 +121,12 @@ impl Scheduler {
             let lane = (claim.tenant.clone(), claim.module.clone());
             match claimed {
                 Ok(claimed) => {
-                    self.lanes.succeeded(&lane);
+                    self.backoff.succeeded(&lane);
                     self.begin(&claim, claimed);
                 }
-                // It stays ready, and the others don't wait for it.
+                // The lane stays ready; other lanes are not delayed.
                 Err(error) => {
-                    let wait = self.lanes.failed(lane, self.inner.clock.now());
+                    let wait = self.backoff.failed(lane, self.inner.clock.now());
                     let (lanes, ..) = failure.get_or_insert((0_usize, claim, error, wait));
                     *lanes += 1;
                 }
@@ -135,15 +137,15 @@ impl Scheduler {
         }
     }
 
-    /// Takes in the lanes that were woken, and all of them when something has become due.
+    /// Marks the woken lanes as ready, and reads all lanes when a delivery has become due.
     async fn look(&mut self) {
         let woken = std::mem::take(&mut *lock(&self.inner.woken));
         let now = self.inner.clock.now();
         let due = lock(&self.inner.next_due).take_if(|due| *due <= now).is_some();
         self.make_ready(woken);
         if due && let Err(error) = self.look_at_all(now).await {
-            let retry_in = CLAIM_BACKOFF.delay(self.looks);
-            self.looks = self.looks.saturating_add(1);
+            let retry_in = CLAIM_BACKOFF.delay(self.failed_looks);
+            self.failed_looks = self.failed_looks.saturating_add(1);
             tracing::error!(?retry_in, %error, "cannot look for deliveries that are due");
             self.inner.look_again(now + retry_in);
         }
@@ -153,12 +155,12 @@ impl Scheduler {
         let lanes = self.inner.journal.lanes().await?;
         self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
         if let Some(next) = self.inner.journal.next_due().await? {
-            // What is due now is ready; the timer is for what comes later.
+            // The lanes that are due now are ready; the timer is for later ones.
             let any_waits = self.inner.modules.any_makes_wait() || self.any_waits_for_settings();
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
             self.inner.look_again(now + next.max(shortest));
         }
-        self.looks = 0;
+        self.failed_looks = 0;
         Ok(())
     }
 
@@ -169,7 +171,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether any of the lanes waits for its module or tenant to be back in the settings, or dropped from them.
+    /// Returns whether a ready lane waits because its module or tenant is missing from the settings.
     fn any_waits_for_settings(&self) -> bool {
         let routes = self.inner.routes.load();
         let waits = |tenant: &Name, modules: &BTreeSet<Name>| {
@@ -178,23 +180,23 @@ impl Scheduler {
         lock(&self.inner.ready).iter().any(|(tenant, modules)| waits(tenant, modules))
     }
 
-    /// Shares the free slots out: every tenant the same, whatever it has waiting.
+    /// Divides the free run slots equally among the tenants, whatever their backlogs.
     fn plan(&mut self) -> Vec<Claim> {
         let routes = self.inner.routes.load();
         let now = self.inner.clock.now();
-        let known = lock(&self.inner.ready);
+        let ready_lanes = lock(&self.inner.ready);
         let running = lock(&self.inner.running);
-        let held_off = |tenant: &Name, module: &Name| self.lanes.is_held_off(tenant, module, now);
+        let held_off = |tenant: &Name, module: &Name| self.backoff.is_held_off(tenant, module, now);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
-        // What waits for a module that is paused, coming up or gone from the settings takes nobody's share.
+        // A module that is paused, loading or removed from the settings takes no share.
         let all = &self.inner.modules;
-        let can_begin = |tenant: &Name, module: &Name| {
+        let can_start = |tenant: &Name, module: &Name| {
             let waits = all.makes_wait(module) || self.inner.waits_for_settings(&routes, tenant, module);
             !waits && !held_off(tenant, module)
         };
-        let ready: BTreeMap<&Name, Vec<&Name>> = known
+        let ready: BTreeMap<&Name, Vec<&Name>> = ready_lanes
             .iter()
-            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| can_begin(tenant, module)).collect()))
+            .map(|(tenant, modules)| (tenant, modules.iter().filter(|module| can_start(tenant, module)).collect()))
             .filter(|(_, modules): &(_, Vec<_>)| !modules.is_empty())
             .collect();
         let tenants: Vec<&Name> = ready.keys().copied().collect();
@@ -203,24 +205,24 @@ impl Scheduler {
         }
         let share = (free / tenants.len()).max(1);
         let mut claims = Vec::new();
-        // Several tenants may have deliveries for one module: what this round claims for one of them counts for the next.
+        // The concurrency limit of a module spans tenants, so claims planned for one tenant count for the next.
         let mut planned: BTreeMap<&Name, usize> = BTreeMap::new();
         self.turn = self.turn.wrapping_add(1);
         for index in 0..tenants.len() {
             let tenant = tenants[(index + self.turn) % tenants.len()];
-            // A tenant or a module that is no longer configured has no limits of its own; its deliveries end at once.
+            // A tenant or module that is no longer configured has no limit of its own; its deliveries end immediately.
             let of_tenant = routes.tenant(tenant).map_or(BATCH, |tenant| tenant.concurrency);
-            let mut mine = free.min(share).min(of_tenant.saturating_sub(running.of_tenant(tenant)));
+            let mut tenant_slots = free.min(share).min(of_tenant.saturating_sub(running.of_tenant(tenant)));
             let modules = &ready[tenant];
             for offset in 0..modules.len() {
                 let module = modules[(offset + self.turn) % modules.len()];
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
                 let planned = planned.entry(module).or_default();
-                let taken = mine.min(BATCH).min(of_module.saturating_sub(running.of_module(module) + *planned));
+                let taken = tenant_slots.min(BATCH).min(of_module.saturating_sub(running.of_module(module) + *planned));
                 if taken > 0 {
                     *planned += taken;
                     claims.push(self.claim(tenant, module, taken));
-                    mine -= taken;
+                    tenant_slots -= taken;
                     free -= taken;
                 }
             }
@@ -254,17 +256,17 @@ impl Scheduler {
         }
     }
 
-    /// Waits until a lane is woken, a slot is free, a module has come up, something becomes due, or a lane whose claim failed
-    /// is tried again.
+    /// Waits until a lane is woken, a slot becomes free, a module becomes available, a delivery becomes due, or a
+    /// failed claim may be repeated.
     async fn wait(&mut self) {
         let due = *lock(&self.inner.next_due);
         let now = self.inner.clock.now();
-        let due = due.into_iter().chain(self.lanes.next(now)).min();
+        let due = due.into_iter().chain(self.backoff.next(now)).min();
         let sleep = due.map_or(MAX_SLEEP, |due| due.duration_since(now).unwrap_or_default());
         tokio::select! {
             biased;
             () = self.inner.wake.notified() => {}
-            // What waited for it is in `ready`.
+            // The lanes of the module are already in `ready`.
             _ = self.changes.changed() => {}
             () = self.inner.closing.cancelled() => {}
             () = self.inner.clock.sleep(sleep.clamp(Duration::from_millis(1), MAX_SLEEP)) => {}
@@ -281,17 +283,17 @@ impl Running {
         self.modules.get(module).copied().unwrap_or_default()
     }
 
-    /// The attempts that run: their leases, and the numbers of their slots.
+    /// Returns the leases of the running attempts and the numbers of their slots.
     pub(super) fn attempts(&self) -> Vec<(Lease, u64)> {
         self.attempts.values().map(|attempt| (attempt.lease.clone(), attempt.slot)).collect()
     }
 
-    /// Whether nothing runs.
+    /// Returns whether no attempt is running.
     pub(super) fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// Ends the attempt of a slot, as its lease is lost; one that has ended is none.
+    /// Cancels the attempt of a slot because its lease is lost. Does nothing if that attempt has ended.
     pub(super) fn lose(&self, delivery: &DeliveryId, slot: u64) {
         if let Some(attempt) = self.attempts.get(delivery).filter(|attempt| attempt.slot == slot) {
             attempt.lost.cancel();
@@ -299,7 +301,7 @@ impl Running {
     }
 }
 
-/// What an attempt holds while it runs: its share of the limits, and its lease. Freed when it is dropped.
+/// The share of the limits and the lease that a running attempt holds. Released on drop.
 pub(super) struct RunSlot {
     inner: Arc<Inner>,
     tenant: Name,
@@ -316,23 +318,23 @@ impl RunSlot {
         let mut slot = Self { inner, tenant, module, delivery, number: 0, lost: lost.clone() };
         let mut running = lock(&slot.inner.running);
         running.total += 1;
-        running.begun += 1;
-        let number = running.begun;
+        running.started += 1;
+        let number = running.started;
         *running.tenants.entry(slot.tenant.clone()).or_default() += 1;
         *running.modules.entry(slot.module.clone()).or_default() += 1;
-        let before = running
+        let previous = running
             .attempts
             .insert(slot.delivery.clone(), RunningAttempt { lease: claimed.lease.clone(), slot: number, lost });
         drop(running);
         slot.number = number;
-        // Whoever gives a delivery out again has taken it from the attempt before.
-        if let Some(before) = before {
-            before.lost.cancel();
+        // The journal leased the delivery again, so the previous attempt has lost its lease.
+        if let Some(previous) = previous {
+            previous.lost.cancel();
         }
         slot
     }
 
-    /// Waits until the delivery isn't this attempt's any more.
+    /// Waits until the lease is lost.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
     }
@@ -342,8 +344,8 @@ impl Drop for RunSlot {
     fn drop(&mut self) {
         let mut running = lock(&self.inner.running);
         running.total = running.total.saturating_sub(1);
-        less(&mut running.tenants, &self.tenant);
-        less(&mut running.modules, &self.module);
+        decrement(&mut running.tenants, &self.tenant);
+        decrement(&mut running.modules, &self.module);
         if running.attempts.get(&self.delivery).is_some_and(|attempt| attempt.slot == self.number) {
             running.attempts.remove(&self.delivery);
         }
@@ -356,7 +358,7 @@ impl Drop for RunSlot {
     }
 }
 
-fn less(counts: &mut HashMap<Name, usize>, name: &Name) {
+fn decrement(counts: &mut HashMap<Name, usize>, name: &Name) {
     if let Some(count) = counts.get_mut(name) {
         *count = count.saturating_sub(1);
         if *count == 0 {

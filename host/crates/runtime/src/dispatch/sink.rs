@@ -1,4 +1,5 @@
-//! The sink of the event sources: hands events to the dispatcher and unreadable requests to their store, and counts both.
+//! The sink of the event sources: passes events to the dispatcher and unreadable requests to their store, and counts
+//! the events.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,10 +9,10 @@ use modhost_core::metrics::{self, EventOutcome};
 use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 use modhost_storage::unreadable::{Unreadable, UnreadableStore};
 
-/// When a sender should send an unreadable request again that could not be kept.
+/// The `Retry-After` of an unreadable request that could not be stored.
 const KEEP_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// Hands events from the sources to the dispatcher, and unreadable requests to their store. Cheap to clone.
+/// Passes events from the sources to the dispatcher, and unreadable requests to their store. Cheap to clone.
 #[derive(Clone)]
 pub struct DispatchSink {
     dispatcher: Dispatcher,
@@ -28,7 +29,7 @@ impl DispatchSink {
 impl Sink for DispatchSink {
     async fn take(&self, event: Event) -> Result<Taken, Backpressure> {
         let observed = Observed::of(&event);
-        // The dispatcher finishes and counts the event even if the client disconnects.
+        // The dispatcher finishes, and `report` counts the event, even if the client disconnects.
         let accepted = self.dispatcher.accept_then(event, move |accepted| observed.report(accepted)).await;
         let accepted = accepted.map_err(|refused| Backpressure {
             after: refused.retry_after(),
@@ -55,7 +56,7 @@ struct Observed {
     name: String,
     source: Name,
     tenant: Name,
-    /// The module the event itself names.
+    /// The module that the event names.
     module: Option<String>,
     /// Why the payload cannot be read, if it has an unknown shape.
     flaw: Option<String>,
@@ -76,7 +77,7 @@ impl Observed {
     /// Logs and counts the result.
     fn report(self, accepted: &Result<Accepted, Refused>) {
         let Self { id, name, source, tenant, module, flaw } = self;
-        // Here and not where the event is read, because a recorded event is read again for every attempt.
+        // Not logged when the event is parsed, because a recorded event is parsed again for every attempt.
         if let (Some(flaw), Ok(Accepted::Deliveries(_))) = (flaw, accepted) {
             tracing::warn!(event = id, name, flaw, "the payload has an unknown shape");
         }

@@ -1,4 +1,5 @@
-//! Background tasks that outlive a panic: without the scheduler, say, the host would go on accepting what nobody runs.
+//! Restarts background tasks that panic: without its scheduler, for example, a host would accept events and never run
+//! them.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -9,10 +10,10 @@ use futures::FutureExt;
 
 use super::Inner;
 
-/// How long a task that panicked is left alone.
+/// The delay before a task that panicked is restarted.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
-/// Runs a task until it returns; one that panics is started anew.
+/// Runs a task until it returns, and restarts it after a panic.
 pub(super) async fn keep_running<F: Future<Output = ()>>(
     name: &'static str,
     inner: Arc<Inner>,
@@ -24,7 +25,7 @@ pub(super) async fn keep_running<F: Future<Output = ()>>(
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(super) fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")

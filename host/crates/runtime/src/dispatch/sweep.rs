@@ -1,7 +1,8 @@
-//! The safety net: now and then it is looked for deliveries that are due and that the scheduler doesn't know of.
+//! The safety net: periodically looks for due deliveries that the scheduler has missed.
 //!
-//! There should be none. Whatever makes a delivery due wakes its lane, and does so to its end. Where that fails after all,
-//! a delivery would wait for the next event of its lane; here it is found, counted and run.
+//! Normally it finds none, because every change that makes a delivery due also wakes its lane. If a wake-up is lost
+//! nevertheless, the delivery would wait for the next event of its lane; the sweep finds it, counts it and schedules
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use modhost_core::event::DeliveryId;
 use modhost_core::metrics;
 use modhost_storage::journal::Due;
 
-/// How long it is waited before it is looked a second time: what is on its way to the scheduler has arrived by then.
+/// The delay before a suspected delivery is checked again: a wake-up in progress has reached the scheduler by then.
 const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 
-/// How many deliveries of a lane are counted.
+/// Maximum number of deliveries counted per lane.
 const MAX_COUNTED: u32 = 1000;
 
-/// Looks for as long as the host runs.
+/// Sweeps until the host closes.
 pub(super) async fn keep(inner: Arc<Inner>) {
     let sweeping = async {
         loop {
@@ -52,11 +53,11 @@ async fn sweep(inner: &Inner) -> modhost_storage::journal::Result<()> {
     Ok(())
 }
 
-/// What is due and isn't known to the scheduler.
+/// Returns the due deliveries of lanes that the scheduler has not been woken for.
 async fn missed(inner: &Inner) -> modhost_storage::journal::Result<Vec<Due>> {
     let now = inner.clock.now();
     let mut due = inner.journal.due(MAX_COUNTED).await?;
-    // It looks at all lanes then.
+    // The scheduler is about to read all lanes.
     if lock(&inner.next_due).is_some_and(|next| next <= now) {
         return Ok(Vec::new());
     }

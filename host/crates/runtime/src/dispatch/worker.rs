@@ -1,4 +1,4 @@
-//! Makes one attempt at a delivery: runs the module, and writes down how it ended and what is next.
+//! Makes one attempt at a delivery: runs the module and records the outcome and the next state.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -23,33 +23,33 @@ use modhost_storage::journal::{
     AttemptReport, Call, Claimed, Details, Disposition, FailureReason, JournalError, State,
 };
 
-/// How many attempts there are only to tell the user, when there have been enough at the answer.
-const TIDYING: u32 = 20;
+/// Maximum number of extra attempts that only notify the user, once the attempts of the retry policy are used up.
+const MAX_NOTICE_ATTEMPTS: u32 = 20;
 
-/// Makes an attempt, to its very end: whatever breaks on the way, the delivery is finalized and its slot freed.
+/// Makes an attempt. Whatever fails or panics, the delivery is finalized and its run slot is released.
 pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) {
     let started = inner.clock.now();
-    // What has begun when it ends before its time.
-    let begun = OnceLock::new();
-    let working = AssertUnwindSafe(work(&inner, &claimed, &begun)).catch_unwind();
-    let worked = tokio::select! {
+    // Set once the attempt has started: a lost lease and a panic need the delivery.
+    let started_delivery = OnceLock::new();
+    let attempt = AssertUnwindSafe(work(&inner, &claimed, &started_delivery)).catch_unwind();
+    let result = tokio::select! {
         biased;
-        () = lease_lost(&slot, &claimed, &begun) => return,
-        worked = working => worked,
+        () = lease_lost(&slot, &claimed, &started_delivery) => return,
+        result = attempt => result,
     };
-    let worked = match worked {
-        Ok(worked) => worked,
+    let result = match result {
+        Ok(result) => result,
         Err(panic) => {
             let panic = supervise::message(&*panic).to_owned();
-            Worked::Done(after_panic(&inner, &claimed, begun.get(), panic).await)
+            AttemptResult::Done(after_panic(&inner, &claimed, started_delivery.get(), panic).await)
         }
     };
-    // From here on nothing ends it: what is committed has to be told.
+    // A lost lease no longer cancels the attempt: a committed outcome has to be reported.
     let ending = async {
-        match worked {
-            Worked::Done(done) => finish(&inner, &claimed, started, done).await,
-            Worked::NoVersion => give_back(&inner, &claimed).await,
-            Worked::Unreadable => {}
+        match result {
+            AttemptResult::Done(done) => finish(&inner, &claimed, started, done).await,
+            AttemptResult::NoVersion => return_to_queue(&inner, &claimed).await,
+            AttemptResult::Unreadable => {}
         }
     };
     if let Err(panic) = AssertUnwindSafe(ending).catch_unwind().await {
@@ -59,86 +59,86 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
     drop(slot);
 }
 
-/// Waits until the delivery is another attempt's. From then on this one changes nothing: neither the record of its calls,
-/// which the other reads and writes, nor what the user sees, nor the delivery's state.
-async fn lease_lost(slot: &RunSlot, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>) {
+/// Waits until the lease is lost. From then on this attempt must change nothing: neither the call log, which the new
+/// owner reads and writes, nor what the user sees, nor the state of the delivery.
+async fn lease_lost(slot: &RunSlot, claimed: &Claimed, started_delivery: &OnceLock<Arc<Delivery>>) {
     slot.lost().await;
-    if let Some(delivery) = begun.get() {
+    if let Some(delivery) = started_delivery.get() {
         delivery.call_log.revoke();
     }
     let (module, delivery, attempt) = (&claimed.module, claimed.id(), claimed.attempt());
     tracing::warn!(%module, %delivery, attempt, "lease lost; the attempt is canceled and its result is discarded");
 }
 
-/// What an attempt came to.
-enum Worked {
-    /// It ended.
+/// The result of an attempt.
+enum AttemptResult {
+    /// The attempt ended.
     Done(Done),
-    /// It didn't begin: there is no version of its module.
+    /// The attempt did not start: its module has no version.
     NoVersion,
-    /// It didn't begin: it isn't known what was done before.
+    /// The attempt did not start: the call log cannot be read.
     Unreadable,
 }
 
-/// Runs the module, closes what it left open and decides what is next.
-async fn work(inner: &Inner, claimed: &Claimed, begun: &OnceLock<Arc<Delivery>>) -> Worked {
+/// Runs the module, finalizes the attempt, and decides the next state.
+async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<Delivery>>) -> AttemptResult {
     let routes = inner.routes.load_full();
     let tenant = routes.tenant(&claimed.event.tenant);
     let Some((tenant, route)) = tenant.zip(routes.module(&claimed.module)) else {
         if let Some(tenant) = tenant {
             let calls = match inner.journal.calls(claimed.id()).await {
                 Ok(calls) => calls,
-                // Without the calls its steps would be left open for good.
+                // Without the call log, the open steps are unknown and would stay open.
                 Err(error) => return unreadable(claimed, &error),
             };
             let ended = Ended { id: claimed.id(), event: &claimed.event, module: &claimed.module, calls };
-            show_no_answer(inner, ended, tenant, routes.apology()).await;
+            notify_no_answer(inner, ended, tenant, routes.apology()).await;
         }
-        let reason = "its module or its tenant is no longer in modules.toml; send it again when it is".into();
-        return Worked::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
+        let reason = "its module or its tenant is no longer in modules.toml; send it again once both are back".into();
+        return AttemptResult::Done(Done { version: None, log: Vec::new(), next: Disposition::Dead { reason } });
     };
-    let enough = claimed.attempt() - claimed.earlier > route.retry.attempts;
+    let exhausted = claimed.attempt() - claimed.earlier > route.retry.attempts;
     let chosen = inner.modules.choose(&claimed.module, claimed.id(), claimed.received_at);
-    if chosen.is_none() && !enough {
-        return Worked::NoVersion;
+    if chosen.is_none() && !exhausted {
+        return AttemptResult::NoVersion;
     }
     let delivery = match begin(inner, claimed, tenant, route).await {
-        Ok(delivery) => begun.get_or_init(|| Arc::new(delivery)),
+        Ok(delivery) => started_delivery.get_or_init(|| Arc::new(delivery)),
         Err(error) => return unreadable(claimed, &error),
     };
-    let (outcome, chosen) = match chosen.filter(|_| !enough) {
+    let (outcome, chosen) = match chosen.filter(|_| !exhausted) {
         Some(chosen) => (run(inner, delivery, &*chosen).await, Some(chosen)),
-        None => (Outcome::GivenUp { reason: why_enough(inner, claimed).await, user_text: None }, None),
+        None => (Outcome::GivenUp { reason: exhausted_reason(inner, claimed).await, user_text: None }, None),
     };
     let cut_off = matches!(outcome, Outcome::CutOff);
-    let next = finalize::finalize(&*inner.clock, delivery, outcome, route, allowed(&route.retry)).await;
-    // A delivery counts once, by its very first attempt: what the host cut off says nothing, and whoever sends a delivery
-    // again doesn't make it another one.
+    let next = finalize::finalize(&*inner.clock, delivery, outcome, route, max_attempts(&route.retry)).await;
+    // Only the first attempt of a delivery is evidence for a canary. An attempt that the host canceled isn't evidence,
+    // and sending a delivery again doesn't make it count twice.
     if let Some(chosen) = chosen.as_ref().filter(|_| claimed.attempt() == 1 && !cut_off) {
         chosen.ended(next == Disposition::Completed);
     }
     let version = chosen.map(|chosen| chosen.version());
     metrics::calls_made_again(delivery.call_log.made_again().into());
     inner.calls_made_again.fetch_add(delivery.call_log.made_again().into(), Ordering::Relaxed);
-    Worked::Done(Done { version, log: delivery.log.take(), next })
+    AttemptResult::Done(Done { version, log: delivery.log.take(), next })
 }
 
-fn unreadable(claimed: &Claimed, error: &JournalError) -> Worked {
+fn unreadable(claimed: &Claimed, error: &JournalError) -> AttemptResult {
     tracing::error!(delivery = %claimed.id(), %error, "cannot read the call log; waiting for the lease to expire");
-    Worked::Unreadable
+    AttemptResult::Unreadable
 }
 
-/// What becomes of a delivery whose attempt panicked, which is a mistake of the host's: it is tried again, as it would be
-/// after any other failure that may pass. Its steps are closed where that doesn't panic as well.
-async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delivery>>, panic: String) -> Done {
+/// Decides the next state of a delivery whose attempt panicked. A panic is a bug in the host: the delivery is retried,
+/// as after any temporary failure. Its steps are closed, unless that panics too.
+async fn after_panic(inner: &Inner, claimed: &Claimed, started: Option<&Arc<Delivery>>, panic: String) -> Done {
     tracing::error!(module = %claimed.module, delivery = %claimed.id(), panic, "attempt panicked; please report it");
     let reason = format!("internal error in the host: {panic}; please report it");
     let routes = inner.routes.load_full();
     let route = routes.module(&claimed.module);
-    if let (Some(delivery), Some(route)) = (begun, route) {
+    if let (Some(delivery), Some(route)) = (started, route) {
         let outcome = try_again(reason.clone(), None, None);
-        let settling = finalize::finalize(&*inner.clock, delivery, outcome, route, allowed(&route.retry));
-        if let Ok(next) = AssertUnwindSafe(settling).catch_unwind().await {
+        let finalizing = finalize::finalize(&*inner.clock, delivery, outcome, route, max_attempts(&route.retry));
+        if let Ok(next) = AssertUnwindSafe(finalizing).catch_unwind().await {
             return Done { version: None, log: delivery.log.take(), next };
         }
     }
@@ -153,24 +153,25 @@ async fn after_panic(inner: &Inner, claimed: &Claimed, begun: Option<&Arc<Delive
     Done { version: None, log: Vec::new(), next }
 }
 
-/// Why there have been enough attempts: the reason of the last one, or that each was cut off.
-async fn why_enough(inner: &Inner, claimed: &Claimed) -> String {
-    let known = inner.journal.show(claimed.id()).await.ok().flatten();
-    let outcome = known.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
+/// Returns why the attempts are used up: the reason of the last one, or that the host stopped during each of them.
+async fn exhausted_reason(inner: &Inner, claimed: &Claimed) -> String {
+    let details = inner.journal.show(claimed.id()).await.ok().flatten();
+    let outcome = details.and_then(|details| Some(details.attempts.last()?.outcome.clone()));
     match outcome {
         Some(outcome) => FailureReason::parse(&outcome).reason().to_owned(),
         None => {
             let times = counted(claimed.attempt() - claimed.earlier - 1, "time", "times");
-            format!("cut off {times}: the host was ended each time while it ran")
+            format!("interrupted {times}: the host stopped each time while the delivery ran")
         }
     }
 }
 
-/// How many attempts there are, those included that only tell the user.
-fn allowed(policy: &RetryPolicy) -> u32 {
-    policy.attempts.saturating_add(TIDYING)
+/// Returns the maximum number of attempts, including those that only notify the user.
+fn max_attempts(policy: &RetryPolicy) -> u32 {
+    policy.attempts.saturating_add(MAX_NOTICE_ATTEMPTS)
 }
 
+/// Reads the call log and creates the delivery of an attempt.
 async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteSpec) -> Result<Delivery, JournalError> {
     let recorded = if claimed.calls > 0 { inner.journal.calls(claimed.id()).await? } else { Vec::new() };
     if claimed.attempt() > 1 {
@@ -198,18 +199,18 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     }))
 }
 
-/// Tells the user of a delivery that a person dropped that there will be no answer.
+/// Notifies the user of a delivery that an operator dropped.
 pub(super) async fn show_dropped(inner: &Inner, dropped: &Details, reason: &str) {
     let (summary, routes) = (&dropped.summary, inner.routes.load_full());
     tracing::info!(module = %summary.module, delivery = %summary.id, "dropped: {reason}");
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
         let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
-        show_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
+        notify_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
     }
 }
 
-/// A delivery that will not run again.
+/// The parts of a delivery that will not run again.
 struct Ended<'a> {
     id: &'a DeliveryId,
     event: &'a Arc<Event>,
@@ -217,8 +218,8 @@ struct Ended<'a> {
     calls: Vec<Call>,
 }
 
-/// Closes what a delivery that will not run again has left open, and tells its user.
-async fn show_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
+/// Closes the open steps of a delivery that will not run again, and notifies its user.
+async fn notify_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
     let Ended { id, event, module, calls } = ended;
     let delivery = Delivery::new(AttemptContext {
         event: event.clone(),
@@ -236,12 +237,12 @@ async fn show_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apolog
     }
 }
 
-/// Makes a delivery wait again that there is no version for. None is claimed while its module has no version, but the module
-/// may have been taken out of modules.toml and put back since.
-async fn give_back(inner: &Inner, claimed: &Claimed) {
+/// Returns a delivery whose module has no version to the queue. The scheduler claims none while a module has no
+/// version, but the module may have been removed from modules.toml and added again since.
+async fn return_to_queue(inner: &Inner, claimed: &Claimed) {
     let lane = (claimed.event.tenant.clone(), claimed.module.clone());
     match inner.journal.unclaim(&claimed.lease).await {
-        // The scheduler leaves the lane alone until a version serves.
+        // The scheduler skips the lane until a version serves.
         Ok(_) => inner.woken([lane]),
         Err(error) => tracing::error!(
             module = %claimed.module, delivery = %claimed.id(), %error, "cannot return a delivery; waiting for the lease to expire"
@@ -249,23 +250,23 @@ async fn give_back(inner: &Inner, claimed: &Claimed) {
     }
 }
 
-/// Runs the version of the module that is this delivery's.
+/// Runs the chosen version of the module.
 async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Outcome {
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
     tracing::debug!(%module, delivery = %id, version = %runner.version(), event = event.id, name = event.name, "delivery begins");
-    // A panic in the host is a mistake of ours; the user must not pay for it with a spinner that never stops.
+    // A panic is a bug in the host: it is retried, so that the user's steps and reply are completed.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(runner.run(delivery)).catch_unwind() => ended,
         () = inner.stop.cancelled() => return Outcome::CutOff,
     };
     match ended {
         Ok(ended) => outcome(ended),
-        Err(_) => try_again("the host itself broke while it served the module: please report this".into(), None, None),
+        Err(_) => try_again("internal error in the host: the attempt panicked; please report it".into(), None, None),
     }
 }
 
-/// What the end of an instance means for its delivery. What would end the same way again is given up: an attempt that
-/// gets the same answers takes the same way.
+/// Maps the end of an instance to the outcome of its attempt. A deterministic failure is given up: a retry replays the
+/// same answers and fails in the same way.
 fn outcome(ended: engine::Ended) -> Outcome {
     match ended {
         engine::Ended::Answered => Outcome::Answered,
@@ -288,14 +289,14 @@ fn try_again(reason: String, after: Option<Duration>, user_text: Option<String>)
     Outcome::TryAgain { reason, after, user_text }
 }
 
-/// How an attempt went.
+/// The report of an attempt that ended.
 struct Done {
     version: Option<String>,
     log: Vec<modhost_storage::journal::LogLine>,
     next: Disposition,
 }
 
-/// Writes down how an attempt went and what is next.
+/// Logs, counts and records the outcome of an attempt and its next state.
 async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Done) {
     let (outcome, state, retry_after) = match &done.next {
         Disposition::Completed => ("completed".to_owned(), State::Completed, None),
@@ -304,7 +305,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         Disposition::Dropped { reason } => (reason.clone(), State::Dropped, None),
     };
     let took = inner.clock.now().duration_since(started).unwrap_or_default();
-    tell(inner, claimed, &done, took);
+    log_outcome(inner, claimed, &done, took);
     if let Disposition::Retry { reason, .. } | Disposition::Dead { reason } = &done.next {
         inner.failures.tell(|| FailedAttempt {
             event: claimed.event.clone(),
@@ -321,9 +322,9 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     if let Err(error) = inner.journal.complete_attempt(&claimed.lease, report, done.next).await {
         tracing::error!(delivery = %claimed.id(), %error, "cannot record the outcome; the delivery will be retried");
     }
-    // After an error as well, because the outcome may have been recorded all the same.
+    // Also after an error: the outcome may have been recorded nonetheless.
     if state != State::Waiting {
-        // Of a chat whose deliveries go one at a time the next may begin.
+        // If the deliveries of the chat run one at a time, the next one may start now.
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);
     }
     if let Some(after) = retry_after {
@@ -331,15 +332,16 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     }
 }
 
-/// How an attempt is counted in the log, which is how the reasons beside it and the module itself count: from 1 since the delivery
-/// was last sent, to as many as there may be. Beyond that, which one it is of those that only tell the user.
+/// Returns the number of an attempt for the log, counted as in failure reasons and as the module sees it: from 1 since
+/// the delivery was last sent, up to the maximum of its retry policy. The second value numbers the attempts beyond it,
+/// which only notify the user.
 fn counted_as(inner: &Inner, claimed: &Claimed) -> (u32, Option<u32>) {
     let number = claimed.attempt() - claimed.earlier;
-    let most = inner.routes.load().module(&claimed.module).map_or(number, |route| route.retry.attempts);
-    (number.min(most), number.checked_sub(most).filter(|notice| *notice > 0))
+    let max = inner.routes.load().module(&claimed.module).map_or(number, |route| route.retry.attempts);
+    (number.min(max), number.checked_sub(max).filter(|notice| *notice > 0))
 }
 
-fn tell(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration) {
+fn log_outcome(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::Duration) {
     let (module, delivery, event) = (&claimed.module, claimed.id(), &claimed.event.id);
     let (attempt, notice) = counted_as(inner, claimed);
     match &done.next {

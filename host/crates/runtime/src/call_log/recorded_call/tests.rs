@@ -1,5 +1,5 @@
-//! Every transition of a recorded call, driven by hand: a disk that commits when it is told to, a far side that answers when
-//! it is told to, and a process that can be killed between any two steps.
+//! Tests every transition of a recorded call, with a disk and a remote that the test controls, and with a process that
+//! can be killed between any two steps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::{Pin, pin};
@@ -29,16 +29,16 @@ const PAID: CallSpec<Vec<Value>> = CallSpec::new(Import::CompletionComplete, Cal
 const CHANGE: CallSpec<Vec<Value>> = CallSpec::new(Import::MessagesReply, CallEffect::Change);
 const STORE: CallSpec<Vec<Value>> = CallSpec::new(Import::KeyValueSet, CallEffect::Store);
 const SEND: CallSpec<Vec<Value>> = CallSpec::new(Import::HttpHandle, CallEffect::Send);
-/// A change whose result is kept aside, and which restores the progress: here, the list of all results.
+/// A change whose result is kept aside and restores the progress: here, the list of all results.
 const CREATE: CallSpec<Vec<Value>> = CallSpec::new(Import::MessagesCreate, CallEffect::Change)
     .keeping_its_result()
     .restored_by(|progress, answer| progress.push(answer.clone()));
 
-const ALL: [&CallSpec<Vec<Value>>; 6] = [&READ, &PAID, &CHANGE, &STORE, &SEND, &CREATE];
+const ALL_SPECS: [&CallSpec<Vec<Value>>; 6] = [&READ, &PAID, &CHANGE, &STORE, &SEND, &CREATE];
 
 type GuestResult = Result<String, CallError>;
 
-/// A journal whose disk commits when it is told to.
+/// A journal that commits only when the test calls [`Disk::commit`].
 #[derive(Default)]
 struct Disk(Mutex<DiskState>);
 
@@ -46,9 +46,9 @@ struct Disk(Mutex<DiskState>);
 struct DiskState {
     calls: BTreeMap<u32, Call>,
     submitted: VecDeque<(Submitted, oneshot::Sender<JournalResult<()>>)>,
-    /// Set once a commit has failed: none that follows succeeds.
+    /// Set once a commit has failed: all later ones fail too.
     failed: bool,
-    /// Takes nothing, not even into memory.
+    /// Rejects every submission immediately.
     full: bool,
 }
 
@@ -58,11 +58,11 @@ enum Submitted {
 }
 
 impl Disk {
-    /// Commits the next so many.
+    /// Commits the next submissions.
     fn commit(&self, count: usize) {
         let mut state = self.0.lock().unwrap();
         for _ in 0..count {
-            let (submitted, done) = state.submitted.pop_front().expect("nothing more is submitted");
+            let (submitted, done) = state.submitted.pop_front().expect("not enough submissions");
             let result = match submitted {
                 _ if state.failed => Err(broken()),
                 Submitted::Write(call) => {
@@ -82,7 +82,7 @@ impl Disk {
         self.commit(self.submitted());
     }
 
-    /// Fails everything that is submitted, now and later.
+    /// Fails all current and later submissions.
     fn fail(&self) {
         self.0.lock().unwrap().failed = true;
         self.commit_all();
@@ -92,19 +92,19 @@ impl Disk {
         self.0.lock().unwrap().full = true;
     }
 
-    /// How many writes wait for the disk.
+    /// Returns the number of uncommitted submissions.
     fn submitted(&self) -> usize {
         self.0.lock().unwrap().submitted.len()
     }
 
-    /// The calls on disk: name, and the answer if there is one.
+    /// Returns the calls on disk: names, and answers if recorded.
     fn calls(&self) -> Vec<(String, Option<Value>)> {
         let answer = |call: &Call| call.answer.as_ref().map(|answer| serde_json::from_slice(answer).unwrap());
         let state = self.0.lock().unwrap();
         state.calls.values().map(|call| (call.import.to_string(), answer(call))).collect()
     }
 
-    /// The only call on disk: whether it is answered.
+    /// Returns whether the only call on disk has an answer; none if no call is on disk.
     fn answered(&self) -> Option<bool> {
         let calls = self.calls();
         assert!(calls.len() < 2, "{calls:?}");
@@ -116,7 +116,7 @@ fn broken() -> JournalError {
     StorageError::broken("journal", "no disk").into()
 }
 
-/// The processes of one delivery, one after the other.
+/// A host that runs one delivery, in consecutive processes.
 struct Host {
     disk: Arc<Disk>,
     limits: Limits,
@@ -127,7 +127,7 @@ impl Host {
         Self { disk: Arc::default(), limits: Limits::default() }
     }
 
-    /// Starts an attempt with what is on disk.
+    /// Starts an attempt with the calls on disk.
     fn start(&self) -> Arc<CallLog> {
         self.start_with(&mut Vec::new())
     }
@@ -138,13 +138,13 @@ impl Host {
         drop(state);
         let lease = Lease { delivery: DeliveryId::from_text("dlv_1"), owner: "host".into(), attempt: 1 };
         let log = CallLog::new(self.disk.clone(), lease, recorded);
-        let spec_of = |import| ALL.into_iter().find(|spec| spec.import == import).copied();
+        let spec_of = |import| ALL_SPECS.into_iter().find(|spec| spec.import == import).copied();
         Arc::new(log.start(Name::from("test"), self.limits, spec_of, progress))
     }
 
-    /// Kills the process: whatever isn't on disk is gone. Starts the next one.
+    /// Kills the process, which loses everything that isn't on disk, and starts the next one.
     fn kill(&self, log: Arc<CallLog>) -> Arc<CallLog> {
-        assert_eq!(Arc::strong_count(&log), 1, "something of the killed process is still there");
+        assert_eq!(Arc::strong_count(&log), 1, "the killed process still holds its call log");
         drop(log);
         let mut state = self.disk.0.lock().unwrap();
         state.submitted.clear();
@@ -153,14 +153,14 @@ impl Host {
     }
 }
 
-/// What a call reaches: it is told when to answer, and counts what reaches it.
+/// The remote that calls reach: it counts them and answers when the test says so.
 #[derive(Default)]
-struct FarSide {
+struct Remote {
     made: Mutex<Vec<String>>,
 }
 
-impl FarSide {
-    /// What makes a call here, and what answers it.
+impl Remote {
+    /// Returns a function that makes a call, and the sender of its answer.
     fn call(
         self: &Arc<Self>,
     ) -> (
@@ -186,10 +186,10 @@ impl FarSide {
 
 type Guest = Pin<Box<dyn Future<Output = GuestResult> + Send>>;
 
-/// A call that a guest waits for, with everything that happens to it.
+/// A call that a guest waits for, with counters of its effects.
 struct Running {
     guest: Option<Guest>,
-    far_side: Arc<FarSide>,
+    remote: Arc<Remote>,
     answer: Option<oneshot::Sender<GuestResult>>,
     applied: Arc<AtomicU32>,
     committed: Arc<AtomicU32>,
@@ -201,17 +201,17 @@ impl Running {
     }
 
     fn carry_out<S: Live>(call: Requested<S>) -> Self {
-        let far_side = Arc::new(FarSide::default());
-        let (make, answer) = far_side.call();
+        let remote = Arc::new(Remote::default());
+        let (make, answer) = remote.call();
         let (applied, committed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let (apply, commit) = (applied.clone(), committed.clone());
         let apply = move |_: &String| _ = apply.fetch_add(1, Ordering::Relaxed);
         let commit = move |_: &RecordedCall<Committed>| _ = commit.fetch_add(1, Ordering::Relaxed);
         let guest: Guest = Box::pin(call.carry_out(make, apply, commit));
-        Self { guest: Some(guest), far_side, answer: Some(answer), applied, committed }
+        Self { guest: Some(guest), remote, answer: Some(answer), applied, committed }
     }
 
-    /// Lets the guest and the tasks of the host run as far as they get.
+    /// Polls the guest, and lets the tasks of the host run as far as they can.
     async fn run(&mut self) -> Poll<GuestResult> {
         let polled = match &mut self.guest {
             Some(guest) => poll!(guest.as_mut()),
@@ -223,24 +223,24 @@ impl Running {
         polled
     }
 
-    async fn run_in_vain(&mut self) {
+    async fn run_pending(&mut self) {
         assert!(self.run().await.is_pending());
     }
 
     async fn result(&mut self) -> GuestResult {
         match self.run().await {
             Poll::Ready(result) => result,
-            Poll::Pending => panic!("the guest still waits"),
+            Poll::Pending => panic!("the guest is still waiting"),
         }
     }
 
     async fn guest_drops(&mut self) {
         self.guest = None;
-        self.run_in_vain().await;
+        self.run_pending().await;
     }
 
     fn answer(&mut self, answer: GuestResult) {
-        self.answer.take().unwrap().send(answer).expect("the call is canceled");
+        self.answer.take().unwrap().send(answer).expect("the call was canceled");
     }
 
     fn is_canceled(&self) -> bool {
@@ -248,7 +248,7 @@ impl Running {
     }
 
     fn is_made(&self) -> bool {
-        self.far_side.made() == 1
+        self.remote.made() == 1
     }
 }
 
@@ -270,7 +270,7 @@ fn live(requested: Requested) -> RecordedCall<Reserved> {
 fn replayed(requested: Requested) -> RecordedCall<Replayed> {
     match requested {
         Requested::Replayed(call) => call,
-        Requested::Live(_) => panic!("it is to be made"),
+        Requested::Live(_) => panic!("not in the log"),
     }
 }
 
@@ -294,13 +294,13 @@ async fn leave(host: &Host, log: &Arc<CallLog>, spec: &CallSpec<Vec<Value>>) -> 
 // ---- transitions
 
 #[tokio::test]
-async fn request_reserves_a_position_and_writes_nothing() {
+async fn reserves_position_without_writing() {
     let host = Host::new();
     let log = host.start();
     let call = reserve(&log, &CHANGE);
     assert_eq!((host.disk.submitted(), log.usage().in_flight()), (0, 1));
     drop(call);
-    assert_eq!((host.disk.submitted(), log.usage().in_flight()), (0, 0), "an abandoned call leaves nothing");
+    assert_eq!((host.disk.submitted(), log.usage().in_flight()), (0, 0), "an abandoned call releases its slot");
 }
 
 #[tokio::test]
@@ -312,11 +312,11 @@ async fn begin_submits_the_intent() {
     drop(call);
     assert_eq!(log.usage().in_flight(), 0);
     host.disk.commit(1);
-    assert_eq!(host.disk.answered(), Some(false), "what was submitted is written all the same");
+    assert_eq!(host.disk.answered(), Some(false), "a submitted intent is written even if the call is dropped");
 }
 
 #[tokio::test]
-async fn leaves_when_the_intent_is_on_disk() {
+async fn leaves_when_intent_is_on_disk() {
     for spec in [&PAID, &CHANGE, &STORE, &SEND] {
         let host = Host::new();
         let log = host.start();
@@ -329,7 +329,7 @@ async fn leaves_when_the_intent_is_on_disk() {
 }
 
 #[tokio::test]
-async fn a_read_leaves_at_once_begun_or_not() {
+async fn read_leaves_immediately() {
     let host = Host::new();
     let log = host.start();
     let mut leaving = pin!(reserve(&log, &READ).leave());
@@ -341,15 +341,20 @@ async fn a_read_leaves_at_once_begun_or_not() {
 }
 
 #[tokio::test]
-async fn answer_is_submitted_at_once_and_commit_waits_for_the_disk() {
-    for spec in ALL {
+async fn submits_answer_immediately_and_commits_when_it_is_on_disk() {
+    for spec in ALL_SPECS {
         let host = Host::new();
         let log = host.start();
         let call = leave(&host, &log, spec).await;
         let answered = call.answer(&Answer::ok(&"yes").unwrap()).unwrap();
         assert_eq!(host.disk.submitted(), 1);
         let waits = u64::from(spec.effect.needs_durable_answer());
-        assert_eq!(log.usage().in_flight(), waits, "{} occupies nothing if nobody waits", spec.import);
+        assert_eq!(
+            log.usage().in_flight(),
+            waits,
+            "{} keeps its slot only if the guest waits for the disk",
+            spec.import
+        );
         let mut committing = pin!(answered.commit());
         assert!(poll!(committing.as_mut()).is_pending());
         host.disk.commit(1);
@@ -360,7 +365,7 @@ async fn answer_is_submitted_at_once_and_commit_waits_for_the_disk() {
 
 #[tokio::test]
 async fn replays_without_touching_the_disk() {
-    for spec in ALL {
+    for spec in ALL_SPECS {
         let host = Host::new();
         let log = host.start();
         let call = leave(&host, &log, spec).await;
@@ -369,7 +374,7 @@ async fn replays_without_touching_the_disk() {
 
         let log = host.kill(log);
         let mut running = Running::request(&log, spec);
-        assert_eq!(log.usage().in_flight(), 0, "a replayed call occupies nothing");
+        assert_eq!(log.usage().in_flight(), 0, "a replayed call holds no slot");
         assert_eq!(running.result().await, ok("yes"));
         assert!(!running.is_made());
         assert_eq!((running.applied.load(Ordering::Relaxed), host.disk.submitted()), (1, 0));
@@ -380,23 +385,23 @@ async fn replays_without_touching_the_disk() {
 // ---- the whole path
 
 #[tokio::test]
-async fn carries_each_effect_along_its_path() {
-    for spec in ALL {
+async fn follows_the_path_of_each_effect() {
+    for spec in ALL_SPECS {
         let (host, effect) = (Host::new(), spec.effect);
         let log = host.start();
         let mut running = Running::request(&log, spec);
         if effect.needs_durable_intent() {
-            running.run_in_vain().await;
+            running.run_pending().await;
             assert!(!running.is_made(), "{effect:?}: the intent is not on disk");
             host.disk.commit(1);
         }
-        running.run_in_vain().await;
+        running.run_pending().await;
         assert!(running.is_made(), "{effect:?}");
         assert_eq!(running.applied.load(Ordering::Relaxed), 0);
 
         running.answer(ok("yes"));
         if effect.needs_durable_answer() {
-            running.run_in_vain().await;
+            running.run_pending().await;
             assert_eq!(host.disk.answered(), Some(false), "{effect:?}: the answer is not on disk");
             host.disk.commit(1);
         }
@@ -409,8 +414,8 @@ async fn carries_each_effect_along_its_path() {
         host.disk.commit_all();
         running.guest_drops().await;
         assert_eq!(host.disk.answered(), Some(true), "{effect:?}");
-        let told = u32::from(effect == CallEffect::Store);
-        assert_eq!(running.committed.load(Ordering::Relaxed), told, "{effect:?}: only the store is told");
+        let notified = u32::from(effect == CallEffect::Store);
+        assert_eq!(running.committed.load(Ordering::Relaxed), notified, "{effect:?}: only the store is notified");
     }
 }
 
@@ -419,7 +424,7 @@ async fn records_and_replays_an_error() {
     let host = Host::new();
     let log = host.start();
     let mut running = Running::request(&log, &READ);
-    running.run_in_vain().await;
+    running.run_pending().await;
     running.answer(Err(timeout()));
     assert_eq!(running.result().await, Err(timeout()));
     assert_eq!(running.applied.load(Ordering::Relaxed), 0, "an error changes no progress");
@@ -430,44 +435,44 @@ async fn records_and_replays_an_error() {
 }
 
 #[tokio::test]
-async fn calls_reach_the_disk_in_their_order() {
+async fn writes_calls_in_order() {
     let host = Host::new();
     let log = host.start();
-    // Two requests of which the second is begun while the first is under way, as a guest sends them.
+    // Two concurrent requests: the second starts while the first is in flight.
     let first = Requested::new(&log, &READ, &"first").unwrap().begin().unwrap();
     let second = Requested::new(&log, &SEND, &"second").unwrap().begin().unwrap();
     let (mut first, mut second) = (Running::carry_out(first), Running::carry_out(second));
-    second.run_in_vain().await;
+    second.run_pending().await;
     assert!(!second.is_made());
     host.disk.commit(2);
-    second.run_in_vain().await;
+    second.run_pending().await;
     second.answer(ok("second"));
-    second.run_in_vain().await;
-    first.run_in_vain().await;
+    second.run_pending().await;
+    first.run_pending().await;
     first.answer(ok("first"));
     assert_eq!(first.result().await, ok("first"));
     let names = |host: &Host| host.disk.calls().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert_eq!(names(&host), ["search.search", "wasi:http.handle"]);
     host.disk.commit(1);
     let answered: Vec<_> = host.disk.calls().into_iter().map(|(_, answer)| answer.is_some()).collect();
-    assert_eq!(answered, [false, true], "answers are written as they arrive, each at its call's position");
+    assert_eq!(answered, [false, true], "answers are written in order of arrival, each at its call's position");
     assert_eq!(second.result().await, ok("second"));
 }
 
 // ---- the guest drops the call
 
 #[tokio::test]
-async fn guest_drop_before_the_intent_is_on_disk_cancels_what_may_be_canceled() {
-    for spec in ALL {
+async fn guest_drop_before_intent_is_on_disk_cancels_reads_and_paid_calls() {
+    for spec in ALL_SPECS {
         let (host, effect) = (Host::new(), spec.effect);
         let log = host.start();
         let mut running = Running::carry_out(request(&log, spec).begin().unwrap());
         if effect.needs_durable_intent() {
-            running.run_in_vain().await;
+            running.run_pending().await;
         }
         running.guest_drops().await;
         host.disk.commit(1);
-        running.run_in_vain().await;
+        running.run_pending().await;
         assert_eq!(running.is_made(), effect.outlives_guest(), "{effect:?}");
         assert_eq!(running.is_canceled(), !effect.outlives_guest(), "{effect:?}");
         assert_eq!(log.usage().in_flight(), u64::from(effect.outlives_guest()), "{effect:?}");
@@ -476,14 +481,14 @@ async fn guest_drop_before_the_intent_is_on_disk_cancels_what_may_be_canceled() 
 }
 
 #[tokio::test]
-async fn guest_drop_in_flight_cancels_what_may_be_canceled() {
-    for spec in ALL {
+async fn guest_drop_in_flight_cancels_reads_and_paid_calls() {
+    for spec in ALL_SPECS {
         let (host, effect) = (Host::new(), spec.effect);
         let log = host.start();
         let mut running = Running::request(&log, spec);
-        let _in_vain = running.run().await;
+        let _pending = running.run().await;
         host.disk.commit_all();
-        running.run_in_vain().await;
+        running.run_pending().await;
         assert!(running.is_made());
         running.guest_drops().await;
         assert_eq!(running.is_canceled(), !effect.outlives_guest(), "{effect:?}");
@@ -493,13 +498,13 @@ async fn guest_drop_in_flight_cancels_what_may_be_canceled() {
         }
         {
             let mut ended = pin!(log.outliving_calls());
-            assert!(poll!(ended.as_mut()).is_pending(), "{effect:?} goes on");
+            assert!(poll!(ended.as_mut()).is_pending(), "{effect:?} runs to completion");
             running.answer(ok("yes"));
-            running.run_in_vain().await;
+            running.run_pending().await;
             host.disk.commit_all();
             ended.await;
         }
-        running.run_in_vain().await;
+        running.run_pending().await;
         assert_eq!(running.applied.load(Ordering::Relaxed), 1);
         assert_eq!((host.disk.answered(), log.usage().in_flight()), (Some(true), 0), "{effect:?}");
         assert_eq!(running.committed.load(Ordering::Relaxed), u32::from(effect == CallEffect::Store));
@@ -507,19 +512,19 @@ async fn guest_drop_in_flight_cancels_what_may_be_canceled() {
 }
 
 #[tokio::test]
-async fn guest_drop_after_the_answer_loses_no_answer() {
+async fn guest_drop_after_answer_keeps_the_answer() {
     for spec in [&PAID, &SEND] {
         let host = Host::new();
         let log = host.start();
         let mut running = Running::request(&log, spec);
-        running.run_in_vain().await;
+        running.run_pending().await;
         host.disk.commit(1);
-        running.run_in_vain().await;
+        running.run_pending().await;
         running.answer(ok("yes"));
-        running.run_in_vain().await;
+        running.run_pending().await;
         running.guest_drops().await;
         host.disk.commit(1);
-        running.run_in_vain().await;
+        running.run_pending().await;
         assert_eq!((host.disk.answered(), log.usage().in_flight()), (Some(true), 0));
         drop(running);
         let log = host.kill(log);
@@ -528,8 +533,8 @@ async fn guest_drop_after_the_answer_loses_no_answer() {
 }
 
 #[tokio::test]
-async fn guest_drop_before_the_call_begins_leaves_nothing() {
-    for spec in ALL {
+async fn guest_drop_before_first_poll_releases_everything() {
+    for spec in ALL_SPECS {
         let host = Host::new();
         let log = host.start();
         let mut running = Running::request(&log, spec);
@@ -540,10 +545,10 @@ async fn guest_drop_before_the_call_begins_leaves_nothing() {
     }
 }
 
-// ---- what can't be written
+// ---- failed writes
 
 #[tokio::test]
-async fn a_call_whose_intent_is_refused_never_leaves() {
+async fn call_does_not_leave_when_intent_is_rejected() {
     for spec in [&PAID, &CHANGE, &STORE, &SEND] {
         let host = Host::new();
         let log = host.start();
@@ -556,12 +561,12 @@ async fn a_call_whose_intent_is_refused_never_leaves() {
 }
 
 #[tokio::test]
-async fn a_call_whose_intent_is_not_committed_never_leaves() {
+async fn call_does_not_leave_when_intent_commit_fails() {
     for spec in [&PAID, &CHANGE, &STORE, &SEND] {
         let host = Host::new();
         let log = host.start();
         let mut running = Running::request(&log, spec);
-        running.run_in_vain().await;
+        running.run_pending().await;
         host.disk.fail();
         assert_eq!(running.result().await.unwrap_err().kind, ErrorKind::Unavailable);
         assert_eq!((running.is_made(), log.usage().in_flight()), (false, 0));
@@ -570,34 +575,34 @@ async fn a_call_whose_intent_is_not_committed_never_leaves() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_committed_is_not_given_to_the_guest_that_pays() {
+async fn paid_answer_is_withheld_when_its_commit_fails() {
     for spec in [&PAID, &SEND] {
         let host = Host::new();
         let log = host.start();
         let mut running = Running::request(&log, spec);
-        running.run_in_vain().await;
+        running.run_pending().await;
         host.disk.commit(1);
-        running.run_in_vain().await;
+        running.run_pending().await;
         running.answer(ok("yes"));
-        running.run_in_vain().await;
+        running.run_pending().await;
         host.disk.fail();
         assert_eq!(running.result().await.unwrap_err().kind, ErrorKind::Unavailable);
         assert_eq!(log.usage().in_flight(), 0);
         drop(running);
         let log = host.kill(log);
         drop(reserve(&log, spec));
-        assert_eq!(log.made_again(), 1, "the next attempt makes it again");
+        assert_eq!(log.made_again(), 1, "the next attempt repeats the call");
     }
 }
 
 #[tokio::test]
-async fn the_store_is_not_told_of_an_answer_that_is_not_committed() {
+async fn store_is_not_notified_when_answer_commit_fails() {
     let host = Host::new();
     let log = host.start();
     let mut running = Running::request(&log, &STORE);
-    running.run_in_vain().await;
+    running.run_pending().await;
     host.disk.commit(1);
-    running.run_in_vain().await;
+    running.run_pending().await;
     running.answer(ok("yes"));
     assert_eq!(running.result().await, ok("yes"));
     host.disk.fail();
@@ -606,12 +611,12 @@ async fn the_store_is_not_told_of_an_answer_that_is_not_committed() {
 }
 
 #[tokio::test]
-async fn an_answer_beyond_the_limit_ends_the_call_with_an_error() {
+async fn answer_above_limit_fails_the_call() {
     let mut host = Host::new();
     host.limits = host.limits.with(Resource::Answers, 10);
     let log = host.start();
     let mut running = Running::request(&log, &READ);
-    running.run_in_vain().await;
+    running.run_pending().await;
     running.answer(ok("much more than that"));
     assert_eq!(running.result().await.unwrap_err().kind, ErrorKind::Invalid);
     assert!(log.usage().reached().is_some());
@@ -619,7 +624,7 @@ async fn an_answer_beyond_the_limit_ends_the_call_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_log_that_belongs_to_another_attempt_begins_no_call_and_takes_no_answer() {
+async fn revoked_log_rejects_calls_and_answers() {
     let host = Host::new();
     let log = host.start();
     let call = leave(&host, &log, &CHANGE).await;
@@ -632,23 +637,23 @@ async fn a_log_that_belongs_to_another_attempt_begins_no_call_and_takes_no_answe
 }
 
 #[tokio::test]
-async fn a_panic_in_a_change_becomes_an_error() {
+async fn panic_in_a_call_becomes_an_error() {
     let host = Host::new();
     let log = host.start();
     async fn broken() -> GuestResult {
-        panic!("a mistake")
+        panic!("a bug")
     }
     let make = |_: &RecordedCall<InFlight>| broken();
     let mut guest: Guest = Box::pin(request(&log, &CHANGE).carry_out(make, |_| {}, |_| {}));
     assert!(poll!(guest.as_mut()).is_pending());
     host.disk.commit(1);
     let error = guest.await.unwrap_err();
-    assert!(error.message.starts_with("`messages.reply` broke off"), "{error}");
+    assert!(error.message.starts_with("`messages.reply` failed: internal error"), "{error}");
     assert_eq!((host.disk.answered(), log.usage().in_flight()), (Some(false), 0));
 }
 
 #[tokio::test]
-async fn too_many_calls_in_flight_are_refused_and_occupy_nothing() {
+async fn refuses_too_many_calls_in_flight() {
     let mut host = Host::new();
     host.limits = host.limits.with(Resource::ConcurrentCalls, 1);
     let log = host.start();
@@ -662,8 +667,8 @@ async fn too_many_calls_in_flight_are_refused_and_occupy_nothing() {
 
 // ---- the process is killed
 
-/// Kills the process with a call in each state; returns whether the next attempt finds the answer, whether it counts the call
-/// as made again, and the keys before and after.
+/// Kills the process with a call in the given state. Returns whether the next attempt finds the answer, how many calls
+/// it counts as repeated, and the idempotency and change keys before and after.
 async fn killed(spec: &CallSpec<Vec<Value>>, state: &str) -> (bool, u32, [String; 2], [String; 2]) {
     fn keys<S>(call: &RecordedCall<S>) -> [String; 2] {
         [call.idempotency_key(), call.change_key()]
@@ -696,8 +701,8 @@ async fn killed(spec: &CallSpec<Vec<Value>>, state: &str) -> (bool, u32, [String
 }
 
 #[tokio::test]
-async fn after_a_kill_the_next_attempt_goes_on_from_what_is_on_disk() {
-    for spec in ALL {
+async fn next_attempt_resumes_from_the_log_on_disk_after_a_kill() {
+    for spec in ALL_SPECS {
         let counted = u32::from(spec.effect.needs_durable_intent());
         for (state, found, again, is_on_disk) in [
             ("reserved", false, 0, false),
@@ -709,16 +714,16 @@ async fn after_a_kill_the_next_attempt_goes_on_from_what_is_on_disk() {
         ] {
             let (is_found, made_again, before, after) = killed(spec, state).await;
             assert_eq!((is_found, made_again), (found, again), "{} {state}", spec.import);
-            assert_eq!(before[0], after[0], "{} {state}: the idempotency key stays", spec.import);
+            assert_eq!(before[0], after[0], "{} {state}: the idempotency key is stable", spec.import);
             if is_on_disk {
-                assert_eq!(before[1], after[1], "{} {state}: the store knows the change", spec.import);
+                assert_eq!(before[1], after[1], "{} {state}: the change key is stable", spec.import);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn another_call_at_the_same_position_has_another_key() {
+async fn different_call_at_same_position_has_different_key() {
     let host = Host::new();
     let log = host.start();
     let one = live(Requested::new(&log, &SEND, &"one").unwrap()).begin().unwrap();
@@ -727,14 +732,14 @@ async fn another_call_at_the_same_position_has_another_key() {
     drop(one);
     let log = host.kill(log);
     let other = live(Requested::new(&log, &SEND, &"other").unwrap());
-    assert_eq!(log.made_again(), 0, "nobody asked for the first one again");
+    assert_eq!(log.made_again(), 0, "the first call was not repeated");
     assert_ne!(key, other.idempotency_key());
 }
 
-// ---- calls that are made again on purpose
+// ---- repeated calls
 
 #[tokio::test]
-async fn a_temporary_failure_is_made_again_by_the_next_attempt() {
+async fn next_attempt_repeats_temporary_failure() {
     let host = Host::new();
     let log = host.start();
     let call = leave(&host, &log, &PAID).await;
@@ -744,11 +749,11 @@ async fn a_temporary_failure_is_made_again_by_the_next_attempt() {
     host.disk.commit_all();
     let log = host.kill(log);
     let call = reserve(&log, &PAID);
-    assert_eq!((call.idempotency_key(), log.made_again()), (key, 0), "it is known that the call failed");
+    assert_eq!((call.idempotency_key(), log.made_again()), (key, 0), "the outcome of the call was known");
 }
 
 #[tokio::test]
-async fn a_failure_that_would_stay_is_replayed_for_good() {
+async fn next_attempt_replays_permanent_failure() {
     let host = Host::new();
     let log = host.start();
     let call = leave(&host, &log, &PAID).await;
@@ -760,7 +765,7 @@ async fn a_failure_that_would_stay_is_replayed_for_good() {
 }
 
 #[tokio::test]
-async fn a_replayed_answer_of_no_use_is_made_again_by_the_next_attempt() {
+async fn next_attempt_repeats_unusable_replayed_answer() {
     let host = Host::new();
     let log = host.start();
     let call = leave(&host, &log, &PAID).await;
@@ -774,37 +779,37 @@ async fn a_replayed_answer_of_no_use_is_made_again_by_the_next_attempt() {
     drop(reserve(&log, &PAID));
 }
 
-// ---- the log is cut
+// ---- the log is truncated
 
 #[tokio::test]
-async fn a_cut_log_keeps_results_aside_and_gives_each_once() {
+async fn truncated_log_returns_each_kept_result_once() {
     let host = Host::new();
     let log = host.start();
     drop(leave(&host, &log, &CREATE).await.answer(&Answer::ok(&"msg_1").unwrap()).unwrap());
     drop(leave(&host, &log, &CHANGE).await);
     host.disk.commit_all();
 
-    // The next version makes another call first.
+    // The next version makes a different call first.
     let log = host.kill(log);
-    drop(leave_behind_a_cut(&host, &log).await);
+    drop(leave_after_truncation(&host, &log).await);
     assert_eq!(replayed(request(&log, &CREATE)).answer().to_result::<String>(), ok("msg_1"));
     host.disk.commit_all();
     drop(reserve(&log, &CREATE));
 
-    // So does the one after it, with the result in the log once more.
+    // So does the version after it; the log now has the result twice.
     let mut progress = Vec::new();
     drop(log);
     let log = host.start_with(&mut progress);
-    assert_eq!(progress, [json!("msg_1")], "found once, although it was kept aside and asked for since");
+    assert_eq!(progress, [json!("msg_1")], "restored once, although it was kept aside and then requested");
     drop(reserve(&log, &PAID));
     assert_eq!(replayed(request(&log, &CREATE)).answer().to_result::<String>(), ok("msg_1"));
     assert_eq!(log.made_again(), 1, "the paid call was in flight");
 }
 
-async fn leave_behind_a_cut(host: &Host, log: &Arc<CallLog>) -> RecordedCall<InFlight> {
+async fn leave_after_truncation(host: &Host, log: &Arc<CallLog>) -> RecordedCall<InFlight> {
     let mut leaving = pin!(reserve(log, &PAID).leave());
     assert!(poll!(leaving.as_mut()).is_pending());
-    // The old calls are forgotten, the result is kept, and then the intent.
+    // Three submissions: the truncation, the kept result, the intent.
     assert_eq!(host.disk.submitted(), 3);
     host.disk.commit(3);
     let names: Vec<_> = host.disk.calls().into_iter().map(|(name, _)| name).collect();
@@ -813,7 +818,7 @@ async fn leave_behind_a_cut(host: &Host, log: &Arc<CallLog>) -> RecordedCall<InF
 }
 
 #[tokio::test]
-async fn progress_of_earlier_attempts_is_restored_when_an_attempt_starts() {
+async fn restores_progress_of_earlier_attempts() {
     let host = Host::new();
     let log = host.start();
     for result in ["msg_1", "msg_2"] {
@@ -830,10 +835,10 @@ async fn progress_of_earlier_attempts_is_restored_when_an_attempt_starts() {
 // ---- without a journal
 
 #[tokio::test]
-async fn a_dry_run_waits_for_no_disk_and_notes_what_was_asked() {
+async fn dry_run_does_not_wait_for_disk_and_records_requests() {
     let log = Arc::new(CallLog::dry_run(DeliveryId::from_text("dlv_1"), Vec::new()));
     let mut running = Running::request(&log, &SEND);
-    running.run_in_vain().await;
+    running.run_pending().await;
     assert!(running.is_made());
     running.answer(ok("yes"));
     assert_eq!(running.result().await, ok("yes"));
@@ -843,10 +848,10 @@ async fn a_dry_run_waits_for_no_disk_and_notes_what_was_asked() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_off_writes_nothing() {
+async fn disabled_log_writes_nothing() {
     let log = Arc::new(CallLog::off(DeliveryId::from_text("dlv_1")));
     let mut running = Running::request(&log, &PAID);
-    running.run_in_vain().await;
+    running.run_pending().await;
     running.answer(ok("yes"));
     assert_eq!(running.result().await, ok("yes"));
     assert_eq!(log.usage().in_flight(), 0);
@@ -862,7 +867,7 @@ impl Journal for Disk {
         self.submit(Submitted::Forget(from))
     }
 
-    // Nothing else of a journal has to do with calls.
+    // The call log uses no other operation of the journal.
 
     async fn record(&self, _: Arc<Event>, _: Vec<NewDelivery>) -> JournalResult<Recorded> {
         unimplemented!()

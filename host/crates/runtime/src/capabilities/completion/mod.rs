@@ -1,4 +1,4 @@
-//! `completion`: answers of a language model.
+//! `completion`: completions of a language model.
 
 mod tokens;
 
@@ -24,18 +24,18 @@ use modhost_platform::{
     StreamedAnswer,
 };
 
-/// The call that answers at once.
+/// The call that returns the complete answer.
 const COMPLETE: CallSpec = CallSpec::new(Import::CompletionComplete, CallEffect::Paid);
 
 /// The call whose answer the platform writes into the reply.
 const COMPLETE_INTO_REPLY: CallSpec = CallSpec::new(Import::CompletionCompleteIntoReply, CallEffect::Paid);
 
-/// The capability. Its name leaves `Completion` to what a platform answers.
+/// The capability. `Completion` is the answer of a platform.
 pub(super) struct CompletionCapability {
     delivery: Arc<Delivery>,
 }
 
-/// The capability and the guest's handles, for the length of one call.
+/// The capability and the guest's handles, for the duration of one call.
 pub(super) struct View<'a> {
     delivery: &'a Arc<Delivery>,
     table: &'a mut ResourceTable,
@@ -92,7 +92,7 @@ impl HostTokens for View<'_> {
     async fn drop(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<()> {
         let tokens = self.table.delete(tokens)?;
         if let Err(error) = tokens.give_up().await {
-            // Nobody is there to be told. Unwritten, the answer counts as in flight.
+            // `drop` can't return an error. Without a recorded answer, the call counts as in flight.
             let (module, delivery) = (&self.delivery.module, &self.delivery.id);
             tracing::warn!(%module, %delivery, %error, "what was read of an answer was not written down");
         }
@@ -118,7 +118,7 @@ async fn complete_into_reply(delivery: &Arc<Delivery>, request: Request, sources
         platform.complete_into(&caller, &target, &request, &sources).await
     };
     let StreamedAnswer { completion, unwritten } = delivery.make(call, make, |_, _| {}).await?;
-    // Where the platform has written the text, that it is final has still to be said.
+    // The platform may have written the text; the reply still has to be marked as final.
     let change = MessageChange { completed: true, ..unwritten.unwrap_or_default() };
     let text = change.text.clone();
     let call = delivery.request(&REPLY, &"completed")?;
@@ -159,7 +159,7 @@ impl TryFrom<Request> for CompletionRequest {
 
     fn try_from(request: Request) -> Result<Self, Error> {
         if request.messages.is_empty() {
-            return Err(Error::Invalid("`messages` is empty: a model needs something to answer".into()));
+            return Err(Error::Invalid("`messages` is empty: add at least one message".into()));
         }
         if request.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             return Err(Error::Invalid("`temperature` has to be from 0 to 2".into()));

@@ -1,8 +1,8 @@
-//! An answer that a guest reads piece by piece, and its place in the call log.
+//! A streamed answer that a guest reads piece by piece, and its entry in the call log.
 //!
-//! The intent is on disk before the request leaves. What the guest read is on disk when the guest sees the end, or gives the
-//! rest up. In between the call is in flight: if the attempt is cut off while the answer is half read, the next one makes the
-//! call again.
+//! The intent is on disk before the request leaves. The pieces that the guest has read are on disk when the guest sees
+//! the end or drops the rest. In between the call is in flight: if the attempt is interrupted while the answer is
+//! partly read, the next attempt repeats the call.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,30 +15,30 @@ use crate::capabilities::{CallSpec, Delivery};
 use modhost_core::import::Import;
 use modhost_platform::{CallError, CompletionRequest, CompletionStream, Ending, ErrorKind};
 
-/// The call.
+/// The call that streams an answer.
 pub(super) const STREAM: CallSpec = CallSpec::new(Import::CompletionStream, CallEffect::Paid);
 
-/// A guest's handle of an answer on its way. Dropping it closes the connection.
+/// A guest's handle of a streamed answer. Dropping it closes the connection.
 pub struct Tokens(State);
 
 enum State {
-    /// It arrives now.
+    /// The answer is being streamed.
     Live(Live),
-    /// It arrived in an earlier attempt.
+    /// The answer is in the log.
     Replayed {
         pieces: VecDeque<String>,
         end: End,
-        /// The call, if the next attempt has to make it again.
+        /// The call, if the next attempt has to repeat it.
         given_up: Option<RecordedCall<Replayed>>,
     },
-    /// Nothing more arrives.
+    /// The end was reached.
     Ended(End),
 }
 
-/// An answer that arrives now.
+/// An answer that is being streamed.
 struct Live {
     call: RecordedCall<InFlight>,
-    /// The pieces that the guest has read.
+    /// The pieces that the guest has read so far.
     read: Vec<String>,
     /// Their size in bytes.
     bytes: usize,
@@ -46,24 +46,24 @@ struct Live {
 }
 
 enum Stream {
-    /// The request is under way, in a task beside the guest, which may have other things to do meanwhile.
+    /// The request is being sent by a task of its own, because the guest may do other work meanwhile.
     Opening(AbortOnDropHandle<Result<Box<dyn CompletionStream>, CallError>>),
-    /// The answer arrives as it is read.
+    /// The response has started; pieces arrive as the guest reads them.
     Open(Box<dyn CompletionStream>),
 }
 
 /// How an answer ended.
 #[derive(Clone)]
 enum End {
-    /// The model said all it had to say.
-    Whole,
-    /// The guest of an earlier attempt read no further.
-    GivenUp,
-    /// It failed.
+    /// The answer is complete.
+    Complete,
+    /// The guest of an earlier attempt dropped the answer here.
+    Dropped,
+    /// The stream failed.
     Failed(CallError),
 }
 
-/// What is recorded of an answer: the pieces as the guest read them.
+/// A recorded answer: the pieces that the guest read.
 #[derive(Default, Serialize, Deserialize)]
 struct Streamed {
     pieces: Vec<String>,
@@ -74,19 +74,19 @@ struct Streamed {
 }
 
 impl Tokens {
-    /// Asks for an answer, unless the log has it. When this returns, the intent is on disk.
+    /// Requests an answer, unless the log has it. When this returns, the intent is on disk.
     pub(super) async fn start(delivery: &Arc<Delivery>, request: CompletionRequest) -> Result<Self, CallError> {
         let call = match delivery.request(&STREAM, &request)? {
             Requested::Replayed(call) => return State::replayed(call).map(Self),
             Requested::Live(call) => call.leave().await?,
         };
         let (platform, caller) = (delivery.platform().clone(), delivery.caller_of(&call));
-        let asked = async move { platform.stream(&caller, &request).await };
-        let stream = Stream::Opening(AbortOnDropHandle::new(tokio::spawn(asked)));
+        let opening = async move { platform.stream(&caller, &request).await };
+        let stream = Stream::Opening(AbortOnDropHandle::new(tokio::spawn(opening)));
         Ok(Self(State::Live(Live { call, read: Vec::new(), bytes: 0, stream })))
     }
 
-    /// Waits for the next piece. None is the end, and then the whole answer is on disk.
+    /// Returns the next piece; none at the end, and then the whole answer is on disk.
     pub(super) async fn next(&mut self) -> Result<Option<String>, CallError> {
         match &mut self.0 {
             State::Live(live) => match live.stream.next().await {
@@ -96,14 +96,14 @@ impl Tokens {
                     live.read.push(piece.clone());
                     Ok(Some(piece))
                 }
-                Ok(None) => self.end(End::Whole).await,
+                Ok(None) => self.end(End::Complete).await,
                 Err(error) => self.end(End::Failed(error)).await,
             },
             State::Replayed { pieces, end, given_up } => match pieces.pop_front() {
                 Some(piece) => Ok(Some(piece)),
                 None => {
                     if let Some(call) = given_up {
-                        // Only another version of the module gets here.
+                        // Only another version of the module reads further than the one that dropped the answer.
                         call.make_again();
                     }
                     let end = end.clone();
@@ -115,25 +115,25 @@ impl Tokens {
         }
     }
 
-    /// Gives the rest up: the guest needs no more than it has read.
+    /// Drops the rest of the answer, which the guest doesn't need, and records what it has read.
     pub(super) async fn give_up(mut self) -> Result<(), CallError> {
         match self.0 {
-            State::Live(_) => self.end(End::GivenUp).await.map(drop),
+            State::Live(_) => self.end(End::Dropped).await.map(drop),
             State::Replayed { .. } | State::Ended(_) => Ok(()),
         }
     }
 
-    /// Closes the connection of a live answer, and records what arrived.
+    /// Closes the connection of a live answer, and records the pieces.
     async fn end(&mut self, end: End) -> Result<Option<String>, CallError> {
         if let State::Live(live) = std::mem::replace(&mut self.0, State::Ended(end.clone()))
-            && let Err(unwritten) = live.record(&end).await
+            && let Err(error) = live.record(&end).await
         {
-            // What can't be replayed must not be taken for the whole.
-            self.0 = State::Ended(End::Failed(unwritten.clone()));
-            return Err(unwritten);
+            // An answer that can't be replayed must not look complete.
+            self.0 = State::Ended(End::Failed(error.clone()));
+            return Err(error);
         }
         match end {
-            End::GivenUp => Ok(None),
+            End::Dropped => Ok(None),
             end => end.into_next(),
         }
     }
@@ -146,17 +146,17 @@ impl State {
             Some(error) => (answer.part::<Streamed>()?.unwrap_or_default(), End::Failed(error.clone())),
             None => {
                 let streamed: Streamed = answer.to_result()?;
-                let end = if streamed.given_up { End::GivenUp } else { End::Whole };
+                let end = if streamed.given_up { End::Dropped } else { End::Complete };
                 (streamed, end)
             }
         };
-        let given_up = matches!(end, End::GivenUp).then_some(call);
+        let given_up = matches!(end, End::Dropped).then_some(call);
         Ok(Self::Replayed { pieces: streamed.pieces.into(), end, given_up })
     }
 }
 
 impl Live {
-    /// Closes the connection, and records what arrived. When this returns, it is on disk.
+    /// Closes the connection, and records the pieces. When this returns, they are on disk.
     async fn record(self, end: &End) -> Result<(), CallError> {
         let Self { call, read: pieces, stream, .. } = self;
         let ending = stream.ending();
@@ -164,22 +164,22 @@ impl Live {
         let answer = match end {
             End::Failed(error) if pieces.is_empty() => Answer::Error(error.clone()),
             End::Failed(error) => Answer::broken_off(&Streamed { pieces, ..Streamed::default() }, error.clone())?,
-            End::Whole => Answer::ok(&Streamed { pieces, given_up: false, ending })?,
-            End::GivenUp => Answer::ok(&Streamed { pieces, given_up: true, ending: Ending::default() })?,
+            End::Complete => Answer::ok(&Streamed { pieces, given_up: false, ending })?,
+            End::Dropped => Answer::ok(&Streamed { pieces, given_up: true, ending: Ending::default() })?,
         };
         call.answer(&answer)?.commit().await.map(drop)
     }
 }
 
 impl Stream {
-    /// Waits for the next piece.
+    /// Returns the next piece; none at the end.
     async fn next(&mut self) -> Result<Option<String>, CallError> {
-        let broke = |error| {
-            CallError::new(ErrorKind::Unavailable, format!("`{}` broke off: {error}", Import::CompletionStream))
+        let failed = |error| {
+            CallError::new(ErrorKind::Unavailable, format!("`{}` was interrupted: {error}", Import::CompletionStream))
         };
         loop {
             match self {
-                Self::Opening(asked) => *self = Self::Open(asked.await.unwrap_or_else(|error| Err(broke(error)))?),
+                Self::Opening(opening) => *self = Self::Open(opening.await.unwrap_or_else(|error| Err(failed(error)))?),
                 Self::Open(stream) => return stream.next().await,
             }
         }
@@ -191,15 +191,15 @@ impl Stream {
 }
 
 impl End {
-    /// What a guest hears that reads beyond the last piece.
+    /// Returns the result of a read past the last piece.
     fn into_next(self) -> Result<Option<String>, CallError> {
         match self {
-            Self::Whole => Ok(None),
+            Self::Complete => Ok(None),
             Self::Failed(error) => Err(error),
-            Self::GivenUp => Err(CallError::new(
+            Self::Dropped => Err(CallError::new(
                 ErrorKind::Unavailable,
-                "an earlier attempt gave this answer up here, and the rest of it is not there to be read; the next attempt \
-                 has it answered anew",
+                "an earlier attempt dropped this answer here, so the rest was not recorded; the next attempt requests \
+                 it again",
             )),
         }
     }

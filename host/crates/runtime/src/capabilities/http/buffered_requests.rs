@@ -1,7 +1,7 @@
-//! What the host holds of requests that a guest has begun to write and not yet sent.
+//! Counts the host memory that a guest's unsent requests take.
 //!
-//! A guest may have as many of them as it has handles, and write what it likes into each: addresses and methods of
-//! megabytes, headers, bodies that nobody reads yet. None of it is in the guest's own memory. So it is counted.
+//! A guest may have as many requests as handles, and write any amount into each: URLs and methods of megabytes,
+//! headers, bodies that nothing reads yet. That memory is the host's, not the guest's, so it is counted here.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,23 @@ use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse};
 
-/// How much may be written to a body at once, in bytes. Toolchains write 4 KiB.
+/// Maximum size of one write to a body, in bytes. Toolchains write 4 KiB.
 pub(super) const CHUNK: usize = 16 << 10;
 
-/// How much may wait in a body until somebody reads it: two writes.
+/// Maximum unread size of a body, in bytes: two writes.
 const BODY: usize = 2 * CHUNK;
 
-/// What a header takes beside its name and its value.
+/// The overhead of a header beyond its name and value, in bytes.
 const HEADER: usize = 64;
 
-/// How much the requests of a guest hold, in bytes.
+/// Returns the size of a guest's unsent requests, in bytes.
 pub(super) fn bytes(table: &mut ResourceTable) -> u64 {
-    // Headers of answers are counted with the answers. A guest may have several handles of the same.
-    let mut known: HashSet<*const HeaderMap> = HashSet::new();
+    // Headers of answers are counted with the answers. Several handles may share the same headers.
+    let mut counted: HashSet<*const HeaderMap> = HashSet::new();
     for answer in table.iter_mut().filter_map(|entry| entry.downcast_ref::<HostIncomingResponse>()) {
-        known.insert(&raw const *answer.headers);
+        counted.insert(&raw const *answer.headers);
     }
-    let mut new = |fields: &FieldMap| if known.insert(&raw const **fields) { headers(fields) } else { 0 };
+    let mut new = |fields: &FieldMap| if counted.insert(&raw const **fields) { headers(fields) } else { 0 };
     let mut bytes = 0;
     for entry in table.iter_mut() {
         bytes += if let Some(fields) = entry.downcast_ref::<FieldMap>() {
@@ -47,7 +47,7 @@ fn headers(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER).sum()
 }
 
-/// What stands before the headers.
+/// Returns the size of the request line, in bytes.
 fn line(request: &HostOutgoingRequest) -> usize {
     let method = if let Method::Other(method) = &request.method { method.len() } else { 0 };
     let scheme = if let Some(Scheme::Other(scheme)) = &request.scheme { scheme.len() } else { 0 };

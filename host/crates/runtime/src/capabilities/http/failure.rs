@@ -1,18 +1,18 @@
-//! Why a request has no answer: for the guest one of the codes of `wasi:http`, for people a sentence.
+//! The failure of an HTTP request: a code of `wasi:http` for the guest, a message for people.
 
 use wasmtime_wasi_http::Error;
 
 use modhost_platform::{CallError, ErrorKind};
 
-/// Why a request has no answer.
+/// The failure of an HTTP request.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub code: HttpErrorCode,
-    /// In a sentence, with the request it is about. Holds no credential.
+    /// The message for people, with the request. Contains no credentials.
     pub message: String,
 }
 
-/// The codes of `wasi:http` that come to pass here.
+/// The codes of `wasi:http` that the host uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HttpErrorCode {
     DnsError,
@@ -36,7 +36,7 @@ pub(super) enum HttpErrorCode {
     Internal,
 }
 
-/// Each code by its name in WIT, with what can be done about it.
+/// Each code with its name in WIT and the kind of its call error.
 const CODES: [(HttpErrorCode, &str, ErrorKind); 19] = [
     (HttpErrorCode::DnsError, "DNS-error", ErrorKind::Unavailable),
     (HttpErrorCode::DestinationUnavailable, "destination-unavailable", ErrorKind::Unavailable),
@@ -64,19 +64,19 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
-    /// With the request it is about.
+    /// Adds the request to the message.
     pub fn about(self, shown: &str) -> Self {
         Self { message: format!("`{shown}`: {}", self.message), ..self }
     }
 
-    /// In the middle of an answer: a connection that ends there has not been refused anything.
+    /// Marks a failure while an answer was being read: a connection that ends then leaves the answer incomplete.
     pub fn incomplete(self) -> Self {
         let code =
             if self.code == HttpErrorCode::ConnectionTerminated { HttpErrorCode::AnswerIncomplete } else { self.code };
         Self { code, ..self }
     }
 
-    /// As the guest has it. Hardly any of the codes has room for words.
+    /// Returns the error for the guest. Only one of the codes has a message.
     pub fn into_wasi(self) -> Error {
         match self.code {
             HttpErrorCode::DnsError => Error::DnsError { rcode: None, info_code: None },
@@ -102,26 +102,26 @@ impl Failure {
     }
 }
 
-/// As it is recorded.
+/// The recorded error.
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> Self {
-        let known = CODES.into_iter().find(|(code, ..)| *code == failure.code);
-        let (word, kind) = known.map_or(("internal-error", ErrorKind::Unavailable), |(_, word, kind)| (word, kind));
+        let entry = CODES.into_iter().find(|(code, ..)| *code == failure.code);
+        let (word, kind) = entry.map_or(("internal-error", ErrorKind::Unavailable), |(_, word, kind)| (word, kind));
         Self { code: Some(word.to_owned()), ..Self::new(kind, failure.message) }
     }
 }
 
-/// Out of the record. What a person has written there, as an answer of a test, has a kind and no code.
+/// The failure of a recorded error. An answer in a test's script has a kind and no code.
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        let known = CODES.into_iter().find(|(_, word, _)| Some(*word) == error.code.as_deref());
-        let usual = match error.kind {
+        let entry = CODES.into_iter().find(|(_, word, _)| Some(*word) == error.code.as_deref());
+        let default_code = match error.kind {
             ErrorKind::Denied => HttpErrorCode::RequestDenied,
             ErrorKind::Timeout => HttpErrorCode::AnswerTimeout,
             ErrorKind::Unavailable => HttpErrorCode::DestinationUnavailable,
             _ => HttpErrorCode::Internal,
         };
-        Self::new(known.map_or(usual, |(code, ..)| code), error.message)
+        Self::new(entry.map_or(default_code, |(code, ..)| code), error.message)
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_comes_out_of_the_record_as_it_went_in() {
+    fn recorded_failures_keep_code_and_message() {
         for (code, ..) in CODES {
             let recorded = CallError::from(Failure::new(code, "why"));
             let back = Failure::from(recorded);

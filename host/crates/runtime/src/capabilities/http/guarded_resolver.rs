@@ -1,7 +1,7 @@
-//! How requests reach their hosts: over connections to addresses that were looked at, and to no others.
+//! HTTP clients that connect only to addresses that were checked.
 //!
-//! A name is resolved when a connection is made, every address it leads to is looked at, and the connection goes to one
-//! of just these. So a name that leads elsewhere the next time gains nothing by it.
+//! A name is resolved for every new connection, all its addresses are checked, and the connection goes to one of them.
+//! So DNS rebinding, a name that resolves to another address the next time, gains nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -22,54 +22,59 @@ use super::failure::{Failure, HttpErrorCode};
 use super::policy::HttpGrant;
 use modhost_core::address::AddressScope;
 
-/// How long a connection may take to come about, resolving and TLS included.
+/// Maximum time to connect, including name resolution and TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept.
+/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How large the headers of an answer may be over HTTP/2, in bytes.
+/// Maximum size of the headers of an answer over HTTP/2, in bytes.
 const MAX_HEADERS: u32 = 64 * 1024;
 
-/// How many unused connections to one host are kept.
-const KEPT: usize = 4;
+/// Maximum number of idle connections per host.
+const MAX_IDLE_PER_HOST: usize = 4;
 
-/// How many names are looked up at once for a module.
-const LOOKED_UP: usize = 4;
+/// Maximum number of concurrent DNS lookups per module.
+const MAX_LOOKUPS_PER_MODULE: usize = 4;
 
-/// The same for all modules together. A look-up takes a thread until it ends, whether or not anybody still waits, and those
-/// threads are also what reads the disk: whoever lets the server of their own names be silent must not have all of them.
-static LOOKING_UP: Semaphore = Semaphore::const_new(64);
+/// Limits the concurrent DNS lookups of all modules. A lookup occupies a blocking thread until it ends, even if nothing
+/// waits for it any more, and file operations use the same threads: a module whose DNS server doesn't respond must not
+/// occupy all of them.
+static LOOKUP_PERMITS: Semaphore = Semaphore::const_new(64);
 
-/// The HTTP clients of a module, each made when it is first needed. No two modules share connections, since what one of them
-/// leaves on a connection would be the other's to find.
+/// The HTTP clients of a module, each created on first use. Modules don't share connections, so that no module can see
+/// state that another one left on a connection.
 pub(super) struct Clients {
     clients: [OnceLock<Client>; 4],
-    looking_up: Arc<Semaphore>,
+    lookup_permits: Arc<Semaphore>,
 }
 
 impl Default for Clients {
     fn default() -> Self {
-        Self { clients: Default::default(), looking_up: Arc::new(Semaphore::new(LOOKED_UP)) }
+        Self { clients: Default::default(), lookup_permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_MODULE)) }
     }
 }
 
 impl Clients {
-    /// The client for the requests that a grant allows.
+    /// Returns the client for the requests that a grant allows.
+    ///
+    /// # Errors
+    ///
+    /// When the client can't be created.
     pub fn of(&self, grant: &HttpGrant) -> Result<&Client, Failure> {
-        // An entry for many hosts keeps no connections: a module that goes from one to the next would hold one to each.
-        let (private, kept) = (grant.private, if grant.origin.host.is_one() { KEPT } else { 0 });
-        let place = &self.clients[usize::from(private) * 2 + usize::from(kept > 0)];
-        if let Some(client) = place.get() {
+        // An entry with a wildcard keeps no idle connections: a module could open one to each of many hosts.
+        let (private, idle_per_host) = (grant.private, if grant.origin.host.is_one() { MAX_IDLE_PER_HOST } else { 0 });
+        let cell = &self.clients[usize::from(private) * 2 + usize::from(idle_per_host > 0)];
+        if let Some(client) = cell.get() {
             return Ok(client);
         }
-        let guard = Guard { private, turns: self.looking_up.clone(), look_up };
-        let client = client(guard, kept)?;
-        Ok(place.get_or_init(|| client))
+        let guard = Guard { private, permits: self.lookup_permits.clone(), look_up };
+        let client = client(guard, idle_per_host)?;
+        Ok(cell.get_or_init(|| client))
     }
 }
 
-fn client(guard: Guard, kept: usize) -> Result<Client, Failure> {
+fn client(guard: Guard, idle_per_host: usize) -> Result<Client, Failure> {
     Client::builder()
         .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -77,7 +82,7 @@ fn client(guard: Guard, kept: usize) -> Result<Client, Failure> {
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(kept)
+        .pool_max_idle_per_host(idle_per_host)
         .http2_max_header_list_size(MAX_HEADERS)
         .tls_backend_preconfigured(tls()?)
         .dns_resolver(Arc::new(guard))
@@ -107,7 +112,11 @@ fn tls() -> Result<ClientConfig, Failure> {
     Ok(TLS.get_or_init(|| tls).clone())
 }
 
-/// Whether a request may go to a host, as far as its name tells: an address in the URL is never resolved.
+/// Checks the host of a URL if it is an address; an address is never resolved. A name is checked when it is resolved.
+///
+/// # Errors
+///
+/// When the address is closed to the module.
 pub(super) fn look_at(host: Option<Host<&str>>, private: bool) -> Result<(), Closed> {
     let address: IpAddr = match host {
         Some(Host::Ipv4(address)) => address.into(),
@@ -116,56 +125,57 @@ pub(super) fn look_at(host: Option<Host<&str>>, private: bool) -> Result<(), Clo
     };
     match AddressScope::of(address) {
         AddressScope::Public => Ok(()),
-        // Whoever writes such an address into the file means it.
+        // An operator who configures such an address intends it.
         AddressScope::Private | AddressScope::LinkLocal if private => Ok(()),
         _ => Err(Closed(address)),
     }
 }
 
-/// Looks a name up; another one in tests.
+/// Resolves a name; tests replace it.
 type LookUp = fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 fn look_up(name: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
     Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
 }
 
-/// Resolves names for a client, to addresses that are open to it.
+/// Resolves names for a client, and refuses addresses that are closed to it.
 struct Guard {
     private: bool,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     look_up: LookUp,
 }
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let (name, private, look_up, turns) =
-            (name.as_str().to_owned(), self.private, self.look_up, self.turns.clone());
+        let (name, private, look_up, permits) =
+            (name.as_str().to_owned(), self.private, self.look_up, self.permits.clone());
         Box::pin(async move {
-            let turns = (turns.acquire_owned().await, LOOKING_UP.acquire().await);
-            // A task, so that the turns are given back when the look-up has ended, and not when nobody waits any more.
-            let found = tokio::spawn({
+            let permits = (permits.acquire_owned().await, LOOKUP_PERMITS.acquire().await);
+            // A task of its own, so that the permits are released when the lookup ends, and not when the caller stops
+            // waiting.
+            let addresses = tokio::spawn({
                 let name = name.clone();
                 async move {
-                    let found = look_up(name).await;
-                    drop(turns);
-                    found
+                    let addresses = look_up(name).await;
+                    drop(permits);
+                    addresses
                 }
             });
-            let found = found.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-            let found = found.map_err(|error| Unresolved { name: name.clone(), error: Some(error) })?;
-            if found.is_empty() {
+            let addresses = addresses.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let addresses = addresses.map_err(|error| Unresolved { name: name.clone(), error: Some(error) })?;
+            if addresses.is_empty() {
                 return Err(Unresolved { name, error: None }.into());
             }
-            if let Some(closed) = found.iter().map(SocketAddr::ip).find(|address| !is_open(*address, private)) {
+            if let Some(closed) = addresses.iter().map(SocketAddr::ip).find(|address| !is_open(*address, private)) {
                 return Err(Closed(closed).into());
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
+            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
 
-/// Whether a name may lead to this address. No name leads to where clouds hand out credentials: whoever runs the name's
-/// DNS could point it there.
+/// Returns whether a name may resolve to this address. Link-local addresses, where clouds serve credentials, are never
+/// allowed: the owner of the name's DNS zone could point it there.
 fn is_open(address: IpAddr, private: bool) -> bool {
     match AddressScope::of(address) {
         AddressScope::Public => true,
@@ -174,7 +184,7 @@ fn is_open(address: IpAddr, private: bool) -> bool {
     }
 }
 
-/// A host is at an address that is closed to the module.
+/// The address of a host that is closed to the module.
 #[derive(Debug)]
 pub(super) struct Closed(pub IpAddr);
 
@@ -186,7 +196,7 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// A name leads nowhere.
+/// A name that can't be resolved.
 #[derive(Debug)]
 pub(super) struct Unresolved {
     name: String,
@@ -213,7 +223,7 @@ mod tests {
     use super::*;
 
     fn guard(private: bool, look_up: LookUp) -> Guard {
-        Guard { private, turns: Arc::new(Semaphore::new(LOOKED_UP)), look_up }
+        Guard { private, permits: Arc::new(Semaphore::new(MAX_LOOKUPS_PER_MODULE)), look_up }
     }
 
     async fn resolved(guard: &Guard, name: &str) -> Result<Vec<SocketAddr>, String> {
@@ -221,21 +231,21 @@ mod tests {
     }
 
     fn answers(addresses: &[&str]) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
-        let found: Vec<SocketAddr> = addresses.iter().map(|it| SocketAddr::new(it.parse().unwrap(), 0)).collect();
-        Box::pin(async { Ok(found) })
+        let addresses: Vec<SocketAddr> = addresses.iter().map(|it| SocketAddr::new(it.parse().unwrap(), 0)).collect();
+        Box::pin(async { Ok(addresses) })
     }
 
     #[tokio::test]
-    async fn one_closed_address_closes_the_name() {
+    async fn refuses_name_with_one_closed_address() {
         let one_of_two: LookUp = |_| answers(&["93.184.216.34", "10.0.0.5"]);
         let refused = resolved(&guard(false, one_of_two), "api.example.com").await.unwrap_err();
         assert_eq!(refused, "10.0.0.5, a private address");
         assert_eq!(resolved(&guard(true, one_of_two), "api.example.com").await.unwrap().len(), 2);
     }
 
-    /// Who gives a look-up up has no other in its place: it goes on, and its thread is taken.
+    /// An abandoned lookup keeps its permit and its thread, so no further lookup starts.
     #[tokio::test]
-    async fn names_whose_servers_are_silent_take_few_threads() {
+    async fn lookups_without_response_occupy_few_threads() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let silent: LookUp = |_| {
             ASKED.fetch_add(1, Ordering::SeqCst);
@@ -246,24 +256,24 @@ mod tests {
             assert!(resolved(&guard, "silent.test").now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        assert_eq!(ASKED.load(Ordering::SeqCst), LOOKED_UP);
+        assert_eq!(ASKED.load(Ordering::SeqCst), MAX_LOOKUPS_PER_MODULE);
     }
 
     #[tokio::test]
-    async fn a_name_never_leads_to_metadata() {
+    async fn no_name_resolves_to_metadata_service() {
         for address in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "0.0.0.0"] {
             assert!(!is_open(address.parse().unwrap(), true), "{address}");
         }
         let metadata: LookUp = |_| answers(&["169.254.169.254"]);
         assert!(resolved(&guard(true, metadata), "metadata.internal").await.is_err());
-        // Its address in the file is another matter: that can't be pointed anywhere.
+        // The configured address itself is allowed: DNS can't change it.
         assert!(look_at(Some(Host::Ipv4([169, 254, 169, 254].into())), true).is_ok());
         assert!(look_at(Some(Host::Ipv4([169, 254, 169, 254].into())), false).is_err());
     }
 
-    /// The first answer is a harmless one, the next is this machine: the name is closed then, and nothing connects.
+    /// The first lookup returns a public address, the second this machine: the name is refused, and nothing connects.
     #[tokio::test]
-    async fn a_name_that_leads_elsewhere_the_next_time_gains_nothing() {
+    async fn refuses_dns_rebinding() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let flips: LookUp = |_| match ASKED.fetch_add(1, Ordering::SeqCst) {
             0 => answers(&["93.184.216.34"]),
@@ -277,7 +287,7 @@ mod tests {
         assert_eq!(
             first,
             ["93.184.216.34:0".parse().unwrap()],
-            "what was looked at, and nothing else, is connected to"
+            "the checked addresses are those that are connected to"
         );
         let client = Client::builder().no_proxy().tls_backend_preconfigured(tls().unwrap());
         let client = client.dns_resolver(Arc::new(guard)).build().unwrap();

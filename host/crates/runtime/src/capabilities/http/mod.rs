@@ -1,9 +1,9 @@
-//! `wasi:http`: requests of the module to the hosts its entry in `modules.toml` allows.
+//! `wasi:http`: HTTP requests of the module, to the hosts that its entry in `modules.toml` allows.
 //!
-//! The standard's types are `wasmtime-wasi-http`'s. What is ours is what becomes of a request: its body is collected, it
-//! takes its place in the record of the delivery, and is sent unless the record has its answer. The answer is read whole,
-//! recorded, and given to the guest from memory. So nobody is asked twice because a delivery starts again, and there
-//! are no answers without an end.
+//! The standard's types come from `wasmtime-wasi-http`; the host implements the sending. It collects the body of a
+//! request, takes a position in the delivery's call log, and sends the request unless the log has its answer. The
+//! answer is read to its end, recorded, and passed to the guest from memory. So a delivery that starts again sends no
+//! answered request twice, and the guest never sees a truncated answer.
 
 mod buffered_requests;
 mod failure;
@@ -42,17 +42,17 @@ use record::Answered;
 use request_body::{Placed, RequestBody};
 use send::{Request, Waits};
 
-/// The interface of types as `wasmtime-wasi-http` links it.
+/// The types interface, as `wasmtime-wasi-http` links it.
 const TYPES: &str = "wasi:http/types@0.2.12";
 
-/// The interface that sends requests as `wasmtime-wasi-http` links it.
+/// The interface that sends requests, as `wasmtime-wasi-http` links it.
 const HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 
-/// How large the headers of a request may be, in bytes, as `wasmtime-wasi-http` counts: twice what they are on the wire,
-/// roughly.
+/// Maximum size of the headers of a request, in bytes as `wasmtime-wasi-http` counts them: about twice their size on
+/// the wire.
 const MAX_REQUEST_HEADERS: usize = 64 * 1024;
 
-/// Headers that are the host's own to write, beside those `wasmtime-wasi-http` forbids.
+/// Headers that only the host may set, in addition to those that `wasmtime-wasi-http` forbids.
 const FORBIDDEN: [HeaderName; 3] = [header::EXPECT, header::TE, header::TRAILER];
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
@@ -63,7 +63,7 @@ pub(super) struct HttpCapability {
     requests: Requests,
 }
 
-/// What a module version may send, and what it sends it with.
+/// The HTTP grants and clients of a module version.
 pub(super) struct Sender {
     grants: HttpGrants,
     clients: Clients,
@@ -73,7 +73,7 @@ pub(super) struct Sender {
 struct Requests {
     sender: Arc<Sender>,
     delivery: Arc<Delivery>,
-    /// Those whose body isn't complete yet, in the order they were begun.
+    /// The requests whose bodies are incomplete, in the order they were started.
     collecting: Vec<Weak<RequestBody>>,
 }
 
@@ -84,11 +84,11 @@ impl Capability for HttpCapability {
     fn link<T: Host>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
         outgoing_handler::add_to_linker::<T, WasiHttp>(linker, view)?;
         types::add_to_linker::<T, WasiHttp>(linker, &(&LinkOptions::default()).into(), view)?;
-        // A request takes its place in the record when its body is complete, and that has to be in the guest's own order:
-        // before `finish` returns, whatever the tasks of the host are doing.
+        // A request takes its position in the call log when its body is complete. To keep the guest's order, that has
+        // to happen before `finish` returns, whatever the host's tasks are doing.
         linker.allow_shadowing(true);
         linker.instance(TYPES)?.func_wrap("[static]outgoing-body.finish", finish::<T>)?;
-        // What `wasmtime-wasi-http` refuses itself the delivery's log tells, too.
+        // Requests that `wasmtime-wasi-http` refuses are reported in the delivery's log too.
         linker.instance(HANDLER)?.func_wrap("handle", refused::handle::<T>)?;
         linker.allow_shadowing(false);
         Ok(())
@@ -108,7 +108,7 @@ impl Capability for HttpCapability {
 
 fn view<T: Host>(data: &mut T) -> WasiHttpCtxView<'_> {
     let capabilities = data.capabilities();
-    capabilities.http.requests.check_held(&mut capabilities.table);
+    capabilities.http.requests.check_buffered(&mut capabilities.table);
     WasiHttpCtxView {
         hooks: &mut capabilities.http.requests,
         table: &mut capabilities.table,
@@ -116,7 +116,7 @@ fn view<T: Host>(data: &mut T) -> WasiHttpCtxView<'_> {
     }
 }
 
-/// `outgoing-body.finish`: as ever, and then the request has its place in the record.
+/// `outgoing-body.finish`: finishes the body, then gives the request its position in the call log.
 fn finish<T: Host>(
     mut store: StoreContextMut<'_, T>,
     (body, trailers): (Resource<HostOutgoingBody>, Option<Resource<FieldMap>>),
@@ -130,16 +130,20 @@ fn finish<T: Host>(
 }
 
 impl Requests {
-    /// Ends a guest whose requests, all together, hold more than one call may be given: what it writes into them now is
-    /// given to the host when they are sent.
-    fn check_held(&self, table: &mut ResourceTable) {
-        let (held, usage) = (buffered_requests::bytes(table), self.delivery.usage());
-        if held > usage.limits().amount(Limited::Arguments) {
-            usage.reach(Limited::Arguments, Some(held));
+    /// Ends a guest whose unsent requests together exceed the size limit of arguments: they become arguments when they
+    /// are sent.
+    fn check_buffered(&self, table: &mut ResourceTable) {
+        let (buffered, usage) = (buffered_requests::bytes(table), self.delivery.usage());
+        if buffered > usage.limits().amount(Limited::Arguments) {
+            usage.reach(Limited::Arguments, Some(buffered));
         }
     }
 
-    /// Whether one more request may be under way whose body isn't complete.
+    /// Checks whether another request with an incomplete body may start.
+    ///
+    /// # Errors
+    ///
+    /// When there are as many as calls may be in flight.
     fn check_collecting(&self) -> Result<(), Failure> {
         let usage = self.delivery.usage();
         if self.collecting.len() < usage.limits().size(Limited::ConcurrentCalls) {
@@ -148,7 +152,7 @@ impl Requests {
         Err(usage.reach(Limited::ConcurrentCalls, None).into())
     }
 
-    /// Gives every request whose body is complete its place in the record.
+    /// Gives every request with a complete body its position in the call log.
     fn place_complete(&mut self) {
         self.collecting.retain(|collecting| collecting.upgrade().is_some_and(|it| !it.is_complete()));
     }
@@ -159,7 +163,7 @@ impl WasiHttpHooks for Requests {
         Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN.contains(name))
     }
 
-    /// The HTTP client writes it, from the same address the request was allowed for.
+    /// The HTTP client sets it from the URL that was checked against the grants.
     fn set_host_header(&mut self) -> bool {
         false
     }
@@ -188,7 +192,7 @@ impl WasiHttpHooks for Requests {
         Box::new(async move {
             let answered = match collecting.placed().await {
                 Ok(placed) => send(sender, delivery.clone(), placed).await,
-                // Its log has it already.
+                // The failure is already in the delivery's log.
                 Err(failure) => Err(failure),
             };
             answered.map(response).map_err(|failure| failure.into_wasi())
@@ -196,7 +200,7 @@ impl WasiHttpHooks for Requests {
     }
 }
 
-/// Sends a request, unless the record has its answer.
+/// Sends a request, unless the call log has its answer.
 async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
     let Placed { call, request } = placed;
     let make = move |call: &RecordedCall<InFlight>| {
@@ -209,7 +213,7 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> R
     call.carry_out(make, |_| {}, |_| {}).await.map_err(Failure::from)
 }
 
-/// Tells the author what went wrong, in the delivery's log: the guest has only a code for it.
+/// Writes the failure to the delivery's log for the module's author: the guest only gets a code.
 fn told(delivery: &Delivery, failure: Failure) -> Failure {
     delivery.log.aside(tracing::Level::WARN, "http", &failure.message);
     failure

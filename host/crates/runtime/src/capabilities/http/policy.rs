@@ -1,4 +1,4 @@
-//! What a module may send where, and what is said when it may not.
+//! The HTTP policy of a module: which requests it may send, and the errors for those it may not.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use modhost_core::origin::Origin;
 use modhost_core::source_location::SourceLocation;
 use modhost_core::text::truncate;
 
-/// What a module may send where.
+/// The HTTP requests that a module may send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpGrants {
-    /// The entries of its `http`; the first that fits a request counts.
+    /// The entries of the module's `http`; the first match applies.
     pub allowed: Arc<[HttpGrant]>,
-    /// Where the module stands in the file.
+    /// The location of the module in the configuration.
     pub place: Option<SourceLocation>,
 }
 
-/// One entry, with its headers' values.
+/// One entry, with the values of its headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpGrant {
     /// Where requests may go.
@@ -31,17 +31,21 @@ pub struct HttpGrant {
     pub private: bool,
     /// Where the entry is in the configuration.
     pub location: SourceLocation,
-    /// What the host adds to each request; never to be seen by the guest, nor to be recorded.
+    /// The headers that the host adds to each request. The guest never sees them, and they are never recorded.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl HttpGrants {
-    /// The grant by which a request may go.
+    /// Returns the grant that allows a request.
+    ///
+    /// # Errors
+    ///
+    /// When no grant does; the message names the change to the configuration that would allow it.
     pub(super) fn find(&self, method: &Method, url: &Url) -> Result<&HttpGrant, Failure> {
         let denied =
             |why: String| Failure::new(HttpErrorCode::RequestDenied, format!("`{}` {why}", shown(method, url)));
         let Some(asked) = Origin::of(url) else {
-            return Err(denied("is no request over HTTP".into()));
+            return Err(denied("is not an HTTP request".into()));
         };
         if [Method::CONNECT, Method::TRACE].contains(method) {
             return Err(denied(format!("is not allowed: {method} is closed to modules")));
@@ -60,20 +64,20 @@ impl HttpGrants {
                     line(&grant.location)
                 )
             }
-            None => self.other_door(&asked),
+            None => self.missing_entry_advice(&asked),
         };
         Err(denied(format!("is not allowed: {advice}")))
     }
 
-    /// Why a request that is on record would not be sent, in people's words; none: it would.
+    /// Returns why a recorded request would be refused now; none if it would be sent.
     pub fn refusal(&self, request: &serde_json::Value) -> Option<String> {
         let method = Method::from_bytes(request["method"].as_str()?.as_bytes()).ok()?;
         let url = Url::parse(request["url"].as_str()?).ok()?;
         self.find(&method, &url).err().map(|failure| failure.message)
     }
 
-    /// What to add for a place no entry means.
-    fn other_door(&self, asked: &Origin) -> String {
+    /// Returns the advice for a request to a host that no entry matches.
+    fn missing_entry_advice(&self, asked: &Origin) -> String {
         let mut text = String::new();
         let same_host = |grant: &&HttpGrant| grant.origin.host.allows(&asked.host);
         if let Some(HttpGrant { origin, .. }) = self.allowed.iter().find(same_host) {
@@ -89,16 +93,16 @@ impl HttpGrants {
     }
 }
 
-/// A place as it is read in a sentence: the column says nothing here.
+/// Returns a location for a message, without the column.
 pub(super) fn line(place: &SourceLocation) -> String {
     format!("{}:{}", place.file.display(), place.line)
 }
 
-/// How long what is shown of an address may be, in characters.
-const SHOWN: usize = 200;
+/// Maximum length of a request in logs and errors, in characters.
+const MAX_SHOWN: usize = 200;
 
-/// A request as logs and errors have it. The query is left out: it may hold a credential.
+/// Returns a request as logs and errors show it. The query is omitted: it may contain a credential.
 pub(super) fn shown(method: &Method, url: &Url) -> String {
     let origin = url.origin().ascii_serialization();
-    truncate(&format!("{method} {origin}{}", url.path()), SHOWN).into_owned()
+    truncate(&format!("{method} {origin}{}", url.path()), MAX_SHOWN).into_owned()
 }

@@ -1,7 +1,7 @@
-//! What the record of a delivery has of a request and its answer.
+//! The recorded form of HTTP requests and answers.
 //!
-//! A record is read by people, so what is a credential by its name stands in it as a hash: enough to know the same
-//! request again. The hash is keyed, or short secrets could be guessed from it.
+//! People read call logs, so a credential, recognized by its name, is recorded as a hash: enough to match the same
+//! request in replay. The hash is keyed, because short secrets could be guessed otherwise.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response};
 use serde::{Deserialize, Serialize};
@@ -24,22 +24,23 @@ const SEND: CallSpec = CallSpec::new(Import::HttpHandle, CallEffect::Send);
 /// The calls that send requests.
 pub(super) const CALLS: [CallSpec; 2] = [READ, SEND];
 
-/// The declaration of a request with this method.
+/// Returns the declaration of a request with this method.
 pub(super) fn spec_of(method: &Method) -> &'static CallSpec {
     if method.is_safe() { &READ } else { &SEND }
 }
 
-/// What the seed of a delivery's chance is drawn for here; the others are the guest's random numbers.
+/// The use of [`Delivery::random`](crate::capabilities::Delivery::random) for the key of the hashes; the guest's random
+/// numbers have the others.
 pub(super) const HIDING: u8 = 3;
 
-/// How large a body may be to be recorded as it is, in bytes; a larger one is known by its hash.
-const WHOLE: usize = 16 * 1024;
+/// Maximum size of a body that is recorded as text, in bytes; a larger one is recorded as a hash.
+const MAX_TEXT_BODY: usize = 16 * 1024;
 
-/// What names of credentials have in them.
+/// Names that contain one of these denote credentials.
 const CREDENTIALS: [&str; 9] =
     ["auth", "cookie", "token", "secret", "password", "key", "session", "signature", "credential"];
 
-/// An answer, as it is recorded.
+/// A recorded answer.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Answered {
     pub status: u16,
@@ -53,10 +54,10 @@ impl Answered {
         Self { status: status.as_u16(), headers: headers.collect(), body: Value(body) }
     }
 
-    /// As the guest is given it.
+    /// Converts the recorded answer for the guest.
     pub fn into_parts(self) -> (response::Parts, Vec<u8>) {
         let (mut head, ()) = http::Response::new(()).into_parts();
-        // What was recorded came out of an answer, so all of it can stand in one.
+        // The recorded values come from an answer, so they are valid.
         head.status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
         for (name, value) in self.headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value.0)) {
@@ -67,7 +68,7 @@ impl Answered {
     }
 }
 
-/// A request, as it is recorded. What the host adds to it is no part of that.
+/// Returns the recorded form of a request, without the headers that the host adds.
 pub(super) fn arguments(request: &Request, key: &[u8; 32]) -> Json {
     let head = &request.head;
     let headers: Vec<_> =
@@ -86,36 +87,37 @@ fn header_value(name: &HeaderName, value: &HeaderValue, key: &[u8; 32]) -> Strin
     }
 }
 
-/// The address, with what its query has of credentials hidden.
+/// Returns the URL, with credentials in the query hidden.
 fn without_credentials(url: &Url, key: &[u8; 32]) -> String {
     let pairs: Vec<_> = url.query_pairs().collect();
     if !pairs.iter().any(|(name, _)| is_credential(name)) {
         return url.to_string();
     }
-    let shown = pairs.iter().map(|(name, value)| match is_credential(name) {
+    let redacted = pairs.iter().map(|(name, value)| match is_credential(name) {
         true => (name.as_ref(), hidden(value.as_bytes(), key)),
         false => (name.as_ref(), value.to_string()),
     });
     let mut url = url.clone();
-    url.query_pairs_mut().clear().extend_pairs(shown.collect::<Vec<_>>());
+    url.query_pairs_mut().clear().extend_pairs(redacted.collect::<Vec<_>>());
     url.to_string()
 }
 
-/// Text that isn't long, as it is; what is sent as a form by its hash, since that is how credentials are sent.
+/// Returns the recorded form of a body: short text as it is, anything else as a hash. Forms are hashed because
+/// credentials are often sent as forms.
 fn body(request: &Request, key: &[u8; 32]) -> Json {
     let (body, content_type) = (&request.body, request.head.headers.get(header::CONTENT_TYPE));
     let is_form =
         content_type.is_some_and(|it| it.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form"));
     match str::from_utf8(body) {
         _ if body.is_empty() => Json::Null,
-        Ok(text) if body.len() <= WHOLE && !is_form => text.into(),
+        Ok(text) if body.len() <= MAX_TEXT_BODY && !is_form => text.into(),
         _ => json!({ "bytes": body.len(), "hash": hash(body, key) }),
     }
 }
 
 fn is_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // A key that says which request this is, and opens nothing.
+    // An idempotency key grants no access.
     name != "idempotency-key" && CREDENTIALS.iter().any(|word| name.contains(word))
 }
 
@@ -127,7 +129,8 @@ fn hash(value: &[u8], key: &[u8; 32]) -> String {
     hex::encode(&Sha256::new_with_prefix(key).chain_update(value).finalize()[..16])
 }
 
-/// Takes out of a recorded answer, for people, what is a credential by its name: the guest needs it again, and nobody else.
+/// Hides the credentials in a recorded answer that is shown to people. The log keeps them, because the guest needs them
+/// in replay.
 pub fn redact(answer: &mut Json) {
     let Some(headers) = answer.pointer_mut("/ok/headers").and_then(Json::as_array_mut) else { return };
     for pair in headers.iter_mut().filter_map(Json::as_array_mut) {
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_credential_by_its_name_is_hidden() {
+    fn hides_credentials_by_name() {
         for name in
             ["Authorization", "cookie", "x-api-key", "X-Auth-Token", "api_key", "client_secret", "sig-signature"]
         {
@@ -154,13 +157,16 @@ mod tests {
             assert!(!is_credential(name), "{name}");
         }
         let url = Url::parse("https://a.test/x?q=a%20b&api_key=opensesame").unwrap();
-        let shown = without_credentials(&url, &[1; 32]);
-        assert!(shown.starts_with("https://a.test/x?q=a+b&api_key=") && !shown.contains("opensesame"), "{shown}");
-        assert_ne!(shown, without_credentials(&url, &[2; 32]), "who doesn't know the key can't try values");
+        let redacted = without_credentials(&url, &[1; 32]);
+        assert!(
+            redacted.starts_with("https://a.test/x?q=a+b&api_key=") && !redacted.contains("opensesame"),
+            "{redacted}"
+        );
+        assert_ne!(redacted, without_credentials(&url, &[2; 32]), "the hash depends on the key");
     }
 
     #[test]
-    fn an_answer_comes_out_of_the_record_as_it_went_in() {
+    fn recorded_answers_keep_status_headers_and_body() {
         let mut headers = HeaderMap::new();
         headers.append("set-cookie", HeaderValue::from_static("a=1"));
         headers.append("set-cookie", HeaderValue::from_bytes(b"b=\xff").unwrap());
@@ -169,8 +175,8 @@ mod tests {
         let (head, body) = serde_json::from_value::<Answered>(recorded.clone()).unwrap().into_parts();
         assert_eq!((head.status, &head.headers, body), (StatusCode::IM_A_TEAPOT, &headers, vec![0xff, 0]));
 
-        let mut shown = json!({ "ok": recorded });
-        redact(&mut shown);
-        assert_eq!(shown["ok"]["headers"], json!([["set-cookie", "(hidden)"], ["set-cookie", "(hidden)"]]));
+        let mut redacted = json!({ "ok": recorded });
+        redact(&mut redacted);
+        assert_eq!(redacted["ok"]["headers"], json!([["set-cookie", "(hidden)"], ["set-cookie", "(hidden)"]]));
     }
 }

@@ -1,5 +1,5 @@
-//! Requests that `wasmtime-wasi-http` refuses before the host has seen them. The guest has a code for it; the delivery's log
-//! says what is wrong.
+//! Reports requests that `wasmtime-wasi-http` refuses before the host sees them. The guest gets a code; the delivery's
+//! log gets the reason.
 
 use http::header;
 use wasmtime::StoreContextMut;
@@ -12,7 +12,7 @@ use super::failure::{Failure, HttpErrorCode};
 use super::request_body::wrong_length;
 use super::{Host, told, view};
 
-/// `outgoing-handler.handle`: as ever, and what is refused is told.
+/// `outgoing-handler.handle`: sends the request, and logs a refusal.
 pub(super) fn handle<T: Host>(
     mut store: StoreContextMut<'_, T>,
     (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>),
@@ -30,9 +30,9 @@ pub(super) fn handle<T: Host>(
     let failure = match (&code, announced) {
         (ErrorCode::HttpRequestBodySize(_), Some(announced)) => wrong_length(announced, "none"),
         (ErrorCode::HttpRequestMethodInvalid, _) => {
-            Failure::new(HttpErrorCode::Protocol, "its method is none of HTTP's")
+            Failure::new(HttpErrorCode::Protocol, "its method is not valid in HTTP")
         }
-        (ErrorCode::HttpRequestUriInvalid, _) => Failure::new(HttpErrorCode::RequestUri, "its address is no address"),
+        (ErrorCode::HttpRequestUriInvalid, _) => Failure::new(HttpErrorCode::RequestUri, "its URL is invalid"),
         (ErrorCode::InternalError(Some(why)), _) => Failure::new(HttpErrorCode::Internal, why.as_str()),
         (code, _) => Failure::new(HttpErrorCode::Protocol, code.to_string()),
     };
@@ -41,7 +41,7 @@ pub(super) fn handle<T: Host>(
     Ok((Err(code),))
 }
 
-/// A request as logs have it, as far as it goes. The query is left out: it may hold a credential.
+/// Returns an incomplete request as logs show it. The query is omitted: it may contain a credential.
 fn shown(request: &HostOutgoingRequest) -> String {
     let method = match &request.method {
         Method::Other(method) => method.clone(),

@@ -1,5 +1,4 @@
-//! A request on its way out of the guest: its body comes in pieces, and when it is whole the request takes its place in
-//! the record.
+//! Collects the body of a guest's request. When the body is complete, the request takes its position in the call log.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -22,22 +21,22 @@ use modhost_core::sync::lock;
 /// A request whose body is being collected.
 pub(super) struct RequestBody {
     state: Mutex<State>,
-    /// Told when somebody else than the task that waits has looked at the body: the waker left there is theirs.
-    looked: Notify,
+    /// Notified when a task other than the waiting one has polled the body: the body then has that task's waker.
+    polled_elsewhere: Notify,
 }
 
 enum State {
-    RequestBody {
+    Collecting {
         request: Request,
         body: WasiBody,
         collected: BytesMut,
         delivery: Arc<Delivery>,
     },
-    /// To be taken, once.
+    /// The result, which is taken once.
     Complete(Option<Result<Placed, Failure>>),
 }
 
-/// A request that has its place in the record.
+/// A request with its position in the call log.
 pub(super) struct Placed {
     pub call: Requested<Begun>,
     pub request: Request,
@@ -45,46 +44,51 @@ pub(super) struct Placed {
 
 impl RequestBody {
     pub fn new(request: Request, body: WasiBody, delivery: &Arc<Delivery>) -> Self {
-        let state = State::RequestBody { request, body, collected: BytesMut::new(), delivery: delivery.clone() };
-        Self { state: Mutex::new(state), looked: Notify::new() }
+        let state = State::Collecting { request, body, collected: BytesMut::new(), delivery: delivery.clone() };
+        Self { state: Mutex::new(state), polled_elsewhere: Notify::new() }
     }
 
-    /// Takes in what is there of the body, and says whether that is all: then the request has its place.
+    /// Collects the available part of the body. Returns whether the body is complete; then the request has its
+    /// position.
     pub fn is_complete(&self) -> bool {
         let complete = self.poll(&mut Context::from_waker(Waker::noop())).is_ready();
-        self.looked.notify_one();
+        self.polled_elsewhere.notify_one();
         complete
     }
 
-    /// Waits until the request has its place.
+    /// Waits until the request has its position.
+    ///
+    /// # Errors
+    ///
+    /// When the request is refused.
     pub async fn placed(&self) -> Result<Placed, Failure> {
         loop {
             tokio::select! {
                 biased;
                 () = std::future::poll_fn(|cx| self.poll(cx)) => break,
-                () = self.looked.notified() => {}
+                () = self.polled_elsewhere.notified() => {}
             }
         }
         match &mut *self.lock() {
             State::Complete(placed) => placed.take(),
-            State::RequestBody { .. } => None,
+            State::Collecting { .. } => None,
         }
-        // Only one task waits, and only for what is complete.
-        .unwrap_or_else(|| Err(Failure::new(HttpErrorCode::Internal, "the request is gone")))
+        // Only one task waits, and only until the body is complete.
+        .unwrap_or_else(|| Err(Failure::new(HttpErrorCode::Internal, "the request was already taken")))
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        let State::RequestBody { request, body, collected, delivery } = &mut *state else {
+        let State::Collecting { request, body, collected, delivery } = &mut *state else {
             return Poll::Ready(());
         };
-        let whole = ready!(collect(body, request.announced, collected, delivery.limits(), cx));
-        let placed = whole.and_then(|()| {
+        let complete_body = ready!(collect(body, request.announced, collected, delivery.limits(), cx));
+        let placed = complete_body.and_then(|()| {
             request.body = std::mem::take(collected).freeze();
             request.dry_run = delivery.call_log.is_dry_run();
-            place(request, delivery)
+            reserve_position(request, delivery)
         });
-        // The guest need not wait for the answer, and is told only a code.
+        // Logged here, because the guest may never wait for the answer and only gets a code.
         let placed = placed.map_err(|failure| told(delivery, failure.about(&request.shown())));
         *state = State::Complete(Some(placed));
         Poll::Ready(())
@@ -95,7 +99,7 @@ impl RequestBody {
     }
 }
 
-/// Collects what is there.
+/// Collects the available part of the body.
 fn collect(
     body: &mut WasiBody,
     announced: Option<u64>,
@@ -105,11 +109,11 @@ fn collect(
 ) -> Poll<Result<(), Failure>> {
     while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) {
         let length = collected.len() as u64;
-        let broken = |_| match announced {
+        let body_error = |_| match announced {
             Some(announced) if announced != length => wrong_length(announced, &length.to_string()),
             _ => Failure::new(HttpErrorCode::Protocol, "the module dropped its body before it was finished"),
         };
-        let Ok(piece) = frame.map_err(broken)?.into_data() else {
+        let Ok(piece) = frame.map_err(body_error)?.into_data() else {
             return Poll::Ready(Err(Failure::new(HttpErrorCode::RequestTrailers, "trailers can't be sent")));
         };
         let length = length + piece.len() as u64;
@@ -125,8 +129,8 @@ fn collect(
     Poll::Ready(Ok(()))
 }
 
-/// A body that isn't as long as the request says. `wasi:http` ends it with no more than a code, and a module that writes
-/// `Content-Length` itself most often counts characters for bytes.
+/// Returns the failure for a body whose size differs from `Content-Length`. `wasi:http` reports only a code, and a
+/// module that sets the header itself often counts characters instead of bytes.
 pub(super) fn wrong_length(announced: u64, has: &str) -> Failure {
     let why = format!(
         "its Content-Length says {announced} bytes, but its body has {has}; leave the header out, the host writes it"
@@ -134,7 +138,7 @@ pub(super) fn wrong_length(announced: u64, has: &str) -> Failure {
     Failure::new(HttpErrorCode::RequestBodySize, why)
 }
 
-fn place(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
+fn reserve_position(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
     let arguments = record::arguments(request, &delivery.random(record::HIDING));
     let call = delivery.request(record::spec_of(&request.head.method), &arguments)?.begin()?;
     Ok(Placed { call, request: request.clone() })

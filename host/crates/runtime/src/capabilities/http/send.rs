@@ -1,4 +1,4 @@
-//! One request and its answer: checked, sent, read to its end, within the module's limits.
+//! Sends one HTTP request and reads its answer to the end, within the module's limits.
 
 use std::error::Error;
 use std::io;
@@ -18,10 +18,10 @@ use super::policy::{HttpGrant, line, shown};
 use super::record::Answered;
 use modhost_core::limits::{Limits, Resource};
 
-/// How large the headers of an answer may be, in bytes.
+/// Maximum size of the headers of an answer, in bytes.
 const MAX_HEADERS: usize = 64 * 1024;
 
-/// The header by which a server that knows it tells a second attempt from a second request.
+/// The header by which a server that supports it detects that a request is repeated.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A request of the guest.
@@ -29,21 +29,21 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) struct Request {
     /// Method and headers.
     pub head: request::Parts,
-    /// Where it goes; what is written there, if that is no address.
+    /// The URL, or the invalid text in its place.
     pub url: Result<Url, String>,
-    /// How long its body is by its own `Content-Length`, in bytes.
+    /// The `Content-Length` that the guest set, in bytes.
     pub announced: Option<u64>,
-    /// Its body, once it is whole.
+    /// The body; set once it is complete.
     pub body: Bytes,
-    /// Whether nothing is sent: what isn't on record can't be had in a dry run.
+    /// Whether this is a dry run: nothing is sent, so an answer that isn't recorded is an error.
     pub dry_run: bool,
     waits: Waits,
 }
 
-/// How long the guest itself wants to wait.
+/// The timeouts that the guest set.
 #[derive(Clone, Copy)]
 pub(super) struct Waits {
-    /// For the head of the answer, the connection included.
+    /// For the head of the answer, including the connection.
     head: Option<Duration>,
     /// For each piece of its body.
     piece: Option<Duration>,
@@ -52,7 +52,7 @@ pub(super) struct Waits {
 impl Waits {
     pub fn of(options: Option<RequestOptions>) -> Self {
         let Some(options) = options else { return Self { head: None, piece: None } };
-        // A connection may be there already, so that the two waits are one.
+        // A connection may be reused, so the two timeouts are one.
         let connect = options.connect_timeout.unwrap_or_default();
         let head = options.first_byte_timeout.map(|first| connect.saturating_add(first));
         Self { head, piece: options.between_bytes_timeout }
@@ -62,14 +62,14 @@ impl Waits {
 impl Request {
     pub fn new(mut head: request::Parts, waits: Waits) -> Self {
         let written = head.uri.to_string();
-        // A user in the address would be one more way to write a credential, and to mislead who reads it.
+        // User information in a URL would be another place for credentials, and can mislead readers about the host.
         let url = Url::parse(&written).ok().filter(|url| url.username().is_empty() && url.password().is_none());
-        // The HTTP client writes it, by the body it sends.
+        // The HTTP client sets it from the body.
         let announced = head.headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         Self { head, url: url.ok_or(written), announced, body: Bytes::new(), waits, dry_run: false }
     }
 
-    /// As logs and errors have it.
+    /// Returns the request as logs and errors show it.
     pub fn shown(&self) -> String {
         match &self.url {
             Ok(url) => shown(&self.head.method, url),
@@ -88,21 +88,21 @@ pub(super) async fn send(
     let started = Instant::now();
     let shown = request.shown();
     let Ok(url) = request.url.clone() else {
-        let why = "its address is none, or holds a user: credentials belong into headers";
+        let why = "its URL is invalid or contains a user: put credentials into headers";
         return Err(Failure::new(HttpErrorCode::RequestUri, why).about(&shown));
     };
     let grant = sender.grants.find(&request.head.method, &url)?;
     let sent = Sending { limits, grant, shown: &shown, started };
     look_at(url.host(), grant.private).map_err(|closed| sent.closed(&closed))?;
     if request.dry_run {
-        let why = "no answer is recorded, and in a dry run nothing is sent";
+        let why = "no answer is recorded, and a dry run sends nothing";
         return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).about(&shown));
     }
     let client = sender.clients.of(grant)?;
     let waits = request.waits;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
-    // A body of no bytes is one, too: a POST without has to say so.
+    // An empty body counts too: a POST must declare its length.
     if !request.body.is_empty() || !outgoing.method().is_safe() {
         *outgoing.body_mut() = Some(request.body.into());
     }
@@ -110,7 +110,7 @@ pub(super) async fn send(
     sent.answer(answer, waits.piece).await
 }
 
-/// A request that is under way.
+/// A request in flight.
 struct Sending<'a> {
     limits: &'a Limits,
     grant: &'a HttpGrant,
@@ -119,12 +119,12 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// What the guest has set, with what the host adds.
+    /// Returns the guest's headers with those that the host adds.
     fn headers(&self, head: request::Parts, idempotency_key: &str) -> Result<HeaderMap, Failure> {
         let mut headers = head.headers;
         if !head.method.is_safe() && !headers.contains_key(IDEMPOTENCY_KEY) {
             let key = HeaderValue::from_str(idempotency_key)
-                .map_err(|_| self.failed(HttpErrorCode::Internal, "its idempotency key can't stand in a header"))?;
+                .map_err(|_| self.failed(HttpErrorCode::Internal, "its idempotency key is not a valid header value"))?;
             headers.insert(IDEMPOTENCY_KEY, key);
         }
         for (name, value) in &self.grant.headers {
@@ -139,9 +139,10 @@ impl Sending<'_> {
         answer: impl Future<Output = reqwest::Result<Response>>,
         wanted: Option<Duration>,
     ) -> Result<Response, Failure> {
-        let limit = self.left().min(wanted.unwrap_or(Duration::MAX));
+        let limit = self.remaining().min(wanted.unwrap_or(Duration::MAX));
         let answer = timeout(limit, answer).await;
-        let answer = answer.map_err(|_| self.late(limit)).and_then(|it| it.map_err(|error| self.broken(error)))?;
+        let answer =
+            answer.map_err(|_| self.timeout(limit)).and_then(|it| it.map_err(|error| self.client_error(error)))?;
         let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
         let headers: usize = answer.headers().iter().map(size).sum();
         if headers > MAX_HEADERS {
@@ -159,9 +160,9 @@ impl Sending<'_> {
             return Err(self.too_large());
         }
         loop {
-            let wait = self.left().min(wanted.unwrap_or(Duration::MAX));
+            let wait = self.remaining().min(wanted.unwrap_or(Duration::MAX));
             let piece = timeout(wait, answer.chunk()).await;
-            match piece.map_err(|_| self.late(wait))?.map_err(|error| self.broken(error).incomplete())? {
+            match piece.map_err(|_| self.timeout(wait))?.map_err(|error| self.client_error(error).incomplete())? {
                 None => return Ok(Answered::new(answer.status(), answer.headers(), body)),
                 Some(piece) if (body.len() + piece.len()) as u64 > limit => return Err(self.too_large()),
                 Some(piece) => body.extend_from_slice(&piece),
@@ -169,7 +170,7 @@ impl Sending<'_> {
         }
     }
 
-    fn left(&self) -> Duration {
+    fn remaining(&self) -> Duration {
         self.limits.time(Resource::HttpTimeout).saturating_sub(self.started.elapsed())
     }
 
@@ -181,26 +182,26 @@ impl Sending<'_> {
         self.failed(HttpErrorCode::AnswerBodySize, &self.limits.reached(Resource::HttpAnswer, None).to_string())
     }
 
-    /// No answer in time: the host's, or what the guest wanted to wait.
-    fn late(&self, waited: Duration) -> Failure {
-        if self.left().is_zero() {
+    /// Returns the failure for a timeout: the module's time limit, or a timeout that the guest set.
+    fn timeout(&self, waited: Duration) -> Failure {
+        if self.remaining().is_zero() {
             let why = self.limits.reached(Resource::HttpTimeout, None).to_string();
             return self.failed(HttpErrorCode::AnswerTimeout, &why);
         }
         let waited = humantime::format_duration(waited);
         self.failed(
             HttpErrorCode::ReadTimeout,
-            &format!("nothing came for {waited}, as long as the module wanted to wait"),
+            &format!("no data received for {waited}, the timeout that the module set"),
         )
     }
 
     fn closed(&self, closed: &Closed) -> Failure {
         let grant = &self.grant;
         let advice = if grant.private {
-            "a name is never followed there: if it is meant, write the address itself into `http`".to_owned()
+            "no name may resolve to it: if this is intended, add the address itself to `http`".to_owned()
         } else {
             format!(
-                "if that is meant, add private = true to the entry \"{}\" of `http` ({})",
+                "if this is intended, add private = true to the entry \"{}\" of `http` ({})",
                 grant.origin,
                 line(&grant.location)
             )
@@ -208,9 +209,9 @@ impl Sending<'_> {
         self.failed(HttpErrorCode::DestinationProhibited, &format!("its host is at {closed}; {advice}"))
     }
 
-    /// Sorts what the HTTP client reports.
-    fn broken(&self, error: reqwest::Error) -> Failure {
-        // The address is in the sentence already, and its query may hold a credential.
+    /// Maps an error of the HTTP client.
+    fn client_error(&self, error: reqwest::Error) -> Failure {
+        // The message already has the URL without its query, which may contain a credential.
         let error = error.without_url();
         if let Some(closed) = cause::<Closed>(&error) {
             return self.closed(closed);
@@ -219,7 +220,7 @@ impl Sending<'_> {
             return self.failed(HttpErrorCode::DnsError, &unresolved.to_string());
         }
         if error.is_timeout() {
-            return self.failed(HttpErrorCode::ConnectionTimeout, "no connection came about in time");
+            return self.failed(HttpErrorCode::ConnectionTimeout, "the connection timed out");
         }
         if let Some(error) = cause::<rustls::Error>(&error) {
             let code = match error {
@@ -258,12 +259,13 @@ fn code_of(kind: io::ErrorKind) -> HttpErrorCode {
     }
 }
 
-/// The cause of this type, if an error has one.
+/// Returns the cause of this type, if the error has one.
 fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
     causes(error).find_map(|error| error.downcast_ref())
 }
 
-/// An error and what caused it. What an error of the connection wraps, TLS's for one, is no source of it but is inside.
+/// Returns an error and its causes. An `io::Error` that wraps another error, such as one of TLS, doesn't return it as
+/// its source, so it is unwrapped here.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inside) => Some(inside as &(dyn Error + 'static)),

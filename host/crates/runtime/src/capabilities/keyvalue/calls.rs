@@ -1,4 +1,4 @@
-//! The calls to the store, as they are declared, recorded and made.
+//! The calls to the key-value store: how they are declared, recorded and made.
 
 use std::sync::Arc;
 
@@ -42,28 +42,28 @@ const fn change(import: Import) -> CallSpec {
     CallSpec::new(import, CallEffect::Store)
 }
 
-/// How many keys a page has at the most: with the longest keys there are, a megabyte.
-const PAGE: usize = MAX_BATCH;
+/// Maximum number of keys in a page: at most a megabyte with keys of the maximum length.
+const PAGE_KEYS: usize = MAX_BATCH;
 
-/// A page of keys, as it is recorded.
+/// A recorded page of keys.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Page {
     pub(super) keys: Vec<String>,
-    /// The last key, if there are more behind it.
+    /// The last key, if more keys follow.
     pub(super) cursor: Option<String>,
 }
 
-/// What became of a swap, as it is recorded.
+/// The recorded result of a swap.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Swapped {
     Done,
-    /// Something else stands there by now.
+    /// The entry has changed; this is the current one.
     Stale(Option<Entry>),
 }
 
 impl KeyValueCapability {
-    /// A bucket of the module and the tenant; nothing is asked of the store for it.
+    /// Opens a bucket of the module and the tenant, without a call to the store.
     pub(super) fn open(&self, name: String) -> Result<Bucket> {
         Bucket::new(self.delivery.space(), name).map_err(call_error)
     }
@@ -92,10 +92,10 @@ impl KeyValueCapability {
         check_batch(keys.len()).map_err(call_error)?;
         keys.iter().try_for_each(|key| check_key(key)).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "keys": keys });
-        let asked = keys.clone();
+        let requested = keys.clone();
         let values: Vec<Option<Value>> = self
             .read(&GET_MANY, arguments, bucket, move |store, bucket| async move {
-                let entries = store.get(&bucket, asked).await.map_err(call_error)?;
+                let entries = store.get(&bucket, requested).await.map_err(call_error)?;
                 Ok(entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect())
             })
             .await?;
@@ -105,19 +105,24 @@ impl KeyValueCapability {
     pub(super) async fn list_keys(&self, bucket: &Bucket, cursor: Option<String>) -> Result<Page> {
         let arguments = json!({ "bucket": bucket.name(), "cursor": cursor });
         self.read(&LIST_KEYS, arguments, bucket, move |store, bucket| async move {
-            // One more than is told, to know whether there are more.
-            let most = u32::try_from(PAGE + 1).unwrap_or(u32::MAX);
-            let mut keys: Vec<String> =
-                store.keys(&bucket, cursor, most).await.map_err(call_error)?.into_iter().map(|info| info.key).collect();
-            let more = keys.len() > PAGE;
-            keys.truncate(PAGE);
-            let cursor = if more { keys.last().cloned() } else { None };
+            // One more than the page has, to detect whether more keys follow.
+            let limit = u32::try_from(PAGE_KEYS + 1).unwrap_or(u32::MAX);
+            let mut keys: Vec<String> = store
+                .keys(&bucket, cursor, limit)
+                .await
+                .map_err(call_error)?
+                .into_iter()
+                .map(|info| info.key)
+                .collect();
+            let has_more = keys.len() > PAGE_KEYS;
+            keys.truncate(PAGE_KEYS);
+            let cursor = if has_more { keys.last().cloned() } else { None };
             Ok(Page { keys, cursor })
         })
         .await
     }
 
-    /// What stands under a key, for a swap.
+    /// Reads the entry of a key, for a swap.
     pub(super) async fn look(&self, bucket: &Bucket, key: &str) -> Result<Option<Entry>> {
         check_key(key).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "key": key });
@@ -128,7 +133,7 @@ impl KeyValueCapability {
         .await
     }
 
-    /// Sets or deletes.
+    /// Sets or deletes keys.
     pub(super) async fn change(&self, spec: &CallSpec, bucket: &Bucket, change: Change) -> Result<()> {
         self.write(spec, bucket, change, |_| Ok(())).await
     }
@@ -142,7 +147,7 @@ impl KeyValueCapability {
         .await
     }
 
-    /// Puts a value under a key if what was seen there still stands there.
+    /// Sets a key if its entry is unchanged since `seen`.
     pub(super) async fn swap(
         &self,
         bucket: &Bucket,
@@ -195,7 +200,7 @@ impl KeyValueCapability {
     }
 }
 
-/// A change as it is recorded.
+/// Returns the recorded arguments of a change.
 fn arguments(bucket: &Bucket, change: &Change) -> Json {
     let bucket = bucket.name();
     let value = |value: &Vec<u8>| Value(value.clone());
@@ -216,18 +221,18 @@ async fn entry(store: &dyn KeyValue, bucket: &Bucket, key: String) -> modhost_st
     Ok(store.get(bucket, vec![key]).await?.pop().flatten())
 }
 
-/// The store said something it never says to this.
+/// Returns the error for a result that the store never returns for this call: a bug in the host.
 fn other_answer(import: Import) -> CallError {
-    CallError::new(ErrorKind::Unavailable, format!("the store has no answer to `{import}`"))
+    CallError::new(ErrorKind::Unavailable, format!("the store returned an unexpected result for `{import}`"))
 }
 
-/// Maps an error of the store to one for the module. Details of the host's disk are for operators: they go to the log.
+/// Maps a store error to a call error. Details of the host's disk are for operators and go to the log.
 pub(super) fn call_error(error: KeyValueError) -> CallError {
     match error {
         KeyValueError::Refused(why) => CallError::new(ErrorKind::Invalid, why),
         KeyValueError::Storage(_) => {
             tracing::error!("{error}");
-            let text = "the host's key-value store can't be used at the moment; the host's log says why";
+            let text = "the host's key-value store is unavailable; the host's log has the reason";
             CallError::new(ErrorKind::Unavailable, text)
         }
     }

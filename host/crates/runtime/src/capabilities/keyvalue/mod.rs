@@ -1,4 +1,4 @@
-//! `wasi:keyvalue`: what the module keeps from one event to the next, for the tenant of the event.
+//! `wasi:keyvalue`: values that the module keeps between events, per tenant.
 
 mod calls;
 
@@ -22,11 +22,11 @@ pub(super) struct KeyValueCapability {
 pub struct Cas {
     bucket: Bucket,
     key: String,
-    /// What stood under the key when it was looked at last.
+    /// The entry of the key when it was last read.
     seen: Option<Entry>,
 }
 
-/// The capability and the guest's handles, for the length of one call.
+/// The capability and the guest's handles, for the duration of one call.
 pub(super) struct View<'a> {
     keyvalue: &'a KeyValueCapability,
     table: &'a mut ResourceTable,
@@ -145,7 +145,7 @@ impl atomics::Host for View<'_> {
     }
 
     async fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> wasmtime::Result<Result<(), CasError>> {
-        // The handle is the callee's now, however it ends.
+        // `swap` takes ownership of the handle, whatever the result.
         let Cas { bucket, key, seen } = self.table.delete(cas)?;
         match self.keyvalue.swap(&bucket, &key, seen, value).await {
             Ok(calls::Swapped::Done) => Ok(Ok(())),
@@ -166,7 +166,8 @@ impl HostCas for View<'_> {
         }
     }
 
-    /// What stood there when the handle was made: no call of its own, as `swap` goes by exactly that value.
+    /// Returns the value read when the handle was created. Not a call of its own, because `swap` compares with exactly
+    /// that value.
     async fn current(&mut self, cas: Resource<Cas>) -> wasmtime::Result<Result<Option<Vec<u8>>, Error>> {
         let seen = self.table.get(&cas)?.seen.as_ref();
         Ok(Ok(seen.map(|entry| entry.value.0.clone())))
@@ -179,7 +180,8 @@ impl HostCas for View<'_> {
 }
 
 impl From<CallError> for Error {
-    /// The standard has no words for what can be done about an error: those that may pass say so at their beginning.
+    /// Maps a call error. The standard can't express whether an error is temporary, so messages of temporary errors
+    /// start with `unavailable: `.
     fn from(error: CallError) -> Self {
         match error.kind {
             ErrorKind::NotFound => Self::NoSuchStore,

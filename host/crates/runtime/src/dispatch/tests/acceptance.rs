@@ -1,4 +1,4 @@
-//! Accepting events: capacity that is reserved is always given back, and an event that is recorded is always run.
+//! Accepting events: reserved capacity is always released, and a recorded event always runs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::journal::{Held, Op, Pass, Point};
 use super::*;
 
-/// A client that brings an event and counts what it is told.
+/// Spawns a client that sends an event and counts the results.
 fn client(world: &World, event: Event, counted: &Arc<AtomicUsize>) -> JoinHandle<Result<Accepted, Refused>> {
     let (dispatcher, counted) = (world.dispatcher.clone(), counted.clone());
     tokio::spawn(async move {
@@ -19,7 +19,7 @@ fn client(world: &World, event: Event, counted: &Arc<AtomicUsize>) -> JoinHandle
     })
 }
 
-/// A client that disconnects while its event is recorded, held at a point.
+/// Disconnects a client while its event is being recorded, with the journal held at a point.
 async fn disconnects_at(world: &World, event: &Event, point: Point, counted: &Arc<AtomicUsize>) -> Held {
     let mut held = world.journal.hold(Op::Record, point);
     let client = client(world, event.clone(), counted);
@@ -66,7 +66,7 @@ async fn releases_capacity_when_record_fails() {
             assert_eq!(counted.load(Ordering::SeqCst), 1, "{point:?}, disconnects: {disconnects}");
             world.assert_nothing_reserved();
 
-            // The sender sends it again, and it runs once, whether or not it was on disk.
+            // The sender repeats the event, and it runs once, whether or not it was on disk.
             let known = point == Point::After;
             assert_eq!(world.accept(&sent).await.unwrap() == Accepted::Again, known);
             let delivery = DeliveryId::new(&sent, &"Echo".into());
@@ -91,7 +91,7 @@ async fn releases_capacity_when_accepting_panics() {
     world.assert_idle(&["acme"]);
 }
 
-/// An event that is being recorded counts, and no longer counts when it could not be recorded.
+/// An event counts against the limit while it is being recorded, and no longer once recording has failed.
 #[tokio::test]
 async fn counts_events_that_are_being_recorded() {
     let world = World::of(Setup { max_deliveries: 1, ..Setup::default() }).await;
@@ -104,14 +104,14 @@ async fn counts_events_that_are_being_recorded() {
     assert!(matches!(first.await.unwrap(), Err(Refused::Journal(_))));
     let delivery = world.accepted(&second).await;
     let third = event("evt_3", "Echo");
-    assert!(matches!(world.accept(&third).await, Err(Refused::Full { .. })), "the second runs");
+    assert!(matches!(world.accept(&third).await, Err(Refused::Full { .. })), "the second event is running");
     world.end(&delivery, answered()).await;
     let delivery = world.accepted(&third).await;
     world.end(&delivery, answered()).await;
     world.assert_idle(&["acme"]);
 }
 
-/// At every moment a recorded event counts at least once: as reserved, as in the backlog, or for a moment as both.
+/// An event always counts at least once: as reserved, in the backlog, or briefly in both.
 #[tokio::test]
 async fn never_accepts_more_than_the_limit() {
     for point in [Point::Before, Point::After] {
@@ -135,7 +135,7 @@ async fn never_accepts_more_than_the_limit() {
             held.release();
             taken += usize::from(client.await.unwrap().is_ok());
         }
-        // While a commit is held after it happened, its event counts twice, so that fewer may be accepted.
+        // While a commit is held after it took effect, its event counts twice, so fewer events may be accepted.
         match point {
             Point::Before => assert_eq!(taken, 3),
             Point::After => assert!((1..=3).contains(&taken), "{taken}"),
@@ -146,9 +146,9 @@ async fn never_accepts_more_than_the_limit() {
     }
 }
 
-/// More clients come than events are accepted at once, and the last one disconnects before its turn.
+/// More clients connect than events are accepted at once, and the last one disconnects before its turn.
 #[tokio::test]
-async fn leaves_nothing_of_client_that_disconnects_in_the_queue() {
+async fn releases_everything_of_client_that_disconnects_while_queued() {
     let tenants = vec![TenantSetup { name: "acme", concurrency: 16, max_deliveries: 10_000 }];
     let world = World::of(Setup { max_deliveries: 10_000, tenants, ..Setup::default() }).await;
     world.modules.end_automatically("Echo", answered());

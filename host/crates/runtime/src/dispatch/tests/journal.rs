@@ -1,4 +1,4 @@
-//! A journal whose operations a test can hold and make fail.
+//! A journal whose operations a test can hold and fail.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,29 +32,29 @@ pub(super) enum Op {
     Purge,
 }
 
-/// A point of an operation: before it takes effect, or after, when its result is on the way back.
+/// A point of an operation: before it takes effect, or after, when its result is about to be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Point {
     Before,
     After,
 }
 
-/// What happens to operations at a point.
+/// Decides how operations continue at a point.
 type Decide = dyn FnMut(Op, Point, Option<&Name>) -> Pass + Send;
 
-/// How an operation goes on at a point.
+/// How an operation continues at a point.
 pub(super) enum Pass {
-    /// Without a stop.
+    /// It continues.
     Go,
-    /// With an error. At [`Point::After`] the operation has taken effect all the same.
+    /// It fails. At [`Point::After`], it has taken effect nonetheless.
     Fail,
-    /// Not at all: the engine panics.
+    /// It panics.
     Panic,
-    /// When this says so: true, or false with an error.
+    /// It continues when the sender sends true, and fails when it sends false.
     Wait(oneshot::Receiver<bool>),
 }
 
-/// The journal in memory, with a stop before and after every operation.
+/// The in-memory journal, with a gate before and after every operation.
 pub(super) struct GatedJournal {
     pub(super) memory: Memory,
     gates: Mutex<Gates>,
@@ -63,10 +63,10 @@ pub(super) struct GatedJournal {
 #[derive(Default)]
 struct Gates {
     held: Vec<Armed>,
-    /// The operations that fail, of a module or of all.
+    /// The operations that fail, for one module or for all.
     failing: Vec<(Op, Point, Option<Name>)>,
-    /// The operations that were begun.
-    begun: Vec<(Op, Option<Name>)>,
+    /// The operations that were started.
+    started: Vec<(Op, Option<Name>)>,
     decide: Option<Box<Decide>>,
 }
 
@@ -77,25 +77,25 @@ struct Armed {
     go_on: oneshot::Receiver<bool>,
 }
 
-/// An operation that stops at a point until the test lets it go on.
+/// An operation that is held at a point until the test releases it.
 pub(super) struct Held {
     reached: oneshot::Receiver<()>,
     go_on: oneshot::Sender<bool>,
 }
 
 impl Held {
-    /// Returns whether the operation has come to the point.
+    /// Returns whether the operation has reached the point.
     pub(super) fn is_reached(&mut self) -> bool {
         self.reached.try_recv().is_ok()
     }
 
-    /// Lets the operation go on.
+    /// Lets the operation continue.
     pub(super) fn release(self) {
-        // The operation may have been given up.
+        // The operation may have been canceled.
         let _ = self.go_on.send(true);
     }
 
-    /// Lets the operation end with an error.
+    /// Makes the operation fail.
     pub(super) fn fail(self) {
         let _ = self.go_on.send(false);
     }
@@ -106,7 +106,7 @@ impl GatedJournal {
         Self { memory, gates: Mutex::default() }
     }
 
-    /// Stops the next operation of this kind at a point.
+    /// Holds the next operation of this kind at a point.
     pub(super) fn hold(&self, op: Op, point: Point) -> Held {
         let (reached, when_reached) = oneshot::channel();
         let (release, go_on) = oneshot::channel();
@@ -114,7 +114,7 @@ impl GatedJournal {
         Held { reached: when_reached, go_on: release }
     }
 
-    /// Makes every operation of this kind fail, of one module or of all.
+    /// Makes every operation of this kind fail, for one module or for all.
     pub(super) fn fail(&self, op: Op, point: Point, module: Option<&str>) {
         lock(&self.gates).failing.push((op, point, module.map(Name::from)));
     }
@@ -124,30 +124,30 @@ impl GatedJournal {
         lock(&self.gates).failing.clear();
     }
 
-    /// Returns how many operations of this kind were begun, of one module or of all.
+    /// Returns how many operations of this kind were started, for one module or for all.
     pub(super) fn begun(&self, op: Op, module: Option<&str>) -> usize {
-        let is_meant = |(begun, of): &&(Op, Option<Name>)| {
-            *begun == op && module.is_none_or(|module| of.as_ref().is_some_and(|of| of.as_str() == module))
+        let matches = |(started, of): &&(Op, Option<Name>)| {
+            *started == op && module.is_none_or(|module| of.as_ref().is_some_and(|of| of.as_str() == module))
         };
-        lock(&self.gates).begun.iter().filter(is_meant).count()
+        lock(&self.gates).started.iter().filter(matches).count()
     }
 
-    /// Lets a function decide at every point of every operation; none: every operation goes on.
+    /// Lets a function decide at every point of every operation; none: every operation continues.
     pub(super) fn decide_by(&self, decide: Option<Box<Decide>>) {
         lock(&self.gates).decide = decide;
     }
 
     async fn pass(&self, op: Op, point: Point, module: Option<&Name>) -> Result<()> {
-        let error = || StorageError::broken("journal", format!("{op:?} failed by the test")).into();
+        let error = || StorageError::broken("journal", format!("failure of {op:?} injected by the test")).into();
         let (armed, pass) = {
             let mut gates = lock(&self.gates);
             if point == Point::Before {
-                gates.begun.push((op, module.cloned()));
+                gates.started.push((op, module.cloned()));
             }
             let armed = gates.held.iter().position(|armed| armed.op == op && armed.point == point);
             let armed = armed.map(|at| gates.held.remove(at));
-            let is_meant = |of: &Option<Name>| of.is_none() || of.as_ref() == module;
-            let fails = gates.failing.iter().any(|(failing, at, of)| *failing == op && *at == point && is_meant(of));
+            let matches = |of: &Option<Name>| of.is_none() || of.as_ref() == module;
+            let fails = gates.failing.iter().any(|(failing, at, of)| *failing == op && *at == point && matches(of));
             let pass = match gates.decide.as_mut() {
                 _ if fails => Pass::Fail,
                 Some(decide) => decide(op, point, module),
@@ -156,7 +156,7 @@ impl GatedJournal {
             (armed, pass)
         };
         if let Some(armed) = armed {
-            // The test may only want to stop the operation.
+            // The test may have dropped the receiver.
             let _ = armed.reached.send(());
             if !armed.go_on.await.unwrap_or(true) {
                 return Err(error());
@@ -165,7 +165,7 @@ impl GatedJournal {
         match pass {
             Pass::Go => Ok(()),
             Pass::Fail => Err(error()),
-            Pass::Panic => panic!("the test lets {op:?} panic"),
+            Pass::Panic => panic!("panic in {op:?} injected by the test"),
             Pass::Wait(go_on) => match go_on.await.unwrap_or(true) {
                 true => Ok(()),
                 false => Err(error()),
@@ -278,7 +278,7 @@ impl Journal for GatedJournal {
     }
 
     async fn close(&self) -> Result<()> {
-        // What a test looks at afterwards is still there.
+        // A test can still read the journal afterwards.
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Leases: an attempt whose lease is lost changes nothing more, and a delivery is never left without an attempt.
+//! Leases: an attempt whose lease is lost changes nothing more, and no delivery is left without an attempt.
 
 use modhost_storage::journal::{AttemptReport, Claim, Claimed, Disposition, Journal, State};
 
@@ -10,8 +10,8 @@ use crate::dispatch::leases::{HEARTBEAT_EVERY, LEASE};
 const OTHER: &str = "host-2";
 
 impl World {
-    /// Takes a delivery that runs away from the host, as if the host had slept for longer than a lease and another host
-    /// had claimed the delivery.
+    /// Takes a running delivery over, as if this host had been suspended for longer than a lease and another host had
+    /// claimed the delivery.
     async fn take_over(&self) -> Claimed {
         assert_eq!(self.journal.memory.reclaim(Some(OWNER)).await.unwrap(), 1);
         self.claim_as_other().await
@@ -31,7 +31,7 @@ impl World {
         self.journal.memory.complete_attempt(&claimed.lease, report, Disposition::Completed).await.unwrap();
     }
 
-    /// Asserts that a delivery is what the other host made of it, and that this host has let go of it.
+    /// Asserts that the other host's outcome of a delivery is kept, and that this host no longer runs the delivery.
     async fn assert_others(&self, delivery: &DeliveryId, claimed: &Claimed) {
         let details = self.details(delivery).await;
         assert_eq!((details.summary.state, details.attempts.len()), (State::Running, 0));
@@ -44,26 +44,26 @@ impl World {
 }
 
 #[tokio::test]
-async fn cancels_attempt_that_runs_when_its_lease_is_lost() {
+async fn cancels_running_attempt_when_its_lease_is_lost() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.running(&delivery).await;
     let taken = world.take_over().await;
     world.settle().await;
-    assert_eq!(world.modules.running(), std::slice::from_ref(&delivery), "the host does not know yet");
+    assert_eq!(world.modules.running(), std::slice::from_ref(&delivery), "the host has not detected the loss yet");
     world.advance(HEARTBEAT_EVERY).await;
     assert!(world.modules.running().is_empty());
-    assert_eq!(world.platform.asked(), 0, "the user hears from the other attempt only");
+    assert_eq!(world.platform.asked(), 0, "only the other attempt notifies the user");
     world.assert_others(&delivery, &taken).await;
 }
 
 #[tokio::test]
-async fn cancels_attempt_that_is_finalized_when_its_lease_is_lost() {
+async fn cancels_finalization_when_its_lease_is_lost() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.platform.hold();
     world.end(&delivery, failed(Retry::No)).await;
-    assert_eq!(world.platform.asked(), 1, "the apology is under way");
+    assert_eq!(world.platform.asked(), 1, "the apology is in flight");
     let taken = world.take_over().await;
     world.advance(HEARTBEAT_EVERY).await;
     world.platform.release();
@@ -72,7 +72,7 @@ async fn cancels_attempt_that_is_finalized_when_its_lease_is_lost() {
     world.assert_others(&delivery, &taken).await;
 }
 
-/// The outcome is on its way to the journal when another host takes the delivery over.
+/// Another host takes the delivery over while the outcome is being recorded.
 #[tokio::test]
 async fn discards_outcome_of_attempt_whose_lease_is_lost() {
     for beats in [false, true] {
@@ -91,7 +91,7 @@ async fn discards_outcome_of_attempt_whose_lease_is_lost() {
     }
 }
 
-/// The outcome is recorded, and the host learns of it only after a heartbeat says that the lease is gone.
+/// The outcome is recorded, and a heartbeat reports the lease as lost before the journal has confirmed the outcome.
 #[tokio::test]
 async fn keeps_outcome_that_was_recorded_before_the_heartbeat() {
     let world = World::new().await;
@@ -109,9 +109,9 @@ async fn keeps_outcome_that_was_recorded_before_the_heartbeat() {
     world.assert_idle(&["acme"]);
 }
 
-/// A heartbeat that was sent before an attempt ended must not end the next attempt at the same delivery.
+/// A heartbeat sent before an attempt ended must not cancel the next attempt at the same delivery.
 #[tokio::test]
-async fn keeps_next_attempt_when_a_late_heartbeat_calls_the_last_one_lost() {
+async fn keeps_next_attempt_when_late_heartbeat_reports_previous_lease_lost() {
     let world = World::new().await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.running(&delivery).await;
@@ -138,7 +138,7 @@ async fn keeps_attempt_running_while_heartbeats_fail() {
     for _ in 0..10 {
         world.advance(HEARTBEAT_EVERY).await;
     }
-    // The lease has expired, and nobody has taken the delivery.
+    // The lease has expired, and no other host has claimed the delivery.
     world.journal.recover();
     world.advance(HEARTBEAT_EVERY).await;
     assert_eq!(world.modules.running(), std::slice::from_ref(&delivery));
@@ -165,7 +165,8 @@ async fn cancels_attempt_when_heartbeats_recover_too_late() {
     world.assert_others(&delivery, &taken).await;
 }
 
-/// The host itself claims the delivery again after its lease expired: the attempt before ends, and only one goes on.
+/// The host claims the delivery again after its lease expired: the previous attempt is canceled, and only the new one
+/// runs.
 #[tokio::test]
 async fn cancels_attempt_when_its_host_claims_the_delivery_again() {
     let world = World::new().await;
@@ -199,7 +200,7 @@ async fn takes_over_deliveries_of_a_host_that_is_gone() {
     world.modules.resume("Echo");
     world.dispatcher.look_again();
     world.advance(LEASE - Duration::from_millis(1)).await;
-    assert!(world.modules.running().is_empty(), "the other host may live");
+    assert!(world.modules.running().is_empty(), "the other host may still be running");
     world.advance(HEARTBEAT_EVERY).await;
     world.end(&delivery, answered()).await;
     assert_eq!(world.state(&delivery).await, State::Completed);
@@ -207,9 +208,10 @@ async fn takes_over_deliveries_of_a_host_that_is_gone() {
     world.assert_idle(&["acme"]);
 }
 
-/// The outcome could not be recorded: the slot is free at once, and the delivery runs again when its lease has expired.
+/// The outcome could not be recorded: the slot is free immediately, and the delivery runs again after its lease has
+/// expired.
 #[tokio::test]
-async fn runs_delivery_again_whose_outcome_was_not_recorded() {
+async fn reruns_delivery_when_outcome_was_not_recorded() {
     let world = World::of(Setup { concurrency: 1, ..Setup::default() }).await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.journal.fail(Op::Complete, Point::Before, None);
@@ -229,9 +231,9 @@ async fn runs_delivery_again_whose_outcome_was_not_recorded() {
     world.assert_idle(&["acme"]);
 }
 
-/// The outcome is recorded, and the answer of the journal is lost: nothing is done again, and the chat goes on.
+/// The outcome is recorded, but the journal reports an error: nothing is repeated, and the chat continues.
 #[tokio::test]
-async fn goes_on_after_outcome_whose_record_is_unknown() {
+async fn continues_when_recorded_outcome_is_reported_as_failed() {
     let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
     let [first, second] = ["evt_1", "evt_2"].map(|id| message("acme", id, "Echo", "chat_1"));
     let (first, second) = (world.accepted(&first).await, world.accepted(&second).await);
@@ -245,9 +247,9 @@ async fn goes_on_after_outcome_whose_record_is_unknown() {
     world.assert_idle(&["acme"]);
 }
 
-/// A claim whose result is lost: the journal has given the delivery out, and nobody runs it.
+/// The result of a claim is lost: the journal has leased the delivery, and no attempt runs.
 #[tokio::test]
-async fn runs_delivery_whose_claim_was_lost_when_the_lease_expires() {
+async fn runs_delivery_of_lost_claim_when_its_lease_expires() {
     let world = World::new().await;
     world.journal.fail(Op::Claim, Point::After, None);
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -263,9 +265,9 @@ async fn runs_delivery_whose_claim_was_lost_when_the_lease_expires() {
 }
 
 #[tokio::test]
-async fn runs_delivery_again_whose_call_log_cannot_be_read() {
+async fn reruns_delivery_when_call_log_cannot_be_read() {
     let world = World::new().await;
-    // A module that is gone from the settings: its calls say which steps to close.
+    // The module is removed from the settings; the call log lists the steps to close.
     world.set_routes(&Setup::default().tenants, vec![module("Echo")]);
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.running(&delivery).await;
@@ -273,7 +275,7 @@ async fn runs_delivery_again_whose_call_log_cannot_be_read() {
     world.set_routes(&Setup::default().tenants, Vec::new());
     world.journal.fail(Op::Calls, Point::Before, None);
     world.advance(Duration::from_secs(5)).await;
-    assert_eq!(world.state(&delivery).await, State::Running, "its steps would stay open");
+    assert_eq!(world.state(&delivery).await, State::Running, "without the call log its steps would stay open");
     assert!(lock(&world.dispatcher.0.running).is_empty());
     world.journal.recover();
     world.advance(LEASE + HEARTBEAT_EVERY).await;

@@ -1,10 +1,10 @@
-//! The limits of host, tenants and modules: never exceeded, and shared fairly.
+//! The limits of host, tenants and modules are never exceeded and are shared fairly.
 
 use modhost_storage::journal::{Backlog, Journal};
 
 use super::*;
 
-/// A random number of events to each of several modules of several tenants, whose attempts end in any order.
+/// Random events to several modules of several tenants, whose attempts end in random order.
 #[tokio::test]
 async fn never_exceeds_the_limits_of_host_tenant_and_module() {
     for seed in 0..40 {
@@ -47,7 +47,7 @@ async fn never_exceeds_the_limits_of_host_tenant_and_module() {
     }
 }
 
-/// Ends one of the attempts that run, whichever.
+/// Ends one of the running attempts, chosen at random.
 async fn end_one(world: &World) {
     world.settle().await;
     let running = world.modules.running();
@@ -57,7 +57,7 @@ async fn end_one(world: &World) {
 }
 
 #[tokio::test]
-async fn uses_every_slot_there_is() {
+async fn uses_all_run_slots() {
     let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 3, max_deliveries: 1_000 });
     let modules = vec![RouteSpec { concurrency: 4, ..module("One") }, RouteSpec { concurrency: 4, ..module("Two") }];
     let world = World::of(Setup { concurrency: 6, tenants: tenants.to_vec(), modules, ..Setup::default() }).await;
@@ -73,9 +73,9 @@ async fn uses_every_slot_there_is() {
     assert_eq!(world.modules.running().len(), 6);
 }
 
-/// However much one tenant sends, the other gets the next free slot in turn.
+/// Whatever the backlog of one tenant, the other tenant gets its share of the free slots.
 #[tokio::test]
-async fn gives_tenants_their_turns() {
+async fn shares_slots_fairly_among_tenants() {
     let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 10, max_deliveries: 1_000 });
     let world = World::of(Setup { concurrency: 1, tenants: tenants.to_vec(), ..Setup::default() }).await;
     for number in 0..50 {
@@ -96,9 +96,9 @@ async fn gives_tenants_their_turns() {
     assert_eq!(world.journal.backlog(&"other".into()).tenant, Backlog::default().tenant);
 }
 
-/// A change of the limits counts from the next claim on.
+/// A changed limit applies from the next claim.
 #[tokio::test]
-async fn starts_no_more_after_a_limit_was_lowered() {
+async fn applies_lowered_limit_to_later_claims() {
     let world = World::of(Setup { modules: vec![RouteSpec { concurrency: 4, ..module("Echo") }], ..Setup::default() });
     let world = world.await;
     for number in 0..10 {

@@ -1,9 +1,9 @@
 //! Deterministic tests of dispatch.
 //!
-//! The journal is in memory, the clock moves when the test moves it, and modules and platform do what the test says.
-//! Everything runs on one thread, so a test decides every order by hand: it holds an operation of the journal, an attempt
-//! or a call, does something else, and lets it go on. No test sleeps or reads a real clock. A test that waits for
-//! something that does not come fails after a number of steps.
+//! The journal is in memory, the clock moves only when the test moves it, and modules and platform follow the test's
+//! script. Everything runs on one thread, so a test controls the order of events: it holds a journal operation, an
+//! attempt or a call, does something else, and releases it. No test sleeps or reads a real clock. A test that waits for
+//! something that never happens fails after a number of steps.
 
 mod acceptance;
 mod journal;
@@ -33,19 +33,19 @@ use crate::engine::{Ended, Failure, Retry};
 use journal::GatedJournal;
 use script::{End, ScriptedModules, ScriptedPlatform};
 
-/// How often the other tasks get a turn before a test gives up on what it waits for.
+/// The number of yields after which a test gives up waiting.
 const MAX_STEPS: usize = 2_000;
 
-/// How often the other tasks get a turn until all of them wait for the test.
-const SETTLED: usize = 40;
+/// The number of yields after which all tasks wait for the clock or the test.
+const SETTLE_STEPS: usize = 40;
 
 /// The owner of the leases of the host under test.
 const OWNER: &str = "host-1";
 
-/// The events for a module that end without a reply.
+/// The name of events that need no reply.
 const MESSAGE: &str = "unique.chat.user-message.created";
 
-/// A time that never comes in a test: what is due then is never due.
+/// A duration that never passes in a test.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A host under test.
@@ -57,11 +57,11 @@ struct World {
     dispatcher: Dispatcher,
 }
 
-/// What a host under test is made of.
+/// The settings of a host under test.
 struct Setup {
     concurrency: usize,
     max_deliveries: u64,
-    /// How often the safety net looks for missed deliveries. Never, unless a test is about it: no other test passes
+    /// How often to sweep for missed deliveries. Never, except in tests of the sweep, so that no other test passes
     /// because of it.
     sweep_every: Duration,
     tenants: Vec<TenantSetup>,
@@ -87,7 +87,7 @@ impl Default for Setup {
     }
 }
 
-/// A module with the settings most tests use: two attempts after the first.
+/// Returns a module with the settings of most tests: at most three attempts.
 fn module(name: &str) -> RouteSpec {
     RouteSpec {
         module: name.into(),
@@ -109,18 +109,18 @@ fn module(name: &str) -> RouteSpec {
     }
 }
 
-/// A module whose deliveries of one chat run one at a time.
+/// Returns a module whose deliveries of one chat run one at a time.
 fn ordered(name: &str) -> RouteSpec {
     RouteSpec { ordered_by_chat: true, ..module(name) }
 }
 
 impl World {
-    /// A host of the default setup that runs.
+    /// Creates a running host with the default setup.
     async fn new() -> Self {
         Self::of(Setup::default()).await
     }
 
-    /// A host that runs and whose background tasks all wait.
+    /// Creates a running host, and waits until its background tasks are idle.
     async fn of(setup: Setup) -> Self {
         let world = Self::stopped(setup).await;
         world.dispatcher.run();
@@ -128,14 +128,14 @@ impl World {
         world
     }
 
-    /// A host that has routes and does not run yet.
+    /// Creates a host that has routes but is not running yet.
     async fn stopped(setup: Setup) -> Self {
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000)));
         let journal = Arc::new(GatedJournal::new(Memory::new(clock.clone(), [7; 32])));
         Self::with(setup, clock, journal).await
     }
 
-    /// A host on a journal that may have been another's.
+    /// Creates a host on a journal, possibly one of a previous host.
     async fn with(setup: Setup, clock: Arc<ManualClock>, journal: Arc<GatedJournal>) -> Self {
         let settings = DispatchSettings {
             concurrency: setup.concurrency,
@@ -168,31 +168,31 @@ impl World {
         self.dispatcher.set_routes(tenants.collect(), modules, "sorry".into());
     }
 
-    /// Lets every task run until all wait for the clock or for the test.
+    /// Lets all tasks run until they wait for the clock or for the test.
     async fn settle(&self) {
-        for _ in 0..SETTLED {
+        for _ in 0..SETTLE_STEPS {
             tokio::task::yield_now().await;
         }
     }
 
     /// Lets the tasks run until a condition holds.
-    async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+    async fn until(&self, condition_name: &str, mut condition: impl FnMut() -> bool) {
         for _ in 0..MAX_STEPS {
             if condition() {
                 return;
             }
             tokio::task::yield_now().await;
         }
-        panic!("{what} did not happen; running: {:?}", self.modules.running());
+        panic!("timed out waiting for {condition_name}; running: {:?}", self.modules.running());
     }
 
-    /// Moves the clock, and lets every task react.
+    /// Moves the clock, and lets all tasks react.
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
         self.settle().await;
     }
 
-    /// Accepts an event, as a client that waits for the answer.
+    /// Accepts an event and waits for the result.
     async fn accept(&self, event: &Event) -> Result<Accepted, Refused> {
         self.dispatcher.accept(event.clone()).await
     }
@@ -204,16 +204,16 @@ impl World {
                 Ok([delivery]) => delivery,
                 Err(others) => panic!("{others:?}"),
             },
-            Accepted::Again => panic!("{} was known", event.id),
+            Accepted::Again => panic!("{} is a duplicate", event.id),
         }
     }
 
-    /// Waits until an attempt at a delivery runs.
+    /// Waits until an attempt at a delivery is running.
     async fn running(&self, delivery: &DeliveryId) {
         self.until(&format!("{delivery} to run"), || self.modules.running().contains(delivery)).await;
     }
 
-    /// Ends the attempt at a delivery that runs, and lets every task react.
+    /// Ends the running attempt at a delivery, and lets all tasks react.
     async fn end(&self, delivery: &DeliveryId, end: End) {
         self.running(delivery).await;
         self.modules.end(delivery, end);
@@ -228,7 +228,7 @@ impl World {
         self.details(delivery).await.summary.state
     }
 
-    /// Asserts that no capacity is reserved and that nothing waits or runs.
+    /// Asserts that no capacity is reserved and that no delivery waits or runs.
     fn assert_idle(&self, tenants: &[&str]) {
         self.assert_nothing_reserved();
         for tenant in tenants {
@@ -242,19 +242,19 @@ impl World {
     }
 }
 
-/// An event for a module that ends without a reply.
+/// Returns an event that needs no reply.
 fn event(id: &str, module: &str) -> Event {
     message("acme", id, module, &format!("chat of {id}"))
 }
 
-/// A message of a chat for a module.
+/// Returns a chat message for a module.
 fn message(tenant: &str, id: &str, module: &str, chat: &str) -> Event {
     let payload =
         serde_json::json!({ "module": module, "chatId": chat, "assistantId": "assistant_1", "text": "hello" });
     event_of(tenant, id, MESSAGE, &payload)
 }
 
-/// An event whose user waits for a reply.
+/// Returns an event whose user waits for a reply.
 fn question(id: &str, module: &str) -> Event {
     let payload = serde_json::json!({
         "module": module,
@@ -284,12 +284,12 @@ fn event_of(tenant: &str, id: &str, name: &str, payload: &serde_json::Value) -> 
     Event::new(header, body, whole)
 }
 
-/// The module answers.
+/// Returns the end of a module that answers.
 fn answered() -> End {
     End::With(Ended::Answered)
 }
 
-/// The module fails.
+/// Returns the end of a module that fails.
 fn failed(retry: Retry) -> End {
     End::With(Ended::Failed(Failure { reason: "no seats".to_owned(), user_text: None, retry }))
 }

@@ -1,4 +1,4 @@
-//! Operators act while deliveries are claimed: pause, resume, retry and drop.
+//! Admin operations concurrent with claims: pause, resume, resend and drop.
 
 use modhost_storage::journal::State;
 
@@ -21,9 +21,9 @@ async fn starts_nothing_while_a_module_is_paused() {
     world.assert_idle(&["acme"]);
 }
 
-/// A pause that comes while a claim is under way concerns the deliveries after it.
+/// A pause during a claim applies only to later deliveries.
 #[tokio::test]
-async fn finishes_the_claim_under_way_when_a_module_is_paused() {
+async fn finishes_claim_in_progress_when_module_is_paused() {
     for point in [Point::Before, Point::After] {
         let world = World::of(Setup { concurrency: 1, ..Setup::default() }).await;
         let mut held = world.journal.hold(Op::Claim, point);
@@ -42,9 +42,9 @@ async fn finishes_the_claim_under_way_when_a_module_is_paused() {
     }
 }
 
-/// A resume that comes while the scheduler reads what waits is not overlooked.
+/// A resume isn't missed while the scheduler reads the lanes.
 #[tokio::test]
-async fn starts_deliveries_when_a_module_is_resumed_during_a_look() {
+async fn starts_deliveries_when_module_is_resumed_while_lanes_are_read() {
     for op in [Op::Lanes, Op::NextDue] {
         let world = World::new().await;
         world.modules.pause("Echo");
@@ -59,9 +59,9 @@ async fn starts_deliveries_when_a_module_is_resumed_during_a_look() {
     }
 }
 
-/// The version of a module goes while a delivery of it is claimed: no attempt is counted.
+/// The version of a module is removed while its delivery is claimed: no attempt is counted.
 #[tokio::test]
-async fn returns_delivery_that_was_claimed_without_a_version() {
+async fn returns_delivery_claimed_without_a_version() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Claim, Point::After);
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -97,7 +97,7 @@ async fn drops_delivery_before_it_is_claimed() {
 }
 
 #[tokio::test]
-async fn drops_no_delivery_that_is_claimed() {
+async fn does_not_drop_claimed_delivery() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Claim, Point::After);
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -111,7 +111,7 @@ async fn drops_no_delivery_that_is_claimed() {
 }
 
 #[tokio::test]
-async fn goes_on_with_a_chat_when_its_first_delivery_is_dropped() {
+async fn continues_chat_when_its_first_delivery_is_dropped() {
     let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
     world.modules.pause("Echo");
     let [first, second] = ["evt_1", "evt_2"].map(|id| message("acme", id, "Echo", "chat_1"));
@@ -127,9 +127,9 @@ async fn goes_on_with_a_chat_when_its_first_delivery_is_dropped() {
     assert_eq!((world.state(&first).await, world.state(&second).await), (State::Dropped, State::Completed));
 }
 
-/// The operator is gone when the change is on disk: its consequences follow all the same.
+/// The operator disconnects after the change is on disk, and the rest of the operation still runs.
 #[tokio::test]
-async fn finishes_what_an_operator_asked_for_who_disconnects() {
+async fn finishes_admin_operation_when_operator_disconnects() {
     let world = World::new().await;
     world.modules.pause("Echo");
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
@@ -160,7 +160,7 @@ async fn finishes_what_an_operator_asked_for_who_disconnects() {
 }
 
 #[tokio::test]
-async fn sends_a_delivery_again_once() {
+async fn resends_delivery_once() {
     let world = World::new().await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.end(&delivery, failed(Retry::No)).await;
@@ -169,14 +169,18 @@ async fn sends_a_delivery_again_once() {
     assert_eq!((one.unwrap(), other.unwrap()), (true, false));
     world.end(&delivery, answered()).await;
     assert_eq!(world.state(&delivery).await, State::Completed);
-    assert_eq!(world.modules.history(), [(delivery.clone(), 1), (delivery, 1)], "attempts count from the last sending");
-    assert_eq!(world.modules.evidence(), [false], "a delivery that is sent again is no other delivery");
+    assert_eq!(
+        world.modules.history(),
+        [(delivery.clone(), 1), (delivery, 1)],
+        "attempts count from 1 since the delivery was last sent"
+    );
+    assert_eq!(world.modules.evidence(), [false], "a resent delivery counts once");
     world.assert_idle(&["acme"]);
 }
 
-/// A delivery is sent again while the scheduler claims its lane for another one.
+/// A delivery is resent while the scheduler claims its lane for another one.
 #[tokio::test]
-async fn runs_delivery_that_is_sent_again_during_a_claim() {
+async fn runs_delivery_resent_during_a_claim() {
     for point in [Point::Before, Point::After] {
         let world = World::new().await;
         let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -195,7 +199,7 @@ async fn runs_delivery_that_is_sent_again_during_a_claim() {
 }
 
 #[tokio::test]
-async fn sends_no_delivery_again_that_has_not_ended() {
+async fn does_not_resend_delivery_that_has_not_ended() {
     let world = World::new().await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.running(&delivery).await;

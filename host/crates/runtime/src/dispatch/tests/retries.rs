@@ -1,4 +1,4 @@
-//! Retries: when the next attempt starts, and what becomes of a delivery that has had enough of them.
+//! Retries: when the next attempt starts, and how a delivery ends when its attempts are used up.
 
 use modhost_storage::journal::{Claim, FailureReason, Journal, State};
 
@@ -6,11 +6,12 @@ use super::journal::Op;
 use super::script::Answer;
 use super::*;
 
-/// The scheduler rests for this long at least when a delivery is due in less.
-const REST: Duration = Duration::from_millis(50);
+/// The minimum sleep of the scheduler.
+const MIN_SLEEP: Duration = Duration::from_millis(50);
 
 impl World {
-    /// Waits until the next attempt at a delivery is due, and asserts that it starts then and not before.
+    /// Advances to the time at which the next attempt is due, asserts that it starts then and not before, and returns
+    /// the wait.
     async fn attempt_when_due(&self, delivery: &DeliveryId) -> Duration {
         let details = self.details(delivery).await;
         assert_eq!(details.summary.state, State::Waiting, "{details:?}");
@@ -18,10 +19,10 @@ impl World {
         let wait = details.summary.due_at.unwrap().duration_since(self.clock.now()).unwrap_or_default();
         self.advance(wait.saturating_sub(Duration::from_millis(1))).await;
         if wait > Duration::from_millis(1) {
-            assert_eq!(self.modules.starts_of(delivery), starts, "it is not due before {wait:?}");
+            assert_eq!(self.modules.starts_of(delivery), starts, "not due before {wait:?}");
         }
-        self.advance(Duration::from_millis(1) + REST).await;
-        assert_eq!(self.modules.starts_of(delivery), starts + 1, "it is due after {wait:?}");
+        self.advance(Duration::from_millis(1) + MIN_SLEEP).await;
+        assert_eq!(self.modules.starts_of(delivery), starts + 1, "due after {wait:?}");
         wait
     }
 
@@ -36,10 +37,10 @@ async fn starts_next_attempt_when_it_is_due() {
         fastrand::seed(seed);
         let world = World::new().await;
         let delivery = world.accepted(&event("evt_1", "Echo")).await;
-        for longest in [2, 4] {
+        for max_secs in [2, 4] {
             world.end(&delivery, failed(Retry::Yes)).await;
             let wait = world.attempt_when_due(&delivery).await;
-            assert!(wait <= Duration::from_secs(longest), "{wait:?}");
+            assert!(wait <= Duration::from_secs(max_secs), "{wait:?}");
         }
         world.end(&delivery, failed(Retry::Yes)).await;
         assert_eq!(world.state(&delivery).await, State::Dead);
@@ -50,7 +51,7 @@ async fn starts_next_attempt_when_it_is_due() {
 }
 
 #[tokio::test]
-async fn waits_as_long_as_the_module_asks() {
+async fn waits_for_the_delay_the_module_requests() {
     let world = World::new().await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.end(&delivery, failed(Retry::After(Duration::from_secs(3_600)))).await;
@@ -58,7 +59,7 @@ async fn waits_as_long_as_the_module_asks() {
 }
 
 #[tokio::test]
-async fn gives_up_when_another_attempt_would_fail_too() {
+async fn gives_up_after_permanent_failure() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.end(&delivery, failed(Retry::No)).await;
@@ -68,7 +69,7 @@ async fn gives_up_when_another_attempt_would_fail_too() {
 }
 
 #[tokio::test]
-async fn tells_the_user_that_another_attempt_follows() {
+async fn notifies_the_user_of_a_retry() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.end(&delivery, failed(Retry::Yes)).await;
@@ -80,9 +81,9 @@ async fn tells_the_user_that_another_attempt_follows() {
     assert_eq!(world.state(&delivery).await, State::Completed);
 }
 
-/// The timer of the scheduler is set anew when a retry is due before what it waits for.
+/// The timer of the scheduler is reset when a retry is due earlier.
 #[tokio::test]
-async fn starts_the_attempt_first_that_is_due_first() {
+async fn starts_attempts_in_order_of_due_time() {
     let world = World::new().await;
     let (late, early) = (world.accepted(&event("evt_1", "Echo")).await, world.accepted(&event("evt_2", "Echo")).await);
     world.end(&late, failed(Retry::After(Duration::from_secs(25)))).await;
@@ -92,9 +93,10 @@ async fn starts_the_attempt_first_that_is_due_first() {
     world.attempt_when_due(&late).await;
 }
 
-/// A user who is not notified would wait forever: attempts that only notify follow, and the module does not run again.
+/// A user who isn't notified would wait forever: attempts that only notify the user follow, and the module does not run
+/// again.
 #[tokio::test]
-async fn notifies_the_user_when_the_platform_is_back() {
+async fn notifies_the_user_when_the_platform_recovers() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.platform.answers(Answer::Unavailable);
@@ -109,10 +111,10 @@ async fn notifies_the_user_when_the_platform_is_back() {
         assert!(reason.notice_error().unwrap().contains("no route to the platform"), "{reason}");
         assert_eq!(world.state(&delivery).await, State::Waiting);
         let due_at = world.details(&delivery).await.summary.due_at.unwrap();
-        world.advance(due_at.duration_since(world.clock.now()).unwrap_or_default() + REST).await;
+        world.advance(due_at.duration_since(world.clock.now()).unwrap_or_default() + MIN_SLEEP).await;
     }
     world.platform.answers(Answer::Ok);
-    world.advance(Duration::from_secs(60) + REST).await;
+    world.advance(Duration::from_secs(60) + MIN_SLEEP).await;
     assert_eq!(world.state(&delivery).await, State::Dead);
     assert_eq!(world.reason(&delivery).await, FailureReason::new("no seats (attempt 3 of 3)"));
     assert_eq!(world.platform.written(), [("sorry".to_owned(), true)]);
@@ -133,7 +135,7 @@ async fn records_why_the_user_could_not_be_notified() {
 }
 
 #[tokio::test]
-async fn gives_up_delivery_that_is_cut_off_each_time() {
+async fn gives_up_delivery_interrupted_in_each_attempt() {
     let world = World::stopped(Setup::default()).await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     for _ in 0..3 {
@@ -184,7 +186,7 @@ async fn gives_up_attempt_that_panics_each_time() {
     world.assert_idle(&["acme"]);
 }
 
-/// Even what finalizes an attempt panics: the delivery is retried, and given up without a notice in the end.
+/// Finalizing panics too: the delivery is retried, and given up without a notice in the end.
 #[tokio::test]
 async fn retries_attempt_whose_finalization_panics() {
     let world = World::new().await;
@@ -192,7 +194,7 @@ async fn retries_attempt_whose_finalization_panics() {
     world.platform.answers(Answer::Panic);
     for attempt in 1..=3 {
         world.end(&delivery, failed(Retry::Yes)).await;
-        assert!(lock(&world.dispatcher.0.running).is_empty(), "its slot is free");
+        assert!(lock(&world.dispatcher.0.running).is_empty(), "the slot is free");
         if attempt < 3 {
             world.attempt_when_due(&delivery).await;
         }
@@ -217,7 +219,7 @@ async fn keeps_the_order_of_a_chat_through_a_retry() {
     world.end(&other, answered()).await;
     world.advance(Duration::from_secs(19)).await;
     assert!(world.modules.running().is_empty(), "the third waits for the second");
-    world.advance(Duration::from_secs(1) + REST).await;
+    world.advance(Duration::from_secs(1) + MIN_SLEEP).await;
     assert_eq!(world.modules.running(), std::slice::from_ref(&second));
     world.end(&second, answered()).await;
     world.end(&third, answered()).await;
@@ -227,7 +229,7 @@ async fn keeps_the_order_of_a_chat_through_a_retry() {
     world.assert_idle(&["acme"]);
 }
 
-/// The claim of a chat's next delivery and a retry of the one before it: whatever comes first, only one of them runs.
+/// The next delivery of a chat is claimed while the previous one is retried: only one of them runs.
 #[tokio::test]
 async fn runs_one_delivery_of_a_chat_while_its_lane_is_claimed() {
     let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
@@ -238,7 +240,7 @@ async fn runs_one_delivery_of_a_chat_while_its_lane_is_claimed() {
     world.until("the claim", || held.is_reached()).await;
     world.end(&first, failed(Retry::After(Duration::ZERO))).await;
     held.release();
-    world.advance(REST).await;
+    world.advance(MIN_SLEEP).await;
     assert_eq!(world.modules.running(), std::slice::from_ref(&first));
     world.end(&first, answered()).await;
     world.end(&second, answered()).await;

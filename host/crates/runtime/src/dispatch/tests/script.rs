@@ -1,4 +1,4 @@
-//! Modules and a platform that do what a test says.
+//! Modules and a platform that follow the script of a test.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::engine::Ended;
 #[derive(Clone, Debug)]
 pub(super) enum End {
     With(Ended),
-    /// The host panics while it serves the module.
+    /// The host panics while the module runs.
     Panic,
 }
 
@@ -35,19 +35,19 @@ struct State {
     paused: HashSet<Name>,
     /// Modules without a version.
     missing: HashSet<Name>,
-    /// Modules whose attempts end by themselves.
+    /// Modules whose attempts end immediately.
     automatic: HashMap<Name, End>,
     running: Vec<Run>,
     started: u64,
-    /// The attempts that ever started, in order.
+    /// All attempts that have started, in order.
     history: Vec<(DeliveryId, u32)>,
-    /// How the first attempts ended: the evidence for a canary.
+    /// Whether each first attempt completed: the evidence for a canary.
     evidence: Vec<bool>,
-    /// The most attempts that ran at once: of all, of each tenant, of each module.
-    most: Most,
+    /// The maximum number of concurrent attempts: in total, per tenant, per module.
+    peak: Most,
 }
 
-/// The highest numbers of attempts that ran at the same time.
+/// The maximum numbers of concurrent attempts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Most {
     pub(super) total: usize,
@@ -55,7 +55,7 @@ pub(super) struct Most {
     pub(super) modules: HashMap<Name, usize>,
 }
 
-/// An attempt that runs.
+/// A running attempt.
 struct Run {
     number: u64,
     delivery: Arc<Delivery>,
@@ -67,7 +67,7 @@ impl ScriptedModules {
         Self(Arc::new(Shared { state: Mutex::default(), changes: watch::Sender::new(()) }))
     }
 
-    /// Lets every attempt of a module end at once.
+    /// Makes every attempt of a module end immediately.
     pub(super) fn end_automatically(&self, module: &str, end: End) {
         lock(&self.0.state).automatic.insert(module.into(), end);
     }
@@ -76,12 +76,12 @@ impl ScriptedModules {
         lock(&self.0.state).paused.insert(module.into());
     }
 
-    /// Takes a pause back; whoever calls this has to wake the dispatcher, as the admin API does.
+    /// Resumes a module; the caller has to wake the dispatcher, as the admin API does.
     pub(super) fn resume(&self, module: &str) {
         lock(&self.0.state).paused.remove(&Name::from(module));
     }
 
-    /// Makes a module have no version, without a word that deliveries wait.
+    /// Removes the version of a module, without marking its deliveries as waiting.
     pub(super) fn remove_version(&self, module: &str) {
         lock(&self.0.state).missing.insert(module.into());
     }
@@ -91,38 +91,38 @@ impl ScriptedModules {
         self.0.changes.send_replace(());
     }
 
-    /// The deliveries whose attempts run, in the order they started.
+    /// Returns the deliveries with running attempts, in the order they started.
     pub(super) fn running(&self) -> Vec<DeliveryId> {
         lock(&self.0.state).running.iter().map(|run| run.delivery.id.clone()).collect()
     }
 
-    /// The attempt at a delivery that started last, if it runs.
+    /// Returns the latest attempt at a delivery, if it is running.
     pub(super) fn attempt_of(&self, delivery: &DeliveryId) -> Option<Arc<Delivery>> {
         let state = lock(&self.0.state);
         state.running.iter().rev().find(|run| run.delivery.id == *delivery).map(|run| run.delivery.clone())
     }
 
-    /// Whether an attempt at a delivery runs that the test has not ended yet.
+    /// Returns whether an attempt at a delivery is running that the test has not ended yet.
     pub(super) fn can_end(&self, delivery: &DeliveryId) -> bool {
         lock(&self.0.state).running.iter().any(|run| run.delivery.id == *delivery && run.end.is_some())
     }
 
-    /// Ends the attempt at a delivery that started last.
+    /// Ends the latest attempt at a delivery.
     pub(super) fn end(&self, delivery: &DeliveryId, end: End) {
         let mut state = lock(&self.0.state);
         let mut open = state.running.iter_mut().rev().filter(|run| run.end.is_some());
         let run = open.find(|run| run.delivery.id == *delivery);
-        let run = run.unwrap_or_else(|| panic!("no attempt at {delivery} runs"));
-        // Its attempt may have been cancelled.
+        let run = run.unwrap_or_else(|| panic!("no attempt at {delivery} is running"));
+        // The attempt may have been canceled.
         let _ = run.end.take().map(|sender| sender.send(end));
     }
 
-    /// The attempts that ever started, in order: their deliveries and numbers since they were last sent.
+    /// Returns all attempts that have started, in order: their deliveries and numbers since the delivery was last sent.
     pub(super) fn history(&self) -> Vec<(DeliveryId, u32)> {
         lock(&self.0.state).history.clone()
     }
 
-    /// How often an attempt at a delivery started.
+    /// Returns how many attempts at a delivery have started.
     pub(super) fn starts_of(&self, delivery: &DeliveryId) -> usize {
         lock(&self.0.state).history.iter().filter(|(started, _)| started == delivery).count()
     }
@@ -132,7 +132,7 @@ impl ScriptedModules {
     }
 
     pub(super) fn most(&self) -> Most {
-        lock(&self.0.state).most.clone()
+        lock(&self.0.state).peak.clone()
     }
 }
 
@@ -169,7 +169,7 @@ impl Runner for ScriptedRunner {
         let _running = StopOnDrop { shared: &self.0, number };
         match ended.await.unwrap_or(End::Panic) {
             End::With(ended) => ended,
-            End::Panic => panic!("the test lets the host panic"),
+            End::Panic => panic!("panic injected by the test"),
         }
     }
 
@@ -192,21 +192,21 @@ impl Shared {
             None => Some(end),
         };
         state.running.push(Run { number, delivery: delivery.clone(), end });
-        let State { running, most, .. } = &mut *state;
+        let State { running, peak, .. } = &mut *state;
         let (tenant, module) = (&delivery.event.tenant, &delivery.module);
         let of =
             |is_counted: &dyn Fn(&Delivery) -> bool| running.iter().filter(|run| is_counted(&run.delivery)).count();
         let (of_tenant, of_module) = (of(&|it| it.event.tenant == *tenant), of(&|it| it.module == *module));
-        most.total = most.total.max(running.len());
-        let most_of_tenant = most.tenants.entry(tenant.clone()).or_default();
-        *most_of_tenant = of_tenant.max(*most_of_tenant);
-        let most_of_module = most.modules.entry(module.clone()).or_default();
-        *most_of_module = of_module.max(*most_of_module);
+        peak.total = peak.total.max(running.len());
+        let tenant_peak = peak.tenants.entry(tenant.clone()).or_default();
+        *tenant_peak = of_tenant.max(*tenant_peak);
+        let module_peak = peak.modules.entry(module.clone()).or_default();
+        *module_peak = of_module.max(*module_peak);
         number
     }
 }
 
-/// Takes an attempt off the list of those that run, also when it is cancelled.
+/// Removes a running attempt from the list on drop, also when it is canceled.
 struct StopOnDrop<'a> {
     shared: &'a Shared,
     number: u64,
@@ -218,18 +218,18 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// What a scripted platform does with a call.
+/// The result of calls to a scripted platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Ok,
-    /// An error that may pass.
+    /// A temporary error.
     Unavailable,
-    /// An error that does not pass.
+    /// A permanent error.
     Denied,
     Panic,
 }
 
-/// A platform that answers as the test says, and remembers the texts written to it.
+/// A platform that answers as the test says and records the texts written to it.
 pub(super) struct ScriptedPlatform {
     answer: Mutex<Answer>,
     /// Whether calls are held.
@@ -248,7 +248,7 @@ impl ScriptedPlatform {
         *lock(&self.answer) = answer;
     }
 
-    /// Lets no call be answered until [`ScriptedPlatform::release`].
+    /// Holds the answers of all calls until [`ScriptedPlatform::release`].
     pub(super) fn hold(&self) {
         self.held.send_replace(true);
     }
@@ -257,12 +257,12 @@ impl ScriptedPlatform {
         self.held.send_replace(false);
     }
 
-    /// How many calls were made.
+    /// Returns the number of calls.
     pub(super) fn asked(&self) -> u64 {
         *lock(&self.asked)
     }
 
-    /// The texts that were written, in order, and whether each was the final one.
+    /// Returns the written texts in order, and whether each was marked as final.
     pub(super) fn written(&self) -> Vec<(String, bool)> {
         lock(&self.written).clone()
     }
@@ -275,7 +275,7 @@ impl ScriptedPlatform {
             Answer::Ok => Ok(()),
             Answer::Unavailable => Err(CallError::new(ErrorKind::Unavailable, "no route to the platform")),
             Answer::Denied => Err(CallError::new(ErrorKind::Denied, "the key is revoked")),
-            Answer::Panic => panic!("the test lets the platform client panic"),
+            Answer::Panic => panic!("panic injected by the test"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Shutdown: nothing new starts, what runs ends or is returned to the queue, and nothing is lost.
+//! Shutdown: no attempt starts, running attempts end or their deliveries are returned to the queue, and nothing is
+//! lost.
 
 use modhost_storage::journal::{Journal, State};
 use tokio::task::JoinHandle;
@@ -16,7 +17,7 @@ impl World {
         tokio::spawn(async move { dispatcher.shutdown(GRACE).await })
     }
 
-    /// The next host on the same journal, running.
+    /// Starts the next host on the same journal.
     async fn restarted(&self) -> Self {
         let world = Self::with(Setup::default(), self.clock.clone(), self.journal.clone()).await;
         world.dispatcher.run();
@@ -63,8 +64,8 @@ async fn returns_deliveries_that_outlast_the_grace_period() {
     world.advance(Duration::from_millis(1)).await;
     has_ended(&world, shutdown).await;
     assert_eq!(world.state(&delivery).await, State::Waiting);
-    assert_eq!(world.platform.asked(), 0, "it goes on with the next host");
-    assert!(world.modules.evidence().is_empty(), "an attempt that was cut off says nothing about its version");
+    assert_eq!(world.platform.asked(), 0, "the next host resumes it");
+    assert!(world.modules.evidence().is_empty(), "a canceled attempt is no evidence about its version");
 
     let next = world.restarted().await;
     next.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("here you are".to_owned());
@@ -73,9 +74,9 @@ async fn returns_deliveries_that_outlast_the_grace_period() {
     next.assert_idle(&["acme"]);
 }
 
-/// What a claim gives out while the host shuts down begins and ends; it would wait for its lease otherwise.
+/// Deliveries claimed during the shutdown still run; otherwise they would wait for their leases to expire.
 #[tokio::test]
-async fn runs_deliveries_whose_claim_is_under_way() {
+async fn runs_deliveries_claimed_during_shutdown() {
     for point in [Point::Before, Point::After] {
         let world = World::new().await;
         let mut held = world.journal.hold(Op::Claim, point);
@@ -91,9 +92,9 @@ async fn runs_deliveries_whose_claim_is_under_way() {
     }
 }
 
-/// The claim ends after the grace period: what it gives out is returned.
+/// The claim ends after the grace period: its deliveries are returned to the queue.
 #[tokio::test]
-async fn returns_deliveries_whose_claim_ends_too_late() {
+async fn returns_deliveries_claimed_after_the_grace_period() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Claim, Point::After);
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -109,9 +110,9 @@ async fn returns_deliveries_whose_claim_ends_too_late() {
     assert_eq!(next.state(&delivery).await, State::Completed);
 }
 
-/// The claim never ends: the host stops all the same, and the next one takes the delivery over.
+/// The claim never ends: the host stops nonetheless, and the next one takes the delivery over.
 #[tokio::test]
-async fn stops_although_a_claim_never_ends() {
+async fn stops_when_a_claim_never_ends() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Claim, Point::After);
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
@@ -130,7 +131,7 @@ async fn stops_although_a_claim_never_ends() {
 }
 
 #[tokio::test]
-async fn finishes_the_event_that_is_being_recorded() {
+async fn finishes_recording_an_event() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Record, Point::Before);
     let sent = event("evt_1", "Echo");
@@ -146,7 +147,7 @@ async fn finishes_the_event_that_is_being_recorded() {
     let delivery = DeliveryId::new(&sent, &"Echo".into());
     assert_eq!(client.await.unwrap().unwrap(), Accepted::Deliveries(vec![delivery.clone()]));
     has_ended(&world, shutdown).await;
-    assert_eq!(world.state(&delivery).await, State::Waiting, "nothing starts any more");
+    assert_eq!(world.state(&delivery).await, State::Waiting, "no attempt starts during shutdown");
     world.assert_nothing_reserved();
     let next = world.restarted().await;
     next.end(&delivery, answered()).await;
@@ -172,9 +173,9 @@ async fn extends_leases_until_all_deliveries_have_ended() {
     assert_eq!(world.state(&delivery).await, State::Completed);
 }
 
-/// A platform that does not answer holds a shutdown up for the tidying time, and no longer.
+/// A platform that doesn't answer delays a shutdown by the cleanup timeout at most.
 #[tokio::test]
-async fn stops_although_the_platform_does_not_answer() {
+async fn stops_when_the_platform_does_not_answer() {
     let world = World::new().await;
     let delivery = world.accepted(&question("evt_1", "Echo")).await;
     world.platform.hold();

@@ -1,6 +1,6 @@
-//! Random orders of everything that happens to a host, by seed: events, claims, attempts, operators, faults.
+//! Random interleavings, by seed, of events, claims, attempts, admin operations and faults.
 //!
-//! A run that fails names its seed, and fails in the same way each time.
+//! A failing run reports its seed and fails in the same way each time.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,28 +13,28 @@ use super::journal::{Op, Pass, Point};
 use super::script::Answer;
 use super::*;
 
-/// How many different runs there are of each kind.
+/// The number of runs of each kind.
 const SEEDS: u64 = 150;
 
-/// How many things happen in a run.
+/// The number of actions in a run.
 const ACTIONS: usize = 250;
 
-/// How often the other tasks get a turn after each of them: few, so that things happen while others are under way.
-const TURNS: usize = 6;
+/// The number of yields after each action: few, so that actions overlap with other tasks.
+const YIELDS: usize = 6;
 
-/// How many timers may pass until everything has ended.
+/// Maximum number of timers until all deliveries have ended.
 const MAX_TIMERS: usize = 1_000;
 
 const TENANTS: [&str; 2] = ["acme", "other"];
 const MODULES: [&str; 3] = ["Ordered", "Narrow", "Wide"];
 
-/// What may go wrong in a run.
+/// The faults in a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Nothing: modules fail and are retried, clients disconnect, modules are paused.
+    /// No faults: modules fail and are retried, clients disconnect, modules are paused.
     Calm,
-    /// The journal fails before and after it has done something, other hosts take deliveries over, operators send
-    /// deliveries again and drop them.
+    /// The journal fails before and after its operations take effect, other hosts take deliveries over, operators
+    /// resend and drop deliveries.
     Faults,
 }
 
@@ -44,10 +44,10 @@ struct Simulation {
     seed: u64,
     kind: Kind,
     world: World,
-    /// Operations of the journal that wait to go on.
+    /// Journal operations that are held.
     stopped: Stopped,
     clients: Vec<(DeliveryId, JoinHandle<Result<Accepted, Refused>>)>,
-    /// Deliveries of events whose client was told that they are recorded.
+    /// Deliveries of events that were acknowledged to the client.
     acknowledged: Vec<DeliveryId>,
     sent: u64,
     /// The limits of host, tenants and modules.
@@ -90,15 +90,15 @@ impl Simulation {
     async fn run(mut self) {
         for _ in 0..ACTIONS {
             self.act().await;
-            self.turns().await;
+            self.yield_to_tasks().await;
             self.check_limits();
         }
         self.calm_down().await;
         self.check_end().await;
     }
 
-    async fn turns(&self) {
-        for _ in 0..TURNS {
+    async fn yield_to_tasks(&self) {
+        for _ in 0..YIELDS {
             tokio::task::yield_now().await;
         }
     }
@@ -106,10 +106,10 @@ impl Simulation {
     async fn act(&mut self) {
         match fastrand::u32(..100) {
             0..20 => self.send(),
-            20..50 => self.let_go(),
+            20..50 => self.release_one(),
             50..70 => self.end_attempt(),
             70..78 => self.world.clock.advance(Duration::from_millis(fastrand::u64(1..20_000))),
-            78..84 => self.pass_to_next_timer(),
+            78..84 => self.advance_to_next_timer(),
             84..88 => self.disconnect(),
             88..90 => self.world.modules.pause(fastrand::choice(MODULES).unwrap()),
             90..93 => {
@@ -126,7 +126,7 @@ impl Simulation {
     }
 
     fn send(&mut self) {
-        // Some come a second time.
+        // Some events are sent a second time.
         let number = if fastrand::u32(..10) == 0 { fastrand::u64(..=self.sent) } else { self.sent };
         self.sent += 1;
         let module = MODULES[(number % 3) as usize];
@@ -141,8 +141,8 @@ impl Simulation {
         self.clients.push((delivery, tokio::spawn(async move { dispatcher.accept(sent).await })));
     }
 
-    /// Lets one of the operations go on that wait, whichever.
-    fn let_go(&self) {
+    /// Releases one of the held operations, chosen at random.
+    fn release_one(&self) {
         let mut stopped = lock(&self.stopped);
         if stopped.is_empty() {
             return;
@@ -150,7 +150,7 @@ impl Simulation {
         let at = fastrand::usize(..stopped.len());
         let (_, _, go_on) = stopped.swap_remove(at);
         let succeeds = self.kind == Kind::Calm || fastrand::u32(..5) > 0;
-        // Its operation may have been given up.
+        // The operation may have been canceled.
         let _ = go_on.send(succeeds);
     }
 
@@ -170,13 +170,13 @@ impl Simulation {
         }
     }
 
-    fn pass_to_next_timer(&self) {
+    fn advance_to_next_timer(&self) {
         if let Some(next) = self.world.clock.next_wake() {
             self.world.clock.set(next.max(self.world.clock.now()));
         }
     }
 
-    /// A client disconnects, whatever has become of its event.
+    /// A client disconnects, whatever the state of its event.
     fn disconnect(&mut self) {
         if !self.clients.is_empty() {
             let (_, client) = self.clients.swap_remove(fastrand::usize(..self.clients.len()));
@@ -184,7 +184,7 @@ impl Simulation {
         }
     }
 
-    /// An operator sends a delivery again, or drops it.
+    /// An operator resends or drops a delivery.
     async fn operate(&self) {
         let known = self.deliveries().await;
         let Some(summary) = fastrand::choice(&known) else { return };
@@ -216,7 +216,7 @@ impl Simulation {
         assert!(within, "seed {}: {most:?} of {:?}", self.seed, self.limits);
     }
 
-    /// Everything works again, and every attempt ends.
+    /// Ends all faults and pauses, and lets every attempt end.
     async fn calm_down(&mut self) {
         let world = &self.world;
         world.journal.decide_by(None);
@@ -241,10 +241,10 @@ impl Simulation {
         }
         if self.kind == Kind::Calm {
             let due = world.journal.memory.due(1_000).await.unwrap();
-            assert!(due.is_empty(), "seed {}: due and not run, though no time has to pass: {due:?}", self.seed);
+            assert!(due.is_empty(), "seed {}: due but not run, although nothing blocks it: {due:?}", self.seed);
         }
         for (delivery, client) in self.clients.drain(..) {
-            assert!(client.is_finished(), "seed {}: the client of {delivery} waits forever", self.seed);
+            assert!(client.is_finished(), "seed {}: the client of {delivery} is still waiting", self.seed);
             if let Ok(Ok(_)) = client.await {
                 self.acknowledged.push(delivery);
             }
@@ -253,7 +253,7 @@ impl Simulation {
             if self.deliveries().await.iter().all(|delivery| delivery.state.is_final()) {
                 break;
             }
-            self.pass_to_next_timer();
+            self.advance_to_next_timer();
             self.world.settle().await;
         }
     }
@@ -265,23 +265,24 @@ impl Simulation {
         }
         for delivery in &self.acknowledged {
             let is_there = deliveries.iter().any(|known| known.id == *delivery);
-            assert!(is_there, "seed {}: {delivery} was acknowledged and is lost", self.seed);
+            assert!(is_there, "seed {}: {delivery} was acknowledged and then lost", self.seed);
         }
         self.check_limits();
         if self.kind == Kind::Calm {
             self.check_chats(&deliveries);
         }
-        // The last slots are given back by tasks of their own.
+        // The last slots are released by tasks of their own.
         self.world.settle().await;
         self.world.assert_idle(&TENANTS);
     }
 
-    /// Of a chat, a delivery starts for the first time only after the last start of each that was recorded before it.
+    /// Asserts that a delivery of a chat starts for the first time only after the last start of each delivery of the
+    /// chat that was recorded before it.
     fn check_chats(&self, deliveries: &[Summary]) {
         let history = self.world.modules.history();
         let started = |delivery: &DeliveryId| history.iter().position(|(of, _)| of == delivery);
         let last_started = |delivery: &DeliveryId| history.iter().rposition(|(of, _)| of == delivery);
-        // The newest is the first.
+        // The list is sorted from newest to oldest.
         let ordered: Vec<&Summary> = deliveries.iter().rev().filter(|it| it.module.as_str() == "Ordered").collect();
         for (at, earlier) in ordered.iter().enumerate() {
             for later in &ordered[at + 1..] {

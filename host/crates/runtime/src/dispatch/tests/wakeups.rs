@@ -1,6 +1,6 @@
-//! A delivery that can run starts without any time passing, whatever the scheduler does when the delivery becomes ready.
+//! A delivery that can run starts without any time passing, whatever the scheduler is doing when it becomes ready.
 //!
-//! The clock stands still and the safety net never looks, unless a test says otherwise.
+//! The clock stands still and the sweep is disabled, unless a test says otherwise.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn runs_event_that_arrives_while_the_scheduler_sleeps() {
     world.assert_idle(&["acme"]);
 }
 
-/// The scheduler has read what waits, and has not yet decided that nothing does.
+/// The scheduler has read the lanes and has not yet gone to sleep.
 #[tokio::test]
 async fn runs_event_recorded_while_the_scheduler_is_about_to_sleep() {
     for op in [Op::Lanes, Op::NextDue] {
@@ -36,7 +36,7 @@ async fn runs_event_recorded_while_the_scheduler_is_about_to_sleep() {
     }
 }
 
-/// The claim of the lane has taken effect without the new delivery, and its result says that the lane is empty.
+/// The claim of the lane took effect before the new delivery was recorded, and reports that the lane is empty.
 #[tokio::test]
 async fn runs_event_recorded_while_its_lane_is_claimed() {
     let world = World::new().await;
@@ -49,9 +49,9 @@ async fn runs_event_recorded_while_its_lane_is_claimed() {
     world.running(&second).await;
 }
 
-/// The wake-up of an event comes after another one has had its delivery claimed already.
+/// The wake-up of an event comes after its delivery was claimed because of another event.
 #[tokio::test]
-async fn runs_event_once_whose_wake_up_comes_after_its_claim() {
+async fn runs_event_once_when_its_wake_up_comes_after_its_claim() {
     let world = World::new().await;
     let mut held = world.journal.hold(Op::Record, Point::After);
     let client = tokio::spawn({
@@ -84,9 +84,9 @@ async fn runs_waiting_delivery_when_a_slot_becomes_free() {
     world.running(&second).await;
 }
 
-/// The slot becomes free while the scheduler reads what waits.
+/// The slot becomes free while the scheduler reads the lanes.
 #[tokio::test]
-async fn runs_waiting_delivery_when_a_slot_becomes_free_during_a_look() {
+async fn runs_waiting_delivery_when_a_slot_becomes_free_while_lanes_are_read() {
     let world = World::of(Setup { concurrency: 1, ..Setup::default() }).await;
     let (first, second) = (event("evt_1", "Echo"), event("evt_2", "Echo"));
     let (first, second) = (world.accepted(&first).await, world.accepted(&second).await);
@@ -109,7 +109,11 @@ async fn claims_other_lanes_while_one_cannot_be_claimed() {
         world.end(&good, answered()).await;
         assert_eq!(world.state(&good).await, State::Completed);
     }
-    assert_eq!(world.journal.begun(Op::Claim, Some("Bad")), 1, "the lane is left alone, as no time has passed");
+    assert_eq!(
+        world.journal.begun(Op::Claim, Some("Bad")),
+        1,
+        "the lane is not claimed again before its delay has passed"
+    );
     assert_eq!(world.state(&bad).await, State::Waiting);
 
     // 100 ms, 200 ms, 400 ms…, at most 30 s.
@@ -132,10 +136,10 @@ async fn claims_other_lanes_while_one_cannot_be_claimed() {
 }
 
 #[tokio::test]
-async fn looks_again_after_a_failed_look() {
+async fn retries_reading_lanes_after_a_failure() {
     let world = World::stopped(Setup::default()).await;
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
-    // As if the wake-up of the event were lost with an earlier scheduler.
+    // Simulates a wake-up that was lost with a previous scheduler.
     lock(&world.dispatcher.0.woken).clear();
     world.journal.fail(Op::Lanes, Point::Before, None);
     world.dispatcher.run();
@@ -147,7 +151,7 @@ async fn looks_again_after_a_failed_look() {
 }
 
 #[tokio::test]
-async fn finds_and_runs_delivery_nobody_woke() {
+async fn sweep_finds_and_runs_delivery_without_wake_up() {
     let world = World::of(Setup { sweep_every: Duration::from_secs(30), ..Setup::default() }).await;
     let unnoticed = event("evt_1", "Echo");
     let delivery = DeliveryId::new(&unnoticed, &"Echo".into());
@@ -156,14 +160,14 @@ async fn finds_and_runs_delivery_nobody_woke() {
     world.settle().await;
     assert!(world.modules.running().is_empty());
     world.advance(Duration::from_secs(30)).await;
-    assert!(world.modules.running().is_empty(), "what is found once may be on its way to the scheduler");
+    assert!(world.modules.running().is_empty(), "a single finding may be a wake-up in progress");
     world.advance(Duration::from_secs(1)).await;
     world.running(&delivery).await;
 }
 
-/// What the safety net finds once and is scheduled meanwhile is no missed wake-up.
+/// A delivery that the sweep finds once and that is scheduled meanwhile is not a missed wake-up.
 #[tokio::test]
-async fn finds_no_delivery_that_is_on_its_way() {
+async fn sweep_ignores_delivery_with_wake_up_in_progress() {
     let world = World::of(Setup { sweep_every: Duration::from_secs(30), ..Setup::default() }).await;
     let mut held = world.journal.hold(Op::Record, Point::After);
     let late = event("evt_1", "Echo");
