@@ -97,8 +97,8 @@ impl Host {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let line = host.log.recv_timeout(deadline - Instant::now()).context("the host doesn't start")?;
-            host.compiled += usize::from(line.contains("compiled in"));
-            if line.contains("all modules have come up") {
+            host.compiled += usize::from(line.contains("component compiled"));
+            if line.contains("modules started") {
                 host.started = started.elapsed();
                 return Ok(host);
             }

@@ -107,7 +107,7 @@ fn swaps(mode: Mode, component: &[u8], rounds: u8) -> anyhow::Result<(Vec<Swap>,
         std::fs::write(&whole, bytes)?;
         let started = Instant::now();
         std::fs::rename(whole, host::component(folder.path(), 0))?;
-        let line = host.wait_for("new version serves, ready in ")?;
+        let line = host.wait_for("new version serves")?;
         let whole = started.elapsed();
         let loading = line.split("ready in ").nth(1).and_then(|rest| rest.split(" ms").next()?.parse().ok());
         let swap = Swap { whole, loading: loading.context("the log says how long it took")? };

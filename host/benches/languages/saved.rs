@@ -36,7 +36,7 @@ pub fn saved(mut modhost: Command, settings: &Path, folder: &Path) -> anyhow::Re
     let stderr = BufReader::new(process.stderr.take().context("its log")?);
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|it| line.send(it)));
     let dev = Dev { process, log };
-    dev.wait_for("all modules have come up")?;
+    dev.wait_for("modules started")?;
     let mut took = Vec::new();
     for number in 0..=SAVES {
         std::thread::sleep(PAUSE);

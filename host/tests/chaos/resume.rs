@@ -41,7 +41,7 @@ async fn only_the_call_in_flight_is_made_again() {
     host.start().await;
     assert_eq!(host.in_state(&question, "completed").await["attempts"], 2);
     went_on(&far_side, &host, &question).await;
-    host.logged(&["the host was cut off: 1 delivery that ran then starts again"]).await;
+    host.logged(&["the host did not shut down cleanly", "deliveries=1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,7 @@ async fn a_component_is_compiled_once() {
     let more = settings(data.path()).module("Second", "test_guest", "").module("Third", "test_guest", "");
     let mut host = more.start().await;
     assert_eq!(chat(&host, "Third", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (1, 0), "{}", host.log());
+    assert_eq!((count(&host, "component compiled"), count(&host, "loaded from the cache")), (1, 0), "{}", host.log());
     host.stop().await;
 
     let files = kept(data.path());
@@ -41,7 +41,7 @@ async fn a_component_is_compiled_once() {
 
     let host = more.start().await;
     assert_eq!(chat(&host, "Second", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (0, 1), "{}", host.log());
+    assert_eq!((count(&host, "component compiled"), count(&host, "loaded from the cache")), (0, 1), "{}", host.log());
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn what_is_not_as_it_was_written_is_compiled_again() {
     for damaged in [&changed[..], &whole[..whole.len() / 2], b""] {
         fs::write(&file, damaged).unwrap();
         let mut host = settings(data.path()).start().await;
-        host.logged(&["WARN", "is compiled again", "not as it was written"]).await;
+        host.logged(&["WARN", "compiling it again", "not as it was written"]).await;
         assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
         host.stop().await;
         assert_eq!(fs::read(&file).unwrap().len(), whole.len());
@@ -71,9 +71,9 @@ async fn a_folder_for_others_becomes_this_users_alone() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     // Anybody could have put there what is named like one of ours.
     let host = settings(data.path()).start().await;
-    host.logged(&["WARN", "others could write there"]).await;
+    host.logged(&["WARN", "other users could write to the cache"]).await;
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
-    assert_eq!((count(&host, "compiled in"), count(&host, "mapped")), (1, 0), "{}", host.log());
+    assert_eq!((count(&host, "component compiled"), count(&host, "loaded from the cache")), (1, 0), "{}", host.log());
     assert_eq!(mode(&folder), 0o700);
 }
 
@@ -82,6 +82,6 @@ async fn without_a_folder_it_is_only_slower() {
     let data = tempfile::tempdir().unwrap();
     fs::write(data.path().join("components"), "a file").unwrap();
     let host = settings(data.path()).start().await;
-    host.logged(&["WARN", "compiled components are not kept there"]).await;
+    host.logged(&["WARN", "compiled components are not kept"]).await;
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
 }

@@ -11,7 +11,7 @@ const LISTENS: &str = r#"events = ["unique.chat.user-message.created"]"#;
 
 /// Waits until a delivery of the module has failed for a reason with these words.
 async fn failed(host: &Host, words: &[&str]) -> String {
-    host.logged(&[&["failed: "], words].concat()).await
+    host.logged(&[&["delivery failed"], words].concat()).await
 }
 
 #[tokio::test]

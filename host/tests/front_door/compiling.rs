@@ -134,11 +134,11 @@ async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
     let next = variant("test_guest", 1);
     host.save("other.wasm", &next);
     host.serves("Other", &next).await;
-    assert_eq!(host.lines(&["it is out of date"]), 0, "it was begun anew");
+    assert_eq!(host.lines(&["load canceled"]), 0, "it was begun anew");
     // Another file in its place ends it,
     host.save("one.wasm", &next);
     host.serves("One", &next).await;
-    host.logged(&["is not loaded: it is out of date", "module=One"]).await;
+    host.logged(&["load canceled: the file has changed", "module=One"]).await;
     until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
     // and so does taking its module out.
     host.save("one.wasm", compiles_for_long());
@@ -197,12 +197,12 @@ async fn orders_do_not_wait_for_the_compiler_and_overrule_what_it_does() {
     );
     assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
     until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
-    host.logged(&["is not taken", "ann went back from it"]).await;
+    host.logged(&["version in the file is not loaded", "ann went back from it"]).await;
 
     let (host, _) = compiling_for_long("", &[one.clone(), two.clone()]).await;
     assert_eq!(told(&host, &["pin", "Test", &version(&one)]).await[0]["version"], version(&one));
     until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
-    host.logged(&["is not taken", "the module is pinned to", "by ann"]).await;
+    host.logged(&["version in the file is not loaded", "the module is pinned to", "by ann"]).await;
     assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
 }
 
@@ -219,7 +219,7 @@ async fn trials_end_while_a_component_is_compiled() {
         chat(&host, "Test", "hello").await;
         sent += 1;
         assert!(sent < 500, "it goes on failing");
-        host.log().contains("does worse and goes back").then_some(())
+        host.log().contains("canary rolled back").then_some(())
     })
     .await;
     let now = until("the end of the trial", async || {
@@ -251,7 +251,7 @@ async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
     let test = |settings: Settings| settings.module_file("Test", file.to_str().unwrap(), lines);
     let mut host = test(settings()).start().await;
     fs::write(&file, large(0)).unwrap();
-    host.logged(&["new version is tried on 50%"]).await;
+    host.logged(&["canary started", "percent=50"]).await;
     host.stop().await;
     fs::remove_dir_all(data.path().join("data/components")).unwrap();
 
@@ -266,7 +266,7 @@ async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
     assert!(standing(&host, "Test").await["canary"].is_null(), "it isn't loaded");
     let now = told(&host, &["abort", "Test"]).await.remove(0);
     assert_eq!(now["held_back"]["why"], "ann ended its trial");
-    host.logged(&["is not taken", "ann ended its trial"]).await;
+    host.logged(&["version in the file is not loaded", "ann ended its trial"]).await;
     let none = modules(&host, &["abort", "Test"]).await;
     assert!(none.code == 1 && none.stderr.contains("no version of Test is on trial"), "{none:?}");
 }
@@ -297,7 +297,7 @@ async fn one_tenants_components_keep_no_other_tenant_waiting() {
             // Nor does what isn't small.
             host.save("Other.wasm", large(1));
             host.serves("Other", &large(1)).await;
-            host.logged(&["the faster code serves"]).await;
+            host.logged(&["optimized code in use"]).await;
         }
         assert_eq!(compilers(&host).len(), 1, "the other of acme's two waits, with {processes} places");
     }
@@ -318,7 +318,7 @@ async fn what_takes_too_long_to_compile_is_ended() {
     host.logged(&[
         "ERROR",
         "One",
-        "goes on serving",
+        "the stable version stays",
         "compiling it took longer than 300ms, `timeout` in [server.compiler]",
     ])
     .await;
@@ -339,8 +339,13 @@ async fn what_takes_too_much_memory_to_compile_is_ended() {
     let settings = settings.server("compiler = { memory = \"64MiB\" }");
     let host = keeping(settings, data.path()).start_in(folder).await;
     host.save("one.wasm", compiles_for_long());
-    host.logged(&["ERROR", "One", "goes on serving", "took more memory than 64.0 MiB, `memory` in [server.compiler]"])
-        .await;
+    host.logged(&[
+        "ERROR",
+        "One",
+        "the stable version stays",
+        "took more memory than 64.0 MiB, `memory` in [server.compiler]",
+    ])
+    .await;
     assert_eq!(chat(&host, "One", "reply hello").await.text(), "hello");
     left_nothing(data.path());
 }
@@ -360,10 +365,9 @@ async fn a_component_too_large_for_the_pool_is_served_without_it() {
         folder
     };
     let settings = keeping(Settings::new().module_file("Outsized", "outsized.wasm", ""), data.path());
-    for how in ["compiled in", "mapped: it was compiled before"] {
+    for how in ["component compiled", "compiled component loaded from the cache"] {
         let mut host = settings.start_in(folder()).await;
-        host.logged(&["INFO", "its instances are made on demand, as they don't fit the pool", "core module instances"])
-            .await;
+        host.logged(&["INFO", "component does not fit the instance pool", "core module instances"]).await;
         host.logged(&["DEBUG", how]).await;
         assert_eq!(chat(&host, "Outsized", "reply hello").await.text(), "hello");
         // Its limits are those of any other.
@@ -385,12 +389,12 @@ async fn a_large_component_serves_before_its_fast_code_does() {
         let looped = chat(&host, "Large", "loop").await;
         assert!(looped.text().contains("Sorry"), "{}", looped.text());
     }
-    host.logged(&["DEBUG", "the faster code serves"]).await;
+    host.logged(&["DEBUG", "optimized code in use"]).await;
     assert_eq!(chat(&host, "Large", "reply hello").await.text(), "hello");
     let log = host.log();
     let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
-    assert!(at("compiled quickly in") < at(" serves, ready in"), "it didn't wait for the fast code");
-    assert!(at(" serves, ready in") < at("the faster code serves"));
+    assert!(at("baseline code compiled") < at("version serves"), "it didn't wait for the fast code");
+    assert!(at("version serves") < at("optimized code in use"));
     assert_eq!(host.lines(&["limits.cpu"]), 5, "each loop is ended by its limit: {log}");
     assert_eq!(host.lines(&["version serves"]), 0, "it is no other version: {log}");
 }

@@ -94,7 +94,7 @@ fn reasons(log: &str) -> Vec<String> {
     let mut reasons: Vec<String> = Vec::new();
     let mut goes_on = false;
     for line in log.lines() {
-        if line.contains("failed: ") {
+        if line.contains("delivery failed") {
             reasons.push(line.to_owned());
             goes_on = true;
         } else if let (true, Some(reason)) = (goes_on && line.starts_with("    "), reasons.last_mut()) {

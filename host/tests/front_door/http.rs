@@ -439,7 +439,7 @@ async fn a_module_that_may_send_nothing_is_not_loaded() {
     until("the module to serve", async || host.module("Test").await["refused"].is_null().then_some(())).await;
     // Taken away again, it is gone at once: the module runs, and its requests don't.
     host.save_settings(&Settings::new().module("Test", "http_guest", ""));
-    host.logged(&["new settings serve"]).await;
+    host.logged(&["new settings in use"]).await;
     assert!(refused(&host, json!({ "url": "https://api.example.com/" })).await.contains("HttpRequestDenied"));
 
     let checked = modhost(host.folder(), "check", &[component("http_guest").to_str().unwrap()], &[]).await;
@@ -558,7 +558,7 @@ async fn a_credential_of_the_host_never_enters_the_sandbox() {
 
     // Renewed, it is the new one.
     host.save("token", "opensesame-two");
-    host.logged(&["new settings serve"]).await;
+    host.logged(&["new settings in use"]).await;
     sent(&host, json!({ "url": url })).await;
     assert_eq!(server.requests()[1].header("x-api-key"), Some("opensesame-two"));
 

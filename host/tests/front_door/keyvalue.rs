@@ -168,7 +168,7 @@ async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
 
     // Taken away while it serves: it goes on as it was, and the log says why.
     host.save_settings(&none);
-    host.logged(&["goes on serving", "`limits.keyvalue` is 0"]).await;
+    host.logged(&["the stable version stays", "`limits.keyvalue` is 0"]).await;
     assert_eq!(told(&host, "kv-get a").await, "b");
 
     // What doesn't use it needs no grant.

@@ -263,7 +263,7 @@ async fn each_company_has_its_tenant_and_no_other() {
         let line = host.logged(&[UPLOADED, "contentId", module]).await;
         assert!(line.contains(own), "{line}");
         host.logged(&["completed", module]).await;
-        assert_eq!(lines(&host, &["delivery begins", module]), 1);
+        assert_eq!(lines(&host, &["attempt started", module]), 1);
     }
 }
 

@@ -187,7 +187,7 @@ async fn as_json_each_record_is_an_object_with_its_fields() {
     let mut host = Settings::test_guest("").args(&["--log-format", "json"]).start().await;
     chat(&host, "Test", "log info hello\u{202e} there").await;
     chat(&host, "Test", "panic at the disco").await;
-    host.logged(&["at the disco", "failed: "]).await;
+    host.logged(&["at the disco", "delivery failed"]).await;
     assert!(host.stop().await.success());
     let log = host.log();
     let records: Vec<Value> =
@@ -203,8 +203,8 @@ async fn as_json_each_record_is_an_object_with_its_fields() {
         (&json!("Test"), &json!("INFO"), &json!("user_local"))
     );
     assert!(said["delivery"].as_str().unwrap().starts_with("dlv_"), "{said}");
-    let broke = records.iter().find(|it| it["message"].as_str().unwrap().contains("failed: ")).unwrap();
-    assert!(broke["message"].as_str().unwrap().contains("\n") && broke["attempt"] == 1, "{broke}");
+    let broke = records.iter().find(|it| it["message"].as_str().unwrap().contains("delivery failed")).unwrap();
+    assert!(broke["reason"].as_str().unwrap().contains("\n") && broke["attempt"] == 1, "{broke}");
     assert_safe(&log);
 }
 
@@ -212,7 +212,7 @@ async fn as_json_each_record_is_an_object_with_its_fields() {
 async fn a_trap_is_one_record() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "panic first\nsecond").await;
-    let line = host.logged(&["failed: ", "module=Test", "attempt="]).await;
+    let line = host.logged(&["delivery failed", "module=Test", "attempt="]).await;
     assert!(line.contains(r"\nfirst\nsecond") && line.contains("delivery=dlv_"), "{line}");
 }
 

@@ -139,7 +139,7 @@ async fn a_host_starts_with_what_was_gone_back_to_at_rest() {
 
     let mut host = place.start("").await;
     assert_eq!(says(&host).await, "one");
-    host.logged(&["is not taken", &version(&three), "ann went back from it"]).await;
+    host.logged(&["version in the file is not loaded", &version(&three), "ann went back from it"]).await;
     let history = told(&host, &["history", "Test"]).await;
     assert_eq!((&history[0]["origin"], &history[0]["by"]), (&json!("rollback"), &json!("ann")));
     host.stop().await;
@@ -217,7 +217,7 @@ async fn a_trial_is_told_and_ended_at_rest() {
     let swap = "swap = { canary = \"99%\", for = \"1h\" }";
     let mut host = place.start(swap).await;
     place.save(&small("two"));
-    host.logged(&["new version is tried on 99%"]).await;
+    host.logged(&["canary started", "percent=99"]).await;
     until("two answers of the version on trial", async || {
         says(&host).await;
         (standing(&host, "Test").await["canary"]["runs"].as_u64() >= Some(2)).then_some(())

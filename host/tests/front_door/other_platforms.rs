@@ -296,7 +296,7 @@ async fn dev_answers_in_threads_of_its_own() {
     })
     .await;
     assert_eq!(written, json!(["Monday to Friday."]));
-    host.logged(&["written into a NexusGPT thread"]).await;
+    host.logged(&["message written to a NexusGPT thread"]).await;
     host.logged(&["Monday to Friday."]).await;
 
     let url = format!("{}/api/public/thread/t/messages", host.platform);

@@ -70,7 +70,7 @@ async fn a_slow_writer_loses_nothing() {
 
     let text = settings.text();
     let slow = Slow::begin(&host.file("modules.toml"), &text, second(&text));
-    host.logged(&["WARN", "gone from the settings", "Second"]).await;
+    host.logged(&["WARN", "removed from the settings", "Second"]).await;
     // Taken as ever, and done when the module is back.
     let asked = say(&host.platform, "Second", "reply was here").await;
     let event = until("the event to wait", async || {
@@ -95,22 +95,22 @@ async fn a_table_that_is_cut_stays_as_it_was() {
     let text = settings.text();
     // Without the line, it would want other events.
     let slow = Slow::begin(&host.file("modules.toml"), &text, text.rfind("events = ").unwrap());
-    host.logged(&["WARN", "keys are missing at the end of the settings", "Listener"]).await;
+    host.logged(&["WARN", "settings may be truncated", "Listener"]).await;
     assert_eq!(status(&host, user_message("evt_1", "hello")).await, StatusCode::OK);
     host.logged(&["completed", "module=Listener"]).await;
     assert_eq!(status(&host, chosen("evt_2", "Listener", "reply no")).await, StatusCode::OK);
     host.logged(&["no such module wants the event", "evt_2"]).await;
     slow.finish();
-    host.logged(&["goes by the settings again", "Listener"]).await;
+    host.logged(&["settings are complete again", "Listener"]).await;
 }
 
 #[tokio::test]
 async fn what_stays_away_is_dropped_by_itself() {
     let host = two("removal_grace = \"3s\"").start().await;
     host.save_settings(&Settings::new().server("removal_grace = \"3s\"").module("First", "test_guest", ""));
-    host.logged(&["WARN", "gone from the settings", "Second", "grace=3s"]).await;
+    host.logged(&["WARN", "removed from the settings", "Second", "grace=3s"]).await;
     let asked = say(&host.platform, "Second", "reply was here").await;
-    host.logged(&["dropped: it stayed away from the settings", "Second"]).await;
+    host.logged(&["dropped after the grace period", "Second"]).await;
     assert!(wait_for_answer(&host, &asked).await.text().starts_with("Sorry"));
     let dead = until("the delivery to end", async || deliveries(&host, "dead").await.into_iter().next()).await;
     assert!(dead["reason"].as_str().unwrap().contains("no longer in modules.toml"), "{dead}");
@@ -134,13 +134,13 @@ async fn a_host_that_starts_on_half_a_file_loses_nothing() {
     let text = settings.text();
     let slow = Slow::begin(&folder.path().join("modules.toml"), &text, second(&text));
     let host = Host::dev(folder).await;
-    host.logged(&["WARN", "gone from the settings", "Second"]).await;
+    host.logged(&["WARN", "removed from the settings", "Second"]).await;
     assert_eq!(status(&host, chosen("evt_early", "Second", "reply early")).await, StatusCode::OK);
     let waits = deliveries(&host, "waiting").await;
     assert_eq!(waits.len(), 2, "{waits:?}");
     slow.finish();
     host.logged(&["back in the settings", "Second"]).await;
-    host.logged(&["delivery begins", "evt_early"]).await;
+    host.logged(&["attempt started", "evt_early"]).await;
     assert_eq!(host.lines(&["no such module wants the event"]), 0);
     assert!(deliveries(&host, "dead").await.iter().all(|it| it["event_id"] == "evt_early"), "nothing that waited");
 }
@@ -188,7 +188,7 @@ async fn half_a_secret_expires_no_endpoint() {
     // The old one is written anew, and the writer stalls within it.
     let text = format!("{REST}TEST_ENDPOINT_SECRET=usig_first\n");
     let slow = Slow::begin(&host.file(".env"), &text, text.len() - 4);
-    host.logged(&["WARN", "the value seems to be cut off", "env:TEST_ENDPOINT_SECRET"]).await;
+    host.logged(&["WARN", "value may be truncated", "env:TEST_ENDPOINT_SECRET"]).await;
     assert_eq!(signed(&host, "usig_forged").await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(signed(&host, "usig_first").await, StatusCode::OK);
     assert_eq!(signed(&host, "usig_fi").await, StatusCode::SERVICE_UNAVAILABLE, "half of it signs nothing");
@@ -331,7 +331,7 @@ async fn a_second_signal_ends_at_once() {
     for second in ["-TERM", "-INT"] {
         let mut host = Settings::test_guest("limits = { timeout = \"10m\" }").start().await;
         say(&host.platform, "Test", "sleep 300000").await;
-        host.logged(&["delivery begins"]).await;
+        host.logged(&["attempt started"]).await;
         signal(&host, "-TERM");
         host.logged(&["stopping"]).await;
         signal(&host, second);

@@ -89,9 +89,9 @@ async fn a_swap_under_a_stream_of_events_loses_none() {
         assert_eq!((&delivery["status"], &delivery["attempts"]), (&"delivered".into(), &1.into()), "{delivery}");
     }
     let log = host.log();
-    assert!(!log.contains(" failed: "), "a delivery failed:\n{log}");
+    assert!(!log.contains("delivery failed"), "a delivery failed:\n{log}");
     let known: BTreeSet<String> = (0..=2 * SWAPS).map(|number| ContentHash::of(&version(number)).to_string()).collect();
-    let begun = log.lines().filter(|line| line.contains("delivery begins"));
+    let begun = log.lines().filter(|line| line.contains("attempt started"));
     let ran: BTreeSet<String> =
         begun.filter_map(|line| Some(line.split_once("version=")?.1.split(' ').next()?.to_owned())).collect();
     assert_eq!(ran, known, "every version served, and no other");
@@ -136,7 +136,8 @@ async fn a_file_that_cannot_serve_leaves_the_version_before() {
         // One record, one line.
         let told = reason.replace('\n', "\\n");
         until(&format!("this in the log: {told}"), async || host.log().contains(&told).then_some(())).await;
-        host.logged(&["ERROR", "the file can't serve", "goes on serving", "module=DemoApp", "module.wasm"]).await;
+        host.logged(&["ERROR", "the file cannot serve; the stable version stays", "module=DemoApp", "module.wasm"])
+            .await;
         assert_eq!(host.module("DemoApp").await["version"], version);
         assert_eq!(chat(&host, "DemoApp", "reply still here").await.text(), "still here");
     }
@@ -151,7 +152,7 @@ async fn a_module_that_begins_without_a_good_file_serves_as_soon_as_there_is_one
     let folder = tempfile::tempdir().unwrap();
     let host = Settings::new().module_file("DemoApp", "built/later/module.wasm", "").start_in(folder).await;
     refused(&host, "can't read").await;
-    host.logged(&["WARN", "no version serves yet: there is no file", "module=DemoApp"]).await;
+    host.logged(&["WARN", "no version serves: the file does not exist", "module=DemoApp"]).await;
     assert_eq!(host.lines(&["ERROR"]), 0, "a module that isn't built yet is no error:\n{}", host.log());
     let asked = say(&host.platform, "DemoApp", "reply at last").await;
     fs::create_dir_all(host.file("built/later")).unwrap();
@@ -166,7 +167,7 @@ async fn a_deleted_file_is_missed_and_its_successor_taken() {
     let host = swappable(&variant("test_guest", 1)).await;
     fs::remove_file(host.file("module.wasm")).unwrap();
     refused(&host, "can't read").await;
-    host.logged(&["ERROR", "the file can't serve", "goes on serving", "can't read"]).await;
+    host.logged(&["ERROR", "the file cannot serve; the stable version stays", "can't read"]).await;
     assert_eq!(chat(&host, "DemoApp", "reply still here").await.text(), "still here");
     let next = variant("demo_app", 2);
     fs::write(host.file("module.wasm"), &next).unwrap();
@@ -230,11 +231,11 @@ async fn changed_settings_of_a_module_are_taken_in() {
     let apology =
         "apology = \"Ask again tomorrow.\"\nlimits = { memory = \"16MiB\" }\nconfig = { greeting = \"Salut\" }";
     save(&host, &entry(apology)).await;
-    host.logged(&["new settings serve", "module=Test"]).await;
+    host.logged(&["new settings in use", "module=Test"]).await;
     assert_eq!(chat(&host, "Test", "fail now").await.text(), "Ask again tomorrow.");
     assert_eq!(chat(&host, "Test", "config greeting").await.text(), "Salut");
     assert_eq!(chat(&host, "Test", "allocate 32").await.text(), "Ask again tomorrow.");
-    host.logged(&["failed: limit reached"]).await;
+    host.logged(&["delivery failed", "limit reached"]).await;
 
     save(&host, &entry("").server(r#"apology = "Nobody is in.""#)).await;
     assert_eq!(chat(&host, "Test", "fail now").await.text(), "Nobody is in.");
@@ -286,7 +287,7 @@ async fn a_module_that_comes_under_a_stream_of_events_fails_none() {
         (host.log().matches("completed module=Test ").count() == events).then_some(())
     })
     .await;
-    assert_eq!(count(&host, "failed: "), 0, "{}", host.log());
+    assert_eq!(count(&host, "delivery failed"), 0, "{}", host.log());
 }
 
 /// Whether the local platform has somebody to talk to for a module.

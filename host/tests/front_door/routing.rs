@@ -59,10 +59,10 @@ async fn reached(host: &Host, event: &str, modules: &[&str]) {
     let mut wanted: Vec<_> = modules.iter().map(|module| (*module).to_owned()).collect();
     wanted.sort();
     until(&format!("{event} at {wanted:?}"), async || {
-        (delivered(&["delivery begins"]).len() >= wanted.len()).then_some(())
+        (delivered(&["attempt started"]).len() >= wanted.len()).then_some(())
     })
     .await;
-    assert_eq!(delivered(&["delivery begins"]), wanted, "{}", host.log());
+    assert_eq!(delivered(&["attempt started"]), wanted, "{}", host.log());
 }
 
 /// Sends a ticket as its platform would.

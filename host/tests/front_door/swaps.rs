@@ -119,7 +119,7 @@ async fn two_hundred_swaps_lose_and_mix_nothing_and_leave_nothing_behind() {
         let said = format!("\"{}\"", versions[delivery["version"].as_str().unwrap()]);
         assert!(story["calls"][0]["arguments"].to_string().contains(&said), "{said}: {story}");
     }
-    assert_eq!(host.lines(&["failed: "]) + host.lines(&["failed, tried again"]), 0, "{}", host.log());
+    assert_eq!(host.lines(&["delivery failed"]) + host.lines(&["attempt failed; retrying"]), 0, "{}", host.log());
 
     let now = until("the versions before to be gone", async || {
         let now = standing(&host, "Test").await;

@@ -67,7 +67,7 @@ async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
         let bytes = small_that("bad", does, 0);
         let reason = refused(&host, &bytes, words).await;
         assert!(reason.contains(delivery) && reason.contains(&version(&small("one"))), "{reason}");
-        host.logged(&["ERROR", "the new version", &version(&bytes), "is not taken", "goes on serving", words]).await;
+        host.logged(&["ERROR", "new version failed its dry run", &version(&bytes), words]).await;
         assert_eq!(host.module("Test").await["version"], version(&small("one")));
     }
     assert_eq!(figure(&host, r#"modhost_swaps_refused_total{module="Test",by="gate"}"#).await, 4.0);
@@ -80,7 +80,7 @@ async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
     let next = small("two");
     host.save("module.wasm", &next);
     host.serves("Test", &next).await;
-    host.logged(&["rehearsed: 1 delivery ends well on it", &version(&next)]).await;
+    host.logged(&["dry run passed", "passed=1", &version(&next)]).await;
     assert_eq!(says(&host).await, "two");
 
     // A person's word goes before the gate's.
@@ -102,7 +102,7 @@ async fn a_refused_version_is_refused_after_a_restart_too_and_the_old_one_serves
     // Deployed while the host was down.
     fs::write(&file, small_that("bad", Does::Traps, 0)).unwrap();
     let host = settings.start().await;
-    host.logged(&["ERROR", "is not taken", "it traps"]).await;
+    host.logged(&["ERROR", "new version failed its dry run", "it traps"]).await;
     assert_eq!(says(&host).await, "one");
 }
 
@@ -127,7 +127,7 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
             sent += 1;
         }
         assert!(sent < 500, "it goes on failing");
-        host.log().lines().find(|line| line.contains("does worse and goes back")).map(str::to_owned)
+        host.log().lines().find(|line| line.contains("canary rolled back")).map(str::to_owned)
     })
     .await;
     assert!(line.contains("WARN") && line.contains("deliveries failed, and 0 of the"), "{line}");
@@ -147,9 +147,9 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
     host.logged(&["settings reloaded"]).await;
     assert_eq!(says(&host).await, "one");
-    assert_eq!(host.lines(&["new version is tried on"]), 1);
+    assert_eq!(host.lines(&["canary started"]), 1);
     host.save_settings(&settings("canary = \"60%\", for = \"1h\""));
-    host.logged(&["new version is tried on 60%", &version(&bad)]).await;
+    host.logged(&["canary started", "percent=60", &version(&bad)]).await;
     told(&host, &["abort", "Test"]).await;
     host.save_settings(&settings("canary = \"50%\", for = \"1h\""));
     until("the other settings", async || (host.lines(&["settings reloaded"]) == 3).then_some(())).await;
@@ -158,7 +158,7 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
     // Another file is another matter.
     let good = small("two");
     host.save("module.wasm", &good);
-    host.logged(&["new version is tried on 50%", &version(&good)]).await;
+    host.logged(&["canary started", "percent=50", &version(&good)]).await;
     assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&good));
     assert_eq!(says(&host).await, "two");
     let history = told(&host, &["history", "Test"]).await;
@@ -173,15 +173,15 @@ async fn a_version_that_does_as_well_takes_over_at_the_end() {
     assert_eq!(says(&host).await, "one");
     let next = small("two");
     host.save("module.wasm", &next);
-    host.logged(&["rehearsed: 1 delivery ends well on it"]).await;
-    host.logged(&["new version is tried on 20% of deliveries for 2s"]).await;
+    host.logged(&["dry run passed", "passed=1"]).await;
+    host.logged(&["canary started", "percent=20", "period=2s"]).await;
     until("enough deliveries to decide", async || {
         assert!(["one", "two"].contains(&says(&host).await.as_str()));
         standing(&host, "Test").await["canary"].is_null().then_some(())
     })
     .await;
     host.serves("Test", &next).await;
-    host.logged(&["new version serves; took over after 2s", &version(&next)]).await;
+    host.logged(&["canary promoted", "took over after 2s", &version(&next)]).await;
     assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="took_over"}"#).await, 1.0);
     assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 1.0);
 }
@@ -243,7 +243,7 @@ async fn a_canary_takes_over_once_enough_of_its_own_deliveries_have_ended() {
     })
     .await;
     host.serves("Test", &small("two")).await;
-    let line = host.logged(&["new version serves", "took over after 10ms"]).await;
+    let line = host.logged(&["canary promoted", "took over after 10ms"]).await;
     assert!(its_own == 3 && line.contains("0 of its 3 deliveries failed"), "{its_own} {line}");
 }
 
@@ -253,7 +253,7 @@ async fn a_delivery_that_is_sent_again_is_counted_once() {
     let host = host("canary = \"99%\", for = \"1h\"").await;
     let bad = small_that("bad", Does::Fails, 0);
     host.save("module.wasm", &bad);
-    host.logged(&["new version is tried on 99%"]).await;
+    host.logged(&["canary started", "percent=99"]).await;
     let runs = async || standing(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
     let id = until("a delivery that fails on trial", async || {
         chat(&host, "Test", "hello").await;
@@ -283,7 +283,7 @@ async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
     // Without any record there is nothing to hold it against, and that is said.
     host.save("module.wasm", small("two"));
     host.serves("Test", &small("two")).await;
-    host.logged(&["WARN", "not dry-run: no completed delivery", &version(&small("two"))]).await;
+    host.logged(&["WARN", "dry run skipped", &version(&small("two"))]).await;
     assert_eq!(says(&host).await, "two");
     completed(&host).await;
     let reads = small_that("three", Does::Reads, 0);
@@ -292,7 +292,7 @@ async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
     assert_eq!(host.module("Test").await["version"], version(&small("two")));
     // On trial it can show what it does.
     host.save_settings(&settings("replay = 5, canary = \"50%\", for = \"1h\""));
-    host.logged(&["new version is tried on 50%", &version(&reads)]).await;
+    host.logged(&["canary started", "percent=50", &version(&reads)]).await;
 }
 
 /// What was refused is refused again unless what it was refused for changes: other settings, saved many times a day, don't
@@ -307,7 +307,7 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
     let with = |swap: &str, lines: &str| {
         Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}\n{lines}"))
     };
-    let dry_run = || host.lines(&["rehearsing", "module=Test"]);
+    let dry_run = || host.lines(&["dry run started", "module=Test"]);
     assert_eq!(dry_run(), 1);
     for (change, lines) in [
         ("a", "config = { greeting = \"Salut\" }"),
@@ -342,7 +342,7 @@ async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
     let host = host("canary = \"50%\", for = \"1h\"").await;
     let two = small("two");
     host.save("module.wasm", &two);
-    host.logged(&["new version is tried on 50%"]).await;
+    host.logged(&["canary started", "percent=50"]).await;
     told(&host, &["abort", "Test"]).await;
     // Other settings don't bring it back.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
@@ -371,7 +371,7 @@ async fn orders_do_not_wait_for_rehearsals() {
     let rehearsing = async |text: &str| {
         let endless = small_that(text, Does::Loops, 0);
         host.save("module.wasm", &endless);
-        host.logged(&["rehearsing", &version(&endless)]).await;
+        host.logged(&["dry run started", &version(&endless)]).await;
         version(&endless)
     };
     let endless = rehearsing("a").await;
@@ -379,10 +379,10 @@ async fn orders_do_not_wait_for_rehearsals() {
     told(&host, &["resume", "Test"]).await;
     let now = told(&host, &["rollback", "Test"]).await.remove(0);
     assert_eq!((&now["version"], &now["held_back"]["version"]), (&json!(version(&small("one"))), &json!(endless)));
-    host.logged(&["rehearsals given up", &endless]).await;
+    host.logged(&["dry run canceled", &endless]).await;
     let endless = rehearsing("b").await;
     assert_eq!(told(&host, &["pin", "Test", &version(&small("two"))]).await[0]["version"], version(&small("two")));
-    host.logged(&["rehearsals given up", &endless]).await;
+    host.logged(&["dry run canceled", &endless]).await;
     assert_eq!(says(&host).await, "two");
     let history = told(&host, &["history", "Test"]).await;
     assert!(history.iter().all(|entry| entry["role"] != "refused"), "none came to an end: {history:?}");
@@ -399,7 +399,7 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
     let mut host = settings.start().await;
     let bad = small_that("bad", Does::Fails, 0);
     fs::write(&file, &bad).unwrap();
-    host.logged(&["new version is tried on 50%"]).await;
+    host.logged(&["canary started", "percent=50"]).await;
     let trial = async |host: &Host| standing(host, "Test").await["canary"].clone();
     let counts =
         |trial: &Value| ["runs", "failed", "stable_runs", "stable_failed"].map(|key| trial[key].as_u64().unwrap());
@@ -419,7 +419,7 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
 
     let host = settings.start().await;
     let [runs, failed, ..] = counts(&before);
-    host.logged(&["is tried on 50% again", &format!("so far {failed} of its {runs} deliveries failed")]).await;
+    host.logged(&["canary continues", "percent=50", &format!("{failed} of its {runs} deliveries failed")]).await;
     let after = trial(&host).await;
     assert_eq!(counts(&after), counts(&before));
     assert!(left(&after) <= left(&before), "{before} {after}");
@@ -428,7 +428,7 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
         chat(&host, "Test", "hello").await;
         sent += 1;
         assert!(sent < 500, "it goes on failing");
-        host.log().contains("does worse and goes back").then_some(())
+        host.log().contains("canary rolled back").then_some(())
     })
     .await;
     // The next trial has nothing of this one.
@@ -456,12 +456,12 @@ async fn a_trial_can_be_ended_and_goes_on_after_a_restart() {
         "the first version has nothing to be held against"
     );
     fs::write(&file, small("two")).unwrap();
-    host.logged(&["new version is tried on 99%"]).await;
+    host.logged(&["canary started", "percent=99"]).await;
     let since = standing(&host, "Test").await["canary"]["since"].clone();
     host.stop().await;
 
     let host = settings.start().await;
-    host.logged(&["is tried on 99% again", &version(&small("two"))]).await;
+    host.logged(&["canary continues", "percent=99", &version(&small("two"))]).await;
     let now = standing(&host, "Test").await;
     assert_eq!((&now["version"], &now["canary"]["since"]), (&json!(version(&small("one"))), &since));
     // Nearly all deliveries are its own.

@@ -50,7 +50,13 @@ async fn going_back_lasts_until_the_file_changes() {
     assert_eq!(says(&host).await, "two");
     // The same file written anew is still what was gone back from, and what other settings are taken in with.
     save(data.path(), &three);
-    host.logged(&["is not taken", &version(&three), "ann went back from it", "modhost modules unpin Test"]).await;
+    host.logged(&[
+        "version in the file is not loaded",
+        &version(&three),
+        "ann went back from it",
+        "modhost modules unpin Test",
+    ])
+    .await;
     assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&one));
     assert_eq!(says(&host).await, "one");
     let at_the_end = modules(&host, &["rollback", "Test"]).await;
@@ -65,7 +71,7 @@ async fn going_back_lasts_until_the_file_changes() {
     fs::remove_file(data.path().join("module.wasm")).unwrap();
     let host = start(data.path(), "").await;
     assert_eq!(says(&host).await, "one");
-    host.logged(&["ERROR", "the file can't serve", "goes on serving", "can't read"]).await;
+    host.logged(&["ERROR", "the file cannot serve; the stable version stays", "can't read"]).await;
 
     save(data.path(), &two);
     host.serves("Test", &two).await;
@@ -106,7 +112,8 @@ async fn a_pinned_module_stays_whatever_its_file_says() {
     assert_eq!(told(&host, &["pin", "Test", &full[..9]]).await[0]["pinned"]["by"], "ann");
     assert_eq!(says(&host).await, "one");
     save(data.path(), &small("three"));
-    host.logged(&["is not taken", &version(&small("three")), "the module is pinned to", "by ann"]).await;
+    host.logged(&["version in the file is not loaded", &version(&small("three")), "the module is pinned to", "by ann"])
+        .await;
     assert_eq!(says(&host).await, "one");
     let back = modules(&host, &["rollback", "Test"]).await;
     assert!(back.code == 1 && back.stderr.contains("is pinned to"), "{back:?}");

@@ -86,7 +86,7 @@ async fn fails_well_when_the_model_does(host: &Host, mut model: Model) {
     let steps = [("Found 3 relevant documents", "COMPLETED"), ("Generating response…", "FAILED")];
     assert_eq!(answer.steps(), steps);
     assert!(answer.text().starts_with("Sorry, something went wrong"), "{}", answer.text());
-    host.logged(&["failed: completion.complete: unavailable: "]).await;
+    host.logged(&["delivery failed", "completion.complete: unavailable: "]).await;
     // On a line of its own where the language tells the place of the call on one.
     host.logged(&["(attempt 1 of 1)"]).await;
 }

@@ -60,13 +60,13 @@ pub fn start() {
             // expires.
             Ok(builder) => builder.idle_timeout(MetricKindMask::GAUGE, Some(UPKEEP * 12)).build_recorder(),
             Err(error) => {
-                tracing::error!("there will be no metrics: {error}");
+                tracing::error!(%error, "metrics are disabled");
                 return None;
             }
         };
         let handle = recorder.handle();
         if let Err(error) = metrics::set_global_recorder(recorder) {
-            tracing::error!("there will be no metrics: {error}");
+            tracing::error!(%error, "metrics are disabled");
             return None;
         }
         describe();

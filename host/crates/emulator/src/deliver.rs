@@ -260,8 +260,8 @@ impl Deliverer {
             event = event.event,
             id = event.id,
             %answer,
-            "webhook endpoint expired: the platform sends no further events after this answer; fix the endpoint, then reactivate it with \
-             POST /local/endpoint/revive on the local platform"
+            help = "fix the endpoint, then reactivate it with POST /local/endpoint/revive on the local platform",
+            "webhook endpoint expired: the platform sends no further events after this answer"
         );
     }
 

@@ -44,7 +44,7 @@ pub async fn write(
     if !(1..=MESSAGE_LIMIT).contains(&length) {
         return Err(ApiError::invalid(format!("a message has 1 to {MESSAGE_LIMIT} characters, this one {length}")));
     }
-    tracing::info!(thread = id, "written into a NexusGPT thread:\n    {}", message.content.replace('\n', "\n    "));
+    tracing::info!(thread = id, content = %message.content, "message written to a NexusGPT thread");
     let mut threads = lock(&state.threads.0);
     threads.entry(id).or_default().push(message.content);
     Ok(Json(json!({ "success": true })))

@@ -54,7 +54,7 @@ impl WithModel {
             }
             let (chat_id, id) = (&target.chat_id, &target.assistant_message_id);
             if let Err(error) = self.platform.show_message(caller, chat_id, id, &so_far).await {
-                tracing::warn!(message_id = id, %error, "an answer can't be shown while it is written; it is when it is whole");
+                tracing::warn!(message_id = id, %error, "cannot show the partial answer; the complete one will be shown");
                 return;
             }
             shown = so_far;

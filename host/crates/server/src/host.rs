@@ -19,7 +19,6 @@ use modhost_config::{CompilerSettings, ConfigError, ConfigErrors, Scheme, Server
 use modhost_core::browser_guard::BrowserGuard;
 use modhost_core::clock::SystemClock;
 use modhost_core::metrics;
-use modhost_core::plural::counted;
 use modhost_core::sync::lock;
 use modhost_ingress::health::{self, Health};
 use modhost_ingress::listener::{Listener, ListenerRules, Routes};
@@ -388,12 +387,10 @@ async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jour
     let totals = journal.totals().await?;
     let waiting = totals.of(State::Waiting);
     if recovered > 0 {
-        let ran = counted(recovered, "delivery that ran then starts", "deliveries that ran then start");
-        tracing::warn!("the host was cut off: {ran} again");
+        tracing::warn!(deliveries = recovered, "the host did not shut down cleanly; interrupted deliveries run again");
     }
     if waiting > recovered {
-        let waited = counted(waiting - recovered, "delivery was waiting and goes", "deliveries were waiting and go");
-        tracing::info!("{waited} on");
+        tracing::info!(deliveries = waiting - recovered, "deliveries are waiting from before the start");
     }
     Ok(())
 }
@@ -402,8 +399,8 @@ async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jour
 async fn log_ready(registry: &Registry, started: Instant) {
     registry.all_have_come_up().await;
     let modules = registry.status();
-    let serve = modules.iter().filter(|module| module.version.is_some()).count();
-    tracing::debug!("all modules have come up after {:?}, {serve} of {} serve", started.elapsed(), modules.len());
+    let serving = modules.iter().filter(|module| module.version.is_some()).count();
+    tracing::debug!(modules = modules.len(), serving, took = ?started.elapsed(), "modules started");
 }
 
 async fn gather_metrics() -> std::convert::Infallible {

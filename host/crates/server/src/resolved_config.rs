@@ -174,7 +174,7 @@ impl Making<'_> {
                 Ok(one) => made.push(one),
                 Err(errors) if self.active.is_removed(&part) => {
                     let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
-                    tracing::error!("cannot keep {part}, which is gone from the settings:\n{errors}");
+                    tracing::error!(%part, %errors, "cannot keep what was removed from the settings");
                 }
                 Err(errors) => self.errors.extend(errors),
             }

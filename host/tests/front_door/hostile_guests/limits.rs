@@ -31,7 +31,7 @@ async fn the_least_limit_counts_and_is_named() {
     ];
     for (module, command, what, whose) in cases {
         assert_eq!(chat(&host, module, command).await.text(), APOLOGY, "{command}");
-        host.logged(&["failed: limit reached: ", what, whose, &format!("module={module} ")]).await;
+        host.logged(&["delivery failed", "limit reached: ", what, whose, &format!("module={module} ")]).await;
     }
     assert_eq!(chat(&host, "Test", "flood 6").await.text(), "printed");
     host.logged(&["more lines than `log_lines` allows", "module=Test "]).await;
@@ -50,7 +50,7 @@ async fn what_a_module_keeps_is_bounded_by_its_tenant_and_the_server_too() {
         [("Test", "8.0 KiB that `limits.keyvalue` of the tenant"), ("Small", "4.0 KiB that `limits.keyvalue` in")]
     {
         chat(&host, module, "kv-fill 9000 a").await;
-        host.logged(&["failed: ", "takes 0 B of the ", kept, &format!("module={module} ")]).await;
+        host.logged(&["delivery failed", "takes 0 B of the ", kept, &format!("module={module} ")]).await;
     }
 }
 
@@ -118,7 +118,7 @@ async fn the_memory_of_a_tenants_deliveries_counts_together() {
         .await;
     // Each has a little over a mebibyte to begin with: some of them wait for an answer, and there is no room for the rest.
     let waiting = join_all((0..8).map(|_| say(&host.platform, "Test", "allocate-and 4|complete hi"))).await;
-    host.logged(&["failed, tried again in", "limit reached: tenant memory: ", "`limits.total_memory` of the tenant"])
+    host.logged(&["attempt failed; retrying", "limit reached: tenant memory: ", "`limits.total_memory` of the tenant"])
         .await;
     gate.open();
     let mut answered = 0;

@@ -133,7 +133,7 @@ impl HostileGuest {
         until(&what, async || {
             let words: Vec<&str> = match self.reason {
                 [] => vec!["completed", &module],
-                reason => [&["failed: ", &module], reason].concat(),
+                reason => [&["delivery failed", &module], reason].concat(),
             };
             (told(host, &words) == HERD).then_some(())
         })

@@ -37,15 +37,15 @@ async fn calls_go_as_deep_as_the_stack_of_the_host() {
         let mut host = host(data.path(), stack).await;
         run(&host).await;
         let stack = format!("limit reached: stack: its calls are nested too deep for {size}, `stack` of [server]");
-        host.logged(&["failed: ", &stack, "module=Deep"]).await;
+        host.logged(&["delivery failed", &stack, "module=Deep"]).await;
         host.stop().await;
     }
     let host = host(data.path(), "stack = \"8MiB\"").await;
     // The code is what it was: no part of it depends on the stack.
-    host.logged(&["mapped: it was compiled before"]).await;
+    host.logged(&["compiled component loaded from the cache"]).await;
     run(&host).await;
     // That is how one ends that comes back, and has nothing to say.
-    host.logged(&["failed: it returned ok", "module=Deep"]).await;
+    host.logged(&["delivery failed", "it returned ok", "module=Deep"]).await;
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_stack_that_was_filled_is_given_back() {
     // At once, so that each has a place of its own.
     futures::future::join_all((0..TIMES).map(|_| run(&host))).await;
     until("all of them to end", async || {
-        let ended = host.lines(&["failed: ", "nested too deep for 16.0 MiB", "module=Deep"]);
+        let ended = host.lines(&["delivery failed", "nested too deep for 16.0 MiB", "module=Deep"]);
         (ended == TIMES + 1).then_some(())
     })
     .await;

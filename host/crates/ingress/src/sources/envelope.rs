@@ -348,7 +348,7 @@ impl<'a> Opened<'a> {
         match self.short("user", part) {
             Err(error @ (NotAnEvent::Ambiguous { .. } | NotAnEvent::TwoHeaders(_))) => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "the user of an event can't be read");
+                tracing::warn!(%error, "cannot read the user of an event");
                 Ok(None)
             }
             user => user,

@@ -149,7 +149,7 @@ impl Unique {
             self.patch_message(&Caller { idempotency_key, ..caller.clone() }, id, &update).await
         };
         if let Err(error) = stamped.await {
-            tracing::warn!(message_id = id, %error, "a new message was not stamped as streamed; who waits for that, waits on");
+            tracing::warn!(message_id = id, %error, "cannot mark the new message as streamed; clients may wait for it");
         }
     }
 }

@@ -71,6 +71,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument as _;
 
 use super::call_spec::{CallEffect, CallSpec};
 use super::detach_on_drop::DetachOnDrop;
@@ -233,7 +234,8 @@ impl<S: Live> Requested<S> {
             Self::Live(call) => call,
         };
         let (import, effect) = (call.entry.import, call.entry.effect);
-        let full_call = async move { call.leave().await?.finish(make, apply, committed).await };
+        let span = tracing::debug_span!("call", %import);
+        let full_call = async move { call.leave().await?.finish(make, apply, committed).await }.instrument(span);
         if !effect.outlives_guest() {
             return full_call.await;
         }

@@ -49,7 +49,7 @@ pub(super) async fn finalize(
     max_attempts: u32,
 ) -> Disposition {
     if timeout(clock, CALLS_IN_FLIGHT, delivery.changes_done()).await.is_none() {
-        tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform doesn't come to its end");
+        tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform has not ended; finalizing without it");
     }
     match outcome {
         Outcome::CutOff => Disposition::Retry { after: Duration::ZERO, reason: "the host was shut down".into() },
@@ -119,14 +119,14 @@ async fn retry_later(delivery: &Delivery, failed: Failed, route: &RouteSpec, max
         return give_up(delivery, reason, user_text, route, max_attempts).await;
     }
     if let Err(error) = delivery.call_log.forgive() {
-        tracing::warn!(delivery = %delivery.id, "calls that failed are not made again: {error}");
+        tracing::warn!(delivery = %delivery.id, %error, "cannot clear failed calls; the next attempt replays them");
     }
     let written = delivery.progress().reply.completed;
     if delivery.event.assistant_message_id().is_some()
         && !written
         && let Err(error) = write_reply(delivery, Some(route.retry_notice.to_string()), false).await
     {
-        tracing::warn!(delivery = %delivery.id, "the user could not be told that it is tried again: {error}");
+        tracing::warn!(delivery = %delivery.id, %error, "cannot show the retry notice to the user");
     }
     let wait = after.unwrap_or_else(|| route.retry.delay_after(delivery.attempt));
     Disposition::Retry { after: wait, reason: FailureReason::new(reason) }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inner, lock};
-use modhost_core::plural::counted;
 
 /// How long a lease is valid without a heartbeat.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -37,9 +36,7 @@ async fn heartbeat_once(inner: &Inner) -> modhost_storage::journal::Result<()> {
     }
     let given_up = inner.journal.reclaim(None).await?;
     if given_up > 0 {
-        let waiting =
-            counted(given_up, "delivery of a host that is gone waits", "deliveries of a host that is gone wait");
-        tracing::warn!("{waiting} again");
+        tracing::warn!(deliveries = given_up, "leases of another host expired; their deliveries wait again");
         inner.look_again(inner.clock.now());
     }
     Ok(())

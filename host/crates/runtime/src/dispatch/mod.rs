@@ -343,17 +343,20 @@ impl Dispatcher {
         inner.closing.cancel();
         inner.tasks.close();
         if timeout(&*inner.clock, grace, inner.tasks.wait()).await.is_none() {
-            tracing::warn!("deliveries have not ended after {grace:?}: they start again with the host");
+            tracing::warn!(
+                ?grace,
+                "deliveries still run after the grace period; interrupting them until the next start"
+            );
             inner.stop.cancel();
             if timeout(&*inner.clock, TIDY_UP, inner.tasks.wait()).await.is_none() {
-                tracing::error!("deliveries could not be put back in time: their leases run out");
+                tracing::error!("cannot return interrupted deliveries in time; waiting for their leases to expire");
             }
         }
         if let Err(error) = inner.journal.close().await {
-            tracing::error!("the journal could not be closed: {error}");
+            tracing::error!(%error, "cannot close the journal");
         }
         if let Err(error) = inner.keyvalue.close().await {
-            tracing::error!("the key-value store could not be closed: {error}");
+            tracing::error!(%error, "cannot close the key-value store");
         }
     }
 }

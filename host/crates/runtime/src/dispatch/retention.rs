@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use modhost_core::plural::counted;
 
 /// How often to purge.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
@@ -58,14 +57,13 @@ async fn remove(inner: &Inner) {
             Ok(0) => break,
             Ok(count) => removed += count,
             Err(error) => {
-                tracing::error!("what need not be kept can't be removed: {error}");
+                tracing::error!(%error, "cannot purge the journal");
                 break;
             }
         }
         inner.clock.sleep(BATCH_PAUSE).await;
     }
     if removed > 0 {
-        let removed = counted(removed, "delivery that ended long ago was", "deliveries that ended long ago were");
-        tracing::info!("{removed} removed from the journal");
+        tracing::info!(deliveries = removed, "journal purged");
     }
 }

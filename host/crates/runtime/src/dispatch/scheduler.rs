@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::leases::LEASE;
 use super::{Inner, Lane, lock, worker};
@@ -252,7 +253,10 @@ impl Scheduler {
         }
         for claimed in claimed {
             let slot = RunSlot::take(self.inner.clone(), claim, &claimed);
-            self.inner.tasks.spawn(worker::attempt(self.inner.clone(), claimed, slot));
+            let span = tracing::debug_span!(
+                "attempt", module = %claimed.module, delivery = %claimed.id(), attempt = claimed.attempt()
+            );
+            self.inner.tasks.spawn(worker::attempt(self.inner.clone(), claimed, slot).instrument(span));
         }
     }
 

@@ -88,17 +88,19 @@ impl Observed {
             }
             Ok(Accepted::Deliveries(deliveries)) if deliveries.is_empty() => {
                 match module {
-                    Some(module) => tracing::info!(event = id, name, module, "no such module wants the event"),
+                    Some(module) => {
+                        tracing::info!(event = id, name, module, "no such module wants the event")
+                    }
                     None => tracing::debug!(event = id, name, "no module wants the event"),
                 }
                 EventOutcome::Unwanted
             }
             Ok(Accepted::Deliveries(deliveries)) => {
-                tracing::debug!(event = id, name, deliveries = deliveries.len(), "accepted");
+                tracing::debug!(event = id, name, deliveries = deliveries.len(), "event accepted");
                 EventOutcome::Taken
             }
             Err(refused) => {
-                tracing::warn!(event = id, reason = %refused, "refused for now");
+                tracing::warn!(event = id, reason = %refused, "event refused for now");
                 EventOutcome::PutOff
             }
         };

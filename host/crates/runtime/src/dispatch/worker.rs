@@ -177,7 +177,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     if claimed.attempt() > 1 {
         let (module, delivery, calls) = (&claimed.module, claimed.id(), recorded.len());
         let (attempt, notice) = counted_as(inner, claimed);
-        tracing::info!(%module, %delivery, attempt, notice, calls, "starts again");
+        tracing::info!(%module, %delivery, attempt, notice, calls, "delivery resumed");
     }
     let mut call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
     if !route.resume {
@@ -202,7 +202,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
 /// Notifies the user of a delivery that an operator dropped.
 pub(super) async fn show_dropped(inner: &Inner, dropped: &Details, reason: &str) {
     let (summary, routes) = (&dropped.summary, inner.routes.load_full());
-    tracing::info!(module = %summary.module, delivery = %summary.id, "dropped: {reason}");
+    tracing::info!(module = %summary.module, delivery = %summary.id, reason, "delivery dropped");
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
         let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
@@ -233,7 +233,7 @@ async fn notify_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apol
         salt: inner.journal.salt(),
     });
     if let Err(error) = finalize::apologise(&delivery, apology.to_owned()).await {
-        tracing::error!(%module, delivery = %delivery.id, "the user could not be told that there is no answer: {error}");
+        tracing::error!(%module, delivery = %delivery.id, %error, "cannot show the user that there is no answer");
     }
 }
 
@@ -253,7 +253,7 @@ async fn return_to_queue(inner: &Inner, claimed: &Claimed) {
 /// Runs the chosen version of the module.
 async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Outcome {
     let (module, id, event) = (&delivery.module, &delivery.id, &delivery.event);
-    tracing::debug!(%module, delivery = %id, version = %runner.version(), event = event.id, name = event.name, "delivery begins");
+    tracing::debug!(%module, delivery = %id, version = %runner.version(), event = event.id, name = event.name, "attempt started");
     // A panic is a bug in the host: it is retried, so that the user's steps and reply are completed.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(runner.run(delivery)).catch_unwind() => ended,
@@ -345,13 +345,14 @@ fn log_outcome(inner: &Inner, claimed: &Claimed, done: &Done, took: std::time::D
     let (module, delivery, event) = (&claimed.module, claimed.id(), &claimed.event.id);
     let (attempt, notice) = counted_as(inner, claimed);
     match &done.next {
-        Disposition::Completed => tracing::info!(%module, %delivery, ?took, "completed"),
-        Disposition::Retry { after: wait, reason } => {
-            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed, tried again in {wait:.1?}: {reason}");
+        Disposition::Completed => tracing::info!(%module, %delivery, ?took, "delivery completed"),
+        Disposition::Retry { after, reason } => {
+            let retry_in = format!("{after:.1?}");
+            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, retry_in, %reason, "attempt failed; retrying");
         }
         Disposition::Dead { reason } => {
-            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, "failed: {reason}");
+            tracing::warn!(%module, %delivery, event, attempt, notice, ?took, %reason, "delivery failed");
         }
-        Disposition::Dropped { reason } => tracing::warn!(%module, %delivery, event, "dropped: {reason}"),
+        Disposition::Dropped { reason } => tracing::warn!(%module, %delivery, event, %reason, "delivery dropped"),
     }
 }

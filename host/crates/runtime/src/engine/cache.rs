@@ -64,7 +64,7 @@ impl Cache {
         let compiler = format!("{:016x}", hasher.finish());
         let cache = Self { folder, compiler, max_bytes, entries: Mutex::default(), fleeting: None };
         if !was_private {
-            tracing::warn!(folder = %cache.folder.display(), "others could write there: what was compiled is compiled again");
+            tracing::warn!(folder = %cache.folder.display(), "other users could write to the cache; its components are compiled again");
             return Ok(cache);
         }
         for file in fs::read_dir(&cache.folder)? {
@@ -111,7 +111,7 @@ impl Cache {
                     .open(&entry.path)
                     .and_then(|it| it.set_modified(SystemTime::now()));
                 if let Err(error) = now {
-                    tracing::debug!("the use of a compiled component can't be noted: {error}");
+                    tracing::debug!(%error, "cannot update the time of a cached component");
                 }
                 Some(Kept { path: entry.path, _fleeting: None })
             }
@@ -124,7 +124,7 @@ impl Cache {
 
     /// Gives up an entry that is of no use, and says so.
     pub fn refuse(&self, hash: ContentHash, reason: &str) {
-        tracing::warn!(version = %hash, folder = self.shown(), "a compiled component is compiled again: {reason}");
+        tracing::warn!(version = %hash, folder = self.shown(), reason, "cached component is unusable; compiling it again");
         self.forget(hash);
     }
 
@@ -133,7 +133,7 @@ impl Cache {
         if let Some(entry) = self.entries().remove(&hash)
             && let Err(error) = fs::remove_file(&entry.path)
         {
-            tracing::debug!(file = %entry.path.display(), "it can't be removed: {error}");
+            tracing::debug!(file = %entry.path.display(), %error, "cannot remove a cached component");
         }
     }
 
@@ -175,7 +175,7 @@ impl Cache {
         self.entries().insert(hash, Entry { path: path.clone(), hash: own });
         serving.insert(hash);
         if let Err(error) = self.make_room(&serving) {
-            tracing::warn!(folder = self.shown(), "compiled components can't be removed: {error}");
+            tracing::warn!(folder = self.shown(), %error, "cannot shrink the cache");
         }
         Ok(Kept { path, _fleeting: None })
     }

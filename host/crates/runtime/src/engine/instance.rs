@@ -182,7 +182,7 @@ fn broken(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) ->
     if let Some(limit) = store.data().limiter.refused().or_else(|| limit_reached(error, delivery.limits(), stack)) {
         return Ended::LimitReached(limit);
     }
-    tracing::debug!(module = %delivery.module, delivery = %delivery.id, "{error:?}");
+    tracing::debug!(module = %delivery.module, delivery = %delivery.id, ?error, "guest trapped");
     let what = match error.downcast_ref::<Trap>() {
         // What the stack of Rust and C runs into first.
         Some(Trap::MemoryOutOfBounds) => "it reached beyond its memory: a recursion without end?".to_owned(),

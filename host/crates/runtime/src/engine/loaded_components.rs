@@ -128,7 +128,7 @@ impl Engine {
         })
         .await?;
         if sources.is_some() && self.tier == Tier::Fast {
-            tracing::warn!(module = %spec.name, version = %file, "built by `modhost dev`; `modhost build` makes what is meant to serve");
+            tracing::warn!(module = %spec.name, version = %file, "component is a development build; build it with `modhost build` for production");
         }
         let place = lock(&self.places).of(hash);
         let mut known = place.lock().await;
@@ -219,7 +219,7 @@ impl Engine {
         let Some((kept, cache)) = found else { return Ok(None) };
         match self.map_to_serve(hash, &kept) {
             Ok(code) => {
-                tracing::debug!(version = %hash, "mapped: it was compiled before");
+                tracing::debug!(version = %hash, "compiled component loaded from the cache");
                 Ok(Some(code?))
             }
             Err(reason) => {
@@ -230,9 +230,10 @@ impl Engine {
     }
 
     /// Compiles a component, keeps the result, and maps it.
+    #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?self.tier))]
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, job: Job) -> Result<LinkedComponent, LoadError> {
         let CachedFile { cache, blank, took } = self.write(bytes, self.tier, job).await?;
-        tracing::debug!(version = %hash, "compiled in {}", milliseconds(took));
+        tracing::debug!(version = %hash, took = %milliseconds(took), "component compiled");
         let engine = self.clone();
         off_thread(move || {
             let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(unable)?;
@@ -245,6 +246,7 @@ impl Engine {
     }
 
     /// Compiles a component so that it serves soon; none if that compiler can't do it.
+    #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?Tier::Quick))]
     async fn start_quickly(
         &self,
         hash: ContentHash,
@@ -256,12 +258,12 @@ impl Engine {
             Ok(written) => written,
             // It knows fewer instructions than the other.
             Err(LoadError::Compile(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. }))) => {
-                tracing::debug!(version = %hash, "it isn't compiled quickly first: {reason}");
+                tracing::debug!(version = %hash, %reason, "the baseline compiler cannot compile the component");
                 return Ok(None);
             }
             Err(reason) => return Err(reason),
         };
-        tracing::debug!(version = %hash, "compiled quickly in {}", milliseconds(took));
+        tracing::debug!(version = %hash, took = %milliseconds(took), "baseline code compiled");
         off_thread(move || {
             let component = Kept::fleeting(blank).map(&quick.engine).map_err(useless)?;
             Ok(Some(quick.link(&component).map_err(refused)?))
@@ -275,10 +277,12 @@ impl Engine {
             Ok(code) => {
                 if let Some(loaded) = loaded.upgrade() {
                     loaded.code.store(Arc::new(code));
-                    tracing::debug!(version = %hash, "the faster code serves");
+                    tracing::debug!(version = %hash, "optimized code in use");
                 }
             }
-            Err(reason) => tracing::warn!(version = %hash, "what was compiled quickly goes on serving: {reason}"),
+            Err(reason) => {
+                tracing::warn!(version = %hash, %reason, "cannot optimize the component; baseline code stays in use")
+            }
         }
     }
 
@@ -311,7 +315,10 @@ impl Engine {
     fn map_to_serve(&self, hash: ContentHash, kept: &Kept) -> wasmtime::Result<Result<LinkedComponent, LoadError>> {
         let (code, unpooled) = self.map(kept)?;
         if let Some(reason) = unpooled {
-            tracing::info!(version = %hash, "its instances are made on demand, as they don't fit the pool: {reason:#}");
+            tracing::info!(
+                version = %hash, reason = format!("{reason:#}"),
+                "component does not fit the instance pool; its instances are created on demand"
+            );
         }
         Ok(code)
     }
@@ -323,7 +330,7 @@ impl Engine {
             match usable.blank() {
                 Ok(blank) => return Ok((usable.clone(), blank)),
                 Err(error) => {
-                    tracing::warn!(folder = usable.shown(), "compiled components are no longer kept there: {error}");
+                    tracing::warn!(folder = usable.shown(), %error, "cannot use the cache; compiled components are not kept");
                 }
             }
         }

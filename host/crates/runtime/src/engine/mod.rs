@@ -143,11 +143,15 @@ impl Engine {
         let stack = usize::try_from(stack)?;
         let pooled = match WasmtimeEngine::pooled(tier, instances, stack) {
             Ok(machine) => {
-                tracing::info!("instances come from a pool of {instances}");
+                tracing::info!(instances, "instance pool ready");
                 Some(Arc::new(machine))
             }
             Err(error) => {
-                tracing::info!("instances are made on demand, since a pool of {instances} doesn't fit: {error:#}");
+                tracing::info!(
+                    instances,
+                    error = format!("{error:#}"),
+                    "cannot reserve the instance pool; instances are created on demand"
+                );
                 None
             }
         };
@@ -179,7 +183,9 @@ impl Engine {
         let shown = folder.display().to_string();
         match Cache::open(folder, &self.on_demand.engine, CACHE_BYTES) {
             Ok(cache) => self.cache = Arc::new(Mutex::new(Some(Arc::new(cache)))),
-            Err(error) => tracing::warn!(folder = shown, "compiled components are not kept there: {error}"),
+            Err(error) => {
+                tracing::warn!(folder = shown, %error, "cannot use the cache; compiled components are not kept")
+            }
         }
         self
     }

@@ -292,9 +292,9 @@ impl Signs {
             }
         };
         let watcher = notify::recommended_watcher(look)
-            .inspect_err(|error| {
-                tracing::debug!("no notification of file changes, looking every {LOOK_EVERY:?}: {error}")
-            })
+            .inspect_err(
+                |error| tracing::debug!(%error, interval = ?LOOK_EVERY, "file notifications are unavailable; polling"),
+            )
             .ok();
         Self { watcher, folders: BTreeMap::new() }
     }

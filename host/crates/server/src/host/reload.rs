@@ -219,16 +219,16 @@ fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
         match why {
             _ if is_known => {}
             GraceReason::Removed => {
-                tracing::warn!(%part, ?grace, "gone from the settings; its events wait, and it is dropped when the grace period ends")
+                tracing::warn!(%part, ?grace, "removed from the settings; its events wait, and it is dropped after the grace period")
             }
             GraceReason::Truncated => {
-                tracing::warn!(%part, ?grace, "keys are missing at the end of the settings; it stays as it was until the grace period ends")
+                tracing::warn!(%part, ?grace, "settings may be truncated; the previous ones stay in effect until the grace period ends")
             }
         }
     }
     let known: BTreeSet<String> = before.iter().flat_map(|before| before.truncated_values()).collect();
     for value in now.truncated_values().filter(|value| !known.contains(value)) {
-        tracing::warn!(%value, "the value seems to be cut off; the one before stays until the grace period ends");
+        tracing::warn!(%value, "value may be truncated; the previous one stays in effect until the grace period ends");
     }
     for (part, why, _) in before.iter().flat_map(|before| before.retained(at)) {
         if now.retained(at).any(|(kept, ..)| kept == part) {
@@ -236,10 +236,10 @@ fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
         }
         match why {
             GraceReason::Removed if !now.has(part) => {
-                tracing::info!(%part, "dropped: it stayed away from the settings")
+                tracing::info!(%part, "dropped after the grace period")
             }
             GraceReason::Removed => tracing::info!(%part, "back in the settings"),
-            GraceReason::Truncated => tracing::info!(%part, "goes by the settings again"),
+            GraceReason::Truncated => tracing::info!(%part, "settings are complete again and in effect"),
         }
     }
 }

@@ -69,7 +69,7 @@ impl Components {
         if ContentHash::of(&bytes) == hash {
             return Some(bytes);
         }
-        tracing::warn!(file = %path.display(), "a component has been changed; it is removed");
+        tracing::warn!(file = %path.display(), "kept component does not match its hash; removing it");
         if let Err(error) = fs::remove_file(&path) {
             tracing::debug!(%error, "cannot remove a component");
         }

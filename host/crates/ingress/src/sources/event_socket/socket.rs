@@ -253,9 +253,8 @@ impl<S: Sink> Socket<S> {
         self.status.refused();
         socket.reader.count(EventOutcome::Unreadable);
         tracing::error!(
-            source = %socket.name(),
-            "an event of more than {} bytes came, `max_body` in [server]; it was left out and doesn't come again",
-            socket.max_event,
+            source = %socket.name(), max_body = socket.max_event,
+            "event lost: larger than `max_body` in [server]"
         );
     }
 

@@ -94,7 +94,7 @@ impl HostTokens for View<'_> {
         if let Err(error) = tokens.give_up().await {
             // `drop` can't return an error. Without a recorded answer, the call counts as in flight.
             let (module, delivery) = (&self.delivery.module, &self.delivery.id);
-            tracing::warn!(%module, %delivery, %error, "what was read of an answer was not written down");
+            tracing::warn!(%module, %delivery, %error, "cannot record the part of the answer that was read");
         }
         Ok(())
     }

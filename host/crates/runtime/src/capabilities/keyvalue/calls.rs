@@ -231,7 +231,7 @@ pub(super) fn call_error(error: KeyValueError) -> CallError {
     match error {
         KeyValueError::Refused(why) => CallError::new(ErrorKind::Invalid, why),
         KeyValueError::Storage(_) => {
-            tracing::error!("{error}");
+            tracing::error!(%error, "key-value store failed");
             let text = "the host's key-value store is unavailable; the host's log has the reason";
             CallError::new(ErrorKind::Unavailable, text)
         }

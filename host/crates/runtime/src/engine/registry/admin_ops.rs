@@ -80,7 +80,7 @@ impl Registry {
             *lock(&slot.refused) = None;
             slot.is_overruled();
         }
-        tracing::info!(%module, "follows its file again, as {by} asked");
+        tracing::info!(%module, by, "module unpinned");
         slot.take_in_now().await;
         Ok(slot.status())
     }
@@ -102,7 +102,7 @@ impl Registry {
             }
             *lock(&slot.refused) = None;
         }
-        tracing::info!(%module, %by, "taking in the component again");
+        tracing::info!(%module, %by, "component reload requested");
         slot.take_in_now().await;
         Ok(slot.status())
     }
@@ -118,7 +118,7 @@ impl Registry {
             let order = Order { by: by.to_owned(), at: clock::now() };
             slot.shared.versions.note(module, vec![Fact::Paused(Some(order))]).await?;
             slot.set_paused(true);
-            tracing::info!(%module, "is paused, as {by} asked: its deliveries wait");
+            tracing::info!(%module, by, "module paused");
         }
         Ok(slot.status())
     }
@@ -133,7 +133,7 @@ impl Registry {
         if slot.is_paused() {
             slot.shared.versions.note(module, vec![Fact::Paused(None)]).await?;
             slot.set_paused(false);
-            tracing::info!(%module, "is resumed, as {by} asked: its deliveries go on");
+            tracing::info!(%module, by, "module resumed");
         }
         Ok(slot.status())
     }
@@ -223,7 +223,7 @@ impl ModuleEntry {
                 None if self.serves_alone(hash) => {
                     self.shared.versions.note(&self.name, decision.facts).await?;
                     self.is_overruled();
-                    tracing::info!(module = %self.name, version = %hash, "is pinned, as {by} asked");
+                    tracing::info!(module = %self.name, version = %hash, by, "module pinned");
                     return Ok(());
                 }
                 // It is the one on record, and is still being loaded.
@@ -273,9 +273,7 @@ impl ModuleEntry {
         match self.serving().filter(|serving| serving.canary.is_some()) {
             Some(serving) => {
                 self.go_back(&serving, ended_by(by), CanaryEnd::Aborted).await;
-                tracing::info!(
-                    module = %self.name, version = %serving.stable.hash(), "serves alone again, as {by} ended the trial"
-                );
+                tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
             }
             None => {
                 let decision = self.asked(by, &self.standing(), None).abort()?;

@@ -229,7 +229,7 @@ impl ModuleEntry {
         }
         // The settings may have changed while the version was made.
         if let Err(error) = self.renew() {
-            tracing::debug!(module = %self.name, "its settings changed meanwhile: {error}");
+            tracing::debug!(module = %self.name, %error, "cannot apply newer settings to the version");
         }
     }
 
@@ -280,7 +280,7 @@ impl ModuleEntry {
         let found = self.serving.compare_and_swap(&Some(before.clone()), next);
         if found.as_ref().is_some_and(|found| Arc::ptr_eq(found, &before)) {
             self.part_with(&before);
-            tracing::info!(module = %self.name, version = %hash, "new settings serve");
+            tracing::info!(module = %self.name, version = %hash, "new settings in use");
         }
         // Else another version was exchanged for it meanwhile, and whoever did that renews it.
         Ok(())
@@ -292,14 +292,14 @@ impl ModuleEntry {
             return;
         }
         if let Err(error) = self.shared.versions.note(&self.name, facts).await {
-            tracing::error!(module = %self.name, "what became of its versions can't be written down: {error}");
+            tracing::error!(module = %self.name, %error, "cannot record the version history");
         }
     }
 
     pub(super) async fn keep(&self, hash: ContentHash, bytes: Vec<u8>) {
         if let Err(error) = self.shared.versions.keep(hash, bytes.into()).await {
             tracing::error!(
-                module = %self.name, version = %hash, "the component can't be kept, nobody can go back to it: {error}"
+                module = %self.name, version = %hash, %error, "cannot keep the component; rolling back to it will fail"
             );
         }
     }
@@ -325,7 +325,7 @@ impl ModuleEntry {
         self.exchange(Serving { stable: Arc::new(version), canary: None });
         *lock(&self.refused) = None;
         self.is_overruled();
-        tracing::info!(module = %self.name, version = %hash, "serves, by {}, as {by} asked", origin.word());
+        tracing::info!(module = %self.name, version = %hash, origin = origin.word(), by, "version serves");
         metrics::swap(&self.name, origin.word());
         Ok(())
     }

@@ -118,7 +118,7 @@ impl ModuleEntry {
             drop(intake);
         });
         if let Ok(Err(error)) = tokio::time::timeout(ANSWERED_AFTER, taking).await {
-            tracing::error!(module = %self.name, %error, "cannot take in the component");
+            tracing::error!(module = %self.name, %error, "cannot load the component");
         }
     }
 
@@ -234,14 +234,15 @@ impl ModuleEntry {
         let file = found.ok().map(|found| found.hash).filter(|file| Some(*file) != serves);
         *lock(&self.refused) = None;
         if let Err(error) = self.renew() {
-            tracing::error!(module = %self.name, "the new settings are not applied to the version that serves: {error}");
+            tracing::error!(module = %self.name, %error, "cannot apply the new settings to the version that serves");
         }
         if let Some(file) = file
             && lock(&self.left_aside).replace(file) != Some(file)
         {
             tracing::warn!(
-                module = %self.name, file = %spec.component.display(),
-                "version {file} in the file is not taken: {why}; `modhost modules unpin {}` takes it", self.name
+                module = %self.name, version = %file, file = %spec.component.display(), reason = why,
+                help = format!("`modhost modules unpin {}` loads it", self.name),
+                "version in the file is not loaded"
             );
         }
     }
@@ -282,7 +283,7 @@ impl ModuleEntry {
         let priority = if serving.is_some() { Priority::Next } else { Priority::First };
         match self.load(look, &found, priority).await {
             None => {
-                tracing::debug!(module = %self.name, version = %found.hash, "is not loaded: it is out of date");
+                tracing::debug!(module = %self.name, version = %found.hash, "load canceled: the file has changed");
                 None
             }
             Some(Ok(version)) => self.admit(look, found, version, started).await,
@@ -312,10 +313,10 @@ impl ModuleEntry {
         let (Found { hash, bytes }, spec) = (found, &look.spec);
         let was_tried = self.standing().canary.is_some_and(|entry| entry.hash == hash);
         if self.serving().is_some() && spec.swap.replay > 0 && !was_tried {
-            tracing::debug!(module = %self.name, version = %hash, "rehearsing");
+            tracing::debug!(module = %self.name, version = %hash, "dry run started");
             let examined = look.wanted(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
             if examined.is_none() {
-                tracing::debug!(module = %self.name, version = %hash, "rehearsals given up: out of date");
+                tracing::debug!(module = %self.name, version = %hash, "dry run canceled: the file has changed");
             }
             match examined? {
                 Ok(dry_runs) => self.log_dry_runs(hash, &dry_runs),
@@ -358,9 +359,9 @@ impl ModuleEntry {
                 let took = milliseconds(started.elapsed());
                 match before {
                     Some(before) => tracing::info!(
-                        module = %self.name, version = %hash, %before, "new version serves, ready in {took}"
+                        module = %self.name, version = %hash, %before, %took, "new version serves"
                     ),
-                    None => tracing::info!(module = %self.name, version = %hash, "serves, ready in {took}"),
+                    None => tracing::info!(module = %self.name, version = %hash, %took, "version serves"),
                 }
                 self.note_serving(hash, Origin::File, &standing).await;
             }
@@ -376,19 +377,13 @@ impl ModuleEntry {
         let gate::DryRuns { passed, open, left_out } = dry_runs;
         if (passed + open + left_out) == 0 {
             tracing::warn!(
-                module = %self.name, version = %hash, "not dry-run: no completed delivery of the module is on record"
+                module = %self.name, version = %hash, "dry run skipped: the journal has no completed delivery of the module"
             );
             return;
         }
-        let end = if *passed == 1 { "delivery ends" } else { "deliveries end" };
-        let mut told = format!("rehearsed: {passed} {end} well on it");
-        if *open > 0 {
-            told += &format!(", {open} can't be told, as they read what isn't on record");
-        }
-        if *left_out > 0 {
-            told += &format!(", for {left_out} there was no time");
-        }
-        tracing::info!(module = %self.name, version = %hash, "{told}");
+        tracing::info!(
+            module = %self.name, version = %hash, passed, inconclusive = open, not_run = left_out, "dry run passed"
+        );
     }
 
     /// Writes down that the file's version serves, unless it did before the host started.
@@ -428,7 +423,7 @@ impl ModuleEntry {
                 let _turn = look.turn().await?;
                 self.exchange(Serving { stable: Arc::new(version), canary: None });
                 *lock(&self.refused) = None;
-                tracing::info!(module = %self.name, version = %hash, "serves, as before");
+                tracing::info!(module = %self.name, version = %hash, "previous version serves again");
                 Some(Ok(()))
             }
             Err(error) => Some(Err(Lost { cause: Cause::of(&error), why: error.to_string() })),
@@ -443,7 +438,7 @@ impl ModuleEntry {
             && lock(&self.lost).replace(why.clone()).as_ref() != Some(&why)
         {
             tracing::error!(
-                module = %self.name, version = %last.hash, "the version that served before can't serve: {why}"
+                module = %self.name, version = %last.hash, reason = why, "cannot bring back the version that served before"
             );
         }
         Some(())
@@ -465,20 +460,23 @@ impl ModuleEntry {
         let file = spec.component.display();
         match self.serving() {
             Some(serving) => {
-                let what = match cause.by() {
-                    RefusedBy::File => "the file can't serve".to_owned(),
-                    RefusedBy::Gate => format!("the new version {hash} is not taken"),
-                };
                 let stable = serving.stable.hash();
-                tracing::error!(module = %self.name, %file, "{what}; version {stable} goes on serving. {reason}");
+                match cause.by() {
+                    RefusedBy::File => tracing::error!(
+                        module = %self.name, %file, %stable, reason, "the file cannot serve; the stable version stays"
+                    ),
+                    RefusedBy::Gate => tracing::error!(
+                        module = %self.name, %file, version = %hash, %stable, reason,
+                        "new version failed its dry run; the stable version stays"
+                    ),
+                }
             }
             // Nothing was there before: it may still be built.
             None if cause == Cause::Missing => tracing::warn!(
-                module = %self.name,
-                "no version serves yet: there is no file {file}; it serves as soon as there is, and its deliveries wait"
+                module = %self.name, %file, "no version serves: the file does not exist; deliveries wait for it"
             ),
             None => {
-                tracing::error!(module = %self.name, %file, "no version serves; deliveries wait. {reason}");
+                tracing::error!(module = %self.name, %file, reason, "no version serves; deliveries wait");
             }
         }
         metrics::swap_refused(&self.name, cause.by());

@@ -67,12 +67,9 @@ impl ModuleEntry {
         let (percent, period) = (policy.percent, humantime::format_duration(policy.period));
         match goes_on {
             true => tracing::info!(
-                module = %self.name, version = %hash, %before,
-                "is tried on {percent}% again, for what is left of {period}; so far {}", so_far.tally
+                module = %self.name, version = %hash, %before, percent, %period, tally = %so_far.tally, "canary continues"
             ),
-            false => tracing::info!(
-                module = %self.name, version = %hash, %before, "new version is tried on {percent}% of deliveries for {period}"
-            ),
+            false => tracing::info!(module = %self.name, version = %hash, %before, percent, %period, "canary started"),
         }
         tokio::spawn(watch(Arc::downgrade(self), trial));
     }
@@ -93,8 +90,8 @@ impl ModuleEntry {
             tracing::warn!(
                 module = %self.name, version = %canary.version.hash(),
                 after = %humantime::format_duration(trial.policy.period), %missing,
-                "canary stays on trial: too little evidence to promote it; `modhost modules promote {0}` or \
-                 `modhost modules abort {0}` ends the trial", self.name
+                help = format!("`modhost modules promote {0}` or `modhost modules abort {0}` ends the trial", self.name),
+                "canary stays on trial: too little evidence to promote it"
             );
         }
     }
@@ -110,8 +107,7 @@ impl ModuleEntry {
             return self.take_over(&serving, format!("took over after {period}: {tally}"), None).await;
         }
         tracing::warn!(
-            module = %self.name, version = %hash, "the new version does worse and goes back: {tally}; {} goes on serving",
-            serving.stable.hash()
+            module = %self.name, version = %hash, stable = %serving.stable.hash(), %tally, "canary rolled back"
         );
         self.go_back(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
     }
@@ -121,7 +117,7 @@ impl ModuleEntry {
         let Some(canary) = &serving.canary else { return };
         let (hash, before) = (canary.version.hash(), serving.stable.hash());
         self.exchange(Serving { stable: canary.version.clone(), canary: None });
-        tracing::info!(module = %self.name, version = %hash, %before, "new version serves; {reason}");
+        tracing::info!(module = %self.name, version = %hash, %before, reason, "canary promoted");
         metrics::canary(&self.name, CanaryEnd::TookOver);
         metrics::swap(&self.name, Origin::Canary.word());
         self.write_down(took_over(hash, reason, by)).await;
@@ -140,7 +136,7 @@ impl ModuleEntry {
     /// Ends a trial because something else is to serve.
     pub(super) async fn end_trial(&self, reason: String, end: CanaryEnd) {
         if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
-            tracing::info!(module = %self.name, version = %serving.stable.hash(), "the trial of a version is over: {reason}");
+            tracing::info!(module = %self.name, version = %serving.stable.hash(), reason, "canary ended");
             self.exchange(Serving { stable: serving.stable.clone(), canary: None });
             metrics::canary(&self.name, end);
         }
