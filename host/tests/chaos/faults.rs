@@ -174,7 +174,7 @@ async fn one_that_waits_can_be_dropped() {
     let again = host.deliveries_command(&["drop", &id]);
     assert!(!again.status.success());
     let said = String::from_utf8(again.stderr).unwrap();
-    assert!(said.contains("is dropped and doesn't wait"), "{said}");
+    assert!(said.contains("is dropped; only a waiting delivery can be dropped"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

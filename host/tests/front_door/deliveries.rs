@@ -214,7 +214,7 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
     for path in described["paths"].as_object().unwrap().keys() {
         let answer = get(&path.replace("{id}", "dlv_nobody").replace("{name}", "Test")).await;
         let answer = answer.text().await.unwrap();
-        assert!(!answer.contains("there is nothing here"), "{path} is described and not there: {answer}");
+        assert!(!answer.contains("no such path"), "{path} is described and not there: {answer}");
     }
     assert_eq!(get("/api/deliveries?state=lost").await.status(), 400);
     assert_eq!(get("/api/deliveries?limit=0").await.status(), 400);
@@ -235,7 +235,7 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
         assert_eq!((refused.status().as_u16(), &refused.headers()["allow"]), (405, &"GET,HEAD".parse().unwrap()));
         assert_eq!(
             refused.json::<Value>().await.unwrap()["error"],
-            "this path has other methods; the Allow header lists them"
+            "this path doesn't support the method; the Allow header lists those it supports"
         );
     }
     // A page in a browser can post a form to this address, but not JSON.

@@ -136,7 +136,7 @@ async fn commands_show_the_token_of_the_settings_to_their_host_alone() {
     // An operator who may not read what the settings refer to is told so.
     host.save_settings(&Settings::test_guest("").server("admin_token = \"file:secrets/token\""));
     host.logged(&["cannot reload the settings"]).await;
-    failed(&modules(host.folder(), &[]).await, &["wants the token", "there is no file", "secrets/token"]);
+    failed(&modules(host.folder(), &[]).await, &["requires the token", "there is no file", "secrets/token"]);
     done(&modhost(host.folder(), "modules", &[], &usual).await);
 }
 

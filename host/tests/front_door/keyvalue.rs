@@ -264,7 +264,7 @@ async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
     let get = async |path: &str| http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap();
     let missing = get("keyvalue/default/Test/default/value?key=x").await;
     assert_eq!(missing.status(), 404);
-    assert!(missing.text().await.unwrap().contains("module Test keeps nothing under `x` for default"));
+    assert!(missing.text().await.unwrap().contains("module Test has no value under `x` for default"));
     assert_eq!(get("keyvalue/default/Test/default?limit=0").await.status(), 400);
     assert_eq!(get("keyvalue/default/Test/default/value").await.status(), 400);
 

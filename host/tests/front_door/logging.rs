@@ -227,8 +227,8 @@ async fn a_level_or_a_filter_says_what_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["dev", "serve"] {
         for (variable, text, said) in [
-            ("MODHOST_LOG", "nonsense", "`nonsense` is no level"),
-            ("MODHOST_LOG", "modhost=nonsense", "`nonsense` is none"),
+            ("MODHOST_LOG", "nonsense", "`nonsense` is not a log level"),
+            ("MODHOST_LOG", "modhost=nonsense", "`nonsense` is not a log level"),
             ("MODHOST_LOG", "modhots=debug", "did you mean modhost?"),
             ("MODHOST_LOG_FORMAT", "jsn", "did you mean json?"),
         ] {

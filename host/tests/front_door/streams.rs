@@ -270,7 +270,7 @@ async fn without_a_platform_there_are_completions() {
 
     // Asked first, the model would leave it waiting.
     take(&host, &chosen("evt_2", "Test", "into-reply Tell me.")).await;
-    host.logged(&["delivery failed", "there is no reply that an answer could be written into", "kind = "]).await;
+    host.logged(&["delivery failed", "there is no reply to stream into", "kind = "]).await;
 }
 
 /// `dev` puts the local platform's own model in the place of the tenant's.

@@ -1,13 +1,13 @@
-//! `[sourceN]` in a model's answer, for platforms that don't see to it themselves: it becomes a footnote that names the
-//! N-th source, counted from 0.
+//! Citations for platforms that don't resolve them: `[sourceN]` in a model's answer becomes a footnote that refers to
+//! the N-th source, counted from 0.
 
 use super::{Hit, Reference};
 
-/// What a marker begins with.
+/// The prefix of a marker.
 const MARKER: &str = "[source";
 
-/// The text with its markers as footnotes, and what these refer to, each once. A marker of no source goes: it would refer
-/// to nothing.
+/// Returns the text with its markers replaced by footnotes, and the cited sources without duplicates. Markers without a
+/// source are removed.
 pub(super) fn cite(text: &str, sources: &[Hit]) -> (String, Vec<Reference>) {
     let mut written = String::with_capacity(text.len());
     let mut cited: Vec<usize> = Vec::new();
@@ -20,7 +20,7 @@ pub(super) fn cite(text: &str, sources: &[Hit]) -> (String, Vec<Reference>) {
             continue;
         };
         rest = after;
-        // A number too large to be read is the number of no source, like others.
+        // A number that is too large to parse refers to no source.
         let number = number.parse().unwrap_or(usize::MAX);
         if number < sources.len() {
             written.push_str(&format!("<sup>{}</sup>", number + 1));
@@ -33,15 +33,15 @@ pub(super) fn cite(text: &str, sources: &[Hit]) -> (String, Vec<Reference>) {
     (written, cited.into_iter().map(|number| reference(number, &sources[number])).collect())
 }
 
-/// What can be shown of a text that is still being written: all but a marker that has only begun.
+/// Returns the part of an unfinished text that can be shown: all of it except a partial marker at its end.
 pub(super) fn finished(text: &str) -> &str {
     let Some(begin) = text.rfind('[') else { return text };
     let tail = &text[begin..];
-    let has_begun = match tail.strip_prefix(MARKER) {
+    let is_partial = match tail.strip_prefix(MARKER) {
         Some(number) => number.is_empty() || is_number(number),
         None => MARKER.starts_with(tail),
     };
-    if has_begun { &text[..begin] } else { text }
+    if is_partial { &text[..begin] } else { text }
 }
 
 fn is_number(text: &str) -> bool {
@@ -53,7 +53,7 @@ fn reference(number: usize, hit: &Hit) -> Reference {
     Reference {
         name: hit.title.as_ref().or(hit.key.as_ref()).unwrap_or(&hit.id).clone(),
         description: None,
-        // What Unique opens its own contents by.
+        // The scheme with which Unique opens its own contents.
         url: Some(hit.url.clone().unwrap_or_else(|| format!("unique://content/{}", hit.id))),
         sequence_number: index + 1,
         original_index: vec![index],
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_become_footnotes_each_named_once() {
+    fn replaces_markers_by_footnotes_without_duplicates() {
         let (text, references) = cite("A [source1]. B [source0][source1].", &hits(3));
         assert_eq!(text, "A <sup>2</sup>. B <sup>1</sup><sup>2</sup>.");
         let named: Vec<_> = references.iter().map(|it| (it.sequence_number, &*it.source_id, &*it.name)).collect();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn markers_of_no_source_go_and_other_brackets_stay() {
+    fn removes_markers_without_a_source_and_keeps_other_brackets() {
         let (text, references) = cite("A [source7][source99999999999999999999999].", &hits(1));
         assert_eq!((text.as_str(), references.len()), ("A .", 0));
         for text in ["[source]", "[sources]", "[source-1]", "[source +1]", "[source", "[", "a [link](x)", "[sourceé]"]
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_has_only_begun_is_not_shown() {
+    fn hides_a_partial_marker() {
         for tail in ["[", "[s", "[source", "[source1", "[source12"] {
             assert_eq!(finished(&format!("A [source0]{tail}")), "A [source0]", "{tail}");
         }

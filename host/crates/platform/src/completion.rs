@@ -1,4 +1,4 @@
-//! What a language model is asked and what it answers, whole or piece by piece.
+//! Requests to language models and their answers, complete or in pieces.
 
 use std::time::Duration;
 
@@ -11,94 +11,94 @@ use super::{CallError, ErrorKind, MessageChange, Result, Role};
 /// A message to a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelMessage {
-    /// Who says it.
+    /// The author.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
-/// A question to a language model.
+/// A request to a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompletionRequest {
-    /// The model, in the platform's names; none leaves it to the platform's configuration.
+    /// The model, by the platform's name. `None` selects the configured one.
     pub model: Option<String>,
     /// The conversation so far.
     pub messages: Vec<ModelMessage>,
-    /// How freely the model words its answer; wins over the same field of `options`, and so does `max_tokens`.
+    /// The sampling temperature. It overrides the same field of `options`, as does `max_tokens`.
     pub temperature: Option<f32>,
-    /// How long the answer may be, in the model's tokens.
+    /// The maximum length of the answer, in the model's tokens.
     pub max_tokens: Option<u32>,
-    /// Options the platform hands on to the model as they are, a JSON object.
+    /// Options that are passed to the model unchanged, a JSON object.
     pub options: Option<serde_json::Value>,
-    /// How long the caller waits; never longer than the platform's settings allow.
+    /// The caller's time limit. The platform's settings cap it.
     pub timeout: Option<Duration>,
 }
 
-/// What a language model answered.
+/// The answer of a language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The answer.
     pub text: String,
-    /// Why the model stopped, in its own words (`stop`, `length`).
+    /// The model's finish reason (`stop`, `length`).
     pub finish_reason: Option<String>,
-    /// What it cost, where the platform tells.
+    /// The tokens used, if the platform reports them.
     pub usage: Option<Usage>,
 }
 
-/// What an answer cost, in the model's tokens.
+/// The tokens that an answer used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Read.
+    /// Tokens of the request.
     pub prompt_tokens: u32,
-    /// Written.
+    /// Tokens of the answer.
     pub completion_tokens: u32,
 }
 
-/// What a language model has answered into a message.
+/// An answer that was streamed into a message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamedAnswer {
     /// The answer.
     #[serde(flatten)]
     pub completion: Completion,
-    /// What the message is still to become: where the answer was only shown so far, and the platform hasn't written it.
+    /// The change that still has to be made to the message, if the platform only showed the answer and didn't store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwritten: Option<MessageChange>,
 }
 
-/// Where an answer is streamed to: the event's own messages.
+/// The messages that a streamed answer belongs to. They are the event's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamTarget {
     /// The chat.
     pub chat_id: String,
     /// The assistant (space) of the chat.
     pub assistant_id: String,
-    /// The message that asks.
+    /// The user's message.
     pub user_message_id: String,
-    /// The message that is filled.
+    /// The assistant message that receives the answer.
     pub assistant_message_id: String,
 }
 
-/// Why a model stopped, and what the answer cost: as far as the platform tells.
+/// The finish reason and token usage of an answer, as far as the platform reports them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Why the model stopped, in its own words (`stop`, `length`).
+    /// The model's finish reason (`stop`, `length`).
     pub finish_reason: Option<String>,
-    /// What it cost.
+    /// The tokens used.
     pub usage: Option<Usage>,
 }
 
-/// An answer on its way. Nothing is fetched that isn't asked for; dropping it gives the rest up.
+/// A streamed answer. It is read only on demand. Dropping it cancels the rest.
 #[async_trait]
 pub trait CompletionStream: Send {
-    /// Waits for the next piece, which is never empty; none is the end. After an error nothing more comes. Who gives up
-    /// waiting loses nothing.
+    /// Waits for the next piece, which is never empty. Returns `None` at the end. After an error, there are no more
+    /// pieces. Cancel safe.
     async fn next(&mut self) -> Result<Option<String>>;
 
-    /// How it ended, once it has.
+    /// Returns the finish reason and usage, once the stream has ended.
     fn ending(&self) -> Ending;
 }
 
-/// An answer that came whole, as the only piece of a stream.
+/// A complete answer as a stream of one piece.
 pub struct WholeAnswer {
     text: Option<String>,
     ending: Ending,
@@ -123,8 +123,8 @@ impl CompletionStream for WholeAnswer {
 }
 
 impl CompletionRequest {
-    /// What the model's API is given besides the conversation: the options the guest hands on, and over them what it says
-    /// in so many words.
+    /// Returns the parameters of the request besides the conversation: the guest's options, overridden by the request's
+    /// own fields.
     pub(super) fn model_options(&self) -> Result<Map<String, Value>> {
         let mut options = match &self.options {
             None | Some(Value::Null) => Map::new(),
@@ -143,7 +143,8 @@ impl CompletionRequest {
     }
 }
 
-/// A number as JSON has it: 0.3 stays 0.3 rather than becoming its nearest neighbour in twice the bits.
+/// Converts a number to JSON with its shortest decimal form: 0.3 stays 0.3 instead of becoming the nearest `f64` of the
+/// `f32`.
 pub(super) fn number(what: &str, value: f32) -> Result<Number> {
     let shortest = value.to_string().parse().unwrap_or(f64::from(value));
     Number::from_f64(shortest)

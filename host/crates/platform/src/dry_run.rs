@@ -1,4 +1,4 @@
-//! A platform for dry runs: nothing leaves the host. What a call would make is made up, what it would read is not there.
+//! The platform of dry runs, which sends nothing. Calls that create something return placeholders, and reads fail.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,12 +9,12 @@ use super::{CallError, Caller, ErrorKind, Message, MessageChange, NewStep, Platf
 /// The platform of a dry run.
 #[derive(Default)]
 pub struct DryRunPlatform {
-    made: AtomicU32,
+    next_id: AtomicU32,
 }
 
 impl DryRunPlatform {
-    fn made_up(&self, what: &str) -> String {
-        format!("{what}_rehearsed_{}", self.made.fetch_add(1, Ordering::Relaxed))
+    fn placeholder_id(&self, what: &str) -> String {
+        format!("{what}_rehearsed_{}", self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     fn message(id: String, change: &MessageChange) -> Message {
@@ -38,7 +38,7 @@ impl Platform for DryRunPlatform {
     }
 
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
-        Ok(self.made_up("step"))
+        Ok(self.placeholder_id("step"))
     }
 
     async fn update_step(&self, _: &Caller, _: &str, _: &StepChange) -> Result<()> {
@@ -46,7 +46,7 @@ impl Platform for DryRunPlatform {
     }
 
     async fn create_message(&self, _: &Caller, _: Option<&str>, _: &str, change: &MessageChange) -> Result<Message> {
-        Ok(Self::message(self.made_up("message"), change))
+        Ok(Self::message(self.placeholder_id("message"), change))
     }
 
     async fn modify_message(&self, _: &Caller, _: &str, id: &str, change: &MessageChange) -> Result<Message> {

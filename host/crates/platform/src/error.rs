@@ -1,43 +1,43 @@
-//! What can go wrong with a call to a platform.
+//! The errors of calls to a platform.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A call to a platform that failed: what kind of failure, for the guest; the platform's own words, for the log.
+/// A failed call to a platform, with the kind of failure for the guest and the platform's message for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallError {
-    /// What a guest can do about it.
+    /// The kind of failure, which determines how a guest can react.
     pub kind: ErrorKind,
-    /// What happened, with the platform's own message. Never holds a credential.
+    /// The message, including the platform's own. Never contains a credential.
     pub message: String,
-    /// The name the interface that was called has for it, where it has finer ones than the kinds.
+    /// The error code of the called interface, if it has more specific codes than the kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
 
-/// Kinds of failure, told apart by what can be done about them.
+/// Kinds of failure, distinguished by how the caller can react.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
-    /// The platform can't make sense of the request; the same one fails again.
+    /// The platform rejected the request as invalid. The same request fails again.
     Invalid,
-    /// The credentials don't allow it.
+    /// The credentials don't permit the call.
     Denied,
-    /// What the request names isn't there.
+    /// Something that the request names doesn't exist.
     NotFound,
-    /// Too many requests; worth another try after this time.
+    /// Too many requests. A retry may succeed after this time.
     RateLimited(Option<Duration>),
-    /// The platform is out of order or out of reach; worth another try.
+    /// The platform is unreachable or failed. A retry may succeed.
     Unavailable,
-    /// The platform didn't answer in time; what was asked may have happened.
+    /// The platform didn't answer in time. The request may have been carried out.
     Timeout,
-    /// The platform has no such call.
+    /// The platform doesn't support the operation.
     Unsupported,
 }
 
 impl ErrorKind {
-    /// The word for it, as metrics have it.
+    /// Returns the name of the kind in metrics.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -52,12 +52,12 @@ impl ErrorKind {
 }
 
 impl CallError {
-    /// An error of this kind.
+    /// Creates an error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), code: None }
     }
 
-    /// Whether the same call can succeed later.
+    /// Returns whether the same call can succeed later.
     pub fn is_temporary(&self) -> bool {
         matches!(self.kind, ErrorKind::RateLimited(_) | ErrorKind::Unavailable | ErrorKind::Timeout)
     }

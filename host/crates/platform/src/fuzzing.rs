@@ -1,5 +1,5 @@
-//! Readers of bytes from outside, without the network before them: for the properties in `tests/fuzz`, the targets in `fuzz/`
-//! at the top, and tests that have answers by the thousand. Nothing here is for other users of the crate.
+//! Parsers of untrusted bytes without the network, for the property tests in `tests/fuzz`, the targets in `fuzz/` at
+//! the top level, and tests with thousands of inputs. Not part of the crate's public API.
 
 use bytes::Bytes;
 
@@ -8,28 +8,28 @@ use crate::{Completion, Hit, Message, unique};
 use modhost_core::json::Value;
 use modhost_core::sse::{Parser, Read};
 
-/// A completion's body, be it one JSON or a stream of events.
+/// Parses the body of a completion, either JSON or an event stream.
 ///
 /// # Errors
-/// Why it is no answer, in a sentence that goes on from "the answer".
+/// Returns the reason why it is not an answer, as a sentence without its subject "the answer".
 pub fn completion(body: &[u8]) -> Result<Completion, String> {
     chat_completion::completion(body).map_err(|fault| fault.describe())
 }
 
-/// A completion's stream in pieces of this size, as a module reads it.
+/// Parses a streamed completion in pieces of this size, as a module reads it.
 ///
 /// # Errors
-/// The text that was handed on before, and why it is no answer.
+/// Returns the text of the pieces before the failure, and its reason.
 pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (String, String)> {
     let (mut reader, mut parser, mut text) =
         (Reader::default(), Parser::new(chat_completion::MAX_EVENT), String::new());
     let mut pieces = body.chunks(size.max(1));
-    let said = loop {
+    let is_explicit = loop {
         let Some(piece) = pieces.next() else {
             break match parser.finish().map(|read| reader.read(read, true)).transpose() {
                 Ok(Some(Progress::Done)) => true,
-                Ok(Some(Progress::Text(more))) => {
-                    text.push_str(&more);
+                Ok(Some(Progress::Text(addition))) => {
+                    text.push_str(&addition);
                     false
                 }
                 Ok(_) => false,
@@ -40,7 +40,7 @@ pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (Str
         let mut done = false;
         while let Some(read) = parser.next(&mut piece) {
             match reader.read(read, false) {
-                Ok(Progress::Text(more)) => text.push_str(&more),
+                Ok(Progress::Text(addition)) => text.push_str(&addition),
                 Ok(Progress::Nothing) => {}
                 Ok(Progress::Done) => {
                     done = true;
@@ -53,7 +53,7 @@ pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (Str
             break true;
         }
     };
-    match reader.end(said) {
+    match reader.end(is_explicit) {
         Ok(answered) => {
             text.push_str(&answered.rest);
             let (finish_reason, usage) = (answered.ending.finish_reason, answered.ending.usage);
@@ -63,7 +63,8 @@ pub fn completion_in_pieces(body: &[u8], size: usize) -> Result<Completion, (Str
     }
 }
 
-/// The names and data of a stream's events in pieces of this size; none for those that are too large.
+/// Returns the names and data of a stream's events, parsed in pieces of this size. `None` stands for an event above the
+/// limit.
 pub fn events(stream: &[u8], size: usize, limit: usize) -> Vec<Option<(String, Bytes)>> {
     let mut parser = Parser::new(limit);
     let mut events = Vec::new();
@@ -86,18 +87,18 @@ fn of(read: Read) -> Option<Option<(String, Bytes)>> {
     }
 }
 
-/// The hits of a search of Unique's.
+/// Parses the hits of a Unique search.
 ///
 /// # Errors
-/// Why it is no list of them.
+/// Returns the reason why the body is not a list of hits.
 pub fn hits(body: &[u8]) -> Result<Vec<Hit>, String> {
     read(body, unique::read_hits)
 }
 
-/// A page of a chat's messages.
+/// Parses a page of a Unique chat's messages.
 ///
 /// # Errors
-/// Why it is none.
+/// Returns the reason why the body is not such a page.
 pub fn messages(body: &[u8]) -> Result<Vec<Message>, String> {
     read(body, unique::read_messages)
 }

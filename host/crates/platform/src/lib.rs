@@ -1,7 +1,7 @@
-//! The client side of a platform: what carries a capability's call out of the host.
+//! The client side of a platform: executes the calls that capabilities make.
 //!
-//! A capability speaks in the types of this module; each platform turns them into its own wire format. Who is
-//! acted for ([`Caller`]) comes from the verified event, so no call can be made in another tenant's name.
+//! Capabilities use the types of this module, and each platform converts them to its own wire format. The user and
+//! company of a call ([`Caller`]) come from the verified event, so a call can't be made in the name of another tenant.
 
 #![deny(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
@@ -35,62 +35,61 @@ pub use http_transport::{SetupError, http_client};
 pub use null_platform::NullPlatform;
 pub use with_model::WithModel;
 
-/// What a call to a platform ends in.
+/// The result of a call to a platform.
 pub type Result<T> = std::result::Result<T, CallError>;
 
-/// On whose behalf a call is made: always the user and company of the verified event. Cheap to clone.
+/// The user and company on whose behalf a call is made. They are always those of the verified event. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The name of the event, for errors.
+    /// The name of the event, for error messages.
     pub event: Arc<str>,
-    /// The company, in the platform's ids; there are platforms without companies.
+    /// The company, by the platform's id. Some platforms have no companies.
     pub company_id: Option<Arc<str>>,
-    /// The user, in the platform's ids; some events come from none.
+    /// The user, by the platform's id. Some events have no user.
     pub user_id: Option<Arc<str>>,
-    /// What tells this call from any other, and a second try of it from a new one: a platform that knows such keys
-    /// does nothing twice.
+    /// Identifies this call, also when it is repeated. A platform that supports idempotency keys executes it only once.
     pub idempotency_key: Option<String>,
 }
 
 impl Caller {
-    /// The error of a call that needs what the event doesn't bring: "company", "chat".
+    /// Returns the error of a call that needs something the event doesn't have. `what` names it: "company", "chat".
     pub fn unsupported(&self, what: &str) -> CallError {
         CallError::new(ErrorKind::Unsupported, format!("an event `{}` has no {what} to act on", self.event))
     }
 }
 
-/// A platform modules answer on.
+/// A platform that modules answer on.
 ///
-/// What a platform doesn't have it leaves as it is here: such a call ends in [`Platform::unsupported`].
+/// A platform overrides the operations that it supports. The defaults return [`Platform::unsupported`].
 #[async_trait]
 pub trait Platform: Send + Sync {
-    /// The error of a call this platform doesn't have; `what` is what that would be about: "steps", "search".
+    /// Returns the error of an unsupported operation. `what` names the feature: "steps", "search".
     fn unsupported(&self, what: &str) -> CallError;
 
-    /// The error of a completion where there is no language model.
+    /// Returns the error of a completion on a platform without a language model.
     fn lacks_a_model(&self) -> CallError {
         let mut error = self.unsupported("completion");
-        error.message.push_str("; [tenant.completion] in modules.toml gives a tenant a language model of its own");
+        error.message.push_str("; configure one with [tenant.completion] in modules.toml");
         error
     }
 
-    /// Whether messages can be changed once they are written.
+    /// Returns whether messages can be changed after they are created.
     fn changes_messages(&self) -> bool {
         false
     }
 
-    /// Shows a step under a message; answers with the step's id.
+    /// Creates a step under a message. Returns the step's id.
     async fn create_step(&self, _caller: &Caller, _step: &NewStep) -> Result<String> {
         Err(self.unsupported("steps"))
     }
 
-    /// Changes a step that was shown before.
+    /// Changes a step.
     async fn update_step(&self, _caller: &Caller, _id: &str, _change: &StepChange) -> Result<()> {
         Err(self.unsupported("steps"))
     }
 
-    /// Writes a new assistant message into a chat; every call writes another one. The answer's id is empty where the
-    /// platform doesn't tell it.
+    /// Creates an assistant message in a chat. Every call creates another one. The id of the returned message is empty
+    /// if the platform doesn't return one.
     async fn create_message(
         &self,
         _caller: &Caller,
@@ -112,34 +111,35 @@ pub trait Platform: Send + Sync {
         Err(self.unsupported("changes of messages"))
     }
 
-    /// Shows a text in a message's place for the moment, without storing it.
+    /// Shows a text in place of a message for the moment, without storing it.
     async fn show_message(&self, _caller: &Caller, _chat_id: &str, _id: &str, _text: &str) -> Result<()> {
         Err(self.unsupported("changes of messages"))
     }
 
-    /// The messages of a chat, oldest first.
+    /// Lists the messages of a chat, oldest first.
     async fn list_messages(&self, _caller: &Caller, _chat_id: &str) -> Result<Vec<Message>> {
         Err(self.unsupported("history"))
     }
 
-    /// Searches the knowledge base, best hit first. `chat_id` lets the platform see the chat's own documents.
+    /// Searches the knowledge base, best hit first. With `chat_id`, the search includes the documents of the chat.
     async fn search(&self, _caller: &Caller, _chat_id: Option<&str>, _query: &Query) -> Result<Vec<Hit>> {
         Err(self.unsupported("search"))
     }
 
-    /// Lets a language model answer.
+    /// Requests a completion from a language model.
     async fn complete(&self, _caller: &Caller, _request: &CompletionRequest) -> Result<Completion> {
         Err(self.lacks_a_model())
     }
 
-    /// Lets a language model answer piece by piece. A platform that answers its clients whole sends one piece.
+    /// Requests a completion that is read piece by piece. A platform that doesn't stream returns the complete text as
+    /// one piece.
     async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Box<dyn CompletionStream>> {
         Ok(Box::new(WholeAnswer::from(self.complete(caller, request).await?)))
     }
 
-    /// Lets a language model answer straight into a message, word by word as it comes; `[sourceN]` in the answer
-    /// becomes a reference to the N-th of `sources`, counted from 0. What has been written of it when this ends,
-    /// [`StreamedAnswer`] says; only [`Platform::modify_message`] makes the message complete.
+    /// Streams a completion into a message. `[sourceN]` in the answer becomes a reference to the N-th of `sources`,
+    /// counted from 0. [`StreamedAnswer`] contains the text, and the changes that are not stored in the message yet.
+    /// Only [`Platform::modify_message`] completes the message.
     async fn complete_into(
         &self,
         _caller: &Caller,
@@ -151,7 +151,7 @@ pub trait Platform: Send + Sync {
     }
 }
 
-/// How far a step is.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StepStatus {
@@ -159,60 +159,60 @@ pub enum StepStatus {
     Running,
     /// Done.
     Completed,
-    /// Ended without its result.
+    /// Ended without a result.
     Failed,
 }
 
-/// A step to show under a message: a line of its log.
+/// A step to show under a message: a line of its message log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewStep {
     /// The message it is shown under.
     pub message_id: String,
-    /// What the user reads.
+    /// The text that the user reads.
     pub text: String,
-    /// How far it is.
+    /// Its state.
     pub status: StepStatus,
-    /// Its place among the steps of the message, from 1.
+    /// Its position among the steps of the message, from 1.
     pub order: u32,
 }
 
-/// What changes of a step; what is `None` or empty stays.
+/// A change of a step. Fields that are `None` or empty stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepChange {
-    /// What the user reads.
+    /// The text that the user reads.
     pub text: Option<String>,
-    /// How far it is.
+    /// Its state.
     pub status: Option<StepStatus>,
-    /// Details in the platform's own shape, a JSON object.
+    /// Details in the platform's own format, a JSON object.
     pub details: Option<serde_json::Value>,
-    /// Sources the step found.
+    /// Sources that the step found.
     pub references: Vec<Reference>,
 }
 
-/// A source named in a message or a step.
+/// A source cited in a message or a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
-    /// What the user reads.
+    /// The title that the user reads.
     pub name: String,
-    /// More about it.
+    /// A description.
     pub description: Option<String>,
-    /// Where it can be opened.
+    /// The URL that opens it.
     pub url: Option<String>,
-    /// The number it is shown with, from 1.
+    /// The displayed number, from 1.
     pub sequence_number: u32,
-    /// The places in the list of sources it was made from.
+    /// The indexes in the list of sources that it was created from.
     pub original_index: Vec<u32>,
-    /// The platform's id of what it points to: `<content id>_<chunk id>` for a hit of a search.
+    /// The platform's id of the target: `<content id>_<chunk id>` for a search hit.
     pub source_id: String,
-    /// The kind of source: `node-ingestion-chunks` for a hit of a search.
+    /// The kind of source: `node-ingestion-chunks` for a search hit.
     pub source: String,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Instructions nobody wrote in the chat.
+    /// Instructions that no participant of the chat wrote.
     System,
     /// A person.
     User,
@@ -223,67 +223,67 @@ pub enum Role {
 /// A message of a chat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// The platform's id; empty where it doesn't tell.
+    /// The platform's id. Empty if the platform doesn't return one.
     pub id: String,
-    /// Who wrote it.
+    /// Its author.
     pub role: Role,
-    /// What it says; an assistant message nobody filled yet says nothing.
+    /// Its text. `None` if it is an assistant message that is still empty.
     pub text: Option<String>,
-    /// The sources it names.
+    /// The sources that it cites.
     pub references: Vec<Reference>,
-    /// When it was written (RFC 3339).
+    /// When it was created (RFC 3339).
     pub created_at: Option<String>,
 }
 
-/// What changes of a message; what is `None` or empty stays.
+/// A change of a message. Fields that are `None` or empty stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MessageChange {
-    /// What it says.
+    /// The text.
     pub text: Option<String>,
-    /// The sources it names.
+    /// The cited sources.
     pub references: Vec<Reference>,
-    /// What the platform keeps for people who look for mistakes, a JSON object.
+    /// Debug information that the platform stores, a JSON object.
     pub debug_info: Option<serde_json::Value>,
-    /// Whether this is the final text: the platform stamps it, and a client that waits for the answer has it.
+    /// Whether this is the final text. The platform sets the completion time, for which its clients wait.
     pub completed: bool,
 }
 
-/// How the knowledge base is searched.
+/// The search method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SearchKind {
-    /// By meaning and by words.
+    /// By meaning and by full text.
     Combined,
     /// By meaning.
     Vector,
-    /// By words.
+    /// By full text.
     FullText,
 }
 
-/// A question to the knowledge base.
+/// A search in the knowledge base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Query {
-    /// What is looked for.
+    /// The text to search for.
     pub text: String,
-    /// How.
+    /// The search method.
     pub kind: SearchKind,
-    /// How many hits at most; the platform's default is 20, its ceiling 1000.
+    /// The maximum number of hits. The platform's default is 20, its limit 1000.
     pub limit: Option<u32>,
-    /// Which page of hits, from 1.
+    /// The page of hits, from 1.
     pub page: Option<u32>,
-    /// Only in these scopes; empty: wherever the user may look.
+    /// Restricts the search to these scopes. Empty: everything that the user may access.
     pub scope_ids: Vec<String>,
-    /// Only in these contents; empty: in all.
+    /// Restricts the search to these contents. Empty: no restriction.
     pub content_ids: Vec<String>,
-    /// Only in what was uploaded to the chat.
+    /// Restricts the search to documents uploaded to the chat.
     pub chat_only: bool,
     /// The language of the text index, as the platform names it (`english`).
     pub language: Option<String>,
-    /// Drop hits below this score.
+    /// Drops hits below this score.
     pub score_threshold: Option<f32>,
     /// A filter in UniqueQL.
     pub metadata_filter: Option<serde_json::Value>,
-    /// The deployment that ranks the hits anew.
+    /// The deployment that reranks the hits.
     pub reranker: Option<String>,
 }
 
@@ -292,22 +292,22 @@ pub struct Query {
 pub struct Hit {
     /// The platform's id of the content.
     pub id: String,
-    /// The passage in it.
+    /// The platform's id of the passage in it.
     pub chunk_id: String,
     /// The passage's text.
     pub text: String,
     /// The content's title.
     pub title: Option<String>,
-    /// The content's key: usually its file name.
+    /// The content's key, usually its file name.
     pub key: Option<String>,
-    /// Where it can be opened.
+    /// The URL that opens it.
     pub url: Option<String>,
-    /// The passage's place in the content.
+    /// The position of the passage in the content.
     pub order: u32,
-    /// The first page it stands on; -1 or none where the content has no pages.
+    /// The first page of the passage. -1 or `None` if the content has no pages.
     pub start_page: Option<i32>,
-    /// The last page it stands on.
+    /// The last page of the passage.
     pub end_page: Option<i32>,
-    /// What the platform knows about the content besides, a JSON object.
+    /// Other metadata of the content, a JSON object.
     pub metadata: Option<serde_json::Value>,
 }

@@ -1,10 +1,10 @@
-//! No platform: for modules that work on events and answer nobody.
+//! A platform without operations, for modules that process events and answer nobody.
 
 use async_trait::async_trait;
 
 use super::{CallError, ErrorKind, Platform};
 
-/// The platform of a tenant that has none: every call ends in an error that says so.
+/// The platform of a tenant with `kind = "none"`. Every call returns an error.
 pub struct NullPlatform;
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! A platform whose completions are made by an OpenAI-compatible endpoint instead of its own model.
+//! A platform whose completions come from an OpenAI-compatible endpoint instead of its own model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,22 @@ use super::{
     Query, Result, StepChange, StreamTarget, StreamedAnswer,
 };
 
-/// The least time from one look at an unfinished answer to the next: as often as a reader notices, however fast the model
-/// is.
+/// The minimum interval between two previews of an unfinished answer, since readers notice no faster changes.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
 
-/// The platform: everything is done by the one it is made of, but for completions.
+/// A platform that delegates completions to a model and everything else to another platform.
 pub struct WithModel {
     platform: Arc<dyn Platform>,
     model: OpenAi,
 }
 
 impl WithModel {
-    /// This platform with that model.
+    /// Combines a platform with a model.
     pub fn new(platform: Arc<dyn Platform>, model: OpenAi) -> Self {
         Self { platform, model }
     }
 
-    /// Reads an answer to its end; whoever watches sees it grow.
+    /// Reads an answer to its end, and publishes the text read so far.
     async fn read(
         &self,
         caller: &Caller,
@@ -44,21 +43,21 @@ impl WithModel {
         Ok(Completion { text: text.borrow().clone(), finish_reason: ending.finish_reason, usage: ending.usage })
     }
 
-    /// Shows in a message's place what there is of an answer, until there is no more to come.
+    /// Shows the unfinished answer in place of a message until the answer ends.
     async fn show(&self, caller: &Caller, target: &StreamTarget, sources: &[Hit], mut text: watch::Receiver<String>) {
         let mut shown = String::new();
         while text.changed().await.is_ok() {
-            let (so_far, _) = cite(finished(&text.borrow_and_update()), sources);
-            if so_far == shown {
+            let (preview, _) = cite(finished(&text.borrow_and_update()), sources);
+            if preview == shown {
                 continue;
             }
             let (chat_id, id) = (&target.chat_id, &target.assistant_message_id);
-            if let Err(error) = self.platform.show_message(caller, chat_id, id, &so_far).await {
+            if let Err(error) = self.platform.show_message(caller, chat_id, id, &preview).await {
                 tracing::warn!(message_id = id, %error, "cannot show the partial answer; the complete one will be shown");
                 return;
             }
-            shown = so_far;
-            // Nobody waits for the next look once the answer is there.
+            shown = preview;
+            // Returns at once when the answer ends, without waiting for the interval.
             tokio::select! {
                 () = tokio::time::sleep(SHOW_EVERY) => {}
                 () = ended(text.clone()) => return,
@@ -67,7 +66,7 @@ impl WithModel {
     }
 }
 
-/// Waits until nothing more is to come.
+/// Waits until the sender is dropped.
 async fn ended(mut text: watch::Receiver<String>) {
     while text.changed().await.is_ok() {}
 }
@@ -137,12 +136,12 @@ impl Platform for WithModel {
         request: &CompletionRequest,
         sources: &[Hit],
     ) -> Result<StreamedAnswer> {
-        // Said before the model is asked, which costs money.
+        // Checked before the completion, which costs money.
         if !self.changes_messages() {
-            return Err(self.unsupported("reply that an answer could be written into"));
+            return Err(self.unsupported("reply to stream into"));
         }
-        // What is shown states the whole text, and may happen twice. Under the key of the question, the second of these
-        // would be taken for the first.
+        // A preview contains the whole text and can safely be repeated. It has no idempotency key, because with the key
+        // of the completion the platform would take the second preview for a repetition of the first.
         let keyless = Caller { idempotency_key: None, ..caller.clone() };
         let (sender, receiver) = watch::channel(String::new());
         let (completion, ()) =

@@ -1,4 +1,5 @@
-//! A host that runs: sources, dispatch and engine put together out of the settings, and kept up with them.
+//! The running host: builds the sources, dispatch and the engine from the settings, and applies changed settings to
+//! them.
 
 mod reload;
 mod saved_settings;
@@ -36,22 +37,23 @@ use modhost_storage::versions::{self, Keep, Versions};
 use reload::{SettingsReader, SettingsWatcher, watched_files};
 use saved_settings::Memory;
 
-/// Whose leases this host's are. The embedded journal belongs to one process, so that every life of the host may go by
-/// the same name: what it finds leased in it is its own, from a life before.
+/// The owner of this host's leases. The embedded journal belongs to one process, so the name is the same for every run:
+/// leases that a host finds at its start belong to its own previous run.
 const OWNER: &str = "this host";
 
-/// Reads the settings, at the start and whenever the file has changed; or those of a text that the file held before.
+/// Reads the settings file, at the start and whenever it changed. Given a text, parses that earlier text of the file
+/// instead.
 pub type Load = Box<dyn Fn(Option<&str>) -> Result<Settings, ConfigErrors> + Send + Sync>;
 
-/// How a host compiles its components.
+/// How a host compiles components.
 pub struct Compiling {
-    /// The program it starts to compile, which has to be `modhost`; its limits are those of the settings. None: it compiles
-    /// in its own process, without limits.
+    /// The program that compiles, which must be `modhost`. It runs under the limits in the settings. `None` compiles in
+    /// this process, without limits.
     pub program: Option<PathBuf>,
-    /// Whether those who wrote its components sit before it: large ones serve as soon as they are compiled quickly, and one
-    /// that breaks says in which line.
+    /// Whether the authors of the components use this host: large components serve as soon as the quick compiler is
+    /// done, and a trap reports its source line.
     pub for_authors: bool,
-    /// Where compiled components may lie besides the data directory, say of `modhost build`; nothing is written there.
+    /// A folder with components that were compiled elsewhere, for example by `modhost build`. It is only read.
     pub shared_cache: Option<PathBuf>,
 }
 
@@ -64,48 +66,48 @@ pub struct Host {
     sockets: Arc<EventSockets>,
     health: Arc<Health>,
     settings: watch::Receiver<Arc<Settings>>,
-    asked_to_reload: Arc<Notify>,
+    reload_requested: Arc<Notify>,
     closing: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Why a host doesn't start.
+/// The reason why a host doesn't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The settings are no good.
+    /// The settings are invalid.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// An address can't be listened on.
-    #[error("can't listen on {address} ({error}); {flag} takes another port, 0 any that is free")]
+    /// The host can't listen on an address.
+    #[error("can't listen on {address}: {error}; choose another port with {flag}, 0 for any free one")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
-        /// The flag that chooses another.
+        /// The flag that sets another port.
         flag: &'static str,
     },
-    /// The engine can't be started.
+    /// The engine doesn't start.
     #[error("the engine can't be started: {0:#}")]
     Engine(wasmtime::Error),
-    /// The journal can't be used.
+    /// The journal can't be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The key-value store can't be used.
+    /// The key-value store can't be opened.
     #[error(transparent)]
     KeyValue(#[from] KeyValueError),
-    /// The record of versions can't be used.
+    /// The database of versions can't be opened.
     #[error(transparent)]
     Versions(#[from] StorageError),
-    /// The requests that are kept for operators can't be listed.
+    /// The unreadable requests kept for operators can't be listed.
     #[error("cannot list the unreadable requests of the data directory: {0}")]
     Unreadable(String),
-    /// The HTTP client can't be made.
+    /// The HTTP client can't be created.
     #[error("the HTTP client can't be made: {0}")]
     Client(#[from] SetupError),
 }
 
-/// What of a host is replaced when its settings change.
+/// The parts of a host that changed settings replace.
 struct Parts {
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
@@ -119,14 +121,15 @@ struct Parts {
     client: reqwest::Client,
 }
 
-/// Where a host listens, whatever changed settings say: another address takes a restart.
+/// The addresses that the host listens on. A changed address takes effect after a restart.
 struct Addresses {
     public: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Addresses {
-    /// What settings would open to other machines that are safe only on the addresses they name.
+    /// Returns an error if the settings are safe only on the addresses that they name and the host still listens on a
+    /// public one.
     fn exposed(&self, settings: &Settings) -> Option<ConfigError> {
         let until = |address: SocketAddr, what: &str, advice: &str| {
             let error = ConfigError::new(format!("the host still listens on {address}, where {what}"));
@@ -136,30 +139,30 @@ impl Addresses {
             let what = "without `admin_token` everyone could use the admin API";
             return until(self.admin, what, "keep `admin_token` in [server]");
         }
-        let verifies_nothing = |source: &&Source| {
+        let is_unverified = |source: &&Source| {
             source.webhook().is_some_and(|webhook| webhook.scheme == Scheme::None { from_anywhere: false })
         };
-        let open = settings.sources.iter().find(verifies_nothing).filter(|_| !self.public.ip().is_loopback())?;
+        let open = settings.sources.iter().find(is_unverified).filter(|_| !self.public.ip().is_loopback())?;
         let what = format!("everyone could send events to the source \"{}\", which verifies nothing", open.name);
         until(self.public, &what, "name a scheme").map(|error| error.at(Some(open.location.clone())))
     }
 }
 
 impl Host {
-    /// Starts a host and keeps it up with its settings file and its components. It listens when this returns, and its
-    /// modules come up, each by itself: events for one that hasn't yet are taken, and wait.
+    /// Starts a host, which then follows changes of its settings file and its components. When this returns, the host
+    /// listens and accepts events. Each module loads on its own, and its deliveries wait until it serves.
     ///
     /// # Errors
     ///
-    /// When the settings are no good, an address is taken, or the engine can't be started. A component that can't
-    /// serve is no error: the log says why, and its file is watched.
+    /// Fails if the settings are invalid, an address is in use, or the engine can't be started. A component that can't
+    /// serve is not an error: the host logs the reason and watches the file.
     pub async fn start(load: Load, compiling: Compiling) -> Result<Self, StartError> {
         let started = Instant::now();
         metrics::start();
         let reader = SettingsReader::new(load);
-        let (active, remembered) = reader.read_first().await?;
+        let (active, saved) = reader.read_first().await?;
         let client = http_client()?;
-        let plan = ResolvedConfig::of(&active, &client)?;
+        let config = ResolvedConfig::of(&active, &client)?;
         let settings = Arc::new(active.settings().clone());
         let public = listen(settings.server.listen, "--port").await?;
         let admin = listen(settings.server.admin_listen, "--admin-port").await?;
@@ -167,13 +170,13 @@ impl Host {
         let (public_address, admin_address) = (address(&public, server.listen), address(&admin, server.admin_listen));
         tracing::info!(public = %public_address, admin = %admin_address, "listening");
         log_ceilings(server);
-        // Probes are answered from here on: opening a large journal takes its time.
+        // From here on the host answers probes: opening a large journal takes time.
         let health = Arc::<Health>::default();
         let closing = CancellationToken::new();
         let close_unless_started = closing.clone().drop_guard();
         let [public_routes, admin_routes] = [(); 2].map(|()| Routes::new(health::while_starting(health.clone())));
-        let public_listener = Listener::new(plan.rules.clone());
-        let admin_listener = Listener::new(for_operators(&plan.rules));
+        let public_listener = Listener::new(config.rules.clone());
+        let admin_listener = Listener::new(for_operators(&config.rules));
         let mut tasks = vec![
             tokio::spawn(public_listener.clone().serve(public, public_routes.clone(), closing.clone())),
             tokio::spawn(admin_listener.clone().serve(admin, admin_routes.clone(), closing.clone())),
@@ -182,7 +185,7 @@ impl Host {
         let journal: Arc<dyn Journal> =
             Arc::new(Sqlite::open(SqliteSettings { directory: server.data_dir.clone() }).await?);
         health.set_recorder(journal.clone());
-        // After the journal, whose lock makes the directory this host's.
+        // Opened after the journal, whose lock reserves the data directory for this process.
         let keep = Keep { of_module: server.retention.versions, bytes: server.retention.versions_size };
         let versions = Versions::open(server.data_dir.clone(), keep).await?;
         let registry = Arc::new(Registry::new(engine, versions, journal.clone()));
@@ -216,7 +219,7 @@ impl Host {
             sockets: Arc::default(),
             public: public_listener,
             admin: admin_listener,
-            access: Access::new(access(&plan, admin_address)),
+            access: Access::new(access(&config, admin_address)),
             addresses: Addresses { public: public_address, admin: admin_address },
             client,
         };
@@ -225,7 +228,7 @@ impl Host {
             let watched = watched.clone();
             move || lock(&watched).clone()
         });
-        parts.apply(plan);
+        parts.apply(config);
         parts.dispatcher.run();
 
         let signature_failures = parts.public.signature_failures();
@@ -243,22 +246,22 @@ impl Host {
         }));
         health.set_started();
         let (registry, dispatcher, sockets) = (parts.registry.clone(), parts.dispatcher.clone(), parts.sockets.clone());
-        let (coming_up, is_up) = (registry.clone(), closing.clone());
+        let (ready_registry, ready_cancel) = (registry.clone(), closing.clone());
         tasks.push(tokio::spawn(async move {
-            is_up.run_until_cancelled(log_ready(&coming_up, started)).await;
+            ready_cancel.run_until_cancelled(log_ready(&ready_registry, started)).await;
         }));
-        let gathering = closing.clone();
+        let metrics_cancel = closing.clone();
         tasks.push(tokio::spawn(async move {
-            gathering.run_until_cancelled(gather_metrics()).await;
+            metrics_cancel.run_until_cancelled(run_metrics_upkeep()).await;
         }));
-        let (watched_health, watching) = (health.clone(), closing.clone());
+        let (watched_health, health_cancel) = (health.clone(), closing.clone());
         tasks.push(tokio::spawn(async move {
-            watching.run_until_cancelled(watched_health.watch()).await;
+            health_cancel.run_until_cancelled(watched_health.watch()).await;
         }));
         let (settings_sender, settings) = watch::channel(settings.clone());
-        let asked_to_reload = Arc::<Notify>::default();
-        let keeper = SettingsWatcher {
-            memory: Memory::new(active.settings().server.data_dir.clone(), remembered),
+        let reload_requested = Arc::<Notify>::default();
+        let watcher = SettingsWatcher {
+            memory: Memory::new(active.settings().server.data_dir.clone(), saved),
             parts,
             reader,
             active,
@@ -267,50 +270,51 @@ impl Host {
             refused: false,
             not_before: None,
         };
-        let (keeping_up, asked) = (closing.clone(), asked_to_reload.clone());
+        let (settings_cancel, reload_requests) = (closing.clone(), reload_requested.clone());
         tasks.push(tokio::spawn(async move {
-            keeping_up.run_until_cancelled(keeper.run(files, asked)).await;
+            settings_cancel.run_until_cancelled(watcher.run(files, reload_requests)).await;
         }));
         close_unless_started.disarm();
         let (public, admin) = (public_address, admin_address);
-        Ok(Self { public, admin, registry, dispatcher, sockets, health, settings, asked_to_reload, closing, tasks })
+        Ok(Self { public, admin, registry, dispatcher, sockets, health, settings, reload_requested, closing, tasks })
     }
 
-    /// Where events come in.
+    /// Returns the address of the public listener, which receives events.
     pub fn public_address(&self) -> SocketAddr {
         self.public
     }
 
-    /// Where operators look.
+    /// Returns the address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
     }
 
-    /// The modules and their versions.
+    /// Returns the registry of modules and their versions.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The settings that count, whatever just disappeared from the file included; marked whenever they change.
+    /// Returns the settings in effect, including parts recently removed from the file. The receiver is notified of
+    /// changes.
     pub fn settings(&self) -> watch::Receiver<Arc<Settings>> {
         self.settings.clone()
     }
 
-    /// Reads the settings and all files they name again, as if they had changed.
+    /// Reads the settings and all files that they refer to again, as if they had changed.
     pub fn reload(&self) {
-        self.asked_to_reload.notify_one();
+        self.reload_requested.notify_one();
     }
 
-    /// The attempts at deliveries that fail from now on.
+    /// Returns a channel of the attempts that fail from now on.
     pub fn failures(&self) -> tokio::sync::broadcast::Receiver<Arc<FailedAttempt>> {
         self.dispatcher.failures()
     }
 
-    /// Takes no more events, lets deliveries come to their end for so long, and stops.
+    /// Stops accepting events, lets running deliveries finish for up to `grace`, and stops.
     pub async fn shutdown(self, grace: Duration) {
-        // Before anything else, so that load balancers send no more: both listeners answer until the end.
+        // First of all, so that load balancers send no more requests. Both listeners answer until the end.
         self.health.set_draining();
-        // While the dispatcher still takes what has come over them.
+        // While the dispatcher still accepts the events that the sockets have received.
         self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
         self.registry.note_trials().await;
@@ -323,11 +327,12 @@ impl Host {
     }
 }
 
-/// Gives up what is missing from the files of a data directory, so that a host starts on it. Answers with what is missing.
+/// Accepts the loss of data that is missing from the files of a data directory, so that a host starts on it. Returns
+/// descriptions of the missing data.
 ///
 /// # Errors
 ///
-/// When a host runs on it, or its files can't be read.
+/// Fails if a host runs on the directory or its files can't be read.
 pub fn accept_data_loss(directory: &Path) -> Result<Vec<String>, StartError> {
     if !directory.exists() {
         return Ok(Vec::new());
@@ -345,7 +350,7 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
         Some(program) => Compiler::Apart { program, limits: CompilerLimits { timeout, memory, processes } },
         None => Compiler::Here,
     };
-    // DryRuns take no delivery's place.
+    // Dry runs take no run slots from deliveries.
     let instances = server.concurrency + MAX_CONCURRENT_DRY_RUNS;
     let engine = if compiling.for_authors {
         Engine::for_authors(instances, server.stack)?.with_quick_start()?
@@ -360,21 +365,22 @@ fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engin
 }
 
 impl Parts {
-    fn apply(&self, plan: ResolvedConfig) {
-        self.access.set(access(&plan, self.addresses.admin));
-        self.admin.set(for_operators(&plan.rules));
-        self.public.set(plan.rules);
-        // First: with secrets that are not settled yet, nothing is a forgery.
-        self.sources.set_unsettled(plan.unsettled);
-        self.registry.set(plan.specs, || self.dispatcher.set_routes(plan.tenants, plan.routes, plan.apology));
-        // After the routes: an event of a new source must not come before there is one for it.
-        self.sources.set(plan.webhooks, plan.max_body);
-        // Last: what comes over them doesn't come again if there is no route for it yet.
-        self.sockets.set(plan.sockets, &self.sink);
+    fn apply(&self, config: ResolvedConfig) {
+        self.access.set(access(&config, self.addresses.admin));
+        self.admin.set(for_operators(&config.rules));
+        self.public.set(config.rules);
+        // First: while a source's secrets are unconfirmed, no request may count as a forgery.
+        self.sources.set_unsettled(config.unsettled);
+        self.registry.set(config.specs, || self.dispatcher.set_routes(config.tenants, config.routes, config.apology));
+        // After the routes: the events of a new source need them.
+        self.sources.set(config.webhooks, config.max_body);
+        // Last: an event that arrives over a socket before its route exists is lost, since the platform doesn't send it
+        // again.
+        self.sockets.set(config.sockets, &self.sink);
     }
 }
 
-/// Says which defaults the operator's ceilings cut: whoever wrote nothing finds that nowhere in the file.
+/// Logs the default limits that the operator's ceilings lower, because a module's settings don't show it.
 fn log_ceilings(server: &Server) {
     let cut = server.ceilings.below_defaults();
     if !cut.is_empty() {
@@ -382,7 +388,7 @@ fn log_ceilings(server: &Server) {
     }
 }
 
-/// Says what a host that didn't stop in good order has left behind.
+/// Logs the deliveries that a host which didn't shut down cleanly left behind.
 async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), JournalError> {
     let totals = journal.totals().await?;
     let waiting = totals.of(State::Waiting);
@@ -395,7 +401,7 @@ async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jour
     Ok(())
 }
 
-/// Says when all modules have come up, and how many of them serve.
+/// Logs when all modules have loaded, and how many of them serve.
 async fn log_ready(registry: &Registry, started: Instant) {
     registry.all_have_come_up().await;
     let modules = registry.status();
@@ -403,25 +409,28 @@ async fn log_ready(registry: &Registry, started: Instant) {
     tracing::debug!(modules = modules.len(), serving, took = ?started.elapsed(), "modules started");
 }
 
-async fn gather_metrics() -> std::convert::Infallible {
+async fn run_metrics_upkeep() -> std::convert::Infallible {
     loop {
         tokio::time::sleep(metrics::UPKEEP).await;
         metrics::upkeep();
     }
 }
 
-/// Who may use the admin API at this address.
-fn access(plan: &ResolvedConfig, address: SocketAddr) -> AccessRules {
-    AccessRules { token: plan.admin_token.clone(), guard: BrowserGuard::new(address.ip(), plan.admin_hosts.clone()) }
+/// Returns the access rules of the admin API at this address.
+fn access(config: &ResolvedConfig, address: SocketAddr) -> AccessRules {
+    AccessRules {
+        token: config.admin_token.clone(),
+        guard: BrowserGuard::new(address.ip(), config.admin_hosts.clone()),
+    }
 }
 
-/// What the operators' listener goes by: the same limits, and neither proxies nor TLS.
+/// Returns the rules of the admin listener: the limits of the public one, without proxies and TLS.
 fn for_operators(rules: &ListenerRules) -> ListenerRules {
     let limits = rules.limits.clone();
     ListenerRules { limits, ..ListenerRules::default() }
 }
 
-/// The settings that are read only once.
+/// Returns the names of the changed settings in [server] that take effect only after a restart.
 fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     let (before, after) = (&before.server, &after.server);
     let changed = [
@@ -442,6 +451,6 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error, flag })
 }
 
-fn address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(asked)
+fn address(listener: &TcpListener, requested: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(requested)
 }

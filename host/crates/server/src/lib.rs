@@ -1,7 +1,7 @@
-//! Puts a host together from its settings: start and reload, the admin API, the log.
+//! Builds a host from its settings: start and reload, the admin API, the log.
 
 #![deny(unsafe_code)]
-// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+// These macros panic if the stream can't be written, and block if nobody reads it. See `output.rs` in `modhost`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod admin_api;

@@ -1,4 +1,5 @@
-//! What the settings mean for each part of the host, with every reference resolved: made whole or not at all.
+//! The settings of each part of the host, with all references resolved. Resolving succeeds for all settings or for
+//! none.
 
 mod event_socket;
 
@@ -30,77 +31,76 @@ use modhost_runtime::capabilities::{Grants, HttpGrant, HttpGrants};
 use modhost_runtime::dispatch::{RouteSpec, TenantSpec};
 use modhost_runtime::engine::{CanaryPolicy, Spec, SwapPolicy};
 
-/// The fewest characters of the admin API's token.
+/// The minimum length of the admin API's token, in characters.
 const MIN_TOKEN: usize = 16;
 
-/// What each part of the host is to do.
+/// The resolved settings of each part of the host.
 pub struct ResolvedConfig {
-    /// For the public listener: the webhooks.
+    /// The webhooks, for the public listener.
     pub webhooks: Vec<Source>,
-    /// The webhooks whose secrets have just changed, so that nobody knows yet if they are whole.
+    /// The webhooks whose secrets changed recently, so that the new secrets may be incomplete.
     pub unsettled: HashSet<Name>,
     /// The event sockets.
     pub sockets: Vec<EventSocket>,
-    /// For the public listener: the largest body in bytes.
+    /// The largest request body in bytes, for the public listener.
     pub max_body: u64,
-    /// For the public listener: what its clients may use.
+    /// The limits, proxies and certificate, for the public listener.
     pub rules: ListenerRules,
-    /// For dispatch.
+    /// The tenants, for dispatch.
     pub tenants: Vec<TenantSpec>,
-    /// For dispatch.
+    /// The routes, for dispatch.
     pub routes: Vec<RouteSpec>,
-    /// For dispatch: what users read whose module is gone.
+    /// The message to users whose module was removed, for dispatch.
     pub apology: Arc<str>,
-    /// For the engine.
+    /// The modules, for the engine.
     pub specs: Vec<Spec>,
-    /// For the admin listener.
+    /// The token of the admin API, for the admin listener.
     pub admin_token: Option<Secret>,
-    /// For the admin listener.
+    /// Additional host names of the admin API, for the admin listener.
     pub admin_hosts: Vec<HostName>,
 }
 
 impl ResolvedConfig {
-    /// Makes a plan of settings that nothing was before; references are looked up in the environment and in the `.env` beside
-    /// the file.
+    /// Resolves settings without earlier ones to retain. References are looked up in the environment and in the `.env`
+    /// next to the file.
     ///
     /// # Errors
     ///
-    /// All references that lead nowhere, each with its place.
+    /// Returns all references that can't be resolved, each with its location.
     pub fn new(settings: &Settings, client: &Client) -> Result<Self, ConfigErrors> {
         let environment = Arc::new(Environment::of(settings)?);
         let loaded = LoadedSettings { settings: settings.clone(), environment, is_complete: true };
         Self::of(&ActiveSettings::new(loaded), client)
     }
 
-    /// Makes a plan of the settings in force. What they keep although it is gone from the file, and can't be made any more, is left out,
-    /// and the log says so.
+    /// Resolves the settings in effect. A retained part that can no longer be resolved is omitted and logged.
     ///
     /// # Errors
     ///
-    /// All references that lead nowhere, each with its place.
+    /// Returns all references that can't be resolved, each with its location.
     pub fn of(active: &ActiveSettings, client: &Client) -> Result<Self, ConfigErrors> {
         let (settings, environment) = (active.settings(), active.environment());
         let mut errors = Vec::new();
-        let mut making = Making { active, errors: &mut errors };
+        let mut resolver = Resolver { active, errors: &mut errors };
         let of_source = |source: &config::Source| SettingsPart::Source(source.name.clone());
         let webhooks = settings.sources.iter().filter_map(|it| Some((it, it.webhook()?)));
-        let webhooks = making.each(
+        let webhooks = resolver.each(
             webhooks,
             |(source, _)| of_source(source),
             |(source, webhook), environment| self::webhook(source, webhook, active, environment),
         );
         let sockets = settings.sources.iter().filter_map(|it| Some((it, it.event_socket()?)));
-        let sockets = making.each(
+        let sockets = resolver.each(
             sockets,
             |(source, _)| of_source(source),
             |(source, socket), environment| event_socket::event_socket(source, socket, active, client, environment),
         );
         let of_tenant = |tenant: &&config::Tenant| SettingsPart::Tenant(tenant.name.clone());
-        let tenants = making.each(&settings.tenants, of_tenant, |tenant, environment| {
+        let tenants = resolver.each(&settings.tenants, of_tenant, |tenant, environment| {
             self::tenant(tenant, active, client, environment)
         });
         let of_module = |module: &&config::Module| SettingsPart::Module(module.name.clone());
-        let specs = making.each(&settings.modules, of_module, serving_spec);
+        let specs = resolver.each(&settings.modules, of_module, serving_spec);
         let admin_token = settings.server.admin_token.as_ref().map(|token| self::admin_token(token, environment));
         let admin_token = admin_token.transpose().unwrap_or_else(|error| {
             errors.push(error);
@@ -117,7 +117,7 @@ impl ResolvedConfig {
         Ok(Self {
             webhooks,
             unsettled: names.filter(|name| active.is_unconfirmed(name)).cloned().collect(),
-            // One without subscriptions has nothing to wait for; the warnings say so.
+            // A socket without subscriptions receives nothing; a warning about the settings reports it.
             sockets: sockets.into_iter().flatten().collect(),
             max_body: settings.server.max_body,
             rules,
@@ -131,36 +131,37 @@ impl ResolvedConfig {
     }
 }
 
-/// The token of the admin API, which has to be hard to guess: nothing limits how often one may try.
+/// Resolves the token of the admin API. It must be hard to guess, because nothing limits the number of attempts.
 fn admin_token(reference: &Reference, environment: &Environment) -> Result<Secret, ConfigError> {
     let token = reference.resolve(environment)?;
     let text = token.expose();
     if text.chars().count() < MIN_TOKEN {
         let message = format!("the token that `admin_token` names has fewer than {MIN_TOKEN} characters");
-        return Err(reference.error(message).advice("make a random one, say with: openssl rand -hex 32"));
+        return Err(reference.error(message).advice("make a random one, for example with: openssl rand -hex 32"));
     }
     if text.trim() != text || text.chars().any(char::is_control) {
-        let message = "the token that `admin_token` names has spaces around it or control characters in it".to_owned();
-        return Err(reference.error(message).advice("remove them: no header can carry them"));
+        let message =
+            "the token that `admin_token` names has white space around it or contains control characters".to_owned();
+        return Err(reference.error(message).advice("remove them: an HTTP header can't contain them"));
     }
     Ok(token)
 }
 
-/// What the clients of the public listener may use, with the certificate as it was read last.
+/// Returns the rules for the clients of the public listener, with the certificate as it was read last.
 fn rules(settings: &Settings, environment: &Environment) -> Result<ListenerRules, ConfigError> {
     let server = &settings.server;
     let tls = server.tls.as_ref().map(|tls| listener::load_certificate(tls, environment)).transpose()?;
     Ok(ListenerRules { limits: server.limits.clone(), proxies: server.proxies.clone(), tls })
 }
 
-/// The making of a plan: each part with what its references lead to.
-struct Making<'a> {
+/// Resolves parts of the settings, each in its own environment, and collects the errors.
+struct Resolver<'a> {
     active: &'a ActiveSettings,
     errors: &'a mut Vec<ConfigError>,
 }
 
-impl Making<'_> {
-    /// Makes one of each, and gathers all errors rather than stopping at the first.
+impl Resolver<'_> {
+    /// Resolves each item. Collects all errors instead of stopping at the first.
     fn each<A, B>(
         &mut self,
         from: impl IntoIterator<Item = A>,
@@ -171,7 +172,7 @@ impl Making<'_> {
         for item in from {
             let part = part(&item);
             match make(item, self.active.environment_of(&part)) {
-                Ok(one) => made.push(one),
+                Ok(value) => made.push(value),
                 Err(errors) if self.active.is_removed(&part) => {
                     let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n");
                     tracing::error!(%part, %errors, "cannot keep what was removed from the settings");
@@ -183,13 +184,13 @@ impl Making<'_> {
     }
 }
 
-/// Makes one of each, and gathers all errors rather than stopping at the first.
+/// Converts each item. Collects all errors instead of stopping at the first.
 fn collect<A, B>(
     errors: &mut Vec<ConfigError>,
     from: &[A],
     make: impl Fn(&A) -> Result<B, Vec<ConfigError>>,
 ) -> Vec<B> {
-    let made = from.iter().filter_map(|item| make(item).map_err(|more| errors.extend(more)).ok());
+    let made = from.iter().filter_map(|item| make(item).map_err(|item_errors| errors.extend(item_errors)).ok());
     made.collect()
 }
 
@@ -205,7 +206,7 @@ fn webhook(
     let mut keys = collect(&mut errors, &webhook.secrets, |secret| {
         key(source, &*scheme, secret, environment).map_err(|error| vec![error])
     });
-    // Under another scheme than before they may make no key.
+    // If the scheme has changed, an old secret may not be valid for it.
     keys.extend(active.old_secrets(&source.name).filter_map(|secret| scheme.key(secret).ok()));
     match reader {
         Some(reader) if errors.is_empty() => {
@@ -216,11 +217,11 @@ fn webhook(
     }
 }
 
-/// A key of a source, in the form its scheme works with.
+/// Resolves a secret of a source to a key of its scheme.
 ///
 /// # Errors
 ///
-/// When the secret can't be looked up, or is written in another form; says where and which.
+/// Fails if the secret can't be resolved or its format is wrong. The error gives its location and the expected format.
 pub fn key(
     source: &config::Source,
     scheme: &dyn Scheme,
@@ -233,17 +234,17 @@ pub fn key(
     })
 }
 
-/// What makes events of what a source brings, and verifies nothing.
+/// Returns the reader that turns the requests of a source into events, without verifying them.
 ///
 /// # Errors
 ///
-/// When nothing says whose its events are.
+/// Fails if nothing determines the tenant of the events.
 pub fn reader(source: &config::Source, settings: &Settings) -> Result<Reader, ConfigError> {
     let sole = source.sole_tenant(&settings.tenants);
     make_reader(source, settings.tenants.iter(), |_| sole)
 }
 
-/// The same for settings that keep tenants which are gone from the file.
+/// Like [`reader`], for the settings in effect, which may retain tenants that were removed from the file.
 fn active_reader(source: &config::Source, active: &ActiveSettings) -> Result<Reader, ConfigError> {
     make_reader(source, active.tenants_with_events(), |names_companies| match names_companies {
         true if source.tenant.is_none() => source.sole_tenant(active.tenants_with_events()),
@@ -251,8 +252,8 @@ fn active_reader(source: &config::Source, active: &ActiveSettings) -> Result<Rea
     })
 }
 
-/// The tenant all events of a source belong to, if they don't say whose they are: the one it names, or the only one in the
-/// file, whoever else is kept.
+/// Returns the tenant of all events of a source, if they don't name a company: the one that the source names, or the
+/// only one in the file, even if others are retained.
 fn sole_tenant<'a>(source: &config::Source, active: &'a ActiveSettings) -> Option<&'a config::Tenant> {
     let only = match &source.tenant {
         Some(named) => Some(named),
@@ -272,15 +273,16 @@ fn make_reader<'t>(
     };
     let owners = owners(tenants, sole(envelope.company.is_some()));
     if envelope.company.is_none() && matches!(owners, TenantResolver::ByCompany { .. }) {
-        let error = ConfigError::new(format!("the events of the source \"{}\" don't say whose they are", source.name));
-        return Err(error.at(Some(source.location.clone())).advice(
-            "add tenant = \"…\" to it, or say where its events name a company: [source.event] company = \"body:…\"",
-        ));
+        let error = ConfigError::new(format!("the events of the source \"{}\" don't name a tenant", source.name));
+        return Err(error
+            .at(Some(source.location.clone()))
+            .advice("add tenant = \"…\" to it, or set the field of the company: [source.event] company = \"body:…\""));
     }
     Ok(Reader { name: source.name.clone(), envelope, owners })
 }
 
-/// Whose events a source brings: its own tenant's, the only tenant's, or that of the event's company.
+/// Returns how the tenant of an event is determined: the source's own tenant, the only tenant, or the tenant of the
+/// event's company.
 fn owners<'t>(
     tenants: impl Iterator<Item = &'t config::Tenant> + Clone,
     sole: Option<&'t config::Tenant>,
@@ -298,7 +300,7 @@ fn owners<'t>(
         .flat_map(|tenant| tenant.companies.iter().map(|company| (company.clone(), tenant.name.clone())));
     TenantResolver::ByCompany {
         tenants: companies.collect(),
-        // Not more than one: the settings were checked for that.
+        // At most one tenant has no companies: the settings were checked for that.
         others: tenants.clone().find(|tenant| tenant.companies.is_empty()).map(|tenant| tenant.name.clone()),
     }
 }
@@ -318,8 +320,8 @@ fn tenant(
     let (platform, model) = match (platform, model) {
         (Ok(platform), Ok(model)) => (platform, model),
         (platform, model) => {
-            let of_platform = platform.err().map(|wrong| wrong.into_errors(tenant, ""));
-            let of_model = model.err().map(|wrong| wrong.into_errors(tenant, "[tenant.completion] "));
+            let of_platform = platform.err().map(|error| error.into_errors(tenant, ""));
+            let of_model = model.err().map(|error| error.into_errors(tenant, "[tenant.completion] "));
             return Err(of_platform.into_iter().chain(of_model).flatten().collect());
         }
     };
@@ -339,16 +341,16 @@ fn tenant(
     })
 }
 
-/// Why there can be no client of a platform.
-enum Wrong {
-    /// References lead nowhere.
+/// The reason why the client of a platform can't be created.
+enum ClientError {
+    /// References that can't be resolved.
     References(Vec<ConfigError>),
-    /// What they lead to can't be right.
+    /// Resolved settings that are invalid.
     Settings(SetupError),
 }
 
-impl Wrong {
-    /// What to tell the operator; `title` says which table's settings they are.
+impl ClientError {
+    /// Converts the reason to errors for the operator. `title` names the table of the settings.
     fn into_errors(self, tenant: &config::Tenant, title: &str) -> Vec<ConfigError> {
         match self {
             Self::References(errors) => errors,
@@ -359,13 +361,17 @@ impl Wrong {
     }
 }
 
-impl From<SetupError> for Wrong {
+impl From<SetupError> for ClientError {
     fn from(error: SetupError) -> Self {
         Self::Settings(error)
     }
 }
 
-fn unique(settings: &UniquePlatform, client: &Client, environment: &Environment) -> Result<Arc<dyn Platform>, Wrong> {
+fn unique(
+    settings: &UniquePlatform,
+    client: &Client,
+    environment: &Environment,
+) -> Result<Arc<dyn Platform>, ClientError> {
     let (base, app_id, key) = (
         settings.api_base.resolve_url(environment, UNIQUE_API_BASE),
         settings.app_id.resolve(environment),
@@ -374,7 +380,7 @@ fn unique(settings: &UniquePlatform, client: &Client, environment: &Environment)
     let (api_base, app_id, api_key) = match (base, app_id, key) {
         (Ok(base), Ok(app_id), Ok(key)) => (base, app_id, key),
         (base, app_id, key) => {
-            return Err(Wrong::References([base.err(), app_id.err(), key.err()].into_iter().flatten().collect()));
+            return Err(ClientError::References([base.err(), app_id.err(), key.err()].into_iter().flatten().collect()));
         }
     };
     let mut unique = UniqueSettings::new(api_base, app_id.expose(), api_key);
@@ -384,11 +390,15 @@ fn unique(settings: &UniquePlatform, client: &Client, environment: &Environment)
     Ok(Arc::new(Unique::new(unique, client.clone())?))
 }
 
-fn nexus(settings: &NexusPlatform, client: &Client, environment: &Environment) -> Result<Arc<dyn Platform>, Wrong> {
+fn nexus(
+    settings: &NexusPlatform,
+    client: &Client,
+    environment: &Environment,
+) -> Result<Arc<dyn Platform>, ClientError> {
     let base = settings.api_base.resolve_url(environment, NEXUS_API_BASE);
     let (api_base, api_key) = match (base, settings.api_key.resolve(environment)) {
         (Ok(base), Ok(key)) => (base, key),
-        (base, key) => return Err(Wrong::References([base.err(), key.err()].into_iter().flatten().collect())),
+        (base, key) => return Err(ClientError::References([base.err(), key.err()].into_iter().flatten().collect())),
     };
     let mut nexus = NexusSettings::new(api_base, api_key);
     nexus.timeout = settings.timeout;
@@ -396,12 +406,12 @@ fn nexus(settings: &NexusPlatform, client: &Client, environment: &Environment) -
     Ok(Arc::new(Nexus::new(nexus, client.clone())?))
 }
 
-fn openai(settings: &CompletionSettings, client: &Client, environment: &Environment) -> Result<OpenAi, Wrong> {
+fn openai(settings: &CompletionSettings, client: &Client, environment: &Environment) -> Result<OpenAi, ClientError> {
     let base = settings.api_base.resolve_url(environment, OPENAI_API_BASE);
     let key = settings.api_key.as_ref().map(|key| key.resolve(environment)).transpose();
     let (api_base, api_key) = match (base, key) {
         (Ok(base), Ok(key)) => (base, key),
-        (base, key) => return Err(Wrong::References([base.err(), key.err()].into_iter().flatten().collect())),
+        (base, key) => return Err(ClientError::References([base.err(), key.err()].into_iter().flatten().collect())),
     };
     let mut openai = OpenAiSettings::new(api_base, &settings.model);
     openai.api_key = api_key;
@@ -426,7 +436,7 @@ fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
     }
 }
 
-/// Where a module may send requests, with what the host adds to them.
+/// Returns the requests that a module may send, with the headers that the host adds to them.
 fn http_grants(module: &config::Module, environment: &Environment) -> Result<HttpGrants, Vec<ConfigError>> {
     let mut errors = Vec::new();
     let allowed = collect(&mut errors, &module.http, |entry| {
@@ -443,7 +453,7 @@ fn http_grants(module: &config::Module, environment: &Environment) -> Result<Htt
     Ok(HttpGrants { allowed: allowed.into(), place })
 }
 
-/// What an entry of `http` allows, with the values of its headers.
+/// Returns the grant of one entry of `http`, with the resolved headers.
 pub fn http_grant(entry: &HttpEntry, headers: Vec<(HeaderName, HeaderValue)>) -> HttpGrant {
     let HttpEntry { origin, methods, private, location, .. } = entry.clone();
     HttpGrant { origin, methods, private, location, headers }
@@ -453,22 +463,21 @@ fn http_header(header: &HttpHeader, environment: &Environment) -> Result<(Header
     let secret = header.secret.resolve(environment)?;
     let value = HeaderValue::from_str(&format!("{}{}", header.prefix, secret.expose()));
     let mut value = value.map_err(|_| {
-        let message = format!("what the header `{}` is to hold has a control character in it", header.name);
-        header.secret.error(message).advice("a line break at its end, perhaps?")
+        let message = format!("the value of the header `{}` contains a control character", header.name);
+        header.secret.error(message).advice("remove it; it is often a line break at the end")
     })?;
     value.set_sensitive(true);
     Ok((header.name.clone(), value))
 }
 
-/// What the engine is to know of a module that serves.
+/// Resolves the settings of a module that serves.
 fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Spec, Vec<ConfigError>> {
     let mut spec = spec(module);
     spec.grants.http = http_grants(module, environment)?;
     Ok(spec)
 }
 
-/// What the engine is to know of a module that is only tried out: no secret is looked up for it, and none of its HTTP
-/// requests is sent.
+/// Returns the settings of a module for a dry run: no secrets are resolved, and no HTTP requests are sent.
 pub fn spec(module: &config::Module) -> Spec {
     let allowed = module.http.iter().map(|entry| http_grant(entry, Vec::new())).collect();
     let place = Some(module.location.clone());

@@ -1,6 +1,7 @@
-//! Settings files that are cut: what a slow writer leaves for a moment is the beginning of a file, and often a valid one.
+//! Tests of truncated settings files. While a file is written slowly, the host reads a prefix of it, which is often
+//! valid.
 //!
-//! Each file here is cut at every byte. What isn't refused is taken in after the whole file, with a clock that stands still.
+//! Each file here is truncated at every byte. Each valid prefix is merged with the complete file, with simulated time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Of everything something, and every kind of table a file can be cut in.
+/// A file with every kind of table that a truncation can end in.
 const RICH: &str = r#"
 [server]
 concurrency = 128
@@ -168,7 +169,7 @@ fn shipped() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../modules.toml")).unwrap()
 }
 
-/// The shipped file with its commented entries for other systems.
+/// The shipped file with its commented-out entries for other systems.
 fn shipped_with_all() -> String {
     let uncommented = |line: &str| match line.strip_prefix('#') {
         Some(entry) if !entry.starts_with([' ', '#']) => entry.to_owned(),
@@ -177,81 +178,82 @@ fn shipped_with_all() -> String {
     shipped().lines().map(uncommented).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// The rich file with the server's settings at its end.
+/// The rich file with the server's settings at the end.
 fn server_last() -> String {
     let (server, rest) = RICH.split_at(RICH.find("[[source]]").unwrap());
     format!("{rest}\n{server}\n[server.limits]\nmax_connections = 100\nmax_headers = 200\n")
 }
 
-/// Every beginning of a text that is valid by itself, but for all of it.
+/// Returns each proper prefix of a text that is valid, with its length.
 fn cuts(text: &str) -> impl Iterator<Item = (usize, Settings)> {
     (1..text.len()).filter(|at| text.is_char_boundary(*at)).filter_map(|at| Some((at, parse(&text[..at]).ok()?)))
 }
 
-/// That every part is there and as it was; `at` says where the file was cut.
-fn as_before(was: &ActiveSettings, is: &ActiveSettings, at: usize) {
+/// Asserts that every part is present and unchanged. `at` is the length of the prefix.
+fn assert_unchanged(was: &ActiveSettings, is: &ActiveSettings, at: usize) {
     let (was, is) = (was.settings(), is.settings());
-    assert_eq!(was.server, is.server, "cut at {at}");
+    assert_eq!(was.server, is.server, "truncated at {at}");
     for source in &was.sources {
-        let kept = is.sources.iter().find(|it| it.name == source.name).unwrap_or_else(|| panic!("cut at {at}"));
-        assert_eq!(source.kind, kept.kind, "cut at {at}");
+        let kept = is.sources.iter().find(|it| it.name == source.name).unwrap_or_else(|| panic!("truncated at {at}"));
+        assert_eq!(source.kind, kept.kind, "truncated at {at}");
     }
     for tenant in &was.tenants {
-        assert_eq!(is.tenants.iter().find(|it| it.name == tenant.name), Some(tenant), "cut at {at}");
+        assert_eq!(is.tenants.iter().find(|it| it.name == tenant.name), Some(tenant), "truncated at {at}");
     }
     for module in &was.modules {
-        assert_eq!(is.modules.iter().find(|it| it.name == module.name), Some(module), "cut at {at}");
+        assert_eq!(is.modules.iter().find(|it| it.name == module.name), Some(module), "truncated at {at}");
     }
 }
 
 #[test]
-fn a_file_cut_anywhere_changes_nothing() {
+fn retains_everything_wherever_a_file_is_truncated() {
     let client = http_client().unwrap();
     for text in [shipped(), shipped_with_all(), RICH.to_owned(), server_last()] {
         let (whole, now) = (active(&text), Instant::now());
-        let plan = ResolvedConfig::of(&whole, &client).unwrap_or_else(|errors| panic!("{errors}"));
+        let config = ResolvedConfig::of(&whole, &client).unwrap_or_else(|errors| panic!("{errors}"));
         let mut count = 0;
         for (at, cut) in cuts(&text) {
             count += 1;
-            let taken = whole.merge(loaded(cut.clone()), now);
-            as_before(&whole, &taken, at);
-            // Whose events are whose, and who wants them, is as it was.
-            let cut_plan = ResolvedConfig::of(&taken, &client).unwrap_or_else(|errors| panic!("cut at {at}: {errors}"));
-            for webhook in &plan.webhooks {
-                let kept = cut_plan.webhooks.iter().find(|it| it.path == webhook.path).unwrap();
-                assert_eq!(kept.reader, webhook.reader, "cut at {at}");
-                assert_eq!(kept.keys.len(), webhook.keys.len(), "cut at {at}");
+            let merged = whole.merge(loaded(cut.clone()), now);
+            assert_unchanged(&whole, &merged, at);
+            // The tenants and routes of events are unchanged.
+            let cut_config =
+                ResolvedConfig::of(&merged, &client).unwrap_or_else(|errors| panic!("truncated at {at}: {errors}"));
+            for webhook in &config.webhooks {
+                let kept = cut_config.webhooks.iter().find(|it| it.path == webhook.path).unwrap();
+                assert_eq!(kept.reader, webhook.reader, "truncated at {at}");
+                assert_eq!(kept.keys.len(), webhook.keys.len(), "truncated at {at}");
             }
-            for route in &plan.routes {
-                let kept = cut_plan.routes.iter().find(|it| it.module == route.module).unwrap();
-                assert_eq!(kept.wants, route.wants, "cut at {at}");
-                assert_eq!(kept.is_gone, !cut.modules.iter().any(|it| it.name == route.module), "cut at {at}");
+            for route in &config.routes {
+                let kept = cut_config.routes.iter().find(|it| it.module == route.module).unwrap();
+                assert_eq!(kept.wants, route.wants, "truncated at {at}");
+                assert_eq!(kept.is_gone, !cut.modules.iter().any(|it| it.name == route.module), "truncated at {at}");
             }
-            // When the rest is there, all is as before.
-            let restored = taken.merge(loaded(parse(&text).unwrap()), now + SECOND);
-            assert_eq!(restored.settings(), whole.settings(), "cut at {at}");
-            assert!(restored.is_settled(), "cut at {at}");
-            // Else it is what is wanted, at its time.
-            assert_eq!(taken.at(now + GRACE - SECOND).settings(), taken.settings(), "cut at {at}");
-            let later = taken.at(now + GRACE);
-            assert_eq!(later.settings(), &cut, "cut at {at}");
-            assert!(later.is_settled(), "cut at {at}");
+            // When the rest arrives, the settings are the same as before.
+            let restored = merged.merge(loaded(parse(&text).unwrap()), now + SECOND);
+            assert_eq!(restored.settings(), whole.settings(), "truncated at {at}");
+            assert!(restored.is_settled(), "truncated at {at}");
+            // Otherwise the truncated file takes effect at the end of the grace period.
+            assert_eq!(merged.at(now + GRACE - SECOND).settings(), merged.settings(), "truncated at {at}");
+            let later = merged.at(now + GRACE);
+            assert_eq!(later.settings(), &cut, "truncated at {at}");
+            assert!(later.is_settled(), "truncated at {at}");
         }
-        assert!(count > 100, "only {count} cuts are valid");
+        assert!(count > 100, "only {count} prefixes are valid");
     }
 }
 
 #[test]
-fn a_file_that_grows_line_by_line_changes_nothing() {
+fn retains_everything_while_a_file_grows() {
     for text in [RICH.to_owned(), server_last()] {
         let whole = active(&text);
         let now = Instant::now();
-        let mut taken = whole.clone();
+        let mut merged = whole.clone();
         for (at, cut) in cuts(&text) {
-            taken = taken.merge(loaded(cut), now);
-            as_before(&whole, &taken, at);
+            merged = merged.merge(loaded(cut), now);
+            assert_unchanged(&whole, &merged, at);
         }
-        let restored = taken.merge(loaded(parse(&text).unwrap()), now);
+        let restored = merged.merge(loaded(parse(&text).unwrap()), now);
         assert_eq!(restored.settings(), whole.settings());
     }
 }
@@ -259,31 +261,31 @@ fn a_file_that_grows_line_by_line_changes_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However often a file is found cut within the grace, whoever else's time comes meanwhile, nothing changes; and with
-    /// the whole file all is as before.
+    /// Truncated files change nothing within the grace period, however often they are read, even if the grace of other
+    /// parts ends meanwhile. The complete file restores the settings.
     #[test]
-    fn files_cut_again_and_again_change_nothing(steps in prop::collection::vec((0.0..1.0_f64, 0_u64..3), 1..10)) {
+    fn survives_repeated_truncation(steps in prop::collection::vec((0.0..1.0_f64, 0_u64..3), 1..10)) {
         let (whole, start) = (active(RICH), Instant::now());
-        let (mut taken, mut now) = (whole.clone(), start);
+        let (mut merged, mut now) = (whole.clone(), start);
         for (cut, seconds) in steps {
             now += SECOND * u32::try_from(seconds).unwrap();
             let at = (RICH.len() as f64 * cut) as usize;
             if let Some(Ok(settings)) = RICH.get(..at).map(parse) {
-                taken = taken.merge(loaded(settings), now);
+                merged = merged.merge(loaded(settings), now);
             }
-            taken = taken.at(now);
-            as_before(&whole, &taken, at);
+            merged = merged.at(now);
+            assert_unchanged(&whole, &merged, at);
         }
-        let restored = taken.merge(loaded(parse(RICH).unwrap()), now);
+        let restored = merged.merge(loaded(parse(RICH).unwrap()), now);
         prop_assert_eq!(restored.settings(), whole.settings());
         prop_assert!(restored.is_settled());
     }
 }
 
 #[test]
-fn another_file_cut_anywhere_drops_nothing_it_has() {
-    // One module is taken out, one put in before the others, and one has another value.
-    let wanted = RICH
+fn retains_the_parts_of_a_changed_file_that_is_truncated() {
+    // One module is added before the others, and two values of tenants are changed.
+    let target = RICH
         .replace(
             "[[module]]\nname = \"Orders\"",
             "[[module]]\nname = \"New\"\ncomponent = \"new.wasm\"\n\n[[module]]\nname = \"Orders\"",
@@ -294,23 +296,27 @@ fn another_file_cut_anywhere_drops_nothing_it_has() {
             "[[tenant]]\nname = \"second\"\ncompanies = [\"c3\", \"c4\"]",
         );
     let (whole, now) = (active(RICH), Instant::now());
-    let after = active(&wanted);
-    for (at, cut) in cuts(&wanted) {
-        let taken = whole.merge(loaded(cut), now);
+    let after = active(&target);
+    for (at, cut) in cuts(&target) {
+        let merged = whole.merge(loaded(cut), now);
         for module in &whole.settings().modules {
-            assert_eq!(taken.settings().modules.iter().find(|it| it.name == module.name), Some(module), "cut at {at}");
+            assert_eq!(
+                merged.settings().modules.iter().find(|it| it.name == module.name),
+                Some(module),
+                "truncated at {at}"
+            );
         }
         for tenant in &whole.settings().tenants {
-            let is = taken.settings().tenants.iter().find(|it| it.name == tenant.name).unwrap();
-            let wanted = after.settings().tenants.iter().find(|it| it.name == tenant.name).unwrap();
-            assert!(is == tenant || is == wanted, "cut at {at}: neither as it was nor as it is to be: {is:?}");
+            let is = merged.settings().tenants.iter().find(|it| it.name == tenant.name).unwrap();
+            let target = after.settings().tenants.iter().find(|it| it.name == tenant.name).unwrap();
+            assert!(is == tenant || is == target, "truncated at {at}: neither the old nor the new value: {is:?}");
         }
-        let restored = taken.merge(loaded(parse(&wanted).unwrap()), now);
-        assert_eq!(restored.settings(), after.settings(), "cut at {at}");
+        let restored = merged.merge(loaded(parse(&target).unwrap()), now);
+        assert_eq!(restored.settings(), after.settings(), "truncated at {at}");
     }
 }
 
-/// The least that works, with these tables.
+/// The smallest valid file, with these tables.
 fn small(tables: &str) -> String {
     format!(
         r#"
@@ -330,43 +336,43 @@ const TENANT: &str = "[[tenant]]\nname = \"one\"\nplatform = { kind = \"none\" }
 const MODULE: &str = "[[module]]\nname = \"M\"\ncomponent = \"m.wasm\"\nevents = [\"a\"]\nmatch = { a = 1 }\n";
 
 #[test]
-fn what_is_taken_out_on_purpose_goes_at_once_where_no_cut_explains_it() {
+fn removes_at_once_if_no_truncation_explains_it() {
     let second = MODULE.replace("\"M\"", "\"N\"");
     let before = active(&small(&format!("{TENANT}{MODULE}{second}")));
     let next = small(&format!("{TENANT}{}{second}", MODULE.replace("match = { a = 1 }\n", "")));
-    let taken = before.merge(loaded(parse(&next).unwrap()), Instant::now());
-    assert_eq!(taken.settings(), taken.as_written(), "the module behind it is whole, so it isn't cut");
-    // In the last one, too, if it goes on to the same end.
+    let merged = before.merge(loaded(parse(&next).unwrap()), Instant::now());
+    assert_eq!(merged.settings(), merged.as_written(), "the module after it is complete, so the file isn't truncated");
+    // The same holds for the last module if its end is unchanged.
     let next = small(&format!("{TENANT}{MODULE}{}", second.replace("events = [\"a\"]\n", "")));
-    let taken = before.merge(loaded(parse(&next).unwrap()), Instant::now());
-    assert_eq!(taken.settings(), taken.as_written());
-    // And wherever it is, if the file was moved to its place.
+    let merged = before.merge(loaded(parse(&next).unwrap()), Instant::now());
+    assert_eq!(merged.settings(), merged.as_written());
+    // The same holds for any part if the file was moved into place.
     let next = small(&format!("{TENANT}{MODULE}{}", second.replace("match = { a = 1 }\n", "")));
     let next = parse(&next).unwrap();
-    let taken = before.merge(loaded(next.clone()), Instant::now());
-    assert_eq!(taken.settings(), before.settings(), "it may be cut");
-    let taken = before.merge(LoadedSettings { is_complete: true, ..loaded(next) }, Instant::now());
-    assert_eq!(taken.settings(), taken.as_written());
+    let merged = before.merge(loaded(next.clone()), Instant::now());
+    assert_eq!(merged.settings(), before.settings(), "the file may be truncated");
+    let merged = before.merge(LoadedSettings { is_complete: true, ..loaded(next) }, Instant::now());
+    assert_eq!(merged.settings(), merged.as_written());
 }
 
 #[test]
-fn without_a_grace_everything_goes_at_once() {
+fn removes_at_once_without_a_grace_period() {
     let server = "[server]\nremoval_grace = \"0s\"\n";
     let before = active(&format!("{server}{}", small(&format!("{TENANT}{MODULE}"))));
-    let taken = before.merge(loaded(parse(&format!("{server}{}", small(TENANT))).unwrap()), Instant::now());
-    assert!(taken.settings().modules.is_empty() && taken.is_settled());
+    let merged = before.merge(loaded(parse(&format!("{server}{}", small(TENANT))).unwrap()), Instant::now());
+    assert!(merged.settings().modules.is_empty() && merged.is_settled());
 }
 
-/// Which tenant a plan gives the events of a company to; none if they are refused.
+/// Returns the tenant that gets the events of a company. `None` if they are rejected.
 fn tenant_of(active: &ActiveSettings, company: &str) -> Option<String> {
-    let plan = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    let config = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
     let body = serde_json::json!({ "id": "evt_1", "event": "a", "companyId": company, "userId": "u", "payload": {} });
-    let event = plan.webhooks[0].reader.read(&http::HeaderMap::new(), &body.to_string().into_bytes().into());
+    let event = config.webhooks[0].reader.read(&http::HeaderMap::new(), &body.to_string().into_bytes().into());
     event.ok().map(|event| event.tenant.to_string())
 }
 
 #[test]
-fn a_company_is_nobody_elses_while_its_tenant_is_gone() {
+fn retains_the_companies_of_a_removed_tenant() {
     let tenants = r#"
 [[tenant]]
 name = "any"
@@ -383,17 +389,17 @@ platform = { kind = "none" }
     assert_eq!(of(&before), all);
     let (first, _) = tenants.split_at(tenants.rfind("[[tenant]]").unwrap());
     let gone = before.merge(loaded(parse(&small(first)).unwrap()), now);
-    assert_eq!(of(&gone), all, "its events wait for it");
+    assert_eq!(of(&gone), all, "the removed tenant keeps its events");
     assert!(gone.is_removed(&SettingsPart::Tenant("one".into())));
     assert_eq!(of(&gone.at(now + GRACE)), ["c1", "c2", "c9"].map(|_| Some("any".into())));
-    // One of its companies alone.
+    // Only one of its companies is removed.
     let fewer = before.merge(loaded(parse(&small(&tenants.replace(", \"c2\"", ""))).unwrap()), now);
     assert_eq!(of(&fewer), all);
     assert_eq!(of(&fewer.at(now + GRACE)), [Some("one".into()), Some("any".into()), Some("any".into())]);
-    // It has another name by now: that one has its events at once.
+    // If the tenant was renamed, the new tenant gets the events at once.
     let renamed = before.merge(loaded(parse(&small(&tenants.replace("\"one\"", "\"uno\""))).unwrap()), now);
     assert_eq!(of(&renamed), [Some("uno".into()), Some("uno".into()), Some("any".into())]);
-    assert!(renamed.is_removed(&SettingsPart::Tenant("one".into())), "its deliveries wait all the same");
+    assert!(renamed.is_removed(&SettingsPart::Tenant("one".into())), "its deliveries wait");
     // A company has moved to another tenant.
     let moved = tenants.replace("\"any\"\n", "\"any\"\ncompanies = [\"c2\"]\n").replace("\"c1\", \"c2\"", "\"c1\"");
     let moved = before.merge(loaded(parse(&small(&moved)).unwrap()), now);
@@ -401,7 +407,7 @@ platform = { kind = "none" }
 }
 
 #[test]
-fn the_only_tenant_can_be_renamed() {
+fn renames_the_only_tenant() {
     let (before, now) = (active(&small(&format!("{TENANT}{MODULE}"))), Instant::now());
     let renamed = small(&format!("{TENANT}{MODULE}").replace("\"one\"", "\"uno\""));
     let renamed = before.merge(loaded(parse(&renamed).unwrap()), now);
@@ -411,7 +417,7 @@ fn the_only_tenant_can_be_renamed() {
 }
 
 #[test]
-fn a_source_whose_path_is_anothers_is_gone() {
+fn drops_a_source_whose_path_is_reused() {
     let (before, now) = (active(&small(TENANT)), Instant::now());
     let renamed = small(TENANT).replace("name = \"unique\"", "name = \"other\"");
     let renamed = before.merge(loaded(parse(&renamed).unwrap()), now);
@@ -422,16 +428,16 @@ fn a_source_whose_path_is_anothers_is_gone() {
     assert_eq!(paths, ["/other", "/webhook"]);
 }
 
-/// Settings with these values for `OLD` and `NEW`.
+/// Settings with these values of `OLD` and `NEW`.
 fn with_values(values: &[(&str, &str)]) -> LoadedSettings {
     let environment = Arc::new(values.iter().copied().collect());
     LoadedSettings { settings: parse(&small(TENANT)).unwrap(), environment, is_complete: false }
 }
 
-/// How many keys the source has, and whether it isn't known whether these are all.
+/// Returns the number of keys of the source, and whether its secrets are unconfirmed.
 fn keys(active: &ActiveSettings) -> (usize, bool) {
-    let plan = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
-    (plan.webhooks[0].keys.len(), !plan.unsettled.is_empty())
+    let config = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
+    (config.webhooks[0].keys.len(), !config.unsettled.is_empty())
 }
 
 fn secret(active: &ActiveSettings) -> String {
@@ -440,7 +446,7 @@ fn secret(active: &ActiveSettings) -> String {
 }
 
 #[test]
-fn a_secret_that_is_replaced_is_taken_for_a_while() {
+fn accepts_a_replaced_secret_during_the_grace_period() {
     let now = Instant::now();
     let before = ActiveSettings::new(with_values(&[("OLD", "usig_first")]));
     assert_eq!(keys(&before), (1, false));
@@ -450,49 +456,49 @@ fn a_secret_that_is_replaced_is_taken_for_a_while() {
     assert_eq!(keys(&third), (3, true));
     assert_eq!(keys(&third.at(now + GRACE)), (2, true));
     assert_eq!(keys(&third.at(now + GRACE + SECOND)), (1, false));
-    // Back again.
+    // The previous value comes back.
     let back = next.merge(with_values(&[("OLD", "usig_first")]), now + SECOND);
     assert_eq!((secret(&back).as_str(), keys(&back)), ("usig_first", (2, true)));
 }
 
 #[test]
-fn a_secret_that_is_cut_is_not_taken() {
+fn ignores_a_truncated_secret() {
     let (now, whole) = (Instant::now(), "usig_0123456789");
     let before = ActiveSettings::new(with_values(&[("OLD", whole)]));
-    let mut taken = before.clone();
+    let mut merged = before.clone();
     for length in 1..whole.len() {
-        taken = taken.merge(with_values(&[("OLD", &whole[..length])]), now);
+        merged = merged.merge(with_values(&[("OLD", &whole[..length])]), now);
         assert_eq!(
-            (secret(&taken).as_str(), keys(&taken)),
+            (secret(&merged).as_str(), keys(&merged)),
             (whole, (1, true)),
-            "what others sign may be signed with a new one"
+            "requests may be signed with an unknown new secret"
         );
     }
-    let restored = taken.merge(with_values(&[("OLD", whole)]), now + SECOND);
+    let restored = merged.merge(with_values(&[("OLD", whole)]), now + SECOND);
     assert_eq!(secret(&restored), whole);
     assert_eq!(keys(&restored.at(now + GRACE)), (1, false));
-    // It stays shorter: it was meant.
-    let shorter = taken.at(now + GRACE);
+    // If the value stays shorter, it takes effect.
+    let shorter = merged.at(now + GRACE);
     assert_eq!(secret(&shorter), &whole[..whole.len() - 1]);
 }
 
 #[test]
-fn half_of_a_new_secret_is_no_old_one() {
+fn does_not_retain_half_of_a_new_secret() {
     let now = Instant::now();
     let before = ActiveSettings::new(with_values(&[("OLD", "first")]));
     let half = before.merge(with_values(&[("OLD", "s")]), now);
     assert_eq!(secret(&half), "s");
-    // Anybody can guess a letter.
+    // A prefix of one letter would be easy to guess.
     let whole = half.merge(with_values(&[("OLD", "sesame")]), now + SECOND);
     assert_eq!((secret(&whole).as_str(), keys(&whole)), ("sesame", (2, true)));
 }
 
 #[test]
-fn a_variable_that_is_gone_leaves_its_value_before_another_ones() {
+fn retains_the_value_of_a_removed_variable() {
     let now = Instant::now();
     let before = ActiveSettings::new(with_values(&[("OLD", "first"), ("NEW", "second")]));
     let gone = before.merge(with_values(&[("NEW", "second")]), now);
     assert_eq!(secret(&gone), "first");
-    assert_eq!(secret(&gone.at(now + SECOND)), "first", "whatever else is to be dropped");
+    assert_eq!(secret(&gone.at(now + SECOND)), "first", "the value is retained until the grace period ends");
     assert_eq!(secret(&gone.at(now + GRACE)), "second");
 }

@@ -1,4 +1,4 @@
-//! A JSON object of an answer: an event of a stream, or the whole.
+//! One JSON object of an answer: an event of a stream, or a complete answer.
 
 use std::borrow::Cow;
 
@@ -9,43 +9,43 @@ use super::tools::ToolPiece;
 use crate::Usage;
 use modhost_core::json::{Fields, Kind, Value};
 
-/// What an object says.
+/// The parsed object.
 pub(super) struct Chunk<'a> {
     pub(super) choices: Vec<Choice<'a>>,
     pub(super) usage: Option<Usage>,
-    /// The status of the failure it reports, if it reports one.
+    /// The status of the reported failure, if the object reports one. The status itself may be unknown.
     pub(super) failure: Option<Option<StatusCode>>,
 }
 
-/// What one of the answers asked for gets by it.
+/// A part of one choice.
 pub(super) struct Choice<'a> {
     pub(super) raw: Value<'a>,
     pub(super) index: Option<i64>,
-    /// As it is written, for [`TextJoiner`](crate::json::TextJoiner).
+    /// The text with its JSON escapes, for [`TextJoiner`](crate::json::TextJoiner).
     pub(super) text: Cow<'a, [u8]>,
     pub(super) tools: Vec<ToolPiece>,
     pub(super) finish: Finish,
     pub(super) failure: Option<Option<StatusCode>>,
-    /// Whether it is the whole message, and not what is added to it.
+    /// Whether this is the complete message instead of a delta.
     pub(super) is_whole: bool,
 }
 
-/// Why the model stopped.
+/// The finish reason of a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// It hasn't, or nobody says so: null, and what servers write in its place.
+    /// None yet, or unknown: null, and the placeholders that servers send instead.
     Not,
-    /// It had a reason, in its own words.
+    /// The model stopped for this reason.
     Stopped(String),
-    /// It failed.
+    /// The model failed with this reason.
     Failed(String),
 }
 
-/// What is written in the place of no reason.
-const NO_REASONS: [&str; 8] =
+/// Placeholders for a missing finish reason.
+const PLACEHOLDERS: [&str; 8] =
     ["", "null", "none", "nil", "undefined", "unknown", "unspecified", "finish_reason_unspecified"];
 
-/// What reasons have in them that are failures: of OpenRouter, vLLM, SGLang, DeepSeek, Zhipu, Gemini.
+/// Substrings of finish reasons that mean a failure: of OpenRouter, vLLM, SGLang, DeepSeek, Zhipu, Gemini.
 const FAILURES: [&str; 9] = [
     "error",
     "abort",
@@ -59,7 +59,7 @@ const FAILURES: [&str; 9] = [
 ];
 
 impl<'a> Chunk<'a> {
-    /// Reads an object; none if it is none.
+    /// Parses an object. Returns `None` if the value is not an object.
     pub(super) fn of(value: Value<'a>) -> Option<Self> {
         let fields = Fields::of(value, &["choices", "usage", "x_groq"])?;
         let choices = match fields.get("choices") {
@@ -86,12 +86,12 @@ impl<'a> Choice<'a> {
     fn of(raw: Value<'a>) -> Option<Self> {
         let names = &["index", "delta", "message", "text", "finish_reason", "finishReason", "error"];
         let fields = Fields::of(raw, names)?;
-        let (mut text, mut tools) = fields.get("delta").map(said).unwrap_or_default();
-        // Some servers send both: what is new, and all there is so far.
+        let (mut text, mut tools) = fields.get("delta").map(message_content).unwrap_or_default();
+        // Some servers send both the delta and the complete message so far.
         let is_whole = text.is_empty() && tools.is_empty();
         if is_whole {
             (text, tools) = match fields.get("message") {
-                Some(message) => said(message),
+                Some(message) => message_content(message),
                 None => (text_of(fields.get("text")), Vec::new()),
             };
         }
@@ -107,27 +107,27 @@ impl<'a> Choice<'a> {
         })
     }
 
-    /// Whether this is more than a beginning.
+    /// Returns whether the choice contains text or tool calls.
     pub(super) fn says_something(&self) -> bool {
         !self.text.is_empty() || !self.tools.is_empty()
     }
 }
 
-/// A text as it is written, and calls of tools.
-type Said<'a> = (Cow<'a, [u8]>, Vec<ToolPiece>);
+/// A text with its JSON escapes, and tool calls.
+type MessageContent<'a> = (Cow<'a, [u8]>, Vec<ToolPiece>);
 
-/// The content of a string; empty for anything else.
+/// Returns the content of a string, or an empty text for any other value.
 fn text_of(value: Option<Value<'_>>) -> Cow<'_, [u8]> {
     value.and_then(Value::content).unwrap_or_default().into()
 }
 
-/// The text of a message and its calls of tools. What the model thinks is left out; why it refuses is its text.
-fn said(message: Value<'_>) -> Said<'_> {
+/// Returns the text of a message and its tool calls. Reasoning is omitted; a refusal counts as text.
+fn message_content(message: Value<'_>) -> MessageContent<'_> {
     if message.kind() == Kind::Text {
         return (text_of(Some(message)), Vec::new());
     }
     let Some(fields) = Fields::of(message, &["content", "refusal", "tool_calls", "function_call"]) else {
-        return Said::default();
+        return MessageContent::default();
     };
     let (mut text, mut tools) = fields.get("content").map(content).unwrap_or_default();
     if text.is_empty() {
@@ -138,31 +138,31 @@ fn said(message: Value<'_>) -> Said<'_> {
     (text, tools)
 }
 
-/// A content: a text, a list of typed parts, or one part.
-fn content(content: Value<'_>) -> Said<'_> {
+/// Parses content: a text, a list of typed parts, or one part.
+fn content(content: Value<'_>) -> MessageContent<'_> {
     match content.kind() {
         Kind::Text => (text_of(Some(content)), Vec::new()),
         Kind::Number => (content.number().unwrap_or_default().as_bytes().into(), Vec::new()),
         Kind::Object => part(content),
         Kind::List => {
             let (mut text, mut tools) = (Vec::new(), Vec::new());
-            for (more, calls) in content.list().unwrap_or_default().into_iter().map(part) {
-                text.extend_from_slice(&more);
+            for (part_text, calls) in content.list().unwrap_or_default().into_iter().map(part) {
+                text.extend_from_slice(&part_text);
                 tools.extend(calls);
             }
             (text.into(), tools)
         }
-        Kind::Null | Kind::Bool => Said::default(),
+        Kind::Null | Kind::Bool => MessageContent::default(),
     }
 }
 
-/// A part of a content: only those that are text, and calls of tools.
-fn part(part: Value<'_>) -> Said<'_> {
+/// Parses a part of the content. Only text and tool calls are used.
+fn part(part: Value<'_>) -> MessageContent<'_> {
     if part.kind() == Kind::Text {
         return (text_of(Some(part)), Vec::new());
     }
     let names = &["type", "text", "refusal", "content", "thought", "id", "name", "input"];
-    let Some(fields) = Fields::of(part, names) else { return Said::default() };
+    let Some(fields) = Fields::of(part, names) else { return MessageContent::default() };
     let is_thought = fields.get("thought").is_some_and(Value::is_true);
     let text = match fields.text("type").unwrap_or_default().as_str() {
         _ if is_thought => None,
@@ -180,7 +180,7 @@ fn part(part: Value<'_>) -> Said<'_> {
     (text_of(text), Vec::new())
 }
 
-/// Why the model stopped: a word, or an object with one.
+/// Parses a finish reason: a string, or an object that contains one.
 fn finish(reason: Value<'_>) -> Finish {
     if reason.kind() == Kind::Object {
         let inner = Fields::of(reason, &["type", "reason"]);
@@ -189,7 +189,7 @@ fn finish(reason: Value<'_>) -> Finish {
     let Some(word) = reason.text() else { return Finish::Not };
     let word = word.text.trim();
     let lower = word.to_ascii_lowercase();
-    if NO_REASONS.contains(&lower.as_str()) {
+    if PLACEHOLDERS.contains(&lower.as_str()) {
         Finish::Not
     } else if FAILURES.iter().any(|failure| lower.contains(failure)) {
         Finish::Failed(word.to_owned())
@@ -198,7 +198,7 @@ fn finish(reason: Value<'_>) -> Finish {
     }
 }
 
-/// What an answer cost, by OpenAI's names, Unique's or Anthropic's; none if it doesn't say.
+/// Returns the token usage, in the field names of OpenAI, Unique or Anthropic. `None` if there are none.
 pub(crate) fn usage(usage: Value<'_>) -> Option<Usage> {
     let names =
         &["prompt_tokens", "promptTokens", "input_tokens", "completion_tokens", "completionTokens", "output_tokens"];

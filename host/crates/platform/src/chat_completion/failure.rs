@@ -1,10 +1,10 @@
-//! Failures that come as if they were answers: under 200, or in the middle of a stream.
+//! Errors that are reported as answers: with status 200, or in the middle of a stream.
 
 use http::StatusCode;
 
 use modhost_core::json::{Fields, Kind, Value};
 
-/// What is looked at to tell a failure.
+/// The fields by which a failure is recognized.
 pub(super) const NAMES: &[&str] = &[
     "error",
     "errors",
@@ -23,67 +23,67 @@ pub(super) const NAMES: &[&str] = &[
     "choices",
 ];
 
-/// The parts of an error that say what kind it is.
+/// The fields of an error that determine its kind.
 const ERROR: &[&str] = &["code", "type", "status", "status_code", "statusCode", "http_status", "http_code"];
 
-/// The fields a failure is told by.
+/// Returns the fields by which a failure is recognized.
 pub(super) fn fields(value: Value<'_>) -> Option<Fields<'_>> {
     Fields::of(value, NAMES)
 }
 
-/// Whether an event of this name is a failure.
+/// Returns whether an event with this name reports a failure.
 pub(super) fn is_name(name: &str) -> bool {
     ["error", "exception", "fail"].iter().any(|word| name.contains(word))
 }
 
-/// The failure that an answer to any call reports, if it does: the status that goes with it, as far as that can be told.
+/// Returns the failure that an answer to any call reports, if any, with its status if it is known.
 pub(crate) fn failure(value: Value<'_>) -> Option<Option<StatusCode>> {
     let fields = fields(value)?;
     is_error(&fields).then(|| status(&fields))
 }
 
-/// The failure that an event of a completion reports, or a whole one. There anything that has no choices and speaks of
-/// itself is a failure: it is no part of an answer.
+/// Returns the failure that an event of a completion or a complete answer reports. There, an object without choices but
+/// with a message is a failure, because it is not part of an answer.
 pub(super) fn in_completion(value: Value<'_>) -> Option<Option<StatusCode>> {
     let fields = fields(value)?;
-    let is_failure = is_error(&fields) || (!is_there(&fields, "choices") && explains(&fields));
+    let is_failure = is_error(&fields) || (!has_value(&fields, "choices") && describes_failure(&fields));
     is_failure.then(|| status(&fields))
 }
 
-fn is_there(fields: &Fields<'_>, name: &str) -> bool {
+fn has_value(fields: &Fields<'_>, name: &str) -> bool {
     fields.get(name).is_some_and(|it| !it.is_empty())
 }
 
-fn says(fields: &Fields<'_>, name: &str, word: &str) -> bool {
+fn contains_word(fields: &Fields<'_>, name: &str, word: &str) -> bool {
     fields.text(name).is_some_and(|text| text.to_ascii_lowercase().contains(word))
 }
 
-/// Whether an object is an error in so many words.
+/// Returns whether an object is declared as an error.
 fn is_error(fields: &Fields<'_>) -> bool {
-    if is_there(fields, "error") || is_there(fields, "errors") || says(fields, "object", "error") {
+    if has_value(fields, "error") || has_value(fields, "errors") || contains_word(fields, "object", "error") {
         return true;
     }
     let is_bad = |name: &&str| fields.integer::<i64>(name).is_some_and(|code| (400..600).contains(&code));
-    !is_there(fields, "choices")
-        && (says(fields, "type", "error")
+    !has_value(fields, "choices")
+        && (contains_word(fields, "type", "error")
             || fields.get("success").is_some_and(|it| it.as_bytes() == b"false")
             || ["code", "status", "status_code", "statusCode"].iter().any(is_bad))
 }
 
-/// Whether an object without choices tells of a failure by words that others use for it.
-fn explains(fields: &Fields<'_>) -> bool {
-    let is_told = |name: &&str| {
-        is_there(fields, name) && fields.get(name).is_some_and(|it| matches!(it.kind(), Kind::Text | Kind::List))
+/// Returns whether an object without choices describes a failure in other common fields.
+fn describes_failure(fields: &Fields<'_>) -> bool {
+    let has_description = |name: &&str| {
+        has_value(fields, name) && fields.get(name).is_some_and(|it| matches!(it.kind(), Kind::Text | Kind::List))
     };
     let base = fields.get("base_resp").and_then(|it| Fields::of(it, &["status_code"]));
-    says(fields, "status", "error")
-        || says(fields, "status", "fail")
-        || is_there(fields, "error_code")
+    contains_word(fields, "status", "error")
+        || contains_word(fields, "status", "fail")
+        || has_value(fields, "error_code")
         || base.is_some_and(|base| base.integer::<i64>("status_code").is_some_and(|code| code != 0))
-        || ["message", "detail", "msg"].iter().any(is_told)
+        || ["message", "detail", "msg"].iter().any(has_description)
 }
 
-/// The status an error names, by number or by word.
+/// Returns the status that an error names, by number or by name.
 pub(super) fn status(fields: &Fields<'_>) -> Option<StatusCode> {
     let error = fields.get("error").filter(|it| it.kind() == Kind::Object).and_then(|it| Fields::of(it, ERROR));
     let error = error.as_ref().unwrap_or(fields);
@@ -94,7 +94,7 @@ pub(super) fn status(fields: &Fields<'_>) -> Option<StatusCode> {
     number.or_else(|| ["code", "type", "status"].iter().find_map(|name| by_word(&error.text(name)?)))
 }
 
-/// The status that the words of OpenAI, Anthropic, vLLM and Google for kinds of errors stand for.
+/// Returns the status for an error name of OpenAI, Anthropic, vLLM or Google.
 fn by_word(word: &str) -> Option<StatusCode> {
     let word: String = word.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
     let has = |parts: &[&str]| parts.iter().any(|part| word.contains(part));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_from_answers() {
+    fn distinguishes_failures_from_answers() {
         for (text, status) in [
             (r#"{"error": "overloaded"}"#, None),
             (r#"{"error": {"message": "x", "code": 503}, "choices": [{"index": 0}]}"#, Some(503)),

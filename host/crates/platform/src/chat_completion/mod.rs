@@ -1,9 +1,9 @@
-//! OpenAI's chat completions as servers really answer them, whole and in events.
+//! Parses OpenAI's chat completions in all the variants that servers send, complete and streamed.
 //!
-//! Many servers speak this format, and each differs a little: where an error stands, whether `[DONE]` comes, what a
-//! keep-alive looks like, how a text is cut. One [`Reader`] reads them all, for the endpoint of a tenant, for Unique's own
-//! completions, and for the local platform. Its rule: an answer is only complete with a text, a call of a tool or a real
-//! reason to stop, and only if nothing shows that it was cut off or failed.
+//! Many servers speak this format, and they differ: where an error is placed, whether `[DONE]` is sent, what a
+//! keep-alive looks like, where a text is split. One [`Reader`] parses them all, for the endpoint of a tenant, for
+//! Unique's own completions, and for the local platform. Its rule: an answer is complete only if it has a text, a tool
+//! call or a real finish reason, and if nothing shows that it was cut off or failed.
 
 mod chunk;
 mod failure;
@@ -23,39 +23,40 @@ use modhost_core::sse::{self, Beginning, Parser, Read, is_keep_alive};
 pub use tools::ToolCall;
 use tools::ToolCalls;
 
-/// The most an answer may have, in bytes: its text and the arguments of its tool calls.
+/// The largest answer, in bytes: its text and the arguments of its tool calls.
 pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// The most one event may have, in bytes: far more than a piece of an answer.
+/// The largest event, in bytes. Far more than a piece of an answer needs.
 pub const MAX_EVENT: usize = 1024 * 1024;
 
-/// What a piece costs beside its text, in bytes, when it is kept and written down.
-const PIECE_COSTS: usize = 32;
+/// The overhead of a piece besides its text, in bytes, when it is kept and recorded.
+const PIECE_OVERHEAD: usize = 32;
 
-/// Why there is no answer, or no more of it.
+/// The reason why there is no answer, or no complete one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It can't be read; why, and what it is about.
+    /// The answer can't be parsed.
     Unreadable {
-        /// What is wrong with it.
+        /// The reason.
         why: String,
-        /// What can't be read.
+        /// The bytes that can't be parsed.
         found: Bytes,
     },
-    /// It says that it failed.
+    /// The answer reports a failure.
     Failed {
-        /// The status that goes with it, as far as that can be told.
+        /// The status of the failure, if it is known.
         status: Option<StatusCode>,
-        /// Its words, most often as JSON.
+        /// The error that was sent, usually JSON.
         found: Bytes,
     },
-    /// It ended before its end.
+    /// The answer was cut off.
     Cut,
-    /// It came to its end, with nothing in it.
+    /// The answer is complete, but empty.
     Empty,
-    /// There is nothing in it but calls of these tools.
+    /// The answer contains nothing but calls of these tools.
     OnlyToolCalls(Vec<String>),
-    /// It is larger than [`MAX_ANSWER`], or an event of it is larger than [`MAX_EVENT`]; which.
+    /// The answer is larger than [`MAX_ANSWER`], or one of its events is larger than [`MAX_EVENT`]. Contains the
+    /// subject and the limit.
     TooLarge(&'static str, usize),
 }
 
@@ -64,7 +65,7 @@ impl Fault {
         Self::Unreadable { why: error.to_string(), found: Bytes::copy_from_slice(found) }
     }
 
-    /// In a sentence that goes on from "the answer".
+    /// Describes the fault, as a sentence without its subject "the answer".
     pub fn describe(&self) -> String {
         match self {
             Self::Unreadable { why, .. } => format!("can't be understood ({why})"),
@@ -84,30 +85,30 @@ impl Fault {
     }
 }
 
-/// What an event brings.
+/// The result of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More of the text, never empty.
+    /// More text, never empty.
     Text(String),
-    /// Nothing to hand on.
+    /// No text.
     Nothing,
     /// The end of the answer.
     Done,
 }
 
-/// An answer that is complete.
+/// A complete answer.
 #[derive(Debug, Default)]
 pub struct Answered {
-    /// Its text, as far as it wasn't handed on yet.
+    /// The part of the text that was not returned yet.
     pub rest: String,
-    /// How it ended.
+    /// The finish reason and token usage.
     pub ending: Ending,
-    /// The tools it calls.
+    /// The tool calls.
     pub tool_calls: Vec<ToolCall>,
 }
 
 impl Answered {
-    /// Refuses an answer without text, if calls of tools are all it has: a module can't be handed those.
+    /// Rejects an answer that consists only of tool calls, which a module can't receive.
     fn without_tools(self) -> Result<Self, Fault> {
         if self.tool_calls.is_empty() {
             return Ok(self);
@@ -119,30 +120,30 @@ impl Answered {
     }
 }
 
-/// Reads one answer, event by event.
+/// Parses one answer, event by event.
 #[derive(Default)]
 pub struct Reader {
-    /// The index of the choice that is read, once one has said something.
+    /// The index of the choice that is used, once one has content.
     choice: Option<i64>,
-    /// Whether other choices said something.
+    /// Whether other choices have content.
     has_others: bool,
     joiner: TextJoiner,
-    /// How large the answer is so far, in bytes.
+    /// The size of the answer so far, in bytes.
     size: usize,
     has_text: bool,
     tools: ToolCalls,
     finish: Option<String>,
-    /// Whether text came behind a reason to stop: then it is none.
-    went_on: bool,
-    /// Whether the answer has said that it is at its end.
+    /// Whether text followed the finish reason, which is then not final.
+    continued_after_finish: bool,
+    /// Whether the answer was declared complete.
     is_done: bool,
-    /// Why another choice stopped.
+    /// The finish reason of another choice.
     other_finish: Option<String>,
     usage: Option<Usage>,
 }
 
 impl Reader {
-    /// Reads an event.
+    /// Parses an event.
     pub(crate) fn event(&mut self, name: &str, data: &[u8]) -> Result<Progress, Fault> {
         if is_done(data) || (matches!(name, "done" | "end") && is_keep_alive("", data)) {
             return Ok(Progress::Done);
@@ -156,7 +157,7 @@ impl Reader {
         }
         match Value::read(data) {
             Ok(value) => self.chunk(value, data),
-            // Some servers leave out the blank lines between events, so that several become one.
+            // Some servers omit the blank lines between events, so that several events arrive as one.
             Err(error) if data.contains(&b'\n') => {
                 self.lines(data).unwrap_or_else(|| Err(Fault::unreadable(&error, data)))
             }
@@ -164,7 +165,7 @@ impl Reader {
         }
     }
 
-    /// Reads data whose lines are events of their own; none if they aren't.
+    /// Parses data whose lines are separate events. Returns `None` if they aren't.
     fn lines(&mut self, data: &[u8]) -> Option<Result<Progress, Fault>> {
         let lines = || data.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
         if !lines().all(|line| is_done(line) || Value::read(line).is_ok()) {
@@ -173,9 +174,9 @@ impl Reader {
         let mut text = String::new();
         for line in lines() {
             match self.event("", line) {
-                Ok(Progress::Text(more)) => text.push_str(&more),
+                Ok(Progress::Text(addition)) => text.push_str(&addition),
                 Ok(Progress::Nothing) => {}
-                // What came with it is handed on first.
+                // The text before it is returned first.
                 Ok(Progress::Done) => {
                     self.is_done = true;
                     break;
@@ -186,7 +187,7 @@ impl Reader {
         Some(Ok(if text.is_empty() { Progress::Nothing } else { Progress::Text(text) }))
     }
 
-    /// Reads a body that is no stream of events.
+    /// Parses a body that is not an event stream.
     pub fn whole(&mut self, body: &[u8]) -> Result<Progress, Fault> {
         let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
         let value = Value::read(body).map_err(|error| Fault::unreadable(&error, body))?;
@@ -196,7 +197,7 @@ impl Reader {
             && self.finish.is_none()
             && Chunk::of(value).is_none_or(|chunk| chunk.choices.is_empty())
         {
-            let why = "it has no choice".to_owned();
+            let why = "it has no choices".to_owned();
             return Err(Fault::Unreadable { why, found: Bytes::copy_from_slice(body) });
         }
         Ok(progress)
@@ -205,7 +206,7 @@ impl Reader {
     fn chunk(&mut self, value: Value<'_>, data: &[u8]) -> Result<Progress, Fault> {
         let found = || Bytes::copy_from_slice(data);
         let Some(chunk) = Chunk::of(value) else {
-            return Err(Fault::Unreadable { why: "it is no object".to_owned(), found: found() });
+            return Err(Fault::Unreadable { why: "it is not an object".to_owned(), found: found() });
         };
         if let Some(status) = chunk.failure {
             return Err(Fault::Failed { status, found: found() });
@@ -214,29 +215,29 @@ impl Reader {
             self.usage = Some(usage);
         }
         let mut text = Vec::new();
-        for choice in self.own(chunk.choices) {
+        for choice in self.select(chunk.choices) {
             text.extend_from_slice(&self.choice(choice)?);
         }
         let text = self.joiner.push(&text);
         if text.is_empty() {
             return Ok(Progress::Nothing);
         }
-        self.grow(text.len() + PIECE_COSTS)?;
+        self.grow(text.len() + PIECE_OVERHEAD)?;
         Ok(Progress::Text(text))
     }
 
-    /// The choices of a chunk that are read: those of one index, whichever that is.
-    fn own<'a>(&mut self, choices: Vec<Choice<'a>>) -> Vec<Choice<'a>> {
+    /// Returns the choices of a chunk to use: those of one index, which is the first one with content.
+    fn select<'a>(&mut self, choices: Vec<Choice<'a>>) -> Vec<Choice<'a>> {
         if self.choice.is_none() {
             let mut speaking: Vec<_> = choices.iter().filter(|choice| choice.says_something()).collect();
             speaking.sort_by_key(|choice| choice.index.unwrap_or(0).unsigned_abs());
             self.choice = speaking.first().map(|choice| choice.index.unwrap_or(0));
         }
-        let mut own = Vec::new();
+        let mut selected = Vec::new();
         for choice in choices {
             // A choice without an index is the only one.
             if self.choice.is_none() || choice.index.is_none() || choice.index == self.choice {
-                own.push(choice);
+                selected.push(choice);
                 continue;
             }
             self.has_others |= choice.says_something();
@@ -244,33 +245,33 @@ impl Reader {
                 self.other_finish = Some(reason.clone());
             }
             if choice.failure.is_some() || matches!(choice.finish, Finish::Failed(_)) {
-                own.push(choice);
+                selected.push(choice);
             }
         }
-        own
+        selected
     }
 
-    /// Reads a choice; returns its addition to the text as it is written.
+    /// Parses a choice. Returns the text to append, with its JSON escapes.
     fn choice<'a>(&mut self, choice: Choice<'a>) -> Result<Cow<'a, [u8]>, Fault> {
         if let Some(status) = choice.failure {
             return Err(Fault::Failed { status, found: Bytes::copy_from_slice(choice.raw.as_bytes()) });
         }
         if let Finish::Failed(reason) = &choice.finish {
-            let told = serde_json::json!({ "error": format!("the model stopped with `{reason}`") });
-            return Err(Fault::Failed { status: None, found: told.to_string().into() });
+            let error = serde_json::json!({ "error": format!("the model stopped with `{reason}`") });
+            return Err(Fault::Failed { status: None, found: error.to_string().into() });
         }
-        // Some servers send the whole message behind its pieces.
+        // Some servers send the complete message after its pieces.
         let repeats = choice.is_whole && (self.has_text || !self.tools.is_empty());
         let text = if repeats { Cow::default() } else { choice.text };
-        let says_more = !text.is_empty() || (!repeats && !choice.tools.is_empty());
-        if says_more && self.finish.is_some() {
-            self.went_on = true;
+        let has_new_content = !text.is_empty() || (!repeats && !choice.tools.is_empty());
+        if has_new_content && self.finish.is_some() {
+            self.continued_after_finish = true;
         }
         self.has_text |= !text.is_empty();
         if !repeats {
             for piece in choice.tools {
-                let costs = self.tools.add(piece);
-                self.grow(costs)?;
+                let cost = self.tools.add(piece);
+                self.grow(cost)?;
             }
         }
         if let Finish::Stopped(reason) = choice.finish {
@@ -284,20 +285,31 @@ impl Reader {
         if self.size > MAX_ANSWER { Err(Fault::TooLarge("it", MAX_ANSWER)) } else { Ok(()) }
     }
 
-    /// The end of the answer. `said` is whether it said so itself, by `[DONE]` or by being one whole JSON; else the
-    /// connection has just ended.
-    pub(crate) fn end(self, said: bool) -> Result<Answered, Fault> {
+    /// Ends the answer. `is_explicit` is whether its end was declared, by `[DONE]` or as one complete JSON. Otherwise
+    /// the connection just ended.
+    pub(crate) fn end(self, is_explicit: bool) -> Result<Answered, Fault> {
         let has_text = self.has_text;
-        let answered = self.end_with_tools(said)?;
+        let answered = self.end_with_tools(is_explicit)?;
         if has_text { Ok(answered) } else { answered.without_tools() }
     }
 
-    /// The end of an answer for somebody who can be handed calls of tools; the others want [`Reader::end`].
-    pub fn end_with_tools(self, said: bool) -> Result<Answered, Fault> {
-        let Self { mut joiner, has_text, tools, finish, went_on, is_done, other_finish, has_others, usage, .. } = self;
-        // There are servers that say by another index why the only choice stopped.
+    /// Ends the answer for a caller that can receive tool calls. All others use [`Reader::end`].
+    pub fn end_with_tools(self, is_explicit: bool) -> Result<Answered, Fault> {
+        let Self {
+            mut joiner,
+            has_text,
+            tools,
+            finish,
+            continued_after_finish,
+            is_done,
+            other_finish,
+            has_others,
+            usage,
+            ..
+        } = self;
+        // Some servers send the finish reason of the only choice under another index.
         let finish_reason = finish.or_else(|| other_finish.filter(|_| !has_others));
-        if !(said || is_done) && (finish_reason.is_none() || went_on) {
+        if !(is_explicit || is_done) && (finish_reason.is_none() || continued_after_finish) {
             return Err(Fault::Cut);
         }
         if !has_text && tools.is_empty() && finish_reason.is_none() {
@@ -308,14 +320,14 @@ impl Reader {
     }
 }
 
-/// What the last event of a stream says.
+/// Returns whether this is the data of a stream's last event.
 fn is_done(data: &[u8]) -> bool {
     let data = data.trim_ascii();
     let data = data.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(data);
     data.eq_ignore_ascii_case(b"[DONE]")
 }
 
-/// An answer that came to its end, in whatever form: its text, and how it ended.
+/// Parses a complete body in any form. Returns its text, and how it ended.
 pub fn read(body: &[u8]) -> Result<(String, Answered), Fault> {
     let body = &body[sse::blank(body)..];
     let mut reader = Reader::default();
@@ -331,11 +343,11 @@ pub fn read(body: &[u8]) -> Result<(String, Answered), Fault> {
     Ok((text, answered))
 }
 
-/// A stream that was asked for as one answer.
+/// Parses a stream that the server sent as a complete body.
 fn read_events(mut reader: Reader, body: &[u8]) -> Result<(String, Answered), Fault> {
     let (mut parser, mut piece, mut text) = (Parser::new(MAX_EVENT), Bytes::copy_from_slice(body), String::new());
     let mut is_over = false;
-    let said = loop {
+    let is_explicit = loop {
         let read = match parser.next(&mut piece) {
             None if is_over => break false,
             None => {
@@ -348,18 +360,18 @@ fn read_events(mut reader: Reader, body: &[u8]) -> Result<(String, Answered), Fa
             Some(read) => read,
         };
         match reader.read(read, is_over)? {
-            Progress::Text(more) => text.push_str(&more),
+            Progress::Text(addition) => text.push_str(&addition),
             Progress::Nothing => {}
             Progress::Done => break true,
         }
     };
-    let answered = reader.end_with_tools(said)?;
+    let answered = reader.end_with_tools(is_explicit)?;
     text.push_str(&answered.rest);
     Ok((text, answered))
 }
 
 impl Reader {
-    /// Reads what a parser has read; `is_last` where the stream ended within it.
+    /// Parses an item of the event parser. `is_last` is whether the stream ended within it.
     pub fn read(&mut self, read: Read, is_last: bool) -> Result<Progress, Fault> {
         let progress = match &read {
             Read::Data(data) => self.event("", data),
@@ -368,14 +380,14 @@ impl Reader {
             Read::TooLarge => Err(Fault::TooLarge("an event of it", MAX_EVENT)),
         };
         match progress {
-            // Half an event is no event.
+            // A truncated event means that the stream was cut off.
             Err(Fault::Unreadable { .. }) if is_last => Err(Fault::Cut),
             progress => progress,
         }
     }
 }
 
-/// An answer that came whole, as the platform's.
+/// Parses a complete body as a completion of a platform.
 pub(crate) fn completion(body: &[u8]) -> Result<Completion, Fault> {
     let (text, answered) = read(body)?;
     let answered = if text.is_empty() { answered.without_tools()? } else { answered };

@@ -1,36 +1,36 @@
-//! Calls of tools a model asks for, put together from the pieces they come in.
+//! Tool calls of a model, assembled from the pieces in which they arrive.
 
 use std::collections::BTreeMap;
 
 use modhost_core::json::{Fields, Value};
 
-/// A call of a tool.
+/// A tool call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolCall {
-    /// The model's id of it.
+    /// The id that the model gave it.
     pub id: String,
-    /// The tool.
+    /// The name of the tool.
     pub name: String,
-    /// What it is called with, JSON as text.
+    /// The arguments, JSON as text.
     pub arguments: String,
 }
 
-/// A piece of a call.
+/// A piece of a tool call.
 pub(super) struct ToolPiece {
-    /// Which call it belongs to.
+    /// The index of the call.
     index: i64,
     call: ToolCall,
 }
 
-/// What a call costs beside its texts, in bytes.
-const CALL_COSTS: usize = 128;
+/// The overhead of a call besides its texts, in bytes.
+const CALL_OVERHEAD: usize = 128;
 
-/// The calls of an answer, by index.
+/// The tool calls of an answer, by index.
 #[derive(Debug, Default)]
 pub(super) struct ToolCalls(BTreeMap<i64, ToolCall>);
 
 impl ToolPiece {
-    /// The pieces in a list of calls.
+    /// Parses a list of calls.
     pub(super) fn list(calls: Value<'_>) -> Vec<Self> {
         let calls = calls.list().unwrap_or_default();
         calls.into_iter().enumerate().filter_map(|(place, call)| Self::of(place, call)).collect()
@@ -41,7 +41,7 @@ impl ToolPiece {
         let index = fields.integer("index").or_else(|| i64::try_from(place).ok())?;
         let inner = fields.get("function").and_then(|it| Fields::of(it, &["name", "arguments"]));
         let function = inner.as_ref().unwrap_or(&fields);
-        // Arguments are JSON as text; some servers send the JSON itself.
+        // Arguments are JSON as text, but some servers send the JSON itself.
         let arguments = function.first(&["arguments", "input"]);
         let arguments = arguments.map(|it| it.text().map_or_else(|| it.to_strict(), |text| text.text).into_owned());
         let call = ToolCall {
@@ -52,22 +52,22 @@ impl ToolPiece {
         (call != ToolCall::default()).then_some(Self { index, call })
     }
 
-    /// The only call, as older servers and other vendors have it.
+    /// Parses a single call, as older servers and other vendors send it.
     pub(super) fn single(function: Value<'_>) -> Option<Self> {
         Self::of(0, function)
     }
 }
 
 impl ToolCalls {
-    /// Adds a piece, and says what it costs in bytes.
+    /// Adds a piece. Returns its size in bytes.
     pub(super) fn add(&mut self, piece: ToolPiece) -> usize {
         let ToolPiece { index, call: ToolCall { id, name, arguments } } = piece;
-        let mut costs = id.len() + name.len() + arguments.len();
+        let mut cost = id.len() + name.len() + arguments.len();
         let call = self.0.entry(index).or_insert_with(|| {
-            costs += CALL_COSTS;
+            cost += CALL_OVERHEAD;
             ToolCall::default()
         });
-        // Some servers send id and name again with each piece of the arguments.
+        // Some servers repeat the id and the name with each piece of the arguments.
         if call.id != id {
             call.id.push_str(&id);
         }
@@ -75,14 +75,14 @@ impl ToolCalls {
             call.name.push_str(&name);
         }
         call.arguments.push_str(&arguments);
-        costs
+        cost
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The calls in the model's order.
+    /// Returns the calls in the order of their indexes.
     pub(super) fn into_list(self) -> Vec<ToolCall> {
         self.0.into_values().collect()
     }

@@ -1,4 +1,4 @@
-//! How an attempt fails, and what the platform says about it.
+//! Failures of an attempt, and the error messages of platforms.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,49 +10,49 @@ use crate::ErrorKind;
 use modhost_core::json;
 use modhost_core::text::{one_line, truncate};
 
-/// The longest message an error carries, in characters.
+/// The longest message of an error, in characters.
 const MESSAGE_LIMIT: usize = 1000;
 
-/// How much of an answer nobody understands is quoted, in characters.
+/// The longest quote of an unrecognized answer, in characters.
 const QUOTE_LIMIT: usize = 200;
 
-/// Why an attempt brought no answer.
+/// The reason why an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No connection came about: the request was certainly not carried out.
+    /// The connection could not be opened, so the request was certainly not carried out.
     NotSent(String),
-    /// The connection broke when the request may have been under way.
+    /// The connection broke after the request may have been sent.
     Interrupted(String),
-    /// The call's time limit passed.
+    /// The time limit of the call expired.
     TimedOut,
-    /// The answer goes on beyond the limit in bytes.
+    /// The body of the answer exceeds the limit.
     TooLarge {
-        /// Its status.
+        /// The status of the answer.
         status: StatusCode,
     },
-    /// The platform answered with something else than success.
+    /// The platform answered with an error status.
     Refused {
-        /// Its status.
+        /// The status.
         status: StatusCode,
-        /// When to come back, where it says so.
+        /// The parsed `Retry-After`, if present.
         retry_after: Option<Duration>,
-        /// False where it says that trying again is no use.
+        /// False if the platform reports that a retry is useless.
         retryable: bool,
-        /// Its own words.
+        /// The platform's message.
         message: String,
     },
 }
 
 impl Failure {
-    /// Sorts what the HTTP client reports.
+    /// Classifies an error of the HTTP client.
     pub(super) fn of(error: reqwest::Error) -> Self {
         let connecting = error.is_connect();
-        // The address is the call's own and told with it.
+        // The message of the call contains the address already.
         let text = chain(&error.without_url());
         if connecting { Self::NotSent(text) } else { Self::Interrupted(text) }
     }
 
-    /// When the platform asks to come back.
+    /// Returns the delay that the platform requested.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -60,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// What a guest can do about it.
+    /// Returns the kind of the failure, for the guest.
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::NotSent(_) | Self::Interrupted(_) | Self::TooLarge { .. } => ErrorKind::Unavailable,
@@ -71,14 +71,14 @@ impl Failure {
                 408 | 504 => ErrorKind::Timeout,
                 429 => ErrorKind::RateLimited(*retry_after),
                 400..=499 => ErrorKind::Invalid,
-                // A redirect is not followed, and what else isn't success is a platform out of order.
+                // Redirects are not followed. Any other status is a fault of the platform.
                 _ => ErrorKind::Unavailable,
             },
         }
     }
 }
 
-/// An error with its causes, each said once.
+/// Formats an error with its causes, without repetitions.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -93,20 +93,20 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// What an error answer says, read as the official Python SDK reads it: `error` is a text, or an object with
-/// `message`, `code` and `params`, which may also stand at the top or under `cause`. Anything else is quoted.
+/// The message of an error body, parsed like the official Python SDK does: `error` is a string, or an object with
+/// `message`, `code` and `params`, which may also be at the top level or under `cause`. Any other body is quoted.
 pub(super) struct ErrorText {
-    /// In one line.
+    /// The message, on one line.
     pub(super) message: String,
-    /// False where `params.retryable` is: the SDK doesn't try those again either.
+    /// False if `params.retryable` is: the SDK doesn't retry these errors either.
     pub(super) retryable: bool,
 }
 
 impl ErrorText {
-    /// Reads the body of an error answer.
+    /// Parses the body of an error.
     pub(super) fn read(body: &str) -> Self {
         let answer = json::Value::read(body.as_bytes()).ok().map(json::Value::to_json);
-        // Google's answers are lists of one.
+        // Google wraps its errors in a list.
         let answer = answer.map(|answer| if answer[0].is_object() { answer[0].clone() } else { answer });
         match answer {
             Some(answer) if answer.is_object() => Self::from_json(&answer),
@@ -138,7 +138,7 @@ impl ErrorText {
     }
 }
 
-/// The value's text, if it is one and says something. Validation errors come as a list of texts.
+/// Returns the text of a value, if it is a nonempty string. Validation errors are lists of strings, which are joined.
 fn text_of(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
@@ -148,7 +148,7 @@ fn text_of(value: Option<&Value>) -> Option<String> {
     .filter(|text| !text.is_empty())
 }
 
-/// The beginning of a body, for a person to recognise it by.
+/// Quotes the beginning of a body, so that a person can recognize it.
 pub(super) fn quote(body: &str) -> String {
     if body.trim().is_empty() {
         "nothing".to_owned()
@@ -157,18 +157,18 @@ pub(super) fn quote(body: &str) -> String {
     }
 }
 
-/// A body as text, without the key: a platform may well repeat the one it refuses. Done before anything is cut, or
-/// half of the key could stay.
+/// Returns a body as text without the key, because a platform may repeat the key that it rejects. Must be called before
+/// the text is truncated, which could leave a part of the key.
 pub(super) fn redacted(body: &[u8], key: &str) -> String {
     without_key(&String::from_utf8_lossy(body), key)
 }
 
-/// A message as errors carry it: without the key, in one line, not too long.
+/// Returns an error message without the key, on one line, and truncated.
 pub(super) fn presentable(message: &str, key: &str) -> String {
     truncate(&one_line(&without_key(message, key)), MESSAGE_LIMIT).into_owned()
 }
 
-/// The text without the key; there are endpoints that need none.
+/// Removes the key. An empty key means that the endpoint needs none.
 fn without_key(text: &str, key: &str) -> String {
     if key.is_empty() { text.to_owned() } else { text.replace(key, "(api key)") }
 }

@@ -1,29 +1,29 @@
-//! The HTTP client every platform of the process shares.
+//! The HTTP client that all platforms of the process share.
 
 use std::time::Duration;
 
 use super::SetupError;
 
-/// How long a connection may take to come about, TLS included.
+/// The timeout of connecting, including TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an unused connection is kept. Shorter than what gateways allow (60 s and more), because a request that
-/// meets a connection its server is just closing can't be told from one that was carried out.
+/// How long an idle connection is kept. Shorter than the idle timeouts of gateways (60 s and more): if the server
+/// closes a connection while a request is sent on it, the host can't know whether the request was carried out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a connection that waits for an answer is probed: a completion may take minutes, and middleboxes forget
-/// connections that say nothing.
+/// The interval of keep-alive probes. A completion may take minutes, and middleboxes drop idle connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Makes the HTTP client. One is enough for a process: clones share its pool of connections.
+/// Creates the HTTP client. One per process is enough, since clones share the connection pool.
 ///
-/// It never follows a redirect, since the credentials would go along, and takes no proxy from the environment, so
-/// that what is configured is what is called. Installs `ring` as the process's TLS provider where none is installed.
+/// The client follows no redirects, because it would send the credentials along, and ignores proxies from the
+/// environment, so that requests go to the configured address. Installs `ring` as the TLS provider of the process
+/// unless one is installed.
 ///
 /// # Errors
-/// [`SetupError::HttpClient`] where TLS can't be set up, usually because the system has no CA certificates.
+/// Returns [`SetupError::HttpClient`] if TLS can't be set up, usually because the system has no CA certificates.
 pub fn http_client() -> Result<reqwest::Client, SetupError> {
-    // An error only says that a provider is installed already, which is as good.
+    // An error only means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .user_agent(concat!("modhost/", env!("CARGO_PKG_VERSION")))

@@ -1,7 +1,7 @@
-//! JSON over HTTP, as every platform is spoken to: one call with its attempts, the waits between them, and the limits in
-//! time and size.
+//! JSON over HTTP for all platforms: executes a call with its attempts, the delays between them, and limits of time and
+//! size.
 //!
-//! It repeats only what can't happen twice by it; see [`retry`].
+//! A request is repeated only if that can't execute it twice; see [`retry`].
 
 mod failure;
 mod http_client;
@@ -30,35 +30,35 @@ pub use http_client::http_client;
 pub(super) use opened::Opened;
 pub(super) use retry::Repeat;
 
-/// The largest answer that is read, in bytes: a thousand long passages fit in well.
+/// The largest accepted answer, in bytes. A thousand long passages fit.
 pub(super) const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How much of an error answer is read, in bytes; what it says stands at its beginning.
+/// The number of bytes read of an error answer. The message is at its beginning.
 const ERROR_LIMIT: usize = 64 * 1024;
 
-/// Why a client of a platform can't be made.
+/// The reason why the client of a platform can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// No path can be appended to the address, or it holds a secret.
+    /// The address is not a valid base for paths, or contains a secret.
     #[error("api_base {problem}; it should look like {example}")]
     ApiBase {
-        /// What is wrong with it.
+        /// The problem with the address.
         problem: &'static str,
-        /// One that isn't.
+        /// A valid address.
         example: &'static str,
     },
-    /// A setting can't stand in a header. What it is set to is never told.
-    #[error("{0} is empty, or holds a control character (a line break at its end, perhaps)")]
+    /// A setting is not a valid header value. The error doesn't contain the value.
+    #[error("{0} is empty or contains a control character, often a line break at its end")]
     Header(&'static str),
     /// TLS can't be set up.
     #[error("the HTTP client can't be set up; are the system's CA certificates installed?")]
     HttpClient(#[source] reqwest::Error),
 }
 
-/// A request, and how often and how long it may be tried.
+/// A request with its retry behavior and time limit.
 pub(super) struct Call {
     method: Method,
-    /// Below `api_base`, encoded. What errors and logs name.
+    /// The encoded path below `api_base`. Errors and logs name the call by it.
     path: String,
     query: Vec<(&'static str, String)>,
     headers: HeaderMap,
@@ -70,14 +70,14 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// A call that must end within `limit` from now, attempts, waits and all.
+    /// Creates a call that must end within `limit` from now, including attempts and delays.
     pub(super) fn new(method: Method, path: impl Into<String>, repeat: Repeat, limit: Duration) -> Self {
         let (query, headers, started) = (Vec::new(), HeaderMap::new(), Instant::now());
         let (path, idempotency_key, body) = (path.into(), None, None);
         Self { method, path, query, headers, idempotency_key, body, repeat, started, limit }
     }
 
-    /// With this JSON.
+    /// Sets the body to this JSON.
     pub(super) fn json(mut self, body: &impl Serialize) -> Result<Self> {
         let body = serde_json::to_vec(body).map_err(|error| {
             CallError::new(ErrorKind::Invalid, format!("{self}: can't be written as JSON: {error}"))
@@ -86,20 +86,21 @@ impl Call {
         Ok(self)
     }
 
-    /// With these query parameters instead of earlier ones.
+    /// Replaces the query parameters.
     pub(super) fn set_query(&mut self, query: Vec<(&'static str, String)>) {
         self.query = query;
     }
 
-    /// With this header besides those that every call carries; `what` names its value in errors.
+    /// Adds a header to those of every call. `what` names the value in errors.
     pub(super) fn header(mut self, name: HeaderName, what: &str, value: &str) -> Result<Self> {
-        let value = HeaderValue::from_str(value)
-            .map_err(|_| CallError::new(ErrorKind::Invalid, format!("{self}: the {what} can't stand in a header")))?;
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            CallError::new(ErrorKind::Invalid, format!("{self}: the {what} is not a valid header value"))
+        })?;
         self.headers.insert(name, value);
         Ok(self)
     }
 
-    /// With this key, by which a platform that knows such keys tells a second attempt from a second call.
+    /// Sets the idempotency key, by which the platform recognizes a repeated call.
     pub(super) fn idempotency_key(mut self, key: Option<&str>) -> Self {
         self.idempotency_key = key.map(str::to_owned);
         self
@@ -109,7 +110,7 @@ impl Call {
         self.limit.saturating_sub(self.started.elapsed())
     }
 
-    /// Waits for an attempt as long as the call may take.
+    /// Runs an attempt within the remaining time of the call.
     async fn in_time<T>(
         &self,
         attempt: impl Future<Output = std::result::Result<T, Failure>>,
@@ -124,31 +125,31 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// What the platform answered, when it answered with success.
+/// A successful answer of the platform.
 pub(super) struct Answer {
     status: StatusCode,
     body: Bytes,
 }
 
-/// The way to a platform: address, credentials and the manner of trying again.
+/// The connection to a platform: address, credentials and retry policy.
 #[derive(Debug)]
 pub(super) struct HttpTransport {
-    /// What carries the requests.
+    /// The HTTP client.
     pub(super) client: reqwest::Client,
-    /// The address paths are appended to: one that [`check_base`] has passed.
+    /// The base address of all paths, checked by [`check_base`].
     pub(super) api_base: Url,
-    /// What every call carries, credentials included.
+    /// The headers of every call, including the credentials.
     pub(super) headers: HeaderMap,
-    /// The key, to be kept out of errors.
+    /// The API key, which is redacted in errors.
     pub(super) key: Secret,
-    /// How calls are tried again.
+    /// The retry policy.
     pub(super) retry: RetryPolicy,
-    /// The header that carries a call's idempotency key; none: it isn't sent.
+    /// The header of the idempotency key. `None` sends no key.
     pub(super) idempotency_header: Option<HeaderName>,
 }
 
 impl HttpTransport {
-    /// Carries out a call, trying again where that is allowed and may help.
+    /// Executes a call. Retries where that is safe and may help.
     pub(super) async fn send(&self, call: &Call) -> Result<Answer> {
         let headers = self.headers_of(call)?;
         let mut attempt = 1;
@@ -162,7 +163,7 @@ impl HttpTransport {
         }
     }
 
-    /// Carries out a call whose answer is read as it comes; tries again as [`HttpTransport::send`] does, until it begins.
+    /// Executes a call whose answer is streamed. Retries like [`HttpTransport::send`], until the answer starts.
     pub(super) async fn open(self: &Arc<Self>, call: Call) -> Result<Opened> {
         let headers = self.headers_of(&call)?;
         let mut attempt = 1;
@@ -175,7 +176,7 @@ impl HttpTransport {
         }
     }
 
-    /// Waits until the next attempt, if there is one after this failure.
+    /// Waits for the next attempt. Returns the error if there is none after this failure.
     async fn wait(&self, call: &Call, attempt: u32, failure: &Failure) -> Result<()> {
         match retry::delay(&self.retry, call.repeat, attempt, failure, call.remaining()) {
             Some(delay) => tokio::time::sleep(delay).await,
@@ -184,16 +185,17 @@ impl HttpTransport {
         Ok(())
     }
 
-    /// Checks an answer nothing is read from. Many servers have none, but an error or the page of a proxy is no success.
+    /// Checks an answer whose content isn't used. Many servers send no body, but an error or a proxy's page is not a
+    /// success.
     pub(super) fn check_done(&self, call: &Call, answer: &Answer) -> Result<()> {
         match answer.body.trim_ascii_start().first() {
             Some(b'{') => self.decode(call, answer, |_| Ok(())),
-            Some(b'<') => Err(self.unexpected(call, answer, "is a page and no JSON")),
+            Some(b'<') => Err(self.unexpected(call, answer, "is a web page instead of JSON")),
             _ => Ok(()),
         }
     }
 
-    /// Reads an answer, unless it is a failure that comes as if it were a success; `read` says what is missing.
+    /// Parses an answer, unless it is an error with a success status. `read` returns the reason if it can't parse it.
     pub(super) fn decode<T>(
         &self,
         call: &Call,
@@ -201,7 +203,7 @@ impl HttpTransport {
         read: impl FnOnce(Value<'_>) -> std::result::Result<T, &'static str>,
     ) -> Result<T> {
         let failed = self.decode_any(call, answer, |value| {
-            // What was made has an id, and may well have an error, too: a message whose answer failed.
+            // A created object has an id and may have an error field, too: a message whose answer failed.
             let is_made = Fields::of(value, &["id"]).is_some_and(|it| it.get("id").is_some());
             if is_made { Ok((None, read(value))) } else { Ok((failure(value), read(value))) }
         });
@@ -214,7 +216,8 @@ impl HttpTransport {
         }
     }
 
-    /// Reads an answer, whatever it says. A missing body is an empty object, as it is for the official Python SDK.
+    /// Parses an answer without checking for errors. An empty body counts as an empty object, as in the official Python
+    /// SDK.
     pub(super) fn decode_any<T>(
         &self,
         call: &Call,
@@ -227,12 +230,12 @@ impl HttpTransport {
         read(value).map_err(|why| self.unreadable(call, answer, why))
     }
 
-    /// A completion in OpenAI's format.
+    /// Parses a completion in OpenAI's format.
     pub(super) fn completion(&self, call: &Call, answer: &Answer) -> Result<Completion> {
         chat_completion::completion(&answer.body).map_err(|fault| self.no_completion(call, answer, &fault))
     }
 
-    /// The error for an answer that says success and is no completion.
+    /// Returns the error for a successful answer without a valid completion.
     pub(super) fn no_completion(&self, call: &Call, answer: &Answer, fault: &Fault) -> CallError {
         let about = format!("{call}: {}, but the answer", answer.status);
         match fault {
@@ -242,7 +245,7 @@ impl HttpTransport {
         }
     }
 
-    /// The error for an answer that is none; `about` is the beginning of its message.
+    /// Returns the error for an invalid answer. `about` is the beginning of its message.
     fn fault(&self, about: &str, fault: &Fault) -> CallError {
         if let Fault::Failed { status, found } = fault {
             let ErrorText { message, retryable } = ErrorText::read(&redacted(found, self.key.expose()));
@@ -261,44 +264,44 @@ impl HttpTransport {
         self.error(kind, &format!("{about} {}", fault.describe()))
     }
 
-    /// The error for an answer that says success and can't be read.
+    /// Returns the error for a successful answer that can't be parsed.
     pub(super) fn unreadable(&self, call: &Call, answer: &Answer, why: &str) -> CallError {
         self.unexpected(call, answer, &format!("can't be understood ({why})"))
     }
 
-    /// The error for an answer that says success and isn't what was to be expected; `what` goes on from "the answer".
+    /// Returns the error for an unexpected successful answer. `what` completes the sentence "the answer …".
     pub(super) fn unexpected(&self, call: &Call, answer: &Answer, what: &str) -> CallError {
         let Answer { status, body } = answer;
         let quoted = quote(&redacted(body, self.key.expose()));
         self.error(ErrorKind::Unavailable, &format!("{call}: {status}, but the answer {what}: {quoted}"))
     }
 
-    /// Sends the request once. What comes back is a success whose body is still to be read.
+    /// Sends the request once. Returns a successful response whose body has not been read.
     async fn attempt(
         &self,
         headers: &HeaderMap,
         call: &Call,
         attempt: u32,
     ) -> std::result::Result<reqwest::Response, Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut request = self.client.request(call.method.clone(), self.url(call)).headers(headers.clone());
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
         }
         let answered = request.send().await;
         let status = answered.as_ref().ok().map(|response| response.status().as_u16());
-        let elapsed = begun.elapsed();
+        let elapsed = started.elapsed();
         tracing::debug!(method = %call.method, path = %call.path, attempt, status, ?elapsed, "called the platform");
         let response = answered.map_err(Failure::of)?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
-    /// Reads what an answer that isn't a success says.
+    /// Reads the body of an error response.
     async fn refused(&self, mut response: reqwest::Response) -> Failure {
         let status = response.status();
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|value| parse_retry_after(value, Timestamp::now()));
-        // The status says enough, should the words be lost on the way.
+        // If the body can't be read, the status is enough.
         let body = read(&mut response, Bytes::new(), ERROR_LIMIT).await.map_or_else(|_| Bytes::new(), Read::into_bytes);
         let ErrorText { message, retryable } = ErrorText::read(&redacted(&body, self.key.expose()));
         Failure::Refused { status, retry_after, retryable, message }
@@ -316,32 +319,34 @@ impl HttpTransport {
     fn headers_of(&self, call: &Call) -> Result<HeaderMap> {
         let mut headers = self.headers.clone();
         headers.extend(call.headers.clone());
-        // A read needs none; under one key the pages of a list would be taken for one and the same request.
+        // Reads need no key. With one key, the platform would take the pages of a list for the same request.
         if let (Some(name), Some(key)) = (&self.idempotency_header, &call.idempotency_key)
             && call.method != Method::GET
         {
             let refused =
-                |_| self.error(ErrorKind::Invalid, &format!("{call}: the idempotency key can't stand in a header"));
+                |_| self.error(ErrorKind::Invalid, &format!("{call}: the idempotency key is not a valid header value"));
             headers.insert(name, HeaderValue::from_str(key).map_err(refused)?);
         }
         Ok(headers)
     }
 
-    /// The error for a call that failed for good.
+    /// Returns the error of a call after its last attempt.
     fn failed(&self, call: &Call, attempts: u32, failure: &Failure) -> CallError {
         let limit = humantime::format_duration(call.limit);
-        let what = match failure {
+        let reason = match failure {
             Failure::NotSent(error) => format!("can't connect to {}: {error}", self.api_base.authority()),
-            Failure::Interrupted(error) => format!("the connection broke, and it may have been carried out: {error}"),
-            Failure::TimedOut => format!("no answer within {limit}, and it may have been carried out"),
+            Failure::Interrupted(error) => {
+                format!("the connection broke; the request may have been carried out: {error}")
+            }
+            Failure::TimedOut => format!("no answer within {limit}; the request may have been carried out"),
             Failure::TooLarge { status } => format!("{status}, but the answer is larger than {ANSWER_LIMIT} bytes"),
             Failure::Refused { status, .. } if status.is_redirection() => format!(
-                "{status}: redirects are not followed, since the credentials would go along; check the configured api_base"
+                "{status}: redirects are not followed, to protect the credentials; check the configured api_base"
             ),
             Failure::Refused { status, message, .. } => format!("{status}: {message}"),
         };
         let tried = if attempts > 1 { format!(" (after {attempts} attempts)") } else { String::new() };
-        self.error(failure.kind(), &format!("{call}{tried}: {what}"))
+        self.error(failure.kind(), &format!("{call}{tried}: {reason}"))
     }
 
     fn error(&self, kind: ErrorKind, message: &str) -> CallError {
@@ -349,75 +354,74 @@ impl HttpTransport {
     }
 }
 
-/// What was read of a body.
+/// The result of reading a body.
 enum Read {
-    /// All of it.
+    /// The complete body.
     Whole(Bytes),
-    /// Its beginning, up to the limit.
-    Cut(Bytes),
+    /// The beginning of the body, up to the limit.
+    Truncated(Bytes),
 }
 
 impl Read {
     fn into_bytes(self) -> Bytes {
         match self {
-            Self::Whole(bytes) | Self::Cut(bytes) => bytes,
+            Self::Whole(bytes) | Self::Truncated(bytes) => bytes,
         }
     }
 }
 
-/// Reads a successful answer to its end; `begun` is what was read of it before.
-async fn whole(mut response: reqwest::Response, begun: Bytes) -> std::result::Result<Answer, Failure> {
+/// Reads a successful answer to its end. `prefix` was read before.
+async fn whole(mut response: reqwest::Response, prefix: Bytes) -> std::result::Result<Answer, Failure> {
     let status = response.status();
-    match read(&mut response, begun, ANSWER_LIMIT).await? {
+    match read(&mut response, prefix, ANSWER_LIMIT).await? {
         Read::Whole(body) => Ok(Answer { status, body }),
-        Read::Cut(_) => Err(Failure::TooLarge { status }),
+        Read::Truncated(_) => Err(Failure::TooLarge { status }),
     }
 }
 
 /// Reads a body up to a limit in bytes.
-async fn read(response: &mut reqwest::Response, begun: Bytes, limit: usize) -> std::result::Result<Read, Failure> {
-    let mut body = BytesMut::from(begun);
+async fn read(response: &mut reqwest::Response, prefix: Bytes, limit: usize) -> std::result::Result<Read, Failure> {
+    let mut body = BytesMut::from(prefix);
     while let Some(chunk) = response.chunk().await.map_err(Failure::of)? {
         let room = limit.saturating_sub(body.len());
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if chunk.len() > room {
-            return Ok(Read::Cut(body.freeze()));
+            return Ok(Read::Truncated(body.freeze()));
         }
     }
     Ok(Read::Whole(body.freeze()))
 }
 
-/// An id as a segment of a path. Whatever it holds, it stays one segment; the names of no segment at all can't be
-/// encoded and are refused.
+/// Encodes an id as one path segment. Rejects ids that can't be encoded as a segment.
 pub(super) fn segment(what: &str, id: &str) -> Result<String> {
     if matches!(id, "" | "." | "..") {
         return Err(CallError::new(ErrorKind::Invalid, format!("{id:?} is not the id of a {what}")));
     }
-    // Form encoding but for the space, which is a plus sign in forms only.
+    // Form encoding, except that a space is a plus sign only in forms.
     Ok(url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20"))
 }
 
-/// A value as a header's; `setting` names it in errors.
+/// Returns a header value. `setting` names it in errors.
 pub(super) fn header(setting: &'static str, value: &str) -> std::result::Result<HeaderValue, SetupError> {
     HeaderValue::from_str(value).ok().filter(|value| !value.is_empty()).ok_or(SetupError::Header(setting))
 }
 
-/// A credential as a header's value, kept out of debug output.
+/// Returns a credential as a header value that debug output hides.
 pub(super) fn credential(setting: &'static str, value: &str) -> std::result::Result<HeaderValue, SetupError> {
     let mut value = header(setting, value)?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// Refuses an address that no path can be appended to, or that holds what would end up in logs. `example` is one that
-/// is right.
+/// Rejects an address that paths can't be appended to, or that contains a secret, which would appear in logs. `example`
+/// is a valid address.
 pub(super) fn check_base(api_base: &Url, example: &'static str) -> std::result::Result<(), SetupError> {
     let problem = if !matches!(api_base.scheme(), "http" | "https") {
         "isn't an http or https address"
     } else if !api_base.username().is_empty() || api_base.password().is_some() {
-        "has a user name or a password in it; the API key is set on its own"
+        "contains a user name or a password; the API key has its own setting"
     } else if api_base.query().is_some() || api_base.fragment().is_some() {
-        "has a ? or # in it, where paths are to be appended"
+        "contains ? or #, but paths are appended to it"
     } else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! Whether a call is tried again, and the delay before.
+//! Whether a call is retried, and the delay before the retry.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use http::StatusCode;
 use super::failure::Failure;
 use modhost_core::backoff::{RetryPolicy, jitter};
 
-/// Whether a call may be repeated when nobody knows if it was carried out.
+/// Whether a call may be repeated if it is unknown whether it was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// Carried out twice is the same as once: reads, and changes that state the new value.
+    /// Repeating it has no further effect: reads, and changes that set a value.
     Safe,
-    /// Carried out twice leaves two messages or two bills: only if it certainly was not carried out.
+    /// Repeating it would leave two messages or two bills, so it is repeated only if it certainly was not carried out.
     IfNotCarriedOut,
 }
 
-/// Returns the delay before the next attempt; none if the call has failed for good. `attempt` counts from 1, `remaining` is
-/// the rest of the call's time limit.
+/// Returns the delay before the next attempt, or `None` if the call has failed for good. `attempt` counts from 1.
+/// `remaining` is the rest of the call's time limit.
 ///
-/// The delay is random, between zero and that of the policy. Where the platform sends `Retry-After`, the delay is that time
-/// plus a random time up to the policy's first delay, so that not all callers return at once. No delay goes beyond the
+/// The delay is random, between zero and that of the policy. If the platform sends `Retry-After`, the delay is that
+/// time plus a random time up to the policy's first delay, so that not all callers return at once. If the delay would
+/// exceed the call's time limit, the call fails at once.
 /// call's time limit: the call fails right away instead.
 pub(super) fn delay(
     policy: &RetryPolicy,
@@ -29,25 +30,25 @@ pub(super) fn delay(
     failure: &Failure,
     remaining: Duration,
 ) -> Option<Duration> {
-    if attempt >= policy.attempts || !can_help(repeat, failure) {
+    if attempt >= policy.attempts || !may_retry(repeat, failure) {
         return None;
     }
     let delay = match failure.retry_after() {
-        Some(asked) => asked.saturating_add(jitter(policy.backoff.first)),
+        Some(retry_after) => retry_after.saturating_add(jitter(policy.backoff.first)),
         None => policy.delay_after(attempt),
     };
     (delay < remaining).then_some(delay)
 }
 
-/// Whether another attempt is allowed and may end better.
-fn can_help(repeat: Repeat, failure: &Failure) -> bool {
+/// Returns whether another attempt is safe and may succeed.
+fn may_retry(repeat: Repeat, failure: &Failure) -> bool {
     match failure {
         Failure::NotSent(_) => true,
         Failure::Interrupted(_) => repeat == Repeat::Safe,
         Failure::Refused { retryable: false, .. } => false,
         Failure::Refused { status, retry_after, .. } => match *status {
             StatusCode::TOO_MANY_REQUESTS => true,
-            // A server that says when to come back has not begun.
+            // A server that sends `Retry-After` has not started processing.
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => true,
             status => status.is_server_error() && repeat == Repeat::Safe,
         },
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn doubles_the_delay_up_to_the_maximum() {
         for (attempt, ceiling) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (39, 1000)] {
             for _ in 0..200 {
                 let wait = delay(&POLICY, Repeat::Safe, attempt, &too_many(None), Duration::MAX).unwrap();
@@ -78,18 +79,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_platform_asks_for_is_waited_at_least() {
-        let asked = Duration::from_secs(7);
+    fn waits_at_least_the_retry_after() {
+        let retry_after = Duration::from_secs(7);
         for _ in 0..200 {
-            let wait = delay(&POLICY, Repeat::Safe, 1, &too_many(Some(asked)), Duration::from_secs(8)).unwrap();
-            assert!(wait >= asked && wait <= asked + POLICY.backoff.first);
+            let wait = delay(&POLICY, Repeat::Safe, 1, &too_many(Some(retry_after)), Duration::from_secs(8)).unwrap();
+            assert!(wait >= retry_after && wait <= retry_after + POLICY.backoff.first);
         }
     }
 
     #[test]
-    fn no_wait_goes_beyond_the_time_limit() {
-        let asked = Some(Duration::from_secs(7));
-        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(asked), Duration::from_secs(7)), None);
+    fn returns_no_delay_beyond_the_time_limit() {
+        let retry_after = Some(Duration::from_secs(7));
+        assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(retry_after), Duration::from_secs(7)), None);
         assert_eq!(delay(&POLICY, Repeat::Safe, 1, &too_many(Some(Duration::MAX)), Duration::from_secs(7)), None);
     }
 }

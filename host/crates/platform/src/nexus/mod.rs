@@ -1,8 +1,8 @@
-//! NexusGPT: its public API.
+//! NexusGPT's public API.
 //!
-//! It has one call for modules, as its public documentation of webhooks describes it: a message is written into a thread
-//! by `POST /api/public/thread/{id}/messages` with the header `api-key` and the body `{"content": "…"}`, and the answer is
-//! `{"success": true}`. It documents no idempotency keys, so a message is sent again only if it certainly was not written.
+//! Its public documentation of webhooks describes one call for modules. `POST /api/public/thread/{id}/messages`, with
+//! the header `api-key` and the body `{"content": "…"}`, writes a message into a thread and returns
+//! `{"success": true}`. No idempotency keys are documented, so a message is sent again only if it certainly was not written.
 
 use std::time::Duration;
 
@@ -19,28 +19,28 @@ use modhost_core::json::Fields;
 use modhost_core::platform_urls::NEXUS_API_BASE;
 use modhost_core::secret::Secret;
 
-/// The most characters a message may have.
+/// The maximum length of a message, in characters.
 pub const MESSAGE_LIMIT: usize = 4000;
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
-/// What it takes to write into the threads of a NexusGPT workspace.
+/// The settings for the threads of a NexusGPT workspace.
 #[derive(Clone, Debug)]
 pub struct NexusSettings {
-    /// Where the API is, with or without a slash at its end.
+    /// The base address of the API, with or without a trailing slash.
     pub api_base: Url,
     /// The workspace's key.
     pub api_key: Secret,
-    /// The longest a call may take, attempts and waits included.
+    /// The time limit of a call, including attempts and delays.
     pub timeout: Duration,
-    /// How calls are tried again.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// The header that carries a call's idempotency key; none: it isn't sent.
+    /// The header of the idempotency key. `None` sends no key.
     pub idempotency_header: Option<HeaderName>,
 }
 
 impl NexusSettings {
-    /// Settings with the defaults: 30 s for a call, four attempts, no idempotency key.
+    /// Creates settings with the defaults: 30 s for a call, four attempts, no idempotency key.
     pub fn new(api_base: Url, api_key: Secret) -> Self {
         let (timeout, retry) = (Duration::from_secs(30), RetryPolicy::REQUEST);
         Self { api_base, api_key, timeout, retry, idempotency_header: None }
@@ -50,20 +50,20 @@ impl NexusSettings {
 /// The client of one NexusGPT workspace.
 #[derive(Debug)]
 pub struct Nexus {
-    exchange: HttpTransport,
+    transport: HttpTransport,
     timeout: Duration,
 }
 
 impl Nexus {
-    /// A client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
+    /// Creates a client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
     ///
     /// # Errors
-    /// [`SetupError`] where a setting can't be right. Nothing is sent yet.
+    /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
     pub fn new(settings: NexusSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
         let NexusSettings { api_base, api_key: key, timeout, retry, idempotency_header } = settings;
         check_base(&api_base, NEXUS_API_BASE)?;
         let headers = HeaderMap::from_iter([(API_KEY, credential("api_key", key.expose())?)]);
-        Ok(Self { exchange: HttpTransport { client, api_base, headers, key, retry, idempotency_header }, timeout })
+        Ok(Self { transport: HttpTransport { client, api_base, headers, key, retry, idempotency_header }, timeout })
     }
 }
 
@@ -77,8 +77,8 @@ struct NewMessage<'a> {
 impl Platform for Nexus {
     fn unsupported(&self, what: &str) -> CallError {
         let message = format!(
-            "NexusGPT has no {what} for modules: all they can do there is to write messages of text into the event's \
-             thread (`messages.create`)"
+            "NexusGPT has no {what} for modules: they can only write text messages into the event's thread \
+             (`messages.create`)"
         );
         CallError::new(ErrorKind::Unsupported, message)
     }
@@ -95,22 +95,22 @@ impl Platform for Nexus {
         let call = Call::new(Method::POST, path, Repeat::IfNotCarriedOut, self.timeout)
             .idempotency_key(caller.idempotency_key.as_deref())
             .json(&NewMessage { content })?;
-        let answer = self.exchange.send(&call).await?;
-        let is_written = self.exchange.decode_any(&call, &answer, |value| {
-            let fields = Fields::of(value, &["success"]).ok_or("it is no object")?;
+        let answer = self.transport.send(&call).await?;
+        let is_written = self.transport.decode_any(&call, &answer, |value| {
+            let fields = Fields::of(value, &["success"]).ok_or("it is not an object")?;
             Ok(fields.get("success").is_some_and(|it| it.as_bytes() == b"true") && failure(value).is_none())
         })?;
         if !is_written {
-            return Err(self.exchange.unexpected(&call, &answer, "doesn't say that the message was written"));
+            return Err(self.transport.unexpected(&call, &answer, "doesn't confirm that the message was written"));
         }
-        // Nothing else is told about it.
+        // The answer contains no more about the message.
         let (id, text) = (String::new(), Some(content.to_owned()));
         Ok(Message { id, role: Role::Assistant, text, references: Vec::new(), created_at: None })
     }
 }
 
 impl Nexus {
-    /// The text of a message, if it is one the platform takes. What would be left out of it silently is refused.
+    /// Returns the text of a message that the platform accepts. Content that would be dropped silently is rejected.
     fn content<'c>(&self, change: &'c MessageChange) -> Result<&'c str> {
         if !change.references.is_empty() {
             return Err(self.unsupported("references"));
@@ -125,7 +125,7 @@ impl Nexus {
         }
         match length(content) {
             length if length > MESSAGE_LIMIT => invalid(format!(
-                "a message to a NexusGPT thread has {MESSAGE_LIMIT} characters at most, this one has {length} (an emoji \
+                "a message to a NexusGPT thread has at most {MESSAGE_LIMIT} characters; this one has {length} (an emoji \
                  counts as two or more); nothing was sent"
             )),
             _ => Ok(content),
@@ -133,8 +133,8 @@ impl Nexus {
     }
 }
 
-/// How many characters a text has: UTF-16 code units, as JavaScript counts them. The platform doesn't say how it counts;
-/// whoever counts code points, or what a reader takes for one character, comes to no more than this.
+/// Returns the length of a text in UTF-16 code units, as JavaScript counts. The platform doesn't specify its unit, but
+/// neither code points nor grapheme clusters exceed this number.
 fn length(text: &str) -> usize {
     text.encode_utf16().count()
 }

@@ -1,7 +1,9 @@
-//! An OpenAI-compatible endpoint: a language model for tenants whose platform has none for modules, or none that streams.
+//! An OpenAI-compatible endpoint: a language model for tenants whose platform has none for modules, or none that
+//! streams.
 //!
-//! `POST {api_base}/chat/completions`, as OpenAI documents it and others offer it, too. What they answer is read by
-//! [`chat_completion`](super::chat_completion): leniently in its form, and strictly in what counts as an answer.
+//! It calls `POST {api_base}/chat/completions`, as OpenAI documents it and other vendors implement it.
+//! [`chat_completion`](super::chat_completion) parses the answers: leniently in their form, and strictly in what counts
+//! as complete.
 
 mod stream;
 
@@ -21,29 +23,30 @@ use modhost_core::secret::Secret;
 
 pub use stream::Pieces;
 
-/// Where completions are asked for, below `api_base`.
+/// The path of completions below `api_base`.
 const COMPLETIONS: &str = "/chat/completions";
 
-/// What it takes to talk to an endpoint.
+/// The settings of an endpoint.
 #[derive(Clone, Debug)]
 pub struct OpenAiSettings {
-    /// The address its paths are appended to: `https://api.openai.com/v1`, with or without a slash at its end.
+    /// The base address of its paths: `https://api.openai.com/v1`, with or without a trailing slash.
     pub api_base: Url,
-    /// The key; there are endpoints that need none.
+    /// The API key. Some endpoints need none.
     pub api_key: Option<Secret>,
-    /// The model of completions that name none.
+    /// The model of requests that name none.
     pub model: String,
-    /// The longest a completion may take, attempts and waits included, and to its last piece; a request can only ask for
-    /// less.
+    /// The time limit of a completion, from the first attempt to the last piece, including delays. A request can only
+    /// lower it.
     pub timeout: Duration,
-    /// How calls are tried again.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// The header that carries a call's idempotency key; none: it isn't sent.
+    /// The header of the idempotency key. `None` sends no key.
     pub idempotency_header: Option<HeaderName>,
 }
 
 impl OpenAiSettings {
-    /// Settings with the defaults: no key, 600 s for a completion (as OpenAI's own clients wait), four attempts.
+    /// Creates settings with the defaults: no key, 600 s for a completion (as OpenAI's own clients wait), four
+    /// attempts.
     pub fn new(api_base: Url, model: impl Into<String>) -> Self {
         Self {
             api_base,
@@ -59,16 +62,16 @@ impl OpenAiSettings {
 /// The client of one endpoint.
 #[derive(Debug)]
 pub struct OpenAi {
-    exchange: Arc<HttpTransport>,
+    transport: Arc<HttpTransport>,
     model: String,
     timeout: Duration,
 }
 
 impl OpenAi {
-    /// A client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
+    /// Creates a client with these settings, on the connections of `client` (see [`http_client`](super::http_client)).
     ///
     /// # Errors
-    /// [`SetupError`] where a setting can't be right. Nothing is sent yet.
+    /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
     pub fn new(settings: OpenAiSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
         let OpenAiSettings { api_base, api_key, model, timeout, retry, idempotency_header } = settings;
         check_base(&api_base, OPENAI_API_BASE)?;
@@ -77,45 +80,45 @@ impl OpenAi {
             headers.insert(AUTHORIZATION, bearer(key)?);
         }
         let key = api_key.unwrap_or_else(|| Secret::new(""));
-        let exchange = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
-        Ok(Self { exchange: Arc::new(exchange), model, timeout })
+        let transport = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
+        Ok(Self { transport: Arc::new(transport), model, timeout })
     }
 
-    /// Waits for a whole answer.
+    /// Requests a complete answer.
     ///
     /// # Errors
-    /// As every call to a platform.
+    /// Like every call to a platform.
     pub async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
-        let call = self.call(caller, request)?.json(&self.question(request, false)?)?;
-        let answer = self.exchange.send(&call).await?;
-        self.exchange.completion(&call, &answer)
+        let call = self.call(caller, request)?.json(&self.body_of(request, false)?)?;
+        let answer = self.transport.send(&call).await?;
+        self.transport.completion(&call, &answer)
     }
 
-    /// Begins an answer that is read piece by piece.
+    /// Requests an answer that is read piece by piece.
     ///
     /// # Errors
-    /// As every call to a platform, until the answer begins.
+    /// Like every call to a platform, until the answer starts.
     pub async fn stream(&self, caller: &Caller, request: &CompletionRequest) -> Result<Pieces> {
         let call = self.call(caller, request)?.header(ACCEPT, "kind of answer", "text/event-stream")?;
-        let call = call.json(&self.question(request, true)?)?;
-        let mut opened = self.exchange.open(call).await?;
+        let call = call.json(&self.body_of(request, true)?)?;
+        let mut opened = self.transport.open(call).await?;
         if opened.has_events().await? {
             return Ok(Pieces::streamed(opened));
         }
-        // Some endpoints can't stream, or not with every model, and answer whole.
+        // Some endpoints can't stream, or not with every model, and send a complete answer.
         let (call, answer) = opened.whole().await?;
-        Ok(Pieces::whole(self.exchange.completion(&call, &answer)?))
+        Ok(Pieces::whole(self.transport.completion(&call, &answer)?))
     }
 
-    /// A completion costs money, so it is repeated only if it certainly was not begun.
+    /// Creates the call of a completion. It costs money, so it is repeated only if it certainly was not carried out.
     fn call(&self, caller: &Caller, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
         let call = Call::new(Method::POST, COMPLETIONS, Repeat::IfNotCarriedOut, limit);
         Ok(call.idempotency_key(caller.idempotency_key.as_deref()))
     }
 
-    /// The body of the request: the guest's options, and over them what the host has to say.
-    fn question(&self, request: &CompletionRequest, stream: bool) -> Result<Value> {
+    /// Returns the request's body: the guest's options, overridden by the host's fields.
+    fn body_of(&self, request: &CompletionRequest, stream: bool) -> Result<Value> {
         let mut body = request.model_options()?;
         body.insert("model".into(), request.model.as_ref().unwrap_or(&self.model).as_str().into());
         body.insert("messages".into(), json!(request.messages));

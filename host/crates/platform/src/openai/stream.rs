@@ -1,4 +1,4 @@
-//! A streamed answer, event by event.
+//! A streamed answer, parsed event by event.
 
 use async_trait::async_trait;
 
@@ -6,20 +6,20 @@ use crate::chat_completion::{Answered, Progress, Reader};
 use crate::http_transport::Opened;
 use crate::{Completion, CompletionStream, Ending, Result, WholeAnswer};
 
-/// An answer on its way.
+/// A streamed answer.
 pub struct Pieces(Answer);
 
 enum Answer {
-    /// It comes in events.
+    /// The server streams it.
     Streamed(Box<Streamed>),
-    /// It came whole.
+    /// The server sent it complete.
     Whole(WholeAnswer),
 }
 
 struct Streamed {
-    /// What is still to be read, and what reads it; none at the end, and after an error.
+    /// The open answer and its parser. `None` after the end or an error.
     open: Option<(Opened, Reader)>,
-    /// What is left of the text at the end: half a character, as a piece of its own.
+    /// The rest of the text at the end: half a character, as a piece of its own.
     rest: Option<String>,
     ending: Ending,
 }
@@ -54,43 +54,43 @@ impl CompletionStream for Pieces {
 
 impl Streamed {
     async fn next(&mut self) -> Result<Option<String>> {
-        let said = match self.read().await {
-            Ok(Next::Text(text)) => return Ok(Some(text)),
-            Ok(Next::End { said }) => said,
+        let is_explicit = match self.read().await {
+            Ok(ReadResult::Text(text)) => return Ok(Some(text)),
+            Ok(ReadResult::End { is_explicit }) => is_explicit,
             Err(error) => {
-                // The connection is closed: what else comes is of no use.
+                // The connection is dropped, since nothing after an error is used.
                 self.open = None;
                 return Err(error);
             }
         };
         if let Some((opened, reader)) = self.open.take() {
-            let Answered { rest, ending, .. } = reader.end(said).map_err(|fault| opened.fault(&fault))?;
+            let Answered { rest, ending, .. } = reader.end(is_explicit).map_err(|fault| opened.fault(&fault))?;
             (self.rest, self.ending) = (Some(rest).filter(|rest| !rest.is_empty()), ending);
-            // Whoever gives up waiting here has it next time.
+            // If the caller cancels here, the next call returns the rest.
             opened.finish().await;
         }
         Ok(self.rest.take())
     }
 
-    /// Reads on until there is text, or the end.
-    async fn read(&mut self) -> Result<Next> {
-        let Some((opened, reader)) = &mut self.open else { return Ok(Next::End { said: true }) };
+    /// Reads until there is text, or the end.
+    async fn read(&mut self) -> Result<ReadResult> {
+        let Some((opened, reader)) = &mut self.open else { return Ok(ReadResult::End { is_explicit: true }) };
         loop {
-            let Some((read, is_last)) = opened.next().await? else { return Ok(Next::End { said: false }) };
+            let Some((read, is_last)) = opened.next().await? else { return Ok(ReadResult::End { is_explicit: false }) };
             match reader.read(read, is_last).map_err(|fault| opened.fault(&fault))? {
-                Progress::Text(text) => return Ok(Next::Text(text)),
+                Progress::Text(text) => return Ok(ReadResult::Text(text)),
                 Progress::Nothing => {}
-                Progress::Done => return Ok(Next::End { said: true }),
+                Progress::Done => return Ok(ReadResult::End { is_explicit: true }),
             }
         }
     }
 }
 
-/// What comes next.
-enum Next {
+/// The result of reading.
+enum ReadResult {
     Text(String),
-    /// The end, and whether the server said that it is.
+    /// The end, and whether the server declared it.
     End {
-        said: bool,
+        is_explicit: bool,
     },
 }

@@ -1,33 +1,33 @@
-//! The bodies of answers, as the official Python SDK (`unique-sdk` 2026.44.2) documents them, read leniently: unknown
-//! fields are skipped, missing and null ones are none or empty, and a number may come as a string.
+//! The bodies of answers, as the official Python SDK (`unique-sdk` 2026.44.2) documents them. They are parsed
+//! leniently: unknown fields are ignored, missing and null fields are `None` or empty, and a number may be a string.
 //!
-//! What is odd in one item of a list costs no more than that: half an emoji becomes U+FFFD, a field of another type is none,
-//! an item that is no object is left out, and one without an id has an empty one. [`Repairs`] counts all of it, for the log
-//! and the metrics. Only a list of which nothing can be read is no answer.
+//! A malformed item of a list affects only itself: a lone surrogate becomes U+FFFD, a field of another type is `None`,
+//! an item that is not an object is skipped, and a missing id is empty. [`Repairs`] counts these repairs for the log
+//! and the metrics. Only a list without a single usable item is an error.
 
 use crate::chat_completion::{self, Fault};
 use crate::{Completion, Hit, Message, Reference, Role};
 use modhost_core::json::{Fields, Kind, Value};
 use modhost_core::metrics;
 
-/// What an answer is read as; why it can't be, if it can't.
-type Read<T> = Result<T, &'static str>;
+/// The parsed answer, or the reason why it can't be parsed.
+type Parsed<T> = Result<T, &'static str>;
 
-/// What wasn't as it should be in an answer, and was read all the same.
+/// The repairs that were needed to parse an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Repairs {
-    /// Texts with something in them that is not Unicode.
+    /// Texts with invalid Unicode.
     texts: u64,
-    /// Fields of another type than documented, which are left out.
+    /// Fields of another type than documented, which are ignored.
     fields: u64,
     /// Items without an id.
     ids: u64,
-    /// Items that are left out.
+    /// Items that are skipped.
     items: u64,
 }
 
 impl Repairs {
-    /// Tells operators; `answer` is what was read.
+    /// Logs and counts the repairs. `answer` is the kind of the answer.
     pub(super) fn report(self, answer: &'static str) {
         let Self { texts, fields, ids, items } = self;
         let kinds = [("text", texts), ("field", fields), ("id", ids), ("item", items)];
@@ -39,7 +39,7 @@ impl Repairs {
         }
     }
 
-    /// A field's text.
+    /// Returns a field's text.
     fn text(&mut self, fields: &Fields<'_>, name: &str) -> Option<String> {
         let value = fields.get(name)?;
         let text = value.text_or_number();
@@ -50,7 +50,7 @@ impl Repairs {
         Some(text?.text.into_owned())
     }
 
-    /// A field's integer.
+    /// Returns a field's integer.
     fn integer<T: TryFrom<i64>>(&mut self, fields: &Fields<'_>, name: &str) -> Option<T> {
         let value = fields.get(name)?;
         let integer = value.integer();
@@ -58,7 +58,7 @@ impl Repairs {
         integer
     }
 
-    /// A field's list; none is an empty one.
+    /// Returns a field's list. A missing one is empty.
     fn list<'a>(&mut self, fields: &Fields<'a>, name: &str) -> Vec<Value<'a>> {
         let Some(value) = fields.get(name) else { return Vec::new() };
         value.list().unwrap_or_else(|| {
@@ -67,14 +67,14 @@ impl Repairs {
         })
     }
 
-    /// Reads a list's items; an error if it has some, and none of them has what `is_one` looks for.
+    /// Parses the items of a list. Returns `error` if there are items, but none satisfies `is_one`.
     fn items<'a, T>(
         &mut self,
         list: Vec<Value<'a>>,
         mut read: impl FnMut(&mut Self, Value<'a>) -> Option<T>,
         is_one: impl Fn(&T) -> bool,
-        otherwise: &'static str,
-    ) -> Read<Vec<T>> {
+        error: &'static str,
+    ) -> Parsed<Vec<T>> {
         let is_empty = list.is_empty();
         let mut items = Vec::with_capacity(list.len());
         for value in list {
@@ -83,18 +83,18 @@ impl Repairs {
                 None => self.items += 1,
             }
         }
-        if is_empty || items.iter().any(is_one) { Ok(items) } else { Err(otherwise) }
+        if is_empty || items.iter().any(is_one) { Ok(items) } else { Err(error) }
     }
 }
 
-/// The id of anything that was made.
-pub(super) fn made(answer: Value<'_>) -> Read<String> {
+/// Returns the id of a created object.
+pub(super) fn made(answer: Value<'_>) -> Parsed<String> {
     Fields::of(answer, &["id"]).and_then(|fields| fields.text("id")).ok_or("it has no id")
 }
 
-/// A message; `id` is what it is called where it doesn't say.
-pub(super) fn message(answer: Value<'_>, id: Option<&str>, repairs: &mut Repairs) -> Read<Message> {
-    let mut message = message_of(repairs, answer).ok_or("it is no message")?;
+/// Parses a message. `id` is the default for a missing id.
+pub(super) fn message(answer: Value<'_>, id: Option<&str>, repairs: &mut Repairs) -> Parsed<Message> {
+    let mut message = message_of(repairs, answer).ok_or("it is not a message")?;
     if message.id.is_empty() {
         message.id = id.ok_or("the message has no id")?.to_owned();
     }
@@ -119,8 +119,8 @@ fn message_of(repairs: &mut Repairs, value: Value<'_>) -> Option<Message> {
     })
 }
 
-/// Who wrote a message. A role nobody knows yet is taken for the assistant's: nobody should take it for a person's
-/// words, and still less for instructions.
+/// Returns the author of a message. An unknown role counts as the assistant's, because it must not be mistaken for a
+/// person's words, or for instructions.
 fn role(name: Option<&str>) -> Role {
     match name {
         Some(name) if name.eq_ignore_ascii_case("user") => Role::User,
@@ -150,10 +150,10 @@ pub(super) struct MessagePage {
     pub(super) has_more: bool,
 }
 
-/// A list object: a page of messages. One without an id has an empty one.
-pub(super) fn message_page(answer: Value<'_>, repairs: &mut Repairs) -> Read<MessagePage> {
-    let fields = Fields::of(answer, &["data", "has_more", "hasMore"]).ok_or("it is no object")?;
-    // Null is an empty list; without it, it is no list.
+/// Parses a page of messages. A message without an id has an empty one.
+pub(super) fn message_page(answer: Value<'_>, repairs: &mut Repairs) -> Parsed<MessagePage> {
+    let fields = Fields::of(answer, &["data", "has_more", "hasMore"]).ok_or("it is not an object")?;
+    // Null is an empty list, but a missing field is an error.
     let data = match fields.get("data") {
         None if fields.has("data") => Vec::new(),
         data => data.and_then(Value::list).ok_or("it has no list `data`")?,
@@ -163,9 +163,10 @@ pub(super) fn message_page(answer: Value<'_>, repairs: &mut Repairs) -> Read<Mes
     Ok(MessagePage { messages, has_more: fields.first(&["has_more", "hasMore"]).is_some_and(Value::is_true) })
 }
 
-/// The hits of a search: a bare list. A hit without an id has an empty one: its text may be what the module looks for.
-pub(super) fn hits(answer: Value<'_>, repairs: &mut Repairs) -> Read<Vec<Hit>> {
-    let list = if answer.is_null() { Vec::new() } else { answer.list().ok_or("it is no list")? };
+/// Parses the hits of a search, a bare list. A hit without an id has an empty one, since its text may be all that the
+/// module needs.
+pub(super) fn hits(answer: Value<'_>, repairs: &mut Repairs) -> Parsed<Vec<Hit>> {
+    let list = if answer.is_null() { Vec::new() } else { answer.list().ok_or("it is not a list")? };
     let hits = repairs.items(list, hit, |hit| !hit.id.is_empty(), "a hit has no id")?;
     repairs.ids += hits.iter().filter(|hit| hit.id.is_empty()).count() as u64;
     Ok(hits)
@@ -188,13 +189,13 @@ fn hit(repairs: &mut Repairs, value: Value<'_>) -> Option<Hit> {
     })
 }
 
-/// What a streamed completion ends in: the message as it was written.
-pub(super) fn stream_result(answer: Value<'_>, repairs: &mut Repairs) -> Read<Result<Completion, Fault>> {
-    let fields = Fields::of(answer, &["message", "toolCalls", "usage"]).ok_or("it is no object")?;
+/// Parses the result of a streamed completion: the message as the platform stored it.
+pub(super) fn stream_result(answer: Value<'_>, repairs: &mut Repairs) -> Parsed<Result<Completion, Fault>> {
+    let fields = Fields::of(answer, &["message", "toolCalls", "usage"]).ok_or("it is not an object")?;
     let message = fields.get("message").filter(|it| it.kind() == Kind::Object).ok_or("it has no message")?;
     let text = message_of(repairs, message).and_then(|message| message.text).unwrap_or_default();
     if text.is_empty() {
-        // What the platform has written is nothing, and why the model stopped it doesn't tell.
+        // The platform stored an empty message, and doesn't report the finish reason.
         let calls = fields.get("toolCalls").and_then(Value::list).unwrap_or_default();
         let names = calls.iter().filter_map(|call| Fields::of(*call, &["name"])?.text("name")).collect();
         return Ok(Err(if calls.is_empty() { Fault::Empty } else { Fault::OnlyToolCalls(names) }));

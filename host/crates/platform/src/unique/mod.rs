@@ -1,7 +1,7 @@
-//! Unique AI: its REST API.
+//! Unique's REST API.
 //!
-//! Paths, headers and bodies are those of the official Python SDK (`unique-sdk` 2026.44.2, on PyPI). Where the SDK
-//! repeats every call that ends in a server error, this client repeats only what can't happen twice by it.
+//! Paths, headers and bodies are those of the official Python SDK (`unique-sdk` 2026.44.2, on PyPI). The SDK repeats
+//! every call that ends in a server error. This client repeats a call only if that can't execute it twice.
 
 mod answer;
 mod request;
@@ -26,7 +26,7 @@ use modhost_core::json::Value;
 use modhost_core::platform_urls::UNIQUE_API_BASE;
 use modhost_core::secret::Secret;
 
-/// The version of the API the host speaks, as the official Python SDK names it.
+/// The version of the API, as the official Python SDK sends it.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2023-12-06");
 
 const X_API_VERSION: HeaderName = HeaderName::from_static("x-api-version");
@@ -34,33 +34,34 @@ const X_APP_ID: HeaderName = HeaderName::from_static("x-app-id");
 const X_COMPANY_ID: HeaderName = HeaderName::from_static("x-company-id");
 const X_USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
-/// How many pages of a chat's messages are read. The platform sends a chat as one page as a rule.
+/// The maximum number of pages of a chat's messages. Usually the platform sends a chat as one page.
 const MAX_PAGES: usize = 100;
 
-/// What it takes to talk to a Unique tenant.
+/// The settings of a Unique tenant.
 #[derive(Clone, Debug)]
 pub struct UniqueSettings {
-    /// Where the API is: `https://gateway.<tenant>.unique.app/public/chat`, with or without a slash at its end.
+    /// The base address of the API: `https://gateway.<tenant>.unique.app/public/chat`, with or without a trailing
+    /// slash.
     pub api_base: Url,
-    /// The app, as the platform registered it.
+    /// The id of the app on the platform.
     pub app_id: String,
     /// The app's key.
     pub api_key: Secret,
-    /// The model of completions that name none; without it the platform's own default.
+    /// The model of requests that name none. `None` selects the platform's default.
     pub model: Option<String>,
-    /// The longest a completion may take, attempts and waits included; a request can only ask for less.
+    /// The time limit of a completion, including attempts and delays. A request can only lower it.
     pub timeout: Duration,
-    /// The longest any other call may take, attempts and waits included.
+    /// The time limit of any other call, including attempts and delays.
     pub call_timeout: Duration,
-    /// How calls are tried again.
+    /// The retry policy.
     pub retry: RetryPolicy,
-    /// The header that carries a call's idempotency key; none: it isn't sent.
+    /// The header of the idempotency key. `None` sends no key.
     pub idempotency_header: Option<HeaderName>,
 }
 
 impl UniqueSettings {
-    /// Settings with the defaults: the platform's model, 600 s for a completion (as the official SDK waits), 30 s for
-    /// other calls, four attempts.
+    /// Creates settings with the defaults: the platform's model, 600 s for a completion (as the official SDK waits),
+    /// 30 s for other calls, four attempts.
     pub fn new(api_base: Url, app_id: impl Into<String>, api_key: Secret) -> Self {
         Self {
             api_base,
@@ -78,17 +79,17 @@ impl UniqueSettings {
 /// The client of one Unique tenant.
 #[derive(Debug)]
 pub struct Unique {
-    exchange: HttpTransport,
+    transport: HttpTransport,
     model: Option<String>,
     timeout: Duration,
     call_timeout: Duration,
 }
 
 impl Unique {
-    /// A client with these settings, on the connections of `client` (see [`http_client`]).
+    /// Creates a client with these settings, on the connections of `client` (see [`http_client`]).
     ///
     /// # Errors
-    /// [`SetupError`] where a setting can't be right. Nothing is sent yet.
+    /// Returns [`SetupError`] if a setting is invalid. Sends nothing.
     pub fn new(settings: UniqueSettings, client: reqwest::Client) -> std::result::Result<Self, SetupError> {
         let UniqueSettings { api_base, app_id, api_key: key, model, timeout, call_timeout, retry, idempotency_header } =
             settings;
@@ -99,30 +100,30 @@ impl Unique {
             (X_APP_ID, header("app_id", &app_id)?),
             (X_API_VERSION, API_VERSION),
         ]);
-        let exchange = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
-        Ok(Self { exchange, model, timeout, call_timeout })
+        let transport = HttpTransport { client, api_base, headers, key, retry, idempotency_header };
+        Ok(Self { transport, model, timeout, call_timeout })
     }
 
-    /// A call that isn't a completion.
+    /// Creates a call other than a completion.
     fn call(&self, caller: &Caller, method: Method, path: impl Into<String>, repeat: Repeat) -> Result<Call> {
         on_behalf_of(caller, Call::new(method, path, repeat, self.call_timeout))
     }
 
-    /// A completion: it costs money, so it is repeated only if it certainly was not begun.
+    /// Creates the call of a completion. It costs money, so it is repeated only if it certainly was not carried out.
     fn completion(&self, caller: &Caller, path: &str, request: &CompletionRequest) -> Result<Call> {
         let limit = request.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
         on_behalf_of(caller, Call::new(Method::POST, path, Repeat::IfNotCarriedOut, limit))
     }
 
-    /// Changes a message and answers with what it became.
+    /// Changes a message. Returns the new state.
     async fn patch_message(&self, caller: &Caller, id: &str, update: &request::MessageUpdate<'_>) -> Result<Message> {
         let path = format!("/messages/{}", segment("message", id)?);
         let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(update)?;
-        let answer = self.exchange.send(&call).await?;
+        let answer = self.transport.send(&call).await?;
         self.read(&call, &answer, "message", |value, repairs| answer::message(value, Some(id), repairs))
     }
 
-    /// Reads an answer, and tells operators what wasn't as it should be in it; `what` is what it is.
+    /// Parses an answer and reports the repairs. `what` is the kind of the answer.
     fn read<T>(
         &self,
         call: &Call,
@@ -131,18 +132,18 @@ impl Unique {
         read: impl FnOnce(Value<'_>, &mut Repairs) -> std::result::Result<T, &'static str>,
     ) -> Result<T> {
         let mut repairs = Repairs::default();
-        let read = self.exchange.decode(call, answer, |value| read(value, &mut repairs))?;
+        let read = self.transport.decode(call, answer, |value| read(value, &mut repairs))?;
         repairs.report(what);
         Ok(read)
     }
 
-    /// Stamps a new message as streamed. Whoever waits for an answer waits for `stoppedStreamingAt` by default, which
-    /// the platform takes for a message that exists only. The message being there, a failure is no reason to report
-    /// it as not made: it would be made once more.
+    /// Sets the streaming times of a new message. By default, clients wait for `stoppedStreamingAt`, which the platform
+    /// accepts only for existing messages. A failure is only logged: the message exists, and reporting an error would
+    /// create it again.
     async fn stamp_new_message(&self, caller: &Caller, chat_id: &str, id: &str, now: &str) {
         let update = request::MessageUpdate::new(chat_id, request::MessageContent::default()).streamed_at(now);
-        // Under the key of the call that made the message it would be taken for that call's repetition. Where such keys
-        // mean nothing the message may have been made twice, and each has a stamp of its own.
+        // With the key of the call that created the message, the platform would take this call for its repetition. If
+        // the platform ignores idempotency keys, the message may exist twice, so each one gets a key of its own.
         let stamped = async {
             let of = segment("message", id)?;
             let idempotency_key = caller.idempotency_key.as_ref().map(|key| format!("{key}-stamp-{of}"));
@@ -167,15 +168,15 @@ impl Platform for Unique {
     async fn create_step(&self, caller: &Caller, step: &NewStep) -> Result<String> {
         let create = request::StepCreate::from(step);
         let call = self.call(caller, Method::POST, "/message-log", Repeat::IfNotCarriedOut)?.json(&create)?;
-        let answer = self.exchange.send(&call).await?;
-        self.exchange.decode(&call, &answer, answer::made)
+        let answer = self.transport.send(&call).await?;
+        self.transport.decode(&call, &answer, answer::made)
     }
 
     async fn update_step(&self, caller: &Caller, id: &str, change: &StepChange) -> Result<()> {
         let path = format!("/message-log/{}", segment("step", id)?);
         let call = self.call(caller, Method::PATCH, path, Repeat::Safe)?.json(&request::StepUpdate::from(change))?;
-        let answer = self.exchange.send(&call).await?;
-        self.exchange.check_done(&call, &answer)
+        let answer = self.transport.send(&call).await?;
+        self.transport.check_done(&call, &answer)
     }
 
     async fn create_message(
@@ -195,7 +196,7 @@ impl Platform for Unique {
             completed_at: now.as_deref(),
         };
         let call = self.call(caller, Method::POST, "/messages", Repeat::IfNotCarriedOut)?.json(&create)?;
-        let answer = self.exchange.send(&call).await?;
+        let answer = self.transport.send(&call).await?;
         let message = self.read(&call, &answer, "message", |value, repairs| answer::message(value, None, repairs))?;
         if let Some(now) = now {
             self.stamp_new_message(caller, chat_id, &message.id, &now).await;
@@ -220,11 +221,11 @@ impl Platform for Unique {
 
     async fn show_message(&self, caller: &Caller, chat_id: &str, id: &str, text: &str) -> Result<()> {
         let update = request::MessageUpdate::new(chat_id, text.into());
-        // Nothing is stored, and the same text shown twice is the same picture.
+        // Nothing is stored, and showing the same text twice has no further effect.
         let path = format!("/messages/{}/event", segment("message", id)?);
         let call = self.call(caller, Method::POST, path, Repeat::Safe)?.json(&update)?;
-        let answer = self.exchange.send(&call).await?;
-        self.exchange.check_done(&call, &answer)
+        let answer = self.transport.send(&call).await?;
+        self.transport.check_done(&call, &answer)
     }
 
     async fn list_messages(&self, caller: &Caller, chat_id: &str) -> Result<Vec<Message>> {
@@ -237,9 +238,9 @@ impl Platform for Unique {
             query.extend(after.take().map(|id| ("starting_after", id)));
             call.set_query(query);
 
-            let answer = self.exchange.send(&call).await?;
+            let answer = self.transport.send(&call).await?;
             let page = self.read(&call, &answer, "messages", answer::message_page)?;
-            // A page that is sent again has nothing new, messages without an id included.
+            // A repeated page contains nothing new, not even its messages without an id.
             let is_new = page.messages.iter().any(|message| !message.id.is_empty() && !seen.contains(&message.id));
             for message in page.messages.into_iter().filter(|_| is_new) {
                 if message.id.is_empty() {
@@ -249,27 +250,28 @@ impl Platform for Unique {
                     messages.push(message);
                 }
             }
-            // A page with nothing new is the end too: a platform that doesn't know the parameter sends the first again.
+            // A page with nothing new is also the end: a platform that ignores the parameter sends the first page
+            // again.
             if !page.has_more || after.is_none() {
                 return Ok(messages);
             }
         }
-        let what = format!("{call}: the chat goes on after {MAX_PAGES} pages of messages");
+        let what = format!("{call}: the chat has more than {MAX_PAGES} pages of messages");
         Err(CallError::new(ErrorKind::Unavailable, what))
     }
 
     async fn search(&self, caller: &Caller, chat_id: Option<&str>, query: &Query) -> Result<Vec<Hit>> {
         let request = request::SearchRequest::new(chat_id, query)?;
         let call = self.call(caller, Method::POST, "/search/search", Repeat::Safe)?.json(&request)?;
-        let answer = self.exchange.send(&call).await?;
+        let answer = self.transport.send(&call).await?;
         self.read(&call, &answer, "hits", answer::hits)
     }
 
     async fn complete(&self, caller: &Caller, request: &CompletionRequest) -> Result<Completion> {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
         let call = self.completion(caller, "/openai/chat/completions", request)?.json(&create)?;
-        let answer = self.exchange.send(&call).await?;
-        self.exchange.completion(&call, &answer)
+        let answer = self.transport.send(&call).await?;
+        self.transport.completion(&call, &answer)
     }
 
     async fn complete_into(
@@ -282,14 +284,14 @@ impl Platform for Unique {
         let create = request::CompletionCreate::new(request, self.model.as_deref())?;
         let create = request::StreamCreate::new(target, sources, create);
         let call = self.completion(caller, "/integrated/chat/stream-completions", request)?.json(&create)?;
-        let answer = self.exchange.send(&call).await?;
+        let answer = self.transport.send(&call).await?;
         let result = self.read(&call, &answer, "completion", answer::stream_result)?;
-        let completion = result.map_err(|fault| self.exchange.no_completion(&call, &answer, &fault))?;
+        let completion = result.map_err(|fault| self.transport.no_completion(&call, &answer, &fault))?;
         Ok(StreamedAnswer { completion, unwritten: None })
     }
 }
 
-/// A call with the headers that say, as the official Python SDK does, on whose behalf it is made.
+/// Adds the headers that name the user and the company, as the official Python SDK does.
 fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
     let company_id = caller.company_id.as_deref().ok_or_else(|| caller.unsupported("company"))?;
     let call = call.idempotency_key(caller.idempotency_key.as_deref());
@@ -300,17 +302,17 @@ fn on_behalf_of(caller: &Caller, call: Call) -> Result<Call> {
     }
 }
 
-/// The time as the platform writes it: RFC 3339, UTC, milliseconds.
+/// Returns the current time in the platform's format: RFC 3339, UTC, milliseconds.
 fn now() -> String {
     format!("{:.3}", Timestamp::now())
 }
 
-/// The hits of a search, for [`fuzzing`](crate::fuzzing).
+/// Parses the hits of a search, for [`fuzzing`](crate::fuzzing).
 pub(crate) fn read_hits(answer: Value<'_>) -> std::result::Result<Vec<Hit>, &'static str> {
     answer::hits(answer, &mut Repairs::default())
 }
 
-/// The messages of a page, for [`fuzzing`](crate::fuzzing).
+/// Parses the messages of a page, for [`fuzzing`](crate::fuzzing).
 pub(crate) fn read_messages(answer: Value<'_>) -> std::result::Result<Vec<Message>, &'static str> {
     answer::message_page(answer, &mut Repairs::default()).map(|page| page.messages)
 }

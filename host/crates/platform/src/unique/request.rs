@@ -1,5 +1,5 @@
-//! The bodies of requests, as the official Python SDK (`unique-sdk` 2026.44.2) sends them. A field without a value is
-//! left out, never null.
+//! The bodies of requests, as the official Python SDK (`unique-sdk` 2026.44.2) sends them. Fields without a value are
+//! omitted, never null.
 
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
@@ -50,7 +50,7 @@ impl<'a> From<&'a StepChange> for StepUpdate<'a> {
     }
 }
 
-/// `POST /messages`. Of the stamps, the platform takes `completedAt` alone here.
+/// `POST /messages`. Of the times, the platform accepts only `completedAt` here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MessageCreate<'a> {
@@ -83,18 +83,18 @@ impl<'a> MessageUpdate<'a> {
         Self { chat_id, content, started_streaming_at: None, stopped_streaming_at: None, completed_at: None }
     }
 
-    /// Streamed, in the one moment it took.
+    /// Sets the start and the end of streaming to the same time.
     pub(super) fn streamed_at(self, time: &'a str) -> Self {
         Self { started_streaming_at: Some(time), stopped_streaming_at: Some(time), ..self }
     }
 
-    /// Final.
+    /// Sets the completion time.
     pub(super) fn completed_at(self, time: &'a str) -> Self {
         Self { completed_at: Some(time), ..self }
     }
 }
 
-/// What a message becomes, but for its stamps.
+/// The content of a message, without its times.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MessageContent<'a> {
@@ -142,7 +142,7 @@ fn references<'a>(references: &'a [Reference]) -> Vec<WireReference<'a>> {
         let Reference { name, description, url, sequence_number, original_index, source_id, source } = reference;
         WireReference {
             name,
-            // The platform refuses an empty one; the SDK takes it out too.
+            // The platform rejects an empty one, and the SDK removes it too.
             description: description.as_deref().filter(|text| !text.is_empty()),
             url: url.as_deref(),
             sequence_number: *sequence_number,
@@ -221,7 +221,7 @@ pub(super) struct CompletionCreate<'a> {
 }
 
 impl<'a> CompletionCreate<'a> {
-    /// A request in wire words. `default_model` is for one that names none.
+    /// Converts a request. `default_model` is for requests that name none.
     pub(super) fn new(request: &'a CompletionRequest, default_model: Option<&'a str>) -> Result<Self> {
         let timeout = request.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         Ok(Self {
@@ -247,8 +247,8 @@ pub(super) struct StreamCreate<'a> {
     completion: CompletionCreate<'a>,
 }
 
-/// A passage the model may refer to; `[source0]` is the first. The pages go into the reference's name, so they are
-/// sent where they are known, as Unique's toolkit for Python does.
+/// A passage that the model may cite as `[sourceN]`, counted from 0. The pages are a part of the reference's name, so
+/// they are sent if they are known, as Unique's Python toolkit does.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ContextItem<'a> {
@@ -270,7 +270,7 @@ impl<'a> StreamCreate<'a> {
         let item = |hit: &'a Hit| ContextItem {
             id: &hit.id,
             chunk_id: &hit.chunk_id,
-            // The one of the names that the platform asks for; the title and the id serve where a hit has no key.
+            // The platform requires this name. The title and the id replace a missing key.
             key: hit.key.as_deref().or(hit.title.as_deref()).unwrap_or(&hit.id),
             title: hit.title.as_deref(),
             url: hit.url.as_deref(),
@@ -288,7 +288,7 @@ impl<'a> StreamCreate<'a> {
     }
 }
 
-/// The value, unless there is none or it is null.
+/// Returns the value, unless it is missing or null.
 fn present(value: &Option<Value>) -> Option<&Value> {
     value.as_ref().filter(|value| !value.is_null())
 }

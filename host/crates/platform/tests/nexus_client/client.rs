@@ -1,4 +1,4 @@
-//! The client under test, and who it calls for.
+//! The client under test, and its caller.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use modhost_platform::{Caller, Message, MessageChange, Platform, Result, http_cl
 
 use crate::server::Server;
 
-/// The key every test calls with.
+/// The API key of all tests.
 pub const KEY: &str = "nexus_very_secret";
 
 impl Server {
-    /// A client of this server.
+    /// Returns a client of this server.
     pub fn client(&self) -> Nexus {
         self.client_with(|_| {})
     }
 
-    /// A client of this server with other settings.
+    /// Returns a client of this server with changed settings.
     pub fn client_with(&self, change: impl FnOnce(&mut NexusSettings)) -> Nexus {
         let mut settings = NexusSettings::new(format!("http://{}/", self.address).parse().unwrap(), Secret::new(KEY));
         settings.retry.backoff.first = Duration::from_millis(1);
@@ -26,7 +26,7 @@ impl Server {
     }
 }
 
-/// Who calls: the person of an event, which names no company.
+/// The caller: the user of an event that names no company.
 pub fn caller() -> Caller {
     Caller {
         event: "MESSAGE_FINALIZED".into(),
@@ -36,7 +36,7 @@ pub fn caller() -> Caller {
     }
 }
 
-/// A message of text.
+/// Returns a text message.
 pub fn says(text: impl Into<String>) -> MessageChange {
     MessageChange { text: Some(text.into()), completed: true, ..MessageChange::default() }
 }

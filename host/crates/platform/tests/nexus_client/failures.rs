@@ -1,4 +1,4 @@
-//! What becomes of bad answers, what is tried again, and what must never be told.
+//! Tests of failed answers, of retries, and of redaction.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::client::{KEY, write};
 use crate::server::{Reply, Server, answer, answer_with};
 
 #[tokio::test]
-async fn success_is_what_says_so() {
-    for (status, body, told) in [
-        (200, r#"{"success": false, "error": "no such thread"}"#, "doesn't say that the message was written"),
-        (200, r#"{"success": null}"#, "doesn't say that the message was written"),
-        (201, "{}", "doesn't say that the message was written"),
-        (204, "", "doesn't say that the message was written"),
-        (200, r#"{"success": "yes"}"#, "doesn't say that the message was written"),
+async fn accepts_only_explicit_success() {
+    for (status, body, expected) in [
+        (200, r#"{"success": false, "error": "no such thread"}"#, "doesn't confirm that the message was written"),
+        (200, r#"{"success": null}"#, "doesn't confirm that the message was written"),
+        (201, "{}", "doesn't confirm that the message was written"),
+        (204, "", "doesn't confirm that the message was written"),
+        (200, r#"{"success": "yes"}"#, "doesn't confirm that the message was written"),
         (200, "<html>Welcome!</html>", "can't be understood"),
         (200, "[true]", "can't be understood"),
     ] {
@@ -26,15 +26,15 @@ async fn success_is_what_says_so() {
         let error = write(&server.client(), "thread_1", "Hi").await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{body}");
         assert!(error.message.starts_with("POST /api/public/thread/thread_1/messages: 20"), "{error}");
-        assert!(error.message.contains(told), "{error}");
-        assert_eq!(server.requests().len(), 1, "{body}: nobody knows whether it was written");
+        assert!(error.message.contains(expected), "{error}");
+        assert_eq!(server.requests().len(), 1, "{body}: the message may have been written");
     }
     let server = Server::always(|| answer(201, r#"{"success": true, "message": {"id": "m_1"}}"#)).await;
     write(&server.client(), "thread_1", "Hi").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_message_is_sent_again_only_if_it_certainly_was_not_written() {
+async fn retries_only_if_the_message_was_certainly_not_written() {
     type Case = (u16, &'static [(&'static str, &'static str)], ErrorKind, usize);
     let cases: [Case; 7] = [
         (400, &[], ErrorKind::Invalid, 1),
@@ -59,14 +59,14 @@ async fn a_message_is_sent_again_only_if_it_certainly_was_not_written() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_not_tried_again() {
+async fn does_not_retry_a_broken_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let connections = tokio::spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
         let _ = connection.read(&mut [0; 16]).await;
         drop(connection);
-        // A second one would be here before the error is.
+        // A second connection would arrive before the error is returned.
         listener
     });
     let client = Nexus::new(NexusSettings::new(base, Secret::new(KEY)), http_client().unwrap()).unwrap();
@@ -74,21 +74,21 @@ async fn a_connection_that_breaks_is_not_tried_again() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(error.message.contains("may have been carried out"), "{error}");
     let listener = connections.await.unwrap();
-    assert!(futures::FutureExt::now_or_never(listener.accept()).is_none(), "it was sent once more");
+    assert!(futures::FutureExt::now_or_never(listener.accept()).is_none(), "the request was sent twice");
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_a_timeout() {
+async fn times_out_without_an_answer() {
     let server = Server::always(|| Reply::Silence).await;
     let client = server.client_with(|settings| settings.timeout = Duration::from_millis(100));
     let error = write(&client, "thread_1", "Hi").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout);
-    assert!(error.message.contains("no answer within 100ms, and it may have been carried out"), "{error}");
+    assert!(error.message.contains("no answer within 100ms; the request may have been carried out"), "{error}");
     assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn the_key_is_never_told() {
+async fn redacts_the_key() {
     for (status, body) in [(401, format!(r#"{{"error": "unknown key {KEY}"}}"#)), (200, format!("hello {KEY}"))] {
         let server = Server::always(move || answer(status, body.clone())).await;
         let client = server.client();
@@ -99,16 +99,16 @@ async fn the_key_is_never_told() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_right_are_refused() {
+async fn rejects_invalid_settings() {
     let error = |base: &str, key: &str| {
         let settings = NexusSettings::new(base.parse().unwrap(), Secret::new(key));
         Nexus::new(settings, http_client().unwrap()).unwrap_err().to_string()
     };
     let with_password = error("https://me:hunter2@api.nexusgpt.io", KEY);
-    assert!(with_password.starts_with("api_base has a user name") && !with_password.contains("hunter2"));
+    assert!(with_password.starts_with("api_base contains a user name") && !with_password.contains("hunter2"));
     assert!(with_password.ends_with("it should look like https://api.nexusgpt.io"), "{with_password}");
     for key in ["", "nexus_key\n"] {
         let error = error("https://api.nexusgpt.io", key);
-        assert!(error.starts_with("api_key is empty, or holds"), "{error}");
+        assert!(error.starts_with("api_key is empty or contains"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! The client of NexusGPT's public API, against a server that records what it is sent and answers from a script. What it
-//! shares with Unique's (what is tried again and when, limits of answers) is tested there.
+//! Tests the client of NexusGPT's public API against a server that records requests and sends scripted answers. The
+//! tests of Unique's client cover the shared transport (retries, limits of answers).
 
 mod client;
 mod failures;

@@ -1,4 +1,4 @@
-//! What is sent, word for word, and what isn't.
+//! Tests of the exact requests, and of operations that send none.
 
 use http::Method;
 use modhost_platform::nexus::MESSAGE_LIMIT;
@@ -14,7 +14,7 @@ use crate::server::{Server, answer};
 const WRITTEN: &str = r#"{"success": true}"#;
 
 #[tokio::test]
-async fn a_message_is_sent_as_documented() {
+async fn sends_a_message_as_documented() {
     let server = Server::always(|| answer(200, WRITTEN)).await;
     let message = write(&server.client(), "thread_1", "Good morning").await.unwrap();
     assert_eq!((message.id.as_str(), message.role), ("", Role::Assistant));
@@ -32,7 +32,7 @@ async fn a_message_is_sent_as_documented() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_sent_if_its_header_is_configured() {
+async fn sends_the_idempotency_key_if_its_header_is_configured() {
     let server = Server::always(|| answer(200, WRITTEN)).await;
     let client = server.client_with(|settings| settings.idempotency_header = Some("x-request-key".parse().unwrap()));
     write(&client, "thread_1", "Good morning").await.unwrap();
@@ -40,7 +40,7 @@ async fn an_idempotency_key_is_sent_if_its_header_is_configured() {
 }
 
 #[tokio::test]
-async fn an_id_stays_one_segment_of_the_path() {
+async fn encodes_an_id_as_one_path_segment() {
     for (id, path) in [
         ("../../admin", "..%2F..%2Fadmin"),
         ("a/b?c#d", "a%2Fb%3Fc%23d"),
@@ -59,7 +59,7 @@ async fn an_id_stays_one_segment_of_the_path() {
 }
 
 #[tokio::test]
-async fn a_message_may_have_as_many_characters_as_the_platform_takes() {
+async fn limits_the_length_of_a_message() {
     let server = Server::always(|| answer(200, WRITTEN)).await;
     let client = server.client();
     for text in ["x".repeat(MESSAGE_LIMIT), "ä".repeat(MESSAGE_LIMIT), "😀".repeat(MESSAGE_LIMIT / 2)] {
@@ -71,14 +71,14 @@ async fn a_message_may_have_as_many_characters_as_the_platform_takes() {
     for (text, length) in too_long {
         let error = write(&client, "thread_1", text).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
-        let told = format!("has 4000 characters at most, this one has {length} ");
-        assert!(error.message.contains(&told) && error.message.ends_with("nothing was sent"), "{error}");
+        let expected = format!("has at most 4000 characters; this one has {length} ");
+        assert!(error.message.contains(&expected) && error.message.ends_with("nothing was sent"), "{error}");
     }
-    assert_eq!(server.requests().len(), 3, "nothing of these is sent");
+    assert_eq!(server.requests().len(), 3, "a message above the limit was sent");
 }
 
 #[tokio::test]
-async fn what_a_message_cannot_carry_is_refused() {
+async fn rejects_content_that_a_message_cannot_contain() {
     let server = Server::always(|| answer(200, WRITTEN)).await;
     let reference = Reference {
         name: "Travel policy".into(),
@@ -89,7 +89,7 @@ async fn what_a_message_cannot_carry_is_refused() {
         source_id: "cont_1".into(),
         source: "node-ingestion-chunks".into(),
     };
-    for (change, kind, told) in [
+    for (change, kind, expected) in [
         (MessageChange::default(), ErrorKind::Invalid, "needs a text"),
         (says(" \n"), ErrorKind::Invalid, "needs a text"),
         (MessageChange { references: vec![reference], ..says("x") }, ErrorKind::Unsupported, "has no references"),
@@ -97,13 +97,13 @@ async fn what_a_message_cannot_carry_is_refused() {
     ] {
         let error = server.client().create_message(&caller(), None, "thread_1", &change).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
-        assert!(error.message.contains(told), "{error}");
+        assert!(error.message.contains(expected), "{error}");
     }
     assert!(server.requests().is_empty());
 }
 
 #[tokio::test]
-async fn everything_else_is_unsupported_and_says_what_is_not() {
+async fn reports_unsupported_operations_by_name() {
     let server = Server::always(|| answer(200, WRITTEN)).await;
     let (client, caller) = (server.client(), caller());
     let step = NewStep { message_id: "m".into(), text: "…".into(), status: StepStatus::Running, order: 1 };
@@ -134,7 +134,7 @@ async fn everything_else_is_unsupported_and_says_what_is_not() {
         user_message_id: "u".into(),
         assistant_message_id: "m".into(),
     };
-    for (what, ended) in [
+    for (what, result) in [
         ("steps", client.create_step(&caller, &step).await.map(drop)),
         ("steps", client.update_step(&caller, "s", &StepChange::default()).await),
         ("changes of messages", client.modify_message(&caller, "c", "m", &says("x")).await.map(drop)),
@@ -144,7 +144,7 @@ async fn everything_else_is_unsupported_and_says_what_is_not() {
         ("completion", client.complete(&caller, &completion).await.map(drop)),
         ("completion", client.complete_into(&caller, &target, &completion, &[]).await.map(drop)),
     ] {
-        let error = ended.unwrap_err();
+        let error = result.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
         assert!(error.message.starts_with(&format!("NexusGPT has no {what} for modules")), "{error}");
         assert!(error.message.contains("`messages.create`"), "{error}");

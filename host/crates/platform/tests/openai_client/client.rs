@@ -1,4 +1,4 @@
-//! The client under test, who it calls for, and what it asks.
+//! The client under test, its caller, and its requests.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use modhost_platform::{
 
 use crate::server::Server;
 
-/// The key every test calls with.
+/// The API key of all tests.
 pub const KEY: &str = "sk-very-secret";
 
 impl Server {
-    /// A client of this server.
+    /// Returns a client of this server.
     pub fn client(&self) -> OpenAi {
         self.client_with(|_| {})
     }
 
-    /// A client of this server with other settings.
+    /// Returns a client of this server with changed settings.
     pub fn client_with(&self, change: impl FnOnce(&mut OpenAiSettings)) -> OpenAi {
         let mut settings = OpenAiSettings::new(format!("http://{}/v1/", self.address).parse().unwrap(), "own-model");
         settings.api_key = Some(Secret::new(KEY));
@@ -29,7 +29,7 @@ impl Server {
     }
 }
 
-/// Who calls: neither a company nor a user is needed.
+/// The caller, without a company and a user, which aren't needed.
 pub fn caller() -> Caller {
     Caller {
         event: "document.created".into(),
@@ -39,7 +39,7 @@ pub fn caller() -> Caller {
     }
 }
 
-/// A plain question.
+/// Returns a minimal request.
 pub fn question() -> CompletionRequest {
     CompletionRequest {
         model: None,
@@ -51,7 +51,7 @@ pub fn question() -> CompletionRequest {
     }
 }
 
-/// Reads an answer to its end: its pieces, and how it ended.
+/// Reads an answer to its end. Returns the pieces, and how it ended.
 pub async fn read(client: &OpenAi, request: &CompletionRequest) -> (Vec<String>, Result<Ending, CallError>) {
     let mut pieces = Vec::new();
     let mut stream = match client.stream(&caller(), request).await {
@@ -62,11 +62,11 @@ pub async fn read(client: &OpenAi, request: &CompletionRequest) -> (Vec<String>,
         match stream.next().await {
             Ok(Some(piece)) => pieces.push(piece),
             Ok(None) => {
-                assert_eq!(stream.next().await, Ok(None), "the end stays the end");
+                assert_eq!(stream.next().await, Ok(None), "a piece after the end");
                 return (pieces, Ok(stream.ending()));
             }
             Err(error) => {
-                assert_eq!(stream.next().await, Ok(None), "nothing comes after an error");
+                assert_eq!(stream.next().await, Ok(None), "a piece after an error");
                 return (pieces, Err(error));
             }
         }

@@ -1,8 +1,8 @@
-//! What servers of many kinds answer, byte by byte as they send it: `streams/NAME.txt`, and beside it, in `NAME.json`, what a
-//! module is to have of it.
+//! Tests recorded answers of many kinds of servers: `streams/NAME.txt` is the body, byte for byte, and `NAME.json` the
+//! expected result.
 //!
-//! Each is read as a stream and as a whole, in pieces of any size, and cut off everywhere. Whatever the cut, a module never
-//! has Ok with less than the whole text.
+//! Each recording is read as a stream and as a complete answer, in pieces of any size, and truncated everywhere. A
+//! truncated answer must never be `Ok` with less than the complete text.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::client::{caller, question, read};
 use crate::server::{Reply, Server, answer_with};
 
-/// An answer as it was sent, and what it is to be read as.
+/// A recorded answer and its expected result.
 struct Recording {
     name: String,
     body: Bytes,
@@ -31,10 +31,11 @@ struct Expected {
     text: Option<String>,
     finish_reason: Option<String>,
     usage: Option<(u32, u32)>,
-    /// What the error says.
+    /// A part of the error's message.
     error: Option<String>,
     kind: Option<String>,
-    /// A server that gives its reason to stop with every piece can't be told from one that stops after the first.
+    /// A server that sends the finish reason with every piece can't be distinguished from one that stops after the
+    /// first.
     #[serde(default)]
     cut_is_ambiguous: bool,
 }
@@ -64,7 +65,7 @@ fn recordings() -> Vec<Recording> {
 }
 
 impl Recording {
-    /// A server that sends this body in these pieces, and then ends it, or breaks the connection.
+    /// Returns a reply with this body in these pieces, which then ends, or breaks the connection.
     fn reply(&self, pieces: Vec<Bytes>, breaks: bool) -> Reply {
         let broken = breaks.then(|| Err(std::io::Error::other("cut")));
         let body = stream::iter(pieces.into_iter().map(Ok)).chain(stream::iter(broken));
@@ -73,7 +74,7 @@ impl Recording {
         answer_with(200, headers, Body::from_stream(body))
     }
 
-    /// Whether this is what is expected of the whole.
+    /// Asserts the expected result of the complete answer.
     #[track_caller]
     fn check(&self, result: Result<Completion, CallError>) {
         let (name, Expected { text, finish_reason, usage, error, kind, .. }) = (&self.name, &self.expected);
@@ -83,36 +84,36 @@ impl Recording {
                 let expected = Completion { text: text.clone(), finish_reason: finish_reason.clone(), usage };
                 assert_eq!(completion, expected, "{name}");
             }
-            (Err(told), None, Some(error)) => {
-                assert!(told.message.contains(error.as_str()), "{name}: {told}");
+            (Err(actual), None, Some(error)) => {
+                assert!(actual.message.contains(error.as_str()), "{name}: {actual}");
                 let word = kind.as_deref().unwrap();
-                assert_eq!(told.kind.word(), word, "{name}: {told}");
+                assert_eq!(actual.kind.word(), word, "{name}: {actual}");
             }
             (result, ..) => panic!("{name}: {result:?}"),
         }
     }
 
-    /// Whether an answer that was cut off is read as no more than it is.
+    /// Asserts that a truncated answer is not accepted as complete.
     #[track_caller]
     fn check_cut(&self, at: usize, result: Result<(String, Option<String>), String>) {
         let Ok((text, reason)) = result else { return };
         let Expected { text: whole, finish_reason, cut_is_ambiguous, .. } = &self.expected;
         assert!(
             *cut_is_ambiguous || (Some(&text) == whole.as_ref() && (reason == *finish_reason || reason.is_none())),
-            "{} cut at {at} is Ok: {text:?}, {reason:?}",
+            "{} truncated at {at} is Ok: {text:?}, {reason:?}",
             self.name
         );
     }
 }
 
-/// An answer read piece by piece.
+/// Reads an answer piece by piece.
 async fn streamed(client: &OpenAi) -> Result<Completion, CallError> {
     let (pieces, ending) = read(client, &question()).await;
     assert!(pieces.iter().all(|piece| !piece.is_empty()));
     ending.map(|ending| Completion { text: pieces.concat(), finish_reason: ending.finish_reason, usage: ending.usage })
 }
 
-/// The same bytes, in pieces of a size that changes.
+/// Splits the bytes into pieces of random sizes.
 fn pieces(body: &Bytes, random: &mut fastrand::Rng, largest: usize) -> Vec<Bytes> {
     let mut rest = body.clone();
     let mut pieces = Vec::new();
@@ -123,13 +124,13 @@ fn pieces(body: &Bytes, random: &mut fastrand::Rng, largest: usize) -> Vec<Bytes
 }
 
 #[tokio::test]
-async fn every_recording_is_read_alike_streamed_and_whole_in_pieces_of_any_size() {
+async fn reads_recordings_alike_as_a_stream_and_complete() {
     let mut random = fastrand::Rng::with_seed(7);
     for recording in recordings() {
         let body = &recording.body;
-        let mut ways = vec![vec![body.clone()], pieces(body, &mut random, 1)];
-        ways.extend((0..3).map(|_| pieces(body, &mut random, 60)));
-        let replies: Vec<_> = ways.into_iter().flat_map(|pieces| [pieces.clone(), pieces]).collect();
+        let mut splits = vec![vec![body.clone()], pieces(body, &mut random, 1)];
+        splits.extend((0..3).map(|_| pieces(body, &mut random, 60)));
+        let replies: Vec<_> = splits.into_iter().flat_map(|pieces| [pieces.clone(), pieces]).collect();
         let rounds = replies.len() / 2;
         let server = Server::scripted(replies.into_iter().map(|pieces| recording.reply(pieces, false))).await;
         let client = server.client();
@@ -140,7 +141,8 @@ async fn every_recording_is_read_alike_streamed_and_whole_in_pieces_of_any_size(
     }
 }
 
-/// Where a stream is cut over HTTP: around the ends of its lines, and here and there within them.
+/// Returns the positions at which a stream is truncated over HTTP: around line ends, and at random positions within
+/// lines.
 fn cuts(body: &[u8], random: &mut fastrand::Rng) -> Vec<usize> {
     let ends = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     let mut cuts: Vec<_> = ends.flat_map(|at| [at.saturating_sub(1), at, at + 1]).collect();
@@ -151,13 +153,13 @@ fn cuts(body: &[u8], random: &mut fastrand::Rng) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn a_recording_that_is_cut_off_is_never_ok_with_half() {
+async fn rejects_recordings_truncated_over_http() {
     let mut random = fastrand::Rng::with_seed(11);
     for recording in recordings() {
         let cuts = cuts(&recording.body, &mut random);
         let replies = cuts.iter().flat_map(|at| {
-            let begun = recording.body.slice(..*at);
-            [false, true].map(|breaks| recording.reply(vec![begun.clone()], breaks))
+            let prefix = recording.body.slice(..*at);
+            [false, true].map(|breaks| recording.reply(vec![prefix.clone()], breaks))
         });
         let server = Server::scripted(replies.collect::<Vec<_>>()).await;
         let client = server.client();
@@ -165,9 +167,9 @@ async fn a_recording_that_is_cut_off_is_never_ok_with_half() {
             for breaks in [false, true] {
                 let result = streamed(&client).await;
                 if breaks && recording.expected.finish_reason.is_some() {
-                    // A connection that breaks is no end, unless the end was said before.
-                    let said = recording.body[..at].windows(6).any(|it| it == b"[DONE]");
-                    assert!(said || result.is_err(), "{} broken at {at}: {result:?}", recording.name);
+                    // A broken connection is an error, unless the end was declared before.
+                    let is_explicit = recording.body[..at].windows(6).any(|it| it == b"[DONE]");
+                    assert!(is_explicit || result.is_err(), "{} broken at {at}: {result:?}", recording.name);
                 }
                 let result = result.map(|it| (it.text, it.finish_reason)).map_err(|error| error.message);
                 recording.check_cut(at, result);
@@ -178,7 +180,7 @@ async fn a_recording_that_is_cut_off_is_never_ok_with_half() {
 
 /// The same at every byte, without HTTP.
 #[test]
-fn every_prefix_of_a_recording_is_never_ok_with_half() {
+fn rejects_every_prefix_of_a_recording() {
     let mut read = 0;
     for recording in recordings() {
         for at in 0..recording.body.len() {
@@ -190,9 +192,9 @@ fn every_prefix_of_a_recording_is_never_ok_with_half() {
     assert!(read > 20_000, "{read}");
 }
 
-/// A limit in disguise is one the module can wait for.
+/// An error with status 200 has the kind that it names, so that a module can react to a rate limit.
 #[tokio::test]
-async fn errors_under_200_have_the_kind_they_name() {
+async fn maps_errors_under_200_to_their_kind() {
     for (body, kind) in [
         (r#"{"error": {"message": "x", "code": "429"}}"#, ErrorKind::RateLimited(None)),
         (r#"{"error": {"message": "x", "type": "authentication_error"}}"#, ErrorKind::Denied),

@@ -1,4 +1,4 @@
-//! Answers that come piece by piece, and everything that can be wrong with them.
+//! Tests of streamed answers and their failures.
 
 use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
@@ -11,7 +11,7 @@ use crate::server::{Reply, Server, answer, answer_with};
 
 const EVENTS: &[(&str, &str)] = &[("content-type", "text/event-stream; charset=utf-8")];
 
-/// A stream whose body is this.
+/// Returns an event stream with this body.
 fn streamed(body: impl Into<Body>) -> Reply {
     answer_with(200, EVENTS, body)
 }
@@ -25,7 +25,7 @@ const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"comp
 const DONE: &str = "data: [DONE]\n\n";
 
 #[tokio::test]
-async fn an_answer_comes_in_its_pieces() {
+async fn streams_an_answer_in_pieces() {
     let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
     let other = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"another choice\"}}]}\n\n";
     let body = [
@@ -39,7 +39,7 @@ async fn an_answer_comes_in_its_pieces() {
         USAGE,
         DONE,
     ];
-    // Wherever it is cut on its way.
+    // The result doesn't depend on how the body is split.
     for size in [1, 7, 4096] {
         let body = body.concat().into_bytes();
         let server = Server::always(move || {
@@ -64,17 +64,17 @@ async fn an_answer_comes_in_its_pieces() {
     }
 }
 
-/// The pieces of such a stream, and the error it ends in.
+/// Returns the pieces of a stream that fails, and its error.
 async fn broken(body: String) -> (Vec<String>, ErrorKind, String) {
     let server = Server::always(move || streamed(body.clone())).await;
     let (pieces, ending) = read(&server.client(), &question()).await;
-    assert_eq!(server.requests().len(), 1, "what has begun is not asked for again");
+    assert_eq!(server.requests().len(), 1, "a started answer was requested again");
     let error = ending.unwrap_err();
     (pieces, error.kind, error.message)
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_an_error_that_says_why() {
+async fn reports_why_a_stream_failed() {
     let error = |error: serde_json::Value| format!("data: {}\n\n", json!({ "error": error }));
     let start = "POST /chat/completions: the answer broke off: ";
     for (broken_by, kind, why) in [
@@ -101,20 +101,20 @@ async fn an_answer_that_breaks_off_is_an_error_that_says_why() {
         ),
     ] {
         for before in ["", "Over"] {
-            let said = if before.is_empty() { String::new() } else { says(before) };
-            let (pieces, told_kind, told) = broken(said + &broken_by).await;
+            let prefix = if before.is_empty() { String::new() } else { says(before) };
+            let (pieces, actual_kind, message) = broken(prefix + &broken_by).await;
             assert_eq!(pieces.concat(), before, "{why}");
-            assert_eq!((told_kind, told), (kind, format!("{start}{why}")));
+            assert_eq!((actual_kind, message), (kind, format!("{start}{why}")));
         }
     }
-    let (_, kind, told) = broken("data: {nonsense}\n\n".into()).await;
+    let (_, kind, message) = broken("data: {nonsense}\n\n".into()).await;
     assert_eq!(kind, ErrorKind::Unavailable);
-    assert!(told.contains("an event of it can't be understood (") && told.ends_with(": \"{nonsense}\""), "{told}");
+    assert!(message.contains("an event can't be understood (") && message.ends_with(": \"{nonsense}\""), "{message}");
 }
 
-/// A connection that is cut is told from an answer that just ends.
+/// A broken connection is distinguished from an answer that ends early.
 #[tokio::test]
-async fn a_connection_that_breaks_is_told() {
+async fn reports_a_broken_connection() {
     let (cut, is_cut) = oneshot::channel::<()>();
     let broken = async {
         is_cut.await.unwrap();
@@ -131,14 +131,14 @@ async fn a_connection_that_breaks_is_told() {
 }
 
 #[tokio::test]
-async fn the_end_need_not_be_said_if_the_model_said_why_it_stopped() {
+async fn accepts_a_finish_reason_without_done() {
     let server = Server::always(|| streamed(says("There") + STOP)).await;
     let (pieces, ending) = read(&server.client(), &question()).await;
     assert_eq!((pieces.concat().as_str(), ending.unwrap().finish_reason.as_deref()), ("There", Some("stop")));
 }
 
 #[tokio::test]
-async fn an_endpoint_that_does_not_stream_answers_in_one_piece() {
+async fn returns_a_complete_answer_as_one_piece() {
     let body = r#"{"choices":[{"message":{"content":"There"},"finish_reason":"length"}],"usage":{"prompt_tokens":1}}"#;
     let server = Server::always(move || answer_with(200, &[("content-type", "application/json")], body)).await;
     let (pieces, ending) = read(&server.client(), &question()).await;
@@ -154,7 +154,7 @@ async fn an_endpoint_that_does_not_stream_answers_in_one_piece() {
 }
 
 #[tokio::test]
-async fn errors_before_the_answer_are_those_of_any_call() {
+async fn retries_until_the_answer_starts() {
     let server =
         Server::scripted([answer(429, "{}"), answer(403, r#"{"error": {"message": "Not this model"}}"#)]).await;
     let error = server.client().stream(&caller(), &question()).await.err().unwrap();
@@ -162,7 +162,7 @@ async fn errors_before_the_answer_are_those_of_any_call() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_ends_at_its_limit() {
+async fn limits_the_size_of_an_answer() {
     let server = Server::always(|| {
         let piece = Bytes::from(says(&"x".repeat(1000)));
         streamed(Body::from_stream(stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()))))

@@ -1,4 +1,4 @@
-//! Answers that are waited for.
+//! Tests of complete answers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::{KEY, caller, question};
 use crate::server::{Reply, Server, answer};
 
 #[tokio::test]
-async fn asks_as_openai_documents_it() {
+async fn sends_requests_as_openai_documents_them() {
     let body = json!({
         "id": "chatcmpl-1",
         "choices": [{ "index": 0, "message": { "role": "assistant", "content": "There." }, "finish_reason": "stop" }],
@@ -29,7 +29,7 @@ async fn asks_as_openai_documents_it() {
 }
 
 #[tokio::test]
-async fn what_the_guest_says_wins_over_its_options_and_those_over_nothing_of_the_hosts() {
+async fn merges_options_by_precedence() {
     let server = Server::always(|| answer(200, r#"{"choices": [{"message": {"content": "x"}}]}"#)).await;
     let mut request = question();
     request.model = Some("their-model".into());
@@ -50,12 +50,12 @@ async fn what_the_guest_says_wins_over_its_options_and_those_over_nothing_of_the
 }
 
 #[tokio::test]
-async fn the_shorter_time_limit_counts() {
+async fn applies_the_shorter_time_limit() {
     let server = Server::always(|| Reply::Silence).await;
     let (short, long) = (Duration::from_millis(30), Duration::from_secs(600));
-    for (own, asked) in [(short, None), (short, Some(long)), (long, Some(short))] {
-        let client = server.client_with(|settings| settings.timeout = own);
-        let request = CompletionRequest { timeout: asked, ..question() };
+    for (configured, requested) in [(short, None), (short, Some(long)), (long, Some(short))] {
+        let client = server.client_with(|settings| settings.timeout = configured);
+        let request = CompletionRequest { timeout: requested, ..question() };
         let whole = client.complete(&caller(), &request).await.unwrap_err();
         let stream = client.stream(&caller(), &request).await.err().unwrap();
         for error in [whole, stream] {
@@ -66,7 +66,7 @@ async fn the_shorter_time_limit_counts() {
 }
 
 #[tokio::test]
-async fn an_endpoint_may_need_no_key() {
+async fn calls_an_endpoint_without_a_key() {
     let server = Server::always(|| answer(401, r#"{"error": {"message": "Who are you?", "code": null}}"#)).await;
     let client = server.client_with(|settings| settings.api_key = None);
     let error = client.complete(&caller(), &question()).await.unwrap_err();
@@ -75,25 +75,25 @@ async fn an_endpoint_may_need_no_key() {
 }
 
 #[tokio::test]
-async fn the_key_is_never_told() {
-    let told =
+async fn redacts_the_key() {
+    let body =
         format!(r#"{{"error": {{"message": "Incorrect API key provided: {KEY}.", "type": "invalid_request_error"}}}}"#);
-    let server = Server::always(move || answer(401, told.clone())).await;
+    let server = Server::always(move || answer(401, body.clone())).await;
     let error = server.client().complete(&caller(), &question()).await.unwrap_err();
     assert!(error.message.ends_with("Incorrect API key provided: (api key)."), "{error}");
     assert!(!format!("{:?}", server.client()).contains(KEY));
 }
 
 #[tokio::test]
-async fn an_answer_without_a_choice_is_none() {
+async fn rejects_an_answer_without_choices() {
     let server = Server::always(|| answer(200, r#"{"choices": []}"#)).await;
     let error = server.client().complete(&caller(), &question()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(error.message.contains("it has no choice"), "{error}");
+    assert!(error.message.contains("it has no choices"), "{error}");
 }
 
 #[tokio::test]
-async fn a_question_that_was_perhaps_carried_out_is_not_asked_again() {
+async fn retries_only_if_the_request_was_certainly_not_carried_out() {
     let server = Server::always(|| answer(500, "{}")).await;
     server.client().complete(&caller(), &question()).await.unwrap_err();
     assert_eq!(server.requests().len(), 1);
@@ -104,17 +104,17 @@ async fn a_question_that_was_perhaps_carried_out_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_right_are_refused() {
+async fn rejects_invalid_settings() {
     let server = Server::scripted([]).await;
-    let refused = |address: &str, key: &str| {
+    let error = |address: &str, key: &str| {
         let mut settings = modhost_platform::openai::OpenAiSettings::new(address.parse().unwrap(), "m");
         settings.api_key = Some(modhost_core::secret::Secret::new(key));
         settings.timeout = Duration::from_secs(1);
         modhost_platform::openai::OpenAi::new(settings, modhost_platform::http_client().unwrap()).unwrap_err()
     };
-    assert!(matches!(refused("ftp://x/v1", "k"), SetupError::ApiBase { example: "https://api.openai.com/v1", .. }));
-    assert!(matches!(refused("https://x/v1?api-version=1", "k"), SetupError::ApiBase { .. }));
-    assert!(matches!(refused("https://x/v1", "k\n"), SetupError::Header("api_key")));
-    assert!(matches!(refused("https://x/v1", ""), SetupError::Header("api_key")));
+    assert!(matches!(error("ftp://x/v1", "k"), SetupError::ApiBase { example: "https://api.openai.com/v1", .. }));
+    assert!(matches!(error("https://x/v1?api-version=1", "k"), SetupError::ApiBase { .. }));
+    assert!(matches!(error("https://x/v1", "k\n"), SetupError::Header("api_key")));
+    assert!(matches!(error("https://x/v1", ""), SetupError::Header("api_key")));
     assert_eq!(server.requests().len(), 0);
 }

@@ -1,4 +1,4 @@
-//! Every call of the trait, in a form that tests can go through one by one.
+//! All calls of the trait, so that tests can iterate over them.
 
 use std::time::Duration;
 
@@ -38,12 +38,12 @@ impl Call {
         Self::CompleteInto,
     ];
 
-    /// Whether it can happen twice without harm.
+    /// Returns whether it can safely be repeated.
     pub fn is_repeatable(self) -> bool {
         !matches!(self, Self::CreateStep | Self::CreateMessage | Self::Complete | Self::CompleteInto)
     }
 
-    /// Makes it.
+    /// Makes the call.
     pub async fn make(self, client: &Unique) -> Result<(), CallError> {
         let caller = caller();
         match self {
@@ -62,7 +62,7 @@ impl Call {
         }
     }
 
-    /// An answer it understands.
+    /// Returns a valid answer.
     pub fn good_answer(self) -> &'static str {
         match self {
             Self::CreateStep => r#"{"id": "log_1"}"#,

@@ -1,4 +1,4 @@
-//! The client under test, and who it calls for.
+//! The client under test, and its caller.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use modhost_platform::{Caller, http_client};
 
 use crate::server::Server;
 
-/// The key every test calls with.
+/// The API key of all tests.
 pub const KEY: &str = "ukey_very_secret";
 
 impl Server {
-    /// A client of this server.
+    /// Returns a client of this server.
     pub fn client(&self) -> Unique {
         self.client_with(|_| {})
     }
 
-    /// A client of this server with other settings.
+    /// Returns a client of this server with changed settings.
     pub fn client_with(&self, change: impl FnOnce(&mut UniqueSettings)) -> Unique {
         let mut settings = settings(self.address);
         change(&mut settings);
@@ -26,7 +26,7 @@ impl Server {
     }
 }
 
-/// Settings for a platform at this address, with waits of a test.
+/// Returns settings for a platform at this address, with short delays.
 pub fn settings(address: SocketAddr) -> UniqueSettings {
     let api_base = format!("http://{address}/public/chat").parse().unwrap();
     let mut settings = UniqueSettings::new(api_base, "app_test", Secret::new(KEY));
@@ -34,7 +34,7 @@ pub fn settings(address: SocketAddr) -> UniqueSettings {
     settings
 }
 
-/// Who calls.
+/// The caller.
 pub fn caller() -> Caller {
     Caller {
         event: "unique.chat.external-module.chosen".into(),

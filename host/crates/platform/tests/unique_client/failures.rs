@@ -1,4 +1,4 @@
-//! What becomes of bad answers, and what must never be told.
+//! Tests of failed answers, and of redaction.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::calls::{self, Call};
 use crate::client::{KEY, caller, settings};
 use crate::server::{Server, answer, answer_with};
 
-/// What a search ends in when it is answered like this, tried once.
+/// Returns the error of a single search attempt with this answer.
 async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> CallError {
     let server = Server::always(move || answer_with(status, headers, body)).await;
     let client = server.client_with(|settings| settings.retry.attempts = 1);
@@ -22,7 +22,7 @@ async fn search_answered(status: u16, headers: &'static [(&str, &str)], body: &'
 }
 
 #[tokio::test]
-async fn a_status_says_what_can_be_done() {
+async fn maps_statuses_to_error_kinds() {
     for (status, kind) in [
         (400, ErrorKind::Invalid),
         (401, ErrorKind::Denied),
@@ -47,9 +47,9 @@ async fn a_status_says_what_can_be_done() {
 }
 
 #[tokio::test]
-async fn the_platforms_own_words_are_kept() {
+async fn keeps_the_platforms_message() {
     let start = "POST /search/search: 400 Bad Request: ";
-    for (body, told) in [
+    for (body, expected) in [
         (r#"{"error": "limit is too large"}"#, "limit is too large"),
         (
             r#"{"error": {"code": "BAD_LIMIT", "message": "limit is too large", "params": {"limit": 5000}}}"#,
@@ -70,19 +70,19 @@ async fn the_platforms_own_words_are_kept() {
         ("[1]", "\"[1]\""),
         ("", "nothing"),
     ] {
-        assert_eq!(search_answered(400, &[], body).await.message, format!("{start}{told}"), "{body}");
+        assert_eq!(search_answered(400, &[], body).await.message, format!("{start}{expected}"), "{body}");
     }
 }
 
 #[tokio::test]
-async fn a_long_message_is_cut() {
+async fn truncates_long_messages() {
     let long = "ä".repeat(5000);
     let server = Server::always(move || answer(400, format!(r#"{{"error": "{long}"}}"#))).await;
     let error = Call::Search.make(&server.client()).await.unwrap_err();
     assert_eq!(error.message.chars().count(), 1001);
     assert!(error.message.ends_with("ä…"), "{error}");
 
-    // Larger than what is read of it: what it says is lost, the status isn't.
+    // The body is larger than the read limit: its message is lost, but not its status.
     let server =
         Server::always(|| answer(404, format!(r#"{{"x": "{}", "error": "gone"}}"#, "y".repeat(100_000)))).await;
     let error = Call::Search.make(&server.client()).await.unwrap_err();
@@ -90,7 +90,7 @@ async fn a_long_message_is_cut() {
     assert!(error.message.starts_with("POST /search/search: 404 Not Found: \"{"), "{error}");
 }
 
-/// What a call ends in when it is answered with success and this body; it must have been made once.
+/// Returns the error of a call with a successful answer and this body. The call must not be repeated.
 async fn error_of(call: Call, body: &'static str) -> CallError {
     let server = Server::always(move || answer(200, body)).await;
     let error = call.make(&server.client()).await.unwrap_err();
@@ -103,9 +103,9 @@ async fn error_of(call: Call, body: &'static str) -> CallError {
 }
 
 #[tokio::test]
-async fn an_answer_nobody_understands_is_quoted() {
+async fn quotes_an_unrecognized_answer() {
     let long: &'static str = Box::leak(format!("<html>{}", "x".repeat(1000)).into_boxed_str());
-    // Of the others nothing is read.
+    // The client reads nothing from the other answers.
     for call in Call::ALL.into_iter().filter(|call| !call.good_answer().is_empty()) {
         let error = error_of(call, long).await;
         let beginning = format!("\"<html>{}…\"", "x".repeat(194));
@@ -118,7 +118,7 @@ async fn an_answer_nobody_understands_is_quoted() {
 }
 
 #[tokio::test]
-async fn an_answer_without_what_matters_is_not_understood() {
+async fn rejects_answers_without_required_fields() {
     for (call, body) in [
         (Call::CreateStep, r#"{"unexpected": true}"#),
         (Call::CreateStep, ""),
@@ -136,7 +136,7 @@ async fn an_answer_without_what_matters_is_not_understood() {
 }
 
 #[tokio::test]
-async fn an_empty_answer_to_a_change_is_enough() {
+async fn accepts_an_empty_answer_to_a_change() {
     let server = Server::always(|| answer(204, "")).await;
     let client = server.client();
     for call in [Call::UpdateStep, Call::ShowMessage, Call::ModifyMessage] {
@@ -147,7 +147,7 @@ async fn an_empty_answer_to_a_change_is_enough() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_given_up() {
+async fn limits_the_size_of_an_answer() {
     const CHUNK: Bytes = Bytes::from_static(&[b' '; 64 * 1024]);
     let endless = || answer(200, Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(CHUNK))));
     let just_over = || answer(200, vec![b' '; 16 * 1024 * 1024 + 1]);
@@ -160,14 +160,14 @@ async fn an_answer_without_an_end_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_large_answer_within_the_limit_is_read() {
+async fn accepts_a_large_answer_within_the_limit() {
     let padding = " ".repeat(16 * 1024 * 1024 - 2);
     let server = Server::always(move || answer(200, format!("[{padding}]"))).await;
     Call::Search.make(&server.client()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn does_not_follow_redirects() {
     let elsewhere = Server::always(|| answer(200, "[]")).await;
     let location = format!("http://{}/search/search", elsewhere.address);
     for status in [301, 302, 303, 307, 308] {
@@ -182,8 +182,8 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn the_key_is_never_told() {
-    // A platform that repeats the key it refuses: plain, in JSON, and where a quote is cut.
+async fn redacts_the_key() {
+    // The platform repeats the rejected key: plain, in JSON, and where a quote is truncated.
     let bodies = [
         format!(r#"{{"error": "unknown key {KEY}"}}"#),
         format!(r#"{{"error": {{"message": "no", "params": {{"key": "{KEY}"}}}}}}"#),
@@ -194,8 +194,8 @@ async fn the_key_is_never_told() {
         for body in bodies.clone() {
             let server = Server::always(move || answer(status, body.clone())).await;
             let error = Call::Search.make(&server.client()).await.unwrap_err();
-            let told = format!("{error} {error:?}");
-            assert!(!told.contains("ukey"), "{told}");
+            let output = format!("{error} {error:?}");
+            assert!(!output.contains("ukey"), "{output}");
         }
     }
     let server = Server::always(|| answer(200, "[]")).await;
@@ -203,7 +203,7 @@ async fn the_key_is_never_told() {
     assert!(!debug.contains(KEY), "{debug}");
 }
 
-/// Where log lines go.
+/// Collects the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -227,7 +227,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 #[tokio::test]
-async fn every_attempt_is_logged_without_bodies_and_credentials() {
+async fn logs_every_attempt_without_bodies_and_credentials() {
     let log = Log::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).with_writer(log.clone());
@@ -236,8 +236,8 @@ async fn every_attempt_is_logged_without_bodies_and_credentials() {
     let replies = [(200, "[]"), (503, r#"{"error": "overloaded"}"#), (200, r#"[{"id": "hit_1"}]"#)];
     let server = Server::scripted(replies.map(|(status, body)| answer(status, body))).await;
     let client = server.client();
-    // Whoever comes to a log line first settles for the process whether anybody listens, and that may have been the
-    // thread of another test. So: come to it, settle it anew, and begin.
+    // The first thread that reaches a log statement caches for the process whether a subscriber is interested. That may
+    // have been the thread of another test, so make one call, rebuild the cache, and start.
     Call::Search.make(&client).await.unwrap();
     tracing::callsite::rebuild_interest_cache();
     log.0.lock().unwrap().clear();
@@ -257,13 +257,13 @@ async fn every_attempt_is_logged_without_bodies_and_credentials() {
             assert!(line.contains(part), "no {part} in {line}");
         }
     }
-    for told in [KEY, "travel policy", "hit_1", "overloaded"] {
-        assert!(!log.contains(told), "{told} in {log}");
+    for secret in [KEY, "travel policy", "hit_1", "overloaded"] {
+        assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_stand_in_a_header_is_refused() {
+async fn rejects_invalid_header_values() {
     let server = Server::always(|| answer(200, "[]")).await;
     for caller in [
         Caller { company_id: Some("company\r\nx-admin: 1".into()), ..caller() },
@@ -276,14 +276,14 @@ async fn what_cannot_stand_in_a_header_is_refused() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_right_are_refused() {
+async fn rejects_invalid_settings() {
     let address = "127.0.0.1:1".parse().unwrap();
     for (base, problem) in [
         ("ftp://example.com/public", "isn't an http"),
         ("data:text/plain,x", "isn't an http"),
         ("https://me:hunter2@example.com/public", "a user name or a password"),
-        ("https://example.com/public?key=hunter2", "has a ? or #"),
-        ("https://example.com/public#x", "has a ? or #"),
+        ("https://example.com/public?key=hunter2", "contains ? or #"),
+        ("https://example.com/public#x", "contains ? or #"),
     ] {
         let mut settings = settings(address);
         settings.api_base = base.parse().unwrap();

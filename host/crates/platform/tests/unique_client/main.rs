@@ -1,4 +1,4 @@
-//! The client of Unique's REST API, against a server that records what it is sent and answers from a script.
+//! Tests the client of Unique's REST API against a server that records requests and sends scripted answers.
 
 mod calls;
 mod client;

@@ -1,5 +1,4 @@
-//! Answers that are not as documented: what is odd in one item costs no more than that, and a failure that comes under 200
-//! is a failure.
+//! Tests of malformed answers: a malformed item affects only itself, and an error with status 200 is an error.
 
 use modhost_platform::{CallError, ErrorKind, Hit, Message, Platform, Role};
 use serde_json::json;
@@ -21,9 +20,9 @@ async fn search(body: impl Into<String>) -> Result<Vec<Hit>, CallError> {
 }
 
 #[tokio::test]
-async fn one_odd_message_does_not_cost_the_others() {
-    // Beside good ones: halves of emojis, fields of other types, numbers no double holds, control characters.
-    let odd = [
+async fn isolates_a_malformed_message() {
+    // Between valid messages: lone surrogates, fields of other types, numbers beyond a double, control characters.
+    let malformed = [
         (r#"{"id": "m", "role": "USER", "text": "How? \ud83d"}"#, Some("How? \u{fffd}")),
         (r#"{"id": "m", "role": "USER", "text": "\ude42?", "x\ud83d": {"y": "\ud83d"}}"#, Some("\u{fffd}?")),
         (r#"{"id": "m", "role": "USER", "text": null, "debugInfo": {"took": 1e999}}"#, None),
@@ -34,16 +33,17 @@ async fn one_odd_message_does_not_cost_the_others() {
         ("{\"id\": \"m\", \"role\": \"USER\", \"text\": \"a\nb\", \"score\": NaN}", Some("a\nb")),
         (r#"{"id": "m", "role": "USER", "hasMore": "yes"}"#, None),
     ];
-    for (odd, text) in odd {
+    for (malformed, text) in malformed {
         let good = r#"{"id": "m_1", "role": "ASSISTANT", "text": "Hello 🙂"}"#;
         let last = r#"{"id": "m_3", "role": "USER", "text": "Bye"}"#;
-        let messages = history(format!(r#"{{"object": "list", "data": [{good}, {odd}, {last}]}}"#)).await.unwrap();
+        let messages =
+            history(format!(r#"{{"object": "list", "data": [{good}, {malformed}, {last}]}}"#)).await.unwrap();
         let read: Vec<_> = messages.iter().map(|it| (it.id.as_str(), it.role, it.text.as_deref())).collect();
-        let wanted =
+        let expected =
             [("m_1", Role::Assistant, Some("Hello 🙂")), ("m", Role::User, text), ("m_3", Role::User, Some("Bye"))];
-        assert_eq!(read, wanted, "{odd}");
+        assert_eq!(read, expected, "{malformed}");
     }
-    // Deeper than JSON is read as a rule.
+    // Nested more deeply than JSON parsers usually accept.
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
     let messages =
         history(format!(r#"{{"data": [{{"id": "m_1", "debugInfo": {deep}, "text": "x"}}]}}"#)).await.unwrap();
@@ -51,18 +51,18 @@ async fn one_odd_message_does_not_cost_the_others() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_replaced() {
+async fn replaces_invalid_utf8() {
     let server = Server::always(|| answer(200, b"[{\"id\": \"c\", \"text\": \"caf\xe9 \xf0\x9f\"}]".to_vec())).await;
     let hits = server.client().search(&caller(), None, &calls::query()).await.unwrap();
     assert_eq!(hits[0].text, "caf\u{fffd} \u{fffd}");
 }
 
 #[tokio::test]
-async fn a_message_without_an_id_is_kept_and_what_is_no_message_is_left_out() {
+async fn keeps_messages_without_id_and_skips_other_items() {
     let messages = history(r#"{"data": [{"text": "lost"}, null, "x", {"id": 7, "text": "found"}]}"#).await.unwrap();
     let read: Vec<_> = messages.iter().map(|it| (it.id.as_str(), it.text.as_deref().unwrap())).collect();
     assert_eq!(read, [("", "lost"), ("7", "found")]);
-    // But a list none of whose items has an id is no list of messages.
+    // But it is an error if no item of a list has an id.
     for body in [r#"{"data": [{"text": "x"}, {"text": "y"}]}"#, r#"{"data": [1, null]}"#, r#"{"data": {}}"#] {
         let error = history(body).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{body}");
@@ -71,9 +71,9 @@ async fn a_message_without_an_id_is_kept_and_what_is_no_message_is_left_out() {
 }
 
 #[tokio::test]
-async fn one_odd_passage_does_not_cost_the_others() {
+async fn isolates_a_malformed_passage() {
     let deep = format!("{{\"a\": {}1{}}}", "[".repeat(300), "]".repeat(300));
-    let odd = format!(
+    let malformed = format!(
         r#"[
             {{"id": "c_1", "chunkId": "k_1", "text": "first", "order": 1, "startPage": 2, "metadata": {{"n": 1}}}},
             {{"id": "c_2", "chunkId": 5, "text": "half \ud83d", "order": "3", "startPage": [], "title": {{}},
@@ -83,10 +83,10 @@ async fn one_odd_passage_does_not_cost_the_others() {
             {{"id": "c_3", "text": null, "order": -4, "endPage": 2.0, "metadata": {deep}}}
         ]"#
     );
-    let hits = search(odd).await.unwrap();
+    let hits = search(malformed).await.unwrap();
     let read: Vec<_> = hits.iter().map(|it| (it.id.as_str(), it.chunk_id.as_str(), it.text.as_str())).collect();
-    let wanted = [("c_1", "k_1", "first"), ("c_2", "5", "half \u{fffd}"), ("", "", "of no content"), ("c_3", "", "")];
-    assert_eq!(read, wanted);
+    let expected = [("c_1", "k_1", "first"), ("c_2", "5", "half \u{fffd}"), ("", "", "of no content"), ("c_3", "", "")];
+    assert_eq!(read, expected);
     assert_eq!((hits[1].order, hits[1].start_page, hits[1].title.as_deref()), (3, None, None));
     assert_eq!(hits[1].metadata, Some(json!({ "score": f64::MAX, "note": "\u{fffd}", "good": "yes" })));
     assert_eq!((hits[3].order, hits[3].end_page), (0, Some(2)));
@@ -96,7 +96,7 @@ async fn one_odd_passage_does_not_cost_the_others() {
 }
 
 #[tokio::test]
-async fn what_was_repaired_is_counted() {
+async fn counts_repairs() {
     modhost_core::metrics::start();
     let line = |answer: &str, kind: &str| {
         let rendered = modhost_core::metrics::render();
@@ -113,9 +113,9 @@ async fn what_was_repaired_is_counted() {
     }
 }
 
-/// Under 200, and still failures: what a module must never take for done.
+/// Errors with status 200, which a module must not mistake for success.
 #[tokio::test]
-async fn a_failure_under_200_is_a_failure() {
+async fn rejects_errors_under_200() {
     for call in Call::ALL {
         for (body, kind, words) in [
             (r#"{"error": "chat is locked"}"#, ErrorKind::Unavailable, "chat is locked"),
@@ -132,13 +132,13 @@ async fn a_failure_under_200_is_a_failure() {
             assert_eq!(server.requests().len(), 1);
         }
     }
-    // What was made has an id, and its own error is its own affair.
+    // A created object has an id, and its own error isn't an error of the call.
     let server = Server::always(|| answer(200, r#"{"id": "msg_a", "error": "the answer failed", "text": "x"}"#)).await;
     Call::ModifyMessage.make(&server.client()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_completion_without_anything_in_it_is_no_answer() {
+async fn rejects_empty_completions() {
     for (call, body, kind, words) in [
         (
             Call::Complete,

@@ -1,4 +1,4 @@
-//! What is sent, word for word, and what is made of good answers.
+//! Tests of the exact requests, and of valid answers.
 
 use http::Method;
 use modhost_platform::{Caller, CompletionRequest, ErrorKind, MessageChange, Platform, Query, Role, StepChange, Usage};
@@ -9,7 +9,7 @@ use crate::client::caller;
 use crate::sdk;
 use crate::server::{Recorded, Server, answer};
 
-/// A body with its time stamps, each checked, replaced by the one of the captures.
+/// Checks the times in a body, and replaces them by the time of the captures.
 fn stamped(mut body: Value) -> Value {
     for field in ["completedAt", "startedStreamingAt", "stoppedStreamingAt"] {
         if let Some(stamp) = body.get_mut(field) {
@@ -27,7 +27,7 @@ fn parsed(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// The request a call is answered well for.
+/// Returns the request of a call that succeeds.
 async fn request_of(call: Call) -> Recorded {
     let server = Server::always(move || answer(200, call.good_answer())).await;
     call.make(&server.client()).await.unwrap();
@@ -35,7 +35,7 @@ async fn request_of(call: Call) -> Recorded {
 }
 
 #[tokio::test]
-async fn every_call_is_sent_as_the_official_sdk_sends_it() {
+async fn sends_every_call_like_the_official_sdk() {
     let calls = [
         (Call::CreateStep, Method::POST, "/message-log", sdk::MESSAGE_LOG_CREATE),
         (Call::UpdateStep, Method::PATCH, "/message-log/log_1", sdk::MESSAGE_LOG_UPDATE),
@@ -56,7 +56,7 @@ async fn every_call_is_sent_as_the_official_sdk_sends_it() {
 }
 
 #[tokio::test]
-async fn every_call_carries_the_headers() {
+async fn sends_the_headers_with_every_call() {
     for call in Call::ALL {
         let request = request_of(call).await;
         for (name, value) in sdk::HEADERS {
@@ -67,7 +67,7 @@ async fn every_call_carries_the_headers() {
 }
 
 #[tokio::test]
-async fn a_caller_without_a_user_sends_no_user_header() {
+async fn omits_the_user_header_without_a_user() {
     let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
     let caller = Caller { company_id: Some("company_2".into()), user_id: None, ..caller() };
     server.client().complete(&caller, &calls::completion()).await.unwrap();
@@ -77,7 +77,7 @@ async fn a_caller_without_a_user_sends_no_user_header() {
 }
 
 #[tokio::test]
-async fn a_call_carries_its_idempotency_key() {
+async fn sends_the_idempotency_key() {
     let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
     let caller = Caller { idempotency_key: Some("dlv_1-4".into()), ..caller() };
     server.client().complete(&caller, &calls::completion()).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_call_carries_its_idempotency_key() {
 }
 
 #[tokio::test]
-async fn a_complete_new_message_is_stamped_as_streamed_too() {
+async fn sets_the_streaming_times_of_a_complete_new_message() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_new", "role": "ASSISTANT", "text": "Hello"}"#)).await;
     let change = calls::message_change();
     let message = server.client().create_message(&caller(), Some("assistant_1"), "chat_1", &change).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_complete_new_message_is_stamped_as_streamed_too() {
 }
 
 #[tokio::test]
-async fn the_stamp_of_a_new_message_is_another_request_with_a_key_of_its_own() {
+async fn sets_the_streaming_times_with_another_idempotency_key() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_new"}"#)).await;
     let caller = Caller { idempotency_key: Some("dlv_1-4".into()), ..caller() };
     server.client().create_message(&caller, Some("assistant_1"), "chat_1", &calls::message_change()).await.unwrap();
@@ -110,11 +110,11 @@ async fn the_stamp_of_a_new_message_is_another_request_with_a_key_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_event_without_company_or_assistant_has_nothing_to_act_on() {
+async fn requires_a_company_and_an_assistant() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_new"}"#)).await;
     let (client, change) = (server.client(), calls::message_change());
-    let nobody = Caller { event: "MESSAGE_FINALIZED".into(), company_id: None, ..caller() };
-    let error = client.create_message(&nobody, Some("assistant_1"), "chat_1", &change).await.unwrap_err();
+    let without_company = Caller { event: "MESSAGE_FINALIZED".into(), company_id: None, ..caller() };
+    let error = client.create_message(&without_company, Some("assistant_1"), "chat_1", &change).await.unwrap_err();
     assert_eq!(error.to_string(), "unsupported: an event `MESSAGE_FINALIZED` has no company to act on");
     let error = client.create_message(&caller(), None, "chat_1", &change).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unsupported);
@@ -123,7 +123,7 @@ async fn an_event_without_company_or_assistant_has_nothing_to_act_on() {
 }
 
 #[tokio::test]
-async fn a_new_message_that_is_not_stamped_was_made_all_the_same() {
+async fn succeeds_if_only_the_streaming_times_fail() {
     let server = Server::scripted([answer(200, r#"{"id": "msg_new"}"#), answer(403, r#"{"error": "no"}"#)]).await;
     let change = calls::message_change();
     let message = server.client().create_message(&caller(), Some("assistant_1"), "chat_1", &change).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_new_message_that_is_not_stamped_was_made_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_has_no_value_is_left_out() {
+async fn omits_fields_without_a_value() {
     let server = Server::always(|| answer(200, r#"{"id": "msg_a"}"#)).await;
     let client = server.client();
     let nothing = MessageChange { debug_info: Some(Value::Null), ..MessageChange::default() };
@@ -146,7 +146,7 @@ async fn what_has_no_value_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_plain_search_sends_the_question_and_the_kind_alone() {
+async fn sends_only_text_and_kind_of_a_plain_search() {
     let server = Server::always(|| answer(200, "[]")).await;
     let query = Query {
         limit: None,
@@ -176,8 +176,8 @@ fn plain_completion() -> CompletionRequest {
 }
 
 #[tokio::test]
-async fn the_configured_model_is_for_completions_that_name_none() {
-    for (configured, asked, sent) in [
+async fn uses_the_configured_model_by_default() {
+    for (configured, requested, sent) in [
         (Some("default"), None, Some("default")),
         (Some("default"), Some("other"), Some("other")),
         (None, Some("other"), Some("other")),
@@ -185,7 +185,7 @@ async fn the_configured_model_is_for_completions_that_name_none() {
     ] {
         let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
         let client = server.client_with(|settings| settings.model = configured.map(str::to_owned));
-        let request = CompletionRequest { model: asked.map(str::to_owned), ..plain_completion() };
+        let request = CompletionRequest { model: requested.map(str::to_owned), ..plain_completion() };
         client.complete(&caller(), &request).await.unwrap();
         let body = server.request().json();
         assert_eq!(body.get("model").and_then(Value::as_str), sent);
@@ -195,7 +195,7 @@ async fn the_configured_model_is_for_completions_that_name_none() {
 }
 
 #[tokio::test]
-async fn named_options_win_over_handed_on_ones() {
+async fn overrides_options_by_named_fields() {
     let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
     let options = Some(json!({"temperature": 1.5, "max_tokens": 5, "top_p": 0.5}));
     let request = CompletionRequest { options, temperature: Some(0.1), max_tokens: Some(7), ..plain_completion() };
@@ -204,7 +204,7 @@ async fn named_options_win_over_handed_on_ones() {
 }
 
 #[tokio::test]
-async fn what_json_cannot_say_is_refused_before_it_is_sent() {
+async fn rejects_values_that_json_cannot_represent() {
     let server = Server::always(|| answer(200, Call::Complete.good_answer())).await;
     let client = server.client();
     for request in [
@@ -220,7 +220,7 @@ async fn what_json_cannot_say_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_source_is_sent_with_its_pages_and_under_the_name_it_has() {
+async fn sends_sources_with_their_pages_and_names() {
     let server = Server::always(|| answer(200, Call::CompleteInto.good_answer())).await;
     let mut sources = [calls::hit(), calls::hit(), calls::hit()];
     sources[0].start_page = Some(3);
@@ -240,7 +240,7 @@ async fn a_source_is_sent_with_its_pages_and_under_the_name_it_has() {
 }
 
 #[tokio::test]
-async fn paths_are_appended_to_the_base_whatever_its_shape() {
+async fn appends_paths_to_any_base() {
     for (base, path) in [
         ("", "/messages"),
         ("/", "/messages"),
@@ -259,7 +259,7 @@ async fn paths_are_appended_to_the_base_whatever_its_shape() {
 }
 
 #[tokio::test]
-async fn an_id_stays_one_segment_of_the_path() {
+async fn encodes_an_id_as_one_path_segment() {
     for (id, segment) in [
         ("a/../b", "a%2F..%2Fb"),
         ("../chats", "..%2Fchats"),
@@ -285,7 +285,7 @@ async fn an_id_stays_one_segment_of_the_path() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_segment_is_no_id() {
+async fn rejects_ids_that_are_no_path_segment() {
     let server = Server::always(|| answer(200, "{}")).await;
     let client = server.client();
     for id in ["", ".", ".."] {
@@ -301,14 +301,14 @@ async fn what_cannot_be_a_segment_is_no_id() {
 }
 
 #[tokio::test]
-async fn a_query_parameter_holds_any_id() {
+async fn encodes_any_id_in_the_query() {
     let server = Server::always(|| answer(200, Call::ListMessages.good_answer())).await;
     server.client().list_messages(&caller(), "a&role=x#ä b").await.unwrap();
     assert_eq!(server.request().query.as_deref(), Some("chatId=a%26role%3Dx%23%C3%A4+b"));
 }
 
 #[tokio::test]
-async fn a_chat_is_read_page_by_page() {
+async fn lists_messages_page_by_page() {
     let server = Server::scripted([
         answer(200, r#"{"data": [{"id": "m1", "role": "USER"}, {"id": "m2", "role": "ASSISTANT"}], "has_more": true}"#),
         answer(200, r#"{"data": [{"id": "m3", "role": "SYSTEM"}], "has_more": false}"#),
@@ -322,7 +322,7 @@ async fn a_chat_is_read_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_platform_that_sends_the_same_page_again_is_read_once() {
+async fn stops_at_a_repeated_page() {
     let page = r#"{"data": [{"id": "m1"}, {"id": "m2"}], "has_more": true}"#;
     let server = Server::always(move || answer(200, page)).await;
     let messages = server.client().list_messages(&caller(), "chat_1").await.unwrap();
@@ -331,7 +331,7 @@ async fn a_platform_that_sends_the_same_page_again_is_read_once() {
 }
 
 #[tokio::test]
-async fn a_chat_without_an_end_is_an_error() {
+async fn limits_the_number_of_pages() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let next = move || count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let server =
@@ -343,7 +343,7 @@ async fn a_chat_without_an_end_is_an_error() {
 }
 
 #[tokio::test]
-async fn answers_are_read_leniently() {
+async fn parses_messages_leniently() {
     let message = r#"{
         "object": "message", "id": "m1", "role": "ASSISTANT", "text": null, "createdAt": "2026-11-21T07:30:00.000Z",
         "references": [{"name": "A", "sequenceNumber": "2", "originalIndex": null, "sourceId": "s", "source": "x", "new": 1}],
@@ -364,7 +364,7 @@ async fn answers_are_read_leniently() {
 }
 
 #[tokio::test]
-async fn hits_are_read_leniently() {
+async fn parses_hits_leniently() {
     let hits = r#"[
         {"id": "c1", "chunkId": "k1", "text": "Book early.", "order": "3", "startPage": 1.0, "endPage": "-1", "metadata": {"a": 1},
          "url": null, "title": "T", "key": "t.pdf", "createdAt": "2026-11-21", "score": 0.5, "internallyStoredAt": null},
@@ -384,7 +384,7 @@ async fn hits_are_read_leniently() {
 }
 
 #[tokio::test]
-async fn completions_are_read_leniently() {
+async fn parses_completions_leniently() {
     let usage = |prompt_tokens, completion_tokens| Some(Usage { prompt_tokens, completion_tokens });
     for (body, text, finish_reason, used) in [
         (
@@ -415,7 +415,7 @@ async fn completions_are_read_leniently() {
 }
 
 #[tokio::test]
-async fn a_streamed_completion_ends_in_the_text_of_the_message() {
+async fn returns_the_stored_text_of_a_streamed_completion() {
     let body = r#"{"object": "streamResult", "message": {"id": "msg_a", "text": "Hello<sup>1</sup>", "references": []},
         "toolCalls": [], "usage": {"promptTokens": 5, "completionTokens": 2, "totalTokens": 7}}"#;
     let server = Server::always(move || answer(200, body)).await;

@@ -1,4 +1,4 @@
-//! What is tried again, how often, and when not.
+//! Tests of retries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::client::{caller, settings};
 use crate::server::{Reply, Server, answer, answer_with};
 
 #[tokio::test]
-async fn only_what_cannot_happen_twice_is_tried_again() {
-    // Status, its headers, its body; attempts of a call that can be repeated, attempts of one that can't.
+async fn retries_only_repeatable_calls() {
+    // A status with its headers and body; the attempts of a repeatable call, and of another call.
     type Case = (u16, &'static [(&'static str, &'static str)], &'static str, usize, usize);
     let cases: [Case; 14] = [
         (400, &[], "{}", 1, 1),
@@ -45,8 +45,8 @@ async fn only_what_cannot_happen_twice_is_tried_again() {
     }
 }
 
-/// A server that reads a little and hangs up. Answers with its address and a count of its connections.
-async fn hangs_up() -> (SocketAddr, Arc<AtomicUsize>) {
+/// Starts a server that reads a little and closes the connection. Returns its address and the count of its connections.
+async fn start_closing_server() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
@@ -62,9 +62,9 @@ async fn hangs_up() -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_broken_connection_is_tried_again_only_where_repeating_is_safe() {
+async fn retries_a_broken_connection_only_if_repeatable() {
     for call in Call::ALL {
-        let (address, count) = hangs_up().await;
+        let (address, count) = start_closing_server().await;
         let client = Unique::new(settings(address), http_client().unwrap()).unwrap();
         let error = call.make(&client).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable, "{call:?}");
@@ -74,7 +74,7 @@ async fn a_broken_connection_is_tried_again_only_where_repeating_is_safe() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_always_tried_again() {
+async fn always_retries_a_refused_connection() {
     for call in Call::ALL {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let client = Unique::new(settings(closed), http_client().unwrap()).unwrap();
@@ -85,7 +85,7 @@ async fn a_refused_connection_is_always_tried_again() {
 }
 
 #[tokio::test]
-async fn the_next_attempt_is_the_same_request_and_its_answer_counts() {
+async fn repeats_the_same_request() {
     for call in Call::ALL {
         let server = Server::scripted([answer(429, ""), answer(429, ""), answer(200, call.good_answer())]).await;
         call.make(&server.client()).await.unwrap();
@@ -97,7 +97,7 @@ async fn the_next_attempt_is_the_same_request_and_its_answer_counts() {
 }
 
 #[tokio::test]
-async fn the_number_of_attempts_is_a_setting() {
+async fn makes_the_configured_number_of_attempts() {
     for (attempts, expected) in [(0, 1), (1, 1), (2, 2), (7, 7)] {
         let server = Server::always(|| answer(429, "")).await;
         let client = server.client_with(|settings| settings.retry.attempts = attempts);
@@ -107,7 +107,7 @@ async fn the_number_of_attempts_is_a_setting() {
 }
 
 #[tokio::test]
-async fn a_wait_beyond_the_time_limit_is_not_begun() {
+async fn does_not_wait_beyond_the_time_limit() {
     let in_an_hour = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&in_an_hour).unwrap();
     for value in [date, "3600".to_owned(), u64::MAX.to_string()] {
@@ -116,23 +116,22 @@ async fn a_wait_beyond_the_time_limit_is_not_begun() {
             Server::always(move || answer_with(429, &[("retry-after", &header)], r#"{"error": "slow down"}"#)).await;
         let error = Call::Search.make(&server.client()).await.unwrap_err();
         let ErrorKind::RateLimited(Some(wait)) = error.kind else { panic!("{value}: {error:?}") };
-        // The date is read a moment after it was written; an hour is far from both bounds.
+        // The date is parsed a moment after it was written; an hour is far from both bounds.
         assert!(wait > Duration::from_secs(3000), "{value}: {wait:?}");
         assert_eq!(server.requests().len(), 1, "{value}");
     }
 }
 
 #[tokio::test]
-async fn a_date_that_is_over_is_no_wait() {
+async fn retries_at_once_after_a_past_date() {
     let headers = &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
     let server = Server::always(|| answer_with(503, headers, "")).await;
     Call::Complete.make(&server.client()).await.unwrap_err();
     assert_eq!(server.requests().len(), 4);
 }
 
-/// A client whose calls, or whose completions, may take a second only: long enough to reach the server on a busy
-/// machine.
-fn impatient(server: &Server, call: Call) -> Unique {
+/// Returns a client whose calls of this kind may take one second, enough to reach the server on a busy machine.
+fn with_short_timeout(server: &Server, call: Call) -> Unique {
     let is_completion = matches!(call, Call::Complete | Call::CompleteInto);
     server.client_with(|UniqueSettings { timeout, call_timeout, .. }| {
         *(if is_completion { timeout } else { call_timeout }) = Duration::from_secs(1);
@@ -140,35 +139,35 @@ fn impatient(server: &Server, call: Call) -> Unique {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_ends_at_its_time_limit() {
+async fn times_out_without_an_answer() {
     let check = |call: Call| async move {
         let server = Server::always(|| Reply::Silence).await;
-        let error = call.make(&impatient(&server, call)).await.unwrap_err();
+        let error = call.make(&with_short_timeout(&server, call)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Timeout, "{call:?}");
-        assert!(error.message.ends_with(": no answer within 1s, and it may have been carried out"), "{error}");
+        assert!(error.message.ends_with(": no answer within 1s; the request may have been carried out"), "{error}");
         assert_eq!(server.requests().len(), 1, "{call:?}");
     };
     join_all(Call::ALL.map(check)).await;
 }
 
 #[tokio::test]
-async fn the_time_limit_is_for_all_attempts_together() {
+async fn limits_the_time_of_all_attempts_together() {
     let server = Server::scripted([answer(503, ""), Reply::Silence]).await;
-    let error = Call::Search.make(&impatient(&server, Call::Search)).await.unwrap_err();
+    let error = Call::Search.make(&with_short_timeout(&server, Call::Search)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout);
     assert!(error.message.contains("(after 2 attempts): no answer within 1s"), "{error}");
 }
 
 #[tokio::test]
-async fn a_completion_may_take_as_long_as_it_asks_for_and_no_longer_than_configured() {
-    let check = |(asked, configured)| async move {
+async fn applies_the_shorter_timeout_of_a_completion() {
+    let check = |(requested, configured)| async move {
         let server = Server::always(|| Reply::Silence).await;
         let client = server.client_with(|settings| settings.timeout = Duration::from_secs(configured));
-        let request = CompletionRequest { timeout: Some(Duration::from_secs(asked)), ..calls::completion() };
+        let request = CompletionRequest { timeout: Some(Duration::from_secs(requested)), ..calls::completion() };
         let error = client.complete(&caller(), &request).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Timeout);
         assert!(error.message.contains("within 1s"), "{error}");
-        assert_eq!(server.request().json()["timeout"], asked * 1000);
+        assert_eq!(server.request().json()["timeout"], requested * 1000);
     };
     join_all([(1, 600), (600, 1)].map(check)).await;
 }

@@ -1,4 +1,4 @@
-//! Who may use the admin API: who knows the token; where there is none, programs of this machine.
+//! Access to the admin API: requests with the token; without a configured token, programs on this machine.
 
 use std::sync::Arc;
 
@@ -14,44 +14,45 @@ use modhost_core::browser_guard::{BrowserGuard, GuardError};
 use modhost_core::log_throttle::LogThrottle;
 use modhost_core::secret::Secret;
 
-/// The rules of the admin listener. They can be replaced while it serves.
+/// The access rules of the admin listener. They can be replaced while it serves.
 pub struct Access {
     rules: ArcSwap<AccessRules>,
     refused: LogThrottle,
 }
 
-/// Who may use the admin API.
+/// The rules that decide whether a request may use the admin API.
 pub struct AccessRules {
-    /// What a request has to carry; none: nothing, as only this machine can connect.
+    /// The token that requests must carry. `None` if none is required, because only this machine can connect.
     pub token: Option<Secret>,
-    /// Tells requests that a web page made a browser send.
+    /// Detects requests that a web page made a browser send.
     pub guard: BrowserGuard,
 }
 
 impl Access {
-    /// These rules, until others are set.
+    /// Creates access rules, which apply until others are set.
     pub fn new(rules: AccessRules) -> Arc<Self> {
         Arc::new(Self { rules: ArcSwap::from_pointee(rules), refused: LogThrottle::default() })
     }
 
-    /// Goes by other rules from the next request on.
+    /// Replaces the rules, from the next request on.
     pub fn set(&self, rules: AccessRules) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Whether a request may see what the admin API shows.
+    /// Returns whether a request may see the data of the admin API.
     pub(super) fn permits(&self, headers: &HeaderMap) -> bool {
         self.rules.load().permits(headers)
     }
 
-    /// The same of a request that was not checked before.
+    /// Like `permits`, for a request that has not passed [`guard`].
     pub(super) fn permits_unchecked(&self, request: &Request) -> bool {
         self.check_page(request).is_ok() && self.permits(request.headers())
     }
 
     fn check_page(&self, request: &Request) -> Result<(), GuardError> {
         let AccessRules { token, guard } = &**self.rules.load();
-        // A page can't know the token, whatever name it goes by: with one, any proxy may pass on any name.
+        // No web page can know the token, whatever host name it uses. With a token, a proxy may therefore forward any
+        // name.
         match guard.check_host(request.uri(), request.headers()) {
             Err(GuardError::NoHost | GuardError::ForeignHost(_)) if token.is_some() => {}
             checked => checked?,
@@ -78,13 +79,13 @@ pub(super) async fn authorize(State(access): State<Arc<Access>>, request: Reques
         return next.run(request).await;
     }
     let problem =
-        Problem(StatusCode::UNAUTHORIZED, "the admin API wants the token of `admin_token` in [server]".into());
+        Problem(StatusCode::UNAUTHORIZED, "the admin API requires the token of `admin_token` in [server]".into());
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
 }
 
-/// Rejects requests that a web page made a browser send, and tells browsers to show no answer to any page.
+/// Rejects requests that a web page made a browser send, and tells browsers to show no response to any page.
 pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    let mut answer = match access.check_page(&request) {
+    let mut response = match access.check_page(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => {
             if let Some(more) = access.refused.now() {
@@ -94,6 +95,6 @@ pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, n
             Problem(status, error.to_string()).into_response()
         }
     };
-    modhost_core::browser_guard::seal(answer.headers_mut());
-    answer
+    modhost_core::browser_guard::seal(response.headers_mut());
+    response
 }

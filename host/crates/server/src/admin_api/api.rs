@@ -1,4 +1,4 @@
-//! The admin API: health, deliveries, and what an operator can do about them. `openapi.json` describes it.
+//! The admin API: health, deliveries, and the operations on them. `openapi.json` describes it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,16 +29,16 @@ use modhost_storage::journal::{self, Filter, Journal, JournalError};
 use modhost_storage::keyvalue::{KeyValue, KeyValueError};
 use modhost_storage::unreadable::UnreadableStore;
 
-/// How many deliveries a list has unless it is asked for more.
+/// The default number of deliveries in a list.
 const DEFAULT_LIMIT: u32 = 100;
 
-/// The most a list can be asked for.
+/// The largest `limit` of a list.
 const MAX_LIMIT: u32 = 10_000;
 
-/// The longest error of the HTTP library's that is passed on, in bytes.
+/// The longest error text of the HTTP library that is passed on, in bytes.
 const MAX_ERROR: usize = 8 << 10;
 
-/// What the admin API works on.
+/// The parts of the host that the admin API works on.
 #[derive(Clone)]
 pub struct Admin {
     /// The modules.
@@ -53,16 +53,16 @@ pub struct Admin {
     pub sources: Arc<Sources>,
     /// The event sockets.
     pub sockets: Arc<EventSockets>,
-    /// Whether the host is ready.
+    /// The health of the host.
     pub health: Arc<Health>,
-    /// Who may use all this.
+    /// The access rules.
     pub access: Arc<Access>,
-    /// Verified requests that can't be read.
+    /// Verified requests that can't be parsed as events.
     pub unreadable: UnreadableStore,
 }
 
-/// The routes of the admin listener. Anyone may ask the probes; where there is a token, `/health` says no more than they
-/// do to a request without it, and everything else is refused.
+/// Returns the routes of the admin listener. The probes are open to everyone. If a token is configured and a request
+/// lacks it, `/health` returns no more than the probes, and everything else is rejected.
 pub fn router(admin: Admin) -> Router {
     let access = admin.access.clone();
     let api = Router::new()
@@ -99,15 +99,15 @@ pub fn router(admin: Admin) -> Router {
         .route("/health", get(show_health))
         .merge(metrics)
         .nest("/api", api)
-        .fallback(nothing_here)
+        .fallback(not_found)
         .layer(middleware::map_response(errors_as_json))
         .layer(middleware::from_fn_with_state(access, access::guard));
-    // Nothing stands between probes and who asks.
+    // No middleware runs for the probes.
     let probes = Router::new().route("/livez", get(health::live)).route("/readyz", get(ready));
     guarded.merge(probes).with_state(admin)
 }
 
-/// What is answered when a request can't be done.
+/// An error response: its status and its message.
 pub(super) struct Problem(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Problem {
@@ -134,35 +134,37 @@ impl From<KeyValueError> for Problem {
 
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-/// Answers as every other error what the HTTP library refuses by itself, in plain text or without a word: a query that
-/// can't be read, a method the path doesn't have.
-async fn errors_as_json(answer: Response) -> Response {
-    let status = answer.status();
-    let is_json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|it| it == "application/json");
+/// Converts errors of the HTTP library, which are plain text or empty, to the JSON of all other errors: an invalid
+/// query, or a method that the path doesn't support.
+async fn errors_as_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|it| it == "application/json");
     if is_json || !(status.is_client_error() || status.is_server_error()) {
-        return answer;
+        return response;
     }
-    let (parts, body) = answer.into_parts();
+    let (parts, body) = response.into_parts();
     let text = axum::body::to_bytes(body, MAX_ERROR).await.unwrap_or_default();
     let text = match (status, str::from_utf8(&text)) {
-        (StatusCode::METHOD_NOT_ALLOWED, _) => "this path has other methods; the Allow header lists them",
+        (StatusCode::METHOD_NOT_ALLOWED, _) => {
+            "this path doesn't support the method; the Allow header lists those it supports"
+        }
         (_, Ok(text)) if !text.is_empty() => text,
         _ => status.canonical_reason().unwrap_or("refused"),
     };
-    let mut answer = Problem(status, text.to_owned()).into_response();
-    // Whatever else stands there, but for what describes the old body.
+    let mut response = Problem(status, text.to_owned()).into_response();
+    // Keeps all other headers, except those that describe the old body.
     let others = parts.headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
-    let stays = |name: &HeaderName| ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
-    answer.headers_mut().extend(others.filter(|(name, _)| stays(name)));
-    answer
+    let is_kept = |name: &HeaderName| ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
+    response.headers_mut().extend(others.filter(|(name, _)| is_kept(name)));
+    response
 }
 
-async fn nothing_here() -> Problem {
-    Problem(StatusCode::NOT_FOUND, "there is nothing here; /api/openapi.json tells what there is".into())
+async fn not_found() -> Problem {
+    Problem(StatusCode::NOT_FOUND, "no such path; /api/openapi.json describes the API".into())
 }
 
-/// Whether the host is ready, for anyone; which modules wait for a component, for who may know. They make no host unready:
-/// other tenants' modules have nothing to do with it.
+/// Returns whether the host is ready, and for authorized requests also the modules that wait for a component. These
+/// don't make the host unready, because other tenants' modules don't depend on them.
 async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     if !admin.access.permits_unchecked(&request) {
         return health::ready(State(admin.health)).await;
@@ -177,7 +179,7 @@ async fn ready(State(admin): State<Admin>, request: Request) -> Response {
     health::uncached(code, Json(answer))
 }
 
-/// Whether the host is ready, for anyone; how each module stands, for who may know.
+/// Returns whether the host is ready, and for authorized requests also the state of each module.
 async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     if !admin.access.permits(&headers) {
         return health::anonymous(&admin.health);
@@ -210,7 +212,7 @@ async fn sources(State(admin): State<Admin>) -> Json<Value> {
     Json(json!({ "sources": webhooks.chain(sockets).collect::<Vec<_>>() }))
 }
 
-/// What changes by itself is counted where it happens; what stands is read when somebody asks.
+/// Counters are updated where they change; gauges are read here, when they are requested.
 async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
     let checks = Health::checks(admin.health.not_ready().as_ref());
     metrics::ready(&checks.map(|(check, is_well)| (check.name(), is_well)));
@@ -229,7 +231,7 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
-/// Which deliveries a list has.
+/// The filter of a list of deliveries.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
@@ -245,25 +247,25 @@ struct ListQuery {
 impl TryFrom<ListQuery> for Filter {
     type Error = Problem;
 
-    fn try_from(wanted: ListQuery) -> Result<Self, Problem> {
+    fn try_from(query: ListQuery) -> Result<Self, Problem> {
         let bad = |error: String| Problem(StatusCode::BAD_REQUEST, error);
-        let limit = wanted.limit.unwrap_or(DEFAULT_LIMIT);
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(bad(format!("`limit` has to be from 1 to {MAX_LIMIT}")));
+            return Err(bad(format!("`limit` must be from 1 to {MAX_LIMIT}")));
         }
         Ok(Self {
-            state: wanted.state.map(|state| state.parse()).transpose().map_err(bad)?,
-            module: wanted.module.map(Name::from),
-            tenant: wanted.tenant.map(Name::from),
-            event: wanted.event,
-            since: wanted.since.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+            state: query.state.map(|state| state.parse()).transpose().map_err(bad)?,
+            module: query.module.map(Name::from),
+            tenant: query.tenant.map(Name::from),
+            event: query.event,
+            since: query.since.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
             limit: Some(limit),
         })
     }
 }
 
-async fn list(State(admin): State<Admin>, Query(wanted): Query<ListQuery>) -> Answer<Value> {
-    let deliveries = admin.journal.list(wanted.try_into()?).await?;
+async fn list(State(admin): State<Admin>, Query(query): Query<ListQuery>) -> Answer<Value> {
+    let deliveries = admin.journal.list(query.try_into()?).await?;
     let deliveries: Vec<DeliveryView> = deliveries.into_iter().map(DeliveryView::from).collect();
     Ok(Json(json!({ "deliveries": deliveries })))
 }
@@ -273,60 +275,59 @@ async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Answer<Deta
     details.map(|details| Json(details.into())).ok_or_else(|| unknown(&id))
 }
 
-/// How a delivery is sent again.
+/// The options of sending a delivery again.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Again {
-    /// Whether the answers it got before are forgotten.
+struct RetryOptions {
+    /// Whether to discard the recorded answers of its calls.
     #[serde(default)]
     fresh: bool,
 }
 
-// A body that has to be JSON: no page in a browser can send one to this address without being asked first.
+// A body that must be JSON: a web page can't send one to this address without a CORS preflight.
 pub(super) type Body<T> = Result<Json<T>, JsonRejection>;
 
 pub(super) fn body<T>(body: Body<T>) -> Result<T, Problem> {
     body.map(|Json(body)| body).map_err(|error| Problem(error.status(), error.body_text()))
 }
 
-/// Does what was asked for to its end, also if whoever asked hangs up: what is committed has to be applied.
+/// Runs an operation to completion, even if the client disconnects: a committed change must be applied.
 pub(super) async fn complete<T: Send + 'static>(
     admin: &Admin,
     operation: impl Future<Output = Answer<T>> + Send + 'static,
 ) -> Answer<T> {
-    let busy =
-        || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations run at the same time; try again".into());
+    let busy = || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations are running; try again".into());
     admin.dispatcher.complete(operation).await.unwrap_or_else(|| Err(busy()))
 }
 
-async fn retry(State(admin): State<Admin>, Path(id): Path<String>, again: Body<Again>) -> Answer<Value> {
-    let again = body(again)?;
+async fn retry(State(admin): State<Admin>, Path(id): Path<String>, options: Body<RetryOptions>) -> Answer<Value> {
+    let options = body(options)?;
     let id = DeliveryId::from_text(id);
     complete(&admin.clone(), async move {
         let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
-        if !admin.dispatcher.resend(&known, again.fresh).await? {
-            return Err(conflict(&known.summary.state, &id, "has not ended: only one that has can be sent again"));
+        if !admin.dispatcher.resend(&known, options.fresh).await? {
+            return Err(conflict(&known.summary.state, &id, "only a delivery that has ended can be sent again"));
         }
         Ok(Json(json!({ "id": id.as_str(), "state": "waiting" })))
     })
     .await
 }
 
-/// Why a delivery is dropped.
+/// The options of dropping a delivery.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Dropping {
+struct DropOptions {
     #[serde(default)]
     reason: Option<String>,
 }
 
-async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, dropping: Body<Dropping>) -> Answer<Value> {
-    let reason = body(dropping)?.reason.unwrap_or_else(|| "dropped by an operator".into());
+async fn drop_waiting(State(admin): State<Admin>, Path(id): Path<String>, options: Body<DropOptions>) -> Answer<Value> {
+    let reason = body(options)?.reason.unwrap_or_else(|| "dropped by an operator".into());
     let id = DeliveryId::from_text(id);
     complete(&admin.clone(), async move {
         let known = admin.journal.show(&id).await?.ok_or_else(|| unknown(id.as_str()))?;
         if !admin.dispatcher.drop_waiting(&known, &reason).await? {
-            return Err(conflict(&known.summary.state, &id, "doesn't wait: only one that waits can be dropped"));
+            return Err(conflict(&known.summary.state, &id, "only a waiting delivery can be dropped"));
         }
         Ok(Json(json!({ "id": id.as_str(), "state": "dropped" })))
     })
@@ -341,5 +342,5 @@ fn unknown(id: &str) -> Problem {
 }
 
 fn conflict(state: &modhost_storage::journal::State, id: &DeliveryId, why: &str) -> Problem {
-    Problem(StatusCode::CONFLICT, format!("delivery {id} is {state} and {why}"))
+    Problem(StatusCode::CONFLICT, format!("delivery {id} is {state}; {why}"))
 }

@@ -1,4 +1,4 @@
-//! What modules keep in the key-value store, for operators to look at.
+//! The values that modules keep in the key-value store, for operators to inspect.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -11,13 +11,13 @@ use super::view::{BucketView, KeyView};
 use modhost_core::event::Name;
 use modhost_storage::keyvalue::{Bucket, Space};
 
-/// How many keys a page has unless it is asked for more.
+/// The default number of keys in a page.
 const DEFAULT_LIMIT: u32 = 100;
 
-/// The most a page can be asked for.
+/// The largest `limit` of a page.
 const MAX_LIMIT: u32 = 10_000;
 
-/// The buckets a module has for a tenant.
+/// Returns the buckets of a module for a tenant.
 pub(super) async fn buckets(
     State(admin): State<Admin>,
     Path((tenant, module)): Path<(String, String)>,
@@ -27,7 +27,7 @@ pub(super) async fn buckets(
     Ok(Json(json!({ "buckets": buckets })))
 }
 
-/// Which keys a page has.
+/// The position and size of a page of keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -35,7 +35,7 @@ pub(super) struct Page {
     limit: Option<u32>,
 }
 
-/// A page of a bucket's keys, without their values.
+/// Returns a page of a bucket's keys, without their values.
 pub(super) async fn keys(
     State(admin): State<Admin>,
     Path((tenant, module, bucket)): Path<(String, String, String)>,
@@ -43,26 +43,26 @@ pub(super) async fn keys(
 ) -> Answer<Value> {
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem(StatusCode::BAD_REQUEST, format!("`limit` has to be from 1 to {MAX_LIMIT}")));
+        return Err(Problem(StatusCode::BAD_REQUEST, format!("`limit` must be from 1 to {MAX_LIMIT}")));
     }
     let bucket = Bucket::new(space(tenant, module), bucket)?;
-    // One more than is told, to know whether there are more.
+    // One more than requested, to find out whether there are more.
     let mut keys = admin.keyvalue.keys(&bucket, page.after, limit + 1).await?;
-    let more = keys.len() > limit as usize;
+    let has_more = keys.len() > limit as usize;
     keys.truncate(limit as usize);
-    let next = keys.last().filter(|_| more).map(|last| last.key.clone());
+    let next = keys.last().filter(|_| has_more).map(|last| last.key.clone());
     let keys: Vec<KeyView> = keys.into_iter().map(KeyView::from).collect();
     Ok(Json(json!({ "keys": keys, "next": next })))
 }
 
-/// The key a value stands under: in the query, since a key may be any text.
+/// The key of a value. It is in the query, since a key may be any text.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Key {
     key: String,
 }
 
-/// One value: text as it is, `{"hex": …}` if it is no text.
+/// Returns one value: text as it is, other bytes as `{"hex": …}`.
 pub(super) async fn value(
     State(admin): State<Admin>,
     Path((tenant, module, bucket)): Path<(String, String, String)>,
@@ -72,7 +72,7 @@ pub(super) async fn value(
     let found = admin.keyvalue.get(&bucket, vec![key.clone()]).await?.pop().flatten();
     let unknown = || {
         let Bucket { space, .. } = &bucket;
-        let text = format!("module {} keeps nothing under `{key}` for {}", space.module, space.tenant);
+        let text = format!("module {} has no value under `{key}` for {}", space.module, space.tenant);
         Problem(StatusCode::NOT_FOUND, format!("{text} in bucket `{}`", bucket.name()))
     };
     let entry = found.ok_or_else(unknown)?;

@@ -1,4 +1,4 @@
-//! What operators see and do while the host runs: the admin API.
+//! The admin API: how operators inspect and control a running host.
 
 mod access;
 mod api;

@@ -1,4 +1,4 @@
-//! Modules and their versions as the admin API tells them and the commands print them.
+//! Modules and their versions, as the admin API returns them and the commands print them.
 
 use std::time::SystemTime;
 
@@ -9,43 +9,43 @@ use modhost_core::event::Name;
 use modhost_runtime::engine::{CanaryStatus, Status, Waiting};
 use modhost_storage::versions::{ContentHash, Entry, HeldBack, ModuleState, Order, Tally};
 
-/// How a module stands.
+/// The state of a module.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModuleView {
     /// Its name.
     pub name: String,
-    /// The version that serves, if one does: the first digits of its hash.
+    /// The serving version: the first digits of its hash. `None` if none serves.
     pub version: Option<String>,
-    /// All digits of it.
+    /// The full hash of that version.
     pub hash: Option<String>,
-    /// Since when it serves (RFC 3339).
+    /// When it began to serve (RFC 3339).
     pub since: Option<String>,
-    /// Whether none serves yet, but what is in its file is on its way: its deliveries wait.
+    /// Whether no version serves yet, but one is loading. The module's deliveries wait.
     pub coming_up: bool,
-    /// Set if no version serves: its deliveries wait for one.
+    /// Set if no version serves and the module's deliveries wait for one.
     pub waiting: Option<WaitingView>,
-    /// Why its file as it is now doesn't serve, if it doesn't.
+    /// The reason why the current file can't serve, if it can't.
     pub refused: Option<String>,
-    /// What isn't taken from the file until that changes.
+    /// The version that is not taken from the file until the file changes.
     pub held_back: Option<HeldBackView>,
-    /// The version it stays on, if a person said so.
+    /// The version that an operator pinned.
     pub pinned: Option<PinnedView>,
-    /// Set if its deliveries wait.
+    /// Set if the module is paused: its deliveries wait.
     pub paused: Option<OrderView>,
-    /// The version that is on trial.
+    /// The canary.
     pub canary: Option<CanaryView>,
-    /// How many of its deliveries run now; none: its host doesn't run.
+    /// The number of deliveries that run now. `None` if the host doesn't run.
     pub in_flight: Option<usize>,
-    /// How many of its versions are in memory; none: its host doesn't run.
+    /// The number of versions in memory. `None` if the host doesn't run.
     pub versions_loaded: Option<usize>,
 }
 
-/// That no version of a module serves, and its deliveries wait for one.
+/// The state of a module without a serving version, whose deliveries wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaitingView {
-    /// Since when (RFC 3339).
+    /// Since when they wait (RFC 3339).
     pub since: String,
-    /// Why no version serves.
+    /// The reason why no version serves.
     pub reason: String,
 }
 
@@ -54,80 +54,80 @@ pub struct WaitingView {
 pub struct HeldBackView {
     /// The version.
     pub version: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// A version a module stays on.
+/// A pinned version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PinnedView {
     /// The version.
     pub version: String,
-    /// Who said so, and when.
+    /// The operator's order.
     #[serde(flatten)]
     pub order: OrderView,
 }
 
-/// Something a person said.
+/// An order of an operator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderView {
-    /// Who.
+    /// The operator's name.
     pub by: String,
-    /// When (RFC 3339).
+    /// When the order was given (RFC 3339).
     pub at: String,
 }
 
-/// A version that is on trial.
+/// A canary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CanaryView {
     /// The version.
     pub version: String,
-    /// How many of a hundred deliveries it gets; none: its host doesn't run, and its settings say.
+    /// The percentage of deliveries that it gets. `None` if the host doesn't run; the settings contain it.
     pub percent: Option<u8>,
-    /// Since when (RFC 3339).
+    /// When the trial began (RFC 3339).
     pub since: String,
-    /// How long the trial goes on at least, in seconds; none: its host doesn't run, and its settings say.
+    /// The minimum time left, in seconds. `None` if the host doesn't run; the settings contain the total.
     pub seconds_left: Option<u64>,
-    /// How many deliveries have to have ended on it before it can take over; none: its host doesn't run, and its settings
-    /// say.
+    /// The number of deliveries that must end on it before it can be promoted. `None` if the host doesn't run; the
+    /// settings contain it.
     pub min_deliveries: Option<u32>,
-    /// What the trial waits for, if its time is over and too little is known to end it.
+    /// What is missing for a decision, if the trial's time is over.
     pub waits_for: Option<String>,
-    /// How many deliveries it was given.
+    /// The number of deliveries that it got.
     pub runs: u64,
-    /// How many of those it didn't complete.
+    /// The number of those that it didn't complete.
     pub failed: u64,
-    /// How many deliveries the version that serves was given meanwhile.
+    /// The number of deliveries that the serving version got meanwhile.
     pub stable_runs: u64,
-    /// How many of those it didn't complete.
+    /// The number of those that it didn't complete.
     pub stable_failed: u64,
 }
 
-/// Something that happened to a version of a module.
+/// An entry in the history of a module's versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VersionView {
     /// The version: the first digits of its hash.
     pub version: String,
-    /// All digits of it.
+    /// The full hash.
     pub hash: String,
-    /// What it came to be: `serving`, `canary` or `refused`.
+    /// The role of the version: `serving`, `canary` or `refused`.
     pub role: String,
-    /// Where it came from: `file`, `rollback`, `pin` or `canary`.
+    /// The origin of the change: `file`, `rollback`, `pin` or `canary`.
     pub origin: String,
-    /// Who asked for it; none: nobody did, its file changed.
+    /// The operator who requested it. `None` if the file changed.
     pub by: Option<String>,
-    /// When it came to be that (RFC 3339).
+    /// When the role began (RFC 3339).
     pub began_at: String,
-    /// When that was over, if it is (RFC 3339).
+    /// When it ended (RFC 3339), if it has.
     pub ended_at: Option<String>,
-    /// Why it was over, or why it was refused.
+    /// The reason for its end, or for the refusal.
     pub reason: Option<String>,
-    /// Whether its component is kept, so that it can serve again.
+    /// Whether the component is stored, so that it can serve again.
     pub kept: bool,
 }
 
 impl ModuleView {
-    /// How a module stands, with so many deliveries running.
+    /// Returns the state of a module with this number of running deliveries.
     pub fn new(status: Status, in_flight: usize) -> Self {
         Self {
             name: status.name.to_string(),
@@ -146,9 +146,9 @@ impl ModuleView {
         }
     }
 
-    /// How a module stands whose host doesn't run, as the record of versions has it.
-    pub fn at_rest(name: &Name, standing: ModuleState) -> Self {
-        let serving = standing.serving.as_ref();
+    /// Returns the recorded state of a module whose host doesn't run.
+    pub fn at_rest(name: &Name, state: ModuleState) -> Self {
+        let serving = state.serving.as_ref();
         Self {
             name: name.to_string(),
             version: serving.map(|entry| entry.hash.to_string()),
@@ -157,10 +157,10 @@ impl ModuleView {
             coming_up: false,
             waiting: None,
             refused: None,
-            held_back: standing.held_back.map(HeldBackView::from),
-            pinned: standing.pinned.map(PinnedView::from),
-            paused: standing.paused.map(OrderView::from),
-            canary: standing.canary.map(|entry| CanaryView::new(entry.hash, entry.began, standing.progress.tally)),
+            held_back: state.held_back.map(HeldBackView::from),
+            pinned: state.pinned.map(PinnedView::from),
+            paused: state.paused.map(OrderView::from),
+            canary: state.canary.map(|entry| CanaryView::new(entry.hash, entry.began, state.progress.tally)),
             in_flight: None,
             versions_loaded: None,
         }

@@ -1,4 +1,4 @@
-//! Modules and their versions: how they stand, and what operators may say about them.
+//! Modules and their versions: their state, and the operators' orders.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use modhost_runtime::engine::{OrderError, Status};
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::Refusal;
 
-/// Who asks, unless they say.
-const SOMEBODY: &str = "an operator";
+/// The default name of the operator.
+const DEFAULT_OPERATOR: &str = "an operator";
 
-/// How long a name of one who asks may be, in characters.
+/// The maximum length of an operator's name, in characters.
 const MAX_NAME: usize = 100;
 
 impl From<StorageError> for Problem {
@@ -39,20 +39,20 @@ impl From<OrderError> for Problem {
     }
 }
 
-/// All modules.
+/// Returns all modules.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let modules: Vec<ModuleView> = admin.registry.status().into_iter().map(|status| view(&admin, status)).collect();
     Json(json!({ "modules": modules }))
 }
 
-/// One of them.
+/// Returns one module.
 pub(super) async fn show(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<ModuleView> {
     let name = Name::from(name);
     let status = admin.registry.status_of(&name).ok_or_else(|| admin.registry.no_module(&name))?;
     Ok(Json(view(&admin, status)))
 }
 
-/// What happened to its versions; also of one that is no longer in modules.toml.
+/// Returns the history of a module's versions, also if the module is no longer in `modules.toml`.
 pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<Value> {
     let name = Name::from(name);
     let history = admin.registry.history(&name).await?;
@@ -63,7 +63,7 @@ pub(super) async fn history(State(admin): State<Admin>, Path(name): Path<String>
     Ok(Json(json!({ "versions": versions })))
 }
 
-/// Who asks for something.
+/// The operator who gives an order.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asking {
@@ -71,7 +71,7 @@ pub(super) struct Asking {
     by: Option<String>,
 }
 
-/// Who asks for which version.
+/// The operator and the version to pin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pinning {
@@ -126,7 +126,7 @@ pub(super) async fn abort(admin: State<Admin>, name: Path<String>, asking: Body<
     operate(admin, name, move |admin, name| async move { admin.registry.abort(&name, &by).await }).await
 }
 
-/// Does something with a module, to its end, and answers with how it stands then.
+/// Runs an operation on a module to completion, and returns the module's new state.
 async fn operate<F>(
     State(admin): State<Admin>,
     Path(name): Path<String>,
@@ -149,18 +149,18 @@ fn view(admin: &Admin, status: Status) -> ModuleView {
 }
 
 fn by(name: Option<String>) -> Result<String, Problem> {
-    asking(name).map_err(|wrong| Problem(StatusCode::BAD_REQUEST, wrong))
+    asking(name).map_err(|error| Problem(StatusCode::BAD_REQUEST, error))
 }
 
-/// The name of one who asks: it stands in the log and in the history.
+/// Returns the operator's name, which the log and the history contain.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// Fails if the name is empty, too long or contains control characters.
 pub fn asking(name: Option<String>) -> Result<String, String> {
-    let name = name.unwrap_or_else(|| SOMEBODY.into());
+    let name = name.unwrap_or_else(|| DEFAULT_OPERATOR.into());
     if name.trim().is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-        return Err(format!("`by` is a name of at most {MAX_NAME} characters, on one line"));
+        return Err(format!("`by` must be a name of at most {MAX_NAME} characters, without line breaks"));
     }
     Ok(name)
 }

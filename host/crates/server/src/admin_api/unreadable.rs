@@ -1,4 +1,4 @@
-//! Verified requests that can't be read as events, as the admin API tells them.
+//! Verified requests that can't be parsed as events, as the admin API returns them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -19,39 +19,39 @@ use modhost_storage::unreadable::UnreadableRecord;
 /// A request in a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnreadableView {
-    /// Its id: the same for the same body of the same source.
+    /// Its id, which is the same for the same body of the same source.
     pub id: String,
-    /// The source it came through.
+    /// The source that received it.
     pub source: String,
     /// The tenant of the source, if it has one.
     pub tenant: Option<String>,
-    /// Why it can't be read.
+    /// The reason why it can't be parsed.
     pub reason: String,
-    /// The status it was answered with; none for what came over an event socket.
+    /// The status of the response. `None` if it came over an event socket.
     pub status: Option<u16>,
-    /// Headers that help to understand it; no secrets, no signatures.
+    /// Headers that help to diagnose it, without secrets and signatures.
     pub headers: BTreeMap<String, String>,
-    /// How large its body is, in bytes.
+    /// The size of its body, in bytes.
     pub size: u64,
-    /// Whether the end of the body was cut off when it was kept.
+    /// Whether the stored body was truncated.
     pub cut: bool,
-    /// When it came first (RFC 3339).
+    /// When it was first received (RFC 3339).
     pub first_at: String,
-    /// When it came last, since the host started (RFC 3339).
+    /// When it was last received since the host started (RFC 3339).
     pub last_at: String,
-    /// How often it came, since the host started.
+    /// The number of times it was received since the host started.
     pub times: u64,
 }
 
 /// A request with its body.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnreadableDetailsView {
-    /// As in a list.
+    /// The same fields as in a list.
     #[serde(flatten)]
     pub request: UnreadableView,
     /// The body, if it is text.
     pub body: Option<String>,
-    /// The body in base64, whatever it is.
+    /// The body in base64.
     pub body_base64: String,
 }
 
@@ -78,23 +78,23 @@ impl From<UnreadableRecord> for UnreadableView {
 }
 
 impl UnreadableDetailsView {
-    /// A request with its body.
+    /// Returns a request with its body.
     pub fn new(record: UnreadableRecord, body: Vec<u8>) -> Self {
         let body_base64 = BASE64.encode(&body);
         Self { request: record.into(), body: String::from_utf8(body).ok(), body_base64 }
     }
 }
 
-/// Which are asked for.
+/// The filter of a list.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UnreadableFilter {
     source: Option<String>,
 }
 
-pub(super) async fn list(State(admin): State<Admin>, Query(wanted): Query<UnreadableFilter>) -> Json<Value> {
+pub(super) async fn list(State(admin): State<Admin>, Query(filter): Query<UnreadableFilter>) -> Json<Value> {
     let mut records = admin.unreadable.list();
-    records.retain(|record| wanted.source.as_ref().is_none_or(|source| record.source == *source));
+    records.retain(|record| filter.source.as_ref().is_none_or(|source| record.source == *source));
     let unreadable: Vec<UnreadableView> = records.into_iter().map(UnreadableView::from).collect();
     Json(json!({ "unreadable": unreadable }))
 }
@@ -106,7 +106,7 @@ pub(super) async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> 
 
 pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Response, Problem> {
     let (_, body) = find(&admin, &id).await?;
-    // Others wrote it: no browser is to take it for a page.
+    // The content is untrusted, so no browser may render it as a page.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::CONTENT_DISPOSITION, "attachment"),
@@ -115,7 +115,7 @@ pub(super) async fn body(State(admin): State<Admin>, Path(id): Path<String>) -> 
     Ok((headers, body).into_response())
 }
 
-/// Nothing is asked but that it be JSON: no page in a browser can send that.
+/// An empty JSON object. It is required because no web page can send one without a CORS preflight.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}

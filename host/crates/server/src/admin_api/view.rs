@@ -1,4 +1,4 @@
-//! Deliveries as the admin API tells them and the commands print them: one shape for both.
+//! Deliveries as the admin API returns them and the commands print them.
 
 use std::time::SystemTime;
 
@@ -30,26 +30,26 @@ pub struct DeliveryView {
     pub module: String,
     /// The version of the module that ran last.
     pub version: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: String,
-    /// How many attempts were begun.
+    /// The number of attempts started.
     pub attempts: u32,
     /// When its event was recorded (RFC 3339).
     pub created_at: String,
-    /// When it came to stand where it stands (RFC 3339).
+    /// When its state changed last (RFC 3339).
     pub changed_at: String,
     /// When it ended, if it has (RFC 3339).
     pub ended_at: Option<String>,
     /// When its next attempt is due, if it waits (RFC 3339).
     pub due_at: Option<String>,
-    /// Why it stands there, where there is something to say.
+    /// The reason for its state, if there is one.
     pub reason: Option<String>,
 }
 
-/// All there is to know about a delivery.
+/// A delivery with its event, history and calls.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DetailsView {
-    /// As in a list.
+    /// The same fields as in a list.
     #[serde(flatten)]
     pub delivery: DeliveryView,
     /// The event.
@@ -67,17 +67,17 @@ pub struct DetailsView {
 pub struct EventView {
     /// Its id.
     pub id: String,
-    /// What happened.
+    /// The name of the event.
     pub name: String,
-    /// The source it came through.
+    /// The source that received it.
     pub source: String,
-    /// The tenant it belongs to.
+    /// The tenant that it belongs to.
     pub tenant: String,
-    /// The user it happened to.
+    /// The user of the event, by the platform's id.
     pub user_id: Option<String>,
     /// The company of that user.
     pub company_id: Option<String>,
-    /// When the platform says it happened, in seconds since 1970.
+    /// When it happened according to the platform, in seconds since 1970.
     pub created_at: Option<u64>,
     /// The payload, as the source wrote it.
     pub payload: Box<RawValue>,
@@ -88,16 +88,16 @@ pub struct EventView {
 pub struct ChangeView {
     /// When (RFC 3339).
     pub at: String,
-    /// To what.
+    /// The new state.
     pub state: String,
-    /// Why, where there is something to say.
+    /// The reason, if there is one.
     pub reason: Option<String>,
 }
 
 /// An attempt that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
-    /// Which one, from 1.
+    /// Its number, from 1.
     pub number: u32,
     /// When it began (RFC 3339).
     pub started_at: String,
@@ -105,7 +105,7 @@ pub struct AttemptView {
     pub ended_at: String,
     /// The version of the module that ran, if one did.
     pub version: Option<String>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: String,
     /// The lines the module logged.
     pub log: Vec<LogLine>,
@@ -114,11 +114,11 @@ pub struct AttemptView {
 /// A call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallView {
-    /// Its place, from 0.
+    /// Its position in the call log, from 0.
     pub number: u32,
-    /// What was called.
+    /// The function that was called.
     pub import: RecordedImport,
-    /// When it was begun (RFC 3339).
+    /// When it began (RFC 3339).
     pub at: String,
     /// Its arguments.
     pub arguments: Value,
@@ -126,58 +126,59 @@ pub struct CallView {
     pub answer: Option<Value>,
 }
 
-/// What is in the journal.
+/// The totals of the journal and of this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TotalsView {
-    /// How many deliveries are in each state.
+    /// The number of deliveries in each state.
     pub deliveries: std::collections::BTreeMap<String, u64>,
-    /// How large the journal is on disk, in bytes.
+    /// The size of the journal on disk, in bytes.
     pub journal_bytes: u64,
-    /// How many calls this host has made a second time because it was not known whether they had happened.
+    /// The number of calls that this host repeated because it was unknown whether they had been executed.
     pub calls_made_again: u64,
 }
 
-/// A way events come in.
+/// A source of events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum SourceView {
-    /// They are posted to this host.
+    /// A platform posts the events to this host.
     Webhook {
         /// The source's name.
         name: String,
-        /// The path they are posted to.
+        /// The path of the webhook.
         path: String,
     },
-    /// This host fetches them.
+    /// This host fetches the events.
     EventSocket(Box<EventSocketView>),
 }
 
-/// An event socket, and how it has fared since its source was taken in.
+/// An event socket, with its status since its source was configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventSocketView {
     /// The source's name.
     pub name: String,
-    /// Where it is connected to.
+    /// The URL that it connects to.
     pub address: String,
-    /// The names of the events that come.
+    /// The names of the subscribed events.
     pub subscriptions: Vec<String>,
-    /// Since when there has been a connection at any time; none: there is none now (RFC 3339).
+    /// When uninterrupted connectivity began (RFC 3339). `None` if the socket is disconnected.
     pub connected_since: Option<String>,
-    /// Why the last try to connect failed, if it did.
+    /// The reason why the last connection attempt failed, if it did.
     pub problem: Option<String>,
-    /// How many connections were made.
+    /// The number of connections made.
     pub connections: u64,
-    /// How many events were handed on, those that came twice included.
+    /// The number of events passed to dispatch, including duplicates.
     pub events: u64,
-    /// How many events were not: too large, none that can be read, of a foreign company, or not taken at the end.
+    /// The number of events that were rejected: too large, not readable, of another company,
+    /// or not accepted when the host stopped.
     pub refused: u64,
-    /// The id of the event that waits because the host can't take it now; nothing is read meanwhile.
+    /// The id of the event that waits because of backpressure. The host reads nothing from the socket meanwhile.
     pub held: Option<String>,
-    /// How many times there was no connection, since the first one.
+    /// The number of gaps: times without a connection, after the first one.
     pub gaps: u64,
-    /// Since when there is none now, if there was one before (RFC 3339).
+    /// When the current gap began (RFC 3339), if there is one.
     pub gap_since: Option<String>,
-    /// The last time there was none: events of that time may have been missed, and don't come any more.
+    /// The last gap. Events of that time may have been missed and are not sent again.
     pub last_gap: Option<GapView>,
 }
 
@@ -195,9 +196,9 @@ pub struct GapView {
 pub struct BucketView {
     /// Its name.
     pub name: String,
-    /// How many keys it has.
+    /// The number of its keys.
     pub keys: u64,
-    /// How large they and their values are together, in bytes.
+    /// The total size of its keys and values, in bytes.
     pub bytes: u64,
 }
 
@@ -206,9 +207,9 @@ pub struct BucketView {
 pub struct KeyView {
     /// The key.
     pub key: String,
-    /// How large its value is, in bytes.
+    /// The size of its value, in bytes.
     pub size: u64,
-    /// When it was set last (RFC 3339).
+    /// When it was last set (RFC 3339).
     pub changed_at: String,
 }
 
@@ -331,7 +332,7 @@ impl From<KeyInfo> for KeyView {
 }
 
 impl TotalsView {
-    /// What is in the journal, and what the host has counted.
+    /// Combines the totals of the journal and the counter of the host.
     pub fn new(totals: &Totals, calls_made_again: u64) -> Self {
         let deliveries = State::ALL.into_iter().map(|state| (state.word().to_owned(), totals.of(state))).collect();
         Self { deliveries, journal_bytes: totals.bytes, calls_made_again }

@@ -1,4 +1,4 @@
-//! Keeps a running host up with its files: settings, what they refer to, certificates and components.
+//! Applies changed files to a running host: settings, the files they refer to, certificates and components.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use modhost_core::files::{self, READ_TIMEOUT};
 use modhost_core::sync::lock;
 use modhost_runtime::engine::{FileWatch, stamps};
 
-/// How long the files of the settings have to stay as they are once one of them has changed. Somebody who writes in place may
-/// pause: a table that is new can't be told from one that is cut.
-const QUIET: Duration = Duration::from_millis(400);
+/// How long the settings files must stay unchanged before they are read again. An editor that writes in place may
+/// pause, and a newly added table can't be distinguished from a truncated one.
+const STABLE_FOR: Duration = Duration::from_millis(400);
 
-/// How long that is waited for.
-const QUIET_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest time to wait for that.
+const MAX_STABLE_WAIT: Duration = Duration::from_secs(5);
 
-/// Reads the settings, off the runtime and with a time limit.
+/// Reads the settings outside the runtime and with a time limit.
 #[derive(Clone)]
 pub(super) struct SettingsReader(Arc<Load>);
 
@@ -31,7 +31,7 @@ impl SettingsReader {
         Self(Arc::new(load))
     }
 
-    /// The settings as their files are now.
+    /// Reads the settings and their references from the current files.
     pub(super) async fn read(&self) -> Result<LoadedSettings, ConfigErrors> {
         let load = self.0.clone();
         in_time(move || {
@@ -42,19 +42,19 @@ impl SettingsReader {
         .await
     }
 
-    /// The settings a host starts with: those of the file, and what a host before this one knew that is missing in them.
-    /// Answers also with what that remembered.
+    /// Reads the settings at the start of a host and merges them with those saved by the previous run, in case the file
+    /// is half written. Also returns the saved settings.
     pub(super) async fn read_first(&self) -> Result<(ActiveSettings, Option<SavedSettings>), ConfigErrors> {
         let mut loaded = self.read().await?;
         let load = self.0.clone();
         in_time(move || {
             let server = &loaded.settings.server;
             loaded.is_complete = is_older_than(&loaded.settings.file, server.removal_grace);
-            let remembered = SavedSettings::read(&server.data_dir, &loaded.settings.file);
-            // The settings of an older host may be no settings for this one.
-            let before = remembered.as_ref().and_then(|remembered| load(Some(&remembered.text)).ok());
-            let (Some(before), Some(known)) = (before, &remembered) else {
-                return Ok((ActiveSettings::new(loaded), remembered));
+            let saved = SavedSettings::read(&server.data_dir, &loaded.settings.file);
+            // The settings of an older version of the host may be invalid for this one.
+            let before = saved.as_ref().and_then(|saved| load(Some(&saved.text)).ok());
+            let (Some(before), Some(known)) = (before, &saved) else {
+                return Ok((ActiveSettings::new(loaded), saved));
             };
             let environment = Arc::new(loaded.environment.with_files_of(&before));
             let before = ActiveSettings::new(LoadedSettings { settings: before, environment, is_complete: true });
@@ -66,7 +66,7 @@ impl SettingsReader {
                     active.mark_unconfirmed(&name, now);
                 }
             }
-            Ok((active, remembered))
+            Ok((active, saved))
         })
         .await
     }
@@ -78,37 +78,37 @@ async fn in_time<T: Send + 'static>(
     files::off_runtime(READ_TIMEOUT, work).await.unwrap_or_else(|error| Err(read_failed(&error).into()))
 }
 
-/// What keeps a host up with its files.
+/// Applies changed files to a running host.
 pub(super) struct SettingsWatcher {
     pub parts: Parts,
     pub reader: SettingsReader,
     pub active: ActiveSettings,
     pub memory: Memory,
-    /// The settings that count, for who goes by them, too.
+    /// Publishes the settings in effect.
     pub settings: watch::Sender<Arc<Settings>>,
     pub watched: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// Whether the files as they were read last are no good.
+    /// Whether the last attempt to apply the files failed.
     pub refused: bool,
-    /// Before this, nothing is dropped from the settings: without it they were no good.
+    /// Retained parts aren't dropped before this time, because dropping them produced invalid settings.
     pub not_before: Option<Instant>,
 }
 
-/// How long after it failed dropping something from the settings is tried again.
-const DROPPED_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// How long to wait before dropping retained parts again after it failed.
+const DROP_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// Why settings are read again.
+/// The reason for reading the settings again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// One of their files changed, or somebody asked for it.
+    /// One of their files changed, or a reload was requested.
     Settings,
     /// Only the files of the certificate changed.
     Certificate,
 }
 
 impl SettingsWatcher {
-    /// Takes in changed files for as long as the host runs; all of them when `asked` for it.
-    pub(super) async fn run(mut self, mut watch: FileWatch, asked: Arc<Notify>) {
-        log_kept(None, &self.active);
+    /// Applies changed files for as long as the host runs, and all files whenever `reload_requests` is notified.
+    pub(super) async fn run(mut self, mut watch: FileWatch, reload_requests: Arc<Notify>) {
+        log_retained(None, &self.active);
         self.memory.note(&self.active).await;
         loop {
             let deadline = self.active.deadline().max(self.not_before.filter(|_| !self.active.is_settled()));
@@ -120,7 +120,7 @@ impl SettingsWatcher {
             };
             tokio::select! {
                 changed = watch.changed() => self.changed(&changed, &watch).await,
-                () = asked.notified() => {
+                () = reload_requests.notified() => {
                     tracing::info!("reload requested");
                     self.reload(Reason::Settings, false).await;
                     let all = lock(&self.watched).clone();
@@ -128,8 +128,8 @@ impl SettingsWatcher {
                 }
                 () = overdue => {
                     let next = self.active.at(Instant::now());
-                    self.take_in(next, Reason::Settings);
-                    self.not_before = self.refused.then(|| Instant::now() + DROPPED_AGAIN_AFTER);
+                    self.apply(next, Reason::Settings);
+                    self.not_before = self.refused.then(|| Instant::now() + DROP_RETRY_DELAY);
                 }
             }
             watch.look();
@@ -140,10 +140,10 @@ impl SettingsWatcher {
     async fn changed(&mut self, changed: &BTreeSet<PathBuf>, watch: &FileWatch) {
         let files = settings_files(&self.active);
         if files.iter().any(|file| changed.contains(file)) {
-            // What was moved to its place is whole.
+            // A file that was moved into place is complete.
             let is_complete = files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_moved_in(file));
             if !is_complete {
-                be_quiet(&files).await;
+                wait_until_stable(&files).await;
             }
             self.reload(Reason::Settings, is_complete).await;
         } else if certificate(self.active.settings()).any(|file| changed.contains(file)) {
@@ -152,12 +152,12 @@ impl SettingsWatcher {
         self.parts.registry.refresh(changed);
     }
 
-    /// Takes in changed settings, whole or not at all.
+    /// Reads the settings and applies them, completely or not at all.
     async fn reload(&mut self, reason: Reason, is_complete: bool) {
         match self.reader.read().await {
             Ok(loaded) => {
                 let next = self.active.merge(LoadedSettings { is_complete, ..loaded }, Instant::now());
-                self.take_in(next, reason);
+                self.apply(next, reason);
             }
             Err(errors) => self.refuse(&errors, reason),
         }
@@ -175,9 +175,9 @@ impl SettingsWatcher {
         }
     }
 
-    fn take_in(&mut self, next: ActiveSettings, reason: Reason) {
-        let plan = match ResolvedConfig::of(&next, &self.parts.client) {
-            Ok(plan) => plan,
+    fn apply(&mut self, next: ActiveSettings, reason: Reason) {
+        let config = match ResolvedConfig::of(&next, &self.parts.client) {
+            Ok(config) => config,
             Err(errors) => return self.refuse(&errors, reason),
         };
         if let Some(exposed) = self.parts.addresses.exposed(next.settings()) {
@@ -189,7 +189,7 @@ impl SettingsWatcher {
             tracing::warn!(setting = name, "change in [server] takes effect after a restart");
         }
         *lock(&self.watched) = watched_files(&self.active);
-        self.parts.apply(plan);
+        self.parts.apply(config);
         if is.server.ceilings != was.server.ceilings {
             log_ceilings(&is.server);
         }
@@ -202,15 +202,15 @@ impl SettingsWatcher {
         } else if refused {
             tracing::info!(%file, "settings are valid again and unchanged");
         }
-        log_kept(Some(&before), &self.active);
+        log_retained(Some(&before), &self.active);
         if was != is {
             self.settings.send_replace(Arc::new(is.clone()));
         }
     }
 }
 
-/// Says what is kept, came back, and is dropped.
-fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
+/// Logs which parts are retained, came back, or were dropped.
+fn log_retained(before: Option<&ActiveSettings>, now: &ActiveSettings) {
     let at = Instant::now();
     for (part, why, left) in now.retained(at) {
         let is_known = before
@@ -244,27 +244,27 @@ fn log_kept(before: Option<&ActiveSettings>, now: &ActiveSettings) {
     }
 }
 
-/// Waits until files stay as they are, but not for ever.
-async fn be_quiet(files: &BTreeSet<PathBuf>) {
+/// Waits until the files stay unchanged, at most [`MAX_STABLE_WAIT`].
+async fn wait_until_stable(files: &BTreeSet<PathBuf>) {
     let started = Instant::now();
     let look = || {
         let files = files.clone();
         files::off_runtime(READ_TIMEOUT, move || stamps(&files))
     };
     let mut before = look().await;
-    while started.elapsed() < QUIET_PATIENCE {
-        tokio::time::sleep(QUIET).await;
+    while started.elapsed() < MAX_STABLE_WAIT {
+        tokio::time::sleep(STABLE_FOR).await;
         let now = look().await;
         match (before, now) {
             (Ok(before), Ok(now)) if before == now => return,
-            // Reading them will say what is wrong.
+            // Reading them will report the error.
             (_, Err(_)) => return,
             (_, now) => before = now,
         }
     }
 }
 
-/// The files that decide what a host does.
+/// Returns all files that the host watches.
 pub(super) fn watched_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
     let modules = active.settings().modules.iter().chain(&active.as_written().modules);
     let components = modules.map(|module| module.component.clone());
@@ -272,13 +272,13 @@ pub(super) fn watched_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
     components.chain(certificate).chain(settings_files(active)).collect()
 }
 
-/// The files of the certificate.
+/// Returns the files of the certificate.
 fn certificate(settings: &Settings) -> impl Iterator<Item = &Path> {
     let files = settings.server.tls.as_ref().map(|tls| [Some(tls.certificate.as_path()), tls.key.file()]);
     files.into_iter().flatten().flatten()
 }
 
-/// The files that settings are made of: a change of one of them is a change of the settings.
+/// Returns the files that the settings consist of. A change of one of them is a change of the settings.
 fn settings_files(active: &ActiveSettings) -> BTreeSet<PathBuf> {
     let references = active.settings().references().chain(active.as_written().references());
     let secrets = references.filter_map(|reference| reference.file().map(Path::to_owned));

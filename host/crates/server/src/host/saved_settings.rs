@@ -1,8 +1,8 @@
-//! What a host remembers of its settings for the next one: the text of the file, and which secrets its sources had.
+//! The settings that a host saves for its next start: the text of the file, and hashes of its sources' secrets.
 //!
-//! A host that starts on a file that is just being written finds half of it. From this it knows what is missing, and keeps
-//! that for a while as it does when the file changes while it runs. Secrets are not kept: salted hashes tell whether they are
-//! the same.
+//! A host may start while its settings file is half written. The saved settings show what is missing, and the host
+//! retains that for a while, as it does when the file changes at run time. Secrets themselves are not saved: salted
+//! hashes show whether they have changed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,32 +18,33 @@ use modhost_core::event::Name;
 use modhost_core::files::{self, READ_TIMEOUT};
 use modhost_core::secret::Secret;
 
-/// The file in the data directory.
+/// The name of the file in the data directory.
 const FILE: &str = "settings.json";
 
-/// The largest such file, in bytes: the text of the settings in JSON, and some.
+/// The largest size of the file, in bytes: the text of the settings as a JSON string, and the hashes.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// What is remembered.
+/// The saved settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedSettings {
-    /// The settings file.
+    /// The absolute path of the settings file.
     file: PathBuf,
     /// Its text.
     pub text: String,
-    /// What the secrets are hashed with.
+    /// The salt of the hashes, in hex.
     salt: String,
-    /// The hashes of each source's secrets.
+    /// The hashes of each source's secrets, by source.
     secrets: BTreeMap<String, Vec<String>>,
 }
 
 impl SavedSettings {
-    /// What the host before this one left; none if there was none, it had another settings file, or it can't be read.
+    /// Reads the settings that the previous run saved. Returns `None` if there are none, they are of another settings
+    /// file, or they can't be read.
     pub(super) fn read(data_dir: &Path, settings_file: &Path) -> Option<Self> {
         let path = data_dir.join(FILE);
         match files::read(&path, MAX_SIZE) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(|remembered: Self| Some(remembered).filter(|it| it.file == whole_path(settings_file)))
+                .map(|saved: Self| Some(saved).filter(|it| it.file == absolute_path(settings_file)))
                 .inspect_err(
                     |error| tracing::warn!(file = %path.display(), %error, "cannot read the remembered settings"),
                 )
@@ -57,7 +58,7 @@ impl SavedSettings {
         }
     }
 
-    /// What is to be remembered of these settings; `before` is what was.
+    /// Returns the settings to save. Keeps the salt of `before`, the ones saved last.
     fn of(active: &ActiveSettings, before: Option<&Self>) -> Option<Self> {
         let salt = match before {
             Some(before) => before.salt.clone(),
@@ -69,10 +70,10 @@ impl SavedSettings {
         });
         let secrets = secrets.collect();
         let written = active.as_written();
-        Some(Self { file: whole_path(&written.file), text: written.text.as_str().to_owned(), salt, secrets })
+        Some(Self { file: absolute_path(&written.file), text: written.text.as_str().to_owned(), salt, secrets })
     }
 
-    /// Whether a source had other secrets.
+    /// Returns whether the source has other secrets than the saved ones.
     pub(super) fn has_other_secrets(&self, source: &Name, now: &[Secret]) -> bool {
         let Some(before) = self.secrets.get(source.as_str()) else { return false };
         let now: Vec<_> = now.iter().map(|secret| hash(&self.salt, secret)).collect();
@@ -80,7 +81,7 @@ impl SavedSettings {
     }
 }
 
-/// Writes down what is to be remembered, when that has changed.
+/// Saves the settings when they change.
 pub(super) struct Memory {
     data_dir: PathBuf,
     known: Option<SavedSettings>,
@@ -91,7 +92,7 @@ impl Memory {
         Self { data_dir, known }
     }
 
-    /// Remembers settings of which nothing is kept: what is may be missing for a moment only.
+    /// Saves the settings, unless some parts are only retained: what the file lacks may be missing only for a moment.
     pub(super) async fn note(&mut self, active: &ActiveSettings) {
         if !active.is_settled() {
             return;
@@ -100,8 +101,8 @@ impl Memory {
         if self.known.as_ref() == Some(&next) {
             return;
         }
-        let (data_dir, remembered) = (self.data_dir.clone(), next.clone());
-        let written = files::off_runtime(READ_TIMEOUT, move || write(&data_dir, &remembered)).await;
+        let (data_dir, saved) = (self.data_dir.clone(), next.clone());
+        let written = files::off_runtime(READ_TIMEOUT, move || write(&data_dir, &saved)).await;
         match written {
             Ok(Ok(())) => self.known = Some(next),
             Ok(Err(error)) => tracing::warn!(%error, "cannot remember the settings for the next start"),
@@ -110,18 +111,18 @@ impl Memory {
     }
 }
 
-fn write(data_dir: &Path, remembered: &SavedSettings) -> std::io::Result<()> {
-    // Readable by this user only, as everything of its kind.
+fn write(data_dir: &Path, saved: &SavedSettings) -> std::io::Result<()> {
+    // The file is readable by this user only, like every temporary file.
     let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
-    serde_json::to_writer(&mut file, remembered)?;
+    serde_json::to_writer(&mut file, saved)?;
     file.flush()?;
     file.as_file().sync_all()?;
     file.persist(data_dir.join(FILE))?;
     Ok(())
 }
 
-/// A path that means the same from every folder.
-fn whole_path(file: &Path) -> PathBuf {
+/// Returns the absolute path of a file.
+fn absolute_path(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
@@ -136,7 +137,7 @@ fn hash(salt: &str, secret: &Secret) -> String {
     hex::encode(&digest[..16])
 }
 
-/// Whether a file has not been written for so long; a time in the future says nothing.
+/// Returns whether a file was modified longer ago than `age`. Returns false for a time in the future.
 pub(super) fn is_older_than(file: &Path, age: Duration) -> bool {
     let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|elapsed| elapsed > age))

@@ -1,4 +1,4 @@
-//! What the settings of an event socket mean, with those of its tenant's platform.
+//! Resolves the settings of an event socket, together with those of its tenant's platform.
 
 use reqwest::Client;
 use url::Url;
@@ -11,7 +11,7 @@ use modhost_core::secret::Secret;
 use modhost_ingress::sources::TenantResolver;
 use modhost_ingress::sources::event_socket::{EventSocket, SocketSettings, stream_of};
 
-/// An event socket; none if there is nothing to subscribe to.
+/// Resolves an event socket. Returns `None` if no module subscribes to its events.
 pub(super) fn event_socket(
     source: &config::Source,
     socket: &config::EventSocket,
@@ -25,7 +25,7 @@ pub(super) fn event_socket(
     let Some((tenant, platform)) = tenant.and_then(|tenant| Some((tenant, tenant.platform.unique()?))) else {
         return Err(at_source(format!("the event socket \"{}\" has no tenant whose key it could use", source.name)));
     };
-    // Its own environment, should it be kept.
+    // The tenant has its own environment if it is retained.
     let of_tenant = active.environment_of(&SettingsPart::Tenant(tenant.name.clone()));
     let subscriptions = source.subscriptions(tenant, &settings.modules);
     if subscriptions.is_empty() {
@@ -36,7 +36,7 @@ pub(super) fn event_socket(
     let url = url(socket, platform, environment, of_tenant);
     let (company, app_id, api_key, url) = match (company, app_id, api_key, url) {
         (Ok(company), Ok(app_id), Ok(api_key), Ok(url)) => (company, app_id, api_key, url),
-        // What is wrong with the platform's settings is reported with the tenant.
+        // Errors in the platform's settings are reported for the tenant.
         (company, _, _, url) => {
             let own = socket.url.is_some().then(|| url.err()).flatten();
             return Err([company.err(), own].into_iter().flatten().collect());
@@ -44,7 +44,8 @@ pub(super) fn event_socket(
     };
     let company = company.expose().to_owned();
     let mut reader = active_reader(source, active).map_err(|error| vec![error])?;
-    // A tenant that takes any company's events takes from here those of the company that was asked for.
+    // A tenant without companies accepts events of any company, but from this socket only those of the subscribed
+    // company.
     if let TenantResolver::One { companies, .. } = &mut reader.owners
         && companies.is_empty()
     {
@@ -67,7 +68,7 @@ pub(super) fn event_socket(
 fn company(socket: &config::EventSocket, tenant: &Tenant, environment: &Environment) -> Result<Secret, ConfigError> {
     match (&socket.company, tenant.companies.first()) {
         (Some(company), _) => company.resolve(environment),
-        // Checked when the file was read: without `company`, the tenant has this one.
+        // The settings were checked: if `company` is missing, the tenant has a company.
         (None, first) => Ok(Secret::new(first.map(String::as_str).unwrap_or_default())),
     }
 }

@@ -1,4 +1,4 @@
-//! What is logged, as people say it: a level, or a filter.
+//! The log filter as users write it: a level, or directives.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,12 +8,12 @@ use tracing_subscriber::EnvFilter;
 
 use modhost_core::suggest;
 
-/// What is logged unless it is said: the host's own news, the modules' lines, and others' warnings.
+/// The default filter: the host's own records and the modules' lines from info, all others from warn.
 const DEFAULT: &str = "warn,modhost=info,module=info";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The targets that directives name: the host as a whole, its modules' own lines, and the crates of the host.
+/// The targets that directives can name: the whole host, the modules' own lines, and the crates of the host.
 const TARGETS: [&str; 10] = [
     "modhost",
     "module",
@@ -27,8 +27,8 @@ const TARGETS: [&str; 10] = [
     "modhost_server",
 ];
 
-/// Modules that were part of the crate `modhost`, with the target they log under now. Filters written before go on working.
-const MOVED: [(&str, &str); 14] = [
+/// Modules that used to be part of the crate `modhost`, with their current targets. Older filters keep working.
+const MOVED_TARGETS: [(&str, &str); 14] = [
     ("modhost::event", "modhost_core::event"),
     ("modhost::journal", "modhost_storage::journal"),
     ("modhost::keyvalue", "modhost_storage::keyvalue"),
@@ -45,7 +45,7 @@ const MOVED: [(&str, &str); 14] = [
     ("modhost::host", "modhost_server::host"),
 ];
 
-/// What is logged: a level for the host and its modules, or a filter in the words of tracing's `EnvFilter`.
+/// The log filter: a level for the host and its modules, or directives in the syntax of tracing's `EnvFilter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -56,7 +56,7 @@ impl Default for LogFilter {
 }
 
 impl LogFilter {
-    /// The filter; that it can be read was made sure of.
+    /// Returns the filter. Its text was checked when it was parsed.
     pub(super) fn filter(&self) -> EnvFilter {
         EnvFilter::builder().parse(&self.0).unwrap_or_else(|_| EnvFilter::new(DEFAULT))
     }
@@ -73,17 +73,17 @@ impl FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        // A variable that is set to nothing says nothing.
+        // An empty variable counts as unset.
         if text.is_empty() {
             return Ok(Self::default());
         }
         if let Some(level) = level(text) {
-            // Others' news is for those who ask for it by name: HTTP/2 alone has a line for each frame.
+            // Dependencies stay at warn unless the filter names them: HTTP/2 alone logs a line per frame.
             let others = if ["off", "error"].contains(&level) { level } else { "warn" };
             return Ok(Self(format!("{others},modhost={level},module={level}")));
         }
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(check)?;
-        let text = text.split(',').map(moved).collect::<Vec<_>>().join(",");
+        text.split(',').map(str::trim).filter(|part| !part.is_empty()).try_for_each(check_directive)?;
+        let text = text.split(',').map(with_current_target).collect::<Vec<_>>().join(",");
         match EnvFilter::builder().parse(&text) {
             Ok(_) => Ok(Self(text)),
             Err(error) => Err(format!("{error}; {ADVICE}")),
@@ -94,40 +94,38 @@ impl FromStr for LogFilter {
 const ADVICE: &str =
     "write a level (off, error, warn, info, debug, trace), or a filter such as warn,modhost=debug,module=trace";
 
-/// Refuses what tracing takes for something else than what was meant: a word that is no level is a target that logs everything,
-/// and one that nothing logs under silences the host.
-fn check(directive: &str) -> Result<(), String> {
-    // A filter by span may go without a level.
+/// Rejects directives that tracing would misunderstand: it takes a misspelled level for a target and logs everything
+/// under it, and a misspelled target silences the host.
+fn check_directive(directive: &str) -> Result<(), String> {
+    // A filter by span needs no level.
     let (head, in_span) = directive.split_once('[').map_or((directive, None), |(head, rest)| (head, Some(rest)));
     let (target, wanted) = match (in_span, head.split_once('=')) {
         (None, Some((target, wanted))) => (target, Some(wanted)),
         (None, None) => match level(head) {
             Some(_) => return Ok(()),
             None => {
-                return Err(format!("`{head}` is no level ({}); {ADVICE}", suggest::advice(head, &LEVELS)));
+                return Err(format!("`{head}` is not a log level ({}); {ADVICE}", suggest::advice(head, &LEVELS)));
             }
         },
         (Some(rest), _) => (head, rest.rsplit_once("]=").map(|(_, wanted)| wanted)),
     };
     if let Some(wanted) = wanted.filter(|wanted| level(wanted).is_none()) {
-        return Err(format!("`{directive}` names no level: `{wanted}` is none ({})", suggest::advice(wanted, &LEVELS)));
+        return Err(format!("`{directive}`: `{wanted}` is not a log level ({})", suggest::advice(wanted, &LEVELS)));
     }
     if let Some(odd) = target.chars().find(|c| !(c.is_alphanumeric() || "_:-.".contains(*c))) {
-        return Err(format!(
-            "`{target}` is the name of nobody, as it has {odd:?} in it; parts are separated by commas"
-        ));
+        return Err(format!("`{target}` is not a log target: it contains {odd:?}; separate directives with commas"));
     }
     let first = target.split("::").next().unwrap_or_default();
     match suggest::suggest(first, TARGETS).filter(|name| *name != first) {
-        Some(name) => Err(format!("nothing logs under the name `{first}`; did you mean {name}?")),
+        Some(name) => Err(format!("there is no log target `{first}`; did you mean {name}?")),
         None => Ok(()),
     }
 }
 
 /// Returns a directive with the target its module logs under now.
-fn moved(directive: &str) -> Cow<'_, str> {
+fn with_current_target(directive: &str) -> Cow<'_, str> {
     let is_end = |rest: &str| rest.is_empty() || rest.starts_with("::") || rest.starts_with(['=', '[']);
-    let renamed = MOVED.iter().find_map(|(before, now)| {
+    let renamed = MOVED_TARGETS.iter().find_map(|(before, now)| {
         directive.trim_start().strip_prefix(before).filter(|rest| is_end(rest)).map(|rest| format!("{now}{rest}"))
     });
     renamed.map_or(Cow::Borrowed(directive), Cow::Owned)
@@ -142,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_for_the_host_and_its_modules() {
+    fn applies_a_level_to_the_host_and_its_modules() {
         for (text, filter) in [
             ("", DEFAULT),
             ("debug", "warn,modhost=debug,module=debug"),
@@ -164,21 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_what_was_meant() {
-        for (text, said) in [
-            ("nonsense", "`nonsense` is no level"),
+    fn rejects_invalid_filters_with_suggestions() {
+        for (text, expected) in [
+            ("nonsense", "`nonsense` is not a log level"),
             ("inof", "did you mean info?"),
-            ("modhost", "`modhost` is no level"),
-            ("modhost=loud", "`loud` is none"),
-            ("modhost=", "`` is none"),
+            ("modhost", "`modhost` is not a log level"),
+            ("modhost=loud", "`loud` is not a log level"),
+            ("modhost=", "`` is not a log level"),
             ("warn,modhost=debg", "did you mean debug?"),
             ("modhsot=debug", "did you mean modhost?"),
             ("modules=debug", "did you mean module?"),
-            ("warn modhost=debug", "has ' ' in it; parts are separated by commas"),
+            ("warn modhost=debug", "contains ' '; separate directives with commas"),
             ("[{", ""),
         ] {
-            let refused = text.parse::<LogFilter>().unwrap_err();
-            assert!(refused.contains(said), "{text}: {refused}");
+            let error = text.parse::<LogFilter>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! How a record of the log looks: one line of text, or one JSON object.
+//! The format of a log record: one line of text, or one JSON object.
 //!
-//! Messages and fields hold text of others: ids of events, words of modules, errors of platforms. Whatever they hold, it is made
-//! safe here, once, so that no place that logs has to think of it.
+//! Messages and fields contain untrusted text: ids of events, output of modules, errors of platforms. It is sanitized
+//! here, once, so that no place that logs needs to.
 
 use std::fmt::{self, Debug};
 
@@ -17,9 +17,9 @@ use modhost_core::sanitize;
 
 const DIM: anstyle::Style = anstyle::Style::new().dimmed();
 
-/// The message and the fields of a record as text: `message name=value other="more words"`.
+/// Formats the message and the fields of a record as text: `message name=value other="more words"`.
 pub(super) struct TextFields {
-    /// Whether a text of several lines is shown as such: for people at a terminal, never for a collector.
+    /// Whether to print text of several lines as several lines: for people at a terminal, never for a log collector.
     pub multi_line: bool,
 }
 
@@ -41,7 +41,7 @@ struct TextVisitor<'w> {
 impl TextVisitor<'_> {
     fn write(&mut self, field: &Field, value: &str) {
         let name = field.name();
-        // Where a record of the `log` crate comes from, which is known already.
+        // The source location of a record of the `log` crate, which the target already shows.
         if name.starts_with("log.") || self.result.is_err() {
             return;
         }
@@ -72,14 +72,14 @@ impl Visit for TextVisitor<'_> {
         let value = format!("{value:?}");
         match field.name() {
             "message" => self.write(field, value.trim_end()),
-            // Its own lines set it off.
+            // Multi-line values are indented and need no quotes.
             _ if self.multi_line && value.contains('\n') => self.write(field, &value),
             _ => self.write(field, &quoted(value)),
         }
     }
 }
 
-/// A value in quotes where it could be taken for several fields.
+/// Quotes a value that could be mistaken for several fields.
 fn quoted(value: String) -> String {
     let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
     if is_quoted || !value.contains([' ', '"', '=']) {
@@ -88,7 +88,7 @@ fn quoted(value: String) -> String {
     format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
 }
 
-/// Records of another format, with what is unsafe in their JSON strings escaped as JSON has it.
+/// Wraps another format, and escapes unsafe characters in its JSON strings.
 pub(super) struct SafeJson<F>(pub F);
 
 impl<S, N, F> FormatEvent<S, N> for SafeJson<F>
@@ -104,24 +104,24 @@ where
     }
 }
 
-/// Says as text how many lines were dropped.
+/// Formats a text record of how many lines were dropped.
 pub(super) fn text_notice(count: u64) -> Vec<u8> {
-    format!("{}  WARN log lines were dropped, as they could not be written count={count}\n", now()).into_bytes()
+    format!("{}  WARN log lines were dropped because they could not be written count={count}\n", now()).into_bytes()
 }
 
-/// Says as JSON how many lines were dropped.
+/// Formats a JSON record of how many lines were dropped.
 pub(super) fn json_notice(count: u64) -> Vec<u8> {
     let record = serde_json::json!({
         "timestamp": now(),
         "level": "WARN",
-        "message": "log lines were dropped, as they could not be written",
+        "message": "log lines were dropped because they could not be written",
         "count": count,
         "target": module_path!(),
     });
     format!("{record}\n").into_bytes()
 }
 
-/// The time, as records have it.
+/// Returns the current time in the format of the records.
 fn now() -> String {
     let mut now = String::new();
     // Writing to a String can't fail.
@@ -142,9 +142,9 @@ mod tests {
     use crate::telemetry::{LogFormat, layer};
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Output(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for Output {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    impl MakeWriter<'_> for Written {
+    impl MakeWriter<'_> for Output {
         type Writer = Self;
 
         fn make_writer(&self) -> Self {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn logged(format: LogFormat, is_terminal: bool, log: impl FnOnce()) -> String {
-        let written = Written::default();
+        let written = Output::default();
         let subscriber = tracing_subscriber::registry().with(layer(format, is_terminal, written.clone()));
         tracing::subscriber::with_default(subscriber, log);
         let written = written.0.lock().unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_a_line_whatever_it_holds() {
+    fn formats_each_record_as_one_line() {
         let log = || {
             let error = "first\nERROR second module=Other";
             tracing::warn!(module = %"Test", event = "id \u{202e}\u{1b}[2J", %error, attempt = 3, "call\u{85} failed\n");
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_lines_are_indented() {
+    fn indents_lines_on_a_terminal() {
         let text = logged(LogFormat::Text, true, || tracing::error!("trap\n2026-01-01 INFO forged\n\u{9b}2J"));
         let text = anstream::adapter::strip_str(&text).to_string();
         assert!(text.ends_with(" ERROR trap\n    2026-01-01 INFO forged\n    \\u{9b}2J\n"), "{text:?}");
     }
 
     #[test]
-    fn notices_are_records_too() {
+    fn formats_notices_as_records() {
         let text = String::from_utf8(text_notice(7)).unwrap();
         assert!(text.contains("  WARN log lines were dropped") && text.ends_with(" count=7\n"), "{text}");
         let json: serde_json::Value = serde_json::from_slice(&json_notice(7)).unwrap();
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_a_second_line(text in "(\\PC|\\pC){0,20}") {
+        fn never_adds_a_line(text in "(\\PC|\\pC){0,20}") {
             let log = || tracing::info!(display = %text, debug = ?text, text = text.as_str(), "{text}");
             for format in [LogFormat::Text, LogFormat::Json] {
                 let record = logged(format, false, log);

@@ -1,4 +1,4 @@
-//! What the host tells operators while it runs: a log on standard error, and metrics.
+//! The log on standard error.
 
 mod filter;
 mod format;
@@ -21,10 +21,10 @@ pub use filter::LogFilter;
 use modhost_core::suggest;
 pub use writer::LossyWriter;
 
-/// How long the end of the process waits for what it has logged to be written.
+/// The longest time that the process waits at its end for the log to be written.
 const MAX_FLUSH: Duration = Duration::from_secs(1);
 
-/// The log of this process; none until one is started.
+/// The log of this process, once it is started.
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
@@ -32,13 +32,13 @@ struct Log {
     format: LogFormat,
 }
 
-/// How records of the log look.
+/// The format of log records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One line a record; on a terminal, with colors, and with the lines of a longer text indented below it.
+    /// One line per record. On a terminal, with colors, and with text of several lines indented below it.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -47,19 +47,19 @@ impl FromStr for LogFormat {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.trim().to_ascii_lowercase().as_str() {
-            // A variable that is set to nothing says nothing.
+            // An empty variable counts as unset.
             "" | "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("there is no log format `{other}`; {}", suggest::advice(other, &["text", "json"]))),
+            other => Err(format!("unknown log format `{other}`; {}", suggest::advice(other, &["text", "json"]))),
         }
     }
 }
 
-/// Starts to write the log to standard error, and sends panics there. It is never waited for: see [`LossyWriter`].
+/// Starts writing the log, panics included, to standard error. Logging never blocks: see [`LossyWriter`].
 ///
 /// # Errors
 ///
-/// When the system starts no thread for it.
+/// Fails if the operating system can't start a thread.
 pub fn start(filter: &LogFilter, format: LogFormat) -> io::Result<()> {
     let notice = match format {
         LogFormat::Text => format::text_notice,
@@ -76,13 +76,13 @@ pub fn start(filter: &LogFilter, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// What makes records and hands them to a writer.
+/// Returns the layer that formats records and passes them to a writer.
 fn layer<S, W>(format: LogFormat, is_terminal: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    // It would say on standard error what it could not say on standard error.
+    // Internal errors would go to standard error, which has just failed.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     match format {
         LogFormat::Text => layer
@@ -94,8 +94,8 @@ where
     }
 }
 
-/// A standard stream as a file of its own: while it is being written, nobody waits for the lock of the one that all share, and
-/// nothing stays behind in its buffer.
+/// Returns a standard stream as a separate file. Writing it doesn't hold the lock of the shared stream, and nothing is
+/// buffered.
 #[cfg(unix)]
 pub fn own_file(stream: impl std::os::fd::AsFd) -> io::Result<std::fs::File> {
     Ok(stream.as_fd().try_clone_to_owned()?.into())
@@ -106,7 +106,7 @@ pub(crate) fn own_file<S>(stream: S) -> io::Result<S> {
     Ok(stream)
 }
 
-/// Logs a panic: what the standard library does would wait for standard error.
+/// Logs a panic. The default hook would block on standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let message = payload.downcast_ref::<&str>().copied();
@@ -124,14 +124,14 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// Writes a text to standard error where the log goes, behind what was logged before; answers whether there is a log.
+/// Writes text to the log on standard error, after everything logged before. Returns false if no log is started.
 pub fn say(text: &str) -> bool {
     let Some(log) = LOG.get() else { return false };
     log.writer.record(text.as_bytes());
     true
 }
 
-/// Logs why this process ends and what to do about it, if the log is JSON. Returns whether it is.
+/// Logs the reason why this process ends and how to fix it, if the format is JSON. Returns whether it is.
 pub fn log_failure(error: &str, help: Option<&str>) -> bool {
     let is_json = LOG.get().is_some_and(|log| log.format == LogFormat::Json);
     if is_json {
@@ -140,14 +140,14 @@ pub fn log_failure(error: &str, help: Option<&str>) -> bool {
     is_json
 }
 
-/// Waits, but not long, until what was logged is written.
+/// Waits briefly until everything logged is written.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.writer.flush(MAX_FLUSH);
     }
 }
 
-/// Waits, but not long, until what was logged is written, when it goes out of scope.
+/// Waits briefly, when dropped, until everything logged is written.
 pub struct FlushAtEnd;
 
 impl Drop for FlushAtEnd {
@@ -156,7 +156,7 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// How many lines of the log were dropped because they could not be written.
+/// Returns the number of log lines that were dropped because they could not be written.
 pub(crate) fn dropped_lines() -> u64 {
     LOG.get().map(|log| log.writer.dropped()).unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! Writes to a stream that may be slow, full or gone, and never makes anybody wait for it.
+//! Writes to a stream that may be slow, full or closed, without ever blocking the caller.
 //!
-//! Standard error belongs to whoever started the host: a terminal, a file on a disk that fills up, a pipe whose reader hangs or
-//! has died. A worker that waited for it would hold its delivery, so records go into a bounded queue, and one thread writes them.
-//! What finds no room, or can't be written, is dropped and counted; the stream says how many were dropped once it can be written
-//! again.
+//! Standard error belongs to the process that started the host: a terminal, a file on a disk that fills up, a pipe
+//! whose reader hangs or has exited. A worker that waited for it would keep its delivery, so records go into a bounded
+//! queue, and one thread writes them. Records that don't fit or can't be written are dropped and counted. When the
+//! stream can be written again, a notice in it gives their number.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 
 use modhost_core::sync::{ignore_poison, lock};
 
-/// How many bytes may wait to be written, besides as many that are being written; a busy host logs some hundred kilobytes a
-/// second.
+/// The most bytes in the queue, in addition to as many that are being written. A busy host logs some hundred kilobytes
+/// a second.
 const MAX_QUEUED: usize = 4 << 20;
 
-/// How long a stream that is set to non-blocking is tried again before its records are dropped.
+/// How long to retry a non-blocking stream before its records are dropped.
 const MAX_NONBLOCKING_WAIT: Duration = Duration::from_secs(1);
 
-/// Makes the record that says how many were dropped.
+/// Formats the record with the number of dropped records.
 pub type Notice = fn(u64) -> Vec<u8>;
 
-/// A stream nobody waits for.
+/// A writer that never blocks its caller.
 #[derive(Clone)]
 pub struct LossyWriter(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something was queued, or has been written.
+    /// Signaled when records were queued or written.
     changed: Condvar,
     dropped: AtomicU64,
 }
@@ -37,25 +37,25 @@ struct Shared {
 struct Queue {
     /// Records, each with its line end.
     bytes: Vec<u8>,
-    /// Whether the thread is writing what it took.
+    /// Whether the thread is writing a batch.
     is_writing: bool,
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to a stream. Without a `notice`, nothing is written about what was dropped.
+    /// Starts the thread that writes to a stream. Without a `notice`, dropped records leave no trace in the stream.
     ///
     /// # Errors
     ///
-    /// When the system starts no thread.
+    /// Fails if the operating system can't start a thread.
     pub fn start(name: &str, stream: impl Write + Send + 'static, notice: Option<Notice>) -> io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new(), dropped: AtomicU64::new(0) });
         let of_thread = shared.clone();
-        let stream = Stream { stream, notice, told: 0, is_torn: false };
+        let stream = Stream { stream, notice, reported: 0, is_torn: false };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || stream.write_all(&of_thread))?;
         Ok(Self(shared))
     }
 
-    /// Queues a record, which ends with its line end; drops it if there is no room.
+    /// Queues a record, which must end with its line end. Drops it if the queue is full.
     pub fn record(&self, record: &[u8]) {
         let mut queue = self.0.queue();
         if queue.bytes.len().saturating_add(record.len()) > MAX_QUEUED {
@@ -68,7 +68,7 @@ impl LossyWriter {
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything queued is written or dropped, but no longer than this.
+    /// Waits until everything queued is written or dropped, at most `longest`.
     pub fn flush(&self, longest: Duration) {
         let end = Instant::now() + longest;
         let mut queue = self.0.queue();
@@ -81,7 +81,7 @@ impl LossyWriter {
         }
     }
 
-    /// How many records were dropped so far.
+    /// Returns the number of records dropped so far.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -116,13 +116,13 @@ impl Shared {
     }
 }
 
-/// The stream, as its thread knows it.
+/// The stream, owned by the writing thread.
 struct Stream<W> {
     stream: W,
     notice: Option<Notice>,
-    /// How many of those that were dropped it has been told of.
-    told: u64,
-    /// Whether the last that was written to it is half a record.
+    /// How many of the dropped records the notices have reported.
+    reported: u64,
+    /// Whether the output ends in the middle of a record.
     is_torn: bool,
 }
 
@@ -130,31 +130,31 @@ impl<W: Write> Stream<W> {
     fn write_all(mut self, shared: &Shared) {
         loop {
             let batch = shared.next();
-            let written = if self.say_what_was_dropped(shared) { self.write(&batch) } else { 0 };
+            let written = if self.write_notice(shared) { self.write(&batch) } else { 0 };
             let lost = batch[written..].iter().filter(|byte| **byte == b'\n').count();
             shared.dropped.fetch_add(lost as u64, Ordering::Relaxed);
             if lost == 0 {
-                // Otherwise those dropped while it was written would be told of only with the next record.
-                self.say_what_was_dropped(shared);
+                // Otherwise records dropped during the write would be reported only with the next record.
+                self.write_notice(shared);
             }
         }
     }
 
-    /// Ends half a record, and says how many are missing; answers whether the stream can be written.
-    fn say_what_was_dropped(&mut self, shared: &Shared) -> bool {
+    /// Ends a torn record, and writes a notice about newly dropped ones. Returns whether the stream can be written.
+    fn write_notice(&mut self, shared: &Shared) -> bool {
         let dropped = shared.dropped.load(Ordering::Relaxed);
         let mut head = if self.is_torn { b"\n".to_vec() } else { Vec::new() };
-        if let Some(notice) = self.notice.filter(|_| dropped > self.told) {
-            head.extend(notice(dropped - self.told));
+        if let Some(notice) = self.notice.filter(|_| dropped > self.reported) {
+            head.extend(notice(dropped - self.reported));
         }
         if self.write(&head) < head.len() {
             return false;
         }
-        self.told = dropped;
+        self.reported = dropped;
         true
     }
 
-    /// Writes as much as goes; answers how many bytes that was.
+    /// Writes as much as possible. Returns the number of bytes written.
     fn write(&mut self, bytes: &[u8]) -> usize {
         let (mut written, mut waited) = (0, Duration::ZERO);
         while written < bytes.len() {
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// A stream that does with each write what the test says next: takes so many bytes, or fails.
+    /// A stream whose test decides the result of each write: a number of bytes, or an error.
     struct Scripted {
         steps: Receiver<io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_what_a_full_disk_refuses_and_says_so_when_it_has_room() {
+    fn counts_records_that_a_full_disk_drops_and_reports_them_later() {
         let (writer, steps, written) = scripted();
         for step in [Ok(ALL), Err(ErrorKind::StorageFull.into())] {
             steps.send(step).unwrap();
@@ -226,7 +226,7 @@ mod tests {
             writer.flush(LONG);
         }
         assert_eq!((writer.dropped(), text(&written).as_str()), (1, "record\n"));
-        // Half a record, then no more.
+        // Half a record is written before the disk is full.
         for step in [Ok(ALL), Ok(3), Err(ErrorKind::StorageFull.into())] {
             steps.send(step).unwrap();
         }
@@ -240,10 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_stream_that_takes_nothing() {
+    fn never_blocks_on_a_stalled_stream() {
         let (writer, steps, written) = scripted();
         let record = [&[b'x'; 1023][..], b"\n"].concat();
-        // The first is taken out of the queue by the thread, which then hangs.
+        // The thread takes the first record out of the queue and blocks.
         writer.record(&record);
         while !writer.0.queue().is_writing {
             std::thread::yield_now();
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(writer.dropped(), 10);
         writer.flush(Duration::ZERO);
         assert_eq!(text(&written), "");
-        // It is read again: nothing but what was dropped is missing, and that is said without another record.
+        // When the stream is read again, only the dropped records are missing, and the notice needs no further record.
         drop(steps);
         writer.flush(LONG);
         let text = text(&written);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_gone_costs_its_records_only() {
+    fn drops_records_when_the_stream_is_closed() {
         let (writer, steps, _) = scripted();
         for _ in 0..100 {
             steps.send(Err(ErrorKind::BrokenPipe.into())).unwrap();

@@ -1,4 +1,4 @@
-//! The signature schemes, through the library's front door: a source as modules.toml tells it, and requests made by hand.
+//! Tests of the signature schemes through the public API: a source from a modules.toml, and requests made by hand.
 
 mod page;
 mod signing;
@@ -15,18 +15,18 @@ use modhost_ingress::sources::{Received, Rejection, Source};
 use modhost_platform::http_client;
 use modhost_server::resolved_config::ResolvedConfig;
 
-/// A secret that is named, and what it is.
+/// The name and the value of each secret.
 type Secrets<'a> = &'a [(&'a str, &'a str)];
 
-/// The one tenant of a source that isn't told of others.
+/// The only tenant, for sources that name none.
 const TENANT: &str = r#"
 [[tenant]]
 name = "default"
 platform = { kind = "unique", api_base = "https://example.com", app_id = "app", api_key = "file:KEY" }
 "#;
 
-/// The plan for a whole modules.toml; `env:NAME` in it stands for these secrets.
-fn plan(text: &str, secrets: Secrets<'_>) -> Result<ResolvedConfig, ConfigErrors> {
+/// Resolves a complete modules.toml. `env:NAME` in it refers to these secrets.
+fn resolve(text: &str, secrets: Secrets<'_>) -> Result<ResolvedConfig, ConfigErrors> {
     let folder = tempfile::tempdir().unwrap();
     for (name, secret) in secrets.iter().chain(&[("KEY", "key")]) {
         std::fs::write(folder.path().join(name), secret).unwrap();
@@ -36,19 +36,19 @@ fn plan(text: &str, secrets: Secrets<'_>) -> Result<ResolvedConfig, ConfigErrors
     ResolvedConfig::new(&Settings::load(&file)?, &http_client().unwrap())
 }
 
-/// A source of these lines.
+/// Returns a source with these settings.
 fn source(lines: &str, secrets: Secrets<'_>) -> Source {
     source_of(lines, TENANT, secrets)
 }
 
-/// A source of these lines, for these tenants.
+/// Returns a source with these settings, for these tenants.
 fn source_of(lines: &str, tenants: &str, secrets: Secrets<'_>) -> Source {
     let text = format!("[[source]]\nname = \"in\"\npath = \"/in\"\n{lines}\n{tenants}");
-    let plan = plan(&text, secrets).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-    plan.webhooks.into_iter().next().unwrap()
+    let config = resolve(&text, secrets).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    config.webhooks.into_iter().next().unwrap()
 }
 
-/// Headers of these names and values.
+/// Returns headers with these names and values.
 fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap {
     let line = |(name, value): (&str, &str)| {
         (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
@@ -56,7 +56,7 @@ fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap
     HeaderMap::from_iter(lines.into_iter().map(line))
 }
 
-/// What a source makes of a request that comes at a time, in seconds since 1970.
+/// Passes a request to a source at a time in seconds since 1970.
 fn receive(source: &Source, headers: &HeaderMap, body: &str, now: u64) -> Result<Received, Rejection> {
     let body = Bytes::copy_from_slice(body.as_bytes());
     source.receive(&Request { headers, body: &body, now: time(now) }, &body)

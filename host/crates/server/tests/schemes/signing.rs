@@ -1,4 +1,5 @@
-//! What the host signs in a platform's place: the host takes it, and where it can't sign it says why.
+//! Tests requests that the host signs in place of a platform: the host accepts them, and reports the reason if it can't
+//! sign.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +14,15 @@ use super::{headers, receive, source, time};
 
 const NOW: u64 = 1_767_225_600;
 
-/// A scheme, a secret of it, headers that are there already, and a body.
+/// A scheme, a secret of it, the headers before signing, and a body.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
 
-/// Signs a body, with headers that are there already; answers with what goes out.
+/// Signs a body. Returns all headers and the body to send.
 fn sign<'a>(source: &Source, given: &[(&str, &str)], body: &'a str) -> Result<(HeaderMap, Cow<'a, str>), &'static str> {
     sign_at(source, given, body, time(NOW))
 }
 
-/// The same, at a time.
+/// Like `sign`, at another time.
 fn sign_at<'a>(
     source: &Source,
     given: &[(&str, &str)],
@@ -40,7 +41,7 @@ fn sign_at<'a>(
 }
 
 #[test]
-fn what_is_signed_is_taken() {
+fn accepts_requests_that_it_signed() {
     let pair = format!("{}{}", "11".repeat(32), public_of_ones());
     let cases: &[Case<'_>] = &[
         ("unique", "usig_1", &[], r#"{"id":"id_1","event":"e","payload":{}}"#),
@@ -67,7 +68,7 @@ fn what_is_signed_is_taken() {
 }
 
 #[test]
-fn linear_says_in_the_body_when_it_sends_it() {
+fn sets_the_timestamp_in_the_body_for_linear() {
     let source = source("scheme = \"linear\"\nsecrets = [\"env:S\"]", &[("S", "lin_wh_1")]);
     let dated = |body: &str| String::from_utf8(source.scheme.dated(body.as_bytes(), time(NOW)).into_owned()).unwrap();
     assert_eq!(dated("{}"), r#"{"webhookTimestamp":1767225600000}"#);
@@ -82,7 +83,7 @@ fn linear_says_in_the_body_when_it_sends_it() {
 }
 
 #[test]
-fn a_public_key_signs_nothing() {
+fn fails_to_sign_with_a_public_key() {
     let whpk = "whpk_0EqyMnQrtKs6E2i9RhXk5tAiSrcaAWuvhSCjMsl3hzc=";
     for (scheme, secret, words) in [
         ("standard-webhooks", whpk, "a public key can't sign"),
@@ -94,13 +95,13 @@ fn a_public_key_signs_nothing() {
     }
 }
 
-/// The public key to the private one whose bytes are all 0x11.
+/// The public key of the private key whose bytes are all 0x11.
 fn public_of_ones() -> &'static str {
     "d04ab232742bb4ab3a1368bd4615e4e6d0224ab71a016baf8520a332c9778737"
 }
 
-/// Writes what the host signs at this moment into the file `MODHOST_SIGNED` names, for others to verify: see
-/// `tests/independent`.
+/// Writes requests that the host signs now to the file named by `MODHOST_SIGNED`. Other implementations verify them:
+/// see `tests/independent`.
 #[test]
 #[ignore = "run by tests/independent/run"]
 fn requests_for_others() {
@@ -136,6 +137,6 @@ fn requests_for_others() {
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         json!({ "scheme": scheme, "secrets": [secret], "headers": headers, "body": body })
     });
-    let file = std::env::var_os("MODHOST_SIGNED").expect("MODHOST_SIGNED names a file");
+    let file = std::env::var_os("MODHOST_SIGNED").expect("MODHOST_SIGNED must name a file");
     std::fs::write(file, Value::from_iter(requests).to_string()).unwrap();
 }

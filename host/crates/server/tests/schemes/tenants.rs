@@ -1,27 +1,27 @@
-//! Whose an event is: a secret of one tenant opens nothing of another's, however well it signs.
+//! Tests which tenant gets an event: a valid signature of one tenant never gives access to another tenant.
 
 use axum::http::{HeaderMap, StatusCode};
 use modhost_core::event::Event;
 use modhost_ingress::sources::schemes::Outgoing;
 use modhost_ingress::sources::{Received, Rejection, Source};
 
-use super::{headers, plan, receive, source_of, time};
+use super::{headers, receive, resolve, source_of, time};
 
 const NOW: u64 = 1_767_225_600;
 
-/// How a scheme's events name a company.
+/// How the events of a scheme name a company.
 struct Case {
     scheme: &'static str,
     secret: &'static str,
-    /// What its source is told besides.
+    /// Additional settings of the source.
     lines: &'static str,
     headers: &'static [(&'static str, &'static str)],
-    /// A body, with `COMPANY` where the company stands.
+    /// A body with the placeholder `COMPANY`.
     body: &'static str,
 }
 
-/// Each scheme that carries a company, and each other with one that is configured.
-const WAYS: [Case; 12] = [
+/// Each scheme whose events name a company, and the others with a configured company.
+const CASES: [Case; 12] = [
     Case {
         scheme: "unique",
         secret: "usig_a",
@@ -109,7 +109,7 @@ const WAYS: [Case; 12] = [
     },
 ];
 
-/// Two tenants, each with these lines.
+/// Returns two tenants, each with these settings.
 fn tenants(ours: &str, theirs: &str) -> String {
     let platform =
         r#"platform = { kind = "unique", api_base = "https://example.com", app_id = "app", api_key = "file:KEY" }"#;
@@ -126,8 +126,8 @@ impl Case {
         source_of(&format!("{tenant}\n{}", self.lines()), tenants, &[("S", self.secret)])
     }
 
-    /// An event of a company, well signed; none: that names no company.
-    fn bring(&self, source: &Source, company: Option<&str>) -> Result<Event, Rejection> {
+    /// Sends a signed event of a company, or of none.
+    fn receive_signed(&self, source: &Source, company: Option<&str>) -> Result<Event, Rejection> {
         let body = match company {
             Some(company) => self.body.replace("COMPANY", company),
             None => self.body.replace("\"COMPANY\"", "null"),
@@ -143,96 +143,97 @@ impl Case {
     }
 }
 
-fn taken(way: &Case, source: &Source, company: Option<&str>, tenant: &str) {
-    let event = way.bring(source, company).unwrap_or_else(|rejection| panic!("{}: {rejection}", way.scheme));
-    assert_eq!((event.tenant.as_str(), event.company_id.as_deref()), (tenant, company), "{}", way.scheme);
+fn assert_accepted(case: &Case, source: &Source, company: Option<&str>, tenant: &str) {
+    let event = case.receive_signed(source, company).unwrap_or_else(|rejection| panic!("{}: {rejection}", case.scheme));
+    assert_eq!((event.tenant.as_str(), event.company_id.as_deref()), (tenant, company), "{}", case.scheme);
 }
 
-/// It is another tenant's.
-fn refused(way: &Case, source: &Source, company: Option<&str>) {
-    let rejection = way.bring(source, company).expect_err(way.scheme);
-    assert!(matches!(rejection, Rejection::ForeignCompany(_)), "{}: {rejection}", way.scheme);
-    assert_eq!(rejection.status(&*source.scheme), StatusCode::FORBIDDEN, "{}", way.scheme);
+/// Asserts that the event is rejected because its company belongs to another tenant.
+fn assert_foreign(case: &Case, source: &Source, company: Option<&str>) {
+    let rejection = case.receive_signed(source, company).expect_err(case.scheme);
+    assert!(matches!(rejection, Rejection::ForeignCompany(_)), "{}: {rejection}", case.scheme);
+    assert_eq!(rejection.status(&*source.scheme), StatusCode::FORBIDDEN, "{}", case.scheme);
 }
 
-/// It is nobody's: refused, or acknowledged where a platform signs for many companies alike and gives up what refuses some.
-fn nobodys(way: &Case, source: &Source, company: Option<&str>) {
-    let rejection = way.bring(source, company).expect_err(way.scheme);
+/// Asserts that no tenant claims the event. It is rejected, or acknowledged if the platform signs alike for many
+/// companies and disables an endpoint that rejects some of them.
+fn assert_unclaimed(case: &Case, source: &Source, company: Option<&str>) {
+    let rejection = case.receive_signed(source, company).expect_err(case.scheme);
     let status = rejection.status(&*source.scheme);
-    let always_names_one = ["unique", "slack", "linear"].contains(&way.scheme);
+    let always_names_one = ["unique", "slack", "linear"].contains(&case.scheme);
     match (company, &rejection) {
         (None, Rejection::NotAnEvent(_)) if always_names_one => assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE),
-        (Some(_), Rejection::UnclaimedCompany(Some(_))) if way.scheme == "unique" => {
+        (Some(_), Rejection::UnclaimedCompany(Some(_))) if case.scheme == "unique" => {
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         }
         (Some(_), Rejection::UnclaimedCompany(Some(_))) | (None, Rejection::UnclaimedCompany(None)) => {
-            assert_eq!(status, StatusCode::OK, "{}", way.scheme);
+            assert_eq!(status, StatusCode::OK, "{}", case.scheme);
         }
-        _ => panic!("{}: {company:?}: {rejection}", way.scheme),
+        _ => panic!("{}: {company:?}: {rejection}", case.scheme),
     }
 }
 
 #[test]
-fn a_tenants_secret_brings_no_other_tenants_events() {
-    for way in &WAYS {
+fn rejects_events_of_other_tenants_companies() {
+    for case in &CASES {
         let both = tenants("companies = ['a', 'a2']", "companies = ['b']");
-        let source = way.source("tenant = 'ours'", &both);
-        taken(way, &source, Some("a"), "ours");
-        taken(way, &source, Some("a2"), "ours");
-        refused(way, &source, Some("b"));
+        let source = case.source("tenant = 'ours'", &both);
+        assert_accepted(case, &source, Some("a"), "ours");
+        assert_accepted(case, &source, Some("a2"), "ours");
+        assert_foreign(case, &source, Some("b"));
         for company in [Some("c"), Some("A"), Some("a "), None] {
-            nobodys(way, &source, company);
+            assert_unclaimed(case, &source, company);
         }
     }
 }
 
-/// A tenant that lists no companies has any, but none that is another's.
+/// A tenant without companies gets events of any company that no other tenant lists.
 #[test]
-fn any_company_is_none_of_anothers() {
-    for way in &WAYS {
+fn accepts_any_unclaimed_company_without_a_list() {
+    for case in &CASES {
         let both = tenants("", "companies = ['b']");
-        let source = way.source("tenant = 'ours'", &both);
-        taken(way, &source, Some("c"), "ours");
-        taken(way, &source, None, "ours");
-        refused(way, &source, Some("b"));
+        let source = case.source("tenant = 'ours'", &both);
+        assert_accepted(case, &source, Some("c"), "ours");
+        assert_accepted(case, &source, None, "ours");
+        assert_foreign(case, &source, Some("b"));
     }
 }
 
 #[test]
-fn without_a_tenant_the_company_tells() {
-    for way in &WAYS {
-        let source = way.source("", &tenants("companies = ['a']", "companies = ['b']"));
-        taken(way, &source, Some("a"), "ours");
-        taken(way, &source, Some("b"), "theirs");
+fn selects_the_tenant_by_company() {
+    for case in &CASES {
+        let source = case.source("", &tenants("companies = ['a']", "companies = ['b']"));
+        assert_accepted(case, &source, Some("a"), "ours");
+        assert_accepted(case, &source, Some("b"), "theirs");
         for company in [Some("c"), None] {
-            nobodys(way, &source, company);
+            assert_unclaimed(case, &source, company);
         }
-        let source = way.source("", &tenants("companies = ['a']", ""));
-        taken(way, &source, Some("a"), "ours");
-        taken(way, &source, Some("c"), "theirs");
-        nobodys(way, &source, None);
+        let source = case.source("", &tenants("companies = ['a']", ""));
+        assert_accepted(case, &source, Some("a"), "ours");
+        assert_accepted(case, &source, Some("c"), "theirs");
+        assert_unclaimed(case, &source, None);
     }
 }
 
-/// An event acts for the company it names under the source's rules, and for none besides.
+/// An event acts only for the company that it names according to the source's settings.
 #[test]
-fn a_source_that_looks_for_no_company_acts_for_none() {
+fn acts_for_no_company_without_a_configured_field() {
     let both = tenants("companies = ['a']", "companies = ['b']");
-    for way in &WAYS {
-        let lines = match way.lines {
+    for case in &CASES {
+        let lines = match case.lines {
             "" => "event = { company = 'none' }".to_owned(),
             lines => {
                 lines.replace("company = 'body:org'", "company = 'none'").replace("company = 'body:", "user = 'body:")
             }
         };
-        let way = Case { lines: lines.leak(), ..*way };
-        // Nothing tells whose its events are: the host doesn't start with it.
-        let text = format!("[[source]]\nname = 'in'\npath = '/in'\n{}\n{both}", way.lines());
-        let errors = plan(&text, &[("S", way.secret)]).err().expect(way.scheme).to_string();
-        assert!(errors.contains("the events of the source \"in\" don't say whose they are"), "{errors}");
-        // With a tenant they are its own, and act for no company, whatever the body says.
-        let source = way.source("tenant = 'ours'", &both);
-        let event = way.bring(&source, Some("b")).unwrap();
-        assert_eq!((event.tenant.as_str(), event.company_id.as_deref()), ("ours", None), "{}", way.scheme);
+        let case = Case { lines: lines.leak(), ..*case };
+        // Nothing determines the tenant of the events, so the host doesn't start.
+        let text = format!("[[source]]\nname = 'in'\npath = '/in'\n{}\n{both}", case.lines());
+        let errors = resolve(&text, &[("S", case.secret)]).err().expect(case.scheme).to_string();
+        assert!(errors.contains("the events of the source \"in\" don't name a tenant"), "{errors}");
+        // With a tenant, its events act for no company, whatever the body contains.
+        let source = case.source("tenant = 'ours'", &both);
+        let event = case.receive_signed(&source, Some("b")).unwrap();
+        assert_eq!((event.tenant.as_str(), event.company_id.as_deref()), ("ours", None), "{}", case.scheme);
     }
 }

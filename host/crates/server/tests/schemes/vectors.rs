@@ -1,6 +1,5 @@
-//! `vectors/NAME.toml` for each scheme: a request that is taken, and what becomes of it when something about it is
-//! different. The signatures in them were made by other programs; those who made the schemes are asked about the same
-//! files in `tests/independent`.
+//! Runs `vectors/NAME.toml` of each scheme: a valid request, and the outcomes of changes to it. The signatures were
+//! made by other programs. `tests/independent` runs the same files with the schemes' own implementations.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -31,29 +30,29 @@ struct Good {
     body: String,
 }
 
-/// What differs from the good request, and what comes of it: refused, or taken if it doesn't say.
+/// The differences from the valid request, and the outcome: rejected if `refused` is set, otherwise accepted.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Case {
     name: String,
-    /// In place of those of the same name.
+    /// Headers that replace those of the same name.
     headers: BTreeMap<String, String>,
     without: Vec<String>,
-    /// Beside those of the same name.
+    /// Headers in addition to those of the same name.
     also: BTreeMap<String, String>,
     body: Option<String>,
     now: Option<u64>,
-    /// What differs from the good event.
+    /// The differences from the valid event.
     event: Outcome,
-    /// The beginning of the reason.
+    /// A part of the reason.
     refused: Option<String>,
     status: Option<u16>,
-    /// What others make of it, where that differs.
+    /// The outcome of other implementations, if it differs.
     #[allow(dead_code)]
     official: Option<String>,
 }
 
-/// The event that a request brings, or the answer to what is no event.
+/// The event of a request, or the response to a challenge.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 struct Outcome {
@@ -68,7 +67,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// This, where it says something; else the other.
+    /// Returns this outcome, with missing fields from the other.
     fn or(&self, other: &Self) -> Self {
         let text = |mine: &Option<String>, other: &Option<String>| mine.clone().or_else(|| other.clone());
         if self.answered.is_some() {
@@ -115,7 +114,7 @@ impl Vectors {
     fn headers(&self, case: &Case) -> HeaderMap {
         let mut all = headers(self.good.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         for name in &case.without {
-            assert!(all.remove(name.as_str()).is_some(), "{name} isn't there anyway");
+            assert!(all.remove(name.as_str()).is_some(), "the valid request has no header {name}");
         }
         for (name, value) in &case.headers {
             all.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
@@ -130,12 +129,13 @@ impl Vectors {
         let body = case.body.as_ref().unwrap_or(&self.good.body);
         match receive(source, &self.headers(case), body, case.now.unwrap_or(self.now)) {
             Ok(received) => {
-                assert_eq!(case.refused, None, "should be refused");
+                assert_eq!(case.refused, None, "accepted a request that must be rejected");
                 assert_eq!(Outcome::of(received).await, case.event.or(&self.event));
             }
             Err(rejection) => {
-                let wanted = case.refused.as_deref().unwrap_or_else(|| panic!("should be taken: {rejection}"));
-                assert!(rejection.to_string().contains(wanted), "{rejection}\ninstead of\n{wanted}");
+                let expected =
+                    case.refused.as_deref().unwrap_or_else(|| panic!("rejected a valid request: {rejection}"));
+                assert!(rejection.to_string().contains(expected), "{rejection}\ninstead of\n{expected}");
                 assert_eq!(Some(rejection.status(&*source.scheme).as_u16()), case.status);
             }
         }
@@ -143,7 +143,7 @@ impl Vectors {
 }
 
 #[tokio::test]
-async fn each_request_is_taken_or_refused_as_it_should_be() {
+async fn accepts_and_rejects_the_test_vectors() {
     for (scheme, vectors) in all() {
         let source = vectors.source();
         println!("{scheme}");
@@ -151,38 +151,38 @@ async fn each_request_is_taken_or_refused_as_it_should_be() {
         let mut names = HashSet::new();
         for case in &vectors.case {
             println!("{scheme}: {}", case.name);
-            assert!(names.insert(&case.name), "two cases have this name");
+            assert!(names.insert(&case.name), "duplicate name of a case");
             vectors.check(&source, case).await;
         }
     }
 }
 
-/// Whoever has no key lets nobody in, but for the scheme that says so.
+/// Without keys, only the scheme `none` accepts requests.
 #[test]
-fn without_a_key_nothing_is_taken() {
+fn rejects_everything_without_keys() {
     for (scheme, vectors) in all() {
         let source = Source { keys: Vec::new(), ..vectors.source() };
-        let taken = receive(&source, &vectors.headers(&Case::default()), &vectors.good.body, vectors.now).is_ok();
-        assert_eq!(taken, scheme == "none", "{scheme}");
+        let accepted = receive(&source, &vectors.headers(&Case::default()), &vectors.good.body, vectors.now).is_ok();
+        assert_eq!(accepted, scheme == "none", "{scheme}");
     }
 }
 
-/// What lets a request in under one scheme lets it in under no other.
+/// A request signed for one scheme is rejected by every other.
 #[test]
-fn no_scheme_takes_anothers_requests() {
+fn rejects_requests_signed_for_another_scheme() {
     let all = all();
     for (scheme, vectors) in all.iter().filter(|(scheme, _)| scheme != "none") {
         let source = vectors.source();
         for (other, theirs) in all.iter().filter(|(other, _)| other != scheme) {
-            let taken = receive(&source, &theirs.headers(&Case::default()), &theirs.good.body, theirs.now).is_ok();
-            assert!(!taken, "{scheme} takes what {other} signed");
+            let accepted = receive(&source, &theirs.headers(&Case::default()), &theirs.good.body, theirs.now).is_ok();
+            assert!(!accepted, "{scheme} accepts a request signed for {other}");
         }
     }
 }
 
-/// Discord names no tolerance; an operator may.
+/// Discord specifies no tolerance for timestamps, but an operator can configure one.
 #[test]
-fn discords_time_counts_where_a_tolerance_is_set() {
+fn checks_discords_timestamp_if_a_tolerance_is_set() {
     let (_, mut vectors) = all().into_iter().find(|(scheme, _)| scheme == "discord").unwrap();
     vectors.source.push_str("tolerance = \"1m\"\ntolerance_ahead = \"10s\"\n");
     let source = vectors.source();
@@ -223,6 +223,6 @@ fn all() -> Vec<(String, Vectors)> {
         "stripe",
         "unique",
     ];
-    assert_eq!(names, schemes, "each scheme has its vectors");
+    assert_eq!(names, schemes, "a scheme has no vectors, or vectors have no scheme");
     all
 }
