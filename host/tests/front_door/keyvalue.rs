@@ -70,7 +70,7 @@ async fn values_are_set_read_counted_and_swapped() {
     for (command, expected) in steps {
         assert_eq!(told(&host, command).await, expected, "{command}");
     }
-    assert!(refused(&host, "kv-count s 1").await.contains("keyvalue.increment: invalid: what stands under `s`"));
+    assert!(refused(&host, "kv-count s 1").await.contains("keyvalue.increment: invalid: the value of `s`"));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     let host = Settings::test_guest("limits = { keyvalue = \"64KiB\" }").start().await;
     assert_eq!(told(&host, "kv-fill 60000 a").await, "set");
     let full = refused(&host, "kv-fill 10000 b").await;
-    assert!(full.starts_with("keyvalue.set: invalid: there is no room for 9.8 KiB more"), "{full}");
+    assert!(full.starts_with("keyvalue.set: invalid: cannot store 9.8 KiB more"), "{full}");
     assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` in modules.toml"), "{full}");
     // Nothing of it is there, what is smaller still goes, and what is there goes away.
     assert_eq!(told(&host, "kv-exists b").await, "false");
@@ -132,9 +132,9 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
     assert_eq!(told(&host, "kv-fill 60000 b").await, "set");
 
     let cases = [
-        ("kv-fill 1048577 a", "keyvalue.set: invalid: the value for `a` has 1048577 bytes, and may have 1048576"),
-        ("kv-long-key 1025", "keyvalue.set: invalid: a key has 1025 bytes, and may have 1024"),
-        ("kv-buckets 101", "keyvalue.set: invalid: there is no room for the bucket `bucket-99`"),
+        ("kv-fill 1048577 a", "keyvalue.set: invalid: the value for `a` has 1048577 bytes; the maximum is 1048576"),
+        ("kv-long-key 1025", "keyvalue.set: invalid: a key has 1025 bytes; the maximum is 1024"),
+        ("kv-buckets 101", "keyvalue.set: invalid: cannot create the bucket `bucket-99`"),
     ];
     for (command, expected) in cases {
         let reason = refused(&host, command).await;

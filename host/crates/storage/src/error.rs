@@ -1,28 +1,28 @@
-//! The error that every storage engine reports.
+//! The error type of all storage engines.
 
 use std::fmt;
 
-/// Why a storage engine cannot do an operation.
+/// An error of a storage engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageError {
-    /// The store, for people: `journal`.
+    /// The name of the store, as used in messages: `journal`.
     pub store: &'static str,
-    /// The kind of failure.
+    /// The kind of error.
     pub kind: StorageErrorKind,
     /// What happened, where, and what to do about it.
     pub detail: String,
 }
 
-/// The kinds of failure of a storage engine.
+/// The kind of a [`StorageError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageErrorKind {
-    /// No space is left: nothing was written, and nothing that was written is lost.
+    /// No space is left on the disk or in a queue. Nothing was written; earlier writes are intact.
     Full,
-    /// The storage cannot be reached at the moment; the same operation may succeed later.
+    /// The storage is temporarily unavailable; a retry may succeed.
     Unavailable,
-    /// The storage fails.
+    /// The operation failed, for example because of an I/O error or because the store is closed.
     Broken,
-    /// This version cannot use the data on disk.
+    /// This version cannot use the data on disk: it is damaged, newer, or belongs to another program.
     Unusable,
 }
 
@@ -52,7 +52,7 @@ impl StorageError {
         Self::new(store, StorageErrorKind::Unusable, detail)
     }
 
-    /// Creates the error of an operation on a store that was closed.
+    /// Creates the error for an operation on a closed store.
     pub fn closed(store: &'static str) -> Self {
         Self::broken(store, "it was closed")
     }

@@ -7,35 +7,35 @@ use modhost_core::event::Event;
 
 /// The receiver of verified events.
 pub trait Sink: Send + Sync + 'static {
-    /// Takes an event. When this returns `Ok`, the event is safe.
+    /// Accepts an event. When this returns [`Taken::Recorded`], the event is durable.
     ///
     /// # Errors
     ///
-    /// When the host cannot take the event now: the sender must send it again.
+    /// If the host cannot accept the event now; the sender must send it again.
     fn take(&self, event: Event) -> impl Future<Output = Result<Taken, Backpressure>> + Send;
 
-    /// Keeps a verified request that cannot be read as an event, for operators.
+    /// Keeps a verified request that cannot be parsed as an event, so that operators can inspect it.
     ///
     /// # Errors
     ///
-    /// When the host cannot keep the request now: the sender must send it again.
+    /// If the host cannot keep the request now; the sender must send it again.
     fn keep(&self, unreadable: Unreadable) -> impl Future<Output = Result<(), Backpressure>> + Send;
 }
 
-/// The result of taking an event.
+/// The result of accepting an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// The event is on disk with its deliveries, because of this request or an earlier one.
+    /// The event and its deliveries are on disk, recorded by this request or an earlier one.
     Recorded,
-    /// No module wants the event.
+    /// No module subscribes to the event.
     NoSubscriber,
 }
 
-/// The host cannot take an event now; the sender should send it again.
+/// A refusal to accept an event now; the sender should retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backpressure {
-    /// When to send it again.
+    /// How long the sender should wait before it retries.
     pub after: Duration,
-    /// Whether the sender is too fast; otherwise the host has too much to do.
+    /// Whether the sender exceeds its event rate; otherwise the host is overloaded.
     pub too_fast: bool,
 }

@@ -1,7 +1,7 @@
-//! Storage engines: the journal, the key-value store, the module versions, and events that cannot be read.
+//! Storage engines: the journal, the key-value store, the module versions, and unreadable requests.
 
 #![deny(unsafe_code)]
-// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+// The print macros panic if the stream cannot be written, and block if nobody reads it; see `output.rs` in `modhost`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod error;

@@ -1,16 +1,17 @@
-//! Why an attempt failed, as the journal stores it.
+//! The reason of a failed attempt, as the journal stores it.
 
 use std::fmt;
 
-/// Stands between the reason and the notice error in the stored text.
+/// Separates the reason from the notice error in the stored text.
 const SEPARATOR: &str = "; the user could not be notified: ";
 
-/// The separator of earlier versions, which old data directories contain.
+/// The separator that earlier versions wrote; old data directories contain it.
 const EARLIER_SEPARATOR: &str = "; the user could not be told: ";
 
-/// Why an attempt failed and, if the notice to the user failed as well, why that did.
+/// The reason why an attempt failed and, if the user could not be notified, the error of the notice.
 ///
-/// The journal and the admin API keep both in one text: [`fmt::Display`] writes it, [`FailureReason::parse`] reads it.
+/// The journal and the admin API use one text for both: [`fmt::Display`] formats it, [`FailureReason::parse`] parses
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailureReason {
     /// Contains neither separator, so that the text can be parsed.
@@ -19,10 +20,10 @@ pub struct FailureReason {
 }
 
 impl FailureReason {
-    /// Returns a reason whose user is notified, or has no need to be.
+    /// Creates a reason without a notice error.
     pub fn new(reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
-        // A module chooses its own words.
+        // The reason may come from a module, so it may contain a separator.
         for separator in [SEPARATOR, EARLIER_SEPARATOR] {
             if reason.contains(separator) {
                 reason = reason.replace(separator, &separator.replacen(';', ",", 1));
@@ -31,7 +32,7 @@ impl FailureReason {
         Self { reason, notice_error: None }
     }
 
-    /// Adds why the user could not be notified. A period at the end of the reason goes, because the text continues.
+    /// Adds the error of the notice to the user. Removes a period at the end of the reason, because the text continues.
     #[must_use]
     pub fn with_notice_error(mut self, error: impl fmt::Display) -> Self {
         if self.reason.ends_with('.') {
@@ -41,7 +42,7 @@ impl FailureReason {
         self
     }
 
-    /// Reads a stored text.
+    /// Parses a stored text.
     pub fn parse(text: &str) -> Self {
         let found =
             [SEPARATOR, EARLIER_SEPARATOR].map(|separator| text.find(separator).map(|at| (at, separator.len())));
@@ -53,12 +54,12 @@ impl FailureReason {
         }
     }
 
-    /// Returns why the attempt failed.
+    /// Returns the reason why the attempt failed.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Returns why the user could not be notified, if so.
+    /// Returns the error of the notice, if the user could not be notified.
     pub fn notice_error(&self) -> Option<&str> {
         self.notice_error.as_deref()
     }
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!((parsed.reason(), parsed.notice_error()), ("trap: unreachable", Some("unavailable: no route")));
     }
 
-    /// Text with separators and parts of them in it.
+    /// Generates text that contains separators and parts of them.
     fn text() -> impl Strategy<Value = String> {
         let part = prop_oneof![
             Just(SEPARATOR.to_owned()),
@@ -113,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parses_what_it_displays(reason in text(), error in prop::option::of(text())) {
+        fn parses_its_own_display(reason in text(), error in prop::option::of(text())) {
             let mut written = FailureReason::new(reason);
             if let Some(error) = error {
                 written = written.with_notice_error(error);

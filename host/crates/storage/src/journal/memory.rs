@@ -1,4 +1,4 @@
-//! The journal in memory: for hosts that keep nothing, and for tests that control the time.
+//! The in-memory journal: for hosts without persistence, and for tests that control the clock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -15,37 +15,37 @@ use modhost_core::clock::{Clock, from_millis, to_millis, to_millis_rounded_up, w
 use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::sync::lock;
 
-/// The name of the store, for people.
+/// The name of the store, as used in messages.
 const STORE: &str = "journal";
 
-/// The bytes a delivery counts with, besides its event, calls and attempts.
+/// The size counted for a delivery besides its event, calls and attempts, in bytes.
 const DELIVERY_BYTES: u64 = 512;
 
-/// The journal in memory. What it holds is lost with it.
+/// A journal in memory. Its contents are lost when it is dropped.
 ///
 /// Every operation takes effect at once and in the order of the calls: with a
 /// [`ManualClock`](modhost_core::clock::ManualClock) it is deterministic.
 pub struct Memory {
     clock: Arc<dyn Clock>,
     salt: [u8; 32],
-    /// None once it is closed.
+    /// `None` once the journal is closed.
     tables: Mutex<Option<Tables>>,
 }
 
 impl Memory {
-    /// Creates an empty journal. `salt` is [`Journal::salt`]; nobody else may know it, except in a test.
+    /// Creates an empty journal. [`Journal::salt`] returns `salt`, which must be secret outside of tests.
     pub fn new(clock: Arc<dyn Clock>, salt: [u8; 32]) -> Self {
         Self { clock, salt, tables: Mutex::new(Some(Tables::default())) }
     }
 
-    /// The current time, in milliseconds since 1970.
+    /// Returns the current time, in milliseconds since 1970.
     fn now(&self) -> i64 {
         to_millis(self.clock.now())
     }
 
     /// Runs an operation on the tables, unless the journal is closed.
     fn with<T>(&self, operation: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
-        // No operation panics halfway through a change.
+        // A poisoned lock can be used: no operation panics halfway through a change.
         let mut tables = lock(&self.tables);
         operation(tables.as_mut().ok_or_else(|| StorageError::closed(STORE))?)
     }
@@ -165,29 +165,29 @@ type LaneKey = (Name, Name);
 /// The source, tenant and id of an event.
 type EventKey = (Name, Name, String);
 
-/// A time in milliseconds since 1970, and the position of a delivery in the order of arrival.
+/// A time in milliseconds since 1970, and the sequence number of a delivery in the order of arrival.
 type Position = (i64, u64);
 
-/// A delivery.
+/// A delivery. Times are in milliseconds since 1970.
 struct Row {
     id: DeliveryId,
     event: Arc<Event>,
     received_at: i64,
     lane: LaneKey,
-    /// Its chat, if deliveries of the chat run one at a time.
+    /// The chat, if deliveries of the chat run one at a time.
     chat: Option<String>,
     /// Whether an unfinished delivery of the chat comes before it.
     behind: bool,
     state: State,
     /// The number of attempts that began.
     attempt: u32,
-    /// The number of attempts before the delivery was last sent.
+    /// The number of attempts before the delivery was last resent.
     earlier: u32,
-    /// When it is due, and its position in the queue.
+    /// The due time, which also determines the position in the queue.
     due_at: i64,
-    /// Whether it must not run before it is due.
+    /// Whether the delivery must not run before `due_at`.
     timed: bool,
-    /// Set while it runs.
+    /// The owner and the end of the lease, while the delivery is running.
     lease: Option<(Arc<str>, i64)>,
     version: Option<String>,
     reason: Option<String>,
@@ -207,7 +207,7 @@ impl Row {
         self.calls.values().cloned().collect()
     }
 
-    /// Its bytes, without those of its event.
+    /// Returns the size of the delivery without its event, in bytes.
     fn bytes(&self) -> u64 {
         let calls: usize = self.calls.values().map(call_bytes).sum();
         let attempts: usize = self.attempts.iter().map(attempt_bytes).sum();
@@ -259,7 +259,7 @@ struct LaneIndex {
     states: [u64; State::ALL.len()],
     /// Waiting deliveries that are due at once.
     ready: BTreeSet<Position>,
-    /// Waiting deliveries that are due at their time.
+    /// Waiting deliveries that are due at their `due_at`.
     timed: BTreeSet<Position>,
 }
 
@@ -268,7 +268,7 @@ impl LaneIndex {
         self.states[State::Waiting as usize] + self.states[State::Running as usize]
     }
 
-    /// The due deliveries, longest waiting first.
+    /// Returns the due deliveries, longest waiting first.
     fn due(&self, now: i64, limit: u32) -> Vec<u64> {
         let timed = self.timed.iter().take_while(|(due_at, _)| *due_at <= now).take(limit as usize);
         let mut due: Vec<Position> = self.ready.iter().take(limit as usize).chain(timed).copied().collect();
@@ -277,23 +277,23 @@ impl LaneIndex {
     }
 }
 
-/// An event whose id is known.
+/// A recorded event whose id is kept.
 struct KnownEvent {
     recorded_at: i64,
     /// The number of its deliveries that are not removed.
     deliveries: usize,
-    /// The size of its body while it has deliveries.
+    /// The size of its body; 0 without deliveries.
     bytes: u64,
 }
 
 #[derive(Default)]
 struct Tables {
     next_seq: u64,
-    /// By position in the order of arrival.
+    /// The deliveries by sequence number, that is, in the order of arrival.
     rows: BTreeMap<u64, Row>,
     seqs: HashMap<DeliveryId, u64>,
     lanes: BTreeMap<LaneKey, LaneIndex>,
-    /// The unfinished deliveries of each chat.
+    /// The unfinished deliveries of each chat with deliveries that run one at a time.
     chats: HashMap<(LaneKey, String), BTreeSet<u64>>,
     running: BTreeSet<u64>,
     /// The deliveries in each final state, by the time they ended.
@@ -309,13 +309,13 @@ impl Tables {
         self.rows.get(self.seqs.get(delivery)?)
     }
 
-    /// The position of a delivery, if its row fulfills a condition.
+    /// Returns the sequence number of a delivery, if its row satisfies a condition.
     fn find(&self, delivery: &DeliveryId, condition: impl FnOnce(&Row) -> bool) -> Option<u64> {
         let seq = *self.seqs.get(delivery)?;
         self.rows.get(&seq).is_some_and(condition).then_some(seq)
     }
 
-    fn held(&self, lease: &Lease) -> Result<u64> {
+    fn leased_seq(&self, lease: &Lease) -> Result<u64> {
         let held = self.find(&lease.delivery, |row| row.is_held(lease));
         held.ok_or_else(|| JournalError::LeaseLost(lease.delivery.clone()))
     }
@@ -358,7 +358,7 @@ impl Tables {
         }
     }
 
-    /// Changes a row, and keeps the indexes up to date.
+    /// Changes a row and updates the indexes.
     fn update<T>(&mut self, seq: u64, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
         self.unindex(seq);
         let changed = self.rows.get_mut(&seq).map(change);
@@ -366,7 +366,7 @@ impl Tables {
         changed
     }
 
-    /// Moves a delivery to a state. When the first delivery of a chat ends, the next one can be claimed.
+    /// Moves a delivery to a state. When the first delivery of a chat ends, the next one becomes claimable.
     fn transition(&mut self, seq: u64, state: State, now: i64, reason: Option<&str>, change: impl FnOnce(&mut Row)) {
         let moved = self.update(seq, |row| {
             change(row);
@@ -399,8 +399,8 @@ impl Tables {
             return Ok(Recorded::Duplicate);
         }
         let mut new = HashSet::new();
-        if let Some(twice) = deliveries.iter().find(|it| self.seqs.contains_key(&it.id) || !new.insert(&it.id)) {
-            return Err(StorageError::broken(STORE, format!("delivery {} is recorded already", twice.id)).into());
+        if let Some(duplicate) = deliveries.iter().find(|it| self.seqs.contains_key(&it.id) || !new.insert(&it.id)) {
+            return Err(StorageError::broken(STORE, format!("delivery {} is recorded already", duplicate.id)).into());
         }
         if deliveries.is_empty() {
             self.idle.insert((now, key.clone()));
@@ -483,7 +483,7 @@ impl Tables {
             event: row.event.clone(),
             earlier: row.earlier,
             received_at: from_millis(row.received_at),
-            // The first attempt has no calls before it.
+            // A delivery has no calls before its first attempt.
             calls: if row.attempt > 1 { u32::try_from(row.calls.len()).unwrap_or(u32::MAX) } else { 0 },
         });
         claimed.collect()
@@ -501,7 +501,7 @@ impl Tables {
         let mut heartbeat = Heartbeat::default();
         let mut named = HashSet::new();
         for lease in running {
-            let held = self.held(&lease).ok().filter(|_| *lease.owner == *owner);
+            let held = self.leased_seq(&lease).ok().filter(|_| *lease.owner == *owner);
             let row = held.and_then(|seq| self.rows.get_mut(&seq));
             match row.and_then(|row| row.lease.as_mut()) {
                 Some(held) => held.1 = until,
@@ -533,7 +533,7 @@ impl Tables {
     }
 
     fn unclaim(&mut self, lease: &Lease, now: i64) -> bool {
-        let Ok(seq) = self.held(lease) else { return false };
+        let Ok(seq) = self.leased_seq(lease) else { return false };
         self.transition(seq, State::Waiting, now, Some("no version of its module serves"), |row| {
             row.attempt = row.attempt.saturating_sub(1);
             row.timed = false;
@@ -548,7 +548,7 @@ impl Tables {
         next: Disposition,
         now: SystemTime,
     ) -> Result<()> {
-        let seq = self.held(lease)?;
+        let seq = self.leased_seq(lease)?;
         let (state, reason, after) = match next {
             Disposition::Completed => (State::Completed, None, None),
             Disposition::Retry { after, reason } => (State::Waiting, Some(reason.to_string()), Some(after)),
@@ -577,7 +577,7 @@ impl Tables {
     }
 
     fn write(&mut self, lease: &Lease, call: Call) -> Result<()> {
-        let seq = self.held(lease)?;
+        let seq = self.leased_seq(lease)?;
         let Some(row) = self.rows.get_mut(&seq) else { return Ok(()) };
         self.bytes += call_bytes(&call) as u64;
         let replaced = row.calls.insert(call.number, call);
@@ -586,7 +586,7 @@ impl Tables {
     }
 
     fn forget(&mut self, lease: &Lease, from: u32) -> Result<()> {
-        let seq = self.held(lease)?;
+        let seq = self.leased_seq(lease)?;
         self.forget_calls(seq, from);
         Ok(())
     }
@@ -643,26 +643,26 @@ impl Tables {
     }
 
     fn purge(&mut self, keep: &Retention, now: i64, batch: u32) -> u64 {
-        let mut gone = 0;
+        let mut removed = 0;
         for (seq, too_old) in self.candidates(keep, now, batch) {
-            if too_old || keep.max_bytes.is_some_and(|most| self.bytes > most) {
+            if too_old || keep.max_bytes.is_some_and(|max| self.bytes > max) {
                 self.remove(seq);
-                gone += 1;
+                removed += 1;
             }
         }
         let before = now.saturating_sub(whole_millis(keep.ids));
-        while gone < u64::from(batch) && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
+        while removed < u64::from(batch) && self.idle.first().is_some_and(|(recorded_at, _)| *recorded_at < before) {
             if let Some((_, key)) = self.idle.pop_first() {
                 self.known.remove(&key);
             }
-            gone += 1;
+            removed += 1;
         }
-        gone
+        removed
     }
 
-    /// Returns deliveries that may be removed, in the order they ended, and whether each is too old.
+    /// Returns deliveries that may be removed, in the order they ended, and for each whether it is too old.
     fn candidates(&self, keep: &Retention, now: i64, batch: u32) -> Vec<(u64, bool)> {
-        let too_large = keep.max_bytes.is_some_and(|most| self.bytes > most);
+        let too_large = keep.max_bytes.is_some_and(|max| self.bytes > max);
         let mut candidates: Vec<(i64, u64, bool)> = Vec::new();
         for (state, kept) in
             [(State::Completed, keep.completed), (State::Dropped, keep.completed), (State::Dead, keep.dead)]

@@ -1,11 +1,11 @@
-//! The journal: the record of events, their deliveries, and every call that a delivery made with its answer.
+//! The journal: the record of events, their deliveries, and the calls of each delivery with their answers.
 //!
-//! [`Journal`] is implemented by several engines: [`Sqlite`] keeps everything in a file, [`Memory`] keeps everything in
-//! memory. Nothing of SQL, files or locks shows through the trait. An engine knows nothing of HTTP or WebAssembly: it
-//! stores what it is given and returns it in order.
+//! Two engines implement [`Journal`]: [`Sqlite`] stores everything in a file, [`Memory`] in memory. The trait exposes
+//! no SQL, files or locks. An engine does not depend on HTTP or WebAssembly; it stores records and returns them in
+//! order.
 //!
-//! An engine reads the time from one clock of its own, which decides when a retry is due and when a lease expires. Callers
-//! pass durations only, so that hosts whose clocks differ agree.
+//! Each engine has its own clock, which decides when a retry is due and when a lease expires. Callers pass only
+//! durations, so hosts whose clocks differ agree.
 
 mod failure_reason;
 mod memory;
@@ -28,32 +28,32 @@ pub use types::*;
 /// The result of a journal operation.
 pub type Result<T> = std::result::Result<T, JournalError>;
 
-/// Why the journal rejects an operation.
+/// An error of a journal operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// The storage cannot do it.
+    /// The storage engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The attempt does not hold the delivery: its lease expired, or the attempt has ended.
-    #[error("delivery {0} was given to another host")]
+    /// The attempt does not hold the lease on the delivery: the lease expired, or the attempt has ended.
+    #[error("the lease on delivery {0} was lost")]
     LeaseLost(DeliveryId),
 }
 
 /// A store of events and deliveries.
 ///
-/// A delivery is worked on under a [`Lease`]. Every operation that takes one checks it in the transaction that makes the
-/// change (fencing): if the delivery is no longer leased to that attempt of that owner, the engine changes nothing and
-/// returns [`JournalError::LeaseLost`].
+/// An attempt works on a delivery under a [`Lease`]. Every operation that takes a lease checks it in the transaction
+/// that makes the change (fencing): if the delivery is no longer leased to that attempt of that owner, the engine
+/// changes nothing and returns [`JournalError::LeaseLost`].
 ///
-/// Owners are not registered: an engine takes any name. Operations by which several hosts join, leave and see each other
-/// come with the first engine that several hosts share.
+/// Owners are not registered: an engine accepts any name. Operations for hosts to join, leave and discover each other
+/// will be added with the first engine that several hosts share.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    // ---- intake
+    // ---- events
 
-    /// Records an event with its deliveries; all of it is durable when this returns. The engine does not record an event
-    /// again whose tenant, source and id it knows, however long ago its deliveries ended, as long as it keeps the id. Of an
-    /// event without deliveries it keeps only the id.
+    /// Records an event with its deliveries, durably and in one transaction. An event whose tenant, source and id are
+    /// known is a duplicate and not recorded again, even if its deliveries ended long ago, as long as its id is kept.
+    /// Of an event without deliveries, the engine stores only the id.
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded>;
 
     // ---- dispatch
@@ -61,39 +61,40 @@ pub trait Journal: Send + Sync + 'static {
     /// Returns the lanes that have waiting deliveries, with exact counts. Cheap.
     async fn lanes(&self) -> Result<Vec<Lane>>;
 
-    /// Returns the number of waiting and running deliveries, of the host and of a tenant: exact as of the last commit, and
-    /// cheap. Deliveries are counted when [`Journal::record`] returns.
+    /// Returns the number of waiting and running deliveries of the host and of a tenant, exact as of the last commit.
+    /// Cheap. Deliveries are included by the time [`Journal::record`] returns.
     fn backlog(&self, tenant: &Name) -> Backlog;
 
-    /// Returns the lanes that have deliveries due now, each with the first of them, at most `limit`: those that
-    /// [`Journal::claim`] would take.
+    /// Returns the lanes that have deliveries due now, each with up to `limit` deliveries that [`Journal::claim`] would
+    /// lease.
     async fn due(&self, limit: u32) -> Result<Vec<Due>>;
 
-    /// Leases up to `limit` due deliveries of a lane, longest waiting first: they are [`State::Running`] until their
-    /// attempt is completed or the lease expires. Only a retry has a due time; every other waiting delivery is due at once,
-    /// whatever the clock says. Of a chat whose deliveries run one at a time, only the first unfinished one can be claimed.
+    /// Leases up to `limit` due deliveries of a lane, longest waiting first. They are [`State::Running`] until their
+    /// attempt is completed or the lease expires. Only a retry has a due time; every other waiting delivery is due at
+    /// once, even after the clock was set back. In a chat whose deliveries run one at a time, only the first unfinished
+    /// delivery can be claimed.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
 
-    /// Returns how long it is until the next waiting delivery is due; zero if one is due already, none if no waiting
+    /// Returns the time until the next waiting delivery is due: zero if one is due already, `None` if no waiting
     /// delivery can be claimed.
     async fn next_due(&self) -> Result<Option<Duration>>;
 
     /// Extends the leases in `running` to `lease` from now, and compares them with the leases that the owner holds.
     async fn heartbeat(&self, owner: &str, running: Vec<Lease>, lease: Duration) -> Result<Heartbeat>;
 
-    /// Returns deliveries to the queue whose lease has expired or whose owner is `gone` for certain: they are due at once,
-    /// at the position in the queue they had. Returns their number.
+    /// Requeues deliveries whose lease has expired or whose owner is `gone`, a host that has certainly stopped. They
+    /// are due at once and keep their position in the queue. Returns their number.
     async fn reclaim(&self, gone: Option<&str>) -> Result<u64>;
 
-    /// Returns a claimed delivery to the queue whose attempt never began: the attempt is not counted, and the delivery is
-    /// due at the position in the queue it had. Returns whether the lease was still held.
+    /// Requeues a claimed delivery whose attempt never began. The attempt is not counted; the delivery is due at once
+    /// and keeps its position in the queue. Returns whether the lease was still held.
     async fn unclaim(&self, lease: &Lease) -> Result<bool>;
 
     /// Completes an attempt: records its report and the next state of the delivery.
     ///
     /// # Errors
     ///
-    /// [`JournalError::LeaseLost`] if the attempt does not hold the lease; nothing is changed then.
+    /// [`JournalError::LeaseLost`] if the attempt does not hold the lease. Nothing is changed then.
     async fn complete_attempt(&self, lease: &Lease, report: AttemptReport, next: Disposition) -> Result<()>;
 
     // ---- calls
@@ -101,19 +102,21 @@ pub trait Journal: Send + Sync + 'static {
     /// Returns the calls of a delivery's earlier attempts, in order, for replay.
     async fn calls(&self, delivery: &DeliveryId) -> Result<Vec<Call>>;
 
-    /// Writes a call without waiting. Calls of one delivery keep their order, and a call replaces an earlier one of the same
-    /// number (an answer replaces its intent). If a call cannot be written, no later call of the attempt is written until
-    /// the calls from there on are forgotten: the record never has a gap.
+    /// Queues the write of a call and returns at once. Calls of one delivery are written in order, and a call replaces
+    /// an earlier one with the same number (an answer replaces its intent). If a call cannot be written, later calls of
+    /// the attempt fail as well until [`Journal::forget`] removes the calls from that number on, so that the call log
+    /// never has a gap.
     ///
-    /// The handle fails with [`JournalError::LeaseLost`] if the attempt does not hold the lease; nothing is written then.
+    /// The handle fails with [`JournalError::LeaseLost`] if the attempt does not hold the lease. Nothing is written
+    /// then.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if too many writes are queued already: this
-    /// call can be written later.
+    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if too many writes are queued; the caller can
+    /// retry.
     fn write(&self, lease: &Lease, call: Call) -> Result<CommitHandle>;
 
-    /// Forgets the calls of a delivery from a number on, without waiting. Fails as [`Journal::write`] does.
+    /// Queues the removal of a delivery's calls from a number on and returns at once. Fails as [`Journal::write`] does.
     fn forget(&self, lease: &Lease, from: u32) -> Result<CommitHandle>;
 
     // ---- operators
@@ -121,14 +124,14 @@ pub trait Journal: Send + Sync + 'static {
     /// Returns deliveries, newest first.
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>>;
 
-    /// Returns everything that is recorded of one delivery; none if the id is unknown.
+    /// Returns everything recorded about a delivery; `None` if the id is unknown.
     async fn show(&self, delivery: &DeliveryId) -> Result<Option<Details>>;
 
-    /// Queues a delivery again that has ended; with `fresh` the calls of its earlier attempts are forgotten. In a chat whose
-    /// deliveries run one at a time it goes behind the unfinished ones. Returns whether the delivery existed and had ended.
+    /// Queues an ended delivery again; with `fresh`, its call log is removed. In a chat whose deliveries run one at a
+    /// time, it is queued behind the unfinished ones. Returns whether the delivery exists and had ended.
     async fn resend(&self, delivery: &DeliveryId, fresh: bool) -> Result<bool>;
 
-    /// Ends a waiting delivery as [`State::Dropped`]. Returns whether the delivery existed and was waiting.
+    /// Ends a waiting delivery as [`State::Dropped`]. Returns whether the delivery exists and was waiting.
     async fn drop_waiting(&self, delivery: &DeliveryId, reason: &str) -> Result<bool>;
 
     /// Returns the number of deliveries in each state, and the size of the journal.
@@ -136,29 +139,30 @@ pub trait Journal: Send + Sync + 'static {
 
     // ---- maintenance
 
-    /// Returns whether events can be recorded, as of the last write that reached the disk or failed. Cheap; never waits.
+    /// Checks whether events can be recorded, as of the last write that reached the disk or failed. Cheap; never waits.
     ///
     /// # Errors
     ///
-    /// Why they cannot: the disk is full, the storage fails, or the writer has ended. [`Journal::probe`] tries again.
+    /// If the disk is full, the storage fails, or the writer thread has ended. [`Journal::probe`] tries again.
     fn health(&self) -> Result<()>;
 
     /// Writes to the disk as recording an event would, and updates [`Journal::health`].
     ///
     /// # Errors
     ///
-    /// Also if only small writes still succeed: an event may not fit then.
+    /// If the write fails. Also if only small writes succeed, because an event may not fit then.
     async fn probe(&self) -> Result<()>;
 
-    /// Returns random bytes that were drawn when the journal was created and never change. Values derived from them can be
-    /// derived again, and nobody else can guess them.
+    /// Returns random bytes that were generated when the journal was created and never change. Values derived from them
+    /// are reproducible, and cannot be guessed without them.
     fn salt(&self) -> [u8; 32];
 
-    /// Removes deliveries and ids that need not be kept any longer, and returns disk space to the system: one step of a few
-    /// milliseconds, at most `batch` deliveries and ids. Returns the number removed; while it is not zero, there may be
-    /// more. A delivery that has not ended is never removed, nor is an event's id before its deliveries.
+    /// Removes deliveries and ids whose retention time is over, and returns disk space to the operating system. One
+    /// call takes a few milliseconds and removes at most `batch` deliveries and ids. Returns the number removed; while
+    /// it is not zero, there may be more. An unfinished delivery is never removed, and an event's id is removed only
+    /// after its deliveries.
     async fn purge(&self, keep: Retention, batch: u32) -> Result<u64>;
 
-    /// Writes everything out and closes the journal. No operation succeeds after this.
+    /// Completes queued writes and closes the journal. Every later operation fails.
     async fn close(&self) -> Result<()>;
 }

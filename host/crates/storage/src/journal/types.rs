@@ -16,16 +16,16 @@ pub struct NewDelivery {
     pub id: DeliveryId,
     /// Its module.
     pub module: Name,
-    /// The chat, if the module's deliveries of one chat run one at a time, in the order they were recorded.
+    /// The chat, if the module's deliveries in a chat run one at a time, in the order they were recorded.
     pub one_at_a_time: Option<String>,
 }
 
 /// The result of recording an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It was recorded.
+    /// The event was recorded.
     New,
-    /// It was recorded before: nothing was written.
+    /// The event was recorded before; nothing was written.
     Duplicate,
 }
 
@@ -40,12 +40,12 @@ pub struct Lane {
     pub waiting: u64,
 }
 
-/// The number of deliveries that have not ended.
+/// The number of waiting and running deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Of the whole host.
+    /// Those of the whole host.
     pub host: u64,
-    /// Of one tenant.
+    /// Those of one tenant.
     pub tenant: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Due {
     pub tenant: Name,
     /// The module.
     pub module: Name,
-    /// The first of them.
+    /// The first due deliveries.
     pub deliveries: Vec<DeliveryId>,
 }
 
@@ -82,22 +82,22 @@ pub struct Lease {
     pub delivery: DeliveryId,
     /// The owner: one running host.
     pub owner: Arc<str>,
-    /// The number of the attempt, from 1. An attempt that was cut off counts.
+    /// The number of the attempt, from 1. Interrupted attempts count.
     pub attempt: u32,
 }
 
-/// The leases of an owner, compared with those it names in a heartbeat.
+/// The difference between the leases that an owner names in a heartbeat and those it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Leases that the owner named and does not hold.
     pub lost: Vec<Lease>,
-    /// Leases that the owner holds and did not name: the result of the claim is still on its way or was lost, or the
-    /// outcome of the attempt could not be recorded. They are not extended: unless a later heartbeat names them, they
-    /// expire and [`Journal::reclaim`](super::Journal::reclaim) returns the deliveries to the queue.
+    /// Leases that the owner holds and did not name: the result of the claim has not reached it yet or was lost, or the
+    /// outcome of the attempt could not be recorded. They are not extended; unless a later heartbeat names them, they
+    /// expire and [`Journal::reclaim`](super::Journal::reclaim) requeues the deliveries.
     pub unknown: Vec<Lease>,
 }
 
-/// A delivery that was leased to run now.
+/// A delivery that was leased for an attempt.
 #[derive(Clone, Debug)]
 pub struct Claimed {
     /// The lease of the attempt.
@@ -106,7 +106,7 @@ pub struct Claimed {
     pub module: Name,
     /// The event.
     pub event: Arc<Event>,
-    /// The number of attempts before the delivery was last sent: a retry schedule counts from there.
+    /// The number of attempts before the delivery was last resent. The retry schedule counts from there.
     pub earlier: u32,
     /// When the event was recorded.
     pub received_at: SystemTime,
@@ -115,12 +115,12 @@ pub struct Claimed {
 }
 
 impl Claimed {
-    /// The id of the delivery.
+    /// Returns the id of the delivery.
     pub fn id(&self) -> &DeliveryId {
         &self.lease.delivery
     }
 
-    /// The number of the attempt, from 1.
+    /// Returns the number of the attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.lease.attempt
     }
@@ -129,15 +129,15 @@ impl Claimed {
 /// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It is queued, now or for its next attempt.
+    /// Queued, for its first attempt or for a retry.
     Waiting,
-    /// A host holds a lease on it.
+    /// Leased by a host.
     Running,
     /// The module answered.
     Completed,
-    /// It was given up; an operator can send it again.
+    /// Given up after failures; an operator can resend it.
     Dead,
-    /// It was not run on purpose, for a reason.
+    /// Deliberately not run; the reason is recorded.
     Dropped,
 }
 
@@ -145,7 +145,7 @@ impl State {
     /// Every state.
     pub const ALL: [Self; 5] = [Self::Waiting, Self::Running, Self::Completed, Self::Dead, Self::Dropped];
 
-    /// Its name, as people read and type it.
+    /// Returns the name of the state, as displayed, typed and stored.
     pub fn word(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -156,7 +156,7 @@ impl State {
         }
     }
 
-    /// Whether a delivery leaves it only on an operator's request.
+    /// Returns whether a delivery leaves this state only at an operator's request.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Dead | Self::Dropped)
     }
@@ -173,8 +173,8 @@ impl std::str::FromStr for State {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|state| state.word() == text).ok_or_else(|| {
-            let words: Vec<&str> = Self::ALL.iter().map(|state| state.word()).collect();
-            format!("no state is called \"{text}\"; there are {}", words.join(", "))
+            let names: Vec<&str> = Self::ALL.iter().map(|state| state.word()).collect();
+            format!("unknown state \"{text}\"; the states are {}", names.join(", "))
         })
     }
 }
@@ -182,11 +182,11 @@ impl std::str::FromStr for State {
 /// The report of an attempt that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptReport {
-    /// How long the attempt took. The engine records its end as now, and its start so much earlier.
+    /// How long the attempt took. The engine records the current time as its end, and derives its start.
     pub took: Duration,
     /// The module version that ran, if one did.
     pub version: Option<String>,
-    /// The outcome, for people: `completed`, or the reason of the failure.
+    /// The outcome as readable text: `completed`, or the reason of the failure.
     pub outcome: String,
     /// The lines that the module logged.
     pub log: Vec<LogLine>,
@@ -197,7 +197,7 @@ pub struct AttemptReport {
 pub struct Attempt {
     /// The number of the attempt, from 1.
     pub number: u32,
-    /// The host that made it.
+    /// The host that made the attempt.
     pub owner: String,
     /// When it began.
     pub started: SystemTime,
@@ -205,7 +205,7 @@ pub struct Attempt {
     pub ended: SystemTime,
     /// The module version that ran, if one did.
     pub version: Option<String>,
-    /// The outcome, for people: `completed`, or the reason of the failure.
+    /// The outcome as readable text: `completed`, or the reason of the failure.
     pub outcome: String,
     /// The lines that the module logged.
     pub log: Vec<LogLine>,
@@ -231,19 +231,19 @@ pub enum Disposition {
     Completed,
     /// Another attempt follows.
     Retry {
-        /// After this time, counted from when the engine records it.
+        /// The delay, counted from when the engine records it.
         after: Duration,
-        /// Why.
+        /// Why the attempt failed.
         reason: FailureReason,
     },
     /// The delivery is given up.
     Dead {
-        /// Why.
+        /// Why the attempt failed.
         reason: FailureReason,
     },
-    /// The delivery is not run on purpose.
+    /// The delivery is deliberately not run.
     Dropped {
-        /// Why.
+        /// Why it is dropped.
         reason: String,
     },
 }
@@ -253,17 +253,17 @@ pub enum Disposition {
 pub struct Call {
     /// The position among the calls of the delivery, from 0.
     pub number: u32,
-    /// The function: `search.search`.
+    /// The function, for example `search.search`.
     pub import: RecordedImport,
-    /// The arguments, in a form that the caller can compare.
+    /// The arguments, in an encoding that the caller can compare.
     pub arguments: Vec<u8>,
-    /// The answer, in a form that the caller can read; none while the call is in flight.
+    /// The answer, in an encoding of the caller; `None` while the call is in flight.
     pub answer: Option<Vec<u8>>,
     /// When the call began, by the caller's clock.
     pub at: SystemTime,
 }
 
-/// A write that may not be durable yet.
+/// The handle of a write that may not be durable yet.
 #[must_use = "the write is durable only once this resolves"]
 pub struct CommitHandle(Commit);
 
@@ -273,7 +273,7 @@ enum Commit {
 }
 
 impl CommitHandle {
-    /// Creates the handle of a write that is durable.
+    /// Creates the handle of a write that is already durable.
     pub fn already() -> Self {
         Self::done(Ok(()))
     }
@@ -283,16 +283,16 @@ impl CommitHandle {
         Self(Commit::Done(result))
     }
 
-    /// Creates the handle of a write whose result is sent.
+    /// Creates the handle of a write whose result will be sent through a channel.
     pub fn when(done: tokio::sync::oneshot::Receiver<Result<(), JournalError>>) -> Self {
         Self(Commit::Pending(done))
     }
 
-    /// Waits until the write is durable, and with it every earlier write.
+    /// Waits until this write and every earlier one are durable.
     ///
     /// # Errors
     ///
-    /// Why it could not be written.
+    /// If the write failed.
     pub async fn on_disk(self) -> Result<(), JournalError> {
         match self.0 {
             Commit::Done(result) => result,
@@ -303,20 +303,20 @@ impl CommitHandle {
     }
 }
 
-/// A filter of deliveries; a field that is `None` matches all.
+/// A filter of deliveries. A field that is `None` matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// In this state.
+    /// The state.
     pub state: Option<State>,
-    /// To this module.
+    /// The module.
     pub module: Option<Name>,
-    /// Of this tenant.
+    /// The tenant.
     pub tenant: Option<Name>,
-    /// Of the event with this id.
+    /// The id of the event.
     pub event: Option<String>,
-    /// Recorded or changed at or after this time.
+    /// The earliest time at which the event was recorded or the state changed.
     pub since: Option<SystemTime>,
-    /// At most this many, the newest.
+    /// Maximum number of deliveries; the newest are returned.
     pub limit: Option<u32>,
 }
 
@@ -347,18 +347,18 @@ pub struct Summary {
     pub received_at: SystemTime,
     /// When it entered its state.
     pub changed_at: SystemTime,
-    /// When its next attempt is due, if it waits.
+    /// When its next attempt is due, if it is waiting.
     pub due_at: Option<SystemTime>,
 }
 
-/// Everything that is recorded of a delivery.
+/// Everything recorded about a delivery.
 #[derive(Clone, Debug)]
 pub struct Details {
     /// Its summary, as in a list.
     pub summary: Summary,
     /// The event.
     pub event: Arc<Event>,
-    /// Every change of its state.
+    /// Every change of its state, oldest first.
     pub changes: Vec<Change>,
     /// The attempts that have ended.
     pub attempts: Vec<Attempt>,
@@ -369,7 +369,7 @@ pub struct Details {
 /// A change of a delivery's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// When.
+    /// When the state changed.
     pub at: SystemTime,
     /// The new state.
     pub state: State,
@@ -382,7 +382,7 @@ pub struct Change {
 pub struct Totals {
     /// The number of deliveries in each state, in the order of [`State::ALL`].
     pub deliveries: [u64; 5],
-    /// Its size on disk, in bytes; in memory for an engine without a disk.
+    /// Its size on disk, or in memory if it is not stored on disk; in bytes.
     pub bytes: u64,
 }
 
@@ -397,12 +397,12 @@ impl Totals {
 /// How long deliveries and ids are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Deliveries that completed or were dropped, with their calls.
+    /// For deliveries that completed or were dropped, with their calls.
     pub completed: Duration,
-    /// Deliveries that were given up: an operator may send them again.
+    /// For dead deliveries, which an operator may resend.
     pub dead: Duration,
-    /// The ids of events, by which redeliveries are recognized.
+    /// For the ids of events, by which redeliveries are recognized.
     pub ids: Duration,
-    /// Maximum size in bytes. Beyond it the deliveries that ended first are removed before their time.
+    /// Maximum size in bytes. Above it, the deliveries that ended first are removed early.
     pub max_bytes: Option<u64>,
 }

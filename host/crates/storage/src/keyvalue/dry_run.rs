@@ -1,4 +1,5 @@
-//! A store for dry runs: it writes nothing, and has no value that was not recorded.
+//! The store for dry runs. Changes have no effect, and every read is rejected: a dry run has only recorded values,
+//! which the call log replays.
 
 use async_trait::async_trait;
 
@@ -6,26 +7,26 @@ use super::limits::refuse;
 use super::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, KeyValue, Result, Space};
 use modhost_core::limits::Limit;
 
-/// The store of a dry run.
+/// A store without contents, for dry runs.
 pub struct DryRunStore;
 
-fn not_there<T>(what: &str) -> Result<T> {
-    refuse(format!("a dry run has no {what} that was not recorded"))
+fn not_recorded<T>(item: &str) -> Result<T> {
+    refuse(format!("a dry run has no {item} that was not recorded"))
 }
 
 #[async_trait]
 impl KeyValue for DryRunStore {
     async fn get(&self, _: &Bucket, _: Vec<String>) -> Result<Vec<Option<Entry>>> {
-        not_there("value")
+        not_recorded("value")
     }
 
     async fn keys(&self, _: &Bucket, _: Option<String>, _: u32) -> Result<Vec<KeyInfo>> {
-        not_there("list of keys")
+        not_recorded("list of keys")
     }
 
     async fn change(&self, _: &Bucket, change: Change, _: Limit, _: &str) -> Result<Changed> {
         match change {
-            Change::Increment { .. } => not_there("count"),
+            Change::Increment { .. } => not_recorded("count"),
             Change::Set(_) | Change::Delete(_) | Change::Swap { .. } => Ok(Changed::Done),
         }
     }
@@ -33,7 +34,7 @@ impl KeyValue for DryRunStore {
     fn answered(&self, _: &str) {}
 
     async fn buckets(&self, _: &Space) -> Result<Vec<BucketTotals>> {
-        not_there("list of buckets")
+        not_recorded("list of buckets")
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Limits of every module, whatever the operator grants: within them the store stays quick.
+//! Fixed limits that apply to every module in addition to its configured ones. They keep the store fast.
 
 use bytesize::ByteSize;
 
@@ -10,7 +10,7 @@ pub const MAX_KEY: usize = 1024;
 pub(super) const MAX_NAME: usize = 256;
 /// Maximum size of a value, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
-/// Maximum number of keys of a module for one tenant, in all its buckets.
+/// Maximum number of keys of a module for one tenant, in all buckets together.
 pub const MAX_KEYS: u64 = 100_000;
 /// Maximum number of buckets of a module for one tenant.
 pub const MAX_BUCKETS: u64 = 100;
@@ -27,7 +27,7 @@ pub const MAX_READ: usize = 8 << 20;
 pub fn check_key(key: &str) -> Result<()> {
     match key.len() {
         0..=MAX_KEY => Ok(()),
-        long => refuse(format!("a key has {long} bytes, and may have {MAX_KEY}")),
+        long => refuse(format!("a key has {long} bytes; the maximum is {MAX_KEY}")),
     }
 }
 
@@ -35,7 +35,7 @@ pub fn check_key(key: &str) -> Result<()> {
 pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
     match value.len() {
         0..=MAX_VALUE => Ok(()),
-        large => refuse(format!("the value for `{key}` has {large} bytes, and may have {MAX_VALUE} (1 MiB)")),
+        large => refuse(format!("the value for `{key}` has {large} bytes; the maximum is {MAX_VALUE} (1 MiB)")),
     }
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn check_value(key: &str, value: &[u8]) -> Result<()> {
 pub fn check_batch(keys: usize) -> Result<()> {
     match keys {
         0..=MAX_BATCH => Ok(()),
-        many => refuse(format!("one call names {many} keys, and may name {MAX_BATCH}; do it in several")),
+        many => refuse(format!("one call names {many} keys; the maximum is {MAX_BATCH}, so make several calls")),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn refuse<T>(why: String) -> Result<T> {
     Err(KeyValueError::Refused(why))
 }
 
-/// Formats a size for people: `1.0 MiB`.
+/// Formats a size for display: `1.0 MiB`.
 pub(super) fn size(bytes: impl TryInto<u64>) -> impl std::fmt::Display {
     ByteSize::b(bytes.try_into().unwrap_or(u64::MAX)).display().iec()
 }

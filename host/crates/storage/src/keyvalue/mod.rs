@@ -1,8 +1,8 @@
 //! The key-value store: values that modules keep from one event to the next.
 //!
-//! [`KeyValue`] can be implemented by several engines. It knows nothing of WebAssembly or the journal. Buckets hold values by
-//! key. The buckets of a [`Space`] belong to one module for one tenant, and nobody else reads them. The values of a module
-//! that is removed are kept: the module may come back.
+//! Several engines can implement [`KeyValue`], which does not depend on WebAssembly or the journal. A bucket contains
+//! values by key. The buckets of a [`Space`] belong to one module for one tenant, and no other module or tenant can
+//! read them. The values of a removed module are kept, because the module may be added again.
 
 mod dry_run;
 mod limits;
@@ -24,13 +24,13 @@ pub use types::{Bucket, BucketTotals, Change, Changed, Entry, KeyInfo, Space, Va
 /// The result of an operation on the store.
 pub type Result<T> = std::result::Result<T, KeyValueError>;
 
-/// Why the store rejects an operation.
+/// An error of an operation on the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyValueError {
-    /// The operation exceeds a limit or does not fit the stored value: repeated, it is rejected again.
+    /// The operation exceeds a limit or does not fit the stored value. A retry would be rejected as well.
     #[error("{0}")]
     Refused(String),
-    /// The storage cannot do it.
+    /// The storage engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -38,36 +38,37 @@ pub enum KeyValueError {
 /// A store of values.
 #[async_trait]
 pub trait KeyValue: Send + Sync + 'static {
-    /// Returns the entries of keys, in the order of the keys; none for a key without a value. Every change that has returned
-    /// is visible.
+    /// Returns the entries of keys, in the order of the keys; `None` for a key without a value. Every change that has
+    /// returned is visible.
     ///
     /// # Errors
     ///
     /// [`KeyValueError::Refused`] if the values together are larger than [`MAX_READ`].
     async fn get(&self, bucket: &Bucket, keys: Vec<String>) -> Result<Vec<Option<Entry>>>;
 
-    /// Returns up to `limit` keys of a bucket after `after`, ordered by their bytes; none for an unknown bucket.
+    /// Returns up to `limit` keys of a bucket after `after`, ordered by their bytes; an empty list for an unknown
+    /// bucket.
     async fn keys(&self, bucket: &Bucket, after: Option<String>, limit: u32) -> Result<Vec<KeyInfo>>;
 
-    /// Makes a change, completely or not at all; it is durable when this returns. `quota`, a limit of
-    /// [`Resource::KeyValue`](modhost_core::limits::Resource), is the maximum size of the keys and values of the space after
-    /// the change, in bytes. A change that makes the space smaller is always made.
+    /// Applies a change atomically and durably. `quota`, a limit of
+    /// [`Resource::KeyValue`](modhost_core::limits::Resource), is the maximum size of the keys and values of the space
+    /// after the change, in bytes. A change that does not enlarge the space is always allowed.
     ///
-    /// `once` names the change. A change of this name that was made before is not made again: it returns its earlier answer
-    /// until [`KeyValue::answered`] is called.
+    /// `once` is the idempotency key of the change. If a change with this key was applied before, it is not applied
+    /// again; the call returns the earlier answer. [`KeyValue::answered`] ends this.
     ///
     /// # Errors
     ///
-    /// [`KeyValueError::Refused`] if the change would exceed the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or increment a value
-    /// that is no number.
+    /// [`KeyValueError::Refused`] if the change would exceed the quota, [`MAX_KEYS`] or [`MAX_BUCKETS`], or increment a
+    /// value that is not a number.
     async fn change(&self, bucket: &Bucket, change: Change, quota: Limit, once: &str) -> Result<Changed>;
 
-    /// Allows the store to forget the name of a change: nobody will ask for it again. Returns at once.
+    /// Allows the store to forget an idempotency key, because the change will not be requested again. Returns at once.
     fn answered(&self, once: &str);
 
     /// Returns the buckets of a space, ordered by name. A bucket exists as long as it has a key.
     async fn buckets(&self, space: &Space) -> Result<Vec<BucketTotals>>;
 
-    /// Writes everything out and closes the store. No operation succeeds after this.
+    /// Completes queued writes and closes the store. Every later operation fails.
     async fn close(&self) -> Result<()>;
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::limits::{self, MAX_NAME, refuse};
 use modhost_core::event::Name;
 
-/// The owner of values: a module, for one tenant.
+/// The data of one module for one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Space {
     /// The tenant.
@@ -30,7 +30,7 @@ impl Bucket {
     /// The name of a bucket that is opened without a name.
     pub const DEFAULT: &str = "default";
 
-    /// Creates the bucket of a name; an empty name is [`Bucket::DEFAULT`].
+    /// Creates a bucket; an empty name stands for [`Bucket::DEFAULT`].
     ///
     /// # Errors
     ///
@@ -39,17 +39,17 @@ impl Bucket {
         match name.len() {
             0 => Ok(Self { space, name: Self::DEFAULT.to_owned() }),
             1..=MAX_NAME => Ok(Self { space, name }),
-            long => refuse(format!("a bucket's name has {long} bytes, and may have {MAX_NAME}")),
+            long => refuse(format!("a bucket's name has {long} bytes; the maximum is {MAX_NAME}")),
         }
     }
 
-    /// Its name.
+    /// Returns the name of the bucket.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// The version of a value: it differs from every earlier and later value of the key.
+/// The version of a value, different for every value that is ever set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub(super) i64);
@@ -63,7 +63,7 @@ pub struct Entry {
     pub value: Value,
 }
 
-/// A value: any bytes. Serialized as text if it is UTF-8, and as `{"hex": "…"}` otherwise, so that people can read it.
+/// A value: any bytes. Serialized as text if it is UTF-8, otherwise as `{"hex": "…"}`, so that it is readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(pub Vec<u8>);
 
@@ -82,13 +82,13 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum Encoded {
             Text(String),
             Bytes { hex: String },
         }
-        match Written::deserialize(deserializer)? {
-            Written::Text(text) => Ok(Self(text.into_bytes())),
-            Written::Bytes { hex } => hex::decode(hex).map(Self).map_err(D::Error::custom),
+        match Encoded::deserialize(deserializer)? {
+            Encoded::Text(text) => Ok(Self(text.into_bytes())),
+            Encoded::Bytes { hex } => hex::decode(hex).map(Self).map_err(D::Error::custom),
         }
     }
 }
@@ -96,24 +96,24 @@ impl<'de> Deserialize<'de> for Value {
 /// A change of a bucket.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Sets the values of keys, whatever they were; the last value of a repeated key counts.
+    /// Sets the values of keys unconditionally. For a repeated key, the last value counts.
     Set(Vec<(String, Vec<u8>)>),
-    /// Removes keys and their values, where they exist.
+    /// Removes keys and their values, if they exist.
     Delete(Vec<String>),
-    /// Increments a number in decimal text; a missing value counts as 0.
+    /// Increments a number that is stored as decimal text; a missing value counts as 0.
     Increment {
-        /// Its key.
+        /// The key.
         key: String,
-        /// The increment; may be negative.
+        /// The increment, which may be negative.
         delta: i64,
     },
     /// Sets the value of a key if its version has not changed (compare and swap).
     Swap {
         /// The key.
         key: String,
-        /// The expected version; none if the key must not exist.
+        /// The expected version; `None` if the key must not exist.
         expected: Option<Version>,
-        /// The value.
+        /// The new value.
         value: Vec<u8>,
     },
 }
@@ -121,11 +121,11 @@ pub enum Change {
 /// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// It was made.
+    /// The change was applied.
     Done,
-    /// The number was incremented to this.
+    /// The number was incremented to this value.
     Counted(i64),
-    /// Nothing was changed: this is the current entry.
+    /// Nothing was changed, because the version differs. Contains the current entry.
     Stale(Option<Entry>),
 }
 
@@ -156,7 +156,7 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// Which limit it exceeds.
+    /// If it exceeds a limit.
     pub fn check(&self) -> super::Result<()> {
         match self {
             Self::Set(entries) => {
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serializes_a_value_as_people_read_it() {
+    fn serializes_text_as_text_and_other_bytes_as_hex() {
         for (bytes, written) in [(b"gr\xc3\xbcn".to_vec(), r#""grün""#), (vec![0xff, 0], r#"{"hex":"ff00"}"#)] {
             assert_eq!(serde_json::to_string(&Value(bytes.clone())).unwrap(), written);
             assert_eq!(serde_json::from_str::<Value>(written).unwrap(), Value(bytes));

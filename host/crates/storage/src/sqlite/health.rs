@@ -1,4 +1,4 @@
-//! Whether a database can be written: the result of the last write to the disk.
+//! The health of a database: the result of the last write to the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 use crate::error::StorageError;
 use modhost_core::sync::lock;
 
-/// The result of the last write. Cheap to clone; the writer changes it, anyone reads it.
+/// The result of the last write. Cheap to clone; the writer thread updates it, and any thread can read it.
 #[derive(Clone, Default)]
 pub(super) struct Health(Arc<Mutex<Option<StorageError>>>);
 
@@ -22,21 +22,21 @@ impl Health {
         *self.lock() = None;
     }
 
-    /// Records that a write failed. An error of one job alone says nothing about the others.
+    /// Records that a write failed. Errors that concern only the values of one job are ignored.
     pub(super) fn failed(&self, error: &rusqlite::Error, explained: &StorageError) {
-        if is_of_the_storage(error) {
+        if concerns_storage(error) {
             *self.lock() = Some(explained.clone());
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<StorageError>> {
-        // No panic can leave it half changed.
+        // A poisoned lock can be used: no panic can leave the value partly updated.
         lock(&self.0)
     }
 }
 
-/// Whether an error concerns the file and its disk, rather than the values to write.
-fn is_of_the_storage(error: &rusqlite::Error) -> bool {
+/// Returns whether an error concerns the file or its disk, rather than the values to write.
+fn concerns_storage(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     code.is_some_and(|code| {
         !matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)

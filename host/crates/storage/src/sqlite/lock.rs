@@ -1,4 +1,4 @@
-//! The lock by which one process uses a data directory.
+//! The lock that lets only one process use a data directory.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::unreachable_directory;
 use crate::error::StorageError;
 
-/// The store the lock file belongs to.
+/// The name of the store that the lock file belongs to.
 const STORE: &str = "journal";
 
 /// The lock of a data directory, held by this process.
@@ -15,11 +15,11 @@ const STORE: &str = "journal";
 pub struct DirectoryLock(File);
 
 impl DirectoryLock {
-    /// Takes the lock of an existing directory. Its file is named after the journal, which is opened first.
+    /// Acquires the lock of an existing directory. The lock file is named after the journal, which is opened first.
     ///
     /// # Errors
     ///
-    /// If another process holds it, or the directory cannot be used.
+    /// If another process holds the lock, or the directory cannot be used.
     pub fn take(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join("journal.lock");
         let unusable = |error: std::io::Error| unreachable_directory(STORE, directory, &error);
@@ -27,7 +27,7 @@ impl DirectoryLock {
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => {
-                // For the error message of the second process; nothing depends on it.
+                // The process id is only for the error message of a second process.
                 let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
                 Ok(Self(file))
             }
@@ -50,7 +50,7 @@ impl DirectoryLock {
 }
 
 impl Drop for DirectoryLock {
-    /// Unlocks explicitly: a child process that is just being started may still have the file open.
+    /// Unlocks explicitly, because a child process that is being started may still have the file open.
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }

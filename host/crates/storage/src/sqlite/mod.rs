@@ -1,8 +1,8 @@
-//! The host's SQLite files: how they are created, opened and checked, how one thread writes to each, and how their errors are
-//! reported.
+//! The host's SQLite databases: creation, migration, integrity checks, group commit, concurrent reads, and error
+//! reports.
 //!
-//! A file that is damaged, of another program or of a newer version is left unchanged. The modules that use this one own the
-//! tables. All files are in the data directory, which one host uses at a time.
+//! A file that is damaged, or belongs to another program or a newer version, is left unchanged. The stores that use
+//! this module define the tables. All files are in the data directory, which one host uses at a time.
 
 mod health;
 mod lock;
@@ -25,41 +25,41 @@ pub(crate) use writer::{Fault, Job, WriteConnection, WriteStore, Writer, WriterL
 
 use crate::error::StorageError;
 
-/// How long a connection waits for another program that holds a lock on the file.
+/// How long a connection waits for another program that has locked the file.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
-/// A kind of file.
+/// A kind of database.
 #[derive(Debug)]
 pub(crate) struct DatabaseKind {
-    /// Its name, for people: `journal`.
+    /// Its name, as used in messages: `journal`.
     pub(crate) name: &'static str,
-    /// The name of the file in its directory.
+    /// The name of the file in the data directory.
     pub(crate) file: &'static str,
-    /// Its `PRAGMA application_id`, by which `file` and people recognize it.
+    /// Its `PRAGMA application_id`, which identifies the kind of file, also to the command `file`.
     pub(crate) application_id: i32,
-    /// The migrations to each version of the schema from the one before; the first from an empty file. A released migration
-    /// never changes.
+    /// The migrations, each from one version of the schema to the next; the first starts with an empty file. A released
+    /// migration never changes.
     pub(crate) migrations: &'static [&'static str],
 }
 
 impl DatabaseKind {
-    /// The version of the schema that this code uses.
+    /// Returns the version of the schema that this code uses.
     pub(crate) fn version(&self) -> i64 {
         i64::try_from(self.migrations.len()).unwrap_or(i64::MAX)
     }
 }
 
-/// A file of a kind in a directory.
+/// The location and kind of a database.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     kind: &'static DatabaseKind,
     directory: PathBuf,
 }
 
-/// The free space reported by a file system from which it need not be tried, in bytes.
-const PLENTY: u64 = 16 << 20;
+/// Free space in bytes. If the file system reports at least this much, no probe is written.
+const AMPLE_SPACE: u64 = 16 << 20;
 
-/// Written by the probe for space; larger than the rest that is left when a disk reports that it is full.
+/// The data of a probe for free space; larger than the space that may be left when a disk reports that it is full.
 static PROBE: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Database {
@@ -67,32 +67,32 @@ impl Database {
         Self { kind, directory }
     }
 
-    /// The name of the store, for people.
+    /// Returns the name of the store, as used in messages.
     pub(crate) fn name(&self) -> &'static str {
         self.kind.name
     }
 
-    /// The directory it is in.
+    /// Returns the directory of the file.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The file: a backup consists of it and [`Database::wal`].
+    /// Returns the path of the file. A backup consists of this file and [`Database::wal`].
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.join(self.kind.file)
     }
 
-    /// SQLite's write-ahead log beside it: the commits that are not in the file yet.
+    /// Returns the path of SQLite's write-ahead log, which contains the commits that are not in the file yet.
     pub(crate) fn wal(&self) -> PathBuf {
         self.directory.join(format!("{}-wal", self.kind.file))
     }
 
-    /// Translates a failure of SQLite.
+    /// Converts an error of SQLite.
     pub(crate) fn explain(&self, error: &rusqlite::Error) -> StorageError {
         use rusqlite::Error;
         match error {
             Error::SqliteFailure(code, _) => self.explain_code(*code, error),
-            // The file holds a value that this code never writes.
+            // The file contains a value that this code never writes.
             Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) | Error::InvalidColumnType(..) => {
                 self.damaged(&error.to_string())
             }
@@ -104,23 +104,23 @@ impl Database {
         match code.code {
             ErrorCode::DiskFull => self.no_space(),
             ErrorCode::DatabaseCorrupt => self.damaged(&error.to_string()),
-            ErrorCode::NotADatabase => self.foreign("it is no SQLite database"),
+            ErrorCode::NotADatabase => self.foreign("it is not a SQLite database"),
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StorageError::unavailable(
                 self.kind.name,
                 format!("another program keeps {} locked ({error}); close that program", self.file().display()),
             ),
-            // For some writes SQLite does not report that the disk is full.
+            // For some writes, SQLite reports a full disk as another error.
             ErrorCode::SystemIoFailure | ErrorCode::CannotOpen if self.has_no_space() => self.no_space(),
             _ => self.broken(format!("{}: {error}", self.file().display())),
         }
     }
 
-    /// Creates an error of a store that fails.
+    /// Creates the error of an operation that failed.
     pub(crate) fn broken(&self, detail: impl Into<String>) -> StorageError {
         StorageError::broken(self.kind.name, detail)
     }
 
-    /// Creates an error of data that this version cannot use.
+    /// Creates the error of a file that this version cannot use.
     pub(crate) fn unusable(&self, detail: impl Into<String>) -> StorageError {
         StorageError::unusable(self.kind.name, detail)
     }
@@ -130,7 +130,7 @@ impl Database {
         StorageError::closed(self.kind.name)
     }
 
-    /// Creates the error of a thread that cannot be started.
+    /// Creates the error of a writer thread that cannot be started.
     pub(crate) fn no_thread(&self, error: &std::io::Error) -> StorageError {
         self.broken(format!("cannot start the thread that writes it: {error}"))
     }
@@ -149,7 +149,7 @@ impl Database {
         no_space(self.kind.name, &self.directory)
     }
 
-    /// Creates the error of a file of this kind that is damaged.
+    /// Creates the error of a damaged file.
     fn damaged(&self, how: &str) -> StorageError {
         self.unusable(format!(
             "the {} {} is damaged ({how}) and was left as it is; restore it from a backup, or move it and {} away to \
@@ -160,7 +160,7 @@ impl Database {
         ))
     }
 
-    /// Creates the error of a file of another kind.
+    /// Creates the error of a file that is not of this kind.
     fn foreign(&self, why: &str) -> StorageError {
         let name = self.kind.name;
         self.unusable(format!(
@@ -170,31 +170,31 @@ impl Database {
         ))
     }
 
-    /// Checks that more than a few bytes can be written beside the file. If the file system reports plenty of space, the check
-    /// writes only if `in_doubt`: the report does not include quotas.
+    /// Checks that there is free space in the directory. If the file system reports ample space, the check writes a
+    /// probe only if `in_doubt`, because the report ignores quotas.
     pub(crate) fn check_room(&self, in_doubt: bool) -> Result<(), StorageError> {
-        let has_plenty = || {
-            let room = rustix::fs::statvfs(&self.directory);
-            room.is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= PLENTY)
+        let has_ample_space = || {
+            let stats = rustix::fs::statvfs(&self.directory);
+            stats.is_ok_and(|stats| stats.f_bavail.saturating_mul(stats.f_frsize) >= AMPLE_SPACE)
         };
-        if !in_doubt && has_plenty() || !self.has_no_space() { Ok(()) } else { Err(self.no_space()) }
+        if !in_doubt && has_ample_space() || !self.has_no_space() { Ok(()) } else { Err(self.no_space()) }
     }
 
-    /// Returns whether nothing more can be written beside the file.
+    /// Writes a probe. Returns whether it fails because the disk is full.
     fn has_no_space(&self) -> bool {
         let path = self.directory.join(format!("{}.probe", self.kind.file));
         let written = std::fs::File::create(&path).and_then(|mut file| {
             file.write_all(&PROBE)?;
             file.sync_all()
         });
-        let _ = std::fs::remove_file(&path); // it is a probe: the next one overwrites what is left
+        let _ = std::fs::remove_file(&path); // the next probe overwrites a file that is left behind
         matches!(written, Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
     }
 }
 
-/// Creates the error of a disk without space.
+/// Creates the error of a full disk.
 fn no_space(store: &'static str, directory: &Path) -> StorageError {
-    StorageError::full(store, format!("no room is left on the disk of {}; make room there", directory.display()))
+    StorageError::full(store, format!("no room is left on the disk of {}; free some space", directory.display()))
 }
 
 /// Creates the error of a directory that cannot be used.

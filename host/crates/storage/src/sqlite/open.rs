@@ -1,4 +1,5 @@
-//! Creation and opening of a file. A file is changed only if it is of its kind, undamaged, and of a version this code can use.
+//! Creates, checks, migrates and opens a database file. A file is changed only if it is undamaged, of the right kind,
+//! and of a supported version.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,18 +12,19 @@ use url::Url;
 use super::{BUSY, Database, DatabaseKind};
 use crate::error::StorageError;
 
-/// How long the file is searched for damage when it is opened. A large file is not searched completely; the rest of the
-/// damage shows when it is read.
-const MAX_CHECK: Duration = Duration::from_secs(1);
+/// Maximum time of the integrity check when a file is opened. A large file is not checked completely; damage in the
+/// rest is detected when it is read.
+const MAX_CHECK_TIME: Duration = Duration::from_secs(1);
 
-/// The number of SQLite's steps between two checks of that time.
-const STEPS_BETWEEN_LOOKS: std::ffi::c_int = 1000;
+/// The number of virtual machine instructions of SQLite between two checks of that time.
+const PROGRESS_STEPS: std::ffi::c_int = 1000;
 
-/// More than the number of statements.
-const STATEMENTS: usize = 128;
+/// The capacity of the cache of prepared statements; larger than the number of different statements.
+const STATEMENT_CACHE_SIZE: usize = 128;
 
 impl Database {
-    /// Creates the file if it does not exist, and migrates one of an older version. May take seconds if it is large.
+    /// Creates the file if it does not exist, or checks it and migrates an older version. May take seconds if it is
+    /// large.
     pub(crate) fn make_ready(&self) -> Result<(), StorageError> {
         match fs::metadata(self.file()) {
             Ok(file) if file.len() == 0 => return Err(self.damaged("the file is empty")),
@@ -32,26 +34,26 @@ impl Database {
         }
         let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
         let version = self.inspect_with(&mut connection)?;
-        // Before anything changes the rest of the log.
+        // Compared before anything changes the write-ahead log.
         self.compare_with_mark(&connection)?;
         drop(connection);
         let update = || migrate(&mut self.connect()?, self.kind, version);
         if version < self.kind.version() { update().map_err(|error| self.explain(&error)) } else { Ok(()) }
     }
 
-    /// Connects to a file that is ready, to write.
+    /// Opens a connection that can write, to an existing file.
     pub(crate) fn connect(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(self.file(), flags)?;
         set_up(&connection)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // A long log shrinks again to 32 MiB.
+        // After a checkpoint, a longer log is truncated to 32 MiB.
         connection.pragma_update(None, "journal_size_limit", 32 * 1024 * 1024)?;
         Ok(connection)
     }
 
-    /// Connects to read only.
+    /// Opens a read-only connection.
     pub(crate) fn connect_to_read(&self) -> rusqlite::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(self.file(), flags)?;
@@ -59,9 +61,10 @@ impl Database {
         Ok(connection)
     }
 
-    /// Connects to read a file that nobody writes, and leaves no trace in its directory: to read beside a log, SQLite creates
-    /// files. Without a log nobody has the file open, and it is complete. A writer that starts meanwhile is not noticed, so
-    /// read soon.
+    /// Opens a read-only connection to a file that no process writes, without creating files in its directory. If there
+    /// is a write-ahead log, SQLite creates files for shared memory. If there is none, no process has the file open,
+    /// and the file is complete, so that SQLite can treat it as immutable. The connection does not notice a writer that
+    /// starts later; keep it only for a short time.
     pub(crate) fn connect_at_rest(&self) -> rusqlite::Result<Connection> {
         let address = std::path::absolute(self.file()).ok().and_then(|file| Url::from_file_path(file).ok());
         let Some(mut address) = address.filter(|_| !fs::exists(self.wal()).unwrap_or(true)) else {
@@ -74,38 +77,39 @@ impl Database {
         Ok(connection)
     }
 
-    /// Creates an empty file. It gets its name when it is complete, so that a file of that name is always complete.
+    /// Creates an empty database under a temporary name and renames it, so that a file of the final name is always
+    /// complete.
     fn create(&self) -> Result<(), StorageError> {
         if fs::metadata(self.wal()).is_ok_and(|wal| wal.len() > 0) {
             return Err(self.unusable(format!(
-                "{} is there, but not {}, which it belongs to; bring that back, or move both away to start with an \
-                 empty {}",
+                "{} exists, but {}, which it belongs to, does not; restore that file, or move the log away to start \
+                 with an empty {}",
                 self.wal().display(),
                 self.file().display(),
                 self.kind.name
             )));
         }
         let io = |error: std::io::Error| self.unreachable(&error);
-        let half_done = self.directory.join(format!("{}.new", self.kind.file));
-        match fs::remove_file(&half_done) {
+        let unfinished = self.directory.join(format!("{}.new", self.kind.file));
+        match fs::remove_file(&unfinished) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
-        create_as(&half_done, self.kind).map_err(|error| self.explain(&error))?;
-        fs::rename(&half_done, self.file()).map_err(io)?;
+        create_as(&unfinished, self.kind).map_err(|error| self.explain(&error))?;
+        fs::rename(&unfinished, self.file()).map_err(io)?;
         File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(io)
     }
 
-    /// Checks a file before anything writes to it. Returns the version of its schema.
+    /// Checks the file without changing it. Returns the version of its schema.
     pub(crate) fn inspect(&self) -> Result<i64, StorageError> {
         let mut connection = self.connect_to_read().map_err(|error| self.explain(&error))?;
         self.inspect_with(&mut connection)
     }
 
-    /// As [`Database::inspect`], with a connection that only reads.
+    /// As [`Database::inspect`], with an existing read-only connection.
     pub(crate) fn inspect_with(&self, connection: &mut Connection) -> Result<i64, StorageError> {
         let sql = |error: rusqlite::Error| self.explain(&error);
-        // The log is not moved into the file while the file is not known to be good.
+        // No checkpoint when the connection closes: the file may be damaged, and must stay unchanged then.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sql)?;
         let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sql);
         if number("application_id")? != i64::from(self.kind.application_id) {
@@ -114,23 +118,23 @@ impl Database {
         let version = number("user_version")?;
         if version > self.kind.version() {
             return Err(self.unusable(format!(
-                "the {} {} was written by a newer modhost: its schema is version {version}, and this one knows versions \
-                 up to {}; run the newer one, or give this one another data directory",
+                "the {} {} was written by a newer modhost: its schema is version {version}, and this one supports up \
+                 to {}; run the newer one, or give this one another data directory",
                 self.kind.name,
                 self.file().display(),
                 self.kind.version()
             )));
         }
-        self.look_for_damage(connection)?;
+        self.check_integrity(connection)?;
         Ok(version)
     }
 
-    fn look_for_damage(&self, connection: &mut Connection) -> Result<(), StorageError> {
+    fn check_integrity(&self, connection: &mut Connection) -> Result<(), StorageError> {
         let sql = |error: rusqlite::Error| self.explain(&error);
         let began = Instant::now();
-        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || began.elapsed() > MAX_CHECK)).map_err(sql)?;
+        connection.progress_handler(PROGRESS_STEPS, Some(move || began.elapsed() > MAX_CHECK_TIME)).map_err(sql)?;
         let checked = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-        // Later reads have no time limit.
+        // Removes the time limit for later queries.
         connection.progress_handler(0, None::<fn() -> bool>).map_err(sql)?;
         match checked {
             Ok(verdict) if verdict == "ok" => Ok(()),
@@ -146,13 +150,13 @@ impl Database {
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
     connection.pragma_update(None, "foreign_keys", false)
 }
 
 fn create_as(path: &Path, kind: &DatabaseKind) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
-    // Allows free pages to be returned to the system a few at a time. Must be set before the first table.
+    // Allows free pages to be returned to the operating system in steps. Must be set before the first table is created.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "application_id", kind.application_id)?;
@@ -160,7 +164,7 @@ fn create_as(path: &Path, kind: &DatabaseKind) -> rusqlite::Result<()> {
     connection.close().map_err(|(_, error)| error)
 }
 
-/// Migrates a file from an older version, 0 for an empty file, to the current one, completely or not at all.
+/// Migrates a file from an older version of the schema (0 if it is empty) to the current one, in one transaction.
 fn migrate(connection: &mut Connection, kind: &DatabaseKind, from: i64) -> rusqlite::Result<()> {
     tracing::debug!(of = kind.name, from, to = kind.version(), "migrating a schema");
     let missing = kind.migrations.get(usize::try_from(from).unwrap_or_default()..).unwrap_or_default();

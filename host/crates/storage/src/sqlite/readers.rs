@@ -1,4 +1,4 @@
-//! Connections that only read, beside the writer: a long read delays no write.
+//! Read-only connections, which are used concurrently with the writer: a long read delays no write.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use modhost_core::sync::lock;
 /// Maximum number of concurrent reads.
 const MAX_READERS: u32 = 4;
 
-/// A pool of connections, opened when they are first needed.
+/// A pool of read-only connections, opened when they are first needed.
 pub(crate) struct Readers {
     database: Database,
     permits: Arc<Semaphore>,
@@ -24,7 +24,7 @@ impl Readers {
         Self { database, permits: Arc::new(Semaphore::new(MAX_READERS as usize)), idle: Arc::default() }
     }
 
-    /// Runs a read in one transaction: it sees one state of the database.
+    /// Runs queries in one read transaction, so that they see one snapshot of the database.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -32,9 +32,9 @@ impl Readers {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| self.database.closed())?;
         let (database, idle) = (self.database.clone(), Arc::clone(&self.idle));
         let read = tokio::task::spawn_blocking(move || {
-            // Only connections without an open transaction are put back.
-            let known = lock(&idle).pop();
-            let read = match known {
+            // A connection is returned to the pool only after its transaction has ended.
+            let pooled = lock(&idle).pop();
+            let read = match pooled {
                 Some(connection) => Ok(connection),
                 None => database.connect_to_read(),
             }
@@ -51,7 +51,7 @@ impl Readers {
         read.await.map_err(|error| self.database.interrupted(&error))?
     }
 
-    /// Waits for running reads, and rejects new ones.
+    /// Waits for running reads and closes the connections. Later reads are rejected.
     pub(crate) async fn close(&self) {
         if let Ok(all) = self.permits.acquire_many(MAX_READERS).await {
             self.permits.close();

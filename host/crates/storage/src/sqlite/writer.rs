@@ -1,5 +1,5 @@
-//! Group commit: one thread writes to a database, commits the jobs that wait in one transaction, and answers each job after
-//! its commit.
+//! Group commit: one thread writes to a database, commits all queued jobs in one transaction, and reports the result of
+//! each job after the commit.
 
 use std::any::Any;
 use std::fmt;
@@ -15,41 +15,41 @@ use super::health::Health;
 use super::{Database, Mark};
 use crate::error::StorageError;
 
-/// How long jobs are gathered before they are committed, at most. Only jobs that wait already are gathered: a single job is
+/// Maximum time for which a transaction collects jobs. Only jobs that are already queued are collected; a single job is
 /// committed at once.
 const MAX_BATCH_DELAY: Duration = Duration::from_millis(2);
 
 /// The limits of a writer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriterLimits {
-    /// Maximum number of jobs that wait for the writer.
+    /// Maximum number of queued jobs.
     pub(crate) queued: usize,
     /// Maximum number of jobs in a transaction.
     pub(crate) batch: usize,
 }
 
-/// A connection that writes, and counts its commits in the high-water mark.
+/// A connection that can write. It counts its commits in the high-water mark.
 pub(crate) struct WriteConnection {
     connection: Connection,
     database: Database,
     mark: Mark,
-    /// The number of rows the connection had changed when the open transaction began.
+    /// The number of rows that the connection had changed when the open transaction began.
     changed_before: u64,
 }
 
 impl WriteConnection {
-    /// Creates it from a connection to a database that is ready.
+    /// Wraps a connection to an existing database with the current schema.
     pub(crate) fn new(connection: Connection, database: Database) -> Result<Self, StorageError> {
         let mark = Mark::open(&database, &connection)?;
         Ok(Self { changed_before: connection.total_changes(), connection, database, mark })
     }
 
-    /// The database.
+    /// Returns the database.
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
 
-    /// Returns a statement, prepared once.
+    /// Returns a cached prepared statement.
     pub(crate) fn sql(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.connection.prepare_cached(sql)
     }
@@ -60,7 +60,7 @@ impl WriteConnection {
         self.sql("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    /// Commits the open transaction, which is durable when this returns. Returns whether anything was written.
+    /// Commits the open transaction durably. Returns whether it wrote anything.
     pub(crate) fn commit(&mut self) -> rusqlite::Result<bool> {
         let written = self.connection.total_changes() > self.changed_before;
         if written {
@@ -75,7 +75,7 @@ impl WriteConnection {
 
     /// Rolls the open transaction back.
     pub(crate) fn roll_back(&self) {
-        // After some failures SQLite has rolled back already.
+        // After some errors, SQLite has rolled back already.
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
@@ -83,7 +83,7 @@ impl WriteConnection {
         }
     }
 
-    /// Runs work in a transaction, which is durable when this returns. Rolls back if the work or the commit fails.
+    /// Runs work in a transaction and commits it durably. Rolls back if the work or the commit fails.
     pub(crate) fn transact<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let done = self.begin().and_then(|()| work(&self.connection)).and_then(|done| {
             self.commit()?;
@@ -95,11 +95,11 @@ impl WriteConnection {
         done
     }
 
-    /// Writes all of the log into the file and closes the connection.
+    /// Checkpoints the whole log into the file and closes the connection.
     pub(crate) fn close(self) -> Result<(), StorageError> {
         let Self { connection, database, .. } = self;
-        let written_out = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE);
-        let closed = written_out.and_then(|_| connection.close().map_err(|(_, error)| error));
+        let checkpointed = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::TRUNCATE);
+        let closed = checkpointed.and_then(|_| connection.close().map_err(|(_, error)| error));
         closed.map_err(|error| database.explain(&error))
     }
 }
@@ -118,40 +118,40 @@ impl std::ops::DerefMut for WriteConnection {
     }
 }
 
-/// The state that the writer's jobs work on.
+/// The state of a writer thread, on which its jobs work.
 pub(crate) trait WriteStore: Send + Sized + 'static {
-    /// The error that a job ends with.
+    /// The error type of jobs.
     type Error: From<StorageError> + Clone + fmt::Debug + Send + 'static;
 
-    /// The connection that writes.
+    /// Returns the connection of the writer.
     fn connection(&mut self) -> &mut WriteConnection;
 
-    /// Runs first in every transaction.
+    /// Runs at the beginning of every transaction.
     fn begun(&mut self) -> rusqlite::Result<()> {
         Ok(())
     }
 
-    /// Runs when a transaction is durable.
+    /// Runs after a transaction was committed.
     fn committed(&mut self) {}
 
-    /// Runs when a transaction was rolled back.
+    /// Runs after a transaction was rolled back.
     fn rolled_back(&mut self) {}
 
-    /// Runs after each batch of jobs, once they are answered.
+    /// Runs after each batch of jobs, once their results are reported.
     fn after_batch(&mut self) {}
 
-    /// Writes everything out and closes the database.
+    /// Checkpoints and closes the database.
     fn close(self) -> Result<(), StorageError>;
 }
 
-/// Why a job was not done.
+/// The error of a job.
 #[derive(Debug)]
 pub(crate) enum Fault<E> {
-    /// SQLite failed: the transaction is lost, with the changes of the jobs before this one.
+    /// SQLite failed. The transaction must be rolled back, including the changes of earlier jobs in it.
     Storage(rusqlite::Error),
-    /// The job panicked: its changes are lost with the transaction.
+    /// The job panicked. The transaction must be rolled back.
     Panicked(String),
-    /// The job is rejected and has changed nothing.
+    /// The job was rejected and changed nothing. The transaction can continue.
     Refused(E),
 }
 
@@ -171,14 +171,14 @@ impl<E> From<rusqlite::Error> for Fault<E> {
 
 /// A unit of work of the writer.
 pub(crate) trait Job<S: WriteStore>: Send {
-    /// Does the work in an open transaction. Called again if that transaction was rolled back.
+    /// Does the work in the open transaction. Called again if that transaction was rolled back.
     fn run(&mut self, store: &mut S) -> Result<(), Fault<S::Error>>;
 
     /// Reports the result. On success the changes are durable.
     fn finish(self: Box<Self>, store: &mut S, result: Result<(), S::Error>);
 }
 
-/// A job whose caller waits for the answer.
+/// A job whose caller waits for the result.
 struct AskJob<F, T, E> {
     work: F,
     answer: Option<T>,
@@ -199,7 +199,7 @@ where
     fn finish(self: Box<Self>, store: &mut S, result: Result<(), S::Error>) {
         let Self { answer, reply, .. } = *self;
         let closed = || store.connection().database().closed().into();
-        let _ = reply.send(result.and_then(|()| answer.ok_or_else(closed))); // the caller may have given up
+        let _ = reply.send(result.and_then(|()| answer.ok_or_else(closed))); // the caller may have stopped waiting
     }
 }
 
@@ -209,12 +209,12 @@ enum Command<S: WriteStore> {
     Close(oneshot::Sender<Result<(), StorageError>>),
 }
 
-/// A request to close, for whoever made it.
+/// The reply channel of a request to close the writer, if one was received.
 type Closing = Option<oneshot::Sender<Result<(), StorageError>>>;
 
 /// The handle of a writer thread. Dropping it waits until all queued jobs are done.
 pub(crate) struct Writer<S: WriteStore> {
-    /// None once the handle is being dropped.
+    /// `None` while the handle is being dropped.
     commands: Option<mpsc::Sender<Command<S>>>,
     database: Database,
     limits: WriterLimits,
@@ -223,7 +223,7 @@ pub(crate) struct Writer<S: WriteStore> {
 }
 
 impl<S: WriteStore> Writer<S> {
-    /// Starts a writer.
+    /// Starts a writer thread with a name.
     pub(crate) fn start(mut store: S, thread: &str, limits: WriterLimits) -> Result<Self, StorageError> {
         let (commands, inbox) = mpsc::channel(limits.queued);
         let (health, database) = (Health::default(), store.connection().database().clone());
@@ -235,7 +235,8 @@ impl<S: WriteStore> Writer<S> {
         Ok(Self { commands: Some(commands), database, limits, health, thread: Some(thread) })
     }
 
-    /// Runs work in a transaction and waits until it is durable. The work runs again if the transaction failed.
+    /// Runs work in a transaction and waits until it is durable. The work may run twice, if its first transaction
+    /// failed.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut S) -> Result<T, Fault<S::Error>> + Send + 'static,
@@ -251,26 +252,26 @@ impl<S: WriteStore> Writer<S> {
         self.commands()?.try_send(Command::Do(job)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StorageError::full(
                 self.database.name(),
-                format!("{} changes wait for the disk already", self.limits.queued),
+                format!("{} changes are already waiting to be written; try again later", self.limits.queued),
             ),
             mpsc::error::TrySendError::Closed(_) => self.database.closed(),
         })
     }
 
-    /// Changes the state in memory, outside of any transaction and without waiting. Does nothing if too many jobs wait.
+    /// Queues a change of the state in memory and returns at once. Does nothing if the queue is full.
     pub(crate) fn note(&self, change: impl FnOnce(&mut S) + Send + 'static) {
         if let Ok(commands) = self.commands() {
             let _ = commands.try_send(Command::Note(Box::new(change)));
         }
     }
 
-    /// Returns whether jobs reach the disk.
+    /// Checks whether the thread is running and the last write succeeded.
     pub(crate) fn health(&self) -> Result<(), StorageError> {
-        // The thread drops its end of the channel when it closes or panics.
+        // The thread drops the receiver when it ends or panics.
         if self.commands()?.is_closed() { Err(self.database.closed()) } else { self.health.read() }
     }
 
-    /// Does all queued jobs, writes everything out and ends the thread.
+    /// Runs all queued jobs, closes the database and ends the thread.
     pub(crate) async fn close(&self) -> Result<(), StorageError> {
         let (reply, closed) = oneshot::channel();
         self.commands()?.send(Command::Close(reply)).await.map_err(|_| self.database.closed())?;
@@ -283,22 +284,22 @@ impl<S: WriteStore> Writer<S> {
 }
 
 impl<S: WriteStore> Drop for Writer<S> {
-    /// Waits until the queued jobs are done: another process may open the files only then.
+    /// Waits until the queued jobs are done, because another process may open the files only then.
     fn drop(&mut self) {
         self.commands = None;
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a thread that panicked has ended, too
+            let _ = thread.join(); // also ends if the thread panicked
         }
     }
 }
 
 type BoxedJob<S> = Box<dyn Job<S>>;
 
-/// The thread's own side.
+/// The state of the writer thread.
 struct Thread<S: WriteStore> {
     store: S,
     limits: WriterLimits,
-    /// The jobs of the open transaction, with the errors they were rejected with.
+    /// The jobs of the open transaction, each with its error if it was rejected.
     batch: Vec<(BoxedJob<S>, Option<S::Error>)>,
     health: Health,
 }
@@ -307,7 +308,7 @@ impl<S: WriteStore> Thread<S> {
     fn run(mut self, mut inbox: mpsc::Receiver<Command<S>>) {
         while let Some(command) = inbox.blocking_recv() {
             let closing = match command {
-                Command::Do(job) => self.do_together(job, &mut inbox),
+                Command::Do(job) => self.run_batch(job, &mut inbox),
                 Command::Note(change) => {
                     change(&mut self.store);
                     continue;
@@ -325,8 +326,8 @@ impl<S: WriteStore> Thread<S> {
         }
     }
 
-    /// Does a job and those that wait behind it in one transaction. Returns a request to close, if one was queued.
-    fn do_together(&mut self, first: Box<dyn Job<S>>, inbox: &mut mpsc::Receiver<Command<S>>) -> Closing {
+    /// Runs a job and those queued behind it in one transaction. Returns a request to close, if one was queued.
+    fn run_batch(&mut self, first: Box<dyn Job<S>>, inbox: &mut mpsc::Receiver<Command<S>>) -> Closing {
         let mut closing = None;
         let done = self.gather(first, inbox, &mut closing).and_then(|()| self.commit());
         match done {
@@ -337,7 +338,7 @@ impl<S: WriteStore> Thread<S> {
             }
             Err(fault) => {
                 self.roll_back();
-                self.do_singly(fault);
+                self.run_one_by_one(fault);
             }
         }
         closing
@@ -380,14 +381,14 @@ impl<S: WriteStore> Thread<S> {
         }
     }
 
-    /// Does the jobs of a failed transaction again, each in its own transaction, so that one job fails alone.
-    fn do_singly(&mut self, fault: Fault<S::Error>) {
+    /// Runs the jobs of a failed transaction again, each in its own transaction, so that only the faulty job fails.
+    fn run_one_by_one(&mut self, fault: Fault<S::Error>) {
         let mut batch = std::mem::take(&mut self.batch);
         if batch.len() > 1 {
             let store = self.store.connection().database().name();
             tracing::debug!(store, ?fault, jobs = batch.len(), "transaction failed; its jobs run one by one");
             for (mut job, _) in batch.drain(..) {
-                let result = self.do_alone(job.as_mut());
+                let result = self.run_alone(job.as_mut());
                 job.finish(&mut self.store, result);
             }
         } else if let Some((job, _)) = batch.pop() {
@@ -397,7 +398,7 @@ impl<S: WriteStore> Thread<S> {
         self.batch = batch;
     }
 
-    fn do_alone(&mut self, job: &mut dyn Job<S>) -> Result<(), S::Error> {
+    fn run_alone(&mut self, job: &mut dyn Job<S>) -> Result<(), S::Error> {
         let done = self.begin().and_then(|()| run(job, &mut self.store)).and_then(|()| self.commit());
         done.map_err(|fault| {
             self.roll_back();
@@ -437,7 +438,7 @@ impl<S: WriteStore> Thread<S> {
     }
 }
 
-/// Runs a job in the open transaction. A job that panics fails like any other: the writer must go on.
+/// Runs a job in the open transaction. Catches a panic of the job, so that the writer continues.
 fn run<S: WriteStore>(job: &mut dyn Job<S>, store: &mut S) -> Result<(), Fault<S::Error>> {
     let ran = catch_unwind(AssertUnwindSafe(|| job.run(store)));
     ran.unwrap_or_else(|panic| Err(Fault::panicked(&*panic)))

@@ -1,4 +1,4 @@
-//! The file of a request: a line of JSON with its record, followed by its body.
+//! The file of an unreadable request: a line of JSON with its record, followed by its body.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::UnreadableRecord;
 
-/// The prefix of the files' names and of their ids.
+/// The prefix of file names, which are the ids of the requests.
 const PREFIX: &str = "unr_";
 
 /// Maximum size of the first line, in bytes.
@@ -16,8 +16,9 @@ pub(super) fn path(directory: &Path, id: &str) -> PathBuf {
     directory.join(id)
 }
 
-/// Loads the records of a directory; none if it does not exist. Files that were changed are skipped and left in place.
-pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRecord>> {
+/// Loads up to `limit` records of a directory; an empty list if it does not exist. Files that cannot be parsed, or have
+/// the name of another request, are skipped and left in place.
+pub(super) fn load(directory: &Path, limit: usize) -> io::Result<Vec<UnreadableRecord>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -25,9 +26,9 @@ pub(super) fn load(directory: &Path, most: usize) -> io::Result<Vec<UnreadableRe
     let mut records = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        // Opening a pipe of that name would block.
-        if !is_one || !entry.file_type()?.is_file() || records.len() == most {
+        let is_request = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // Only regular files: opening a named pipe would block.
+        if !is_request || !entry.file_type()?.is_file() || records.len() == limit {
             continue;
         }
         match record(&entry.path()) {
@@ -54,7 +55,8 @@ pub(super) fn body(path: &Path) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Writes a request. Once its file has its name, it is complete and durable. Only this user can read it.
+/// Writes a request to a temporary file and renames it, so that a file of the final name is complete. Only the host's
+/// user can read it.
 pub(super) fn write(directory: &Path, record: &UnreadableRecord, body: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;

@@ -1,7 +1,9 @@
-//! Verified requests that cannot be read as events: kept for operators, each in a file of the data directory.
+//! Verified requests that cannot be parsed as events. They are kept for operators, each in a file of the data
+//! directory.
 //!
-//! They are answered with "try again later" and no module runs on them, so they are not in the journal: they are a diagnostic
-//! with its own limits. The oldest are removed first, and first those of the source that has the most.
+//! The host answers such a request with "try again later", and no module processes it. It is therefore not in the
+//! journal but a diagnostic, with limits of its own. Beyond the limits of a source, its oldest request is removed;
+//! beyond the limits of all sources, the oldest request of the source that uses the most space.
 
 mod file;
 
@@ -23,13 +25,13 @@ use modhost_core::sync::lock;
 pub struct Bounds {
     /// Maximum number of requests of one source.
     pub of_source: usize,
-    /// Maximum size of their bodies, in bytes.
+    /// Maximum size of the bodies of one source, in bytes.
     pub bytes_of_source: u64,
     /// Maximum number of requests of all sources together.
     pub of_all: usize,
-    /// Maximum size of their bodies, in bytes.
+    /// Maximum size of the bodies of all sources together, in bytes.
     pub bytes_of_all: u64,
-    /// Maximum age.
+    /// Maximum age, since a request last arrived.
     pub age: Duration,
 }
 
@@ -45,18 +47,18 @@ impl Default for Bounds {
     }
 }
 
-/// A verified request that cannot be read as an event.
+/// A verified request that cannot be parsed as an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
-    /// The source it came through.
+    /// The source that received it.
     pub source: Name,
     /// The tenant of the source, if it has one.
     pub tenant: Option<Name>,
-    /// Why it cannot be read.
+    /// Why it cannot be parsed.
     pub reason: String,
-    /// The status of the response; none if it was not a request of its own.
+    /// The status of the response; `None` if it arrived over an event socket.
     pub status: Option<u16>,
-    /// Headers that help to understand it, without secrets and signatures.
+    /// Headers that are useful for diagnosis, without secrets and signatures.
     pub headers: Vec<(String, String)>,
     /// The body, as it was signed.
     pub body: Bytes,
@@ -65,27 +67,28 @@ pub struct Unreadable {
 /// The record of a kept request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnreadableRecord {
-    /// Its id: the same for the same body of the same source.
+    /// Its id, derived from the source and the body.
     pub id: String,
-    /// The source it came through.
+    /// The source that received it.
     pub source: String,
     /// The tenant of the source, if it has one.
     pub tenant: Option<String>,
-    /// Why it cannot be read.
+    /// Why it cannot be parsed.
     pub reason: String,
-    /// The status of the response; none if it arrived over an event socket.
+    /// The status of the response; `None` if it arrived over an event socket.
     pub status: Option<u16>,
-    /// Headers that help to understand it.
+    /// Headers that are useful for diagnosis.
     pub headers: Vec<(String, String)>,
-    /// The size of its body, in bytes.
+    /// The size of its body as received, in bytes.
     pub size: u64,
-    /// Whether the body was larger than the limit and its end is not kept.
+    /// Whether the body exceeded the limit, so that only its beginning is kept.
     pub is_cut: bool,
     /// When it first arrived, in milliseconds since 1970.
     pub first_at: u64,
-    /// When it last arrived since this host started.
+    /// When it last arrived, in milliseconds since 1970. A repetition is not stored, so it is lost when the host
+    /// restarts.
     pub last_at: u64,
-    /// How often it arrived since this host started.
+    /// How often it arrived. Repetitions are not stored, so the count is lost when the host restarts.
     pub times: u64,
 }
 
@@ -97,12 +100,12 @@ struct Inner {
     directory: PathBuf,
     bounds: Bounds,
     records: Mutex<HashMap<String, UnreadableRecord>>,
-    /// Held while files are written or removed.
+    /// Locked while files are written or removed.
     files: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl UnreadableStore {
-    /// Opens the store in a data directory; blocks. Files that cannot be read are skipped and logged.
+    /// Opens the store in a data directory. Blocks. Files that cannot be read are logged and skipped.
     pub fn open(data_dir: &Path, bounds: Bounds) -> Self {
         let directory = data_dir.join("unreadable");
         let records = file::load(&directory, bounds.of_all).unwrap_or_else(|error| {
@@ -113,11 +116,11 @@ impl UnreadableStore {
         Self(Arc::new(Inner { directory, bounds, records: Mutex::new(records), files: Arc::default() }))
     }
 
-    /// Keeps a request, which is durable when this returns. Runs to its end even if the caller stops waiting.
+    /// Keeps a request durably. Runs to completion even if the caller stops waiting.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the request cannot be written.
     pub async fn keep(&self, unreadable: Unreadable, now: SystemTime) -> io::Result<()> {
         let guard = self.0.files.clone().lock_owned().await;
         let inner = self.0.clone();
@@ -128,14 +131,14 @@ impl UnreadableStore {
         kept.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    /// Returns the kept requests, newest first.
+    /// Returns the kept requests, last arrived first.
     pub fn list(&self) -> Vec<UnreadableRecord> {
         let mut records: Vec<_> = self.0.records().values().cloned().collect();
         records.sort_by(|a, b| (b.last_at, &b.id).cmp(&(a.last_at, &a.id)));
         records
     }
 
-    /// Returns a request and its body; none if the id is unknown.
+    /// Returns a request and its body; `None` if the id is unknown.
     ///
     /// # Errors
     ///
@@ -193,14 +196,14 @@ impl Inner {
             last_at: now,
             times: 1,
         };
-        // Old requests are removed first, so that the limits are never exceeded.
+        // Purged before the write, so that the limits are never exceeded.
         self.purge(&record, now)?;
         file::write(&self.directory, &record, &unreadable.body[..kept])?;
         self.records().insert(id, record);
         Ok(())
     }
 
-    /// Removes requests that are too old, and the oldest that exceed the limits together with a new one.
+    /// Removes requests that are too old, and the oldest ones until the rest and a new request are within the limits.
     fn purge(&self, new: &UnreadableRecord, now: u64) -> io::Result<()> {
         let Bounds { of_source, bytes_of_source, of_all, bytes_of_all, age } = self.bounds;
         let oldest_kept = now.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -247,7 +250,7 @@ impl Inner {
     }
 }
 
-/// Returns the id of a request: the same body of the same source is one request, however often it arrives.
+/// Returns the id of a request: a hash of its source and body, so that a repeated request has the same id.
 fn id_of(unreadable: &Unreadable) -> String {
     let source = unreadable.source.as_str();
     let mut hash = Sha256::new();
@@ -297,7 +300,7 @@ mod tests {
             let files = std::fs::read_dir(folder.path().join("unreadable")).unwrap().count();
             assert!(files <= 5, "{files} files");
         }
-        // The same body is the same request.
+        // A repeated body is counted, not stored again.
         store.keep(body("b", "hello 9"), at(20)).await.unwrap();
         let again = store.list().into_iter().next().unwrap();
         assert_eq!((again.source.as_str(), again.times, again.first_at, again.last_at), ("b", 2, 9_000, 20_000));
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn removes_no_request_of_a_source_with_few() {
+    async fn keeps_requests_of_a_source_with_few() {
         let folder = tempfile::tempdir().unwrap();
         let store = UnreadableStore::open(folder.path(), bounds());
         store.keep(body("quiet", "1"), at(0)).await.unwrap();
@@ -328,11 +331,11 @@ mod tests {
             }
         }
         assert!(store.list().iter().any(|it| it.source == "quiet"), "{:?}", store.list());
-        // A body larger than the limit is cut.
+        // A body that exceeds the limit is truncated.
         store.keep(body("loud", "y".repeat(500)), at(60)).await.unwrap();
         let cut = store.list().into_iter().find(|it| it.is_cut).unwrap();
         assert_eq!((cut.size, store.read(&cut.id).await.unwrap().unwrap().1.len()), (500, 100));
-        // Old requests are removed with the next one.
+        // Requests that are too old are removed when the next one is kept.
         store.keep(body("new", "1"), at(2000)).await.unwrap();
         assert_eq!(store.list().len(), 1, "{:?}", store.list());
     }

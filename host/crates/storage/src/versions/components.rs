@@ -1,4 +1,4 @@
-//! The components of versions: each is a file named by the hash of its bytes.
+//! The components of versions. Each is stored in a file that is named by the hash of its bytes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -9,26 +9,27 @@ use super::ContentHash;
 use modhost_core::event::Name;
 
 /// The extension of a component's file.
-const ENDING: &str = "wasm";
+const EXTENSION: &str = "wasm";
 
 /// The limits of the kept components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// Maximum number for each module, including the one that serves.
+    /// Maximum number of components for each module, including the serving one.
     pub of_module: usize,
-    /// Maximum size of all together, in bytes. Components that serve, are on trial or are pinned are kept anyway.
+    /// Maximum size of all components together, in bytes. Components that serve, are canaries or are pinned are always
+    /// kept.
     pub bytes: u64,
 }
 
-/// A version in the record.
+/// A version in the record, as input of [`Components::purge`].
 pub(super) struct Known {
     pub(super) module: Name,
     pub(super) hash: ContentHash,
-    /// Whether it serves, is on trial or is pinned.
+    /// Whether it must be kept, because it serves, is a canary or is pinned.
     pub(super) stays: bool,
 }
 
-/// A folder of components.
+/// The folder of components.
 pub(super) struct Components {
     folder: PathBuf,
     keep: Keep,
@@ -39,13 +40,13 @@ pub(super) fn folder(directory: &Path) -> PathBuf {
     directory.join("versions")
 }
 
-/// Returns whether a component is kept there.
+/// Returns whether a folder contains a component.
 pub(super) fn has(folder: &Path, hash: ContentHash) -> bool {
     path(folder, hash).is_file()
 }
 
 fn path(folder: &Path, hash: ContentHash) -> PathBuf {
-    folder.join(format!("{}.{ENDING}", hash.in_full()))
+    folder.join(format!("{}.{EXTENSION}", hash.in_full()))
 }
 
 impl Components {
@@ -62,7 +63,7 @@ impl Components {
         has(&self.folder, hash)
     }
 
-    /// Returns the bytes of a component, if it is kept and unchanged.
+    /// Returns the bytes of a component, if it is kept and unchanged. Removes a file that was changed.
     pub(super) fn get(&self, hash: ContentHash) -> Option<Vec<u8>> {
         let path = self.path(hash);
         let bytes = fs::read(&path).ok()?;
@@ -76,7 +77,7 @@ impl Components {
         None
     }
 
-    /// Writes a component unless it exists, completely or not at all. Returns whether it wrote.
+    /// Writes a component atomically, unless it exists. Returns whether it was written.
     pub(super) fn put(&self, hash: ContentHash, bytes: &[u8]) -> io::Result<bool> {
         let path = self.path(hash);
         if fs::metadata(&path).is_ok_and(|file| file.len() == bytes.len() as u64) {
@@ -89,16 +90,17 @@ impl Components {
         Ok(true)
     }
 
-    /// Removes components without a version in the record and, beyond the limits, those used longest ago. `known` is newest
-    /// first; `new` was just written and is kept, whether or not it is in the record yet.
+    /// Removes the components that have no version in the record and, beyond the limits, those of the versions recorded
+    /// longest ago. `known` is ordered newest first. `new` was just written and is kept even if it is not in the record
+    /// yet.
     pub(super) fn purge(&self, new: ContentHash, known: Vec<Known>) -> io::Result<()> {
         let mut files: HashMap<ContentHash, (PathBuf, u64)> = HashMap::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
             let name = file.file_name();
             let digits =
-                name.to_str().and_then(|name| name.strip_suffix(ENDING)).and_then(|name| name.strip_suffix('.'));
-            // Other files are not components, or are just being written.
+                name.to_str().and_then(|name| name.strip_suffix(EXTENSION)).and_then(|name| name.strip_suffix('.'));
+            // Other files are not components, or are being written.
             if let Some(hash) = digits.and_then(ContentHash::from_hex) {
                 files.insert(hash, (file.path(), file.metadata()?.len()));
             }
@@ -147,7 +149,7 @@ mod tests {
         (folder, components)
     }
 
-    fn there(components: &Components, numbers: std::ops::Range<u8>) -> Vec<u8> {
+    fn kept_numbers(components: &Components, numbers: std::ops::Range<u8>) -> Vec<u8> {
         numbers.filter(|number| components.has(hash(*number))).collect()
     }
 
@@ -156,7 +158,7 @@ mod tests {
         let (_folder, components) = with(Keep { of_module: 2, bytes: 1 << 20 }, 0..6);
         let list = vec![known("a", 5, true), known("a", 4, false), known("b", 3, true), known("a", 2, false)];
         components.purge(hash(5), list).unwrap();
-        assert_eq!(there(&components, 0..6), [3, 4, 5], "2 is one too many, 0 and 1 are nobody's");
+        assert_eq!(kept_numbers(&components, 0..6), [3, 4, 5], "2 exceeds the limit, 0 and 1 have no version");
     }
 
     #[test]
@@ -164,7 +166,7 @@ mod tests {
         let (_folder, components) = with(Keep { of_module: 9, bytes: 250 }, 0..6);
         let list = (0..6).rev().map(|number| known("a", number, number == 0 || number == 5)).collect();
         components.purge(hash(5), list).unwrap();
-        assert_eq!(there(&components, 0..6), [0, 5]);
+        assert_eq!(kept_numbers(&components, 0..6), [0, 5]);
     }
 
     #[test]
@@ -173,6 +175,6 @@ mod tests {
         fs::write(components.path(hash(0)), bytes(7)).unwrap();
         assert_eq!(components.get(hash(0)), None);
         assert_eq!(components.get(hash(1)), Some(bytes(1)));
-        assert_eq!(there(&components, 0..2), [1]);
+        assert_eq!(kept_numbers(&components, 0..2), [1]);
     }
 }

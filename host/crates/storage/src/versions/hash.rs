@@ -1,10 +1,10 @@
-//! The hash that identifies a version of a module.
+//! The content hash that identifies a version of a module.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of a component's bytes: it identifies a version of a module.
+/// The SHA-256 of a component's bytes, which identifies a version of a module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
 
@@ -14,19 +14,19 @@ impl ContentHash {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Returns all of its hexadecimal digits.
+    /// Returns all 64 hexadecimal digits.
     pub fn in_full(&self) -> String {
         hex::encode(self.0)
     }
 
-    /// Parses hexadecimal digits; none if they are not a hash.
+    /// Parses all 64 hexadecimal digits; `None` if the text is not a hash.
     pub fn from_hex(digits: &str) -> Option<Self> {
         let mut hash = [0; 32];
         hex::decode_to_slice(digits, &mut hash).ok().map(|()| Self(hash))
     }
 }
 
-/// Writes the first twelve digits, which is enough for people.
+/// Formats the first twelve digits, which are enough to tell versions apart.
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(&self.0[..6]))

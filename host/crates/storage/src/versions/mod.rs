@@ -1,8 +1,9 @@
-//! The record of versions: which version of each module served when, its origin, who requested it and how it ended; the orders
-//! of operators; and the components themselves, so that a version whose file is gone can serve again.
+//! The record of versions. It contains the history of each module's versions (when each served, its origin, the
+//! operator who requested it, why it ended), the orders of operators, and the components, so that a version can serve
+//! again whose file no longer exists.
 //!
-//! One SQLite file that is rarely written, and beside it a folder with the components, each named by its hash. The record
-//! knows nothing of WebAssembly: a component is bytes.
+//! The record consists of a SQLite file, which is rarely written, and a folder with the components, each named by its
+//! hash. It does not depend on WebAssembly: a component is a sequence of bytes.
 
 mod components;
 mod hash;
@@ -40,12 +41,13 @@ pub struct Versions(Arc<Inner>);
 struct Inner {
     database: Database,
     connection: Mutex<WriteConnection>,
-    /// The state of each module, as in the file: events read it without reading the file.
+    /// The state of each module: a cache of the file, so that routing an event does not read the file.
     standing: Mutex<HashMap<Name, ModuleState>>,
     components: Components,
 }
 
-/// Gives up the changes that the record in a directory has lost. Returns their description; none if nothing is missing.
+/// Accepts the loss of the changes that are missing from the record in a directory. Returns a description of them;
+/// `None` if nothing is missing.
 ///
 /// # Errors
 ///
@@ -55,13 +57,13 @@ pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
 }
 
 impl Versions {
-    /// Opens the record in a directory, or creates an empty one. The caller must hold the lock of the directory, which the
-    /// journal takes. `keep` limits the kept components.
+    /// Opens the record in a directory, or creates an empty one. The caller must hold the lock of the directory, which
+    /// the journal acquires. `keep` limits the kept components.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if a newer version wrote the record, or if the
-    /// file is damaged or no record at all. The file is left unchanged then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if the file is damaged, was written by
+    /// a newer version, or is not a record of versions. The file is left unchanged then.
     pub async fn open(directory: PathBuf, keep: Keep) -> Result<Self> {
         let database = Database::new(&VERSIONS, directory);
         let opened = database.clone();
@@ -85,27 +87,27 @@ impl Versions {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// Opens an existing record while no host runs on it. No host can start while the lock is held.
+    /// Opens an existing record that no host uses. No host can start on the directory while the returned lock is held.
     ///
     /// # Errors
     ///
-    /// As [`Versions::open`], and if there is no record, or a host runs on it.
+    /// As [`Versions::open`]; also if there is no record, or a host uses the directory.
     pub async fn open_at_rest(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
         offline::look_for(&Database::new(&VERSIONS, directory.clone()))?;
         let lock = DirectoryLock::take(&directory)?;
         Ok((lock, Self::open(directory, keep).await?))
     }
 
-    /// Returns the state of a module: the serving version, the version on trial, and the orders of operators.
+    /// Returns the state of a module: the serving version, the canary, and the orders of operators.
     pub fn standing(&self, module: &Name) -> ModuleState {
         lock(&self.0.standing).get(module).cloned().unwrap_or_default()
     }
 
-    /// Records facts about a module, all or none; they are durable when this returns.
+    /// Records facts about a module durably, in one transaction.
     ///
     /// # Errors
     ///
-    /// If they cannot be written.
+    /// If the record cannot be written.
     pub async fn note(&self, module: &Name, facts: Vec<Fact>) -> Result<()> {
         let module = module.clone();
         self.blocking(move |inner| {
@@ -129,7 +131,7 @@ impl Versions {
     ///
     /// # Errors
     ///
-    /// If it cannot be read.
+    /// If the record cannot be read.
     pub async fn history(&self, module: &Name) -> Result<Vec<Entry>> {
         let module = module.clone();
         self.blocking(move |inner| {
@@ -142,12 +144,12 @@ impl Versions {
         .await
     }
 
-    /// Keeps a component, so that it can serve again. If there are too many, those kept longest ago are removed, except
-    /// components that serve, are on trial or are pinned.
+    /// Keeps a component, so that it can serve again. Beyond the limits, removes the components of the versions that
+    /// were recorded longest ago, except those that serve, are canaries or are pinned.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the component cannot be written.
     pub async fn keep(&self, hash: ContentHash, bytes: Arc<[u8]>) -> Result<()> {
         self.blocking(move |inner| {
             let io = |error: std::io::Error| inner.database.unreachable(&error);
@@ -161,7 +163,7 @@ impl Versions {
         .await
     }
 
-    /// Returns the bytes of a kept component; none if it is not kept or was changed.
+    /// Returns the bytes of a kept component; `None` if it is not kept or its file was changed.
     pub async fn component(&self, hash: ContentHash) -> Option<Vec<u8>> {
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || inner.components.get(hash)).await.ok().flatten()

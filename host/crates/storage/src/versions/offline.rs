@@ -1,4 +1,4 @@
-//! A record of versions without a host: read only, and never changed.
+//! Read-only access to the record of versions of a stopped host.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::{Entry, ModuleState, Result, components, lock, tables};
 use crate::sqlite::Database;
 use modhost_core::event::Name;
 
-/// The record of versions of a host that is stopped.
+/// The record of versions of a stopped host, opened read-only.
 #[derive(Clone)]
 pub struct AtRest {
     database: Database,
@@ -18,11 +18,11 @@ pub struct AtRest {
 }
 
 impl AtRest {
-    /// Opens a record to read it. A host that runs on it meanwhile is not disturbed.
+    /// Opens a record read-only. Does not interfere with a host that uses it at the same time.
     ///
     /// # Errors
     ///
-    /// If there is no record, or it is damaged or of another version.
+    /// If there is no record, or it is damaged or has another version of the schema.
     pub async fn open(directory: PathBuf) -> Result<Self> {
         let database = Database::new(&VERSIONS, directory);
         let opened = database.clone();
@@ -33,7 +33,7 @@ impl AtRest {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// Returns every known module and its state, ordered by name.
+    /// Returns the state of every known module, ordered by name.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl AtRest {
         Ok(modules)
     }
 
-    /// Returns the state of a module; none if the module is unknown.
+    /// Returns the state of a module; `None` if the module is unknown.
     ///
     /// # Errors
     ///
@@ -81,28 +81,28 @@ impl AtRest {
     }
 }
 
-/// Checks that there is a record.
+/// Checks that the file of the record exists.
 pub(super) fn look_for(database: &Database) -> Result<()> {
     if std::fs::exists(database.file()).unwrap_or(false) {
         return Ok(());
     }
     let directory = database.directory().display();
-    let what = format!("there is no record of versions in {directory}; is it a host's data directory?");
-    Err(database.unusable(what))
+    let message = format!("there is no record of versions in {directory}; is it a host's data directory?");
+    Err(database.unusable(message))
 }
 
-/// Checks that this version can read the record, without changing it. Returns a connection that reads it.
+/// Checks that this version can read the record, without changing it. Returns a read-only connection.
 fn look(database: &Database) -> Result<Connection> {
     look_for(database)?;
     let mut connection = database.connect_at_rest().map_err(|error| database.explain(&error))?;
     let version = database.inspect_with(&mut connection)?;
     if version < VERSIONS.version() {
-        let what = format!(
-            "the record of versions {} was written by an older modhost, and a host of this version has not run on it yet; \
-             start one, which brings it up to date",
+        let message = format!(
+            "the record of versions {} was written by an older modhost and is not migrated yet; start a host of this \
+             version to migrate it",
             database.file().display()
         );
-        return Err(database.unusable(what));
+        return Err(database.unusable(message));
     }
     Ok(connection)
 }

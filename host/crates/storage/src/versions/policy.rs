@@ -1,21 +1,22 @@
-//! The rules for operators' requests: which version a request means, whether the state of the module allows it, and which facts
-//! it records. They are the same for a running host and an offline data directory.
+//! The rules for operators' requests about versions. They resolve the version that a request names, check whether the
+//! state of the module allows the request, and determine the facts to record. The rules are the same for a running host
+//! and for an offline data directory.
 
 use std::time::SystemTime;
 
 use super::{ContentHash, Entry, Fact, HeldBack, ModuleState, Order, Origin, Role};
 use modhost_core::event::Name;
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The module has no such version.
+    /// The module has no such version, or its component is not kept.
     #[error("{0}")]
     NoVersion(String),
-    /// The text names no version, or more than one.
+    /// The text is not a prefix of a hash, or matches several versions.
     #[error("{0}")]
     Unclear(String),
-    /// The state of the module does not allow it.
+    /// The state of the module does not allow the request.
     #[error("{0}")]
     NotNow(String),
 }
@@ -30,16 +31,16 @@ pub struct VersionRequest<'a> {
     pub standing: &'a ModuleState,
     /// The version that serves, or that served last.
     pub serving: Option<ContentHash>,
-    /// The version on trial.
+    /// The canary.
     pub tried: Option<ContentHash>,
-    /// The version in the module's file, if that can be read.
+    /// The version in the module's file, if the file can be read.
     pub file: Option<ContentHash>,
 }
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The version that serves alone from now on; none if the serving version stays.
+    /// The version that serves alone from now on; `None` if the serving version does not change.
     pub serves: Option<(ContentHash, Origin)>,
     /// The facts to record.
     pub facts: Vec<Fact>,
@@ -60,33 +61,32 @@ impl Refusal {
 }
 
 impl VersionRequest<'_> {
-    /// Goes back to the version that served before the current one. `history` is newest first.
+    /// Rolls back to the version that served before the current one. `history` is ordered newest first.
     ///
     /// # Errors
     ///
-    /// If there is no earlier version, the module is pinned, or a version is on trial.
+    /// If there is no earlier version, the module is pinned, or it has a canary.
     pub fn roll_back(&self, history: &[Entry]) -> Result<Decision> {
         let (name, by) = (self.module, self.by);
         if let Some((pinned, order)) = &self.standing.pinned {
-            let what = format!("{name} is pinned to {pinned} by {}; unpin it, or pin another version", order.by);
-            return Err(Refusal::NotNow(what));
+            let message = format!("{name} is pinned to {pinned} by {}; unpin it, or pin another version", order.by);
+            return Err(Refusal::NotNow(message));
         }
         if let Some(tried) = self.tried {
-            let what = format!(
-                "{tried} is on trial; `modhost modules abort {name}` ends that, and the version before goes on"
-            );
-            return Err(Refusal::NotNow(what));
+            let message =
+                format!("{tried} is on trial; `modhost modules abort {name}` ends that, and the serving version stays");
+            return Err(Refusal::NotNow(message));
         }
-        let target = before(history, self.serving).ok_or_else(|| {
-            Refusal::NoVersion(format!("there is no earlier version of {name}: none served before, or none is kept"))
+        let target = version_before(history, self.serving).ok_or_else(|| {
+            Refusal::NoVersion(format!("there is no earlier version of {name} that served and is kept"))
         })?;
-        // The version in the file is held back; if the file is gone, the version that served.
+        // Holds back the version in the file; if there is no file, the version that served.
         let left = self.file.or(self.serving).filter(|hash| *hash != target);
         let held_back = left.map(|hash| HeldBack { hash, why: format!("{by} went back from it") });
         Ok(self.serve(target, Origin::Rollback, held_back.map(|it| Fact::HeldBack(Some(it))).into_iter().collect()))
     }
 
-    /// Pins the module to a version, which [`version`](Self::version) has found.
+    /// Pins the module to a version, as returned by [`version`](Self::version).
     pub fn pin(&self, hash: ContentHash, now: SystemTime) -> Decision {
         let order = Order { by: self.by.to_owned(), at: now };
         let facts = vec![Fact::Pinned(Some((hash, order))), Fact::HeldBack(None)];
@@ -96,59 +96,59 @@ impl VersionRequest<'_> {
         self.serve(hash, Origin::Pin, facts)
     }
 
-    /// Makes the module follow its file again, whatever kept it from that.
+    /// Makes the module follow its file again after a pin or a rollback.
     ///
     /// # Errors
     ///
-    /// If it follows its file already.
+    /// If the module follows its file already.
     pub fn unpin(&self) -> Result<Decision> {
         if self.standing.pinned.is_none() && self.standing.held_back.is_none() {
-            let what = format!("{} follows its file: it is neither pinned nor gone back", self.module);
-            return Err(Refusal::NotNow(what));
+            let message = format!("{} follows its file: it is neither pinned nor rolled back", self.module);
+            return Err(Refusal::NotNow(message));
         }
         Ok(Decision { serves: None, facts: vec![Fact::Pinned(None), Fact::HeldBack(None)] })
     }
 
-    /// Loads the module's file again, although its version was refused or rolled back.
+    /// Loads the module's file again, even if its version was refused or rolled back.
     ///
     /// # Errors
     ///
-    /// If the module is pinned, or the version in its file serves or is on trial already.
+    /// If the module is pinned, or the version in its file already serves or is the canary.
     pub fn retry(&self) -> Result<Decision> {
         let name = self.module;
         if let Some((pinned, order)) = &self.standing.pinned {
-            let what =
+            let message =
                 format!("{name} is pinned to {pinned} by {}; `modhost modules unpin {name}` ends that", order.by);
-            return Err(Refusal::NotNow(what));
+            return Err(Refusal::NotNow(message));
         }
         if let Some(file) = self.file.filter(|file| self.tried == Some(*file)) {
             return Err(Refusal::NotNow(format!(
-                "version {file}, which the file of {name} holds, is on trial already"
+                "version {file}, which the file of {name} contains, is on trial already"
             )));
         }
         if let Some(file) = self.file.filter(|file| self.serving == Some(*file) && self.standing.held_back.is_none()) {
-            return Err(Refusal::NotNow(format!("version {file}, which the file of {name} holds, serves already")));
+            return Err(Refusal::NotNow(format!("version {file}, which the file of {name} contains, serves already")));
         }
         let facts = self.standing.held_back.iter().map(|_| Fact::HeldBack(None)).collect();
         Ok(Decision { serves: None, facts })
     }
 
-    /// Promotes the version on trial.
+    /// Promotes the canary.
     ///
     /// # Errors
     ///
-    /// If no version is on trial.
+    /// If there is no canary.
     pub fn promote(&self) -> Result<Decision> {
         let hash = self.on_trial()?;
         let facts = took_over(hash, promoted_by(self.by), Some(self.by.to_owned()));
         Ok(Decision { serves: Some((hash, Origin::Canary)), facts })
     }
 
-    /// Ends the trial of a version; the serving version stays.
+    /// Aborts the canary; the serving version does not change.
     ///
     /// # Errors
     ///
-    /// If no version is on trial.
+    /// If there is no canary.
     pub fn abort(&self) -> Result<Decision> {
         let facts = went_back(self.on_trial()?, ended_by(self.by));
         Ok(Decision { serves: None, facts })
@@ -158,7 +158,7 @@ impl VersionRequest<'_> {
         self.tried.ok_or_else(|| Refusal::no_trial(self.module))
     }
 
-    /// Makes a version serve on request.
+    /// Makes a version serve at the operator's request, and ends a running trial.
     fn serve(&self, hash: ContentHash, origin: Origin, mut facts: Vec<Fact>) -> Decision {
         if self.standing.canary.is_some() {
             facts.push(Fact::TrialOver { reason: format!("{} asked for {hash}", self.by) });
@@ -167,63 +167,64 @@ impl VersionRequest<'_> {
         Decision { serves: Some((hash, origin)), facts }
     }
 
-    /// Returns the version of this module whose hash has a prefix. `history` is newest first.
+    /// Returns the version of this module whose hash has a prefix. `history` is ordered newest first.
     ///
     /// # Errors
     ///
-    /// If there is no such version, more than one, or its component is not kept.
+    /// If no version or several versions match, or the component of the version is not kept.
     pub fn version(&self, prefix: &str, history: &[Entry]) -> Result<ContentHash> {
         let (name, prefix) = (self.module, prefix.trim().to_ascii_lowercase());
         if prefix.is_empty() || !prefix.chars().all(|digit| digit.is_ascii_hexdigit()) {
-            let what =
+            let message =
                 format!("`{prefix}` is not the beginning of a hash; `modhost modules history {name}` lists them");
-            return Err(Refusal::Unclear(what));
+            return Err(Refusal::Unclear(message));
         }
         let mut found: Vec<(ContentHash, bool)> = history.iter().map(|entry| (entry.hash, entry.kept)).collect();
         found.extend(self.file.map(|file| (file, true)));
         found.retain(|(hash, _)| hash.in_full().starts_with(&prefix));
-        // Of a version that is listed twice, the entry with the component.
+        // Of several entries of a version, keeps one whose component is kept.
         found.sort_by_key(|(hash, kept)| (*hash, !kept));
         found.dedup_by_key(|(hash, _)| *hash);
         match &found[..] {
             [(hash, true)] => Ok(*hash),
             [(hash, false)] => Err(Refusal::NoVersion(format!(
-                "version {hash} of {name} is known, but its component is not kept: it couldn't serve, or it was so long ago"
+                "the component of version {hash} of {name} is not kept: it couldn't serve, or newer ones replaced it"
             ))),
             [] => Err(Refusal::NoVersion(format!(
                 "{name} has no version that begins with {prefix}; `modhost modules history {name}` lists them"
             ))),
             several => {
                 let several: Vec<String> = several.iter().map(|(hash, _)| hash.to_string()).collect();
-                let what = format!("more than one version of {name} begins with {prefix}: {}", several.join(", "));
-                Err(Refusal::Unclear(what))
+                let message = format!("more than one version of {name} begins with {prefix}: {}", several.join(", "));
+                Err(Refusal::Unclear(message))
             }
         }
     }
 }
 
-/// Returns the reason of a trial that an operator ended by promoting the version.
+/// Returns the reason to record for a trial that an operator ended by promoting the canary.
 pub fn promoted_by(by: &str) -> String {
     format!("{by} promoted it")
 }
 
-/// Returns the reason of a trial that an operator aborted.
+/// Returns the reason to record for a trial that an operator aborted.
 pub fn ended_by(by: &str) -> String {
     format!("{by} ended its trial")
 }
 
-/// Returns the facts to record when the version on trial serves from now on.
+/// Returns the facts to record when the canary is promoted.
 pub fn took_over(hash: ContentHash, reason: String, by: Option<String>) -> Vec<Fact> {
     vec![Fact::TrialOver { reason }, Fact::Serves { hash, origin: Origin::Canary, by }]
 }
 
-/// Returns the facts to record when the trial of a version fails, and its file must not bring it back.
+/// Returns the facts to record when a canary fails or is aborted. Its version is held back, so that the module's file
+/// does not start it again.
 pub fn went_back(hash: ContentHash, why: String) -> Vec<Fact> {
     vec![Fact::TrialOver { reason: why.clone() }, Fact::HeldBack(Some(HeldBack { hash, why }))]
 }
 
-/// Returns the version that served before the current one first did, so that two rollbacks go back two versions.
-fn before(history: &[Entry], now: Option<ContentHash>) -> Option<ContentHash> {
+/// Returns the version that served before the current one first served, so that two rollbacks go back two versions.
+fn version_before(history: &[Entry], now: Option<ContentHash>) -> Option<ContentHash> {
     let served: Vec<&Entry> = history.iter().filter(|entry| entry.role == Role::Serving).collect();
     let taken = |entry: &&Entry| Some(entry.hash) == now && !matches!(entry.origin, Origin::Rollback | Origin::Pin);
     let from = served.iter().position(taken).unwrap_or(0);
@@ -252,14 +253,14 @@ mod tests {
     fn goes_back_two_versions_by_two_rollbacks() {
         let of = |name: u8| Some(ContentHash::of(&[name]));
         let mut history = vec![entry(b'c', Origin::File), entry(b'b', Origin::Canary), entry(b'a', Origin::File)];
-        assert_eq!(before(&history, of(b'c')), of(b'b'));
+        assert_eq!(version_before(&history, of(b'c')), of(b'b'));
         history.insert(0, entry(b'b', Origin::Rollback));
-        assert_eq!(before(&history, of(b'b')), of(b'a'));
+        assert_eq!(version_before(&history, of(b'b')), of(b'a'));
         history.insert(0, entry(b'a', Origin::Rollback));
-        assert_eq!(before(&history, of(b'a')), None, "there was none before the first");
-        // The same file, deployed again, starts over.
+        assert_eq!(version_before(&history, of(b'a')), None, "no version served before the first");
+        // Deploying the same file again starts a new sequence.
         history.insert(0, entry(b'b', Origin::File));
-        assert_eq!(before(&history, of(b'b')), of(b'a'));
+        assert_eq!(version_before(&history, of(b'b')), of(b'a'));
     }
 
     #[test]
@@ -268,8 +269,8 @@ mod tests {
         let refused = Entry { role: Role::Refused, ..entry(b'x', Origin::File) };
         let gone = Entry { kept: false, ..entry(b'b', Origin::File) };
         let history = vec![entry(b'c', Origin::File), refused, gone, entry(b'a', Origin::File)];
-        assert_eq!(before(&history, of(b'c')), of(b'a'));
-        // Pinned to a version that never came from the file: the one that served before.
-        assert_eq!(before(&history, of(b'p')), of(b'c'));
+        assert_eq!(version_before(&history, of(b'c')), of(b'a'));
+        // The module is pinned to a version that never came from its file: the target is the version that served last.
+        assert_eq!(version_before(&history, of(b'p')), of(b'c'));
     }
 }

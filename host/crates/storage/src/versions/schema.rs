@@ -1,8 +1,8 @@
-//! The tables.
+//! The tables of the record of versions.
 
 use crate::sqlite::{DatabaseKind, MARK};
 
-/// The record's file: `mdhv` is what tells it from others.
+/// The record's file. Its application id is `mdhv` in ASCII.
 pub(super) const VERSIONS: DatabaseKind = DatabaseKind {
     name: "record of versions",
     file: "versions.sqlite",

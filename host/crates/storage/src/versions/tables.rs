@@ -1,4 +1,4 @@
-//! Reading and writing the tables.
+//! Reads and writes the tables.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -12,10 +12,10 @@ use super::types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, 
 use modhost_core::clock::{from_millis, to_millis};
 use modhost_core::event::Name;
 
-/// Maximum number of entries kept of a module.
-const REMEMBERED: u32 = 200;
+/// Maximum number of history entries of a module.
+const MAX_ENTRIES: u32 = 200;
 
-const ENTRY: &str = "hash, role, origin, asked_by, began_at, ended_at, reason";
+const ENTRY_COLUMNS: &str = "hash, role, origin, asked_by, began_at, ended_at, reason";
 
 /// Records a fact in an open transaction.
 pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: SystemTime) -> rusqlite::Result<()> {
@@ -64,7 +64,7 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
     }
 }
 
-/// Creates the module's row if necessary.
+/// Creates the row of a module if necessary.
 fn ensure_module(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
     connection.execute("INSERT INTO modules (module) VALUES (?1) ON CONFLICT DO NOTHING", [module.as_str()])?;
     Ok(())
@@ -88,7 +88,7 @@ fn end(connection: &Connection, module: &Name, role: Role, reason: &str, now: Sy
     Ok(())
 }
 
-/// Records the progress of a trial. A trial that has ended stays ended.
+/// Records the progress of a trial, unless the trial has ended.
 fn note_progress(
     connection: &Connection,
     module: &Name,
@@ -123,17 +123,17 @@ fn progress(connection: &Connection, module: &Name) -> rusqlite::Result<Progress
     Ok(progress.unwrap_or_default())
 }
 
-/// Removes the oldest entries of a module beyond the maximum.
+/// Removes the oldest ended entries of a module beyond [`MAX_ENTRIES`].
 pub(super) fn forget_old(connection: &Connection, module: &Name) -> rusqlite::Result<()> {
     let sql = "DELETE FROM versions WHERE module = ?1 AND ended_at IS NOT NULL AND id <= \
                (SELECT id FROM versions WHERE module = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)";
-    connection.execute(sql, params![module.as_str(), REMEMBERED])?;
+    connection.execute(sql, params![module.as_str(), MAX_ENTRIES])?;
     Ok(())
 }
 
 /// Returns the history of a module's versions, newest first.
 pub(super) fn history(connection: &Connection, module: &Name) -> rusqlite::Result<Vec<Entry>> {
-    let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 ORDER BY id DESC");
+    let sql = format!("SELECT {ENTRY_COLUMNS} FROM versions WHERE module = ?1 ORDER BY id DESC");
     connection.prepare(&sql)?.query_map([module.as_str()], entry)?.collect()
 }
 
@@ -149,7 +149,7 @@ pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name
 /// Returns the state of a module.
 pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
     let mut standing = ModuleState::default();
-    let sql = format!("SELECT {ENTRY} FROM versions WHERE module = ?1 AND ended_at IS NULL");
+    let sql = format!("SELECT {ENTRY_COLUMNS} FROM versions WHERE module = ?1 AND ended_at IS NULL");
     for entry in connection.prepare_cached(&sql)?.query_map([module.as_str()], entry)? {
         let entry = entry?;
         match entry.role {
@@ -174,7 +174,7 @@ pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::R
     Ok(standing)
 }
 
-/// Returns every recorded version of every module, latest first, and whether it must be kept.
+/// Returns all recorded versions of all modules, latest first, and for each whether its component must be kept.
 pub(super) fn kept_for(connection: &Connection) -> rusqlite::Result<Vec<Known>> {
     let sql = "SELECT v.module, v.hash, max(v.id), \
                       max(v.ended_at IS NULL OR v.hash IS m.pinned) \
@@ -220,5 +220,5 @@ fn order(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Order>> {
 
 /// Creates the error of a value that this code never writes.
 fn unknown(column: usize) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "a word this version doesn't know".into())
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, "an unknown value".into())
 }

@@ -15,11 +15,11 @@ pub struct Entry {
     pub role: Role,
     /// Where it came from.
     pub origin: Origin,
-    /// The operator who requested it; none if the file changed.
+    /// The operator who requested it; `None` if the file changed or the host promoted a canary.
     pub by: Option<String>,
     /// When it took the role.
     pub began: SystemTime,
-    /// When it lost the role; none if it still has it.
+    /// When it lost the role; `None` if it still has it.
     pub ended: Option<SystemTime>,
     /// Why it lost the role, or why it was refused.
     pub reason: Option<String>,
@@ -30,16 +30,16 @@ pub struct Entry {
 /// The role of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It answers the module's events.
+    /// It processes the module's events.
     Serving,
-    /// It answers a share of them, on trial.
+    /// It processes a share of the module's events, on trial.
     Canary,
-    /// It may not serve.
+    /// It must not serve.
     Refused,
 }
 
 impl Role {
-    /// Its name, as stored and as people read it.
+    /// Returns the name of the role, as stored and displayed.
     pub fn word(self) -> &'static str {
         match self {
             Self::Serving => "serving",
@@ -67,7 +67,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The word for it, as it is stored and as people read it.
+    /// Returns the name of the origin, as stored and displayed.
     pub fn word(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -87,53 +87,53 @@ impl Origin {
 pub struct Order {
     /// The operator.
     pub by: String,
-    /// When.
+    /// When the operator gave the order.
     pub at: SystemTime,
 }
 
-/// A version that is not loaded, although the module's file contains it.
+/// A version that the host does not load, although the module's file contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldBack {
     /// The version.
     pub hash: ContentHash,
-    /// Why.
+    /// Why it is held back.
     pub why: String,
 }
 
 impl HeldBack {
-    /// Creates it for a version whose trial failed.
+    /// Holds back a version whose trial failed.
     pub fn by_its_trial(hash: ContentHash, tally: &Tally) -> Self {
-        Self { hash, why: format!("{DID_WORSE}: {tally}") }
+        Self { hash, why: format!("{TRIAL_FAILED}: {tally}") }
     }
 
-    /// Whether its trial failed, in contrast to an operator's request.
+    /// Returns whether the version is held back because its trial failed, rather than at an operator's request.
     pub fn is_by_its_trial(&self) -> bool {
-        self.why.starts_with(DID_WORSE)
+        self.why.starts_with(TRIAL_FAILED)
     }
 }
 
-/// Why a version is held back whose trial failed.
-const DID_WORSE: &str = "it did worse on trial";
+/// The beginning of the stored reason of a version that is held back because its trial failed.
+const TRIAL_FAILED: &str = "it did worse on trial";
 
 /// The progress of a trial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// How long it has lasted while a host ran.
+    /// How long the trial has run, not counting the time without a running host.
     pub watched: Duration,
-    /// The results of the two versions.
+    /// The results of the canary and of the serving version.
     pub tally: Tally,
 }
 
-/// The results of two versions side by side: deliveries, each counted once, by its first attempt.
+/// The results of a canary and the serving version: the numbers of deliveries, each counted once, by its first attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Deliveries to the new version.
+    /// Deliveries to the canary.
     pub canary_runs: u64,
-    /// Those that it did not complete.
+    /// Deliveries that the canary did not complete.
     pub canary_failed: u64,
     /// Deliveries to the serving version.
     pub stable_runs: u64,
-    /// Those that it did not complete.
+    /// Deliveries that the serving version did not complete.
     pub stable_failed: u64,
 }
 
@@ -153,22 +153,22 @@ impl fmt::Display for Tally {
 pub struct ModuleState {
     /// The version that serves, or that served last.
     pub serving: Option<Entry>,
-    /// The version on trial.
+    /// The canary.
     pub canary: Option<Entry>,
-    /// The progress of its trial, as last recorded.
+    /// The progress of the canary's trial, as last recorded.
     pub progress: Progress,
-    /// The version it is pinned to, whatever is in its file.
+    /// The version that the module is pinned to, regardless of its file.
     pub pinned: Option<(ContentHash, Order)>,
-    /// The version that is not loaded from its file.
+    /// The version that is not loaded from the module's file.
     pub held_back: Option<HeldBack>,
-    /// Set while its deliveries are paused.
+    /// The order that paused the module's deliveries, while they are paused.
     pub paused: Option<Order>,
 }
 
 /// A fact to record about a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// A version serves instead of the one before.
+    /// A version serves, replacing the previous one.
     Serves {
         /// The version.
         hash: ContentHash,
@@ -177,7 +177,7 @@ pub enum Fact {
         /// The operator who requested it, if any.
         by: Option<String>,
     },
-    /// A version is on trial.
+    /// The trial of a canary begins.
     Tried {
         /// The version.
         hash: ContentHash,
@@ -191,19 +191,19 @@ pub enum Fact {
     },
     /// The trial has ended.
     TrialOver {
-        /// Why.
+        /// Why it ended.
         reason: String,
     },
-    /// A version may not serve.
+    /// A version must not serve.
     Refused {
         /// The version.
         hash: ContentHash,
-        /// Why.
+        /// Why it is refused.
         reason: String,
     },
     /// The module is pinned to a version, or unpinned.
     Pinned(Option<(ContentHash, Order)>),
-    /// A version is not loaded from the file; none: every version is.
+    /// A version is held back: it is not loaded from the module's file. `None` ends this.
     HeldBack(Option<HeldBack>),
     /// The module's deliveries are paused, or resumed.
     Paused(Option<Order>),

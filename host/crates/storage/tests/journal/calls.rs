@@ -88,7 +88,7 @@ async fn keeps_a_large_answer_while_a_call_has_it(engine: Engine) {
     assert_eq!(journal.calls(&first.delivery).await.unwrap(), [call(0, answer)]);
 }
 
-/// The fence: an attempt that lost its lease changes nothing of what the next attempt reads and writes.
+/// Fencing: an attempt that lost its lease cannot change the calls of the next attempt.
 async fn writes_nothing_under_a_stale_lease(engine: Engine) {
     let journal = TestJournal::new(engine).await;
     let first = journal.claimed("evt_1", 0).await;
@@ -104,13 +104,13 @@ async fn writes_nothing_under_a_stale_lease(engine: Engine) {
     lost(&Lease { owner: "host-2".into(), ..first.lease.clone() }).await;
     lost(&Lease { attempt: 2, ..first.lease.clone() }).await;
 
-    // The lease expires and nobody has taken the delivery over.
+    // The lease has expired, and the delivery is not claimed again yet.
     journal.at(10_000).reclaim(None).await.unwrap();
     lost(&first.lease).await;
-    // The same host takes it over.
+    // The same host claims it again.
     let second = journal.take(1, 10_000).await.pop().unwrap();
     lost(&first.lease).await;
-    // What the stale attempt tried leaves no gap in the record of this one.
+    // The failed writes of the stale attempt do not count as a gap in the calls of this attempt.
     committed(journal.write(&second.lease, call(1, "second"))).await;
     journal.end(&second, retry(0), 10_001).await;
     let third = journal.take(1, 10_002).await.pop().unwrap();
@@ -155,7 +155,7 @@ async fn never_waits_to_write_and_rejects_too_many_pending_bytes() {
         answer[..4].copy_from_slice(&number.to_le_bytes());
         match journal.write(&lease, Call { number, answer: Some(answer), at: at(0), ..call(0, "") }) {
             Ok(written) if number < 1_000 => accepted.push(written),
-            Ok(_) => return, // the disk is quicker than this loop
+            Ok(_) => return, // the disk is faster than this loop
             Err(error) => break error,
         }
     };

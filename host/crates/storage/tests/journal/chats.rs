@@ -28,10 +28,10 @@ async fn releases_the_next_delivery_of_a_chat_when_the_first_ends(engine: Engine
     let taken = journal.take(10, 100).await;
     let ids: Vec<&DeliveryId> = taken.iter().map(|claimed| claimed.id()).collect();
     assert_eq!(ids, [&chat_a[0], &other_chat, &no_chat]);
-    assert_eq!(journal.lanes().await.unwrap()[0].waiting, 2, "the deliveries behind are waiting, too");
+    assert_eq!(journal.lanes().await.unwrap()[0].waiting, 2, "blocked deliveries count as waiting");
 
     journal.end(&taken[1], Disposition::Completed, 110).await;
-    assert!(journal.take(10, 120).await.is_empty(), "a delivery of another chat ended");
+    assert!(journal.take(10, 120).await.is_empty(), "the end of a delivery of another chat released one");
     for (next, ending) in [(1, Disposition::Completed), (2, dead())] {
         let claimed = if next == 1 { taken[0].clone() } else { journal.take(10, 130).await.pop().unwrap() };
         journal.end(&claimed, ending, 130).await;
@@ -54,7 +54,7 @@ async fn holds_a_chat_back_behind_a_retry(engine: Engine) {
     assert_eq!(
         journal.next_due().await.unwrap(),
         Some(Duration::from_millis(1_000)),
-        "the delivery behind is not due before it"
+        "the blocked delivery must not be due before the retry"
     );
     let claimed = journal.take(10, 5_000).await.pop().unwrap();
     assert_eq!(*claimed.id(), first);
@@ -103,7 +103,7 @@ async fn queues_a_resent_delivery_behind_the_unfinished_ones_of_its_chat(engine:
     for id in &order {
         assert_eq!(&journal.complete_next(10).await, id);
     }
-    // Alone in its chat it can be claimed at once.
+    // A resent delivery without others in its chat can be claimed at once.
     assert!(journal.at(20).resend(&order[0], false).await.unwrap());
     assert_eq!(journal.complete_next(20).await, order[0]);
 }

@@ -1,4 +1,4 @@
-//! Claims: in order, when deliveries are due, by one host at a time.
+//! Claims: deliveries are leased in order, when they are due, and to one host at a time.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn counts_the_waiting_deliveries_of_a_lane_exactly(engine: Engine) {
     let taken = journal.take(2, 10).await;
     assert_eq!(waiting(&journal).await, 2);
     journal.retry_at(&taken[0], 500, 20).await;
-    assert_eq!(waiting(&journal).await, 3, "one that isn't due yet waits too");
+    assert_eq!(waiting(&journal).await, 3, "a retry that is not due is not counted as waiting");
     journal.end(&taken[1], dead(), 20).await;
     assert_eq!(waiting(&journal).await, 3);
     assert!(journal.at(30).resend(taken[1].id(), false).await.unwrap());
@@ -111,7 +111,7 @@ async fn keeps_a_due_delivery_due_when_the_clock_goes_back(engine: Engine) {
     let journal = TestJournal::new(engine).await;
     assert_eq!(journal.next_due().await.unwrap(), None);
     let id = journal.one("evt_1", 1_000_000).await;
-    // The clock goes back by a quarter of an hour.
+    // The clock is set back by a quarter of an hour.
     assert_eq!(journal.at(100).next_due().await.unwrap(), Some(Duration::ZERO));
     assert_eq!(journal.take_ids(1, 100).await, [id]);
 }
@@ -135,11 +135,11 @@ async fn keeps_position_and_attempts_of_an_unclaimed_delivery(engine: Engine) {
     let of_another = Lease { owner: "host-2".into(), ..claimed.lease.clone() };
     assert!(!journal.at(11).unclaim(&of_another).await.unwrap());
     assert!(journal.unclaim(&claimed.lease).await.unwrap());
-    assert!(!journal.unclaim(&claimed.lease).await.unwrap(), "the lease is not held any more");
+    assert!(!journal.unclaim(&claimed.lease).await.unwrap(), "unclaimed a lease that is not held any more");
     let again = journal.take(5, 12).await;
     assert_eq!(again.iter().map(|it| (it.id(), it.attempt())).collect::<Vec<_>>(), [(&first, 1), (&second, 1)]);
 
-    // Attempts that were made stay counted, and nothing is left of the one that wasn't.
+    // Only attempts that began are counted.
     journal.retry_at(&again[0], 5_000, 13).await;
     let claimed = journal.take(1, 5_000).await.pop().unwrap();
     assert!(journal.at(5_001).unclaim(&claimed.lease).await.unwrap());
@@ -158,7 +158,7 @@ async fn extends_leases_by_heartbeat_and_reports_lost_and_unknown_ones(engine: E
 
     let heartbeat = journal.heartbeat("host-1", vec![kept.clone()], minute).await.unwrap();
     assert_eq!((heartbeat.lost, heartbeat.unknown), (vec![], vec![lost.clone()]));
-    assert_eq!(journal.at(30_000).reclaim(None).await.unwrap(), 1, "an unknown lease is not extended");
+    assert_eq!(journal.at(30_000).reclaim(None).await.unwrap(), 1, "the heartbeat extended an unknown lease");
     assert_eq!(journal.state(&kept.delivery).await, State::Running);
 
     let of_nothing = lease(&DeliveryId::from_text("dlv_unknown"));
@@ -183,7 +183,7 @@ async fn returns_the_deliveries_of_a_dead_host_at_once(engine: Engine) {
     assert_eq!(journal.at(20).reclaim(Some("host-1")).await.unwrap(), 1);
     assert_eq!(journal.state(&alive).await, State::Running);
     let again = journal.take(5, 20).await.pop().unwrap();
-    assert_eq!((again.id(), again.attempt()), (&gone, 2), "an attempt that was cut off counts");
+    assert_eq!((again.id(), again.attempt()), (&gone, 2), "an interrupted attempt must count");
     let details = journal.show(&gone).await.unwrap().unwrap();
     let states: Vec<State> = details.changes.iter().map(|change| change.state).collect();
     assert_eq!(states, [State::Waiting, State::Running, State::Waiting, State::Running]);
@@ -207,7 +207,7 @@ async fn completes_an_attempt_only_under_its_lease(engine: Engine) {
     journal.at(20).reclaim(Some("host-1")).await.unwrap();
     assert!(!complete(&first.lease, Disposition::Completed).await, "the delivery is queued again");
     let second = journal.take(1, 30).await.pop().unwrap();
-    // The same host holds the delivery, but by another attempt.
+    // The same host holds the lease, but for another attempt.
     assert!(!complete(&first.lease, Disposition::Completed).await);
     assert!(complete(&second.lease, Disposition::Completed).await);
     assert!(!complete(&second.lease, dead()).await, "the delivery has ended");

@@ -14,9 +14,9 @@ const DIRECTORY: &str = "MODHOST_TEST_CRASH_DIRECTORY";
 const ROUND: &str = "MODHOST_TEST_CRASH_ROUND";
 const ROUNDS: u32 = 12;
 
-/// The writes that were acknowledged to the killed host.
+/// The writes that the killed hosts reported as acknowledged.
 #[derive(Default)]
-struct Told {
+struct Acknowledged {
     recorded: HashSet<String>,
     completed: HashSet<String>,
     /// The number of durable calls of a delivery.
@@ -26,16 +26,16 @@ struct Told {
 #[tokio::test]
 async fn loses_no_acknowledged_write_when_the_host_is_killed() {
     let directory = tempfile::tempdir().unwrap();
-    let mut told = Told::default();
+    let mut acknowledged = Acknowledged::default();
     let mut random = fastrand::Rng::new();
     for round in 0..ROUNDS {
         let mut host = start(directory.path(), round);
         let lines = random.usize(1..2_000);
-        listen(&mut host, lines, &mut told);
-        check(directory.path(), &told).await;
+        collect_and_kill(&mut host, lines, &mut acknowledged);
+        check(directory.path(), &acknowledged).await;
     }
-    assert!(told.recorded.len() > 500, "only {} events were recorded", told.recorded.len());
-    assert!(!told.completed.is_empty() && !told.called.is_empty());
+    assert!(acknowledged.recorded.len() > 500, "only {} events were recorded", acknowledged.recorded.len());
+    assert!(!acknowledged.completed.is_empty() && !acknowledged.called.is_empty());
 }
 
 fn start(directory: &Path, round: u32) -> Child {
@@ -49,51 +49,51 @@ fn start(directory: &Path, round: u32) -> Child {
         .unwrap()
 }
 
-/// Collects the lines of a host, and kills it after so many.
-fn listen(host: &mut Child, lines: usize, told: &mut Told) {
-    let mut heard = 0;
+/// Collects the lines that a host prints, and kills the host after that many lines.
+fn collect_and_kill(host: &mut Child, lines: usize, acknowledged: &mut Acknowledged) {
+    let mut received = 0;
     let mut out = BufReader::new(host.stdout.take().unwrap());
     let mut line = String::new();
     while out.read_line(&mut line).unwrap() > 0 {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            ["recorded", id, ".\n"] => drop(told.recorded.insert(id.to_owned())),
-            ["completed", id, ".\n"] => drop(told.completed.insert(id.to_owned())),
-            ["called", id, count, ".\n"] => drop(told.called.insert(id.to_owned(), count.parse().unwrap())),
-            _ => {} // lines of the test harness, or cut off
+            ["recorded", id, ".\n"] => drop(acknowledged.recorded.insert(id.to_owned())),
+            ["completed", id, ".\n"] => drop(acknowledged.completed.insert(id.to_owned())),
+            ["called", id, count, ".\n"] => drop(acknowledged.called.insert(id.to_owned(), count.parse().unwrap())),
+            _ => {} // lines of the test harness, or truncated lines
         }
         line.clear();
-        heard += 1;
-        if heard == lines {
-            host.kill().unwrap(); // lines it wrote before are still read
+        received += 1;
+        if received == lines {
+            host.kill().unwrap(); // lines that are already in the pipe are still read
         }
     }
     host.wait().unwrap();
-    assert!(heard >= lines, "the host stopped by itself");
+    assert!(received >= lines, "the host stopped before it was killed");
 }
 
-async fn check(directory: &Path, told: &Told) {
+async fn check(directory: &Path, acknowledged: &Acknowledged) {
     let journal = open(directory).await;
-    let there: HashMap<String, State> =
+    let found: HashMap<String, State> =
         journal.list(Filter::default()).await.unwrap().into_iter().map(|it| (it.event_id, it.state)).collect();
-    for id in &told.recorded {
-        assert!(there.contains_key(id), "{id} was acknowledged and is lost");
+    for id in &acknowledged.recorded {
+        assert!(found.contains_key(id), "{id} was acknowledged and is lost");
     }
-    for id in &told.completed {
-        assert_eq!(there.get(id), Some(&State::Completed), "{id}");
+    for id in &acknowledged.completed {
+        assert_eq!(found.get(id), Some(&State::Completed), "{id}");
     }
-    for (id, count) in &told.called {
+    for (id, count) in &acknowledged.called {
         let event = event(id);
         let calls = journal.calls(&to(&event, "Echo").id).await.unwrap();
-        assert!(calls.len() >= *count as usize, "{id}: {count} calls were on disk, {} are there", calls.len());
-        assert!(calls.iter().enumerate().all(|(place, call)| call.number as usize == place), "{id}");
+        assert!(calls.len() >= *count as usize, "{id}: {count} calls were durable, {} were found", calls.len());
+        assert!(calls.iter().enumerate().all(|(index, call)| call.number as usize == index), "{id}");
     }
     let sum: u64 = journal.totals().await.unwrap().deliveries.iter().sum();
-    assert_eq!(sum, there.len() as u64);
+    assert_eq!(sum, found.len() as u64);
     journal.close().await.unwrap();
 }
 
-/// The host that is killed: this test program, started again.
+/// Runs the host that is killed, in a child process of this test executable.
 #[test]
 #[ignore = "started by the test above"]
 fn host() {
@@ -110,7 +110,7 @@ fn host() {
     });
 }
 
-fn say(line: &str) {
+fn print_line(line: &str) {
     let mut out = std::io::stdout().lock();
     out.write_all(format!("{line} .\n").as_bytes()).unwrap();
     out.flush().unwrap();
@@ -121,7 +121,7 @@ async fn record(journal: Arc<Sqlite>, name: String) {
         let event = event(&format!("evt_{name}_{number}"));
         let delivery = to(&event, "Echo");
         journal.record(Arc::clone(&event), vec![delivery]).await.unwrap();
-        say(&format!("recorded {}", event.id));
+        print_line(&format!("recorded {}", event.id));
     }
 }
 
@@ -131,10 +131,10 @@ async fn run(journal: &Sqlite) {
             for number in 0..3 {
                 let answer = vec![number as u8; 3_000 * (number as usize + 1)];
                 committed(journal.write(&claimed.lease, call(number, answer))).await;
-                say(&format!("called {} {}", claimed.event.id, number + 1));
+                print_line(&format!("called {} {}", claimed.event.id, number + 1));
             }
             journal.complete_attempt(&claimed.lease, report(), Disposition::Completed).await.unwrap();
-            say(&format!("completed {}", claimed.event.id));
+            print_line(&format!("completed {}", claimed.event.id));
         }
     }
 }

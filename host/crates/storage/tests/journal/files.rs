@@ -1,5 +1,5 @@
-//! The files of the SQLite engine: used by one host at a time, migrated when they are old, and refused unchanged when they
-//! cannot be used.
+//! The files of the SQLite engine: locked by one host, migrated if they are of an older version, and refused unchanged
+//! if they cannot be used.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::support::{Engine, TestJournal, call, claim, committed, on_every_engin
 
 on_every_engine! { fails_every_operation_after_close }
 
-/// The text with which a directory is refused.
+/// Opens the journal in a directory, which must be refused as unusable. Returns the error.
 async fn refused(directory: &Path) -> String {
     let (kind, text) = storage_error(try_open(directory).await.map(drop));
     assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
     text
 }
 
-/// A closed journal with a few deliveries in it, and its file.
+/// Creates a closed journal with a few deliveries. Returns its directory and file.
 async fn filled() -> (tempfile::TempDir, std::path::PathBuf) {
     let journal = TestJournal::sqlite().await;
     for number in 0..20 {
@@ -40,7 +40,7 @@ async fn refuses_a_second_host() {
     assert!(text.contains("another modhost"), "{text}");
     assert!(text.contains(&std::process::id().to_string()), "{text}");
     assert!(text.contains(journal.directory.path().to_str().unwrap()), "{text}");
-    // The first host goes on; once it closes, another can open the journal.
+    // The first host continues. Once it closes the journal, another host can open it.
     journal.one("evt_1", 0).await;
     journal.reopened().await.one("evt_2", 0).await;
 }
@@ -70,7 +70,7 @@ async fn refuses_a_journal_of_a_newer_version_unchanged() {
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
-/// `v1.sql` is a journal as the first version wrote it; it is never made anew.
+/// `v1.sql` is a dump of a journal that the first version wrote. It is never regenerated.
 #[tokio::test]
 async fn opens_a_journal_of_the_first_version() {
     let directory = tempfile::tempdir().unwrap();
@@ -87,12 +87,12 @@ async fn opens_a_journal_of_the_first_version() {
         [("evt_4", State::Waiting), ("evt_3", State::Waiting), ("evt_2", State::Dead), ("evt_1", State::Completed)]
     );
     let completed = journal.list(Filter { event: Some("evt_1".into()), ..Filter::default() }).await.unwrap();
-    let story = journal.show(&completed[0].id).await.unwrap().unwrap();
-    assert_eq!(story.calls, [call(0, "answer"), call(1, vec![1; 9_000])]);
-    assert_eq!(story.attempts.len(), 1);
-    assert_eq!(story.attempts[0].log[0].text, "hello");
-    assert_eq!(*story.event, *crate::support::event("evt_1"));
-    // The two waiting deliveries are of one chat.
+    let details = journal.show(&completed[0].id).await.unwrap().unwrap();
+    assert_eq!(details.calls, [call(0, "answer"), call(1, vec![1; 9_000])]);
+    assert_eq!(details.attempts.len(), 1);
+    assert_eq!(details.attempts[0].log[0].text, "hello");
+    assert_eq!(*details.event, *crate::support::event("evt_1"));
+    // The two waiting deliveries are in one chat, so only the first can be claimed.
     let claimed = journal.claim(claim("acme", 10)).await.unwrap();
     assert_eq!(claimed.iter().map(|it| it.event.id.as_str()).collect::<Vec<_>>(), ["evt_3"]);
     journal.close().await.unwrap();
@@ -104,7 +104,7 @@ async fn refuses_a_file_that_is_no_journal_unchanged() {
     std::fs::create_dir_all(other.parent().unwrap()).unwrap();
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
     for (content, why) in [
-        (b"Dear diary, today it rained and I stayed in. ".repeat(100), "no SQLite database"),
+        (b"Dear diary, today it rained and I stayed in. ".repeat(100), "not a SQLite database"),
         (std::fs::read(&other).unwrap(), "another program's SQLite database"),
         (Vec::new(), "is empty"),
     ] {
@@ -137,7 +137,7 @@ async fn refuses_a_damaged_journal_unchanged() {
     let (directory, file) = filled().await;
     let whole = std::fs::read(&file).unwrap();
     assert!(whole.len() > 20 * 4096);
-    // The first bytes of a page tell its type or its successor.
+    // The first bytes of a page contain its type or the number of the next page.
     for page in 0..whole.len() / 4096 {
         let mut damaged = whole.clone();
         for byte in &mut damaged[page * 4096..page * 4096 + 8] {
@@ -151,15 +151,15 @@ async fn refuses_a_damaged_journal_unchanged() {
 }
 
 #[tokio::test]
-async fn reports_damage_that_shows_later() {
+async fn reports_damage_that_occurs_while_open() {
     let (directory, file) = filled().await;
     let journal = open(directory.path()).await;
     let id = journal.list(Filter { limit: Some(1), ..Filter::default() }).await.unwrap().pop().unwrap().id;
-    // All pages but the first are removed while it is open.
+    // Removes all pages except the first one while the journal is open.
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(4096).unwrap();
     let another = DeliveryId::from_text(id.as_str());
     let shown = match journal.show(&another).await {
-        // Pages that were read before may still be in memory; others cannot be.
+        // The page cache may still contain the pages of the delivery, but not those of its calls.
         Ok(Some(_)) => journal.calls(&id).await.map(drop),
         Ok(None) => return,
         Err(error) => Err(error),
@@ -169,14 +169,14 @@ async fn reports_damage_that_shows_later() {
 }
 
 #[tokio::test]
-async fn refuses_a_log_without_its_file() {
+async fn refuses_a_write_ahead_log_without_its_database() {
     let journal = TestJournal::sqlite().await;
     journal.one("evt_1", 0).await;
     let saved = tempfile::tempdir().unwrap();
     let wal = journal.directory.path().join("journal.sqlite-wal");
     std::fs::copy(&wal, saved.path().join("journal.sqlite-wal")).unwrap();
     let text = refused(saved.path()).await;
-    assert!(text.contains("journal.sqlite-wal") && text.contains("bring that back"), "{text}");
+    assert!(text.contains("journal.sqlite-wal") && text.contains("restore that file"), "{text}");
     assert!(!saved.path().join("journal.sqlite").exists());
 }
 
@@ -194,6 +194,6 @@ async fn names_a_directory_it_cannot_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     std::fs::write(&path, b"").unwrap();
-    let Err(error) = try_open(&path.join("data")).await else { panic!("it opened") };
+    let Err(error) = try_open(&path.join("data")).await else { panic!("the journal was opened") };
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A full disk: it is reported as such, nothing is lost, and the journal recovers once there is space.
+//! A full disk is reported, no acknowledged write is lost, and the journal recovers once there is free space.
 
 use modhost_storage::error::StorageErrorKind;
 use modhost_storage::journal::{Filter, Journal, Recorded};
@@ -21,7 +21,7 @@ async fn reports_a_full_disk_and_recovers() {
         let delivery = to(&event, "Echo");
         match journal.record(event.clone(), vec![delivery.clone()]).await {
             Ok(Recorded::New) => recorded.push(delivery.id.clone()),
-            Ok(Recorded::Duplicate) => panic!("{} was refused or new before", event.id),
+            Ok(Recorded::Duplicate) => panic!("{} was reported as a duplicate", event.id),
             Err(error) => break error,
         }
         let call = call(recorded.len() as u32 - 1, vec![7; 8_000]);
@@ -34,11 +34,11 @@ async fn reports_a_full_disk_and_recovers() {
     assert!(kind == StorageErrorKind::Full && text.contains(directory.to_str().unwrap()), "{text}");
     assert!(recorded.len() > 50, "{}", recorded.len());
 
-    // The disk stays full: reads succeed, and each of many concurrent writes is told.
+    // While the disk is full, reads succeed, and each of many concurrent writes succeeds or reports the full disk.
     let refused = event("evt_refused");
-    let tries = (0..20).map(|_| journal.record(refused.clone(), vec![to(&refused, "Echo")]));
-    for ended in futures::future::join_all(tries).await {
-        assert!(ended.is_ok() || storage_error(ended).0 == StorageErrorKind::Full);
+    let attempts = (0..20).map(|_| journal.record(refused.clone(), vec![to(&refused, "Echo")]));
+    for result in futures::future::join_all(attempts).await {
+        assert!(result.is_ok() || storage_error(result).0 == StorageErrorKind::Full);
     }
     assert!(journal.list(Filter::default()).await.unwrap().len() >= recorded.len());
 
@@ -52,13 +52,13 @@ async fn reports_a_full_disk_and_recovers() {
     journal.close().await.unwrap();
 
     let journal = open(&directory).await;
-    let there: Vec<_> = journal.list(Filter::default()).await.unwrap().into_iter().map(|it| it.id).collect();
-    assert!(recorded.iter().all(|id| there.contains(id)));
+    let ids: Vec<_> = journal.list(Filter::default()).await.unwrap().into_iter().map(|it| it.id).collect();
+    assert!(recorded.iter().all(|id| ids.contains(id)));
     journal.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_no_call_after_one_that_found_no_space() {
+async fn writes_no_call_after_one_that_failed_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount(8) else { return };
     let journal = open(&disk.path().join("data")).await;
     let event = event("evt_1");

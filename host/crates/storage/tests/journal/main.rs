@@ -1,5 +1,5 @@
-//! The promises of the journal: by every engine, and with real files that are opened, closed, killed and damaged by the
-//! SQLite engine.
+//! Tests of the journal: with every engine, and with the SQLite engine on real files that are reopened and damaged, and
+//! whose host is killed.
 
 mod calls;
 mod chats;

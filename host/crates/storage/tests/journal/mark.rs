@@ -1,4 +1,4 @@
-//! A journal that has lost its last commits, for whatever reason, is refused unchanged.
+//! High-water mark: a journal that has lost its last commits is refused unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::support::{TestJournal, call, claim, committed, event, lease, open, st
 
 const WAL: &str = "journal.sqlite-wal";
 
-/// Returns the files of a killed host: copied while a journal with so many events was open.
+/// Returns the files of a killed host: copied while a journal with that many events was open.
 async fn killed(events: u64) -> TempDir {
     let journal = TestJournal::sqlite().await;
     for number in 0..events {
@@ -79,22 +79,22 @@ async fn refuses_a_log_that_is_damaged_or_cut_short_anywhere() {
     let directory = killed(12).await;
     let whole = fs::read(path(&directory, WAL)).unwrap();
     let mut refusals = 0;
-    // A page of the log with its header; the last one is a commit.
-    let places: Vec<usize> = (0..whole.len()).step_by(4120).chain([5, 30, whole.len() - 1]).collect();
-    for place in places {
+    // 4120 bytes are one page of the log with its header. The last page ends a commit.
+    let offsets: Vec<usize> = (0..whole.len()).step_by(4120).chain([5, 30, whole.len() - 1]).collect();
+    for offset in offsets {
         let mut damaged = whole.clone();
-        damaged[place] ^= 0xff;
-        for content in [damaged, whole[..place].to_vec()] {
+        damaged[offset] ^= 0xff;
+        for content in [damaged, whole[..offset].to_vec()] {
             let copy = copy(directory.path());
             fs::write(path(&copy, WAL), &content).unwrap();
             match try_open(copy.path()).await {
-                Ok(journal) => assert_eq!(events(&journal).await, 12, "silently shortened at {place}"),
+                Ok(journal) => assert_eq!(events(&journal).await, 12, "commits were lost without an error at {offset}"),
                 Err(error) => {
                     let (kind, text) = storage_error::<()>(Err(error));
                     assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
                     refusals += 1;
                     assert!(text.contains("changes are missing") || text.contains("damaged"), "{text}");
-                    assert!(fs::read(path(&copy, WAL)).unwrap() == content, "the log was changed at {place}");
+                    assert!(fs::read(path(&copy, WAL)).unwrap() == content, "the log was changed ({offset})");
                 }
             }
         }
@@ -111,7 +111,7 @@ async fn reports_the_time_of_the_missing_changes() {
         journal.one(&format!("evt_{number}"), 0).await;
     }
     let newer = copy(journal.directory.path());
-    // An older copy of both files, beside a newer mark.
+    // An older copy of the journal with a newer mark.
     fs::copy(path(&newer, "journal.mark"), path(&older, "journal.mark")).unwrap();
     let text = refused(older.path()).await;
     assert!(text.contains("3 of 4 changes are missing, committed after 2") && text.contains(" and up to 2"), "{text}");
@@ -134,7 +134,7 @@ async fn opens_beside_a_mark_that_is_behind_missing_or_damaged() {
         let journal = open(directory.path()).await;
         assert_eq!(events(&journal).await, 3);
         drop(journal);
-        // It is there again, and true.
+        // The mark is written again, with the right count.
         assert_eq!(fs::read(&mark).unwrap().len(), first.len());
         assert_eq!(events(&open(directory.path()).await).await, 3);
     }

@@ -1,4 +1,4 @@
-//! Every engine beside a model of the journal: random operations in random order have the same results.
+//! Model test: random operations in random order have the same results with every engine and with a simple model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ enum Step {
     },
     Redeliver(Index),
     /// Records an event of the other tenant with the same id.
-    Shadow(Index),
+    SameId(Index),
     Claim {
         lane: usize,
         limit: u32,
@@ -58,7 +58,7 @@ enum Step {
     WriteStale(Index, u32),
     Forget(Index, u32),
     Wait(u64),
-    Retain,
+    Purge,
     Reopen,
 }
 
@@ -74,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..2_usize, any::<[bool; 2]>(), proptest::option::weighted(0.7, 0..2_u8))
             .prop_map(|(tenant, modules, chat)| Step::Record { tenant, modules, chat }),
         1 => index().prop_map(Step::Redeliver),
-        1 => index().prop_map(Step::Shadow),
+        1 => index().prop_map(Step::SameId),
         8 => (0..4_usize, 0..4_u32, 0..2_u8).prop_map(|(lane, limit, owner)| Step::Claim { lane, limit, owner }),
         1 => index().prop_map(Step::Unclaim),
         8 => (index(), ending).prop_map(|(which, ending)| Step::Complete(which, ending)),
@@ -88,7 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index(), 0..4_u32).prop_map(|(which, from)| Step::Forget(which, from)),
         1 => (index(), 0..4_u32).prop_map(|(which, number)| Step::WriteStale(which, number)),
         3 => (1..1_500_u64).prop_map(Step::Wait),
-        1 => Just(Step::Retain),
+        1 => Just(Step::Purge),
         1 => Just(Step::Reopen),
     ]
 }
@@ -115,7 +115,7 @@ struct Delivery {
 #[derive(Default)]
 struct Model {
     now: u64,
-    /// In the order they were recorded.
+    /// The deliveries, in the order they were recorded.
     deliveries: Vec<(DeliveryId, Delivery)>,
     /// When each known event was recorded, by tenant and id.
     known: HashMap<(String, String), u64>,
@@ -126,45 +126,46 @@ fn owner(number: u8) -> Arc<str> {
     format!("host-{number}").into()
 }
 
-/// The key of an event, without its source, of which there is one.
+/// Returns the key of an event without its source, because the test has only one source.
 fn key(event: &Event) -> (String, String) {
     (event.tenant.as_str().to_owned(), event.id.clone())
 }
 
-/// The lane of a tenant and a module.
+/// Returns the lane of a tenant and a module.
 fn lane(tenant: &str, module: &str) -> usize {
-    let place = |names: [&str; 2], name| names.iter().position(|known| *known == name).expect("it is one of them");
-    place(TENANTS, tenant) * 2 + place(MODULES, module)
+    let index = |names: [&str; 2], name| names.iter().position(|known| *known == name).expect("unknown name");
+    index(TENANTS, tenant) * 2 + index(MODULES, module)
 }
 
 impl Model {
     fn of(&mut self, id: &DeliveryId) -> &mut Delivery {
-        &mut self.deliveries.iter_mut().find(|(known, _)| known == id).expect("the model has it").1
+        &mut self.deliveries.iter_mut().find(|(known, _)| known == id).expect("unknown delivery").1
     }
 
     fn pick(&self, which: &Index) -> Option<DeliveryId> {
         (!self.deliveries.is_empty()).then(|| which.get(&self.deliveries).0.clone())
     }
 
-    /// The indexes of the unfinished deliveries of a chat.
+    /// Returns the indexes of the unfinished deliveries of a chat.
     fn unfinished(&self, lane: usize, chat: Option<u8>) -> Vec<usize> {
         let of_chat = |delivery: &Delivery| {
             chat.is_some() && delivery.chat == chat && delivery.lane == lane && !delivery.state.is_final()
         };
-        (0..self.deliveries.len()).filter(|place| of_chat(&self.deliveries[*place].1)).collect()
+        (0..self.deliveries.len()).filter(|index| of_chat(&self.deliveries[*index].1)).collect()
     }
 
+    /// Moves a delivery to a state.
     fn enter(&mut self, id: &DeliveryId, state: State) {
         let now = self.now;
         let it = self.of(id);
-        let had_turn = !std::mem::replace(&mut it.behind, false);
+        let was_first = !std::mem::replace(&mut it.behind, false);
         it.state = state;
         it.changed = now;
         it.lease = None;
         let (lane, chat) = (it.lane, it.chat);
         if !state.is_final() {
-            self.of(id).behind = !had_turn;
-        } else if had_turn && let Some(next) = self.unfinished(lane, chat).first() {
+            self.of(id).behind = !was_first;
+        } else if was_first && let Some(next) = self.unfinished(lane, chat).first() {
             self.deliveries[*next].1.behind = false;
         }
     }
@@ -195,17 +196,17 @@ impl Model {
         Recorded::New
     }
 
-    /// The deliveries of a lane that can be claimed, the longest waiting first.
+    /// Returns the deliveries of a lane that can be claimed, longest waiting first.
     fn due(&self, lane: usize) -> Vec<DeliveryId> {
         let now = self.now;
         let can =
             |it: &Delivery| it.lane == lane && it.state == State::Waiting && !it.behind && (!it.timed || it.due <= now);
         let mut due: Vec<(u64, usize)> = (0..self.deliveries.len())
-            .filter(|place| can(&self.deliveries[*place].1))
-            .map(|place| (self.deliveries[place].1.due, place))
+            .filter(|index| can(&self.deliveries[*index].1))
+            .map(|index| (self.deliveries[index].1.due, index))
             .collect();
         due.sort_unstable();
-        due.into_iter().map(|(_, place)| self.deliveries[place].0.clone()).collect()
+        due.into_iter().map(|(_, index)| self.deliveries[index].0.clone()).collect()
     }
 
     fn claim(&mut self, lane: usize, limit: u32, by: u8) -> Vec<(DeliveryId, u32, u32, u32)> {
@@ -247,7 +248,7 @@ impl Model {
         ids.len() as u64
     }
 
-    /// The leases that an owner holds.
+    /// Returns the leases that an owner holds.
     fn held_by(&self, owner: &str) -> Vec<Lease> {
         let held = self.deliveries.iter().filter_map(|(id, it)| {
             let (holder, _) = it.lease.as_ref().filter(|(holder, _)| **holder == *owner)?;
@@ -271,7 +272,7 @@ impl Model {
         true
     }
 
-    fn retain(&mut self) {
+    fn purge(&mut self) {
         let now = self.now;
         self.deliveries.retain(|(_, it)| match it.state {
             State::Completed | State::Dropped => it.changed + 1_000 >= now,
@@ -304,7 +305,7 @@ impl Run {
     }
 
     fn journal(&self) -> &dyn Journal {
-        &**self.journal.as_ref().expect("it is open")
+        &**self.journal.as_ref().expect("the journal is not open")
     }
 
     async fn take(&mut self, step: &Step) {
@@ -318,7 +319,7 @@ impl Run {
                 let event = Arc::clone(which.get(&self.model.events));
                 self.record(&event, [true, false], None).await;
             }
-            Step::Shadow(which) if !self.model.events.is_empty() => {
+            Step::SameId(which) if !self.model.events.is_empty() => {
                 let event = Arc::clone(which.get(&self.model.events));
                 let other = if event.tenant.as_str() == TENANTS[0] { TENANTS[1] } else { TENANTS[0] };
                 self.record(&event_of(other, &event.id), [true, true], None).await;
@@ -333,9 +334,9 @@ impl Run {
                 self.model.now += millis;
                 self.clock.set(at(self.model.now));
             }
-            Step::Retain => {
+            Step::Purge => {
                 while self.journal().purge(KEEP, 3).await.unwrap() > 0 {}
-                self.model.retain();
+                self.model.purge();
             }
             Step::Reopen if self.engine == Engine::Memory => {}
             Step::Reopen => {
@@ -352,7 +353,7 @@ impl Run {
             | Step::Write(which, ..)
             | Step::Forget(which, _) => self.with_running(which, step).await,
             Step::Drop(which) | Step::Resend(which, _) | Step::WriteStale(which, _) => self.with_any(which, step).await,
-            Step::Redeliver(_) | Step::Shadow(_) => {}
+            Step::Redeliver(_) | Step::SameId(_) => {}
         }
     }
 
@@ -401,7 +402,7 @@ impl Run {
         let now = self.model.now;
         let (number, (holder, _)) = {
             let it = self.model.of(&id);
-            (it.attempt, it.lease.clone().expect("it runs"))
+            (it.attempt, it.lease.clone().expect("a running delivery without a lease"))
         };
         let lease = Lease { delivery: id.clone(), owner: holder.clone(), attempt: number };
         let report =
@@ -468,7 +469,7 @@ impl Run {
                 self.journal().forget(&lease, *from).unwrap().on_disk().await.unwrap();
                 self.model.of(&id).calls.retain(|number, _| number < from);
             }
-            _ => unreachable!("it needs no running delivery"),
+            _ => unreachable!("the step needs no running delivery"),
         }
     }
 
@@ -503,7 +504,7 @@ impl Run {
                     (Err(JournalError::LeaseLost(id.clone())), Err(JournalError::LeaseLost(id)))
                 );
             }
-            _ => unreachable!("it needs a running delivery"),
+            _ => unreachable!("the step needs a running delivery"),
         }
     }
 
@@ -537,15 +538,15 @@ impl Run {
             assert_eq!(self.journal().backlog(&tenant.into()), expected);
         }
         let due = self.journal().due(1000).await.unwrap();
-        for (place, found) in
-            (0..4).map(|place| (place, due.iter().find(|it| lane(it.tenant.as_str(), it.module.as_str()) == place)))
+        for (number, found) in
+            (0..4).map(|number| (number, due.iter().find(|it| lane(it.tenant.as_str(), it.module.as_str()) == number)))
         {
             let sorted = |mut ids: Vec<DeliveryId>| {
                 ids.sort();
                 ids
             };
             let found = found.map(|it| it.deliveries.clone()).unwrap_or_default();
-            assert_eq!(sorted(found), sorted(self.model.due(place)));
+            assert_eq!(sorted(found), sorted(self.model.due(number)));
         }
         let due = self.journal().next_due().await.unwrap();
         let expected = self.model.next_due().map(|due| Duration::from_millis(due.saturating_sub(self.model.now)));
@@ -560,7 +561,7 @@ impl Run {
     }
 }
 
-/// Takes the steps on a journal and on the model, and compares them after each.
+/// Performs the steps on a journal and on the model, and compares the two after each step.
 fn compare(engine: Engine, steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {

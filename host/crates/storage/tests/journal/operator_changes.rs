@@ -95,12 +95,12 @@ async fn shows_everything_recorded_of_a_delivery(engine: Engine) {
     journal.at(110).complete_attempt(&second.lease, answered.clone(), Disposition::Completed).await.unwrap();
 
     let journal = journal.reopened().await;
-    let story = journal.show(&id).await.unwrap().unwrap();
-    assert_eq!(story.attempts, [attempt(&first, failed, 20), attempt(&second, answered, 110)]);
-    assert_eq!(story.calls, [call(0, "answer")]);
-    assert_eq!(*story.event, *event("evt_1"));
+    let details = journal.show(&id).await.unwrap().unwrap();
+    assert_eq!(details.attempts, [attempt(&first, failed, 20), attempt(&second, answered, 110)]);
+    assert_eq!(details.calls, [call(0, "answer")]);
+    assert_eq!(*details.event, *event("evt_1"));
     let changes: Vec<_> =
-        story.changes.iter().map(|change| (change.at, change.state, change.reason.as_deref())).collect();
+        details.changes.iter().map(|change| (change.at, change.state, change.reason.as_deref())).collect();
     let expected = [
         (at(0), State::Waiting, None),
         (at(10), State::Running, None),
@@ -155,7 +155,7 @@ async fn reads_an_offline_journal_without_changing_it() {
     let lease = journal.claimed("evt_1", 0).await.lease;
     let id = lease.delivery.clone();
     committed(journal.write(&lease, call(0, "answer"))).await;
-    // As a killed host leaves it: the commits are in the log.
+    // The files of a killed host, whose commits are in the write-ahead log.
     let left = tempfile::tempdir().unwrap();
     let files = ["journal.sqlite", "journal.sqlite-wal"];
     for file in files {
@@ -167,18 +167,18 @@ async fn reads_an_offline_journal_without_changing_it() {
     let at_rest = AtRest::open(SqliteSettings { directory: left.path().to_owned() }).await.unwrap();
     let listed = at_rest.list(Filter { state: Some(State::Running), ..Filter::default() }).await.unwrap();
     assert_eq!(listed, journal.list(Filter::default()).await.unwrap());
-    let story = at_rest.show(&id).await.unwrap().unwrap();
-    assert_eq!(story.calls, [call(0, "answer")]);
+    let details = at_rest.show(&id).await.unwrap().unwrap();
+    assert_eq!(details.calls, [call(0, "answer")]);
     assert_eq!(at_rest.salt(), journal.salt());
     drop(at_rest);
-    assert!(contents() == before, "looking changed it");
+    assert!(contents() == before, "reading changed the files");
 }
 
 #[tokio::test]
 async fn creates_no_journal_when_reading() {
     let empty = tempfile::tempdir().unwrap();
     let Err(error) = AtRest::open(SqliteSettings { directory: empty.path().to_owned() }).await else {
-        panic!("it opened")
+        panic!("the journal was opened")
     };
     assert!(error.to_string().contains("no journal"), "{error:?}");
     assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);

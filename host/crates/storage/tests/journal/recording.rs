@@ -1,4 +1,4 @@
-//! Intake: an event is recorded once and stays.
+//! Recording: an event is recorded once and durably.
 
 use modhost_core::event::{DeliveryId, Name};
 use modhost_storage::journal::{Claim, Disposition, Journal, Recorded, State};
@@ -93,8 +93,8 @@ async fn recognizes_a_redelivery_in_every_state_and_after_a_restart(engine: Engi
 async fn records_one_of_many_concurrent_redeliveries(engine: Engine) {
     let journal = TestJournal::new(engine).await;
     let event = event("evt_1");
-    let tries = (0..64).map(|_| journal.at(0).record(event.clone(), vec![to(&event, "Echo")]));
-    let recorded: Vec<Recorded> = futures::future::try_join_all(tries).await.unwrap();
+    let attempts = (0..64).map(|_| journal.at(0).record(event.clone(), vec![to(&event, "Echo")]));
+    let recorded: Vec<Recorded> = futures::future::try_join_all(attempts).await.unwrap();
     assert_eq!(recorded.iter().filter(|recorded| **recorded == Recorded::New).count(), 1);
     assert_eq!(journal.take(100, 1).await.len(), 1);
 }
@@ -116,7 +116,7 @@ async fn keeps_the_id_of_an_event_without_deliveries(engine: Engine) {
     assert_eq!(journal.at(1).record(event.clone(), Vec::new()).await.unwrap(), Recorded::Duplicate);
 
     let journal = journal.reopened().await;
-    // It gets no deliveries later either: its sender was told that it was accepted.
+    // A redelivery adds no deliveries either, because the host has acknowledged the event.
     assert_eq!(journal.at(2).record(event.clone(), vec![to(&event, "Echo")]).await.unwrap(), Recorded::Duplicate);
     assert!(journal.lanes().await.unwrap().is_empty());
     assert!(journal.next_due().await.unwrap().is_none());
@@ -138,7 +138,7 @@ async fn records_one_delivery_for_each_module(engine: Engine) {
 async fn rejects_an_invalid_event_alone(engine: Engine) {
     let journal = TestJournal::new(engine).await;
     let broken = event("evt_broken");
-    // The same delivery twice.
+    // The event has the same delivery twice.
     let twice = vec![to(&broken, "Echo"), to(&broken, "Echo")];
     let good = (0..20).map(|number| {
         let event = event(&format!("evt_{number}"));
@@ -150,7 +150,7 @@ async fn rejects_an_invalid_event_alone(engine: Engine) {
     assert!(refused.is_err());
     assert!(good.iter().all(|recorded| matches!(recorded, Ok(Recorded::New))));
     assert_eq!(journal.totals().await.unwrap().deliveries, [20, 0, 0, 0, 0]);
-    // Nothing of it was recorded.
+    // Nothing of the invalid event was recorded.
     assert_eq!(journal.at(1).record(broken.clone(), vec![to(&broken, "Echo")]).await.unwrap(), Recorded::New);
 }
 

@@ -1,4 +1,4 @@
-//! Retention: removal by age and by size in small steps, and files that do not grow without bound.
+//! Retention: deliveries are removed by age and by size, in small steps, and the size of the files is bounded.
 
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ const KEEP: Retention = Retention {
     max_bytes: None,
 };
 
-/// Removes everything that need not be kept; returns the number removed.
+/// Purges until nothing is left to remove. Returns the number removed.
 async fn purge_all(journal: &TestJournal, keep: &Retention, millis: u64) -> u64 {
-    let mut all = 0;
+    let mut total = 0;
     loop {
         match journal.at(millis).purge(keep.clone(), 10).await.unwrap() {
-            0 => return all,
-            gone => {
-                assert!(gone <= 10, "a step removed more than its batch: {gone}");
-                all += gone;
+            0 => return total,
+            removed => {
+                assert!(removed <= 10, "a step removed more than its batch: {removed}");
+                total += removed;
             }
         }
     }
@@ -56,7 +56,7 @@ async fn removes_ended_deliveries_in_time_and_keeps_unfinished_ones(engine: Engi
     assert_eq!(journal.state(given_up).await, State::Dead);
     assert_eq!(purge_all(&journal, &KEEP, 100_001).await, 1);
     assert!(journal.show(given_up).await.unwrap().is_none());
-    // The ids of removed events are removed, too; unfinished deliveries stay for ever, with their ids.
+    // Removes the ids of removed events. Unfinished deliveries and their ids are never removed.
     assert_eq!(purge_all(&journal, &KEEP, 1_000_000_000).await, 3);
     assert_eq!(journal.state(running).await, State::Running);
     assert_eq!(journal.state(waiting).await, State::Waiting);
@@ -154,12 +154,12 @@ async fn removes_the_deliveries_that_ended_first_beyond_the_maximum_size(engine:
     let running = journal.claimed("evt_running", 0).await.lease.delivery;
     let ids = complete_with_large_answers(&journal, 0..200).await;
     let keep = Retention { completed: Duration::from_secs(1_000_000), max_bytes: Some(MAX_BYTES), ..KEEP };
-    let gone = purge_all(&journal, &keep, 1_000).await;
-    // No more than necessary.
-    assert!((145..170).contains(&gone), "{gone}");
+    let removed = purge_all(&journal, &keep, 1_000).await;
+    // Removes no more than necessary.
+    assert!((145..170).contains(&removed), "{removed}");
     let completed = Filter { state: Some(State::Completed), ..Filter::default() };
     let left: Vec<DeliveryId> = journal.list(completed).await.unwrap().into_iter().map(|it| it.id).rev().collect();
-    assert_eq!(left, ids[usize::try_from(gone).unwrap()..]);
+    assert_eq!(left, ids[usize::try_from(removed).unwrap()..]);
     assert_eq!(journal.state(&running).await, State::Running);
 }
 
@@ -174,7 +174,7 @@ async fn shrinks_the_file_to_its_maximum_size() {
 
     let keep = Retention { completed: Duration::from_secs(1_000_000), max_bytes: Some(MAX_BYTES), ..KEEP };
     purge_all(&journal, &keep, 1_000).await;
-    // Free pages are returned step by step.
+    // Each step returns some of the free pages to the operating system.
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         assert_eq!(journal.at(1_000).purge(keep.clone(), 10).await.unwrap(), 0);
@@ -222,9 +222,9 @@ async fn bounds_the_write_ahead_log() {
         committed(last.unwrap()).await;
         largest = largest.max(std::fs::metadata(&wal).unwrap().len());
     }
-    // 200 MB went through it.
+    // 200 MB were written through the log.
     assert!(largest < 80_000_000, "{largest}");
     assert_eq!(journal.calls(&lease.delivery).await.unwrap().len(), 50);
     journal.close().await.unwrap();
-    assert!(!wal.exists(), "closing writes everything out");
+    assert!(!wal.exists(), "closing did not checkpoint the log");
 }

@@ -14,29 +14,29 @@ use modhost_storage::journal::{
 };
 use tempfile::TempDir;
 
-/// The owner of every lease, unless a test says otherwise.
+/// The default owner of leases.
 pub const OWNER: &str = "host-1";
 
-/// A time, in milliseconds after the start of the tests' time.
+/// Returns the time that many milliseconds after the epoch of the tests.
 pub fn at(millis: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + millis)
 }
 
-/// An event of tenant `acme` from source `unique`.
+/// Creates an event of tenant `acme` from source `unique`.
 pub fn event(id: &str) -> Arc<Event> {
     event_of("acme", id)
 }
 
-/// An event of a tenant from source `unique`.
+/// Creates an event of a tenant from source `unique`.
 pub fn event_of(tenant: &str, id: &str) -> Arc<Event> {
     event_from("unique", tenant, id)
 }
 
-/// An event of a tenant from a source.
+/// Creates an event of a tenant from a source.
 pub fn event_from(source: &str, tenant: &str, id: &str) -> Arc<Event> {
     let raw = format!(r#"{{"id":"{id}","event":"test.happened","payload":{{"word":"größer","of":"{id}"}},"extra":1}}"#);
-    let start = raw.find(r#"{"word""#).expect("it stands there");
-    let end = raw.find(r#","extra""#).expect("it stands there");
+    let start = raw.find(r#"{"word""#).expect("no payload in the body");
+    let end = raw.find(r#","extra""#).expect("no end of the payload in the body");
     let header = Header {
         id: id.to_owned(),
         source: source.into(),
@@ -49,13 +49,13 @@ pub fn event_from(source: &str, tenant: &str, id: &str) -> Arc<Event> {
     Arc::new(Event::new(header, Bytes::from(raw), start..end))
 }
 
-/// The delivery of an event to a module.
+/// Creates the delivery of an event to a module.
 pub fn to(event: &Event, module: &str) -> NewDelivery {
     let module = Name::from(module);
     NewDelivery { id: DeliveryId::new(event, &module), module, one_at_a_time: None }
 }
 
-/// The delivery of an event to a module that runs one delivery of this chat at a time.
+/// Creates the delivery of an event to a module that runs one delivery of this chat at a time.
 pub fn in_chat(event: &Event, module: &str, chat: &str) -> NewDelivery {
     NewDelivery { one_at_a_time: Some(chat.to_owned()), ..to(event, module) }
 }
@@ -67,7 +67,7 @@ pub enum Engine {
     Memory,
 }
 
-/// Runs tests against every engine: each is an `async fn(Engine)`.
+/// Runs each test, an `async fn(Engine)`, with every engine.
 macro_rules! on_every_engine {
     ($($test:ident),* $(,)?) => {
         mod sqlite {
@@ -92,7 +92,7 @@ pub(crate) use on_every_engine;
 
 /// Opens the journal in a directory.
 pub async fn open(directory: &Path) -> Sqlite {
-    try_open(directory).await.expect("the journal opens")
+    try_open(directory).await.expect("cannot open the journal")
 }
 
 /// Opens the journal in a directory, if possible.
@@ -103,10 +103,10 @@ pub async fn try_open(directory: &Path) -> Result<Sqlite, JournalError> {
 /// Opens the journal in a directory with a clock.
 pub async fn open_with_clock(directory: &Path, clock: &Arc<ManualClock>) -> Sqlite {
     let settings = SqliteSettings { directory: directory.to_owned() };
-    Sqlite::open_with_clock(settings, clock.clone()).await.expect("the journal opens")
+    Sqlite::open_with_clock(settings, clock.clone()).await.expect("cannot open the journal")
 }
 
-/// A journal in its own directory, with its own clock.
+/// A journal in a temporary directory, with a manual clock.
 pub struct TestJournal {
     pub directory: TempDir,
     pub journal: Box<dyn Journal>,
@@ -124,11 +124,11 @@ impl std::ops::Deref for TestJournal {
 
 impl TestJournal {
     pub async fn new(engine: Engine) -> Self {
-        let directory = TempDir::new().expect("there is a place for it");
+        let directory = TempDir::new().expect("cannot create a temporary directory");
         let clock = Arc::new(ManualClock::new(at(0)));
         let journal: Box<dyn Journal> = match engine {
             Engine::Sqlite => Box::new(open_with_clock(directory.path(), &clock).await),
-            Engine::Memory => Box::new(Memory::new(clock.clone(), fastrand_salt())),
+            Engine::Memory => Box::new(Memory::new(clock.clone(), random_salt())),
         };
         Self { directory, journal, clock, engine }
     }
@@ -137,12 +137,12 @@ impl TestJournal {
         Self::new(Engine::Sqlite).await
     }
 
-    /// Closes the journal and opens it again, if the engine keeps anything.
+    /// Closes the journal and opens it again. The in-memory journal stays open.
     pub async fn reopened(self) -> Self {
         let Self { directory, journal, clock, engine } = self;
         let journal = match engine {
             Engine::Sqlite => {
-                journal.close().await.expect("it closes");
+                journal.close().await.expect("cannot close the journal");
                 drop(journal);
                 Box::new(open_with_clock(directory.path(), &clock).await)
             }
@@ -161,7 +161,7 @@ impl TestJournal {
     pub async fn one(&self, id: &str, millis: u64) -> DeliveryId {
         let event = event(id);
         let delivery = to(&event, "Echo");
-        let recorded = self.at(millis).record(event, vec![delivery.clone()]).await.expect("it is recorded");
+        let recorded = self.at(millis).record(event, vec![delivery.clone()]).await.expect("cannot record the event");
         assert_eq!(recorded, Recorded::New);
         delivery.id
     }
@@ -170,65 +170,65 @@ impl TestJournal {
     pub async fn one_in_chat(&self, id: &str, chat: &str, millis: u64) -> DeliveryId {
         let event = event(id);
         let delivery = in_chat(&event, "Echo", chat);
-        self.at(millis).record(event, vec![delivery.clone()]).await.expect("it is recorded");
+        self.at(millis).record(event, vec![delivery.clone()]).await.expect("cannot record the event");
         delivery.id
     }
 
-    /// Records an event with one delivery, to module `Echo`, and claims that.
+    /// Records an event with one delivery, to module `Echo`, and claims the delivery.
     pub async fn claimed(&self, id: &str, millis: u64) -> Claimed {
         let delivery = self.one(id, millis).await;
-        let claimed = self.take(1, millis).await.pop().expect("one is due");
-        assert_eq!(*claimed.id(), delivery, "another delivery was due");
+        let claimed = self.take(1, millis).await.pop().expect("no delivery is due");
+        assert_eq!(*claimed.id(), delivery, "claimed another delivery");
         claimed
     }
 
-    /// Claims due deliveries to module `Echo` of tenant `acme`, for [`OWNER`], for ten seconds.
+    /// Claims due deliveries of tenant `acme` to module `Echo` for [`OWNER`], with leases of ten seconds.
     pub async fn take(&self, limit: u32, millis: u64) -> Vec<Claimed> {
-        self.at(millis).claim(claim("acme", limit)).await.expect("it can be claimed")
+        self.at(millis).claim(claim("acme", limit)).await.expect("cannot claim deliveries")
     }
 
-    /// Returns the ids of the deliveries that [`TestJournal::take`] takes.
+    /// Claims due deliveries as [`TestJournal::take`] does, and returns their ids.
     pub async fn take_ids(&self, limit: u32, millis: u64) -> Vec<DeliveryId> {
         self.take(limit, millis).await.into_iter().map(|claimed| claimed.lease.delivery).collect()
     }
 
     /// Completes an attempt.
     pub async fn end(&self, claimed: &Claimed, next: Disposition, millis: u64) {
-        self.at(millis).complete_attempt(&claimed.lease, report(), next).await.expect("it is completed");
+        self.at(millis).complete_attempt(&claimed.lease, report(), next).await.expect("cannot complete the attempt");
     }
 
-    /// Completes an attempt; another follows at a time.
+    /// Completes an attempt with a retry that is due at a time.
     pub async fn retry_at(&self, claimed: &Claimed, due: u64, millis: u64) {
         self.end(claimed, retry(due - millis), millis).await;
     }
 
     pub async fn state(&self, delivery: &DeliveryId) -> State {
-        self.show(delivery).await.expect("it can be read").expect("it is there").summary.state
+        self.show(delivery).await.expect("cannot read the journal").expect("unknown delivery").summary.state
     }
 
     /// Claims the next delivery and completes it.
     pub async fn complete_next(&self, millis: u64) -> DeliveryId {
-        let claimed = self.take(1, millis).await.pop().expect("one is due");
+        let claimed = self.take(1, millis).await.pop().expect("no delivery is due");
         self.end(&claimed, Disposition::Completed, millis).await;
         claimed.lease.delivery
     }
 }
 
-fn fastrand_salt() -> [u8; 32] {
+fn random_salt() -> [u8; 32] {
     std::array::from_fn(|_| fastrand::u8(..))
 }
 
-/// A claim of deliveries of a tenant to module `Echo`, by [`OWNER`], for ten seconds.
+/// Creates a claim of deliveries of a tenant to module `Echo` by [`OWNER`], with leases of ten seconds.
 pub fn claim(tenant: &str, limit: u32) -> Claim {
     Claim { tenant: tenant.into(), module: "Echo".into(), limit, owner: OWNER.into(), lease: Duration::from_secs(10) }
 }
 
-/// A lease that nobody holds.
+/// Creates a lease that is not held.
 pub fn lease(delivery: &DeliveryId) -> Lease {
     Lease { delivery: delivery.clone(), owner: OWNER.into(), attempt: 1 }
 }
 
-/// The report of an attempt that took 5 ms.
+/// Creates the report of an attempt that took 5 ms.
 pub fn report() -> AttemptReport {
     AttemptReport {
         took: Duration::from_millis(5),
@@ -238,7 +238,7 @@ pub fn report() -> AttemptReport {
     }
 }
 
-/// The attempt that a report describes, completed at a time.
+/// Creates the attempt that the journal records for a report at a time.
 pub fn attempt(claimed: &Claimed, report: AttemptReport, millis: u64) -> Attempt {
     let AttemptReport { took, version, outcome, log } = report;
     Attempt {
@@ -252,17 +252,17 @@ pub fn attempt(claimed: &Claimed, report: AttemptReport, millis: u64) -> Attempt
     }
 }
 
-/// Another attempt follows after so many milliseconds.
+/// Creates a retry after that many milliseconds.
 pub fn retry(millis: u64) -> Disposition {
     Disposition::Retry { after: Duration::from_millis(millis), reason: "the platform is down".into() }
 }
 
-/// The delivery is given up.
+/// Creates the disposition of a delivery that is given up.
 pub fn dead() -> Disposition {
     Disposition::Dead { reason: "no more attempts".into() }
 }
 
-/// A call that was answered.
+/// Creates a call with an answer.
 pub fn call(number: u32, answer: impl Into<Vec<u8>>) -> Call {
     let arguments = format!("arguments of {number}").into_bytes();
     Call { number, import: "search.search".into(), arguments, answer: Some(answer.into()), at: at(u64::from(number)) }
@@ -270,7 +270,7 @@ pub fn call(number: u32, answer: impl Into<Vec<u8>>) -> Call {
 
 /// Waits until a write is durable.
 pub async fn committed(write: Result<CommitHandle, JournalError>) {
-    write.expect("it is queued").on_disk().await.expect("it is written");
+    write.expect("cannot queue the write").on_disk().await.expect("the write failed");
 }
 
 /// Returns the kind and text of a storage error.

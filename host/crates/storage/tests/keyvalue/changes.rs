@@ -1,4 +1,4 @@
-//! Changes: each once, whole or not at all, within its bounds, and whoever else is at it.
+//! Changes: idempotent, atomic, limited, and correct under concurrency.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,26 +18,26 @@ async fn version(store: &TestStore, key: &str) -> Option<Version> {
 }
 
 #[tokio::test]
-async fn a_change_that_was_made_is_not_made_again() {
+async fn applies_a_change_once_per_idempotency_key() {
     let (mut store, default) = (TestStore::new().await, bucket("default"));
     let count = increment("hits", 1);
     assert_eq!(store.change(&default, count.clone(), ROOM, "once").await.unwrap(), Changed::Counted(1));
     store.change(&default, count.clone(), ROOM, "another").await.unwrap();
-    // The answer is the one it had then, also after a restart.
+    // A repeated change returns its first answer, also after a restart.
     for _ in 0..2 {
         assert_eq!(store.change(&default, count.clone(), ROOM, "once").await.unwrap(), Changed::Counted(1));
         store = store.reopened().await;
     }
     assert_eq!(get(&store, &default, "hits").await, Some(b"2".to_vec()));
 
-    // Once nobody can ask for it any more, the name is free.
+    // Once the key is reported as answered, it is forgotten with the next commit.
     store.answered("once");
     store.change(&default, count.clone(), ROOM, "a third").await.unwrap();
     assert_eq!(store.change(&default, count, ROOM, "once").await.unwrap(), Changed::Counted(4));
 }
 
 #[tokio::test]
-async fn an_old_value_does_not_come_back_with_a_set_that_was_made() {
+async fn repeated_set_does_not_restore_an_old_value() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     let old = Change::Set(vec![("a".into(), b"old".to_vec())]);
     store.change(&default, old.clone(), ROOM, "once").await.unwrap();
@@ -47,7 +47,7 @@ async fn an_old_value_does_not_come_back_with_a_set_that_was_made() {
 }
 
 #[tokio::test]
-async fn what_was_refused_may_be_asked_for_again() {
+async fn refused_change_can_be_retried() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     let change = Change::Set(vec![("a".into(), vec![1; 1000])]);
     let why = refused(store.change(&default, change.clone(), room(1000), "once").await);
@@ -56,13 +56,13 @@ async fn what_was_refused_may_be_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_at_once_lose_no_count() {
+async fn concurrent_increments_lose_no_update() {
     let store = Arc::new(TestStore::new().await);
     let tasks = (0..40).map(|task| {
         let store = store.clone();
         tokio::spawn(async move {
             for _ in 0..25 {
-                // Of those that wait together, one that is refused spoils nothing for the others.
+                // A refused change does not affect the others in its transaction.
                 if task % 8 == 0 {
                     let huge = Change::Set(vec![("small".into(), b"1".to_vec()), ("huge".into(), vec![0; 100])]);
                     refused(store.change(&bucket("default"), huge, room(50), &once()).await);
@@ -74,11 +74,11 @@ async fn many_at_once_lose_no_count() {
     });
     join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
     assert_eq!(get(&store, &bucket("default"), "hits").await, Some(b"875".to_vec()));
-    assert_eq!(get(&store, &bucket("default"), "small").await, None, "a refused change left a part of itself");
+    assert_eq!(get(&store, &bucket("default"), "small").await, None, "a refused change was applied in part");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_those_that_swap_the_same_value_one_does() {
+async fn exactly_one_of_concurrent_swaps_succeeds() {
     let store = Arc::new(TestStore::new().await);
     let default = bucket("default");
     for round in 0..20_u8 {
@@ -88,19 +88,19 @@ async fn of_those_that_swap_the_same_value_one_does() {
             let change = Change::Swap { key: "a".into(), expected, value: vec![round] };
             tokio::spawn(async move { store.change(&default, change, ROOM, &once()).await.unwrap() })
         });
-        let ended: Vec<Changed> = join_all(swaps).await.into_iter().map(|ended| ended.unwrap()).collect();
-        assert_eq!(ended.iter().filter(|ended| **ended == Changed::Done).count(), 1, "{ended:?}");
+        let results: Vec<Changed> = join_all(swaps).await.into_iter().map(|result| result.unwrap()).collect();
+        assert_eq!(results.iter().filter(|result| **result == Changed::Done).count(), 1, "{results:?}");
         let now = version(&store, "a").await;
-        let stale = ended.iter().filter_map(|ended| match ended {
+        let stale = results.iter().filter_map(|result| match result {
             Changed::Stale(entry) => entry.as_ref().map(|entry| entry.version),
             _ => None,
         });
-        assert!(stale.into_iter().all(|seen| Some(seen) == now), "they are told what stands there by now");
+        assert!(stale.into_iter().all(|seen| Some(seen) == now), "a failed swap must return the current entry");
     }
 }
 
 #[tokio::test]
-async fn a_value_that_was_gone_in_between_is_another_one() {
+async fn swap_fails_after_the_value_was_deleted_and_set_again() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     set(&store, &default, "a", "same").await.unwrap();
     let expected = version(&store, "a").await;
@@ -112,12 +112,12 @@ async fn a_value_that_was_gone_in_between_is_another_one() {
 }
 
 #[tokio::test]
-async fn only_whole_numbers_are_counted() {
+async fn increments_only_whole_numbers() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     assert_eq!(store.change(&default, increment("n", -5), ROOM, &once()).await.unwrap(), Changed::Counted(-5));
     for text in ["many", "1.5", "", "9223372036854775808", " 1"] {
         set(&store, &default, "n", text).await.unwrap();
-        assert!(refused(store.change(&default, increment("n", 1), ROOM, &once()).await).contains("no whole number"));
+        assert!(refused(store.change(&default, increment("n", 1), ROOM, &once()).await).contains("not a whole number"));
     }
     set(&store, &default, "n", i64::MAX.to_string()).await.unwrap();
     assert!(refused(store.change(&default, increment("n", 1), ROOM, &once()).await).contains("64 bits"));
@@ -125,16 +125,16 @@ async fn only_whole_numbers_are_counted() {
 }
 
 #[tokio::test]
-async fn a_space_has_so_many_keys_and_buckets() {
+async fn limits_the_keys_and_buckets_of_a_space() {
     let store = TestStore::new().await;
     let entries = |from: u64, to: u64| Change::Set((from..to).map(|n| (n.to_string(), Vec::new())).collect());
     store.change(&bucket("default"), entries(0, MAX_KEYS), ROOM, &once()).await.unwrap();
     let why = refused(store.change(&bucket("other"), entries(0, 1), ROOM, &once()).await);
     assert!(why.contains("another key") && why.contains("100000"), "{why}");
-    // What is there may still be changed, and others have their own.
+    // Existing keys can still be changed, and other modules have their own limits.
     set(&store, &bucket("default"), "7", "seven").await.unwrap();
-    let neighbour = Bucket::new(space("acme", "Other"), String::new()).unwrap();
-    set(&store, &neighbour, "7", "seven").await.unwrap();
+    let other_module = Bucket::new(space("acme", "Other"), String::new()).unwrap();
+    set(&store, &other_module, "7", "seven").await.unwrap();
 
     for n in 0..MAX_BUCKETS - 1 {
         set(&store, &Bucket::new(space("acme", "Other"), format!("bucket-{n}")).unwrap(), "a", "b").await.unwrap();
@@ -142,15 +142,15 @@ async fn a_space_has_so_many_keys_and_buckets() {
     let one_more = Bucket::new(space("acme", "Other"), "one-more".into()).unwrap();
     let why = refused(set(&store, &one_more, "a", "b").await);
     assert!(why.contains("`one-more`") && why.contains("100"), "{why}");
-    store.change(&neighbour, Change::Delete(vec!["7".into()]), ROOM, &once()).await.unwrap();
+    store.change(&other_module, Change::Delete(vec!["7".into()]), ROOM, &once()).await.unwrap();
     set(&store, &one_more, "a", "b").await.unwrap();
 }
 
 #[tokio::test]
-async fn over_the_quota_there_is_only_less() {
+async fn allows_only_shrinking_changes_above_the_quota() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     set(&store, &default, "a", vec![1; 5000]).await.unwrap();
-    // The operator has lowered it.
+    // The operator lowers the quota below the current size.
     let set_to = |bytes| Change::Set(vec![("a".into(), vec![1; bytes])]);
     let why = refused(store.change(&default, set_to(5001), room(1000), &once()).await);
     assert!(why.contains("of the 1000 B that `limits.keyvalue` in modules.toml allows"), "{why}");
@@ -166,31 +166,31 @@ async fn over_the_quota_there_is_only_less() {
 }
 
 #[tokio::test]
-async fn keys_are_any_text_and_come_in_order() {
+async fn lists_keys_of_any_text_in_byte_order() {
     let (store, default) = (TestStore::new().await, bucket("default"));
     let mut keys = ["", "a/b", "../..", "null\0byte", "größer", "Z", "a", "🦀", "'; DROP TABLE entries; --"];
     for key in keys {
         set(&store, &default, key, key).await.unwrap();
     }
     keys.sort_unstable();
-    let mut told: Vec<String> = Vec::new();
+    let mut listed: Vec<String> = Vec::new();
     loop {
-        let page = store.keys(&default, told.last().cloned(), 2).await.unwrap();
+        let page = store.keys(&default, listed.last().cloned(), 2).await.unwrap();
         if page.is_empty() {
             break;
         }
         assert!(page.iter().all(|info| info.size == info.key.len() as u64));
-        told.extend(page.into_iter().map(|info| info.key));
+        listed.extend(page.into_iter().map(|info| info.key));
     }
-    assert_eq!(told, keys);
+    assert_eq!(listed, keys);
     for key in keys {
         assert_eq!(get(&store, &default, key).await.as_deref(), Some(key.as_bytes()));
     }
 }
 
-/// Whatever is done in whatever order, the store says what a map says, and counts its bytes right.
+/// After random operations, the store has the same content as a map, and the correct totals.
 #[tokio::test]
-async fn it_says_what_a_map_says() {
+async fn matches_a_map_under_random_operations() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -240,7 +240,7 @@ async fn it_says_what_a_map_says() {
     let expected: Vec<_> = expected.collect();
     assert_eq!(store.buckets(&space("acme", "Echo")).await.unwrap(), expected);
 
-    // The sum that the quota goes by is the same: one byte more than it is refused, that many are not.
+    // The quota is checked against the same total: a key of one byte fits only if the quota is one byte larger.
     let bytes: u64 = totals.values().map(|(_, bytes)| bytes).sum();
     let one_more = Change::Set(vec![("n".into(), Vec::new())]);
     refused(store.change(&bucket("default"), one_more.clone(), room(bytes), &once()).await);

@@ -1,4 +1,4 @@
-//! The file: refused untouched when it is no good, and full disks.
+//! The file of the store: refused unchanged when it cannot be used. Also full disks.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::small_disk::SmallDisk;
 use crate::support::{TestStore, bucket, get, open, set, storage_error};
 
-/// A closed store with some values in it, and its file.
+/// Creates a closed store with some values. Returns its directory and file.
 async fn filled() -> (tempfile::TempDir, PathBuf) {
     let store = TestStore::new().await;
     for number in 0..20_u8 {
@@ -22,7 +22,7 @@ async fn filled() -> (tempfile::TempDir, PathBuf) {
     (directory, file)
 }
 
-/// The text with which a directory is refused.
+/// Opens the store in a directory, which must be refused as unusable. Returns the error.
 async fn refused(directory: &Path) -> String {
     let (kind, text) = storage_error(Sqlite::open(directory.to_owned()).await.map(drop));
     assert_eq!(kind, StorageErrorKind::Unusable, "{text}");
@@ -30,14 +30,14 @@ async fn refused(directory: &Path) -> String {
 }
 
 #[tokio::test]
-async fn what_was_set_is_there_when_it_is_opened_again() {
+async fn keeps_values_after_reopening() {
     let (directory, _) = filled().await;
     let store = open(directory.path()).await;
     assert_eq!(get(&store, &bucket("default"), "key-7").await, Some(vec![7; 20_000]));
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_version_is_refused_untouched() {
+async fn refuses_a_store_of_a_newer_version_unchanged() {
     let (directory, file) = filled().await;
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&file).unwrap();
@@ -48,14 +48,14 @@ async fn a_store_of_a_newer_version_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_refused_untouched() {
+async fn refuses_a_file_that_is_not_a_store_unchanged() {
     let (directory, file) = filled().await;
     let journal = Connection::open(directory.path().join("other.sqlite")).unwrap();
     journal.execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
     drop(journal);
     let other = std::fs::read(directory.path().join("other.sqlite")).unwrap();
     for (content, why) in [
-        (b"Dear diary, today it rained and I stayed in. ".repeat(100), "no SQLite database"),
+        (b"Dear diary, today it rained and I stayed in. ".repeat(100), "not a SQLite database"),
         (other, "another program's SQLite database"),
         (Vec::new(), "is empty"),
     ] {
@@ -67,7 +67,7 @@ async fn what_is_no_store_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn a_damaged_store_is_refused_untouched() {
+async fn refuses_a_damaged_store_unchanged() {
     let (directory, file) = filled().await;
     let whole = std::fs::read(&file).unwrap();
     assert!(whole.len() > 20 * 4096);
@@ -89,17 +89,17 @@ async fn a_damaged_store_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_of_a_closed_store() {
+async fn fails_operations_after_close() {
     let store = TestStore::new().await;
     store.close().await.unwrap();
-    let ended = set(&store, &bucket("default"), "a", "b").await;
+    let result = set(&store, &bucket("default"), "a", "b").await;
     let closed = (StorageErrorKind::Broken, "the key-value store fails: it was closed".to_owned());
-    assert_eq!(storage_error(ended), closed);
+    assert_eq!(storage_error(result), closed);
     assert_eq!(storage_error(store.get(&bucket("default"), vec!["a".into()]).await), closed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_said_and_gets_over() {
+async fn reports_a_full_disk_and_recovers() {
     let Some(disk) = SmallDisk::mount(8) else { return };
     let ballast = disk.ballast(4 * 1024 * 1024);
     let directory = disk.path().join("data");

@@ -1,4 +1,4 @@
-//! The promises of the key-value store, held by the SQLite engine: real files, opened, closed, filled and damaged.
+//! Tests of the key-value store with the SQLite engine, on real files that are reopened, filled and damaged.
 
 mod changes;
 mod files;

@@ -1,4 +1,4 @@
-//! What the tests share: a store in a directory of its own, and short ways to ask it.
+//! Support for the tests: a store in a temporary directory, and shorthands for its operations.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use modhost_storage::error::StorageErrorKind;
 use modhost_storage::keyvalue::{Bucket, Change, Changed, KeyValue, KeyValueError, Result, Space, Sqlite};
 use tempfile::TempDir;
 
-/// More than any test sets.
+/// A quota that no test exceeds.
 pub const ROOM: Limit = room(1 << 40);
 
-/// So many bytes, as a module's own limit.
+/// A quota in bytes that the module's settings set.
 pub const fn room(amount: u64) -> Limit {
     Limit { amount, set_by: SetBy::Module }
 }
 
-/// A store in a directory of its own.
+/// A store in a temporary directory.
 pub struct TestStore {
     pub directory: TempDir,
     pub store: Sqlite,
@@ -23,14 +23,14 @@ pub struct TestStore {
 
 impl TestStore {
     pub async fn new() -> Self {
-        let directory = TempDir::new().expect("there is a place for it");
+        let directory = TempDir::new().expect("cannot create a temporary directory");
         let store = open(directory.path()).await;
         Self { directory, store }
     }
 
-    /// Closes it and opens it again.
+    /// Closes the store and opens it again.
     pub async fn reopened(self) -> Self {
-        self.store.close().await.expect("it closes");
+        self.store.close().await.expect("cannot close the store");
         drop(self.store);
         let store = open(self.directory.path()).await;
         Self { directory: self.directory, store }
@@ -45,21 +45,21 @@ impl std::ops::Deref for TestStore {
     }
 }
 
-/// The store in a directory.
+/// Opens the store in a directory.
 pub async fn open(directory: &Path) -> Sqlite {
-    Sqlite::open(directory.to_owned()).await.expect("the store opens")
+    Sqlite::open(directory.to_owned()).await.expect("cannot open the store")
 }
 
 pub fn space(tenant: &str, module: &str) -> Space {
     Space { tenant: tenant.into(), module: module.into() }
 }
 
-/// A bucket of module `Echo` of tenant `acme`.
+/// Returns a bucket of module `Echo` for tenant `acme`.
 pub fn bucket(name: &str) -> Bucket {
-    Bucket::new(space("acme", "Echo"), name.to_owned()).expect("a name")
+    Bucket::new(space("acme", "Echo"), name.to_owned()).expect("invalid bucket name")
 }
 
-/// A name for a change that nobody else has.
+/// Returns a new idempotency key.
 pub fn once() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -71,13 +71,13 @@ pub async fn set(store: &Sqlite, bucket: &Bucket, key: &str, value: impl Into<Ve
 }
 
 pub async fn get(store: &Sqlite, bucket: &Bucket, key: &str) -> Option<Vec<u8>> {
-    let found = store.get(bucket, vec![key.to_owned()]).await.expect("it can be read");
+    let found = store.get(bucket, vec![key.to_owned()]).await.expect("cannot read the store");
     found.into_iter().next().flatten().map(|entry| entry.value.0)
 }
 
-/// Why something was refused.
-pub fn refused<T: std::fmt::Debug>(ended: Result<T>) -> String {
-    match ended {
+/// Returns the reason of a refusal.
+pub fn refused<T: std::fmt::Debug>(result: Result<T>) -> String {
+    match result {
         Err(KeyValueError::Refused(why)) => why,
         other => panic!("not refused: {other:?}"),
     }

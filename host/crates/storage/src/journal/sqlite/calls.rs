@@ -1,4 +1,4 @@
-//! The calls of deliveries. A large answer is stored once, however many calls have it.
+//! The calls of deliveries. A large answer is stored once and shared by all calls that received it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use crate::journal::{Call, JournalError, Lease, Result};
 use crate::sqlite::Job;
 use modhost_core::clock::to_millis;
 
-/// Answers larger than this, in bytes, are stored once.
-const LARGE: usize = 8 * 1024;
+/// Answers larger than this are shared, in bytes.
+const MIN_LARGE_ANSWER: usize = 8 * 1024;
 
-/// Maximum size of the calls that wait for the disk, in bytes.
+/// Maximum size of the calls that are queued for writing, in bytes.
 const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
 
 /// A change of a delivery's calls.
@@ -29,7 +29,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// The number of the first call it changes.
+    /// Returns the number of the first call that it changes.
     fn number(&self) -> u32 {
         match self {
             Self::Write(call) => call.number,
@@ -38,23 +38,25 @@ impl Change {
     }
 }
 
-/// A call that could not be written. Later calls of the attempt are not written either, so that the record has no gap.
+/// A call that could not be written. Later calls of the attempt are not written either, so that the call log has no
+/// gap.
 pub(super) struct Unwritten {
     attempt: u32,
     number: u32,
     error: JournalError,
 }
 
-/// The size of the calls that wait for the disk, in bytes.
+/// The size of the calls that are queued for writing, in bytes.
 #[derive(Clone, Default)]
 pub(super) struct PendingBytes(Arc<AtomicUsize>);
 
 impl PendingBytes {
-    /// Creates the job of a change, if there is memory for it.
+    /// Creates the job of a change and adds its size. A single change of any size is accepted.
     ///
     /// # Errors
     ///
-    /// If too many calls wait for the disk already.
+    /// [`StorageErrorKind::Full`](crate::error::StorageErrorKind::Full) if the queued calls would exceed
+    /// [`MAX_PENDING_BYTES`].
     pub(super) fn job(
         &self,
         lease: &Lease,
@@ -64,16 +66,16 @@ impl PendingBytes {
         let (bytes, hash) = match &change {
             Change::Write(call) => {
                 let answer = call.answer.as_deref().unwrap_or_default();
-                let hash = (answer.len() > LARGE).then(|| Sha256::digest(answer).into());
+                let hash = (answer.len() > MIN_LARGE_ANSWER).then(|| Sha256::digest(answer).into());
                 (call.arguments.len() + answer.len(), hash)
             }
             Change::Forget(_) => (0, None),
         };
         let before = self.0.fetch_add(bytes, Ordering::Relaxed);
-        // Created before the check, so that dropping it subtracts the bytes.
+        // Created before the check: dropping the job subtracts its bytes again.
         let job = CallJob { lease: lease.clone(), change, hash, bytes, pending: self.clone(), done: Some(done) };
         if before > 0 && before + bytes > MAX_PENDING_BYTES {
-            let detail = format!("{before} bytes of calls wait for the disk already");
+            let detail = format!("{before} bytes of calls are already waiting to be written; try again later");
             return Err(StorageError::full(JOURNAL.name, detail));
         }
         Ok(job)
@@ -100,13 +102,13 @@ impl Drop for CallJob {
 impl Job<Store> for CallJob {
     fn run(&mut self, store: &mut Store) -> std::result::Result<(), Fault> {
         let Lease { delivery, attempt, .. } = &self.lease;
-        // The fence: what another attempt reads and writes is not changed by this one.
+        // Fencing: an attempt without the lease must not change the calls of another attempt.
         let Some(seq) = store.leased_seq(&self.lease)? else {
             return Err(Fault::Refused(JournalError::LeaseLost(delivery.clone())));
         };
         match &self.change {
             Change::Write(call) => {
-                // Whoever waits for this call relies on the earlier ones being durable, too.
+                // The caller relies on all earlier calls being durable once this one is.
                 if let Some(unwritten) = store.unwritten.get(delivery).filter(|it| it.attempt == *attempt) {
                     return Err(Fault::Refused(unwritten.error.clone()));
                 }
@@ -114,8 +116,8 @@ impl Job<Store> for CallJob {
             }
             Change::Forget(from) => {
                 store.forget_calls(seq, *from)?;
-                // A missing call that is forgotten, too, leaves no gap. If this transaction is rolled back, this job fails
-                // and `finish` records the gap again.
+                // If the unwritten call is forgotten as well, the gap is closed. If this transaction is
+                // rolled back, this job fails and `finish` records the gap again.
                 store.unwritten.retain(|known, it| known != delivery || it.number < *from);
             }
         }
@@ -129,13 +131,13 @@ impl Job<Store> for CallJob {
             store.note_unwritten(&self.lease, self.change.number(), error);
         }
         if let Some(done) = self.done.take() {
-            let _ = done.send(result); // the caller need not wait
+            let _ = done.send(result); // the caller may have dropped its handle
         }
     }
 }
 
 impl Store {
-    /// Records that a call could not be written. The first gap of the latest attempt counts.
+    /// Records that a call could not be written. Only the first gap of the latest attempt is kept.
     fn note_unwritten(&mut self, lease: &Lease, number: u32, error: &JournalError) {
         let known = self.unwritten.get(&lease.delivery);
         if known.is_none_or(|known| known.attempt < lease.attempt) {
@@ -165,7 +167,7 @@ impl Store {
         replaced.map_or(Ok(()), |large| self.release_large(large))
     }
 
-    /// Returns the id of a large answer, stored if it is new.
+    /// Returns the id of a large answer, and stores the answer if it is new.
     fn store_large(&self, hash: &[u8; 32], answer: &[u8]) -> rusqlite::Result<i64> {
         let sql = "SELECT id FROM large_answers WHERE hash = ?1";
         if let Some(id) = self.sql(sql)?.query_row([&hash[..]], |row| row.get(0)).optional()? {
@@ -174,13 +176,13 @@ impl Store {
         self.sql("INSERT INTO large_answers (hash, answer) VALUES (?1, ?2)")?.insert(params![&hash[..], answer])
     }
 
-    /// Removes a large answer unless a call still has it.
+    /// Removes a large answer unless a call still refers to it.
     fn release_large(&self, large: i64) -> rusqlite::Result<()> {
         let sql = "DELETE FROM large_answers WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM calls WHERE large = ?1)";
         self.sql(sql)?.execute([large]).map(drop)
     }
 
-    /// Forgets the calls of a delivery from a number on, and the large answers that no call has any more.
+    /// Removes the calls of a delivery from a number on, and the large answers that no call refers to any more.
     pub(super) fn forget_calls(&self, seq: i64, from: u32) -> rusqlite::Result<()> {
         let sql = "SELECT large FROM calls WHERE delivery = ?1 AND number >= ?2 AND large IS NOT NULL";
         let large = super::claim::numbers(self.sql(sql)?, params![seq, from])?;

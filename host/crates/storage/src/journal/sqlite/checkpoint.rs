@@ -1,7 +1,8 @@
-//! Checkpoints: they move commits from the write-ahead log into the file, so that the log does not grow without bound.
+//! Checkpoints: they copy commits from the write-ahead log into the database file, so that the log stays bounded.
 //!
-//! A separate thread does most of the work while the writer goes on. Under a steady load it never catches up completely, and
-//! SQLite restarts the log only once it has; so when the log is long, the writer moves the small rest itself.
+//! A background thread does most of the work while the writer continues. Under a steady load, the thread never catches
+//! up completely, and SQLite restarts the log from its beginning only after a complete checkpoint. Therefore, when the
+//! log is long, the writer thread checkpoints the small rest itself.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,34 +18,34 @@ use crate::error::StorageError;
 use crate::sqlite::{BUSY, Database};
 use modhost_core::sync::lock;
 
-/// The number of pages in the log from which it is checkpointed in the background (4 MiB).
-const WORTHWHILE: u32 = 1024;
+/// The length of the log, in pages, from which the background thread checkpoints it (4 MiB).
+const BACKGROUND_PAGES: u32 = 1024;
 
-/// The number of pages in the log from which the writer restarts it (32 MiB).
-const LONG: u32 = 8192;
+/// The length of the log, in pages, from which the writer tries to restart it (32 MiB).
+const RESTART_PAGES: u32 = 8192;
 
-/// The number of pages in the log from which the writer first waits for a running checkpoint (64 MiB).
-const TOO_LONG: u32 = 2 * LONG;
+/// The length of the log, in pages, from which the writer waits for a running background checkpoint first (64 MiB).
+const BLOCKING_PAGES: u32 = 2 * RESTART_PAGES;
 
-/// The number of further pages before the next try, by the thread and by the writer.
-const STEPS: (u32, u32) = (1024, 256);
+/// How many pages the log must grow before the next try, of the background thread and of the writer.
+const RETRY_PAGES: (u32, u32) = (1024, 256);
 
-/// The writer's side of the checkpoints.
+/// The writer's handle of the checkpoints.
 pub(super) struct Checkpoints {
-    /// The number of pages in the log, as of the last commit.
+    /// The length of the log as of the last commit, in pages.
     pages: Arc<AtomicU32>,
-    /// The number of pages when the thread was last woken.
+    /// The length of the log when the background thread was last woken.
     woken_at: u32,
-    /// The number of pages when the writer last tried.
+    /// The length of the log when the writer last tried to restart it.
     tried_at: u32,
     wake: SyncSender<()>,
-    /// Held by the thread while it runs a checkpoint.
+    /// Locked by the background thread during a checkpoint.
     work: Arc<Mutex<()>>,
     thread: JoinHandle<()>,
 }
 
 impl Checkpoints {
-    /// Starts the thread, and watches the log of a connection that writes.
+    /// Starts the background thread, and a hook that observes the log of the writer's connection.
     pub(super) fn start(connection: &mut Connection, database: &Database) -> Result<Self, StorageError> {
         let sql = |error: rusqlite::Error| database.explain(&error);
         let pages = Arc::new(AtomicU32::new(0));
@@ -68,17 +69,17 @@ impl Checkpoints {
     /// Checkpoints the log after a commit, if it is long enough.
     pub(super) fn after_commit(&mut self, connection: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
-        // Fewer than before: the log was restarted.
+        // The log is shorter than before if it was restarted.
         self.woken_at = self.woken_at.min(pages);
         self.tried_at = self.tried_at.min(pages);
-        // A long log is left to the writer: the two would keep each other from finishing.
-        if (WORTHWHILE..LONG).contains(&pages) && pages >= self.woken_at + STEPS.0 {
+        // A long log is left to the writer: two concurrent checkpoints would keep each other from completing.
+        if (BACKGROUND_PAGES..RESTART_PAGES).contains(&pages) && pages >= self.woken_at + RETRY_PAGES.0 {
             self.woken_at = pages;
-            let _ = self.wake.try_send(()); // a running thread has been woken already
+            let _ = self.wake.try_send(()); // if the channel is full, the thread has been woken already
         }
-        if pages >= LONG && pages >= self.tried_at + STEPS.1 {
+        if pages >= RESTART_PAGES && pages >= self.tried_at + RETRY_PAGES.1 {
             self.tried_at = pages;
-            if pages >= TOO_LONG {
+            if pages >= BLOCKING_PAGES {
                 drop(lock(&self.work));
             }
             if let Err(error) = restart_log(connection) {
@@ -87,10 +88,10 @@ impl Checkpoints {
         }
     }
 
-    /// Ends the thread.
+    /// Stops the background thread and waits until it has ended.
     pub(super) fn stop(self) {
         drop(self.wake);
-        let _ = self.thread.join(); // it has no result
+        let _ = self.thread.join(); // it returns nothing
     }
 }
 
@@ -103,11 +104,11 @@ fn run_checkpoints(connection: &Connection, woken: &Receiver<()>, work: &Mutex<(
     }
 }
 
-/// Moves the rest of the log into the file, so that the next commit restarts the log. Fails instead of waiting for a long
-/// read or the other thread.
+/// Checkpoints the rest of the log, so that the next commit restarts the log. Fails instead of waiting for a long read
+/// or the background thread.
 fn restart_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::ZERO)?;
-    let begun = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::RESTART);
+    let restarted = connection.wal_checkpoint_v2(Some("main"), CheckpointMode::RESTART);
     connection.busy_timeout(BUSY)?;
-    begun.map(drop)
+    restarted.map(drop)
 }

@@ -13,7 +13,7 @@ use crate::journal::{Claim, Claimed, Heartbeat, Lease, State};
 use modhost_core::clock::{from_millis, whole_millis};
 use modhost_core::event::{DeliveryId, Name};
 
-/// A claimed delivery, as stored. Its event is read only outside the writer.
+/// A claimed delivery, as stored. Its event is parsed outside the writer thread.
 pub(super) struct ClaimedRow {
     lease: Lease,
     module: Name,
@@ -74,7 +74,7 @@ impl Store {
     }
 
     fn claimed_row(&self, row: &DeliveryRow, claim: &Claim) -> rusqlite::Result<ClaimedRow> {
-        // The first attempt has no calls before it.
+        // A delivery has no calls before its first attempt.
         let calls = match row.attempt {
             ..=1 => 0,
             _ => self.sql("SELECT count(*) FROM calls WHERE delivery = ?1")?.query_row([row.seq], |row| row.get(0))?,
@@ -97,7 +97,7 @@ impl Store {
         })
     }
 
-    /// Returns a delivery to its position in the queue whose attempt never began.
+    /// Requeues a delivery whose attempt never began, at its old position.
     pub(super) fn unclaim(&mut self, lease: &Lease, now: i64) -> rusqlite::Result<bool> {
         let Some(mut row) = self.leased_row(lease)? else { return Ok(false) };
         row.attempt = row.attempt.saturating_sub(1);
@@ -106,7 +106,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Extends leases of an owner, and compares them with the leases it holds.
+    /// Extends the leases in `running`, and compares them with the leases that the owner holds.
     pub(super) fn heartbeat(
         &mut self,
         owner: &Arc<str>,
@@ -138,7 +138,7 @@ impl Store {
         Ok(heartbeat)
     }
 
-    /// Returns deliveries to their position in the queue whose lease has expired or whose owner is gone.
+    /// Requeues deliveries whose lease has expired or whose owner is gone, at their old positions.
     pub(super) fn reclaim(&mut self, gone: Option<&str>, now: i64) -> rusqlite::Result<u64> {
         let expired = self.sql("SELECT seq FROM deliveries WHERE state = 'running' AND lease_until <= ?1")?;
         let expired = numbers(expired, [now])?;
@@ -162,7 +162,7 @@ impl Store {
     }
 }
 
-/// Returns the rows of a query of one column of numbers.
+/// Returns the rows of a query with a single integer column.
 pub(super) fn numbers(mut query: CachedStatement<'_>, values: impl rusqlite::Params) -> rusqlite::Result<Vec<i64>> {
     query.query_map(values, |row| row.get(0))?.collect()
 }

@@ -1,4 +1,4 @@
-//! The form of states and names in the tables. Times are milliseconds since 1970, states their names.
+//! Conversions between columns and states or names. A state is stored by its name.
 
 use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};

@@ -1,4 +1,4 @@
-//! The outcomes of deliveries: of an attempt, and by an operator's request.
+//! Ends deliveries and queues them again: after an attempt, and at an operator's request.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use modhost_core::clock::{to_millis, to_millis_rounded_up};
 use modhost_core::event::DeliveryId;
 
 impl Store {
-    /// Records the report of an attempt, with its log as JSON, and the next state of its delivery.
+    /// Records the report of an attempt and the next state of its delivery. `log` is the log of the report, as JSON.
     pub(super) fn complete_attempt(
         &mut self,
         lease: &Lease,
@@ -63,7 +63,7 @@ impl Store {
         self.sql(sql)?.execute(values).map(drop)
     }
 
-    /// Queues a delivery again that has ended, behind the unfinished deliveries of its chat.
+    /// Queues an ended delivery again, behind the unfinished deliveries of its chat.
     pub(super) fn resend(&mut self, delivery: &DeliveryId, fresh: bool, now: i64) -> rusqlite::Result<bool> {
         let Some(mut row) = self.row(delivery)?.filter(|row| row.state.is_final()) else { return Ok(false) };
         if fresh {

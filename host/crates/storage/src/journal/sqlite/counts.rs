@@ -1,4 +1,4 @@
-//! The number of deliveries in each state, by lane, kept in memory so that reading it is cheap.
+//! The number of deliveries by lane and state, kept in memory so that reading it is cheap.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
@@ -10,13 +10,13 @@ use crate::journal::{Backlog, Lane, State};
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
-/// The counts as of the last commit. The writer changes them; anyone reads them.
+/// The counts as of the last commit. The writer thread updates them; any thread can read them.
 pub(super) struct Counts(Mutex<Counted>);
 
 #[derive(Default)]
 struct Counted {
     lanes: BTreeMap<i64, LaneCounts>,
-    /// The waiting and running deliveries of each tenant that has any.
+    /// The number of waiting and running deliveries of each tenant that has any.
     unfinished: HashMap<Name, u64>,
 }
 
@@ -27,13 +27,13 @@ struct LaneCounts {
 }
 
 impl LaneCounts {
-    /// The number of waiting and running deliveries.
+    /// Returns the number of waiting and running deliveries.
     fn unfinished(&self) -> u64 {
         self.states[State::Waiting as usize] + self.states[State::Running as usize]
     }
 }
 
-/// A change of the counts by a transaction, once it is committed.
+/// A change of the counts, applied when its transaction is committed.
 pub(super) enum Tally {
     /// A lane was added.
     Lane {
@@ -44,13 +44,13 @@ pub(super) enum Tally {
         /// The module.
         module: Name,
     },
-    /// A delivery was added, removed, or changed its state.
+    /// A delivery was added or removed, or its state changed.
     Moved {
         /// The id of the lane.
         lane: i64,
-        /// None if it was added.
+        /// The old state; `None` if the delivery was added.
         from: Option<State>,
-        /// None if it was removed.
+        /// The new state; `None` if the delivery was removed.
         to: Option<State>,
     },
 }
@@ -123,14 +123,14 @@ impl Counts {
         waiting.map(|(id, lane)| (*id, lane.tenant.clone(), lane.module.clone())).collect()
     }
 
-    /// Returns the number of waiting and running deliveries.
+    /// Returns the number of waiting and running deliveries of the host and of a tenant.
     pub(super) fn backlog(&self, tenant: &Name) -> Backlog {
         let counted = self.lock();
         let host = counted.unfinished.values().sum();
         Backlog { host, tenant: counted.unfinished.get(tenant).copied().unwrap_or_default() }
     }
 
-    /// Returns the lanes with waiting deliveries.
+    /// Returns the lanes with waiting deliveries, and their number.
     pub(super) fn waiting(&self) -> Vec<Lane> {
         let counted = self.lock();
         let lanes = counted.lanes.values().map(|lane| Lane {
@@ -153,7 +153,7 @@ impl Counts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counted> {
-        // No panic can leave it half changed.
+        // A poisoned lock can be used: no panic can leave the counts partly updated.
         lock(&self.0)
     }
 }

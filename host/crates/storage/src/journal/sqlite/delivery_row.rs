@@ -1,4 +1,4 @@
-//! The row of a delivery, and its state transitions: the only code that writes a state.
+//! The row of a delivery, and its state transitions. Only this module changes the state of a delivery.
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -6,23 +6,23 @@ use super::store::Store;
 use crate::journal::{Lease, State};
 use modhost_core::event::DeliveryId;
 
-/// The row of a delivery.
+/// The row of a delivery. Times are in milliseconds since 1970.
 pub(super) struct DeliveryRow {
     pub(super) seq: i64,
     pub(super) event: i64,
     pub(super) lane: i64,
-    /// Its chat, if deliveries of the chat run one at a time.
+    /// The chat, if deliveries of the chat run one at a time.
     pub(super) chat: Option<String>,
     /// Whether an unfinished delivery of the chat comes before it.
     pub(super) behind: bool,
     pub(super) state: State,
     /// The number of attempts that began.
     pub(super) attempt: u32,
-    /// The number of attempts before the delivery was last sent.
+    /// The number of attempts before the delivery was last resent.
     pub(super) earlier: u32,
-    /// When it is due, and its position in the queue.
+    /// The due time, which also determines the position in the queue.
     pub(super) due_at: i64,
-    /// Whether it must not run before it is due.
+    /// Whether the delivery must not run before `due_at`.
     pub(super) timed: bool,
     pub(super) owner: Option<String>,
     pub(super) lease_until: Option<i64>,
@@ -32,7 +32,7 @@ pub(super) struct DeliveryRow {
     changes: i64,
 }
 
-/// The query of the deliveries that fulfill a condition, for [`read_row`].
+/// The query for the deliveries that satisfy a condition, in the form that [`read_row`] reads.
 macro_rules! rows_where {
     ($condition:literal) => {
         concat!(
@@ -68,7 +68,7 @@ impl Store {
         self.sql(rows_where!("id = ?1"))?.query_row([delivery.as_str()], read_row).optional()
     }
 
-    /// Returns the row at a position in the order of arrival.
+    /// Returns the row with a sequence number.
     pub(super) fn row_at(&self, seq: i64) -> rusqlite::Result<DeliveryRow> {
         self.sql(rows_where!("seq = ?1"))?.query_row([seq], read_row)
     }
@@ -80,15 +80,15 @@ impl Store {
         self.sql(sql)?.query_row(values, read_row).optional()
     }
 
-    /// Returns the position of a delivery in the order of arrival, if the lease is held.
+    /// Returns the sequence number of a delivery, if the lease is held.
     pub(super) fn leased_seq(&self, lease: &Lease) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT seq FROM deliveries WHERE id = ?1 AND state = 'running' AND owner = ?2 AND attempt = ?3";
         let values = params![lease.delivery.as_str(), &*lease.owner, lease.attempt];
         self.sql(sql)?.query_row(values, |row| row.get(0)).optional()
     }
 
-    /// Moves a delivery to a state, at a time in milliseconds and for a reason, and writes its row. When the first
-    /// delivery of a chat ends, the next one can be claimed.
+    /// Moves a delivery to a state and writes its row; `at` is in milliseconds since 1970. When the first delivery of a
+    /// chat ends, the next one becomes claimable.
     pub(super) fn transition(
         &mut self,
         mut row: DeliveryRow,
@@ -137,7 +137,7 @@ impl Store {
         self.sql(sql)?.execute(values).map(drop)
     }
 
-    /// Returns whether the chat has an unfinished delivery.
+    /// Returns whether a chat has an unfinished delivery.
     pub(super) fn chat_is_busy(&self, lane: i64, chat: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM deliveries WHERE lane = ?1 AND chat = ?2 AND state IN ('waiting', 'running') LIMIT 1";
         self.sql(sql)?.exists(params![lane, chat])

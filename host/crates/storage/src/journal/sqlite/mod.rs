@@ -1,7 +1,7 @@
 //! The journal in one SQLite file, for one host.
 //!
-//! One thread writes and commits the jobs that wait in one transaction, so that a commit costs each of them a share of one
-//! disk write; reads run beside it. One process at a time can open the file. People can open it and read along while the
+//! One thread commits all queued jobs in one transaction, so that they share one disk write. Reads run concurrently on
+//! other connections. One host at a time can open the journal. Operators can query the file with SQLite tools while the
 //! host runs; [`schema`] documents the tables.
 
 mod calls;
@@ -51,18 +51,19 @@ pub struct SqliteSettings {
 }
 
 impl SqliteSettings {
-    /// The journal's file: a backup consists of it and the `-wal` beside it.
+    /// Returns the path of the journal's file. A backup consists of this file and its `-wal` file.
     pub fn file(&self) -> PathBuf {
         Database::new(&JOURNAL, self.directory.clone()).file()
     }
 }
 
-/// Gives up the changes that the journal in a directory has lost. Returns their description; none if nothing is missing.
+/// Accepts the loss of the changes that are missing from the journal in a directory. Returns a description of them;
+/// `None` if nothing is missing.
 pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
     Ok(Database::new(&JOURNAL, directory.to_owned()).accept_loss()?)
 }
 
-/// The journal in one SQLite file. Dropping it without [`Journal::close`] loses nothing that was acknowledged.
+/// A journal in one SQLite file. Dropping it without [`Journal::close`] loses no acknowledged write.
 pub struct Sqlite {
     writer: Writer<Store>,
     pending: PendingBytes,
@@ -74,18 +75,17 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the journal in a directory, or creates an empty one. With a million deliveries it takes seconds.
+    /// Opens the journal in a directory, or creates an empty one. Takes seconds if it has a million deliveries.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if another host runs on the
-    /// directory, if a newer version wrote the journal, or if the file is damaged or no journal at all. The file is left
-    /// unchanged then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if another host uses the directory, or
+    /// if the file is damaged, was written by a newer version, or is not a journal. The file is left unchanged then.
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
         Self::open_with_clock(settings, Arc::new(SystemClock)).await
     }
 
-    /// Opens a journal that reads the time from a clock.
+    /// Opens the journal in a directory with a clock.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Sqlite {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// The current time, in milliseconds since 1970.
+    /// Returns the current time, in milliseconds since 1970.
     fn now(&self) -> i64 {
         to_millis(self.clock.now())
     }
@@ -222,7 +222,8 @@ impl Journal for Sqlite {
     async fn probe(&self) -> Result<()> {
         let in_doubt = self.writer.health().is_err();
         self.writer.ask(|store| Ok(store.touch()?)).await?;
-        // SQLite overwrites the write-ahead log from its beginning at times, which needs no space.
+        // A successful write does not prove that there is free space: SQLite may have reused space in the write-ahead
+        // log.
         let database = self.database.clone();
         let checked: std::result::Result<(), StorageError> =
             tokio::task::spawn_blocking(move || database.check_room(in_doubt))
@@ -247,7 +248,7 @@ mod tests {
     use crate::error::StorageErrorKind;
 
     #[tokio::test]
-    async fn a_job_that_panics_fails_alone() {
+    async fn panicking_job_fails_alone() {
         let directory = tempfile::tempdir().unwrap();
         let journal = Sqlite::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
         let broken = journal.writer.ask(|store| -> std::result::Result<(), store::Fault> {

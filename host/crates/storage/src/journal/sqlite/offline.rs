@@ -1,4 +1,4 @@
-//! A journal without a host: read only, and never changed.
+//! Read-only access to the journal of a stopped host.
 
 use super::schema::JOURNAL;
 use super::{SqliteSettings, open, reading};
@@ -6,7 +6,7 @@ use crate::journal::{Details, Filter, Result, State, Summary};
 use crate::sqlite::{Database, Readers};
 use modhost_core::event::DeliveryId;
 
-/// The journal of a host that is stopped.
+/// The journal of a stopped host, opened read-only.
 pub struct AtRest {
     readers: Readers,
     salt: [u8; 32],
@@ -14,11 +14,11 @@ pub struct AtRest {
 }
 
 impl AtRest {
-    /// Opens a journal to read it. A host that runs on it meanwhile is not disturbed.
+    /// Opens a journal read-only. Does not interfere with a host that uses it at the same time.
     ///
     /// # Errors
     ///
-    /// If there is no journal, or it is damaged or of another version.
+    /// If there is no journal, or it is damaged or was written by a newer version.
     pub async fn open(settings: SqliteSettings) -> Result<Self> {
         let database = Database::new(&JOURNAL, settings.directory);
         let opened = database.clone();
@@ -29,7 +29,7 @@ impl AtRest {
         opening.await.map_err(|error| database.interrupted(&error))?
     }
 
-    /// Describes the changes that the journal has lost; none if nothing is missing.
+    /// Returns a description of the changes that the journal has lost; `None` if nothing is missing.
     pub fn missing(&self) -> Option<&str> {
         self.missing.as_deref()
     }
@@ -40,12 +40,12 @@ impl AtRest {
     ///
     /// If the journal cannot be read.
     pub async fn list(&self, filter: Filter) -> Result<Vec<Summary>> {
-        // The number of deliveries in each state is unknown, so the query takes no shortcut.
+        // The number of deliveries in each state is unknown; `u64::MAX` makes the query assume that there are many.
         let many = [u64::MAX; State::ALL.len()];
         Ok(self.readers.read(move |connection| reading::list(connection, &filter, many)).await?)
     }
 
-    /// Returns everything that is recorded of one delivery.
+    /// Returns everything recorded about a delivery; `None` if the id is unknown.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl AtRest {
         Ok(history.map(Details::from))
     }
 
-    /// The bytes that the random numbers of modules are derived from.
+    /// Returns the salt of the journal, from which the random numbers of modules are derived.
     pub fn salt(&self) -> [u8; 32] {
         self.salt
     }

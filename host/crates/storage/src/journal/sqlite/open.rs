@@ -1,4 +1,4 @@
-//! Opening a journal: one host at a time, and no change to a file that is not a journal this version can use.
+//! Opens a journal, for one host at a time. A file that this version cannot use is left unchanged.
 
 use std::fs;
 
@@ -9,14 +9,15 @@ use super::store::Store;
 use crate::error::StorageError;
 use crate::sqlite::{Database, DirectoryLock, WriteConnection};
 
-/// Opens the journal in a directory, created if necessary, and returns its salt. May take seconds if the journal is large.
+/// Opens the journal in a directory, or creates an empty one. Returns the store and the salt. Takes seconds if the
+/// journal is large.
 pub(super) fn open(database: &Database) -> Result<(Store, [u8; 32]), StorageError> {
     fs::create_dir_all(database.directory()).map_err(|error| database.unreachable(&error))?;
     let lock = DirectoryLock::take(database.directory())?;
     database.make_ready()?;
     let sql = |error: rusqlite::Error| database.explain(&error);
     let mut connection = connect(database).map_err(sql)?;
-    // A page cache of 32 MiB: the ids are in no order, and their index is read all over.
+    // A page cache of 32 MiB: ids are random, so their index is accessed at random positions.
     connection.pragma_update(None, "cache_size", -32 * 1024).map_err(sql)?;
     let salt = salt(&connection).map_err(sql)?;
     let checkpoints = Checkpoints::start(&mut connection, database)?;
@@ -24,8 +25,8 @@ pub(super) fn open(database: &Database) -> Result<(Store, [u8; 32]), StorageErro
     Ok((Store::new(connection, checkpoints, lock).map_err(sql)?, salt))
 }
 
-/// Checks that there is a journal this version can read, without changing it. Returns its salt, and a description of the
-/// changes it has lost.
+/// Checks that the directory has a journal that this version can read, without changing it. Returns the salt, and a
+/// description of the missing changes, if any.
 pub(super) fn look(database: &Database) -> Result<([u8; 32], Option<String>), StorageError> {
     if !fs::exists(database.file()).unwrap_or(false) {
         let directory = database.directory().display();
@@ -44,7 +45,7 @@ fn salt(connection: &Connection) -> rusqlite::Result<[u8; 32]> {
 /// Connects to an existing journal to write.
 pub(super) fn connect(database: &Database) -> rusqlite::Result<Connection> {
     let connection = database.connect()?;
-    // `checkpoint` decides who checkpoints, and when.
+    // The module `checkpoint` runs all checkpoints.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(connection)
 }

@@ -1,4 +1,4 @@
-//! Queries that run beside the writer: lists, the history of a delivery, its calls.
+//! Queries that run concurrently with the writer: lists, the history of a delivery, its calls.
 
 use std::sync::Arc;
 
@@ -22,8 +22,9 @@ macro_rules! summary_columns {
 /// The number of [`summary_columns!`].
 const SUMMARY_COLUMNS: usize = 13;
 
-/// The number of deliveries in a state up to which sorting them all is quicker than searching from the newest on.
-const FEW: u64 = 10_000;
+/// Maximum number of deliveries in a state for which collecting and sorting them all is faster than scanning from the
+/// newest.
+const MAX_SORTED: u64 = 10_000;
 
 fn summary(row: &Row<'_>) -> rusqlite::Result<Summary> {
     let (NameColumn(source), NameColumn(tenant), NameColumn(module)) = (row.get(3)?, row.get(4)?, row.get(5)?);
@@ -60,7 +61,7 @@ pub(super) fn list(
     };
     if let Some(state) = filter.state {
         want("d.state = ?", state.word().to_owned().into());
-        if totals[state as usize] <= FEW {
+        if totals[state as usize] <= MAX_SORTED {
             from = "deliveries d INDEXED BY deliveries_by_state";
         }
     }
@@ -87,8 +88,8 @@ pub(super) fn list(
     connection.prepare_cached(&sql)?.query_map(params_from_iter(values), summary)?.collect()
 }
 
-/// Returns the condition that a delivery is of an event with an id. The tables that hold the ids of events depend on the
-/// version: an offline journal is read without migrating it.
+/// Returns the SQL condition that selects the deliveries of an event by its id. The tables that contain event ids
+/// depend on the schema version, because an offline journal is read without migrating it.
 fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
     let is_new = connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'known_before'")?.exists([])?;
     Ok(if is_new {
@@ -99,7 +100,7 @@ fn of_event(connection: &Connection) -> rusqlite::Result<&'static str> {
     })
 }
 
-/// Everything that is recorded of a delivery; its event is still to be parsed.
+/// Everything recorded about a delivery, with an event that is not parsed yet.
 pub(super) struct DeliveryHistory {
     summary: Summary,
     event: StoredEvent,
@@ -115,7 +116,7 @@ impl From<DeliveryHistory> for Details {
     }
 }
 
-/// Returns everything that is recorded of a delivery; none if the id is unknown.
+/// Returns everything recorded about a delivery; `None` if the id is unknown.
 pub(super) fn show(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Option<DeliveryHistory>> {
     let sql = concat!(
         "SELECT ",
@@ -167,7 +168,7 @@ fn log_lines(json: &str) -> rusqlite::Result<Vec<LogLine>> {
     serde_json::from_str(json).map_err(unreadable)
 }
 
-/// Returns the calls of a delivery, in order; none if the id is unknown.
+/// Returns the calls of a delivery, in order; an empty list if the id is unknown.
 pub(super) fn calls(connection: &Connection, delivery: &DeliveryId) -> rusqlite::Result<Vec<Call>> {
     let sql = "SELECT seq FROM deliveries WHERE id = ?1";
     match connection.prepare_cached(sql)?.query_row([delivery.as_str()], |row| row.get(0)).optional()? {
@@ -191,8 +192,8 @@ fn calls_of(connection: &Connection, seq: i64) -> rusqlite::Result<Vec<Call>> {
     connection.prepare_cached(sql)?.query_map(params![seq], call)?.collect()
 }
 
-/// Returns when the next delivery is due, in milliseconds since 1970: 0 if one is due already, whatever the clock says; none
-/// if no waiting delivery can be claimed.
+/// Returns when the next delivery is due, in milliseconds since 1970: 0 if one is due at once, regardless of the clock;
+/// `None` if no waiting delivery can be claimed.
 pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     let ready = "SELECT 1 FROM deliveries INDEXED BY deliveries_ready \
                  WHERE state = 'waiting' AND behind = 0 AND timed = 0 LIMIT 1";
@@ -204,7 +205,7 @@ pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>>
     connection.prepare_cached(due)?.query_row([], |row| row.get(0))
 }
 
-/// Returns those of the lanes that have due deliveries, each with the first of them.
+/// Returns the lanes that have due deliveries, each with up to `limit` of them.
 pub(super) fn due(
     connection: &Connection,
     lanes: Vec<(i64, Name, Name)>,

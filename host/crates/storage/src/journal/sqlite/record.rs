@@ -1,4 +1,4 @@
-//! Intake: an event and its deliveries.
+//! Records events and their deliveries.
 
 use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
@@ -9,8 +9,8 @@ use crate::journal::{NewDelivery, Recorded, State};
 use modhost_core::event::{Event, Header};
 
 impl Store {
-    /// Records an event with its deliveries, received at `at` (milliseconds), unless it is known. Of an event without
-    /// deliveries only the id is kept.
+    /// Records an event with its deliveries, received at `at` (milliseconds since 1970), unless it is known. Of an
+    /// event without deliveries, only the id is stored.
     pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
         if self.knows_before && self.was_known_before(event)? {
             return Ok(Recorded::Duplicate);
@@ -31,12 +31,13 @@ impl Store {
         Ok(Recorded::New)
     }
 
-    /// Returns whether the event was recorded before the tenant belonged to its key, perhaps under the id it had then.
+    /// Returns whether an earlier version recorded the event, when the tenant was not part of the key yet. The event
+    /// may have had another id then.
     fn was_known_before(&self, event: &Event) -> rusqlite::Result<bool> {
         let sql = "SELECT 1 FROM known_before k LEFT JOIN events e ON e.number = k.event \
                    WHERE k.id IN (?1, ?2) AND k.source = ?3 AND coalesce(k.tenant, e.tenant, ?4) = ?4";
-        let id_then = event.earlier_id().unwrap_or(&event.id);
-        self.sql(sql)?.exists(params![event.id, id_then, event.source.as_str(), event.tenant.as_str()])
+        let earlier_id = event.earlier_id().unwrap_or(&event.id);
+        self.sql(sql)?.exists(params![event.id, earlier_id, event.source.as_str(), event.tenant.as_str()])
     }
 
     fn write_event(&self, number: i64, event: &Event, at: i64) -> rusqlite::Result<()> {
@@ -76,7 +77,8 @@ impl Store {
     }
 }
 
-/// Returns whether any event is known from before the tenant belonged to its key; never in a journal created since.
+/// Returns whether the journal contains events of the time when the tenant was not part of an event's key. A journal
+/// created since then never does.
 pub(super) fn knows_before(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare("SELECT 1 FROM known_before LIMIT 1")?.exists([])
 }
@@ -90,9 +92,9 @@ macro_rules! event_columns {
 }
 pub(super) use event_columns;
 
-/// An event as stored. It is parsed when it is turned into an [`Event`], outside the writer.
+/// An event as stored. The conversion into an [`Event`] parses it, and therefore runs outside the writer thread.
 pub(super) struct StoredEvent {
-    /// In milliseconds since 1970.
+    /// The time it was recorded, in milliseconds since 1970.
     pub(super) received_at: i64,
     header: Header,
     payload_start: usize,
@@ -101,7 +103,7 @@ pub(super) struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Reads [`event_columns!`] from a column of a row on.
+    /// Reads [`event_columns!`], which begin at column `first`.
     pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Self> {
         let (NameColumn(source), NameColumn(tenant)) = (row.get(first + 1)?, row.get(first + 4)?);
         Ok(Self {
@@ -115,21 +117,21 @@ impl StoredEvent {
                 company_id: row.get(first + 6)?,
                 created_at: row.get::<_, Option<i64>>(first + 7)?.map(i64::cast_unsigned),
             },
-            payload_start: place(row, first + 8)?,
-            payload_length: place(row, first + 9)?,
+            payload_start: read_usize(row, first + 8)?,
+            payload_length: read_usize(row, first + 9)?,
             body: row.get(first + 10)?,
         })
     }
 
-    /// The event as it was recorded.
+    /// Parses the event.
     pub(super) fn event(self) -> Event {
         let payload = self.payload_start..self.payload_start.saturating_add(self.payload_length);
         Event::new(self.header, Bytes::from(self.body), payload)
     }
 }
 
-/// Reads a position in the body, or a length of it.
-fn place(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
+/// Reads an offset or a length in the body.
+fn read_usize(row: &Row<'_>, column: usize) -> rusqlite::Result<usize> {
     let number: i64 = row.get(column)?;
     usize::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }

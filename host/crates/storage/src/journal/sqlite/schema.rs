@@ -1,12 +1,13 @@
-//! The tables, and how older ones become today's.
+//! The tables of the journal, and their migrations.
 
 use crate::sqlite::{DatabaseKind, MARK};
 
-/// The journal's file: `mdhj` is what tells it from others.
+/// The journal's file. Its application id is `mdhj` in ASCII.
 pub(super) const JOURNAL: DatabaseKind =
     DatabaseKind { name: "journal", file: "journal.sqlite", application_id: 0x6d64_686a, migrations: &[V1, V2, MARK] };
 
-/// References are written for people who open the file; they are not enforced, for the writer keeps them anyway.
+/// The first version. Foreign keys only document the tables; SQLite does not enforce them, because the writer maintains
+/// them.
 const V1: &str = "
 -- A tenant's deliveries to a module.
 CREATE TABLE lanes (
@@ -120,8 +121,8 @@ CREATE TABLE salt (
 INSERT INTO salt SELECT randomblob(32);
 ";
 
-/// Two tenants behind one source may have events of the same id: the tenant belongs to what an event is known by. What was
-/// recorded before stays known as it was. It is left where it stands, since there may be millions.
+/// Adds the tenant to the key of an event, because two tenants behind one source may have events with the same id.
+/// Events that were recorded before keep their old key, in the old table, because there may be millions of them.
 const V2: &str = "
 -- The events that were recorded before the tenant belonged to the key. Whose one is stands with the event while that is
 -- there, and in tenant once it is removed; where neither says it, it is known for every tenant.

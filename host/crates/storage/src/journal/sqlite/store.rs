@@ -1,6 +1,6 @@
-//! The state that the writer works on: the connection that writes, and what it knows about the tables.
+//! The state of the writer thread: its connection, and a cache of parts of the tables.
 //!
-//! The operations are methods of [`Store`], too, one file a subject.
+//! The operations are methods of [`Store`], in one file per subject.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use crate::journal::{JournalError, State};
 use crate::sqlite::{DirectoryLock, WriteConnection, WriteStore};
 use modhost_core::event::{DeliveryId, Name};
 
-/// Why the writer does not do an operation.
+/// The error of an operation of the writer.
 pub(super) type Fault = crate::sqlite::Fault<JournalError>;
 
-/// The tables, as the writer uses them.
+/// The state of the writer thread.
 pub(super) struct Store {
     connection: WriteConnection,
     checkpoints: Checkpoints,
-    /// Held for as long as anything may be written.
+    /// Held as long as the journal may be written.
     lock: DirectoryLock,
-    /// Whether events are known that were recorded before the tenant belonged to an event's key.
+    /// Whether the journal contains events that were recorded when the tenant was not part of an event's key yet.
     pub(super) knows_before: bool,
     lanes: HashMap<(Name, Name), i64>,
-    /// The largest id of a lane that is on disk.
+    /// The largest committed id of a lane.
     last_lane: i64,
     counts: Arc<Counts>,
-    /// The changes of the counts in the open transaction.
+    /// The changes of the counts by the open transaction.
     tallies: Vec<Tally>,
     /// The number of the next event.
     next_event: i64,
-    /// The position of the next delivery in the order of arrival.
+    /// The sequence number of the next delivery.
     next_seq: i64,
     /// Deliveries with a call that could not be written. See [`super::calls`].
     pub(super) unwritten: HashMap<DeliveryId, Unwritten>,
 }
 
 impl Store {
-    /// Loads what the writer has to know of the tables.
+    /// Creates the store and loads its cached state from the tables.
     pub(super) fn new(
         connection: WriteConnection,
         checkpoints: Checkpoints,
@@ -66,44 +66,44 @@ impl Store {
         })
     }
 
-    /// The number of deliveries in each state, as of the last commit.
+    /// Returns the number of deliveries in each state, as of the last commit.
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
 
-    /// Returns a statement, prepared once.
+    /// Returns a cached prepared statement.
     pub(super) fn sql(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.connection.sql(sql)
     }
 
-    /// Writes a page that changes nothing: if this can be committed, so could an event.
+    /// Writes a page without changing data, to test whether the journal can be written.
     pub(super) fn touch(&self) -> rusqlite::Result<()> {
         crate::sqlite::Mark::touch(&self.connection)
     }
 
-    /// Takes the number of the next event.
+    /// Assigns the number of the next event.
     pub(super) fn number_event(&mut self) -> i64 {
         self.next_event += 1;
         self.next_event - 1
     }
 
-    /// Takes the position of the next delivery in the order of arrival.
+    /// Assigns the sequence number of the next delivery.
     pub(super) fn number_delivery(&mut self) -> i64 {
         self.next_seq += 1;
         self.next_seq - 1
     }
 
-    /// Counts a delivery that was added, removed, or changed its state.
+    /// Counts a delivery that was added or removed, or whose state changed. `from` and `to` are `None` accordingly.
     pub(super) fn count(&mut self, lane: i64, from: Option<State>, to: Option<State>) {
         self.tallies.push(Tally::Moved { lane, from, to });
     }
 
-    /// Returns the id of a lane, if a delivery was ever recorded in it.
+    /// Returns the id of a lane; `None` if no delivery was ever recorded in it.
     pub(super) fn known_lane(&self, tenant: &Name, module: &Name) -> Option<i64> {
         self.lanes.get(&(tenant.clone(), module.clone())).copied()
     }
 
-    /// Returns the id of a lane, created if necessary.
+    /// Returns the id of a lane, and creates the lane if necessary.
     pub(super) fn lane(&mut self, tenant: &Name, module: &Name) -> rusqlite::Result<i64> {
         if let Some(id) = self.known_lane(tenant, module) {
             return Ok(id);
@@ -133,7 +133,7 @@ impl WriteStore for Store {
         self.counts.apply(self.tallies.drain(..));
     }
 
-    /// The numbers that were taken stay unused.
+    /// Discards the changes of the transaction. The numbers it assigned stay unused.
     fn rolled_back(&mut self) {
         self.tallies.clear();
         let last_lane = self.last_lane;

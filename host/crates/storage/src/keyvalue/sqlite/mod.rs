@@ -1,7 +1,7 @@
 //! The store in one SQLite file, for one host.
 //!
-//! One thread writes and commits the changes that wait in one transaction; reads run beside it. People can open the file and
-//! read along while the host runs; [`schema`] documents the tables.
+//! One thread commits all queued changes in one transaction. Reads run concurrently on other connections. Operators can
+//! query the file with SQLite tools while the host runs; [`schema`] documents the tables.
 
 mod reading;
 mod schema;
@@ -20,20 +20,20 @@ use crate::sqlite::{Database, Readers, Writer};
 use modhost_core::clock::to_millis;
 use modhost_core::limits::Limit;
 
-/// The store in one SQLite file. Dropping it without [`KeyValue::close`] loses nothing that was answered.
+/// A store in one SQLite file. Dropping it without [`KeyValue::close`] loses no acknowledged change.
 pub struct Sqlite {
     writer: Writer<Store>,
     readers: Readers,
 }
 
 impl Sqlite {
-    /// Opens the store in a directory, or creates an empty one. The caller must hold the lock of the directory, which the
-    /// journal takes.
+    /// Opens the store in a directory, or creates an empty one. The caller must hold the lock of the directory, which
+    /// the journal acquires.
     ///
     /// # Errors
     ///
-    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if a newer version wrote the store,
-    /// or if the file is damaged or no store at all. The file is left unchanged then.
+    /// [`StorageErrorKind::Unusable`](crate::error::StorageErrorKind::Unusable) if the file is damaged, was written by
+    /// a newer version, or is not a store. The file is left unchanged then.
     pub async fn open(directory: PathBuf) -> Result<Self> {
         let database = Database::new(&STORE, directory);
         let opened = database.clone();
@@ -46,7 +46,8 @@ impl Sqlite {
     }
 }
 
-/// Gives up the changes that the store in a directory has lost. Returns their description; none if nothing is missing.
+/// Accepts the loss of the changes that are missing from the store in a directory. Returns a description of them;
+/// `None` if nothing is missing.
 pub fn accept_loss(directory: &Path) -> Result<Option<String>> {
     Ok(Database::new(&STORE, directory.to_owned()).accept_loss()?)
 }
@@ -70,7 +71,7 @@ impl KeyValue for Sqlite {
     }
 
     fn answered(&self, once: &str) {
-        // If too many jobs wait, the name is forgotten when it is old.
+        // If the queue is full, the note is dropped, and the key is removed once it is old.
         let once = once.to_owned();
         self.writer.note(move |store| store.answered(once));
     }

@@ -1,4 +1,4 @@
-//! Queries that run beside the writer.
+//! Queries that run concurrently with the writer.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -6,7 +6,7 @@ use crate::keyvalue::limits::{MAX_READ, refuse, size};
 use crate::keyvalue::{Bucket, BucketTotals, Entry, KeyInfo, Result, Space, Value, Version};
 use modhost_core::clock::from_millis;
 
-/// Returns the id of a bucket, if it has keys.
+/// Returns the id of a bucket; `None` if it has no keys.
 pub(super) fn bucket(connection: &Connection, bucket: &Bucket) -> rusqlite::Result<Option<i64>> {
     let sql = "SELECT buckets.id FROM buckets JOIN spaces ON spaces.id = space WHERE tenant = ?1 AND module = ?2 AND name = ?3";
     let (tenant, module) = (bucket.space.tenant.as_str(), bucket.space.module.as_str());
@@ -20,7 +20,7 @@ pub(super) fn entry(connection: &Connection, bucket: i64, key: &str) -> rusqlite
     connection.prepare_cached(sql)?.query_row(params![bucket, key], read).optional()
 }
 
-/// Returns the entries of keys; refuses if they are too large together.
+/// Returns the entries of keys, or a refusal if the values together are larger than [`MAX_READ`].
 pub(super) fn get(
     connection: &Connection,
     bucket: &Bucket,
@@ -32,15 +32,15 @@ pub(super) fn get(
         let entry = entry(connection, bucket, key)?;
         bytes += entry.as_ref().map_or(0, |entry| entry.value.0.len());
         if bytes > MAX_READ {
-            let most = size(MAX_READ);
-            return Ok(refuse(format!("the values of these keys are more than the {most} one call is answered with")));
+            let max = size(MAX_READ);
+            return Ok(refuse(format!("the values exceed {max}, the maximum of one call; read fewer keys at once")));
         }
         entries.push(entry);
     }
     Ok(Ok(entries))
 }
 
-/// Returns the keys of a bucket after one of them.
+/// Returns up to `limit` keys of a bucket after `after`, in order.
 pub(super) fn keys(
     connection: &Connection,
     bucket: &Bucket,
@@ -57,7 +57,7 @@ pub(super) fn keys(
     keys.collect()
 }
 
-/// Returns the buckets of a space.
+/// Returns the buckets of a space, ordered by name.
 pub(super) fn buckets(connection: &Connection, space: &Space) -> rusqlite::Result<Vec<BucketTotals>> {
     let sql = "SELECT name, count(*), sum(length(CAST(key AS BLOB)) + length(value)) FROM buckets \
                JOIN spaces ON spaces.id = space JOIN entries ON bucket = buckets.id \

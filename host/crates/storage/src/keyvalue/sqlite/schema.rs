@@ -1,8 +1,8 @@
-//! The tables.
+//! The tables of the key-value store.
 
 use crate::sqlite::{DatabaseKind, MARK};
 
-/// The store's file: `mdhk` is what tells it from others.
+/// The store's file. Its application id is `mdhk` in ASCII.
 pub(super) const STORE: DatabaseKind = DatabaseKind {
     name: "key-value store",
     file: "keyvalue.sqlite",

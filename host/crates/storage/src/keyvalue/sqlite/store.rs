@@ -1,4 +1,4 @@
-//! The state that the writer works on: the connection that writes, and the changes whose names can be forgotten.
+//! The state of the writer thread: its connection, and the idempotency keys that can be forgotten.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,14 +9,15 @@ use crate::sqlite::{Database, WriteConnection, WriteStore, Writer, WriterLimits}
 use modhost_core::clock::to_millis;
 use modhost_core::limits::Limit;
 
-/// Why the writer does not make a change.
+/// The error of a change.
 pub(super) type Fault = crate::sqlite::Fault<KeyValueError>;
 
 /// The limits of the store's writer.
 const LIMITS: WriterLimits = WriterLimits { queued: 1024, batch: 256 };
 
-/// How long the name of a change is kept that nobody calls answered: far longer than a host that was cut off stays down.
-const KEEP_NAMES: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long an idempotency key is kept that is never reported as answered: far longer than the usual downtime of a
+/// host.
+const MAX_IDEMPOTENCY_KEY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A requested change.
 #[derive(Debug)]
@@ -25,22 +26,22 @@ pub(super) struct ChangeRequest {
     pub(super) change: Change,
     /// The quota of the space, in bytes.
     pub(super) quota: Limit,
-    /// The name of the change.
+    /// The idempotency key of the change.
     pub(super) once: String,
     /// When it was requested, in milliseconds since 1970.
     pub(super) at: i64,
 }
 
-/// The tables, as the writer uses them.
+/// The state of the writer thread.
 pub(super) struct Store {
     connection: WriteConnection,
-    /// Names of changes to forget. They are removed with the next commit instead of making one.
+    /// Idempotency keys to forget. The next transaction removes them, so that no transaction is needed only for them.
     answered: Vec<String>,
     /// The number of them that the open transaction removes.
     forgotten: usize,
 }
 
-/// Starts the writer of a file that is ready.
+/// Starts the writer of an existing file with the current schema.
 pub(super) fn start_writer(database: Database) -> Result<Writer<Store>, StorageError> {
     let connection = connect(&database).map_err(|error| database.explain(&error))?;
     let connection = WriteConnection::new(connection, database)?;
@@ -49,24 +50,24 @@ pub(super) fn start_writer(database: Database) -> Result<Writer<Store>, StorageE
 
 fn connect(database: &Database) -> rusqlite::Result<rusqlite::Connection> {
     let connection = database.connect()?;
-    let old = to_millis(SystemTime::now() - KEEP_NAMES);
+    let old = to_millis(SystemTime::now() - MAX_IDEMPOTENCY_KEY_AGE);
     connection.execute("DELETE FROM done WHERE at < ?1", [old])?;
-    // Returns the pages of deleted rows to the system.
+    // Returns the pages of deleted rows to the operating system.
     connection.execute_batch("PRAGMA incremental_vacuum")?;
     Ok(connection)
 }
 
 impl Store {
-    /// Makes a change, unless it was made before. A refused change leaves nothing behind.
+    /// Applies a change, unless it was applied before. A refused change has no effect.
     pub(super) fn change(&mut self, request: &ChangeRequest) -> Result<Changed, Fault> {
-        // Rolled back when it is dropped.
+        // Dropping the savepoint rolls it back.
         let savepoint = self.connection.savepoint()?;
         let changed = tables::change(&savepoint, request)?;
         savepoint.commit()?;
         Ok(changed)
     }
 
-    /// Forgets the name of a change with the next commit.
+    /// Forgets an idempotency key with the next commit.
     pub(super) fn answered(&mut self, once: String) {
         self.answered.push(once);
     }

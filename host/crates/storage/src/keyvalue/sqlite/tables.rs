@@ -1,4 +1,4 @@
-//! Changes of the tables.
+//! Applies changes to the tables.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -10,17 +10,17 @@ use modhost_core::limits::Resource;
 
 type Result<T> = std::result::Result<T, Fault>;
 
-/// Makes a change in an open transaction, unless it was made before. One that is refused may have changed rows: the caller
-/// rolls them back.
+/// Applies a change in an open transaction, unless it was applied before. The caller must roll back a refused change,
+/// which may have changed rows.
 pub(super) fn change(connection: &Connection, request: &ChangeRequest) -> Result<Changed> {
-    if let Some(before) = done(connection, &request.once)? {
-        return Ok(before);
+    if let Some(earlier) = earlier_answer(connection, &request.once)? {
+        return Ok(earlier);
     }
     let changed = Space::of(connection, request)?.apply(&request.change)?;
     let answer = match &changed {
         Changed::Done => None,
         Changed::Counted(count) => Some(*count),
-        // Nothing was changed: the same change may be tried again.
+        // Nothing was changed, so the same change may be requested again.
         Changed::Stale(_) => return Ok(changed),
     };
     let sql = "INSERT INTO done (once, at, answer) VALUES (?1, ?2, ?3)";
@@ -28,37 +28,37 @@ pub(super) fn change(connection: &Connection, request: &ChangeRequest) -> Result
     Ok(changed)
 }
 
-/// Returns the answer of a change that was made before.
-fn done(connection: &Connection, once: &str) -> Result<Option<Changed>> {
+/// Returns the answer of a change that was applied before; `None` if it was not.
+fn earlier_answer(connection: &Connection, once: &str) -> Result<Option<Changed>> {
     let sql = "SELECT answer FROM done WHERE once = ?1";
     let found = connection.prepare_cached(sql)?.query_row([once], |row| row.get::<_, Option<i64>>(0)).optional()?;
     Ok(found.map(|answer| answer.map_or(Changed::Done, Changed::Counted)))
 }
 
-/// Forgets the name of a change.
+/// Removes an idempotency key.
 pub(super) fn forget(connection: &Connection, once: &str) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM done WHERE once = ?1")?.execute([once]).map(drop)
 }
 
-/// A space, while one of its buckets is changed.
+/// A space with an open change of one of its buckets.
 struct Space<'a> {
     connection: &'a Connection,
     request: &'a ChangeRequest,
     id: i64,
     bucket: Option<i64>,
-    before: Used,
-    now: Used,
+    before: Usage,
+    now: Usage,
 }
 
-/// The size of a space.
+/// The number of keys of a space, and the size of its keys and values in bytes.
 #[derive(Clone, Copy)]
-struct Used {
+struct Usage {
     keys: i64,
     bytes: i64,
 }
 
 impl<'a> Space<'a> {
-    /// Returns the space of a bucket, created if necessary.
+    /// Returns the space of a request, and creates it if necessary.
     fn of(connection: &'a Connection, request: &'a ChangeRequest) -> Result<Self> {
         let Bucket { space, .. } = &request.bucket;
         let names = [space.tenant.as_str(), space.module.as_str()];
@@ -67,7 +67,7 @@ impl<'a> Space<'a> {
         let sql = "SELECT id, keys, bytes FROM spaces WHERE tenant = ?1 AND module = ?2";
         let (id, before) = connection
             .prepare_cached(sql)?
-            .query_row(names, |row| Ok((row.get(0)?, Used { keys: row.get(1)?, bytes: row.get(2)? })))?;
+            .query_row(names, |row| Ok((row.get(0)?, Usage { keys: row.get(1)?, bytes: row.get(2)? })))?;
         let bucket = reading::bucket(connection, &request.bucket)?;
         Ok(Self { connection, request, id, bucket, before, now: before })
     }
@@ -94,8 +94,8 @@ impl<'a> Space<'a> {
     }
 
     fn set(&mut self, key: &str, value: &[u8]) -> Result<()> {
-        let bucket = self.bucket_to_fill()?;
-        match self.size_of(bucket, key)? {
+        let bucket = self.ensure_bucket()?;
+        match self.value_size(bucket, key)? {
             Some(size) => self.now.bytes -= size,
             None => {
                 self.now.keys += 1;
@@ -110,7 +110,7 @@ impl<'a> Space<'a> {
 
     fn delete(&mut self, key: &str) -> Result<()> {
         let Some(bucket) = self.bucket else { return Ok(()) };
-        let Some(size) = self.size_of(bucket, key)? else { return Ok(()) };
+        let Some(size) = self.value_size(bucket, key)? else { return Ok(()) };
         self.now.keys -= 1;
         self.now.bytes -= size + length(key.as_bytes());
         let sql = "DELETE FROM entries WHERE bucket = ?1 AND key = ?2";
@@ -123,38 +123,38 @@ impl<'a> Space<'a> {
     }
 
     fn increment(&mut self, key: &str, delta: i64) -> Result<Changed> {
-        let stands = match self.bucket {
+        let current = match self.bucket {
             Some(bucket) => reading::entry(self.connection, bucket, key)?,
             None => None,
         };
-        let number = match stands {
+        let number = match current {
             None => 0,
             Some(entry) => {
                 let text = String::from_utf8(entry.value.0).ok();
                 let number = text.and_then(|text| text.parse::<i64>().ok());
-                number.ok_or_else(|| refused(format!("what stands under `{key}` is no whole number in text")))?
+                number.ok_or_else(|| refused(format!("the value of `{key}` is not a whole number in decimal text")))?
             }
         };
-        let beyond = || refused(format!("`{key}` is {number}, and {delta} more is beyond 64 bits"));
-        let number = number.checked_add(delta).ok_or_else(beyond)?;
+        let overflow = || refused(format!("`{key}` is {number}; adding {delta} exceeds 64 bits"));
+        let number = number.checked_add(delta).ok_or_else(overflow)?;
         self.set(key, number.to_string().as_bytes())?;
         Ok(Changed::Counted(number))
     }
 
     fn swap(&mut self, key: &str, expected: Option<Version>, value: &[u8]) -> Result<Changed> {
-        let stands = match self.bucket {
+        let current = match self.bucket {
             Some(bucket) => reading::entry(self.connection, bucket, key)?,
             None => None,
         };
-        if stands.as_ref().map(|entry| entry.version) != expected {
-            return Ok(Changed::Stale(stands));
+        if current.as_ref().map(|entry| entry.version) != expected {
+            return Ok(Changed::Stale(current));
         }
         self.set(key, value)?;
         Ok(Changed::Done)
     }
 
-    /// Returns the bucket, created if necessary.
-    fn bucket_to_fill(&mut self) -> Result<i64> {
+    /// Returns the id of the bucket, and creates it if necessary.
+    fn ensure_bucket(&mut self) -> Result<i64> {
         if let Some(bucket) = self.bucket {
             return Ok(bucket);
         }
@@ -162,8 +162,8 @@ impl<'a> Space<'a> {
         let buckets: i64 = self.connection.prepare_cached(sql)?.query_row([self.id], |row| row.get(0))?;
         if buckets.unsigned_abs() >= MAX_BUCKETS {
             return Err(refused(format!(
-                "there is no room for the bucket `{}`: the module has {buckets} for this tenant, as many as it may have; \
-                 one goes with its last key",
+                "cannot create the bucket `{}`: the module has {buckets} buckets for this tenant, the maximum; delete all \
+                 keys of a bucket to remove it",
                 self.request.bucket.name()
             )));
         }
@@ -174,25 +174,25 @@ impl<'a> Space<'a> {
         Ok(bucket)
     }
 
-    fn size_of(&self, bucket: i64, key: &str) -> Result<Option<i64>> {
+    fn value_size(&self, bucket: i64, key: &str) -> Result<Option<i64>> {
         let sql = "SELECT length(value) FROM entries WHERE bucket = ?1 AND key = ?2";
         Ok(self.connection.prepare_cached(sql)?.query_row(params![bucket, key], |row| row.get(0)).optional()?)
     }
 
-    /// Refuses a space that exceeds its limits, and records its size.
+    /// Records the size of the space, or refuses the change if it exceeds a limit.
     fn finish(self) -> Result<()> {
         let Self { connection, request, id, before, now, .. } = self;
         if now.keys > before.keys && now.keys.unsigned_abs() > MAX_KEYS {
             return Err(refused(format!(
-                "there is no room for another key: the module has {} for this tenant, and may have {MAX_KEYS}; delete what \
-                 is not needed any more",
+                "cannot add another key: the module has {} keys for this tenant, and the maximum is {MAX_KEYS}; delete \
+                 keys that are not needed any more",
                 before.keys
             )));
         }
         if now.bytes > before.bytes && now.bytes.unsigned_abs() > request.quota.amount {
             return Err(refused(format!(
-                "there is no room for {} more: what the module keeps for this tenant, keys and values, takes {} of the {} \
-                 that {} in modules.toml allows; raise it there, or delete what is not needed any more",
+                "cannot store {} more: the keys and values of the module for this tenant take {} of the {} that {} in \
+                 modules.toml allows; raise the limit there, or delete keys that are not needed any more",
                 size((now.bytes - before.bytes).unsigned_abs()),
                 size(before.bytes.unsigned_abs()),
                 size(request.quota.amount),
@@ -206,7 +206,7 @@ impl<'a> Space<'a> {
 }
 
 fn length(bytes: &[u8]) -> i64 {
-    // A slice has no more bytes than this holds.
+    // The length of a slice never exceeds `i64::MAX`.
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
 
