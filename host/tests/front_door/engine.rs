@@ -173,18 +173,18 @@ async fn a_compiler_that_fails_harms_nobody() {
     for output in ["exit 0", "echo no component", "head -c 100000 /dev/zero"] {
         let error = said(output).await;
         assert!(
-            matches!(&error, CompileError::Unable(said) if said.contains("what it wrote is no compiled component")),
+            matches!(&error, CompileError::Unable(said) if said.contains("its output is not a compiled component")),
             "{output}: {error:?}"
         );
     }
     let ends = [
-        ("kill -SEGV $$", "the compiler broke on it (SIGSEGV)"),
+        ("kill -SEGV $$", "the compiler crashed on it (SIGSEGV)"),
         ("echo it was so sudden >&2; kill -ABRT $$", "please report it with the file: it was so sudden"),
-        ("exit 7", "the compiler broke on it (exit status: 7)"),
+        ("exit 7", "the compiler crashed on it (exit status: 7)"),
         ("kill -KILL $$", "was killed, and not by this host"),
         ("exec sleep 1000", "compiling it took longer than 2s, `timeout` in [server.compiler]"),
         ("ulimit -S -t 1; while :; do :; done", "compiling it took longer than 2s"),
-        ("head -c 1000000 /dev/zero >&2; exit 7", "the compiler broke on it"),
+        ("head -c 1000000 /dev/zero >&2; exit 7", "the compiler crashed on it"),
     ];
     for (line, words) in ends {
         let error = said(line).await.to_string();
@@ -196,7 +196,7 @@ async fn a_compiler_that_fails_harms_nobody() {
 async fn a_program_that_is_not_there_is_named() {
     let compiler = Compiler::Apart { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
     let error = Engine::new(1).unwrap().with_compiler(compiler).load(bytes(), &spec()).await.err().unwrap();
-    let words = "the process that would compile it doesn't work: /nowhere/modhost: No such file or directory";
+    let words = "the compile process doesn't work: /nowhere/modhost: No such file or directory";
     assert!(error.to_string().starts_with(words), "{error}");
 }
 

@@ -192,7 +192,7 @@ async fn a_version_that_cannot_serve_is_not_gone_back_to_at_rest() {
     let mut host = place.start("limits = { memory = \"1MiB\" }").await;
     host.stop().await;
     let why = place.refused(&["rollback", "Test"]).await;
-    assert!(why.contains("no change was made") && why.contains("can't begin within its limits: memory"), "{why}");
+    assert!(why.contains("no change was made") && why.contains("can't start within its limits: memory"), "{why}");
     let shown = place.told(&["show", "Test"]).await.remove(0);
     assert_eq!((&shown["version"], &shown["held_back"]), (&json!(version(&small("two"))), &Value::Null));
 }

@@ -347,6 +347,6 @@ async fn a_version_that_cannot_serve_any_more_is_not_gone_back_to() {
     host.stop().await;
     let host = start(data.path(), "limits = { memory = \"1MiB\" }").await;
     let ran = modules(&host, &["rollback", "Test"]).await;
-    assert!(ran.code == 1 && ran.stderr.contains("can't serve: it can't begin within its limits: memory"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("can't serve: it can't start within its limits: memory"), "{ran:?}");
     assert_eq!(says(&host).await, "two");
 }

@@ -1,7 +1,7 @@
-//! Runs modules: capabilities with the call log, the engine, and the dispatch of deliveries.
+//! Runs modules: the dispatch of deliveries, the engine, and the capabilities with their call log.
 
 #![deny(unsafe_code)]
-// They panic if a stream cannot be written and block if nobody reads it: see `output.rs` in `modhost`.
+// These macros panic if the stream can't be written to, and block if nobody reads it: see `output.rs` in `modhost`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 pub mod call_log;

@@ -40,13 +40,13 @@ fn incompatibilities() -> Vec<Incompatibility> {
             "much-memory",
             parts("(memory $other 2000)"),
             "memory = \"16MiB\"",
-            &["it can't begin within its limits: memory: it asked for 125.5 MiB, `limits.memory` is 16.0 MiB"],
+            &["it can't start within its limits: memory: it asked for 125.5 MiB, `limits.memory` is 16.0 MiB"],
         ),
         incompatibility(
             "long-tables",
             parts("(table 6000 funcref) (table 6000 funcref)"),
             "tables = 10000",
-            &["it can't begin within its limits: tables: it asked for 120", "`limits.tables` is 10000"],
+            &["it can't start within its limits: tables: it asked for 120", "`limits.tables` is 10000"],
         ),
         incompatibility("many-instances", whole, "instances = 1", &["instances: it has ", "`limits.instances` is 1"]),
     ]

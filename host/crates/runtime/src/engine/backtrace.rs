@@ -1,4 +1,4 @@
-//! Where in its own code a guest broke: the frames of its stack by name and line, as far as its component has them.
+//! Formats the backtrace of a trapped guest, with function names and source lines as far as the component has them.
 
 use std::fmt::Write;
 
@@ -8,33 +8,34 @@ use wasmtime::{FrameSymbol, WasmBacktrace};
 use modhost_core::sanitize;
 use modhost_core::text::prefix;
 
-/// How many frames are told: where it broke, and how it came there.
-const FRAMES: usize = 10;
+/// The maximum number of frames shown.
+const MAX_FRAMES: usize = 10;
 
-/// How long a name or a path may be, in bytes; names of generic functions can be longer than anybody reads.
-const LONGEST: usize = 160;
+/// The maximum length of a name or a path, in bytes. Names of generic functions can be very long.
+const MAX_NAME: usize = 160;
 
-/// What names begin with that belong to the language, and not to the module.
-const OF_THE_LANGUAGE: [&str; 12] = [
+/// The prefixes of function names that belong to the language's runtime instead of the module.
+const RUNTIME_PREFIXES: [&str; 12] = [
     "std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "<T as ", "<&T as ", "<F as ", "__rust", "rust_",
     "_start",
 ];
 
 /// Functions of the C library that end a program.
-const ENDS: [&str; 3] = ["abort", "exit", "__assert_fail"];
+const EXIT_FUNCTIONS: [&str; 3] = ["abort", "exit", "__assert_fail"];
 
-/// Where paths lead that belong to the language or to the SDK.
-const ELSEWHERE: [&str; 5] = ["/rustc/", "/library/std/", "/library/core/", "/sdk-guest/rust/src/", "/modhost-sdk-"];
+/// Parts of source paths that belong to the language's standard library or the SDK.
+const FOREIGN_PATHS: [&str; 5] =
+    ["/rustc/", "/library/std/", "/library/core/", "/sdk-guest/rust/src/", "/modhost-sdk-"];
 
-/// What is in the names of the code every module has between the host and its own.
+/// Parts of the names of generated glue code between the host and the module.
 const GLUE: [&str; 5] = ["export_handle", "exports_module_handle", "cabi_", "wit_bindgen", "__wasm_export"];
 
-/// What to say where a component has no names.
-const NAMELESS: &str = "(the component has no names of its functions: for Rust, set strip = false and \
+/// The text shown for a component without function names.
+const NO_NAMES: &str = "(the component has no names of its functions: for Rust, set strip = false and \
                         debug = \"line-tables-only\" in the profile it is built with; for C and C++, compile with -g)";
 
-/// The guest's frames of an error, the innermost first, one a line; what to do where there are no names. Empty for an error
-/// that came from no guest.
+/// Formats the guest's frames of an error, one per line, the innermost first. Without function names it returns a hint
+/// how to build with them. Empty for an error that has no guest frames.
 pub(super) fn told(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut named = false;
@@ -42,8 +43,8 @@ pub(super) fn told(error: &wasmtime::Error) -> String {
     for frame in backtrace.frames() {
         let symbols = frame.symbols();
         named |= frame.func_name().is_some() || symbols.iter().any(|symbol| symbol.name().is_some());
-        // A function that others were inlined into has a symbol for each, the innermost first. Its own name is the frame's,
-        // whole; the symbols may have no more than the last word of it.
+        // A frame has one symbol for each inlined function, the innermost first, and the last one for the function
+        // itself. The frame has the full name of that function; its symbol may have only the last segment.
         let (own, inlined) = match symbols.split_last() {
             Some((own, inlined)) => (Some(own), inlined),
             None => (None, symbols),
@@ -53,27 +54,27 @@ pub(super) fn told(error: &wasmtime::Error) -> String {
         lines.extend(name.and_then(|name| line(name, own)));
     }
     if !named {
-        return if backtrace.frames().is_empty() { String::new() } else { NAMELESS.to_owned() };
+        return if backtrace.frames().is_empty() { String::new() } else { NO_NAMES.to_owned() };
     }
     lines.dedup();
-    let more = lines.len() > FRAMES;
-    lines.truncate(FRAMES);
-    if more {
+    let is_truncated = lines.len() > MAX_FRAMES;
+    lines.truncate(MAX_FRAMES);
+    if is_truncated {
         lines.push("…".to_owned());
     }
     lines.join("\n")
 }
 
-/// A frame as people read it; none for one of the language's own.
+/// Formats a frame; `None` for frames of the language's runtime and of glue code.
 fn line(name: &str, symbol: Option<&FrameSymbol>) -> Option<String> {
-    // Without the hash at its end.
+    // `#` omits the hash at the end.
     let name = format!("{:#}", demangle(name));
     let file = symbol.and_then(FrameSymbol::file).unwrap_or_default().replace('\\', "/");
-    let elsewhere = ENDS.contains(&name.as_str())
-        || OF_THE_LANGUAGE.iter().any(|start| name.starts_with(start))
-        || ELSEWHERE.iter().any(|part| file.contains(part))
+    let is_foreign = EXIT_FUNCTIONS.contains(&name.as_str())
+        || RUNTIME_PREFIXES.iter().any(|start| name.starts_with(start))
+        || FOREIGN_PATHS.iter().any(|part| file.contains(part))
         || GLUE.iter().any(|part| name.contains(part));
-    if elsewhere {
+    if is_foreign {
         return None;
     }
     let mut line = format!("at {}", plain(without_types(&name)));
@@ -87,7 +88,7 @@ fn line(name: &str, symbol: Option<&FrameSymbol>) -> Option<String> {
     Some(line)
 }
 
-/// A name without the types it is made for.
+/// Returns a name without its generic arguments.
 fn without_types(name: &str) -> &str {
     match name.find('<') {
         Some(at @ 1..) => name[..at].trim_end_matches("::"),
@@ -95,16 +96,17 @@ fn without_types(name: &str) -> &str {
     }
 }
 
-/// A path from the folder in which `src` lies: where that is on the author's machine is nobody else's business.
+/// Returns the part of a path that starts at the parent folder of `src`, or the file name. This hides the folders of
+/// the author's machine.
 fn short(path: &str) -> &str {
     let Some((before, _)) = path.rsplit_once("/src/") else { return path.rsplit('/').next().unwrap_or(path) };
     let from = before.rfind('/').map_or(0, |slash| slash + 1);
     &path[from..]
 }
 
-/// A name out of a component may say anything: it stays on its line, and drives no terminal.
+/// Truncates and sanitizes a name from a component: it can't add lines or control the terminal.
 fn plain(text: &str) -> String {
-    sanitize::line(prefix(text, LONGEST)).into_owned()
+    sanitize::line(prefix(text, MAX_NAME)).into_owned()
 }
 
 #[cfg(test)]
@@ -112,14 +114,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_begin_with_the_package() {
+    fn shortens_paths_to_the_package_folder() {
         assert_eq!(short("/home/me/work/plugins/assistant/src/lib.rs"), "assistant/src/lib.rs");
         assert_eq!(short("src/lib.rs"), "lib.rs");
         assert_eq!(short("/home/me/main.c"), "main.c");
     }
 
     #[test]
-    fn frames_of_the_language_are_left_out() {
+    fn omits_runtime_frames() {
         assert_eq!(line("_ZN4core9panicking5panic17h0123456789abcdefE", None), None);
         assert_eq!(line("abort", None), None);
         assert_eq!(line("exports_module_handle", None), None);

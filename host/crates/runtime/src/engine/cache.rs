@@ -1,8 +1,9 @@
-//! Compiled components on disk: what was compiled once is mapped the next time.
+//! The cache of compiled components on disk.
 //!
-//! An entry is named by the hash of the component, by what the compiler was and how it was set, and by the hash of its own
-//! bytes. It is written beside its place and then renamed, and never changed after that; one that was cut short or damaged
-//! since is told by its name. The folder is this user's alone: what lies in it is run as code.
+//! The file name of an entry contains the hash of the component, a hash of the compiler's version and settings, and the
+//! hash of the entry's own bytes. An entry is written to a temporary file, renamed, and never changed afterwards. A
+//! truncated or damaged entry is detected because its bytes don't match its name. The folder is accessible to this user
+//! only, because its files are executed as code.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -19,46 +20,47 @@ use wasmtime::component::Component;
 use super::version::ContentHash;
 use modhost_core::sync::lock;
 
-/// How an entry's file name ends.
-const ENDING: &str = "cwasm";
+/// The file name extension of an entry.
+const EXTENSION: &str = "cwasm";
 
-/// From what age on a file without such a name is nobody's any more.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+/// The age at which a file with another extension counts as left over from a killed host.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A folder of compiled components.
 pub(super) struct Cache {
     folder: PathBuf,
-    /// What the compiler is and how it is set: what another one made is of no use.
+    /// The hash of the compiler's version and settings. Entries of other compilers aren't used.
     compiler: String,
     max_bytes: u64,
     entries: Mutex<HashMap<ContentHash, Entry>>,
-    /// A folder that goes with the cache; then nothing is kept in it.
+    /// The temporary folder of a cache that keeps nothing; removed with the cache.
     fleeting: Option<TempDir>,
 }
 
 #[derive(Clone)]
 struct Entry {
     path: PathBuf,
-    /// The hash of its bytes, as its name has it.
+    /// The hash of its bytes, from its file name.
     hash: String,
 }
 
-/// A compiled component on disk that is as it was written.
+/// A compiled component on disk whose bytes were verified or just written.
 pub(super) struct Kept {
     path: PathBuf,
-    /// Removes the file in the end, if it isn't to be found again. What is mapped of it stays.
+    /// Removes the file on drop, if it isn't part of a cache. Mappings of the file stay valid.
     _fleeting: Option<TempPath>,
 }
 
 impl Cache {
-    /// Opens a folder, or makes it; beyond `max_bytes` what was used longest ago is removed.
+    /// Opens a folder as a cache and creates it if necessary. Above `max_bytes`, the least recently used entries are
+    /// removed.
     ///
     /// # Errors
     ///
-    /// When it can't be made, or others than this user can write or read in it.
+    /// If the folder can't be created, or belongs to another user.
     pub fn open(folder: PathBuf, engine: &wasmtime::Engine, max_bytes: u64) -> io::Result<Self> {
-        make(&folder)?;
-        let was_private = keep_private(&folder)?;
+        create_folder(&folder)?;
+        let was_private = make_private(&folder)?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compiler = format!("{:016x}", hasher.finish());
@@ -70,42 +72,42 @@ impl Cache {
         for file in fs::read_dir(&cache.folder)? {
             let file = file?;
             if is_entry(&file.path()) {
-                cache.take_in(&file.path());
-            } else if is_forgotten(&file) {
+                cache.add_existing(&file.path());
+            } else if is_abandoned(&file) {
                 fs::remove_file(file.path())?;
             }
         }
         Ok(cache)
     }
 
-    /// A cache that keeps nothing: what is compiled goes by way of a folder of the system's for temporary files.
+    /// Creates a cache that keeps nothing: compiled code goes through a folder among the system's temporary files.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// If that folder can't be created.
     pub fn fleeting(engine: &wasmtime::Engine) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("modhost-").tempdir()?;
-        keep_private(folder.path())?;
+        make_private(folder.path())?;
         let cache = Self::open(folder.path().to_owned(), engine, u64::MAX)?;
         Ok(Self { fleeting: Some(folder), ..cache })
     }
 
-    /// Whether it keeps nothing.
+    /// Whether the cache keeps nothing.
     pub fn is_fleeting(&self) -> bool {
         self.fleeting.is_some()
     }
 
-    /// Where it is, for people.
+    /// Returns the path of the folder for messages.
     pub fn shown(&self) -> String {
         self.folder.display().to_string()
     }
 
-    /// The compiled component of these bytes, if it is here.
+    /// Returns the compiled component with this hash, if the cache has it.
     pub fn get(&self, hash: ContentHash) -> Option<Kept> {
         let entry = self.entries().get(&hash)?.clone();
-        match is_as_written(&entry) {
+        match verify(&entry) {
             Ok(()) => {
-                // What is used stays: the time of the file is that of its last use.
+                // Eviction uses the modification time as the time of the last use.
                 let now = fs::File::options()
                     .append(true)
                     .open(&entry.path)
@@ -122,7 +124,7 @@ impl Cache {
         }
     }
 
-    /// Gives up an entry that is of no use, and says so.
+    /// Removes an entry that can't be used and logs the reason.
     pub fn refuse(&self, hash: ContentHash, reason: &str) {
         tracing::warn!(version = %hash, folder = self.shown(), reason, "cached component is unusable; compiling it again");
         self.forget(hash);
@@ -137,28 +139,29 @@ impl Cache {
         }
     }
 
-    /// A file to write a compiled component into, readable for this user alone. Nobody finds it before it is kept.
+    /// Creates a file for a compiled component, readable by this user only. It isn't an entry until
+    /// [`keep`](Self::keep) is called.
     ///
     /// # Errors
     ///
-    /// When the folder can't be written to.
+    /// If the folder can't be written to.
     pub fn blank(&self) -> io::Result<NamedTempFile> {
         match NamedTempFile::new_in(&self.folder) {
-            // Someone has cleared up.
+            // Somebody deleted the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(&self.folder)?;
+                create_folder(&self.folder)?;
                 NamedTempFile::new_in(&self.folder)
             }
             blank => blank,
         }
     }
 
-    /// Keeps what was written into a blank file. If room has to be made for it, `serving` stay: whoever saves many versions
-    /// of their own must not have those of others compiled again at the next start.
+    /// Adds a file with compiled code to the cache. If other entries must be evicted, those of `serving` stay: a tenant
+    /// that saves many versions must not cause recompilations for other tenants at the next start.
     ///
     /// # Errors
     ///
-    /// When it can't be read, or not be given its name.
+    /// If the file can't be read or renamed.
     pub fn keep(
         &self,
         hash: ContentHash,
@@ -168,43 +171,43 @@ impl Cache {
         if self.is_fleeting() {
             return Ok(Kept::fleeting(written));
         }
-        // Not waited for until it is on disk: what a crash cuts short doesn't have the hash of its name.
-        let own = hash_of(written.path())?;
-        let path = self.folder.join(format!("{}-{}-{own}.{ENDING}", hash.in_full(), self.compiler));
+        // No fsync: if a crash truncates the file, its bytes don't match the hash in its name.
+        let file_hash = hash_of(written.path())?;
+        let path = self.folder.join(format!("{}-{}-{file_hash}.{EXTENSION}", hash.in_full(), self.compiler));
         written.persist(&path)?;
-        self.entries().insert(hash, Entry { path: path.clone(), hash: own });
+        self.entries().insert(hash, Entry { path: path.clone(), hash: file_hash });
         serving.insert(hash);
-        if let Err(error) = self.make_room(&serving) {
+        if let Err(error) = self.evict(&serving) {
             tracing::warn!(folder = self.shown(), %error, "cannot shrink the cache");
         }
         Ok(Kept { path, _fleeting: None })
     }
 
-    /// Takes in a file that was there before; what this compiler can't use is left until there is no room for it.
-    fn take_in(&self, path: &Path) {
+    /// Adds an existing file to the entries. Files of other compilers stay on disk until they are evicted.
+    fn add_existing(&self, path: &Path) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(name) = name.strip_suffix(ENDING).and_then(|name| name.strip_suffix('.')) else { return };
+        let Some(name) = name.strip_suffix(EXTENSION).and_then(|name| name.strip_suffix('.')) else { return };
         let mut parts = name.split('-');
-        if let (Some(component), Some(compiler), Some(own), None) =
+        if let (Some(component), Some(compiler), Some(file_hash), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
             && compiler == self.compiler
             && let Some(hash) = ContentHash::from_hex(component)
         {
-            self.entries().insert(hash, Entry { path: path.to_owned(), hash: own.to_owned() });
+            self.entries().insert(hash, Entry { path: path.to_owned(), hash: file_hash.to_owned() });
         }
     }
 
-    /// Removes what was used longest ago but for these, until the rest has room. What is mapped stays so: its file is only
-    /// unlinked.
-    fn make_room(&self, stay: &HashSet<ContentHash>) -> io::Result<()> {
-        let stay: HashSet<PathBuf> = {
+    /// Removes the least recently used entries, except those of `keep`, until the size limit is met. Mappings of a
+    /// removed file stay valid, because the file is only unlinked.
+    fn evict(&self, keep: &HashSet<ContentHash>) -> io::Result<()> {
+        let keep: HashSet<PathBuf> = {
             let entries = self.entries();
-            stay.iter().filter_map(|hash| entries.get(hash)).map(|entry| entry.path.clone()).collect()
+            keep.iter().filter_map(|hash| entries.get(hash)).map(|entry| entry.path.clone()).collect()
         };
         let mut files = Vec::new();
         for file in fs::read_dir(&self.folder)? {
             let file = file?;
-            // What has no name yet is being written.
+            // Other files are still being written.
             if is_entry(&file.path())
                 && let Ok(metadata) = file.metadata()
             {
@@ -213,7 +216,7 @@ impl Cache {
         }
         let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
         files.sort();
-        for (_, length, path) in files.iter().filter(|(_, _, path)| !stay.contains(path)) {
+        for (_, length, path) in files.iter().filter(|(_, _, path)| !keep.contains(path)) {
             if bytes <= self.max_bytes {
                 break;
             }
@@ -230,24 +233,25 @@ impl Cache {
 }
 
 impl Kept {
-    /// What is only to be mapped once.
+    /// Creates one from a file that is mapped once and then removed.
     pub fn fleeting(written: NamedTempFile) -> Self {
         let path = written.into_temp_path();
         Self { path: path.to_path_buf(), _fleeting: Some(path) }
     }
 
-    /// Maps it, if this engine can use it.
+    /// Maps the compiled code for an engine.
     ///
     /// # Errors
     ///
-    /// When it is none of this compiler's, or has no place in the engine's pool.
+    /// If another compiler made the code, or the component doesn't fit the engine's pool.
     pub fn map(&self, engine: &wasmtime::Engine) -> wasmtime::Result<Component> {
-        // SAFETY: `deserialize_file` wants bytes that Wasmtime's compiler made and that nobody changes while they are
-        // mapped. They are either what a compiling process of this very program has just written, or an entry whose bytes
-        // were just compared with the hash in its name (`get`), which is that of such bytes (`keep`); Wasmtime itself
-        // compares the version and the settings of the compiler. The folder is readable and writable by this user alone
-        // (`keep_private`), and this program never writes into a file there once it can be mapped: a new one is renamed into
-        // its place, and an old one is unlinked. Who can change it all the same can change this program as well.
+        // SAFETY: `deserialize_file` requires bytes that Wasmtime's compiler made and that nobody changes while they
+        // are mapped. The file was either just written by a compile process of this program, or it is an entry whose
+        // bytes were just compared with the hash in its name (`get`), which is the hash of such bytes (`keep`).
+        // Wasmtime itself checks the version and the settings of the compiler. The folder is accessible to this user
+        // only (`make_private`), and this program never writes to a file there once it can be mapped: new files are
+        // renamed into place, and old ones are unlinked. Anyone who can change a file anyway can also change this
+        // program.
         #[allow(unsafe_code)]
         unsafe {
             Component::deserialize_file(engine, &self.path)
@@ -255,22 +259,22 @@ impl Kept {
     }
 }
 
-/// Whether a file has the name of a compiled component.
+/// Whether a file has the extension of an entry.
 fn is_entry(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == ENDING)
+    path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
-/// Whether a file was left by a host that was killed while it compiled, and not by one that is just about to.
-fn is_forgotten(file: &fs::DirEntry) -> bool {
+/// Whether a file was left by a host that was killed while it compiled. Younger files may still be written.
+fn is_abandoned(file: &fs::DirEntry) -> bool {
     let age = file.metadata().ok().filter(fs::Metadata::is_file).and_then(|it| it.modified().ok()?.elapsed().ok());
-    age.is_some_and(|age| age > FORGOTTEN)
+    age.is_some_and(|age| age > ABANDONED_AFTER)
 }
 
-/// Whether an entry's bytes have the hash of its name.
-fn is_as_written(entry: &Entry) -> Result<(), String> {
+/// Checks that an entry's bytes match the hash in its name.
+fn verify(entry: &Entry) -> Result<(), String> {
     match hash_of(&entry.path) {
         Ok(hash) if hash == entry.hash => Ok(()),
-        Ok(_) => Err("it is not as it was written".into()),
+        Ok(_) => Err("its bytes don't match the hash in its name".into()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -279,39 +283,43 @@ fn hash_of(path: &Path) -> io::Result<String> {
     Ok(hex::encode(Sha256::digest(fs::read(path)?)))
 }
 
-/// Makes a folder that is this user's alone, unless it is there.
+/// Creates a folder that only this user can access, unless it exists.
 #[cfg(unix)]
-fn make(folder: &Path) -> io::Result<()> {
+fn create_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(not(unix))]
-fn make(folder: &Path) -> io::Result<()> {
+fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-/// Sees to it that a folder is this user's alone; false if others could write in it before.
+/// Restricts a folder to this user. Returns false if others could write to it before.
+///
+/// # Errors
+///
+/// If the folder belongs to another user.
 #[cfg(unix)]
-fn keep_private(folder: &Path) -> io::Result<bool> {
+fn make_private(folder: &Path) -> io::Result<bool> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-    /// The bits that let the group and all others write.
+    /// The write permissions of the group and of others.
     const WRITABLE: u32 = 0o022;
 
     let before = fs::symlink_metadata(folder)?.permissions().mode();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    // Only its owner may change a folder's mode, and root any: who owns it is told by a file of our own.
-    let own = NamedTempFile::new_in(folder)?;
-    if fs::symlink_metadata(folder)?.uid() != own.as_file().metadata()?.uid() {
+    // Root can change the mode of any folder, so compare the folder's owner with the owner of a new file.
+    let probe = NamedTempFile::new_in(folder)?;
+    if fs::symlink_metadata(folder)?.uid() != probe.as_file().metadata()?.uid() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
     }
     Ok(before & WRITABLE == 0)
 }
 
 #[cfg(not(unix))]
-fn keep_private(_: &Path) -> io::Result<bool> {
+fn make_private(_: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
@@ -322,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_serves_stays_when_room_is_made() {
+    fn eviction_keeps_serving_components() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::open(folder.path().join("components"), &wasmtime::Engine::default(), 250).unwrap();
         let hashes = [1, 2, 3].map(|number: u8| ContentHash::of(&[number]));

@@ -1,4 +1,4 @@
-//! Runs a recorded delivery on a version, with the recorded answers. No call leaves the host and nothing is changed.
+//! Runs a recorded delivery on a version with the recorded answers. No call leaves the host and nothing is changed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use modhost_platform::DryRunPlatform;
 use modhost_storage::journal::Call;
 use modhost_storage::keyvalue;
 
-/// A delivery out of the journal.
+/// A delivery from the journal.
 pub struct RecordedDelivery {
     /// Its id.
     pub id: DeliveryId,
@@ -24,37 +24,37 @@ pub struct RecordedDelivery {
     pub event: Arc<Event>,
     /// Its module.
     pub module: Name,
-    /// Its calls, with their answers.
+    /// Its calls and their answers.
     pub calls: Vec<Call>,
-    /// What the chance its module drew is derived from.
+    /// The journal's salt, from which the seed of the module's random numbers is derived.
     pub salt: [u8; 32],
 }
 
-/// What a dry run came to.
+/// The result of a dry run.
 pub struct DryRunOutcome {
-    /// How the instance ended.
+    /// The outcome of the instance.
     pub ended: Ended,
-    /// The calls it asked for, in order.
+    /// The calls that the module made, in order.
     pub asked: Vec<CallRequest>,
-    /// The recorded calls it didn't ask for: what was called, and its arguments.
+    /// The recorded calls that the module didn't make: the import and its arguments.
     pub gone: Vec<(RecordedImport, Value)>,
-    /// Whether there is no reply, though somebody waits for one.
+    /// Whether the event needs a reply and the module wrote none.
     pub unanswered: bool,
 }
 
 impl DryRunOutcome {
-    /// The first call that the record has nothing of and that costs money or changes something.
+    /// Returns the first call that isn't recorded and that costs money or changes something.
     pub fn added(&self) -> Option<&CallRequest> {
         self.asked.iter().find(|call| call.lasting && call.known == Lookup::Added)
     }
 
-    /// The first call that the record has nothing of and that only reads: what it would have been told isn't known.
+    /// Returns the first call that isn't recorded and only reads. Its answer is unknown.
     pub fn unknown(&self) -> Option<&CallRequest> {
         self.asked.iter().find(|call| !call.lasting && call.known == Lookup::Added)
     }
 }
 
-/// Rehearses a delivery. What the module logs meanwhile is nobody's news, and goes nowhere.
+/// Runs a recorded delivery on a version. The module's log lines are discarded.
 pub async fn dry_run(version: &Version, recorded: RecordedDelivery) -> DryRunOutcome {
     let RecordedDelivery { id, event, module, calls, salt } = recorded;
     let delivery = Arc::new(Delivery::new(AttemptContext {
@@ -75,11 +75,11 @@ pub async fn dry_run(version: &Version, recorded: RecordedDelivery) -> DryRunOut
     };
     let ended = run.with_subscriber(NoSubscriber::default()).await;
     let reply = delivery.progress().reply.clone();
-    let waits = delivery.event.assistant_message_id().is_some();
+    let needs_reply = delivery.event.assistant_message_id().is_some();
     DryRunOutcome {
         ended,
         asked: delivery.call_log.asked(),
         gone: delivery.call_log.left(),
-        unanswered: waits && !reply.completed && reply.text.is_none(),
+        unanswered: needs_reply && !reply.completed && reply.text.is_none(),
     }
 }

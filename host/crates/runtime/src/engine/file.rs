@@ -1,4 +1,4 @@
-//! Reading a component's file. Who writes it may be anybody, so it may be as long as a disk, or no file at all.
+//! Reads component files. The path is not trusted: it may be a huge file, a pipe or a device.
 
 use std::io;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::LoadError;
 use modhost_contract::compat::{Incompatibility, MAX_SIZE};
 use modhost_core::files::{self, NotRegular, ReadError};
 
-/// Reads a component. Waits for nobody who might write one, and reads nothing of what is too large to be one.
+/// Reads a component. Doesn't block on a pipe or device, and reads nothing of a file that is too large.
 ///
 /// # Errors
 ///
-/// When it can't be read, is no file, or is larger than a component may be.
+/// If the file can't be read, isn't a regular file, or exceeds [`MAX_SIZE`].
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error| LoadError::Unreadable { path: path.display().to_string(), error };
     files::read(path, MAX_SIZE).map_err(|error| match error {
@@ -20,7 +20,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
             unreadable(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"))
         }
         ReadError::NotRegular(NotRegular::Special) => {
-            unreadable(io::Error::other("it is no file, but a pipe, a device or the like"))
+            unreadable(io::Error::other("it is not a regular file, but a pipe, a device or similar"))
         }
         ReadError::TooLarge { size, max } => Incompatibility::TooLarge { size, max_size: max }.into(),
     })
@@ -30,23 +30,23 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 mod tests {
     use super::*;
 
-    fn said(path: impl AsRef<Path>) -> String {
-        read(path.as_ref()).expect_err("it can't be read").to_string()
+    fn error_text(path: impl AsRef<Path>) -> String {
+        read(path.as_ref()).expect_err("reading must fail").to_string()
     }
 
     #[test]
-    fn what_is_no_component_is_not_read() {
+    fn refuses_folders_pipes_devices_and_huge_files() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        assert!(said(folder.path()).ends_with(": it is a folder"));
-        assert!(said(at("nothing")).contains("there is no such file"));
-        assert!(said("/dev/zero").ends_with("it is no file, but a pipe, a device or the like"));
-        // Nobody will ever write into it.
+        assert!(error_text(folder.path()).ends_with(": it is a folder"));
+        assert!(error_text(at("nothing")).contains("there is no such file"));
+        assert!(error_text("/dev/zero").ends_with("it is not a regular file, but a pipe, a device or similar"));
+        // The pipe never gets a writer.
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
-        assert!(said(at("pipe")).ends_with("it is no file, but a pipe, a device or the like"));
-        // As large as a disk, and takes no room on it.
+        assert!(error_text(at("pipe")).ends_with("it is not a regular file, but a pipe, a device or similar"));
+        // A sparse file of 1 TiB.
         std::fs::File::create(at("sparse")).unwrap().set_len(1 << 40).unwrap();
-        assert!(said(at("sparse")).contains("1.0 TiB"), "{}", said(at("sparse")));
+        assert!(error_text(at("sparse")).contains("1.0 TiB"), "{}", error_text(at("sparse")));
         std::fs::write(at("component"), b"\0asm").unwrap();
         assert_eq!(read(&at("component")).unwrap(), b"\0asm");
     }

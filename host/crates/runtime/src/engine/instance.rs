@@ -1,4 +1,4 @@
-//! One instance for one delivery: made, called once, ended at its limits.
+//! Runs one instance for one delivery: creates it, calls `handle` once, and ends it at its limits.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,58 +20,58 @@ use modhost_core::event::{Event, Subject};
 use modhost_core::limits::{LimitReached, Limits, Resource};
 use modhost_core::text::prefix;
 
-/// Why an event that waits for a reply isn't answered by a module that wrote none.
+/// The error of a delivery whose event needs a reply and whose module returned ok without writing one.
 pub const NO_REPLY: &str =
     "it returned ok but never wrote a reply, and the user would look at an empty message; call `messages.reply`";
 
-/// How long a reason may be that a guest has part in, in bytes; the rest of a longer one is left out.
+/// The maximum length of a reason that contains text of the guest, in bytes. Longer reasons are truncated.
 const MAX_REASON: usize = 16 * 1024;
 
-/// How long a guest's words for the user may be when it fails, in bytes; the rest of longer ones is left out.
+/// The maximum length of a failed guest's message to the user, in bytes. Longer messages are truncated.
 const MAX_USER_TEXT: usize = 16 * 1024;
 
-/// How Rust advises whoever sees a panic: by a variable that nobody can set for a guest.
+/// The start of Rust's note after a panic. It is omitted, because nobody can set this variable for a guest.
 const RUST_NOTE: &str = "note: run with `RUST_BACKTRACE=";
 
-/// How an instance ended.
+/// The outcome of an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// It answered the event.
+    /// The guest returned ok.
     Answered,
-    /// It said that it can't.
+    /// The guest returned a failure.
     Failed(Failure),
-    /// It broke.
+    /// The guest trapped or exited.
     Trapped {
-        /// What broke, for operators; what the guest itself said about it included.
+        /// The reason for operators, with the guest's last error lines and its backtrace.
         reason: String,
     },
-    /// It wanted more than it may have.
+    /// The guest reached a limit.
     LimitReached(LimitReached),
 }
 
-/// What a guest says about an event it couldn't answer.
+/// A failure that a guest returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// For operators.
+    /// The reason for operators.
     pub reason: String,
-    /// For the user.
+    /// The message to the user.
     pub user_text: Option<String>,
-    /// Whether another try may help.
+    /// Whether a retry may succeed.
     pub retry: Retry,
 }
 
-/// Whether another try may help, in a guest's opinion.
+/// Whether a retry may succeed, according to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// It would end the same.
+    /// A retry would fail as well.
     No,
-    /// It may, whenever it suits the host.
+    /// A retry may succeed; the host chooses the delay.
     Yes,
-    /// It may, but not before this time has passed.
+    /// A retry may succeed after at least this delay.
     After(Duration),
 }
 
-/// What a store holds: everything that belongs to one delivery's instance.
+/// The data of a delivery's store.
 pub(super) struct State {
     wasi: WasiCtx,
     capabilities: Capabilities,
@@ -90,28 +90,28 @@ impl capabilities::Host for State {
     }
 }
 
-/// Runs a fresh instance of a version on a delivery, to whatever end.
+/// Runs a delivery in a new instance of a version and returns the outcome.
 pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     let code = version.code();
-    // Before anything is counted against the delivery, and given back after the store is gone.
-    let _place = code.place().await;
+    // Acquired before any limit counts, and released after the store is dropped.
+    let _slot = code.place().await;
     let limits = delivery.limits();
     let mut store = store(&code, version, delivery);
     let ended = {
         let guest = pin!(call(&code, &mut store, delivery));
-        tokio::time::timeout(limits.time(Resource::Timeout), in_turns(guest, delivery)).await
+        tokio::time::timeout(limits.time(Resource::Timeout), run_metered(guest, delivery)).await
     };
     delivery.log.finish();
     match ended {
         Ok(Ok(Ok(Ok(())))) => Ended::Answered,
         Ok(Ok(Ok(Err(failure)))) => Ended::Failed(failure.into()),
-        Ok(Ok(Err(error))) => broken(&error, &store, delivery),
+        Ok(Ok(Err(error))) => trap_outcome(&error, &store, delivery),
         Ok(Err(limit)) => Ended::LimitReached(limit),
         Err(_) => Ended::LimitReached(limits.reached(Resource::Timeout, None)),
     }
 }
 
-/// What an instance lives in, with the delivery's limits.
+/// Creates the store of an instance, with the delivery's limits.
 fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
     let limits = delivery.limits();
     let state = State {
@@ -121,7 +121,7 @@ fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) ->
     };
     let mut store = Store::new(code.engine(), state);
     store.limiter(|state| &mut state.limiter);
-    // How much the host copies out of the guest's memory for one call.
+    // Bounds how much the host copies out of the guest's memory for one call.
     store.set_hostcall_fuel(limits.size(Resource::Arguments));
     store.set_max_component_handles(limits.size(Resource::Handles));
     store.set_epoch_deadline(1);
@@ -129,14 +129,14 @@ fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) ->
     store
 }
 
-/// Runs a guest to its end, or until it has run for too long or its calls have reached a limit.
-async fn in_turns<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &Delivery) -> Result<T, LimitReached> {
+/// Polls a guest to its end, or until its CPU time or its calls reach a limit.
+async fn run_metered<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: &Delivery) -> Result<T, LimitReached> {
     let mut clock = Clock::new(delivery.limits());
     std::future::poll_fn(|context| {
-        let began = Instant::now();
-        let turn = guest.as_mut().poll(context);
-        let counted = clock.count(began.elapsed());
-        match (delivery.usage().reached(), turn) {
+        let started = Instant::now();
+        let polled = guest.as_mut().poll(context);
+        let counted = clock.count(started.elapsed());
+        match (delivery.usage().reached(), polled) {
             (Some(limit), _) => Poll::Ready(Err(limit)),
             (None, Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
             (None, Poll::Pending) => counted.map_or_else(|limit| Poll::Ready(Err(limit)), |()| Poll::Pending),
@@ -158,8 +158,9 @@ async fn call(
     instance.call_handle(store, event).await
 }
 
-/// Standard streams into the log, clocks out of the call log; no files, no sockets, and nothing in the environment
-/// or on standard input but the sources of a component that reads them.
+/// Creates the WASI context of a guest: its output goes to the log, and its clocks read from the call log. It has no
+/// files and no sockets. Its environment and standard input are empty, except for the sources of a component that reads
+/// them.
 fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
     let mut wasi = WasiCtxBuilder::new();
     if let Some(sources) = version.sources() {
@@ -175,27 +176,27 @@ fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
         .build()
 }
 
-/// Finds out what a trap means.
-fn broken(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) -> Ended {
+/// Returns the outcome of a guest that ended with an error: the limit it reached, or the trap with its details.
+fn trap_outcome(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) -> Ended {
     let stack = store.engine().get_max_wasm_stack() as u64;
-    // A guest that is refused memory aborts on its own terms, and so looks like any other trap.
+    // A guest that is refused memory aborts by itself, so its trap doesn't mention the limit.
     if let Some(limit) = store.data().limiter.refused().or_else(|| limit_reached(error, delivery.limits(), stack)) {
         return Ended::LimitReached(limit);
     }
     tracing::debug!(module = %delivery.module, delivery = %delivery.id, ?error, "guest trapped");
-    let what = match error.downcast_ref::<Trap>() {
-        // What the stack of Rust and C runs into first.
-        Some(Trap::MemoryOutOfBounds) => "it reached beyond its memory: a recursion without end?".to_owned(),
+    let cause = match error.downcast_ref::<Trap>() {
+        // An overflow of the stack that Rust and C keep in linear memory ends like this.
+        Some(Trap::MemoryOutOfBounds) => "it accessed memory out of bounds: a recursion without end?".to_owned(),
         Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
         None => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(status)) => format!("it called exit({status}) instead of returning from `handle`"),
             None => error.root_cause().to_string(),
         },
     };
-    let said: Vec<_> = delivery.log.last_errors().into_iter().filter(|line| !line.starts_with(RUST_NOTE)).collect();
-    let said = said.join("\n");
-    let said = said.trim();
-    let mut reason = if said.is_empty() { what } else { format!("{what}; it said:\n{said}") };
+    let lines: Vec<_> = delivery.log.last_errors().into_iter().filter(|line| !line.starts_with(RUST_NOTE)).collect();
+    let lines = lines.join("\n");
+    let lines = lines.trim();
+    let mut reason = if lines.is_empty() { cause } else { format!("{cause}; it said:\n{lines}") };
     let frames = backtrace::told(error);
     if !frames.is_empty() {
         reason = format!("{reason}\n{frames}");
@@ -203,10 +204,10 @@ fn broken(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) ->
     Ended::Trapped { reason: bounded(reason, MAX_REASON) }
 }
 
-/// Returns the limit at which a guest was ended, whose stack had so many bytes.
+/// Returns the limit that an error reports, if any. `stack` is the size of the guest's stack in bytes.
 fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option<LimitReached> {
-    /// Wasmtime 48 has no public types for these, only messages. Hostile components in the tests notice when a message
-    /// changes.
+    /// Wasmtime 48 has no public types for these errors, only messages. The tests with hostile components fail if a
+    /// message changes.
     const MESSAGES: [(&str, Resource); 3] = [
         ("fuel allocated for hostcalls has been exhausted", Resource::Arguments),
         ("instance count too high", Resource::Instances),
@@ -226,7 +227,7 @@ fn limit_reached(error: &wasmtime::Error, limits: &Limits, stack: u64) -> Option
     Some(limits.reached(*resource, None))
 }
 
-/// A text of a guest, cut where it gets too long.
+/// Truncates a text to `bytes` and marks the cut with an ellipsis.
 fn bounded(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
         text.truncate(prefix(&text, bytes).len());
@@ -235,7 +236,7 @@ fn bounded(mut text: String, bytes: usize) -> String {
     text
 }
 
-/// An event as it is lent to a guest.
+/// Converts an event for the guest, without copying.
 fn guest_event(event: &Event, attempt: u32) -> events::Event<'_> {
     events::Event {
         id: &event.id,

@@ -1,4 +1,4 @@
-//! Counts what an instance uses of its delivery's limits: memory, tables, and the time it runs.
+//! Counts the memory, table elements and CPU time of an instance against its delivery's limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,23 @@ use wasmtime::ResourceLimiter;
 use crate::capabilities::TenantMemory;
 use modhost_core::limits::{LimitReached, Limits, Resource};
 
-/// How long a guest runs before it lets others have the thread; the length of an epoch.
+/// The length of an epoch: a guest yields its thread after this time.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
-/// The most that is charged for one turn on a thread: when a machine has too much to do, what a turn took beyond that
-/// was waiting for it.
-const MAX_TURN: Duration = Duration::from_millis(100);
+/// The maximum time that is charged for one poll. On an overloaded machine, a poll that takes longer was mostly waiting
+/// for the processor.
+const MAX_POLL: Duration = Duration::from_millis(100);
 
-/// How many memories an instance may have. Each takes gigabytes of the host's addresses, however little is in it; and whose
-/// addresses are used up can't allocate anything any more.
+/// The maximum number of memories of an instance. Each reserves gigabytes of the host's address space, however little
+/// it uses, and a process without free address space can't allocate anything.
 pub(super) const MAX_MEMORIES: usize = 16;
 
-/// Counts what an instance has, and remembers what it was refused: its own abort after that looks like any trap.
+/// Counts an instance's memory and table elements, and remembers a refused growth: the guest's abort after the refusal
+/// looks like any other trap.
 ///
-/// What was allowed counts even where the system then had no room for it. Wasmtime tells of that by the same calls as of
-/// growth it has never asked for, so that whoever gave something back there could be made to do so without end.
+/// Growth that was allowed stays counted even if the allocation then failed. Wasmtime reports failed allocations
+/// through the same callbacks as growth that it never asked the limiter about, so subtracting there would let a guest
+/// lower its count without bound.
 pub(super) struct Limiter {
     limits: Limits,
     memory: u64,
@@ -36,7 +38,7 @@ impl Limiter {
         Self { limits, memory: 0, elements: 0, tenant, refused: None }
     }
 
-    /// The growth that was refused, if any was.
+    /// Returns the limit that refused a growth, if any.
     pub(super) fn refused(&self) -> Option<LimitReached> {
         self.refused
     }
@@ -46,42 +48,43 @@ impl Limiter {
         false
     }
 
-    fn grow_memory(&mut self, more: u64) -> bool {
-        let wanted = self.memory.saturating_add(more);
-        if wanted > self.limits.amount(Resource::Memory) {
-            return self.refuse(self.limits.reached(Resource::Memory, Some(wanted)));
+    fn grow_memory(&mut self, added: u64) -> bool {
+        let total = self.memory.saturating_add(added);
+        if total > self.limits.amount(Resource::Memory) {
+            return self.refuse(self.limits.reached(Resource::Memory, Some(total)));
         }
-        if let Some(full) = self.tenant.as_ref().and_then(|tenant| tenant.take(more).err()) {
+        if let Some(full) = self.tenant.as_ref().and_then(|tenant| tenant.take(added).err()) {
             return self.refuse(full);
         }
-        self.memory = wanted;
+        self.memory = total;
         true
     }
 
-    fn grow_tables(&mut self, more: u64) -> bool {
-        let wanted = self.elements.saturating_add(more);
-        if wanted > self.limits.amount(Resource::Tables) {
-            return self.refuse(self.limits.reached(Resource::Tables, Some(wanted)));
+    fn grow_tables(&mut self, added: u64) -> bool {
+        let total = self.elements.saturating_add(added);
+        if total > self.limits.amount(Resource::Tables) {
+            return self.refuse(self.limits.reached(Resource::Tables, Some(total)));
         }
-        self.elements = wanted;
+        self.elements = total;
         true
     }
 }
 
-/// Whether something would grow beyond the maximum it declares itself; then it doesn't, and no limit is reached by it.
-fn beyond_its_own(desired: usize, maximum: Option<usize>) -> bool {
+/// Whether growth would exceed the maximum that the memory or table itself declares. Such growth fails without reaching
+/// a limit of the host.
+fn exceeds_declared_maximum(desired: usize, maximum: Option<usize>) -> bool {
     maximum.is_some_and(|maximum| desired > maximum)
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current) as u64;
-        Ok(!beyond_its_own(desired, maximum) && self.grow_memory(more))
+        let added = desired.saturating_sub(current) as u64;
+        Ok(!exceeds_declared_maximum(desired, maximum) && self.grow_memory(added))
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current) as u64;
-        Ok(!beyond_its_own(desired, maximum) && self.grow_tables(more))
+        let added = desired.saturating_sub(current) as u64;
+        Ok(!exceeds_declared_maximum(desired, maximum) && self.grow_tables(added))
     }
 
     fn instances(&self) -> usize {
@@ -101,9 +104,9 @@ impl Drop for Limiter {
     }
 }
 
-/// Counts how long a guest has run, the host's own work for it included, and says when that is too long.
+/// Counts a guest's CPU time, including the host's work on its behalf.
 ///
-/// A guest runs in turns, each a tick long at the most unless a call keeps the host busy. In between it waits.
+/// Each poll of the guest lasts at most one tick, unless a call keeps the host busy. Time between polls doesn't count.
 pub(super) struct Clock<'a> {
     limits: &'a Limits,
     used: Duration,
@@ -114,9 +117,9 @@ impl<'a> Clock<'a> {
         Self { limits, used: Duration::ZERO }
     }
 
-    /// Counts a turn in.
-    pub(super) fn count(&mut self, turn: Duration) -> Result<(), LimitReached> {
-        self.used += turn.min(MAX_TURN);
+    /// Adds the duration of a poll; fails if the CPU limit is exceeded.
+    pub(super) fn count(&mut self, poll: Duration) -> Result<(), LimitReached> {
+        self.used += poll.min(MAX_POLL);
         if self.used > self.limits.time(Resource::Cpu) {
             return Err(self.limits.reached(Resource::Cpu, None));
         }
@@ -136,18 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn all_memories_count_together() {
+    fn limits_the_sum_of_all_memories() {
         let mut limiter = limiter(None);
         assert!(!limiter.memory_growing(0, 2 * PAGE, Some(PAGE)).unwrap());
-        assert_eq!(limiter.refused(), None, "its own maximum is no limit of ours");
+        assert_eq!(limiter.refused(), None, "exceeding the memory's own maximum must not count as a limit of the host");
         assert!(limiter.memory_growing(0, 3 * PAGE, None).unwrap());
-        assert!(!limiter.memory_growing(0, 2 * PAGE, None).unwrap(), "another memory");
+        assert!(!limiter.memory_growing(0, 2 * PAGE, None).unwrap(), "the limit must apply to the sum of all memories");
         assert!(limiter.refused().unwrap().to_string().starts_with("memory: it asked for 320.0 KiB"));
     }
 
-    /// A table with 64-bit indices that is asked to grow beyond all numbers is told of without being asked about.
+    /// If a table with 64-bit indices grows by more than fits a `usize`, Wasmtime calls `table_grow_failed` without
+    /// having called `table_growing`.
     #[test]
-    fn what_was_never_asked_for_gives_nothing_back() {
+    fn failed_growth_does_not_lower_the_count() {
         let mut limiter = limiter(None);
         for _ in 0..5 {
             assert!(limiter.table_growing(0, 2, None).unwrap());
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn all_tables_count_together() {
+    fn limits_the_sum_of_all_tables() {
         let mut limiter = limiter(None);
         assert!(limiter.table_growing(0, 6, None).unwrap());
         assert!(!limiter.table_growing(0, 5, None).unwrap());
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_has_its_memory_back_when_a_delivery_ends() {
+    fn releases_tenant_memory_when_a_delivery_ends() {
         let tenant = Arc::new(TenantMemory::new(5 * PAGE as u64));
         let (mut one, mut other) = (limiter(Some(&tenant)), limiter(Some(&tenant)));
         assert!(one.memory_growing(0, 3 * PAGE, None).unwrap());
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_charged_within_reason() {
+    fn caps_the_time_charged_for_one_poll() {
         let limits = Limits::default().with(Resource::Cpu, 250_000_000);
         let mut clock = Clock::new(&limits);
         assert_eq!(clock.count(Duration::from_secs(5)), Ok(()));

@@ -1,4 +1,4 @@
-//! From a component's bytes to code that serves: looked through, found compiled or compiled, mapped, linked.
+//! Loads components: examines the bytes, finds or compiles the code, maps it, and links it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -16,84 +16,85 @@ use super::{Engine, LoadError, milliseconds, sources};
 use modhost_contract::compat;
 use modhost_core::sync::lock;
 
-/// From what size on a component is compiled quickly first, in bytes. With smaller ones nobody notices the difference.
-const WORTH_A_QUICK_START: usize = 1 << 20;
+/// The minimum size of a component that is compiled with Winch first, in bytes. Smaller ones compile fast enough with
+/// Cranelift.
+const QUICK_START_MIN_BYTES: usize = 1 << 20;
 
-/// A component that serves.
+/// A loaded component.
 pub(super) struct Loaded {
     needs: Needs,
     code: ArcSwap<LinkedComponent>,
-    /// Ends with it: what is compiled for nobody is given up.
-    needed: CancellationToken,
-    _until: DropGuard,
+    /// Canceled when the component is dropped, which ends its recompilation.
+    dropped: CancellationToken,
+    _cancel_on_drop: DropGuard,
 }
 
 impl Loaded {
     fn new(needs: Needs, code: LinkedComponent) -> Self {
-        let needed = CancellationToken::new();
-        let until = needed.clone().drop_guard();
-        Self { needs, code: ArcSwap::from_pointee(code), needed, _until: until }
+        let dropped = CancellationToken::new();
+        let cancel_on_drop = dropped.clone().drop_guard();
+        Self { needs, code: ArcSwap::from_pointee(code), dropped, _cancel_on_drop: cancel_on_drop }
     }
 
     pub fn needs(&self) -> &Needs {
         &self.needs
     }
 
-    /// What the next instance is made of.
+    /// Returns the code for the next instance.
     pub fn code(&self) -> Arc<LinkedComponent> {
         self.code.load_full()
     }
 }
 
-/// What compiling a component has come to.
+/// The result of compiling a component.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// How long it took.
+    /// The duration of the compilation.
     pub took: Duration,
-    /// How large the result is, in bytes.
+    /// The size of the compiled code, in bytes.
     pub size: u64,
-    /// Why its instances are made on demand and don't come from a pool, if so.
+    /// Why its instances don't fit the pool and are allocated on demand; `None` if they fit.
     pub unpooled: Option<String>,
 }
 
-/// Where loaded components are found for as long as some version needs them.
+/// The loaded components by hash. A component stays loaded as long as a version uses it.
 #[derive(Default)]
 pub(super) struct LoadedComponents {
-    places: HashMap<ContentHash, Arc<LoadCell>>,
-    /// At how many places those that nobody needs any more are cleared away: at twice of what was left the last time, so
-    /// that a thousand modules don't look at each other's places a million times.
+    cells: HashMap<ContentHash, Arc<LoadCell>>,
+    /// The number of cells at which unused ones are removed: twice as many as remained the last time, so that the cost
+    /// per load stays constant.
     clear_at: usize,
 }
 
-/// One such place, locked while its component is being loaded.
+/// The cell of one component, locked while the component is being loaded.
 type LoadCell = tokio::sync::Mutex<Weak<Loaded>>;
 
 impl LoadedComponents {
-    fn of(&mut self, hash: ContentHash) -> Arc<LoadCell> {
-        if self.places.len() >= self.clear_at {
-            self.places.retain(|_, place| {
-                Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|loaded| loaded.strong_count() > 0)
+    fn cell(&mut self, hash: ContentHash) -> Arc<LoadCell> {
+        if self.cells.len() >= self.clear_at {
+            self.cells.retain(|_, cell| {
+                Arc::strong_count(cell) > 1 || cell.try_lock().is_ok_and(|loaded| loaded.strong_count() > 0)
             });
-            self.clear_at = (2 * self.places.len()).max(16);
+            self.clear_at = (2 * self.cells.len()).max(16);
         }
-        self.places.entry(hash).or_default().clone()
+        self.cells.entry(hash).or_default().clone()
     }
 
-    /// The components that are loaded. One that is just being loaded counts as such.
+    /// Returns the loaded components, including those that are being loaded.
     fn loaded(&self) -> HashSet<ContentHash> {
-        let is_loaded = |place: &LoadCell| place.try_lock().map_or(true, |loaded| loaded.strong_count() > 0);
-        self.places.iter().filter(|(_, place)| is_loaded(place)).map(|(hash, _)| *hash).collect()
+        let is_loaded = |cell: &LoadCell| cell.try_lock().map_or(true, |loaded| loaded.strong_count() > 0);
+        self.cells.iter().filter(|(_, cell)| is_loaded(cell)).map(|(hash, _)| *hash).collect()
     }
 }
 
-/// What looking through a component's bytes has come to.
+/// The result of examining a component's bytes.
 struct Lookup {
     needs: Needs,
-    /// Its code, if it was compiled before.
+    /// The code from a cache, if any.
     code: Option<LinkedComponent>,
 }
 
-/// A component that was compiled into a file.
+/// A file with compiled code.
 struct CachedFile {
     /// The cache the file belongs to.
     cache: Arc<Cache>,
@@ -102,27 +103,28 @@ struct CachedFile {
 }
 
 impl Engine {
-    /// Makes a version of a module out of its component's bytes. Someone waits for it.
+    /// Loads a component as a version of a module, with the highest priority.
     ///
     /// # Errors
     ///
-    /// When the bytes are no component, or one that doesn't fit the world or the module's limits, or one that can't be
+    /// If the bytes aren't a component, or the component doesn't fit the world or the module's limits, or can't be
     /// compiled.
     pub async fn load(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Version, LoadError> {
         self.load_as(bytes, spec, Priority::First).await
     }
 
-    /// The same, for someone who waits no more than this. What was compiled before doesn't wait at all.
+    /// Loads a component as a version of a module, with a priority in the compile queue. A component whose code is
+    /// cached doesn't queue.
     ///
     /// # Errors
     ///
-    /// As with [`Engine::load`].
+    /// See [`Engine::load`].
     pub async fn load_as(&self, bytes: Vec<u8>, spec: &Spec, priority: Priority) -> Result<Version, LoadError> {
         let (file, hash, bytes, sources) = off_thread(move || {
             let file = ContentHash::of(&bytes);
             let mut bytes = bytes;
             let sources = sources::split_off(&mut bytes);
-            // What it is known by to the compiler: other sources are no other code.
+            // The hash that identifies the code. It excludes the sources, which don't change the code.
             let hash = if sources.is_some() { ContentHash::of(&bytes) } else { file };
             Ok((file, hash, Arc::new(bytes), sources))
         })
@@ -130,27 +132,27 @@ impl Engine {
         if sources.is_some() && self.tier == Tier::Fast {
             tracing::warn!(module = %spec.name, version = %file, "component is a development build; build it with `modhost build` for production");
         }
-        let place = lock(&self.places).of(hash);
-        let mut known = place.lock().await;
-        let loaded = match known.upgrade() {
+        let cell = lock(&self.places).cell(hash);
+        let mut entry = cell.lock().await;
+        let loaded = match entry.upgrade() {
             Some(loaded) => loaded,
             None => {
                 let loaded = self.load_new(hash, bytes, spec, priority).await?;
-                *known = Arc::downgrade(&loaded);
+                *entry = Arc::downgrade(&loaded);
                 loaded
             }
         };
-        drop(known);
+        drop(entry);
         loaded.needs.met_by(spec)?;
         Ok(Version::new(loaded, file, sources, spec))
     }
 
-    /// Compiles a component that fits, and links it, to tell what comes of it. It is compiled even if it was before; what
-    /// comes of it is kept where this engine keeps such.
+    /// Compiles and links a component that fits the world, and reports the result. It compiles even if the cache has
+    /// the code, and stores the new code in the cache.
     ///
     /// # Errors
     ///
-    /// When it can't be compiled.
+    /// If the component can't be compiled.
     pub async fn try_compile(&self, mut bytes: Vec<u8>) -> Result<Compiled, LoadError> {
         sources::split_off(&mut bytes);
         let job = Job { tenants: Vec::new(), priority: Priority::First, bytes: bytes.len(), takes_long: false };
@@ -158,12 +160,12 @@ impl Engine {
         let CachedFile { cache, blank, took } = self.write(&bytes, self.tier, job).await?;
         let engine = self.clone();
         off_thread(move || {
-            let size = blank.as_file().metadata().map_err(unable)?.len();
+            let size = blank.as_file().metadata().map_err(cannot_write)?.len();
             let hash = ContentHash::of(&bytes);
-            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(unable)?;
+            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(cannot_write)?;
             let (code, unpooled) = engine.map(&kept).map_err(|reason| {
                 cache.forget(hash);
-                useless(reason)
+                invalid_output(reason)
             })?;
             code?;
             Ok(Compiled { took, size, unpooled: unpooled.map(|reason| format!("{reason:#}")) })
@@ -178,42 +180,42 @@ impl Engine {
         spec: &Spec,
         priority: Priority,
     ) -> Result<Arc<Loaded>, LoadError> {
-        let looked = self.look_through(hash, bytes.clone(), spec.clone()).await?;
-        let loaded = |code| Arc::new(Loaded::new(looked.needs, code));
-        if let Some(code) = looked.code {
+        let lookup = self.examine(hash, bytes.clone(), spec.clone()).await?;
+        let loaded = |code| Arc::new(Loaded::new(lookup.needs, code));
+        if let Some(code) = lookup.code {
             return Ok(loaded(code));
         }
         let job = Job { tenants: spec.tenants.clone(), priority, bytes: bytes.len(), takes_long: false };
-        if let Some(quick) = self.quick.clone().filter(|_| bytes.len() >= WORTH_A_QUICK_START)
-            && let Some(code) = self.start_quickly(hash, &bytes, job.clone(), quick).await?
+        if let Some(quick) = self.quick.clone().filter(|_| bytes.len() >= QUICK_START_MIN_BYTES)
+            && let Some(code) = self.compile_quickly(hash, &bytes, job.clone(), quick).await?
         {
             let loaded = loaded(code);
-            let needed = loaded.needed.clone();
+            let dropped = loaded.dropped.clone();
             let job = Job { priority: Priority::Faster, ..job };
-            let faster = self.clone().make_faster(hash, Arc::downgrade(&loaded), bytes, job);
-            tokio::spawn(async move { needed.run_until_cancelled(faster).await });
+            let faster = self.clone().recompile_optimized(hash, Arc::downgrade(&loaded), bytes, job);
+            tokio::spawn(async move { dropped.run_until_cancelled(faster).await });
             return Ok(loaded);
         }
         Ok(loaded(self.compile(hash, &bytes, job).await?))
     }
 
-    /// Finds out whether a component fits, and whether it was compiled before. Never waits for a compilation.
-    async fn look_through(&self, hash: ContentHash, bytes: Arc<Vec<u8>>, spec: Spec) -> Result<Lookup, LoadError> {
-        // It is never closed.
-        let _turn = self.readers.acquire().await;
+    /// Checks that a component fits the world and its settings, and looks for its code in the caches. Doesn't compile.
+    async fn examine(&self, hash: ContentHash, bytes: Arc<Vec<u8>>, spec: Spec) -> Result<Lookup, LoadError> {
+        // The semaphore is never closed.
+        let _permit = self.readers.acquire().await;
         let engine = self.clone();
         off_thread(move || {
             let component_info = compat::examine(&bytes, compat::MAX_SIZE)?;
             component_info.check_compatibility()?;
             let needs = Needs::of(&component_info);
             needs.met_by(&spec)?;
-            Ok(Lookup { needs, code: engine.compiled_before(hash)? })
+            Ok(Lookup { needs, code: engine.find_cached(hash)? })
         })
         .await
     }
 
-    /// The code of a component that was compiled before.
-    fn compiled_before(&self, hash: ContentHash) -> Result<Option<LinkedComponent>, LoadError> {
+    /// Returns the code of a component from a cache, if any.
+    fn find_cached(&self, hash: ContentHash) -> Result<Option<LinkedComponent>, LoadError> {
         let caches = [lock(&self.cache).clone(), self.shared_cache.clone()];
         let found = caches.into_iter().flatten().find_map(|cache| Some((cache.get(hash)?, cache)));
         let Some((kept, cache)) = found else { return Ok(None) };
@@ -229,25 +231,25 @@ impl Engine {
         }
     }
 
-    /// Compiles a component, keeps the result, and maps it.
+    /// Compiles a component, stores the code in the cache, and maps it.
     #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?self.tier))]
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, job: Job) -> Result<LinkedComponent, LoadError> {
         let CachedFile { cache, blank, took } = self.write(bytes, self.tier, job).await?;
         tracing::debug!(version = %hash, took = %milliseconds(took), "component compiled");
         let engine = self.clone();
         off_thread(move || {
-            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(unable)?;
+            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(cannot_write)?;
             engine.map_to_serve(hash, &kept).map_err(|reason| {
                 cache.forget(hash);
-                useless(reason)
+                invalid_output(reason)
             })?
         })
         .await
     }
 
-    /// Compiles a component so that it serves soon; none if that compiler can't do it.
+    /// Compiles a component with Winch; `None` if Winch can't compile it.
     #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?Tier::Quick))]
-    async fn start_quickly(
+    async fn compile_quickly(
         &self,
         hash: ContentHash,
         bytes: &Arc<Vec<u8>>,
@@ -256,7 +258,7 @@ impl Engine {
     ) -> Result<Option<LinkedComponent>, LoadError> {
         let CachedFile { blank, took, .. } = match self.write(bytes, Tier::Quick, job).await {
             Ok(written) => written,
-            // It knows fewer instructions than the other.
+            // Winch supports fewer instructions than Cranelift.
             Err(LoadError::Compile(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. }))) => {
                 tracing::debug!(version = %hash, %reason, "the baseline compiler cannot compile the component");
                 return Ok(None);
@@ -265,14 +267,14 @@ impl Engine {
         };
         tracing::debug!(version = %hash, took = %milliseconds(took), "baseline code compiled");
         off_thread(move || {
-            let component = Kept::fleeting(blank).map(&quick.engine).map_err(useless)?;
-            Ok(Some(quick.link(&component).map_err(refused)?))
+            let component = Kept::fleeting(blank).map(&quick.engine).map_err(invalid_output)?;
+            Ok(Some(quick.link(&component).map_err(link_error)?))
         })
         .await
     }
 
-    /// Compiles for speed what serves already, and puts that in its place.
-    async fn make_faster(self, hash: ContentHash, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>, job: Job) {
+    /// Compiles a loaded component with Cranelift and replaces its code.
+    async fn recompile_optimized(self, hash: ContentHash, loaded: Weak<Loaded>, bytes: Arc<Vec<u8>>, job: Job) {
         match self.compile(hash, &bytes, job).await {
             Ok(code) => {
                 if let Some(loaded) = loaded.upgrade() {
@@ -286,32 +288,34 @@ impl Engine {
         }
     }
 
-    /// Compiles a component into a file, when it is its turn. Only then is the file opened: many may wait.
+    /// Waits for a compile permit and compiles a component into a file. The file is opened only then, so that waiting
+    /// jobs hold no file descriptors.
     async fn write(&self, bytes: &Arc<Vec<u8>>, tier: Tier, mut job: Job) -> Result<CachedFile, LoadError> {
         loop {
-            let turn = self.compilers.turn(job.clone()).await;
+            let permit = self.compilers.turn(job.clone()).await;
             let (cache, blank) = self.blank()?;
-            let into = blank.as_file().try_clone().map_err(unable)?;
-            if let Some(took) = self.compilers.compile(turn, bytes, tier, into).await? {
+            let into = blank.as_file().try_clone().map_err(cannot_write)?;
+            if let Some(took) = self.compilers.compile(permit, bytes, tier, into).await? {
                 return Ok(CachedFile { cache, blank, took });
             }
             job.takes_long = true;
         }
     }
 
-    /// Maps a compiled component and links it, for the pool if it fits in; and says why not, if it doesn't. The outer error
-    /// is that of mapping: the file is no use.
+    /// Maps a compiled component and links it: for the pool if it fits, otherwise for the on-demand engine, with the
+    /// reason why it doesn't fit. The outer error means that the file can't be mapped, the inner one that linking
+    /// failed.
     fn map(&self, kept: &Kept) -> wasmtime::Result<(Result<LinkedComponent, LoadError>, Option<wasmtime::Error>)> {
         let unpooled = match self.pooled.as_ref().map(|pooled| (pooled, kept.map(&pooled.engine))) {
-            Some((pooled, Ok(component))) => return Ok((pooled.link(&component).map_err(refused), None)),
+            Some((pooled, Ok(component))) => return Ok((pooled.link(&component).map_err(link_error), None)),
             Some((_, Err(reason))) => Some(reason),
             None => None,
         };
         let component = kept.map(&self.on_demand.engine)?;
-        Ok((self.on_demand.link(&component).map_err(refused), unpooled))
+        Ok((self.on_demand.link(&component).map_err(link_error), unpooled))
     }
 
-    /// The same, for a version that is to serve.
+    /// Maps and links a compiled component, and logs if it doesn't fit the pool.
     fn map_to_serve(&self, hash: ContentHash, kept: &Kept) -> wasmtime::Result<Result<LinkedComponent, LoadError>> {
         let (code, unpooled) = self.map(kept)?;
         if let Some(reason) = unpooled {
@@ -323,7 +327,8 @@ impl Engine {
         Ok(code)
     }
 
-    /// A file to compile into, and the cache it belongs to: one that keeps nothing, if there is no better.
+    /// Returns a new file to compile into, and its cache. If the cache can't be written to, a temporary one replaces
+    /// it.
     fn blank(&self) -> Result<(Arc<Cache>, NamedTempFile), LoadError> {
         let mut cache = lock(&self.cache);
         if let Some(usable) = cache.as_ref() {
@@ -334,26 +339,26 @@ impl Engine {
                 }
             }
         }
-        let fleeting = Arc::new(Cache::fleeting(&self.on_demand.engine).map_err(unable)?);
-        let blank = fleeting.blank().map_err(unable)?;
+        let fleeting = Arc::new(Cache::fleeting(&self.on_demand.engine).map_err(cannot_write)?);
+        let blank = fleeting.blank().map_err(cannot_write)?;
         *cache = Some(fleeting.clone());
         Ok((fleeting, blank))
     }
 }
 
-fn unable(error: std::io::Error) -> LoadError {
-    CompileError::Unable(format!("it has nowhere to write: {error}")).into()
+fn cannot_write(error: std::io::Error) -> LoadError {
+    CompileError::Unable(format!("it can't write its output: {error}")).into()
 }
 
-fn useless(error: wasmtime::Error) -> LoadError {
-    CompileError::Unable(format!("what it wrote is no compiled component: {error:#}")).into()
+fn invalid_output(error: wasmtime::Error) -> LoadError {
+    CompileError::Unable(format!("its output is not a compiled component: {error:#}")).into()
 }
 
-fn refused(error: wasmtime::Error) -> LoadError {
+fn link_error(error: wasmtime::Error) -> LoadError {
     CompileError::Refused(format!("{error:#}")).into()
 }
 
-/// Does something that takes long, where it keeps nobody waiting.
+/// Runs blocking work on the blocking thread pool. A panic becomes [`CompileError::Crashed`].
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {

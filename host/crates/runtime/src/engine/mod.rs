@@ -1,5 +1,5 @@
-//! Runs components: has them compiled, keeps the current version of each module, makes one instance for a delivery and
-//! ends it at its limits. Knows nothing of HTTP.
+//! Compiles components, keeps the serving version of each module, and runs each delivery in a new instance within its
+//! limits. This module doesn't depend on HTTP.
 
 mod backtrace;
 mod cache;
@@ -41,100 +41,100 @@ use modhost_contract::compat::Incompatibility;
 use modhost_core::limits::{DEFAULT_STACK, LimitReached};
 use wasmtime_engine::{Tier, WasmtimeEngine};
 
-/// The machine that runs components: one a process.
+/// The engine that compiles and runs components. A process has one.
 #[derive(Clone)]
 pub struct Engine {
-    /// What serves, if the address space has room for its pool.
+    /// Runs the instances; `None` if the address space is too small for its pool.
     pooled: Option<Arc<WasmtimeEngine>>,
-    /// What serves components that don't fit the pool, and all of them where there is none. It takes the same code.
+    /// Runs components that don't fit the pool, and all components if there is no pool. It maps the same compiled code.
     on_demand: Arc<WasmtimeEngine>,
-    /// What serves large components until they are compiled for the others.
+    /// Runs large components on Winch's code until Cranelift's is ready.
     quick: Option<Arc<WasmtimeEngine>>,
-    /// What components are compiled by to serve.
+    /// The compiler for versions that serve.
     tier: Tier,
     compilers: Arc<Compilers>,
     cache: Arc<Mutex<Option<Arc<Cache>>>>,
-    /// Where compiled components are found that aren't in the cache.
+    /// A second cache, searched for components that aren't in `cache`.
     shared_cache: Option<Arc<Cache>>,
-    /// The components that are loaded, each once however many modules are made of it.
+    /// The loaded components. Modules with the same component share one entry.
     places: Arc<Mutex<LoadedComponents>>,
-    /// How many files are looked through and mapped at once: each keeps a core busy.
+    /// Bounds how many components are examined and mapped at once: each keeps a core busy.
     readers: Arc<Semaphore>,
 }
 
-/// How large the compiled components on disk may be together, in bytes; what was used longest ago goes first.
+/// The maximum total size of the compiled components on disk, in bytes. The least recently used are removed first.
 const CACHE_BYTES: u64 = 4 << 30;
 
-/// Why a component can't serve.
+/// The reason why a component can't serve.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It can't be read.
+    /// The file can't be read.
     #[error("can't read {path}: {}", unreadable(error))]
     Unreadable {
-        /// Its file.
+        /// The component's file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// It doesn't fit the world.
+    /// The component doesn't fit the world.
     #[error("{0}")]
     Incompatibility(#[from] Incompatibility),
-    /// It needs more to begin with than it may have.
-    #[error("it can't begin within its limits: {0}")]
+    /// The component needs more at its start than its limits allow.
+    #[error("it can't start within its limits: {0}")]
     Limit(LimitReached),
-    /// It imports the key-value store, and may have none of it.
+    /// The component imports the key-value store, and its limit is 0.
     #[error(
-        "it imports {imports}, and {setting} is 0: it may keep no values; give it a size in modules.toml (10MiB, where \
-         the line is left out), or build the module without"
+        "it imports {imports}, but {setting} is 0, so it can't store values; set a size in modules.toml (the default is \
+         10MiB), or build the module without the import"
     )]
     NoKeyValue {
-        /// The interfaces it imports of it.
+        /// The imported interfaces of the key-value store.
         imports: String,
-        /// The setting that leaves it no room.
+        /// The name of the setting that is 0.
         setting: String,
     },
-    /// It imports what HTTP requests are sent by, and may send none.
+    /// The component imports `wasi:http/outgoing-handler`, and the module may not send HTTP requests.
     #[error(
         "it imports {imports}, and the module may send no HTTP requests: add http = [\"api.example.com\"], with the hosts \
-         it needs, to the module in modules.toml{place}, or build it without"
+         it needs, to the module in modules.toml{place}, or build the module without the import"
     )]
     NoHttp {
-        /// The interface it imports.
+        /// The imported interfaces.
         imports: String,
-        /// Where the module stands in the file, in brackets; empty if nobody knows.
+        /// The module's file and line in modules.toml, in parentheses; empty if unknown.
         place: String,
     },
-    /// It isn't compiled.
+    /// The component can't be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
 }
 
 impl Engine {
-    /// Starts an engine for so many instances at once; more of them wait their turn. It compiles in this process, until
-    /// it is given another compiler.
+    /// Creates an engine with a pool of `instances`; further instances wait for a pool slot. It compiles in this
+    /// process unless [`with_compiler`](Self::with_compiler) sets another compiler.
     ///
     /// # Errors
     ///
-    /// When this machine can't run Wasmtime.
+    /// If this machine can't run Wasmtime.
     pub fn new(instances: usize) -> wasmtime::Result<Self> {
         Self::with_stack(instances, DEFAULT_STACK)
     }
 
-    /// The same, where the calls inside a component have a stack of so many bytes.
+    /// Creates an engine whose guests have a stack of `stack` bytes.
     ///
     /// # Errors
     ///
-    /// When this machine can't run Wasmtime.
+    /// If this machine can't run Wasmtime.
     pub fn with_stack(instances: usize, stack: u64) -> wasmtime::Result<Self> {
         Self::start(instances, stack, Tier::Fast)
     }
 
-    /// The same, for the authors of the components it runs: one that breaks says in which line, if it was built to. Whoever
-    /// made a component can make that take all of the host's memory, so it has to be one that is trusted.
+    /// Creates an engine for module authors: a trap reports source lines, if the component has debug information. Use
+    /// it only with trusted components, because crafted debug information can exhaust the host's memory.
     ///
     /// # Errors
     ///
-    /// When this machine can't run Wasmtime.
+    /// If this machine can't run Wasmtime.
     pub fn for_authors(instances: usize, stack: u64) -> wasmtime::Result<Self> {
         Self::start(instances, stack, Tier::Lined)
     }
@@ -142,9 +142,9 @@ impl Engine {
     fn start(instances: usize, stack: u64, tier: Tier) -> wasmtime::Result<Self> {
         let stack = usize::try_from(stack)?;
         let pooled = match WasmtimeEngine::pooled(tier, instances, stack) {
-            Ok(machine) => {
+            Ok(engine) => {
                 tracing::info!(instances, "instance pool ready");
-                Some(Arc::new(machine))
+                Some(Arc::new(engine))
             }
             Err(error) => {
                 tracing::info!(
@@ -171,14 +171,14 @@ impl Engine {
         })
     }
 
-    /// Leaves compiling to this compiler.
+    /// Sets the compiler.
     pub fn with_compiler(mut self, compiler: Compiler) -> Self {
         self.compilers = Arc::new(Compilers::new(compiler));
         self
     }
 
-    /// Keeps what it compiles in this folder, and maps it from there the next time. A folder that can't be used is said to
-    /// be, and does no harm.
+    /// Stores compiled components in this folder and maps them from there the next time. If the folder can't be used,
+    /// the engine logs a warning and continues without it.
     pub fn with_cache(mut self, folder: PathBuf) -> Self {
         let shown = folder.display().to_string();
         match Cache::open(folder, &self.on_demand.engine, CACHE_BYTES) {
@@ -190,22 +190,22 @@ impl Engine {
         self
     }
 
-    /// Maps what isn't in its own cache from this folder, if it is there: what another command has compiled for this user.
-    /// Without the folder there is nothing to find.
+    /// Also searches this folder for components that aren't in the engine's own cache: other commands of the same user
+    /// compile into it. A missing folder is ignored.
     pub fn with_shared_cache(mut self, folder: PathBuf) -> Self {
         if folder.is_dir() {
-            // What can't be used is as good as empty.
+            // An unusable folder is treated as empty.
             self.shared_cache = Cache::open(folder, &self.on_demand.engine, CACHE_BYTES).ok().map(Arc::new);
         }
         self
     }
 
-    /// Lets a large component serve as soon as it is compiled quickly; the code that runs faster takes over when it is
-    /// ready. For those who wait for what they have just built.
+    /// Compiles large components with Winch first, and switches to Cranelift's faster code when that is ready. This
+    /// shortens the wait for an author who has just built a component.
     ///
     /// # Errors
     ///
-    /// When this machine can't run Wasmtime.
+    /// If this machine can't run Wasmtime.
     pub fn with_quick_start(mut self) -> wasmtime::Result<Self> {
         let stack = self.on_demand.engine.get_max_wasm_stack();
         let quick = Arc::new(WasmtimeEngine::on_demand(Tier::Quick, stack)?);
@@ -215,15 +215,15 @@ impl Engine {
     }
 }
 
-/// Why a file can't be read, for people.
+/// Formats the reason why a file can't be read.
 fn unreadable(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file; it is taken in as soon as there is".to_owned(),
+        std::io::ErrorKind::NotFound => "there is no such file; the host loads it as soon as it exists".to_owned(),
         _ => error.to_string(),
     }
 }
 
-/// How long something took, for people.
+/// Formats a duration in milliseconds.
 fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

@@ -1,25 +1,24 @@
-//! Sources that a component has with it: what `modhost dev` builds of Python and JavaScript is a component that was made
-//! before, with the sources as they are now behind it. It reads them when it starts. So whoever saves waits neither for the
-//! language's tools to make a component, nor for the host to compile it.
+//! Sources appended to a component. For Python and JavaScript, `modhost dev` appends the current sources to a prebuilt
+//! component, which reads them when it starts. After a save, neither the language's tools nor the compiler have to run.
 //!
-//! The sources are the last section of the file, a custom one, which nothing but this host reads. A component reads them from
-//! standard input, or from the environment where it can't read that.
+//! The sources are a custom section at the end of the file, which only this host reads. The component reads them from
+//! standard input, or from the environment if it can't read standard input.
 
 use std::sync::Arc;
 
-/// What the section is called.
+/// The name of the custom section.
 const SECTION: &[u8] = b"modhost:sources";
 
-/// The variable with the sources in it.
+/// The environment variable that contains the sources.
 pub(super) const VARIABLE: &str = "MODHOST_SOURCES";
 
-/// The number of custom sections.
+/// The id of custom sections.
 const CUSTOM: u8 = 0;
 
-/// How long the header of a component is: `\0asm`, the version, and that it is a component.
+/// The length of a component's header in bytes: `\0asm`, the version, and the layer.
 const HEADER: usize = 8;
 
-/// Takes the sources off a component, if it has some: what is left is what they were put behind.
+/// Removes the sources from a component and returns them; `None` if it has none.
 pub(super) fn split_off(component: &mut Vec<u8>) -> Option<Arc<str>> {
     let section = last_section(component)?;
     let content = component.get(section.content.clone())?;
@@ -33,14 +32,14 @@ pub(super) fn split_off(component: &mut Vec<u8>) -> Option<Arc<str>> {
     Some(sources)
 }
 
-/// Where a section begins, and where what it holds is.
+/// The position of a section and of its content.
 struct Section {
     number: u8,
     start: usize,
     content: std::ops::Range<usize>,
 }
 
-/// The last section, if the file is made of sections to its end.
+/// Returns the last section; `None` if the file doesn't consist of complete sections.
 fn last_section(component: &[u8]) -> Option<Section> {
     let mut last = None;
     let mut start = HEADER;
@@ -55,14 +54,14 @@ fn last_section(component: &[u8]) -> Option<Section> {
     last
 }
 
-/// Reads a number, and how many bytes it takes.
+/// Decodes an unsigned LEB128 number; returns it with its length in bytes.
 fn leb128(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut number = 0_u64;
-    // As many as 32 bits need.
-    for (place, byte) in bytes.iter().take(5).enumerate() {
-        number |= u64::from(byte & 0x7f) << (7 * place);
+    // A 32-bit number takes at most 5 bytes.
+    for (index, byte) in bytes.iter().take(5).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            return Some((usize::try_from(number).ok()?, place + 1));
+            return Some((usize::try_from(number).ok()?, index + 1));
         }
     }
     None
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_the_last_section_and_no_other() {
+    fn finds_sources_only_in_the_last_section() {
         let other = section("name", b"x");
         let sources = section("modhost:sources", "print('ä')".as_bytes());
         for (sections, found) in [
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_short_has_none() {
+    fn finds_no_sources_in_truncated_components() {
         let whole = component(&[section("name", b"x"), section("modhost:sources", b"print()")]);
         for length in 0..whole.len() {
             let cut = whole[..length].to_vec();

@@ -13,54 +13,55 @@ use modhost_core::event::Name;
 use modhost_core::limits::{Limits, Resource};
 pub use modhost_storage::versions::ContentHash;
 
-/// What a module is to be run with.
+/// The settings of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The module.
+    /// The name of the module.
     pub name: Name,
-    /// The tenants it works for, by their names in order; none stands for all of them. They take turns at the compiler.
+    /// The names of the module's tenants, in order; empty for all tenants. Tenants take turns in the compile queue.
     pub tenants: Vec<Name>,
-    /// Where its component lies.
+    /// The path of the component.
     pub component: std::path::PathBuf,
-    /// What one delivery may use, the ceilings of its tenant left out.
+    /// The limits of one delivery, without the tenant's ceilings.
     pub limits: Limits,
-    /// What it may do and know.
+    /// The module's permissions and configuration.
     pub grants: Grants,
-    /// What a new version has to show before it serves.
+    /// The checks that a new version must pass before it serves.
     pub swap: SwapPolicy,
 }
 
-/// What a new version of a module has to show before it serves. By default nothing: that it can serve is enough.
+/// The checks that a new version of a module must pass before it serves. By default there are none, apart from loading
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SwapPolicy {
-    /// How many of the last completed deliveries it is dry-run on.
+    /// How many of the last completed deliveries the new version is dry-run on.
     pub replay: u32,
-    /// Whether it answers only a share of the deliveries for a while.
+    /// The canary trial, if the new version has one.
     pub canary: Option<CanaryPolicy>,
 }
 
-/// How a new version is tried on a share of a module's deliveries.
+/// How a new version is tried on a share of a module's deliveries before it takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CanaryPolicy {
-    /// How many of a hundred deliveries it gets.
+    /// The percentage of deliveries that the new version gets.
     pub percent: u8,
-    /// How long; then it takes over, unless it does worse.
+    /// The duration of the trial. Afterwards the new version takes over unless it did worse.
     pub period: Duration,
-    /// How many deliveries have to have ended on it before it can take over.
+    /// The minimum number of deliveries that must end on the new version before it can take over.
     pub min_deliveries: u32,
 }
 
-/// The interface by which requests are sent. Its types alone, which toolchains bring along, send none.
-const REQUESTS: &str = "wasi:http/outgoing-handler";
+/// The interface that sends HTTP requests. Toolchains import `wasi:http/types` even in components that send none.
+const HTTP_INTERFACE: &str = "wasi:http/outgoing-handler";
 
-/// What a component can't do without.
+/// What a component requires of its module's settings.
 #[derive(Clone, Debug)]
 pub(super) struct Needs {
-    /// What it takes before it runs.
-    begins_with: [(Resource, u64); 3],
-    /// The interfaces it imports of the key-value store.
+    /// The resources that an instance uses at its start.
+    initial: [(Resource, u64); 3],
+    /// The imported interfaces of the key-value store.
     keyvalue: Vec<String>,
-    /// The interfaces by which it sends HTTP requests.
+    /// The imported interfaces that send HTTP requests.
     http: Vec<String>,
 }
 
@@ -68,36 +69,36 @@ impl Needs {
     pub(super) fn of(component_info: &ComponentInfo) -> Self {
         let imports = component_info.imports.iter().map(|import| &import.name);
         let of = |prefix: &'static str| imports.clone().filter(move |name| name.starts_with(prefix)).cloned().collect();
-        let (keyvalue, http) = (of("wasi:keyvalue/"), of(REQUESTS));
-        let begins_with = [
+        let (keyvalue, http) = (of("wasi:keyvalue/"), of(HTTP_INTERFACE));
+        let initial = [
             (Resource::Memory, component_info.minimum_memory),
             (Resource::Tables, component_info.minimum_table_elements),
             (Resource::Instances, component_info.core_instances),
         ];
-        Self { begins_with, keyvalue, http }
+        Self { initial, keyvalue, http }
     }
 
-    /// Whether a module's settings give it that.
+    /// Checks that a module's settings meet the requirements.
     ///
     /// # Errors
     ///
-    /// What they don't.
+    /// The first requirement that isn't met.
     pub(super) fn met_by(&self, spec: &Spec) -> Result<(), LoadError> {
         if !self.http.is_empty() && spec.grants.http.allowed.is_empty() {
             let place = spec.grants.http.place.as_ref().map(|it| format!(" ({}:{})", it.file.display(), it.line));
             return Err(LoadError::NoHttp { imports: self.http.join(", "), place: place.unwrap_or_default() });
         }
-        self.met_while_running_by(spec)
+        self.met_while_serving_by(spec)
     }
 
-    /// Whether changed settings still give it what it can't run without. Sending requests isn't part of that: what an
-    /// operator takes away is gone at once, and each request is refused, rather than the change.
+    /// Checks that changed settings still meet the requirements of a version that serves. HTTP isn't checked: when an
+    /// operator revokes it, the change applies at once and each request is refused.
     ///
     /// # Errors
     ///
-    /// What they don't.
-    fn met_while_running_by(&self, spec: &Spec) -> Result<(), LoadError> {
-        let too_much = self.begins_with.iter().find(|(resource, wanted)| *wanted > spec.limits.amount(*resource));
+    /// The first requirement that isn't met.
+    fn met_while_serving_by(&self, spec: &Spec) -> Result<(), LoadError> {
+        let too_much = self.initial.iter().find(|(resource, wanted)| *wanted > spec.limits.amount(*resource));
         if let Some((resource, wanted)) = too_much {
             return Err(LoadError::Limit(spec.limits.reached(*resource, Some(*wanted))));
         }
@@ -110,10 +111,10 @@ impl Needs {
     }
 }
 
-/// One version of a module, ready to answer.
+/// A version of a module, ready to run deliveries.
 pub struct Version {
     loaded: Arc<Loaded>,
-    /// That of the file: of the component, and of the sources it has with it.
+    /// The hash of the file: of the component and its appended sources.
     hash: ContentHash,
     sources: Option<Arc<str>>,
     limits: Limits,
@@ -127,37 +128,37 @@ impl Version {
         Self { loaded, hash, sources, limits, grants, prepared }
     }
 
-    /// Whether this is already what a spec and a content hash ask for.
+    /// Whether this version has this content hash and the limits and grants of this spec.
     pub(super) fn is(&self, hash: ContentHash, spec: &Spec) -> bool {
         self.hash == hash && self.limits == spec.limits && self.grants == spec.grants
     }
 
-    /// The same component under other settings.
+    /// Returns the same component with other settings.
     ///
     /// # Errors
     ///
-    /// When they don't give it what it needs.
+    /// If the settings don't meet the component's requirements.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
-        self.loaded.needs().met_while_running_by(spec)?;
+        self.loaded.needs().met_while_serving_by(spec)?;
         Ok(Self::new(self.loaded.clone(), self.hash, self.sources.clone(), spec))
     }
 
-    /// The hash of its component, and of the sources that has with it.
+    /// Returns the hash of the component and its appended sources.
     pub fn hash(&self) -> ContentHash {
         self.hash
     }
 
-    /// What one delivery may use, the ceilings of its tenant left out.
+    /// Returns the limits of one delivery, without the tenant's ceilings.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What an instance is made of; the next one may be made of other code of the same component.
+    /// Returns the code for the next instance. It may change during the version's lifetime, for the same component.
     pub(super) fn code(&self) -> Arc<LinkedComponent> {
         self.loaded.code()
     }
 
-    /// What its component reads when it starts, if it was built to.
+    /// Returns the sources appended to the component, if any. The component reads them when it starts.
     pub(super) fn sources(&self) -> Option<&Arc<str>> {
         self.sources.as_ref()
     }
@@ -166,7 +167,7 @@ impl Version {
         &self.prepared
     }
 
-    /// Runs a fresh instance on a delivery, to whatever end.
+    /// Runs a delivery in a new instance and returns the outcome.
     pub async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
         instance::run(self, delivery).await
     }

@@ -1,4 +1,4 @@
-//! Wasmtime, set up: what compiles components, and what makes instances of them.
+//! Wasmtime's configuration: engines, the linker, and the compilation of components.
 
 use std::sync::Arc;
 
@@ -12,35 +12,36 @@ use super::limits;
 use crate::capabilities::{self, WorldPre};
 use modhost_core::limits::DEFAULT_STACK;
 
-/// The core instances one component may have in the pool; one made by QuickJS has dozens.
+/// The maximum number of core instances of a component in the pool. A component built with QuickJS has dozens.
 const CORE_INSTANCES: u32 = 60;
-/// The memories one component may have in the pool.
+/// The maximum number of memories of a component in the pool.
 const MEMORIES: u32 = 4;
-/// The tables one component may have in the pool.
+/// The maximum number of tables of a component in the pool.
 const TABLES: u32 = 20;
 
-/// How many elements one of them may have: as many as the limits can allow; only what is used takes memory.
+/// The maximum number of elements of a table in the pool: as many as `limits.tables` can allow. Unused elements take no
+/// memory.
 const TABLE_ELEMENTS: usize = 200_000;
 
-/// The stack of a delivery's calls where nobody says otherwise, in bytes.
-const USUAL_STACK: usize = DEFAULT_STACK as usize;
+/// The default stack of a guest, in bytes.
+const DEFAULT_STACK_BYTES: usize = DEFAULT_STACK as usize;
 
-/// What the host's own functions have of a stack beyond that of the component's calls, in bytes.
+/// The stack for host functions, in addition to the guest's stack, in bytes.
 const HOST_STACK: usize = 3 << 19;
 
-/// Which of Wasmtime's compilers.
+/// The compiler and the debug information it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Tier {
-    /// Cranelift, which makes fast code.
+    /// Cranelift: fast code.
     Fast,
-    /// The same, with the lines of the source it is from, where the component has them.
+    /// Cranelift, with source lines if the component has debug information.
     Lined,
-    /// Winch, which makes code fast; with lines, too.
+    /// Winch: fast compilation, with source lines.
     Quick,
 }
 
 impl Tier {
-    /// Its name on the command line.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
@@ -50,28 +51,28 @@ impl Tier {
     }
 }
 
-/// One engine of Wasmtime, with the host's functions.
+/// A Wasmtime engine with a linker for the host's functions.
 pub(super) struct WasmtimeEngine {
     pub engine: wasmtime::Engine,
     linker: Linker<State>,
-    /// The places of its pool, if it has one: whoever makes an instance takes one first.
-    places: Option<Arc<Semaphore>>,
+    /// One permit per pool slot, acquired before an instance is created; `None` without a pool.
+    slots: Option<Arc<Semaphore>>,
 }
 
-/// A component, compiled and linked: what instances are made of.
+/// A compiled and linked component, ready to instantiate.
 pub(super) struct LinkedComponent {
     world: WorldPre<State>,
     memories: usize,
-    places: Option<Arc<Semaphore>>,
+    slots: Option<Arc<Semaphore>>,
 }
 
 impl WasmtimeEngine {
-    /// Instances out of a pool of this size, whose calls have a stack of so many bytes.
+    /// Creates an engine with a pool of `instances`, whose guests have a stack of `stack` bytes.
     pub fn pooled(tier: Tier, instances: usize, stack: usize) -> wasmtime::Result<Self> {
         Self::new(tier, Some(instances), stack)
     }
 
-    /// Instances made on demand, as many as are asked for, whose calls have a stack of so many bytes.
+    /// Creates an engine that allocates instances on demand, whose guests have a stack of `stack` bytes.
     pub fn on_demand(tier: Tier, stack: usize) -> wasmtime::Result<Self> {
         Self::new(tier, None, stack)
     }
@@ -81,19 +82,19 @@ impl WasmtimeEngine {
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_with_options_async(&mut linker, &wasi_options())?;
         capabilities::link(&mut linker)?;
-        Ok(Self { engine, linker, places: instances.map(|instances| Arc::new(Semaphore::new(instances))) })
+        Ok(Self { engine, linker, slots: instances.map(|instances| Arc::new(Semaphore::new(instances))) })
     }
 
     /// Links a component of this engine.
     pub fn link(&self, component: &Component) -> wasmtime::Result<LinkedComponent> {
         let world = WorldPre::new(self.linker.instantiate_pre(component)?)?;
-        // Unknown for a component that imports core modules, which no component here does: it could not be linked.
+        // Unknown only for a component that imports core modules, and such a component doesn't link.
         let memories = component.resources_required().map_or(0, |resources| resources.num_memories as usize);
-        Ok(LinkedComponent { world, memories, places: self.places.clone() })
+        Ok(LinkedComponent { world, memories, slots: self.slots.clone() })
     }
 }
 
-/// All of WASI 0.2 there is: what is still called unstable in its WIT some toolchains import all the same.
+/// Returns link options with all of WASI 0.2: some toolchains import functions that its WIT marks as unstable.
 fn wasi_options() -> LinkOptions {
     let mut options = LinkOptions::default();
     options.network_error_code(true);
@@ -105,7 +106,7 @@ impl LinkedComponent {
         self.world.engine()
     }
 
-    /// The number of memories of an instance.
+    /// Returns the number of memories of an instance.
     pub fn memories(&self) -> usize {
         self.memories
     }
@@ -114,41 +115,45 @@ impl LinkedComponent {
         &self.world
     }
 
-    /// Waits for a place in the pool, for an instance that ends before the place is given back.
+    /// Waits for a pool slot; `None` without a pool. The instance must be dropped before the permit.
     pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
-        self.places.clone()?.acquire_owned().await.ok()
+        // The semaphore is never closed.
+        self.slots.clone()?.acquire_owned().await.ok()
     }
 }
 
-/// Compiles a component to what is mapped later; the reason why not, otherwise.
+/// Compiles a component to code that can be mapped.
 ///
-/// The engine for it has no pool. Pool and stack are no part of how code is compiled, so that the engine that serves
-/// takes it.
+/// The engine that compiles has no pool. Code doesn't depend on the pool or the stack size, so the engines that serve
+/// accept it.
+///
+/// # Errors
+///
+/// The compiler's message.
 pub(super) fn compile(component: &[u8], tier: Tier) -> Result<Vec<u8>, String> {
-    let engine = wasmtime::Engine::new(&config(tier, None, USUAL_STACK)).map_err(|error| format!("{error:#}"))?;
+    let engine =
+        wasmtime::Engine::new(&config(tier, None, DEFAULT_STACK_BYTES)).map_err(|error| format!("{error:#}"))?;
     engine.precompile_component(component).map_err(|error| format!("{error:#}"))
 }
 
-/// The settings of Wasmtime: guests are interrupted by the clock, and instances come from a pool of this size if one is
-/// asked for.
+/// Returns the Wasmtime configuration: epoch interruption, and a pool of `instances` if given.
 ///
-/// Public for the benchmark, which runs Wasmtime alone with the same settings.
+/// Public for the benchmark, which runs Wasmtime without the host under the same configuration.
 pub fn wasmtime_config(instances: Option<usize>) -> Config {
-    config(Tier::Fast, instances, USUAL_STACK)
+    config(Tier::Fast, instances, DEFAULT_STACK_BYTES)
 }
 
 fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
     let mut config = Config::new();
     config.max_wasm_stack(stack);
     config.async_stack_size(stack.saturating_add(HOST_STACK));
-    // What a deep recursion has written to would stay with its place in the pool, and with a large stack that is much to
-    // leave behind. Giving it back costs every delivery a call of the system, so that the usual stack does without.
-    config.async_stack_zeroing(stack > USUAL_STACK);
+    // A deep recursion leaves its stack pages resident in the pool slot, which is a lot of memory if the stack is
+    // large. Zeroing returns them but costs one system call per delivery, so it is off for the default stack.
+    config.async_stack_zeroing(stack > DEFAULT_STACK_BYTES);
     config.epoch_interruption(true);
     config.wasm_component_model(true);
-    // To find the lines of a guest that breaks, its debug information is read in this process, without any limit: a
-    // megabyte of it can be made to take gigabytes. So they are for those who trust what they run.
+    // Backtraces with source lines parse the guest's debug information in this process without a limit, and a crafted
+    // megabyte can take gigabytes of memory. So they are only for trusted components.
     config.wasm_backtrace_details(match tier {
         Tier::Fast => WasmBacktraceDetails::Disable,
         Tier::Lined | Tier::Quick => WasmBacktraceDetails::Enable,
@@ -162,12 +167,12 @@ fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
     config
 }
 
-/// A pool of instances. What stays resident between two deliveries is what makes instances cheap: without it every
-/// delivery pays for page faults, and with more than one thread for the kernel's locks.
+/// Returns the configuration of the instance pool. Memory that stays resident between deliveries keeps instantiation
+/// cheap: without it every delivery pays for page faults and, with several threads, for contention in the kernel.
 fn pool(instances: usize) -> PoolingAllocationConfig {
     let instances = u32::try_from(instances).unwrap_or(u32::MAX / CORE_INSTANCES).max(1);
     let mut pool = PoolingAllocationConfig::new();
-    // The totals have to be multiples of what one component may have.
+    // The totals must be multiples of the limits per component.
     pool.total_component_instances(instances)
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MEMORIES)
@@ -184,9 +189,9 @@ fn pool(instances: usize) -> PoolingAllocationConfig {
     pool
 }
 
-/// Ticks for as long as one of the engines lives.
-pub(super) fn start_clock<'a>(machines: impl Iterator<Item = &'a Arc<WasmtimeEngine>>) -> std::io::Result<()> {
-    let engines: Vec<_> = machines.map(|machine| machine.engine.weak()).collect();
+/// Starts the thread that advances the engines' epochs every [`limits::TICK`]. The thread ends after the last engine.
+pub(super) fn start_clock<'a>(engines: impl Iterator<Item = &'a Arc<WasmtimeEngine>>) -> std::io::Result<()> {
+    let engines: Vec<_> = engines.map(|engine| engine.engine.weak()).collect();
     let tick = move || {
         loop {
             let alive = engines.iter().filter_map(|engine| engine.upgrade()).map(|engine| engine.increment_epoch());
@@ -205,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// How an engine's code is compiled, as one number.
+    /// Returns a hash of the settings that affect compiled code.
     fn compiler(engine: &wasmtime::Engine) -> u64 {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -213,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compiled_without_a_pool_serves_with_one_on_a_stack_of_any_size() {
+    fn pool_and_stack_size_do_not_affect_compiled_code() {
         let engine =
             |tier, instances, stack| wasmtime::Engine::new(&config(tier, instances, stack)).expect("an engine");
-        let alone = engine(Tier::Fast, None, USUAL_STACK);
-        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), USUAL_STACK)));
-        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), 4 * USUAL_STACK)));
+        let alone = engine(Tier::Fast, None, DEFAULT_STACK_BYTES);
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), DEFAULT_STACK_BYTES)));
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), 4 * DEFAULT_STACK_BYTES)));
         for other in [Tier::Lined, Tier::Quick] {
-            let other = engine(other, None, USUAL_STACK);
+            let other = engine(other, None, DEFAULT_STACK_BYTES);
             assert_ne!(compiler(&alone), compiler(&other), "they would share cache entries");
         }
     }

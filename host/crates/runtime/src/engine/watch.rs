@@ -1,4 +1,4 @@
-//! Notices that files changed.
+//! Watches files for changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,28 +13,27 @@ use tokio::sync::{Notify, mpsc};
 use modhost_core::files::{self, Pending, Unanswered};
 use modhost_core::sync::lock;
 
-/// How often files are looked at without any sign from the system: some file systems give none.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The polling interval. Some file systems send no notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long is rested after a look that found nothing: a log written beside a watched file gives a sign with every line,
-/// and looking each time takes the processor from the events.
-const REST: Duration = Duration::from_millis(20);
+/// The pause after a scan that found no change. A log file next to a watched file causes a notification per line, and a
+/// scan for each would waste CPU time.
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a file has to stay as it is to count as written.
-const SETTLED: Duration = Duration::from_millis(60);
+/// How long a file must stay unchanged to count as completely written.
+const QUIET_PERIOD: Duration = Duration::from_millis(60);
 
-/// How long the other files wait for one that doesn't settle; it is reported when it has. Files that belong together are
-/// there within this time; and who goes on writing into one for ever doesn't keep those of others waiting for longer.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The maximum time that changed files wait for others that are still being written; those are reported later. It is
+/// long enough for files that are written together, and bounds the delay if somebody writes to one file continuously.
+const MAX_SETTLE_WAIT: Duration = Duration::from_millis(500);
 
-/// How long the system may take to say how files are; one that takes longer is left out until the system has answered.
+/// The time limit of a scan. A file whose file system doesn't answer in time is skipped until it has answered.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Watches files, whether or not they exist, and whatever is done to them or to the folders they are in: written,
-/// replaced, deleted, re-linked. The system is asked off the runtime; a file system that doesn't answer keeps nobody waiting
-/// but for its own files.
+/// Watches files, whether or not they exist, for any change to them or to their folders: writes, replacement, deletion,
+/// changed links. Files are scanned off the runtime, and a file system that doesn't answer delays only its own files.
 ///
-/// The system's notification is only a reason to look; what counts is that a file is another than it was.
+/// A notification of the system only triggers a scan. A change is reported if the file's [`Stamp`] differs.
 pub struct FileWatch {
     changes: mpsc::Receiver<BTreeSet<PathBuf>>,
     control: Arc<Control>,
@@ -43,12 +42,12 @@ pub struct FileWatch {
 struct Control {
     list: Box<dyn Fn() -> BTreeSet<PathBuf> + Send + Sync>,
     look: Notify,
-    /// Files that were moved to their place, and not written since.
+    /// Files that were renamed into place and not written since.
     moved: Mutex<BTreeSet<PathBuf>>,
-    signs: Mutex<Option<Signs>>,
+    notifications: Mutex<Option<Notifications>>,
 }
 
-/// What tells a file from the one before it.
+/// The metadata by which a change of a file is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     modified: Option<SystemTime>,
@@ -56,8 +55,8 @@ pub struct Stamp {
     identity: Identity,
 }
 
-/// What the system tells a file from others by, and when it last changed: a tool may keep the length and the time of
-/// modification of the file before.
+/// The identity of a file and the time of its last status change. It detects a replacement with the same length and
+/// modification time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -68,15 +67,15 @@ struct Identity {
 type Stamps = BTreeMap<PathBuf, Stamp>;
 
 impl FileWatch {
-    /// Begins to watch the files that `list` names each time it is asked: what changes after this returns is reported.
-    /// It ends when it is dropped.
+    /// Starts watching the files that `list` returns; `list` is called for each scan. Every change after this function
+    /// returns is reported. Dropping the watch ends it.
     pub fn new(list: impl Fn() -> BTreeSet<PathBuf> + Send + Sync + 'static) -> Self {
         let (report, changes) = mpsc::channel(1);
         let control = Arc::new(Control {
             list: Box::new(list),
             look: Notify::new(),
             moved: Mutex::default(),
-            signs: Mutex::default(),
+            notifications: Mutex::default(),
         });
         let first = control.clone();
         let known = files::within(LOOK_TIMEOUT, move || stamps(&(first.list)())).unwrap_or_default();
@@ -84,45 +83,46 @@ impl FileWatch {
         Self { changes, control }
     }
 
-    /// Looks now, say because the list has changed.
+    /// Triggers a scan, for example because the list has changed.
     pub fn look(&self) {
         self.control.look.notify_one();
     }
 
-    /// Waits for the next change; answers with the files that are other than they were.
+    /// Waits for the next change and returns the changed files.
     pub async fn changed(&mut self) -> BTreeSet<PathBuf> {
         match self.changes.recv().await {
             Some(files) => files,
-            // The watching task ends only when this does.
+            // The task ends only when this receiver is dropped.
             None => std::future::pending().await,
         }
     }
 
-    /// Whether the system said that a file was moved to its place, and has not been written there since: then it is whole.
+    /// Whether a file was renamed into place and not written since, according to the system's notifications. Such a
+    /// file is complete.
     pub fn was_moved_in(&self, file: &Path) -> bool {
-        lock(&self.control.moved).contains(&plain(file))
+        lock(&self.control.moved).contains(&absolute(file))
     }
 }
 
 async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BTreeSet<PathBuf>>) {
-    let mut looker = Scanner { control: control.clone(), stuck: Vec::new() };
-    // Listens to their folders; what changed before that is seen at the next look.
-    looker.look(&known).await;
+    let mut scanner = Scanner { control: control.clone(), stuck: Vec::new() };
+    // The first scan subscribes to notifications of the folders. The next one finds changes made before that.
+    scanner.look(&known).await;
     control.look.notify_one();
     loop {
         tokio::select! {
             () = report.closed() => return,
             () = control.look.notified() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
-        if looker.look(&known).await == known {
-            tokio::time::sleep(REST).await;
+        if scanner.look(&known).await == known {
+            tokio::time::sleep(IDLE_PAUSE).await;
             continue;
         }
-        let (settled, moving) = settle(&mut looker, &known).await;
+        let (settled, unsettled) = settle(&mut scanner, &known).await;
         let all: BTreeSet<PathBuf> = known.keys().chain(settled.keys()).cloned().collect();
         let changed: BTreeSet<PathBuf> =
-            all.into_iter().filter(|file| !moving.contains(file) && known.get(file) != settled.get(file)).collect();
+            all.into_iter().filter(|file| !unsettled.contains(file) && known.get(file) != settled.get(file)).collect();
         for file in &changed {
             match settled.get(file) {
                 Some(stamp) => known.insert(file.clone(), stamp.clone()),
@@ -132,50 +132,51 @@ async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BT
         if !changed.is_empty() && report.send(changed).await.is_err() {
             return;
         }
-        if !moving.is_empty() {
+        if !unsettled.is_empty() {
             control.look.notify_one();
         }
     }
 }
 
-/// Waits until the files stay as they are, but not for ever: answers with how they are, and which are still being written.
-async fn settle(looker: &mut Scanner, known: &Stamps) -> (Stamps, BTreeSet<PathBuf>) {
+/// Waits until the files stay unchanged, at most [`MAX_SETTLE_WAIT`]. Returns their stamps, and the files that are
+/// still being written.
+async fn settle(scanner: &mut Scanner, known: &Stamps) -> (Stamps, BTreeSet<PathBuf>) {
     let started = tokio::time::Instant::now();
-    let mut before = looker.look(known).await;
+    let mut before = scanner.look(known).await;
     loop {
-        tokio::time::sleep(SETTLED).await;
-        let now = looker.look(known).await;
+        tokio::time::sleep(QUIET_PERIOD).await;
+        let now = scanner.look(known).await;
         let all = before.keys().chain(now.keys());
-        let moving: BTreeSet<PathBuf> = all.filter(|file| before.get(*file) != now.get(*file)).cloned().collect();
-        if moving.is_empty() || started.elapsed() > PATIENCE {
-            return (now, moving);
+        let unsettled: BTreeSet<PathBuf> = all.filter(|file| before.get(*file) != now.get(*file)).cloned().collect();
+        if unsettled.is_empty() || started.elapsed() > MAX_SETTLE_WAIT {
+            return (now, unsettled);
         }
         before = now;
     }
 }
 
-/// Asks the system how files are, off the runtime.
+/// Reads the stamps of files, off the runtime.
 struct Scanner {
     control: Arc<Control>,
-    /// What the system doesn't answer to.
+    /// Scans that timed out and still wait for their file system.
     stuck: Vec<Pending>,
 }
 
 impl Scanner {
-    /// How the files are. Of those the system says nothing of, they are as they were known.
+    /// Returns the stamps of the files. Files whose file system doesn't answer keep their known stamps.
     async fn look(&mut self, known: &Stamps) -> Stamps {
         loop {
             self.stuck.retain(|pending| !pending.is_over());
-            // It hangs where the files are named: nothing can be left out.
+            // It is unknown which file blocks, so no file can be skipped.
             if self.stuck.iter().any(|pending| pending.file.is_none()) {
                 return known.clone();
             }
-            let left_out: Vec<PathBuf> = self.stuck.iter().filter_map(|pending| pending.file.clone()).collect();
-            let is_left_out = {
-                let left_out = left_out.clone();
-                move |file: &Path| left_out.iter().any(|it| it == file || Some(it.as_path()) == file.parent())
+            let skipped: Vec<PathBuf> = self.stuck.iter().filter_map(|pending| pending.file.clone()).collect();
+            let is_skipped = {
+                let skipped = skipped.clone();
+                move |file: &Path| skipped.iter().any(|it| it == file || Some(it.as_path()) == file.parent())
             };
-            let (control, is_out) = (self.control.clone(), is_left_out.clone());
+            let (control, is_out) = (self.control.clone(), is_skipped.clone());
             let looked = files::off_runtime(LOOK_TIMEOUT, move || {
                 let mut files = (control.list)();
                 files.retain(|file| !is_out(file));
@@ -184,7 +185,7 @@ impl Scanner {
             });
             match looked.await {
                 Ok(mut stamps) => {
-                    let unknown = known.iter().filter(|(file, _)| is_left_out(file));
+                    let unknown = known.iter().filter(|(file, _)| is_skipped(file));
                     stamps.extend(unknown.map(|(file, stamp)| (file.clone(), stamp.clone())));
                     return stamps;
                 }
@@ -200,50 +201,50 @@ impl Scanner {
 }
 
 impl Control {
-    /// Listens to the folders of these files, unless the system still doesn't answer to that.
+    /// Subscribes to notifications of the files' folders, unless an earlier call still blocks.
     fn follow(self: &Arc<Self>, files: &BTreeSet<PathBuf>) {
-        if let Ok(mut signs) = self.signs.try_lock() {
-            signs.get_or_insert_with(|| Signs::new(self)).follow(files);
+        if let Ok(mut notifications) = self.notifications.try_lock() {
+            notifications.get_or_insert_with(|| Notifications::new(self)).follow(files);
         }
     }
 
-    /// Notes which files are moved to their place, as far as the system says so.
+    /// Records which files were renamed into place, as far as the system reports it.
     fn note(&self, event: &notify::Event) {
         let mut moved = lock(&self.moved);
         for (index, path) in event.paths.iter().enumerate() {
             let is_moved = match event.kind {
                 EventKind::Modify(ModifyKind::Name(RenameMode::To)) => true,
                 EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => index == 1,
-                // Another name, owner or mode makes it no less whole.
+                // A changed owner, mode or timestamp doesn't make the file incomplete.
                 EventKind::Modify(ModifyKind::Metadata(_)) => continue,
                 _ => false,
             };
             match is_moved {
-                true => moved.insert(plain(path)),
-                false => moved.remove(&plain(path)),
+                true => moved.insert(absolute(path)),
+                false => moved.remove(&absolute(path)),
             };
         }
-        // Only a few of these files are ours.
+        // Most of these files aren't watched.
         if moved.len() > MAX_MOVED {
             moved.clear();
         }
     }
 }
 
-/// How many files are remembered that were moved to their place.
+/// The maximum number of remembered files that were renamed into place.
 const MAX_MOVED: usize = 4096;
 
-/// A path from the root, as the system names files.
-fn plain(path: &Path) -> PathBuf {
+/// Returns an absolute path, as notifications contain it.
+fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The stamps of those files that are there.
+/// Returns the stamps of the files that exist.
 pub fn stamps(files: &BTreeSet<PathBuf>) -> Stamps {
     files.iter().filter_map(|file| Some((file.clone(), stamp(file)?))).collect()
 }
 
-/// The stamp of a file, if it is there.
+/// Returns the stamp of a file, if it exists.
 pub fn stamp(file: &Path) -> Option<Stamp> {
     files::note(file);
     let metadata = fs::metadata(file).ok()?;
@@ -262,30 +263,30 @@ fn identity(_: &fs::Metadata) -> Identity {
     Identity::default()
 }
 
-/// Which folder stands at a path; its content doesn't matter.
+/// Returns the device and inode of the folder at a path.
 fn folder(path: &Path) -> Option<(u64, u64)> {
     files::note(path);
     let identity = identity(&fs::metadata(path).ok()?);
     Some((identity.device, identity.inode))
 }
 
-/// The system's notifications, where it has some.
-struct Signs {
+/// The subscription to the system's notifications, if the system has them.
+struct Notifications {
     watcher: Option<notify::RecommendedWatcher>,
-    /// The folders listened to, each with which one it was then: another may have taken its name.
+    /// The watched folders with their device and inode: another folder may have been moved to the same path.
     folders: BTreeMap<PathBuf, (u64, u64)>,
 }
 
-impl Signs {
+impl Notifications {
     fn new(control: &Arc<Control>) -> Self {
         let control = Arc::downgrade(control);
-        let look = move |sign: notify::Result<notify::Event>| {
-            // Looking is access too: it must not be a reason to look again.
-            if sign.as_ref().is_ok_and(|event| event.kind.is_access()) {
+        let look = move |notification: notify::Result<notify::Event>| {
+            // A scan causes access events, which must not trigger another scan.
+            if notification.as_ref().is_ok_and(|event| event.kind.is_access()) {
                 return;
             }
             if let Some(control) = control.upgrade() {
-                if let Ok(event) = &sign {
+                if let Ok(event) = &notification {
                     control.note(event);
                 }
                 control.look.notify_one();
@@ -293,16 +294,16 @@ impl Signs {
         };
         let watcher = notify::recommended_watcher(look)
             .inspect_err(
-                |error| tracing::debug!(%error, interval = ?LOOK_EVERY, "file notifications are unavailable; polling"),
+                |error| tracing::debug!(%error, interval = ?POLL_INTERVAL, "file notifications are unavailable; polling"),
             )
             .ok();
         Self { watcher, folders: BTreeMap::new() }
     }
 
-    /// Listens to the folders the files are in; one that doesn't exist yet is tried again at the next look.
+    /// Watches the folders of the files. A folder that doesn't exist yet is tried again at the next scan.
     fn follow(&mut self, files: &BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
-        // The folder of a bare name is the one this process is in.
+        // The folder of a bare file name is the working directory.
         let parent = |file: &PathBuf| match file.parent()? {
             here if here.as_os_str().is_empty() => Some(PathBuf::from(".")),
             folder => Some(folder.to_owned()),
@@ -312,7 +313,7 @@ impl Signs {
             wanted.into_iter().filter_map(|path| folder(&path).map(|which| (path, which))).collect();
         for (path, which) in &self.folders {
             if now.get(path) != Some(which) {
-                // A folder that is gone has lost its watch already.
+                // Fails for a folder that was deleted, which has no watch any more.
                 let _ = watcher.unwatch(path);
             }
         }
@@ -332,9 +333,9 @@ mod tests {
 
     use super::*;
 
-    /// A runtime with one worker: whoever blocks it blocks all.
+    /// Uses a runtime with one worker, so that a blocking scan would block everything.
     #[tokio::test]
-    async fn a_file_system_that_does_not_answer_holds_up_no_worker() {
+    async fn unresponsive_file_system_does_not_block_the_runtime() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         let (calls, hangs) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -350,10 +351,10 @@ mod tests {
             BTreeSet::from([watched.clone()])
         });
         while calls.load(Ordering::SeqCst) < 2 {
-            tokio::time::sleep(REST).await;
+            tokio::time::sleep(IDLE_PAUSE).await;
         }
-        tokio::time::sleep(REST).await;
-        assert!(hangs.load(Ordering::SeqCst), "the runtime went on only when the file system had answered");
+        tokio::time::sleep(IDLE_PAUSE).await;
+        assert!(hangs.load(Ordering::SeqCst), "the runtime was blocked until the file system answered");
         release.send(()).unwrap();
         fs::write(&file, "new").unwrap();
         assert_eq!(watch.changed().await, BTreeSet::from([file]));
@@ -361,7 +362,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn tells_what_was_moved_from_what_was_written() {
+    async fn distinguishes_renamed_files_from_written_ones() {
         let folder = tempfile::tempdir().unwrap();
         let (file, new) = (folder.path().join("file"), folder.path().join("new"));
         let watched = file.clone();

@@ -1,4 +1,4 @@
-//! The process that compiles, from its inside: `modhost compile-component`.
+//! The compile process itself: `modhost compile-component`.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use super::super::wasmtime_engine::{self, Tier};
 use modhost_contract::compat;
 
-/// The exit code of a component that Wasmtime refuses; the reason is on standard error.
+/// The exit code if Wasmtime refuses the component; the reason is on standard error.
 pub(super) const REFUSED: u8 = 3;
-/// The exit code of a process that can't do its work; the reason is on standard error.
+/// The exit code if the process can't compile for another reason; the reason is on standard error.
 pub(super) const UNABLE: u8 = 4;
 
-/// What the process is told by the host that starts it.
+/// The arguments of `modhost compile-component`, set by the host.
 #[derive(clap::Args)]
 pub struct ChildArgs {
     /// The compiler to use
@@ -28,27 +28,30 @@ pub struct ChildArgs {
     pub(super) background: bool,
 }
 
-/// Closes in on itself, compiles the component that standard input brings, and writes it to standard output.
+/// Limits the process, compiles the component on standard input, and writes the code to standard output.
 ///
-/// Standard input is the component's length in eight bytes, the component, and then nothing, until the host has no more
-/// use for the result or is gone.
+/// Standard input is the component's length (8 bytes, little-endian), then the component. The host keeps the pipe open
+/// until the process has exited; if it is closed earlier, the process exits.
 pub fn run(args: &ChildArgs) -> ExitCode {
     let failed = |code, reason: String| {
-        // Nobody may be left to read it.
+        // Fails if the host no longer reads it.
         let _ = write!(io::stderr(), "{reason}");
         ExitCode::from(code)
     };
     if io::stdin().is_terminal() {
-        return failed(UNABLE, "this is how the host starts itself to compile; people want `modhost check`\n".into());
+        return failed(
+            UNABLE,
+            "the host starts this command to compile; to check a component, run `modhost check`\n".into(),
+        );
     }
-    if let Err(error) = confine(args) {
-        return failed(UNABLE, format!("it can't limit itself: {error}"));
+    if let Err(error) = limit_self(args) {
+        return failed(UNABLE, format!("it can't set its resource limits: {error}"));
     }
-    let component = match receive() {
+    let component = match read_component() {
         Ok(component) => component,
-        Err(error) => return failed(UNABLE, format!("it didn't get the component: {error}")),
+        Err(error) => return failed(UNABLE, format!("it can't read the component: {error}")),
     };
-    end_with_the_host();
+    exit_with_the_host();
     let compiled = match wasmtime_engine::compile(&component, args.tier) {
         Ok(compiled) => compiled,
         Err(reason) => return failed(REFUSED, reason),
@@ -56,17 +59,17 @@ pub fn run(args: &ChildArgs) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(&compiled).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(UNABLE, format!("what it compiled can't be written: {error}")),
+        Err(error) => failed(UNABLE, format!("it can't write the compiled code: {error}")),
     }
 }
 
-fn receive() -> io::Result<Vec<u8>> {
+fn read_component() -> io::Result<Vec<u8>> {
     let mut input = io::stdin().lock();
     let mut length = [0; 8];
     input.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
     if length > compat::MAX_SIZE {
-        return Err(io::Error::other("it is too large"));
+        return Err(io::Error::other("the component is too large"));
     }
     let mut component = Vec::new();
     input.by_ref().take(length).read_to_end(&mut component)?;
@@ -76,27 +79,27 @@ fn receive() -> io::Result<Vec<u8>> {
     Ok(component)
 }
 
-/// Ends this process when its standard input does: the host was killed, and nobody waits for the result.
-fn end_with_the_host() {
+/// Exits this process when its standard input is closed: the host was killed or dropped the pipe.
+fn exit_with_the_host() {
     std::thread::spawn(|| {
         let _ = io::stdin().lock().read(&mut [0]);
         std::process::exit(i32::from(UNABLE));
     });
 }
 
-/// Takes from this process what it doesn't need: memory and time beyond its limits, dumps of its memory, and, unless an
-/// author sits and waits, the right of way before the host that serves.
+/// Sets the limits of memory, CPU time and file size, disables core dumps, and lowers the scheduling priority, except
+/// for a quick compilation that an author waits for.
 #[cfg(unix)]
-fn confine(args: &ChildArgs) -> io::Result<()> {
+fn limit_self(args: &ChildArgs) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 
-    /// How much this process gives way to others: it gets about a third of what they get.
-    const GIVES_WAY: i32 = 5;
-    /// The same where nobody waits for the result: builds go first.
-    const GIVES_WAY_TO_ALL: i32 = 19;
+    /// The nice value of compilations: they get about a third of the CPU time of other processes.
+    const NICE: i32 = 5;
+    /// The nice value of compilations in the background.
+    const NICE_BACKGROUND: i32 = 19;
 
-    // On Linux the memory that is written to is counted, not what is only reserved or mapped from the program's file;
-    // elsewhere that doesn't exist or counts next to nothing, and the address space stands in for it.
+    // On Linux, RLIMIT_DATA counts private writable memory, but not reserved address space or the mapped program file.
+    // On other systems it doesn't exist or counts almost nothing, so the address space is limited instead.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let memory = Resource::Data;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -105,27 +108,27 @@ fn confine(args: &ChildArgs) -> io::Result<()> {
     for (resource, limit) in
         [(memory, args.memory), (Resource::Cpu, args.cpu), (Resource::Fsize, args.memory), (Resource::Core, 0)]
     {
-        // A lower one stays as it is. Beyond the soft limit of CPU time, the signal says what it was; a second later the
-        // hard one ends who doesn't heed it.
-        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        // A lower limit is kept. Exceeding the soft CPU limit sends SIGXCPU, by which the host recognizes the cause; a
+        // second later the hard limit kills the process.
+        let max = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let hard = if resource == Resource::Cpu { limit.saturating_add(1) } else { limit };
-        let lowered = Rlimit { current: Some(limit.min(most)), maximum: Some(hard.min(most)) };
+        let lowered = Rlimit { current: Some(limit.min(max)), maximum: Some(hard.min(max)) };
         if let Err(error) = setrlimit(resource, lowered) {
-            // macOS has no limit of the address space.
+            // macOS doesn't support limiting the address space.
             if cfg!(any(target_os = "linux", target_os = "android")) || resource != memory {
                 return Err(error.into());
             }
         }
     }
     if args.tier != Tier::Quick {
-        // Who can't give way any further is polite enough.
-        let _ = nice(if args.background { GIVES_WAY_TO_ALL } else { GIVES_WAY });
+        // Failing to lower the priority is harmless.
+        let _ = nice(if args.background { NICE_BACKGROUND } else { NICE });
     }
     Ok(())
 }
 
-/// Elsewhere the host's own limit of time is all there is.
+/// Does nothing: on other systems only the host's time limit applies.
 #[cfg(not(unix))]
-fn confine(_: &ChildArgs) -> io::Result<()> {
+fn limit_self(_: &ChildArgs) -> io::Result<()> {
     Ok(())
 }

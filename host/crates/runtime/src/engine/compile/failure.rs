@@ -1,4 +1,4 @@
-//! Why compiling a component failed, in people's words.
+//! Errors of compilations, with messages for people.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -7,81 +7,79 @@ use bytesize::ByteSize;
 
 use super::{CompilerLimits, child};
 
-/// Why a component wasn't compiled.
+/// The reason why a compilation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// Wasmtime refuses it.
+    /// Wasmtime refuses the component.
     #[error("it can't be compiled: {0}")]
     Refused(String),
-    /// It took too long.
+    /// The compilation exceeded its time limit.
     #[error(
-        "compiling it took longer than {}, `timeout` in [server.compiler]; if the component is meant to be that large, \
-         give it more time there, or else look for what makes it so", humantime::format_duration(*.0)
+        "compiling it took longer than {}, `timeout` in [server.compiler]; if the component has to be that large, \
+         increase the limit, otherwise find out what makes it so large", humantime::format_duration(*.0)
     )]
     Time(Duration),
-    /// It took too much memory.
+    /// The compilation exceeded its memory limit, in bytes.
     #[error(
-        "compiling it took more memory than {}, `memory` in [server.compiler]; if the component is meant to be that \
-         large, give it more there, or else look for what makes it so", ByteSize(*.0).display().iec()
+        "compiling it took more memory than {}, `memory` in [server.compiler]; if the component has to be that \
+         large, increase the limit, otherwise find out what makes it so large", ByteSize(*.0).display().iec()
     )]
     Memory(u64),
-    /// What it is compiled to is too large.
-    #[error("what it is compiled to is larger than {}, `memory` in [server.compiler]", ByteSize(*.0).display().iec())]
+    /// The compiled code exceeded its size limit, in bytes.
+    #[error("its compiled code is larger than {}, `memory` in [server.compiler]", ByteSize(*.0).display().iec())]
     Output(u64),
-    /// Someone else ended the process that compiled it.
+    /// Somebody other than the host killed the compile process.
     #[error(
-        "the process that compiled it was killed, and not by this host: the system may be out of memory (`dmesg` says); it \
-         is tried again by itself, in ever longer intervals"
+        "the process that compiled it was killed, and not by this host: the system may be out of memory (see `dmesg`); \
+         the host retries at increasing intervals"
     )]
     Killed,
-    /// The compiler is broken.
-    #[error(
-        "the compiler broke on it ({how}), which is no fault of the component; please report it with the file{said}"
-    )]
+    /// The compiler crashed.
+    #[error("the compiler crashed on it ({how}), which is a bug in the compiler; please report it with the file{said}")]
     Crashed {
-        /// How it ended.
+        /// The signal, exit status or panic.
         how: String,
-        /// What it said, behind a colon; empty if it said nothing.
+        /// The process's standard error after a colon; empty if there was none.
         said: String,
     },
-    /// It couldn't be tried.
-    #[error("the process that would compile it doesn't work: {0}")]
+    /// The compile process couldn't do its work.
+    #[error("the compile process doesn't work: {0}")]
     Unable(String),
 }
 
-/// What is said by who gets no memory: Rust's allocator before it aborts, its standard library, and the system.
+/// The messages of a failed allocation: from Rust's allocator before it aborts, its standard library, and the system.
 const OUT_OF_MEMORY: [&str; 3] = ["memory allocation of", "out of memory", "Cannot allocate memory"];
 
 impl CompileError {
-    /// Whether the component took more than it may.
+    /// Whether the component exceeded a limit.
     pub(super) fn is_a_limit(&self) -> bool {
         matches!(self, Self::Time(_) | Self::Memory(_) | Self::Output(_))
     }
 
-    /// What the end of a compiling process means; none if it did its work.
-    pub(super) fn of(status: ExitStatus, said: &str, limits: &CompilerLimits) -> Option<Self> {
-        let said = said.trim();
+    /// Interprets the exit status and standard error of a compile process; `None` if it succeeded.
+    pub(super) fn of(status: ExitStatus, stderr: &str, limits: &CompilerLimits) -> Option<Self> {
+        let stderr = stderr.trim();
         if status.success() {
             return None;
         }
-        if OUT_OF_MEMORY.iter().any(|words| said.contains(words)) {
+        if OUT_OF_MEMORY.iter().any(|message| stderr.contains(message)) {
             return Some(Self::Memory(limits.memory));
         }
         let signal = signal(status);
-        let behind = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let suffix = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         Some(match (status.code(), signal) {
-            (Some(code), _) if code == i32::from(child::REFUSED) => Self::Refused(said.to_owned()),
-            (Some(code), _) if code == i32::from(child::UNABLE) => Self::Unable(said.to_owned()),
+            (Some(code), _) if code == i32::from(child::REFUSED) => Self::Refused(stderr.to_owned()),
+            (Some(code), _) if code == i32::from(child::UNABLE) => Self::Unable(stderr.to_owned()),
             (_, Some("SIGXCPU")) => Self::Time(limits.timeout),
             (_, Some("SIGXFSZ")) => Self::Output(limits.memory),
             (_, Some("SIGKILL")) => Self::Killed,
-            (_, Some(signal)) => Self::Crashed { how: signal.to_owned(), said: behind },
-            (_, None) => Self::Crashed { how: status.to_string(), said: behind },
+            (_, Some(signal)) => Self::Crashed { how: signal.to_owned(), said: suffix },
+            (_, None) => Self::Crashed { how: status.to_string(), said: suffix },
         })
     }
 }
 
-/// The signal that ended a process, if one did.
+/// Returns the name of the signal that killed a process, if any.
 #[cfg(unix)]
 fn signal(status: ExitStatus) -> Option<&'static str> {
     use std::os::unix::process::ExitStatusExt;
@@ -115,29 +113,29 @@ mod tests {
 
     const LIMITS: CompilerLimits = CompilerLimits { timeout: Duration::from_secs(60), memory: 1 << 30, processes: 1 };
 
-    fn of(raw: i32, said: &str) -> String {
-        CompileError::of(ExitStatus::from_raw(raw), said, &LIMITS).expect("a failure").to_string()
+    fn of(raw: i32, stderr: &str) -> String {
+        CompileError::of(ExitStatus::from_raw(raw), stderr, &LIMITS).expect("the status must be a failure").to_string()
     }
 
     #[test]
-    fn each_end_has_its_words() {
+    fn describes_each_exit_status() {
         assert_eq!(CompileError::of(ExitStatus::from_raw(0), "", &LIMITS), None);
         let refused = i32::from(child::REFUSED) << 8;
         assert_eq!(of(refused, "invalid opcode\n"), "it can't be compiled: invalid opcode");
         let ends = [
             (24, "", "compiling it took longer than 1m, `timeout` in [server.compiler]"),
-            (25, "", "what it is compiled to is larger than 1.0 GiB, `memory` in [server.compiler]"),
+            (25, "", "its compiled code is larger than 1.0 GiB, `memory` in [server.compiler]"),
             (6, "memory allocation of 64 bytes failed", "took more memory than 1.0 GiB, `memory` in [server.compiler]"),
-            (4 << 8, "it didn't get the component: out of memory", "took more memory than 1.0 GiB"),
-            (6, "it panicked", "the compiler broke on it (SIGABRT)"),
+            (4 << 8, "it can't read the component: out of memory", "took more memory than 1.0 GiB"),
+            (6, "it panicked", "the compiler crashed on it (SIGABRT)"),
             (6, "it panicked", "report it with the file: it panicked"),
-            (11, "", "the compiler broke on it (SIGSEGV)"),
+            (11, "", "the compiler crashed on it (SIGSEGV)"),
             (9, "", "was killed, and not by this host"),
-            (31, "", "the compiler broke on it (a signal)"),
-            (101 << 8, "it panicked", "the compiler broke on it (exit status: 101)"),
+            (31, "", "the compiler crashed on it (a signal)"),
+            (101 << 8, "it panicked", "the compiler crashed on it (exit status: 101)"),
         ];
-        for (raw, said, words) in ends {
-            assert!(of(raw, said).contains(words), "{raw}: {}", of(raw, said));
+        for (raw, stderr, expected) in ends {
+            assert!(of(raw, stderr).contains(expected), "{raw}: {}", of(raw, stderr));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Compiling components, in a process of their own.
+//! Compiles each component in a separate process.
 //!
-//! No setting of Wasmtime bounds how long compiling takes or how much memory, and it can't be broken off. So the host
-//! starts itself once more for each component: a process without an environment and with hard limits, which reads the
-//! component from its standard input and writes what it is compiled to into a file the host has opened for it. What is
-//! beyond a limit is killed, and the host is none the worse for it.
+//! Wasmtime can't limit the time or memory of a compilation, or cancel it. So the host starts its own program for each
+//! component: a process without an environment and with hard limits, which reads the component from standard input and
+//! writes the compiled code to a file that the host opened. A process that exceeds a limit is killed, and the host is
+//! unaffected.
 
 mod child;
 mod failure;
@@ -25,55 +25,56 @@ use super::wasmtime_engine::{self, Tier};
 use process::ProcessPriority;
 use queue::{CompilePermit, Queue};
 
-/// A short turn lasts one of so many parts of the time compiling may take. What is small seldom needs all of it.
-const SHORT: u32 = 30;
+/// The short permit for small components lasts `timeout / SHORT_PERMIT_DIVISOR`. Small components rarely take longer.
+const SHORT_PERMIT_DIVISOR: u32 = 30;
 
-/// What compiling one component may use.
+/// The limits of compilations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompilerLimits {
-    /// How long it may take.
+    /// The maximum duration of a compilation.
     pub timeout: Duration,
-    /// How much memory it may take, in bytes.
+    /// The maximum memory of a compilation, in bytes.
     pub memory: u64,
-    /// How many components are compiled at once, something small beside them left out; each uses every core as it is.
+    /// The number of concurrent compilations, not counting the extra permit for small components. Each compilation uses
+    /// all cores.
     pub processes: usize,
 }
 
 impl Default for CompilerLimits {
-    /// The largest interpreters take five seconds on two idle cores, and a fifth of the memory; a busy machine takes a
-    /// minute.
+    /// The largest language interpreters take five seconds on two idle cores, a minute on a busy machine, and a fifth
+    /// of this memory.
     fn default() -> Self {
         Self { timeout: Duration::from_secs(300), memory: 2 << 30, processes: 2 }
     }
 }
 
-/// Who compiles.
+/// Where components are compiled.
 #[derive(Clone, Debug, Default)]
 pub enum Compiler {
-    /// This process, without limits: for programs that use this crate as a library, and trust what they load.
+    /// In this process, without limits: for programs that use this crate as a library and load trusted components.
     #[default]
     Here,
-    /// A process of this program, which has to be `modhost` itself.
+    /// In a separate process of the `modhost` program.
     Apart {
-        /// The program.
+        /// The path of the program.
         program: PathBuf,
-        /// What it may use.
+        /// The limits of compilations.
         limits: CompilerLimits,
     },
 }
 
-/// The program that is running, for [`Compiler::Apart`] if it is `modhost`.
+/// Returns the path of the running program, for [`Compiler::Apart`] if it is `modhost`.
 ///
 /// # Errors
 ///
-/// When the system doesn't say where its file is.
+/// If the system can't report the path.
 pub fn this_program() -> std::io::Result<PathBuf> {
-    // Linux starts the very file that is running, even if another has been put in its place since.
+    // On Linux this starts the running file even if it has been replaced since.
     let running = PathBuf::from("/proc/self/exe");
     if cfg!(target_os = "linux") && running.exists() { Ok(running) } else { std::env::current_exe() }
 }
 
-/// The compiler with the queue in front of it.
+/// The compiler and its queue.
 pub(super) struct Compilers {
     compiler: Compiler,
     queue: Queue,
@@ -88,21 +89,21 @@ impl Compilers {
         Self { compiler, queue: Queue::new(places) }
     }
 
-    /// Waits until it is a component's turn.
+    /// Waits in the queue for a compile permit.
     pub async fn turn(&self, job: Job) -> CompilePermit {
         self.queue.turn(job).await
     }
 
-    /// Compiles a component into a file, and ends its turn; answers with how long it took, or with nothing if it takes
-    /// longer than its turn, or somebody else needs that more: then it has to wait for another.
+    /// Compiles a component into a file, releases the permit, and returns the duration. Returns `None` if a short
+    /// permit expired or the permit was preempted; the job then has to queue again.
     ///
     /// # Errors
     ///
-    /// When it can't be compiled, or not within the limits. The file may hold anything then, as after a turn that was
-    /// too short.
+    /// If the component can't be compiled within the limits. The content of the file is then undefined, as it is for
+    /// `None`.
     pub async fn compile(
         &self,
-        mut turn: CompilePermit,
+        mut permit: CompilePermit,
         component: &Arc<Vec<u8>>,
         tier: Tier,
         into: File,
@@ -110,24 +111,24 @@ impl Compilers {
         let started = Instant::now();
         let compiled = match &self.compiler {
             Compiler::Here => compile_here(component.clone(), tier, into).await,
-            Compiler::Apart { program, limits } if turn.is_in_the_background() => {
+            Compiler::Apart { program, limits } if permit.is_in_the_background() => {
                 tokio::select! {
                     compiled = process::compile(program, limits, component, tier, ProcessPriority::Background, into) => compiled,
-                    () = turn.preempted() => return Ok(None),
+                    () = permit.preempted() => return Ok(None),
                 }
             }
             Compiler::Apart { program, limits } => {
-                let time = if turn.is_short() { limits.timeout / SHORT } else { Duration::MAX };
+                let time = if permit.is_short() { limits.timeout / SHORT_PERMIT_DIVISOR } else { Duration::MAX };
                 let compiling = process::compile(program, limits, component, tier, ProcessPriority::Normal, into);
                 let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
-                    turn.reached_a_limit();
+                    permit.reached_a_limit();
                     return Ok(None);
                 };
                 compiled
             }
         };
         if compiled.as_ref().is_err_and(CompileError::is_a_limit) {
-            turn.reached_a_limit();
+            permit.reached_a_limit();
         }
         compiled.map(|()| Some(started.elapsed()))
     }

@@ -1,4 +1,4 @@
-//! The process that compiles, from the host's side: started, fed, waited for, ended.
+//! The host's side of the compile process: starts it, writes the component to it, and waits for its exit.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,19 +10,19 @@ use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use super::{CompileError, CompilerLimits};
 use crate::engine::wasmtime_engine::Tier;
 
-/// How much is kept of what the process says, in bytes.
-const MAX_SAID: u64 = 8 << 10;
+/// The maximum length kept of the process's standard error, in bytes.
+const MAX_STDERR: u64 = 8 << 10;
 
-/// How much the process gets of a machine that others use, too.
+/// The scheduling priority of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProcessPriority {
-    /// What it needs, or a fair share less than the host.
+    /// Slightly below the host's priority.
     Normal,
-    /// What is left.
+    /// The lowest priority.
     Background,
 }
 
-/// Compiles a component into a file, in a process of this program.
+/// Compiles a component into a file, in a separate process.
 pub(super) async fn compile(
     program: &Path,
     limits: &CompilerLimits,
@@ -33,17 +33,18 @@ pub(super) async fn compile(
 ) -> Result<(), CompileError> {
     let unable = |error: std::io::Error| CompileError::Unable(format!("{}: {error}", program.display()));
     let mut process = start(program, limits, tier, priority, into).map_err(unable)?;
-    // Bounded by the host as well: a process may wait, or be stopped, and use no time at all.
-    let Ok(ended) = tokio::time::timeout(limits.timeout, attend(&mut process, component)).await else {
-        // If that fails it has ended just now; and it is ended when it is dropped, anyway.
+    // The process limits its own CPU time only. The host limits the elapsed time, in case the process is stopped or
+    // blocked.
+    let Ok(exited) = tokio::time::timeout(limits.timeout, feed_and_wait(&mut process, component)).await else {
+        // Fails if the process has just exited. Dropping it also kills it.
         let _ = process.kill().await;
         return Err(CompileError::Time(limits.timeout));
     };
-    let (status, said) = ended.map_err(unable)?;
-    CompileError::of(status, &said, limits).map_or(Ok(()), Err)
+    let (status, stderr) = exited.map_err(unable)?;
+    CompileError::of(status, &stderr, limits).map_or(Ok(()), Err)
 }
 
-/// Starts the process: no environment, so no secrets; its output goes into the file, and there is no other it could write.
+/// Starts the process, without an environment and so without secrets. Standard output is the file that it writes.
 fn start(
     program: &Path,
     limits: &CompilerLimits,
@@ -68,30 +69,30 @@ fn start(
         .spawn()
 }
 
-/// Gives the process its component and waits for its end.
-async fn attend(process: &mut Child, component: &[u8]) -> std::io::Result<(ExitStatus, String)> {
+/// Writes the component to the process and waits for its exit. Returns its status and standard error.
+async fn feed_and_wait(process: &mut Child, component: &[u8]) -> std::io::Result<(ExitStatus, String)> {
     let (stdin, stderr) = (process.stdin.take(), process.stderr.take());
-    let (_open, said, status) = tokio::join!(feed(stdin, component), hear(stderr), process.wait());
-    Ok((status?, said))
+    let (_stdin, stderr, status) = tokio::join!(feed(stdin, component), read_stderr(stderr), process.wait());
+    Ok((status?, stderr))
 }
 
-/// Writes the component; the pipe stays open, since its end means that the host is gone.
+/// Writes the component and returns the pipe. The pipe must stay open: the process exits when it is closed.
 async fn feed(stdin: Option<ChildStdin>, component: &[u8]) -> Option<ChildStdin> {
     let mut stdin = stdin?;
     let length = (component.len() as u64).to_le_bytes();
-    // Who doesn't read it to its end has ended, and how is told by its status.
+    // A write fails only if the process has exited; its status has the reason.
     if stdin.write_all(&length).await.is_ok() {
         let _ = stdin.write_all(component).await;
     }
     Some(stdin)
 }
 
-/// Reads the beginning of what the process says, and closes its ear.
-async fn hear(stderr: Option<ChildStderr>) -> String {
-    let mut said = Vec::new();
+/// Reads the beginning of the process's standard error, then closes the pipe.
+async fn read_stderr(stderr: Option<ChildStderr>) -> String {
+    let mut bytes = Vec::new();
     if let Some(stderr) = stderr {
-        // What has been read before an error is worth having.
-        let _ = stderr.take(MAX_SAID).read_to_end(&mut said).await;
+        // The bytes read before an error are kept.
+        let _ = stderr.take(MAX_STDERR).read_to_end(&mut bytes).await;
     }
-    String::from_utf8_lossy(&said).into_owned()
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is to be compiled: tenants take turns, and of one tenant's components those that gain most come first.
+//! The compile queue: tenants take turns, and a tenant's components are ordered by priority and size.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,29 +10,29 @@ use tokio_util::sync::CancellationToken;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
 
-/// Up to which size a component is small, in bytes. Nearly all that are take well below a second.
+/// The maximum size of a small component, in bytes. Almost all small components compile in well under a second.
 const SMALL: usize = 1 << 20;
 
-/// How much is gained when a component is compiled; the most comes first.
+/// The priority of a compilation, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Its module has no version that serves.
+    /// The module has no version that serves.
     First,
-    /// An older version serves meanwhile.
+    /// The module has an older version that serves.
     Next,
-    /// It serves already, and is to run faster.
+    /// The component already serves on Winch's code and is recompiled with Cranelift.
     Faster,
 }
 
-/// A component that is to be compiled.
+/// A component to compile.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Job {
-    /// Whose it is: the tenants its module works for; none stands for all of them.
+    /// The tenants of its module; empty for all tenants. The queue shares the slots among distinct lists of tenants.
     pub tenants: Vec<Name>,
     pub priority: Priority,
-    /// How large it is, in bytes.
+    /// The size of the component, in bytes.
     pub bytes: usize,
-    /// Whether it has turned out to take longer than small ones do.
+    /// Whether its compilation exceeded the time of the short permit, or was preempted.
     pub takes_long: bool,
 }
 
@@ -42,172 +42,173 @@ impl Job {
     }
 }
 
-/// A queue with a few places at its head.
+/// A queue that shares a few compile slots among tenants.
 ///
-/// Who has fewest places is next. The last free place is for those who have none, so that nobody can take all of them. One
-/// more place, beside the others, is for what is small alone, and not for long: however many places there are and whoever
-/// has them, that never waits for something large.
+/// The tenant with the fewest slots is next. The last free slot is reserved for tenants that have none, so that no
+/// tenant can take all slots. An extra slot is for small components only, and for a short time, so that small
+/// components never wait for large ones.
 pub(super) struct Queue {
-    line: Arc<Mutex<Line>>,
+    state: Arc<Mutex<QueueState>>,
 }
 
-struct Line {
-    /// How many places there are, the one beside them left out.
-    places: usize,
+struct QueueState {
+    /// The number of regular slots, without the small one.
+    slots: usize,
+    /// The number of regular slots in use.
     taken: usize,
-    /// Whether the place beside is taken.
-    beside: bool,
-    /// How many places each has.
-    held: HashMap<Vec<Name>, usize>,
-    /// Places that were held until a limit was reached: whose each was, and until when it counts as if it still were.
+    /// Whether the small slot is in use.
+    small_taken: bool,
+    /// The number of slots in use by tenant.
+    in_use: HashMap<Vec<Name>, usize>,
+    /// The tenants whose jobs reached a limit, each with the time until which its slot still counts as in use.
     overdrawn: Vec<(Vec<Name>, Instant)>,
-    /// How many turns each has had since somebody began to wait.
-    had: HashMap<Vec<Name>, usize>,
-    /// In the order they came.
+    /// The number of permits granted by tenant since the queue was last empty.
+    granted: HashMap<Vec<Name>, usize>,
+    /// The waiting jobs in the order of arrival.
     waiting: Vec<Waiting>,
-    /// Turns that end when somebody waits who has no code yet, each with its number.
+    /// The permits that are preempted when a job of a higher priority waits, by number.
     preemptible: HashMap<u64, CancellationToken>,
-    /// The number of the next one.
+    /// The number of the next preemptible permit.
     next_preemptible: u64,
 }
 
 struct Waiting {
     job: Job,
-    hand: oneshot::Sender<CompilePermit>,
+    sender: oneshot::Sender<CompilePermit>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum QueuePosition {
-    /// One of the places.
-    Among,
-    /// The place beside them.
-    Beside,
+    /// A regular slot.
+    Regular,
+    /// The extra slot for small components.
+    Small,
 }
 
-/// A place at the head of the queue; dropping it lets in who is next.
+/// The right to compile one component. Dropping it frees the slot for the next job.
 pub(in crate::engine) struct CompilePermit {
-    line: Arc<Mutex<Line>>,
+    state: Arc<Mutex<QueueState>>,
     tenants: Vec<Name>,
-    place: QueuePosition,
+    slot: QueuePosition,
     began: Instant,
     overdrawn: bool,
-    /// Its number among those that are preemptible, and what tells it to end.
+    /// Its number and its cancellation token, if it is preemptible.
     preemptible: Option<(u64, CancellationToken)>,
 }
 
 impl Queue {
-    /// A queue that lets in so many at once, and something small beside them.
-    pub fn new(places: usize) -> Self {
-        let line = Line {
-            places,
+    /// Creates a queue with this number of regular slots, and one for small components.
+    pub fn new(slots: usize) -> Self {
+        let state = QueueState {
+            slots,
             taken: 0,
-            beside: false,
-            held: HashMap::new(),
+            small_taken: false,
+            in_use: HashMap::new(),
             overdrawn: Vec::new(),
-            had: HashMap::new(),
+            granted: HashMap::new(),
             waiting: Vec::new(),
             preemptible: HashMap::new(),
             next_preemptible: 0,
         };
-        Self { line: Arc::new(Mutex::new(line)) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Waits for a turn. Whoever only waits to run faster gives theirs up meanwhile: an author who saves twice would else
-    /// wait until the first version is compiled to the end.
+    /// Waits for a permit. If none is free, preempts the jobs of [`Priority::Faster`], unless this job has that
+    /// priority too: otherwise an author who saves twice would wait for the recompilation of the first version.
     pub async fn turn(&self, job: Job) -> CompilePermit {
-        let (hand, mut handed) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let preempts = job.priority != Priority::Faster;
-        lock(&self.line).waiting.push(Waiting { job, hand });
-        let_in(&self.line);
-        if let Ok(turn) = handed.try_recv() {
-            return turn;
+        lock(&self.state).waiting.push(Waiting { job, sender });
+        grant_permits(&self.state);
+        if let Ok(permit) = receiver.try_recv() {
+            return permit;
         }
         if preempts {
-            lock(&self.line).preempt();
+            lock(&self.state).preempt();
         }
-        match handed.await {
-            Ok(turn) => turn,
-            // Who waits is only taken out of the line to be handed a turn, and the line lives as long as the queue.
+        match receiver.await {
+            Ok(permit) => permit,
+            // A job leaves the queue only with a permit, and the state lives as long as the queue.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-/// Hands out turns to all who may have one now.
-fn let_in(line: &Arc<Mutex<Line>>) {
-    let handed: Vec<_> = {
-        let mut free = lock(line);
+/// Grants permits to all jobs that may have one now.
+fn grant_permits(state: &Arc<Mutex<QueueState>>) {
+    let granted: Vec<_> = {
+        let mut locked = lock(state);
         let next = || {
-            let (waiting, place) = free.next()?;
-            let preemptible = (waiting.job.priority == Priority::Faster).then(|| free.add_preemptible());
-            Some((waiting.hand, CompilePermit::new(line, waiting.job, place, preemptible)))
+            let (waiting, slot) = locked.next()?;
+            let preemptible = (waiting.job.priority == Priority::Faster).then(|| locked.add_preemptible());
+            Some((waiting.sender, CompilePermit::new(state, waiting.job, slot, preemptible)))
         };
         std::iter::from_fn(next).collect()
     };
-    for (hand, turn) in handed {
-        // One who left just now drops the turn, which passes it on.
-        let _ = hand.send(turn);
+    for (sender, permit) in granted {
+        // If the receiver is gone, the permit is dropped, and its slot goes to the next job.
+        let _ = sender.send(permit);
     }
 }
 
-impl Line {
-    /// Takes out of the line who is next, with the place it gets; none if nobody may have one now.
+impl QueueState {
+    /// Removes the next job from the queue and assigns a slot; `None` if no job may have a slot now.
     fn next(&mut self) -> Option<(Waiting, QueuePosition)> {
-        if self.beside && self.taken >= self.places {
+        if self.small_taken && self.taken >= self.slots {
             return None;
         }
         let now = Instant::now();
-        self.waiting.retain(|waiting| !waiting.hand.is_closed());
+        self.waiting.retain(|waiting| !waiting.sender.is_closed());
         self.overdrawn.retain(|(_, until)| *until > now);
-        let next = [QueuePosition::Beside, QueuePosition::Among]
+        let next = [QueuePosition::Small, QueuePosition::Regular]
             .into_iter()
-            .find_map(|place| Some((self.first_for(place)?, place)));
-        let taken = next.map(|(index, place)| (self.waiting.remove(index), place));
-        if let Some((Waiting { job, .. }, place)) = &taken {
-            match place {
-                QueuePosition::Among => self.taken += 1,
-                QueuePosition::Beside => self.beside = true,
+            .find_map(|slot| Some((self.first_for(slot)?, slot)));
+        let taken = next.map(|(index, slot)| (self.waiting.remove(index), slot));
+        if let Some((Waiting { job, .. }, slot)) = &taken {
+            match slot {
+                QueuePosition::Regular => self.taken += 1,
+                QueuePosition::Small => self.small_taken = true,
             }
-            *self.held.entry(job.tenants.clone()).or_default() += 1;
-            *self.had.entry(job.tenants.clone()).or_default() += 1;
+            *self.in_use.entry(job.tenants.clone()).or_default() += 1;
+            *self.granted.entry(job.tenants.clone()).or_default() += 1;
         }
         if self.waiting.is_empty() {
-            // What was long ago says nothing of who is to be next.
-            self.had.clear();
+            // Permits granted before a new queue forms must not affect its order.
+            self.granted.clear();
         }
         taken
     }
 
-    /// Who of those that may have a place comes first.
-    fn first_for(&self, place: QueuePosition) -> Option<usize> {
-        let may = self.waiting.iter().enumerate().filter(|(_, waiting)| self.has_room(place, &waiting.job));
-        may.min_by_key(|(_, waiting)| self.rank(&waiting.job)).map(|(index, _)| index)
+    /// Returns the index of the first job that may have this slot.
+    fn first_for(&self, slot: QueuePosition) -> Option<usize> {
+        let eligible = self.waiting.iter().enumerate().filter(|(_, waiting)| self.has_room(slot, &waiting.job));
+        eligible.min_by_key(|(_, waiting)| self.rank(&waiting.job)).map(|(index, _)| index)
     }
 
-    fn has_room(&self, place: QueuePosition, job: &Job) -> bool {
-        match place {
-            QueuePosition::Beside => !self.beside && job.is_small(),
-            QueuePosition::Among => {
-                let keeps_one_free = self.places > 1 && self.held_by(&job.tenants) > 0;
-                self.taken + usize::from(keeps_one_free) < self.places
+    fn has_room(&self, slot: QueuePosition, job: &Job) -> bool {
+        match slot {
+            QueuePosition::Small => !self.small_taken && job.is_small(),
+            QueuePosition::Regular => {
+                let keeps_one_free = self.slots > 1 && self.in_use_by(&job.tenants) > 0;
+                self.taken + usize::from(keeps_one_free) < self.slots
             }
         }
     }
 
-    /// Where a job stands, the lowest first; those that came first come first of equals. Between tenants it counts what
-    /// they have and had, whatever the priority: else one that always has something urgent would never let others in.
+    /// Returns the rank of a job; the lowest is next, and equals keep the order of arrival. The tenant's slots and
+    /// permits rank before the priority: otherwise a tenant that always has urgent jobs would starve the others.
     fn rank(&self, job: &Job) -> (usize, usize, Priority, usize) {
-        let had = self.had.get(&job.tenants).copied().unwrap_or_default();
-        (self.held_by(&job.tenants), had, job.priority, job.bytes)
+        let granted = self.granted.get(&job.tenants).copied().unwrap_or_default();
+        (self.in_use_by(&job.tenants), granted, job.priority, job.bytes)
     }
 
-    /// How many places somebody has, or has to be counted as having.
-    fn held_by(&self, tenants: &[Name]) -> usize {
+    /// Returns the number of slots that count as in use by a tenant.
+    fn in_use_by(&self, tenants: &[Name]) -> usize {
         let overdrawn = self.overdrawn.iter().filter(|(whose, _)| whose == tenants).count();
-        self.held.get(tenants).copied().unwrap_or_default() + overdrawn
+        self.in_use.get(tenants).copied().unwrap_or_default() + overdrawn
     }
 
-    /// Counts a turn among those that end when somebody waits who has no code yet.
+    /// Registers a preemptible permit.
     fn add_preemptible(&mut self) -> (u64, CancellationToken) {
         let (number, token) = (self.next_preemptible, CancellationToken::new());
         self.next_preemptible += 1;
@@ -215,50 +216,50 @@ impl Line {
         (number, token)
     }
 
-    /// Ends those.
+    /// Cancels all preemptible permits.
     fn preempt(&mut self) {
         self.preemptible.drain().for_each(|(_, token)| token.cancel());
     }
 
-    /// Takes a place back.
-    fn free(&mut self, turn: &mut CompilePermit) {
-        match turn.place {
-            QueuePosition::Among => self.taken = self.taken.saturating_sub(1),
-            QueuePosition::Beside => self.beside = false,
+    /// Frees the slot of a permit.
+    fn free(&mut self, permit: &mut CompilePermit) {
+        match permit.slot {
+            QueuePosition::Regular => self.taken = self.taken.saturating_sub(1),
+            QueuePosition::Small => self.small_taken = false,
         }
-        if let Some((number, _)) = turn.preemptible.take() {
+        if let Some((number, _)) = permit.preemptible.take() {
             self.preemptible.remove(&number);
         }
-        let tenants = std::mem::take(&mut turn.tenants);
-        if let Some(held) = self.held.get_mut(&tenants) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                self.held.remove(&tenants);
+        let tenants = std::mem::take(&mut permit.tenants);
+        if let Some(in_use) = self.in_use.get_mut(&tenants) {
+            *in_use = in_use.saturating_sub(1);
+            if *in_use == 0 {
+                self.in_use.remove(&tenants);
             }
         }
-        if turn.overdrawn {
+        if permit.overdrawn {
             let now = Instant::now();
-            self.overdrawn.push((tenants, now + now.duration_since(turn.began)));
+            self.overdrawn.push((tenants, now + now.duration_since(permit.began)));
         }
     }
 }
 
 impl CompilePermit {
     fn new(
-        line: &Arc<Mutex<Line>>,
+        state: &Arc<Mutex<QueueState>>,
         job: Job,
-        place: QueuePosition,
+        slot: QueuePosition,
         preemptible: Option<(u64, CancellationToken)>,
     ) -> Self {
-        Self { line: line.clone(), tenants: job.tenants, place, began: Instant::now(), overdrawn: false, preemptible }
+        Self { state: state.clone(), tenants: job.tenants, slot, began: Instant::now(), overdrawn: false, preemptible }
     }
 
-    /// Whether nobody waits for its end: what it compiles serves already.
+    /// Whether the job runs in the background: its component already serves.
     pub fn is_in_the_background(&self) -> bool {
         self.preemptible.is_some()
     }
 
-    /// Waits until somebody else needs the turn more; for most turns that is never.
+    /// Waits until the permit is preempted. Only permits of [`Priority::Faster`] are.
     pub async fn preempted(&self) {
         match &self.preemptible {
             Some((_, token)) => token.cancelled().await,
@@ -266,12 +267,12 @@ impl CompilePermit {
         }
     }
 
-    /// Whether it is for something small, and short.
+    /// Whether it has the slot for small components, and so a short time limit.
     pub fn is_short(&self) -> bool {
-        self.place == QueuePosition::Beside
+        self.slot == QueuePosition::Small
     }
 
-    /// Says that it ends because a limit was reached: whose it is counts as having it for as long again.
+    /// Records that the job reached a limit. The tenant's slot counts as in use for as long again.
     pub fn reached_a_limit(&mut self) {
         self.overdrawn = true;
     }
@@ -279,9 +280,9 @@ impl CompilePermit {
 
 impl Drop for CompilePermit {
     fn drop(&mut self) {
-        let line = self.line.clone();
-        lock(&line).free(self);
-        let_in(&line);
+        let state = self.state.clone();
+        lock(&state).free(self);
+        grant_permits(&state);
     }
 }
 
@@ -301,221 +302,223 @@ mod tests {
         Job { tenants: vec![Name::from(tenant)], priority, bytes, takes_long: false }
     }
 
-    /// Something large of a tenant's, no more urgent than anything else.
+    /// A large job of a tenant, with normal priority.
     fn large(tenant: &str) -> Job {
         job(tenant, Next, LARGE)
     }
 
-    /// A queue with those who wait in it.
+    /// A queue and the jobs that wait in it.
     struct Waiters<'q> {
         queue: &'q Queue,
-        line: Vec<(usize, LocalBoxFuture<'q, CompilePermit>)>,
+        jobs: Vec<(usize, LocalBoxFuture<'q, CompilePermit>)>,
     }
 
     impl<'q> Waiters<'q> {
-        /// Lets these queue up in this order.
+        /// Queues these jobs in this order.
         fn new(queue: &'q Queue, jobs: impl IntoIterator<Item = Job>) -> Self {
-            let mut waiters = Self { queue, line: Vec::new() };
+            let mut waiters = Self { queue, jobs: Vec::new() };
             for (number, job) in jobs.into_iter().enumerate() {
-                waiters.line.push((number, queue.turn(job).boxed_local()));
-                let (_, last) = waiters.line.last_mut().unwrap();
-                assert!(last.now_or_never().is_none(), "number {number} got in at once");
+                waiters.jobs.push((number, queue.turn(job).boxed_local()));
+                let (_, last) = waiters.jobs.last_mut().unwrap();
+                assert!(last.now_or_never().is_none(), "job {number} got a permit immediately");
             }
             waiters
         }
 
-        /// Those that have been handed a turn by now.
-        fn got(&mut self) -> Vec<(usize, CompilePermit)> {
-            let mut got = Vec::new();
-            self.line.retain_mut(|(number, wait)| match wait.now_or_never() {
-                Some(turn) => {
-                    got.push((*number, turn));
+        /// Returns the permits granted so far.
+        fn granted(&mut self) -> Vec<(usize, CompilePermit)> {
+            let mut granted = Vec::new();
+            self.jobs.retain_mut(|(number, wait)| match wait.now_or_never() {
+                Some(permit) => {
+                    granted.push((*number, permit));
                     false
                 }
                 None => true,
             });
-            got
+            granted
         }
 
-        /// Gives a turn back, and whatever turns follow from that, one at a time; answers with the order they came in.
-        fn order(mut self, turn: CompilePermit) -> Vec<usize> {
-            let mut turn = Some(turn);
+        /// Drops a permit and each one granted after it, and returns the order in which the jobs got theirs.
+        fn order(mut self, permit: CompilePermit) -> Vec<usize> {
+            let mut permit = Some(permit);
             let mut order = Vec::new();
-            while !self.line.is_empty() {
-                drop(turn.take());
-                let mut got = self.got();
-                assert_eq!(got.len(), 1, "one at a time");
-                let (number, next) = got.remove(0);
+            while !self.jobs.is_empty() {
+                drop(permit.take());
+                let mut granted = self.granted();
+                assert_eq!(granted.len(), 1, "each dropped permit must admit exactly one job");
+                let (number, next) = granted.remove(0);
                 order.push(number);
-                turn = Some(next);
+                permit = Some(next);
             }
-            drop(turn);
-            assert_eq!(lock(&self.queue.line).taken, 0);
+            drop(permit);
+            assert_eq!(lock(&self.queue.state).taken, 0);
             order
         }
     }
 
-    fn numbers(got: &[(usize, CompilePermit)]) -> Vec<usize> {
-        got.iter().map(|(number, _)| *number).collect()
+    fn numbers(granted: &[(usize, CompilePermit)]) -> Vec<usize> {
+        granted.iter().map(|(number, _)| *number).collect()
     }
 
     fn at_once(queue: &Queue, job: Job) -> Option<CompilePermit> {
         queue.turn(job).now_or_never()
     }
 
-    /// A queue with a single place that somebody else has.
+    /// Returns a queue with a single slot, and the permit for it.
     fn busy() -> (Queue, CompilePermit) {
         let queue = Queue::new(1);
-        let turn = at_once(&queue, large("somebody else")).unwrap();
-        (queue, turn)
+        let permit = at_once(&queue, large("somebody else")).unwrap();
+        (queue, permit)
     }
 
     #[test]
-    fn of_one_tenants_what_gains_most_comes_first() {
-        let (queue, turn) = busy();
+    fn orders_a_tenants_jobs_by_priority_and_size() {
+        let (queue, permit) = busy();
         let sizes = [(Faster, 1), (Next, 5), (Next, 4), (First, 900), (First, 800), (First, 800)];
         let jobs = sizes.map(|(priority, bytes)| job("one", priority, LARGE + bytes));
-        assert_eq!(Waiters::new(&queue, jobs).order(turn), [4, 5, 3, 2, 1, 0]);
+        assert_eq!(Waiters::new(&queue, jobs).order(permit), [4, 5, 3, 2, 1, 0]);
     }
 
     #[test]
-    fn tenants_take_turns_whatever_the_urgency() {
-        let (queue, turn) = busy();
+    fn tenants_take_turns_regardless_of_priority() {
+        let (queue, permit) = busy();
         let many = (0..4).map(|number| job("many", First, LARGE + number));
         let jobs = many.chain([job("few", Next, 9 * LARGE), job("few", Faster, LARGE), job("one", Next, LARGE)]);
-        // At first nobody has had a turn: the most urgent, then each of the others', and from the beginning.
-        assert_eq!(Waiters::new(&queue, jobs).order(turn), [0, 6, 4, 1, 5, 2, 3]);
+        // No tenant has had a permit at first, so the order is by priority, then one job of each other tenant, then
+        // again.
+        assert_eq!(Waiters::new(&queue, jobs).order(permit), [0, 6, 4, 1, 5, 2, 3]);
     }
 
     #[test]
-    fn turns_are_forgotten_when_nobody_waits() {
-        let (queue, turn) = busy();
-        assert_eq!(Waiters::new(&queue, [large("one"), large("one")]).order(turn), [0, 1]);
-        let turn = at_once(&queue, large("somebody else")).unwrap();
-        assert_eq!(Waiters::new(&queue, [large("other"), job("one", First, LARGE)]).order(turn), [1, 0]);
+    fn resets_granted_counts_when_the_queue_is_empty() {
+        let (queue, permit) = busy();
+        assert_eq!(Waiters::new(&queue, [large("one"), large("one")]).order(permit), [0, 1]);
+        let permit = at_once(&queue, large("somebody else")).unwrap();
+        assert_eq!(Waiters::new(&queue, [large("other"), job("one", First, LARGE)]).order(permit), [1, 0]);
     }
 
     #[test]
-    fn the_last_free_place_is_for_those_who_have_none() {
+    fn reserves_the_last_slot_for_tenants_without_slots() {
         let queue = Queue::new(2);
         let first = at_once(&queue, large("one")).unwrap();
         let mut waiters = Waiters::new(&queue, [job("one", First, LARGE)]);
-        let other = at_once(&queue, job("other", Faster, 9 * LARGE)).expect("the place that was kept");
+        let other = at_once(&queue, job("other", Faster, 9 * LARGE))
+            .expect("the last slot must be reserved for a tenant without slots");
         drop(other);
-        assert!(waiters.got().is_empty(), "it is kept again");
+        assert!(waiters.granted().is_empty(), "the last slot must be reserved again");
         drop(first);
-        assert_eq!(waiters.got().len(), 1);
+        assert_eq!(waiters.granted().len(), 1);
     }
 
     #[test]
-    fn who_has_a_place_comes_after_those_who_have_none() {
+    fn prefers_tenants_without_slots() {
         let queue = Queue::new(3);
         let mut one = vec![at_once(&queue, large("one")).unwrap(), at_once(&queue, large("one")).unwrap()];
         let other = at_once(&queue, large("other")).unwrap();
         let jobs = [job("one", First, LARGE), job("other", First, LARGE), job("third", Faster, 9 * LARGE)];
         let mut waiters = Waiters::new(&queue, jobs);
         one.pop();
-        let third = waiters.got();
+        let third = waiters.granted();
         assert_eq!(numbers(&third), [2]);
         drop(other);
-        let other = waiters.got();
+        let other = waiters.granted();
         assert_eq!(numbers(&other), [1]);
     }
 
     #[test]
-    fn who_reached_a_limit_counts_as_having_a_place_for_as_long_again() {
+    fn slot_of_a_job_that_reached_a_limit_counts_for_as_long_again() {
         let queue = Queue::new(2);
-        let mut turn = at_once(&queue, large("one")).unwrap();
-        turn.began -= Duration::from_secs(60);
-        turn.reached_a_limit();
-        drop(turn);
+        let mut permit = at_once(&queue, large("one")).unwrap();
+        permit.began -= Duration::from_secs(60);
+        permit.reached_a_limit();
+        drop(permit);
         let _other = at_once(&queue, large("other")).unwrap();
         let mut waiters = Waiters::new(&queue, [job("one", First, LARGE)]);
-        assert!(at_once(&queue, large("third")).is_some(), "the last place is kept from one");
-        assert!(waiters.got().is_empty());
+        assert!(at_once(&queue, large("third")).is_some(), "the last slot must stay reserved");
+        assert!(waiters.granted().is_empty());
 
-        lock(&queue.line).overdrawn[0].1 = Instant::now();
+        lock(&queue.state).overdrawn[0].1 = Instant::now();
         drop(at_once(&queue, large("fourth")));
-        assert_eq!(numbers(&waiters.got()), [0], "that is over");
+        assert_eq!(numbers(&waiters.granted()), [0], "the overdrawn slot must stop counting");
     }
 
     #[test]
-    fn with_one_place_who_reached_a_limit_still_gets_it_after_the_others() {
-        let (queue, mut turn) = busy();
-        turn.began -= Duration::from_secs(60);
-        turn.reached_a_limit();
+    fn single_slot_goes_last_to_a_tenant_that_reached_a_limit() {
+        let (queue, mut permit) = busy();
+        permit.began -= Duration::from_secs(60);
+        permit.reached_a_limit();
         let jobs = [job("somebody else", First, LARGE), large("one"), large("one")];
-        assert_eq!(Waiters::new(&queue, jobs).order(turn), [1, 2, 0]);
+        assert_eq!(Waiters::new(&queue, jobs).order(permit), [1, 2, 0]);
         let only = at_once(&queue, large("somebody else"));
-        assert!(only.is_some(), "nobody else wants it");
+        assert!(only.is_some(), "without competition the job must start");
     }
 
     #[test]
-    fn what_is_small_never_waits_for_what_is_large() {
-        let (queue, turn) = busy();
-        let small = at_once(&queue, job("one", Next, SMALL)).expect("the place beside");
+    fn small_jobs_never_wait_for_large_ones() {
+        let (queue, permit) = busy();
+        let small = at_once(&queue, job("one", Next, SMALL)).expect("the small slot must be free");
         let mut waiters = Waiters::new(&queue, [large("other"), job("other", Faster, SMALL), job("one", First, 1)]);
         drop(small);
-        let beside = waiters.got();
-        assert_eq!(numbers(&beside), [2]);
-        drop(turn);
-        let among = waiters.got();
-        assert_eq!(numbers(&among), [0], "no place beside for what is large");
-        drop(beside);
-        assert_eq!(numbers(&waiters.got()), [1]);
+        let small = waiters.granted();
+        assert_eq!(numbers(&small), [2]);
+        drop(permit);
+        let regular = waiters.granted();
+        assert_eq!(numbers(&regular), [0], "a large job must not use the small slot");
+        drop(small);
+        assert_eq!(numbers(&waiters.granted()), [1]);
     }
 
     #[test]
-    fn the_place_beside_is_for_what_is_small_and_short() {
+    fn small_slot_is_for_small_and_short_jobs() {
         let queue = Queue::new(2);
-        let [beside, among] = [1, SMALL].map(|bytes| at_once(&queue, job("one", Next, bytes)).unwrap());
-        assert!(beside.is_short() && !among.is_short());
-        assert!(at_once(&queue, job("one", Next, 1)).is_none(), "the last place is kept from what is small, too");
-        drop(beside);
+        let [small, regular] = [1, SMALL].map(|bytes| at_once(&queue, job("one", Next, bytes)).unwrap());
+        assert!(small.is_short() && !regular.is_short());
+        assert!(at_once(&queue, job("one", Next, 1)).is_none(), "the last slot must be reserved from small jobs too");
+        drop(small);
         assert!(at_once(&queue, Job { takes_long: true, ..job("one", Next, 1) }).is_none());
     }
 
     #[test]
-    fn who_has_left_is_passed_over() {
-        let (queue, turn) = busy();
+    fn skips_dropped_jobs() {
+        let (queue, permit) = busy();
         let mut gone = queue.turn(job("one", First, LARGE)).boxed_local();
         let mut stays = queue.turn(job("one", Next, LARGE)).boxed_local();
         assert!((&mut gone).now_or_never().is_none() && (&mut stays).now_or_never().is_none());
         drop(gone);
-        drop(turn);
-        let turn = (&mut stays).now_or_never().expect("its turn");
-        // One that leaves with the turn already handed to it passes it on, too.
+        drop(permit);
+        let permit = (&mut stays).now_or_never().expect("the remaining job must get the permit");
+        // A job that is dropped after its permit was granted frees the slot as well.
         let mut handed = queue.turn(large("one")).boxed_local();
         assert!((&mut handed).now_or_never().is_none());
-        drop(turn);
+        drop(permit);
         drop(handed);
         assert!(at_once(&queue, large("one")).is_some());
     }
 
     #[test]
-    fn a_turn_to_run_faster_is_given_up_for_whoever_has_no_code_yet() {
+    fn preempts_background_jobs() {
         let queue = Queue::new(2);
         let faster = at_once(&queue, job("one", Faster, LARGE)).unwrap();
         assert!(faster.is_in_the_background() && faster.preempted().now_or_never().is_none());
         let mut another = Waiters::new(&queue, [job("one", Faster, LARGE)]);
-        assert!(faster.preempted().now_or_never().is_none(), "by somebody no more urgent");
+        assert!(faster.preempted().now_or_never().is_none(), "a job of the same priority must not preempt");
 
         let mut waiters = Waiters::new(&queue, [job("one", Next, LARGE)]);
         assert!(faster.preempted().now_or_never().is_some());
         drop(faster);
-        let next = waiters.got();
+        let next = waiters.granted();
         assert_eq!(numbers(&next), [0]);
         assert!(!next[0].1.is_in_the_background() && next[0].1.preempted().now_or_never().is_none());
-        assert!(another.got().is_empty(), "it waits for the other");
+        assert!(another.granted().is_empty(), "it must wait for the more urgent job");
         drop(next);
-        let another = another.got();
-        assert!(another[0].1.preempted().now_or_never().is_none(), "it begins anew");
+        let another = another.granted();
+        assert!(another[0].1.preempted().now_or_never().is_none(), "a new permit must not be preempted yet");
     }
 
     #[test]
-    fn as_many_at_once_as_there_are_places() {
+    fn admits_at_most_one_job_per_slot() {
         let queue = Queue::new(2);
-        let _turns = [large("one"), large("other")].map(|job| at_once(&queue, job).unwrap());
+        let _permits = [large("one"), large("other")].map(|job| at_once(&queue, job).unwrap());
         assert!(at_once(&queue, large("third")).is_none());
     }
 }

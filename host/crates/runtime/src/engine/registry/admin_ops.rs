@@ -1,5 +1,5 @@
-//! What people may say about a module: go back, stay, wait, decide on a trial. The rules are those of
-//! [`versions`](modhost_storage::versions); here they are carried out on what serves.
+//! The admin operations on modules: roll back, pin, unpin, retry, pause, resume, promote and abort. The rules are in
+//! [`versions`](modhost_storage::versions); this module applies them to the serving versions.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ use modhost_storage::versions::{
     ContentHash, Entry, Fact, ModuleState, Order, Origin, Refusal, VersionRequest, ended_by, promoted_by,
 };
 
-/// Why something that was asked isn't done.
+/// The reason why an admin operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
-    /// There is no module of this name.
+    /// The module is unknown.
     #[error("there is no module {name} in modules.toml; {advice}")]
     NoModule {
-        /// What was asked for.
+        /// The requested name.
         name: Name,
-        /// The one that was probably meant, and those there are.
+        /// The most similar name, and the existing ones.
         advice: String,
     },
-    /// There is no such version of it, or it doesn't go with how the module stands.
+    /// The version doesn't exist, or the operation isn't possible in the module's state.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The version can't serve.
     #[error("version {0} can't serve: {1}")]
     CantServe(ContentHash, LoadError),
-    /// It can't be written down.
+    /// The operation can't be recorded.
     #[error(transparent)]
     Versions(#[from] StorageError),
 }
@@ -43,128 +43,128 @@ pub enum OrderError {
 type Result<T> = std::result::Result<T, OrderError>;
 
 impl Registry {
-    /// Makes the version serve that did before the one that does now. The file it goes back from isn't taken again until
-    /// it changes.
+    /// Rolls back to the version that served before the current one. The file's version isn't loaded again until the
+    /// file changes.
     ///
     /// # Errors
     ///
-    /// When there is none before, or it can't serve; then nothing is changed.
+    /// If there is no previous version, or it can't serve. Nothing changes then.
     pub async fn rollback(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        slot.roll_back(by).await?;
-        Ok(slot.status())
+        let entry = self.known(module)?;
+        entry.roll_back(by).await?;
+        Ok(entry.status())
     }
 
-    /// Makes a version serve whose hash begins like this, and stay whatever the file says.
+    /// Pins a module to the version whose hash starts with `hash`. The file is ignored until the module is unpinned.
     ///
     /// # Errors
     ///
-    /// When there is no such version, more than one, or it can't serve; then nothing is changed.
+    /// If no version matches, several do, or the version can't serve. Nothing changes then.
     pub async fn pin(&self, module: &Name, hash: &str, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        slot.pin(hash, by).await?;
-        Ok(slot.status())
+        let entry = self.known(module)?;
+        entry.pin(hash, by).await?;
+        Ok(entry.status())
     }
 
-    /// Lets a module follow its file again, whatever kept it from that.
+    /// Lets a module follow its file again, after a pin or a rollback.
     ///
     /// # Errors
     ///
-    /// When it does so already.
+    /// If the module follows its file already.
     pub async fn unpin(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
+        let entry = self.known(module)?;
         {
-            let _turn = slot.turn.lock().await;
-            let decision = slot.asked(by, &slot.standing(), None).unpin()?;
-            slot.shared.versions.note(module, decision.facts).await?;
-            *lock(&slot.refused) = None;
-            slot.is_overruled();
+            let _guard = entry.turn.lock().await;
+            let decision = entry.asked(by, &entry.standing(), None).unpin()?;
+            entry.shared.versions.note(module, decision.facts).await?;
+            *lock(&entry.refused) = None;
+            entry.is_overruled();
         }
         tracing::info!(%module, by, "module unpinned");
-        slot.take_in_now().await;
-        Ok(slot.status())
+        entry.take_in_now().await;
+        Ok(entry.status())
     }
 
-    /// Takes in a module's file once more, although what it holds was refused, or was gone back from.
+    /// Loads a module's file again, even if its version was refused or rolled back.
     ///
     /// # Errors
     ///
-    /// When the module is pinned, or what its file holds serves or is on trial already.
+    /// If the module is pinned, or the file's version already serves or is on trial.
     pub async fn retry(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        let file = Found::read(&slot.component()).await.map(|found| found.hash).ok();
+        let entry = self.known(module)?;
+        let file = Found::read(&entry.component()).await.map(|found| found.hash).ok();
         {
-            let _turn = slot.turn.lock().await;
-            let decision = slot.asked(by, &slot.standing(), file).retry()?;
+            let _guard = entry.turn.lock().await;
+            let decision = entry.asked(by, &entry.standing(), file).retry()?;
             if !decision.facts.is_empty() {
-                slot.shared.versions.note(module, decision.facts).await?;
-                slot.is_overruled();
+                entry.shared.versions.note(module, decision.facts).await?;
+                entry.is_overruled();
             }
-            *lock(&slot.refused) = None;
+            *lock(&entry.refused) = None;
         }
         tracing::info!(%module, %by, "component reload requested");
-        slot.take_in_now().await;
-        Ok(slot.status())
+        entry.take_in_now().await;
+        Ok(entry.status())
     }
 
-    /// Makes a module's deliveries wait: those that run end, no other begins, none fails.
+    /// Pauses a module: running deliveries finish, and all others wait.
     ///
     /// # Errors
     ///
-    /// When it can't be written down.
+    /// If the pause can't be recorded.
     pub async fn pause(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        if !slot.is_paused() {
+        let entry = self.known(module)?;
+        if !entry.is_paused() {
             let order = Order { by: by.to_owned(), at: clock::now() };
-            slot.shared.versions.note(module, vec![Fact::Paused(Some(order))]).await?;
-            slot.set_paused(true);
+            entry.shared.versions.note(module, vec![Fact::Paused(Some(order))]).await?;
+            entry.set_paused(true);
             tracing::info!(%module, by, "module paused");
         }
-        Ok(slot.status())
+        Ok(entry.status())
     }
 
-    /// Lets a module's deliveries begin again; whoever runs them has to be told.
+    /// Resumes a module's deliveries. The caller must notify the scheduler.
     ///
     /// # Errors
     ///
-    /// When it can't be written down.
+    /// If it can't be recorded.
     pub async fn resume(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        if slot.is_paused() {
-            slot.shared.versions.note(module, vec![Fact::Paused(None)]).await?;
-            slot.set_paused(false);
+        let entry = self.known(module)?;
+        if entry.is_paused() {
+            entry.shared.versions.note(module, vec![Fact::Paused(None)]).await?;
+            entry.set_paused(false);
             tracing::info!(%module, by, "module resumed");
         }
-        Ok(slot.status())
+        Ok(entry.status())
     }
 
-    /// Makes the version that is tried serve, whatever its trial has shown so far.
+    /// Promotes the version on trial, regardless of the trial's results so far.
     ///
     /// # Errors
     ///
-    /// When none is tried.
+    /// If no version is on trial.
     pub async fn promote(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        slot.promote(by).await?;
-        Ok(slot.status())
+        let entry = self.known(module)?;
+        entry.promote(by).await?;
+        Ok(entry.status())
     }
 
-    /// Ends the trial of a version; the one before goes on alone. The file isn't taken again until it changes.
+    /// Aborts the trial of a version. The file's version isn't loaded again until the file changes.
     ///
     /// # Errors
     ///
-    /// When none is tried.
+    /// If no version is on trial.
     pub async fn abort(&self, module: &Name, by: &str) -> Result<Status> {
-        let slot = self.known(module)?;
-        slot.abort(by).await?;
-        Ok(slot.status())
+        let entry = self.known(module)?;
+        entry.abort(by).await?;
+        Ok(entry.status())
     }
 
     fn known(&self, module: &Name) -> Result<Arc<ModuleEntry>> {
         self.slots.load().get(module).cloned().ok_or_else(|| self.no_module(module))
     }
 
-    /// That there is no module of this name, and which there are.
+    /// Returns the error for an unknown module, with the existing names.
     pub fn no_module(&self, name: &Name) -> OrderError {
         let slots = self.slots.load();
         let mut known: Vec<&str> = slots.keys().map(|name| name.as_str()).collect();
@@ -173,22 +173,23 @@ impl Registry {
     }
 }
 
-/// Each order is decided by whose turn it is. What it needs is loaded without the turn, and then it is decided once more: it
-/// may mean another version by then, because of another order or the end of a trial.
+/// Each operation is decided under the module's lock (`turn`). The version that it needs is loaded without the lock,
+/// and then the operation is decided again: another operation or the end of a trial may have changed which version it
+/// needs.
 impl ModuleEntry {
-    /// What somebody asks of this module, as it stands.
+    /// Returns a request of an operator for this module in its current state.
     fn asked<'a>(&'a self, by: &'a str, standing: &'a ModuleState, file: Option<ContentHash>) -> VersionRequest<'a> {
         let serving = self.serving();
         let tried = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
         let serving = serving.map(|serving| serving.stable.hash());
-        // What is on record counts while the host is still loading it.
+        // A recorded version counts even if the host is still loading it.
         let recorded = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.hash);
         let tried = tried.or_else(|| recorded(&standing.canary));
         let serving = serving.or_else(|| recorded(&standing.serving));
         VersionRequest { module: &self.name, by, standing, serving, tried, file }
     }
 
-    /// Whether a version serves now, and alone.
+    /// Whether a version serves now and no other is on trial.
     fn serves_alone(&self, hash: ContentHash) -> bool {
         self.serving().is_some_and(|serving| serving.stable.hash() == hash && serving.canary.is_none())
     }
@@ -197,7 +198,7 @@ impl ModuleEntry {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
             let file = Found::read(&self.component()).await.map(|found| found.hash).ok();
-            let turn = self.turn.lock().await;
+            let guard = self.turn.lock().await;
             let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
             let decision = self.asked(by, &standing, file).roll_back(&history)?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
@@ -205,7 +206,7 @@ impl ModuleEntry {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
             }
             let preparing = self.prepare_order();
-            drop(turn);
+            drop(guard);
             loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
         }
     }
@@ -214,7 +215,7 @@ impl ModuleEntry {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
             let file = Found::read(&self.component()).await.ok();
-            let turn = self.turn.lock().await;
+            let guard = self.turn.lock().await;
             let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
             let asked = self.asked(by, &standing, file.as_ref().map(|file| file.hash));
             let hash = asked.version(prefix, &history)?;
@@ -226,7 +227,7 @@ impl ModuleEntry {
                     tracing::info!(module = %self.name, version = %hash, by, "module pinned");
                     return Ok(());
                 }
-                // It is the one on record, and is still being loaded.
+                // The recorded version is the same, but is still being loaded.
                 None => (hash, Origin::Pin),
                 Some(target) => target,
             };
@@ -234,7 +235,7 @@ impl ModuleEntry {
                 return Ok(self.serve(version, target.1, by, decision.facts).await?);
             }
             let preparing = self.prepare_order();
-            drop(turn);
+            drop(guard);
             let spec = self.spec();
             let version = match file.filter(|file| file.hash == hash) {
                 Some(file) => {
@@ -251,25 +252,25 @@ impl ModuleEntry {
     async fn promote(&self, by: &str) -> Result<()> {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
-            let turn = self.turn.lock().await;
+            let guard = self.turn.lock().await;
             if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
                 self.take_over(&serving, promoted_by(by), Some(by.to_owned())).await;
                 return Ok(());
             }
-            // A trial that goes on after a restart, whose version is still being loaded.
+            // After a restart, the version on trial may still be loading.
             let decision = self.asked(by, &self.standing(), None).promote()?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
             }
             let preparing = self.prepare_order();
-            drop(turn);
+            drop(guard);
             loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
         }
     }
 
     async fn abort(&self, by: &str) -> Result<()> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.turn.lock().await;
         match self.serving().filter(|serving| serving.canary.is_some()) {
             Some(serving) => {
                 self.go_back(&serving, ended_by(by), CanaryEnd::Aborted).await;
@@ -292,7 +293,7 @@ impl ModuleEntry {
     }
 }
 
-/// A version that was loaded for an order. Until that is carried out, or given up, the file doesn't come to serve.
+/// A version that was loaded for an admin operation. While it exists, no version is loaded from the file.
 struct Loaded<'a> {
     version: Version,
     _preparing: Preparing<'a>,

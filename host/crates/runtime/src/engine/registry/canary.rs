@@ -1,4 +1,4 @@
-//! A new version on trial: it answers a share of the deliveries, and goes back by itself if it does worse.
+//! Canary trials: a new version gets a share of the deliveries and is rolled back automatically if it does worse.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -15,28 +15,28 @@ use modhost_core::event::DeliveryId;
 use modhost_core::sync::lock;
 use modhost_storage::versions::{Progress, Tally};
 
-/// How many deliveries have to have ended on a new version before it goes back in the middle of its trial, unless the
-/// settings want fewer to decide at all.
+/// The minimum number of deliveries that must end on a new version before it is rolled back during its trial. If
+/// `min_deliveries` is lower, that applies instead.
 const MIN_RUNS: u64 = 5;
 
-/// While the trial goes on it is looked after every failure; that many looks want a verdict that is hard to come by.
-const DURING: f64 = 0.001;
+/// The significance level during the trial. It is strict because the test is repeated after each delivery.
+const SIGNIFICANCE_DURING: f64 = 0.001;
 
-/// At its end it is looked once more.
-const AT_THE_END: f64 = 0.05;
+/// The significance level at the end of the trial.
+const SIGNIFICANCE_AT_END: f64 = 0.05;
 
-/// A version on trial, beside the one that serves.
+/// A version on trial.
 pub(super) struct Canary {
     pub(super) version: Arc<Version>,
     pub(super) trial: Arc<Trial>,
 }
 
-/// What is known of a trial, whatever settings its versions are given meanwhile.
+/// The state of a trial. It survives changes of the versions' settings.
 pub(super) struct Trial {
     pub(super) policy: CanaryPolicy,
-    /// Deliveries received before stay with the version they may have begun on.
+    /// The start of the trial. Deliveries received earlier stay on the stable version, on which they may have started.
     pub(super) since: SystemTime,
-    /// How long it had gone on when this host began to go on with it.
+    /// The duration of the trial under earlier hosts.
     watched: Duration,
     resumed: Instant,
     tally: Mutex<Tally>,
@@ -44,42 +44,42 @@ pub(super) struct Trial {
     over: CancellationToken,
 }
 
-/// Which of the two versions.
+/// A side of the trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arm {
     Stable,
     Canary,
 }
 
-/// What a trial has shown.
+/// The verdict of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The new version takes over.
     TakesOver,
-    /// The new version goes back.
+    /// The new version is rolled back.
     GoesBack,
 }
 
-/// What a trial whose time is over still has to show. It goes on until then: nothing takes over without evidence.
+/// The evidence that a trial lacks when its time is over. The trial continues until it has enough evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingEvidence {
-    /// Too few deliveries have ended on the new version.
+    /// Too few deliveries ended on the new version.
     Deliveries {
-        /// How many have.
+        /// The number that ended.
         ended: u64,
-        /// How many have to.
+        /// The required number.
         min: u64,
     },
-    /// Every delivery failed on the new version, and not clearly more often than on the version before.
+    /// Every delivery failed on the new version, but not significantly more often than on the previous version.
     Success {
-        /// How many have failed.
+        /// The number that failed.
         failed: u64,
     },
-    /// Deliveries failed on the new version, and too few have ended on the version before to compare that with.
+    /// Deliveries failed on the new version, and too few ended on the previous version for a comparison.
     Comparison {
-        /// How many have ended on the version before.
+        /// The number that ended on the previous version.
         ended: u64,
-        /// How many have to.
+        /// The required number.
         min: u64,
     },
 }
@@ -88,37 +88,38 @@ impl fmt::Display for MissingEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deliveries { ended, min } => {
-                write!(f, "{ended} of the {min} deliveries that `min_deliveries` wants have ended on it")
+                write!(f, "{ended} of the {min} deliveries that `min_deliveries` requires have ended on it")
             }
             Self::Success { failed } => {
-                write!(f, "all {failed} of its deliveries failed, and the version before does no better")
+                write!(f, "all {failed} of its deliveries failed, and the previous version does no better")
             }
             Self::Comparison { ended, min } => write!(
                 f,
-                "some of its deliveries failed, and {ended} of the {min} deliveries to compare them with have ended on the \
-                 version before"
+                "some of its deliveries failed, and only {ended} of the {min} deliveries needed for a comparison have \
+                 ended on the previous version"
             ),
         }
     }
 }
 
-/// Whether the new version fails more often, and chance would do that less often than `likelihood`.
-fn is_worse(tally: &Tally, likelihood: f64) -> bool {
-    fisher_test::by_chance(tally.canary_failed, tally.canary_runs, tally.stable_failed, tally.stable_runs) < likelihood
+/// Whether the new version fails more often, at this significance level.
+fn is_worse(tally: &Tally, significance: f64) -> bool {
+    fisher_test::by_chance(tally.canary_failed, tally.canary_runs, tally.stable_failed, tally.stable_runs)
+        < significance
 }
 
-/// Whether it is so much worse that its trial need not go on.
+/// Whether the new version is so much worse that the trial ends early.
 fn is_far_worse(tally: &Tally, min: u64) -> bool {
-    tally.canary_runs >= MIN_RUNS.min(min) && is_worse(tally, DURING)
+    tally.canary_runs >= MIN_RUNS.min(min) && is_worse(tally, SIGNIFICANCE_DURING)
 }
 
-/// What it says at the end of the trial, if it says enough by then.
+/// Returns the verdict at the end of the trial, or the missing evidence.
 fn verdict(tally: &Tally, min: u64) -> Result<Verdict, MissingEvidence> {
     let Tally { canary_runs, canary_failed, stable_runs, .. } = *tally;
     if canary_runs < min {
         return Err(MissingEvidence::Deliveries { ended: canary_runs, min });
     }
-    if is_worse(tally, AT_THE_END) {
+    if is_worse(tally, SIGNIFICANCE_AT_END) {
         return Ok(Verdict::GoesBack);
     }
     if canary_failed == canary_runs {
@@ -131,8 +132,8 @@ fn verdict(tally: &Tally, min: u64) -> Result<Verdict, MissingEvidence> {
 }
 
 impl Trial {
-    /// A trial that begins, or goes on from where an earlier host has left it. Only time in which a host ran counts:
-    /// otherwise a version could take over that nobody has watched for as long as the settings say.
+    /// Creates a new trial, or continues one of an earlier host. Only time during which a host ran counts. Otherwise a
+    /// version could take over without having been observed for the configured period.
     pub(super) fn new(policy: CanaryPolicy, since: SystemTime, so_far: Progress) -> Self {
         Self {
             policy,
@@ -145,7 +146,7 @@ impl Trial {
         }
     }
 
-    /// Which version a delivery is for: always the same one.
+    /// Assigns a delivery to a version. The assignment is deterministic.
     pub(super) fn arm(&self, delivery: &DeliveryId, received: SystemTime) -> Arm {
         if received < self.since {
             return Arm::Stable;
@@ -155,7 +156,8 @@ impl Trial {
         if drawn < u64::from(self.policy.percent) { Arm::Canary } else { Arm::Stable }
     }
 
-    pub(super) fn count(&self, arm: Arm, well: bool) {
+    /// Counts the result of a delivery.
+    pub(super) fn count(&self, arm: Arm, succeeded: bool) {
         let mut tally = lock(&self.tally);
         let (runs, failed) = match arm {
             Arm::Stable => {
@@ -168,7 +170,7 @@ impl Trial {
             }
         };
         *runs += 1;
-        *failed += u64::from(!well);
+        *failed += u64::from(!succeeded);
         drop(tally);
         self.counted.notify_one();
     }
@@ -177,17 +179,17 @@ impl Trial {
         *lock(&self.tally)
     }
 
-    /// How far it has come.
+    /// Returns the progress of the trial.
     pub(super) fn progress(&self) -> Progress {
         Progress { watched: self.watched.saturating_add(self.resumed.elapsed()), tally: self.tally() }
     }
 
-    /// How long it goes on.
+    /// Returns the remaining time of the trial.
     pub(super) fn time_left(&self) -> Duration {
         self.policy.period.saturating_sub(self.progress().watched)
     }
 
-    /// Says that nobody waits for its verdict any more.
+    /// Ends the trial without a verdict.
     pub(super) fn is_over(&self) {
         self.over.cancel();
     }
@@ -196,7 +198,7 @@ impl Trial {
         u64::from(self.policy.min_deliveries)
     }
 
-    /// What the trial waits for, if its time is over and it can't be decided yet.
+    /// Returns the missing evidence, if the trial's time is over and it can't be decided yet.
     pub(super) fn waits_for(&self) -> Option<MissingEvidence> {
         if self.time_left() > Duration::ZERO {
             return None;
@@ -204,16 +206,16 @@ impl Trial {
         verdict(&self.tally(), self.min()).err()
     }
 
-    /// Waits for the verdict; none if somebody ended the trial before. `goes_on` is told, once, what the trial waits for
-    /// that can't be decided when its time is over.
-    pub(super) async fn verdict(&self, goes_on: impl Fn(MissingEvidence)) -> Option<Verdict> {
-        self.verdict_at(tokio::time::sleep(self.time_left()), goes_on).await
+    /// Waits for the verdict; `None` if the trial was ended before. Calls `on_missing` once if the trial can't be
+    /// decided when its time is over.
+    pub(super) async fn verdict(&self, on_missing: impl Fn(MissingEvidence)) -> Option<Verdict> {
+        self.verdict_at(tokio::time::sleep(self.time_left()), on_missing).await
     }
 
-    /// The same, with the end of the trial's time.
-    async fn verdict_at(&self, end: impl Future<Output = ()>, goes_on: impl Fn(MissingEvidence)) -> Option<Verdict> {
+    /// Like [`verdict`](Self::verdict), with a future that completes when the trial's time is over.
+    async fn verdict_at(&self, end: impl Future<Output = ()>, on_missing: impl Fn(MissingEvidence)) -> Option<Verdict> {
         tokio::pin!(end);
-        let (mut time_is_over, mut told) = (false, false);
+        let (mut time_is_over, mut reported) = (false, false);
         loop {
             tokio::select! {
                 () = self.over.cancelled() => return None,
@@ -227,9 +229,9 @@ impl Trial {
             match verdict(&tally, self.min()) {
                 _ if !time_is_over => {}
                 Ok(verdict) => return Some(verdict),
-                Err(missing) if !told => {
-                    told = true;
-                    goes_on(missing);
+                Err(missing) if !reported => {
+                    reported = true;
+                    on_missing(missing);
                 }
                 Err(_) => {}
             }
@@ -256,18 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_deliveries_is_its_own_and_stays_so() {
+    fn assigns_a_stable_share_of_deliveries_to_the_canary() {
         let trial = trial(10);
         let now = SystemTime::now();
         let id = |number: u32| DeliveryId::from_text(format!("dlv_{number}"));
         let mine = |number: &u32| trial.arm(&id(*number), now) == Arm::Canary;
         let first: Vec<u32> = (0..10_000).filter(mine).collect();
-        assert!((850..1150).contains(&first.len()), "{} of 10 000", first.len());
+        assert!(
+            (850..1150).contains(&first.len()),
+            "the canary got {} of 10000 deliveries, expected about 10%",
+            first.len()
+        );
         assert_eq!(first, (0..10_000).filter(mine).collect::<Vec<_>>());
     }
 
     #[test]
-    fn what_came_before_stays_with_the_version_before() {
+    fn keeps_earlier_deliveries_on_the_stable_version() {
         let trial = Trial { since: SystemTime::now(), ..trial(99) };
         let before = trial.since - Duration::from_millis(1);
         assert!((0..100).all(|n| trial.arm(&DeliveryId::from_text(format!("dlv_{n}")), before) == Arm::Stable));
@@ -278,17 +284,22 @@ mod tests {
     }
 
     #[test]
-    fn few_failures_say_nothing_and_many_do() {
-        assert!(!is_far_worse(&tally(4, 4, 0, 1000), 5), "four runs say nothing");
+    fn detects_only_significant_failures() {
+        assert!(!is_far_worse(&tally(4, 4, 0, 1000), 5), "four runs are too few");
         assert!(is_far_worse(&tally(5, 5, 0, 45), 5));
-        assert!(is_far_worse(&tally(5, 5, 0, 45), 1000), "what fails so clearly isn't tried a thousand times");
-        assert!(!is_worse(&tally(1, 10, 0, 90), AT_THE_END), "one of ten may be chance");
-        assert!(is_worse(&tally(2, 10, 0, 90), AT_THE_END) && !is_worse(&tally(2, 10, 0, 90), DURING));
-        assert!(!is_worse(&tally(10, 10, 90, 90), AT_THE_END), "where all fail, the new version isn't worse");
+        assert!(is_far_worse(&tally(5, 5, 0, 45), 1000), "a clear failure must end the trial early");
+        assert!(!is_worse(&tally(1, 10, 0, 90), SIGNIFICANCE_AT_END), "one failure in ten runs is not significant");
+        assert!(
+            is_worse(&tally(2, 10, 0, 90), SIGNIFICANCE_AT_END) && !is_worse(&tally(2, 10, 0, 90), SIGNIFICANCE_DURING)
+        );
+        assert!(
+            !is_worse(&tally(10, 10, 90, 90), SIGNIFICANCE_AT_END),
+            "the new version isn't worse if all deliveries fail on both versions"
+        );
     }
 
     #[test]
-    fn takes_over_on_evidence_only() {
+    fn promotes_only_on_evidence() {
         let deliveries = |ended| Err(MissingEvidence::Deliveries { ended, min: 5 });
         for (tally, wanted) in [
             (tally(0, 0, 0, 0), deliveries(0)),
@@ -297,24 +308,27 @@ mod tests {
             (tally(0, 5, 0, 0), Ok(Verdict::TakesOver)),
             (tally(0, 5, 20, 20), Ok(Verdict::TakesOver)),
             (tally(5, 5, 0, 5), Ok(Verdict::GoesBack)),
-            // It never worked: that the other doesn't either is no evidence for it.
+            // The new version never succeeded. Failures of the stable version are no evidence for it.
             (tally(31, 31, 0, 0), Err(MissingEvidence::Success { failed: 31 })),
             (tally(31, 31, 300, 300), Err(MissingEvidence::Success { failed: 31 })),
             (tally(31, 31, 300, 400), Ok(Verdict::GoesBack)),
-            // It fails now and then, and nobody knows how the other does.
+            // The new version fails sometimes, and there is no data on the stable version.
             (tally(4, 5, 0, 1), Err(MissingEvidence::Comparison { ended: 1, min: 5 })),
             (tally(1, 10, 0, 90), Ok(Verdict::TakesOver)),
         ] {
             assert_eq!(verdict(&tally, 5), wanted, "{tally:?}");
         }
         assert_eq!(verdict(&tally(0, 1, 0, 0), 1), Ok(Verdict::TakesOver));
-        assert_eq!(verdict(&tally(1, 1, 0, 50), 1), Ok(Verdict::GoesBack), "one is enough if the settings say so");
+        assert_eq!(
+            verdict(&tally(1, 1, 0, 50), 1),
+            Ok(Verdict::GoesBack),
+            "one delivery must suffice if `min_deliveries` is 1"
+        );
     }
 
-    /// Whatever is counted in whatever order: no version takes over that hasn't completed a delivery, or has had fewer than
-    /// it has to.
+    /// No version takes over without a completed delivery, or with fewer deliveries than required.
     #[test]
-    fn no_tally_without_a_success_takes_over() {
+    fn never_promotes_without_a_success() {
         for canary_runs in 0..12 {
             for canary_failed in 0..=canary_runs {
                 for (stable_failed, stable_runs) in [(0, 0), (0, 3), (3, 3), (0, 40), (7, 40), (40, 40)] {
@@ -328,56 +342,56 @@ mod tests {
         }
     }
 
-    /// A trial that is watched, the end of whose time the test says.
+    /// A pending verdict of a trial. The test decides when the trial's time is over.
     struct Watched<'t> {
         end: Option<oneshot::Sender<()>>,
-        told: Arc<Mutex<Vec<MissingEvidence>>>,
+        reported: Arc<Mutex<Vec<MissingEvidence>>>,
         verdict: LocalBoxFuture<'t, Option<Verdict>>,
     }
 
     impl<'t> Watched<'t> {
         fn new(trial: &'t Trial) -> Self {
             let (end, ended) = oneshot::channel();
-            let told = Arc::new(Mutex::new(Vec::new()));
-            let tell = told.clone();
+            let reported = Arc::new(Mutex::new(Vec::new()));
+            let report = reported.clone();
             let time = async move { ended.await.unwrap() };
-            let verdict = async move { trial.verdict_at(time, |missing| tell.lock().unwrap().push(missing)).await };
-            Self { end: Some(end), told, verdict: verdict.boxed_local() }
+            let verdict = async move { trial.verdict_at(time, |missing| report.lock().unwrap().push(missing)).await };
+            Self { end: Some(end), reported, verdict: verdict.boxed_local() }
         }
 
         fn time_is_over(&mut self) {
             self.end.take().unwrap().send(()).unwrap();
         }
 
-        /// The verdict, if there is one by now.
+        /// Returns the verdict, if the trial has ended.
         fn now(&mut self) -> Option<Option<Verdict>> {
             (&mut self.verdict).now_or_never()
         }
 
-        fn told(&self) -> Vec<MissingEvidence> {
-            self.told.lock().unwrap().clone()
+        fn reported(&self) -> Vec<MissingEvidence> {
+            self.reported.lock().unwrap().clone()
         }
     }
 
     #[test]
-    fn an_idle_trial_goes_on_says_so_once_and_decides_when_there_is_evidence() {
+    fn idle_trial_reports_missing_evidence_once_and_decides_later() {
         let trial = trial(10);
         let mut watched = Watched::new(&trial);
-        assert_eq!((watched.now(), watched.told()), (None, vec![]), "its time isn't over");
+        assert_eq!((watched.now(), watched.reported()), (None, vec![]), "the trial's time isn't over");
         watched.time_is_over();
         let missing = vec![MissingEvidence::Deliveries { ended: 0, min: 5 }];
-        assert_eq!((watched.now(), watched.told()), (None, missing.clone()));
+        assert_eq!((watched.now(), watched.reported()), (None, missing.clone()));
         for _ in 0..4 {
             trial.count(Arm::Canary, true);
             trial.count(Arm::Stable, false);
             assert_eq!(watched.now(), None);
         }
         trial.count(Arm::Canary, true);
-        assert_eq!((watched.now(), watched.told()), (Some(Some(Verdict::TakesOver)), missing));
+        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::TakesOver)), missing));
     }
 
     #[test]
-    fn an_idle_trial_can_be_ended() {
+    fn idle_trial_can_be_ended() {
         let trial = trial(10);
         let mut watched = Watched::new(&trial);
         watched.time_is_over();
@@ -387,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_with_enough_evidence_ends_with_its_time_and_not_before() {
+    fn decides_only_when_the_time_is_over() {
         let trial = trial(10);
         let mut watched = Watched::new(&trial);
         for _ in 0..5 {
@@ -395,11 +409,11 @@ mod tests {
             assert_eq!(watched.now(), None);
         }
         watched.time_is_over();
-        assert_eq!((watched.now(), watched.told()), (Some(Some(Verdict::TakesOver)), vec![]));
+        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::TakesOver)), vec![]));
     }
 
     #[test]
-    fn a_version_that_never_worked_does_not_take_over_and_goes_back_when_the_other_works() {
+    fn rolls_back_a_version_that_never_succeeded_once_the_stable_one_does() {
         let trial = trial(10);
         let mut watched = Watched::new(&trial);
         for _ in 0..31 {
@@ -407,8 +421,8 @@ mod tests {
             trial.count(Arm::Stable, false);
         }
         watched.time_is_over();
-        assert_eq!((watched.now(), watched.told()), (None, vec![MissingEvidence::Success { failed: 31 }]));
-        // The platform is there again; the version before answers.
+        assert_eq!((watched.now(), watched.reported()), (None, vec![MissingEvidence::Success { failed: 31 }]));
+        // The platform recovers, and the stable version succeeds.
         for _ in 0..60 {
             trial.count(Arm::Stable, true);
         }
@@ -416,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_goes_on_after_a_restart_waits_for_the_same() {
+    fn continued_trial_waits_for_the_same_evidence() {
         let so_far = Progress { watched: PERIOD * 2, tally: tally(0, 4, 0, 100) };
         let policy = CanaryPolicy { percent: 10, period: PERIOD, min_deliveries: 5 };
         let trial = Trial::new(policy, SystemTime::UNIX_EPOCH, so_far);
@@ -425,13 +439,13 @@ mod tests {
         watched.time_is_over();
         assert_eq!(watched.now(), None);
         trial.count(Arm::Stable, false);
-        assert_eq!(watched.now(), None, "the other version's deliveries are not its own");
+        assert_eq!(watched.now(), None, "deliveries of the stable version must not count for the canary");
         trial.count(Arm::Canary, true);
         assert_eq!((watched.now(), trial.waits_for()), (Some(Some(Verdict::TakesOver)), None));
     }
 
     #[test]
-    fn what_a_trial_waits_for_is_told_when_its_time_is_over() {
+    fn reports_missing_evidence_only_when_the_time_is_over() {
         assert_eq!(trial(10).waits_for(), None);
     }
 }

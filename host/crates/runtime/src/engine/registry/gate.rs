@@ -1,4 +1,4 @@
-//! What a new version has to show before it serves: that the last deliveries of its module end well on it.
+//! The gate for new versions: dry runs of the module's last completed deliveries.
 
 use std::time::Duration;
 
@@ -13,47 +13,47 @@ use modhost_core::event::{DeliveryId, Name};
 use modhost_core::text::truncate;
 use modhost_storage::journal::{Details, Filter, JournalError, State};
 
-/// How many dry runs run at once on the whole host. They have their places in the pool of instances beside those of
+/// The maximum number of concurrent dry runs on the host. The instance pool has slots for them in addition to those of
 /// deliveries.
 pub const MAX_CONCURRENT_DRY_RUNS: usize = 2;
 
-/// How long all dry runs of a version may run; those that haven't begun by then are left out. Waiting for a turn doesn't
-/// count: others may be at it.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The maximum total duration of a version's dry runs; the remaining ones are skipped. Time spent waiting for a permit
+/// doesn't count.
+const MAX_TOTAL_TIME: Duration = Duration::from_secs(60);
 
-/// How much of a call's arguments is told.
-const SHOWN: usize = 200;
+/// The maximum length of a call's arguments in a message, in characters.
+const MAX_ARGUMENTS: usize = 200;
 
-/// How dry runs went.
+/// The results of dry runs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DryRuns {
-    /// How many ended well.
+    /// The number that passed.
     pub(super) passed: usize,
-    /// How many could not be told: they read what isn't on record.
+    /// The number without a result, because the version made a call that isn't recorded.
     pub(super) open: usize,
-    /// How many there was no time for.
+    /// The number skipped for lack of time.
     pub(super) left_out: usize,
 }
 
-/// Why a version doesn't pass.
+/// The reason why a version doesn't pass the gate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// What it has shown.
+    /// The dry runs failed.
     Unfit {
-        /// What goes wrong.
+        /// The failure.
         what: String,
-        /// The delivery that shows it, if one does.
+        /// The delivery whose dry run failed, if a single one did.
         delivery: Option<DeliveryId>,
     },
-    /// It couldn't be dry-run now, which says nothing about it.
+    /// The dry runs weren't possible, which says nothing about the version.
     Unable(String),
 }
 
-/// Rehearses the last completed deliveries of a module on a version of it.
+/// Dry-runs the last completed deliveries of a module on a version.
 ///
 /// # Errors
 ///
-/// Why the version may not serve.
+/// If the version fails, or the dry runs aren't possible.
 pub(super) async fn examine(
     shared: &Shared,
     module: &Name,
@@ -69,13 +69,13 @@ pub(super) async fn examine(
     let unreadable =
         |error: JournalError| Rejection::Unable(format!("the deliveries it is dry-run on can't be read: {error}"));
     let last = shared.journal.list(filter).await.map_err(unreadable)?;
-    let mut left = LONGEST;
+    let mut left = MAX_TOTAL_TIME;
     let mut dry_runs = DryRuns::default();
     for (index, known) in last.iter().enumerate() {
-        // Closed only with the process.
-        let _turn =
+        // The semaphore is never closed.
+        let _permit =
             shared.rehearsing.acquire().await.map_err(|_| Rejection::Unable("the host is shutting down".into()))?;
-        // What was removed meanwhile was old.
+        // Retention removed the delivery meanwhile.
         let Some(details) = shared.journal.show(&known.id).await.map_err(unreadable)? else { continue };
         let recorded = recorded(&details, shared.journal.salt());
         let began = Instant::now();
@@ -85,9 +85,9 @@ pub(super) async fn examine(
         };
         left = left.saturating_sub(began.elapsed());
         match judge(&dry_run) {
-            Verdict::Well => dry_runs.passed += 1,
-            Verdict::Open => dry_runs.open += 1,
-            Verdict::Wrong(what) => {
+            Verdict::Passed => dry_runs.passed += 1,
+            Verdict::Inconclusive => dry_runs.open += 1,
+            Verdict::Failed(what) => {
                 let on = known.version.as_deref().unwrap_or("another version");
                 return Err(Rejection::Unfit {
                     what: format!("delivery {}, which completed on {on}, was dry-run on it: {what}", known.id),
@@ -97,18 +97,18 @@ pub(super) async fn examine(
         }
     }
     if dry_runs.left_out > 0 && dry_runs.passed == 0 {
-        let longest = humantime::format_duration(LONGEST);
+        let limit = humantime::format_duration(MAX_TOTAL_TIME);
         let what = match last.len() {
-            1 => format!("the delivery it was dry-run on didn't end within {longest}"),
-            more => format!("not one of the {more} deliveries it was dry-run on ended within {longest}"),
+            1 => format!("the delivery it was dry-run on didn't end within {limit}"),
+            count => format!("none of the {count} deliveries it was dry-run on ended within {limit}"),
         };
         return Err(Rejection::Unfit { what, delivery: None });
     }
-    // A trial can still show what dry runs can't.
+    // With `canary`, the trial decides instead.
     if dry_runs.open > 0 && dry_runs.passed == 0 && swap.canary.is_none() {
         let what = format!(
-            "not one of the {} dry_runs can tell how it does, as it reads what isn't on record; with `canary` in its \
-             `swap` settings it would be tried on some deliveries first",
+            "none of its {} dry runs has a result, because it makes calls that aren't recorded; with `canary` in the \
+             module's `swap` settings it would be tried on a share of the deliveries",
             dry_runs.open
         );
         return Err(Rejection::Unfit { what, delivery: None });
@@ -128,37 +128,37 @@ fn recorded(details: &Details, salt: [u8; 32]) -> RecordedDelivery {
 
 #[derive(Debug, PartialEq)]
 enum Verdict {
-    Well,
-    Open,
-    Wrong(String),
+    Passed,
+    Inconclusive,
+    Failed(String),
 }
 
-/// What a dry run says about a version. Other arguments than then are what new versions are for. A call that wasn't
-/// made then is another matter if somebody pays for it or sees it.
+/// Judges a dry run. Changed arguments of calls are expected in a new version. An additional call that costs money or
+/// changes something is a failure.
 fn judge(dry_run: &DryRunOutcome) -> Verdict {
     match &dry_run.ended {
-        Ended::Trapped { reason } => return Verdict::Wrong(format!("it traps: {}", reason.trim())),
-        Ended::LimitReached(limit) => return Verdict::Wrong(format!("it reaches a limit, {limit}")),
+        Ended::Trapped { reason } => return Verdict::Failed(format!("it traps: {}", reason.trim())),
+        Ended::LimitReached(limit) => return Verdict::Failed(format!("it reaches a limit, {limit}")),
         Ended::Answered | Ended::Failed(_) => {}
     }
     if let Some(call) = dry_run.added() {
-        return Verdict::Wrong(format!(
+        return Verdict::Failed(format!(
             "it asks for {} more often than was recorded, which costs money or changes something: {}",
             call.import,
             arguments(call)
         ));
     }
-    // It was told that something isn't there which may well be: what it does then says nothing.
+    // The guest got an error for a call that isn't recorded, so its outcome says nothing.
     if dry_run.unknown().is_some() {
-        return Verdict::Open;
+        return Verdict::Inconclusive;
     }
     match &dry_run.ended {
-        Ended::Failed(failure) => Verdict::Wrong(format!("it fails: {}", failure.reason.trim())),
-        _ if dry_run.unanswered => Verdict::Wrong("it returns ok and never writes a reply".into()),
-        _ => Verdict::Well,
+        Ended::Failed(failure) => Verdict::Failed(format!("it fails: {}", failure.reason.trim())),
+        _ if dry_run.unanswered => Verdict::Failed("it returns ok and never writes a reply".into()),
+        _ => Verdict::Passed,
     }
 }
 
 fn arguments(call: &CallRequest) -> String {
-    truncate(&call.arguments.to_string(), SHOWN).into_owned()
+    truncate(&call.arguments.to_string(), MAX_ARGUMENTS).into_owned()
 }

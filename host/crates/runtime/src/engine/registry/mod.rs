@@ -1,4 +1,4 @@
-//! The versions of each module: which one serves, how a new one takes its place, and what people may say about it.
+//! The versions of each module: which one serves, how a new one replaces it, and the admin operations.
 
 mod admin_ops;
 mod canary;
@@ -33,26 +33,25 @@ use modhost_storage::versions::{Entry, Versions};
 use module_entry::ModuleEntry;
 pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
 
-/// The modules of this host, each with the version that serves now.
+/// The modules of this host, each with its serving version.
 ///
-/// Which version answers a delivery is read without a lock; a delivery that has one keeps it to the end of the attempt,
-/// whatever comes after.
+/// Choosing a version takes no lock. An attempt keeps its version to its end, even if another version serves meanwhile.
 pub struct Registry {
     shared: Arc<Shared>,
     slots: ArcSwap<HashMap<Name, Arc<ModuleEntry>>>,
-    /// Held while settings are taken in.
-    setting: Mutex<()>,
+    /// Serializes calls of [`set`](Self::set).
+    set_lock: Mutex<()>,
 }
 
-/// What all modules are worked on with.
+/// The state shared by all modules.
 struct Shared {
     engine: Engine,
     versions: Versions,
-    /// Where dry runs have their deliveries from.
+    /// The source of recorded deliveries for dry runs.
     journal: Arc<dyn Journal>,
-    /// Turns to dry-run.
+    /// Bounds concurrent dry runs.
     rehearsing: Semaphore,
-    /// Marked when a module has come up, or is known not to.
+    /// Notified when a module got a version to run, or its file turned out to be unusable.
     changes: watch::Sender<()>,
 }
 
@@ -62,16 +61,16 @@ impl Shared {
     }
 }
 
-/// The version that is to answer a delivery.
+/// The version chosen for a delivery.
 pub struct Chosen {
     /// The version.
     pub version: Arc<Version>,
-    /// The trial it is a part of, and on which side.
+    /// The trial in which the delivery counts, if any, and the side it counts for.
     trial: Option<(Arc<Trial>, Arm)>,
 }
 
 impl Chosen {
-    /// Takes in how the first attempt at a delivery ended.
+    /// Counts the result of a delivery's first attempt in the trial, if any.
     pub fn ended(&self, well: bool) {
         if let Some((trial, arm)) = &self.trial {
             trial.count(*arm, well);
@@ -80,87 +79,88 @@ impl Chosen {
 }
 
 impl Registry {
-    /// A registry without modules; `versions` remembers theirs, and dry runs take their deliveries from `journal`.
+    /// Creates a registry without modules. `versions` stores the history of versions, and dry runs read deliveries from
+    /// `journal`.
     pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
         let (rehearsing, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
         let shared = Shared { engine, versions, journal, rehearsing, changes };
-        Self { shared: Arc::new(shared), slots: ArcSwap::default(), setting: Mutex::default() }
+        Self { shared: Arc::new(shared), slots: ArcSwap::default(), set_lock: Mutex::default() }
     }
 
-    /// The version that answers a delivery which was received at this time: the same one whenever it is asked, as long
-    /// as that one serves or is tried.
+    /// Returns the version for a delivery received at this time. The choice is deterministic as long as that version
+    /// serves or is on trial.
     pub fn choose(&self, module: &Name, delivery: &DeliveryId, received: SystemTime) -> Option<Chosen> {
         self.slots.load().get(module)?.choose(delivery, received)
     }
 
-    /// Whether a module's deliveries wait: a person paused it, or no version of it serves yet. They were acknowledged, so
-    /// no attempt at them is spent on finding that there is nothing to run.
+    /// Whether a module's deliveries wait, because it is paused or no version serves. Such deliveries aren't claimed,
+    /// so they spend no attempts.
     pub fn makes_wait(&self, module: &Name) -> bool {
-        self.slots.load().get(module).is_some_and(|slot| slot.makes_wait())
+        self.slots.load().get(module).is_some_and(|entry| entry.makes_wait())
     }
 
-    /// Whether any module's are.
+    /// Whether the deliveries of any module wait.
     pub fn any_makes_wait(&self) -> bool {
-        self.slots.load().values().any(|slot| slot.makes_wait())
+        self.slots.load().values().any(|entry| entry.makes_wait())
     }
 
-    /// Marked whenever a module has come up, or is known not to: what waits for it may be able to go on.
+    /// Subscribes to notifications that a module got a version to run, or that its file turned out to be unusable.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.shared.changes.subscribe()
     }
 
-    /// The modules that have no version to run, by name: their deliveries wait until a component can serve.
+    /// Returns the modules without a version to run, sorted by name.
     pub fn waiting(&self) -> Vec<WaitingModule> {
         let slots = self.slots.load();
-        let waiting = slots.values().filter_map(|slot| {
-            let (waiting, coming_up) = (slot.waiting()?, slot.is_coming_up());
-            Some(WaitingModule { name: slot.name.clone(), coming_up, waiting })
+        let waiting = slots.values().filter_map(|entry| {
+            let (waiting, coming_up) = (entry.waiting()?, entry.is_coming_up());
+            Some(WaitingModule { name: entry.name.clone(), coming_up, waiting })
         });
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_by(|a, b| a.name.cmp(&b.name));
         waiting
     }
 
-    /// Waits until no module is coming up any more: of each, a version serves, or its file is known not to.
+    /// Waits until no module is coming up: for each, a version serves or its file turned out to be unusable.
     pub async fn all_have_come_up(&self) {
         let mut changes = self.changes();
-        let coming_up = || self.slots.load().values().any(|slot| slot.is_coming_up());
-        // It is never closed, as the sender is this registry's.
+        let coming_up = || self.slots.load().values().any(|entry| entry.is_coming_up());
+        // The channel is never closed: the registry owns the sender.
         while coming_up() && changes.changed().await.is_ok() {}
     }
 
-    /// How every module stands, by name.
+    /// Returns the status of all modules, sorted by name.
     pub fn status(&self) -> Vec<Status> {
         let slots = self.slots.load();
-        let mut status: Vec<Status> = slots.values().map(|slot| slot.status()).collect();
+        let mut status: Vec<Status> = slots.values().map(|entry| entry.status()).collect();
         status.sort_by(|a, b| a.name.cmp(&b.name));
         status
     }
 
-    /// How a module stands; none if there is none of this name.
+    /// Returns the status of a module; `None` if the module is unknown.
     pub fn status_of(&self, module: &Name) -> Option<Status> {
-        self.slots.load().get(module).map(|slot| slot.status())
+        self.slots.load().get(module).map(|entry| entry.status())
     }
 
-    /// What has happened to a module's versions, newest first; also of one that is no longer in modules.toml.
+    /// Returns the history of a module's versions, newest first, even if the module is no longer in modules.toml.
     ///
     /// # Errors
     ///
-    /// When it can't be read.
+    /// If the history can't be read.
     pub async fn history(&self, module: &Name) -> Result<Vec<Entry>, StorageError> {
         self.shared.versions.history(module).await
     }
 
-    /// Makes these the host's modules. Those there were go on with their new settings, and the new ones come up each by
-    /// itself: nobody waits here for a component that takes long. `route` is called when all of them are known, and
-    /// before those no longer named are forgotten: it is where events are sent to the new ones and not to the others.
+    /// Replaces the modules. Existing modules continue with their new settings, and new ones load in the background, so
+    /// this function doesn't wait for any component. It calls `route` after the new modules are added and before the
+    /// removed ones are dropped; `route` switches the event routes.
     pub fn set(&self, specs: Vec<Spec>, route: impl FnOnce()) {
-        let _turn = lock(&self.setting);
+        let _guard = lock(&self.set_lock);
         let before = self.slots.load_full();
-        let wanted: HashMap<Name, Arc<ModuleEntry>> = specs.into_iter().map(|spec| self.slot(&before, spec)).collect();
-        // Before anybody can see them: a new module that isn't coming up yet would look like one that can't.
-        for slot in wanted.values() {
-            slot.settle();
+        let wanted: HashMap<Name, Arc<ModuleEntry>> = specs.into_iter().map(|spec| self.entry(&before, spec)).collect();
+        // Start loading before the modules become visible. Otherwise a new module would look as if it couldn't load.
+        for entry in wanted.values() {
+            entry.settle();
         }
         let mut all = HashMap::clone(&before);
         all.extend(wanted.clone());
@@ -168,36 +168,36 @@ impl Registry {
         route();
         let gone: Vec<_> = before.iter().filter(|(name, _)| !wanted.contains_key(*name)).collect();
         self.slots.store(Arc::new(wanted));
-        for (_, slot) in gone {
-            slot.forget();
+        for (_, entry) in gone {
+            entry.forget();
         }
         self.shared.notify_change();
     }
 
-    /// Writes down how far every trial has come, so that the next host goes on with it: for the end of this one.
+    /// Saves the progress of all trials when the host shuts down, so that the next host continues them.
     pub async fn note_trials(&self) {
         let slots = self.slots.load_full();
-        join_all(slots.values().map(|slot| slot.note_trial())).await;
+        join_all(slots.values().map(|entry| entry.note_trial())).await;
     }
 
-    /// Takes in component files that changed, each module by itself: one that takes its time keeps no other waiting. A
-    /// file that can't serve leaves the old version serving, and the log says why.
+    /// Reloads the modules whose component files changed, independently of each other. If a new component can't serve,
+    /// the old version continues to serve and the reason is logged.
     pub fn refresh(&self, changed: &BTreeSet<PathBuf>) {
-        for slot in self.slots.load().values().filter(|slot| changed.contains(&slot.component())) {
-            slot.request();
+        for entry in self.slots.load().values().filter(|entry| changed.contains(&entry.component())) {
+            entry.request();
         }
     }
 
-    /// The slot a module had before, with its new settings, or else a new one.
-    fn slot(&self, before: &HashMap<Name, Arc<ModuleEntry>>, spec: Spec) -> (Name, Arc<ModuleEntry>) {
+    /// Returns the entry of a module with its new settings: the existing one, or a new one.
+    fn entry(&self, before: &HashMap<Name, Arc<ModuleEntry>>, spec: Spec) -> (Name, Arc<ModuleEntry>) {
         let name = spec.name.clone();
-        let slot = match before.get(&name) {
-            Some(slot) => {
-                slot.set(spec);
-                slot.clone()
+        let entry = match before.get(&name) {
+            Some(entry) => {
+                entry.set(spec);
+                entry.clone()
             }
             None => Arc::new(ModuleEntry::new(self.shared.clone(), spec)),
         };
-        (name, slot)
+        (name, entry)
     }
 }

@@ -1,4 +1,4 @@
-//! One module: what answers its deliveries, and the one step in which that is exchanged.
+//! A module of the registry: its serving versions and the atomic swap that replaces them.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -25,56 +25,57 @@ use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 pub(super) struct ModuleEntry {
     pub(super) shared: Arc<Shared>,
     pub(super) name: Name,
-    /// When the host started, or the module came into modules.toml.
+    /// When the host started, or the module was added to modules.toml.
     pub(super) named: SystemTime,
     spec: ArcSwap<Spec>,
     serving: ArcSwapOption<Serving>,
-    /// Why the file as it is now doesn't serve.
+    /// Why the current file is refused.
     pub(super) refused: Mutex<Option<Refusal>>,
-    /// The file that isn't taken, and was told of.
+    /// The ignored version of the file that was already logged.
     pub(super) left_aside: Mutex<Option<ContentHash>>,
-    /// Why the version that served last doesn't serve now, as the log has said.
+    /// The logged reason why the version that served last can't serve now.
     pub(super) lost: Mutex<Option<String>>,
-    /// Held while versions are exchanged and that is recorded, so that two changes come one after the other. Nothing is read,
-    /// compiled or dry-run under it: a person's order and the end of a trial never wait for that.
+    /// The module's lock: serializes changes of versions and their records. Nothing is read, compiled or dry-run under
+    /// it, so admin operations and the end of a trial never wait for that.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// Held while the file is taken in, however long that takes.
+    /// Serializes reloads of the file.
     pub(super) intake: tokio::sync::Mutex<()>,
-    /// How many orders of people were carried out that overrule what the file says.
+    /// The number of completed admin operations that take precedence over the file.
     orders: AtomicU64,
-    /// How many such orders are being prepared; the file waits for them.
+    /// The number of such operations being prepared. Reloads wait for them.
     ordering: watch::Sender<usize>,
-    /// Whether somebody waits to take in the file.
+    /// Whether a reload is queued.
     pub(super) wanted: AtomicBool,
-    /// Whether other rules hold for new versions than when the file was taken in: a version that went back may be tried anew.
+    /// Whether the canary settings changed since the last reload. A version that failed its trial may then be tried
+    /// again.
     pub(super) new_rules: AtomicBool,
-    /// Whether the file is going to be read again by itself.
+    /// Whether a retry of the reload is scheduled.
     pub(super) rereads: AtomicBool,
-    /// How often that has happened in a row.
+    /// The number of consecutive retries.
     pub(super) reread: AtomicU32,
-    /// How many want the file taken in, or take it in.
-    intakes: AtomicUsize,
+    /// The number of queued and running reloads.
+    reloads: AtomicUsize,
     paused: AtomicBool,
-    /// What is done with the file now.
+    /// The reload in progress.
     pub(super) work: Mutex<Option<Work>>,
-    /// Whether the module is no longer in modules.toml.
+    /// Whether the module was removed from modules.toml.
     forgotten: AtomicBool,
-    /// Versions that no longer serve; those deliveries still run on are there.
+    /// Versions that no longer serve; a weak reference is alive as long as deliveries run on the version.
     outgoing: Mutex<Vec<Weak<Version>>>,
 }
 
-/// What answers deliveries: exchanged as a whole.
+/// The versions that run deliveries. Replaced as a whole.
 pub(super) struct Serving {
     pub(super) stable: Arc<Version>,
     pub(super) canary: Option<Canary>,
 }
 
-/// A file that is being read, compiled or dry-run.
+/// A reload in progress: the file is being read, compiled or dry-run.
 #[derive(Clone)]
 pub(super) struct Work {
-    /// What it holds, once that is known.
+    /// The hash of the file, once it is known.
     pub(super) hash: Option<ContentHash>,
-    /// Ends the work: nobody wants its result any more.
+    /// Canceled when the result of the reload is no longer needed.
     pub(super) outdated: CancellationToken,
 }
 
@@ -98,7 +99,7 @@ impl ModuleEntry {
             new_rules: AtomicBool::new(false),
             rereads: AtomicBool::new(false),
             reread: AtomicU32::new(0),
-            intakes: AtomicUsize::new(0),
+            reloads: AtomicUsize::new(0),
             paused: AtomicBool::new(paused),
             work: Mutex::default(),
             forgotten: AtomicBool::new(false),
@@ -106,7 +107,7 @@ impl ModuleEntry {
         }
     }
 
-    /// Gives the module other settings; they are applied when it is settled.
+    /// Stores new settings. [`settle`](Self::settle) applies them.
     pub(super) fn set(&self, spec: Spec) {
         let (swap, before) = (spec.swap, self.spec.swap(Arc::new(spec)));
         if swap != before.swap && swap.canary.is_some() {
@@ -142,58 +143,58 @@ impl ModuleEntry {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Whether nothing serves yet, and it isn't known yet whether what is in the file can.
+    /// Whether no version serves yet and a reload is queued or running.
     pub(super) fn is_coming_up(&self) -> bool {
-        // In this order: what is taken in serves before it counts as taken in.
-        self.serving.load().is_none() && self.intakes.load(Ordering::Acquire) > 0
+        // The order matters: a reload stores its version before it decrements the counter.
+        self.serving.load().is_none() && self.reloads.load(Ordering::Acquire) > 0
     }
 
-    /// Whether its deliveries wait.
+    /// Whether deliveries wait, because the module is paused or has no version.
     pub(super) fn makes_wait(&self) -> bool {
         self.is_paused() || self.serving.load().is_none()
     }
 
-    /// Says that the module is no longer in modules.toml: what is loaded for it is given up.
+    /// Marks the module as removed from modules.toml and cancels its reload.
     pub(super) fn forget(&self) {
         self.forgotten.store(true, Ordering::SeqCst);
-        self.give_up_work();
+        self.cancel_reload();
     }
 
-    /// Gives up what is done with the file now.
-    fn give_up_work(&self) {
+    /// Cancels the reload in progress.
+    fn cancel_reload(&self) {
         if let Some(work) = &*lock(&self.work) {
             work.outdated.cancel();
         }
     }
 
-    /// How many orders were carried out.
+    /// Returns the number of completed admin operations.
     pub(super) fn orders(&self) -> u64 {
         self.orders.load(Ordering::Acquire)
     }
 
-    /// Says that an order was carried out, by whose turn it is: what is done with the file may have become wrong.
+    /// Records that an admin operation was completed, and cancels the reload in progress. The caller holds `turn`.
     pub(super) fn is_overruled(&self) {
         self.orders.fetch_add(1, Ordering::AcqRel);
-        self.give_up_work();
+        self.cancel_reload();
     }
 
-    /// Keeps the file from coming to serve while an order is prepared: otherwise it could do so before, and the order would
-    /// mean another version by then than the person who gave it did.
+    /// Blocks reloads while an admin operation is prepared. Otherwise a reload could swap the version first, and the
+    /// operation would apply to another version than the operator meant.
     pub(super) fn prepare_order(&self) -> Preparing<'_> {
         self.ordering.send_modify(|count| *count += 1);
-        self.give_up_work();
+        self.cancel_reload();
         Preparing(self)
     }
 
-    /// Waits until no order is being prepared, and then for the turn.
+    /// Waits until no admin operation is being prepared, then acquires the module's lock.
     pub(super) async fn turn_after_orders(&self) -> PermitGuard<'_> {
         let mut ordering = self.ordering.subscribe();
         loop {
-            // It is never closed, as the sender is this module's.
+            // The channel is never closed: `self` owns the sender.
             let _ = ordering.wait_for(|count| *count == 0).await;
-            let turn = self.turn.lock().await;
+            let guard = self.turn.lock().await;
             if *self.ordering.borrow() == 0 {
-                return turn;
+                return guard;
             }
         }
     }
@@ -202,7 +203,7 @@ impl ModuleEntry {
         self.forgotten.load(Ordering::SeqCst)
     }
 
-    /// How many versions are in memory.
+    /// Returns the number of versions in memory.
     pub(super) fn loaded(&self) -> usize {
         let serving = self.serving.load();
         let serving = serving.as_ref().map_or(0, |serving| 1 + usize::from(serving.canary.is_some()));
@@ -220,21 +221,21 @@ impl ModuleEntry {
         Some(Chosen { version: version.clone(), trial: Some((trial.clone(), arm)) })
     }
 
-    /// Makes this what answers deliveries from now on: the one step in which a swap is done.
+    /// Swaps the serving versions atomically.
     pub(super) fn exchange(&self, next: Serving) {
         let before = self.serving.swap(Some(Arc::new(next)));
         match before {
-            Some(before) => self.part_with(&before),
+            Some(before) => self.retire(&before),
             None => self.shared.notify_change(),
         }
-        // The settings may have changed while the version was made.
+        // The settings may have changed while the version was loaded.
         if let Err(error) = self.renew() {
             tracing::debug!(module = %self.name, %error, "cannot apply newer settings to the version");
         }
     }
 
-    /// Lets go of what served, and remembers what doesn't any more for as long as deliveries run on it.
-    fn part_with(&self, before: &Serving) {
+    /// Ends the trial of replaced versions, and tracks the versions as long as deliveries run on them.
+    fn retire(&self, before: &Serving) {
         let now = self.serving();
         let versions = |serving: &Serving| {
             let canary = serving.canary.as_ref().map(|canary| canary.version.clone());
@@ -253,11 +254,11 @@ impl ModuleEntry {
         outgoing.extend(gone.map(|version| Arc::downgrade(&version)));
     }
 
-    /// Gives what serves the settings as they are now.
+    /// Applies the current settings to the serving versions.
     ///
     /// # Errors
     ///
-    /// When they don't give a version what it needs; then nothing is changed.
+    /// If the settings don't meet a version's requirements. Nothing changes then.
     pub(super) fn renew(&self) -> Result<(), LoadError> {
         let (Some(before), spec) = (self.serving(), self.spec()) else { return Ok(()) };
         let renewed = |version: &Arc<Version>| match version.is(version.hash(), &spec) {
@@ -279,14 +280,14 @@ impl ModuleEntry {
         let next = Some(Arc::new(Serving { stable, canary }));
         let found = self.serving.compare_and_swap(&Some(before.clone()), next);
         if found.as_ref().is_some_and(|found| Arc::ptr_eq(found, &before)) {
-            self.part_with(&before);
+            self.retire(&before);
             tracing::info!(module = %self.name, version = %hash, "new settings in use");
         }
-        // Else another version was exchanged for it meanwhile, and whoever did that renews it.
+        // Otherwise the versions were swapped meanwhile, and `exchange` applies the settings to the new ones.
         Ok(())
     }
 
-    /// Writes down what has happened; that it can't be is no reason to go back on it.
+    /// Records facts. If that fails, it logs an error, and the change stays in effect.
     pub(super) async fn write_down(&self, facts: Vec<Fact>) {
         if facts.is_empty() {
             return;
@@ -305,10 +306,13 @@ impl ModuleEntry {
     }
 }
 
-/// For what people ask.
+/// For admin operations.
 impl ModuleEntry {
-    /// Makes a version serve, because somebody asked for it; the facts of that are written down before it does. Only by whose
-    /// turn it is.
+    /// Swaps to a version that an operator requested, after recording the facts. The caller holds `turn`.
+    ///
+    /// # Errors
+    ///
+    /// If the facts can't be recorded. Nothing changes then.
     pub(super) async fn serve(
         &self,
         version: Version,
@@ -331,30 +335,29 @@ impl ModuleEntry {
     }
 }
 
-/// The intake of a module's file, from when it is asked for: as long as it goes on, a module that has no version is on its
-/// way to one.
+/// A guard for a queued or running reload. While it exists, a module without a version counts as coming up.
 pub(super) struct ReloadStep(Arc<ModuleEntry>);
 
 impl ReloadStep {
-    pub(super) fn of(slot: Arc<ModuleEntry>) -> Self {
-        slot.intakes.fetch_add(1, Ordering::Release);
-        Self(slot)
+    pub(super) fn of(entry: Arc<ModuleEntry>) -> Self {
+        entry.reloads.fetch_add(1, Ordering::Release);
+        Self(entry)
     }
 }
 
 impl Drop for ReloadStep {
     fn drop(&mut self) {
-        self.0.intakes.fetch_sub(1, Ordering::Release);
+        self.0.reloads.fetch_sub(1, Ordering::Release);
         if self.0.serving().is_none() {
             self.0.shared.notify_change();
         }
     }
 }
 
-/// The turn of a module.
+/// The guard of a module's lock (`turn`).
 pub(super) type PermitGuard<'a> = tokio::sync::MutexGuard<'a, ()>;
 
-/// An order that is being prepared: as long as there is one, the file doesn't come to serve.
+/// A guard for an admin operation being prepared. While it exists, reloads wait.
 pub(super) struct Preparing<'a>(&'a ModuleEntry);
 
 impl Drop for Preparing<'_> {

@@ -1,4 +1,4 @@
-//! Why a module's file may not serve, and what could change that.
+//! Refusals of component files, and the changes that can lift them.
 
 use std::sync::Arc;
 
@@ -8,34 +8,35 @@ use crate::engine::version::Spec;
 use modhost_core::metrics::RefusedBy;
 use modhost_storage::versions::ContentHash;
 
-/// A file that may not serve.
+/// A refused component file.
 pub(super) struct Refusal {
-    /// What it holds; that of nothing if it can't be read.
+    /// The hash of the file's content; the hash of no bytes if the file can't be read.
     pub(super) hash: ContentHash,
-    /// The settings it was refused under.
+    /// The settings under which it was refused.
     pub(super) spec: Arc<Spec>,
     pub(super) cause: Cause,
     pub(super) reason: String,
 }
 
-/// What a file was refused for, by what could change it. A new file, other `swap` settings and a person always can.
+/// The cause of a refusal, by the change that can lift it. A new file, other `swap` settings and an operator always
+/// can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// There is no file yet.
+    /// The file doesn't exist yet.
     Missing,
-    /// The host can't read, compile or dry-run it now: time can. That a process which compiles is killed from outside is
-    /// part of that: it says that memory was short, and not whose fault that was.
+    /// The host can't read, compile or dry-run the file now; a later attempt may succeed. This includes a compile
+    /// process that was killed from outside, which indicates low memory but not by whose fault.
     Host,
-    /// What is in it is no component that fits, or can't be compiled.
+    /// The file isn't a compatible component, or can't be compiled.
     Component,
-    /// The module's settings don't give it what it needs: other limits or allowed hosts can.
+    /// The module's settings don't meet the component's requirements; other limits or allowed hosts may.
     Settings,
-    /// The dry runs.
+    /// The dry runs failed.
     Gate,
 }
 
 impl Cause {
-    /// What an error refuses a file for.
+    /// Returns the cause for an error.
     pub(super) fn of(error: &LoadError) -> Self {
         match error {
             LoadError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound => Self::Missing,
@@ -46,20 +47,20 @@ impl Cause {
         }
     }
 
-    /// What the metrics count it as.
+    /// Returns the label for metrics.
     pub(super) fn by(self) -> RefusedBy {
         if self == Self::Gate { RefusedBy::Gate } else { RefusedBy::File }
     }
 
-    /// Whether it may be over although neither the file nor the settings change.
+    /// Whether the cause is temporary: a later attempt may succeed with the same file and settings.
     pub(super) fn passes(self) -> bool {
         self == Self::Host
     }
 }
 
 impl Refusal {
-    /// Whether a file that holds this is still refused under these settings. To try it again costs a compilation or a
-    /// dry run, and what was refused once is refused again unless what it was refused for has changed.
+    /// Whether a file with this hash remains refused under these settings. Another attempt would cost a compilation or
+    /// dry runs, and would fail again unless the cause has changed.
     pub(super) fn holds(&self, hash: ContentHash, spec: &Spec) -> bool {
         if self.hash != hash || self.spec.swap != spec.swap {
             return false;

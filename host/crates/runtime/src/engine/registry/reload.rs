@@ -1,8 +1,8 @@
-//! How what a module's file holds comes to serve, or doesn't.
+//! Reloads of a module's component file.
 //!
-//! Reading, compiling and rehearsing a file takes anything from milliseconds to minutes, and is done without the module's
-//! turn. Before each step that changes something the turn is taken, and what was found is judged by how the module stands
-//! then: what a person has ordered meanwhile goes before it, and settings that have changed are the ones that count.
+//! Reading, compiling and dry-running a file takes from milliseconds to minutes and happens without the module's lock
+//! (`turn`). Before each change the lock is taken and the module's state is checked again: admin operations take
+//! precedence, and changed settings restart the reload.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
 use modhost_core::sync::lock;
 use modhost_storage::versions::{ContentHash, Fact, ModuleState, Origin};
 
-/// The delays before a file is read again that could not be read, compiled or dry-run for a temporary reason. They grow
-/// because a try may cost the host much.
-const READ_AGAIN: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
+/// The delays before a reload is retried that failed for a temporary reason. They grow because an attempt may be
+/// expensive.
+const RETRY_BACKOFF: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(300));
 
-/// How long somebody who wants a file taken in waits to hear what came of it.
-const ANSWERED_AFTER: Duration = Duration::from_secs(10);
+/// The maximum time that an admin operation waits for the result of a reload.
+const MAX_RELOAD_WAIT: Duration = Duration::from_secs(10);
 
-/// A component as it was read.
+/// A component file that was read.
 pub(super) struct Found {
     pub(super) hash: ContentHash,
     pub(super) bytes: Vec<u8>,
@@ -46,114 +46,114 @@ impl Found {
     }
 }
 
-/// Why a version that served before can't serve now.
-struct Lost {
+/// The reason why a version that served before can't serve now.
+struct Unavailable {
     cause: Cause,
     why: String,
 }
 
-/// What one look at the file is based on.
-struct Look<'a> {
-    slot: &'a ModuleEntry,
+/// The state on which one reload is based.
+struct Reload<'a> {
+    entry: &'a ModuleEntry,
     spec: Arc<Spec>,
     orders: u64,
-    /// Whether a version that its trial has sent back may be tried once more, by other rules.
+    /// Whether a version that failed its trial may be tried again, because the canary settings changed.
     new_rules: bool,
     outdated: CancellationToken,
 }
 
-impl<'a> Look<'a> {
-    fn begin(slot: &'a ModuleEntry, new_rules: bool) -> Self {
+impl<'a> Reload<'a> {
+    fn begin(entry: &'a ModuleEntry, new_rules: bool) -> Self {
         let outdated = CancellationToken::new();
-        *lock(&slot.work) = Some(Work { hash: None, outdated: outdated.clone() });
-        // Whoever came before that was there to be seen saw nothing to give up.
-        if slot.is_forgotten() {
+        *lock(&entry.work) = Some(Work { hash: None, outdated: outdated.clone() });
+        // `forget` may have run just before `work` was set, and then it had nothing to cancel.
+        if entry.is_forgotten() {
             outdated.cancel();
         }
-        Self { slot, orders: slot.orders(), spec: slot.spec(), new_rules, outdated }
+        Self { entry, orders: entry.orders(), spec: entry.spec(), new_rules, outdated }
     }
 
-    /// Does something that takes long; none if its result isn't wanted any more before it is there.
-    async fn wanted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// Runs work that may take long; `None` if the reload is canceled.
+    async fn unless_outdated<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.outdated.run_until_cancelled(work).await
     }
 
-    /// The module's turn, to act on what was found; none if that is out of date.
+    /// Acquires the module's lock to apply a result; `None` if the state on which the reload is based has changed.
     async fn turn(&self) -> Option<PermitGuard<'a>> {
-        let turn = self.slot.turn_after_orders().await;
-        let spec = self.slot.spec();
+        let guard = self.entry.turn_after_orders().await;
+        let spec = self.entry.spec();
         let same_settings = spec.component == self.spec.component && spec.swap == self.spec.swap;
-        let holds = same_settings && self.slot.orders() == self.orders && !self.slot.is_forgotten();
-        holds.then_some(turn)
+        let is_current = same_settings && self.entry.orders() == self.orders && !self.entry.is_forgotten();
+        is_current.then_some(guard)
     }
 }
 
-impl Drop for Look<'_> {
+impl Drop for Reload<'_> {
     fn drop(&mut self) {
-        *lock(&self.slot.work) = None;
+        *lock(&self.entry.work) = None;
     }
 }
 
 impl ModuleEntry {
-    /// Has the file taken in soon.
+    /// Starts a reload in the background.
     pub(super) fn request(self: &Arc<Self>) {
-        let (slot, intake) = (self.clone(), ReloadStep::of(self.clone()));
+        let (entry, step) = (self.clone(), ReloadStep::of(self.clone()));
         tokio::spawn(async move {
-            // Somebody who waits to do so already reads what is there by then.
-            let first = !slot.wanted.swap(true, Ordering::AcqRel);
-            slot.overtake().await;
+            // A reload that is already queued will read the current file.
+            let first = !entry.wanted.swap(true, Ordering::AcqRel);
+            entry.cancel_if_stale().await;
             if first {
-                slot.refresh().await;
+                entry.refresh().await;
             }
-            drop(intake);
+            drop(step);
         });
     }
 
-    /// Has the file taken in, and waits a while for that to be done. It goes on even if nobody waits any more: compiling may
-    /// take minutes.
+    /// Starts a reload and waits at most [`MAX_RELOAD_WAIT`] for it. The reload continues after that, because compiling
+    /// may take minutes.
     pub(super) async fn take_in_now(self: &Arc<Self>) {
-        let (slot, intake) = (self.clone(), ReloadStep::of(self.clone()));
-        let taking = tokio::spawn(async move {
-            slot.refresh().await;
-            drop(intake);
+        let (entry, step) = (self.clone(), ReloadStep::of(self.clone()));
+        let reload = tokio::spawn(async move {
+            entry.refresh().await;
+            drop(step);
         });
-        if let Ok(Err(error)) = tokio::time::timeout(ANSWERED_AFTER, taking).await {
+        if let Ok(Err(error)) = tokio::time::timeout(MAX_RELOAD_WAIT, reload).await {
             tracing::error!(module = %self.name, %error, "cannot load the component");
         }
     }
 
-    /// Gives up what is done with what the file held if it holds something else by now: that may take minutes, for nobody.
-    async fn overtake(&self) {
+    /// Cancels the reload in progress if the file has changed since.
+    async fn cancel_if_stale(&self) {
         let Some(Work { hash: Some(hash), outdated }) = lock(&self.work).clone() else { return };
         if Found::read(&self.component()).await.is_ok_and(|found| found.hash != hash) {
             outdated.cancel();
         }
     }
 
-    /// Applies the settings, and sees to it that the file is taken in.
+    /// Applies the settings and starts a reload.
     pub(super) fn settle(self: &Arc<Self>) {
-        // What the new settings don't give to the version that serves is found, and told, when the file is taken in.
+        // The reload reports an error of the new settings.
         let _ = self.renew();
         self.request();
     }
 
-    /// Takes in the file, if it is not what serves.
+    /// Reloads the file. Starts again if the module's state changes meanwhile.
     async fn refresh(self: &Arc<Self>) {
-        let _one_at_a_time = self.intake.lock().await;
+        let _guard = self.intake.lock().await;
         self.wanted.store(false, Ordering::Release);
         let mut new_rules = false;
         loop {
-            // What an order that is being prepared comes to decides what becomes of the file.
+            // An admin operation being prepared takes precedence over the file.
             drop(self.turn_after_orders().await);
             if self.is_forgotten() {
                 return;
             }
             new_rules |= self.new_rules.swap(false, Ordering::AcqRel);
-            let look = Look::begin(self, new_rules);
-            if self.take_in(&look).await.is_some() {
+            let reload = Reload::begin(self, new_rules);
+            if self.reload_file(&reload).await.is_some() {
                 return;
             }
-            // Whoever has seen that the file changed waits to take it in.
+            // Another reload is queued and will read the changed file.
             if self.wanted.load(Ordering::Acquire) {
                 self.new_rules.fetch_or(new_rules, Ordering::AcqRel);
                 return;
@@ -161,66 +161,67 @@ impl ModuleEntry {
         }
     }
 
-    /// Takes in the file; none if what it was based on has changed before it was done.
-    async fn take_in(self: &Arc<Self>, look: &Look<'_>) -> Option<()> {
-        let (spec, standing) = (&look.spec, self.standing());
+    /// Reads the file and applies the pin or rollback, if any; otherwise loads the file's version. `None` if the reload
+    /// is outdated.
+    async fn reload_file(self: &Arc<Self>, reload: &Reload<'_>) -> Option<()> {
+        let (spec, standing) = (&reload.spec, self.standing());
         let found = Found::read(&spec.component).await;
         if let Some((pinned, order)) = &standing.pinned {
-            let brought_back = self.bring_back(look, *pinned, found.as_ref().ok()).await?;
-            let _turn = look.turn().await?;
+            let restored = self.restore(reload, *pinned, found.as_ref().ok()).await?;
+            let _guard = reload.turn().await?;
             let why = format!("the module is pinned to {pinned} by {}", order.by);
-            self.keep_to(spec, *pinned, brought_back, found, &why).await;
+            self.serve_instead(spec, *pinned, restored, found, &why).await;
             return Some(());
         }
         if let Some(held_back) = &standing.held_back {
             let last = standing.serving.as_ref().map(|entry| entry.hash);
             let same = found.as_ref().is_ok_and(|found| found.hash == held_back.hash);
-            let tried_anew = look.new_rules && held_back.is_by_its_trial();
+            let may_retry = reload.new_rules && held_back.is_by_its_trial();
             if same
-                && !tried_anew
+                && !may_retry
                 && let Some(last) = last
             {
-                let brought_back = self.bring_back(look, last, None).await?;
-                let _turn = look.turn().await?;
-                self.keep_to(spec, last, brought_back, found, &held_back.why).await;
+                let restored = self.restore(reload, last, None).await?;
+                let _guard = reload.turn().await?;
+                self.serve_instead(spec, last, restored, found, &held_back.why).await;
                 return Some(());
             }
             if found.is_ok() {
-                let _turn = look.turn().await?;
+                let _guard = reload.turn().await?;
                 self.write_down(vec![Fact::HeldBack(None)]).await;
             }
         }
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                self.bring_back_last(look, &standing).await?;
-                let _turn = look.turn().await?;
+                self.restore_last(reload, &standing).await?;
+                let _guard = reload.turn().await?;
                 self.refuse(spec, ContentHash::of(&[]), Cause::of(&error), error.to_string()).await;
                 return Some(());
             }
         };
         if spec.swap.replay > 0 || spec.swap.canary.is_some() {
-            self.bring_back_last(look, &standing).await?;
+            self.restore_last(reload, &standing).await?;
         }
-        self.take(look, found).await
+        self.load_found(reload, found).await
     }
 
-    /// Keeps to the version that is to serve instead of the file's. If it can't, none does, and deliveries wait: the file's is
-    /// what somebody doesn't want to run.
-    async fn keep_to(
+    /// Ignores the file in favor of another version. If that can't serve, no version does and deliveries wait: the
+    /// file's version was rejected by an operator or its trial.
+    async fn serve_instead(
         self: &Arc<Self>,
         spec: &Arc<Spec>,
         hash: ContentHash,
-        brought_back: Result<(), Lost>,
+        restored: Result<(), Unavailable>,
         file: Result<Found, LoadError>,
         why: &str,
     ) {
-        match brought_back {
-            Ok(()) => self.stay(spec, file, why),
-            Err(Lost { cause, why: lost }) => {
+        match restored {
+            Ok(()) => self.ignore_file(spec, file, why),
+            Err(Unavailable { cause, why: lost }) => {
                 let reason = format!(
-                    "version {hash}, which is to serve, can't: {lost}. The one in the file is not taken: {why}; \
-                     `modhost modules unpin {}` takes it",
+                    "version {hash} should serve but can't: {lost}. The version in the file is not loaded: {why}; to load \
+                     it, run `modhost modules unpin {}`",
                     self.name
                 );
                 self.refuse(spec, ContentHash::of(&[]), cause, reason).await;
@@ -228,8 +229,8 @@ impl ModuleEntry {
         }
     }
 
-    /// Leaves the file aside, as somebody wants it, and says so once.
-    fn stay(&self, spec: &Spec, found: Result<Found, LoadError>, why: &str) {
+    /// Ignores the file's version, and logs that once per version.
+    fn ignore_file(&self, spec: &Spec, found: Result<Found, LoadError>, why: &str) {
         let serves = self.serving().map(|serving| serving.stable.hash());
         let file = found.ok().map(|found| found.hash).filter(|file| Some(*file) != serves);
         *lock(&self.refused) = None;
@@ -247,15 +248,15 @@ impl ModuleEntry {
         }
     }
 
-    /// Notes that it was told already why this version isn't taken from the file.
+    /// Records that the log already says why this version of the file is ignored.
     pub(super) fn left_aside(&self, hash: ContentHash) {
         *lock(&self.left_aside) = Some(hash);
     }
 
-    /// Makes what the file holds serve, unless it does already.
-    async fn take(self: &Arc<Self>, look: &Look<'_>, found: Found) -> Option<()> {
-        let spec = &look.spec;
-        let turn = look.turn().await?;
+    /// Loads the file's version and admits it, unless it serves, is on trial, or remains refused.
+    async fn load_found(self: &Arc<Self>, reload: &Reload<'_>, found: Found) -> Option<()> {
+        let spec = &reload.spec;
+        let guard = reload.turn().await?;
         *lock(&self.left_aside) = None;
         let serving = self.serving();
         if let Some(serving) = &serving
@@ -270,7 +271,7 @@ impl ModuleEntry {
             }
             return Some(());
         }
-        let _ = self.renew(); // what can't be applied to the version before matters no more once this one serves
+        let _ = self.renew(); // an error for the old version doesn't matter once this one serves
         if serving.as_ref().is_some_and(|it| it.canary.as_ref().is_some_and(|it| it.version.hash() == found.hash)) {
             *lock(&self.refused) = None;
             return Some(());
@@ -278,50 +279,56 @@ impl ModuleEntry {
         if lock(&self.refused).as_ref().is_some_and(|it| it.holds(found.hash, spec)) {
             return Some(());
         }
-        drop(turn);
+        drop(guard);
         let started = Instant::now();
         let priority = if serving.is_some() { Priority::Next } else { Priority::First };
-        match self.load(look, &found, priority).await {
+        match self.load(reload, &found, priority).await {
             None => {
                 tracing::debug!(module = %self.name, version = %found.hash, "load canceled: the file has changed");
                 None
             }
-            Some(Ok(version)) => self.admit(look, found, version, started).await,
+            Some(Ok(version)) => self.admit(reload, found, version, started).await,
             Some(Err(error)) => {
-                self.bring_back_last(look, &self.standing()).await?;
-                let _turn = look.turn().await?;
+                self.restore_last(reload, &self.standing()).await?;
+                let _guard = reload.turn().await?;
                 self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await;
                 Some(())
             }
         }
     }
 
-    /// Loads what the file holds; none if that is out of date before it is done.
-    async fn load(&self, look: &Look<'_>, found: &Found, priority: Priority) -> Option<Result<Version, LoadError>> {
+    /// Loads the component; `None` if the reload is canceled.
+    async fn load(&self, reload: &Reload<'_>, found: &Found, priority: Priority) -> Option<Result<Version, LoadError>> {
         if let Some(work) = &mut *lock(&self.work) {
             work.hash = Some(found.hash);
         }
-        // Whoever came before that could be seen didn't know what it was that was loaded.
+        // A request made before the hash was set couldn't compare it with the file.
         if self.wanted.load(Ordering::Acquire) {
-            self.overtake().await;
+            self.cancel_if_stale().await;
         }
-        look.wanted(self.shared.engine.load_as(found.bytes.clone(), &look.spec, priority)).await
+        reload.unless_outdated(self.shared.engine.load_as(found.bytes.clone(), &reload.spec, priority)).await
     }
 
-    /// Lets a version that can serve do so: after its dry runs, and on trial first, where the settings want that.
-    async fn admit(self: &Arc<Self>, look: &Look<'_>, found: Found, version: Version, started: Instant) -> Option<()> {
-        let (Found { hash, bytes }, spec) = (found, &look.spec);
+    /// Admits a loaded version: dry-runs it and puts it on trial, if configured, or swaps to it.
+    async fn admit(
+        self: &Arc<Self>,
+        reload: &Reload<'_>,
+        found: Found,
+        version: Version,
+        started: Instant,
+    ) -> Option<()> {
+        let (Found { hash, bytes }, spec) = (found, &reload.spec);
         let was_tried = self.standing().canary.is_some_and(|entry| entry.hash == hash);
         if self.serving().is_some() && spec.swap.replay > 0 && !was_tried {
             tracing::debug!(module = %self.name, version = %hash, "dry run started");
-            let examined = look.wanted(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
+            let examined = reload.unless_outdated(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
             if examined.is_none() {
                 tracing::debug!(module = %self.name, version = %hash, "dry run canceled: the file has changed");
             }
             match examined? {
                 Ok(dry_runs) => self.log_dry_runs(hash, &dry_runs),
                 Err(Rejection::Unable(reason)) => {
-                    let _turn = look.turn().await?;
+                    let _guard = reload.turn().await?;
                     self.refuse(spec, hash, Cause::Host, reason).await;
                     return Some(());
                 }
@@ -329,24 +336,24 @@ impl ModuleEntry {
                     self.keep(hash, bytes).await;
                     let replay = delivery.map(|delivery| {
                         let component = spec.component.display();
-                        format!("look at it with `modhost deliveries replay {delivery} --component {component}`, or ")
+                        format!("inspect it with `modhost deliveries replay {delivery} --component {component}`, or ")
                     });
                     let reason = format!(
-                        "{what}; {}take it all the same with `modhost modules pin {} {hash}`",
+                        "{what}; {}use it anyway with `modhost modules pin {} {hash}`",
                         replay.unwrap_or_default(),
                         self.name
                     );
-                    let _turn = look.turn().await?;
+                    let _guard = reload.turn().await?;
                     self.refuse(spec, hash, Cause::Gate, reason).await;
                     return Some(());
                 }
             }
         }
-        let turn = look.turn().await?;
-        // As it is now: a trial may have ended meanwhile.
+        let guard = reload.turn().await?;
+        // Read the state again: a trial may have ended meanwhile.
         let (standing, before) = (self.standing(), self.serving().map(|serving| serving.stable.hash()));
         match &standing.held_back {
-            // It was gone back from just now.
+            // The version was rolled back during this reload.
             Some(held_back) if held_back.hash == hash => return None,
             Some(_) => self.write_down(vec![Fact::HeldBack(None)]).await,
             None => {}
@@ -368,7 +375,7 @@ impl ModuleEntry {
         }
         *lock(&self.refused) = None;
         self.reread.store(0, Ordering::Release);
-        drop(turn);
+        drop(guard);
         self.keep(hash, bytes).await;
         Some(())
     }
@@ -386,7 +393,7 @@ impl ModuleEntry {
         );
     }
 
-    /// Writes down that the file's version serves, unless it did before the host started.
+    /// Records that the file's version serves, unless it served before the host started.
     async fn note_serving(&self, hash: ContentHash, origin: Origin, standing: &ModuleState) {
         let mut facts = Vec::new();
         if standing.canary.is_some() {
@@ -400,14 +407,14 @@ impl ModuleEntry {
         self.write_down(facts).await;
     }
 
-    /// Sees to it that a version serves: from the file if that holds it, else from what was kept; none if that isn't wanted
-    /// any more.
-    async fn bring_back(
+    /// Makes a version serve, from the file if it contains that version, otherwise from the stored components. `None`
+    /// if the reload is outdated.
+    async fn restore(
         self: &Arc<Self>,
-        look: &Look<'_>,
+        reload: &Reload<'_>,
         hash: ContentHash,
         file: Option<&Found>,
-    ) -> Option<Result<(), Lost>> {
+    ) -> Option<Result<(), Unavailable>> {
         if self.serving().is_some_and(|serving| serving.stable.hash() == hash) {
             return Some(Ok(()));
         }
@@ -416,25 +423,25 @@ impl ModuleEntry {
             None => self.shared.versions.component(hash).await,
         };
         let Some(bytes) = bytes else {
-            return Some(Err(Lost { cause: Cause::Component, why: "its component is no longer kept".into() }));
+            return Some(Err(Unavailable { cause: Cause::Component, why: "its component is no longer kept".into() }));
         };
-        match look.wanted(self.shared.engine.load(bytes, &look.spec)).await? {
+        match reload.unless_outdated(self.shared.engine.load(bytes, &reload.spec)).await? {
             Ok(version) => {
-                let _turn = look.turn().await?;
+                let _guard = reload.turn().await?;
                 self.exchange(Serving { stable: Arc::new(version), canary: None });
                 *lock(&self.refused) = None;
                 tracing::info!(module = %self.name, version = %hash, "previous version serves again");
                 Some(Ok(()))
             }
-            Err(error) => Some(Err(Lost { cause: Cause::of(&error), why: error.to_string() })),
+            Err(error) => Some(Err(Unavailable { cause: Cause::of(&error), why: error.to_string() })),
         }
     }
 
-    /// If nothing serves, brings back what served before the host was started.
-    async fn bring_back_last(self: &Arc<Self>, look: &Look<'_>, standing: &ModuleState) -> Option<()> {
+    /// If no version serves, restores the version that served before the host started.
+    async fn restore_last(self: &Arc<Self>, reload: &Reload<'_>, standing: &ModuleState) -> Option<()> {
         if self.serving().is_none()
             && let Some(last) = &standing.serving
-            && let Err(Lost { why, .. }) = self.bring_back(look, last.hash, None).await?
+            && let Err(Unavailable { why, .. }) = self.restore(reload, last.hash, None).await?
             && lock(&self.lost).replace(why.clone()).as_ref() != Some(&why)
         {
             tracing::error!(
@@ -444,10 +451,10 @@ impl ModuleEntry {
         Some(())
     }
 
-    /// Keeps what serves, and says once why the file doesn't.
+    /// Records and logs why the file is refused, once per file and reason. The serving version stays.
     async fn refuse(self: &Arc<Self>, spec: &Arc<Spec>, hash: ContentHash, cause: Cause, reason: String) {
         if cause.passes() {
-            self.read_again_later();
+            self.schedule_retry();
         } else {
             self.reread.store(0, Ordering::Release);
         }
@@ -456,7 +463,6 @@ impl ModuleEntry {
         if before.is_some_and(|before| before.hash == hash && before.reason == reason) {
             return;
         }
-        // A new version that fails its dry run has chosen words of it.
         let file = spec.component.display();
         match self.serving() {
             Some(serving) => {
@@ -471,7 +477,7 @@ impl ModuleEntry {
                     ),
                 }
             }
-            // Nothing was there before: it may still be built.
+            // The module is new, and its component may still be built.
             None if cause == Cause::Missing => tracing::warn!(
                 module = %self.name, %file, "no version serves: the file does not exist; deliveries wait for it"
             ),
@@ -485,20 +491,20 @@ impl ModuleEntry {
         }
     }
 
-    /// Reads the file again after a while: nothing else may say that it can be read, compiled or dry-run by then.
-    fn read_again_later(self: &Arc<Self>) {
+    /// Schedules a retry of the reload, because the file may become usable without any notification.
+    fn schedule_retry(self: &Arc<Self>) {
         if self.rereads.swap(true, Ordering::AcqRel) {
             return;
         }
         let before = self.reread.fetch_add(1, Ordering::AcqRel);
-        let wait = READ_AGAIN.delay(before);
-        let slot = Arc::downgrade(self);
+        let wait = RETRY_BACKOFF.delay(before);
+        let entry = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let Some(slot) = slot.upgrade() else { return };
-            slot.rereads.store(false, Ordering::Release);
-            if !slot.is_forgotten() && lock(&slot.refused).as_ref().is_some_and(|it| it.cause.passes()) {
-                slot.request();
+            let Some(entry) = entry.upgrade() else { return };
+            entry.rereads.store(false, Ordering::Release);
+            if !entry.is_forgotten() && lock(&entry.refused).as_ref().is_some_and(|it| it.cause.passes()) {
+                entry.request();
             }
         });
     }

@@ -1,4 +1,4 @@
-//! How a module stands, for people.
+//! The status of modules, for the admin API and the command line.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,69 +7,69 @@ use super::module_entry::ModuleEntry;
 use modhost_core::event::Name;
 use modhost_storage::versions::{ContentHash, HeldBack, Order, Tally};
 
-/// How a module stands.
+/// The status of a module.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The module.
+    /// The name of the module.
     pub name: Name,
-    /// The version that serves, if one does.
+    /// The serving version, if any.
     pub version: Option<ContentHash>,
-    /// Since when it does.
+    /// When that version began to serve.
     pub since: Option<SystemTime>,
-    /// Whether nothing serves yet, but what is in the file is on its way: its deliveries wait.
+    /// Whether no version serves yet and the file is being read or compiled. Deliveries wait meanwhile.
     pub coming_up: bool,
-    /// Since when its deliveries wait for a version, and why there is none; none if one serves.
+    /// Since when deliveries wait for a version, and why; `None` if a version serves.
     pub waiting: Option<Waiting>,
-    /// Why the file as it is now doesn't serve, if it doesn't.
+    /// Why the current file is refused, if it is.
     pub refused: Option<String>,
-    /// What isn't taken from the file, because it was gone back from.
+    /// The version that isn't loaded from the file because it was rolled back.
     pub held_back: Option<HeldBack>,
-    /// The version it is to stay on, and who said so.
+    /// The version to which the module is pinned, and who pinned it.
     pub pinned: Option<(ContentHash, Order)>,
-    /// Who said that its deliveries wait, if anybody did.
+    /// Who paused the module, if it is paused.
     pub paused: Option<Order>,
-    /// The version that is tried on a share of the deliveries.
+    /// The version on trial, if any.
     pub canary: Option<CanaryStatus>,
-    /// How many versions are in memory: what serves, what is tried, and what deliveries still run on.
+    /// The number of versions in memory: serving, on trial, or still used by running deliveries.
     pub loaded: usize,
 }
 
-/// That no version of a module serves: its deliveries wait for one.
+/// The state of a module without a serving version. Its deliveries wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Since when: the host started, or the module came into modules.toml.
+    /// When the host started, or the module was added to modules.toml.
     pub since: SystemTime,
-    /// Why no version serves.
+    /// The reason why no version serves.
     pub reason: String,
 }
 
-/// A module that has no version to run.
+/// A module without a version to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitingModule {
-    /// The module.
+    /// The name of the module.
     pub name: Name,
-    /// Whether its component is being read or compiled now. If not, the module waits for another file, or for other settings.
+    /// Whether its component is being read or compiled now. If not, the module needs another file or other settings.
     pub coming_up: bool,
-    /// Since when, and why.
+    /// Since when it waits, and why.
     pub waiting: Waiting,
 }
 
-/// A version that is tried.
+/// The status of a version on trial.
 #[derive(Clone, Debug)]
 pub struct CanaryStatus {
     /// The version.
     pub version: ContentHash,
-    /// How many of a hundred deliveries it gets.
+    /// The percentage of deliveries that it gets.
     pub percent: u8,
-    /// Since when.
+    /// When the trial began.
     pub since: SystemTime,
-    /// How long the trial goes on at least.
+    /// The minimum time until the trial ends.
     pub time_left: Duration,
-    /// How many deliveries have to have ended on it before it can take over.
+    /// The minimum number of deliveries that must end on it before it can take over.
     pub min_deliveries: u32,
-    /// What the trial waits for, if its time is over and it can't be decided yet.
+    /// The missing evidence, if the trial's time is over and it can't be decided yet.
     pub waits_for: Option<MissingEvidence>,
-    /// How it has gone so far.
+    /// The results so far.
     pub tally: Tally,
 }
 
@@ -89,7 +89,7 @@ impl CanaryStatus {
 }
 
 impl ModuleEntry {
-    /// Since when and why its deliveries wait for a version, if none serves.
+    /// Returns since when and why deliveries wait; `None` if a version serves.
     pub(super) fn waiting(&self) -> Option<Waiting> {
         if self.serving().is_some() {
             return None;
@@ -103,20 +103,20 @@ impl ModuleEntry {
     }
 
     pub(super) fn status(&self) -> Status {
-        let standing = self.standing();
+        let state = self.standing();
         let coming_up = self.is_coming_up();
         let serving = self.serving();
         let version = serving.as_ref().map(|serving| serving.stable.hash());
         Status {
             name: self.name.clone(),
             version,
-            since: standing.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
+            since: state.serving.filter(|entry| Some(entry.hash) == version).map(|entry| entry.began),
             coming_up: coming_up && version.is_none(),
             waiting: self.waiting().filter(|_| version.is_none()),
             refused: self.refused(),
-            held_back: standing.held_back,
-            pinned: standing.pinned,
-            paused: standing.paused,
+            held_back: state.held_back,
+            pinned: state.pinned,
+            paused: state.paused,
             canary: serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(CanaryStatus::of),
             loaded: self.loaded(),
         }

@@ -1,4 +1,4 @@
-//! How the trial of a version begins and ends.
+//! Starts, continues and ends canary trials.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,34 +10,34 @@ use modhost_core::clock;
 use modhost_core::metrics::{self, CanaryEnd};
 use modhost_storage::versions::{Fact, HeldBack, ModuleState, Origin, Progress, took_over, went_back};
 
-/// How often it is written down how far a trial has come: what a host that is killed loses of it.
-const NOTED_EVERY: Duration = Duration::from_secs(10);
+/// The interval at which the progress of a trial is saved. A killed host loses at most this much.
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Waits for the verdict of a trial and acts on it, and keeps the record of it up to date meanwhile.
-async fn watch(slot: Weak<ModuleEntry>, trial: Arc<Trial>) {
-    let noting = async {
+/// Waits for the verdict of a trial and applies it. Meanwhile it saves the trial's progress periodically.
+async fn watch(entry: Weak<ModuleEntry>, trial: Arc<Trial>) {
+    let saving = async {
         loop {
-            tokio::time::sleep(NOTED_EVERY).await;
-            let Some(slot) = slot.upgrade() else { return };
-            slot.note_trial().await;
+            tokio::time::sleep(SAVE_INTERVAL).await;
+            let Some(entry) = entry.upgrade() else { return };
+            entry.note_trial().await;
         }
     };
-    let goes_on = |missing| {
-        if let Some(slot) = slot.upgrade() {
-            slot.log_missing_evidence(&trial, missing);
+    let on_missing = |missing| {
+        if let Some(entry) = entry.upgrade() {
+            entry.log_missing_evidence(&trial, missing);
         }
     };
     let verdict = tokio::select! {
-        verdict = trial.verdict(goes_on) => verdict,
-        () = noting => None,
+        verdict = trial.verdict(on_missing) => verdict,
+        () = saving => None,
     };
-    if let (Some(verdict), Some(slot)) = (verdict, slot.upgrade()) {
-        slot.conclude(&trial, verdict).await;
+    if let (Some(verdict), Some(entry)) = (verdict, entry.upgrade()) {
+        entry.conclude(&trial, verdict).await;
     }
 }
 
 impl ModuleEntry {
-    /// Lets a version answer a share of the deliveries.
+    /// Puts a version on trial with a share of the deliveries, or continues its trial after a restart.
     pub(super) async fn begin_trial(
         self: &Arc<Self>,
         version: Arc<Version>,
@@ -46,8 +46,8 @@ impl ModuleEntry {
     ) {
         let Some(serving) = self.serving() else { return };
         let (hash, before) = (version.hash(), serving.stable.hash());
-        let goes_on = standing.canary.as_ref().is_some_and(|entry| entry.hash == hash);
-        if !goes_on {
+        let continues = standing.canary.as_ref().is_some_and(|entry| entry.hash == hash);
+        if !continues {
             let mut facts = vec![Fact::Tried { hash }];
             if standing.canary.is_some() {
                 facts.insert(0, Fact::TrialOver { reason: format!("replaced by {hash}") });
@@ -55,17 +55,17 @@ impl ModuleEntry {
             }
             self.write_down(facts).await;
         }
-        // The time that is remembered, so that a delivery finds its version again after a restart.
-        let remembered = self.standing();
-        let began = remembered.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
-        let so_far = if goes_on { remembered.progress } else { Progress::default() };
+        // Use the recorded start time, so that after a restart each delivery gets the same version as before.
+        let recorded = self.standing();
+        let began = recorded.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
+        let so_far = if continues { recorded.progress } else { Progress::default() };
         let trial = Arc::new(Trial::new(policy, began, so_far));
         self.exchange(Serving {
             stable: serving.stable.clone(),
             canary: Some(Canary { version, trial: trial.clone() }),
         });
         let (percent, period) = (policy.percent, humantime::format_duration(policy.period));
-        match goes_on {
+        match continues {
             true => tracing::info!(
                 module = %self.name, version = %hash, %before, percent, %period, tally = %so_far.tally, "canary continues"
             ),
@@ -74,7 +74,7 @@ impl ModuleEntry {
         tokio::spawn(watch(Arc::downgrade(self), trial));
     }
 
-    /// Writes down how far the trial has come, if a version is tried.
+    /// Saves the progress of the trial, if there is one.
     pub(super) async fn note_trial(&self) {
         let serving = self.serving();
         let Some(canary) = serving.as_ref().and_then(|serving| serving.canary.as_ref()) else { return };
@@ -82,7 +82,7 @@ impl ModuleEntry {
         self.write_down(vec![Fact::Progress { hash, progress }]).await;
     }
 
-    /// Says that a trial goes on although its time is over.
+    /// Logs that a trial continues although its time is over.
     fn log_missing_evidence(&self, trial: &Arc<Trial>, missing: MissingEvidence) {
         let serving = self.serving();
         let canary = serving.as_ref().and_then(|serving| serving.canary.as_ref());
@@ -96,9 +96,9 @@ impl ModuleEntry {
         }
     }
 
-    /// Acts on a verdict, unless the trial is over for another reason by now.
+    /// Applies a verdict, unless the trial has ended for another reason.
     async fn conclude(self: &Arc<Self>, trial: &Arc<Trial>, verdict: Verdict) {
-        let _turn = self.turn.lock().await;
+        let _guard = self.turn.lock().await;
         let Some(serving) = self.serving() else { return };
         let Some(canary) = serving.canary.as_ref().filter(|canary| Arc::ptr_eq(&canary.trial, trial)) else { return };
         let (hash, tally) = (canary.version.hash(), trial.tally());
@@ -112,7 +112,7 @@ impl ModuleEntry {
         self.go_back(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
     }
 
-    /// Makes the version on trial the one that serves.
+    /// Promotes the version on trial to the serving version.
     pub(super) async fn take_over(&self, serving: &Serving, reason: String, by: Option<String>) {
         let Some(canary) = &serving.canary else { return };
         let (hash, before) = (canary.version.hash(), serving.stable.hash());
@@ -123,7 +123,8 @@ impl ModuleEntry {
         self.write_down(took_over(hash, reason, by)).await;
     }
 
-    /// Ends a trial in favour of the version before; the file's isn't taken until it is another.
+    /// Ends a trial in favor of the previous version. The version on trial isn't loaded from the file again until the
+    /// file changes.
     pub(super) async fn go_back(&self, serving: &Serving, why: String, end: CanaryEnd) {
         let Some(canary) = &serving.canary else { return };
         let hash = canary.version.hash();
@@ -133,7 +134,7 @@ impl ModuleEntry {
         self.write_down(went_back(hash, why)).await;
     }
 
-    /// Ends a trial because something else is to serve.
+    /// Ends a trial because another version replaces the one on trial.
     pub(super) async fn end_trial(&self, reason: String, end: CanaryEnd) {
         if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
             tracing::info!(module = %self.name, version = %serving.stable.hash(), reason, "canary ended");
