@@ -1,8 +1,8 @@
-//! A completion is an answer or an error, wherever its stream is cut into pieces.
+//! A completion is an answer or an error, whatever the chunking of its stream.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -11,5 +11,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (size, body) = input;
-    properties::a_completion_is_an_answer_or_an_error(body, usize::from(size) + 1);
+    properties::check_completion(body, usize::from(size) + 1);
 });

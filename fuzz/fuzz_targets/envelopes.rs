@@ -1,8 +1,8 @@
-//! A body makes a small event, or none.
+//! A body results in a small event or in none.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -11,6 +11,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
     for number in 0..properties::SOURCES {
-        properties::a_body_is_an_event_or_none(number, body);
+        properties::check_event(number, body);
     }
 });

@@ -1,8 +1,8 @@
-//! JSON is read as others read it, and values as JavaScript, Python and Go send them.
+//! JSON is parsed as serde_json parses it, and as JavaScript, Python and Go send it.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -14,16 +14,16 @@ use libfuzzer_sys::fuzz_target;
 use senders::{Sent, Writer};
 
 fuzz_target!(|text: &[u8]| {
-    properties::json_is_read_as_others_read_it(text);
+    properties::check_json_parser(text);
     let mut bytes = Unstructured::new(text);
     if let Ok(sent) = sent(&mut bytes, 8) {
         for writer in [Writer::JavaScript, Writer::Python, Writer::Go] {
-            senders::a_value_is_read_as_it_was_sent(&sent, writer);
+            senders::check_sent_value(&sent, writer);
         }
     }
 });
 
-/// A value with this many levels at most.
+/// A value with at most this many levels.
 fn sent(bytes: &mut Unstructured<'_>, levels: usize) -> Result<Sent> {
     let kinds = if levels == 0 { 5 } else { 7 };
     Ok(match bytes.int_in_range(0..=kinds - 1)? {

@@ -1,8 +1,8 @@
-//! An odd value of an event, or of a platform's answer, hides nothing beside it.
+//! An unusual value in an event, or in a response of the platform, doesn't affect other values.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -10,6 +10,6 @@ mod properties;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
-    properties::an_odd_value_hides_nothing(text);
-    properties::an_odd_item_costs_only_itself(text);
+    properties::check_unusual_value(text);
+    properties::check_unusual_item(text);
 });

@@ -1,12 +1,12 @@
-//! A modules.toml is read, or its mistakes are told.
+//! A modules.toml is accepted, or refused with errors.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| properties::settings_are_read_or_refused(text));
+fuzz_target!(|text: &str| properties::check_settings(text));

@@ -1,8 +1,8 @@
-//! A stream that is cut off anywhere is never Ok with less than the whole.
+//! A truncated completion stream never succeeds with a part of the text.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -23,12 +23,12 @@ struct Input {
 
 fuzz_target!(|input: Input| {
     let Input { mut texts, mut noise, index, style, no_reason, end, size } = input;
-    // Every prefix of it is read, so it is kept short.
+    // Every prefix of the stream is read, so it is kept short.
     texts.truncate(4);
     noise.truncate(2);
     if texts.iter().map(String::len).sum::<usize>() > 60 {
         return;
     }
     let stream = properties::Stream { texts, noise, index, style, no_reason, end };
-    properties::a_stream_is_never_half(&stream, usize::from(size) + 1);
+    properties::check_truncated_stream(&stream, usize::from(size) + 1);
 });

@@ -1,8 +1,8 @@
-//! Nothing forged is taken by any scheme.
+//! No scheme accepts a forged request.
 
 #![no_main]
 
-// Each target needs a part of it.
+// Each target uses a part of this module.
 #[allow(dead_code)]
 #[path = "../../host/tests/fuzz/properties.rs"]
 mod properties;
@@ -21,7 +21,7 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
-    properties::a_changed_body_is_refused(input.source, &input.body, &input.other);
-    properties::a_changed_header_is_refused(input.source, input.place, input.byte);
-    properties::what_nobody_signed_is_refused(input.source, &input.headers, &input.body);
+    properties::check_changed_body(input.source, &input.body, &input.other);
+    properties::check_changed_header(input.source, input.place, input.byte);
+    properties::check_unsigned_request(input.source, &input.headers, &input.body);
 });

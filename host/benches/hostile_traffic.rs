@@ -1,9 +1,9 @@
-//! What good traffic feels of bad: the time from an event to its answer while nothing else goes on, and while one
-//! attacker at a time, and then all of them, do what they can.
+//! Measures the effect of hostile traffic on other clients: the time from an event to its response without an attack,
+//! with one attacker at a time, and with all of them.
 //!
-//! `cargo bench --bench hostile_traffic` takes a minute and a half. Everything runs on one machine, so the attackers take
-//! processor time from the host that they wouldn't take over a network: their pace is bounded, and is printed. They come
-//! from addresses of their own (127.0.0.2 and so on), which only Linux has without being told.
+//! `cargo bench --bench hostile_traffic` takes a minute and a half. Everything runs on one machine, so the attackers
+//! use CPU time that they wouldn't use over a network: their rate is limited, and printed. They use addresses of their
+//! own (127.0.0.2 and so on), which only Linux provides without configuration.
 
 #[path = "end_to_end/figures.rs"]
 mod figures;
@@ -31,36 +31,37 @@ use tokio_util::sync::CancellationToken;
 use figures::{median, percentile};
 use servers::{PATH, Server};
 
-/// How often each attack has its turn, and how long it takes.
+/// The number of rounds of each attack, and their duration.
 const ROUNDS: usize = 5;
 const TURN: Duration = Duration::from_millis(2_500);
 
-/// How long an attack goes on before anything is measured.
+/// The time between the start of an attack and the measurement.
 const RUN_UP: Duration = Duration::from_millis(300);
 
-/// The good traffic: connections that stay open, and how long each waits between two events.
+/// The good traffic: the number of open connections, and the pause of each between two events.
 const CONNECTIONS: usize = 8;
 const BETWEEN: Duration = Duration::from_millis(20);
 
-/// Half-open requests of the slow attacker, more than the host has connections for; each sends a byte now and then.
+/// The number of incomplete requests of the slow attacker, above the host's connection limit. Each sends a byte now and
+/// then.
 const HALF_OPEN: usize = 600;
 const A_BYTE_EVERY: Duration = Duration::from_secs(1);
 
-/// How many connections a second it opens anew for those that were cut off.
+/// The number of connections per second that it opens again after they were closed.
 const REOPENED: u32 = 200;
 
-/// Requests a second of the others.
+/// The requests per second of the other attacks.
 const OVERSIZED: u32 = 10;
 const MALFORMED: u32 = 500;
 const FORGED: u32 = 500;
 
-/// A body twice as large as the host takes.
+/// The size of an oversized body in bytes, twice the limit.
 const TOO_LARGE: usize = 2 << 20;
 
-/// The longest an attacker waits for an answer.
+/// The maximum time an attacker waits for a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who attacks.
+/// An attack.
 #[derive(Clone, Copy, PartialEq)]
 enum Attack {
     SlowLoris,
@@ -71,7 +72,7 @@ enum Attack {
 
 const ALL: [Attack; 4] = [Attack::SlowLoris, Attack::Oversized, Attack::Malformed, Attack::Forged];
 
-/// What goes on beside the good traffic, by name.
+/// The measured combinations of attacks, by name.
 const SCENES: [(&str, &[Attack]); 6] = [
     ("quiet", &[]),
     ("slow loris", &[Attack::SlowLoris]),
@@ -81,7 +82,7 @@ const SCENES: [(&str, &[Attack]); 6] = [
     ("all at once", &ALL),
 ];
 
-/// What the rounds of a scene brought.
+/// The results of all rounds of a combination.
 #[derive(Default)]
 struct Row {
     p50: Vec<f64>,
@@ -98,7 +99,7 @@ fn main() -> anyhow::Result<()> {
     let host = Server::host(folder.path(), &guests.join("bench_guest.wasm"))?;
     let mut rows: Vec<Row> = SCENES.iter().map(|_| Row::default()).collect();
     let mut number = 0;
-    measure(host.address, &[], &mut number)?; // warms up
+    measure(host.address, &[], &mut number)?; // warm-up
     for _ in 0..ROUNDS {
         let mut quiet = (f64::NAN, f64::NAN);
         for (row, (_, attacks)) in rows.iter_mut().zip(SCENES) {
@@ -136,13 +137,13 @@ fn print(rows: &[Row]) {
     }
 }
 
-/// Sends good traffic for a turn while some attack; answers with its times, and how many requests or connections a second
-/// the attackers began.
+/// Sends good traffic for one round during some attacks; returns its response times, and the number of requests or
+/// connections per second that the attackers started.
 fn measure(host: SocketAddr, attacks: &[Attack], number: &mut u64) -> anyhow::Result<(Vec<Duration>, f64)> {
-    let (stop, begun) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+    let (stop, attempts) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
     let attackers = {
-        let (stop, begun, attacks) = (stop.clone(), begun.clone(), attacks.to_vec());
-        std::thread::spawn(move || attack(host, &attacks, &begun, &stop))
+        let (stop, attempts, attacks) = (stop.clone(), attempts.clone(), attacks.to_vec());
+        std::thread::spawn(move || attack(host, &attacks, &attempts, &stop))
     };
     std::thread::sleep(RUN_UP);
     let events: Vec<Vec<Vec<u8>>> = (0..CONNECTIONS)
@@ -155,18 +156,18 @@ fn measure(host: SocketAddr, attacks: &[Attack], number: &mut u64) -> anyhow::Re
             (0..count).map(next).collect()
         })
         .collect();
-    let (before, started) = (begun.load(Ordering::Relaxed), Instant::now());
+    let (before, started) = (attempts.load(Ordering::Relaxed), Instant::now());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sent = runtime.block_on(try_join_all(events.into_iter().map(|events| good(host, events))));
-    let rate = (begun.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64();
+    let rate = (attempts.load(Ordering::Relaxed) - before) as f64 / started.elapsed().as_secs_f64();
     stop.cancel();
-    let attacked = attackers.join().map_err(|_| anyhow::anyhow!("the attackers broke"))?;
+    let attacked = attackers.join().map_err(|_| anyhow::anyhow!("the attackers panicked"))?;
     attacked?;
     Ok((sent?.concat(), rate))
 }
 
-/// Sends events over one connection, one after the other; one that the host ended while it was at rest is opened again, as
-/// any client does, and that is part of the time.
+/// Sends events over one connection, one after the other. If the host closes the idle connection, it is opened again,
+/// as any client does; that counts towards the response time.
 async fn good(host: SocketAddr, events: Vec<Vec<u8>>) -> anyhow::Result<Vec<Duration>> {
     let mut stream = connect(host, 1).await?;
     let mut times = Vec::with_capacity(events.len());
@@ -177,7 +178,7 @@ async fn good(host: SocketAddr, events: Vec<Vec<u8>>) -> anyhow::Result<Vec<Dura
             stream = connect(host, 1).await?;
             answer = ask(&mut stream, &event).await;
         }
-        let answer = answer.context("a good event has no answer")?;
+        let answer = answer.context("a good event got no response")?;
         ensure!(answer.starts_with("HTTP/1.1 200 "), "a good event was answered with:\n{answer}");
         times.push(started.elapsed());
         sleep(BETWEEN).await;
@@ -189,7 +190,7 @@ async fn ask(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<String> {
     stream.write_all(request).await?;
     let mut answer = vec![0; 4096];
     let length = timeout(PATIENCE, stream.read(&mut answer)).await??;
-    ensure!(length > 0, "the connection was ended");
+    ensure!(length > 0, "the connection was closed");
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
@@ -206,32 +207,32 @@ async fn connect(host: SocketAddr, own: u8) -> std::io::Result<TcpStream> {
 fn attack(
     host: SocketAddr,
     attacks: &[Attack],
-    begun: &Arc<AtomicU64>,
+    attempts: &Arc<AtomicU64>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for attack in attacks {
-            let begun = begun.clone();
+            let attempts = attempts.clone();
             match attack {
-                Attack::SlowLoris => slow_loris(host, &begun),
-                Attack::Oversized => flood(OVERSIZED, begun, move || once(host, 3, oversized())),
-                Attack::Malformed => flood(MALFORMED, begun, move || {
+                Attack::SlowLoris => slow_loris(host, &attempts),
+                Attack::Oversized => flood(OVERSIZED, attempts, move || once(host, 3, oversized())),
+                Attack::Malformed => flood(MALFORMED, attempts, move || {
                     once(host, 4, b"POST /webhook HTTP/1.1\r\nno header\r\n\r\n".to_vec())
                 }),
-                Attack::Forged => flood(FORGED, begun, move || once(host, 5, forged())),
+                Attack::Forged => flood(FORGED, attempts, move || once(host, 5, forged())),
             }
         }
         stop.cancelled().await;
     });
-    // What is under way is dropped with the runtime.
+    // Requests in flight are dropped with the runtime.
     Ok(())
 }
 
-/// Begins an attack so many times a second, whether or not those before have come to their end.
+/// Starts an attack this many times per second, without waiting for earlier ones.
 fn flood<F: Future<Output = ()> + Send + 'static>(
     a_second: u32,
-    begun: Arc<AtomicU64>,
+    attempts: Arc<AtomicU64>,
     once: impl Fn() -> F + Send + 'static,
 ) {
     tokio::spawn(async move {
@@ -239,13 +240,13 @@ fn flood<F: Future<Output = ()> + Send + 'static>(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            begun.fetch_add(1, Ordering::Relaxed);
+            attempts.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(once());
         }
     });
 }
 
-/// Sends something over a new connection, and waits for an answer; whatever becomes of it.
+/// Sends a request over a new connection, and waits for the response or an error.
 async fn once(host: SocketAddr, own: u8, request: Vec<u8>) {
     let Ok(mut stream) = connect(host, own).await else { return };
     let _ = ask(&mut stream, &request).await;
@@ -256,7 +257,7 @@ fn oversized() -> Vec<u8> {
     [head.as_bytes(), &vec![b'x'; TOO_LARGE]].concat()
 }
 
-/// A good event, but for one digit of its signature.
+/// A good event with one digit of its signature changed.
 fn forged() -> Vec<u8> {
     let mut request = signed::request(PATH, &signed::created("evt_forged"));
     let signature =
@@ -267,15 +268,15 @@ fn forged() -> Vec<u8> {
     request
 }
 
-/// Holds requests open that never come to their end, and opens others for those that are cut off.
-fn slow_loris(host: SocketAddr, begun: &Arc<AtomicU64>) {
+/// Keeps incomplete requests open, and replaces those that the host closes.
+fn slow_loris(host: SocketAddr, attempts: &Arc<AtomicU64>) {
     let next = Arc::new(Mutex::new(Instant::now()));
     for _ in 0..HALF_OPEN {
-        let (begun, next) = (begun.clone(), next.clone());
+        let (attempts, next) = (attempts.clone(), next.clone());
         tokio::spawn(async move {
             loop {
-                // The first ones come at once, what is opened again at its pace.
-                if begun.load(Ordering::Relaxed) >= HALF_OPEN as u64 {
+                // The first ones are opened at once, replacements at a limited rate.
+                if attempts.load(Ordering::Relaxed) >= HALF_OPEN as u64 {
                     let turn = {
                         let mut next = next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                         *next = (*next).max(Instant::now()) + Duration::from_secs(1) / REOPENED;
@@ -283,7 +284,7 @@ fn slow_loris(host: SocketAddr, begun: &Arc<AtomicU64>) {
                     };
                     tokio::time::sleep_until(turn.into()).await;
                 }
-                begun.fetch_add(1, Ordering::Relaxed);
+                attempts.fetch_add(1, Ordering::Relaxed);
                 half_open(host).await;
             }
         });
@@ -295,7 +296,7 @@ async fn half_open(host: SocketAddr) {
     let mut said = stream.write_all(b"POST /webhook HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
     let mut answer = [0; 64];
     while said.is_ok() {
-        // Whatever is read here, it is the end.
+        // Any data or error means that the request has ended.
         if timeout(A_BYTE_EVERY, stream.read(&mut answer)).await.is_ok() {
             return;
         }

@@ -1,8 +1,8 @@
-//! What the journal costs: events recorded a second at 1, 16 and 256 callers, beside what the disk allows one who
-//! commits every row by itself; and dispatch out of a backlog of a million.
+//! Measures the journal: events recorded per second with 1, 16 and 256 callers, compared to one commit per row on the
+//! same disk; and dispatch from a backlog of a million deliveries.
 //!
-//! `cargo bench --bench journal` measures in the system's temporary directory; `JOURNAL_BENCH_DIR` names another.
-//! `JOURNAL_BENCH_BACKLOG` makes the backlog smaller or larger.
+//! `cargo bench --bench journal` uses the system's temporary directory; `JOURNAL_BENCH_DIR` sets another one.
+//! `JOURNAL_BENCH_BACKLOG` sets the size of the backlog.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use modhost_storage::journal::{
     AttemptReport, Call, Claim, Disposition, Journal, NewDelivery, Recorded, Sqlite, SqliteSettings,
 };
 
-/// How long each figure is measured.
+/// The time of each measurement.
 const MEASURED: Duration = Duration::from_secs(4);
 
-/// As large as a chat platform's events are.
+/// The size of a body in bytes, as a chat platform's events have.
 const BODY: usize = 1_200;
 
 const LANES: u64 = 100;
 
 fn main() {
-    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    // `cargo test --all-targets` runs this too; only `cargo bench` passes `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -39,23 +39,23 @@ fn main() {
         whole_way(&directory.join("way")).await;
         backlog(&directory.join("backlog")).await;
     });
-    std::fs::remove_dir_all(&directory).expect("the bench's directory can be removed");
+    std::fs::remove_dir_all(&directory).expect("cannot remove the benchmark's directory");
 }
 
-/// One row of an event's size a transaction, by SQLite alone: what a commit costs on this disk.
+/// Commits one row of an event's size per transaction with plain SQLite: the cost of a commit on this disk.
 fn raw_commits(directory: &Path) {
-    std::fs::create_dir_all(directory).expect("there is room");
+    std::fs::create_dir_all(directory).expect("the directory is created");
     let tables = rusqlite::Connection::open(directory.join("raw.sqlite")).expect("SQLite opens");
     tables
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE rows (body BLOB)")
-        .expect("a table is made");
+        .expect("the table is created");
     let body = vec![7_u8; BODY];
-    let mut insert = tables.prepare("INSERT INTO rows (body) VALUES (?1)").expect("it is SQL");
+    let mut insert = tables.prepare("INSERT INTO rows (body) VALUES (?1)").expect("the statement is valid");
     let began = Instant::now();
     let mut times = Vec::new();
     while began.elapsed() < MEASURED {
         let one = Instant::now();
-        insert.execute([&body]).expect("a row is written");
+        insert.execute([&body]).expect("the row is inserted");
         times.push(one.elapsed());
     }
     report("SQLite alone, a row a transaction", began.elapsed(), &mut times);
@@ -78,7 +78,7 @@ async fn record(directory: &Path, callers: u64) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let (event, deliveries) = event(number);
                     let one = Instant::now();
-                    let recorded = journal.record(event, deliveries).await.expect("it is recorded");
+                    let recorded = journal.record(event, deliveries).await.expect("the event is recorded");
                     times.push(one.elapsed());
                     assert_eq!(recorded, Recorded::New);
                 }
@@ -88,13 +88,13 @@ async fn record(directory: &Path, callers: u64) {
         .collect();
     let mut times = Vec::new();
     for task in tasks {
-        times.extend(task.await.expect("it ends"));
+        times.extend(task.await.expect("the task ends"));
     }
     report(&format!("record, {callers} callers"), began.elapsed(), &mut times);
-    journal.close().await.expect("it closes");
+    journal.close().await.expect("the journal closes");
 }
 
-/// A delivery's whole way through the journal: recorded, claimed, three calls, settled; 64 at a time.
+/// Runs complete deliveries through the journal, 64 at a time: recorded, claimed, three calls, completed.
 async fn whole_way(directory: &Path) {
     let journal = open(directory).await;
     let began = Instant::now();
@@ -107,8 +107,8 @@ async fn whole_way(directory: &Path) {
             let (event, deliveries) = event(number);
             journal.record(event, deliveries)
         });
-        futures::future::try_join_all(ways).await.expect("they are recorded");
-        let claimed = journal.claim(claim(0, 64)).await.expect("they are claimed");
+        futures::future::try_join_all(ways).await.expect("the events are recorded");
+        let claimed = journal.claim(claim(0, 64)).await.expect("the deliveries are claimed");
         assert_eq!(claimed.len(), 64);
         let ends = claimed.iter().map(|claimed| {
             for number in 0..3 {
@@ -120,15 +120,15 @@ async fn whole_way(directory: &Path) {
                     answer,
                     at: SystemTime::now(),
                 };
-                drop(journal.write(&claimed.lease, call).expect("there is room"));
+                drop(journal.write(&claimed.lease, call).expect("the write buffer has capacity"));
             }
             journal.complete_attempt(&claimed.lease, report_of_attempt(), Disposition::Completed)
         });
-        futures::future::try_join_all(ends).await.expect("they are settled");
+        futures::future::try_join_all(ends).await.expect("the attempts are completed");
         times.extend(std::iter::repeat_n(one.elapsed() / 64, 64));
     }
     report("record, claim, 3 calls, complete_attempt; 64 at a time", began.elapsed(), &mut times);
-    journal.close().await.expect("it closes");
+    journal.close().await.expect("the journal closes");
 }
 
 async fn backlog(directory: &Path) {
@@ -142,17 +142,17 @@ async fn backlog(directory: &Path) {
             let (event, deliveries) = event(number);
             journal.record(event, deliveries)
         });
-        futures::future::try_join_all(some).await.expect("they are recorded");
+        futures::future::try_join_all(some).await.expect("the events are recorded");
         number = end;
     }
     println!("a backlog of {wanted} in {LANES} lanes: recorded in {:.1?}, {}", began.elapsed(), memory());
-    journal.close().await.expect("it closes");
+    journal.close().await.expect("the journal closes");
     drop(journal);
 
     let began = Instant::now();
     let journal = open(directory).await;
     println!("  opened in {:.2?}, {}", began.elapsed(), memory());
-    let lanes = journal.lanes().await.expect("they are counted");
+    let lanes = journal.lanes().await.expect("the lanes are listed");
     assert_eq!(lanes.iter().map(|lane| lane.waiting).sum::<u64>(), wanted);
 
     let began = Instant::now();
@@ -160,7 +160,7 @@ async fn backlog(directory: &Path) {
     let mut claimed = 0;
     for lane in (0..LANES).cycle() {
         let one = Instant::now();
-        claimed += journal.claim(claim(lane, 16)).await.expect("they are claimed").len();
+        claimed += journal.claim(claim(lane, 16)).await.expect("the deliveries are claimed").len();
         times.push(one.elapsed());
         if began.elapsed() > MEASURED {
             break;
@@ -169,7 +169,7 @@ async fn backlog(directory: &Path) {
     let rate = claimed as f64 / began.elapsed().as_secs_f64();
     report("  claims of 16", began.elapsed(), &mut times);
     println!("  {rate:.0} deliveries claimed a second, {}", memory());
-    journal.close().await.expect("it closes");
+    journal.close().await.expect("the journal closes");
 }
 
 fn event(number: u64) -> (Arc<Event>, Vec<NewDelivery>) {
@@ -179,7 +179,7 @@ fn event(number: u64) -> (Arc<Event>, Vec<NewDelivery>) {
     raw.resize(BODY - 3, b'x');
     raw.extend(br#""}}"#);
     let header = Header {
-        // As random as the ids of a platform are.
+        // Ids as random as a platform's.
         id: format!("evt_{:016x}{number:08x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
         source: "unique".into(),
         name: "bench.happened".to_owned(),
@@ -212,7 +212,7 @@ fn report(what: &str, took: Duration, times: &mut [Duration]) {
     println!("{what}: {rate:.0} a second, p50 {:.2?}, p99 {:.2?}, worst {:.2?}", at(0.5), at(0.99), at(1.0 - 1e-9));
 }
 
-/// How much memory the process takes, as Linux says; nothing elsewhere.
+/// The memory of the process on Linux; empty elsewhere.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or(" unknown");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The middle one of some figures; NaN if there are none.
+/// Returns the median; NaN without figures.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_unstable_by(f64::total_cmp);
@@ -11,7 +11,7 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
 
 /// Times for tables.
 pub trait Milliseconds {
-    /// In milliseconds.
+    /// Returns the time in milliseconds.
     fn milliseconds(&self) -> f64;
 }
 

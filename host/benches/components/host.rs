@@ -1,4 +1,4 @@
-//! A host in a process of its own, with as many modules as are asked for, each of a tenant of its own.
+//! A host in a process of its own, with any number of modules, each of its own tenant.
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::memory::resident;
 
-/// How long is waited for anything, a thousand compilations included.
+/// The time limit of every wait, including a thousand compiles.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Which host.
+/// The command that runs the host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// `modhost serve`.
@@ -24,22 +24,22 @@ pub enum Mode {
     Dev,
 }
 
-/// A host that runs; killed when dropped.
+/// A running host; killed when dropped.
 pub struct Host {
     process: Child,
     log: Receiver<String>,
-    /// How long it took until it listened with all its modules loaded.
+    /// The time until it listened with all its modules loaded.
     pub started: Duration,
-    /// How many components it compiled until then.
+    /// The number of components that it compiled until then.
     pub compiled: usize,
 }
 
-/// The component file of a module.
+/// Returns the path of a module's component.
 pub fn component(folder: &Path, number: u16) -> PathBuf {
     folder.join(format!("{number}.wasm"))
 }
 
-/// Writes modules.toml and the components it names.
+/// Writes modules.toml and the components.
 pub fn write_modules(folder: &Path, modules: u16, bytes: impl Fn(u16) -> Vec<u8>) -> anyhow::Result<()> {
     let mut settings = String::from(
         "[[source]]\nname = \"unique\"\npath = \"/webhook\"\nscheme = \"unique\"\nsecrets = [\"env:BENCH_SECRET\"]\n",
@@ -64,14 +64,14 @@ tenants = ["t{number}"]
     Ok(std::fs::write(folder.join("modules.toml"), settings)?)
 }
 
-/// Keeps for all modules what was compiled for the first: their components differ in a custom section only, and a
-/// thousand compilations say nothing about a start.
+/// Copies the first module's cache entry for all modules: their components differ only in a custom section, and a
+/// thousand compiles would not be part of the measured start.
 pub fn keep_for_all(folder: &Path, modules: u16) -> anyhow::Result<()> {
     let cache = folder.join(".modhost/components");
-    let compiled = std::fs::read_dir(&cache)?.next().context("the first is compiled")??.path();
+    let compiled = std::fs::read_dir(&cache)?.next().context("the first component wasn't compiled")??.path();
     let name = compiled.file_name().and_then(|name| name.to_str()).context("its name")?;
-    // It begins with the hash of the component.
-    let (_, rest) = name.split_once('-').context("its name has parts")?;
+    // The file name starts with the hash of the component.
+    let (_, rest) = name.split_once('-').context("its name has no separator")?;
     for number in 1..modules {
         let hash = hex::encode(Sha256::digest(std::fs::read(component(folder, number))?));
         std::fs::copy(&compiled, cache.join(format!("{hash}-{rest}")))?;
@@ -80,7 +80,7 @@ pub fn keep_for_all(folder: &Path, modules: u16) -> anyhow::Result<()> {
 }
 
 impl Host {
-    /// Starts a host, and waits until its modules have come up.
+    /// Starts a host, and waits until its modules are loaded.
     pub fn start(mode: Mode, folder: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
         match mode {
@@ -88,7 +88,7 @@ impl Host {
             Mode::Dev => command.args(["dev", "--no-build", "--platform-port", "0"]),
         };
         command.args(["--port", "0", "--admin-port", "0"]).current_dir(folder).env("BENCH_SECRET", "c2VjcmV0");
-        // A host of many modules says no more than one that serves.
+        // With many modules, `dev` logs no more than `serve`.
         command.env("MODHOST_LOG", "modhost_runtime::engine=debug,modhost_server::host=debug,modhost=warn");
         let started = Instant::now();
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
@@ -96,7 +96,7 @@ impl Host {
         let mut host = Self { process, log, started: Duration::ZERO, compiled: 0 };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = host.log.recv_timeout(deadline - Instant::now()).context("the host doesn't start")?;
+            let line = host.log.recv_timeout(deadline - Instant::now()).context("the host failed to start")?;
             host.compiled += usize::from(line.contains("component compiled"));
             if line.contains("modules started") {
                 host.started = started.elapsed();
@@ -105,7 +105,7 @@ impl Host {
         }
     }
 
-    /// Waits for a line of its log with these words, after those that were waited for before.
+    /// Waits for the next log line with these words, and returns it.
     pub fn wait_for(&self, words: &str) -> anyhow::Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -114,12 +114,12 @@ impl Host {
                 return Ok(line);
             }
             if line.contains("ERROR") {
-                bail!("the host says: {line}");
+                bail!("the host logged: {line}");
             }
         }
     }
 
-    /// The memory it has now, in bytes.
+    /// Returns its memory use in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
         resident(&self.process.id().to_string())
     }
@@ -132,12 +132,12 @@ impl Drop for Host {
     }
 }
 
-/// The lines of a stream, as they come.
+/// Sends the lines of a stream as they arrive.
 fn lines(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (send, receive) = channel();
     std::thread::spawn(move || {
         for line in stream.into_iter().flat_map(|stream| BufReader::new(stream).lines().map_while(Result::ok)) {
-            // Read to its end, even if nobody wants it any more: the host would be stopped otherwise.
+            // Reads to the end even without a receiver: otherwise the host would block on the pipe.
             let _ = send.send(line);
         }
     });

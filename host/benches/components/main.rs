@@ -1,7 +1,8 @@
-//! What components cost a host: from saving a file to serving it, the start with many modules, and memory.
+//! Measures the costs of components: the time from saving a file to serving it, the start with many modules, and
+//! memory.
 //!
 //! `cargo bench --bench components` measures the real binary with distinct components of the benchmark's guest.
-//! `BENCH_LARGE=FILE` adds rows for saving a component of one's own, say one that brings an interpreter with it.
+//! `BENCH_LARGE=FILE` adds rows for saving another component, e.g. one with an interpreter.
 
 mod figures;
 #[path = "../end_to_end/guests.rs"]
@@ -17,14 +18,14 @@ use anyhow::{Context, ensure};
 use figures::{Milliseconds, median};
 use host::{Host, Mode};
 
-/// How often each way of saving is measured.
+/// The number of measurements for each way of saving.
 const ROUNDS: u8 = 9;
 
-/// How many of a large component's: each takes seconds.
+/// The number of measurements with a large component; each takes seconds.
 const LARGE_ROUNDS: u8 = 3;
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    // `cargo test --all-targets` runs this too; only `cargo bench` passes `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -38,9 +39,9 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// A component that is another by its bytes alone.
+/// Returns a component that differs only in a custom section.
 fn variant(component: &[u8], number: u16) -> Vec<u8> {
-    // Section 0 is custom: its length, the length of its name, its name, and what it holds.
+    // Section 0 is custom: its length, the length of its name, its name, and its content.
     let [high, low] = number.to_be_bytes();
     [component, &[0, 10, 7], b"variant", &[high, low]].concat()
 }
@@ -54,7 +55,7 @@ fn saving(guest: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What somebody waits for who saves a large component: with a host that serves, and with one for development.
+/// Measures the time to serve a large component after it is saved, with `serve` and with `dev`.
 fn saving_large(file: &Path) -> anyhow::Result<()> {
     let large = std::fs::read(file).with_context(|| file.display().to_string())?;
     println!("\n{SAVING}");
@@ -79,10 +80,10 @@ fn row(what: &str, compiled: &[Swap], cached: Option<&[Swap]>) {
     }
 }
 
-/// How long a swap took.
+/// The time of a replacement.
 struct Swap {
     whole: Duration,
-    /// What of it was reading, looking through, compiling or mapping, and linking, in milliseconds.
+    /// The part for reading, inspecting, compiling or mapping, and linking, in milliseconds.
     loading: f64,
 }
 
@@ -97,9 +98,9 @@ fn swaps(mode: Mode, component: &[u8], rounds: u8) -> anyhow::Result<(Vec<Swap>,
     let folder = tempfile::tempdir()?;
     host::write_modules(folder.path(), 1, |number| variant(component, number))?;
     let host = Host::start(mode, folder.path())?;
-    // In `dev` the faster code is still being compiled, and takes the cores from what comes next.
+    // In `dev` the optimizing compile may still be running, which would slow down the next measurement.
     let settled =
-        |host: &Host| if mode == Mode::Dev { host.wait_for("the faster code serves") } else { Ok(String::new()) };
+        |host: &Host| if mode == Mode::Dev { host.wait_for("optimized code in use") } else { Ok(String::new()) };
     settled(&host)?;
     let save = |number: u8| {
         let bytes = variant(component, 1000 + u16::from(number));
@@ -143,7 +144,7 @@ fn starting(guest: &[u8]) -> anyhow::Result<()> {
             resident >> 20,
             each >> 10,
         );
-        ensure!(host.compiled == 0, "{modules} modules: some were compiled, so the start is no cached one");
+        ensure!(host.compiled == 0, "{modules} modules: some were compiled, so this start did not use the cache");
     }
     Ok(())
 }

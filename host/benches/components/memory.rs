@@ -1,4 +1,4 @@
-//! What instances take that live at the same time.
+//! Measures the memory of concurrent instances.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use modhost_storage::keyvalue;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-/// How many live at once; as many as there are places in the pool.
+/// The number of concurrent instances, as many as pool slots.
 const INSTANCES: usize = 200;
 
-/// A platform that keeps everyone waiting, and counts them.
+/// A platform that blocks and counts its callers.
 struct Waiting {
     waiting: Semaphore,
     go_on: Semaphore,
@@ -31,14 +31,14 @@ impl Platform for Waiting {
 
     async fn create_step(&self, _: &Caller, _: &NewStep) -> Result<String> {
         self.waiting.add_permits(1);
-        // Closed when all may go.
+        // The semaphore is closed to release all callers.
         let _ = self.go_on.acquire().await;
         Err(self.unsupported("steps"))
     }
 }
 
-/// Prints what an instance takes that waits in the middle of its work: in a pool nobody has used yet, and in one whose
-/// places were used before.
+/// Prints the memory of an instance that waits in the middle of a delivery: in an unused pool, and in one whose slots
+/// were used before.
 pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("\n{INSTANCES} instances at once       resident    an instance");
@@ -49,15 +49,15 @@ pub fn of_instances(guest: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What this process takes, in bytes.
+/// The memory of this process, in bytes.
 pub struct Taken {
-    /// All of it, while the instances live.
+    /// The total while the instances are alive.
     pub whole: u64,
-    /// What each of them made it more by.
+    /// The increase per instance.
     pub each: u64,
 }
 
-/// Lets so many instances wait for a first step, the first time and once more.
+/// Lets this many instances wait in their first step, twice.
 pub async fn taken(guest: &[u8], instances: usize) -> anyhow::Result<[Taken; 2]> {
     let spec = Spec {
         name: Name::from("Bench"),
@@ -91,9 +91,9 @@ async fn together(version: &Arc<Version>, instances: usize) -> anyhow::Result<Ta
     Ok(Taken { whole, each: whole.saturating_sub(before) / instances as u64 })
 }
 
-/// The memory a process has now, in bytes; `self` is this one.
+/// Returns the memory of a process in bytes; `self` is this one.
 pub fn resident(process: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux tells")?;
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("only Linux provides it")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("its memory")?;
     let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kibibytes << 10)

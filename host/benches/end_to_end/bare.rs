@@ -1,5 +1,5 @@
-//! The same components on Wasmtime alone: the engine's own settings, but a store that holds the least a component
-//! links against, and host functions that answer with constants. What a delivery costs beyond this is the host's.
+//! The same components on Wasmtime alone: with the engine's settings, a minimal store, and host functions that return
+//! constants. The difference to a delivery is the cost of the host.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ mod bindings {
 
 pub use events::Event;
 
-/// What the benchmark's guests import.
+/// Links the imports of the benchmark's guests.
 fn link(linker: &mut Linker<State>) -> Result<()> {
     types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     events::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
@@ -35,7 +35,7 @@ fn link(linker: &mut Linker<State>) -> Result<()> {
     store::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
-/// Never reached: the bare side has no clock that moves the epoch.
+/// Never reached: no thread advances the epoch here.
 const NO_DEADLINE: u64 = 1 << 40;
 
 /// A component, ready to be instantiated.
@@ -44,7 +44,7 @@ pub struct Bare {
     world: bindings::ModulePre<State>,
 }
 
-/// What an instance is given.
+/// The data of an instance.
 pub struct State {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -57,7 +57,7 @@ impl WasiView for State {
 }
 
 impl Bare {
-    /// Compiles a component for a pool of so many instances.
+    /// Compiles a component for a pool of this many instances.
     pub fn new(component: &Path, instances: usize) -> Result<Self> {
         let engine = Engine::new(&modhost_runtime::engine::wasmtime_config(Some(instances)))?;
         let mut linker = Linker::new(&engine);
@@ -68,13 +68,13 @@ impl Bare {
         Ok(Self { engine, world })
     }
 
-    /// Makes an instance, calls it once and drops it.
+    /// Creates an instance, calls it once and drops it.
     pub async fn run(&self, event: &Event) -> Result<std::result::Result<(), events::Failure>> {
         let (mut store, instance) = self.instance().await?;
         instance.call_handle(&mut store, event).await
     }
 
-    /// Makes an instance.
+    /// Creates an instance.
     pub async fn instance(&self) -> Result<(Store<State>, bindings::Module)> {
         let state = State { wasi: WasiCtx::builder().build(), table: ResourceTable::new() };
         let mut store = Store::new(&self.engine, state);
@@ -84,7 +84,7 @@ impl Bare {
     }
 }
 
-/// The event as the guest gets it, made once.
+/// Converts an event to the guest's type, once for all calls.
 pub fn guest_event(event: &modhost_core::event::Event) -> Event {
     use modhost_core::event::Subject;
     let subject = match &event.subject {

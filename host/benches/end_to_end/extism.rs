@@ -1,5 +1,5 @@
-//! The same work as a plug-in of Extism's, in a process of its own: its library comes with Wasmtime inside, another one
-//! than the host's.
+//! The same work as an Extism plug-in, in a process of its own: Extism's library contains another version of Wasmtime
+//! than the host.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,24 +10,24 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-/// What its guest is compiled to: core WebAssembly, as Extism takes it.
+/// The target of its guest: core WebAssembly, as Extism requires.
 const TARGET: &str = "wasm32-wasip1";
 
-/// A plug-in that is called when it is told to; ended when dropped.
+/// A process that runs the plug-in on request; killed when dropped.
 pub struct Extism {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-/// Where Extism's library is, if the virtual environment that `BENCH_VENV` names has it.
+/// Returns the path of Extism's library, if the virtual environment named by `BENCH_VENV` has it.
 pub fn library() -> Option<PathBuf> {
     let python = fs::read_dir(Path::new(&std::env::var_os("BENCH_VENV")?).join("lib")).ok()?;
     let folders = python.flatten().map(|version| version.path().join("site-packages/extism_sys"));
     folders.into_iter().find(|folder| folder.join("libextism_sys.so").is_file())
 }
 
-/// Builds the plug-in and what runs it; answers with the folder they are in.
+/// Builds the plug-in and its runner; returns the folder that contains them.
 pub fn build(library: &Path) -> anyhow::Result<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/extism");
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/extism");
@@ -45,7 +45,7 @@ pub fn build(library: &Path) -> anyhow::Result<PathBuf> {
         .args([prefixed("-L", library), "-lextism_sys".into(), prefixed("-Wl,-rpath,", library)])
         .status()
         .context("cc")?;
-    ensure!(runner.success(), "what runs Extism's guest can't be built");
+    ensure!(runner.success(), "cannot build the runner of Extism's guest");
     Ok(target)
 }
 
@@ -56,7 +56,7 @@ fn prefixed(flag: &str, path: &Path) -> OsString {
 }
 
 impl Extism {
-    /// Starts it with an event.
+    /// Starts the runner with an event.
     pub fn start(built: &Path, event: &[u8]) -> anyhow::Result<Self> {
         let file = built.join("event.json");
         fs::write(&file, event)?;
@@ -71,12 +71,12 @@ impl Extism {
         Ok(Self { process, input, output: BufReader::new(output) })
     }
 
-    /// Has the event handled again and again for so long; answers with the time that one takes.
+    /// Lets the runner handle the event repeatedly for this time; returns the time of one repetition.
     pub fn round(&mut self, time: Duration) -> anyhow::Result<Duration> {
         writeln!(self.input, "{}", time.as_millis())?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        let nanoseconds = line.trim().parse().context("Extism's process has ended; it said why")?;
+        let nanoseconds = line.trim().parse().context("Extism's process has exited; see its output")?;
         Ok(Duration::from_nanos(nanoseconds))
     }
 }

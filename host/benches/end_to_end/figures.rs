@@ -1,8 +1,8 @@
-//! Medians and percentiles: the machine may be shared, and a mean would follow every hiccup.
+//! Medians and percentiles, which are robust against outliers on a shared machine.
 
 use std::time::Duration;
 
-/// The middle one of some figures; NaN if there are none.
+/// Returns the median; NaN without figures.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_unstable_by(f64::total_cmp);
@@ -14,7 +14,7 @@ pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// The time that so many per cent of these do not exceed, in microseconds.
+/// Returns the percentile of these times, in microseconds.
 pub fn percentile(times: &mut [Duration], per_cent: usize) -> f64 {
     if times.is_empty() {
         return f64::NAN;
@@ -23,7 +23,7 @@ pub fn percentile(times: &mut [Duration], per_cent: usize) -> f64 {
     microseconds(*times.select_nth_unstable(place).1)
 }
 
-/// A time in microseconds.
+/// Returns a time in microseconds.
 pub fn microseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }

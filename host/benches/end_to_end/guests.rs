@@ -1,13 +1,13 @@
-//! The components that are measured, built once.
+//! The measured components, built once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// Builds the benchmark's own guest and the shipped assistant; answers with the folder their components are in.
+/// Builds the benchmark's guest and the assistant sample; returns the folder of their components.
 pub fn build() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?;
     let target = root.join("target/guests");
     let status = Command::new(env!("CARGO"))
         .current_dir(root)

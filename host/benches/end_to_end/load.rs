@@ -1,5 +1,5 @@
-//! A load generator: so many kept-alive connections, each with one request under way at a time. One thread drives them
-//! all, so that the server has the rest of the machine.
+//! A load generator: kept-alive connections, each with one request in flight. A single thread drives all of them, to
+//! leave the rest of the machine to the server.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,18 +9,18 @@ use futures::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How long an answer may take before the benchmark gives up.
+/// The time limit for a response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What became of some requests.
+/// The results of a number of requests.
 pub struct Outcome {
-    /// From the first request to the last answer.
+    /// The time from the first request to the last response.
     pub took: Duration,
-    /// From each request to its answer.
+    /// The time from each request to its response.
     pub latencies: Vec<Duration>,
 }
 
-/// Sends requests over so many connections, and waits for the answers; every answer has to be 200.
+/// Sends requests over this many connections, and waits for the responses, which must be 200.
 pub fn send(server: SocketAddr, connections: usize, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
     let share = requests.len().div_ceil(connections);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -51,17 +51,17 @@ async fn one_by_one(mut stream: TcpStream, requests: &[Vec<u8>]) -> anyhow::Resu
     Ok(latencies)
 }
 
-/// Reads one answer to its end; `answer` is where it is kept.
+/// Reads one response to its end; `answer` is the buffer.
 async fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()> {
     answer.clear();
     loop {
-        ensure!(stream.read_buf(answer).await? > 0, "the server hung up");
+        ensure!(stream.read_buf(answer).await? > 0, "the server closed the connection");
         let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { continue };
         let (head, body) = (std::str::from_utf8(&answer[..head])?, answer.len() - head - 4);
         if !head.starts_with("HTTP/1.1 200 ") {
             bail!("an event was not answered with 200:\n{}", String::from_utf8_lossy(answer));
         }
-        if body >= content_length(head).context("an answer without content-length")? {
+        if body >= content_length(head).context("a response without Content-Length")? {
             return Ok(());
         }
     }

@@ -1,8 +1,7 @@
-//! What the way of an event costs: from the webhook to the answer, and a delivery through the engine.
+//! Measures the path of an event: from the webhook to the response, and a delivery through the engine.
 //!
-//! `cargo bench --bench end_to_end` measures both; `-- http` or `-- engine` only one of them. Everything is
-//! measured beside what it is built on, in turns: on a machine that others use as well, only the ratio of neighbours
-//! means something.
+//! `cargo bench --bench end_to_end` measures both; `-- http` or `-- engine` only one of them. Each measurement
+//! alternates with a baseline: on a shared machine, only the ratio of adjacent measurements is meaningful.
 
 mod bare;
 mod extism;
@@ -18,7 +17,7 @@ mod signed;
 use anyhow::bail;
 
 fn main() -> anyhow::Result<()> {
-    // Cargo says `--bench` to every benchmark.
+    // Cargo passes `--bench` to every benchmark.
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
     let (http, engine) = match chosen[..] {
@@ -28,7 +27,7 @@ fn main() -> anyhow::Result<()> {
         ["engine"] => (false, true),
         _ => bail!("`http` or `engine` measures one of the two; nothing measures both"),
     };
-    // What the host logs costs time, and what it doesn't log depends on the level.
+    // Logging takes time, and so do the checks of the level of lines that aren't logged.
     modhost_server::telemetry::start(&Default::default(), Default::default())?;
     modhost_core::metrics::start();
     let guests = guests::build()?;

@@ -1,5 +1,5 @@
-//! From the webhook to the answer: signed events over real connections to the real host, beside a handler that reads
-//! the body and answers 200.
+//! Measures from the webhook to the response: signed events over real connections to the real host, compared to a
+//! handler that reads the body and answers 200.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use crate::load::{self, Outcome};
 use crate::servers::{PATH, Server};
 use crate::signed;
 
-/// How often each way has its turn.
+/// The number of rounds of each case.
 const ROUNDS: usize = 5;
 
-/// Connections, and requests in each round: about half a second's worth.
+/// The number of connections, and of requests per round: about half a second of load.
 const LOADS: [(usize, usize); 3] = [(1, 4_000), (16, 10_000), (256, 10_000)];
 
-/// One in so many requests goes to Flask, which takes as many times longer.
+/// Flask is much slower, so it gets this fraction of the requests.
 const SLOWER: usize = 5;
 
-/// What happens to the events of a row of the table.
+/// The handling of events in a row of the table.
 #[derive(Clone, Copy)]
 enum Case {
     /// The body is read and answered.
     Bare,
-    /// Verified, and no module here is named so.
+    /// Verified; no module has this name.
     NoModule,
-    /// Verified, written to disk, and delivered to a module that does nothing.
+    /// Verified, recorded, and delivered to a module that does nothing.
     Module,
     /// Verified by the official SDK in Flask.
     Flask,
@@ -49,14 +49,14 @@ impl Case {
     }
 }
 
-/// What the rounds of one way have brought.
+/// The results of all rounds of a case.
 #[derive(Default)]
 struct Measured {
     per_second: Vec<f64>,
     latencies: Vec<Duration>,
 }
 
-/// Measures all ways at every load, and prints the table.
+/// Measures all cases at every load, and prints the table.
 pub fn run(guests: &Path) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let host = Server::host(folder.path(), &guests.join("bench_guest.wasm"))?;
@@ -74,7 +74,7 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
     println!("way                 connections   events/s  of bare     p50 µs     p99 µs   of Flask");
     for (connections, requests) in LOADS {
         let mut measured: Vec<Measured> = ways.iter().map(|_| Measured::default()).collect();
-        // The first round warms up.
+        // The first round is a warm-up.
         for round in 0..=ROUNDS {
             for ((way, server), measured) in ways.iter().copied().zip(&mut measured) {
                 let ids = format!("evt_{connections}_{round}_{}", way as u8);
@@ -94,12 +94,12 @@ pub fn run(guests: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Signed before the clock runs: that is the platform's work. Every event is a new one.
+/// Signs the requests before the measurement: signing is the platform's work. Every event is a new one.
 fn prepare(way: Case, ids: &str, requests: usize) -> Vec<Vec<u8>> {
     (0..requests).map(|number| signed::request(PATH, &way.body(&format!("{ids}_{number}")))).collect()
 }
 
-/// Sends requests, and sees to it that no delivery of theirs is left to disturb what comes next.
+/// Sends requests, and waits until no delivery is left that could affect the next measurement.
 fn send(way: Case, server: &Server, connections: usize, requests: &[Vec<u8>]) -> anyhow::Result<Outcome> {
     if !matches!(way, Case::Module) {
         return load::send(server.address, connections, requests);

@@ -1,4 +1,4 @@
-//! What the engine adds to Wasmtime: a delivery through it, beside the same component on Wasmtime alone.
+//! Measures the overhead of the engine: a delivery compared to the same component on Wasmtime alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::figures::{median, microseconds};
 use crate::platform::Nothing;
 use crate::signed;
 
-/// How long one side is measured before it is the other's turn.
+/// The time of each measurement before the next side is measured.
 const ROUND: Duration = Duration::from_millis(150);
 
-/// How often each side has its turn.
+/// The number of measurements of each side.
 const ROUNDS: usize = 9;
 
-/// Deliveries between two looks at the clock.
+/// The number of deliveries between two readings of the clock.
 const BATCH: u32 = 16;
 
-/// As many as a host has by default.
+/// The size of the pool, the host's default.
 const INSTANCES: usize = 256;
 
-/// One row of the table: a component and an event that makes it do something.
+/// A row of the table: a component, and an event.
 struct Row {
     what: &'static str,
     /// Whether it completes the event's reply.
     replies: bool,
     component: &'static str,
     event: Event,
-    /// Whether there is a plug-in of Extism's that does the same.
+    /// Whether there is an equivalent Extism plug-in.
     has_extism: bool,
 }
 
-/// The two sides of one row.
+/// The two sides of a row.
 struct Sides {
     version: Arc<Version>,
     bare: Arc<Bare>,
@@ -132,7 +132,7 @@ fn measure(
             let extism = microseconds(extism.round(ROUND)?);
             beside.push((extism, extism / microseconds(engine)));
         }
-        // As a host does now and then; what it has measured would only grow otherwise.
+        // As a host does periodically; otherwise the recorded metrics would only grow.
         metrics::upkeep();
     }
     let engine = median(rounds.iter().map(|(engine, _)| *engine));
@@ -151,7 +151,7 @@ fn measure(
     Ok(())
 }
 
-/// Does something again and again in so many threads at once; answers with the time a thread needs for one.
+/// Repeats something in this many threads concurrently; returns the time of one repetition in a thread.
 fn round<F, T>(runtime: &Runtime, threads: usize, once: F) -> anyhow::Result<Duration>
 where
     F: Fn() -> T + Clone + Send + 'static,
@@ -187,10 +187,10 @@ impl Sides {
             grants: Grants::default(),
             swap: SwapPolicy::default(),
         };
-        let version = Engine::new(INSTANCES).map_err(told)?.load(std::fs::read(&component)?, &spec).await?;
+        let version = Engine::new(INSTANCES).map_err(to_anyhow)?.load(std::fs::read(&component)?, &spec).await?;
         let sides = Self {
             version: Arc::new(version),
-            bare: Arc::new(Bare::new(&component, INSTANCES).map_err(told)?),
+            bare: Arc::new(Bare::new(&component, INSTANCES).map_err(to_anyhow)?),
             guest_event: Arc::new(bare::guest_event(&row.event)),
             event: Arc::new(row.event.clone()),
             module,
@@ -200,7 +200,7 @@ impl Sides {
         Ok(sides)
     }
 
-    /// Sees to it that what is measured is what is meant.
+    /// Checks that the measured work is the intended one.
     async fn check(&self, row: &Row) -> anyhow::Result<()> {
         let delivery = self.delivery();
         ensure!(self.version.run(&delivery).await == Ended::Answered, "{} doesn't answer", row.what);
@@ -227,18 +227,18 @@ impl Sides {
 
     async fn through_engine(&self) -> anyhow::Result<()> {
         let ended = self.version.run(&self.delivery()).await;
-        ensure!(ended == Ended::Answered, "a delivery ended otherwise: {ended:?}");
+        ensure!(ended == Ended::Answered, "unexpected end of a delivery: {ended:?}");
         Ok(())
     }
 
     async fn on_wasmtime(&self) -> anyhow::Result<()> {
-        let answer = self.bare.run(&self.guest_event).await.map_err(told)?;
-        ensure!(answer.is_ok(), "a bare call ended otherwise: {answer:?}");
+        let answer = self.bare.run(&self.guest_event).await.map_err(to_anyhow)?;
+        ensure!(answer.is_ok(), "unexpected result of a bare call: {answer:?}");
         Ok(())
     }
 }
 
-/// Wasmtime's errors are no standard ones.
-fn told(error: wasmtime::Error) -> anyhow::Error {
+/// Wasmtime's errors don't implement the standard trait.
+fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
     anyhow!("{error:?}")
 }

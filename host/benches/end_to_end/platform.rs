@@ -1,4 +1,4 @@
-//! A platform that does nothing: every call answers at once with the same, so that what is left is the host's work.
+//! A platform that does nothing: every call returns a constant at once, so that only the host's work is measured.
 
 use async_trait::async_trait;
 use modhost_platform::{
@@ -6,14 +6,14 @@ use modhost_platform::{
     Result, Role, StepChange, StreamTarget, StreamedAnswer, Usage,
 };
 
-/// What a step's id is.
+/// The id of every step.
 pub const STEP_ID: &str = "log_qwk3x8y0c5u7r1d2e9f4g6h0";
-/// What the language model says.
+/// The language model's answer.
 pub const ANSWER: &str = "You may book a flight in economy class, and in business class above six hours [source0].";
-/// What a search finds, once for each of [`HITS`].
+/// The text of every search hit, see [`HITS`].
 pub const PASSAGE: &str = "Flights of up to six hours are booked in economy class. Above six hours business class may \
                            be booked if the line manager has agreed to it in writing before.";
-/// How many passages a search finds.
+/// The number of hits of a search.
 pub const HITS: u32 = 3;
 
 /// The platform.

@@ -1,4 +1,4 @@
-//! The two servers that are measured, each in a process of its own, as it would run: the host, and next to nothing.
+//! The measured servers, each in a process of its own: the host, a server that does almost nothing, and Flask.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -15,24 +15,24 @@ use serde_json::json;
 
 use crate::signed::SECRET;
 
-/// The argument with which the benchmark runs itself as the server that does next to nothing.
+/// The argument that makes the benchmark run as the server that does almost nothing.
 pub const BARE_SERVER: &str = "bare-server";
 
-/// Where events go, at both servers.
+/// The webhook path of all servers.
 pub const PATH: &str = "/webhook";
 
-/// The module that wants the events a user's message makes, and does nothing with them.
+/// The module that subscribes to events of user messages and does nothing.
 pub const MODULE: &str = "Nothing";
 
-/// How long is waited for a server to start, and for deliveries to come to their end.
+/// The time limit for starting a server and for completing deliveries.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that runs; killed when dropped.
+/// A running server; killed when dropped.
 pub struct Server {
     process: Child,
-    /// Kept open: a server that prints into a closed pipe dies of it.
+    /// Kept open: a server that prints to a closed pipe would die.
     _output: BufReader<ChildStdout>,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     log: Option<PathBuf>,
 }
@@ -41,7 +41,7 @@ impl Server {
     /// Starts `modhost serve` in a folder, with a module whose component does nothing.
     pub fn host(folder: &Path, component: &Path) -> anyhow::Result<Self> {
         std::fs::write(folder.join("modules.toml"), settings(component))?;
-        // The host watches the folder of its settings: a log beside them would be a sign of change with every line.
+        // Not in the folder of the settings: the host watches that folder, and each log line would count as a change.
         let log = folder.join("log/modhost.log");
         std::fs::create_dir(folder.join("log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
@@ -61,11 +61,10 @@ impl Server {
         Self::start(command, None)
     }
 
-    /// Starts Flask behind gunicorn, with what is installed in the virtual environment that `BENCH_VENV` names; none if it
-    /// names none.
+    /// Starts Flask with gunicorn from the virtual environment named by `BENCH_VENV`; `None` if the variable isn't set.
     pub fn flask() -> anyhow::Result<Option<Self>> {
         let Some(environment) = std::env::var_os("BENCH_VENV") else { return Ok(None) };
-        // A port that was free a moment ago: gunicorn doesn't say which one it was given.
+        // A port that was free a moment ago, because gunicorn doesn't print the port that it gets.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/flask");
         let mut command = Command::new(Path::new(&environment).join("bin/gunicorn"));
@@ -90,24 +89,24 @@ impl Server {
     fn start(mut command: Command, log: Option<PathBuf>) -> anyhow::Result<Self> {
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(process.stdout.take().context("its standard output")?);
-        // The host names the address of its webhook first.
+        // The first address that the host prints is that of its webhook.
         let mut line = String::new();
         output.read_line(&mut line)?;
         let address = line.split_whitespace().find_map(|word| word.strip_prefix("http://")?.strip_suffix(PATH));
         let Some(address) = address.and_then(|address| address.parse().ok()) else {
             let _ = process.kill();
-            let told = log.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
-            bail!("a server printed no address but `{}`:\n{told}", line.trim());
+            let log_text = log.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+            bail!("a server printed no address but `{}`:\n{log_text}", line.trim());
         };
         Ok(Self { process, _output: output, address, log })
     }
 
-    /// How long its log is now.
+    /// Returns the length of its log.
     pub fn log_length(&self) -> anyhow::Result<u64> {
         Ok(std::fs::metadata(self.log.as_ref().context("this server has no log")?)?.len())
     }
 
-    /// Waits until so many deliveries have been completed since its log had a length.
+    /// Waits until this many deliveries have completed after this length of the log.
     pub fn wait_for_deliveries(&self, deliveries: usize, since: u64) -> anyhow::Result<()> {
         let mut log = File::open(self.log.as_ref().context("this server has no log")?)?;
         let deadline = Instant::now() + PATIENCE;
@@ -121,7 +120,7 @@ impl Server {
             }
             if Instant::now() > deadline {
                 let last = lines.lines().last().unwrap_or_default();
-                bail!("{completed} of {deliveries} deliveries have been completed; the host said last:\n{last}");
+                bail!("{completed} of {deliveries} deliveries have been completed; the end of its log:\n{last}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -135,7 +134,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs the server that does next to nothing, until it is killed.
+/// Runs the server that does almost nothing, until it is killed.
 pub fn serve_bare() -> anyhow::Result<()> {
     let answer = async |_: Bytes| Json(json!({ "success": true }));
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

@@ -12,7 +12,7 @@ use modhost_core::secret::Secret;
 use modhost_ingress::sources::schemes::{self, Request, unique};
 use modhost_ingress::sources::{Reader, Received, Source, TenantResolver};
 
-/// What the platform and the host both know.
+/// The secret shared by the platform and the host.
 pub const SECRET: &str = "usig_benchmark";
 
 /// The body of an event that chooses a module.
@@ -23,7 +23,7 @@ pub fn chosen(id: &str, module: &str) -> String {
     envelope(id, "unique.chat.external-module.chosen", &payload)
 }
 
-/// The body of an event that says that a user wrote something.
+/// The body of an event for a user's message.
 pub fn created(id: &str) -> String {
     let payload = r#"{"chatId":"chat_qwk3x8y0c5u7","assistantId":"assistant_x1","text":"May I fly business class to Singapore?"}"#;
     envelope(id, "unique.chat.user-message.created", payload)
@@ -35,7 +35,7 @@ fn envelope(id: &str, name: &str, payload: &str) -> String {
     )
 }
 
-/// A request with a signed body, byte by byte as it goes over a kept-alive connection.
+/// The bytes of a signed request for a kept-alive connection.
 pub fn request(path: &str, body: &str) -> Vec<u8> {
     let (signature, created_at) = (sign(body.as_bytes()), now());
     let length = body.len();
@@ -46,7 +46,7 @@ pub fn request(path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The event a source makes of a body.
+/// Returns the event that a source makes of a body.
 pub fn event(body: Bytes) -> anyhow::Result<Event> {
     let scheme = schemes::scheme(&Scheme::Unique(Window::default()));
     let source = Source {
@@ -70,7 +70,7 @@ pub fn event(body: Bytes) -> anyhow::Result<Event> {
     let request = Request { headers: &headers, body: &body, now: SystemTime::now() };
     match source.receive(&request, &body)? {
         Received::Event(event) => Ok(*event),
-        Received::Challenge(_) => anyhow::bail!("an event was taken for a greeting"),
+        Received::Challenge(_) => anyhow::bail!("an event was taken for a challenge"),
     }
 }
 

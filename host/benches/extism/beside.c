@@ -1,8 +1,8 @@
-/* Runs a plug-in of Extism's as `end_to_end` runs a component: a fresh instance, one call of `handle`, and its end.
- * The library comes without its header; these are the declarations of its C API that are used here.
+/* Runs an Extism plug-in as `end_to_end` runs a component: creates an instance, calls `handle` once, and drops the instance.
+ * The library has no header; these are the declarations of its C API that are used here.
  *
- * beside PLUGIN EVENT: for every line on standard input, a time in milliseconds, it does so again and again for that
- * long, and prints the nanoseconds that one took. */
+ * beside PLUGIN EVENT: for every line on standard input, a time in milliseconds, repeats this for that time, and prints the
+ * nanoseconds of one repetition. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -39,7 +39,7 @@ uint64_t extism_current_plugin_memory_alloc(ExtismCurrentPlugin *plugin, uint64_
   "class. Above six hours business class may be booked if the line manager has agreed to it in writing before.\","      \
   "\"title\":\"Travel policy\",\"key\":\"travel-policy.md\",\"order\":0}"
 
-/* What the platform that does nothing answers: the same as `platform.rs` has. */
+/* The constant answers of the platform, the same as in `platform.rs`. */
 static const char *const ANSWERS[4][2] = {
     {"create_step", "\"log_qwk3x8y0c5u7r1d2e9f4g6h0\""},
     {"search", "[" PASSAGE "," PASSAGE "," PASSAGE "]"},
@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
   char *error = NULL;
   ExtismCompiledPlugin *compiled = extism_compiled_plugin_new(wasm, wasm_size, functions, 4, true, &error);
   if (!compiled) {
-    fprintf(stderr, "it can't be compiled: %s\n", error);
+    fprintf(stderr, "the plug-in can't be compiled: %s\n", error);
     return 1;
   }
   char line[32];

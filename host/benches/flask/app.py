@@ -1,4 +1,4 @@
-"""What a module's author runs today: Flask, which verifies an event with the official SDK and stores nothing."""
+"""A webhook without modhost: Flask verifies an event with the official SDK and stores nothing."""
 
 import os
 

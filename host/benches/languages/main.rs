@@ -1,7 +1,7 @@
-//! What a language costs: the module that `modhost new` makes, in each of them.
+//! Measures the cost of each language: the module that `modhost new` creates, in every language.
 //!
-//! `cargo bench --bench languages` makes, builds and measures them, prints a table, and puts it into
-//! `docs/choosing-a-language.md`, unless the tools of some language aren't there. Tools are looked for in `PATH`, then in
+//! `cargo bench --bench languages` creates, builds and measures the modules, prints a table, and writes it to
+//! `docs/choosing-a-language.md`, unless the tools of a language are missing. Tools are looked for in `PATH`, then in
 //! `target/toolchains/venv/bin`.
 
 #[allow(dead_code, reason = "shared with benchmarks that use all of it")]
@@ -41,17 +41,17 @@ use figures::median;
 use platform::Nothing;
 use table::Row;
 
-/// How long one thing is measured, and how often.
+/// The time of a measurement, and the number of measurements.
 const ROUND: Duration = Duration::from_millis(400);
 const ROUNDS: usize = 7;
-/// How often each component is compiled.
+/// The number of compiles of each component.
 const COMPILED: usize = 3;
-/// How many instances live at once where their memory is measured, and how many there is room for elsewhere.
+/// The number of concurrent instances for the memory measurement, and the size of the pool elsewhere.
 const TOGETHER: usize = 50;
 const INSTANCES: usize = 64;
 
 fn main() -> anyhow::Result<()> {
-    // `cargo test --all-targets` runs this too, and only `cargo bench` says so.
+    // `cargo test --all-targets` runs this too; only `cargo bench` passes `--bench`.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -92,23 +92,23 @@ async fn measure(made: modules::Made) -> anyhow::Result<Row> {
     })
 }
 
-/// How long compiling takes, in seconds.
+/// Measures the time of a compile, in seconds.
 async fn compiled(bytes: &[u8]) -> anyhow::Result<f64> {
     let mut took = Vec::new();
     for _ in 0..COMPILED {
-        let engine = Engine::new(1).map_err(told)?;
+        let engine = Engine::new(1).map_err(to_anyhow)?;
         took.push(engine.try_compile(bytes.to_vec()).await?.took.as_secs_f64());
     }
     Ok(median(took))
 }
 
-/// How long making an instance takes and giving it up, in seconds: on Wasmtime alone.
+/// Measures the time to create and drop an instance, in seconds, on Wasmtime alone.
 async fn instance(component: &Path) -> anyhow::Result<f64> {
-    let bare = Bare::new(component, INSTANCES).map_err(told)?;
-    repeated(async || bare.instance().await.map(drop).map_err(told)).await
+    let bare = Bare::new(component, INSTANCES).map_err(to_anyhow)?;
+    repeated(async || bare.instance().await.map(drop).map_err(to_anyhow)).await
 }
 
-/// How long a delivery takes through the engine, in seconds, where the platform answers at once.
+/// Measures the time of a delivery through the engine, in seconds, with a platform that answers at once.
 async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
     let name = Name::from("Bench");
     let spec = Spec {
@@ -119,19 +119,19 @@ async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
         grants: Grants::default(),
         swap: SwapPolicy::default(),
     };
-    let version = Engine::new(INSTANCES).map_err(told)?.load(bytes.to_vec(), &spec).await?;
+    let version = Engine::new(INSTANCES).map_err(to_anyhow)?.load(bytes.to_vec(), &spec).await?;
     let event = Arc::new(signed::event(signed::chosen("evt_1", "Bench").into())?);
     let once = async || {
-        let delivery = begun(&event, &name);
+        let delivery = new_delivery(&event, &name);
         let ended = version.run(&delivery).await;
-        ensure!(ended == Ended::Answered, "it ended otherwise: {ended:?}");
-        ensure!(delivery.progress().reply.completed, "it left no reply");
+        ensure!(ended == Ended::Answered, "unexpected end of a delivery: {ended:?}");
+        ensure!(delivery.progress().reply.completed, "the delivery wrote no reply");
         Ok(())
     };
     repeated(once).await
 }
 
-fn begun(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
+fn new_delivery(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
     Arc::new(Delivery::new(AttemptContext {
         event: event.clone(),
         module: module.clone(),
@@ -145,9 +145,9 @@ fn begun(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
     }))
 }
 
-/// The median time of rounds in which something is done again and again, in seconds.
+/// Returns the median time of a repeated operation, in seconds.
 async fn repeated(once: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    // What is done for the first time isn't what comes after it.
+    // The first time is slower and doesn't count.
     once().await?;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
@@ -161,7 +161,7 @@ async fn repeated(once: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<
     Ok(median(rounds))
 }
 
-/// Wasmtime's errors are no standard ones.
-fn told(error: wasmtime::Error) -> anyhow::Error {
+/// Wasmtime's errors don't implement the standard trait.
+fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
     anyhow!("{error:?}")
 }

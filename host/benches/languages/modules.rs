@@ -1,4 +1,4 @@
-//! The modules that are measured: made and built as anybody would.
+//! The measured modules, created and built with the ordinary commands.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,21 +9,21 @@ use modhost_authoring::template::{Language, Template};
 use modhost_config::Settings;
 use modhost_contract::compat;
 
-/// A module that was built.
+/// A built module.
 pub struct Made {
-    /// What it is written in, for people.
+    /// Its language, as displayed.
     pub language: String,
-    /// What it was made with, as the component has it.
+    /// The tools that made it, from the component's metadata.
     pub tools: String,
     /// Its component.
     pub component: PathBuf,
-    /// The modules.toml it stands in.
+    /// The modules.toml with its entry.
     pub settings: PathBuf,
-    /// Where its author writes.
+    /// The folder of its sources.
     pub folder: PathBuf,
 }
 
-/// Makes the module of a language and builds it.
+/// Creates and builds a module in a language.
 pub fn make(folder: &Path, language: Language) -> anyhow::Result<Made> {
     let (name, settings) = (format!("Bench-{}", language.folder()), folder.join(format!("{}.toml", language.folder())));
     let names = Names::new(&name, None).map_err(anyhow::Error::msg)?;
@@ -39,7 +39,7 @@ pub fn make(folder: &Path, language: Language) -> anyhow::Result<Made> {
     Ok(Made { language, tools, component, settings, folder: own })
 }
 
-/// This modhost, with the tools in its path.
+/// A command of this modhost, with the tools in its path.
 pub fn modhost() -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
     let toolchains = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/toolchains/venv/bin");
@@ -60,7 +60,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a component says it was made with.
+/// Returns the tools named in a component's metadata.
 fn tools(component: &Path) -> anyhow::Result<String> {
     let component_info = compat::examine(&std::fs::read(component)?, compat::MAX_SIZE)?;
     let producers = component_info.producers;

@@ -1,4 +1,4 @@
-//! How long whoever saves waits until the new source serves, in `modhost dev`.
+//! Measures the time from saving a source to serving it, in `modhost dev`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use anyhow::Context;
 
 use crate::figures::median;
 
-/// How often a source is saved. What is prepared once for all saves is prepared for the one before these.
+/// The number of measured saves; one save before them warms up.
 const SAVES: usize = 5;
-/// How long an author looks at what was answered.
+/// The pause of the author between an answer and the next save.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long is waited for anything.
+/// The time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// What stands in every template, and is changed.
+/// A text in every template, which is changed.
 const TEXT: &str = "Writing the answer";
 
-/// A host for authors; it ends with this.
+/// A `modhost dev` process; killed when dropped.
 struct Dev {
     process: Child,
     log: Receiver<String>,
 }
 
-/// The median time from saving a source to serving it, in seconds.
+/// Returns the median time from saving a source to serving it, in seconds.
 pub fn saved(mut modhost: Command, settings: &Path, folder: &Path) -> anyhow::Result<f64> {
     let source = source(folder).context("no source with the text that is changed")?;
     let text = std::fs::read_to_string(&source)?;
@@ -69,7 +69,7 @@ impl Drop for Dev {
     }
 }
 
-/// The file of a module's author that has the text.
+/// Returns the file of the module that contains the text.
 fn source(folder: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());

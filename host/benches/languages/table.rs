@@ -1,4 +1,4 @@
-//! The table, and its place in the page.
+//! The table, and its position in the page.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::Context;
 use bytesize::ByteSize;
 
-/// Where the page is, and what the table stands between there.
+/// The page, and the lines before and after the table.
 const PAGE: &str = "../docs/choosing-a-language.md";
 const BEGIN: &str = "<!-- figures: `cargo bench --bench languages` writes what is between these lines -->\n";
 const END: &str = "<!-- end of figures -->\n";
 
-/// What was measured of a language; times in seconds, sizes in bytes.
+/// The figures of a language: times in seconds, sizes in bytes.
 pub struct Row {
     pub language: String,
     pub tools: String,
@@ -23,7 +23,7 @@ pub struct Row {
     pub memory: u64,
 }
 
-/// The table, in Markdown.
+/// Returns the table in Markdown.
 pub fn text(rows: &[Row]) -> String {
     let mut text =
         "| | component | compiled | saved | instance | delivery | memory |\n|---|---:|---:|---:|---:|---:|---:|\n"
@@ -32,7 +32,7 @@ pub fn text(rows: &[Row]) -> String {
         let Row { language, size, compiled, saved, instance, delivery, memory, .. } = row;
         let (size, memory) = (ByteSize::b(*size).display().iec(), ByteSize::b(*memory).display().iec());
         let [compiled, saved, instance, delivery] = [compiled, saved, instance, delivery].map(|seconds| time(*seconds));
-        // A String takes whatever is written to it.
+        // Writing to a String can't fail.
         let _ = writeln!(text, "| {language} | {size} | {compiled} | {saved} | {instance} | {delivery} | {memory} |");
     }
     text += "\nMade with: ";
@@ -40,7 +40,7 @@ pub fn text(rows: &[Row]) -> String {
     text + &tools.join("; ") + ".\n"
 }
 
-/// A time with two digits that count, in the unit that suits it.
+/// Formats a time with two significant digits in a suitable unit.
 fn time(seconds: f64) -> String {
     let (value, unit) = match seconds {
         long if long >= 1.0 => (seconds, "s"),
@@ -50,7 +50,7 @@ fn time(seconds: f64) -> String {
     if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
-/// Puts the table in the place of the one before.
+/// Replaces the table in the page.
 pub fn put_into_the_page(table: &str) -> anyhow::Result<()> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     let text = std::fs::read_to_string(&page)?;

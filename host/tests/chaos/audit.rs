@@ -1,4 +1,4 @@
-//! Compares what was promised with what the platform saw and has.
+//! Compares the guarantees with the requests and the state of the platform.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,28 +7,28 @@ use super::far_side::{FarSide, Question, Reply, Seen};
 /// The calls that were made more than once.
 #[derive(Debug, Default)]
 pub struct Doubled {
-    /// Reads: they cost nothing.
+    /// Reads, which are free.
     pub reads: usize,
-    /// Steps that were shown once more than asked for.
+    /// Steps that were shown once too often.
     pub steps: usize,
-    /// Messages that were written once more than asked for.
+    /// Messages that were written once too often.
     pub messages: usize,
-    /// Completions that were paid once more.
+    /// Completions that were paid once too often.
     pub completions: usize,
-    /// Changes that state the new value: made twice they are the same as once.
+    /// Changes that set a value: repeating them has no effect.
     pub changes: usize,
-    /// Effects that this life of the host made again.
+    /// Effects that the current life of the host repeated.
     pub in_last_life: usize,
 }
 
 impl Doubled {
-    /// All that are no reads.
+    /// The number of all repeated calls except reads.
     pub fn effects(&self) -> usize {
         self.steps + self.messages + self.completions + self.changes
     }
 
-    /// Counts what was made more than once, and makes sure that it was in flight when the host was killed: that its
-    /// delivery had gone on to no other effect in that life.
+    /// Counts the repeated calls, and checks that each was in flight when the host was killed: its delivery had made no
+    /// later call with an effect in that life.
     pub fn among(seen: &[Seen], last_life: u32) -> Self {
         let mut keys: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut last_effects: HashMap<(&str, u32), usize> = HashMap::new();
@@ -44,9 +44,13 @@ impl Doubled {
             for pair in places.windows(2) {
                 let (first, second) = (&seen[pair[0]], &seen[pair[1]]);
                 assert!(first.life < second.life, "{key} was sent twice by one life: {first:?}, {second:?}");
-                assert_eq!((&first.method, &first.path), (&second.method, &second.path), "{key} stands for two calls");
+                assert_eq!(
+                    (&first.method, &first.path),
+                    (&second.method, &second.path),
+                    "{key} was used for two calls"
+                );
                 let last = last_effects.get(&(first.delivery().unwrap(), first.life)).copied().unwrap_or_default();
-                // Some calls are two requests: the key of the second begins with that of the first.
+                // Some calls consist of two requests; the key of the second starts with the key of the first.
                 let is_of_the_same_call = seen[last]
                     .key
                     .as_deref()
@@ -54,7 +58,7 @@ impl Doubled {
                     .is_some_and(|rest| rest.starts_with('-'));
                 assert!(
                     last <= pair[0] || is_of_the_same_call,
-                    "{first:?} was made again, though the delivery had gone on to {:?}",
+                    "{first:?} was repeated although the delivery had already made {:?}",
                     seen[last]
                 );
                 doubled.count(second, last_life);
@@ -76,21 +80,21 @@ impl Doubled {
     }
 }
 
-/// What stands on the platform more often than it should.
+/// Duplicates on the platform.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Surplus {
     pub steps: usize,
     pub messages: usize,
 }
 
-/// What a question's answer has to consist of.
+/// The parts of an answer to a question.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     pub steps: i64,
     pub new_messages: usize,
 }
 
-/// Makes sure that a question is answered whole; answers with what is there beyond that.
+/// Checks that a question is answered completely; returns the surplus messages and steps.
 pub async fn answered(far_side: &FarSide, question: &Question, expected: Expected) -> Surplus {
     let reply = far_side.reply(question).await;
     assert!(reply.is_complete() && !reply.text().is_empty(), "{question:?}: {reply:?}");
@@ -99,7 +103,7 @@ pub async fn answered(far_side: &FarSide, question: &Question, expected: Expecte
     Surplus { steps: surplus_steps(&reply, expected.steps), messages: messages - expected.new_messages }
 }
 
-/// Makes sure that each step was shown and closed; those beyond it are ones nobody heard of any more.
+/// Checks that each step was shown and closed; returns the number of surplus steps, whose answers were lost.
 fn surplus_steps(reply: &Reply, expected: i64) -> usize {
     let mut by_order: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
     for (order, _, status) in reply.steps() {

@@ -1,5 +1,4 @@
-//! The far side of the network: a local platform, and before it a proxy that writes down what the host asks and
-//! misbehaves when it is told to.
+//! A local platform behind a proxy that records the host's requests and injects faults.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::harness::{http as http_client, until};
 
-/// Where the platform's API begins.
+/// The path of the platform's API.
 const API: &str = "/public/chat";
 
-/// A local platform with the proxy before it.
+/// A local platform with the proxy in front of it.
 pub struct FarSide {
     /// Stops when dropped.
     _platform: LocalPlatform,
@@ -34,34 +33,34 @@ pub struct FarSide {
     asked: AtomicU64,
 }
 
-/// A request the host made.
+/// A request of the host.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Which of the host's lives it comes from, from 1.
+    /// The life of the host that sent it, from 1.
     pub life: u32,
     pub method: Method,
-    /// Below the API's base.
+    /// The path below the API's base.
     pub path: String,
     /// Its idempotency key.
     pub key: Option<String>,
-    /// What it writes for the user.
+    /// The text that it writes for the user.
     pub text: Option<String>,
 }
 
-/// How the proxy misbehaves.
+/// A fault that the proxy injects.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// The platform hears nothing of it; this is answered: status, `Retry-After`, body.
+    /// The platform doesn't get the request; the proxy answers with this status, `Retry-After`, and body.
     Answer(u16, Option<u64>, &'static str),
-    /// The platform carries it out; the answer is held until [`FarSide::let_go`].
+    /// The platform executes the request; the answer is delayed until [`FarSide::let_go`].
     Hold,
 }
 
-/// A message of a user, and the event that tells the host of it.
+/// A user's message, and its event.
 #[derive(Clone, Debug)]
 pub struct Question {
     pub chat: String,
-    /// The assistant message that waits to be filled.
+    /// The id of the assistant message to fill.
     pub reply: String,
     pub event: Value,
 }
@@ -74,7 +73,7 @@ struct Proxy {
     free: watch::Sender<bool>,
 }
 
-/// A fault to come.
+/// A planned fault.
 struct Planned {
     method: Method,
     path: &'static str,
@@ -84,17 +83,17 @@ struct Planned {
 }
 
 impl Seen {
-    /// The delivery it was made for.
+    /// The delivery that the request belongs to.
     pub fn delivery(&self) -> Option<&str> {
         self.key.as_ref()?.split('-').next()
     }
 
-    /// Whether it changes something or costs money.
+    /// Reports whether the request changes something or costs money.
     pub fn is_effect(&self) -> bool {
         self.method != Method::GET && !self.path.starts_with("/search/")
     }
 
-    /// Whether it goes to this call of the API.
+    /// Reports whether the request is this call of the API.
     pub fn is(&self, method: &Method, path: &str) -> bool {
         self.method == *method && self.path.starts_with(path)
     }
@@ -106,7 +105,7 @@ impl Question {
         self.event["id"].as_str().unwrap()
     }
 
-    /// The same message told by another event.
+    /// The event of the same message with another id.
     pub fn again_as(&self, id: &str) -> Value {
         let mut event = self.event.clone();
         event["id"] = id.into();
@@ -115,7 +114,7 @@ impl Question {
 }
 
 impl FarSide {
-    /// Starts both, with an assistant for each of these modules.
+    /// Starts the platform and the proxy, with an assistant for each of these modules.
     pub async fn start(modules: &[&str]) -> Self {
         let assistants = modules.iter().map(|module| Assistant {
             id: format!("assistant_{module}"),
@@ -141,48 +140,48 @@ impl FarSide {
         Self { _platform: platform, proxy, address, listener, asked: AtomicU64::new(0) }
     }
 
-    /// Where the proxy listens. Below it each life of a host has an API of its own: see [`api_base`].
+    /// The address of the proxy. Each life of a host has its own API path below it: see [`api_base`].
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Lets the platform be out of reach: nobody listens.
+    /// Makes the platform unreachable: nothing listens at its address.
     pub async fn go_down(&self) {
         let (stop, server) = self.listener.lock().unwrap().take().unwrap();
         stop.cancel();
         server.await.unwrap();
     }
 
-    /// Lets it be there again, where it was.
+    /// Makes the platform reachable again at the same address.
     pub async fn come_back(&self) {
         let listener = until("the platform's port", async || TcpListener::bind(self.address).await.ok()).await;
         *self.listener.lock().unwrap() = Some(serve(listener, self.proxy.clone()));
     }
 
-    /// Misbehaves at the next so many calls of this kind whose body has the marker in it.
+    /// Injects a fault into the next `times` calls of this kind whose body contains the marker.
     pub fn plan(&self, method: Method, path: &'static str, marker: &str, times: usize, fault: Fault) {
         let planned = Planned { method, path, marker: marker.to_owned(), left: times, fault };
         self.proxy.planned.lock().unwrap().push(planned);
     }
 
-    /// Lets go of what is held, and holds nothing any more.
+    /// Releases all delayed answers, and delays no further ones.
     pub fn let_go(&self) {
         self.proxy.free.send_replace(true);
     }
 
-    /// What the host has asked so far, in order.
+    /// The requests of the host so far, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.proxy.seen.lock().unwrap().clone()
     }
 
-    /// What it has asked of one call of the API for one delivery.
+    /// The requests of one delivery to one call of the API.
     pub fn seen_of(&self, delivery: &str, method: &Method, path: &str) -> Vec<Seen> {
         let mut seen = self.seen();
         seen.retain(|seen| seen.delivery() == Some(delivery) && seen.is(method, path));
         seen
     }
 
-    /// Waits until the host has asked for so many of these.
+    /// Waits until the host has sent this many of these requests.
     pub async fn asked_for(&self, method: &Method, path: &str, times: usize) {
         until(&format!("{times} × {method} {path} at the platform"), async || {
             (self.seen().iter().filter(|seen| seen.is(method, path)).count() >= times).then_some(())
@@ -190,12 +189,12 @@ impl FarSide {
         .await;
     }
 
-    /// Forgets what was asked so far.
+    /// Clears the recorded requests.
     pub fn forget(&self) {
         self.proxy.seen.lock().unwrap().clear();
     }
 
-    /// A user says something to a module, in a new chat or in this one.
+    /// Sends a user's message to a module, in a new chat or an existing one.
     pub async fn ask(&self, module: &str, text: &str, chat: Option<&str>) -> Question {
         let sent = self.proxy.client.post(format!("{}{API}/space/message", self.proxy.target));
         let sent = sent
@@ -231,42 +230,42 @@ impl FarSide {
         Question { chat, reply, event }
     }
 
-    /// The messages of a chat with their steps, as the platform itself has them.
+    /// The messages of a chat with their steps, read from the platform.
     pub async fn messages(&self, chat: &str) -> Vec<Value> {
         let url = format!("{}/local/chats/{chat}", self.proxy.target);
         let whole: Value = self.proxy.client.get(url).send().await.unwrap().json().await.unwrap();
         whole["messages"].as_array().unwrap().clone()
     }
 
-    /// The reply to a question, as the platform itself has it.
+    /// The reply to a question, read from the platform.
     pub async fn reply(&self, question: &Question) -> Reply {
         let messages = self.messages(&question.chat).await;
         Reply(messages.into_iter().find(|message| message["id"] == *question.reply).unwrap())
     }
 }
 
-/// A reply as the platform has it.
+/// A reply on the platform.
 #[derive(Debug)]
 pub struct Reply(Value);
 
 impl Reply {
-    /// What the user reads.
+    /// Its text.
     pub fn text(&self) -> &str {
         self.0["text"].as_str().unwrap_or_default()
     }
 
-    /// Whether it is final.
+    /// Reports whether it is final.
     pub fn is_complete(&self) -> bool {
         !self.0["completedAt"].is_null()
     }
 
-    /// The steps under it: order, text and status.
+    /// Its steps: order, text and status.
     pub fn steps<'a>(&'a self) -> Vec<(i64, &'a str, &'a str)> {
         let steps = self.0["steps"].as_array().unwrap().iter();
-        let told = |step: &'a Value| {
+        let fields = |step: &'a Value| {
             (step["order"].as_i64().unwrap(), step["text"].as_str().unwrap(), step["status"].as_str().unwrap())
         };
-        steps.map(told).collect()
+        steps.map(fields).collect()
     }
 
     /// The statuses of its steps.
@@ -275,7 +274,8 @@ impl Reply {
     }
 }
 
-/// The base of the platform's API for one life of a host, so that what it asked last isn't taken for the next one's.
+/// The base URL of the platform's API for one life of a host, so that late requests of one life aren't attributed to
+/// the next.
 pub fn api_base(origin: &str, life: u32) -> String {
     format!("{origin}/{life}{API}")
 }
@@ -289,10 +289,10 @@ fn serve(listener: TcpListener, proxy: Arc<Proxy>) -> (CancellationToken, JoinHa
 
 async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    // One that breaks off was never asked.
+    // An interrupted request doesn't count.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::BAD_REQUEST.into_response() };
     let fault = proxy.note(&parts, &body);
-    // Carried to its end whatever becomes of who asked, as a platform does.
+    // Runs to completion even if the host disconnects, as on a real platform.
     let answer = tokio::spawn(async move {
         match fault {
             None => proxy.forward(parts, body).await,
@@ -312,7 +312,7 @@ async fn pass(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
 }
 
 impl Proxy {
-    /// Writes a request down; answers with what is to go wrong with it.
+    /// Records a request, and returns the fault to inject.
     fn note(&self, parts: &request::Parts, body: &Bytes) -> Option<Fault> {
         let (life, path) = parts.uri.path()[1..].split_once('/').unwrap();
         let life = life.parse().unwrap();

@@ -1,4 +1,4 @@
-//! The platform is out of reach, refuses, breaks, talks nonsense or takes its time.
+//! Tests of a platform that is unreachable, refuses, fails, sends garbage, or is slow.
 
 use futures::future::join_all;
 use http::Method;
@@ -21,7 +21,7 @@ fn config() -> Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_platform_is_out_of_reach_deliveries_wait() {
+async fn deliveries_wait_while_the_platform_is_unreachable() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
     let question = far_side.ask("Assistant", "How do I report sick?", None).await;
@@ -38,8 +38,8 @@ async fn while_the_platform_is_out_of_reach_deliveries_wait() {
     assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
 }
 
-/// What goes wrong with a completion, and how many attempts the delivery takes then.
-const PASSING: [(&str, Fault, u64); 4] = [
+/// Temporary faults of a completion, and the number of attempts of the delivery.
+const TEMPORARY: [(&str, Fault, u64); 4] = [
     ("limited", Fault::Answer(429, Some(1), r#"{"error":"slow down"}"#), 1),
     ("broken", Fault::Answer(500, None, r#"{"error":"out of order"}"#), 2),
     ("garbled", Fault::Answer(200, None, "<html>Welcome!</html>"), 2),
@@ -47,12 +47,12 @@ const PASSING: [(&str, Fault, u64); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_passes_is_tried_again() {
+async fn retries_temporary_failures() {
     let far_side = FarSide::start(&["Assistant"]).await;
-    // The client's own wait after a 429 has to have room in it.
+    // Long enough for the client's own wait after a 429.
     let host = config().platform(r#"timeout = "4s""#).start(&far_side).await;
     let mut questions = Vec::new();
-    for (marker, fault, attempts) in PASSING {
+    for (marker, fault, attempts) in TEMPORARY {
         far_side.plan(Method::POST, COMPLETIONS, marker, 1, fault);
         let question = far_side.ask("Assistant", &format!("What to do when the printer is {marker}?"), None).await;
         host.take(&question).await;
@@ -69,18 +69,18 @@ async fn what_passes_is_tried_again() {
         let seen = far_side.seen();
         let writes = seen.iter().filter(|call| call.is(&Method::PATCH, &format!("/messages/{}", question.reply)));
         let notices = writes.filter(|call| call.text.as_deref() == Some(NOTICE)).count();
-        assert_eq!(notices as u64, attempts - 1, "{marker}: the user reads that it is tried again");
+        assert_eq!(notices as u64, attempts - 1, "{marker}: the notice of a retry");
         let completions = far_side.seen_of(id, &Method::POST, COMPLETIONS);
         assert_eq!(completions.len(), 2, "{marker}");
-        assert_eq!(completions[0].key, completions[1].key, "{marker}: the second try has to be known as one");
-        // What was answered before isn't asked again.
+        assert_eq!(completions[0].key, completions[1].key, "{marker}: the repeated call must have the same key");
+        // Answered calls aren't repeated.
         assert_eq!(far_side.seen_of(id, &Method::POST, "/message-log").len(), 2, "{marker}");
     });
     join_all(checks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_module_asks_for_another_try_on_its_schedule_or_not_before_a_time() {
+async fn module_can_request_a_retry_with_a_delay() {
     let far_side = FarSide::start(&["Test"]).await;
     let retry = r#"retry = { attempts = 3, first = "100ms", max = "200ms" }"#;
     let host = Config::new().module("Test", "test_guest", retry).start(&far_side).await;
@@ -98,7 +98,7 @@ async fn a_module_asks_for_another_try_on_its_schedule_or_not_before_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_answer_holds_up_nobody_else() {
+async fn slow_answer_does_not_block_other_deliveries() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
     far_side.plan(Method::POST, COMPLETIONS, "slowly", 1, Fault::Hold);
@@ -114,7 +114,7 @@ async fn a_slow_answer_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_given_up_and_can_be_sent_again() {
+async fn permanent_failure_is_dead_and_can_be_retried() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
     far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Answer(403, None, r#"{"error":"the budget is spent"}"#));
@@ -134,18 +134,14 @@ async fn what_is_refused_is_given_up_and_can_be_sent_again() {
     assert_ne!(reply.text(), APOLOGY);
     assert_eq!(reply.statuses(), ["COMPLETED", "COMPLETED"]);
     assert_eq!(far_side.seen_of(id, &Method::POST, COMPLETIONS).len(), 2);
-    assert_eq!(
-        far_side.seen_of(id, &Method::POST, "/search").len(),
-        1,
-        "what was found before was not looked for again"
-    );
+    assert_eq!(far_side.seen_of(id, &Method::POST, "/search").len(), 1, "the search must be replayed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_is_paid_once_though_the_reply_fails() {
+async fn completion_is_paid_once_although_the_reply_fails() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
-    // The client tries four times on its own.
+    // The client itself makes four attempts.
     far_side.plan(Method::PATCH, "/messages", "completedAt", 4, Fault::Answer(502, None, ""));
     let question = far_side.ask("Assistant", "What do I get for a hotel?", None).await;
     host.take(&question).await;
@@ -157,7 +153,7 @@ async fn an_answer_is_paid_once_though_the_reply_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_waits_can_be_dropped() {
+async fn waiting_delivery_can_be_dropped() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let host = config().start(&far_side).await;
     far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Answer(429, Some(3600), ""));
@@ -173,12 +169,12 @@ async fn one_that_waits_can_be_dropped() {
     assert_eq!((reply.text(), reply.statuses()), (APOLOGY, vec!["COMPLETED", "FAILED"]));
     let again = host.deliveries_command(&["drop", &id]);
     assert!(!again.status.success());
-    let said = String::from_utf8(again.stderr).unwrap();
-    assert!(said.contains("is dropped; only a waiting delivery can be dropped"), "{said}");
+    let stderr = String::from_utf8(again.stderr).unwrap();
+    assert!(stderr.contains("is dropped; only a waiting delivery can be dropped"), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_could_not_be_told_is_told_later() {
+async fn writes_the_apology_once_the_platform_recovers() {
     let far_side = FarSide::start(&["Test"]).await;
     let retry = r#"retry = { attempts = 1, first = "100ms", max = "200ms" }"#;
     let config = Config::new().server(&format!("apology = {APOLOGY:?}")).module("Test", "test_guest", retry);
@@ -193,7 +189,7 @@ async fn whoever_could_not_be_told_is_told_later() {
     assert_eq!((reply.text(), reply.statuses()), (APOLOGY, vec!["FAILED"]));
 }
 
-/// Runs `modhost deliveries`, which has to print this line.
+/// Runs `modhost deliveries`, which must print this line.
 fn deliveries(host: &Host, args: &[&str], line: &str) {
     let ran = host.deliveries_command(args);
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));

@@ -1,4 +1,4 @@
-//! `modhost serve` as its own process, on a folder that stays when it is killed.
+//! `modhost serve` in a process of its own, in a folder that survives when it is killed.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 use super::far_side::{FarSide, Question, api_base};
 use super::harness::{Signal, component, http, sign, signal, until};
 
-/// The tenant of a host that has but one, and the source of its events.
+/// The default tenant, and the name of its source.
 pub const TENANT: &str = "default";
 
-/// What stands in modules.toml.
+/// The contents of modules.toml.
 pub struct Config {
     server: String,
     source: String,
@@ -29,14 +29,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// One tenant, no module.
+    /// One tenant, no modules.
     pub fn new() -> Self {
         let tenants = vec![(TENANT.to_owned(), String::new(), String::new())];
         let (server, source, tenant) = Default::default();
         Self { server, source, variables: Vec::new(), tenant, tenants, modules: Vec::new() }
     }
 
-    /// Adds a module with a built component, and further lines for its entry.
+    /// Adds a module with a built component and additional lines for its entry.
     pub fn module(mut self, name: &str, built: &'static str, lines: &str) -> Self {
         self.modules.push((name.to_owned(), built, lines.to_owned()));
         self
@@ -60,13 +60,13 @@ impl Config {
         self
     }
 
-    /// Runs the host with an environment variable more.
+    /// Sets an additional environment variable of the host.
     pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
         self
     }
 
-    /// Takes these tenants in place of the one, with limits; each has a source of its own of the same name.
+    /// Replaces the default tenant by these, with their limits; each has a source of the same name.
     pub fn tenants(mut self, tenants: &[(&str, &str)]) -> Self {
         let tenants = tenants.iter().map(|(name, limits)| ((*name).to_owned(), (*limits).to_owned(), String::new()));
         self.tenants = tenants.collect();
@@ -109,14 +109,14 @@ platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CH
         text
     }
 
-    /// Puts all a host needs into a folder, and starts one there.
+    /// Writes all files of a host into a folder and starts it.
     pub async fn start(&self, far_side: &FarSide) -> Host {
         let host = self.lay_out(far_side);
         host.start().await;
         host
     }
 
-    /// Puts all a host needs into a folder.
+    /// Writes all files of a host into a folder.
     pub fn lay_out(&self, far_side: &FarSide) -> Host {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("modules.toml"), self.text()).unwrap();
@@ -135,16 +135,16 @@ platform = {{ kind = "unique", api_base = "env:CHAOS_API_BASE", app_id = "env:CH
     }
 }
 
-/// A host that can be killed and started again; killed for good when dropped.
+/// A host that can be killed and restarted. It is killed when dropped.
 pub struct Host {
     folder: TempDir,
     variables: Vec<(String, String)>,
-    /// Where the platform is.
+    /// The address of the platform.
     platform: String,
-    /// How often it was started.
+    /// The number of starts.
     lives: AtomicU32,
     client: reqwest::Client,
-    /// Of all its lives.
+    /// The log of all starts.
     log: Arc<Mutex<String>>,
     life: Mutex<Option<Life>>,
 }
@@ -154,7 +154,7 @@ struct Life {
     output: Arc<Mutex<String>>,
 }
 
-/// What a source answered.
+/// The response of a source.
 #[derive(Debug)]
 pub struct Posted {
     pub status: u16,
@@ -168,7 +168,7 @@ impl Posted {
 }
 
 impl Host {
-    /// A command of the binary, in its folder.
+    /// A command of the binary in the host's folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modhost"));
         command
@@ -186,24 +186,24 @@ impl Host {
         command
     }
 
-    /// Runs `modhost deliveries` on the running host.
+    /// Runs `modhost deliveries` against the running host.
     pub fn deliveries_command(&self, args: &[&str]) -> Output {
         let admin = self.address("admin").unwrap().replace("/health", "");
         self.command(&[&["deliveries", "--admin", &admin], args].concat()).output().unwrap()
     }
 
-    /// Runs `modhost modules` on the running host.
+    /// Runs `modhost modules` against the running host.
     pub fn modules_command(&self, args: &[&str]) -> Output {
         let admin = self.address("admin").unwrap().replace("/health", "");
         self.command(&[&["modules"], args, &["--admin", &admin]].concat()).output().unwrap()
     }
 
-    /// Starts it without waiting for anything.
+    /// Starts the process without waiting.
     pub fn spawn(&self) {
         self.spawn_with(&[]);
     }
 
-    /// The same with further arguments.
+    /// Starts the process with additional arguments.
     pub fn spawn_with(&self, args: &[&str]) {
         self.lives.fetch_add(1, Ordering::SeqCst);
         let args = [&["serve", "--port", "0", "--admin-port", "0"], args].concat();
@@ -214,24 +214,24 @@ impl Host {
         *self.life.lock().unwrap() = Some(Life { process, output });
     }
 
-    /// Starts it, and waits until it takes events.
+    /// Starts the host and waits until it accepts events.
     pub async fn start(&self) {
         self.spawn();
         self.listening().await;
     }
 
-    /// Waits until it takes events.
+    /// Waits until the host accepts events.
     pub async fn listening(&self) {
         until("the host to listen", async || {
             if let Some(status) = self.status() {
-                panic!("the host ended ({status}):\n{}", self.log());
+                panic!("the host exited ({status}):\n{}", self.log());
             }
             self.address("admin")
         })
         .await;
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills the process with SIGKILL.
     pub fn kill(&self) {
         if let Some(mut life) = self.life.lock().unwrap().take() {
             life.process.kill().unwrap();
@@ -239,37 +239,37 @@ impl Host {
         }
     }
 
-    /// Asks it to stop, as a service manager does.
+    /// Sends SIGTERM, as a service manager does.
     pub fn terminate(&self) {
         let process = self.life.lock().unwrap().as_ref().unwrap().process.id();
         signal(process, Signal::TERM);
     }
 
-    /// Waits until it has ended on its own.
+    /// Waits until the process exits on its own.
     pub async fn ended(&self) -> ExitStatus {
-        until("the host to end", async || self.status()).await
+        until("the host to exit", async || self.status()).await
     }
 
     fn status(&self) -> Option<ExitStatus> {
         self.life.lock().unwrap().as_mut().unwrap().process.try_wait().unwrap()
     }
 
-    /// A file in its folder.
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Puts another component in a module's place.
+    /// Replaces the component of a module.
     pub fn swap(&self, module: &str, bytes: &[u8]) {
         std::fs::write(self.file(&format!("{module}.wasm")), bytes).unwrap();
     }
 
-    /// What it has logged in all its lives.
+    /// The log of all starts.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until a line with all of these words is in the log.
+    /// Waits until a log line contains all of these words.
     pub async fn logged(&self, words: &[&str]) {
         until(&format!("a log line with {words:?}"), async || {
             self.log().lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
@@ -277,7 +277,7 @@ impl Host {
         .await;
     }
 
-    /// The address on the line of its output that starts with a word; none while it doesn't listen.
+    /// The address on the line of its output that starts with this word; `None` before the host listens.
     fn address(&self, word: &str) -> Option<String> {
         let life = self.life.lock().unwrap();
         let output = life.as_ref()?.output.lock().unwrap().clone();
@@ -285,7 +285,7 @@ impl Host {
         line.split_whitespace().find(|part| part.starts_with("http://")).map(str::to_owned)
     }
 
-    /// Posts an event to a source; none if there was no answer.
+    /// Posts an event to a source; `None` if there was no response.
     pub async fn post_to(&self, source: &str, event: &Value) -> Option<Posted> {
         let body = event.to_string().into_bytes();
         let mut url = reqwest::Url::parse(&self.address("events")?).unwrap();
@@ -302,13 +302,13 @@ impl Host {
         Some(Posted { status: answer.status().as_u16(), retry_after })
     }
 
-    /// Posts the event of a question, which has to be acknowledged.
+    /// Posts the event of a question, which must be acknowledged.
     pub async fn take(&self, question: &Question) {
         let posted = self.post_to(TENANT, &question.event).await;
         assert!(posted.as_ref().is_some_and(Posted::is_acknowledged), "{posted:?}");
     }
 
-    /// What the admin API answers.
+    /// The response of the admin API.
     pub async fn get(&self, path: &str) -> Value {
         let url = self.address("admin").unwrap().replace("/health", path);
         self.client.get(url).send().await.unwrap().json().await.unwrap()
@@ -319,14 +319,14 @@ impl Host {
         self.get(&format!("/api/deliveries?event={event}")).await["deliveries"].as_array().unwrap().clone()
     }
 
-    /// The one delivery of a question.
+    /// The only delivery of a question.
     pub async fn delivery(&self, question: &Question) -> Value {
         let deliveries = self.deliveries_of(question.id()).await;
         assert_eq!(deliveries.len(), 1, "{deliveries:?}");
         deliveries.into_iter().next().unwrap()
     }
 
-    /// The id of the one delivery of a question.
+    /// The id of the only delivery of a question.
     pub async fn delivery_id(&self, question: &Question) -> String {
         self.delivery(question).await["id"].as_str().unwrap().to_owned()
     }
@@ -339,7 +339,7 @@ impl Host {
         .await
     }
 
-    /// Waits until the delivery of a question is in a state after so many attempts.
+    /// Waits until the delivery of a question is in a state after this many attempts.
     pub async fn in_state_after(&self, question: &Question, state: &str, attempts: u64) -> Value {
         until(&format!("the delivery of {} to be {state} after {attempts} attempts", question.id()), async || {
             let delivery = self.delivery(question).await;
@@ -348,11 +348,11 @@ impl Host {
         .await
     }
 
-    /// Waits until the delivery of a question has been made to wait for another attempt; answers with the reason. It may
-    /// be in that attempt by now.
+    /// Waits until the delivery of a question is scheduled for a retry, and returns the reason. The retry may already
+    /// be running.
     pub async fn tried_again(&self, question: &Question) -> String {
         let id = self.delivery_id(question).await;
-        until(&format!("{id} to be tried again"), async || {
+        until(&format!("{id} to be scheduled for a retry"), async || {
             let details = self.get(&format!("/api/deliveries/{id}")).await;
             let changes = details["changes"].as_array().unwrap().iter();
             let reason =
@@ -362,7 +362,7 @@ impl Host {
         .await
     }
 
-    /// How many deliveries are in a state, and how many calls this life has made again.
+    /// The number of deliveries per state, and the number of calls repeated since the last start.
     pub async fn totals(&self) -> Value {
         self.get("/api/totals").await
     }
@@ -374,7 +374,7 @@ impl Drop for Host {
         if std::thread::panicking() {
             let log = self.log();
             let skip = log.lines().count().saturating_sub(200);
-            eprintln!("--- the end of what the host logged");
+            eprintln!("--- end of the host's log");
             log.lines().skip(skip).for_each(|line| eprintln!("{line}"));
         }
     }

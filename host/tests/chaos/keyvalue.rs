@@ -1,4 +1,4 @@
-//! The host is killed while modules write to the key-value store: each write happens once.
+//! Kills the host while modules write to the key-value store: each write happens once.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::host::{Config, Host, TENANT};
 
 const COMPLETIONS: &str = "/openai/chat/completions";
 
-/// What the module keeps under a key.
-async fn kept(host: &Host, key: &str) -> Value {
+/// The module's value under a key.
+async fn stored(host: &Host, key: &str) -> Value {
     host.get(&format!("/api/keyvalue/{TENANT}/Test/default/value?key={key}")).await["value"].clone()
 }
 
-/// Starts a host with a module that counts and then waits for a completion, and kills it there.
-async fn cut_off(module: &str) -> (FarSide, Host, Question) {
+/// Starts a host with a module that increments and then waits for a completion, and kills it there.
+async fn kill_after_increment(module: &str) -> (FarSide, Host, Question) {
     let far_side = FarSide::start(&["Test"]).await;
     let host = Config::new().module("Test", "test_guest", module).start(&far_side).await;
     far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
@@ -33,53 +33,53 @@ fn database(host: &Host, name: &str) -> Connection {
     Connection::open(host.file(".modhost").join(name)).unwrap()
 }
 
-/// Makes the journal say what it would if the host had been killed between doing the count and recording its answer.
+/// Deletes the recorded answer from the journal, as if the host had been killed between incrementing and recording.
 fn lose_the_answer(host: &Host) {
     let lost = "UPDATE calls SET answer = NULL WHERE import = 'keyvalue.increment' AND answer IS NOT NULL";
     assert_eq!(database(host, "journal.sqlite").execute(lost, []).unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_counted_is_not_counted_again() {
-    let (_far_side, host, question) = cut_off("").await;
+async fn recorded_increment_is_replayed() {
+    let (_far_side, host, question) = kill_after_increment("").await;
     host.start().await;
     host.in_state(&question, "completed").await;
-    assert_eq!(kept(&host, "hits").await, "1");
+    assert_eq!(stored(&host, "hits").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_counted_when_nobody_had_the_answer_is_not_counted_again() {
-    let (_far_side, host, question) = cut_off("").await;
+async fn increment_without_a_recorded_answer_is_not_repeated() {
+    let (_far_side, host, question) = kill_after_increment("").await;
     lose_the_answer(&host);
     host.start().await;
     host.in_state(&question, "completed").await;
-    assert_eq!(kept(&host, "hits").await, "1");
-    // It was asked for again, and had the answer it had then.
+    assert_eq!(stored(&host, "hits").await, "1");
+    // The call was repeated and returned its original answer.
     assert_eq!(host.totals().await["calls_made_again"], 2);
 }
 
-/// The store alone knows that it was done: with that taken away, too, it is done again.
+/// Only the store records that the increment was done: without that record, it is repeated.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_the_store_that_knows() {
-    let (_far_side, host, question) = cut_off("").await;
+async fn store_deduplicates_increments() {
+    let (_far_side, host, question) = kill_after_increment("").await;
     lose_the_answer(&host);
     assert_eq!(database(&host, "keyvalue.sqlite").execute("DELETE FROM done", []).unwrap(), 1);
     host.start().await;
     host.in_state(&question, "completed").await;
-    assert_eq!(kept(&host, "hits").await, "2");
+    assert_eq!(stored(&host, "hits").await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_resume_it_counts_anew() {
-    let (_far_side, host, question) = cut_off("resume = false").await;
+async fn without_resume_it_increments_again() {
+    let (_far_side, host, question) = kill_after_increment("resume = false").await;
     host.start().await;
     host.in_state(&question, "completed").await;
-    assert_eq!(kept(&host, "hits").await, "2");
+    assert_eq!(stored(&host, "hits").await, "2");
 }
 
-/// Killed at random moments under a load of counts, the sum is that of the events.
+/// With kills at random moments under load, the sum equals the number of events.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_counts_once_whenever_the_host_is_killed() {
+async fn every_event_increments_once_despite_kills() {
     const KILLS: u32 = 5;
     const EVENTS: u32 = 30;
     let far_side = FarSide::start(&["Test"]).await;
@@ -96,8 +96,10 @@ async fn every_event_counts_once_whenever_the_host_is_killed() {
         host.kill();
     }
     host.start().await;
-    until("all of them to be done", async || (host.totals().await["deliveries"]["completed"] == events).then_some(()))
-        .await;
-    assert_eq!(kept(&host, "hits").await, events.to_string());
-    assert_eq!(kept(&host, "log").await, ".".repeat(events as usize));
+    until("all deliveries to complete", async || {
+        (host.totals().await["deliveries"]["completed"] == events).then_some(())
+    })
+    .await;
+    assert_eq!(stored(&host, "hits").await, events.to_string());
+    assert_eq!(stored(&host, "log").await, ".".repeat(events as usize));
 }

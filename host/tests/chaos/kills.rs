@@ -1,4 +1,4 @@
-//! The host is killed at random moments, while events come without end.
+//! Kills the host at random moments under continuous load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,44 +9,44 @@ use super::far_side::{FarSide, Question};
 use super::harness::PATIENCE;
 use super::host::{Config, Host, TENANT};
 
-/// How often the host is killed unless `MODHOST_CHAOS_ROUNDS` says otherwise.
+/// The number of kills, unless `MODHOST_CHAOS_ROUNDS` is set.
 const ROUNDS: u32 = 6;
 
-/// After so many kills everything is let come to its end and is compared.
+/// After this many kills all deliveries complete and the results are compared.
 const AUDIT_EVERY: u32 = 20;
 
-/// How long the host lives at the most.
+/// The maximum time between start and kill.
 const MAX_LIFE: Duration = Duration::from_millis(1500);
 
-/// How many clients post events.
+/// The number of clients that post events.
 const CLIENTS: u64 = 4;
 
-/// How many deliveries run at once, and so may have a call in flight when the host is killed.
+/// The number of concurrent deliveries, each of which may have a call in flight when the host is killed.
 const CONCURRENCY: usize = 16;
 
-/// What users ask, of which module, and what an answer consists of.
+/// The modules, the messages for them, and the expected parts of an answer.
 const TALK: [(&str, &str, Expected); 3] = [
     ("Assistant", "How many days of parental leave do I have?", Expected { steps: 2, new_messages: 0 }),
     ("Test", "create A note", Expected { steps: 0, new_messages: 1 }),
     ("Test", "complete-into-reply travel expenses", Expected { steps: 0, new_messages: 0 }),
 ];
 
-/// An event that was brought to the host.
-struct Brought {
+/// An event that was posted to the host.
+struct PostedEvent {
     question: Question,
     expected: Expected,
     acknowledged: bool,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_and_nothing_done_twice() {
+async fn nothing_is_lost_or_repeated() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seed = number("MODHOST_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let rounds = number("MODHOST_CHAOS_ROUNDS").map_or(ROUNDS, |rounds| rounds.try_into().unwrap());
     println!("seed {seed}, {rounds} rounds");
     let mut random = fastrand::Rng::with_seed(seed);
 
-    // An attempt that is cut off counts: with few of them a run of hours would give deliveries up.
+    // Every kill uses up attempts; with few of them, deliveries would be dead after hours of kills.
     let often = "retry = { attempts = 1000 }";
     let config = Config::new()
         .server(&format!("concurrency = {CONCURRENCY}"))
@@ -57,24 +57,24 @@ async fn nothing_is_lost_and_nothing_done_twice() {
     let mut life = 0;
     while life < rounds {
         let kills = AUDIT_EVERY.min(rounds - life);
-        let brought = kill_again_and_again(&far_side, &host, &mut random, kills).await;
+        let posted_events = kill_again_and_again(&far_side, &host, &mut random, kills).await;
         life += kills;
         host.start().await;
         come_to_rest(&host).await;
         // The life after the last kill is one more.
-        compare(&far_side, &host, &brought, kills, life + life.div_ceil(AUDIT_EVERY)).await;
+        compare(&far_side, &host, &posted_events, kills, life + life.div_ceil(AUDIT_EVERY)).await;
         host.kill();
         far_side.forget();
     }
 }
 
-/// Lets the host live and die so many times while clients post; answers with what they brought.
+/// Starts and kills the host this many times while clients post; returns the posted events.
 async fn kill_again_and_again(
     far_side: &Arc<FarSide>,
     host: &Arc<Host>,
     random: &mut fastrand::Rng,
     kills: u32,
-) -> Vec<Brought> {
+) -> Vec<PostedEvent> {
     let enough = Arc::new(AtomicBool::new(false));
     let clients = (0..CLIENTS).map(|_| {
         let (far_side, host, enough) = (far_side.clone(), host.clone(), enough.clone());
@@ -83,7 +83,7 @@ async fn kill_again_and_again(
     let clients: Vec<_> = clients.collect();
     for _ in 0..kills {
         host.spawn();
-        // Now and then it doesn't live to take an event.
+        // Sometimes the host is killed before it accepts an event.
         if random.u8(..) > 50 {
             host.listening().await;
         }
@@ -91,41 +91,42 @@ async fn kill_again_and_again(
         host.kill();
     }
     enough.store(true, Ordering::Relaxed);
-    let mut brought = Vec::new();
+    let mut posted_events = Vec::new();
     for client in clients {
-        brought.extend(client.await.unwrap());
+        posted_events.extend(client.await.unwrap());
     }
-    brought
+    posted_events
 }
 
-/// Posts events until there are enough, each again and again until it is acknowledged, but for some that are given up.
+/// Posts events until `enough` is set. Each one is repeated until it is acknowledged, except for some that are
+/// abandoned.
 async fn client(
     far_side: Arc<FarSide>,
     host: Arc<Host>,
     enough: Arc<AtomicBool>,
     mut random: fastrand::Rng,
-) -> Vec<Brought> {
-    let mut brought = Vec::new();
+) -> Vec<PostedEvent> {
+    let mut posted_events = Vec::new();
     while !enough.load(Ordering::Relaxed) {
         let (module, text, expected) = TALK[random.usize(..TALK.len())];
         let question = far_side.ask(module, text, None).await;
-        let mut acknowledged = bring(&host, &question).await;
+        let mut acknowledged = post_event(&host, &question).await;
         while !acknowledged && !enough.load(Ordering::Relaxed) && random.u8(..) > 10 {
             tokio::time::sleep(Duration::from_millis(random.u64(5..30))).await;
-            acknowledged = bring(&host, &question).await;
+            acknowledged = post_event(&host, &question).await;
         }
         if acknowledged && random.u8(..) < 50 {
-            // As a platform does whose connection broke before it heard the answer.
-            bring(&host, &question).await;
+            // A redelivery, as by a platform whose connection broke before the response.
+            post_event(&host, &question).await;
         }
-        brought.push(Brought { question, expected, acknowledged });
+        posted_events.push(PostedEvent { question, expected, acknowledged });
         tokio::time::sleep(Duration::from_millis(random.u64(10..60))).await;
     }
-    brought
+    posted_events
 }
 
-/// Posts an event; answers whether it was acknowledged.
-async fn bring(host: &Host, question: &Question) -> bool {
+/// Posts an event; returns whether it was acknowledged.
+async fn post_event(host: &Host, question: &Question) -> bool {
     let Some(posted) = host.post_to(TENANT, &question.event).await else { return false };
     assert!(posted.is_acknowledged() || posted.status == 503, "{posted:?}");
     posted.is_acknowledged()
@@ -142,16 +143,16 @@ async fn come_to_rest(host: &Host) {
         if known.replace(deliveries.clone()).as_ref() != Some(&deliveries) {
             since = Instant::now();
         }
-        assert!(since.elapsed() < PATIENCE, "nothing moves any more: {deliveries}");
+        assert!(since.elapsed() < PATIENCE, "no progress: {deliveries}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// Compares what was acknowledged with what became of it, and what was done with what the platform has.
-async fn compare(far_side: &FarSide, host: &Host, brought: &[Brought], kills: u32, last_life: u32) {
+async fn compare(far_side: &FarSide, host: &Host, posted_events: &[PostedEvent], kills: u32, last_life: u32) {
     let mut surplus = Surplus::default();
     let mut acknowledged = 0;
-    for Brought { question, expected, acknowledged: was_acknowledged } in brought {
+    for PostedEvent { question, expected, acknowledged: was_acknowledged } in posted_events {
         let deliveries = host.deliveries_of(question.id()).await;
         acknowledged += usize::from(*was_acknowledged);
         match deliveries.as_slice() {
@@ -161,11 +162,11 @@ async fn compare(far_side: &FarSide, host: &Host, brought: &[Brought], kills: u3
                 continue;
             }
             [delivery] => assert_eq!(delivery["state"], "completed", "{delivery}"),
-            more => panic!("one event, several deliveries: {more:?}"),
+            extra => panic!("one event, several deliveries: {extra:?}"),
         }
-        let more = answered(far_side, question, *expected).await;
-        surplus.steps += more.steps;
-        surplus.messages += more.messages;
+        let extra = answered(far_side, question, *expected).await;
+        surplus.steps += extra.steps;
+        surplus.messages += extra.messages;
     }
 
     let seen = far_side.seen();
@@ -174,11 +175,11 @@ async fn compare(far_side: &FarSide, host: &Host, brought: &[Brought], kills: u3
     println!(
         "{} events, {acknowledged} acknowledged, {} calls, {kills} kills; {} calls made twice, in flight each: {doubled:?}; \
          {again} made again by the last life",
-        brought.len(),
+        posted_events.len(),
         seen.len(),
         doubled.effects(),
     );
-    assert!(acknowledged > 0, "no event was acknowledged: that shows nothing");
+    assert!(acknowledged > 0, "no event was acknowledged, so the test proves nothing");
     let in_flight = usize::try_from(kills).unwrap() * CONCURRENCY;
     assert!(doubled.effects() <= in_flight, "{doubled:?}");
     assert_eq!(surplus, Surplus { steps: doubled.steps, messages: doubled.messages }, "{doubled:?}");

@@ -1,4 +1,4 @@
-//! The machine is no better than the platform: its disk is full, its clock jumps.
+//! Tests of a full disk and of a clock that jumps.
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +13,11 @@ use super::small_disk::notice::notice;
 
 const COMPLETIONS: &str = "/openai/chat/completions";
 
-/// What lies about the time to a program that is started with it (Debian's package `faketime`).
+/// A library that fakes the time of a process (Debian package `faketime`).
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_events_and_loses_none() {
+async fn full_disk_refuses_events_and_loses_none() {
     let Some(disk) = SmallDisk::mount(8) else { return };
     let far_side = FarSide::start(&["Assistant"]).await;
     let retry = r#"retry = { attempts = 50, first = "100ms", max = "200ms" }"#;
@@ -25,7 +25,7 @@ async fn a_full_disk_refuses_events_and_loses_none() {
     let host = Config::new().module("Assistant", "assistant", retry).server(&data_dir).start(&far_side).await;
     let ballast = disk.ballast(7 * 1024 * 1024);
 
-    let mut taken = Vec::new();
+    let mut acknowledged = Vec::new();
     let refused = loop {
         let question = far_side.ask("Assistant", "What about travel?", None).await;
         let posted = host.post_to(TENANT, &question.event).await.expect("an answer");
@@ -34,27 +34,27 @@ async fn a_full_disk_refuses_events_and_loses_none() {
             assert!(posted.retry_after.is_some());
             break question;
         }
-        taken.push(question);
-        assert!(taken.len() < 5_000, "the disk never fills up");
+        acknowledged.push(question);
+        assert!(acknowledged.len() < 5_000, "the disk never fills up");
     };
     host.logged(&["refused for now", "the journal is full"]).await;
 
     fs::remove_file(ballast).unwrap();
-    until("the host to take events again", async || {
+    until("the host to accept events again", async || {
         host.post_to(TENANT, &refused.event).await.filter(|posted| posted.is_acknowledged())
     })
     .await;
-    taken.push(refused);
-    for question in &taken {
+    acknowledged.push(refused);
+    for question in &acknowledged {
         host.in_state(question, "completed").await;
         assert!(far_side.reply(question).await.is_complete());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_holds_nothing_up() {
+async fn clock_jumps_do_not_delay_deliveries() {
     if !Path::new(FAKETIME).exists() {
-        // The machine that decides has it installed.
+        // CI has it installed.
         assert!(std::env::var_os("CI").is_none(), "{FAKETIME} is missing");
         notice(&format!("SKIPPED jumps of the clock: {FAKETIME} is missing (Debian: faketime)"));
         return;
@@ -65,9 +65,9 @@ async fn a_clock_that_jumps_holds_nothing_up() {
     fs::write(&clock, "+0d").unwrap();
     let host = Config::new()
         .module("Assistant", "assistant", "")
-        // Shorter than what the platform asks to wait below, so that the delivery waits, not the call.
+        // Shorter than the `Retry-After` of the platform, so that the delivery waits for a retry, not the call.
         .platform(r#"timeout = "4s""#)
-        // The test signs by the real clock.
+        // The test signs with the real clock.
         .source("tolerance = \"0s\"\ntolerance_ahead = \"0s\"")
         .variable("LD_PRELOAD", FAKETIME)
         .variable("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap())
@@ -80,7 +80,7 @@ async fn a_clock_that_jumps_holds_nothing_up() {
         far_side.plan(Method::POST, COMPLETIONS, &marker, 1, Fault::Answer(429, Some(5), r#"{"error":"slow down"}"#));
         let question = far_side.ask("Assistant", &format!("What about {marker}?"), None).await;
         host.take(&question).await;
-        // The clock jumps while the next attempt is waited for.
+        // The clock jumps while the delivery waits for its retry.
         host.in_state_after(&question, "waiting", 1).await;
         fs::write(&clock, jump).unwrap();
         assert_eq!(host.in_state(&question, "completed").await["attempts"], 2, "{jump}");

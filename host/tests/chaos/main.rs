@@ -1,8 +1,8 @@
-//! What the host promises about deliveries, held against the real binary: killed, stopped and started again, on a
-//! platform that misbehaves.
+//! Tests of the delivery guarantees against the real binary, which is killed, stopped and restarted on a platform that
+//! misbehaves.
 //!
-//! `cargo test` kills a few times. This does it for hours, and prints the seed it took; with the same seed it kills
-//! after the same times:
+//! `cargo test` kills the host a few times. The following commands do it for hours and print the seed; the same seed
+//! repeats the same times between kills:
 //!
 //! ```text
 //! MODHOST_CHAOS_ROUNDS=5000 cargo test --release -p modhost --test chaos nothing_is_lost -- --nocapture
@@ -12,7 +12,7 @@
 mod audit;
 mod far_side;
 mod faults;
-// Made for the tests of the front door; this suite needs a part of it.
+// This module belongs to the front door tests; this suite uses a part of it.
 #[allow(dead_code, unused_imports)]
 #[path = "../front_door/harness/mod.rs"]
 mod harness;

@@ -1,5 +1,5 @@
-//! A data directory that modhost 7e3fbfe left when it was killed opens in every later version: what it knows stays known,
-//! what it began goes on, and its calls keep their keys.
+//! Tests that every later version opens a data directory that modhost 7e3fbfe left when it was killed: known events
+//! stay known, started deliveries resume, and their calls keep their keys.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::far_side::{FarSide, Fault};
 use super::harness::until;
 use super::host::{Config, Host};
 
-/// The files, as that version wrote them. Its modules were paused, swapped, and kept values.
+/// The files as that version wrote them. Its modules had been paused, replaced, and had stored values.
 const FILES: [(&str, &str); 3] = [
     ("journal.sqlite", include_str!("data_of_7e3fbfe/journal.sql")),
     ("keyvalue.sqlite", include_str!("data_of_7e3fbfe/keyvalue.sql")),
@@ -20,13 +20,13 @@ const FILES: [(&str, &str); 3] = [
 
 const IN_FLIGHT: &str = "dlv_6a4d50ea69991aecbcb58771";
 
-/// What the call carried that was under way when it was killed.
+/// The idempotency key of the call that was in flight when the host was killed.
 const KEY_IN_FLIGHT: &str = "dlv_6a4d50ea69991aecbcb58771-1-da8cfff1b7550739";
 
 /// A host on that directory, not started yet.
 async fn old_host() -> (FarSide, Host) {
     let far_side = FarSide::start(&[]).await;
-    // It knows none of the messages.
+    // The local platform doesn't have the old messages.
     let message = r#"{"object": "message", "id": "msg", "chatId": "chat", "role": "ASSISTANT", "text": "x"}"#;
     far_side.plan(Method::PATCH, "/messages/", "", 1000, Fault::Answer(200, None, message));
     let step = r#"{"object": "message-log", "id": "step", "messageId": "msg", "status": "COMPLETED", "order": 1}"#;
@@ -49,7 +49,7 @@ fn write(file: &Path, sql: &str) {
     tables.execute_batch(sql).unwrap();
 }
 
-/// An event as the directory's were; `version` is a part of the id for source `orders`.
+/// An event like those in the directory; `version` is a part of the id for source `orders`.
 fn event(id: &str, version: &str, company: &str, module: &str, text: &str) -> Value {
     json!({
         "id": id,
@@ -70,12 +70,12 @@ fn event(id: &str, version: &str, company: &str, module: &str, text: &str) -> Va
     })
 }
 
-/// How many deliveries there are.
+/// The number of deliveries.
 async fn count(host: &Host) -> usize {
     host.get("/api/deliveries").await["deliveries"].as_array().unwrap().len()
 }
 
-/// Posts an event, which has to be acknowledged; answers with how many deliveries it made.
+/// Posts an event, which must be acknowledged; returns the number of new deliveries.
 async fn post(host: &Host, source: &str, event: &Value) -> usize {
     let before = count(host).await;
     let posted = host.post_to(source, event).await.unwrap();
@@ -93,17 +93,20 @@ async fn completed(host: &Host, delivery: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_older_version_began_goes_on_with_the_keys_it_had() {
+async fn resumes_deliveries_of_an_older_version_with_their_keys() {
     let (far_side, host) = old_host().await;
     host.start().await;
 
     completed(&host, IN_FLIGHT).await;
     let seen = far_side.seen_of(IN_FLIGHT, &Method::PATCH, "/messages/msg_flight");
     assert_eq!(seen[0].key.as_deref(), Some(KEY_IN_FLIGHT), "{seen:?}");
-    assert_eq!(far_side.seen_of(IN_FLIGHT, &Method::POST, "/message-log").len(), 0, "the step is shown twice");
-    assert!(far_side.seen().iter().any(|it| it.is(&Method::PATCH, "/message-log/step_flight")), "it spins for ever");
+    assert_eq!(far_side.seen_of(IN_FLIGHT, &Method::POST, "/message-log").len(), 0, "the step was shown twice");
+    assert!(
+        far_side.seen().iter().any(|it| it.is(&Method::PATCH, "/message-log/step_flight")),
+        "the step was never closed"
+    );
 
-    // The pause of its module is remembered, and what waits for it still waits.
+    // The pause of the module is remembered, and its waiting delivery still waits.
     let waiting = "dlv_589c99df18998951e49d5839";
     let slow = host.get("/api/modules/Slow").await;
     assert_eq!((slow["paused"]["by"].as_str(), &*state(&host, waiting).await), (Some("kim"), "waiting"), "{slow}");
@@ -114,7 +117,7 @@ async fn what_an_older_version_began_goes_on_with_the_keys_it_had() {
     let dead = "dlv_0358118b14d589e2e8cb2897";
     assert_eq!(state(&host, dead).await, "dead");
     assert!(host.deliveries_command(&["retry", dead]).status.success());
-    until("its second end", async || {
+    until("the second attempt to end", async || {
         let details = host.get(&format!("/api/deliveries/{dead}")).await;
         (details["state"] == "dead" && details["attempts"] == 2).then_some(())
     })
@@ -131,15 +134,15 @@ async fn what_an_older_version_began_goes_on_with_the_keys_it_had() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_older_version_knew_stays_known_and_shadows_no_other_tenant() {
+async fn deduplicates_events_of_an_older_version_per_tenant() {
     let (_far_side, host) = old_host().await;
     host.start().await;
     for life in 1..=2 {
         for id in ["evt_done", "evt_dead", "1001", "evt_wait", "evt_flight"] {
             let again = post(&host, "unique", &event(id, "1.0.0", "company_a", "Test", "reply Hello")).await;
-            assert_eq!(again, 0, "{id} was done again in life {life}");
+            assert_eq!(again, 0, "{id} was processed again in life {life}");
         }
-        // Under the id that it had then, which it shares with another event.
+        // The old id format, which another event shares.
         for (id, version) in [("7@8", "9"), ("7", "8@9")] {
             assert_eq!(post(&host, "orders", &event(id, version, "company_a", "Test", "reply Hello")).await, 0, "{id}");
         }
@@ -155,7 +158,7 @@ async fn what_an_older_version_knew_stays_known_and_shadows_no_other_tenant() {
         host.kill();
         host.start().await;
     }
-    until("all of them to complete", async || {
+    until("all deliveries to complete", async || {
         let totals = host.totals().await;
         (totals["deliveries"]["completed"] == 3 + 1 + 5).then_some(())
     })
@@ -163,7 +166,7 @@ async fn what_an_older_version_knew_stays_known_and_shadows_no_other_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_at_rest_is_read_as_the_older_version_left_it() {
+async fn reads_an_offline_directory_of_an_older_version() {
     let (_far_side, host) = old_host().await;
     let read = |args: &[&str]| {
         let ran = host.command(&[&["deliveries"], args, &["--data-dir", ".modhost"]].concat()).output().unwrap();

@@ -1,4 +1,4 @@
-//! What runs when: one chat at a time, a fair turn for every tenant, and no more than a host may take.
+//! Tests of scheduling: order within a chat, fairness between tenants, and limits.
 
 use futures::stream::{self, StreamExt};
 use http::Method;
@@ -10,7 +10,7 @@ use super::host::{Config, Posted, TENANT};
 const MESSAGES: &str = "/messages/";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_of_a_chat_are_answered_in_order() {
+async fn answers_the_events_of_a_chat_in_order() {
     let far_side = FarSide::start(&["Test"]).await;
     let lines = r#"ordering = "chat"
 retry = { attempts = 2, first = "100ms", max = "100ms" }"#;
@@ -34,14 +34,14 @@ retry = { attempts = 2, first = "100ms", max = "100ms" }"#;
         places.map(|(place, _)| place).collect::<Vec<_>>()
     };
     let (one, two, three) = (places(&first.reply), places(&second.reply), places(&third.reply));
-    // The notice of the first attempt, and the apology of the second.
+    // The notice after the first attempt, and the apology after the second.
     assert_eq!((one.len(), two.len(), three.len()), (2, 1, 1), "{seen:?}");
     assert!(one[1] < two[0] && two[0] < three[0], "{seen:?}");
-    assert!(places(&elsewhere.reply)[0] < one[1], "another chat doesn't wait for it: {seen:?}");
+    assert!(places(&elsewhere.reply)[0] < one[1], "the other chat waited: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deep_backlog_of_one_tenant_keeps_no_other_waiting() {
+async fn backlog_of_one_tenant_does_not_delay_others() {
     const BACKLOG: usize = 2000;
     let far_side = FarSide::start(&["Test"]).await;
     let config = Config::new().server("concurrency = 2").tenants(&[("loud", ""), ("quiet", "")]);
@@ -56,18 +56,19 @@ async fn a_deep_backlog_of_one_tenant_keeps_no_other_waiting() {
     let before = host.totals().await["deliveries"]["completed"].as_u64().unwrap();
     assert!(host.post_to("quiet", &quiet.event).await.unwrap().is_acknowledged());
     host.in_state(&quiet, "completed").await;
-    // By how many came before it, not by time: what ran had to end, and then it was its turn.
+    // Counts the deliveries that completed before it instead of measuring time: it must be next once a running delivery
+    // has ended.
     let ended = host.get("/api/deliveries?tenant=quiet").await["deliveries"][0]["ended_at"].clone();
     let all = host.get("/api/deliveries?state=completed&tenant=loud&limit=10000").await;
     let earlier = all["deliveries"].as_array().unwrap().iter().filter(|it| it["ended_at"].as_str() < ended.as_str());
     let between = earlier.count() as u64 - before;
-    assert!(between < 200, "{between} of the loud tenant came before it");
+    assert!(between < 200, "{between} deliveries of the loud tenant completed before it");
     let waiting = host.totals().await["deliveries"]["waiting"].as_u64().unwrap();
-    assert!(waiting > 0, "there was no backlog left: that shows nothing");
+    assert!(waiting > 0, "the backlog is empty, so the test proves nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenant_that_comes_too_fast_is_told_when_to_come_back() {
+async fn limits_the_event_rate_of_a_tenant() {
     let far_side = FarSide::start(&["Test"]).await;
     let config = Config::new().tenants(&[(TENANT, "events_per_second = 1")]);
     let host = config.module("Test", "test_guest", "").start(&far_side).await;
@@ -84,7 +85,7 @@ async fn a_tenant_that_comes_too_fast_is_told_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_is_taken_than_there_is_room_for() {
+async fn limits_the_unfinished_deliveries_of_a_tenant() {
     let far_side = FarSide::start(&["Test"]).await;
     let config = Config::new().tenants(&[(TENANT, "max_deliveries = 2")]);
     let host = config.module("Test", "test_guest", "").start(&far_side).await;
@@ -99,6 +100,8 @@ async fn no_more_is_taken_than_there_is_room_for() {
     assert!(host.deliveries_of("evt_c").await.is_empty());
 
     far_side.let_go();
-    until("room", async || host.post_to(TENANT, &question.again_as("evt_c")).await.filter(Posted::is_acknowledged))
-        .await;
+    until("capacity for the event", async || {
+        host.post_to(TENANT, &question.again_as("evt_c")).await.filter(Posted::is_acknowledged)
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! The host is killed while a module waits for an answer, and the delivery goes on in its next life.
+//! Kills the host while a module waits for an answer; the delivery resumes after the restart.
 
 use http::Method;
 
@@ -8,8 +8,8 @@ use super::host::{Config, Host};
 
 const COMPLETIONS: &str = "/openai/chat/completions";
 
-/// Starts a host with the assistant, and kills it when the completion was carried out and not yet answered.
-async fn cut_off(module: &str, text: &str) -> (FarSide, Host, Question) {
+/// Starts a host with the assistant, and kills it when the completion was executed but not yet answered.
+async fn kill_during_completion(module: &str, text: &str) -> (FarSide, Host, Question) {
     let far_side = FarSide::start(&["Module"]).await;
     let host = Config::new().module("Module", "assistant", module).start(&far_side).await;
     far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
@@ -20,8 +20,8 @@ async fn cut_off(module: &str, text: &str) -> (FarSide, Host, Question) {
     (far_side, host, question)
 }
 
-/// Makes sure that a delivery that was cut off went on where it was.
-async fn went_on(far_side: &FarSide, host: &Host, question: &Question) {
+/// Checks that an interrupted delivery was resumed.
+async fn assert_resumed(far_side: &FarSide, host: &Host, question: &Question) {
     let id = host.delivery_id(question).await;
     let calls = |method, path| far_side.seen_of(&id, &method, path);
     let completions = calls(Method::POST, COMPLETIONS);
@@ -36,26 +36,26 @@ async fn went_on(far_side: &FarSide, host: &Host, question: &Question) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_call_in_flight_is_made_again() {
-    let (far_side, host, question) = cut_off("", "What about expenses?").await;
+async fn only_the_call_in_flight_is_repeated() {
+    let (far_side, host, question) = kill_during_completion("", "What about expenses?").await;
     host.start().await;
     assert_eq!(host.in_state(&question, "completed").await["attempts"], 2);
-    went_on(&far_side, &host, &question).await;
+    assert_resumed(&far_side, &host, &question).await;
     host.logged(&["the host did not shut down cleanly", "deliveries=1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_version_that_asks_the_same_goes_on_too() {
-    let (far_side, host, question) = cut_off("", "What about expenses?").await;
+async fn resumes_with_another_version_that_makes_the_same_calls() {
+    let (far_side, host, question) = kill_during_completion("", "What about expenses?").await;
     host.swap("Module", &variant("assistant", 1));
     host.start().await;
     host.in_state(&question, "completed").await;
-    went_on(&far_side, &host, &question).await;
+    assert_resumed(&far_side, &host, &question).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_asks_something_else_leaves_nothing_open() {
-    let (far_side, host, question) = cut_off("", "step-and reply Here you are.").await;
+async fn diverging_version_leaves_no_step_open() {
+    let (far_side, host, question) = kill_during_completion("", "step-and reply Here you are.").await;
     host.swap("Module", &std::fs::read(component("test_guest")).unwrap());
     host.start().await;
     host.in_state(&question, "completed").await;
@@ -65,7 +65,7 @@ async fn a_module_that_asks_something_else_leaves_nothing_open() {
     assert_eq!(texts.len(), 3, "{reply:?}");
     assert_eq!(texts[1..], ["Generating response…", "Working…"]);
     assert_eq!(reply.statuses(), ["COMPLETED"; 3]);
-    // The same place among the calls, and yet another call.
+    // Different calls at the same position have different keys.
     let seen = far_side.seen();
     for call in seen.iter().filter(|call| call.key.is_some()) {
         let same = seen.iter().filter(|other| other.key == call.key);
@@ -74,8 +74,8 @@ async fn a_module_that_asks_something_else_leaves_nothing_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_resume_everything_runs_again_and_finds_its_steps() {
-    let (far_side, host, question) = cut_off("resume = false", "What about expenses?").await;
+async fn without_resume_all_calls_repeat_and_steps_are_reused() {
+    let (far_side, host, question) = kill_during_completion("resume = false", "What about expenses?").await;
     host.start().await;
     host.in_state(&question, "completed").await;
     let id = host.delivery_id(&question).await;
@@ -85,10 +85,10 @@ async fn without_resume_everything_runs_again_and_finds_its_steps() {
     assert_eq!(far_side.reply(&question).await.statuses(), ["COMPLETED", "COMPLETED"]);
 }
 
-/// What was shown is found again however often a module without `resume` is cut off, and each only once.
+/// Without `resume`, existing steps are reused after every interruption, each of them once.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_found_again_is_not_found_twice() {
-    let (far_side, host, question) = cut_off("resume = false", "What about expenses?").await;
+async fn without_resume_each_step_is_reused_once() {
+    let (far_side, host, question) = kill_during_completion("resume = false", "What about expenses?").await;
     far_side.plan(Method::POST, COMPLETIONS, "", 1, Fault::Hold);
     host.start().await;
     far_side.asked_for(&Method::POST, COMPLETIONS, 2).await;
@@ -103,7 +103,7 @@ async fn what_was_found_again_is_not_found_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_module_was_told_of_time_stays_as_it_was() {
+async fn clock_readings_are_replayed() {
     let far_side = FarSide::start(&["Test"]).await;
     let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
     far_side.plan(Method::PATCH, "/messages", "", 1, Fault::Hold);
@@ -111,9 +111,9 @@ async fn what_a_module_was_told_of_time_stays_as_it_was() {
     host.take(&question).await;
     far_side.asked_for(&Method::PATCH, "/messages", 1).await;
     host.kill();
-    let told = far_side.reply(&question).await.text().to_owned();
-    assert!(told.parse::<u64>().is_ok(), "{told}");
+    let first_reading = far_side.reply(&question).await.text().to_owned();
+    assert!(first_reading.parse::<u64>().is_ok(), "{first_reading}");
     host.start().await;
     host.in_state(&question, "completed").await;
-    assert_eq!(far_side.reply(&question).await.text(), told);
+    assert_eq!(far_side.reply(&question).await.text(), first_reading);
 }

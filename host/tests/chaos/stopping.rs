@@ -1,4 +1,4 @@
-//! The host is told to stop, is started twice, and finds a journal that is no good.
+//! Tests of stopping a host, of starting it twice, and of a damaged journal.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::host::{Config, TENANT};
 const COMPLETIONS: &str = "/openai/chat/completions";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_is_finished_and_what_waits_is_done_after_the_next_start() {
+async fn stopping_finishes_running_deliveries_and_keeps_waiting_ones() {
     let far_side = FarSide::start(&["Assistant"]).await;
     let one_at_a_time = "limits = { concurrency = 1 }";
     let host = Config::new().module("Assistant", "assistant", one_at_a_time).start(&far_side).await;
@@ -25,7 +25,7 @@ async fn what_runs_is_finished_and_what_waits_is_done_after_the_next_start() {
     host.terminate();
     host.logged(&["stopping"]).await;
     let late = far_side.ask("Assistant", "What about me?", None).await;
-    let refused = until("the host to refuse", async || {
+    let refused = until("the host to refuse events", async || {
         host.post_to(TENANT, &late.event).await.filter(|posted| !posted.is_acknowledged())
     })
     .await;
@@ -47,23 +47,26 @@ async fn what_runs_is_finished_and_what_waits_is_done_after_the_next_start() {
     host.start().await;
     assert_eq!(host.in_state(&waits, "completed").await["attempts"], 1);
     host.logged(&["deliveries are waiting from before the start", "deliveries=1"]).await;
-    assert!(!host.log().contains("did not shut down cleanly"), "it stopped in good order");
+    assert!(!host.log().contains("did not shut down cleanly"), "a clean stop was reported as a crash");
     assert_eq!(host.in_state(&runs, "completed").await["attempts"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_data_directory_has_one_host() {
+async fn refuses_a_second_host_on_the_same_data_directory() {
     let far_side = FarSide::start(&[]).await;
     let host = Config::new().start(&far_side).await;
     let second = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains("another modhost (process ") && said.contains("give this one another directory"), "{said}");
-    assert_eq!(host.totals().await["deliveries"]["waiting"], 0, "the first goes on");
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        stderr.contains("another modhost (process ") && stderr.contains("give this one another directory"),
+        "{stderr}"
+    );
+    assert_eq!(host.totals().await["deliveries"]["waiting"], 0, "the first host keeps running");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_journal_is_refused_and_left_alone() {
+async fn damaged_journal_is_refused_and_unchanged() {
     let far_side = FarSide::start(&["Test"]).await;
     let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
     let question = far_side.ask("Test", "reply Hello", None).await;
@@ -81,9 +84,12 @@ async fn a_damaged_journal_is_refused_and_left_alone() {
         fs::write(&file, damaged).unwrap();
         let refused = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
         assert_eq!(refused.status.code(), Some(1));
-        let said = String::from_utf8(refused.stderr).unwrap();
-        assert!(said.contains("journal.sqlite") && said.contains("move"), "says nothing of what to do: {said}");
-        assert_eq!(fs::read(&file).unwrap(), damaged, "{said}");
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(
+            stderr.contains("journal.sqlite") && stderr.contains("move"),
+            "the error has no instructions: {stderr}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), damaged, "{stderr}");
     }
     fs::write(&file, &whole).unwrap();
     host.start().await;
@@ -91,7 +97,7 @@ async fn a_damaged_journal_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up() {
+async fn journal_without_its_wal_is_refused_until_restored_or_abandoned() {
     let far_side = FarSide::start(&["Test"]).await;
     let host = Config::new().module("Test", "test_guest", "").start(&far_side).await;
     let first = far_side.ask("Test", "kv-set color red", None).await;
@@ -99,7 +105,7 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
     host.in_state(&first, "completed").await;
     host.terminate();
     host.ended().await;
-    // What is in the log from here on is nowhere else.
+    // All changes from here on are only in the write-ahead log.
     host.start().await;
     let second = far_side.ask("Test", "kv-set color blue", None).await;
     host.take(&second).await;
@@ -113,15 +119,15 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
         fs::remove_file(log).unwrap();
         let refused = host.command(&["serve", "--port", "0", "--admin-port", "0"]).output().unwrap();
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        let said = String::from_utf8(refused.stderr).unwrap();
+        let stderr = String::from_utf8(refused.stderr).unwrap();
         for words in ["changes are missing, committed after 20", name, "--accept-data-loss"] {
-            assert!(said.contains(words), "no {words:?} in {said}");
+            assert!(stderr.contains(words), "no {words:?} in {stderr}");
         }
         fs::write(log, content).unwrap();
     }
     host.start().await;
-    assert_eq!(host.delivery(&second).await["state"], "completed", "the log is back");
-    // By the starts that were refused for the other log, this one was brought into its file.
+    assert_eq!(host.delivery(&second).await["state"], "completed", "the log was restored");
+    // The refused starts checkpointed this log into its database, so that it needs new changes.
     let third = far_side.ask("Test", "kv-set color green", None).await;
     host.take(&third).await;
     host.in_state(&third, "completed").await;
@@ -132,7 +138,7 @@ async fn a_journal_that_lost_its_log_is_refused_until_that_is_back_or_given_up()
     host.listening().await;
     host.logged(&["continuing without lost changes", "journal.sqlite", "changes are missing"]).await;
     assert_eq!(host.delivery(&first).await["state"], "completed");
-    assert!(host.deliveries_of(third.id()).await.is_empty(), "that was given up");
+    assert!(host.deliveries_of(third.id()).await.is_empty(), "the abandoned changes are gone");
     host.kill();
     host.start().await;
 }

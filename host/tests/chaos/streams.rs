@@ -1,5 +1,5 @@
-//! The host is killed, or the answer breaks off, while a module reads it piece by piece: what was paid is paid once, and
-//! what was read is read again as it was.
+//! Kills the host, or breaks the answer off, while a module reads a stream: a completion is paid once, and the chunks
+//! already read are replayed.
 
 use http::Method;
 
@@ -7,8 +7,8 @@ use super::far_side::{FarSide, Fault, Question};
 use super::harness::{Line, Stream};
 use super::host::{Config, Host};
 
-/// A far side, a model, and a host whose tenant asks that. The model answers when the test does: where a delivery ends and
-/// the test answered once, it was asked once.
+/// Starts a far side, a model, and a host whose tenant uses the model. The test answers the model's requests: if a
+/// delivery ends after the test answered once, there was one request.
 async fn start(module: &str) -> (FarSide, Stream, Host) {
     let (far_side, model) = (FarSide::start(&["Test"]).await, Stream::start().await);
     let completion = format!("completion = {{ api_base = {:?}, model = \"own-model\" }}", model.api_base());
@@ -16,7 +16,7 @@ async fn start(module: &str) -> (FarSide, Stream, Host) {
     (far_side, model, host)
 }
 
-/// A user asks for something, and the model begins to answer.
+/// Sends a user's message; the model starts to answer.
 async fn ask(far_side: &FarSide, model: &Stream, host: &Host, text: &str) -> (Question, Line) {
     let question = far_side.ask("Test", text, None).await;
     host.take(&question).await;
@@ -29,7 +29,7 @@ fn key(line: &Line) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_half_read_is_asked_for_again_and_counted() {
+async fn partially_read_stream_is_requested_again_and_counted() {
     let (far_side, model, host) = start("").await;
     let (question, mut line) = ask(&far_side, &model, &host, "stream-shown Tell me.").await;
     let first_key = key(&line);
@@ -45,11 +45,11 @@ async fn an_answer_half_read_is_asked_for_again_and_counted() {
     line.done().await;
     assert_eq!(host.in_state(&question, "completed").await["attempts"], 2);
     assert_eq!(far_side.reply(&question).await.text(), "Twice");
-    // That it was asked for, and whatever was shown when the host was killed.
+    // The repeated completion, and possibly a text that was being shown when the host was killed.
     assert!(host.totals().await["calls_made_again"].as_u64().unwrap() >= 1);
 }
 
-/// Lets a delivery read what it wants of an answer, kills the host at the call after it, and lets it go on.
+/// Lets a delivery read a part of a stream, kills the host during the next call, and lets the delivery resume.
 async fn killed_after(text: &str, read: &[&str], whole: bool, reply: &str) {
     let (far_side, model, host) = start("").await;
     far_side.plan(Method::PATCH, "/messages", "", 1, Fault::Hold);
@@ -68,26 +68,26 @@ async fn killed_after(text: &str, read: &[&str], whole: bool, reply: &str) {
     host.start().await;
     assert_eq!(host.in_state(&question, "completed").await["attempts"], 2);
     assert_eq!(far_side.reply(&question).await.text(), reply);
-    assert_eq!(host.totals().await["calls_made_again"], 1, "the reply alone was in flight");
+    assert_eq!(host.totals().await["calls_made_again"], 1, "only the reply was in flight");
     let id = host.delivery_id(&question).await;
     assert_eq!(host.get(&format!("/api/deliveries/{id}")).await["calls"][0]["import"], "completion.stream");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_read_to_its_end_is_paid_once() {
+async fn completely_read_stream_is_paid_once() {
     killed_after("stream Tell me.", &["Once", " upon", " a time"], true, "Once| upon| a time").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_given_up_is_as_long_as_it_was() {
+async fn abandoned_stream_is_replayed_at_the_same_length() {
     killed_after("stream-some 2 Tell me.|reply", &["Once", " upon"], false, "Once| upon").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_broke_off_does_so_again_until_it_is_made_again() {
+async fn interrupted_stream_is_replayed_as_interrupted() {
     let retry = r#"retry = { attempts = 5, first = "10ms", max = "20ms" }"#;
     let (far_side, model, host) = start(retry).await;
-    // The guest catches the error, and replies with what it read: that call is cut off.
+    // The guest catches the error and replies with the text it read; that call is interrupted.
     far_side.plan(Method::PATCH, "/messages", "", 1, Fault::Hold);
     let (question, mut line) = ask(&far_side, &model, &host, "stream-caught Tell me.").await;
     line.says("Once").await;
@@ -99,7 +99,7 @@ async fn an_answer_that_broke_off_does_so_again_until_it_is_made_again() {
     let reply = far_side.reply(&question).await;
     assert!(reply.text().starts_with("Once|completion.tokens.next: unavailable: "), "{reply:?}");
 
-    // Where it fails by that, the next attempt has it answered anew.
+    // If the delivery fails because of the error, the retry requests the completion again.
     let (question, mut line) = ask(&far_side, &model, &host, "stream Tell me.").await;
     line.says("Once").await;
     line.end().await;
@@ -112,7 +112,7 @@ async fn an_answer_that_broke_off_does_so_again_until_it_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_streamed_into_the_reply_is_paid_once() {
+async fn stream_into_the_reply_is_paid_once() {
     let (far_side, model, host) = start("").await;
     far_side.plan(Method::PATCH, "/messages", "", 1, Fault::Hold);
     let (question, mut line) = ask(&far_side, &model, &host, "complete-into-reply travel expenses").await;

@@ -1,4 +1,4 @@
-//! The shipped modules answer: signed event, component, calls to the platform, final message.
+//! Tests of the shipped modules end to end: signed event, component, calls to the platform, final message.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::harness::{
 
 const QUESTION: &str = "How much may a hotel room cost in London?";
 
-/// Whoever waits for an answer looks at one of these stamps.
+/// Clients that wait for an answer poll one of these timestamps.
 fn assert_stamped(message: &Value) {
     for stamp in ["completedAt", "startedStreamingAt", "stoppedStreamingAt"] {
         assert!(message[stamp].is_string(), "no {stamp} in {message}");
@@ -28,7 +28,7 @@ fn footnotes(text: &str) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn the_assistant_quotes_the_right_document_and_names_it() {
+async fn assistant_quotes_and_cites_the_right_document() {
     let host = Settings::samples().start().await;
     let answer = chat(&host, "Assistant", QUESTION).await;
 
@@ -58,7 +58,7 @@ async fn the_assistant_quotes_the_right_document_and_names_it() {
         assert_eq!(reference["originalIndex"], json!([index]));
         assert_eq!((&reference["name"], &reference["url"]), (&hit["title"], &hit["url"]));
         let document = http().get(reference["url"].as_str().unwrap()).send().await.unwrap().text().await.unwrap();
-        // What stands before a footnote stands in the document it names.
+        // The text before a footnote is a quotation from the document that the footnote names.
         let quoted = answer.text().split(&format!(" <sup>{number}</sup>")).next().unwrap().rsplit("> ").next().unwrap();
         let sentence = quoted.split(". ").next().unwrap();
         assert!(document.contains(sentence), "{sentence:?} is not in {document}");
@@ -66,7 +66,7 @@ async fn the_assistant_quotes_the_right_document_and_names_it() {
 }
 
 #[tokio::test]
-async fn the_assistant_says_when_nothing_is_found() {
+async fn assistant_reports_an_empty_search() {
     let host = Settings::samples().start().await;
     let answer = chat(&host, "Assistant", "Quixotic xylophones?").await;
     let done = [("Found no relevant documents", "COMPLETED"), ("Generating response…", "COMPLETED")];
@@ -77,7 +77,7 @@ async fn the_assistant_says_when_nothing_is_found() {
 }
 
 #[tokio::test]
-async fn the_assistant_shows_its_steps_while_the_model_thinks() {
+async fn assistant_shows_its_steps_while_the_completion_runs() {
     let mut model = Model::start().await;
     let host = Settings::samples().model(&model.url).start().await;
     let chat_id = say(&host.platform, "Assistant", QUESTION).await;
@@ -109,7 +109,7 @@ async fn the_assistant_shows_its_steps_while_the_model_thinks() {
 }
 
 #[tokio::test]
-async fn the_demo_app_echoes_in_a_message_of_its_own() {
+async fn demo_app_echoes_in_a_separate_message() {
     let host = Settings::samples().start().await;
     let answer = chat(&host, "DemoApp", "Is anybody there?").await;
     assert_eq!(
@@ -125,7 +125,7 @@ async fn the_demo_app_echoes_in_a_message_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_demo_app_greets_as_its_assistant_is_set_to() {
+async fn demo_app_uses_the_greeting_of_its_assistant() {
     let host = Settings::samples().start().await;
     let place = Place::new(&host, "DemoApp").await;
     let mut event = place.chosen("evt_greeting", "DemoApp", "Hi");
@@ -136,7 +136,7 @@ async fn the_demo_app_greets_as_its_assistant_is_set_to() {
 }
 
 #[tokio::test]
-async fn the_chat_log_hears_everyone_and_answers_nobody() {
+async fn chat_log_records_every_message_and_answers_none() {
     let host = Settings::samples().start().await;
     let quiet = say(&host.platform, "ChatLog", "Good morning").await;
     let echoed = chat(&host, "DemoApp", "Good evening").await;
@@ -153,19 +153,19 @@ async fn the_chat_log_hears_everyone_and_answers_nobody() {
 }
 
 #[tokio::test]
-async fn a_chat_goes_on() {
+async fn continues_a_chat() {
     let host = Settings::samples().start().await;
     let first = chat(&host, "DemoApp", "First").await;
     let second = chat_on(&host, "DemoApp", &first.chat_id, "Second").await;
     let texts: Vec<_> = second.messages().into_iter().map(|(_, text)| text).collect();
     let greeting = "Hello! What you wrote comes back in the next message.";
     assert_eq!(texts, ["First", greeting, "First", "Second", greeting, "Second"]);
-    // The first reply is as it was.
+    // The first reply hasn't changed.
     assert_eq!(read_message(&host, &first.chat_id, first.reply["id"].as_str().unwrap()).await, first.reply);
 }
 
 #[tokio::test]
-async fn many_chats_at_once_get_each_its_own_answer() {
+async fn answers_concurrent_chats_separately() {
     let host = Settings::samples().module("Test", "test_guest", "").start().await;
     let texts: Vec<_> = (1..=24).map(|n| format!("step-and reply answer {n}")).collect();
     let answers = join_all(texts.iter().map(|text| chat(&host, "Test", text)));

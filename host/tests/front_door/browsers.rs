@@ -1,6 +1,7 @@
-//! What a web page can make a browser do to a host on its user's machine: nothing.
+//! Tests that a web page can't use the user's browser to attack a host on the same machine.
 //!
-//! A page can send requests to 127.0.0.1, and, with a name of its own that leads there (DNS rebinding), read the answers.
+//! A page can send requests to 127.0.0.1. With DNS rebinding (its own name resolves to 127.0.0.1) it can also read the
+//! responses.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::harness::{ADMIN_TOKEN, Host, Ran, Settings, Wire, http, modhost, signed_post, until, user_message};
 
-/// What no page may read or do, on the admin listener.
+/// The requests that must be refused to every page, on the admin listener.
 const ADMIN: [(Method, &str); 8] = [
     (Method::GET, "/health"),
     (Method::GET, "/metrics"),
@@ -22,7 +23,7 @@ const ADMIN: [(Method, &str); 8] = [
     (Method::GET, "/ui/"),
 ];
 
-/// And on the local platform.
+/// The same for the local platform.
 const PLATFORM: [(Method, &str); 6] = [
     (Method::GET, "/"),
     (Method::GET, "/health"),
@@ -36,7 +37,7 @@ fn address(base: &str) -> SocketAddr {
     base.strip_prefix("http://").unwrap().parse().unwrap()
 }
 
-/// A host with a token and the test guest.
+/// Starts a host with an admin token and the test guest.
 async fn test_guest_with_token() -> Host {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
@@ -44,18 +45,18 @@ async fn test_guest_with_token() -> Host {
     settings.server(r#"admin_hosts = ["admin.example.org"]"#).start_in(folder).await
 }
 
-/// A client for which a name leads to an address, as a page's own does after rebinding.
+/// Returns a client that resolves `name` to `to`, as a browser does after DNS rebinding.
 fn rebound(name: &str, to: SocketAddr) -> Client {
-    http(); // which chooses the provider of TLS
+    http(); // installs the TLS provider
     Client::builder().no_proxy().resolve(name, to).build().unwrap()
 }
 
-/// The host's two listeners that pages are kept from, with what is there.
+/// The addresses of the two listeners that are protected from pages, with their paths.
 fn surfaces(host: &Host) -> [(&str, &'static [(Method, &'static str)]); 2] {
     [(&host.admin, &ADMIN), (&host.platform, &PLATFORM)]
 }
 
-/// Asks byte by byte; answers with what comes until the end.
+/// Sends a raw request and returns everything received until the connection closes.
 async fn raw(to: SocketAddr, request: &str) -> String {
     let mut wire = Wire::from([127, 0, 0, 1].into(), to).await;
     wire.say(request).await;
@@ -63,7 +64,7 @@ async fn raw(to: SocketAddr, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_here_is_not_answered() {
+async fn refuses_a_rebound_host_name() {
     let host = Settings::test_guest("").start().await;
     for (base, paths) in surfaces(&host) {
         let to = address(base);
@@ -76,7 +77,7 @@ async fn a_name_that_leads_here_is_not_answered() {
             assert!(body.contains("admin_hosts") && body.contains("evil.example"), "{body}");
             assert!(!body.contains("Test"), "{body}");
         }
-        // HTTP/2 has no Host header.
+        // HTTP/2 has no Host header; the `:authority` pseudo-header replaces it.
         let page = Client::builder().no_proxy().http2_prior_knowledge().resolve("evil.example", to).build().unwrap();
         let answer = page.get(format!("http://evil.example:{}{}", to.port(), paths[2].1)).send().await.unwrap();
         assert_eq!((answer.version(), answer.status()), (Version::HTTP_2, StatusCode::FORBIDDEN));
@@ -88,7 +89,7 @@ async fn a_name_that_leads_here_is_not_answered() {
 }
 
 #[tokio::test]
-async fn a_request_says_for_which_host_it_is_and_that_is_this_machine() {
+async fn requires_a_host_header_that_names_this_machine() {
     let host = Settings::test_guest("").start().await;
     for (base, path) in [(&host.admin, "/api/modules"), (&host.platform, "/local/chats")] {
         let to = address(base);
@@ -139,10 +140,10 @@ async fn a_request_says_for_which_host_it_is_and_that_is_this_machine() {
         {
             assert_eq!(with_host(two).await, 400, "{two:?}");
         }
-        // Of a target that is a whole URL its host counts.
+        // In an absolute-form request target, the host of the target wins over the Host header.
         assert_eq!(status(&format!("GET http://evil.example{path} HTTP/1.1\r\nhost: localhost\r\n")).await, 403);
         assert_eq!(status(&format!("GET http://localhost:{port}{path} HTTP/1.1\r\nhost: localhost\r\n")).await, 200);
-        // No other way of writing a path leads past the check, or anywhere.
+        // Other spellings of a path neither bypass the check nor reach a handler.
         for other in
             [format!("/{path}"), path.replace('s', "%73") + "/.", format!("/x/..{path}"), format!("/%2e{path}")]
         {
@@ -154,7 +155,7 @@ async fn a_request_says_for_which_host_it_is_and_that_is_this_machine() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_is_refused() {
+async fn refuses_cross_origin_requests() {
     let host = Settings::test_guest("").start().await;
     for (base, paths) in surfaces(&host) {
         let port = address(base).port();
@@ -177,7 +178,8 @@ async fn a_page_of_another_origin_is_refused() {
                 let preflight = asked.header("access-control-request-headers", "content-type").send().await.unwrap();
                 assert_eq!(preflight.status(), StatusCode::FORBIDDEN, "{url} from {origin}");
             }
-            // An image, a script, a frame, a form of a page elsewhere: a browser names no origin with some of these.
+            // Images, scripts, frames and forms of foreign pages: browsers send some of these requests without an
+            // Origin header.
             for dest in ["image", "script", "iframe"] {
                 let sent = http().request(method.clone(), &url).header("sec-fetch-site", "cross-site");
                 let answer =
@@ -185,7 +187,7 @@ async fn a_page_of_another_origin_is_refused() {
                 assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{method} {url} as {dest}");
             }
         }
-        // The listener's own pages, a link that is followed, and an address that is typed.
+        // Same-origin requests, links to the page, and typed addresses are accepted.
         let path = paths[2].1;
         let own = http().get(format!("{base}{path}")).header("origin", base).header("sec-fetch-site", "same-origin");
         assert_eq!(own.send().await.unwrap().status(), StatusCode::OK);
@@ -208,7 +210,7 @@ async fn a_page_of_another_origin_is_refused() {
 }
 
 #[tokio::test]
-async fn operators_name_further_hosts_and_change_them_while_it_runs() {
+async fn reloads_the_allowed_hosts() {
     let settings = Settings::test_guest("").server(r#"admin_hosts = ["Admin.Example.com", "192.0.2.7"]"#);
     let host = settings.start().await;
     for (base, path) in [(&host.admin, "/api/modules"), (&host.platform, "/local/chats")] {
@@ -220,7 +222,7 @@ async fn operators_name_further_hosts_and_change_them_while_it_runs() {
         assert_eq!(status("admin.example.com:443", "").await, 200);
         assert_eq!(status("192.0.2.7", "").await, 200);
         assert_eq!(status("admin.example.com", "https://admin.example.com").await, 200);
-        // A proxy that writes its own name for the host behind it.
+        // A proxy that replaces the Host header with its own name for the host.
         assert_eq!(status("127.0.0.1:8081", "https://admin.example.com").await, 200);
         assert_eq!(status("other.example.com", "").await, 403);
         assert_eq!(status("admin.example.com", "https://other.example.com").await, 403);
@@ -230,7 +232,7 @@ async fn operators_name_further_hosts_and_change_them_while_it_runs() {
     for (name, wanted) in [("other.example.com", 200), ("admin.example.com", 403)] {
         let answer = http().get(format!("{}/health", host.admin)).header("host", name).send().await.unwrap();
         assert_eq!(answer.status(), wanted, "{name}");
-        until("the platform to take them in", async || {
+        until("the local platform to reload the allowed hosts", async || {
             let chats = http().get(format!("{}/local/chats", host.platform)).header("host", name);
             (chats.send().await.unwrap().status() == wanted).then_some(())
         })
@@ -238,9 +240,9 @@ async fn operators_name_further_hosts_and_change_them_while_it_runs() {
     }
 }
 
-/// A page can't know a token; so whoever shows it may come under any name, as proxies hand names on.
+/// Pages can't read the token, so a request with the token is accepted under any host name: proxies may forward any.
 #[tokio::test]
-async fn with_a_token_the_name_does_not_count_and_the_origin_does() {
+async fn accepts_any_host_name_with_a_token_but_no_foreign_origin() {
     let host = test_guest_with_token().await;
     let ask = |path: &str| http().get(format!("{}{path}", host.admin)).header("host", "admin.example.com");
     assert_eq!(ask("/api/modules").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
@@ -255,17 +257,17 @@ async fn with_a_token_the_name_does_not_count_and_the_origin_does() {
     );
     let answer = raw(address(&host.admin), &two).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    // A page behind a proxy that writes its own name for the host behind it.
+    // A page behind a proxy that replaces the Host header with its own name for the host.
     let asked = http().get(format!("{}/api/modules", host.admin)).bearer_auth(ADMIN_TOKEN);
     let asked = asked.header("origin", "https://admin.example.org").send().await.unwrap();
     assert_eq!(asked.status(), StatusCode::OK);
-    // The local platform has no token, and goes by names.
+    // The local platform has no token and always checks the host name.
     let chats = http().get(format!("{}/local/chats", host.platform)).header("host", "admin.example.com");
     assert_eq!(chats.send().await.unwrap().status(), StatusCode::FORBIDDEN);
 }
 
 #[tokio::test]
-async fn a_token_is_shown_once_and_as_it_is() {
+async fn accepts_exactly_one_bearer_token() {
     let host = test_guest_with_token().await;
     let totals = format!("{}/api/totals", host.admin);
     let status = async |lines: &[&str]| {
@@ -290,7 +292,7 @@ async fn a_token_is_shown_once_and_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_token_is_replaced_while_the_host_runs() {
+async fn reloads_the_admin_token() {
     let host = test_guest_with_token().await;
     let status = async |token: &str| {
         http().get(format!("{}/api/totals", host.admin)).bearer_auth(token).send().await.unwrap().status().as_u16()
@@ -298,9 +300,9 @@ async fn a_token_is_replaced_while_the_host_runs() {
     assert_eq!(status(ADMIN_TOKEN).await, 200);
     let other = "open-open-open-open";
     host.save(".env", format!("ADMIN={other}\n"));
-    until("the new token to be good", async || (status(other).await == 200).then_some(())).await;
+    until("the new token to be accepted", async || (status(other).await == 200).then_some(())).await;
     assert_eq!(status(ADMIN_TOKEN).await, 401);
-    // One that is too short is not taken in.
+    // A token that is too short is not applied.
     host.save(".env", "ADMIN=short\n");
     host.logged(&["cannot reload the settings"]).await;
     host.logged(&["fewer than 16 characters"]).await;
@@ -309,7 +311,7 @@ async fn a_token_is_replaced_while_the_host_runs() {
 }
 
 #[tokio::test]
-async fn a_short_token_keeps_a_host_from_starting() {
+async fn refuses_to_start_with_a_short_token() {
     let folder = tempfile::tempdir().unwrap();
     for (reference, content) in [("env:ADMIN", "fifteen-letters"), ("file:token", "fifteen-letters"), ("env:ADMIN", "")]
     {
@@ -325,18 +327,18 @@ async fn a_short_token_keeps_a_host_from_starting() {
         ];
         for (command, args) in [("serve", &["--port", "0", "--admin-port", "0"][..]), ("check", &[])] {
             let Ran { code, stdout, stderr } = modhost(folder.path(), command, args, &variables).await;
-            let told = format!("{stdout}{stderr}");
-            assert_eq!(code, 1, "{told}");
-            assert!(told.contains("modules.toml:4:15"), "{told}");
+            let output = format!("{stdout}{stderr}");
+            assert_eq!(code, 1, "{output}");
+            assert!(output.contains("modules.toml:4:15"), "{output}");
             let words = if content.is_empty() { "is empty" } else { "fewer than 16 characters" };
-            assert!(told.contains(words) && !told.contains("fifteen"), "{told}");
+            assert!(output.contains(words) && !output.contains("fifteen"), "{output}");
         }
     }
 }
 
-/// What is safe on a loopback address isn't taken in while the host still listens on another.
+/// A setting that is safe only on a loopback address isn't applied while the host still listens on another address.
 #[tokio::test]
-async fn changed_settings_open_nothing_to_other_machines() {
+async fn reload_exposes_nothing_to_other_machines() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
     let open = "listen = \"0.0.0.0:0\"\nadmin_listen = \"0.0.0.0:0\"\nadmin_token = \"env:ADMIN\"";
@@ -356,9 +358,9 @@ async fn changed_settings_open_nothing_to_other_machines() {
     assert_eq!(http().post(public).body("{}").send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }
 
-/// A source that verifies nothing is for programs of this machine, and no page passes for one.
+/// A source without verification accepts requests only from programs of this machine, not from pages.
 #[tokio::test]
-async fn an_unverified_source_takes_nothing_for_another_name() {
+async fn unverified_source_refuses_other_host_names() {
     let unverified = "[[source]]\nname = \"open\"\npath = \"/open\"\nscheme = \"none\"\n";
     let host = Settings::new().more(unverified).start().await;
     let base = host.webhook.strip_suffix("/webhook").unwrap();
@@ -380,15 +382,16 @@ async fn an_unverified_source_takes_nothing_for_another_name() {
     }
     let none = raw(to, "POST /open HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}").await;
     assert!(none.contains(" 200 OK"), "{none}");
-    // Signed events may come under any name.
+    // Signed events are accepted under any host name.
     let body = user_message("evt_1", "hello").to_string();
     let signed = signed_post(&host.webhook.replace("127.0.0.1", "localhost"), body).await;
     assert_eq!(signed.status(), StatusCode::OK);
 }
 
-/// What a page sends from the address of a proxy or of the local platform is not held against them.
+/// Requests of a page with bad signatures, sent from the address of a proxy or of the local platform, don't trigger the
+/// rate limit for that address.
 #[tokio::test]
-async fn forgeries_of_a_page_hold_off_no_program_of_this_machine() {
+async fn bad_signatures_from_a_page_do_not_limit_local_programs() {
     let host = Settings::new().server("limits = { max_forgeries = 3 }").start().await;
     for (name, value) in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
         for _ in 0..10 {
@@ -398,7 +401,7 @@ async fn forgeries_of_a_page_hold_off_no_program_of_this_machine() {
         let event = user_message(&format!("evt_{name}"), "hello").to_string();
         assert_eq!(signed_post(&host.webhook, event).await.status(), StatusCode::OK);
     }
-    // A program's own are.
+    // Bad signatures of a program of this machine do trigger the limit.
     for _ in 0..3 {
         assert_eq!(http().post(&host.webhook).body("{}").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
     }

@@ -1,4 +1,4 @@
-//! What was compiled once is mapped the next time, if it is what was written, and this user's alone.
+//! Tests of the compiled-code cache: entries are mapped if they are unmodified and private to the user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::harness::{Host, Settings, chat};
 
-/// How often a component was compiled and mapped.
+/// Counts how often a component was compiled or mapped.
 fn count(host: &Host, word: &str) -> usize {
     host.log().lines().filter(|line| line.contains("DEBUG") && line.contains(word)).count()
 }
 
-/// The compiled components of a data directory.
-fn kept(data: &Path) -> Vec<PathBuf> {
+/// Lists the compiled components in a data directory.
+fn cache_entries(data: &Path) -> Vec<PathBuf> {
     fs::read_dir(data.join("components")).unwrap().map(|file| file.unwrap().path()).collect()
 }
 
@@ -20,22 +20,22 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// A host whose data outlives it.
+/// Settings with a data directory that outlives the host.
 fn settings(data: &Path) -> Settings {
     Settings::test_guest("").args(&["--data-dir", data.to_str().unwrap()])
 }
 
 #[tokio::test]
-async fn a_component_is_compiled_once() {
+async fn compiles_a_component_once() {
     let data = tempfile::tempdir().unwrap();
-    // Three modules of one component: it is compiled once for all of them.
+    // Three modules with the same component: it is compiled once for all of them.
     let more = settings(data.path()).module("Second", "test_guest", "").module("Third", "test_guest", "");
     let mut host = more.start().await;
     assert_eq!(chat(&host, "Third", "reply hello").await.text(), "hello");
     assert_eq!((count(&host, "component compiled"), count(&host, "loaded from the cache")), (1, 0), "{}", host.log());
     host.stop().await;
 
-    let files = kept(data.path());
+    let files = cache_entries(data.path());
     assert_eq!(files.len(), 1, "{files:?}");
     assert_eq!((mode(&data.path().join("components")), mode(&files[0])), (0o700, 0o600));
 
@@ -45,11 +45,11 @@ async fn a_component_is_compiled_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_as_it_was_written_is_compiled_again() {
+async fn recompiles_a_modified_cache_entry() {
     let data = tempfile::tempdir().unwrap();
     let mut host = settings(data.path()).start().await;
     host.stop().await;
-    let file = kept(data.path()).remove(0);
+    let file = cache_entries(data.path()).remove(0);
     let whole = fs::read(&file).unwrap();
     let mut changed = whole.clone();
     changed[whole.len() / 2] ^= 1;
@@ -64,12 +64,12 @@ async fn what_is_not_as_it_was_written_is_compiled_again() {
 }
 
 #[tokio::test]
-async fn a_folder_for_others_becomes_this_users_alone() {
+async fn makes_the_cache_folder_private() {
     let data = tempfile::tempdir().unwrap();
     settings(data.path()).start().await.stop().await;
     let folder = data.path().join("components");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-    // Anybody could have put there what is named like one of ours.
+    // Another user could have planted a file under the name of a cache entry.
     let host = settings(data.path()).start().await;
     host.logged(&["WARN", "other users could write to the cache"]).await;
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
@@ -78,7 +78,7 @@ async fn a_folder_for_others_becomes_this_users_alone() {
 }
 
 #[tokio::test]
-async fn without_a_folder_it_is_only_slower() {
+async fn serves_without_a_cache_folder() {
     let data = tempfile::tempdir().unwrap();
     fs::write(data.path().join("components"), "a file").unwrap();
     let host = settings(data.path()).start().await;

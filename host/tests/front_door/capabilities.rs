@@ -1,4 +1,4 @@
-//! Every function a module can call, from the guest to the platform and back.
+//! Tests of every function that a module can call, from the guest to the platform and back.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use super::harness::{
 
 const LISTENS: &str = r#"events = ["unique.chat.user-message.created"]"#;
 
-/// Waits until a delivery of the module has failed for a reason with these words.
+/// Waits until a delivery of the module fails with a reason that contains these words, and returns the log line.
 async fn failed(host: &Host, words: &[&str]) -> String {
     host.logged(&[&["delivery failed"], words].concat()).await
 }
 
 #[tokio::test]
-async fn search_finds_what_the_platform_finds() {
+async fn search_returns_the_hits_of_the_platform() {
     let host = Settings::test_guest("").start().await;
     let query = json!({ "searchString": "hotel in London", "searchType": "COMBINED", "limit": 3 });
     let expected = call(&host.platform, "search/search", &query).await;
@@ -47,7 +47,7 @@ async fn search_finds_what_the_platform_finds() {
 }
 
 #[tokio::test]
-async fn the_host_refuses_what_makes_no_sense() {
+async fn refuses_invalid_arguments() {
     let host = Settings::test_guest("").start().await;
     for (command, reason) in [
         ("search-page 0 hotel", "search.search: invalid: `page` counts from 1"),
@@ -61,7 +61,7 @@ async fn the_host_refuses_what_makes_no_sense() {
 }
 
 #[tokio::test]
-async fn complete_asks_the_model_and_tells_what_it_cost() {
+async fn complete_calls_the_model_and_reports_usage() {
     let mut model = Model::start().await;
     let host = Settings::test_guest("").model(&model.url).start().await;
     let chat_id = say(&host.platform, "Test", "complete-at 0.7 Who are you?").await;
@@ -80,17 +80,17 @@ async fn complete_asks_the_model_and_tells_what_it_cost() {
 }
 
 #[tokio::test]
-async fn stream_brings_the_same_answer_piece_by_piece() {
+async fn stream_returns_the_same_answer_in_chunks() {
     let host = Settings::test_guest("").start().await;
     let question = "What may a hotel cost?";
     let whole = chat(&host, "Test", &format!("complete {question}")).await;
     let pieces = chat(&host, "Test", &format!("stream {question}")).await;
     assert!(whole.text().contains("140 euros a night"), "{}", whole.text());
-    assert_eq!(pieces.text(), whole.text(), "a platform that doesn't stream sends one piece");
+    assert_eq!(pieces.text(), whole.text(), "a platform without streaming sends a single chunk");
 }
 
 #[tokio::test]
-async fn complete_into_reply_writes_the_reply_with_its_sources() {
+async fn complete_into_reply_writes_the_reply_with_its_references() {
     let mut model = Model::start().await;
     let host = Settings::test_guest("").model(&model.url).start().await;
     let text = "What may a hotel cost?";
@@ -114,13 +114,13 @@ async fn complete_into_reply_writes_the_reply_with_its_sources() {
 }
 
 #[tokio::test]
-async fn history_is_that_of_the_chat_and_no_other() {
+async fn history_contains_only_messages_of_the_chat() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "reply in another chat").await;
     let first = chat(&host, "Test", "reply one").await;
-    let told = chat_on(&host, "Test", &first.chat_id, "history").await.json();
-    let told = told.as_array().unwrap();
-    let messages: Vec<_> = told.iter().map(|message| (&message["role"], &message["text"])).collect();
+    let history = chat_on(&host, "Test", &first.chat_id, "history").await.json();
+    let history = history.as_array().unwrap();
+    let messages: Vec<_> = history.iter().map(|message| (&message["role"], &message["text"])).collect();
     let expected = [
         (json!("user"), json!("reply one")),
         (json!("assistant"), json!("one")),
@@ -128,7 +128,7 @@ async fn history_is_that_of_the_chat_and_no_other() {
         (json!("assistant"), Value::Null),
     ];
     assert_eq!(messages, expected.iter().map(|(role, text)| (role, text)).collect::<Vec<_>>());
-    assert_eq!((&told[1]["id"], &told[1]["created_at"]), (&first.reply["id"], &first.reply["createdAt"]));
+    assert_eq!((&history[1]["id"], &history[1]["created_at"]), (&first.reply["id"], &first.reply["createdAt"]));
 
     let newest = chat_on(&host, "Test", &first.chat_id, "history 2").await.json();
     let texts: Vec<_> = newest.as_array().unwrap().iter().map(|message| &message["text"]).collect();
@@ -136,7 +136,7 @@ async fn history_is_that_of_the_chat_and_no_other() {
 }
 
 #[tokio::test]
-async fn create_and_modify_write_other_messages_of_the_chat() {
+async fn create_and_modify_write_messages_of_the_chat() {
     let host = Settings::test_guest("").start().await;
     let created = chat(&host, "Test", "create Something new").await;
     let id = created.text();
@@ -150,7 +150,7 @@ async fn create_and_modify_write_other_messages_of_the_chat() {
 }
 
 #[tokio::test]
-async fn a_module_reaches_no_message_of_another_chat() {
+async fn cannot_modify_messages_of_another_chat() {
     let host = Settings::test_guest("").start().await;
     let theirs = chat(&host, "Test", "reply mine").await;
     let id = theirs.reply["id"].as_str().unwrap();
@@ -165,10 +165,10 @@ async fn a_module_reaches_no_message_of_another_chat() {
 }
 
 #[tokio::test]
-async fn what_is_shown_is_not_stored() {
+async fn streamed_text_is_shown_but_not_stored() {
     let host = Settings::test_guest("").start().await;
     let chat_id = say(&host.platform, "Test", "show-and Counting…|sleep 600000").await;
-    let reply = until("something to be shown", async || {
+    let reply = until("streamed text to be shown", async || {
         let reply = read_chat(&host.platform, &chat_id).await["messages"][1].clone();
         (!reply["shownText"].is_null()).then_some(reply)
     })
@@ -180,7 +180,7 @@ async fn what_is_shown_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_step_is_shown_changed_and_closed() {
+async fn shows_changes_and_closes_a_step() {
     let host = Settings::test_guest("").start().await;
     let answer = chat(&host, "Test", "step Counted to ten").await;
     let steps = answer.reply["steps"].as_array().unwrap();
@@ -201,14 +201,14 @@ async fn a_step_is_shown_changed_and_closed() {
 }
 
 #[tokio::test]
-async fn debug_info_stays_with_the_message() {
+async fn keeps_debug_info_on_the_message() {
     let host = Settings::test_guest("").start().await;
     let answer = chat(&host, "Test", r#"debug {"rule": 7}"#).await;
     assert_eq!(answer.reply["debugInfo"], json!({ "rule": 7 }));
 }
 
 #[tokio::test]
-async fn the_assistants_settings_come_before_the_modules() {
+async fn assistant_settings_override_module_settings() {
     let config = r#"config = { name = "module", other = "module", gone = "module", list = [1, "two"], on = true }"#;
     let host = Settings::test_guest(config).start().await;
     let configuration = json!({ "name": "assistant", "gone": null, "new": { "n": 1 }, "count": 3 });
@@ -221,16 +221,16 @@ async fn the_assistants_settings_come_before_the_modules() {
         "new": "{\"n\":1}",
         "count": "3",
     });
-    assert_eq!(told(&host, "settings", &configuration).await, expected);
+    assert_eq!(json_reply(&host, "settings", &configuration).await, expected);
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&answer_to(&host, &format!("config {key}"), &configuration).await, value.as_str().unwrap(), "{key}");
     }
     assert_eq!(answer_to(&host, "config none", &configuration).await, "there is no setting none");
-    // Without the assistant's, the module's own.
+    // Without a setting of the assistant, the module's own setting applies.
     assert_eq!(chat(&host, "Test", "config name").await.text(), "module");
 }
 
-/// What the module answers to an event of ours with this configuration of its assistant.
+/// Returns the module's answer to an event with this assistant configuration.
 async fn answer_to(host: &Host, command: &str, configuration: &Value) -> String {
     let place = Place::new(host, "Test").await;
     let mut event = place.chosen(&format!("evt_{}", place.reply_id), "Test", command);
@@ -239,13 +239,13 @@ async fn answer_to(host: &Host, command: &str, configuration: &Value) -> String 
     place.answer(host).await.text().to_owned()
 }
 
-async fn told(host: &Host, command: &str, configuration: &Value) -> Value {
+async fn json_reply(host: &Host, command: &str, configuration: &Value) -> Value {
     let answer = answer_to(host, command, configuration).await;
     serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
 #[tokio::test]
-async fn a_module_logs_at_every_level() {
+async fn logs_at_every_level() {
     let host = Settings::test_guest("").start().await;
     for (level, ours) in [
         ("trace", "TRACE"),
@@ -263,7 +263,7 @@ async fn a_module_logs_at_every_level() {
 }
 
 #[tokio::test]
-async fn an_event_without_a_reply_has_none_to_write() {
+async fn reply_is_unsupported_for_an_event_without_a_reply() {
     let host = Settings::test_guest(LISTENS).start().await;
     for (command, call) in [
         ("step-and nothing", "message-log.create"),
@@ -277,7 +277,7 @@ async fn an_event_without_a_reply_has_none_to_write() {
     say(&host.platform, "Test", "hear complete-into-reply hotel").await;
     failed(&host, &["completion.complete-into-reply: not supported", "no reply"]).await;
 
-    // What needs only the chat works.
+    // Functions that need only the chat work.
     let chat_id = say(&host.platform, "Test", "hear create I heard you").await;
     until("a message of the listener", async || {
         let chat = read_chat(&host.platform, &chat_id).await;
@@ -288,7 +288,7 @@ async fn an_event_without_a_reply_has_none_to_write() {
 }
 
 #[tokio::test]
-async fn the_module_sees_what_the_platform_sent() {
+async fn passes_the_event_to_the_module() {
     let host = Settings::test_guest("").start().await;
     let place = Place::new(&host, "Test").await;
     let event = place.chosen("evt_plain", "Test", "event");
@@ -322,7 +322,7 @@ async fn the_module_sees_what_the_platform_sent() {
 }
 
 #[tokio::test]
-async fn the_module_sees_every_spelling_and_every_unknown_field() {
+async fn accepts_every_spelling_and_passes_unknown_fields() {
     let host = Settings::test_guest("").start().await;
     let place = Place::new(&host, "Test").await;
     let mut event = place.chosen("evt_other_spelling", "Test", "event");
@@ -349,14 +349,14 @@ async fn the_module_sees_every_spelling_and_every_unknown_field() {
     assert_eq!(chosen["user_message"]["language"], "de-CH");
 }
 
-/// What the module says of an event that tells it to say what it sees.
+/// Sends an event whose text makes the module reply with the event it received, and returns that reply.
 async fn sent(host: &Host, place: &Place, event: &Value) -> Value {
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
     place.answer(host).await.json()
 }
 
 #[tokio::test]
-async fn an_event_nobody_knows_is_handed_on_whole() {
+async fn passes_unknown_events_unchanged() {
     let name = "unique.ingestion.content.uploaded";
     let host = Settings::test_guest(&format!("events = [{name:?}]")).start().await;
     let payload = r#"{"contentId": "cont_1",   "tags":[1, 2]}"#;
@@ -364,19 +364,19 @@ async fn an_event_nobody_knows_is_handed_on_whole() {
         r#"{{"id":"evt_content","version":"1.0.0","event":"{name}","createdAt":"1700000000","userId":"user_local","companyId":"company_local","payload":{payload}}}"#
     );
     assert_eq!(signed_post(&host.webhook, event).await.status(), 200);
-    // To the byte: its JSON is the source's own.
+    // The JSON is byte for byte the source's.
     host.logged(&[&format!(" {name} {payload} "), "module=Test"]).await;
     host.logged(&["completed", "module=Test"]).await;
 }
 
 #[tokio::test]
-async fn the_module_speaks_for_the_company_of_the_event_alone() {
+async fn calls_the_platform_for_the_company_of_the_event() {
     let host = Settings::test_guest("").start().await;
     let place = Place::new(&host, "Test").await;
     let mut event = place.chosen("evt_foreign", "Test", "create from elsewhere");
     event["companyId"] = json!("company_elsewhere");
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
-    // The local platform knows one company, and the host asks in the name of the event's.
+    // The local platform has a single company, and the host calls it for the company of the event.
     failed(&host, &["messages.create: not allowed:", "company_elsewhere"]).await;
     let chat = read_chat(&host.platform, &place.chat_id).await;
     assert_eq!(chat["messages"].as_array().unwrap().len(), 1, "{chat}");

@@ -1,4 +1,4 @@
-//! Clients that hang up in the middle of what they asked for: it is done to its end, or not begun.
+//! Tests of clients that disconnect during a request: the request either completes or has no effect.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::harness::{Host, Settings, Wire, chosen, head, http, signed_post, until};
 
-/// How often it is tried; when exactly a client hangs up is left to chance.
+/// The number of rounds; each disconnects at a random moment.
 const ROUNDS: usize = 40;
 
-/// Sends a request whole, and hangs up a moment later.
+/// Sends a complete request and disconnects a moment later.
 async fn hang_up_on(address: SocketAddr, request: String) {
     let mut wire = Wire::from(Ipv4Addr::LOCALHOST, address).await;
     wire.say(request).await;
@@ -23,16 +23,16 @@ async fn get(host: &Host, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_whose_client_hangs_up_is_done_like_any_other() {
+async fn processes_the_event_of_a_disconnected_client() {
     let host = Settings::test_guest("").start().await;
     for round in 0..ROUNDS {
         let id = format!("evt_{round}");
         let body = chosen(&id, "Test", "nothing").to_string();
         let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         hang_up_on(host.socket(), head(body.as_bytes(), &length) + &body).await;
-        // Brought again it is known, or new; either way it is done.
+        // The redelivery is either a duplicate or new; in both cases the event is processed.
         assert_eq!(signed_post(&host.webhook, body).await.status(), 200);
-        until(&format!("the end of {id}"), async || {
+        until(&format!("delivery {id} to complete"), async || {
             let found = get(&host, &format!("/api/deliveries?event={id}")).await;
             let deliveries = found["deliveries"].as_array().unwrap();
             assert!(deliveries.len() <= 1, "{found}");
@@ -49,7 +49,7 @@ async fn an_event_whose_client_hangs_up_is_done_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_operator_who_hangs_up_said_is_on_disk_and_in_force_or_neither() {
+async fn applies_an_admin_operation_completely_or_not_at_all() {
     let host = Settings::test_guest("").start().await;
     let admin: SocketAddr = host.admin.trim_start_matches("http://").parse().unwrap();
     let record = host.file(".modhost/versions.sqlite");

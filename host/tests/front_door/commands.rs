@@ -1,4 +1,4 @@
-//! The commands, as people and scripts run them.
+//! Tests of the commands, as users and scripts run them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ async fn run(command: &str, args: &[&str]) -> Ran {
     modhost(tempfile::tempdir().unwrap().path(), command, args, &[]).await
 }
 
-/// Checks that a command could not do what it was told, and said this.
+/// Checks that a command failed with exit code 1 and that its error contains these words.
 fn failed(ran: &Ran, words: &[&str]) {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     assert!(ran.stderr.starts_with("error: "), "{ran:?}");
@@ -28,7 +28,7 @@ fn failed(ran: &Ran, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn every_command_explains_itself() {
+async fn every_command_has_help() {
     let of_the_host = ["--config", "--port", "--admin-port", "--data-dir"];
     let of_dev = ["--platform-port", "--documents", "--no-build", "--completion-url"];
     let commands: [(&str, &[&str]); 8] = [
@@ -50,14 +50,14 @@ async fn every_command_explains_itself() {
         for name in named {
             assert!(ran.stdout.contains(name), "{name} is not in the help of {command}:\n{}", ran.stdout);
         }
-        assert!(!ran.stdout.contains('\u{1b}'), "colours are for terminals");
+        assert!(!ran.stdout.contains('\u{1b}'), "colored output without a terminal");
     }
     let version = run("--version", &[]).await;
     assert_eq!((version.code, version.stdout.trim()), (0, concat!("modhost ", env!("CARGO_PKG_VERSION"))));
 }
 
 #[tokio::test]
-async fn wrong_use_is_told_apart_from_failure() {
+async fn usage_errors_and_failures_have_different_exit_codes() {
     let wrong: [(&str, &[&str]); 8] = [
         ("develop", &[]),
         ("dev", &["--ports", "1"]),
@@ -76,11 +76,11 @@ async fn wrong_use_is_told_apart_from_failure() {
 }
 
 #[tokio::test]
-async fn dev_says_which_port_is_taken() {
+async fn dev_names_the_port_that_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), Settings::new().text()).unwrap();
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
     for flag in ["--port", "--admin-port", "--platform-port"] {
         let ports = ["--port", "--admin-port", "--platform-port"].map(|it| [it, if it == flag { &port } else { "0" }]);
         let ran = modhost(folder.path(), "dev", ports.as_flattened(), &[]).await;
@@ -92,7 +92,7 @@ async fn dev_says_which_port_is_taken() {
 }
 
 #[tokio::test]
-async fn dev_and_serve_say_what_they_lack() {
+async fn dev_and_serve_report_missing_files_and_settings() {
     for command in ["dev", "serve"] {
         failed(&run(command, &[]).await, &["there is no file modules.toml", "--config"]);
         failed(&run(command, &["--config", "other.toml"]).await, &["there is no file other.toml"]);
@@ -104,7 +104,7 @@ async fn dev_and_serve_say_what_they_lack() {
 }
 
 #[tokio::test]
-async fn the_settings_are_checked_with_all_their_components() {
+async fn checks_the_settings_with_all_components() {
     let folder = tempfile::tempdir().unwrap();
     let check = async |settings: &Settings, args: &[&str], variables: &[(&str, &str)]| {
         fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
@@ -120,7 +120,7 @@ async fn the_settings_are_checked_with_all_their_components() {
     let ran = check(&fine, &[], &there).await;
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     assert!(ran.stdout.starts_with("valid: modules.toml: the host can start\ncan serve Demo: "), "{ran:?}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "looking leaves nothing behind");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "`check` left files behind");
 
     let ran = check(&fine, &[], &there[1..]).await;
     assert!(ran.code == 1 && ran.stdout.starts_with("invalid: modules.toml: the host cannot start\n"), "{ran:?}");
@@ -155,12 +155,12 @@ async fn the_settings_are_checked_with_all_their_components() {
 }
 
 #[tokio::test]
-async fn dev_says_what_runs_where_and_stops_when_told() {
+async fn dev_prints_its_addresses_and_stops_on_a_signal() {
     let mut host = Settings::samples().start().await;
     let last_line = "change a module's source";
     let output = until("the last line", async || Some(host.output()).filter(|output| output.contains(last_line))).await;
     let platform_port = host.platform.rsplit(':').next().unwrap();
-    let told = [
+    let expected = [
         "ukey_local",
         "app_local",
         "usig_local",
@@ -171,15 +171,15 @@ async fn dev_says_what_runs_where_and_stops_when_told() {
         "module    ChatLog",
         &format!("modhost send --platform-port {platform_port} "),
     ];
-    for word in told {
+    for word in expected {
         assert!(output.contains(word), "{word:?} is not in:\n{output}");
     }
-    assert!(!output.contains('\u{1b}') && !host.log().contains('\u{1b}'), "colours are for terminals");
+    assert!(!output.contains('\u{1b}') && !host.log().contains('\u{1b}'), "colored output without a terminal");
     assert!(host.stop().await.success());
 }
 
 #[tokio::test]
-async fn check_tells_what_fits() {
+async fn check_reports_compatibility() {
     let fits = |file: PathBuf| async move { run("check", &[file.to_str().unwrap()]).await };
     for built in ["assistant", "demo_app", "chat_log", "test_guest"] {
         let ran = fits(component(built)).await;
@@ -200,34 +200,34 @@ async fn check_tells_what_fits() {
     failed(&fits(folder.path().to_owned()).await, &["it is a folder"]);
 }
 
-/// Sends to the local platform of a host.
+/// Runs `modhost send` against the local platform of a host.
 async fn send(host: &Host, args: &[&str]) -> Ran {
     modhost(host.folder(), "send", &[&["--platform", &host.platform], args].concat(), &[]).await
 }
 
 #[tokio::test]
-async fn send_shows_the_steps_and_the_answer() {
+async fn send_prints_the_steps_and_the_answer() {
     let host = Settings::samples().start().await;
     let ran = send(&host, &["What is our travel policy?"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout.contains("\nSources\n  [1] "), "{ran:?}");
     let steps: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("done ")).collect();
     assert!(steps.len() == 2 && steps[0].contains("Found") && steps[1].contains("Generat"), "{ran:?}");
-    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "colours are for terminals");
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "colored output without a terminal");
 
     let json = send(&host, &["What is our travel policy?", "--json"]).await;
     assert_eq!((json.code, json.stderr.as_str()), (0, ""));
-    let told: Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!((&told["outcome"], &told["module"]), (&json!("answered"), &json!("Assistant")));
-    let chat_id = told["chatId"].as_str().unwrap();
+    let result: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&result["outcome"], &result["module"]), (&json!("answered"), &json!("Assistant")));
+    let chat_id = result["chatId"].as_str().unwrap();
     let reply = read_chat(&host.platform, chat_id).await["messages"][1].clone();
-    assert_eq!((&told["answer"]["text"], &told["answer"]["messageId"]), (&reply["text"], &reply["id"]));
+    assert_eq!((&result["answer"]["text"], &result["answer"]["messageId"]), (&reply["text"], &reply["id"]));
     let statuses = |steps: &Value| {
         let steps = steps.as_array().unwrap().iter();
         steps.map(|step| (step["text"].clone(), step["status"].clone())).collect::<Vec<_>>()
     };
-    assert_eq!(statuses(&told["steps"]), statuses(&reply["steps"]));
-    assert!(!told["answer"]["references"].as_array().unwrap().is_empty(), "{told}");
+    assert_eq!(statuses(&result["steps"]), statuses(&reply["steps"]));
+    assert!(!result["answer"]["references"].as_array().unwrap().is_empty(), "{result}");
 
     let port = host.platform.rsplit(':').next().unwrap();
     let echo = modhost(host.folder(), "send", &["--platform-port", port, "--to", "DemoApp", "to and fro"], &[]).await;
@@ -236,12 +236,12 @@ async fn send_shows_the_steps_and_the_answer() {
 
     let listens = send(&host, &["--to", "ChatLog", "note this"]).await;
     assert_eq!((listens.code, listens.stdout.as_str()), (0, ""));
-    assert!(listens.stderr.contains("ChatLog only listens"), "{listens:?}");
+    assert!(listens.stderr.contains("ChatLog never replies"), "{listens:?}");
     host.logged(&["note this", "module=ChatLog"]).await;
 }
 
 #[tokio::test]
-async fn send_goes_on_in_a_chat_and_tells_of_failure() {
+async fn send_continues_a_chat_and_reports_failures() {
     let host = Settings::test_guest("").start().await;
     let first: Value = serde_json::from_str(&send(&host, &["reply one", "--json"]).await.stdout).unwrap();
     let chat_id = first["chatId"].as_str().unwrap();
@@ -255,8 +255,8 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
     let fails = send(&host, &["step-and fail for a test"]).await;
     assert_eq!(fails.code, 1, "{fails:?}");
     assert!(fails.stdout.starts_with("Sorry, ") && fails.stderr.contains("failed   Working…"), "{fails:?}");
-    // Why comes just after the apology.
-    until("the reason", async || {
+    // The host logs the reason just after it writes the apology.
+    until("the reason of the failure", async || {
         let ran = send(&host, &["fail no seats"]).await;
         assert!(ran.stdout.starts_with("Sorry, "), "{ran:?}");
         (ran.code == 1 && ran.stderr.contains("error: Test failed: no seats\nhelp: see the output of `modhost dev`"))
@@ -272,7 +272,7 @@ async fn send_goes_on_in_a_chat_and_tells_of_failure() {
 }
 
 #[tokio::test]
-async fn send_says_what_to_do_when_nobody_listens() {
+async fn send_explains_a_refused_connection() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = free.local_addr().unwrap().port().to_string();
     drop(free);
@@ -284,7 +284,7 @@ async fn send_says_what_to_do_when_nobody_listens() {
 }
 
 #[tokio::test]
-async fn send_gives_up_in_time() {
+async fn send_times_out() {
     let gate = Gate::start().await;
     let host = Settings::test_guest("").args(&["--completion-url", &gate.url()]).start().await;
     let ran = send(&host, &["complete what is it?", "--timeout", "1ms"]).await;
@@ -293,8 +293,8 @@ async fn send_gives_up_in_time() {
     gate.open();
 }
 
-/// A host whose module is built from a folder `source`: unless there is a file `broken` in it, its `module.wasm` is
-/// the component.
+/// Settings with a module that is built from the folder `source`: the build copies the component to `module.wasm`, and
+/// fails if `source` contains a file `broken`.
 fn built(lines: &str) -> (Settings, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("source")).unwrap();
@@ -307,7 +307,7 @@ watch = ["source"]
 }
 
 #[tokio::test]
-async fn dev_builds_and_swaps_what_is_saved() {
+async fn dev_rebuilds_and_replaces_a_saved_module() {
     let (settings, folder) = built("");
     let host = settings.building().start_in(folder).await;
     host.logged(&["a line of the build"]).await;
@@ -325,7 +325,7 @@ async fn dev_builds_and_swaps_what_is_saved() {
 }
 
 #[tokio::test]
-async fn dev_begins_even_if_a_build_fails() {
+async fn dev_starts_although_a_build_fails() {
     let (settings, folder) = built("");
     fs::write(folder.path().join("source/broken"), "").unwrap();
     let host = settings.building().start_in(folder).await;
@@ -337,12 +337,12 @@ async fn dev_begins_even_if_a_build_fails() {
 }
 
 #[tokio::test]
-async fn dev_does_not_build_when_told_not_to() {
+async fn dev_does_not_build_with_no_build() {
     let (settings, folder) = built("");
     let host = settings.start_in(folder).await;
     fs::write(host.file("source/another"), "").unwrap();
-    // Changes of the settings are seen along with those of sources: once the second has been taken in, a build that the
-    // first look had started is over.
+    // Changes of settings and of sources are detected together: once the second change of settings is applied, any
+    // build that the first had started would have ended.
     for module in ["A", "B"] {
         host.save_settings(&built("").0.module(module, "chat_log", ""));
         until("the other module", async || {
@@ -356,7 +356,7 @@ async fn dev_does_not_build_when_told_not_to() {
     assert!(host.module("DemoApp").await["version"].is_null());
 }
 
-/// A platform in the test's own process, which delivers nothing itself.
+/// Starts a platform in the test's process that delivers no events itself.
 async fn platform(modules: &[&str], gate: Option<&Gate>) -> LocalPlatform {
     let assistant = |module: &&str| Assistant {
         id: format!("assistant_{module}"),
@@ -370,21 +370,21 @@ async fn platform(modules: &[&str], gate: Option<&Gate>) -> LocalPlatform {
     LocalPlatform::start(LocalSettings { assistants, completion, ..LocalSettings::default() }).await.unwrap()
 }
 
-/// A folder with the repository's own modules.toml, its components named by their whole path.
+/// Returns a folder with the repository's modules.toml, with absolute component paths.
 fn shipped() -> TempDir {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = fs::read_to_string(root.join("modules.toml")).unwrap();
     let built = component("assistant").parent().unwrap().to_owned();
     let whole = text.replace("\"target/guests/wasm32-wasip2/guest/", &format!("\"{}/", built.display()));
-    assert_ne!(text, whole, "the components lie elsewhere");
+    assert_ne!(text, whole, "modules.toml has no component path to replace");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), whole).unwrap();
     folder
 }
 
-/// Says something to a module of a host that serves, and brings it the event, signed with this secret; answers with the
+/// Says something to a module of a `modhost serve` host and delivers the event signed with this secret; returns the
 /// chat's id.
-async fn bring(host: &Host, secret: &str, module: &str, text: &str) -> String {
+async fn post_signed_event(host: &Host, secret: &str, module: &str, text: &str) -> String {
     let chat_id = say(&host.platform, module, text).await;
     let event = chosen_in(&read_chat(&host.platform, &chat_id).await, module);
     let answer = signed_with(secret, &host.webhook, event.to_string()).await;
@@ -393,7 +393,7 @@ async fn bring(host: &Host, secret: &str, module: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn serve_takes_the_names_people_already_have() {
+async fn serve_accepts_the_variables_of_the_python_sdk() {
     let platform = platform(&["DemoApp"], None).await;
     let base = platform.api_base().to_string();
     let sets: [[&str; 4]; 3] = [
@@ -405,7 +405,7 @@ async fn serve_takes_the_names_people_already_have() {
         let values = ["usig_ours", &base, "app_local", "ukey_local"];
         let variables: Vec<_> = names.into_iter().zip(values).collect();
         let folder = shipped();
-        // The first from a file, as the tutorial has it.
+        // The first round reads them from a file, as in the tutorial.
         let host = if round == 0 {
             let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
             fs::write(folder.path().join(".env"), lines).unwrap();
@@ -413,18 +413,18 @@ async fn serve_takes_the_names_people_already_have() {
         } else {
             Host::serve(folder, &variables, Some(&platform)).await
         };
-        let chat_id = bring(&host, "usig_ours", "DemoApp", "to and fro").await;
+        let chat_id = post_signed_event(&host, "usig_ours", "DemoApp", "to and fro").await;
         let answer = wait_for_answer(&host, &chat_id).await;
         assert!(answer.text().starts_with("Hello! "), "{}", answer.text());
         assert_eq!(answer.chat["messages"][2]["text"], "to and fro");
         assert!(host.output().contains("module    DemoApp  version "), "{}", host.output());
-        assert!(!host.log().contains("usig_ours") && !host.log().contains("ukey_local"), "a secret is in the log");
+        assert!(!host.log().contains("usig_ours") && !host.log().contains("ukey_local"), "the log contains a secret");
     }
     platform.shutdown().await;
 }
 
 #[tokio::test]
-async fn serve_says_which_variables_are_missing_and_where() {
+async fn serve_lists_missing_variables_with_their_places() {
     let folder = shipped();
     let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
     let line = |setting: &str| text.lines().position(|line| line.starts_with(setting)).unwrap() + 1;
@@ -441,7 +441,7 @@ async fn serve_says_which_variables_are_missing_and_where() {
         assert!(found, "{place} … {names} is not in:\n{}", ran.stderr);
     }
     failed(&ran, &[".env"]);
-    // One of them is none of the others' fault.
+    // Variables that are set aren't reported.
     let some = [("API_BASE", "http://127.0.0.1:1"), ("APP_ID", "app"), ("API_KEY", "")];
     let ran = modhost(folder.path(), "serve", &["--port", "0", "--admin-port", "0"], &some).await;
     failed(&ran, &["ENDPOINT_SECRET", "API_KEY"]);
@@ -449,7 +449,7 @@ async fn serve_says_which_variables_are_missing_and_where() {
 }
 
 #[tokio::test]
-async fn serve_lets_deliveries_end_before_it_does() {
+async fn serve_finishes_deliveries_before_it_stops() {
     let gate = Gate::start().await;
     let platform = platform(&["Test"], Some(&gate)).await;
     let base = platform.api_base().to_string();
@@ -462,15 +462,15 @@ async fn serve_lets_deliveries_end_before_it_does() {
         ("TEST_API_KEY", "ukey_local"),
     ];
     let mut host = Host::serve(folder, &variables, Some(&platform)).await;
-    // The answer is here while the work is held up.
-    let chat_id = bring(&host, "usig_local", "Test", "complete what is it?").await;
+    // The webhook has been answered while the delivery is still blocked.
+    let chat_id = post_signed_event(&host, "usig_local", "Test", "complete what is it?").await;
     gate.reached_by(1).await;
     assert!(read_chat(&host.platform, &chat_id).await["messages"][1]["completedAt"].is_null());
 
     host.terminate();
     host.logged(&["stopping"]).await;
     let late = super::harness::chosen("evt_late", "Test", "reply hi").to_string();
-    let late = until("events to be put off", async || {
+    let late = until("events to be refused with Retry-After", async || {
         let answer = signed_post(&host.webhook, late.clone()).await;
         (answer.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(answer)
     })

@@ -1,4 +1,4 @@
-//! Compiling happens apart: in a process without secrets, within limits, beside everything else.
+//! Tests of the compiler process: it has no secrets, runs within limits, and blocks nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,26 @@ use super::harness::{
     Does, Host, Settings, Signal, chat, component, modules, signal, small, small_that, standing, told, until, variant,
 };
 
-/// The processes a process has started and that still run, by what `/proc` says of each.
+/// Lists the running child processes of a process, from `/proc`.
 #[cfg(target_os = "linux")]
 fn children(parent: u32) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let is_child = |path: &PathBuf| {
         let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
-        // `PID (NAME) STATE PARENT …`, where only the name may hold spaces.
+        // `PID (NAME) STATE PARENT …`; only the name may contain spaces.
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
         fields.len() > 1 && fields[0] != "Z" && fields[1] == parent.to_string()
     };
     processes.filter(is_child).collect()
 }
 
-/// Waits until a host compiles, and answers with the process that does.
+/// Waits until a host compiles, and returns the folder of the compiler process in `/proc`.
 #[cfg(target_os = "linux")]
 async fn compiling(host: &Host) -> PathBuf {
-    until("a process that compiles", async || compilers(host).pop()).await
+    until("a compiler process", async || compilers(host).pop()).await
 }
 
-/// The processes of a host that compile.
+/// Lists the compiler processes of a host.
 #[cfg(target_os = "linux")]
 fn compilers(host: &Host) -> Vec<PathBuf> {
     let mut processes = children(host.process_id());
@@ -39,7 +39,7 @@ fn compilers(host: &Host) -> Vec<PathBuf> {
     processes
 }
 
-/// A folder with two components in it: `one.wasm` and `other.wasm`.
+/// A folder with two components: `one.wasm` and `other.wasm`.
 fn two_modules() -> (tempfile::TempDir, Settings) {
     let folder = tempfile::tempdir().unwrap();
     for name in ["one.wasm", "other.wasm"] {
@@ -52,33 +52,33 @@ fn one_and_other() -> Settings {
     Settings::new().module_file("One", "one.wasm", "").module_file("Other", "other.wasm", "")
 }
 
-/// Settings that keep what is compiled in a folder that outlives the host.
+/// Settings with a data directory that outlives the host.
 fn keeping(settings: Settings, data: &Path) -> Settings {
     settings.args(&["--data-dir", data.to_str().unwrap()])
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
+async fn compiling_blocks_nothing_and_the_compiler_has_no_secrets() {
     let (folder, settings) = two_modules();
     let host = settings.server("compiler = { timeout = \"1h\", memory = \"8GiB\" }").start_in(folder).await;
     host.save("one.wasm", compiles_for_long());
     let process = compiling(&host).await;
 
-    assert_eq!(fs::read_to_string(process.join("environ")).unwrap(), "", "the host's has secrets");
+    assert_eq!(fs::read_to_string(process.join("environ")).unwrap(), "", "the host's environment has no secrets");
     let folder = host.folder().canonicalize().unwrap().display().to_string();
     let output = format!("{folder}/.modhost/components/");
     let files = open_files(&process);
-    // What the test was started with, sockets too, the host hands on as it got it.
+    // Files and sockets that the test process inherited, the host passes on unchanged.
     let handed_on = open_files(Path::new("/proc/self"));
     let of_the_host = |file: &String| {
         file.starts_with("socket:") && !handed_on.contains(file)
             || file.starts_with(&folder) && !file.starts_with(&output)
     };
-    assert!(!files.iter().any(of_the_host), "it has more of the host's open than its output: {files:?}");
+    assert!(!files.iter().any(of_the_host), "the compiler has other files of the host open than its output: {files:?}");
     assert!(files.iter().any(|file| file.starts_with(&output)), "{files:?}");
-    // It sets them itself, as the first thing it does; the memory before the others.
-    let limits = until("the process to limit itself", async || {
+    // The process sets its limits itself, before anything else, and the memory limit first.
+    let limits = until("the compiler to set its limits", async || {
         let limits = fs::read_to_string(process.join("limits")).unwrap();
         let set = |name: &str| limits.lines().any(|line| line.starts_with(name) && !line.contains("unlimited"));
         (set("Max data size") && set("Max cpu time") && set("Max file size")).then_some(limits)
@@ -88,70 +88,72 @@ async fn all_goes_on_while_one_is_compiled_and_the_compiler_knows_no_secrets() {
     assert!(limit("Max data size").contains(&(8u64 << 30).to_string()), "{limits}");
     assert!(limit("Max core file size").split_whitespace().nth(4) == Some("0"), "{limits}");
 
-    // Its old version answers, the other module answers, and the other is swapped.
+    // The old version answers, the other module answers, and the other module's file is replaced.
     assert_eq!(chat(&host, "One", "reply hello").await.text(), "hello");
     assert_eq!(chat(&host, "Other", "reply hello").await.text(), "hello");
     let next = variant("test_guest", 1);
     host.save("other.wasm", &next);
     host.serves("Other", &next).await;
 
-    // The quick compiler may have given up by now; the other goes on. A host that is killed leaves no process behind.
+    // The quick compile may have reached its limit by now; the optimizing one continues. A killed host leaves no
+    // compiler process behind.
     let process = compiling(&host).await;
     signal(host.process_id(), Signal::KILL);
-    until("the compiling process to end", async || (!runs(&process)).then_some(())).await;
+    until("the compiler to exit", async || (!runs(&process)).then_some(())).await;
 }
 
-/// What a process has open, as the links in its folder of /proc name it.
+/// The open files of a process: the link targets in its folder of `/proc`.
 #[cfg(target_os = "linux")]
 fn open_files(process: &Path) -> Vec<String> {
     let files = fs::read_dir(process.join("fd")).unwrap();
-    // The test's own threads open and close files meanwhile.
+    // Threads of the test open and close files concurrently.
     files.flatten().filter_map(|file| fs::read_link(file.path()).ok()).map(|file| file.display().to_string()).collect()
 }
 
-/// Whether a process runs; one that has ended and that nobody has asked for yet doesn't.
+/// Reports whether a process runs; a zombie doesn't.
 #[cfg(target_os = "linux")]
 fn runs(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
-/// Settings for components that are compiled for as long as the test runs.
+/// Limits that let a component compile for as long as the test runs.
 const PATIENT: &str = r#"timeout = "1h", memory = "8GiB""#;
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_nobody_wants_any_more_is_not_compiled_to_its_end() {
+async fn cancels_a_compile_that_is_no_longer_needed() {
     let patient = |settings: Settings| settings.server(&format!("compiler = {{ {PATIENT} }}"));
     let (folder, settings) = two_modules();
     let host = patient(settings).start_in(folder).await;
     host.save("one.wasm", compiles_for_long());
     compiling(&host).await;
-    // Settings that change nothing about it leave it alone, and so does its file when it is written once more.
+    // A reload that doesn't affect the component, or a rewrite of the same file, leaves the compile running.
     host.save_settings(&patient(one_and_other()).server("apology = \"Nobody is in.\""));
     host.logged(&["settings reloaded"]).await;
     host.save("one.wasm", compiles_for_long());
     let next = variant("test_guest", 1);
     host.save("other.wasm", &next);
     host.serves("Other", &next).await;
-    assert_eq!(host.lines(&["load canceled"]), 0, "it was begun anew");
-    // Another file in its place ends it,
+    assert_eq!(host.lines(&["load canceled"]), 0, "the compile was restarted");
+    // Replacing the file cancels the compile,
     host.save("one.wasm", &next);
     host.serves("One", &next).await;
     host.logged(&["load canceled: the file has changed", "module=One"]).await;
-    until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
-    // and so does taking its module out.
+    until("the compiler to exit", async || compilers(&host).is_empty().then_some(())).await;
+    // and so does removing its module.
     host.save("one.wasm", compiles_for_long());
     compiling(&host).await;
     let without = Settings::new().server("removal_grace = \"0s\"").module_file("Other", "other.wasm", "");
     host.save_settings(&patient(without));
-    until("the compiling process to end", async || compilers(&host).is_empty().then_some(())).await;
+    until("the compiler to exit", async || compilers(&host).is_empty().then_some(())).await;
 }
 
-/// Short memory says nothing about the component: nobody has to save it again.
+/// A compiler killed for lack of memory says nothing about the component: the host retries without a change of the
+/// file.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_component_whose_compiler_was_killed_is_compiled_again() {
+async fn retries_after_the_compiler_was_killed() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), compiles_for_long()).unwrap();
     let settings = Settings::new().server(&format!("compiler = {{ {PATIENT} }}"));
@@ -164,7 +166,7 @@ async fn a_component_whose_compiler_was_killed_is_compiled_again() {
     assert!(standing(&host, "Test").await["coming_up"] == true);
 }
 
-/// A host whose module's new file is compiled for as long as the test runs, with the compiling process.
+/// Starts a host that compiles its module's new file for as long as the test runs; also returns the compiler process.
 #[cfg(target_os = "linux")]
 async fn compiling_for_long(lines: &str, versions: &[Vec<u8>]) -> (Host, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -180,68 +182,68 @@ async fn compiling_for_long(lines: &str, versions: &[Vec<u8>]) -> (Host, PathBuf
     (host, process)
 }
 
-/// Whoever orders something gets it at once, and not when a component is compiled: minutes later, that may be.
+/// An admin operation takes effect at once. It doesn't wait for a compile, which may take minutes.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn orders_do_not_wait_for_the_compiler_and_overrule_what_it_does() {
+async fn admin_operations_cancel_a_running_compile() {
     let [one, two] = ["one", "two"].map(small);
     let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long("", &[one.clone(), two.clone()]).await;
     assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
     told(&host, &["resume", "Test"]).await;
-    assert!(runs(&process), "pausing is nothing to do with versions");
+    assert!(runs(&process), "pausing canceled the compile");
     let now = told(&host, &["rollback", "Test"]).await.remove(0);
     assert_eq!(
         (&now["version"], &now["held_back"]["version"]),
         (&version(&one).into(), &version(&compiles_for_long()).into())
     );
     assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
-    until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
+    until("the compile to be canceled", async || compilers(&host).is_empty().then_some(())).await;
     host.logged(&["version in the file is not loaded", "ann went back from it"]).await;
 
     let (host, _) = compiling_for_long("", &[one.clone(), two.clone()]).await;
     assert_eq!(told(&host, &["pin", "Test", &version(&one)]).await[0]["version"], version(&one));
-    until("the compiler to be given up", async || compilers(&host).is_empty().then_some(())).await;
+    until("the compile to be canceled", async || compilers(&host).is_empty().then_some(())).await;
     host.logged(&["version in the file is not loaded", "the module is pinned to", "by ann"]).await;
     assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
 }
 
-/// A trial ends when it has something to say, or when a person says so, whatever is being compiled for the time after it.
+/// A trial ends by its result or by an operator, even while the next version is compiled.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn trials_end_while_a_component_is_compiled() {
+async fn trials_end_during_a_compile() {
     let swap = "swap = { canary = \"50%\", for = \"1h\" }";
     let (one, bad) = (small("one"), small_that("bad", Does::Fails, 0));
     let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long(swap, &[one.clone(), bad.clone()]).await;
     let mut sent = 0;
-    until("the bad version to go back", async || {
+    until("the bad version to be rolled back", async || {
         chat(&host, "Test", "hello").await;
         sent += 1;
-        assert!(sent < 500, "it goes on failing");
+        assert!(sent < 500, "keeps failing");
         host.log().contains("canary rolled back").then_some(())
     })
     .await;
-    let now = until("the end of the trial", async || {
+    let now = until("the trial to end", async || {
         let now = standing(&host, "Test").await;
         now["canary"].is_null().then_some(now)
     })
     .await;
     assert_eq!((&now["version"], &now["held_back"]["version"]), (&version(&one).into(), &version(&bad).into()));
-    assert!(runs(&process), "the newest file is still wanted");
+    assert!(runs(&process), "the newest file is still the next version");
 
     for (order, serves) in [("promote", small("two")), ("abort", one.clone())] {
         let (host, process) = compiling_for_long(swap, &[one.clone(), small("two")]).await;
         let now = told(&host, &[order, "Test"]).await.remove(0);
         assert_eq!((&now["version"], now["canary"].is_null()), (&version(&serves).into(), true));
-        assert!(runs(&process), "the newest file is still wanted");
+        assert!(runs(&process), "the newest file is still the next version");
     }
 }
 
-/// A trial that goes on after a restart can be ended before its version is loaded.
+/// A trial that continues after a restart can be ended before its version is loaded.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
+async fn ends_a_trial_whose_version_is_still_loading() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("module.wasm");
     fs::write(&file, small("one")).unwrap();
@@ -255,7 +257,7 @@ async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
     host.stop().await;
     fs::remove_dir_all(data.path().join("data/components")).unwrap();
 
-    // Another module has the only place at the compiler.
+    // Another module has the only compile permit.
     let slow = data.path().join("slow.wasm");
     fs::write(&slow, compiles_for_long()).unwrap();
     let slow = |settings: Settings| settings.module_file("Slow", slow.to_str().unwrap(), "");
@@ -263,7 +265,7 @@ async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
     compiling(&host).await;
     host.save_settings(&one_place(test(slow(settings()))));
     host.serves("Test", &small("one")).await;
-    assert!(standing(&host, "Test").await["canary"].is_null(), "it isn't loaded");
+    assert!(standing(&host, "Test").await["canary"].is_null(), "the version isn't loaded yet");
     let now = told(&host, &["abort", "Test"]).await.remove(0);
     assert_eq!(now["held_back"]["why"], "ann ended its trial");
     host.logged(&["version in the file is not loaded", "ann ended its trial"]).await;
@@ -273,7 +275,7 @@ async fn a_trial_can_be_ended_while_its_version_is_still_being_loaded() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn one_tenants_components_keep_no_other_tenant_waiting() {
+async fn one_tenant_does_not_block_the_compiles_of_another() {
     for processes in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::new()
@@ -294,23 +296,23 @@ async fn one_tenants_components_keep_no_other_tenant_waiting() {
             host.serves("Other", &small(text)).await;
         }
         if processes > 1 {
-            // Nor does what isn't small.
+            // A large component isn't blocked either.
             host.save("Other.wasm", large(1));
             host.serves("Other", &large(1)).await;
             host.logged(&["optimized code in use"]).await;
         }
-        assert_eq!(compilers(&host).len(), 1, "the other of acme's two waits, with {processes} places");
+        assert_eq!(compilers(&host).len(), 1, "acme's second compile must wait with {processes} processes");
     }
 }
 
 #[tokio::test]
-async fn what_takes_too_long_to_compile_is_ended() {
+async fn compile_timeout_ends_the_compiler() {
     let data = tempfile::tempdir().unwrap();
     let (folder, settings) = two_modules();
     let mut host = keeping(settings, data.path()).start_in(folder).await;
     host.stop().await;
 
-    // What was compiled before is mapped, however little time there is now.
+    // A component in the cache is mapped, so the time limit doesn't matter.
     let (folder, settings) = two_modules();
     let settings = settings.server("compiler = { timeout = \"300ms\" }");
     let host = keeping(settings, data.path()).start_in(folder).await;
@@ -329,7 +331,7 @@ async fn what_takes_too_long_to_compile_is_ended() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_takes_too_much_memory_to_compile_is_ended() {
+async fn compile_memory_limit_ends_the_compiler() {
     let data = tempfile::tempdir().unwrap();
     let (folder, settings) = two_modules();
     let mut host = keeping(settings, data.path()).start_in(folder).await;
@@ -350,14 +352,14 @@ async fn what_takes_too_much_memory_to_compile_is_ended() {
     left_nothing(data.path());
 }
 
-/// Nothing half compiled is left in the cache.
+/// Checks that the cache contains no partial entries.
 fn left_nothing(data: &Path) {
     let files: Vec<_> = fs::read_dir(data.join("components")).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
 }
 
 #[tokio::test]
-async fn a_component_too_large_for_the_pool_is_served_without_it() {
+async fn serves_a_component_too_large_for_the_pool() {
     let data = tempfile::tempdir().unwrap();
     let folder = || {
         let folder = tempfile::tempdir().unwrap();
@@ -370,7 +372,7 @@ async fn a_component_too_large_for_the_pool_is_served_without_it() {
         host.logged(&["INFO", "component does not fit the instance pool", "core module instances"]).await;
         host.logged(&["DEBUG", how]).await;
         assert_eq!(chat(&host, "Outsized", "reply hello").await.text(), "hello");
-        // Its limits are those of any other.
+        // The same limits apply to it.
         let answer = chat(&host, "Outsized", "panic on purpose").await;
         assert!(answer.text().contains("Sorry"), "{}", answer.text());
         host.stop().await;
@@ -378,12 +380,12 @@ async fn a_component_too_large_for_the_pool_is_served_without_it() {
 }
 
 #[tokio::test]
-async fn a_large_component_serves_before_its_fast_code_does() {
+async fn large_component_serves_before_it_is_optimized() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("large.wasm"), large(0)).unwrap();
     let settings = Settings::new().module_file("Large", "large.wasm", "limits = { cpu = \"200ms\" }");
     let host = settings.start_in(folder).await;
-    // The fast code takes over at some time in here.
+    // The optimized code takes over during these calls.
     for _ in 0..5 {
         assert_eq!(chat(&host, "Large", "reply hello").await.text(), "hello");
         let looped = chat(&host, "Large", "loop").await;
@@ -393,14 +395,14 @@ async fn a_large_component_serves_before_its_fast_code_does() {
     assert_eq!(chat(&host, "Large", "reply hello").await.text(), "hello");
     let log = host.log();
     let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
-    assert!(at("baseline code compiled") < at("version serves"), "it didn't wait for the fast code");
+    assert!(at("baseline code compiled") < at("version serves"), "the version must serve before the optimized code");
     assert!(at("version serves") < at("optimized code in use"));
-    assert_eq!(host.lines(&["limits.cpu"]), 5, "each loop is ended by its limit: {log}");
-    assert_eq!(host.lines(&["version serves"]), 0, "it is no other version: {log}");
+    assert_eq!(host.lines(&["limits.cpu"]), 5, "not every loop ended at its limit: {log}");
+    assert_eq!(host.lines(&["new version serves"]), 0, "the optimized code counted as another version: {log}");
 }
 
 #[test]
-fn the_components_of_these_tests_fit() {
+fn large_test_components_are_compatible() {
     for bytes in [compiles_for_long(), outsized(), large(0)] {
         let fits =
             compat::examine(&bytes, compat::MAX_SIZE).and_then(|component_info| component_info.check_compatibility());

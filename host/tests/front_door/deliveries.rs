@@ -1,4 +1,4 @@
-//! What an operator sees of deliveries and can do about them: the command, the admin API, a data directory at rest.
+//! Tests of the operator's view of deliveries: the command, the admin API, and the offline data directory.
 
 use serde_json::{Value, json};
 
@@ -14,16 +14,16 @@ async fn deliveries(host: &Host, args: &[&str]) -> Ran {
     modhost(host.folder(), "deliveries", &all, &[]).await
 }
 
-/// The deliveries a list tells, one JSON object a line.
-fn told(ran: &Ran) -> Vec<Value> {
+/// Parses the output of a list: one JSON object per line.
+fn parse_lines(ran: &Ran) -> Vec<Value> {
     assert_eq!(ran.code, 0, "{ran:?}");
     ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Waits until the only delivery of a module is in a state; answers with it.
+/// Waits until the only delivery of a module is in a state, and returns it.
 async fn in_state(host: &Host, state: &str) -> Value {
     until(&format!("a delivery that is {state}"), async || {
-        told(&deliveries(host, &["--json", "--state", state]).await).into_iter().next()
+        parse_lines(&deliveries(host, &["--json", "--state", state]).await).into_iter().next()
     })
     .await
 }
@@ -33,11 +33,11 @@ fn id(delivery: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_list_tells_each_delivery_on_a_line() {
+async fn list_prints_one_delivery_per_line() {
     let host = Settings::samples().start().await;
     chat(&host, "DemoApp", "good morning").await;
     let all = until("both deliveries to end", async || {
-        let all = told(&deliveries(&host, &["list", "--json"]).await);
+        let all = parse_lines(&deliveries(&host, &["list", "--json"]).await);
         (all.len() == 2 && all.iter().all(|it| it["state"] == "completed")).then_some(all)
     })
     .await;
@@ -49,22 +49,22 @@ async fn a_list_tells_each_delivery_on_a_line() {
     assert_eq!(demo["reason"], Value::Null);
 
     let event = demo["event_id"].as_str().unwrap();
-    let of_event = told(&deliveries(&host, &["--json", "--event", event]).await);
+    let of_event = parse_lines(&deliveries(&host, &["--json", "--event", event]).await);
     assert_eq!(of_event.iter().map(id).collect::<Vec<_>>(), [id(demo)]);
-    let of_module = told(&deliveries(&host, &["--json", "--module", "ChatLog", "--tenant", "default"]).await);
+    let of_module = parse_lines(&deliveries(&host, &["--json", "--module", "ChatLog", "--tenant", "default"]).await);
     assert!(of_module.iter().all(|it| it["module"] == "ChatLog") && of_module.len() == 1, "{of_module:?}");
-    assert!(told(&deliveries(&host, &["--json", "--state", "dead"]).await).is_empty());
-    assert!(told(&deliveries(&host, &["--json", "--tenant", "nobody"]).await).is_empty());
-    assert_eq!(told(&deliveries(&host, &["--json", "--limit", "1"]).await).len(), 1);
-    assert_eq!(told(&deliveries(&host, &["--json", "--since", "1h"]).await).len(), 2);
-    assert!(told(&deliveries(&host, &["--json", "--since", "2999-01-01T00:00:00Z"]).await).is_empty());
+    assert!(parse_lines(&deliveries(&host, &["--json", "--state", "dead"]).await).is_empty());
+    assert!(parse_lines(&deliveries(&host, &["--json", "--tenant", "nobody"]).await).is_empty());
+    assert_eq!(parse_lines(&deliveries(&host, &["--json", "--limit", "1"]).await).len(), 1);
+    assert_eq!(parse_lines(&deliveries(&host, &["--json", "--since", "1h"]).await).len(), 2);
+    assert!(parse_lines(&deliveries(&host, &["--json", "--since", "2999-01-01T00:00:00Z"]).await).is_empty());
 
     let table = deliveries(&host, &[]).await;
     assert!(table.stdout.contains("DemoApp") && table.stdout.contains("completed"), "{table:?}");
 }
 
 #[tokio::test]
-async fn a_story_has_changes_attempts_lines_and_calls() {
+async fn show_includes_states_attempts_logs_and_calls() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "reply good morning").await;
     let delivery = in_state(&host, "completed").await;
@@ -84,7 +84,7 @@ async fn a_story_has_changes_attempts_lines_and_calls() {
 }
 
 #[tokio::test]
-async fn what_is_dead_can_be_sent_again() {
+async fn retries_a_dead_delivery() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "fail no luck").await;
     let dead = in_state(&host, "dead").await;
@@ -100,11 +100,13 @@ async fn what_is_dead_can_be_sent_again() {
 }
 
 #[tokio::test]
-async fn what_waits_can_be_dropped_and_its_user_reads_so() {
+async fn drops_a_waiting_delivery_and_apologizes() {
     let host = Settings::test_guest("retry = { first = \"1h\", max = \"1h\" }").start().await;
     let chat_id = say(&host.platform, "Test", "retry 3600").await;
     let waits = until("a delivery that failed once", async || {
-        told(&deliveries(&host, &["--json", "--state", "waiting"]).await).into_iter().find(|it| it["attempts"] == 1)
+        parse_lines(&deliveries(&host, &["--json", "--state", "waiting"]).await)
+            .into_iter()
+            .find(|it| it["attempts"] == 1)
     })
     .await;
     assert!(waits["due_at"].is_string(), "{waits}");
@@ -114,11 +116,11 @@ async fn what_waits_can_be_dropped_and_its_user_reads_so() {
     assert_eq!(in_state(&host, "dropped").await["reason"], "nobody needs it");
     let answer = wait_for_answer(&host, &chat_id).await;
     assert!(answer.text().starts_with("Sorry"), "{answer:?}");
-    assert_eq!(deliveries(&host, &["drop", id(&waits)]).await.code, 1, "it is dropped already");
+    assert_eq!(deliveries(&host, &["drop", id(&waits)]).await.code, 1, "a dropped delivery was dropped again");
 }
 
 #[tokio::test]
-async fn what_waits_for_a_module_that_is_gone_ends_and_its_user_reads_so() {
+async fn ends_waiting_deliveries_of_a_removed_module() {
     let gate = Gate::start().await;
     let with_module = Settings::test_guest("limits = { concurrency = 1 }").args(&["--completion-url", &gate.url()]);
     let host = with_module.start().await;
@@ -134,38 +136,40 @@ async fn what_waits_for_a_module_that_is_gone_ends_and_its_user_reads_so() {
     let answer = wait_for_answer(&host, &waits).await;
     assert!(answer.text().starts_with("Sorry"), "{answer:?}");
     gate.open();
-    assert_eq!(wait_for_answer(&host, &runs).await.text(), Gate::ANSWER, "what runs comes to its end");
+    assert_eq!(wait_for_answer(&host, &runs).await.text(), Gate::ANSWER, "the running delivery completes");
 
     host.save_settings(&with_module);
     host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
     assert_eq!(deliveries(&host, &["retry", id(&dead)]).await.code, 0);
-    until("it to be answered after all", async || {
-        let all = told(&deliveries(&host, &["--json", "--state", "completed"]).await);
+    until("the retried delivery to complete", async || {
+        let all = parse_lines(&deliveries(&host, &["--json", "--state", "completed"]).await);
         all.iter().any(|it| id(it) == id(&dead)).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn what_ended_long_ago_is_removed_and_its_event_still_known() {
+async fn deduplicates_events_after_their_deliveries_were_purged() {
     let listens = r#"events = ["unique.chat.user-message.created"]"#;
     let host = Settings::test_guest(listens).server("retention = { completed = \"1ms\" }").start().await;
     let event = user_message("evt_1", "good morning").to_string();
     assert!(signed_post(&host.webhook, event.clone()).await.status().is_success());
     host.logged(&["completed", "module=Test"]).await;
-    until("the delivery to be removed", async || told(&deliveries(&host, &["--json"]).await).is_empty().then_some(()))
-        .await;
+    until("the delivery to be removed", async || {
+        parse_lines(&deliveries(&host, &["--json"]).await).is_empty().then_some(())
+    })
+    .await;
     assert!(signed_post(&host.webhook, event).await.status().is_success());
     host.logged(&["duplicate event", "evt_1"]).await;
-    assert!(told(&deliveries(&host, &["--json"]).await).is_empty());
+    assert!(parse_lines(&deliveries(&host, &["--json"]).await).is_empty());
 }
 
 #[tokio::test]
-async fn a_recorded_delivery_runs_against_other_code() {
+async fn replays_a_recorded_delivery_with_another_component() {
     let host = Settings::samples().start().await;
     chat(&host, "DemoApp", "good morning").await;
     let all = until("the deliveries to end", async || {
-        let all = told(&deliveries(&host, &["--json", "--module", "DemoApp", "--state", "completed"]).await);
+        let all = parse_lines(&deliveries(&host, &["--json", "--module", "DemoApp", "--state", "completed"]).await);
         (!all.is_empty()).then_some(all)
     })
     .await;
@@ -186,11 +190,11 @@ async fn a_recorded_delivery_runs_against_other_code() {
     assert!(other.stdout.contains("- removed  messages.create"), "{other:?}");
     assert!(other.stdout.contains("+ added    message-log.entry.create"), "{other:?}");
     let chats: Value = http().get(format!("{}/local/chats", host.platform)).send().await.unwrap().json().await.unwrap();
-    assert!(!chats.to_string().contains("rehearsed"), "a dry run left the host: {chats}");
+    assert!(!chats.to_string().contains("rehearsed"), "a dry run wrote to the platform: {chats}");
 }
 
 #[tokio::test]
-async fn a_data_directory_at_rest_is_read_and_not_changed() {
+async fn reads_an_offline_data_directory_without_changing_it() {
     let mut host = Settings::test_guest("").start().await;
     chat(&host, "Test", "reply good morning").await;
     let known = in_state(&host, "completed").await;
@@ -198,7 +202,7 @@ async fn a_data_directory_at_rest_is_read_and_not_changed() {
     let data = host.file(".modhost");
     let data = data.to_str().unwrap();
     let list = modhost(host.folder(), "deliveries", &["--data-dir", data, "--json"], &[]).await;
-    assert_eq!(told(&list).iter().map(id).collect::<Vec<_>>(), [id(&known)]);
+    assert_eq!(parse_lines(&list).iter().map(id).collect::<Vec<_>>(), [id(&known)]);
     let refused = modhost(host.folder(), "deliveries", &["retry", id(&known), "--data-dir", data], &[]).await;
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("read-only"), "{refused:?}");
@@ -207,19 +211,19 @@ async fn a_data_directory_at_rest_is_read_and_not_changed() {
 }
 
 #[tokio::test]
-async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
+async fn admin_api_matches_its_openapi_and_rejects_bad_requests() {
     let host = Settings::test_guest("").start().await;
     let get = async |path: &str| http().get(format!("{}{path}", host.admin)).send().await.unwrap();
     let described: Value = get("/api/openapi.json").await.json().await.unwrap();
     for path in described["paths"].as_object().unwrap().keys() {
         let answer = get(&path.replace("{id}", "dlv_nobody").replace("{name}", "Test")).await;
         let answer = answer.text().await.unwrap();
-        assert!(!answer.contains("no such path"), "{path} is described and not there: {answer}");
+        assert!(!answer.contains("no such path"), "{path} is in the OpenAPI document but has no route: {answer}");
     }
     assert_eq!(get("/api/deliveries?state=lost").await.status(), 400);
     assert_eq!(get("/api/deliveries?limit=0").await.status(), 400);
     assert_eq!(get("/api/nothing").await.status(), 404);
-    // Also where the request never came to where it is dealt with.
+    // Requests that fail before they reach a handler also get a JSON error.
     for (path, words) in [
         ("/api/deliveries?limit=x", "limit"),
         ("/api/deliveries?nonsense=1", "nonsense"),
@@ -238,7 +242,7 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
             "this path doesn't support the method; the Allow header lists those it supports"
         );
     }
-    // A page in a browser can post a form to this address, but not JSON.
+    // A page in a browser can post a form to this address cross-origin, but not JSON.
     let form = http().post(format!("{}/api/deliveries/dlv_1/retry", host.admin)).body("{}").send().await.unwrap();
     assert_eq!(form.status(), 415);
     let totals: Value = get("/api/totals").await.json().await.unwrap();
@@ -246,7 +250,7 @@ async fn the_admin_api_describes_itself_and_refuses_what_it_does_not_know() {
 }
 
 #[tokio::test]
-async fn the_admin_api_asks_for_its_token() {
+async fn admin_api_requires_its_token() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
     let host = Settings::test_guest("").server("admin_token = \"env:ADMIN\"").start_in(folder).await;

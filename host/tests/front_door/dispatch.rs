@@ -1,4 +1,4 @@
-//! Dispatch as a library: interleavings that no client can bring about at will.
+//! Tests of dispatch as a library: interleavings that a client can't produce reliably.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,32 +33,32 @@ use super::harness::{chosen, small, until};
 const OWNER: &str = "this host";
 const NEVER: Duration = Duration::from_secs(86_400);
 
-/// A journal whose commits can be held up after they were made, and whose claims can be made to fail.
-struct Unhurried {
+/// A journal that can block an operation after its commit, and can make claims fail.
+struct BlockingJournal {
     inner: Sqlite,
-    /// What is held up after its commit.
-    held: Mutex<Option<&'static str>>,
+    /// The operation to block after its commit.
+    blocked: Mutex<Option<&'static str>>,
     committed: Notify,
-    go_on: Semaphore,
-    /// Modules whose claims fail.
+    unblock: Semaphore,
+    /// The modules whose claims fail.
     failing: Mutex<Vec<Name>>,
     claims: Mutex<HashMap<Name, usize>>,
-    /// How often the scheduler has looked at all lanes.
-    looks: AtomicUsize,
+    /// The number of times the scheduler listed all lanes.
+    listings: AtomicUsize,
 }
 
-impl Unhurried {
+impl BlockingJournal {
     async fn after_commit(&self, operation: &'static str) {
-        let is_held = self.held.lock().unwrap().take_if(|held| *held == operation).is_some();
-        if is_held {
+        let is_blocked = self.blocked.lock().unwrap().take_if(|blocked| *blocked == operation).is_some();
+        if is_blocked {
             self.committed.notify_one();
-            self.go_on.acquire().await.unwrap().forget();
+            self.unblock.acquire().await.unwrap().forget();
         }
     }
 
-    /// Holds up the next operation of this name.
-    fn hold(&self, operation: &'static str) {
-        *self.held.lock().unwrap() = Some(operation);
+    /// Blocks the next operation of this name.
+    fn block_next(&self, operation: &'static str) {
+        *self.blocked.lock().unwrap() = Some(operation);
     }
 
     fn claims_of(&self, module: &str) -> usize {
@@ -67,7 +67,7 @@ impl Unhurried {
 }
 
 #[async_trait]
-impl Journal for Unhurried {
+impl Journal for BlockingJournal {
     async fn record(&self, event: Arc<Event>, deliveries: Vec<NewDelivery>) -> Result<Recorded> {
         let recorded = self.inner.record(event, deliveries).await;
         self.after_commit("record").await;
@@ -100,7 +100,7 @@ impl Journal for Unhurried {
 
     async fn next_due(&self) -> Result<Option<Duration>> {
         let next = self.inner.next_due().await;
-        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.listings.fetch_add(1, Ordering::SeqCst);
         next
     }
 
@@ -173,20 +173,20 @@ impl Journal for Unhurried {
     }
 }
 
-/// What the platform does with messages.
+/// The platform's behavior when a message is modified.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
-    Takes,
-    Holds,
+enum Behavior {
+    Accepts,
+    Blocks,
     Panics,
 }
 
-/// A platform that keeps what it is sent.
+/// A platform that records the texts it receives.
 struct FarSide {
-    does: Does,
+    behavior: Behavior,
     written: Mutex<Vec<Option<String>>>,
-    asked: AtomicUsize,
-    let_go: Semaphore,
+    calls_received: AtomicUsize,
+    release: Semaphore,
 }
 
 #[async_trait]
@@ -200,11 +200,11 @@ impl Platform for FarSide {
     }
 
     async fn modify_message(&self, _: &Caller, _: &str, id: &str, change: &MessageChange) -> PlatformResult<Message> {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        match self.does {
-            Does::Takes => {}
-            Does::Holds => self.let_go.acquire().await.unwrap().forget(),
-            Does::Panics => panic!("at the disco"),
+        self.calls_received.fetch_add(1, Ordering::SeqCst);
+        match self.behavior {
+            Behavior::Accepts => {}
+            Behavior::Blocks => self.release.acquire().await.unwrap().forget(),
+            Behavior::Panics => panic!("at the disco"),
         }
         self.written.lock().unwrap().push(change.text.clone());
         let (id, text) = (id.to_owned(), change.text.clone());
@@ -212,36 +212,36 @@ impl Platform for FarSide {
     }
 }
 
-/// A dispatcher on a journal of its own.
+/// A dispatcher with a journal of its own.
 struct Dispatch {
     _directory: TempDir,
-    journal: Arc<Unhurried>,
+    journal: Arc<BlockingJournal>,
     far_side: Arc<FarSide>,
     registry: Arc<Registry>,
     dispatcher: Dispatcher,
 }
 
 impl Dispatch {
-    /// One with these modules, each of which replies to whatever comes.
-    async fn new(modules: &[&str], does: Does, sweep_every: Duration) -> Self {
+    /// Creates a dispatcher with these modules; each replies to every event.
+    async fn new(modules: &[&str], behavior: Behavior, sweep_every: Duration) -> Self {
         metrics::start();
         let directory = TempDir::new().unwrap();
         let path = directory.path().to_owned();
         let inner = Sqlite::open(SqliteSettings { directory: path.clone() }).await.unwrap();
-        let journal = Arc::new(Unhurried {
+        let journal = Arc::new(BlockingJournal {
             inner,
-            held: Mutex::default(),
+            blocked: Mutex::default(),
             committed: Notify::new(),
-            go_on: Semaphore::new(0),
+            unblock: Semaphore::new(0),
             failing: Mutex::default(),
             claims: Mutex::default(),
-            looks: AtomicUsize::new(0),
+            listings: AtomicUsize::new(0),
         });
         let far_side = Arc::new(FarSide {
-            does,
+            behavior,
             written: Mutex::default(),
-            asked: AtomicUsize::new(0),
-            let_go: Semaphore::new(0),
+            calls_received: AtomicUsize::new(0),
+            release: Semaphore::new(0),
         });
         let versions = Versions::open(path.clone(), Keep { of_module: 2, bytes: 1 << 20 }).await.unwrap();
         let registry = Arc::new(Registry::new(Engine::new(4).unwrap(), versions, journal.clone()));
@@ -310,10 +310,13 @@ impl Dispatch {
         self.registry.set(specs, || self.dispatcher.set_routes(vec![tenant], routes, "sorry".into()));
     }
 
-    /// Records an event behind the dispatcher's back, as if whoever recorded it had come no further.
+    /// Records an event without the dispatcher, as if the process that recorded it had stopped right after the commit.
     async fn record_unnoticed(&self, event: &Event, module: &str) -> DeliveryId {
-        // It looks once by itself, at what there was when it began.
-        until("the scheduler to look", async || (self.journal.looks.load(Ordering::SeqCst) > 0).then_some(())).await;
+        // The scheduler lists all lanes once when it starts.
+        until("the scheduler to list all lanes", async || {
+            (self.journal.listings.load(Ordering::SeqCst) > 0).then_some(())
+        })
+        .await;
         let (id, module) = (DeliveryId::new(event, &module.into()), Name::from(module));
         let new = NewDelivery { id: id.clone(), module, one_at_a_time: None };
         self.journal.inner.record(Arc::new(event.clone()), vec![new]).await.unwrap();
@@ -348,27 +351,27 @@ fn event(number: usize, module: &str) -> Event {
     Event::new(header, payload.into(), whole)
 }
 
-/// Begins something, waits until it has committed, and hangs up on it; only then it may go on.
+/// Starts an operation, cancels its client after the commit, and then unblocks the operation.
 async fn hang_up_after_commit<T: std::fmt::Debug + Send + 'static>(
     dispatch: &Dispatch,
     operation: &'static str,
     work: impl Future<Output = T> + Send + 'static,
 ) {
-    dispatch.journal.hold(operation);
+    dispatch.journal.block_next(operation);
     let client = tokio::spawn(work);
     dispatch.journal.committed.notified().await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
-    dispatch.journal.go_on.add_permits(1);
+    dispatch.journal.unblock.add_permits(1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_during_the_commit_gets_its_event_answered() {
-    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+async fn runs_an_event_whose_client_disconnects_during_the_commit() {
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Accepts, NEVER).await;
     let (event, dispatcher) = (event(1, "Echo"), dispatch.dispatcher.clone());
     let (delivery, sent) = (DeliveryId::new(&event, &"Echo".into()), event.clone());
-    let told = Arc::new(AtomicUsize::new(0));
-    let counted = told.clone();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = accepted.clone();
     hang_up_after_commit(&dispatch, "record", async move {
         let count = move |_: &_| {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -377,14 +380,14 @@ async fn a_client_that_hangs_up_during_the_commit_gets_its_event_answered() {
     })
     .await;
     dispatch.in_state(&delivery, State::Completed).await;
-    assert_eq!(told.load(Ordering::SeqCst), 1, "it isn't counted");
+    assert_eq!(accepted.load(Ordering::SeqCst), 1, "the event wasn't counted");
     assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Again);
     assert_eq!(dispatch.journal.backlog(&"acme".into()), Backlog::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redelivery_wakes_what_the_first_left_on_disk() {
-    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+async fn redelivered_event_wakes_its_recorded_delivery() {
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Accepts, NEVER).await;
     let event = event(1, "Echo");
     let delivery = dispatch.record_unnoticed(&event, "Echo").await;
     assert_eq!(dispatch.state(&delivery).await, State::Waiting);
@@ -393,9 +396,9 @@ async fn a_redelivery_wakes_what_the_first_left_on_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_due_and_not_scheduled_is_found_run_and_counted() {
+async fn sweep_runs_and_counts_missed_deliveries() {
     assert!(SWEEP_EVERY < Duration::from_secs(120));
-    let dispatch = Dispatch::new(&["Echo"], Does::Takes, Duration::from_millis(50)).await;
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Accepts, Duration::from_millis(50)).await;
     let delivery = dispatch.record_unnoticed(&event(1, "Echo"), "Echo").await;
     dispatch.in_state(&delivery, State::Completed).await;
     let figures = metrics::render();
@@ -404,8 +407,8 @@ async fn what_is_due_and_not_scheduled_is_found_run_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_who_hangs_up_after_the_commit_has_it_applied() {
-    let dispatch = Dispatch::new(&["Echo"], Does::Takes, NEVER).await;
+async fn applies_an_operation_whose_operator_disconnects_after_the_commit() {
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Accepts, NEVER).await;
     let delivery = dispatch.record_unnoticed(&event(1, "Echo"), "Echo").await;
     let details = dispatch.journal.show(&delivery).await.unwrap().unwrap();
     let operation = |dispatcher: Dispatcher, details: Details| async move {
@@ -413,7 +416,7 @@ async fn an_operator_who_hangs_up_after_the_commit_has_it_applied() {
         dispatcher.complete(async move { inside.drop_waiting(&details, "not needed").await }).await
     };
     hang_up_after_commit(&dispatch, "drop_waiting", operation(dispatch.dispatcher.clone(), details)).await;
-    until("the user to be told", async || {
+    until("the apology to be written", async || {
         dispatch.far_side.written.lock().unwrap().contains(&Some("sorry".into())).then_some(())
     })
     .await;
@@ -428,8 +431,8 @@ async fn an_operator_who_hangs_up_after_the_commit_has_it_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_panics_is_a_failure_that_is_tried_again() {
-    let dispatch = Dispatch::new(&["Echo"], Does::Panics, NEVER).await;
+async fn retries_an_attempt_that_panics() {
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Panics, NEVER).await;
     let event = event(1, "Echo");
     let delivery = DeliveryId::new(&event, &"Echo".into());
     dispatch.dispatcher.accept(event).await.unwrap();
@@ -445,8 +448,8 @@ async fn an_attempt_that_panics_is_a_failure_that_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lane_that_cannot_be_claimed_holds_up_no_other() {
-    let dispatch = Dispatch::new(&["Bad", "Good"], Does::Takes, NEVER).await;
+async fn failing_claims_do_not_block_other_lanes() {
+    let dispatch = Dispatch::new(&["Bad", "Good"], Behavior::Accepts, NEVER).await;
     dispatch.journal.failing.lock().unwrap().push("Bad".into());
     let bad = event(0, "Bad");
     let waiting = DeliveryId::new(&bad, &"Bad".into());
@@ -458,7 +461,7 @@ async fn a_lane_that_cannot_be_claimed_holds_up_no_other() {
         dispatch.dispatcher.accept(event).await.unwrap();
         dispatch.in_state(&delivery, State::Completed).await;
     }
-    // Tried as often as the others, it would have been tried each time. It is left alone longer and longer instead.
+    // The scheduler backs off from the failing lane; without backoff it would try as often as for the others.
     let tried = dispatch.journal.claims_of("Bad");
     assert!(tried < 15, "{tried} claims");
     assert_eq!(dispatch.state(&waiting).await, State::Waiting);
@@ -467,25 +470,25 @@ async fn a_lane_that_cannot_be_claimed_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_whose_lease_is_lost_ends_and_writes_nothing_more() {
-    let dispatch = Dispatch::new(&["Echo"], Does::Holds, NEVER).await;
+async fn attempt_ends_without_writing_when_its_lease_is_lost() {
+    let dispatch = Dispatch::new(&["Echo"], Behavior::Blocks, NEVER).await;
     let event = event(1, "Echo");
     let (delivery, echo) = (DeliveryId::new(&event, &"Echo".into()), Name::from("Echo"));
     dispatch.dispatcher.accept(event).await.unwrap();
-    until("the call", async || (dispatch.far_side.asked.load(Ordering::SeqCst) == 1).then_some(())).await;
-    // As if this host had slept, and another had taken over what it had.
+    until("the call", async || (dispatch.far_side.calls_received.load(Ordering::SeqCst) == 1).then_some(())).await;
+    // As if this host had been suspended and another host had reclaimed its deliveries.
     assert_eq!(dispatch.journal.reclaim(Some(OWNER)).await.unwrap(), 1);
     let claim =
         Claim { tenant: "acme".into(), module: echo.clone(), limit: 1, owner: "another host".into(), lease: NEVER };
     assert_eq!(dispatch.journal.inner.claim(claim).await.unwrap().len(), 1);
     until("the attempt to end", async || (dispatch.dispatcher.in_flight(&echo) == 0).then_some(())).await;
 
-    // The call that was under way comes to its end, and its answer isn't written into what is another's record now.
-    dispatch.far_side.let_go.add_permits(100);
+    // The call in flight completes, but its answer isn't written: the call log belongs to another host now.
+    dispatch.far_side.release.add_permits(100);
     until("the call to end", async || (!dispatch.far_side.written.lock().unwrap().is_empty()).then_some(())).await;
-    dispatch.journal.probe().await.unwrap(); // what was written before is on disk now
+    dispatch.journal.probe().await.unwrap(); // the probe commits, so earlier writes are on disk
     let details = dispatch.journal.show(&delivery).await.unwrap().unwrap();
     assert_eq!((details.summary.state, details.attempts.len()), (State::Running, 0));
     assert_eq!(details.calls.iter().map(|call| call.answer.clone()).collect::<Vec<_>>(), [None]);
-    assert_eq!(dispatch.far_side.written.lock().unwrap().len(), 1, "the user was told something");
+    assert_eq!(dispatch.far_side.written.lock().unwrap().len(), 1, "a text was written for the user");
 }

@@ -1,4 +1,4 @@
-//! Every way a delivery can end, and what the user and the operators see of it.
+//! Tests of every way a delivery can end, and of what the user and the operators then read.
 
 use std::num::NonZero;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::harness::{Host, Settings, chat, read_chat, read_message, say, until, wait_for_answer};
 
-/// What a user reads when neither the module nor the configuration says otherwise.
+/// The default apology, when neither the module nor the settings have another.
 const APOLOGY: &str = "Sorry, something went wrong and this can't be answered right now. Please try again later.";
 
-/// Before every command of the table: two steps are left running, two are closed.
+/// Prefix of every command of the table: leaves two steps running and closes two.
 const STEPS: &str = "step-and step-and done-step-and failed-step-and";
 
-/// What is told to a module, what the user reads in the end, and, if that is a failure, what operators read.
+/// The command for the module, the final reply, and, for a failure, the reason in the log.
 struct Case {
     module: &'static str,
     command: &'static str,
@@ -54,8 +54,8 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn every_ending_closes_the_steps_and_leaves_an_answer() {
-    // One attempt each: whether another may follow is tested elsewhere.
+async fn every_outcome_closes_the_steps_and_completes_the_reply() {
+    // One attempt each; retries are tested elsewhere.
     let once = "retry = { attempts = 1 }\n";
     let host = Settings::test_guest(&format!("{once}limits = {{ memory = \"16MiB\" }}"))
         .module("Busy", "test_guest", &format!("{once}limits = {{ cpu = \"100ms\" }}"))
@@ -75,13 +75,13 @@ impl Case {
         assert_eq!(answer.steps(), steps, "{command}");
         assert!(answer.reply["stoppedStreamingAt"].is_string(), "{command}");
         if let Some(reason) = self.reason {
-            let told = reason_with(host, reason).await;
-            assert!(told.contains(&format!("module={module}")), "{told}");
+            let line = reason_with(host, reason).await;
+            assert!(line.contains(&format!("module={module}")), "{line}");
         }
     }
 }
 
-/// Waits for a reason of a failure that has all of these words.
+/// Waits for a failure whose reason contains all of these words.
 async fn reason_with(host: &Host, words: &[&str]) -> String {
     until(&format!("a reason with {words:?} in:\n{}", host.log()), async || {
         reasons(&host.log()).into_iter().find(|reason| words.iter().all(|word| reason.contains(word)))
@@ -89,7 +89,7 @@ async fn reason_with(host: &Host, words: &[&str]) -> String {
     .await
 }
 
-/// The reasons of failures in a log, with their further lines, which are indented.
+/// The reasons of failures in a log, with their indented continuation lines.
 fn reasons(log: &str) -> Vec<String> {
     let mut reasons: Vec<String> = Vec::new();
     let mut goes_on = false;
@@ -108,7 +108,7 @@ fn reasons(log: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_user_reads_the_modules_apology_before_the_servers() {
+async fn module_apology_overrides_the_server_apology() {
     let host = Settings::test_guest(r#"apology = "The test module is sorry.""#)
         .module("Plain", "test_guest", "")
         .server(r#"apology = "The server is sorry.""#)
@@ -120,13 +120,13 @@ async fn the_user_reads_the_modules_apology_before_the_servers() {
 }
 
 #[tokio::test]
-async fn a_completed_reply_stands_whatever_comes_after_it() {
+async fn completed_reply_is_not_overwritten() {
     let host = Settings::test_guest("").start().await;
     for (command, reason) in [("panic too late", "too late"), ("fail no more", "no more"), ("exit 0", "exit(0)")] {
         let answer = chat(&host, "Test", &format!("step-and reply-and The answer.|{command}")).await;
         reason_with(&host, &[reason]).await;
         assert_eq!(answer.steps(), [("Working…", "FAILED")]);
-        // Whatever the host still had to write about the first chat, it has written when a second one is through.
+        // Once a second chat is answered, the host has finished all writes to the first.
         chat(&host, "Test", "step-and reply next").await;
         let reply = read_message(&host, &answer.chat_id, answer.reply["id"].as_str().unwrap()).await;
         assert_eq!(reply["text"], "The answer.", "{command}");
@@ -135,7 +135,7 @@ async fn a_completed_reply_stands_whatever_comes_after_it() {
 }
 
 #[tokio::test]
-async fn an_event_of_another_kind_fails_for_the_operators_alone() {
+async fn failure_without_a_reply_is_only_logged() {
     let host =
         Settings::new().module("Listens", "demo_app", r#"events = ["unique.chat.user-message.created"]"#).start().await;
     let chat_id = say(&host.platform, "Listens", "Hello").await;
@@ -146,13 +146,13 @@ async fn an_event_of_another_kind_fails_for_the_operators_alone() {
 }
 
 #[tokio::test]
-async fn a_module_answers_while_others_loop() {
+async fn answers_while_other_deliveries_loop() {
     let patient = r#"limits = { cpu = "1h", timeout = "1h" }"#;
     let host = Settings::test_guest("").module("Loops", "test_guest", patient).start().await;
-    // More of them than there are threads to run them.
+    // More loops than threads.
     let loops = std::thread::available_parallelism().map_or(2, NonZero::get) + 1;
     let looping: Vec<String> = join_all((0..loops).map(|_| say(&host.platform, "Loops", "step-and loop"))).await;
-    until("the loops to run", async || {
+    until("all loops to run", async || {
         let steps = join_all(looping.iter().map(|chat_id| steps(&host, chat_id))).await;
         steps.iter().all(|steps| steps.len() == 1).then_some(())
     })
@@ -162,18 +162,18 @@ async fn a_module_answers_while_others_loop() {
     assert_eq!((answer.text(), answer.steps()), ("here I am", vec![("Working…", "COMPLETED")]));
     for chat_id in &looping {
         let steps = steps(&host, chat_id).await;
-        assert_eq!(steps[0]["status"], "RUNNING", "it has stopped looping: {steps:?}");
+        assert_eq!(steps[0]["status"], "RUNNING", "the guest stopped looping: {steps:?}");
     }
 }
 
-/// The steps under the reply of a chat, so far.
+/// The current steps of a chat's reply.
 async fn steps(host: &Host, chat_id: &str) -> Vec<Value> {
     let chat = read_chat(&host.platform, chat_id).await;
     chat["messages"][1]["steps"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
-async fn many_steps_are_closed_at_once() {
+async fn closes_many_steps_at_the_end() {
     let host = Settings::test_guest("").start().await;
     let chat_id = say(&host.platform, "Test", "steps-left 40").await;
     let answer = wait_for_answer(&host, &chat_id).await;

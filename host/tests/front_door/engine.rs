@@ -1,4 +1,4 @@
-//! The engine as a library: what no host would do to it from outside.
+//! Tests of the engine as a library: situations that can't be produced through the host.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -30,7 +30,7 @@ fn bytes() -> Vec<u8> {
     std::fs::read(component("test_guest")).unwrap()
 }
 
-/// A delivery of a chat message that nobody waits for.
+/// A delivery of a chat message without a client that waits for the reply.
 fn delivery(number: usize, text: &str) -> Arc<Delivery> {
     delivery_on(Arc::new(DryRunPlatform::default()), number, text)
 }
@@ -58,7 +58,8 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
         platform,
         keyvalue: Arc::new(keyvalue::DryRunStore),
         call_log,
-        // The time to wait for a place is none of the delivery's: together they take longer than any of them may.
+        // The time spent waiting for a pool slot doesn't count towards `timeout`: the waits add up to more than the
+        // limit.
         limits: Limits::default().with(Resource::Timeout, 2_000_000_000),
         tenant_memory: None,
         salt: [0; 32],
@@ -66,7 +67,7 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_full_pool_makes_deliveries_wait_and_fails_none() {
+async fn deliveries_wait_for_a_pool_slot() {
     let engine = Engine::new(1).unwrap();
     let version = engine.load(bytes(), &spec()).await.unwrap();
     let deliveries: Vec<_> = (0..30).map(|number| delivery(number, "sleep 100")).collect();
@@ -74,15 +75,15 @@ async fn a_full_pool_makes_deliveries_wait_and_fails_none() {
     assert_eq!(ended, vec![Ended::Answered; 30]);
 }
 
-/// A platform that shows a step when it is let, and breaks over a message.
+/// A platform that blocks when it creates a step and panics when it changes a message.
 #[derive(Default)]
-struct Unusual {
+struct FaultyPlatform {
     asked: Notify,
     may_answer: Notify,
 }
 
 #[async_trait]
-impl Platform for Unusual {
+impl Platform for FaultyPlatform {
     fn unsupported(&self, what: &str) -> CallError {
         DryRunPlatform::default().unsupported(what)
     }
@@ -99,38 +100,38 @@ impl Platform for Unusual {
 }
 
 #[tokio::test]
-async fn a_change_comes_to_its_end_without_the_guest_that_waited_for_it() {
+async fn write_completes_after_its_guest_has_ended() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
-    let platform = Arc::new(Unusual::default());
+    let platform = Arc::new(FaultyPlatform::default());
     let delivery = delivery_on(platform.clone(), 0, "step-and reply hello");
     tokio::select! {
-        ended = version.run(&delivery) => panic!("nobody has answered: {ended:?}"),
+        ended = version.run(&delivery) => panic!("the call had no answer yet: {ended:?}"),
         () = platform.asked.notified() => {}
     }
     let mut done = pin!(delivery.changes_done());
-    assert!(futures::poll!(done.as_mut()).is_pending(), "it is in flight");
+    assert!(futures::poll!(done.as_mut()).is_pending(), "the write is still in flight");
     assert!(delivery.progress().steps.is_empty());
     platform.may_answer.notify_one();
     done.await;
-    assert_eq!(delivery.progress().steps[&1].id, "step_1", "nobody would close it");
+    assert_eq!(delivery.progress().steps[&1].id, "step_1", "the step would never be closed");
 }
 
 #[tokio::test]
-async fn a_platform_that_breaks_fails_the_call_alone() {
+async fn platform_panic_fails_only_the_call() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
-    let ended = version.run(&delivery_on(Arc::new(Unusual::default()), 0, "reply hello")).await;
+    let ended = version.run(&delivery_on(Arc::new(FaultyPlatform::default()), 0, "reply hello")).await;
     let Ended::Failed(failure) = ended else { panic!("{ended:?}") };
     assert!(failure.reason.contains("`messages.reply` failed: internal error in the host"), "{failure:?}");
 }
 
-/// A journal knows deliveries by it, whatever version of the host wrote it.
+/// Delivery ids are stored in the journal, so every version of the host must compute the same one.
 #[test]
-fn the_id_of_a_delivery_is_what_it_always_was() {
+fn delivery_id_is_stable() {
     assert_eq!(delivery(7, "reply hello").id.as_str(), "dlv_4b5da8efb7c8ff8bd47f0017");
 }
 
 #[tokio::test]
-async fn chance_is_the_same_whenever_a_delivery_starts_again() {
+async fn random_numbers_are_the_same_in_every_attempt() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
     let drawn = async |number| {
         let delivery = delivery(number, "random");
@@ -142,18 +143,19 @@ async fn chance_is_the_same_whenever_a_delivery_starts_again() {
     assert_ne!(drawn(1).await, drawn(2).await);
 }
 
-/// A program that does what a line of shell says, whatever it is asked to compile.
+/// Writes a shell script that runs `line` in place of the compiler.
 fn program(folder: &Path, line: &str) -> PathBuf {
     let file = folder.join("compiler");
-    // Written by another process: one that this process has open for writing while it starts a second can't be run.
+    // A separate process writes the script: if this process had it open for writing while another thread forks,
+    // executing it would fail with ETXTBSY.
     let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod 700 "$2""#;
     let status = Command::new("sh").args(["-c", write, "sh", line]).arg(&file).status().unwrap();
     assert!(status.success());
     file
 }
 
-/// What is said when the compiling program does this.
-async fn said(line: &str) -> CompileError {
+/// Returns the compile error when the compiler program runs this line.
+async fn compile_error(line: &str) -> CompileError {
     let folder = tempfile::tempdir().unwrap();
     let limits = CompilerLimits { timeout: Duration::from_secs(2), memory: 1 << 30, processes: 1 };
     let compiler = Compiler::Apart { program: program(folder.path(), line), limits };
@@ -161,19 +163,19 @@ async fn said(line: &str) -> CompileError {
     let error = match engine.load(bytes(), &spec()).await {
         Err(LoadError::Compile(error)) => error,
         Err(error) => panic!("{line}: {error}"),
-        Ok(_) => panic!("{line}: it serves"),
+        Ok(_) => panic!("{line}: compiling succeeded"),
     };
     let left = std::fs::read_dir(folder.path().join("components")).unwrap().count();
-    assert_eq!(left, 0, "{line}: something of it is kept");
+    assert_eq!(left, 0, "{line}: the cache has an entry");
     error
 }
 
 #[tokio::test]
-async fn a_compiler_that_fails_harms_nobody() {
+async fn compiler_failures_are_reported() {
     for output in ["exit 0", "echo no component", "head -c 100000 /dev/zero"] {
-        let error = said(output).await;
+        let error = compile_error(output).await;
         assert!(
-            matches!(&error, CompileError::Unable(said) if said.contains("its output is not a compiled component")),
+            matches!(&error, CompileError::Unable(message) if message.contains("its output is not a compiled component")),
             "{output}: {error:?}"
         );
     }
@@ -187,13 +189,13 @@ async fn a_compiler_that_fails_harms_nobody() {
         ("head -c 1000000 /dev/zero >&2; exit 7", "the compiler crashed on it"),
     ];
     for (line, words) in ends {
-        let error = said(line).await.to_string();
+        let error = compile_error(line).await.to_string();
         assert!(error.contains(words) && error.len() < 10_000, "{line}: {error}");
     }
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_named() {
+async fn reports_a_missing_compiler_program() {
     let compiler = Compiler::Apart { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
     let error = Engine::new(1).unwrap().with_compiler(compiler).load(bytes(), &spec()).await.err().unwrap();
     let words = "the compile process doesn't work: /nowhere/modhost: No such file or directory";
@@ -201,20 +203,20 @@ async fn a_program_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn what_the_process_compiles_serves() {
+async fn compiled_code_runs() {
     let limits = CompilerLimits { timeout: Duration::from_secs(120), memory: 1 << 30, processes: 1 };
     let compiler = Compiler::Apart { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
-    // Without a folder of its own it goes by way of a temporary one.
+    // Without a cache folder, the code is passed through a temporary file.
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
     assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);
 }
 
 #[tokio::test]
-async fn what_is_small_and_takes_long_is_compiled_among_the_others() {
+async fn slow_small_component_moves_to_the_slow_queue() {
     let folder = tempfile::tempdir().unwrap();
     let (modhost, tried) = (env!("CARGO_BIN_EXE_modhost"), folder.path().join("tried"));
-    // The first time it would take longer than anything may.
+    // The first compile would exceed every time limit.
     let line = format!(r#"[ -e {tried:?} ] && exec {modhost:?} "$@"; : > {tried:?}; exec sleep 1000"#);
     let limits = CompilerLimits { timeout: Duration::from_secs(60), memory: 1 << 30, processes: 1 };
     let compiler = Compiler::Apart { program: program(folder.path(), &line), limits };

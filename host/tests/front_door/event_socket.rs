@@ -1,4 +1,4 @@
-//! Events that are fetched: what comes over an event socket, what becomes of it when it breaks, and what is said then.
+//! Tests of the event socket: the events it delivers, reconnects, and what operators see of both.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::harness::{Gate, Host, Line, Settings, Stream, chat, component, http, say, until, user_message};
 
-/// What the host calls the platform with.
+/// The host's API key for the platform.
 const KEY: &str = "ukey_sesame";
 
-/// What most of these tests listen to.
+/// The event most of these tests subscribe to.
 const CREATED: &str = "unique.chat.user-message.created";
 
-/// The modules.toml of a host with one event socket and a module that tells of users' messages.
+/// The modules.toml of a host with one event socket and a module that logs the messages of users.
 fn settings(stream: &Stream, lines: &str, events: &[&str]) -> String {
     settings_with(&format!("url = {:?}\n{lines}", stream.url()), "", events)
 }
@@ -48,14 +48,14 @@ events = {events:?}
     text
 }
 
-/// A host with these settings, as soon as it connects: the time for an answer runs. Its platform's API is nowhere.
+/// Starts a host with these settings without waiting for the connection; its platform API is unreachable.
 async fn serve(settings: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("modules.toml"), settings).unwrap();
     Host::serve_at_once(folder, &[("BASE", "http://127.0.0.1:1/public/chat"), ("KEY", KEY)], None).await
 }
 
-/// A host that is connected, with this in the settings of its source.
+/// Starts a host with these lines in the settings of its source, and accepts its connection.
 async fn connected(lines: &str) -> (Host, Stream, Line) {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, lines, &[CREATED])).await;
@@ -64,7 +64,7 @@ async fn connected(lines: &str) -> (Host, Stream, Line) {
     (host, stream, line)
 }
 
-/// How the event socket fares, as the admin API tells it.
+/// The status of the event socket in the admin API.
 async fn status(host: &Host) -> Value {
     let answer = http().get(format!("{}/api/sources", host.admin)).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
@@ -73,11 +73,14 @@ async fn status(host: &Host) -> Value {
 }
 
 async fn status_is(host: &Host, field: &str, wanted: Value) -> Value {
-    until(&format!("{field} to be {wanted}"), async || Some(status(host).await).filter(|it| it[field] == wanted)).await
+    until(&format!("`{field}` of the event socket to be {wanted}"), async || {
+        Some(status(host).await).filter(|it| it[field] == wanted)
+    })
+    .await
 }
 
-/// Waits until the module has heard this message.
-async fn heard(host: &Host, text: &str) {
+/// Waits until the module has received this message.
+async fn wait_for_message(host: &Host, text: &str) {
     host.logged(&[&format!("user-message-created {text}")]).await;
 }
 
@@ -86,7 +89,7 @@ fn count(host: &Host, words: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_chat_goes_over_the_event_socket_of_the_local_platform() {
+async fn chats_through_the_event_socket_of_the_local_platform() {
     let host = Settings::samples().args(&["--event-socket"]).start().await;
     host.logged(&["connected to the event socket"]).await;
     assert_eq!(chat(&host, "DemoApp", "hi").await.text(), "Hello! What you wrote comes back in the next message.");
@@ -102,7 +105,7 @@ async fn a_chat_goes_over_the_event_socket_of_the_local_platform() {
 }
 
 #[tokio::test]
-async fn the_platform_is_asked_as_its_toolkit_asks_it() {
+async fn sends_the_request_of_the_platforms_toolkit() {
     let stream = Stream::start().await;
     let events = [CREATED, "unique.ingestion.content.finished", "document.processed"];
     let _host = serve(&settings(&stream, "", &events)).await;
@@ -116,7 +119,7 @@ async fn the_platform_is_asked_as_its_toolkit_asks_it() {
 }
 
 #[tokio::test]
-async fn events_are_read_in_whatever_form_they_come() {
+async fn reads_every_form_of_an_event_stream() {
     let (host, _stream, mut line) = connected("").await;
     line.send(": hello\r\n\r\ndata:\n\ndata: \r\n\r\n").await;
     line.send(&format!("id: 1\r\nevent: message\r\ndata:{}\r\n\r\n", user_message("evt_1", "one"))).await;
@@ -126,27 +129,27 @@ async fn events_are_read_in_whatever_form_they_come() {
         line.send(&byte.to_string()).await;
     }
     for text in ["one", "two", "three"] {
-        heard(&host, text).await;
+        wait_for_message(&host, text).await;
     }
     let status = status(&host).await;
     assert_eq!((&status["events"], &status["refused"], &status["gaps"]), (&json!(3), &json!(0), &json!(0)));
 }
 
-/// Some gateways keep a connection alive by data that says nothing: that is no event, and nothing to refuse.
+/// Some gateways send keep-alives as data lines: they are neither events nor unreadable.
 #[tokio::test]
-async fn keep_alives_in_the_place_of_data_are_no_events() {
+async fn ignores_keep_alives_in_data_lines() {
     let (host, _stream, mut line) = connected("").await;
     line.send("data: null\n\ndata: {}\n\nevent: ping\ndata: 1764489600\n\ndata: \"keep-alive\"\n\nevent: ping\n\n")
         .await;
     line.event(&user_message("evt_1", "one")).await;
-    heard(&host, "one").await;
+    wait_for_message(&host, "one").await;
     let status = status(&host).await;
     assert_eq!((&status["events"], &status["refused"]), (&json!(1), &json!(0)), "{status}");
 }
 
-/// What begins as a stream of events is one, whatever the gateway before it calls it.
+/// A stream whose content looks like events is read even if a gateway changed the content type.
 #[tokio::test]
-async fn a_stream_under_another_content_type_is_read() {
+async fn reads_a_stream_with_another_content_type() {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, "reconnect_after = '5m'", &[CREATED])).await;
     for (round, (headers, begins)) in [
@@ -162,10 +165,10 @@ async fn a_stream_under_another_content_type_is_read() {
         line.send(begins).await;
         let event = format!("data: {}\n\n", user_message(&format!("evt_{round}"), &format!("round {round}")));
         line.send(event.strip_prefix(begins).unwrap_or(&event)).await;
-        heard(&host, &format!("round {round}")).await;
+        wait_for_message(&host, &format!("round {round}")).await;
         line.end().await;
     }
-    // JSON is none.
+    // JSON is not accepted.
     let mut line = stream.asked().await;
     line.begin_as("content-type: application/json\r\n").await;
     line.send("{\"error\": \"not here\"}").await;
@@ -178,7 +181,7 @@ async fn a_stream_under_another_content_type_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
+async fn rejects_events_of_other_companies_and_continues() {
     let stream = Stream::start().await;
     let source = format!("url = {:?}", stream.url());
     let host = serve(&settings_with(&source, "max_body = '4KiB'", &[CREATED])).await;
@@ -189,9 +192,9 @@ async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
     line.event(&foreign).await;
     line.event(&user_message("evt_2", &"x".repeat(5000))).await;
     line.event(&user_message("evt_3", "mine")).await;
-    heard(&host, "mine").await;
+    wait_for_message(&host, "mine").await;
     assert_eq!(count(&host, "cannot read event"), 3, "{}", host.log());
-    // They don't come again: operators find them here.
+    // They are not sent again, so the host keeps them for the operators.
     let admin = format!("{}/api/unreadable", host.admin);
     let kept: Value = http().get(&admin).send().await.unwrap().json().await.unwrap();
     let kept: Vec<_> = kept["unreadable"].as_array().unwrap().iter().map(|it| (&it["source"], &it["size"])).collect();
@@ -200,28 +203,28 @@ async fn what_is_no_event_of_its_company_is_refused_and_the_rest_goes_on() {
     host.logged(&["ERROR", "an event of more than 4096 bytes came, `max_body` in [server]"]).await;
     assert_eq!(count(&host, "user-message-created"), 1, "{}", host.log());
     assert_eq!(status(&host).await["refused"], 5);
-    assert!(!host.log().contains("sesame"), "the key is in the log");
+    assert!(!host.log().contains("sesame"), "the log contains the key");
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_made_again_and_the_gap_is_told() {
+async fn reconnects_and_reports_the_gap() {
     let (host, stream, mut line) = connected("").await;
     line.event(&user_message("evt_1", "before")).await;
-    // In the middle of an event, and without a word.
+    // The connection breaks in the middle of an event.
     line.send("data: {\"id\": \"evt_2\", ").await;
-    heard(&host, "before").await;
+    wait_for_message(&host, "before").await;
     drop(line);
     host.logged(&["WARN", "event socket disconnected"]).await;
     let mut line = stream.opened().await;
     host.logged(&["WARN", "event socket was disconnected", "from=", "to="]).await;
     line.event(&user_message("evt_3", "after")).await;
-    heard(&host, "after").await;
+    wait_for_message(&host, "after").await;
     let once = status(&host).await;
     assert_eq!((&once["gaps"], &once["events"], &once["gap_since"]), (&json!(1), &json!(2), &Value::Null));
     let (from, to) = (once["last_gap"]["from"].as_str().unwrap(), once["last_gap"]["to"].as_str().unwrap());
     assert!(from < to && once["connected_since"] == to, "{once}");
 
-    // In good order it is no better: nothing is sent again.
+    // A clean end leaves a gap too: nothing is sent again.
     line.end().await;
     host.logged(&["event socket disconnected", "the platform closed the connection"]).await;
     let _line = stream.opened().await;
@@ -229,7 +232,7 @@ async fn a_connection_that_breaks_is_made_again_and_the_gap_is_told() {
 }
 
 #[tokio::test]
-async fn the_next_connection_is_there_before_the_last_one_ends() {
+async fn opens_the_next_connection_before_the_old_one_ends() {
     let (host, stream, mut first) = connected("reconnect_after = '1s'").await;
     let mut second = stream.opened().await;
     let both = user_message("evt_both", "by both");
@@ -238,37 +241,37 @@ async fn the_next_connection_is_there_before_the_last_one_ends() {
     first.event(&user_message("evt_old", "by the old one")).await;
     second.event(&user_message("evt_new", "by the new one")).await;
     for text in ["by both", "by the old one", "by the new one"] {
-        heard(&host, text).await;
+        wait_for_message(&host, text).await;
     }
     first.closed().await;
     host.logged(&["duplicate event", "evt_both"]).await;
     assert_eq!(count(&host, "user-message-created by both"), 1);
     let mut third = stream.opened().await;
     third.event(&user_message("evt_third", "by the third")).await;
-    heard(&host, "by the third").await;
+    wait_for_message(&host, "by the third").await;
     let status = status(&host).await;
     assert_eq!(status["gaps"], 0, "{}", host.log());
     assert!(status["connections"].as_u64().unwrap() >= 3, "{status}");
 }
 
-/// Some platforms have one connection for each app, and close the second at once.
+/// Some platforms allow one connection per app and close the second one at once.
 #[tokio::test]
-async fn the_connection_there_is_goes_on_where_another_does_not_last() {
+async fn keeps_the_connection_if_the_platform_closes_the_second() {
     let (host, stream, mut first) = connected("reconnect_after = '1s'").await;
     stream.opened().await.end().await;
     host.logged(&["WARN", "new event socket connection ended early; the previous one continues"]).await;
     stream.opened().await.end().await;
     first.event(&user_message("evt_1", "still here")).await;
-    heard(&host, "still here").await;
+    wait_for_message(&host, "still here").await;
     let mut lasting = stream.opened().await;
     first.closed().await;
     lasting.event(&user_message("evt_2", "at last")).await;
-    heard(&host, "at last").await;
+    wait_for_message(&host, "at last").await;
     assert_eq!(status(&host).await["gaps"], 0);
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
+async fn explains_a_refusal_and_reconnects_after_a_reload() {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, "", &[CREATED])).await;
     let refusals = [
@@ -286,21 +289,21 @@ async fn a_refusal_says_what_to_check_and_changed_settings_are_tried_at_once() {
         let changed = format!("reconnect_after = '{}m'", 5 + tries);
         host.save("modules.toml", settings(&stream, &changed, &[CREATED]));
     }
-    // What may pass by itself is tried again by itself.
+    // Temporary failures are retried.
     stream.asked().await.refuse("503 Service Unavailable", "").await;
     host.logged(&["WARN", "cannot connect to the event socket", "503 Service Unavailable"]).await;
     stream.asked().await.refuse("429 Too Many Requests", "retry-after: 1\r\n").await;
     host.logged(&["WARN", "retry_in=1s", "429 Too Many Requests"]).await;
     let mut line = stream.opened().await;
     line.event(&user_message("evt_1", "at last")).await;
-    heard(&host, "at last").await;
+    wait_for_message(&host, "at last").await;
     let status = status(&host).await;
     assert_eq!((&status["problem"], &status["gaps"]), (&Value::Null, &json!(0)), "{status}");
-    assert!(!host.log().contains("sesame"), "the key is in the log");
+    assert!(!host.log().contains("sesame"), "the log contains the key");
 }
 
 #[tokio::test]
-async fn who_never_answers_is_given_up() {
+async fn times_out_when_the_platform_does_not_answer() {
     let stream = Stream::start().await;
     let host = serve(&settings(&stream, "silence = '1s'", &[CREATED])).await;
     let _unanswered = stream.asked().await;
@@ -310,7 +313,7 @@ async fn who_never_answers_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_connection_that_gives_no_sign_of_life_any_more_is_dead() {
+async fn reconnects_when_keep_alives_stop() {
     let (host, stream, mut line) = connected("silence = '1s'").await;
     line.send(": one\n\n: two\n\ndata:\n\n").await;
     host.logged(&["WARN", "no data for 1s, although the platform had sent keep-alives before"]).await;
@@ -319,19 +322,19 @@ async fn a_connection_that_gives_no_sign_of_life_any_more_is_dead() {
     line.closed().await;
 }
 
-/// A platform may simply have nothing to say: that is no reason to cry wolf.
+/// A platform without keep-alives may simply have no events: the silence is not reported as a failure.
 #[tokio::test]
-async fn a_connection_that_never_gave_a_sign_of_life_is_replaced_without_a_gap() {
+async fn replaces_a_connection_without_keep_alives_without_a_gap() {
     let (host, stream, first) = connected("silence = '1s'").await;
     let mut second = stream.opened().await;
     second.event(&user_message("evt_1", "hello")).await;
-    heard(&host, "hello").await;
+    wait_for_message(&host, "hello").await;
     first.closed().await;
     assert_eq!(status(&host).await["gaps"], 0);
 }
 
 #[tokio::test]
-async fn an_event_there_is_no_room_for_waits_and_nothing_is_read_meanwhile() {
+async fn backpressure_stops_reading() {
     let gate = Gate::start().await;
     let events = format!("events = [{CREATED:?}, \"unique.chat.external-module.chosen\"]");
     let host = Settings::test_guest(&events)
@@ -344,40 +347,41 @@ async fn an_event_there_is_no_room_for_waits_and_nothing_is_read_meanwhile() {
     gate.reached_by(1).await;
     say(&host.platform, "Test", "help").await;
     host.logged(&["WARN", "cannot record the event now; pausing the event socket"]).await;
-    let held = until("an event to be held", async || status(&host).await["held"].as_str().map(str::to_owned)).await;
+    let held =
+        until("an event to wait for capacity", async || status(&host).await["held"].as_str().map(str::to_owned)).await;
     gate.open();
     host.logged(&["delayed event recorded", &held]).await;
     status_is(&host, "held", Value::Null).await;
-    // None of the four was lost: two messages, and two that chose the module.
+    // All four events were accepted: two messages, and two that chose the module.
     status_is(&host, "events", json!(4)).await;
 }
 
 #[tokio::test]
-async fn changed_subscriptions_are_taken_in_without_losing_an_event() {
+async fn changes_subscriptions_without_losing_events() {
     let (host, stream, mut old) = connected("").await;
     host.save("modules.toml", settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]));
     let unanswered = stream.asked().await;
     let wanted = "subscriptions=unique.chat.user-message.created,unique.ingestion.content.finished ";
     assert!(unanswered.request.contains(wanted), "{}", unanswered.request);
-    // The one there is goes on until there is another.
+    // The old connection is read until the new one is open.
     old.event(&user_message("evt_1", "meanwhile")).await;
-    heard(&host, "meanwhile").await;
+    wait_for_message(&host, "meanwhile").await;
     unanswered.refuse("503 Service Unavailable", "").await;
     let mut new = stream.opened().await;
     new.event(&user_message("evt_2", "from then on")).await;
-    heard(&host, "from then on").await;
+    wait_for_message(&host, "from then on").await;
     old.closed().await;
     assert_eq!(status(&host).await["gaps"], 0);
 
-    // A change that is none of its business leaves it alone.
+    // Changes that don't affect the source leave the connection open.
     let same = settings(&stream, "", &[CREATED, "unique.ingestion.content.finished"]);
     host.save("modules.toml", same.replace("[server]", "[server]\napology = 'Sorry.'"));
     host.logged(&["settings reloaded"]).await;
-    assert!(!stream.is_asked_within(Duration::from_millis(500)).await, "it connected again");
+    assert!(!stream.is_asked_within(Duration::from_millis(500)).await, "the host reconnected");
     new.event(&user_message("evt_3", "and on")).await;
-    heard(&host, "and on").await;
+    wait_for_message(&host, "and on").await;
 
-    // A source that is gone is closed.
+    // The connection of a removed source is closed.
     host.save(
         "modules.toml",
         same.replace("\"event-socket\"", "\"webhook\"\npath = '/x'\nscheme = 'none'").replace("url", "#"),
@@ -388,18 +392,18 @@ async fn changed_subscriptions_are_taken_in_without_losing_an_event() {
 }
 
 #[tokio::test]
-async fn a_host_that_stops_takes_what_has_come_and_says_that_no_more_does() {
+async fn stopping_accepts_received_events_and_closes_the_socket() {
     let (mut host, _stream, mut line) = connected("").await;
     line.event(&user_message("evt_1", "the last one")).await;
-    heard(&host, "the last one").await;
+    wait_for_message(&host, "the last one").await;
     assert!(host.stop().await.success());
     line.closed().await;
     host.logged(&["event socket closed"]).await;
 }
 
-/// The ten minutes of the real platform, in small: whatever is cut, every chat is answered once.
+/// Simulates the platform that closes each connection after ten minutes: every chat is answered exactly once.
 #[tokio::test]
-async fn chats_go_on_over_the_cuts_of_the_platform() {
+async fn chats_continue_across_reconnects() {
     let assistant = modhost_emulator::Assistant {
         id: "assistant_Test".into(),
         name: "Test".into(),

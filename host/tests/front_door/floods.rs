@@ -1,4 +1,4 @@
-//! Many connections, and many forgeries: who sends them loses by it, and nobody else does.
+//! Tests of many connections and many bad signatures: they affect their sender and no other client.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,9 +13,9 @@ fn body() -> Vec<u8> {
     user_message("evt_1", "hello").to_string().into_bytes()
 }
 
-/// Posts from an address of this machine, for another if that is said, with a signature of its own choice.
+/// Posts with a chosen signature from a local address, optionally with a forwarded address.
 async fn post(host: &Host, own: Ipv4Addr, speaks_for: Option<&str>, signature: &str) -> Response {
-    http(); // sees to TLS, which any client wants
+    http(); // installs the TLS provider
     let client = reqwest::Client::builder().no_proxy().local_address(IpAddr::V4(own)).build().unwrap();
     let mut request = client.post(&host.webhook).header("x-unique-signature", signature);
     if let Some(other) = speaks_for {
@@ -29,7 +29,7 @@ async fn forge(host: &Host, own: Ipv4Addr, speaks_for: Option<&str>) -> StatusCo
 }
 
 #[tokio::test]
-async fn who_kept_the_host_waiting_makes_room() {
+async fn closes_the_connection_that_waited_longest() {
     let limits = r#"limits = { max_connections = 4, header_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
     let mut wires = Vec::new();
@@ -37,7 +37,7 @@ async fn who_kept_the_host_waiting_makes_room() {
         wires.push(Wire::to(&host).await);
     }
     assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK);
-    assert_eq!(wires.remove(0).ended().await, "", "it was the first");
+    assert_eq!(wires.remove(0).ended().await, "", "the first connection should have been closed");
     for mut other in wires {
         other.say(request(&body())).await;
         assert!(other.answer().await.starts_with("HTTP/1.1 200 "));
@@ -46,7 +46,7 @@ async fn who_kept_the_host_waiting_makes_room() {
 }
 
 #[tokio::test]
-async fn a_swarm_makes_room_for_others() {
+async fn closes_connections_of_the_address_with_the_most() {
     let limits = r#"limits = { max_connections = 20, header_timeout = "1h", body_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
     let (body, mut swarm) = (body(), Vec::new());
@@ -62,22 +62,22 @@ async fn a_swarm_makes_room_for_others() {
     for _ in 0..20 {
         assert_eq!(signed_post(&host.webhook, body.clone()).await.status(), StatusCode::OK);
     }
-    // It has waited longer than all of them, but it is alone.
+    // This connection has waited longest, but it is the only one of its address.
     slow.say(&whole[20..]).await;
     assert!(slow.answer().await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
-async fn one_address_has_so_many_connections_and_no_more() {
+async fn limits_connections_per_address() {
     let limits = r#"limits = { max_connections_per_address = 2, header_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
     let first = Wire::from(BAD, host.socket()).await;
     let second = Wire::from(BAD, host.socket()).await;
     assert_eq!(Wire::from(BAD, host.socket()).await.ended().await, "");
     host.logged(&["WARN", "connection refused", "max_connections_per_address", "client=127.0.0.2"]).await;
-    assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK, "another address has its own");
+    assert_eq!(signed_post(&host.webhook, body()).await.status(), StatusCode::OK, "the limit is per address");
     drop((first, second));
-    until("a free place", async || {
+    until("a free connection of the address", async || {
         let mut wire = Wire::from(BAD, host.socket()).await;
         wire.say(request(&body())).await;
         wire.answer().await.starts_with("HTTP/1.1 200 ").then_some(())
@@ -86,16 +86,16 @@ async fn one_address_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_flood_of_forgeries_is_not_looked_at() {
+async fn refuses_an_address_after_too_many_bad_signatures() {
     let host = Settings::new().server("limits = { max_forgeries = 5 }").start().await;
     for _ in 0..5 {
         assert_eq!(forge(&host, BAD, None).await, StatusCode::BAD_REQUEST);
     }
     let answer = post(&host, BAD, None, &sign(&body())).await;
-    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "nobody looks whether it is signed");
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS, "a correct signature should not be checked");
     let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    // Nor is the body waited for, and the connection is over.
+    // The host doesn't wait for the body and closes the connection.
     let mut wire = Wire::from(BAD, host.socket()).await;
     wire.say(head(b"", "content-length: 1000\r\n")).await;
     let answer = wire.ended().await.to_lowercase();
@@ -106,8 +106,8 @@ async fn a_flood_of_forgeries_is_not_looked_at() {
         assert_eq!(post(&host, GOOD, None, &sign(&body())).await.status(), StatusCode::OK);
     }
     host.logged(&["WARN", "`max_forgeries` in [server.limits] is reached", "client=127.0.0.2", "source=unique"]).await;
-    assert_eq!(host.lines(&["request refused", "invalid signature"]), 5, "a flood must not fill the log");
-    // What is no forgery is on nobody's account.
+    assert_eq!(host.lines(&["request refused", "invalid signature"]), 5, "the log has a line per request");
+    // Requests that fail for other reasons don't count.
     for _ in 0..10 {
         assert_eq!(signed_post(&host.webhook, "{}").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
@@ -115,7 +115,7 @@ async fn a_flood_of_forgeries_is_not_looked_at() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_client_is_its_own() {
+async fn limits_each_client_behind_a_trusted_proxy() {
     let host = Settings::new()
         .server("trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nlimits = { max_forgeries = 3 }")
         .start()
@@ -130,27 +130,27 @@ async fn behind_a_trusted_proxy_each_client_is_its_own() {
     assert_eq!(
         forge(&host, GOOD, disguised).await,
         StatusCode::TOO_MANY_REQUESTS,
-        "what it wrote itself counts nothing"
+        "an address written by the client counts"
     );
     assert_eq!(post(&host, GOOD, Some("198.51.100.1"), &sign(&body())).await.status(), StatusCode::OK);
-    // Who comes by no proxy can't pretend to.
+    // Clients that connect directly can't forge a forwarded address.
     assert_eq!(forge(&host, BAD, Some("198.51.100.1")).await, StatusCode::BAD_REQUEST);
     host.logged(&["request refused", "client=127.0.0.2"]).await;
 }
 
 #[tokio::test]
-async fn a_proxy_nobody_told_of_is_not_held_off() {
+async fn reports_an_untrusted_proxy_without_limiting_it() {
     let host = Settings::new().server("limits = { max_forgeries = 3 }").start().await;
     for _ in 0..10 {
         assert_eq!(forge(&host, GOOD, Some("203.0.113.9")).await, StatusCode::BAD_REQUEST);
     }
     assert_eq!(post(&host, GOOD, Some("198.51.100.1"), &sign(&body())).await.status(), StatusCode::OK);
     host.logged(&["WARN", "through a proxy", "trusted_proxies", "client=127.0.0.1"]).await;
-    assert_eq!(host.lines(&["client=203.0.113.9"]), 0, "nobody said that it is to be believed");
+    assert_eq!(host.lines(&["client=203.0.113.9"]), 0, "an untrusted proxy's header was used");
 }
 
 #[tokio::test]
-async fn forwarded_is_read_if_that_is_said() {
+async fn reads_forwarded_if_configured() {
     let host = Settings::new().server("trusted_proxies = [\"127.0.0.1\"]\nproxy_header = \"forwarded\"").start().await;
     let forged = http().post(&host.webhook).header("x-forwarded-for", "8.8.8.8");
     let forged = forged.header("forwarded", "for=203.0.113.9;proto=https").body("{}").send().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a client may take of the public listener: time, size, and no more than that.
+//! Tests of the public listener's limits on time and size.
 
 use std::time::Duration;
 
@@ -9,54 +9,57 @@ use reqwest::{Body, StatusCode, Version};
 
 use super::harness::{Host, Settings, Wire, head, http, now, request, sign, signed_post, until, user_message};
 
-/// Limits nobody has to wait long for.
+/// Limits that are short enough for tests.
 const SHORT: &str = r#"limits = { header_timeout = "300ms", body_timeout = "300ms", idle_timeout = "300ms" }"#;
 
 fn body() -> Vec<u8> {
     user_message("evt_1", "hello").to_string().into_bytes()
 }
 
-/// Sees that a host takes events as if nothing were the matter.
-async fn is_well(host: &Host) {
+/// Checks that a host still accepts events.
+async fn assert_accepts_events(host: &Host) {
     let answer = signed_post(&host.webhook, body()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
 }
 
-/// A client that begins with HTTP/2.
+/// A client that uses HTTP/2 without an upgrade (prior knowledge).
 fn http2() -> reqwest::Client {
-    http(); // sees to TLS, which any client wants
+    http(); // installs the TLS provider
     reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
 }
 
 #[tokio::test]
-async fn who_does_not_say_what_it_wants_is_cut_off() {
+async fn closes_connections_with_incomplete_headers() {
     let limits = r#"limits = { header_timeout = "300ms" }"#;
     let host = Settings::new().server(limits).start().await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_slice();
     let half = head(&body(), "content-length: 300\r\n").into_bytes();
     let mut silent = Vec::new();
-    for said in [b"".as_slice(), b"P", b"POST /webhook HT", b"PRI * HTTP/2.0", preface, &half[..half.len() - 2]] {
+    for received in [b"".as_slice(), b"P", b"POST /webhook HT", b"PRI * HTTP/2.0", preface, &half[..half.len() - 2]] {
         let mut wire = Wire::to(&host).await;
-        wire.say(said).await;
+        wire.say(received).await;
         silent.push(wire);
     }
-    is_well(&host).await;
-    let said = join_all(silent.into_iter().map(Wire::ended)).await;
-    assert!(said.iter().all(|said| !said.contains("HTTP/1.1 ")), "a 4xx would expire the endpoint: {said:?}");
+    assert_accepts_events(&host).await;
+    let received = join_all(silent.into_iter().map(Wire::ended)).await;
+    assert!(
+        received.iter().all(|received| !received.contains("HTTP/1.1 ")),
+        "a 4xx would expire the endpoint: {received:?}"
+    );
     host.logged(&["connection closed by the host", "header_timeout", "client=127.0.0.1"]).await;
-    // A byte now and then is no more than none.
+    // A byte now and then doesn't extend the time.
     assert_eq!(Wire::to(&host).await.dribble([&half, vec![b'x'; 3000].as_slice()].concat()).await, "");
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
 }
 
 #[tokio::test]
-async fn the_second_request_of_a_connection_has_no_more_time() {
+async fn header_timeout_applies_to_every_request() {
     let limits = r#"limits = { header_timeout = "300ms", idle_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
     let mut wire = Wire::to(&host).await;
     wire.say(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    // A connection may rest for longer than a head may take.
+    // A connection may be idle for longer than `header_timeout`.
     tokio::time::sleep(Duration::from_millis(600)).await;
     wire.say(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
@@ -65,7 +68,7 @@ async fn the_second_request_of_a_connection_has_no_more_time() {
 }
 
 #[tokio::test]
-async fn a_body_has_its_time() {
+async fn limits_the_time_for_a_body() {
     let host = Settings::new().server(SHORT).start().await;
     let body = body();
     let chunked = "transfer-encoding: chunked\r\n";
@@ -79,22 +82,22 @@ async fn a_body_has_its_time() {
     for (lines, sent) in started {
         let mut wire = Wire::to(&host).await;
         wire.say(head(&body, lines) + &sent).await;
-        put_off(&wire.ended().await);
+        assert_retryable(&wire.ended().await);
     }
-    is_well(&host).await;
-    // Byte by byte it doesn't arrive either.
+    assert_accepts_events(&host).await;
+    // Sending byte by byte doesn't extend the time.
     for (lines, sent) in [(sized, "x".repeat(5000)), (chunked, "1\r\nx\r\n".repeat(1000))] {
         let mut wire = Wire::to(&host).await;
         wire.say(head(&body, lines)).await;
-        put_off(&wire.dribble(sent).await);
+        assert_retryable(&wire.dribble(sent).await);
     }
     host.logged(&["WARN", "the body took longer than 300ms", "body_timeout", "source=unique", "client=127.0.0.1"])
         .await;
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
 }
 
-/// Checks that the platform will bring it again, and that the connection isn't kept.
-fn put_off(answer: &str) {
+/// Checks that the platform will retry and that the connection is closed.
+fn assert_retryable(answer: &str) {
     let answer = answer.to_lowercase();
     assert!(answer.starts_with("http/1.1 503 "), "{answer:?}");
     assert!(answer.contains("retry-after: 10\r\n") && answer.contains("connection: close\r\n"), "{answer:?}");
@@ -102,7 +105,7 @@ fn put_off(answer: &str) {
 }
 
 #[tokio::test]
-async fn a_slow_stream_holds_up_no_other_of_its_connection() {
+async fn slow_http2_stream_does_not_block_others() {
     let host = Settings::new().server(r#"limits = { body_timeout = "300ms" }"#).start().await;
     let (client, body) = (http2(), body());
     let post = |body: Body| {
@@ -119,27 +122,27 @@ async fn a_slow_stream_holds_up_no_other_of_its_connection() {
 }
 
 #[tokio::test]
-async fn byte_by_byte_is_fine_as_long_as_it_comes() {
+async fn accepts_a_slow_body_within_the_time_limit() {
     let host = Settings::new().start().await;
     let mut wire = Wire::to(&host).await;
     for byte in request(&body()) {
         wire.say([byte]).await;
     }
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
-    // And in chunks of one byte.
+    // The same in chunks of one byte.
     let chunks: String = String::from_utf8(body()).unwrap().chars().map(|c| format!("1\r\n{c}\r\n")).collect();
     wire.say(head(&body(), "transfer-encoding: chunked\r\n") + &chunks + "0\r\n\r\n").await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
-async fn a_connection_that_rests_is_ended() {
+async fn closes_idle_connections() {
     let host = Settings::new().server(SHORT).start().await;
     let mut wire = Wire::to(&host).await;
     wire.say(request(&body())).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
     assert_eq!(wire.ended().await, "");
-    // The operators' listener goes by the same limits.
+    // The admin listener has the same limits.
     let admin = host.admin.strip_prefix("http://").unwrap().parse().unwrap();
     let mut wire = Wire::from([127, 0, 0, 1].into(), admin).await;
     wire.say("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
@@ -149,7 +152,7 @@ async fn a_connection_that_rests_is_ended() {
 }
 
 #[tokio::test]
-async fn heads_have_a_size() {
+async fn limits_the_size_of_headers() {
     let host = Settings::new().start().await;
     let body = body();
     let length = format!("content-length: {}\r\n", body.len());
@@ -163,14 +166,18 @@ async fn heads_have_a_size() {
     }
     host.logged(&["WARN", "more or larger headers", "max_header_size", "client=127.0.0.1"]).await;
     let post = |bytes: usize| http2().post(&host.webhook).header("x-large", "x".repeat(bytes)).body("{}").send();
-    assert_eq!(post(60 << 10).await.unwrap().status(), StatusCode::BAD_REQUEST, "it is only not signed");
-    // That the connection is ended is an answer, too.
+    assert_eq!(
+        post(60 << 10).await.unwrap().status(),
+        StatusCode::BAD_REQUEST,
+        "refused only for its missing signature"
+    );
+    // Closing the connection also counts as a refusal.
     assert!(post(70 << 10).await.is_ok_and(|it| it.status().as_u16() == 431) | post(1 << 20).await.is_err());
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
 }
 
 #[tokio::test]
-async fn heads_have_the_size_that_is_set() {
+async fn header_limits_are_configurable() {
     let limits = r#"limits = { max_headers = 32, max_header_size = "8KiB" }"#;
     let host = Settings::new().server(limits).start().await;
     let many: String = (0..33).map(|n| format!("x-{n}: y\r\n")).collect();
@@ -180,11 +187,11 @@ async fn heads_have_the_size_that_is_set() {
         wire.say(head(b"", &lines)).await;
         assert!(wire.ended().await.starts_with("HTTP/1.1 431 "));
     }
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
 }
 
 #[tokio::test]
-async fn nonsense_disturbs_nobody() {
+async fn malformed_requests_disturb_no_other_client() {
     let host = Settings::new().start().await;
     let post = "POST /webhook HTTP/1.1\r\nhost: x\r\n";
     let nonsense: &[(&str, &[u8])] = &[
@@ -203,14 +210,11 @@ async fn nonsense_disturbs_nobody() {
         ("two lengths", &[post.as_bytes(), b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd"].concat()),
         ("a negative length", &[post.as_bytes(), b"content-length: -3\r\n\r\nabc"].concat()),
         ("a signed length", &[post.as_bytes(), b"content-length: +3\r\n\r\nabc"].concat()),
-        (
-            "a length beyond all numbers",
-            &[post.as_bytes(), b"content-length: 99999999999999999999\r\n\r\nabc"].concat(),
-        ),
+        ("a length that overflows", &[post.as_bytes(), b"content-length: 99999999999999999999\r\n\r\nabc"].concat()),
         ("an unknown transfer coding", &[post.as_bytes(), b"transfer-encoding: gzip\r\n\r\nabc"].concat()),
         ("a bad chunk size", &[post.as_bytes(), b"transfer-encoding: chunked\r\n\r\nxyz\r\nabc\r\n"].concat()),
         (
-            "a chunk size beyond all numbers",
+            "a chunk size that overflows",
             &[post.as_bytes(), b"transfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n"].concat(),
         ),
         ("a chunk without its end", &[post.as_bytes(), b"transfer-encoding: chunked\r\n\r\n3\r\nabcdef\r\n"].concat()),
@@ -226,10 +230,11 @@ async fn nonsense_disturbs_nobody() {
         wire.say(bytes).await;
         wire.hang_up().await;
         let answer = wire.ended().await;
-        assert!(!answer.contains("HTTP/1.1 2"), "{what} was taken: {answer:?}");
-        is_well(&host).await;
+        assert!(!answer.contains("HTTP/1.1 2"), "{what} was accepted: {answer:?}");
+        assert_accepts_events(&host).await;
     }
-    // HTTP/1.1 wants a host; events are signed, and nothing here goes by its name.
+    // HTTP/1.1 requires a Host header. The public listener accepts requests without one: events are signed, and no
+    // route depends on the host name.
     let mut wire = Wire::to(&host).await;
     wire.say(String::from_utf8(request(&body())).unwrap().replace("host: localhost\r\n", "")).await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
@@ -237,7 +242,7 @@ async fn nonsense_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn oversized_bodies_disturb_nobody() {
+async fn oversized_bodies_disturb_no_other_client() {
     let host = Settings::new().start().await;
     let large = async || {
         let answer = http().post(&host.webhook).body(vec![b'x'; 3 << 20]).send().await.unwrap();
@@ -247,18 +252,18 @@ async fn oversized_bodies_disturb_nobody() {
     let all_large = join_all((0..30).map(|_| large()));
     let all_well = async {
         for _ in 0..30 {
-            is_well(&host).await;
+            assert_accepts_events(&host).await;
         }
     };
     futures::join!(all_large, all_well);
 }
 
 #[tokio::test]
-async fn bodies_on_their_way_have_so_much_room_together() {
+async fn limits_the_total_size_of_buffered_bodies() {
     let host = Settings::new().server(r#"limits = { max_bodies = "100KiB" }"#).start().await;
     let part = "x".repeat(80 << 10);
     let sized = "content-length: 200000\r\n";
-    // Each by itself is far from `max_body`.
+    // Each body by itself is far below `max_body`.
     let mut first = Wire::to(&host).await;
     first.say(head(&body(), sized) + &part).await;
     let mut second = Wire::to(&host).await;
@@ -267,10 +272,10 @@ async fn bodies_on_their_way_have_so_much_room_together() {
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("retry-after: 10\r\n"), "{answer:?}");
     assert!(answer.contains("this host is receiving too much data at once"), "{answer:?}");
     host.logged(&["WARN", "`max_bodies` in [server.limits]"]).await;
-    is_well(&host).await;
-    // What the first has taken is given back with its end.
+    assert_accepts_events(&host).await;
+    // The reservation of the first request is released with its connection.
     drop(first);
-    until("there is room again", async || {
+    until("capacity to be released", async || {
         let large = http().post(&host.webhook).body(part.clone()).send().await.unwrap();
         (large.status() != StatusCode::SERVICE_UNAVAILABLE).then_some(())
     })
@@ -278,7 +283,7 @@ async fn bodies_on_their_way_have_so_much_room_together() {
 }
 
 #[tokio::test]
-async fn a_body_is_taken_as_it_was_signed() {
+async fn refuses_a_content_encoding() {
     let host = Settings::new().start().await;
     let coded = |coding: &'static str| {
         let request = http().post(&host.webhook).header("x-unique-created-at", now().to_string());
@@ -296,34 +301,34 @@ async fn a_body_is_taken_as_it_was_signed() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_told_to_stop_waits_for_nobody_who_dawdles() {
+async fn stopping_does_not_wait_for_slow_clients() {
     let limits = r#"limits = { header_timeout = "1h", body_timeout = "1h", idle_timeout = "1h" }"#;
     let mut host = Settings::new().server(limits).start().await;
     let mut wires = Vec::new();
-    for said in [String::new(), "POST".into(), head(b"", "content-length: 5\r\n")] {
+    for received in [String::new(), "POST".into(), head(b"", "content-length: 5\r\n")] {
         let mut wire = Wire::to(&host).await;
-        wire.say(said).await;
+        wire.say(received).await;
         wires.push(wire);
     }
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
     assert!(host.stop().await.success());
 }
 
 #[tokio::test]
-async fn limits_can_be_changed_while_it_runs() {
+async fn reloads_limits() {
     let host = Settings::new().start().await;
     host.save_settings(&Settings::new().server(r#"limits = { header_timeout = "200ms" }"#));
     host.logged(&["settings reloaded"]).await;
     assert_eq!(Wire::to(&host).await.ended().await, "");
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
 }
 
-/// Where no file descriptor is left, connections are not accepted for a moment; the listener goes on.
+/// Without free file descriptors, accepting fails temporarily; the listener must recover.
 #[tokio::test]
-async fn a_want_of_file_descriptors_passes() {
+async fn recovers_from_file_descriptor_exhaustion() {
     let limits = r#"limits = { header_timeout = "1h" }"#;
     let host = Settings::new().server(limits).start().await;
-    is_well(&host).await;
+    assert_accepts_events(&host).await;
     let id = host.process_id();
     let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
     let limit = |files: usize| {
@@ -336,11 +341,11 @@ async fn a_want_of_file_descriptors_passes() {
         wires.push(Wire::to(&host).await);
     }
     host.logged(&["ERROR", "cannot accept connections; retrying"]).await;
-    // Those who keep it waiting make room, one by one.
-    is_well(&host).await;
+    // The host closes the connections that keep it waiting, one by one.
+    assert_accepts_events(&host).await;
     limit(1024);
-    is_well(&host).await;
-    until("the others to be let in", async || {
+    assert_accepts_events(&host).await;
+    until("the other connections to be accepted", async || {
         let open = std::fs::read_dir(format!("/proc/{id}/fd")).ok()?.count();
         (open > 20).then_some(())
     })

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/health` of both listeners: what load balancers and orchestrators are told, and when.
+//! Tests of `/livez`, `/readyz` and `/health` on both listeners, as load balancers and orchestrators use them.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::small_disk::SmallDisk;
 
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/health"];
 
-/// The bases of both listeners.
+/// The base URLs of both listeners.
 fn listeners(host: &Host) -> [String; 2] {
     [host.webhook.strip_suffix("/webhook").unwrap().to_owned(), host.admin.clone()]
 }
@@ -20,8 +20,8 @@ async fn get(url: &str) -> Response {
     http().get(url).send().await.unwrap()
 }
 
-/// The status of an answer, and its body.
-async fn told(url: &str) -> (u16, Value) {
+/// The status and JSON body of a response.
+async fn get_json(url: &str) -> (u16, Value) {
     let answer = get(url).await;
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
@@ -30,7 +30,7 @@ fn ready() -> Value {
     json!({ "status": "ok", "checks": { "startup": "ok", "shutdown": "ok", "journal": "ok" }, "reasons": [] })
 }
 
-/// What a ready host without modules that wait says on a listener: operators' has one line more.
+/// The `/readyz` body of a ready host without waiting modules; the admin listener's has one more field.
 fn ready_of(host: &Host, listener: &str) -> Value {
     let mut ready = ready();
     if listener == host.admin {
@@ -39,7 +39,7 @@ fn ready_of(host: &Host, listener: &str) -> Value {
     ready
 }
 
-/// The value of a metric without labels, or with these.
+/// The value of a metric, named with its labels.
 async fn metric(host: &Host, name: &str) -> String {
     let metrics = http().get(format!("{}/metrics", host.admin)).bearer_auth(ADMIN_TOKEN).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
@@ -48,12 +48,12 @@ async fn metric(host: &Host, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_host_without_modules_is_alive_and_ready() {
+async fn host_without_modules_is_live_and_ready() {
     let host = Settings::new().start().await;
     for listener in listeners(&host) {
-        assert_eq!(told(&format!("{listener}/livez")).await, (200, json!({ "status": "ok" })));
-        assert_eq!(told(&format!("{listener}/readyz")).await, (200, ready_of(&host, &listener)));
-        assert_eq!(told(&format!("{listener}/health")).await.0, 200);
+        assert_eq!(get_json(&format!("{listener}/livez")).await, (200, json!({ "status": "ok" })));
+        assert_eq!(get_json(&format!("{listener}/readyz")).await, (200, ready_of(&host, &listener)));
+        assert_eq!(get_json(&format!("{listener}/health")).await.0, 200);
         for path in PROBES {
             let url = format!("{listener}{path}");
             assert_eq!(get(&url).await.headers()["cache-control"], "no-store");
@@ -63,7 +63,7 @@ async fn a_host_without_modules_is_alive_and_ready() {
             let post = http().request(Method::POST, &url).send().await.unwrap();
             assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
         }
-        // Orchestrators ask by address, and balancers by whatever name they were given.
+        // Orchestrators probe by address, load balancers by any host name.
         for path in ["/livez", "/readyz"] {
             let asked = http().get(format!("{listener}{path}")).header("host", "10.1.2.3:9999");
             assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK);
@@ -74,20 +74,20 @@ async fn a_host_without_modules_is_alive_and_ready() {
 }
 
 #[tokio::test]
-async fn a_missing_component_is_for_operators_to_know() {
+async fn missing_component_is_reported_only_to_operators() {
     let host = Settings::test_guest("").module_file("Missing", "missing.wasm", "").start().await;
     let [public, admin] = listeners(&host);
-    assert_eq!(told(&format!("{public}/readyz")).await, (200, ready()));
-    let (code, mut body) = told(&format!("{admin}/readyz")).await;
+    assert_eq!(get_json(&format!("{public}/readyz")).await, (200, ready()));
+    let (code, mut body) = get_json(&format!("{admin}/readyz")).await;
     let waiting = body.as_object_mut().unwrap().remove("waiting").unwrap();
     assert_eq!((code, body), (200, ready()));
     assert_eq!((waiting.as_array().unwrap().len(), &waiting[0]["module"]), (1, &json!("Missing")), "{waiting}");
     assert!(waiting[0]["reason"].as_str().unwrap().contains("missing.wasm"), "{waiting}");
-    // Not to a page, which may ask probes under any name.
+    // Pages don't get it: probes are answered under any host name, but without details.
     let page = http().get(format!("{admin}/readyz")).header("host", "evil.example").send().await.unwrap();
     assert_eq!(page.json::<Value>().await.unwrap(), ready());
-    assert_eq!(told(&format!("{public}/health")).await, (200, json!({ "status": "ok" })));
-    let (code, health) = told(&format!("{admin}/health")).await;
+    assert_eq!(get_json(&format!("{public}/health")).await, (200, json!({ "status": "ok" })));
+    let (code, health) = get_json(&format!("{admin}/health")).await;
     assert_eq!((code, &health["status"], &health["reasons"]), (200, &json!("ok"), &json!([])));
     let missing = host.module("Missing").await;
     assert!(missing["version"].is_null(), "{missing}");
@@ -97,39 +97,39 @@ async fn a_missing_component_is_for_operators_to_know() {
 }
 
 #[tokio::test]
-async fn where_there_is_a_token_nothing_is_named_without_it() {
+async fn health_without_the_token_has_no_details() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
     let settings = Settings::test_guest("").server("admin_token = \"env:ADMIN\"");
     let host = settings.module_file("Missing", "missing.wasm", "").start_in(folder).await;
-    assert_eq!(told(&format!("{}/health", host.admin)).await, (200, json!({ "status": "ok" })));
+    assert_eq!(get_json(&format!("{}/health", host.admin)).await, (200, json!({ "status": "ok" })));
     let wrong = http().get(format!("{}/health", host.admin)).bearer_auth("wrong-wrong-wrong").send().await.unwrap();
     assert_eq!(wrong.json::<Value>().await.unwrap(), json!({ "status": "ok" }));
-    assert_eq!(told(&format!("{}/readyz", host.admin)).await, (200, ready()));
-    assert_eq!(told(&format!("{}/livez", host.admin)).await.0, 200);
+    assert_eq!(get_json(&format!("{}/readyz", host.admin)).await, (200, ready()));
+    assert_eq!(get_json(&format!("{}/livez", host.admin)).await.0, 200);
     let names: Vec<_> =
         host.health().await["modules"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     assert_eq!(names, ["Missing", "Test"]);
 }
 
 #[tokio::test]
-async fn a_host_that_is_told_to_stop_says_so_until_the_last_delivery_has_ended() {
+async fn reports_draining_until_the_last_delivery_has_ended() {
     let gate = Gate::start().await;
     let mut host = Settings::test_guest("").model(&gate.url()).start().await;
     say(&host.platform, "Test", "complete what is it?").await;
     gate.reached_by(1).await;
     host.terminate();
     for listener in listeners(&host) {
-        let draining = until("the host to say that it drains", async || {
-            let (code, body) = told(&format!("{listener}/readyz")).await;
+        let draining = until("the host to report draining", async || {
+            let (code, body) = get_json(&format!("{listener}/readyz")).await;
             (code == 503).then_some(body)
         })
         .await;
         assert_eq!((&draining["status"], &draining["checks"]["shutdown"]), (&json!("draining"), &json!("failing")));
         assert!(draining["reasons"][0].as_str().unwrap().contains("stopping"), "{draining}");
-        let (code, health) = told(&format!("{listener}/health")).await;
+        let (code, health) = get_json(&format!("{listener}/health")).await;
         assert_eq!((code, &health["status"]), (503, &json!("draining")));
-        assert_eq!(told(&format!("{listener}/livez")).await.0, 200);
+        assert_eq!(get_json(&format!("{listener}/livez")).await.0, 200);
     }
     assert_eq!(metric(&host, "modhost_ready").await, "0");
     assert_eq!(metric(&host, r#"modhost_ready_check{check="shutdown"}"#).await, "0");
@@ -139,37 +139,40 @@ async fn a_host_that_is_told_to_stop_says_so_until_the_last_delivery_has_ended()
 }
 
 #[tokio::test]
-async fn a_full_disk_shows_before_an_event_is_lost_to_it_and_so_does_room() {
+async fn reports_a_full_disk_and_its_recovery() {
     let Some(disk) = SmallDisk::mount(8) else { return };
     let data_dir = format!("data_dir = {:?}", disk.path().join("data"));
     let host = Settings::test_guest("").server(&data_dir).start().await;
     let listeners = listeners(&host);
-    // More than there is: what fits is written.
+    // Larger than the disk: the write fails when the disk is full.
     let ballast = disk.path().join("ballast");
     let _ = fs::write(&ballast, vec![1; 16 << 20]);
     for listener in &listeners {
         let full = until("the host to find the disk full", async || {
-            let (code, body) = told(&format!("{listener}/readyz")).await;
+            let (code, body) = get_json(&format!("{listener}/readyz")).await;
             (code == 503).then_some(body)
         })
         .await;
         assert_eq!((&full["status"], &full["checks"]["journal"]), (&json!("failing"), &json!("failing")), "{full}");
         let reason = full["reasons"][0].as_str().unwrap();
         assert!(reason.contains("no room is left on the disk"), "{full}");
-        // Where it is full, operators read, and nobody else.
+        // Only operators see which directory is full.
         assert_eq!(reason.contains(disk.path().to_str().unwrap()), *listener == host.admin, "{full}");
-        assert_eq!(told(&format!("{listener}/livez")).await.0, 200);
-        assert_eq!(told(&format!("{listener}/health")).await.0, 503);
+        assert_eq!(get_json(&format!("{listener}/livez")).await.0, 200);
+        assert_eq!(get_json(&format!("{listener}/health")).await.0, 503);
     }
     assert_eq!(metric(&host, "modhost_ready").await, "0");
     host.logged(&["ERROR", "cannot record events"]).await;
     let refused = signed_post(&host.webhook, user_message("evt_1", "hello").to_string()).await;
-    assert!([200, 503].contains(&refused.status().as_u16()), "nobody wants it, or it can't be written: {refused:?}");
+    assert!(
+        [200, 503].contains(&refused.status().as_u16()),
+        "either no module wants the event or it can't be written: {refused:?}"
+    );
 
     fs::remove_file(ballast).unwrap();
     for listener in &listeners {
-        until("the host to find room", async || {
-            (told(&format!("{listener}/readyz")).await == (200, ready_of(&host, listener))).then_some(())
+        until("the host to recover", async || {
+            (get_json(&format!("{listener}/readyz")).await == (200, ready_of(&host, listener))).then_some(())
         })
         .await;
     }
@@ -177,12 +180,12 @@ async fn a_full_disk_shows_before_an_event_is_lost_to_it_and_so_does_room() {
 }
 
 #[tokio::test]
-async fn a_host_that_starts_answers_probes_and_takes_nothing() {
+async fn starting_host_answers_probes_and_refuses_requests() {
     let settings = Settings::new();
     let mut host = settings.start().await;
     host.stop().await;
     let folder = host.kill();
-    // A host waits for five seconds for who has its journal locked; on a machine that is slower than that, again.
+    // The host waits five seconds for a locked journal; on a slower machine it gives up, and the test tries again.
     for _ in 0..10 {
         let locked = rusqlite::Connection::open(folder.path().join(".modhost/journal.sqlite")).unwrap();
         locked.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -205,17 +208,17 @@ async fn a_host_that_starts_answers_probes_and_takes_nothing() {
                     return [public, admin].map(|address| format!("http://{address}"));
                 }
             }
-            panic!("the host says nowhere that it listens");
+            panic!("the host didn't log its addresses");
         };
-        let bases = tokio::time::timeout(PATIENCE, bases).await.expect("the host listens");
+        let bases = tokio::time::timeout(PATIENCE, bases).await.expect("the host logs its addresses in time");
         for base in &bases {
-            let (code, body) = told(&format!("{base}/readyz")).await;
+            let (code, body) = get_json(&format!("{base}/readyz")).await;
             assert_eq!(
                 (code, &body["status"], &body["checks"]["startup"]),
                 (503, &json!("starting"), &json!("failing"))
             );
-            assert_eq!(told(&format!("{base}/livez")).await, (200, json!({ "status": "ok" })));
-            assert_eq!(told(&format!("{base}/health")).await.0, 503);
+            assert_eq!(get_json(&format!("{base}/livez")).await, (200, json!({ "status": "ok" })));
+            assert_eq!(get_json(&format!("{base}/health")).await.0, 503);
             let other = get(&format!("{base}/api/modules")).await;
             assert_eq!((other.status().as_u16(), &other.headers()["retry-after"]), (503, &"1".parse().unwrap()));
         }
@@ -223,7 +226,7 @@ async fn a_host_that_starts_answers_probes_and_takes_nothing() {
         assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
         drop(locked);
         let mut came_up = false;
-        let outcome = until("the host to be ready, or to give up", async || {
+        let outcome = until("the host to be ready or to exit", async || {
             if let Some(status) = process.try_wait().unwrap() {
                 return Some(Err(status));
             }
@@ -236,5 +239,5 @@ async fn a_host_that_starts_answers_probes_and_takes_nothing() {
             return;
         }
     }
-    panic!("the host never came up");
+    panic!("the host never became ready");
 }

@@ -1,4 +1,4 @@
-//! How commands find the host they are about: by flags and variables, by where it says that it listens, by its settings.
+//! Tests of how commands find their host: flags and variables, the host's `running.json`, and the settings.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::harness::{ADMIN_TOKEN, Host, Ran, Settings, modhost, user_message};
 
-/// Checks that a command did what it was told.
+/// Checks that a command succeeded.
 fn done(ran: &Ran) {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-/// Checks that it didn't, and says these things.
+/// Checks that a command failed and that its error contains these words.
 fn failed(ran: &Ran, words: &[&str]) {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
     for words in words {
@@ -30,11 +30,11 @@ async fn modules(folder: &Path, args: &[&str]) -> Ran {
 }
 
 #[tokio::test]
-async fn commands_find_the_host_whatever_its_ports() {
+async fn commands_find_the_host_on_any_port() {
     let host = Settings::test_guest("").start().await;
     done(&modhost(host.folder(), "send", &["reply hello"], &[]).await);
     let go_on = modhost(host.folder(), "send", &["reply hello"], &[]).await;
-    assert!(go_on.stderr.contains("send --chat "), "it is found again: {go_on:?}");
+    assert!(go_on.stderr.contains("send --chat "), "the restarted host wasn't found: {go_on:?}");
     let listed = modhost(host.folder(), "deliveries", &["--json"], &[]).await;
     done(&listed);
     let id = serde_json::from_str::<Value>(listed.stdout.lines().next().unwrap()).unwrap()["id"].clone();
@@ -43,7 +43,7 @@ async fn commands_find_the_host_whatever_its_ports() {
     fs::write(host.file("event.json"), user_message("evt_1", "hello").to_string()).unwrap();
     done(&modhost(host.folder(), "send", &["--source", "unique", "event.json"], &[]).await);
 
-    // From elsewhere, by its settings.
+    // From another folder, by its settings.
     let elsewhere = tempfile::tempdir().unwrap();
     let config = host.file("modules.toml");
     let config = config.to_str().unwrap();
@@ -56,7 +56,7 @@ async fn commands_find_the_host_whatever_its_ports() {
     let nowhere = elsewhere.path().join("none.toml");
     failed(&modules(elsewhere.path(), &["-c", nowhere.to_str().unwrap()]).await, &["there is no file", "--admin"]);
 
-    // With settings that are no good it goes on, and operators need it most.
+    // Invalid settings don't stop the commands: operators need them most then.
     let settings = fs::read_to_string(config).unwrap();
     host.save("modules.toml", format!("{settings}\nnonsense = 1\n"));
     assert_eq!(names(&modules(host.folder(), &[]).await), ["Test"]);
@@ -64,12 +64,12 @@ async fn commands_find_the_host_whatever_its_ports() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_gone_is_not_found() {
+async fn ignores_the_file_of_a_dead_host() {
     let host = Settings::test_guest("").start().await;
     let admin = host.admin.clone();
     let folder = host.kill();
-    assert!(folder.path().join(".modhost/running.json").is_file(), "it was killed");
-    // What it left names nobody that runs: its settings count, and they say nothing of a port.
+    assert!(folder.path().join(".modhost/running.json").is_file(), "the host was killed");
+    // `running.json` names a dead process, so the settings count; they have no port.
     let ran = modules(folder.path(), &[]).await;
     failed(
         &ran,
@@ -89,7 +89,7 @@ async fn a_host_that_is_gone_is_not_found() {
     failed(&modules(folder.path(), &[]).await, &["the host of modules.toml is not running", "selects no fixed port"]);
     fs::write(folder.path().join("modules.toml"), with_port(1)).unwrap();
     failed(&modules(folder.path(), &[]).await, &["no host answers at http://127.0.0.1:1/"]);
-    // Who runs a command in somebody else's folder sends no secret away.
+    // A command run in somebody else's folder must not send the token to a foreign address.
     fs::write(folder.path().join("modules.toml"), with_port(8081).replace("0.0.0.0", "203.0.113.1")).unwrap();
     failed(
         &modules(folder.path(), &[]).await,
@@ -103,7 +103,7 @@ async fn a_host_that_is_gone_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_host_that_stops_leaves_nothing_to_find() {
+async fn stopping_removes_the_running_file() {
     let mut host = Settings::new().start().await;
     let file = host.file(".modhost/running.json");
     assert!(file.is_file());
@@ -112,14 +112,14 @@ async fn a_host_that_stops_leaves_nothing_to_find() {
 }
 
 #[tokio::test]
-async fn commands_show_the_token_of_the_settings_to_their_host_alone() {
+async fn commands_send_the_configured_token_only_to_their_own_host() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), format!("ADMIN={ADMIN_TOKEN}\n")).unwrap();
     let settings = || Settings::test_guest("").server("admin_token = \"env:ADMIN\"");
     let host = settings().start_in(folder).await;
     assert_eq!(names(&modules(host.folder(), &[]).await), ["Test"]);
     done(&modhost(host.folder(), "deliveries", &[], &[]).await);
-    // To an address that somebody names, only what they name goes with it.
+    // To an address given by a flag, commands send only a token that was given explicitly.
     let at = ["--admin", host.admin.as_str()];
     failed(&modules(host.folder(), &at).await, &["admin_token", "MODHOST_ADMIN_TOKEN"]);
     assert_eq!(names(&modules(host.folder(), &[&at[..], &["--admin-token", "env:ADMIN"]].concat()).await), ["Test"]);
@@ -133,16 +133,16 @@ async fn commands_show_the_token_of_the_settings_to_their_host_alone() {
     let wrong = modhost(host.folder(), "modules", &[], &[("ADMIN", "wrong-wrong-wrong-wrong")]).await;
     failed(&wrong, &["the host rejected the token that was sent", "--admin-token"]);
 
-    // An operator who may not read what the settings refer to is told so.
+    // An operator without access to the token's file gets an error that names the file.
     host.save_settings(&Settings::test_guest("").server("admin_token = \"file:secrets/token\""));
     host.logged(&["cannot reload the settings"]).await;
     failed(&modules(host.folder(), &[]).await, &["requires the token", "there is no file", "secrets/token"]);
     done(&modhost(host.folder(), "modules", &[], &usual).await);
 }
 
-/// `serve` is found as `dev` is, and has no platform to chat on.
+/// `serve` is found like `dev`, but has no local platform.
 #[tokio::test]
-async fn a_host_that_serves_is_found() {
+async fn finds_a_serving_host() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), Settings::new().text()).unwrap();
     let variables = [

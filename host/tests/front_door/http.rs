@@ -1,4 +1,4 @@
-//! `wasi:http` through a real guest: where its requests go, where they don't, and what is left of them.
+//! Tests of `wasi:http` through a real guest: allowed and refused requests, replay, and the records they leave.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::harness::{
 };
 use super::server::{Reply, Server, answer, answer_with};
 
-/// A host with the module that sends requests, and these entries of `http`.
+/// A host with the module that sends requests, and with these entries of `http`.
 fn guest(entries: &str) -> Settings {
     guest_with(entries, "")
 }
@@ -25,7 +25,7 @@ fn guest_with(entries: &str, lines: &str) -> Settings {
     Settings::new().module("Test", "http_guest", &format!("http = [{entries}]\n{lines}"))
 }
 
-/// An entry for a server of the test, with further settings.
+/// An `http` entry for a server of the test, with further settings.
 fn here(server: &Server, more: &str) -> String {
     format!("{{ host = \"http://{}\", private = true{more} }}", server.address)
 }
@@ -34,27 +34,27 @@ async fn ok_server() -> Server {
     Server::always(|| answer(200, "hello")).await
 }
 
-/// What came of each thing the module was told to do.
-async fn came(host: &Host, todo: Value) -> Vec<Value> {
+/// The result of each command that the module was given.
+async fn outcomes(host: &Host, todo: Value) -> Vec<Value> {
     serde_json::from_value(chat(host, "Test", &todo.to_string()).await.json()).unwrap()
 }
 
-/// What came of one request.
+/// The result of one request.
 async fn sent(host: &Host, request: Value) -> Value {
-    came(host, json!([{ "send": request }])).await.remove(0)
+    outcomes(host, json!([{ "send": request }])).await.remove(0)
 }
 
-/// The error a request ended in, as the module has it.
+/// The error that the module got for a request.
 async fn refused(host: &Host, request: Value) -> String {
-    let came = sent(host, request.clone()).await;
-    came["error"].as_str().unwrap_or_else(|| panic!("{request} wasn't refused: {came}")).to_owned()
+    let outcome = sent(host, request.clone()).await;
+    outcome["error"].as_str().unwrap_or_else(|| panic!("{request} wasn't refused: {outcome}")).to_owned()
 }
 
 async fn api(host: &Host, path: &str) -> Value {
     http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap().json().await.unwrap()
 }
 
-/// The newest delivery, once it is in a state, with all there is to know of it.
+/// The newest delivery that is in a state, with all details.
 async fn delivery(host: &Host, state: &str) -> Value {
     let id = until(&format!("a delivery to be {state}"), async || {
         let all = api(host, &format!("deliveries?state={state}")).await;
@@ -64,8 +64,9 @@ async fn delivery(host: &Host, state: &str) -> Value {
     api(host, &format!("deliveries/{id}")).await
 }
 
-/// Waits until the log of the newest completed delivery says this; how it ended is written down after its answer.
-async fn told(host: &Host, line: &str) -> String {
+/// Waits until the log of the newest completed delivery contains this line. The outcome is recorded after the answer,
+/// so the log may be late.
+async fn logged_in_delivery(host: &Host, line: &str) -> String {
     until(&format!("{line} in the log of a delivery"), async || {
         let log = delivery(host, "completed").await["attempts_made"].to_string();
         log.contains(line).then_some(log)
@@ -74,15 +75,15 @@ async fn told(host: &Host, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_as_it_is_and_its_answer_comes_back() {
+async fn sends_requests_and_returns_responses_unchanged() {
     let server = Server::always(|| answer_with(201, &[("x-answer", "yes"), ("set-cookie", "id=7")], "made")).await;
     let host = guest(&here(&server, "")).start().await;
     let url = format!("http://{}/things/%7Eone?a=b%20c&d", server.address);
     let request =
         json!({ "method": "POST", "url": url, "headers": [["x-asked", "so"], ["accept", "a/b"]], "body": "täxt" });
-    let came = sent(&host, request).await;
-    assert_eq!((&came["status"], &came["body"]), (&json!(201), &json!("made")));
-    assert_eq!((&came["headers"]["x-answer"], &came["headers"]["set-cookie"]), (&json!("yes"), &json!("id=7")));
+    let outcome = sent(&host, request).await;
+    assert_eq!((&outcome["status"], &outcome["body"]), (&json!(201), &json!("made")));
+    assert_eq!((&outcome["headers"]["x-answer"], &outcome["headers"]["set-cookie"]), (&json!("yes"), &json!("id=7")));
 
     let request = server.request();
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/things/%7Eone"));
@@ -95,23 +96,23 @@ async fn a_request_is_sent_as_it_is_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn what_changes_something_carries_a_key() {
+async fn unsafe_requests_carry_an_idempotency_key() {
     let server = ok_server().await;
     let host = guest(&here(&server, "")).start().await;
     let url = format!("http://{}/", server.address);
     let post = json!({ "send": { "method": "POST", "url": url, "body": "a" } });
     let own = json!({ "send": { "method": "PUT", "url": url, "headers": [["idempotency-key", "mine"]] } });
     let read = json!({ "send": { "url": url } });
-    came(&host, json!([post, post, own, read])).await;
+    outcomes(&host, json!([post, post, own, read])).await;
     let keys: Vec<_> = server.requests().iter().map(|it| it.header("idempotency-key").map(str::to_owned)).collect();
     assert!(keys[0].as_ref().is_some_and(|key| key.starts_with("dlv_")), "{keys:?}");
-    assert_ne!(keys[0], keys[1], "two requests are two, however alike");
+    assert_ne!(keys[0], keys[1], "identical requests have different keys");
     assert_eq!(keys[2..], [Some("mine".to_owned()), None]);
 }
 
-/// Each line: what is asked for, the code the module has, what the delivery's log says.
+/// Each line: the request, the error code in the module, the line in the delivery's log.
 #[tokio::test]
-async fn what_is_not_allowed_is_refused_with_the_line_to_add() {
+async fn refuses_hosts_that_are_not_allowed_and_names_the_setting() {
     let (server, other) = (ok_server().await, ok_server().await);
     let host = guest(&here(&server, ", methods = [\"GET\"]")).start().await;
     let (at, elsewhere) = (server.address, other.address);
@@ -155,10 +156,10 @@ async fn what_is_not_allowed_is_refused_with_the_line_to_add() {
     for (request, code, line) in cases {
         let error = refused(&host, request.clone()).await;
         assert!(error.contains(code), "{request}: {error}");
-        let log = told(&host, line).await;
+        let log = logged_in_delivery(&host, line).await;
         assert!(log.contains("modules.toml:") || code != "HttpRequestDenied" || line.contains("closed"), "{log}");
     }
-    // Refused before it is a request: what belongs to the connection.
+    // Headers that belong to the connection are refused before the request is made.
     for header in
         ["Host", "Connection", "Transfer-Encoding", "Proxy-Authorization", "Upgrade", "Expect", "TE", "Trailer"]
     {
@@ -171,10 +172,10 @@ async fn what_is_not_allowed_is_refused_with_the_line_to_add() {
     assert!(!host.log().contains("opensesame"), "{}", host.log());
 }
 
-/// A module that writes `Content-Length` itself, and not as its body is, hears so: by the standard's code for it, and in its
-/// log in words. Nothing of it is sent.
+/// A module that sets a wrong `Content-Length` gets the standard error code, and its log an explanation. Nothing is
+/// sent.
 #[tokio::test]
-async fn a_wrong_content_length_is_named() {
+async fn explains_a_wrong_content_length() {
     let server = ok_server().await;
     let host = guest(&here(&server, "")).start().await;
     let url = format!("http://{}/", server.address);
@@ -185,30 +186,30 @@ async fn a_wrong_content_length_is_named() {
         )
     };
     for (length, body, has) in [("3", "body", "more"), ("10", "body", "4"), ("7", "", "none")] {
-        let raw = came(&host, json!([{ "raw": send(length, body) }])).await[0].to_string();
+        let raw = outcomes(&host, json!([{ "raw": send(length, body) }])).await[0].to_string();
         assert!(raw.contains("HttpRequestBodySize") && !raw.contains("HttpProtocolError"), "{length}: {raw}");
-        told(&host, &log(length, has)).await;
-        // What the SDK of Rust can see before.
+        logged_in_delivery(&host, &log(length, has)).await;
+        // The Rust SDK detects this before it calls the host.
         let error = refused(&host, send(length, body)).await;
         let words = format!("the request's Content-Length is `{length}`, but its body has {} bytes", body.len());
         assert!(error.contains(&words), "{error}");
     }
     assert_eq!(server.requests().len(), 0, "nothing was sent");
-    let raw = came(&host, json!([{ "raw": send("4", "body") }])).await;
+    let raw = outcomes(&host, json!([{ "raw": send("4", "body") }])).await;
     assert_eq!(raw[0], json!(["status: 200"]));
     let server = server.requests();
     assert_eq!((server[0].header("content-length"), server[0].body.as_str()), (Some("4"), "body"));
 
-    // A header that can't be one is named.
+    // An error names the invalid header.
     let bad = json!({ "url": url, "headers": [["x-good", "1"], ["x bad", "2"]] });
     assert!(refused(&host, bad).await.contains("`x bad` has an invalid name or value"));
     let host_header = json!({ "url": url, "headers": [["host", "x"]] });
     assert!(refused(&host, host_header).await.contains("`host` is set by the host"));
 }
 
-/// Whatever way an address of the operator's own is written, it is closed to who may go anywhere.
+/// Private addresses are refused in every notation, even to a module that may send requests anywhere.
 #[tokio::test]
-async fn private_addresses_are_closed_unless_the_entry_says_otherwise() {
+async fn refuses_private_addresses_unless_allowed() {
     let server = ok_server().await;
     let port = server.address.port();
     let host = guest(&format!("\"http://*:{port}\"")).start().await;
@@ -235,7 +236,7 @@ async fn private_addresses_are_closed_unless_the_entry_says_otherwise() {
     ] {
         let error = refused(&host, json!({ "url": format!("http://{place}:{port}/") })).await;
         assert!(error.contains("DestinationIpProhibited"), "{place}: {error}");
-        told(&host, "if this is intended, add private = true to the entry").await;
+        logged_in_delivery(&host, "if this is intended, add private = true to the entry").await;
     }
     assert!(server.requests().is_empty());
 
@@ -245,21 +246,21 @@ async fn private_addresses_are_closed_unless_the_entry_says_otherwise() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_the_answer() {
+async fn returns_redirects_without_following_them() {
     let inside = ok_server().await;
     let to = format!("http://{}/secrets", inside.address);
     let location = to.clone();
     let server = Server::always(move || answer_with(302, &[("location", &location)], "")).await;
     let host = guest(&here(&server, "")).start().await;
-    let came = sent(&host, json!({ "url": format!("http://{}/", server.address) })).await;
-    assert_eq!((&came["status"], &came["headers"]["location"]), (&json!(302), &json!(to)));
-    // Followed by the module, it is looked at like any other.
+    let outcome = sent(&host, json!({ "url": format!("http://{}/", server.address) })).await;
+    assert_eq!((&outcome["status"], &outcome["headers"]["location"]), (&json!(302), &json!(to)));
+    // If the module follows the redirect, that request is checked too.
     assert!(refused(&host, json!({ "url": to })).await.contains("HttpRequestDenied"));
     assert!(inside.requests().is_empty());
 }
 
 #[tokio::test]
-async fn proxies_of_the_environment_are_not_used() {
+async fn ignores_proxy_variables() {
     let (server, proxy) = (ok_server().await, ok_server().await);
     let platform = platform().await;
     let folder = tempfile::tempdir().unwrap();
@@ -269,13 +270,13 @@ async fn proxies_of_the_environment_are_not_used() {
     let mut variables = variables(&base);
     variables.extend([("HTTP_PROXY", through.as_str()), ("http_proxy", &through), ("ALL_PROXY", &through)]);
     let host = Host::serve(folder, &variables, Some(&platform)).await;
-    let came = brought(&host, json!([{ "send": { "url": format!("http://{}/", server.address) } }])).await;
-    assert_eq!(came[0]["body"], "hello");
+    let outcomes = bring_and_wait(&host, json!([{ "send": { "url": format!("http://{}/", server.address) } }])).await;
+    assert_eq!(outcomes[0]["body"], "hello");
     assert!(proxy.requests().is_empty());
 }
 
 #[tokio::test]
-async fn bodies_and_times_have_limits() {
+async fn limits_bodies_and_times() {
     let limits = r#"limits = { http = { request = "64KiB", answer = "100KiB", timeout = "700ms" } }"#;
     let large = Server::always(|| answer(200, "y".repeat(100 * 1024))).await;
     let larger = Server::always(|| answer(200, "y".repeat(100 * 1024 + 1))).await;
@@ -319,13 +320,13 @@ async fn bodies_and_times_have_limits() {
     for (request, code, line) in cases {
         let error = refused(&host, request.clone()).await;
         assert!(error.contains(code), "{request}: {error}");
-        told(&host, line).await;
+        logged_in_delivery(&host, line).await;
     }
-    assert_eq!(large.requests().len(), 2, "what is too large isn't sent");
+    assert_eq!(large.requests().len(), 2, "a body that is too large isn't sent");
 }
 
 #[tokio::test]
-async fn a_tenant_and_the_operator_may_allow_less() {
+async fn tenant_and_server_ceilings_apply() {
     let large = Server::always(|| answer(200, "y".repeat(3 * 1024))).await;
     let silent = Server::always(|| Reply::Silence).await;
     let entries = [&large, &silent].map(|server| here(server, "")).join(", ");
@@ -344,12 +345,12 @@ async fn a_tenant_and_the_operator_may_allow_less() {
         ),
     ] {
         refused(&host, request).await;
-        told(&host, line).await;
+        logged_in_delivery(&host, line).await;
     }
 }
 
 #[tokio::test]
-async fn what_goes_wrong_on_the_way_has_its_code() {
+async fn network_errors_have_their_codes() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let broken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let breaks = broken.local_addr().unwrap();
@@ -372,13 +373,13 @@ async fn what_goes_wrong_on_the_way_has_its_code() {
     for (url, code, line) in cases {
         let error = refused(&host, json!({ "url": url })).await;
         assert!(error.contains(code) && error.contains("unavailable"), "{url}: {error}");
-        told(&host, line).await;
+        logged_in_delivery(&host, line).await;
     }
 }
 
-/// A server that speaks TLS with this certificate, and answers everything.
+/// A TLS server with this certificate that answers every request.
 async fn tls_server(pair: &CertifiedKey<rcgen::KeyPair>) -> u16 {
-    http(); // sees to rustls' cryptography
+    http(); // installs the TLS provider
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der()));
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(vec![pair.cert.der().clone()], key).unwrap();
@@ -397,7 +398,7 @@ async fn tls_server(pair: &CertifiedKey<rcgen::KeyPair>) -> u16 {
 }
 
 #[tokio::test]
-async fn certificates_are_verified_for_the_name() {
+async fn verifies_certificates_and_names() {
     let pair = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
     let port = tls_server(&pair).await;
     let entries =
@@ -407,11 +408,11 @@ async fn certificates_are_verified_for_the_name() {
         { "send": { "url": format!("https://127.0.0.1:{port}/") } },
     ]);
     let host = guest(&entries).start().await;
-    for came in came(&host, todo.clone()).await {
-        assert!(came["error"].as_str().unwrap().contains("TlsCertificateError"), "{came}");
+    for outcome in outcomes(&host, todo.clone()).await {
+        assert!(outcome["error"].as_str().unwrap().contains("TlsCertificateError"), "{outcome}");
     }
 
-    // Of an authority the system trusts, it is good for its own name, and for no other.
+    // A certificate of a trusted authority is accepted for its own name only.
     let (platform, folder) = (platform().await, tempfile::tempdir().unwrap());
     std::fs::write(folder.path().join("modules.toml"), guest(&entries).text()).unwrap();
     let file = folder.path().join("authorities.pem");
@@ -420,13 +421,13 @@ async fn certificates_are_verified_for_the_name() {
     let mut variables = variables(&base);
     variables.push(("SSL_CERT_FILE", file.to_str().unwrap()));
     let host = Host::serve(folder, &variables, Some(&platform)).await;
-    let came = brought(&host, todo).await;
-    assert_eq!(came[0]["body"], "ok", "{came:?}");
-    assert!(came[1]["error"].as_str().unwrap().contains("TlsCertificateError"), "{came:?}");
+    let outcomes = bring_and_wait(&host, todo).await;
+    assert_eq!(outcomes[0]["body"], "ok", "{outcomes:?}");
+    assert!(outcomes[1]["error"].as_str().unwrap().contains("TlsCertificateError"), "{outcomes:?}");
 }
 
 #[tokio::test]
-async fn a_module_that_may_send_nothing_is_not_loaded() {
+async fn refuses_to_load_a_module_without_http_entries() {
     let host = Settings::new().module("Test", "http_guest", "").start().await;
     let why = host.module("Test").await["refused"].as_str().unwrap().to_owned();
     assert!(why.starts_with("it imports wasi:http/outgoing-handler@0.2."), "{why}");
@@ -434,10 +435,10 @@ async fn a_module_that_may_send_nothing_is_not_loaded() {
         why.contains("add http = [\"api.example.com\"], with the hosts it needs, to the module in modules.toml ("),
         "{why}"
     );
-    // The line is all it takes.
+    // The line from the message is sufficient.
     host.save_settings(&guest("\"api.example.com\""));
     until("the module to serve", async || host.module("Test").await["refused"].is_null().then_some(())).await;
-    // Taken away again, it is gone at once: the module runs, and its requests don't.
+    // Removing it takes effect at once: the module still runs, but its requests are refused.
     host.save_settings(&Settings::new().module("Test", "http_guest", ""));
     host.logged(&["new settings in use"]).await;
     assert!(refused(&host, json!({ "url": "https://api.example.com/" })).await.contains("HttpRequestDenied"));
@@ -447,7 +448,7 @@ async fn a_module_that_may_send_nothing_is_not_loaded() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_tried_again_sends_nothing_twice() {
+async fn retry_replays_requests() {
     let server = Server::always(|| answer_with(200, &[("set-cookie", "session=opensesame")], "sent")).await;
     let host = guest_with(&here(&server, ""), "retry = { attempts = 3, first = \"1ms\", max = \"2ms\" }").start().await;
     let url = format!("http://{}/?api_key=opensesame", server.address);
@@ -466,7 +467,7 @@ async fn a_delivery_that_is_tried_again_sends_nothing_twice() {
     assert_eq!(methods, ["POST", "GET"]);
     assert_eq!(server.requests()[1].header("cookie"), Some("a=opensesame"));
 
-    // What people read of it names the request, and none of what opens anything.
+    // Operators see the request but no credentials.
     let calls = dead["calls"].as_array().unwrap();
     let imports: Vec<_> = calls.iter().map(|call| call["import"].as_str().unwrap()).collect();
     assert_eq!(imports[..4], ["wasi:http.handle", "wasi:http.handle", "wasi:http.handle", "keyvalue.increment"]);
@@ -480,13 +481,13 @@ async fn a_delivery_that_is_tried_again_sends_nothing_twice() {
     for text in [&dead, &shown.stdout[shown.stdout.find("calls").unwrap()..].to_owned()] {
         assert!(!text.contains("opensesame"), "{text}");
     }
-    // The text the user said holds it, and is in the log of nobody.
+    // The user's message contains the secret; it must not be in the log.
     assert!(!log.contains("opensesame"), "{log}");
 }
 
-/// A request that the guest no longer waits for leaves no hole in the record, at which the rest of it would be forgotten.
+/// A request that the guest stopped waiting for leaves no gap in the call log; a gap would truncate the log there.
 #[tokio::test]
-async fn what_follows_a_request_that_was_given_up_is_not_sent_twice() {
+async fn replays_requests_after_an_abandoned_one() {
     let (silent, server) = (Server::always(|| Reply::Silence).await, ok_server().await);
     let retry = "retry = { attempts = 3, first = \"1ms\", max = \"2ms\" }";
     let host = guest_with(&format!("{}, {}", here(&silent, ""), here(&server, "")), retry).start().await;
@@ -501,23 +502,23 @@ async fn what_follows_a_request_that_was_given_up_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn requests_at_once_have_their_place_in_the_guests_order() {
+async fn concurrent_requests_are_recorded_in_guest_order() {
     let server = ok_server().await;
     let host = guest(&here(&server, "")).start().await;
     let url = format!("http://{}/", server.address);
-    // Begun, and something else asked for before anybody has looked at the answer.
+    // Starts a request and makes another call before polling the response.
     let round = |n: usize| json!([{ "begin": { "method": "POST", "url": url, "fill": 20_000 + n } }, { "count": "n" }]);
     let mut todo: Vec<Value> = (0..20).flat_map(|n| round(n).as_array().unwrap().clone()).collect();
     todo.push(json!("finish"));
-    let came = came(&host, Value::from(todo)).await;
-    assert_eq!(came.last().unwrap(), &json!(vec![200; 20]));
+    let outcomes = outcomes(&host, Value::from(todo)).await;
+    assert_eq!(outcomes.last().unwrap(), &json!(vec![200; 20]));
     let calls = delivery(&host, "completed").await["calls"].clone();
     let imports: Vec<_> = calls.as_array().unwrap().iter().map(|call| call["import"].as_str().unwrap()).collect();
     assert_eq!(imports[..40], ["wasi:http.handle", "keyvalue.increment"].repeat(20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_kill_nothing_that_was_answered_is_sent_again() {
+async fn answered_requests_are_not_resent_after_a_kill() {
     let server = Server::scripted([answer(200, "first"), Reply::Silence, answer(200, "second")]).await;
     let (platform, folder) = (platform().await, tempfile::tempdir().unwrap());
     std::fs::write(folder.path().join("modules.toml"), guest(&here(&server, "")).text()).unwrap();
@@ -532,13 +533,13 @@ async fn after_a_kill_nothing_that_was_answered_is_sent_again() {
     assert_eq!((&answer[0]["body"], &answer[1]["body"]), (&json!("first"), &json!("second")));
     let requests = server.requests();
     let bodies: Vec<_> = requests.iter().map(|it| it.body.as_str()).collect();
-    assert_eq!(bodies, ["one", "two", "two"], "the answered one isn't sent again, the one in flight is");
+    assert_eq!(bodies, ["one", "two", "two"], "the answered request must not be resent, the one in flight must");
     assert_eq!(requests[1].header("idempotency-key"), requests[2].header("idempotency-key"));
     assert_eq!(api(&host, "totals").await["calls_made_again"], 1);
 }
 
 #[tokio::test]
-async fn a_credential_of_the_host_never_enters_the_sandbox() {
+async fn guest_never_sees_host_credentials() {
     let server = ok_server().await;
     let folder = tempfile::tempdir().unwrap();
     let write = |folder: &TempDir, value: &str| std::fs::write(folder.path().join("token"), value).unwrap();
@@ -548,15 +549,15 @@ async fn a_credential_of_the_host_never_enters_the_sandbox() {
         here(&server, headers).replace("file:token", &format!("file:{}", folder.path().join("token").display()));
     let host = guest(&entry).start_in(folder).await;
     let url = format!("http://{}/", server.address);
-    // What the module writes there itself doesn't count.
-    let came = sent(&host, json!({ "url": url, "headers": [["authorization", "Bearer mine"]] })).await;
-    assert_eq!(came["status"], 200);
+    // A value that the module sets itself is overridden.
+    let outcome = sent(&host, json!({ "url": url, "headers": [["authorization", "Bearer mine"]] })).await;
+    assert_eq!(outcome["status"], 200);
     let request = server.request();
     assert_eq!(request.header("authorization"), Some("Bearer opensesame-one"));
     assert_eq!(request.headers.get_all("authorization").iter().count(), 1);
     assert_eq!(request.header("x-api-key"), Some("opensesame-one"));
 
-    // Renewed, it is the new one.
+    // After a rotation, the new credential is used.
     host.save("token", "opensesame-two");
     host.logged(&["new settings in use"]).await;
     sent(&host, json!({ "url": url })).await;
@@ -571,7 +572,7 @@ async fn a_credential_of_the_host_never_enters_the_sandbox() {
 }
 
 #[tokio::test]
-async fn the_sample_says_which_services_answer() {
+async fn service_status_sample_reports_services() {
     let (up, down) = (ok_server().await, Server::always(|| answer(500, "")).await);
     let services =
         format!("Down = \"http://{}/\", Up = \"http://{}/\", X = \"https://x.example/\"", down.address, up.address);
@@ -585,7 +586,7 @@ async fn the_sample_says_which_services_answer() {
     assert_eq!(answer.steps(), [("Asking 3 services…", "COMPLETED")]);
 }
 
-/// A platform with the module `Test`, which has to be brought its events.
+/// A platform with the module `Test` that doesn't deliver events itself.
 pub async fn platform() -> LocalPlatform {
     let assistant = Assistant {
         id: "assistant_Test".into(),
@@ -597,7 +598,7 @@ pub async fn platform() -> LocalPlatform {
     LocalPlatform::start(LocalSettings { assistants: vec![assistant], ..LocalSettings::default() }).await.unwrap()
 }
 
-/// What a host is told of a platform at this address.
+/// The environment variables of a host for a platform at this address.
 pub fn variables(base: &str) -> Vec<(&str, &str)> {
     vec![
         ("TEST_ENDPOINT_SECRET", local::ENDPOINT_SECRET),
@@ -607,7 +608,7 @@ pub fn variables(base: &str) -> Vec<(&str, &str)> {
     ]
 }
 
-/// Brings the module its event, on a platform that doesn't itself; answers with the chat's id.
+/// Delivers an event to the module on a platform that doesn't deliver itself; returns the chat's id.
 pub async fn bring(host: &Host, todo: &Value) -> String {
     let chat_id = say(&host.platform, "Test", &todo.to_string()).await;
     let event = chosen_in(&read_chat(&host.platform, &chat_id).await, "Test");
@@ -615,7 +616,7 @@ pub async fn bring(host: &Host, todo: &Value) -> String {
     chat_id
 }
 
-async fn brought(host: &Host, todo: Value) -> Vec<Value> {
+async fn bring_and_wait(host: &Host, todo: Value) -> Vec<Value> {
     let chat_id = bring(host, &todo).await;
     serde_json::from_value(wait_for_answer(host, &chat_id).await.json()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! `wasi:keyvalue` through a real guest: what it does, whose values it sees, how much of them there may be.
+//! Tests of `wasi:keyvalue` through a real guest: operations, isolation, and limits.
 
 use modhost_emulator as local;
 use modhost_storage::keyvalue::{Bucket, KeyValue, Space, Sqlite};
@@ -8,12 +8,12 @@ use super::harness::{
     Host, Settings, chat, component, http, modhost, say, signed_post, until, user_message, wait_for_answer,
 };
 
-/// What the test guest replies to a command.
-async fn told(host: &Host, command: &str) -> String {
+/// The test guest's reply to a command.
+async fn reply(host: &Host, command: &str) -> String {
     chat(host, "Test", command).await.text().to_owned()
 }
 
-/// Tells the guest to do what must fail; answers with the reason the operators read.
+/// Gives the guest a command that must fail; returns the reason in the log.
 async fn refused(host: &Host, command: &str) -> String {
     let before = ended(host, "dead", 0).await.len();
     let chat_id = say(&host.platform, "Test", command).await;
@@ -22,8 +22,8 @@ async fn refused(host: &Host, command: &str) -> String {
     ended(host, "dead", before + 1).await[0]["reason"].as_str().unwrap().to_owned()
 }
 
-/// The deliveries in a state, newest first, once there are so many: the user reads the answer before it is written down
-/// how the delivery ended.
+/// The deliveries in a state, newest first, once there are this many: the answer is visible before the outcome is
+/// recorded.
 async fn ended(host: &Host, state: &str, count: usize) -> Vec<Value> {
     until(&format!("{count} deliveries to be {state}"), async || {
         let all = api(host, &format!("deliveries?state={state}")).await["deliveries"].as_array().unwrap().clone();
@@ -32,18 +32,18 @@ async fn ended(host: &Host, state: &str, count: usize) -> Vec<Value> {
     .await
 }
 
-/// What the admin API answers.
+/// The response of the admin API.
 async fn api(host: &Host, path: &str) -> Value {
     http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap().json().await.unwrap()
 }
 
-/// The value an operator sees under a key of a module's default bucket.
-async fn kept(host: &Host, tenant: &str, module: &str, key: &str) -> Value {
+/// The value under a key in a module's default bucket, as operators see it.
+async fn stored(host: &Host, tenant: &str, module: &str, key: &str) -> Value {
     api(host, &format!("keyvalue/{tenant}/{module}/default/value?key={key}")).await["value"].clone()
 }
 
 #[tokio::test]
-async fn values_are_set_read_counted_and_swapped() {
+async fn sets_reads_increments_and_swaps_values() {
     let host = Settings::test_guest("").start().await;
     let steps = [
         ("kv-get a", "nothing"),
@@ -68,33 +68,33 @@ async fn values_are_set_read_counted_and_swapped() {
         ("kv-keys", r#"["n","s"]"#),
     ];
     for (command, expected) in steps {
-        assert_eq!(told(&host, command).await, expected, "{command}");
+        assert_eq!(reply(&host, command).await, expected, "{command}");
     }
     assert!(refused(&host, "kv-count s 1").await.contains("keyvalue.increment: invalid: the value of `s`"));
 }
 
 #[tokio::test]
-async fn a_bucket_has_its_own_keys_and_the_unnamed_one_is_the_default() {
+async fn buckets_are_separate_and_the_unnamed_bucket_is_the_default() {
     let host = Settings::test_guest("").start().await;
-    told(&host, "kv-set a in-the-default").await;
-    told(&host, "kv-in other a in-the-other").await;
-    assert_eq!(told(&host, "kv-get a").await, "in-the-default");
-    assert_eq!(told(&host, "kv-from default a").await, "in-the-default");
-    assert_eq!(told(&host, "kv-from other a").await, "in-the-other");
-    assert_eq!(told(&host, "kv-from third a").await, "nothing");
+    reply(&host, "kv-set a in-the-default").await;
+    reply(&host, "kv-in other a in-the-other").await;
+    assert_eq!(reply(&host, "kv-get a").await, "in-the-default");
+    assert_eq!(reply(&host, "kv-from default a").await, "in-the-default");
+    assert_eq!(reply(&host, "kv-from other a").await, "in-the-other");
+    assert_eq!(reply(&host, "kv-from third a").await, "nothing");
 }
 
 #[tokio::test]
-async fn many_keys_come_page_by_page() {
+async fn lists_keys_in_pages() {
     let host = Settings::test_guest("").start().await;
-    told(&host, "kv-fill-keys 2500").await;
-    let keys: Vec<String> = serde_json::from_str(&told(&host, "kv-keys").await).unwrap();
+    reply(&host, "kv-fill-keys 2500").await;
+    let keys: Vec<String> = serde_json::from_str(&reply(&host, "kv-keys").await).unwrap();
     let expected: Vec<String> = (0..2500).map(|n| format!("key-{n:06}")).collect();
     assert_eq!(keys, expected);
 }
 
 #[tokio::test]
-async fn each_module_and_each_tenant_has_its_own() {
+async fn isolates_modules_and_tenants() {
     let listens = r#"events = ["unique.chat.user-message.created"]"#;
     let host = Settings::new()
         .module("One", "test_guest", listens)
@@ -111,7 +111,7 @@ async fn each_module_and_each_tenant_has_its_own() {
         (api(&host, "totals").await["deliveries"]["completed"] == 4).then_some(())
     })
     .await;
-    let hits = async |tenant, module| kept(&host, tenant, module, "hits").await;
+    let hits = async |tenant, module| stored(&host, tenant, module, "hits").await;
     assert_eq!(hits("acme", "One").await, "1");
     assert_eq!(hits("acme", "Two").await, "1");
     assert_eq!(hits("rival", "One").await, "2");
@@ -119,17 +119,17 @@ async fn each_module_and_each_tenant_has_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_and_says_what_may_be() {
+async fn refuses_values_above_the_quota_and_names_it() {
     let host = Settings::test_guest("limits = { keyvalue = \"64KiB\" }").start().await;
-    assert_eq!(told(&host, "kv-fill 60000 a").await, "set");
+    assert_eq!(reply(&host, "kv-fill 60000 a").await, "set");
     let full = refused(&host, "kv-fill 10000 b").await;
     assert!(full.starts_with("keyvalue.set: invalid: cannot store 9.8 KiB more"), "{full}");
     assert!(full.contains("58.6 KiB of the 64.0 KiB that `limits.keyvalue` in modules.toml"), "{full}");
-    // Nothing of it is there, what is smaller still goes, and what is there goes away.
-    assert_eq!(told(&host, "kv-exists b").await, "false");
-    assert_eq!(told(&host, "kv-fill 10 b").await, "set");
-    assert_eq!(told(&host, "kv-delete a").await, "deleted");
-    assert_eq!(told(&host, "kv-fill 60000 b").await, "set");
+    // The refused value isn't stored; smaller values still fit, and deleting frees space.
+    assert_eq!(reply(&host, "kv-exists b").await, "false");
+    assert_eq!(reply(&host, "kv-fill 10 b").await, "set");
+    assert_eq!(reply(&host, "kv-delete a").await, "deleted");
+    assert_eq!(reply(&host, "kv-fill 60000 b").await, "set");
 
     let cases = [
         ("kv-fill 1048577 a", "keyvalue.set: invalid: the value for `a` has 1048577 bytes; the maximum is 1048576"),
@@ -140,23 +140,23 @@ async fn what_is_too_large_is_refused_and_says_what_may_be() {
         let reason = refused(&host, command).await;
         assert!(reason.starts_with(expected), "{command}: {reason}");
     }
-    // A guest that holds on to everything is ended; its neighbours are not.
+    // A guest that leaks handles is ended; other modules aren't affected.
     let reason = refused(&host, "kv-handles 20000").await;
     assert!(reason.starts_with("limit reached: handles: it holds more than 10000 at once"), "{reason}");
-    assert_eq!(told(&host, "kv-long-key 1024").await, "set");
+    assert_eq!(reply(&host, "kv-long-key 1024").await, "set");
 }
 
 #[tokio::test]
-async fn too_many_keys_in_one_call_are_refused() {
+async fn limits_the_keys_of_one_call() {
     let host = Settings::test_guest("").start().await;
     let object: serde_json::Map<String, Value> = (0..1001).map(|n| (format!("k{n}"), json!(""))).collect();
     let reason = refused(&host, &format!("kv-many {}", Value::Object(object))).await;
     assert!(reason.starts_with("keyvalue.set-many: invalid: one call names 1001 keys"), "{reason}");
-    assert_eq!(told(&host, "kv-keys").await, "[]");
+    assert_eq!(reply(&host, "kv-keys").await, "[]");
 }
 
 #[tokio::test]
-async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
+async fn refuses_to_load_a_keyvalue_module_without_quota() {
     let none = Settings::test_guest("limits = { keyvalue = 0 }");
     let host = none.start().await;
     let refused = host.logged(&["no version serves", "wasi:keyvalue/store@0.2.0-draft2"]).await;
@@ -164,53 +164,53 @@ async fn a_module_that_is_granted_nothing_is_not_loaded_with_it() {
 
     host.save_settings(&Settings::test_guest(""));
     host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
-    assert_eq!(told(&host, "kv-set a b").await, "set");
+    assert_eq!(reply(&host, "kv-set a b").await, "set");
 
-    // Taken away while it serves: it goes on as it was, and the log says why.
+    // If the quota is removed at run time, the old settings keep serving, and the log names the reason.
     host.save_settings(&none);
     host.logged(&["the stable version stays", "`limits.keyvalue` is 0"]).await;
-    assert_eq!(told(&host, "kv-get a").await, "b");
+    assert_eq!(reply(&host, "kv-get a").await, "b");
 
-    // What doesn't use it needs no grant.
+    // A module that doesn't import keyvalue needs no quota.
     let other = Settings::new().module("DemoApp", "demo_app", "limits = { keyvalue = 0 }").start().await;
     assert!(chat(&other, "DemoApp", "good morning").await.text().starts_with("Hello!"));
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_tried_again_counts_once() {
+async fn retry_replays_an_increment() {
     let lines = "retry = { attempts = 3, first = \"10ms\", max = \"10ms\" }";
     let host = Settings::test_guest(lines).start().await;
     let chat_id = say(&host.platform, "Test", "kv-count-and hits|retry 0").await;
     wait_for_answer(&host, &chat_id).await;
     let dead = ended(&host, "dead", 1).await.remove(0);
     assert_eq!(dead["attempts"], 3, "{dead}");
-    // The writes of a delivery that failed stay.
-    assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
+    // Writes of a failed delivery stay.
+    assert_eq!(stored(&host, "default", "Test", "hits").await, "1");
 
-    // Sent again by a person it still is the same count; with its answers forgotten it is another.
+    // A manual retry replays the recorded increment; if the call log was deleted, it increments again.
     let id = dead["id"].as_str().unwrap().to_owned();
     for (args, attempts, hits) in [(vec!["retry", &id], 6, "1"), (vec!["retry", &id, "--fresh"], 9, "2")] {
         let ran = modhost(host.folder(), "deliveries", &[vec!["--admin", &host.admin], args].concat(), &[]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
-        until("it to end again", async || {
+        until("the delivery to end again", async || {
             let dead = api(&host, "deliveries?state=dead").await;
             (dead["deliveries"][0]["attempts"] == attempts).then_some(())
         })
         .await;
-        assert_eq!(kept(&host, "default", "Test", "hits").await, hits);
+        assert_eq!(stored(&host, "default", "Test", "hits").await, hits);
     }
 }
 
 #[tokio::test]
-async fn a_rehearsal_reads_the_record_and_writes_nothing() {
-    // Recorded with a module that keeps nothing, so that everything is new to the dry run.
+async fn dry_run_reads_the_call_log_and_writes_nothing() {
+    // The recording module makes no keyvalue calls, so all of them are new in the dry run.
     let host = Settings::new().module("Test", "assistant", "").start().await;
-    told(&host, "kv-append a more").await;
+    reply(&host, "kv-append a more").await;
     let other = ended(&host, "completed", 1).await[0]["id"].as_str().unwrap().to_owned();
     host.save_settings(&Settings::test_guest(""));
     host.serves("Test", &std::fs::read(component("test_guest")).unwrap()).await;
-    told(&host, "kv-set a once").await;
-    told(&host, "kv-count-and hits|kv-get a").await;
+    reply(&host, "kv-set a once").await;
+    reply(&host, "kv-count-and hits|kv-get a").await;
     let same = ended(&host, "completed", 3).await[0]["id"].as_str().unwrap().to_owned();
 
     let guest = component("test_guest");
@@ -228,16 +228,16 @@ async fn a_rehearsal_reads_the_record_and_writes_nothing() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stdout.contains("+ added    keyvalue.cas.new"), "{ran:?}");
     assert!(ran.stdout.contains("a dry run has no value that was not recorded"), "{ran:?}");
-    assert_eq!(kept(&host, "default", "Test", "a").await, "once");
-    assert_eq!(kept(&host, "default", "Test", "hits").await, "1");
+    assert_eq!(stored(&host, "default", "Test", "a").await, "once");
+    assert_eq!(stored(&host, "default", "Test", "hits").await, "1");
 }
 
 #[tokio::test]
-async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
+async fn operators_can_read_values_of_a_removed_module() {
     let mut host = Settings::test_guest("").start().await;
-    told(&host, "kv-set a good morning").await;
-    told(&host, "kv-fill 3 b/c").await;
-    told(&host, "kv-in drafts/2026 a é").await;
+    reply(&host, "kv-set a good morning").await;
+    reply(&host, "kv-fill 3 b/c").await;
+    reply(&host, "kv-in drafts/2026 a é").await;
     host.save_settings(&Settings::new());
     host.logged(&["settings reloaded"]).await;
 
@@ -257,7 +257,7 @@ async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
     assert!(page["keys"][0]["changed_at"].as_str().is_some_and(|at| at.starts_with("20")), "{page}");
     let page = api(&host, "keyvalue/default/Test/default?after=a").await;
     assert_eq!((&page["keys"][0]["key"], &page["next"]), (&json!("b/c"), &Value::Null));
-    assert_eq!(kept(&host, "default", "Test", "b/c").await, json!({ "hex": "ffffff" }));
+    assert_eq!(stored(&host, "default", "Test", "b/c").await, json!({ "hex": "ffffff" }));
     assert_eq!(api(&host, "keyvalue/default/Test/drafts%2F2026/value?key=a").await["value"], "é");
     assert_eq!(api(&host, "keyvalue/default/Nobody").await, json!({ "buckets": [] }));
 
@@ -268,7 +268,7 @@ async fn operators_see_what_is_kept_also_of_a_module_that_is_gone() {
     assert_eq!(get("keyvalue/default/Test/default?limit=0").await.status(), 400);
     assert_eq!(get("keyvalue/default/Test/default/value").await.status(), 400);
 
-    // A host that stopped has left all of it in the file.
+    // After the host has stopped, all values are in the file.
     host.stop().await;
     let store = Sqlite::open(host.file(".modhost")).await.unwrap();
     let default = Bucket::new(Space { tenant: "default".into(), module: "Test".into() }, String::new()).unwrap();

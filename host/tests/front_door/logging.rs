@@ -1,4 +1,4 @@
-//! The log: what it looks like, what others' text can do to it, and that a host does without it.
+//! Tests of the log: its format, untrusted text in it, and a log that can't be written.
 
 use std::fs::File;
 use std::io::{PipeReader, Read};
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::harness::{Host, Settings, bare, chat, chosen, http, modhost, say, signed_post, until};
 
-/// How many lines of its log a host says it has dropped.
+/// The number of dropped log lines in the metrics.
 async fn dropped(host: &Host) -> u64 {
     let metrics = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
     let line = metrics.lines().find_map(|line| line.strip_prefix("modhost_log_lines_dropped_total "));
     line.unwrap_or_else(|| panic!("not among the metrics:\n{metrics}")).parse().unwrap()
 }
 
-/// Deliveries that log, answer, fail and break, all at once: each comes to its end.
+/// Sends deliveries that log, answer, fail and trap, all at once, and checks that each one ends.
 async fn serves(host: &Host) {
     let commands =
         ["reply hi", "log info a line", "stdout a line", "panic at the disco", "fail no luck", "loop-not-there"];
@@ -35,14 +35,14 @@ async fn serves(host: &Host) {
     .await;
 }
 
-/// The test guest, which may log as much as it likes.
+/// The test guest without a limit on its log.
 fn loud() -> Settings {
     Settings::test_guest(r#"limits = { log_lines = 1000000, log_bytes = "256MiB" }"#)
         .server("[server.ceilings]\nlog_lines = 1000000\nlog_bytes = \"256MiB\"")
 }
 
 #[tokio::test]
-async fn a_log_on_a_full_disk_stops_nothing() {
+async fn keeps_serving_with_the_log_on_a_full_disk() {
     let mut host = loud().start_logging_to(File::create("/dev/full").unwrap()).await;
     serves(&host).await;
     assert!(dropped(&host).await > 20);
@@ -50,7 +50,7 @@ async fn a_log_on_a_full_disk_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_whose_reader_has_died_stops_nothing() {
+async fn keeps_serving_after_the_log_reader_has_died() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut host = loud().start_logging_to(writer).await;
@@ -60,7 +60,7 @@ async fn a_log_whose_reader_has_died_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nothing_and_says_what_is_missing() {
+async fn keeps_serving_with_a_blocked_log_and_reports_dropped_lines() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut host = loud().start_logging_to(writer).await;
     until("the log to be full", async || {
@@ -69,9 +69,9 @@ async fn a_log_that_nobody_reads_stops_nothing_and_says_what_is_missing() {
     })
     .await;
     serves(&host).await;
-    // Who starts to read again reads what was kept, and how much wasn't.
+    // A reader that resumes gets the buffered lines and the number of dropped ones.
     let log = read(reader);
-    let line = until("the log to say what is missing", async || {
+    let line = until("the log to report the dropped lines", async || {
         let log = log.lock().unwrap();
         log.lines().find(|line| line.contains("log lines were dropped")).map(str::to_owned)
     })
@@ -82,7 +82,7 @@ async fn a_log_that_nobody_reads_stops_nothing_and_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_host_whose_log_nobody_reads_ends_when_told() {
+async fn stops_with_a_blocked_log() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut host = loud().start_logging_to(writer).await;
     until("the log to be full", async || {
@@ -107,7 +107,7 @@ fn read(mut reader: PipeReader) -> std::sync::Arc<std::sync::Mutex<String>> {
     text
 }
 
-/// Text that forges lines, drives terminals and reorders what stands around it.
+/// Text that forges log lines, contains terminal escapes, and reorders the text around it.
 const HOSTILE: &str = "x\n2026-01-01T00:00:00Z ERROR forged module=Other\r\u{1b}[2J\u{9b}2J\u{85}\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}\u{2029}\u{feff}\u{200b}\u{7f}\u{7}y";
 
 fn drives_a_terminal(c: char) -> bool {
@@ -115,8 +115,8 @@ fn drives_a_terminal(c: char) -> bool {
     bidi || c.is_control() && c != '\n' || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{200b}')
 }
 
-/// Checks that a text is safe, and none of its lines is one of those that were forged: what others say stands indented, if it
-/// has lines of its own.
+/// Checks that a text has no control characters, and that none of its lines is a forged one: continuation lines of
+/// untrusted text are indented.
 fn assert_safe(text: &str) {
     for line in text.lines() {
         assert!(!line.starts_with("2026-01-01T00:00:00Z"), "forged: {line:?} in:\n{text}");
@@ -125,9 +125,9 @@ fn assert_safe(text: &str) {
 }
 
 #[tokio::test]
-async fn no_text_of_others_makes_a_line_or_drives_a_terminal() {
+async fn untrusted_text_forges_no_line_and_contains_no_escapes() {
     let host = Settings::test_guest("").start().await;
-    // In the id and the name of an event, in what a user and a module say.
+    // In the id and the name of an event, and in the text of a user and of a module.
     let mut event = chosen(&format!("evt_{HOSTILE}"), "Test", &format!("fail {HOSTILE}"));
     event["payload"]["userMessage"]["id"] = HOSTILE.into();
     for (name, text) in [
@@ -148,14 +148,17 @@ async fn no_text_of_others_makes_a_line_or_drives_a_terminal() {
         super::harness::wait_for_answer(&host, &chat_id).await;
     }
     let admin = [("MODHOST_ADMIN", host.admin.as_str())];
-    let listed = until("two to be dead", async || {
+    let listed = until("two deliveries to be dead", async || {
         let ran = modhost(host.folder(), "deliveries", &["--json"], &admin).await;
         assert_safe(&ran.stdout);
         let listed: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         (listed.iter().filter(|it| it["state"] == "dead").count() >= 2).then_some(listed)
     })
     .await;
-    assert!(listed.iter().any(|it| it["event_id"].as_str().unwrap().contains(HOSTILE)), "JSON loses nothing");
+    assert!(
+        listed.iter().any(|it| it["event_id"].as_str().unwrap().contains(HOSTILE)),
+        "the JSON log must keep the text"
+    );
     assert_safe(&host.log());
     assert_safe(&host.output());
 
@@ -183,7 +186,7 @@ async fn no_text_of_others_makes_a_line_or_drives_a_terminal() {
 }
 
 #[tokio::test]
-async fn as_json_each_record_is_an_object_with_its_fields() {
+async fn json_log_has_one_object_per_record() {
     let mut host = Settings::test_guest("").args(&["--log-format", "json"]).start().await;
     chat(&host, "Test", "log info hello\u{202e} there").await;
     chat(&host, "Test", "panic at the disco").await;
@@ -209,7 +212,7 @@ async fn as_json_each_record_is_an_object_with_its_fields() {
 }
 
 #[tokio::test]
-async fn a_trap_is_one_record() {
+async fn trap_is_one_record() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "panic first\nsecond").await;
     let line = host.logged(&["delivery failed", "module=Test", "attempt="]).await;
@@ -217,7 +220,7 @@ async fn a_trap_is_one_record() {
 }
 
 #[tokio::test]
-async fn a_level_or_a_filter_says_what_is_logged() {
+async fn log_level_and_filter_apply() {
     let quiet = Settings::test_guest("").args(&["--log-level", "error"]).start().await;
     chat(&quiet, "Test", "log info quiet please").await;
     chat(&quiet, "Test", "log error loud").await;
@@ -240,14 +243,14 @@ async fn a_level_or_a_filter_says_what_is_logged() {
             let ran = modhost(folder.path(), command, &[flag, text], &[]).await;
             assert!(ran.code == 2 && ran.stderr.contains(said), "{ran:?}");
         }
-        // What is set to nothing is not set.
+        // An empty variable counts as unset.
         let ran = modhost(folder.path(), command, &[], &[("MODHOST_LOG", ""), ("MODHOST_LOG_FORMAT", "")]).await;
         assert!(ran.code == 1 && ran.stderr.contains("there is no file modules.toml"), "{ran:?}");
     }
 }
 
 #[tokio::test]
-async fn a_host_that_cannot_start_says_so_where_its_log_goes() {
+async fn startup_error_goes_to_the_log() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("modules.toml"), "[serverr]\n").unwrap();
     let ran = modhost(folder.path(), "serve", &["--log-format", "json"], &[]).await;

@@ -1,4 +1,4 @@
-//! The whole host, through its front door: the real binary, real HTTP, real components, the local platform.
+//! Tests of the whole host through its front door: the real binary, real HTTP, real components, the local platform.
 
 mod answers;
 mod browsers;
@@ -33,7 +33,7 @@ mod sandbox;
 mod server;
 mod starting;
 mod unusual_events;
-// Made for the tests of the journal, too; this suite needs a part of it.
+// This module is shared with the tests of the journal; this suite uses a part of it.
 mod hostile_guests;
 #[allow(dead_code)]
 #[path = "../support/small_disk.rs"]

@@ -1,4 +1,4 @@
-//! What `/metrics` of the admin listener counts.
+//! Tests of `/metrics` on the admin listener.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use reqwest::StatusCode;
 
 use super::harness::{ADMIN_TOKEN, Host, Settings, chat, http, post, signed_post, until, user_message};
 
-/// The figures of a host, by name and labels.
-async fn figures(host: &Host) -> HashMap<String, f64> {
+/// The metrics of a host, by name with labels.
+async fn metrics(host: &Host) -> HashMap<String, f64> {
     let answer = http().get(format!("{}/metrics", host.admin)).send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = answer.text().await.unwrap();
@@ -21,7 +21,7 @@ async fn figures(host: &Host) -> HashMap<String, f64> {
 }
 
 #[tokio::test]
-async fn what_comes_in_and_goes_out_is_counted() {
+async fn counts_events_deliveries_and_calls() {
     let host =
         Settings::test_guest(r#"events = ["unique.chat.external-module.chosen", "unique.chat.user-message.created"]"#)
             .module("Broken", "nothing_there", r#"events = ["nothing"]"#)
@@ -35,13 +35,13 @@ async fn what_comes_in_and_goes_out_is_counted() {
     post(&host.webhook, &[("x-unique-signature", "00"), ("x-unique-created-at", "0")], "{}").await;
 
     let ended = r#"modhost_deliveries{state="completed"}"#;
-    let figures = until("three deliveries to end", async || {
-        let figures = figures(&host).await;
-        (figures.get(ended) == Some(&3.0)).then_some(figures)
+    let metrics = until("three deliveries to end", async || {
+        let metrics = metrics(&host).await;
+        (metrics.get(ended) == Some(&3.0)).then_some(metrics)
     })
     .await;
     for (name, wanted) in [
-        // The platform tells of the message, and chooses the module.
+        // The platform sends two events per chat: the user message, and the module choice.
         (r#"modhost_events_total{source="unique",tenant="default",outcome="taken"}"#, 3.0),
         (r#"modhost_events_total{source="unique",tenant="default",outcome="again"}"#, 1.0),
         (r#"modhost_events_total{source="unique",tenant="default",outcome="unwanted"}"#, 1.0),
@@ -60,13 +60,13 @@ async fn what_comes_in_and_goes_out_is_counted() {
         (r#"modhost_swaps_total{module="Test",origin="file"}"#, 1.0),
         (r#"modhost_swaps_refused_total{module="Broken",by="file"}"#, 1.0),
     ] {
-        assert_eq!(figures.get(name), Some(&wanted), "{name} among {figures:#?}");
+        assert_eq!(metrics.get(name), Some(&wanted), "{name} among {metrics:#?}");
     }
-    assert!(figures["modhost_journal_bytes"] > 0.0);
+    assert!(metrics["modhost_journal_bytes"] > 0.0);
 }
 
 #[tokio::test]
-async fn figures_are_for_operators() {
+async fn metrics_are_only_on_the_admin_listener() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings::new().server("admin_token = \"env:TOKEN\"");
     std::fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();

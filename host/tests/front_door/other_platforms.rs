@@ -1,4 +1,4 @@
-//! NexusGPT and Archivus: their events, the samples that answer them, and a NexusGPT that the test plays.
+//! Tests of NexusGPT and Archivus: their events, the sample modules for them, and a NexusGPT played by the test.
 
 use std::fs;
 
@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 use super::harness::{Host, Ran, component, http, modhost, post, until};
 use crate::server::{Recorded, Reply, Server, answer};
 
-/// The header and the value the operator chose at NexusGPT.
+/// The signature header and its value, as the operator chose them at NexusGPT.
 const HEADER: &str = "nexus-signature";
 const SECRET: &str = "mysecret";
 const KEY: &str = "nexus_key";
 
-/// What a thread's platform answers to a message.
+/// NexusGPT's response to a message.
 const WRITTEN: &str = r#"{"success": true}"#;
 
-/// Two systems: one with threads to answer in, one with documents and nobody to answer. `platform` is the threads'.
+/// Settings for two systems: NexusGPT with threads to answer in, at `platform`, and Archivus with documents and no
+/// replies.
 fn settings(platform: &str, relay: &str) -> String {
     let (nexus_relay, document_notes) = (component("nexus_relay"), component("document_notes"));
     format!(
@@ -66,7 +67,7 @@ const NEXUS: &str = r#"{ kind = "nexus", api_base = "env:NEXUS_API_BASE", api_ke
 
 const ANSWERS: &str = r#"config = { answers = { "opening hours" = "Monday to Friday." } }"#;
 
-/// A host that serves both, in front of a NexusGPT of the test's own.
+/// Starts a host that serves both, with a NexusGPT played by the test.
 async fn serve(far_side: &Server, relay: &str) -> Host {
     serve_on(far_side, NEXUS, relay).await
 }
@@ -84,7 +85,7 @@ async fn serve_on(far_side: &Server, platform: &str, relay: &str) -> Host {
     Host::serve(folder, &variables, None).await
 }
 
-/// A host in development: NexusGPT's threads are the local platform's.
+/// Starts `modhost dev`: the local platform plays NexusGPT's threads.
 async fn dev(platform: &str, relay: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     let unique = "[[source]]\nname = \"unique\"\npath = \"/webhook\"\nscheme = \"unique\"\nsecrets = [\"env:S\"]\n\
@@ -93,7 +94,7 @@ async fn dev(platform: &str, relay: &str) -> Host {
     Host::dev(folder).await
 }
 
-/// An event of a message, told apart by the message's id and the time it was changed.
+/// An event for a message, identified by the message's id and the time of its update.
 fn message(id: &str, updated: u32, text: &str) -> Value {
     json!({
         "event": "MESSAGE_FINALIZED",
@@ -123,7 +124,7 @@ async fn tell(host: &Host, event: &Value) -> Response {
     post(&url(host, "/nexus"), &[(HEADER, SECRET)], event.to_string()).await
 }
 
-async fn taken(host: &Host, event: &Value) {
+async fn post_accepted(host: &Host, event: &Value) {
     let answer = tell(host, event).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
 }
@@ -135,7 +136,7 @@ async fn deliveries(host: &Host) -> Vec<Value> {
     listed["deliveries"].as_array().unwrap().clone()
 }
 
-/// Waits until the delivery of an event is in a state; answers with it.
+/// Waits until the delivery of an event is in a state, and returns it.
 async fn in_state(host: &Host, event: &str, state: &str) -> Value {
     until(&format!("the delivery of {event} to be {state}"), async || {
         deliveries(host).await.into_iter().find(|it| it["event_id"] == event && it["state"] == state)
@@ -143,7 +144,7 @@ async fn in_state(host: &Host, event: &str, state: &str) -> Value {
     .await
 }
 
-/// The id the host gives a message's event.
+/// The id that the host gives to the event of a message.
 fn event_id(message: &Value) -> String {
     let payload = &message["payload"];
     format!("{}@{}", payload["id"].as_str().unwrap(), payload["updatedAt"].as_str().unwrap())
@@ -154,16 +155,16 @@ fn contents(requests: &[Recorded]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_is_answered_in_its_thread() {
+async fn answers_a_message_in_its_thread() {
     let far_side = Server::always(|| answer(200, WRITTEN)).await;
     let host = serve(&far_side, ANSWERS).await;
-    let asked = message("m_1", 1, "What are your opening hours?");
+    let question = message("m_1", 1, "What are your opening hours?");
     for headers in [&[][..], &[(HEADER, "yoursecret")]] {
-        let refused = post(&url(&host, "/nexus"), headers, asked.to_string()).await;
+        let refused = post(&url(&host, "/nexus"), headers, question.to_string()).await;
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
     }
-    taken(&host, &asked).await;
-    in_state(&host, &event_id(&asked), "completed").await;
+    post_accepted(&host, &question).await;
+    in_state(&host, &event_id(&question), "completed").await;
     let request = far_side.request();
     assert_eq!(request.method, Method::POST);
     assert_eq!((request.path.as_str(), request.query.as_deref()), ("/api/public/thread/thread%2F1/messages", None));
@@ -172,24 +173,24 @@ async fn a_message_is_answered_in_its_thread() {
 }
 
 #[tokio::test]
-async fn events_are_told_apart_by_message_and_time() {
+async fn message_and_update_time_identify_an_event() {
     let far_side = Server::always(|| answer(200, WRITTEN)).await;
     let host = serve(&far_side, ANSWERS).await;
-    let asked = |id, updated| message(id, updated, "Opening hours?");
-    // The third is the first once more.
-    for event in [asked("m_1", 1), asked("m_1", 2), asked("m_1", 1), asked("m_2", 1)] {
-        taken(&host, &event).await;
+    let question = |id, updated| message(id, updated, "Opening hours?");
+    // The third event repeats the first.
+    for event in [question("m_1", 1), question("m_1", 2), question("m_1", 1), question("m_2", 1)] {
+        post_accepted(&host, &event).await;
     }
-    for event in [asked("m_1", 1), asked("m_1", 2), asked("m_2", 1)] {
+    for event in [question("m_1", 1), question("m_1", 2), question("m_2", 1)] {
         in_state(&host, &event_id(&event), "completed").await;
     }
     assert_eq!(far_side.requests().len(), 3);
     assert_eq!(deliveries(&host).await.len(), 3);
-    host.logged(&["duplicate event", &event_id(&asked("m_1", 1))]).await;
+    host.logged(&["duplicate event", &event_id(&question("m_1", 1))]).await;
 }
 
 #[tokio::test]
-async fn the_relay_never_talks_to_itself() {
+async fn relay_ignores_its_own_messages() {
     let far_side = Server::always(|| answer(200, WRITTEN)).await;
     let otherwise = r#"config = { otherwise = "Ask me something else." }"#;
     let host = serve(&far_side, otherwise).await;
@@ -199,24 +200,24 @@ async fn the_relay_never_talks_to_itself() {
     half["payload"]["status"] = "IN_PROGRESS".into();
     let own = message("m_3", 1, "Ask me something else.");
     for event in [&by_employee, &half, &own] {
-        taken(&host, event).await;
+        post_accepted(&host, event).await;
         in_state(&host, &event_id(event), "completed").await;
     }
     assert_eq!(contents(&far_side.requests()), [""; 0]);
     let whole = message("m_2", 2, "Hello");
-    taken(&host, &whole).await;
+    post_accepted(&host, &whole).await;
     in_state(&host, &event_id(&whole), "completed").await;
     assert_eq!(contents(&far_side.requests()), ["Ask me something else."]);
 }
 
 #[tokio::test]
-async fn a_long_answer_comes_in_parts() {
+async fn splits_a_long_answer() {
     let far_side = Server::always(|| answer(200, WRITTEN)).await;
     let long = "We open at eight. ".repeat(500);
     let host = serve(&far_side, &format!("config = {{ answers = {{ hours = {long:?} }} }}")).await;
-    let asked = message("m_1", 1, "Hours?");
-    taken(&host, &asked).await;
-    in_state(&host, &event_id(&asked), "completed").await;
+    let question = message("m_1", 1, "Hours?");
+    post_accepted(&host, &question).await;
+    in_state(&host, &event_id(&question), "completed").await;
     let parts = contents(&far_side.requests());
     assert_eq!(parts.len(), 3);
     assert!(parts.iter().all(|part| part.len() <= 4000 && part.ends_with("eight.")));
@@ -224,14 +225,14 @@ async fn a_long_answer_comes_in_parts() {
 }
 
 #[tokio::test]
-async fn what_fails_for_now_is_tried_again_and_the_thread_waits() {
+async fn retries_temporary_failures_in_thread_order() {
     let down = || answer(500, r#"{"error": "out of order"}"#);
     let far_side = Server::scripted([down(), down(), answer(200, WRITTEN), answer(200, WRITTEN)]).await;
     let answers = r#"config = { answers = { first = "One", second = "Two" } }"#;
     let host = serve(&far_side, &format!("ordering = \"chat\"\n{answers}")).await;
     let (first, second) = (message("m_1", 1, "first"), message("m_2", 1, "second"));
-    taken(&host, &first).await;
-    taken(&host, &second).await;
+    post_accepted(&host, &first).await;
+    post_accepted(&host, &second).await;
     let done = in_state(&host, &event_id(&second), "completed").await;
     assert_eq!(done["attempts"], 1);
     assert_eq!(in_state(&host, &event_id(&first), "completed").await["attempts"], 3);
@@ -239,22 +240,22 @@ async fn what_fails_for_now_is_tried_again_and_the_thread_waits() {
 }
 
 #[tokio::test]
-async fn a_platform_that_says_nothing_is_asked_again() {
+async fn retries_when_the_platform_does_not_answer() {
     let far_side = Server::scripted([Reply::Silence, answer(200, WRITTEN)]).await;
     let host = serve_on(&far_side, &NEXUS.replace(" }", ", timeout = \"500ms\" }"), ANSWERS).await;
-    let asked = message("m_1", 1, "Opening hours?");
-    taken(&host, &asked).await;
-    assert_eq!(in_state(&host, &event_id(&asked), "completed").await["attempts"], 2);
+    let question = message("m_1", 1, "Opening hours?");
+    post_accepted(&host, &question).await;
+    assert_eq!(in_state(&host, &event_id(&question), "completed").await["attempts"], 2);
     assert_eq!(contents(&far_side.requests()), ["Monday to Friday."; 2]);
 }
 
 #[tokio::test]
-async fn what_is_refused_is_given_up_and_the_key_is_not_told() {
+async fn permanent_failure_is_dead_and_reveals_no_key() {
     let far_side = Server::always(|| answer(401, format!(r#"{{"error": "unknown key {KEY}"}}"#))).await;
     let host = serve(&far_side, ANSWERS).await;
-    let asked = message("m_1", 1, "Opening hours?");
-    taken(&host, &asked).await;
-    let dead = in_state(&host, &event_id(&asked), "dead").await;
+    let question = message("m_1", 1, "Opening hours?");
+    post_accepted(&host, &question).await;
+    let dead = in_state(&host, &event_id(&question), "dead").await;
     let reason = dead["reason"].as_str().unwrap();
     assert!(
         reason.contains("messages.create: not allowed: POST /api/public/thread/thread%2F1/messages: 401"),
@@ -265,19 +266,19 @@ async fn what_is_refused_is_given_up_and_the_key_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_message_of_another_shape_ends_with_a_reason_that_names_it() {
+async fn malformed_message_is_dead_with_a_reason() {
     let far_side = Server::always(|| answer(200, WRITTEN)).await;
     let host = serve(&far_side, ANSWERS).await;
-    let mut odd = message("m_1", 1, "Opening hours?");
-    odd["payload"]["content"] = json!({ "blocks": [] });
-    taken(&host, &odd).await;
-    let dead = in_state(&host, &event_id(&odd), "dead").await;
+    let mut malformed = message("m_1", 1, "Opening hours?");
+    malformed["payload"]["content"] = json!({ "blocks": [] });
+    post_accepted(&host, &malformed).await;
+    let dead = in_state(&host, &event_id(&malformed), "dead").await;
     let reason = dead["reason"].as_str().unwrap();
     assert!(reason.starts_with("cannot parse the payload of event `MESSAGE_FINALIZED` (m_1@"), "{dead}");
     assert!(far_side.requests().is_empty());
 }
 
-/// Sends an event as its platform would.
+/// Sends an event with `modhost send`, signed as its platform would.
 async fn send(host: &Host, source: &str, event: &Value) -> Ran {
     fs::write(host.file("event.json"), event.to_string()).unwrap();
     let to = host.webhook.replace("/webhook", "");
@@ -285,7 +286,7 @@ async fn send(host: &Host, source: &str, event: &Value) -> Ran {
 }
 
 #[tokio::test]
-async fn dev_answers_in_threads_of_its_own() {
+async fn dev_answers_in_local_threads() {
     let host = dev(NEXUS, ANSWERS).await;
     let ran = send(&host, "nexus", &message("m_1", 1, "Opening hours?")).await;
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -309,12 +310,12 @@ async fn dev_answers_in_threads_of_its_own() {
 }
 
 #[tokio::test]
-async fn unique_needs_a_company_to_act_for() {
+async fn unique_calls_need_a_company() {
     let unique = r#"{ kind = "unique", api_base = "env:B", app_id = "env:A", api_key = "env:K" }"#;
     let host = dev(unique, ANSWERS).await;
-    let asked = message("m_1", 1, "Opening hours?");
-    assert_eq!(send(&host, "nexus", &asked).await.code, 0);
-    let dead = in_state(&host, &event_id(&asked), "dead").await;
+    let question = message("m_1", 1, "Opening hours?");
+    assert_eq!(send(&host, "nexus", &question).await.code, 0);
+    let dead = in_state(&host, &event_id(&question), "dead").await;
     let reason = dead["reason"].as_str().unwrap();
     assert!(reason.ends_with("an event `MESSAGE_FINALIZED` has no company to act on"), "{dead}");
 }
@@ -323,7 +324,7 @@ fn document(id: &str, name: &str, data: Value) -> Value {
     json!({ "id": id, "type": name, "timestamp": "2026-01-02T03:04:05Z", "data": data })
 }
 
-/// The note kept about a document; null if there is none.
+/// The note that the module keeps about a document; null if it has none.
 async fn note(host: &Host, document: &str) -> Value {
     let url = format!("{}/api/keyvalue/documents/DocumentNotes/notes/value?key={document}", host.admin);
     let found: Value = http().get(url).send().await.unwrap().json().await.unwrap();
@@ -331,7 +332,7 @@ async fn note(host: &Host, document: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_note_is_kept_of_every_document() {
+async fn document_notes_sample_keeps_a_note_per_document() {
     let host = dev(NEXUS, ANSWERS).await;
     let processed = json!({
         "document_id": "doc_1",
@@ -359,13 +360,17 @@ async fn a_note_is_kept_of_every_document() {
     }
     let happened = "2026-01-02T03:04:05Z".parse::<jiff::Timestamp>().unwrap().as_second();
     let lease = "# lease.pdf\n\nTags: lease, 2026\n\nA lease of two years.\n";
-    assert_eq!(note(&host, "doc_1").await, json!({ "at": happened, "text": lease }), "the late event changes nothing");
+    assert_eq!(
+        note(&host, "doc_1").await,
+        json!({ "at": happened, "text": lease }),
+        "the outdated event changed the note"
+    );
     let encrypted = "# Document doc_2\n\nIt could not be processed: the file is encrypted\n";
     assert_eq!(note(&host, "doc_2").await["text"], encrypted);
     assert_eq!(note(&host, "doc_3").await, Value::Null);
 
-    let odd = document("event_5", "document.processed", json!({ "document_id": "doc_4" }));
-    assert_eq!(send(&host, "archivus", &odd).await.code, 0);
+    let malformed = document("event_5", "document.processed", json!({ "document_id": "doc_4" }));
+    assert_eq!(send(&host, "archivus", &malformed).await.code, 0);
     let dead = in_state(&host, "event_5", "dead").await;
     assert_eq!(
         dead["reason"].as_str().unwrap().split(" at line").next().unwrap(),
@@ -374,7 +379,7 @@ async fn a_note_is_kept_of_every_document() {
 }
 
 #[tokio::test]
-async fn only_what_archivus_signed_is_taken() {
+async fn accepts_only_requests_signed_by_archivus() {
     let host = dev(NEXUS, ANSWERS).await;
     let body = document("event_1", "document.uploaded", json!({ "document_id": "doc_1" })).to_string();
     let forged = format!("sha256={}", "0".repeat(64));

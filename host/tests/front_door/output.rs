@@ -1,4 +1,4 @@
-//! What commands print, where it can't be printed.
+//! Tests of commands whose output can't be written.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,24 +6,24 @@ use std::process::{ExitStatus, Stdio};
 
 use super::harness::{Host, Settings, bare, chat, component, modhost, until};
 
-/// Runs a command with its standard output and error going there; answers how it ended.
+/// Runs a command with its output redirected; returns its exit status and elapsed time.
 async fn run(folder: &Path, args: &[&str], stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> (ExitStatus, String) {
     let (command, args) = args.split_first().unwrap();
     let mut bare = bare(command, folder);
     bare.args(args).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     let ran = tokio::process::Command::from(bare).kill_on_drop(true).spawn().unwrap().wait_with_output();
-    let ran = tokio::time::timeout(super::harness::PATIENCE, ran).await.expect("the command ends").unwrap();
+    let ran = tokio::time::timeout(super::harness::PATIENCE, ran).await.expect("the command exits in time").unwrap();
     (ran.status, String::from_utf8(ran.stderr).unwrap())
 }
 
-/// A pipe whose reader has gone.
+/// A pipe whose reader is closed.
 fn closed() -> std::io::PipeWriter {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer
 }
 
-/// What prints, with where it finds a host.
+/// Commands that print, with the arguments to find the host.
 fn printing(host: &Host) -> Vec<Vec<String>> {
     let fits = component("demo_app").display().to_string();
     let commands: [&[&str]; 12] = [
@@ -44,7 +44,7 @@ fn printing(host: &Host) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_gone_is_no_failure() {
+async fn closed_pipe_is_no_failure() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "reply hi").await;
     for args in printing(&host) {
@@ -52,18 +52,18 @@ async fn a_reader_who_has_gone_is_no_failure() {
         let (status, stderr) = run(host.folder(), &args, closed(), Stdio::piped()).await;
         assert_eq!(status.code(), Some(0), "{args:?}: {stderr}");
         assert!(!stderr.contains("panicked") && !stderr.contains("error"), "{args:?}: {stderr}");
-        // Nobody reads either: it ends as it would.
+        // With both streams closed, the exit code is the same.
         let (status, _) = run(host.folder(), &args, closed(), closed()).await;
         assert_eq!(status.code(), Some(0), "{args:?}");
     }
-    // What would go on for ever ends with its reader: here with the second delivery.
+    // A command that follows forever ends when its reader closes: here at the second delivery.
     let follow =
         run(host.folder(), &["deliveries", "--follow", "--admin", &host.admin], closed(), Stdio::piped()).await;
     assert_eq!((follow.0.code(), follow.1.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]
-async fn output_that_cannot_be_written_is_a_failure_that_is_said() {
+async fn unwritable_output_is_reported_as_a_failure() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "reply hi").await;
     let full = || File::create("/dev/full").unwrap();
@@ -84,8 +84,8 @@ async fn output_that_cannot_be_written_is_a_failure_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_host_does_without_its_output() {
-    // What `dev` shows of deliveries that fail fills a pipe soon.
+async fn host_runs_with_blocked_output() {
+    // The failures that `dev` prints fill the pipe soon.
     let (reader, writer) = std::io::pipe().unwrap();
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -96,8 +96,8 @@ async fn a_host_does_without_its_output() {
     let mut process = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
     let platform = format!("http://127.0.0.1:{platform}");
     let admin = format!("http://127.0.0.1:{admin}");
-    // It answers operators before the local platform knows where to bring events.
-    until("an answer", async || {
+    // The admin API answers before the local platform has the webhook address.
+    until("an answer of the module", async || {
         let hello = ["--platform", &platform, "--timeout", "1s", "reply hi"];
         let ran = modhost(folder.path(), "send", &hello, &[]).await;
         (ran.code == 0).then_some(())

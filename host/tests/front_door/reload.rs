@@ -1,4 +1,4 @@
-//! What is taken in while the host runs: components, modules.toml, `.env`. And what isn't, and why.
+//! Tests of reloads: changes of components, modules.toml and `.env` that take effect, and those that are refused.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,16 +13,16 @@ use super::harness::{
     wait_for_answer,
 };
 
-/// How many people talk to the module at once while it is replaced.
-const PEOPLE: usize = 4;
+/// The number of users who write to the module while it is replaced.
+const USERS: usize = 4;
 
-/// How often it is replaced in each way.
+/// The number of replacements in each way.
 const SWAPS: u8 = 8;
 
-/// What the demo app replies to everything.
+/// The demo app's reply to every message.
 const DEMO_REPLY: &str = "Hello! What you wrote comes back in the next message.";
 
-/// A host with one module whose component lies in its own folder; the name is the one the demo app answers to.
+/// Starts a host with one module whose component is in the host's folder, named as the demo app expects.
 async fn swappable(bytes: &[u8]) -> Host {
     swappable_with(bytes, Settings::new().module_file("DemoApp", "module.wasm", "")).await
 }
@@ -33,7 +33,7 @@ async fn swappable_with(bytes: &[u8], settings: Settings) -> Host {
     settings.start_in(folder).await
 }
 
-/// Waits until the file of the module is refused for a reason with these words; answers with the reason.
+/// Waits until the module's file is refused for a reason that contains these words, and returns the reason.
 async fn refused(host: &Host, words: &str) -> String {
     until(&format!("the file to be refused: {words}"), async || {
         let reason = host.module("DemoApp").await["refused"].as_str()?.to_owned();
@@ -43,22 +43,22 @@ async fn refused(host: &Host, words: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_swap_under_a_stream_of_events_loses_none() {
-    // Two modules that answer differently, by turns; each file is another, though two and two do the same.
+async fn replacing_a_component_under_load_loses_no_event() {
+    // Alternates between two modules with different answers; each file is a distinct version.
     let version = |number: u8| variant(if number.is_multiple_of(2) { "test_guest" } else { "demo_app" }, number);
     let host = swappable(&version(0)).await;
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let answered = AtomicUsize::new(0);
 
     let person = async || {
-        while !over.load(Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) {
             let answer = chat(&host, "DemoApp", "reply as you are").await;
             let messages: Vec<_> = answer.chat["messages"].as_array().unwrap().iter().collect();
-            // Either module's answer, and nothing of the other's.
+            // Either module's answer, without anything of the other's.
             match answer.text() {
                 "as you are" => assert_eq!(messages.len(), 2, "{messages:?}"),
                 DEMO_REPLY => assert_eq!(messages.len(), 3, "{messages:?}"),
-                other => panic!("no module says this: {other}"),
+                other => panic!("unexpected answer: {other}"),
             }
             answered.fetch_add(1, Ordering::Relaxed);
         }
@@ -67,21 +67,21 @@ async fn a_swap_under_a_stream_of_events_loses_none() {
         for number in 1..=2 * SWAPS {
             let bytes = version(number);
             match number % 4 {
-                // As deployments do it, and as compilers and `cp` do: the file is cut to nothing and then written.
+                // Atomic replacement as by deployments, and truncate-then-write as by compilers and `cp`.
                 0 | 1 => host.save("module.wasm", &bytes),
                 _ => fs::write(host.file("module.wasm"), &bytes).unwrap(),
             }
             host.serves("DemoApp", &bytes).await;
-            // Each person may be waiting for an answer of the version before, so that one more is of this one.
+            // Each user may still be waiting for an answer of the previous version, so wait for one answer more.
             let before = answered.load(Ordering::Relaxed);
             until("an answer of this version", async || {
-                (answered.load(Ordering::Relaxed) > before + PEOPLE).then_some(())
+                (answered.load(Ordering::Relaxed) > before + USERS).then_some(())
             })
             .await;
         }
-        over.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
     };
-    futures::join!(swaps, futures::future::join_all((0..PEOPLE).map(|_| person())));
+    futures::join!(swaps, futures::future::join_all((0..USERS).map(|_| person())));
 
     let deliveries: Value =
         http().get(format!("{}/local/deliveries", host.platform)).send().await.unwrap().json().await.unwrap();
@@ -91,20 +91,20 @@ async fn a_swap_under_a_stream_of_events_loses_none() {
     let log = host.log();
     assert!(!log.contains("delivery failed"), "a delivery failed:\n{log}");
     let known: BTreeSet<String> = (0..=2 * SWAPS).map(|number| ContentHash::of(&version(number)).to_string()).collect();
-    let begun = log.lines().filter(|line| line.contains("attempt started"));
+    let starts = log.lines().filter(|line| line.contains("attempt started"));
     let ran: BTreeSet<String> =
-        begun.filter_map(|line| Some(line.split_once("version=")?.1.split(' ').next()?.to_owned())).collect();
+        starts.filter_map(|line| Some(line.split_once("version=")?.1.split(' ').next()?.to_owned())).collect();
     assert_eq!(ran, known, "every version served, and no other");
 }
 
 #[tokio::test]
-async fn a_delivery_ends_on_the_version_it_began_with() {
+async fn delivery_keeps_its_version_until_it_ends() {
     let gate = Gate::start().await;
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), variant("test_guest", 1)).unwrap();
     let settings = Settings::new().module_file("DemoApp", "module.wasm", "").args(&["--completion-url", &gate.url()]);
     let host = settings.start_in(folder).await;
-    let begun_before = say(&host.platform, "DemoApp", "complete what is it?").await;
+    let running_chat = say(&host.platform, "DemoApp", "complete what is it?").await;
     gate.reached_by(1).await;
 
     let next = variant("demo_app", 2);
@@ -112,11 +112,11 @@ async fn a_delivery_ends_on_the_version_it_began_with() {
     host.serves("DemoApp", &next).await;
     assert_eq!(chat(&host, "DemoApp", "complete what is it?").await.text(), DEMO_REPLY);
     gate.open();
-    assert_eq!(wait_for_answer(&host, &begun_before).await.text(), Gate::ANSWER);
+    assert_eq!(wait_for_answer(&host, &running_chat).await.text(), Gate::ANSWER);
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_serve_leaves_the_version_before() {
+async fn refused_file_leaves_the_serving_version() {
     let good = variant("test_guest", 1);
     let host = swappable(&good).await;
     let version = host.module("DemoApp").await["version"].clone();
@@ -133,9 +133,9 @@ async fn a_file_that_cannot_serve_leaves_the_version_before() {
     for (bytes, words) in files {
         host.save("module.wasm", bytes);
         let reason = refused(&host, words).await;
-        // One record, one line.
-        let told = reason.replace('\n', "\\n");
-        until(&format!("this in the log: {told}"), async || host.log().contains(&told).then_some(())).await;
+        // One record is one log line.
+        let escaped = reason.replace('\n', "\\n");
+        until(&format!("this in the log: {escaped}"), async || host.log().contains(&escaped).then_some(())).await;
         host.logged(&["ERROR", "the file cannot serve; the stable version stays", "module=DemoApp", "module.wasm"])
             .await;
         assert_eq!(host.module("DemoApp").await["version"], version);
@@ -148,12 +148,12 @@ async fn a_file_that_cannot_serve_leaves_the_version_before() {
 }
 
 #[tokio::test]
-async fn a_module_that_begins_without_a_good_file_serves_as_soon_as_there_is_one() {
+async fn serves_once_a_good_file_appears() {
     let folder = tempfile::tempdir().unwrap();
     let host = Settings::new().module_file("DemoApp", "built/later/module.wasm", "").start_in(folder).await;
     refused(&host, "can't read").await;
     host.logged(&["WARN", "no version serves: the file does not exist", "module=DemoApp"]).await;
-    assert_eq!(host.lines(&["ERROR"]), 0, "a module that isn't built yet is no error:\n{}", host.log());
+    assert_eq!(host.lines(&["ERROR"]), 0, "a missing component was logged as an error:\n{}", host.log());
     let asked = say(&host.platform, "DemoApp", "reply at last").await;
     fs::create_dir_all(host.file("built/later")).unwrap();
     fs::write(host.file("built/later/module.wasm"), variant("test_guest", 1)).unwrap();
@@ -163,7 +163,7 @@ async fn a_module_that_begins_without_a_good_file_serves_as_soon_as_there_is_one
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_missed_and_its_successor_taken() {
+async fn reports_a_deleted_file_and_loads_its_successor() {
     let host = swappable(&variant("test_guest", 1)).await;
     fs::remove_file(host.file("module.wasm")).unwrap();
     refused(&host, "can't read").await;
@@ -177,7 +177,7 @@ async fn a_deleted_file_is_missed_and_its_successor_taken() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn symbolic_links_are_followed() {
+async fn follows_symbolic_links() {
     use std::os::unix::fs::symlink;
 
     let folder = tempfile::tempdir().unwrap();
@@ -205,16 +205,16 @@ async fn symbolic_links_are_followed() {
     }
 }
 
-/// The settings of a host with the test guest, and further lines for its entry.
+/// Settings with the test guest and additional lines for its entry.
 fn entry(lines: &str) -> Settings {
     Settings::test_guest(lines)
 }
 
-/// Saves other settings and waits until they are taken in.
+/// Saves other settings and waits until they are applied.
 async fn save(host: &Host, settings: &Settings) {
     let before = count(host, "settings reloaded");
     host.save_settings(settings);
-    until("the settings to be taken in", async || (count(host, "settings reloaded") > before).then_some(())).await;
+    until("the settings to be applied", async || (count(host, "settings reloaded") > before).then_some(())).await;
 }
 
 fn count(host: &Host, words: &str) -> usize {
@@ -222,7 +222,7 @@ fn count(host: &Host, words: &str) -> usize {
 }
 
 #[tokio::test]
-async fn changed_settings_of_a_module_are_taken_in() {
+async fn reloads_module_settings() {
     let host = entry("").start().await;
     assert!(chat(&host, "Test", "fail now").await.text().starts_with("Sorry, something went wrong"));
     assert_eq!(chat(&host, "Test", "config greeting").await.text(), "there is no setting greeting");
@@ -243,11 +243,11 @@ async fn changed_settings_of_a_module_are_taken_in() {
 }
 
 #[tokio::test]
-async fn modules_come_and_go_without_a_restart() {
+async fn adds_and_removes_modules_without_a_restart() {
     let host = entry("").start().await;
     save(&host, &entry("").module("DemoApp", "demo_app", "")).await;
     host.serves("DemoApp", &fs::read(component("demo_app")).unwrap()).await;
-    until("somebody to talk to", async || knows(&host, "DemoApp").await.then_some(())).await;
+    until("the new assistant", async || knows(&host, "DemoApp").await.then_some(())).await;
     assert_eq!(chat(&host, "DemoApp", "hi").await.text(), DEMO_REPLY);
     assert_eq!(chat(&host, "Test", "reply hi").await.text(), "hi");
 
@@ -260,14 +260,14 @@ async fn modules_come_and_go_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_module_that_comes_under_a_stream_of_events_fails_none() {
+async fn adding_a_module_under_load_fails_no_event() {
     let wants = r#"events = ["unique.chat.user-message.created"]"#;
     let mut settings = Settings::test_guest(wants);
     let host = settings.start().await;
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let stream = async {
         let mut number = 0;
-        while !over.load(Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) {
             number += 1;
             let event = user_message(&format!("evt_{number}"), "hello").to_string();
             assert_eq!(signed_post(&host.webhook, event).await.status(), StatusCode::OK);
@@ -280,7 +280,7 @@ async fn a_module_that_comes_under_a_stream_of_events_fails_none() {
             save(&host, &settings).await;
             host.logged(&["completed", &format!("module={name}")]).await;
         }
-        over.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
     };
     let (events, ()) = futures::join!(stream, additions);
     until("every event to be logged", async || {
@@ -290,7 +290,7 @@ async fn a_module_that_comes_under_a_stream_of_events_fails_none() {
     assert_eq!(count(&host, "delivery failed"), 0, "{}", host.log());
 }
 
-/// Whether the local platform has somebody to talk to for a module.
+/// Reports whether the local platform has an assistant for a module.
 async fn knows(host: &Host, module: &str) -> bool {
     let assistants: Value =
         http().get(format!("{}/local/assistants", host.platform)).send().await.unwrap().json().await.unwrap();
@@ -298,7 +298,7 @@ async fn knows(host: &Host, module: &str) -> bool {
 }
 
 #[tokio::test]
-async fn broken_settings_are_refused_whole() {
+async fn invalid_settings_are_rejected_as_a_whole() {
     let host = entry("").start().await;
     let good = entry("").module("DemoApp", "demo_app", "");
     for (wrong, words) in [
@@ -306,17 +306,17 @@ async fn broken_settings_are_refused_whole() {
         ("limits = { memory = \"much\" }\n", "memory"),
         ("colour = \"blue\"\n", "unknown setting `colour`"),
     ] {
-        // The mistake stands below a module that is as it should be: not even that is taken in.
+        // The mistake is below a valid new module: not even that module is added.
         let text = format!("{}{wrong}", good.text().trim_end().to_owned() + "\n");
         let line = text.lines().count();
         host.save("modules.toml", &text);
         host.logged(&["ERROR", "cannot reload the settings"]).await;
-        until("the place of the mistake", async || {
+        until("the location of the mistake", async || {
             let place = format!("modules.toml:{line}:");
             host.log().lines().any(|it| it.contains(&place) && it.contains(words)).then_some(())
         })
         .await;
-        assert!(host.module("DemoApp").await.is_null(), "a part of it was taken in");
+        assert!(host.module("DemoApp").await.is_null(), "part of the invalid settings was applied");
         assert_eq!(chat(&host, "Test", "reply still here").await.text(), "still here");
     }
     fs::remove_file(host.file("modules.toml")).unwrap();
@@ -327,7 +327,7 @@ async fn broken_settings_are_refused_whole() {
 }
 
 #[tokio::test]
-async fn what_takes_a_restart_is_said() {
+async fn reports_changes_that_need_a_restart() {
     let host = entry("").start().await;
     save(&host, &entry("").server("max_deliveries = 7\nconcurrency = 3\ndata_dir = \"elsewhere\"")).await;
     for name in ["max_deliveries", "concurrency", "data_dir"] {
@@ -337,7 +337,7 @@ async fn what_takes_a_restart_is_said() {
 }
 
 #[tokio::test]
-async fn the_sources_settings_are_taken_in() {
+async fn reloads_source_settings() {
     let host = entry("").start().await;
     let event = user_message("evt_1", "hello").to_string();
     save(&host, &entry("").server("max_body = \"20B\"")).await;
@@ -351,7 +351,7 @@ async fn the_sources_settings_are_taken_in() {
 }
 
 #[tokio::test]
-async fn a_secret_in_dot_env_is_replaced_while_the_host_runs() {
+async fn reloads_a_secret_from_dot_env() {
     let folder = tempfile::tempdir().unwrap();
     let variables = |secret: &str| {
         let rest = "TEST_API_BASE=http://127.0.0.1:1\nTEST_APP_ID=app\nTEST_API_KEY=key\n";
@@ -370,10 +370,10 @@ async fn a_secret_in_dot_env_is_replaced_while_the_host_runs() {
     until("the new secret", async || status("usig_new").await.is_success().then_some(())).await;
     assert_eq!(status("usig_old").await, StatusCode::BAD_REQUEST);
 
-    // One that is missing is told, and what was good stays good.
+    // A missing secret is reported, and the old one stays valid.
     host.save(".env", "TEST_APP_ID=app\n");
     host.logged(&["cannot reload the settings"]).await;
     host.logged(&["the environment variable TEST_ENDPOINT_SECRET is not set"]).await;
     assert_eq!(status("usig_new").await, StatusCode::OK);
-    assert!(!host.log().contains("usig_"), "a secret is in the log");
+    assert!(!host.log().contains("usig_"), "the log contains a secret");
 }

@@ -1,4 +1,4 @@
-//! Who gets which event, and the commands that tell and try it.
+//! Tests of routing, and of the commands that print and try it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Host, Ran, Settings, chosen, modhost, post, signed_post, until, user_message};
 
-/// A second way in, whose events are told apart by two fields of the body.
+/// A second source; two fields of the body identify its events.
 const TICKETS: &str = r#"
 [[source]]
 name = "tickets"
@@ -44,7 +44,7 @@ fn all_modules() -> Settings {
         )
 }
 
-/// Waits until the modules that complete a delivery of an event are these, and no others were ever begun.
+/// Waits until exactly these modules have completed a delivery of an event, and no other module got one.
 async fn reached(host: &Host, event: &str, modules: &[&str]) {
     let delivered = |words: &[&str]| {
         let mut modules: Vec<_> = host
@@ -73,7 +73,7 @@ async fn send_ticket(host: &Host, body: &Value) -> Ran {
 }
 
 #[tokio::test]
-async fn every_module_gets_what_it_wants_and_nothing_else() {
+async fn delivers_events_only_to_modules_that_want_them() {
     let host = all_modules().start().await;
     let mut said = user_message("evt_said", "hello");
     signed_post(&host.webhook, said.to_string()).await;
@@ -82,7 +82,7 @@ async fn every_module_gets_what_it_wants_and_nothing_else() {
     said["payload"]["assistantId"] = "assistant_one".into();
     signed_post(&host.webhook, said.to_string()).await;
     reached(&host, "evt_there", &["Everything", "Chat", "OneSpace"]).await;
-    // One that chooses a module is for that module alone, whoever else would like it.
+    // An event that names a module goes only to that module, even if others subscribe to it.
     signed_post(&host.webhook, chosen("evt_chosen", "Chat", "hello").to_string()).await;
     reached(&host, "evt_chosen", &["Chat"]).await;
 
@@ -96,7 +96,7 @@ async fn every_module_gets_what_it_wants_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn events_without_an_id_are_told_apart_by_their_fields() {
+async fn derives_event_ids_from_configured_fields() {
     let host = all_modules().start().await;
     for (number, changed) in [(1, 1), (1, 2), (1, 1), (2, 1)] {
         assert_eq!(send_ticket(&host, &ticket(number, changed, "opened", false)).await.code, 0);
@@ -111,7 +111,7 @@ async fn events_without_an_id_are_told_apart_by_their_fields() {
 }
 
 #[tokio::test]
-async fn an_event_is_signed_from_the_terminal() {
+async fn send_signs_an_event() {
     let host = all_modules().start().await;
     let to = host.webhook.replace("/webhook", "");
     fs::write(host.file("event.json"), user_message("evt_1", "from afar").to_string()).unwrap();
@@ -119,14 +119,14 @@ async fn an_event_is_signed_from_the_terminal() {
     assert_eq!((ran.code, ran.stdout.trim()), (0, r#"{"success":true}"#), "{ran:?}");
     reached(&host, "evt_1", &["Everything", "Chat"]).await;
 
-    // Signed by who knows another secret.
+    // Signed with another secret.
     let other = [("OTHER", "usig_other")];
     let args = ["--source", "unique", "event.json", "--to", &to, "--secret", "env:OTHER"];
     let ran = modhost(host.folder(), "send", &args, &other).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains("rejected: 400") && ran.stdout.contains("invalid signature"), "{ran:?}");
 
-    // Nobody is given the secret of `dev` who isn't on this machine.
+    // The development secret is used only for hosts on this machine.
     let ran = modhost(host.folder(), "send", &["--source", "unique", "event.json", "--to", "https://example.com"], &[]);
     let ran = ran.await;
     assert!(ran.code == 1 && ran.stderr.contains("TEST_ENDPOINT_SECRET is not set"), "{ran:?}");
@@ -140,7 +140,7 @@ async fn an_event_is_signed_from_the_terminal() {
 }
 
 #[tokio::test]
-async fn a_printed_request_is_as_good_as_a_sent_one() {
+async fn print_writes_a_valid_curl_command() {
     let host = all_modules().start().await;
     fs::write(host.file("ticket.json"), ticket(1, 1, "opened", false).to_string()).unwrap();
     let to = host.webhook.replace("/webhook", "");
@@ -165,7 +165,7 @@ async fn a_printed_request_is_as_good_as_a_sent_one() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_sent_as_it_stands_is_not_printed() {
+async fn print_never_prints_a_static_secret() {
     let folder = tempfile::tempdir().unwrap();
     let nexus = "[[source]]\nname = \"nexus\"\npath = \"/nexus\"\nscheme = \"nexus\"\nheader = \"nexus-signature\"\n\
                  secrets = [\"env:OLD|NEW\"]\n";
@@ -179,7 +179,7 @@ async fn a_secret_that_is_sent_as_it_stands_is_not_printed() {
 }
 
 #[tokio::test]
-async fn the_routes_are_printed() {
+async fn prints_the_routes() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), all_modules().text()).unwrap();
     let ran = modhost(folder.path(), "routes", &[], &[]).await;
@@ -209,7 +209,7 @@ Urgent      ticket.*       number = 7 or 8, tags.1 = \"b\", urgent = true
 }
 
 #[tokio::test]
-async fn an_event_is_tried_before_it_comes() {
+async fn explains_where_an_event_would_go() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), all_modules().text()).unwrap();
     let test = async |event: &Value, args: &[&str]| {
@@ -228,9 +228,9 @@ async fn an_event_is_tried_before_it_comes() {
         assert!(ran.stdout.lines().any(|it| it == line), "{line:?} is not in:\n{}", ran.stdout);
     }
     let ran = test(&user_message("evt_1", "hello"), &["--json"]).await;
-    let told: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((&told["event"]["source"], &told["modules"][0]["gets"]), (&json!("unique"), &json!(true)));
-    let reason = told["modules"][2]["reason"].as_str().unwrap();
+    let result: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&result["event"]["source"], &result["modules"][0]["gets"]), (&json!("unique"), &json!(true)));
+    let reason = result["modules"][2]["reason"].as_str().unwrap();
     assert_eq!(reason, "`assistants` are assistant_one; the event's assistant is \"assistant_Test\"");
 
     let ran = test(&chosen("evt_1", "Nobody", "hello"), &[]).await;

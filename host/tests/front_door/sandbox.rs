@@ -1,4 +1,4 @@
-//! What a module can see of the machine, and what the log tells of a module.
+//! Tests of the sandbox: what a module can access on the machine, and its log output.
 
 use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::harness::{Host, Settings, chat, post, signed_post};
 
 #[tokio::test]
-async fn a_module_sees_no_files() {
+async fn module_has_no_file_access() {
     let host = Settings::test_guest("").start().await;
     let file = host.file("modules.toml");
     assert!(std::fs::read_to_string(&file).unwrap().contains("Test"));
@@ -21,7 +21,7 @@ async fn a_module_sees_no_files() {
 }
 
 #[tokio::test]
-async fn a_module_has_no_sockets() {
+async fn module_has_no_sockets() {
     let host = Settings::test_guest("").start().await;
     let address = host.platform.strip_prefix("http://").unwrap();
     assert!(TcpStream::connect(address).is_ok());
@@ -33,7 +33,7 @@ async fn a_module_has_no_sockets() {
 }
 
 #[tokio::test]
-async fn a_module_has_an_empty_environment_a_clock_and_randomness() {
+async fn module_has_an_empty_environment_a_clock_and_randomness() {
     let host = Settings::test_guest("").start().await;
     assert_eq!(chat(&host, "Test", "env").await.json(), json!({}));
     assert_eq!(chat(&host, "Test", "args").await.json(), json!([]));
@@ -47,7 +47,7 @@ async fn a_module_has_an_empty_environment_a_clock_and_randomness() {
 }
 
 #[tokio::test]
-async fn what_a_module_prints_is_in_the_log_line_by_line() {
+async fn logs_module_output_line_by_line() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "stdout out one\nout two").await;
     chat(&host, "Test", "stderr to the operators").await;
@@ -57,25 +57,25 @@ async fn what_a_module_prints_is_in_the_log_line_by_line() {
         ("to the operators", " WARN ", "context=\"stderr\""),
     ] {
         let line = host.logged(&[text, level, "module=Test", "user=\"user_local\"", context]).await;
-        // The delivery's own last line has the same id.
+        // The delivery's last log line has the same id.
         host.logged(&["completed", "module=Test", delivery(&line)]).await;
     }
 }
 
-/// The word of a line that tells the delivery.
+/// The `delivery=…` field of a log line.
 fn delivery(line: &str) -> &str {
     let found = line.split_whitespace().find(|word| word.starts_with("delivery=dlv_"));
     found.unwrap_or_else(|| panic!("no delivery in {line}"))
 }
 
-/// `print-bytes` with these bytes.
+/// The command `print-bytes` with these bytes.
 fn print(bytes: &[u8]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("print-bytes {hex}")
 }
 
 #[tokio::test]
-async fn lines_need_no_end_and_no_valid_text() {
+async fn logs_output_without_newline_or_valid_utf8() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", &print(b"without an end")).await;
     chat(&host, "Test", &print(b"of Windows\r\nand after\r\n")).await;
@@ -88,7 +88,7 @@ async fn lines_need_no_end_and_no_valid_text() {
 }
 
 #[tokio::test]
-async fn long_lines_are_cut_between_characters() {
+async fn truncates_long_lines_between_characters() {
     let host = Settings::test_guest("").start().await;
     for (start, letter) in [("ascii:", "~"), ("two:", "é"), ("odd two:", "é"), ("three:", "€"), ("four:", "🦀")] {
         let line = format!("{start}{}", letter.repeat(6000));
@@ -104,7 +104,7 @@ async fn long_lines_are_cut_between_characters() {
 }
 
 #[tokio::test]
-async fn a_flood_is_told_of_and_left_out() {
+async fn drops_excess_log_lines_and_reports_it() {
     let host = Settings::test_guest("limits = { log_lines = 10 }").start().await;
     assert_eq!(chat(&host, "Test", "flood 10").await.text(), "printed");
     assert_eq!(chat(&host, "Test", "flood 20000").await.text(), "printed");
@@ -115,13 +115,13 @@ async fn a_flood_is_told_of_and_left_out() {
         let log = host.log();
         let of_module = log.lines().filter(|line| line.contains(&delivery) && line.contains("context="));
         assert_eq!(of_module.count(), 10);
-        let told = log.lines().filter(|line| line.contains(&delivery) && line.contains("`log_lines`")).count();
-        assert_eq!(told, usize::from(lines > 10), "said once if lines are left out, and only then");
+        let reports = log.lines().filter(|line| line.contains(&delivery) && line.contains("`log_lines`")).count();
+        assert_eq!(reports, usize::from(lines > 10), "reported once if lines were dropped, and only then");
     }
 }
 
 #[tokio::test]
-async fn a_module_cannot_forge_lines_of_the_log() {
+async fn module_cannot_forge_log_lines() {
     let host = Settings::test_guest("").start().await;
     chat(&host, "Test", "log info first\n2026-01-01T00:00:00Z  INFO forged in the log module=Other").await;
     chat(&host, "Test", "fail first\n2026-01-01T00:00:00Z  INFO forged in a reason module=Other").await;
@@ -136,7 +136,7 @@ async fn a_module_cannot_forge_lines_of_the_log() {
 }
 
 #[tokio::test]
-async fn secrets_are_never_in_the_log() {
+async fn log_contains_no_secrets() {
     let all = "debug,modhost=trace,module=trace,hyper=trace,hyper_util=trace,reqwest=trace,h2=trace";
     let host = Settings::test_guest("").module("Assistant", "assistant", "").log(all).start().await;
     let commands =
@@ -153,6 +153,6 @@ fn assert_no_secret(host: &Host) {
     let log = host.log();
     for secret in [local::API_KEY, local::ENDPOINT_SECRET] {
         let line = log.lines().find(|line| line.contains(secret));
-        assert_eq!(line, None, "{secret} is in the log");
+        assert_eq!(line, None, "the log contains {secret}");
     }
 }

@@ -1,5 +1,5 @@
-//! Sources of every scheme, through the real listener: what is answered to whom, which secrets count while the host runs,
-//! and what is known again.
+//! Tests of sources of every scheme through the real listener: responses, secrets that change at run time, and
+//! deduplication.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ const VARIABLES: Variables<'static> = &[
     ("STANDARD", "whsec_c2VzYW1l"),
     ("HUSH", "hush"),
     ("STRIPE", "whsec_1"),
-    // A pair, so that the test can sign: the private key's bytes are all 0x11.
+    // A key pair for the test to sign with; every byte of the private key is 0x11.
     (
         "DISCORD",
         "1111111111111111111111111111111111111111111111111111111111111111\
@@ -31,7 +31,7 @@ const VARIABLES: Variables<'static> = &[
     ),
 ];
 
-/// Headers, by name.
+/// Header names and values.
 type Lines<'a> = &'a [(&'a str, &'a str)];
 
 const TENANT: &str = r#"
@@ -40,7 +40,7 @@ name = "default"
 platform = { kind = "unique", api_base = "env:TEST_API_BASE", app_id = "env:TEST_APP_ID", api_key = "env:TEST_API_KEY" }
 "#;
 
-/// A source of each scheme.
+/// One source of each scheme.
 const EACH: &str = r#"
 [[source]]
 name = "unique"
@@ -116,7 +116,7 @@ path = "/none"
 scheme = "none"
 "#;
 
-/// A host that serves these sources, and a module that says in the log what it is given of the events named.
+/// Starts a host with these sources and a module that logs each event with one of these names.
 async fn host(sources: &str, events: &[&str]) -> Host {
     Host::serve(folder("", sources, events), VARIABLES, None).await
 }
@@ -130,7 +130,7 @@ fn folder(server: &str, sources: &str, events: &[&str]) -> tempfile::TempDir {
     folder
 }
 
-/// Posts a body as the platform of a source would, with further headers.
+/// Posts a body as the platform of a source would, with additional headers.
 async fn send(host: &Host, source: &str, given: Lines<'_>, body: &str) -> Response {
     let config = Config::load(host.file("modules.toml")).unwrap();
     let settings = config.sources.iter().find(|it| it.name.as_str() == source).unwrap().webhook().unwrap();
@@ -147,7 +147,7 @@ async fn send(host: &Host, source: &str, given: Lines<'_>, body: &str) -> Respon
 }
 
 async fn post(host: &Host, path: &str, headers: HeaderMap, body: Vec<u8>) -> Response {
-    // Where events come in is said with the path of the first source.
+    // The host prints the webhook address with the path of the first source.
     let address = host.webhook.split('/').take(3).collect::<Vec<_>>().join("/");
     http().post(format!("{address}{path}")).headers(headers).body(body).send().await.unwrap()
 }
@@ -159,7 +159,7 @@ fn headers(lines: Lines<'_>) -> HeaderMap {
     lines.iter().map(line).collect()
 }
 
-/// Checks an answer's status, and its body if there should be one.
+/// Checks the status of a response, and its body unless `body` is null.
 async fn answered(answer: Response, status: u16, body: Value) {
     let found = answer.status().as_u16();
     let text = answer.text().await.unwrap();
@@ -174,7 +174,7 @@ async fn refused(answer: Response, status: StatusCode, words: &str) {
 }
 
 #[tokio::test]
-async fn each_scheme_is_answered_as_its_platform_wants_it() {
+async fn answers_in_the_format_of_each_scheme() {
     let host = host(EACH, &[]).await;
     let success = json!({ "success": true });
     let events: [(&str, Lines<'_>, &str); 11] = [
@@ -192,7 +192,7 @@ async fn each_scheme_is_answered_as_its_platform_wants_it() {
     ];
     for (source, headers, body) in events {
         answered(send(&host, source, headers, body).await, 200, success.clone()).await;
-        // Not JSON, and signed all the same.
+        // Not JSON, but signed.
         let answer = send(&host, source, headers, "hello").await;
         assert_eq!(answer.headers().contains_key("retry-after"), answer.status().is_server_error(), "{source}");
         refused(answer, not_json(source), not_json_words(source)).await;
@@ -202,7 +202,7 @@ async fn each_scheme_is_answered_as_its_platform_wants_it() {
             refused(forged, StatusCode::from_u16(status).unwrap(), "missing header").await;
         }
     }
-    // Questions for the endpoint itself.
+    // Challenges of the platform to the endpoint.
     let ping = r#"{"zen":"Keep it logically awesome.","hook_id":1}"#;
     answered(send(&host, "github", &[("x-github-event", "ping")], ping).await, 200, success.clone()).await;
     let challenge = r#"{"type":"url_verification","challenge":"3eZbrw1a\"<b>"}"#;
@@ -217,9 +217,9 @@ async fn each_scheme_is_answered_as_its_platform_wants_it() {
 
 fn not_json(source: &str) -> StatusCode {
     match source {
-        // Its time stands in the body.
+        // Linear's timestamp is in the body.
         "linear" => StatusCode::UNAUTHORIZED,
-        // As its documentation asks for.
+        // As Archivus' documentation requires.
         "archivus" => StatusCode::BAD_REQUEST,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -230,7 +230,7 @@ fn not_json_words(source: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn discord_is_answered_within_its_own_protocol() {
+async fn answers_discord_in_its_protocol() {
     let host = host(EACH, &["blep", "click", "form"]).await;
     let ask = async |body: &str| send(&host, "discord", &[], body).await;
     answered(ask(r#"{"type":1,"id":"1"}"#).await, 200, json!({ "type": 1 })).await;
@@ -241,17 +241,17 @@ async fn discord_is_answered_within_its_own_protocol() {
     answered(ask(r#"{"type":2,"data":{"name":"blep"}}"#).await, 200, json!({ "type": 5 })).await;
     answered(ask(r#"{"type":3,"data":{"custom_id":"click"}}"#).await, 200, json!({ "type": 6 })).await;
     answered(ask(r#"{"type":5,"data":{"custom_id":"form"}}"#).await, 200, json!({ "type": 5 })).await;
-    // However odd what else is in it.
-    let odd = r#"{"type":2,"data":{"name":"blep","options":[{"value":"\ud83d"},1e400]},"user":{"id":"U1"}}"#;
-    answered(ask(odd).await, 200, json!({ "type": 5 })).await;
-    // What nobody answers doesn't look as if somebody would.
+    // Unusual values elsewhere in the body don't matter.
+    let unusual = r#"{"type":2,"data":{"name":"blep","options":[{"value":"\ud83d"},1e400]},"user":{"id":"U1"}}"#;
+    answered(ask(unusual).await, 200, json!({ "type": 5 })).await;
+    // An event that no module answers gets a visible reply instead of a pending one.
     let nobody = json!({ "type": 4, "data": { "content": "Nothing here answers this.", "flags": 64 } });
     for body in [r#"{"type":2,"data":{"name":"other"}}"#, r#"{"type":3,"data":{"custom_id":"other"}}"#] {
         answered(ask(body).await, 200, nobody.clone()).await;
     }
     let proposals = json!({ "type": 8, "data": { "choices": [] } });
     answered(ask(r#"{"type":4,"data":{"name":"blep"}}"#).await, 200, proposals).await;
-    // As it probes.
+    // Discord probes endpoints with a bad signature.
     let wrong = [("x-signature-ed25519", "00".repeat(64)), ("x-signature-timestamp", "1767225600".to_owned())];
     let wrong = headers(&wrong.each_ref().map(|(name, value)| (*name, value.as_str())));
     refused(
@@ -263,7 +263,7 @@ async fn discord_is_answered_within_its_own_protocol() {
 }
 
 #[tokio::test]
-async fn secrets_in_files_are_replaced_while_the_host_runs() {
+async fn reloads_secrets_from_files() {
     let source = r#"
 [[source]]
 name = "in"
@@ -289,10 +289,10 @@ secrets = ["file:new", "file:old"]
     assert_eq!(knock("second").await, StatusCode::UNAUTHORIZED);
 
     host.save("new", secret("second"));
-    until("the new secret to be good", async || (knock("second").await == StatusCode::OK).then_some(())).await;
+    until("the new secret to be accepted", async || (knock("second").await == StatusCode::OK).then_some(())).await;
     assert_eq!((knock("first").await, knock("older").await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
 
-    // One in a wrong form changes nothing, and isn't shown.
+    // A secret in a wrong format changes nothing and isn't printed.
     host.save("new", "open sesame, dear door");
     let line = host.logged(&["a secret of the source", "can't be used with its scheme"]).await;
     assert!(line.contains("modules.toml:"), "{line}");
@@ -307,7 +307,7 @@ fn base64(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_wrong_form_is_refused_at_start() {
+async fn refuses_to_start_with_a_malformed_secret() {
     let wrong = [
         (
             "standard-webhooks",
@@ -341,7 +341,7 @@ async fn a_secret_in_a_wrong_form_is_refused_at_start() {
 }
 
 #[tokio::test]
-async fn an_event_is_known_again_by_what_is_configured_also_after_a_restart() {
+async fn deduplicates_by_configured_fields_across_restarts() {
     let sources = r#"
 [[source]]
 name = "configured"
@@ -362,21 +362,22 @@ event = { name = "text:order" }
     let data = tempfile::tempdir().unwrap();
     let folder = || folder(&format!("data_dir = {:?}", data.path()), sources, &["order"]);
     let lines = |host: &Host, words: &str| host.log().lines().filter(|line| line.contains(words)).count();
-    // Either it is new, or it came again.
+    // Each event is either new or a duplicate.
     let counted = |host: &Host| (lines(host, " accepted "), lines(host, "duplicate event"));
-    let bring = async |host: &Host, source: &str, body: &str, again: usize| {
+    let deliver = async |host: &Host, source: &str, body: &str, again: usize| {
         let (new, known) = counted(host);
         assert_eq!(send(host, source, &[], body).await.status(), StatusCode::OK);
-        let next = until("the event to be taken", async || Some(counted(host)).filter(|it| *it != (new, known))).await;
+        let next =
+            until("the event to be counted", async || Some(counted(host)).filter(|it| *it != (new, known))).await;
         assert_eq!(next, (new + 1 - again, known + again), "{body}");
     };
     let mut host = Host::serve(folder(), VARIABLES, None).await;
-    bring(&host, "configured", r#"{"order":{"id":1,"version":1}}"#, 0).await;
-    bring(&host, "configured", r#"{"order":{"version":1,"id":1},"attempt":2}"#, 1).await;
-    bring(&host, "configured", r#"{"order":{"id":1,"version":2}}"#, 0).await;
-    bring(&host, "hashed", r#"{"order":{"id":1}}"#, 0).await;
-    bring(&host, "hashed", r#"{"order":{"id":1}}"#, 1).await;
-    bring(&host, "hashed", r#"{"order":{"id": 1}}"#, 0).await;
+    deliver(&host, "configured", r#"{"order":{"id":1,"version":1}}"#, 0).await;
+    deliver(&host, "configured", r#"{"order":{"version":1,"id":1},"attempt":2}"#, 1).await;
+    deliver(&host, "configured", r#"{"order":{"id":1,"version":2}}"#, 0).await;
+    deliver(&host, "hashed", r#"{"order":{"id":1}}"#, 0).await;
+    deliver(&host, "hashed", r#"{"order":{"id":1}}"#, 1).await;
+    deliver(&host, "hashed", r#"{"order":{"id": 1}}"#, 0).await;
     refused(
         send(&host, "configured", &[], r#"{"order":{"id":1}}"#).await,
         StatusCode::SERVICE_UNAVAILABLE,
@@ -391,13 +392,13 @@ event = { name = "text:order" }
         ("hashed", r#"{"order":{"id":1}}"#),
         ("hashed", r#"{"order":{"id": 1}}"#),
     ] {
-        bring(&host, source, body, 1).await;
+        deliver(&host, source, body, 1).await;
     }
-    bring(&host, "hashed", r#"{"order":{"id":2}}"#, 0).await;
+    deliver(&host, "hashed", r#"{"order":{"id":2}}"#, 0).await;
 }
 
 #[tokio::test]
-async fn a_source_that_verifies_nothing_is_for_programs_of_this_machine() {
+async fn unverified_source_accepts_only_local_requests() {
     let host = host(EACH, &[]).await;
     host.logged(&["WARN", "the source \"none\" verifies nothing: any program on this machine can send events"]).await;
     let knock = async |lines: Lines<'_>| post(&host, "/none", headers(lines), b"{}".into()).await;
@@ -424,7 +425,7 @@ async fn a_source_that_verifies_nothing_is_for_programs_of_this_machine() {
 }
 
 #[tokio::test]
-async fn a_source_has_a_speed_of_its_own_and_forgers_dont_use_it_up() {
+async fn limits_events_per_source_without_counting_bad_signatures() {
     let sources = r#"
 [[source]]
 name = "slow"
@@ -446,16 +447,16 @@ secrets = ["env:HUSH"]
         let forged = post(&host, "/slow", headers(&[("x-signature", "00")]), b"{}".into()).await;
         assert_eq!(forged.status(), StatusCode::UNAUTHORIZED);
     }
-    // Five seconds' worth may come at once; on a slow machine one or two more come in while these do.
-    let mut taken = 0;
+    // The burst is five seconds of events; on a slow machine one or two more are accepted meanwhile.
+    let mut accepted_count = 0;
     let answer = loop {
-        let answer = send(&host, "slow", &[], &format!("{{\"number\":{taken}}}")).await;
+        let answer = send(&host, "slow", &[], &format!("{{\"number\":{accepted_count}}}")).await;
         if answer.status() != StatusCode::OK {
             break answer;
         }
-        taken += 1;
+        accepted_count += 1;
     };
-    assert!(taken >= 5, "only {taken} came in");
+    assert!(accepted_count >= 5, "only {accepted_count} events were accepted");
     assert_eq!(answer.headers()["retry-after"], "1");
     refused(
         answer,
@@ -467,9 +468,9 @@ secrets = ["env:HUSH"]
     host.logged(&["WARN", "`events_per_second` of the source is reached", "source=slow"]).await;
 }
 
-/// What this file tells of a scheme, it tells of each there is.
+/// Checks that `EACH` covers every scheme.
 #[test]
-fn each_scheme_has_its_source_here() {
+fn test_sources_cover_every_scheme() {
     let vectors =
         fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/server/tests/schemes/vectors")).unwrap();
     for vector in vectors {

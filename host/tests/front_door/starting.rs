@@ -1,4 +1,4 @@
-//! A module that takes long to come up keeps nobody waiting but those who want something of it.
+//! Tests of startup: a module that is slow to compile blocks only its own deliveries.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::harness::{
     variant, wait_for_answer,
 };
 
-/// Settings with the test guest, and with a module whose component is compiled for as long as the test runs.
+/// Settings with the test guest, and with a module whose component compiles for as long as the test runs.
 fn with_slow(lines: &str) -> Settings {
     patient(Settings::test_guest(lines)).module_file("Slow", "slow.wasm", "")
 }
@@ -21,14 +21,14 @@ fn patient(settings: Settings) -> Settings {
     settings.server(r#"compiler = { timeout = "1h", memory = "8GiB" }"#)
 }
 
-/// The deliveries to a module.
+/// The deliveries of a module.
 async fn deliveries(host: &Host, module: &str) -> Vec<Value> {
     let url = format!("{}/api/deliveries?module={module}", host.admin);
     let answer: Value = http().get(url).send().await.unwrap().json().await.unwrap();
     answer["deliveries"].as_array().unwrap().clone()
 }
 
-/// Waits until the one delivery to a module is in a state, after so many attempts.
+/// Waits until the only delivery of a module is in a state after this many attempts.
 async fn delivery_is(host: &Host, module: &str, state: &str, attempts: u32) {
     until(&format!("a delivery to {module} that is {state}"), async || {
         let all = deliveries(host, module).await;
@@ -39,9 +39,9 @@ async fn delivery_is(host: &Host, module: &str, state: &str, attempts: u32) {
     .await;
 }
 
-/// Talks to a module as soon as the local platform knows it; answers with the chat.
+/// Writes to a module as soon as the local platform lists it; returns the chat's id.
 async fn say_to(host: &Host, module: &str, text: &str) -> String {
-    until(&format!("somebody to talk to about {module}"), async || {
+    until(&format!("an assistant for {module}"), async || {
         let url = format!("{}/local/assistants", host.platform);
         let assistants: Value = http().get(url).send().await.unwrap().json().await.unwrap();
         assistants.as_array().unwrap().iter().any(|assistant| assistant["module"] == module).then_some(())
@@ -51,14 +51,14 @@ async fn say_to(host: &Host, module: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_slow_component_keeps_no_change_waiting() {
+async fn slow_component_does_not_block_other_changes() {
     let host = patient(Settings::test_guest("")).start().await;
     host.save("slow.wasm", compiles_for_long());
     let settings = with_slow(r#"config = { greeting = "Salut" }"#).module("DemoApp", "demo_app", "");
     host.save_settings(&settings.server(r#"apology = "Nobody is in.""#));
     host.logged(&["settings reloaded"]).await;
 
-    // What was there has its new settings, and what is new serves.
+    // The existing module has its new settings, and the new module serves.
     assert_eq!(chat(&host, "Test", "config greeting").await.text(), "Salut");
     assert_eq!(chat(&host, "Test", "fail now").await.text(), "Nobody is in.");
     host.serves("DemoApp", &fs::read(component("demo_app")).unwrap()).await;
@@ -68,8 +68,8 @@ async fn a_slow_component_keeps_no_change_waiting() {
     assert!(table.stdout.contains("coming up; its deliveries wait"), "{table:?}");
     assert!(modules(&host, &["show", "Slow"]).await.stdout.contains("is coming up; its deliveries wait"));
 
-    // What is for the slow one waits, and what is for nobody doesn't.
-    let asked = say_to(&host, "Slow", "reply at last").await;
+    // Deliveries of the slow module wait; those of other modules don't.
+    let chat_id = say_to(&host, "Slow", "reply at last").await;
     delivery_is(&host, "Slow", "waiting", 0).await;
     let nobodys = chosen("evt_1", "Nobody", "reply hi").to_string();
     assert_eq!(signed_post(&host.webhook, nobodys).await.status(), StatusCode::OK);
@@ -77,52 +77,52 @@ async fn a_slow_component_keeps_no_change_waiting() {
     assert_eq!(chat(&host, "Test", "reply still here").await.text(), "still here");
     delivery_is(&host, "Slow", "waiting", 0).await;
 
-    // A better file is taken at once: nobody wants what is being compiled any more.
+    // A new file takes effect at once: the running compile is canceled.
     let better = variant("test_guest", 1);
     host.save("slow.wasm", &better);
     host.serves("Slow", &better).await;
-    assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
+    assert_eq!(wait_for_answer(&host, &chat_id).await.text(), "at last");
     delivery_is(&host, "Slow", "completed", 1).await;
     assert_eq!(standing(&host, "Slow").await["coming_up"], false);
 }
 
 #[tokio::test]
-async fn a_host_listens_before_all_its_modules_have_come_up() {
+async fn listens_before_all_modules_are_ready() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("slow.wasm"), compiles_for_long()).unwrap();
     let settings = with_slow("").at_once();
     let host = settings.start_in(folder).await;
-    let told = ["module    Slow  coming up; its deliveries wait", "module    Test  "];
-    assert!(told.iter().all(|line| host.output().contains(line)), "{}", host.output());
+    let summary_lines = ["module    Slow  coming up; its deliveries wait", "module    Test  "];
+    assert!(summary_lines.iter().all(|line| host.output().contains(line)), "{}", host.output());
     let health = http().get(host.webhook.replace("/webhook", "/health")).send().await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
-    let asked = say(&host.platform, "Slow", "reply at last").await;
+    let chat_id = say(&host.platform, "Slow", "reply at last").await;
     delivery_is(&host, "Slow", "waiting", 0).await;
 
-    // It waits on disk.
+    // The delivery waits in the journal.
     let host = settings.start_in(host.kill()).await;
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
     assert_eq!(host.module("Slow").await["coming_up"], true);
     delivery_is(&host, "Slow", "waiting", 0).await;
     host.save("slow.wasm", variant("test_guest", 1));
-    assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
+    assert_eq!(wait_for_answer(&host, &chat_id).await.text(), "at last");
     delivery_is(&host, "Slow", "completed", 1).await;
 }
 
-/// What may lie where a module's component is expected when the host starts, and what the host says of it.
-enum Lies {
+/// The content of a component's path at startup.
+enum FileState {
     Nothing,
     NoFolder,
     Bytes(Vec<u8>),
-    /// A component that is refused under these further lines of the module's entry.
+    /// A component that is refused under these additional lines of the module's entry.
     Refused(Vec<u8>, &'static str),
-    AFolder,
+    Folder,
     #[cfg(unix)]
-    ALoop,
+    LinkLoop,
 }
 
-impl Lies {
+impl FileState {
     fn put(&self, at: &Path) {
         let folder = || fs::create_dir_all(at.parent().unwrap()).unwrap();
         match self {
@@ -132,9 +132,9 @@ impl Lies {
                 folder();
                 fs::write(at, bytes).unwrap();
             }
-            Self::AFolder => fs::create_dir_all(at).unwrap(),
+            Self::Folder => fs::create_dir_all(at).unwrap(),
             #[cfg(unix)]
-            Self::ALoop => {
+            Self::LinkLoop => {
                 folder();
                 std::os::unix::fs::symlink(at, at).unwrap();
             }
@@ -143,53 +143,54 @@ impl Lies {
 
     fn remove(&self, at: &Path) {
         match self {
-            Self::AFolder => fs::remove_dir(at).unwrap(),
+            Self::Folder => fs::remove_dir(at).unwrap(),
             _ => drop(fs::remove_file(at)),
         }
     }
 }
 
-/// Events for a module without a version were acknowledged: whatever is wrong with its component, they wait for a better
-/// one, and are answered by their first attempt.
+/// Events for a module without a version have been acknowledged. Whatever is wrong with the component, their deliveries
+/// wait for a good one and then complete in their first attempt.
 #[tokio::test]
-async fn acknowledged_events_wait_for_a_component_that_can_serve() {
+async fn acknowledged_events_wait_for_a_good_component() {
     let good = variant("test_guest", 1);
     let cases = [
-        ("nothing", Lies::Nothing, "there is no such file"),
-        ("nofolder", Lies::NoFolder, "there is no such file"),
-        ("empty", Lies::Bytes(Vec::new()), "empty"),
-        ("half", Lies::Bytes(good[..good.len() / 2].to_vec()), "cut short"),
-        ("text", Lies::Bytes(b"<html>".to_vec()), "not WebAssembly"),
-        ("folder", Lies::AFolder, "it is a folder"),
+        ("nothing", FileState::Nothing, "there is no such file"),
+        ("nofolder", FileState::NoFolder, "there is no such file"),
+        ("empty", FileState::Bytes(Vec::new()), "empty"),
+        ("half", FileState::Bytes(good[..good.len() / 2].to_vec()), "cut short"),
+        ("text", FileState::Bytes(b"<html>".to_vec()), "not WebAssembly"),
+        ("folder", FileState::Folder, "it is a folder"),
         (
             "large",
-            Lies::Refused(small_that("x", Does::Replies(1), 2 << 20), "limits = { memory = \"1MiB\" }"),
+            FileState::Refused(small_that("x", Does::Replies(1), 2 << 20), "limits = { memory = \"1MiB\" }"),
             "memory",
         ),
         #[cfg(unix)]
-        ("loop", Lies::ALoop, "symbolic link"),
+        ("loop", FileState::LinkLoop, "symbolic link"),
     ];
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("built/{name}/module.wasm");
-    // One attempt only: whoever spends it on nothing has none left.
+    // A single attempt: if the host used it up without a component, the delivery would be dead.
     let settings = |large: &str| {
-        cases.iter().fold(Settings::test_guest(""), |settings, (name, lies, _)| {
-            let lines = if matches!(lies, Lies::Refused(..)) { large } else { "" };
+        cases.iter().fold(Settings::test_guest(""), |settings, (name, file_state, _)| {
+            let lines = if matches!(file_state, FileState::Refused(..)) { large } else { "" };
             settings.module_file(name, &at(name), &format!("retry = {{ attempts = 1 }}\n{lines}"))
         })
     };
-    let large =
-        cases.iter().find_map(|(_, lies, _)| if let Lies::Refused(_, lines) = lies { Some(*lines) } else { None });
-    for (name, lies, _) in &cases {
-        lies.put(&folder.path().join(at(name)));
+    let large = cases
+        .iter()
+        .find_map(|(_, file_state, _)| if let FileState::Refused(_, lines) = file_state { Some(*lines) } else { None });
+    for (name, file_state, _) in &cases {
+        file_state.put(&folder.path().join(at(name)));
     }
     let host = settings(large.unwrap()).start_in(folder).await;
-    let mut asked = Vec::new();
+    let mut chat_ids = Vec::new();
     for (name, _, words) in &cases {
         let waits = standing(&host, name).await;
         let reason = waits["waiting"]["reason"].as_str().unwrap_or_default();
         assert!(reason.contains(words), "{name}: {waits}");
-        asked.push(say_to(&host, name, "reply at last").await);
+        chat_ids.push(say_to(&host, name, "reply at last").await);
     }
     assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
     for (name, ..) in &cases {
@@ -200,19 +201,19 @@ async fn acknowledged_events_wait_for_a_component_that_can_serve() {
     let table = modules(&host, &[]).await;
     assert!(table.stdout.contains("no version serves; its deliveries wait"), "{table:?}");
 
-    for ((name, lies, _), asked) in cases.iter().zip(&asked) {
+    for ((name, file_state, _), chat_id) in cases.iter().zip(&chat_ids) {
         let file = host.file(&at(name));
-        match lies {
-            // What it was refused for isn't in the file.
-            Lies::Refused(..) => host.save_settings(&settings("")),
+        match file_state {
+            // The reason for the refusal is in the settings, not in the file.
+            FileState::Refused(..) => host.save_settings(&settings("")),
             _ => {
-                lies.remove(&file);
+                file_state.remove(&file);
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
                 host.save(&at(name), &good);
             }
         }
-        let answer = wait_for_answer(&host, asked).await;
-        let words = if matches!(lies, Lies::Refused(..)) { "x" } else { "at last" };
+        let answer = wait_for_answer(&host, chat_id).await;
+        let words = if matches!(file_state, FileState::Refused(..)) { "x" } else { "at last" };
         assert_eq!(answer.text(), words, "{name}");
         delivery_is(&host, name, "completed", 1).await;
         assert!(standing(&host, name).await["waiting"].is_null());
@@ -220,7 +221,7 @@ async fn acknowledged_events_wait_for_a_component_that_can_serve() {
 }
 
 #[tokio::test]
-async fn acknowledged_events_wait_when_the_component_cannot_be_compiled() {
+async fn acknowledged_events_wait_when_compiling_fails() {
     let settings = Settings::new().server(r#"compiler = { timeout = "2s" }"#);
     let settings = settings.module_file("Slow", "slow.wasm", "retry = { attempts = 1 }");
     let folder = tempfile::tempdir().unwrap();
@@ -228,17 +229,17 @@ async fn acknowledged_events_wait_when_the_component_cannot_be_compiled() {
     let host = settings.start_in(folder).await;
     let slow = host.module("Slow").await;
     assert!(slow["refused"].as_str().unwrap().contains("compiling it took longer than 2s"), "{slow}");
-    let asked = say(&host.platform, "Slow", "who are you?").await;
+    let chat_id = say(&host.platform, "Slow", "who are you?").await;
     delivery_is(&host, "Slow", "waiting", 0).await;
     host.save("slow.wasm", small("at last"));
-    assert_eq!(wait_for_answer(&host, &asked).await.text(), "at last");
+    assert_eq!(wait_for_answer(&host, &chat_id).await.text(), "at last");
     delivery_is(&host, "Slow", "completed", 1).await;
 }
 
-/// The host can't compile for now, say because a disk is full. Nothing happens to the file when it can again.
+/// The host can't compile temporarily, e.g. because the disk is full. It must retry without a change of the file.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_component_the_host_could_not_compile_is_tried_again_by_itself() {
+async fn retries_a_failed_compile_automatically() {
     let folder = tempfile::tempdir().unwrap();
     let variables =
         [("ENDPOINT_SECRET", "usig_1"), ("API_BASE", "http://127.0.0.1:1"), ("APP_ID", "app"), ("API_KEY", "key")];
@@ -247,7 +248,7 @@ async fn a_component_the_host_could_not_compile_is_tried_again_by_itself() {
     let settings = Settings::new().module_file("Test", "module.wasm", "");
     fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
     fs::write(folder.path().join("module.wasm"), small("here")).unwrap();
-    // Nowhere to write what is compiled: neither in the cache's folder nor in the system's for files that don't stay.
+    // Neither the cache folder nor the system's temporary folder is writable.
     fs::create_dir(folder.path().join(".modhost")).unwrap();
     fs::write(folder.path().join(".modhost/components"), "").unwrap();
     let nowhere = folder.path().join("tmp");
@@ -256,11 +257,11 @@ async fn a_component_the_host_could_not_compile_is_tried_again_by_itself() {
     assert!(reason.contains("it can't write its output"), "{reason}");
     fs::create_dir(&nowhere).unwrap();
     host.serves("Test", &small("here")).await;
-    assert_eq!(host.lines(&["no version serves"]), 1, "it is said once:\n{}", host.log());
+    assert_eq!(host.lines(&["no version serves"]), 1, "not reported exactly once:\n{}", host.log());
 }
 
 #[tokio::test]
-async fn what_waits_for_a_component_can_be_dropped_and_ends_with_its_module() {
+async fn waiting_deliveries_can_be_dropped_and_end_with_their_module() {
     let settings = Settings::test_guest("").module_file("Later", "later.wasm", "");
     let settings = settings.module_file("Never", "never.wasm", "");
     let host = settings.start().await;
@@ -275,7 +276,7 @@ async fn what_waits_for_a_component_can_be_dropped_and_ends_with_its_module() {
     delivery_is(&host, "Later", "dropped", 0).await;
     host.save_settings(&Settings::test_guest(""));
     assert!(wait_for_answer(&host, &ended).await.text().starts_with("Sorry"));
-    until("the delivery to end with its module", async || {
+    until("the delivery to end after its module was removed", async || {
         (deliveries(&host, "Never").await[0]["state"] == "dead").then_some(())
     })
     .await;

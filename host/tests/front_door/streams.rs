@@ -1,4 +1,4 @@
-//! Answers that come piece by piece: from an OpenAI-compatible endpoint to the guest, and to who reads the chat.
+//! Tests of streamed completions: from an OpenAI-compatible endpoint to the guest and to the readers of the chat.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use super::harness::{
     Answer, Host, Line, Settings, Stream, chat, chosen, http, read_chat, say, signed_post, until, wait_for_answer,
 };
 
-/// A host whose tenant's completions are made by a model the test plays, on a local platform of the test's own.
-struct Played {
+/// A host on a local platform of the test's; its tenant's completions come from a model that the test plays.
+struct Setup {
     host: Host,
     model: Stream,
     _platform: LocalPlatform,
 }
 
-impl Played {
-    /// Starts one with further lines for the completion, and for the entry of the test guest.
+impl Setup {
+    /// Starts a host with these lines for the completion and for the entry of the test guest.
     async fn start(completion: &str, module: &str) -> Self {
         let model = Stream::start().await;
         let test = Assistant {
@@ -48,19 +48,19 @@ impl Played {
         Self { host, model, _platform: platform }
     }
 
-    /// Says something to the test guest; answers with the chat, and with the model's line, whose answer has begun.
+    /// Says something to the test guest; returns the chat's id and the model's connection with a started response.
     async fn ask(&self, text: &str) -> (String, Line) {
         let chat = say(&self.host.platform, "Test", text).await;
         (chat, self.model.opened().await)
     }
 
-    /// Waits until this is shown in the place of the reply.
+    /// Waits until this text is shown as the reply.
     async fn shown(&self, chat: &str, text: &str) {
         until(&format!("{text:?} to be shown"), async || (self.reply(chat).await["shownText"] == text).then_some(()))
             .await;
     }
 
-    /// The reply as it is now.
+    /// The current state of the reply.
     async fn reply(&self, chat: &str) -> Value {
         let chat = read_chat(&self.host.platform, chat).await;
         chat["messages"].as_array().unwrap().iter().find(|message| message["role"] == "ASSISTANT").unwrap().clone()
@@ -78,10 +78,10 @@ fn table(api_base: &str, lines: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_guest_acts_on_each_piece_before_the_next_is_sent() {
-    let played = Played::start("", "").await;
-    let chat = say(&played.host.platform, "Test", "stream-shown Tell me.").await;
-    let mut line = played.model.asked().await;
+async fn guest_receives_each_chunk_before_the_next_is_sent() {
+    let setup = Setup::start("", "").await;
+    let chat = say(&setup.host.platform, "Test", "stream-shown Tell me.").await;
+    let mut line = setup.model.asked().await;
     let head = line.request.to_lowercase();
     for part in ["post /v1/chat/completions http/1.1", "authorization: bearer sk-sesame", "idempotency-key: dlv_"] {
         assert!(head.contains(part), "{part} in {head}");
@@ -94,17 +94,17 @@ async fn a_guest_acts_on_each_piece_before_the_next_is_sent() {
     });
     assert_eq!(line.body().await, expected);
     line.begin().await;
-    let mut told = String::new();
+    let mut shown_text = String::new();
     for piece in ["Once", " upon", " a time", "…"] {
         line.send(": keep-alive\n\n").await;
         line.says(piece).await;
-        told += piece;
-        played.shown(&chat, &told).await;
-        assert_eq!(played.reply(&chat).await["text"], Value::Null, "what is shown is not stored");
+        shown_text += piece;
+        setup.shown(&chat, &shown_text).await;
+        assert_eq!(setup.reply(&chat).await["text"], Value::Null, "the shown text must not be stored");
     }
     line.done().await;
-    assert_eq!(played.answer(&chat).await.text(), "Once upon a time…");
-    let metrics = http().get(format!("{}/metrics", played.host.admin)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(setup.answer(&chat).await.text(), "Once upon a time…");
+    let metrics = http().get(format!("{}/metrics", setup.host.admin)).send().await.unwrap().text().await.unwrap();
     let counted = metrics
         .lines()
         .find(|line| line.contains("calls") && line.contains("\"completion.stream\"") && line.contains("ok"));
@@ -112,22 +112,23 @@ async fn a_guest_acts_on_each_piece_before_the_next_is_sent() {
 }
 
 #[tokio::test]
-async fn the_sdk_shows_what_there_is() {
-    let played = Played::start("", "").await;
-    let (chat, mut line) = played.ask("stream-show Tell me.").await;
+async fn sdk_shows_the_text_received_so_far() {
+    let setup = Setup::start("", "").await;
+    let (chat, mut line) = setup.ask("stream-show Tell me.").await;
     line.says("Once").await;
-    played.shown(&chat, "Once").await;
+    setup.shown(&chat, "Once").await;
     line.says(" upon a time").await;
     line.done().await;
-    assert_eq!(played.answer(&chat).await.text(), "Once upon a time");
+    assert_eq!(setup.answer(&chat).await.text(), "Once upon a time");
 }
 
-/// The model can't go on where the guest doesn't read; and when the guest is ended, its connection is closed.
+/// Backpressure: the host stops reading from the model when the guest doesn't read, and closes the connection when the
+/// guest ends.
 #[tokio::test]
-async fn what_nobody_reads_is_held_back_and_given_up() {
+async fn unread_stream_applies_backpressure_and_is_closed() {
     const MIB: usize = 64;
-    let played = Played::start("", "limits = { timeout = \"4s\" }\nretry = { attempts = 1 }").await;
-    let (chat, mut line) = played.ask("stream-open 1 Tell me.|sleep 600000").await;
+    let setup = Setup::start("", "limits = { timeout = \"4s\" }\nretry = { attempts = 1 }").await;
+    let (chat, mut line) = setup.ask("stream-open 1 Tell me.|sleep 600000").await;
     line.says("Once").await;
     let writer = tokio::spawn(async move {
         let comment = format!(":{}\n\n", "x".repeat(1 << 20));
@@ -137,54 +138,54 @@ async fn what_nobody_reads_is_held_back_and_given_up() {
         }
         written
     });
-    played.shown(&chat, "Once").await;
-    played.host.logged(&["limit reached"]).await;
+    setup.shown(&chat, "Once").await;
+    setup.host.logged(&["limit reached"]).await;
     let written = writer.await.unwrap();
-    assert!(written < MIB, "all was taken, though nobody read it");
+    assert!(written < MIB, "the host read everything although the guest read nothing");
 }
 
 #[tokio::test]
-async fn giving_up_closes_the_connection_at_once() {
-    let played = Played::start("", "").await;
-    let (chat, mut line) = played.ask("stream-some 2 Tell me.|reply").await;
+async fn dropping_the_stream_closes_the_connection() {
+    let setup = Setup::start("", "").await;
+    let (chat, mut line) = setup.ask("stream-some 2 Tell me.|reply").await;
     line.says("Once").await;
     line.says(" upon").await;
     line.closed().await;
-    assert_eq!(played.answer(&chat).await.text(), "Once| upon");
+    assert_eq!(setup.answer(&chat).await.text(), "Once| upon");
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_says_so_and_is_asked_for_again() {
-    let played = Played::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
-    let (chat, mut line) = played.ask("stream-shown Tell me.").await;
+async fn interrupted_stream_is_reported_and_retried() {
+    let setup = Setup::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
+    let (chat, mut line) = setup.ask("stream-shown Tell me.").await;
     line.says("Once").await;
-    played.shown(&chat, "Once").await;
+    setup.shown(&chat, "Once").await;
     line.event(&json!({ "error": { "message": "The model is overloaded, sk-sesame.", "type": "server_error" } })).await;
     line.closed().await;
     let said = "completion.tokens.next: unavailable: POST /chat/completions: the answer broke off: The model is overloaded, (api key).";
-    played.host.logged(&[said]).await;
-    let mut line = played.model.opened().await;
+    setup.host.logged(&[said]).await;
+    let mut line = setup.model.opened().await;
     line.says("Twice").await;
     line.done().await;
-    assert_eq!(played.answer(&chat).await.text(), "Twice");
+    assert_eq!(setup.answer(&chat).await.text(), "Twice");
 }
 
-/// A server that escapes all but ASCII, and cuts its text where a token ends.
+/// A server that escapes all non-ASCII text and splits it at token boundaries.
 #[tokio::test]
-async fn half_an_emoji_is_put_together_for_the_guest() {
-    let played = Played::start("", "").await;
-    let (chat, mut line) = played.ask("stream-shown Tell me.").await;
+async fn joins_split_surrogate_pairs() {
+    let setup = Setup::start("", "").await;
+    let (chat, mut line) = setup.ask("stream-shown Tell me.").await;
     line.says("So ").await;
     for half in ["\\ud83d", "\\ude42!"] {
         line.send(&format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{half}\"}}}}]}}\n\n")).await;
     }
     line.done().await;
-    assert_eq!(played.answer(&chat).await.text(), "So 🙂!");
+    assert_eq!(setup.answer(&chat).await.text(), "So 🙂!");
 }
 
-/// What looks like an end and is none: errors of older servers, and connections that end within an answer.
+/// Failures that look like the end of a stream: errors of older servers, and connections that close within an answer.
 #[tokio::test]
-async fn a_failure_that_looks_like_an_end_is_never_the_answer() {
+async fn truncated_stream_is_never_a_complete_answer() {
     let error = r#"{"object":"error","message":"out of memory","type":"InternalServerError","code":500}"#;
     let half = r#"{"choices":[{"index":0,"delta":{"content":" upon"},"finish_reason":""}]}"#;
     for (disguised, words) in [
@@ -193,46 +194,46 @@ async fn a_failure_that_looks_like_an_end_is_never_the_answer() {
         (format!("data: {half}\n\n"), "it stopped without having come to its end"),
     ] {
         for command in ["stream-shown Tell me.", "complete-into-reply Tell me."] {
-            let played = Played::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
-            let (chat, mut line) = played.ask(command).await;
+            let setup = Setup::start("", "retry = { attempts = 2, first = \"10ms\", max = \"20ms\" }").await;
+            let (chat, mut line) = setup.ask(command).await;
             line.says("Once").await;
             line.send(&disguised).await;
             line.end().await;
-            played.host.logged(&[words]).await;
-            let mut line = played.model.opened().await;
+            setup.host.logged(&[words]).await;
+            let mut line = setup.model.opened().await;
             line.says("Twice").await;
             line.done().await;
-            assert_eq!(played.answer(&chat).await.text(), "Twice", "{command}: {disguised}");
+            assert_eq!(setup.answer(&chat).await.text(), "Twice", "{command}: {disguised}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_slow_answer_meets_the_time_limits() {
+async fn slow_stream_reaches_the_time_limits() {
     for (completion, command) in
         [("timeout = \"300ms\"", "stream-caught Tell me."), ("", "stream-caught-within 300 Tell me.")]
     {
-        let played = Played::start(completion, "").await;
-        let (chat, mut line) = played.ask(command).await;
+        let setup = Setup::start(completion, "").await;
+        let (chat, mut line) = setup.ask(command).await;
         line.says("Once").await;
         line.closed().await;
-        let text = played.answer(&chat).await.text().to_owned();
+        let text = setup.answer(&chat).await.text().to_owned();
         assert_eq!(text, "Once|completion.tokens.next: timed out; the call may still have taken effect", "{command}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_streams_into_the_reply() {
-    let played = Played::start("", "").await;
-    let (chat, mut line) = played.ask("complete-into-reply What may a hotel cost?").await;
+async fn streams_into_the_reply() {
+    let setup = Setup::start("", "").await;
+    let (chat, mut line) = setup.ask("complete-into-reply What may a hotel cost?").await;
     line.says("At most 140 euros [sou").await;
-    played.shown(&chat, "At most 140 euros ").await;
+    setup.shown(&chat, "At most 140 euros ").await;
     line.says("rce1]. In London [source0] more [").await;
-    played.shown(&chat, "At most 140 euros <sup>2</sup>. In London <sup>1</sup> more ").await;
-    assert_eq!(played.reply(&chat).await["text"], Value::Null);
+    setup.shown(&chat, "At most 140 euros <sup>2</sup>. In London <sup>1</sup> more ").await;
+    assert_eq!(setup.reply(&chat).await["text"], Value::Null);
     line.says("source7].").await;
     line.done().await;
-    let answer = played.answer(&chat).await;
+    let answer = setup.answer(&chat).await;
     assert_eq!(answer.text(), "At most 140 euros <sup>2</sup>. In London <sup>1</sup> more .");
     let references: Vec<_> =
         answer.reply["references"].as_array().unwrap().iter().map(|it| it["sequenceNumber"].clone()).collect();
@@ -242,14 +243,15 @@ async fn an_answer_streams_into_the_reply() {
     }
 }
 
-/// Brings an event to a host, which has to take it.
+/// Posts an event to a host, which must accept it.
 async fn take(host: &Host, event: &Value) {
     assert_eq!(signed_post(&host.webhook, event.to_string()).await.status(), 200);
 }
 
-/// A tenant without a platform has a model, too; what would have to be written into a chat, it doesn't ask for.
+/// A tenant without a platform can still use its model. Completions that would write into a chat fail before the model
+/// is called.
 #[tokio::test]
-async fn without_a_platform_there_are_completions() {
+async fn completes_without_a_platform() {
     let model = Stream::start().await;
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings::test_guest("events = [\"*\"]\nretry = { attempts = 1 }").text();
@@ -268,14 +270,14 @@ async fn without_a_platform_there_are_completions() {
     line.done().await;
     host.logged(&["read Once| upon"]).await;
 
-    // Asked first, the model would leave it waiting.
+    // If the model were called first, this would hang: the test doesn't answer.
     take(&host, &chosen("evt_2", "Test", "into-reply Tell me.")).await;
     host.logged(&["delivery failed", "there is no reply to stream into", "kind = "]).await;
 }
 
-/// `dev` puts the local platform's own model in the place of the tenant's.
+/// `dev` replaces the tenant's model by that of the local platform.
 #[tokio::test]
-async fn dev_streams_with_nothing_set_up() {
+async fn dev_streams_without_a_configured_model() {
     let settings = Settings::test_guest("").tenant(&table("https://api.example.com/v1", ""));
     let host = settings.start().await;
     let question = "What may a hotel cost?";
@@ -286,9 +288,9 @@ async fn dev_streams_with_nothing_set_up() {
     assert_eq!(pieces.replace('|', ""), whole);
 }
 
-/// A model that `dev` is told of streams through the local platform.
+/// `dev --completion-url`: the local platform forwards the stream of that model.
 #[tokio::test]
-async fn dev_hands_the_stream_of_a_model_on() {
+async fn dev_forwards_the_stream_of_a_model() {
     let model = Stream::start().await;
     let settings = Settings::test_guest("").tenant(&table("https://api.example.com/v1", "")).model(&model.api_base());
     let host = settings.start().await;

@@ -1,5 +1,5 @@
-//! Swaps without end under steady load: no delivery is lost or fails, none is answered by two versions, and what no longer
-//! serves is gone from memory.
+//! Replaces a component many times under steady load: no delivery is lost or fails, none is answered by two versions,
+//! and replaced versions are freed from memory.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,35 +11,35 @@ use serde_json::Value;
 
 use super::harness::{Does, Host, Settings, chat, http, small_that, standing, until};
 
-/// How often the file is replaced.
+/// The number of replacements.
 const SWAPS: usize = 200;
 
-/// Every so many times by something that can't serve.
+/// Every n-th replacement is a file that can't serve.
 const BROKEN: usize = 10;
 
-/// How many people talk to the module meanwhile.
-const PEOPLE: usize = 3;
+/// The number of concurrent users.
+const USERS: usize = 3;
 
-/// How long each of them reads an answer before the next question: the load is steady, and leaves room for the swaps.
-const READING: Duration = Duration::from_millis(100);
+/// The pause of each user between answer and next question: the load is steady and leaves time for the replacements.
+const THINK_TIME: Duration = Duration::from_millis(100);
 
-/// What each version carries along: kept in memory, the versions would be 50 MiB.
-const LOAD: usize = 256 * 1024;
+/// The padding of each version, in bytes. If all versions stayed in memory, they would take 50 MiB.
+const PADDING: usize = 256 * 1024;
 
-/// After so many swaps the host has all the memory it needs to make them.
-const WARM: usize = 40;
+/// The number of replacements after which memory use should be stable.
+const WARM_UP: usize = 40;
 
-/// How much more memory it may take for the others: the pool's places and the allocator's holes, and not one in three of
-/// the versions.
-const ROOM: u64 = 16 << 20;
+/// The memory growth allowed for the remaining replacements, in bytes: enough for warm pool slots and allocator
+/// fragmentation, but less than a third of the versions.
+const MAX_GROWTH: u64 = 16 << 20;
 
 fn text(number: usize) -> String {
     format!("version {number}")
 }
 
-/// The file of a number: a version that says its number, or nothing that can serve.
+/// The file with this number: a version that replies with its number, or a file that can't serve.
 fn file(number: usize) -> Vec<u8> {
-    let mut bytes = small_that(&text(number), Does::Replies(1), LOAD);
+    let mut bytes = small_that(&text(number), Does::Replies(1), PADDING);
     match number % (3 * BROKEN) {
         0 if number > 0 => bytes.truncate(bytes.len() / 2),
         BROKEN => bytes.clear(),
@@ -49,7 +49,7 @@ fn file(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// The memory of a process, in bytes.
+/// The memory of the host process, in bytes.
 #[cfg(target_os = "linux")]
 fn memory(host: &Host) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", host.process_id())).unwrap();
@@ -63,20 +63,20 @@ fn memory(_: &Host) -> u64 {
 }
 
 #[tokio::test]
-async fn two_hundred_swaps_lose_and_mix_nothing_and_leave_nothing_behind() {
+async fn two_hundred_replacements_lose_nothing_and_leak_nothing() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), file(0)).unwrap();
-    // Each place of the pool stays warm for the version it had last: with few, all are warm soon.
+    // Each pool slot stays warm for its last version; with few slots, all are warm soon.
     let settings = Settings::new().server("concurrency = 8").module_file("Test", "module.wasm", "").log("modhost=info");
     let host = settings.start_in(folder).await;
-    let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
 
-    let person = async || {
-        while !over.load(Ordering::Relaxed) {
+    let user = async || {
+        while !done.load(Ordering::Relaxed) {
             let answer = chat(&host, "Test", "which one are you?").await;
-            assert!(answer.text().starts_with("version "), "no version says this: {}", answer.text());
+            assert!(answer.text().starts_with("version "), "unexpected answer: {}", answer.text());
             answered.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(READING).await;
+            tokio::time::sleep(THINK_TIME).await;
         }
     };
     let swaps = async {
@@ -92,22 +92,22 @@ async fn two_hundred_swaps_lose_and_mix_nothing_and_leave_nothing_behind() {
             } else {
                 host.serves("Test", &bytes).await;
             }
-            if number == WARM {
+            if number == WARM_UP {
                 warm = memory(&host);
             }
         }
-        over.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
         warm
     };
-    let (warm, _) = futures::join!(swaps, futures::future::join_all((0..PEOPLE).map(|_| person())));
+    let (warm, _) = futures::join!(swaps, futures::future::join_all((0..USERS).map(|_| user())));
 
-    // No delivery was lost or tried twice, and each was answered by the version that ran.
+    // Every delivery has a single attempt and was answered by the version that ran it.
     let versions: HashMap<String, String> =
         (0..=SWAPS).map(|number| (ContentHash::of(&file(number)).to_string(), text(number))).collect();
     let api = async |path: &str| -> Value {
         http().get(format!("{}/api/{path}", host.admin)).send().await.unwrap().json().await.unwrap()
     };
-    let deliveries = until("every delivery to be settled", async || {
+    let deliveries = until("every delivery to complete", async || {
         let all = api("deliveries?limit=10000").await["deliveries"].as_array().unwrap().clone();
         all.iter().all(|delivery| delivery["state"] == "completed").then_some(all)
     })
@@ -121,12 +121,12 @@ async fn two_hundred_swaps_lose_and_mix_nothing_and_leave_nothing_behind() {
     }
     assert_eq!(host.lines(&["delivery failed"]) + host.lines(&["attempt failed; retrying"]), 0, "{}", host.log());
 
-    let now = until("the versions before to be gone", async || {
+    let now = until("the replaced versions to be freed", async || {
         let now = standing(&host, "Test").await;
         (now["versions_loaded"] == 1 && now["in_flight"] == 0).then_some(now)
     })
     .await;
     assert_eq!(now["name"], "Test");
     let grown = memory(&host).saturating_sub(warm);
-    assert!(grown < ROOM, "{} MiB more than after {WARM} swaps", grown >> 20);
+    assert!(grown < MAX_GROWTH, "{} MiB more than after {WARM_UP} swaps", grown >> 20);
 }

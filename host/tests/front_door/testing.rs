@@ -1,5 +1,5 @@
-//! `modhost test`: what authors see of tests that pass, fail, can't be run, are recorded and rewritten; and where a guest
-//! broke, by name and line.
+//! Tests of `modhost test`: tests that pass, fail, can't run, are recorded and updated; and the backtrace of a guest
+//! that traps.
 
 use std::fs;
 use std::path::Path;
@@ -12,15 +12,15 @@ use super::harness::{
     test_guest_with_names, until,
 };
 
-/// Where components that were compiled are found by the next test.
+/// The compile cache is kept between tests.
 const CACHE: (&str, &str) = ("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
 
-/// Runs `modhost test` in a folder, with the components as they are.
+/// Runs `modhost test --no-build` in a folder.
 async fn test(folder: &Path, args: &[&str]) -> Ran {
     modhost(folder, "test", &[&["--no-build"], args].concat(), &[CACHE]).await
 }
 
-/// A folder with a modules.toml and test files, by name.
+/// A folder with a modules.toml and these test files.
 fn folder(settings: &Settings, tests: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("modules.toml"), settings.text()).unwrap();
@@ -31,7 +31,7 @@ fn folder(settings: &Settings, tests: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// What a test of this text comes to.
+/// Runs a single test with this text.
 async fn one(text: &str) -> Ran {
     let folder = folder(&Settings::test_guest(""), &[("one", text)]);
     test(folder.path(), &[]).await
@@ -52,11 +52,11 @@ async fn fails(text: &str, words: &[&str]) {
     }
 }
 
-/// Where the module that asks services may send requests.
+/// The hosts that the module may send requests to.
 const SERVICES: &str = r#"http = ["bank.example.com", "crm.example.com", "shop.example.com"]"#;
 
 #[tokio::test]
-async fn the_shipped_modules_pass_the_tests_they_ship_with() {
+async fn shipped_modules_pass_their_tests() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
     let settings = [
         ("Assistant", "assistant", "assistant", ""),
@@ -74,14 +74,14 @@ async fn the_shipped_modules_pass_the_tests_they_ship_with() {
     let ran = test(folder.path(), &[]).await;
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("ok: 11 passed, 0 failed"), "{}", ran.stdout);
-    assert!(!folder.path().join(".modhost").exists(), "a test makes no data directory");
+    assert!(!folder.path().join(".modhost").exists(), "`modhost test` created a data directory");
 
     let ran = test(folder.path(), &["ChatLog", "DemoApp", "--filter", "echo"]).await;
     assert!(ran.stdout.contains("test echo ... ok") && ran.stdout.contains("ok: 1 passed"), "{ran:?}");
 }
 
 #[tokio::test]
-async fn a_test_answers_and_keeps_what_its_file_says() {
+async fn test_file_defines_answers_and_stored_values() {
     passes("text = 'now'\ntime = 2026-02-03T04:05:06Z\n[expect]\nreply = '1770091506000'").await;
     passes("text = 'config greeting'\nconfig = { greeting = 'Hi' }\n[expect]\nreply = { contains = 'Hi' }").await;
     passes("text = 'kv-count k 2'\n[keyvalue.default]\nk = '40'\n[expect]\nreply = '42'\nkeyvalue.default.k = '42'")
@@ -115,12 +115,12 @@ async fn a_test_answers_and_keeps_what_its_file_says() {
         after.lines().next().unwrap_or_default().to_owned()
     };
     let draw = async |chance: u32| reply(one(&format!("{random}chance = {chance}\n[expect]\nreply = 'x'")).await);
-    assert_eq!(draw(1).await, draw(1).await, "chance is the test's");
+    assert_eq!(draw(1).await, draw(1).await, "random numbers must be deterministic");
     assert_ne!(draw(1).await, draw(2).await);
 }
 
 #[tokio::test]
-async fn what_differs_is_told_with_its_line() {
+async fn mismatches_are_reported_with_their_line() {
     let text = "text = \"step-and reply a\\nb\"\n\n[expect]\n";
     fails(
         &format!("{text}reply = \"\"\"\na\nc\"\"\""),
@@ -151,7 +151,7 @@ async fn what_differs_is_told_with_its_line() {
 }
 
 #[tokio::test]
-async fn what_has_no_answer_is_told_with_the_lines_to_add() {
+async fn missing_answers_are_reported_with_the_lines_to_add() {
     fails("text = 'search travel'", &["the module searches for \"travel\"", "[[search.hits]]\ntitle = "]).await;
     fails("text = 'complete why'", &["the module requests a completion for \"why\"", "[[completion]]\ntext = "]).await;
     let used_up = "text = 'complete why'\n[[completion]]\nfor = 'something else'\ntext = 'x'";
@@ -159,7 +159,7 @@ async fn what_has_no_answer_is_told_with_the_lines_to_add() {
 }
 
 #[tokio::test]
-async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
+async fn answers_requests_only_to_allowed_hosts() {
     let ask = |answers: &str| {
         let services = r#"{ "Bank": "https://bank.example.com/rates" }"#;
         format!("text = 'How are they?'\nconfig = {{ services = '{services}' }}\n{answers}")
@@ -172,7 +172,7 @@ async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
     let ran_well = ran(SERVICES, &answered).await;
     assert_eq!(ran_well.code, 0, "{ran_well:?}");
 
-    // Each by its address, whatever the order of the requests.
+    // Answers are matched by URL, whatever the order of the requests.
     let both = r#"{ "Bank": "https://bank.example.com/rates", "Shop": "https://shop.example.com/" }"#;
     let by_address = format!(
         "text = 'How are they?'\nconfig = {{ services = '{both}' }}\n[[http]]\nfor = 'shop.example.com'\nstatus = 503\n\
@@ -198,7 +198,7 @@ async fn requests_are_answered_where_they_may_be_sent_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_wrong_file_says_what_to_write() {
+async fn invalid_test_files_are_explained() {
     let cases = [
         ("txt = 'x'", &["unknown setting `txt`", "did you mean text?"][..]),
         ("", &["this test has no event", "text = "]),
@@ -215,10 +215,10 @@ async fn a_wrong_file_says_what_to_write() {
     ];
     for (text, words) in cases {
         let ran = one(text).await;
-        let told = format!("{}{}", ran.stdout, ran.stderr);
+        let all_output = format!("{}{}", ran.stdout, ran.stderr);
         let is_event = text.starts_with("[event]");
-        assert_eq!(ran.code, if is_event { 1 } else { 2 }, "{text}\n{told}");
-        words.iter().for_each(|word| assert!(told.contains(word), "no {word:?} for {text:?} in:\n{told}"));
+        assert_eq!(ran.code, if is_event { 1 } else { 2 }, "{text}\n{all_output}");
+        words.iter().for_each(|word| assert!(all_output.contains(word), "no {word:?} for {text:?} in:\n{all_output}"));
     }
 
     let folder = folder(&Settings::test_guest(""), &[("wrong", "txt = 'x'"), ("right", "text = 'reply x'")]);
@@ -236,7 +236,7 @@ async fn a_wrong_file_says_what_to_write() {
 }
 
 #[tokio::test]
-async fn a_guest_drives_no_terminal() {
+async fn guest_output_contains_no_terminal_escapes() {
     let text = r#"text = "stderr \u001b[31mred""#;
     let ran = one(&format!("{text}\n[expect]\nlog = [\"x\"]\nreply = \"\"")).await;
     assert!(ran.code == 1 && ran.stdout.contains(r"\u{1b}[31mred"), "{ran:?}");
@@ -244,7 +244,7 @@ async fn a_guest_drives_no_terminal() {
 }
 
 #[tokio::test]
-async fn update_no_longer_expects_a_failure_that_does_not_happen() {
+async fn update_removes_a_failure_that_does_not_occur() {
     let tests = [
         (
             "line",
@@ -270,7 +270,7 @@ async fn update_no_longer_expects_a_failure_that_does_not_happen() {
     }
     let again = test(folder.path(), &[]).await;
     assert!(again.code == 0 && again.stdout.contains("3 passed"), "{again:?}");
-    // Where it can't be put, a person is told to.
+    // If an update can't be placed automatically, the user is asked to edit the file.
     let folder = super::testing::folder(
         &Settings::test_guest(""),
         &[("one", "text = 'reply x'\nexpect.failure.retry = 'yes'\n")],
@@ -280,7 +280,7 @@ async fn update_no_longer_expects_a_failure_that_does_not_happen() {
 }
 
 #[tokio::test]
-async fn update_rewrites_what_was_not_met_and_nothing_else() {
+async fn update_rewrites_only_mismatches() {
     let before = r#"# why this is tested
 text = "step-and reply b" # what is said
 
@@ -313,7 +313,7 @@ steps = [
 }
 
 #[tokio::test]
-async fn a_report_in_junits_format_can_be_read_back() {
+async fn junit_report_is_valid() {
     let tests =
         [("good", "text = 'stdout hello'"), ("failing", "text = \"fail <&> \\u0001 why\""), ("wrong", "txt = 1")];
     let folder = folder(&Settings::test_guest(""), &tests);
@@ -330,7 +330,7 @@ async fn a_report_in_junits_format_can_be_read_back() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_its_sources_is_built_first() {
+async fn builds_outdated_components_first() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::create_dir_all(path("module/tests")).unwrap();
@@ -348,7 +348,7 @@ async fn what_is_older_than_its_sources_is_built_first() {
     assert_eq!(
         (modhost(folder.path(), "test", &[], &[CACHE]).await.code, builds()),
         (0, 1),
-        "it is as new as its sources"
+        "the component is up to date"
     );
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     fs::File::options().append(true).open(path("module/source")).unwrap().set_modified(later).unwrap();
@@ -359,16 +359,16 @@ async fn what_is_older_than_its_sources_is_built_first() {
         "{ran:?}"
     );
     assert!(ran.stdout.contains("NOT RUN") && ran.stdout.contains("its module cannot be built"), "{ran:?}");
-    assert_eq!((test(folder.path(), &[]).await.code, builds()), (0, 2), "--no-build takes it as it is");
+    assert_eq!((test(folder.path(), &[]).await.code, builds()), (0, 2), "--no-build runs the existing component");
 }
 
-/// Records the newest delivery that has ended.
+/// Records the newest completed delivery as a test.
 async fn record(host: &Host, args: &[&str]) -> Ran {
     let all = [&["--admin", host.admin.as_str(), "--record", "last"], args].concat();
     modhost(host.folder(), "test", &all, &[CACHE]).await
 }
 
-/// Waits until so many deliveries have ended.
+/// Waits until this many deliveries have ended.
 async fn ended(host: &Host, count: usize) {
     until(&format!("{count} deliveries to end"), async || {
         let args = ["list", "--json", "--admin", &host.admin];
@@ -379,9 +379,9 @@ async fn ended(host: &Host, count: usize) {
 }
 
 #[tokio::test]
-async fn what_is_recorded_passes_at_once() {
+async fn recorded_tests_pass() {
     let host = Settings::test_guest("").start().await;
-    let said = [
+    let commands = [
         "kv-count k 3",
         "kv-count k 3",
         "kv-get k",
@@ -402,17 +402,22 @@ async fn what_is_recorded_passes_at_once() {
         "panic at the disco",
         "step-and reply two\nlines \"quoted\" \\",
     ];
-    for (place, text) in said.iter().enumerate() {
+    for (place, text) in commands.iter().enumerate() {
         chat(&host, "Test", text).await;
         ended(&host, place + 1).await;
         let ran = record(&host, &[]).await;
         assert!(ran.code == 0 && ran.stderr.contains("the test passes"), "{text}: {ran:?}");
     }
     let ran = test(host.folder(), &[]).await;
-    assert!(ran.code == 0 && ran.stdout.contains(&format!("{} passed", said.len())), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        ran.code == 0 && ran.stdout.contains(&format!("{} passed", commands.len())),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
     let short = fs::read_to_string(host.folder().join("tests/kv-get-k.toml")).unwrap();
     assert!(short.contains("text = \"kv-get k\"") && short.contains("[keyvalue.default]\nk = \"6\""), "{short}");
-    assert!(host.folder().join("tests/kv-count-k-3-2.toml").exists(), "nothing is overwritten");
+    assert!(host.folder().join("tests/kv-count-k-3-2.toml").exists(), "an existing test was overwritten");
 
     let printed = record(&host, &["Test", "--out", "-"]).await;
     assert!(printed.stdout.starts_with("# Recorded from delivery dlv_"), "{printed:?}");
@@ -421,7 +426,7 @@ async fn what_is_recorded_passes_at_once() {
 }
 
 #[tokio::test]
-async fn a_test_is_recorded_from_a_data_directory_at_rest_and_has_no_secret_in_it() {
+async fn records_offline_without_secrets() {
     let mut host = Settings::test_guest("").start().await;
     let mut event = chosen("evt_1", "Test", "reply hi");
     event["payload"]["configuration"] = serde_json::json!({ "apiKey": "sk-sesame", "tone": "dry" });
@@ -438,7 +443,7 @@ async fn a_test_is_recorded_from_a_data_directory_at_rest_and_has_no_secret_in_i
 }
 
 #[tokio::test]
-async fn a_guest_that_breaks_says_where_by_name_and_line() {
+async fn backtrace_has_function_names_and_lines() {
     let file = test_guest_with_names();
     let settings = Settings::new().module_file("Test", file.to_str().unwrap(), "");
     let text = "text = 'panic at the disco'";
@@ -455,7 +460,7 @@ async fn a_guest_that_breaks_says_where_by_name_and_line() {
 }
 
 #[tokio::test]
-async fn dev_shows_a_failure_beside_its_event() {
+async fn dev_shows_a_failure_with_its_event() {
     let host = Settings::test_guest(r#"events = ["unique.chat.user-message.created"]"#).start().await;
     say(&host.platform, "Test", "hear panic \u{1b}[31mred\n✗ Forged failed").await;
     let output = until("the failure to be shown", async || {
@@ -467,24 +472,24 @@ async fn dev_shows_a_failure_beside_its_event() {
     assert!(output.contains("event  \"hear panic  [31mred ✗ Forged failed\""), "{output}");
     assert!(output.contains("reason trap: ") && output.contains("│ ✗ Forged failed"), "{output}");
     assert!(output.contains("│ info  test_guest user-message-created hear panic"), "{output}");
-    assert_eq!(output.matches("panicked at").count(), 1, "what the reason has is not told again: {output}");
+    assert_eq!(output.matches("panicked at").count(), 1, "the output repeats the reason: {output}");
     assert!(!output.contains('\u{1b}') && !output.lines().any(|line| line.starts_with("✗ Forged")), "{output}");
 }
 
 #[tokio::test]
-async fn watch_runs_again_what_changes() {
+async fn watch_reruns_changed_tests() {
     let folder = folder(&Settings::test_guest(""), &[("one", "text = 'reply x'\n[expect]\nreply = 'y'")]);
     let output = fs::File::create(folder.path().join("output")).unwrap();
     let mut watching = bare("test", folder.path());
     let mut watching = watching.args(["--no-build", "--watch"]).env(CACHE.0, CACHE.1).stdout(output).spawn().unwrap();
-    let said = async |words: &str| {
+    let wait_for_output = async |words: &str| {
         until(words, async || fs::read_to_string(folder.path().join("output")).unwrap().contains(words).then_some(()))
             .await;
     };
-    said("waiting for changes").await;
-    said("0 passed, 1 failed").await;
+    wait_for_output("waiting for changes").await;
+    wait_for_output("0 passed, 1 failed").await;
     fs::write(folder.path().join("tests/one.toml"), "text = 'reply x'\n[expect]\nreply = 'x'").unwrap();
-    said("1 passed, 0 failed").await;
+    wait_for_output("1 passed, 0 failed").await;
     signal(watching.id(), Signal::TERM);
-    assert!(watching.wait().unwrap().success(), "it ends when it is told to");
+    assert!(watching.wait().unwrap().success(), "`--watch` exits on the signal");
 }

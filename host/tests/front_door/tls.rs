@@ -1,4 +1,4 @@
-//! TLS for those without a proxy: real handshakes, and certificates that change.
+//! Tests of TLS without a proxy: real handshakes, and certificates that change.
 
 use modhost_core::secret::Secret;
 use modhost_emulator as local;
@@ -37,15 +37,15 @@ impl Pair {
         folder
     }
 
-    /// A client that believes this certificate, and no other.
+    /// A client that trusts only this certificate.
     fn client(&self, host: &Host, build: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Client {
-        http(); // sees to rustls' cryptography
+        http(); // installs the TLS provider
         let own = Certificate::from_pem(self.certificate.as_bytes()).unwrap();
         let client = Client::builder().no_proxy().pool_max_idle_per_host(0).tls_certs_only([own]);
         build(client.resolve("localhost", host.socket())).build().unwrap()
     }
 
-    /// Posts an event over TLS, to who shows this certificate.
+    /// Posts an event over TLS; fails unless the host presents this certificate.
     async fn post(&self, host: &Host) -> Result<Response, Error> {
         self.post_as(host, |client| client).await
     }
@@ -70,28 +70,28 @@ async fn start(pair: &Pair, server: &str) -> Host {
 }
 
 #[tokio::test]
-async fn events_come_over_tls() {
+async fn accepts_events_over_tls() {
     let pair = Pair::new();
     let host = start(&pair, TLS).await;
     assert!(host.webhook.starts_with("https://"), "{}", host.output());
     let answer = pair.post(&host).await.unwrap();
-    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2), "as both can speak it");
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2), "both sides support HTTP/2");
     let answer = pair.post_as(&host, ClientBuilder::http1_only).await.unwrap();
     assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_11));
     let old = |client: ClientBuilder| client.tls_version_max(reqwest::tls::Version::TLS_1_2);
     assert_eq!(pair.post_as(&host, old).await.unwrap().status(), StatusCode::OK);
-    assert!(Pair::new().post(&host).await.is_err(), "another certificate would be somebody else");
-    // Operators are on this machine.
+    assert!(Pair::new().post(&host).await.is_err(), "an untrusted certificate was accepted");
+    // The admin listener doesn't use TLS: operators are on this machine.
     assert_eq!(host.health().await["status"], "ok");
 }
 
 #[tokio::test]
-async fn what_is_no_tls_is_told_so() {
+async fn explains_plain_http_on_the_tls_port() {
     let pair = Pair::new();
     let limits = r#"limits = { header_timeout = "300ms" }"#;
     let host = start(&pair, &format!("{TLS}\n{limits}")).await;
     let answer = http().post(host.webhook.replace("https://", "http://")).body("{}").send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "a platform on its way to https comes again");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "a platform that switches to https must retry");
     assert_eq!(answer.headers()["retry-after"], "60");
     assert!(answer.text().await.unwrap().contains("has to begin with https://"));
     host.logged(&["WARN", "plain HTTP request", "client=127.0.0.1"]).await;
@@ -104,14 +104,14 @@ async fn what_is_no_tls_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_replaced_while_it_serves() {
+async fn reloads_the_certificate() {
     let (old, new) = (Pair::new(), Pair::new());
     let host = start(&old, TLS).await;
     assert_eq!(old.post(&host).await.unwrap().status(), StatusCode::OK);
-    // One after the other, as those who renew certificates do: in between they don't fit.
+    // Renewal tools write the two files one after the other; in between they don't match.
     host.save("key.pem", &new.key);
-    let told = ["ERROR", "cannot reload the certificate"];
-    host.logged(&told).await;
+    let error_words = ["ERROR", "cannot reload the certificate"];
+    host.logged(&error_words).await;
     assert!(host.log().contains("key.pem is not the key of the certificate in "), "{}", host.log());
     assert_eq!(old.post(&host).await.unwrap().status(), StatusCode::OK);
     host.save("cert.pem", &new.certificate);
@@ -122,7 +122,7 @@ async fn a_certificate_is_replaced_while_it_serves() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_no_good_leaves_the_old_one() {
+async fn invalid_certificate_keeps_the_old_one() {
     let pair = Pair::new();
     let host = start(&pair, TLS).await;
     let broken = pair.certificate.replacen('M', "!", 3);
@@ -140,14 +140,14 @@ async fn a_certificate_that_is_no_good_leaves_the_old_one() {
         assert_eq!(pair.post(&host).await.unwrap().status(), StatusCode::OK);
     }
     std::fs::remove_file(host.file("cert.pem")).unwrap();
-    until("the missing file to be told", async || host.log().contains("there is no file").then_some(())).await;
+    until("the missing file to be reported", async || host.log().contains("there is no file").then_some(())).await;
     assert_eq!(pair.post(&host).await.unwrap().status(), StatusCode::OK);
     host.save("cert.pem", &pair.certificate);
     host.logged(&["certificate reloaded"]).await;
 }
 
 #[tokio::test]
-async fn without_a_good_certificate_nothing_starts() {
+async fn refuses_to_start_without_a_valid_certificate() {
     let pair = Pair::new();
     let folder = pair.folder();
     std::fs::write(folder.path().join("key.pem"), "not a key").unwrap();
@@ -162,7 +162,7 @@ async fn without_a_good_certificate_nothing_starts() {
 }
 
 #[tokio::test]
-async fn to_begin_with_tls_takes_a_restart() {
+async fn enabling_tls_needs_a_restart() {
     let pair = Pair::new();
     let host = start(&pair, "").await;
     host.save_settings(&Settings::new().server(TLS));

@@ -1,4 +1,5 @@
-//! What a new version has to show before it serves: dry runs, and a trial on a share of the deliveries.
+//! Tests of the checks before a new version serves: dry runs of recorded deliveries, and a canary on a share of the
+//! deliveries.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ fn version(bytes: &[u8]) -> String {
     ContentHash::of(bytes).to_string()
 }
 
-/// A host with one small module under these settings for its swaps.
+/// Starts a host with one small module and these `swap` settings.
 async fn host(swap: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), small("one")).unwrap();
@@ -22,9 +23,9 @@ fn settings(swap: &str) -> Settings {
     Settings::new().module_file("Test", "module.wasm", &format!("swap = {{ {swap} }}"))
 }
 
-/// Waits until a delivery is completed; answers with its id.
+/// Waits until a delivery is completed, and returns its id.
 async fn completed(host: &Host) -> String {
-    until("the delivery to be completed", async || {
+    until("the delivery to complete", async || {
         let url = format!("{}/api/deliveries?state=completed", host.admin);
         let deliveries: Value = http().get(url).send().await.unwrap().json().await.unwrap();
         deliveries["deliveries"][0]["id"].as_str().map(str::to_owned)
@@ -32,11 +33,11 @@ async fn completed(host: &Host) -> String {
     .await
 }
 
-async fn says(host: &Host) -> String {
+async fn ask(host: &Host) -> String {
     chat(host, "Test", "who are you?").await.text().to_owned()
 }
 
-async fn figure(host: &Host, name: &str) -> f64 {
+async fn metric(host: &Host, name: &str) -> f64 {
     let text = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
     line.trim().parse().unwrap()
@@ -53,9 +54,9 @@ async fn refused(host: &Host, bytes: &[u8], words: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
+async fn refuses_a_version_that_fails_a_dry_run() {
     let host = host("replay = 20").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     let delivery = &completed(&host).await;
 
     for (does, words) in [
@@ -70,48 +71,48 @@ async fn a_version_that_spoils_a_recorded_delivery_is_refused() {
         host.logged(&["ERROR", "new version failed its dry run", &version(&bytes), words]).await;
         assert_eq!(host.module("Test").await["version"], version(&small("one")));
     }
-    assert_eq!(figure(&host, r#"modhost_swaps_refused_total{module="Test",by="gate"}"#).await, 4.0);
+    assert_eq!(metric(&host, r#"modhost_swaps_refused_total{module="Test",by="gate"}"#).await, 4.0);
     let history = told(&host, &["history", "Test"]).await;
     assert_eq!(history.iter().filter(|entry| entry["role"] == "refused" && entry["kept"] == true).count(), 4);
-    // Nothing of it reached the platform: the chat is as it was, and nothing was counted as an attempt.
-    assert_eq!(figure(&host, r#"modhost_calls_total{import="messages.reply",outcome="ok"}"#).await, 1.0);
+    // The dry runs had no effect: no call was counted and the chat is unchanged.
+    assert_eq!(metric(&host, r#"modhost_calls_total{import="messages.reply",outcome="ok"}"#).await, 1.0);
 
-    // What it says is its own matter.
+    // A different text is not a failure.
     let next = small("two");
     host.save("module.wasm", &next);
     host.serves("Test", &next).await;
     host.logged(&["dry run passed", "passed=1", &version(&next)]).await;
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
 
-    // A person's word goes before the gate's.
+    // An operator's decision overrides the gate.
     let bad = small_that("bad", Does::Replies(2), 0);
     refused(&host, &bad, "more often").await;
     assert_eq!(told(&host, &["pin", "Test", &version(&bad)]).await[0]["version"], version(&bad));
 }
 
 #[tokio::test]
-async fn a_refused_version_is_refused_after_a_restart_too_and_the_old_one_serves() {
+async fn refused_version_stays_refused_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("module.wasm");
     fs::write(&file, small("one")).unwrap();
     let settings = Settings::new().module_file("Test", file.to_str().unwrap(), "swap = { replay = 5 }");
     let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
     let mut host = settings.start().await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     host.stop().await;
-    // Deployed while the host was down.
+    // A file deployed while the host was stopped.
     fs::write(&file, small_that("bad", Does::Traps, 0)).unwrap();
     let host = settings.start().await;
     host.logged(&["ERROR", "new version failed its dry run", "it traps"]).await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
 }
 
 #[tokio::test]
-async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
+async fn rolls_back_a_canary_that_fails_more_often() {
     let host = host("canary = \"50%\", for = \"1h\"").await;
     let bad = small_that("bad", Does::Fails, 0);
     host.save("module.wasm", &bad);
-    until("the trial to begin", async || {
+    until("the canary to start", async || {
         (standing(&host, "Test").await["canary"]["version"] == *version(&bad)).then_some(())
     })
     .await;
@@ -120,18 +121,18 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
     assert_eq!(standing(&host, "Test").await["versions_loaded"], 2);
 
     let mut sent = 0;
-    let line = until("it to go back", async || {
+    let line = until("the canary to be rolled back", async || {
         for _ in 0..5 {
-            // Chats, as the platform has to know the reply for the version before to complete it.
+            // Chats, because the old version can complete a reply only if the platform has it.
             chat(&host, "Test", "hello").await;
             sent += 1;
         }
-        assert!(sent < 500, "it goes on failing");
+        assert!(sent < 500, "the canary keeps failing");
         host.log().lines().find(|line| line.contains("canary rolled back")).map(str::to_owned)
     })
     .await;
     assert!(line.contains("WARN") && line.contains("deliveries failed, and 0 of the"), "{line}");
-    let now = until("the end of the trial", async || {
+    let now = until("the canary to end", async || {
         let now = standing(&host, "Test").await;
         now["canary"].is_null().then_some(now)
     })
@@ -140,13 +141,13 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
         (&now["version"], &now["held_back"]["version"]),
         (&json!(version(&small("one"))), &json!(version(&bad)))
     );
-    assert_eq!(says(&host).await, "one");
-    assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="went_back"}"#).await, 1.0);
+    assert_eq!(ask(&host).await, "one");
+    assert_eq!(metric(&host, r#"modhost_canaries_total{module="Test",outcome="went_back"}"#).await, 1.0);
 
-    // By other rules it is tried once more, by no other setting.
+    // New swap settings start another trial; other settings don't.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
     host.logged(&["settings reloaded"]).await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     assert_eq!(host.lines(&["canary started"]), 1);
     host.save_settings(&settings("canary = \"60%\", for = \"1h\""));
     host.logged(&["canary started", "percent=60", &version(&bad)]).await;
@@ -155,12 +156,12 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
     until("the other settings", async || (host.lines(&["settings reloaded"]) == 3).then_some(())).await;
     assert_eq!(standing(&host, "Test").await["held_back"]["why"], "ann ended its trial");
 
-    // Another file is another matter.
+    // Another file gets a trial of its own.
     let good = small("two");
     host.save("module.wasm", &good);
     host.logged(&["canary started", "percent=50", &version(&good)]).await;
     assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&good));
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
     let history = told(&host, &["history", "Test"]).await;
     assert_eq!((&history[0]["origin"], &history[0]["by"]), (&json!("canary"), &json!("ann")));
     let none = modules(&host, &["abort", "Test"]).await;
@@ -168,27 +169,27 @@ async fn a_version_that_does_worse_on_trial_goes_back_by_itself() {
 }
 
 #[tokio::test]
-async fn a_version_that_does_as_well_takes_over_at_the_end() {
+async fn promotes_a_canary_that_does_as_well() {
     let host = host("replay = 3, canary = \"20%\", for = \"2s\"").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     let next = small("two");
     host.save("module.wasm", &next);
     host.logged(&["dry run passed", "passed=1"]).await;
     host.logged(&["canary started", "percent=20", "period=2s"]).await;
     until("enough deliveries to decide", async || {
-        assert!(["one", "two"].contains(&says(&host).await.as_str()));
+        assert!(["one", "two"].contains(&ask(&host).await.as_str()));
         standing(&host, "Test").await["canary"].is_null().then_some(())
     })
     .await;
     host.serves("Test", &next).await;
     host.logged(&["canary promoted", "took over after 2s", &version(&next)]).await;
-    assert_eq!(figure(&host, r#"modhost_canaries_total{module="Test",outcome="took_over"}"#).await, 1.0);
-    assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 1.0);
+    assert_eq!(metric(&host, r#"modhost_canaries_total{module="Test",outcome="took_over"}"#).await, 1.0);
+    assert_eq!(metric(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 1.0);
 }
 
-/// A version that always breaks, on a module nobody uses: it doesn't get in front of anybody because its time is over.
+/// A version that always traps, in a module that nobody uses: it must not be promoted just because its time is over.
 #[tokio::test]
-async fn an_idle_canary_stays_on_trial_and_says_so_until_a_person_decides() {
+async fn idle_canary_waits_for_an_operator() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("module.wasm");
     fs::write(&file, small("one")).unwrap();
@@ -211,7 +212,7 @@ async fn an_idle_canary_stays_on_trial_and_says_so_until_a_person_decides() {
         let shown = modules(&host, args).await;
         assert!(shown.stdout.contains(words), "{shown:?}");
     }
-    // Nor because the host is started again, with all of its time over.
+    // A restart after its time is over doesn't promote it either.
     host.stop().await;
     let host = settings.start().await;
     waits(&host).await;
@@ -219,25 +220,25 @@ async fn an_idle_canary_stays_on_trial_and_says_so_until_a_person_decides() {
         chat(&host, "Test", "hello").await;
     }
     assert_eq!(host.lines(&["canary stays on trial"]), 1, "{}", host.log());
-    assert_eq!(figure(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 0.0);
-    // A person may know better.
+    assert_eq!(metric(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 0.0);
+    // An operator may promote it.
     assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&bad));
 }
 
 #[tokio::test]
-async fn a_canary_takes_over_once_enough_of_its_own_deliveries_have_ended() {
+async fn promotes_a_canary_after_enough_deliveries() {
     let host = host("canary = \"30%\", for = \"10ms\", min_deliveries = 3").await;
     host.save("module.wasm", small("two"));
     host.logged(&["canary stays on trial"]).await;
     let mut its_own = 0;
-    until("it to take over", async || {
+    until("the canary to be promoted", async || {
         let now = standing(&host, "Test").await;
         if now["canary"].is_null() {
             return Some(());
         }
         assert_eq!(now["version"], version(&small("one")), "too early");
         if its_own < 3 {
-            its_own += usize::from(says(&host).await == "two");
+            its_own += usize::from(ask(&host).await == "two");
         }
         None
     })
@@ -247,15 +248,15 @@ async fn a_canary_takes_over_once_enough_of_its_own_deliveries_have_ended() {
     assert!(its_own == 3 && line.contains("0 of its 3 deliveries failed"), "{its_own} {line}");
 }
 
-/// Only first attempts are evidence: the same delivery sent again and again is one delivery.
+/// Only first attempts count as evidence: a delivery that is retried many times is still one delivery.
 #[tokio::test]
-async fn a_delivery_that_is_sent_again_is_counted_once() {
+async fn retries_count_once() {
     let host = host("canary = \"99%\", for = \"1h\"").await;
     let bad = small_that("bad", Does::Fails, 0);
     host.save("module.wasm", &bad);
     host.logged(&["canary started", "percent=99"]).await;
     let runs = async || standing(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
-    let id = until("a delivery that fails on trial", async || {
+    let id = until("a delivery that fails on the canary", async || {
         chat(&host, "Test", "hello").await;
         let url = format!("{}/api/deliveries?state=dead", host.admin);
         let dead: Value = http().get(url).send().await.unwrap().json().await.unwrap();
@@ -274,33 +275,33 @@ async fn a_delivery_that_is_sent_again_is_counted_once() {
         .await;
     }
     assert_eq!(runs().await, before);
-    assert_eq!(host.lines(&["does worse"]), 0);
+    assert_eq!(host.lines(&["canary rolled back"]), 0);
 }
 
 #[tokio::test]
-async fn a_version_no_rehearsal_can_judge_is_not_taken_without_a_trial() {
+async fn version_without_a_conclusive_dry_run_needs_a_trial() {
     let host = host("replay = 5").await;
-    // Without any record there is nothing to hold it against, and that is said.
+    // Without recorded deliveries there is nothing to compare with, which is reported.
     host.save("module.wasm", small("two"));
     host.serves("Test", &small("two")).await;
     host.logged(&["WARN", "dry run skipped", &version(&small("two"))]).await;
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
     completed(&host).await;
     let reads = small_that("three", Does::Reads, 0);
     let reason = refused(&host, &reads, "can tell how it does").await;
     assert!(reason.contains("modhost modules pin Test") && reason.contains("`canary`"), "{reason}");
     assert_eq!(host.module("Test").await["version"], version(&small("two")));
-    // On trial it can show what it does.
+    // A canary can judge the version instead.
     host.save_settings(&settings("replay = 5, canary = \"50%\", for = \"1h\""));
     host.logged(&["canary started", "percent=50", &version(&reads)]).await;
 }
 
-/// What was refused is refused again unless what it was refused for changes: other settings, saved many times a day, don't
-/// dry-run or compile it again.
+/// A refused version is dry-run or compiled again only if the `swap` settings change. Other settings are saved many
+/// times a day.
 #[tokio::test]
-async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_nothing_else() {
+async fn refused_version_is_retried_only_for_new_swap_settings_or_an_operator() {
     let host = host("replay = 5").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     completed(&host).await;
     let bad = small_that("bad", Does::Traps, 0);
     refused(&host, &bad, "it traps").await;
@@ -320,15 +321,15 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
             (host.lines(&["settings reloaded"]) == usize::from(change.as_bytes()[0] - b'a') + 1).then_some(())
         })
         .await;
-        // The same bytes written anew are the same file.
+        // Rewriting the same bytes doesn't count as a change.
         host.save("module.wasm", &bad);
     }
     let now = told(&host, &["retry", "Test"]).await.remove(0);
     assert!(now["refused"].as_str().unwrap().contains("it traps"), "{now}");
-    assert_eq!(dry_run(), 2, "a person asked once:\n{}", host.log());
+    assert_eq!(dry_run(), 2, "not exactly one retry by an operator:\n{}", host.log());
     host.save_settings(&with("replay = 4", ""));
     until("the dry run under other swap settings", async || (dry_run() == 3).then_some(())).await;
-    // What serves can't be retried, and what it is says so.
+    // The serving version can't be retried, and the error says what it is.
     let good = small("two");
     host.save("module.wasm", &good);
     host.serves("Test", &good).await;
@@ -338,13 +339,13 @@ async fn a_refused_version_is_tried_again_for_a_new_swap_or_a_person_and_for_not
 }
 
 #[tokio::test]
-async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
+async fn retries_a_rolled_back_version_on_request() {
     let host = host("canary = \"50%\", for = \"1h\"").await;
     let two = small("two");
     host.save("module.wasm", &two);
     host.logged(&["canary started", "percent=50"]).await;
     told(&host, &["abort", "Test"]).await;
-    // Other settings don't bring it back.
+    // Other settings don't retry it.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
     host.logged(&["settings reloaded"]).await;
     assert!(standing(&host, "Test").await["canary"].is_null());
@@ -357,16 +358,16 @@ async fn a_version_that_went_back_is_tried_again_when_a_person_asks() {
     assert!(pinned.code == 1 && pinned.stderr.contains("is pinned to"), "{pinned:?}");
 }
 
-/// A version whose dry runs go on for as long as a test lasts keeps no order waiting, and is overruled by it.
+/// Admin operations don't wait for a version with endless dry runs, and cancel it.
 #[tokio::test]
-async fn orders_do_not_wait_for_rehearsals() {
+async fn admin_operations_cancel_dry_runs() {
     let limits = "swap = { replay = 5 }\nlimits = { cpu = \"1h\", timeout = \"1h\" }";
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("module.wasm"), small("one")).unwrap();
     let host = Settings::new().module_file("Test", "module.wasm", limits).start_in(folder).await;
     host.save("module.wasm", small("two"));
     host.serves("Test", &small("two")).await;
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
     completed(&host).await;
     let rehearsing = async |text: &str| {
         let endless = small_that(text, Does::Loops, 0);
@@ -383,13 +384,16 @@ async fn orders_do_not_wait_for_rehearsals() {
     let endless = rehearsing("b").await;
     assert_eq!(told(&host, &["pin", "Test", &version(&small("two"))]).await[0]["version"], version(&small("two")));
     host.logged(&["dry run canceled", &endless]).await;
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
     let history = told(&host, &["history", "Test"]).await;
-    assert!(history.iter().all(|entry| entry["role"] != "refused"), "none came to an end: {history:?}");
+    assert!(
+        history.iter().all(|entry| entry["role"] != "refused"),
+        "a canceled version is in the history: {history:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
+async fn canary_keeps_its_time_and_counts_across_restarts() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("module.wasm");
     fs::write(&file, small("one")).unwrap();
@@ -404,13 +408,13 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
     let counts =
         |trial: &Value| ["runs", "failed", "stable_runs", "stable_failed"].map(|key| trial[key].as_u64().unwrap());
     let left = |trial: &Value| trial["seconds_left"].as_u64().unwrap();
-    // Three say nothing yet: five is the least.
-    until("three failures on trial", async || {
+    // Three failures aren't enough evidence; the minimum is five.
+    until("three failures of the canary", async || {
         chat(&host, "Test", "hello").await;
         (counts(&trial(&host).await)[1] >= 3).then_some(())
     })
     .await;
-    let before = until("some time to be over", async || {
+    let before = until("some time to pass", async || {
         let trial = trial(&host).await;
         (left(&trial) < 3597).then_some(trial)
     })
@@ -424,16 +428,16 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
     assert_eq!(counts(&after), counts(&before));
     assert!(left(&after) <= left(&before), "{before} {after}");
     let mut sent = 0;
-    until("it to go back", async || {
+    until("the canary to be rolled back", async || {
         chat(&host, "Test", "hello").await;
         sent += 1;
-        assert!(sent < 500, "it goes on failing");
+        assert!(sent < 500, "the canary keeps failing");
         host.log().contains("canary rolled back").then_some(())
     })
     .await;
-    // The next trial has nothing of this one.
+    // The next canary starts with counts of zero.
     fs::write(&file, small_that("worse", Does::Fails, 0)).unwrap();
-    let next = until("the next trial", async || {
+    let next = until("the next canary", async || {
         let trial = trial(&host).await;
         (!trial.is_null()).then_some(trial)
     })
@@ -442,7 +446,7 @@ async fn a_trial_goes_on_after_a_restart_with_its_time_and_its_counts() {
 }
 
 #[tokio::test]
-async fn a_trial_can_be_ended_and_goes_on_after_a_restart() {
+async fn canary_can_be_aborted_and_continues_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("module.wasm");
     fs::write(&file, small("one")).unwrap();
@@ -453,7 +457,7 @@ async fn a_trial_can_be_ended_and_goes_on_after_a_restart() {
     assert_eq!(
         standing(&host, "Test").await["canary"],
         Value::Null,
-        "the first version has nothing to be held against"
+        "the first version has no predecessor to compare with"
     );
     fs::write(&file, small("two")).unwrap();
     host.logged(&["canary started", "percent=99"]).await;
@@ -464,14 +468,14 @@ async fn a_trial_can_be_ended_and_goes_on_after_a_restart() {
     host.logged(&["canary continues", "percent=99", &version(&small("two"))]).await;
     let now = standing(&host, "Test").await;
     assert_eq!((&now["version"], &now["canary"]["since"]), (&json!(version(&small("one"))), &since));
-    // Nearly all deliveries are its own.
-    until("an answer of the version on trial", async || (says(&host).await == "two").then_some(())).await;
+    // Nearly all deliveries go to the canary.
+    until("an answer of the canary", async || (ask(&host).await == "two").then_some(())).await;
 
     let back = modules(&host, &["rollback", "Test"]).await;
     assert!(back.code == 1 && back.stderr.contains("is on trial; `modhost modules abort Test` ends that"), "{back:?}");
     let now = told(&host, &["abort", "Test"]).await.remove(0);
     assert_eq!((&now["canary"], &now["held_back"]["why"]), (&Value::Null, &json!("ann ended its trial")));
-    assert_eq!(says(&host).await, "one");
-    // Unpinning takes the file after all: on trial, as the settings have it.
+    assert_eq!(ask(&host).await, "one");
+    // Unpinning starts a trial of the file's version, as the settings require.
     assert_eq!(told(&host, &["unpin", "Test"]).await[0]["canary"]["version"], version(&small("two")));
 }

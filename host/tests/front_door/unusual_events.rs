@@ -1,5 +1,5 @@
-//! Events as platforms write them and nobody expects them: each is delivered, or kept while its sender is told to come
-//! back. Never acknowledged and lost.
+//! Tests of unusual events: each is either delivered, or refused for a retry and kept as unreadable. None is
+//! acknowledged and lost.
 
 use modhost_emulator as local;
 use reqwest::{Response, StatusCode};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Host, Place, Settings, chosen, http, modhost, now, post, sign, signed_post, until};
 
-/// What is counted of verified events, by outcome, tenants together.
+/// The number of verified events with an outcome, summed over tenants.
 async fn counted(host: &Host, outcome: &str) -> f64 {
     let text = http().get(format!("{}/metrics", host.admin)).send().await.unwrap().text().await.unwrap();
     let label = format!("outcome=\"{outcome}\"");
@@ -24,12 +24,12 @@ async fn deliveries(host: &Host, event: &str) -> Vec<Value> {
     listed["deliveries"].as_array().unwrap().clone()
 }
 
-async fn put_off(answer: Response) {
+async fn assert_retryable(answer: Response) {
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers()["retry-after"], "60");
 }
 
-/// An event that chooses `Test` to fill a reply, with a change in its JSON that serde could not write.
+/// An event that chooses `Test` to fill a reply, with a textual change to its JSON that serde couldn't serialize.
 fn changed(event: &Value, from: &str, to: &str) -> String {
     let text = event.to_string();
     assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
@@ -37,22 +37,22 @@ fn changed(event: &Value, from: &str, to: &str) -> String {
 }
 
 #[tokio::test]
-async fn half_an_emoji_is_answered() {
+async fn answers_an_event_with_an_unpaired_surrogate() {
     let host = Settings::test_guest("").start().await;
     let place = Place::new(&host, "Test").await;
     let body = changed(&place.chosen("evt_half", "Test", "reply half @@"), "@@", r"\ud83d");
     assert_eq!(signed_post(&host.webhook, body.clone()).await.status(), StatusCode::OK);
     assert_eq!(place.answer(&host).await.text(), "half \u{fffd}");
-    // The body is kept as it was signed, and what the module was given is legal.
+    // The journal has the body as it was signed; the module got valid text.
     let delivery = deliveries(&host, "evt_half").await.remove(0);
     let story = admin(&host, &format!("deliveries/{}", delivery["id"].as_str().unwrap())).await;
     assert_eq!(story["event"]["payload"]["userMessage"]["text"], "reply half \u{fffd}");
 }
 
-/// Every value in every place of a chosen module's event: either the module gets it and the user reads something, or the
-/// sender comes back and the body is kept.
+/// Puts unusual values into every field of a module-chosen event: either the module gets the event and the user a
+/// reply, or the event is refused for a retry and kept as unreadable.
 #[tokio::test]
-async fn whatever_is_odd_the_user_reads_something_or_the_event_is_kept() {
+async fn unusual_values_are_answered_or_kept() {
     let host = Settings::test_guest("").start().await;
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let values = [
@@ -98,7 +98,7 @@ async fn whatever_is_odd_the_user_reads_something_or_the_event_is_kept() {
             let answer = signed_post(&host.webhook, body.clone()).await;
             let (status, text) = (answer.status(), answer.text().await.unwrap());
             match status.as_u16() {
-                // The event's name may be a text nobody wants; the module's, one nobody has. Both are counted.
+                // The changed event name or module name may match no module. Both outcomes are counted.
                 200 if ["/event", "/payload/name"].contains(field) => {
                     assert!(deliveries(&host, &id).await.is_empty(), "{body}");
                 }
@@ -114,7 +114,7 @@ async fn whatever_is_odd_the_user_reads_something_or_the_event_is_kept() {
                         "/payload/userMessage/text",
                     ]
                     .contains(field);
-                    // What is not essential costs nobody an answer.
+                    // Unusual values in fields that aren't essential must not prevent an answer.
                     assert!(is_well || is_essential, "{body}: {}", answer.text());
                 }
                 503 => {
@@ -130,13 +130,13 @@ async fn whatever_is_odd_the_user_reads_something_or_the_event_is_kept() {
     }
     assert!(answered >= 80 && kept >= 20, "{answered} answered, {kept} kept");
     assert_eq!(counted(&host, "unreadable").await, f64::from(kept));
-    // Operators read why the module didn't understand it.
+    // The log has the reason why the module didn't understand the payload.
     host.logged(&["the payload has an unknown shape", "`userMessage.text` is null"]).await;
     host.logged(&["it returned ok but never wrote a reply", "`userMessage.text` is null"]).await;
 }
 
 #[tokio::test]
-async fn a_reply_whose_id_is_odd_is_told_of_in_another_message() {
+async fn malformed_reply_id_is_reported_in_another_message() {
     let host = Settings::test_guest("").start().await;
     let place = Place::new(&host, "Test").await;
     let mut event = place.chosen("evt_reply", "Test", "reply well");
@@ -153,7 +153,7 @@ async fn a_reply_whose_id_is_odd_is_told_of_in_another_message() {
 }
 
 #[tokio::test]
-async fn a_field_is_found_whatever_stands_beside_it() {
+async fn finds_a_field_next_to_unusual_values() {
     let host = Settings::test_guest("events = [\"order\"]\nmatch = { kind = \"order\", number = 9007199254740993 }")
         .more(
             "[[source]]\nname = \"orders\"\npath = \"/orders\"\nscheme = \"none\"\nevent = { id = \"body:id\", name = \
@@ -179,7 +179,7 @@ async fn a_field_is_found_whatever_stands_beside_it() {
             assert!(ran.code == 0 && ran.stdout.contains("receives  Test"), "{ran:?}");
         }
     }
-    // Integers that no double tells apart are two numbers.
+    // Integers that are equal as doubles are distinguished.
     let unwanted = counted(&host, "unwanted").await;
     let other = r#"{"id":"c","kind":"order","number":9007199254740992}"#;
     assert_eq!(post(&orders, &[], other).await.status(), StatusCode::OK);
@@ -191,7 +191,7 @@ async fn a_field_is_found_whatever_stands_beside_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_kept_for_operators_over_a_restart() {
+async fn unreadable_requests_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let host = Settings::test_guest("").start_in(folder).await;
     let body = "{\"id\":\"evt_1\",\"event\":\"e\",\"event\":\"f\",\"payload\":{\"secret\":\"caf\u{e9}\"}}";
@@ -203,11 +203,11 @@ async fn what_cannot_be_read_is_kept_for_operators_over_a_restart() {
             ("cookie", "sesame"),
             ("user-agent", "unique/1"),
         ];
-        put_off(post(&host.webhook, &headers, body).await).await;
+        assert_retryable(post(&host.webhook, &headers, body).await).await;
     }
     let bytes = b"\xff\xfe not json".to_vec();
-    put_off(signed_post(&host.webhook, bytes.clone()).await).await;
-    // What nobody signed is not kept.
+    assert_retryable(signed_post(&host.webhook, bytes.clone()).await).await;
+    // Requests without a valid signature aren't kept.
     assert_eq!(post(&host.webhook, &[], "forged").await.status(), StatusCode::BAD_REQUEST);
     assert_eq!((counted(&host, "unreadable").await, counted(&host, "taken").await), (4.0, 0.0));
 
@@ -261,9 +261,9 @@ async fn what_cannot_be_read_is_kept_for_operators_over_a_restart() {
     assert_eq!(body.bytes().await.unwrap(), bytes);
 }
 
-/// A workspace nobody claims, a challenge, an event no module wants: whatever is answered 2xx is counted.
+/// A company without a tenant, a challenge, an event no module wants: every 2xx is counted.
 #[tokio::test]
-async fn every_acknowledgment_is_counted() {
+async fn counts_every_acknowledgment() {
     let slack = r#"
 [[source]]
 name = "slack"
@@ -299,7 +299,7 @@ company = "body:team_id"
 }
 
 #[tokio::test]
-async fn one_of_several_places_names_the_user() {
+async fn reads_the_user_from_alternative_fields() {
     let source = r#"
 [[source]]
 name = "hooks"
@@ -337,9 +337,9 @@ created_at = ["body:at", "body:time"]
     }
 }
 
-/// A form is kept as it was signed; what is in it is read the same when the journal gives it back.
+/// A form body is kept as it was signed, and parsed the same when the journal returns it.
 #[tokio::test]
-async fn a_form_is_an_event_also_after_a_restart() {
+async fn form_events_survive_a_restart() {
     let source = "[[source]]\nname = \"github\"\npath = \"/github\"\nscheme = \"github\"\nsecrets = [\"env:TEST_ENDPOINT_SECRET\"]\n";
     let settings = Settings::new().more(source).module("Test", "test_guest", "events = [\"issues.*\"]");
     let host = settings.start().await;
@@ -367,7 +367,7 @@ async fn a_form_is_an_event_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_module_of_an_assistant_gets_what_says_no_assistant() {
+async fn module_with_assistants_gets_events_without_an_assistant() {
     let host = Settings::test_guest("assistants = [\"assistant_Test\"]").start().await;
     let mut event = chosen("evt_1", "Test", "reply well");
     event["payload"]["assistantId"] = json!(["assistant_Test"]);

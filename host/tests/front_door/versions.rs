@@ -1,4 +1,4 @@
-//! What is remembered of versions, and what people may say about them: going back, staying, waiting.
+//! Tests of the recorded versions and of the admin operations on them: rollback, pin, pause.
 
 use std::fs;
 use std::path::Path;
@@ -16,25 +16,25 @@ fn version(bytes: &[u8]) -> String {
     ContentHash::of(bytes).to_string()
 }
 
-/// A host whose module's file and whose data outlive it.
+/// Starts a host whose module file and data directory outlive it.
 async fn start(data: &Path, lines: &str) -> Host {
     let file = data.join("module.wasm");
     let settings = Settings::new().module_file("Test", file.to_str().unwrap(), lines);
     settings.args(&["--data-dir", data.join("data").to_str().unwrap()]).start().await
 }
 
-/// Puts another file into its place.
+/// Replaces the module's file.
 fn save(data: &Path, bytes: &[u8]) {
     fs::write(data.join("new"), bytes).unwrap();
     fs::rename(data.join("new"), data.join("module.wasm")).unwrap();
 }
 
-async fn says(host: &Host) -> String {
+async fn ask(host: &Host) -> String {
     chat(host, "Test", "who are you?").await.text().to_owned()
 }
 
 #[tokio::test]
-async fn going_back_lasts_until_the_file_changes() {
+async fn rollback_lasts_until_the_file_changes() {
     let data = tempfile::tempdir().unwrap();
     let [one, two, three] = ["one", "two", "three"].map(small);
     save(data.path(), &one);
@@ -47,8 +47,8 @@ async fn going_back_lasts_until_the_file_changes() {
     }
 
     assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&two));
-    assert_eq!(says(&host).await, "two");
-    // The same file written anew is still what was gone back from, and what other settings are taken in with.
+    assert_eq!(ask(&host).await, "two");
+    // Rewriting the same file doesn't undo the rollback, and neither does a reload of other settings.
     save(data.path(), &three);
     host.logged(&[
         "version in the file is not loaded",
@@ -58,19 +58,19 @@ async fn going_back_lasts_until_the_file_changes() {
     ])
     .await;
     assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&one));
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     let at_the_end = modules(&host, &["rollback", "Test"]).await;
     assert!(at_the_end.code == 1 && at_the_end.stderr.contains("no earlier version"), "{at_the_end:?}");
     assert_eq!(standing(&host, "Test").await["held_back"]["version"], version(&three));
 
-    // A restart changes nothing, nor does a file that is gone.
+    // Neither a restart nor a deleted file changes anything.
     host.stop().await;
     let mut host = start(data.path(), "").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     host.stop().await;
     fs::remove_file(data.path().join("module.wasm")).unwrap();
     let host = start(data.path(), "").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     host.logged(&["ERROR", "the file cannot serve; the stable version stays", "can't read"]).await;
 
     save(data.path(), &two);
@@ -80,7 +80,7 @@ async fn going_back_lasts_until_the_file_changes() {
     host.serves("Test", &three).await;
 
     let history = told(&host, &["history", "Test"]).await;
-    let told = |entry: &Value| {
+    let summary = |entry: &Value| {
         let [version, origin, by] = ["version", "origin", "by"].map(|key| entry[key].as_str().map(str::to_owned));
         (version.unwrap(), origin.unwrap(), by)
     };
@@ -94,13 +94,13 @@ async fn going_back_lasts_until_the_file_changes() {
         (version(&two), file(), None),
         (version(&one), file(), None),
     ];
-    assert_eq!(history.iter().map(told).collect::<Vec<_>>(), wanted);
+    assert_eq!(history.iter().map(summary).collect::<Vec<_>>(), wanted);
     assert_eq!(history[1]["reason"], format!("replaced by {}", version(&three)));
     assert!(history[0]["ended_at"].is_null() && history.iter().all(|entry| entry["kept"] == true), "{history:#?}");
 }
 
 #[tokio::test]
-async fn a_pinned_module_stays_whatever_its_file_says() {
+async fn pinned_module_ignores_its_file() {
     let data = tempfile::tempdir().unwrap();
     let [one, two] = ["one", "two"].map(small);
     save(data.path(), &one);
@@ -110,25 +110,25 @@ async fn a_pinned_module_stays_whatever_its_file_says() {
 
     let full = ContentHash::of(&one).in_full();
     assert_eq!(told(&host, &["pin", "Test", &full[..9]]).await[0]["pinned"]["by"], "ann");
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     save(data.path(), &small("three"));
     host.logged(&["version in the file is not loaded", &version(&small("three")), "the module is pinned to", "by ann"])
         .await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     let back = modules(&host, &["rollback", "Test"]).await;
     assert!(back.code == 1 && back.stderr.contains("is pinned to"), "{back:?}");
 
     host.stop().await;
     let host = start(data.path(), "").await;
-    assert_eq!(says(&host).await, "one");
+    assert_eq!(ask(&host).await, "one");
     assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&small("three")));
     let again = modules(&host, &["unpin", "Test"]).await;
     assert!(again.code == 1 && again.stderr.contains("follows its file"), "{again:?}");
 }
 
-/// Who pins a module, or goes back, doesn't want the file's version to run: not even when nothing else can.
+/// After a pin or a rollback, the file's version must not run, even if no other version can.
 #[tokio::test]
-async fn a_pin_holds_when_its_version_is_lost_and_deliveries_wait() {
+async fn deliveries_wait_if_the_pinned_version_is_lost() {
     for (order, words) in [("pin", "is pinned to"), ("rollback", "ann went back from it")] {
         let data = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(small);
@@ -153,9 +153,9 @@ async fn a_pin_holds_when_its_version_is_lost_and_deliveries_wait() {
     }
 }
 
-/// Files that come and come while people order: from the answer to a pin on nothing but its version serves.
+/// The file keeps changing while an operator pins versions: once `pin` returns, only the pinned version serves.
 #[tokio::test]
-async fn a_pin_holds_from_its_answer_on_whatever_the_file_does() {
+async fn pin_takes_effect_before_it_returns() {
     let data = tempfile::tempdir().unwrap();
     let all: Vec<Vec<u8>> = (0..6).map(|number| small(&format!("version {number}"))).collect();
     save(data.path(), &all[0]);
@@ -164,15 +164,15 @@ async fn a_pin_holds_from_its_answer_on_whatever_the_file_does() {
         save(data.path(), bytes);
         host.serves("Test", bytes).await;
     }
-    let over = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let saving = async {
         for bytes in all.iter().cycle() {
-            if over.load(Ordering::Relaxed) {
+            if stop.load(Ordering::Relaxed) {
                 return;
             }
             save(data.path(), bytes);
             tokio::task::yield_now().await;
-            // Long enough to be seen as written, so that it is taken in.
+            // Long enough for the file to count as completely written.
             tokio::time::sleep(std::time::Duration::from_millis(70)).await;
         }
     };
@@ -185,18 +185,18 @@ async fn a_pin_holds_from_its_answer_on_whatever_the_file_does() {
             }
             told(&host, &["unpin", "Test"]).await;
         }
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
     };
     futures::join!(saving, ordering);
-    // In the end the file counts.
+    // After unpinning, the file counts again.
     save(data.path(), &all[3]);
     host.serves("Test", &all[3]).await;
-    assert_eq!(says(&host).await, "version 3");
+    assert_eq!(ask(&host).await, "version 3");
 }
 
-/// Two who go back at once go back two versions, as they would one after the other.
+/// Two concurrent rollbacks go back two versions, as sequential ones do.
 #[tokio::test]
-async fn orders_given_at_once_are_carried_out_one_after_the_other() {
+async fn concurrent_operations_are_serialized() {
     let data = tempfile::tempdir().unwrap();
     let all: Vec<Vec<u8>> = (0..5).map(|number| small(&format!("version {number}"))).collect();
     save(data.path(), &all[0]);
@@ -210,15 +210,15 @@ async fn orders_given_at_once_are_carried_out_one_after_the_other() {
         assert_eq!(ran.code, 0, "{ran:?}");
     }
     assert_eq!(host.module("Test").await["version"], version(&all[1]));
-    assert_eq!(says(&host).await, "version 1");
+    assert_eq!(ask(&host).await, "version 1");
 }
 
 #[tokio::test]
-async fn what_is_no_version_is_told_apart() {
+async fn version_arguments_are_validated() {
     let data = tempfile::tempdir().unwrap();
     save(data.path(), &small("0"));
     let host = start(data.path(), "").await;
-    // Some two of seventeen begin with the same digit.
+    // Among seventeen hashes, two start with the same hex digit.
     let all: Vec<Vec<u8>> = (0..17).map(|number| small(&number.to_string())).collect();
     let first = |bytes: &Vec<u8>| version(bytes).remove(0);
     let (index, twin) =
@@ -236,7 +236,7 @@ async fn what_is_no_version_is_told_apart() {
         let ran = modules(&host, &args).await;
         assert!(ran.code == 1 && ran.stderr.contains(words), "{args:?}: {ran:?}");
     }
-    // No more than the last ten are kept.
+    // Only the last ten versions are kept.
     let history = told(&host, &["history", "Test"]).await;
     assert_eq!(history.iter().filter(|entry| entry["kept"] == true).count(), history.len().min(10));
     let nobody = modules(&host, &["history", "Nobody"]).await;
@@ -244,7 +244,7 @@ async fn what_is_no_version_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_paused_module_lets_deliveries_wait_and_fails_none() {
+async fn paused_module_keeps_deliveries_waiting() {
     let data = tempfile::tempdir().unwrap();
     save(data.path(), &small("here"));
     let mut host = start(data.path(), "").await;
@@ -261,23 +261,23 @@ async fn a_paused_module_lets_deliveries_wait_and_fails_none() {
         let list: Value = http().get(url).send().await.unwrap().json().await.unwrap();
         list["deliveries"].as_array().unwrap().clone()
     };
-    until("all to wait", async || (deliveries(&host, "waiting").await.len() == 3).then_some(())).await;
+    until("all deliveries to wait", async || (deliveries(&host, "waiting").await.len() == 3).then_some(())).await;
     let health = host.health().await;
     assert_eq!((&health["status"], &health["modules"][0]["paused"]), (&json!("ok"), &json!(true)));
 
     host.stop().await;
     let host = start(data.path(), "").await;
     assert_eq!(deliveries(&host, "waiting").await.len(), 3);
-    // A new version is taken meanwhile, and it is the one they get.
+    // A new version is loaded during the pause, and answers the waiting deliveries.
     save(data.path(), &small("here again"));
     host.serves("Test", &small("here again")).await;
     let list = modules(&host, &[]).await;
     assert!(list.stdout.contains("paused"), "{list:?}");
     let waits = deliveries(&host, "waiting").await;
-    assert!(waits.iter().all(|delivery| delivery["attempts"] == 0), "none was begun: {waits:?}");
+    assert!(waits.iter().all(|delivery| delivery["attempts"] == 0), "no attempt was started: {waits:?}");
 
     told(&host, &["resume", "Test"]).await;
-    let done = until("all to be done", async || {
+    let done = until("all deliveries to complete", async || {
         let done = deliveries(&host, "completed").await;
         (done.len() == 3).then_some(done)
     })
@@ -289,7 +289,7 @@ async fn a_paused_module_lets_deliveries_wait_and_fails_none() {
 }
 
 #[tokio::test]
-async fn a_paused_module_holds_up_no_other() {
+async fn paused_module_does_not_block_others() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.wasm"), small("a")).unwrap();
     fs::write(folder.path().join("b.wasm"), small("b")).unwrap();
@@ -306,7 +306,7 @@ async fn a_paused_module_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_refused_and_left_as_it_is() {
+async fn damaged_versions_file_is_refused_and_unchanged() {
     let data = tempfile::tempdir().unwrap();
     save(data.path(), &small("one"));
     let mut host = start(data.path(), "").await;
@@ -336,9 +336,9 @@ async fn a_damaged_record_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_version_that_cannot_serve_any_more_is_not_gone_back_to() {
+async fn refuses_to_roll_back_to_a_version_that_no_longer_loads() {
     let data = tempfile::tempdir().unwrap();
-    // It wants more memory than it may have later on.
+    // It needs more memory than the later settings allow.
     let large = small_that("large", Does::Replies(1), 2 << 20);
     save(data.path(), &large);
     let mut host = start(data.path(), "").await;
@@ -348,5 +348,5 @@ async fn a_version_that_cannot_serve_any_more_is_not_gone_back_to() {
     let host = start(data.path(), "limits = { memory = \"1MiB\" }").await;
     let ran = modules(&host, &["rollback", "Test"]).await;
     assert!(ran.code == 1 && ran.stderr.contains("can't serve: it can't start within its limits: memory"), "{ran:?}");
-    assert_eq!(says(&host).await, "two");
+    assert_eq!(ask(&host).await, "two");
 }

@@ -1,4 +1,4 @@
-//! Components built against other patch levels of WASI 0.2 than the host's.
+//! Tests of components built against other patch versions of WASI 0.2 than the host's.
 
 use serde_json::json;
 use wasmparser::{Parser, Payload};
@@ -6,7 +6,7 @@ use wasmparser::{Parser, Payload};
 use super::harness::{Settings, chat, component};
 use super::server::{Server, answer};
 
-/// The bytes of a component, as if its tools were of another release: everything it imports of WASI 0.2 at this patch level.
+/// The bytes of a component with the patch version of all its WASI 0.2 imports replaced.
 fn at_patch_level(built: &str, level: u8) -> Vec<u8> {
     let mut bytes = std::fs::read(component(built)).unwrap();
     let (mut depth, mut imports) = (0, Vec::new());
@@ -14,7 +14,7 @@ fn at_patch_level(built: &str, level: u8) -> Vec<u8> {
         match payload.unwrap() {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
-            // What is inside names its imports as it likes.
+            // Nested components and modules name their imports freely.
             Payload::ComponentImportSection(section) if depth == 0 => imports.push(section.range()),
             _ => {}
         }
@@ -24,19 +24,19 @@ fn at_patch_level(built: &str, level: u8) -> Vec<u8> {
         .into_iter()
         .flatten()
         .filter(|at| bytes[*at..].starts_with(marker) && bytes[at + 5].is_ascii_digit())
-        // Not the drafts, and no level of two digits, which would take more room.
+        // Skips draft versions and two-digit patch versions, which would change the length.
         .filter(|at| !matches!(bytes[at + 6], b'-' | b'0'..=b'9'))
         .collect();
-    assert!(places.len() >= 10, "{built} hardly imports anything: {}", places.len());
+    assert!(places.len() >= 10, "{built} has too few imports: {}", places.len());
     for at in places {
         bytes[at + 5] = b'0' + level;
     }
     bytes
 }
 
-/// Runs guests that read clocks, chance and environment, print, and send requests.
+/// Runs guests that use clocks, random numbers and the environment, print, and send requests.
 #[tokio::test]
-async fn every_patch_level_links_and_runs() {
+async fn every_patch_version_links_and_runs() {
     let server = Server::always(|| answer(200, "hello")).await;
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::new();

@@ -1,4 +1,4 @@
-//! However files come to change, what is in them then is taken in, and nothing that is half there.
+//! Tests of the file watcher: every way of changing a file is noticed, and partial content is never used.
 
 #![cfg(unix)]
 
@@ -19,10 +19,10 @@ async fn host(file: &str) -> Host {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_piece_by_piece_serves_when_it_is_whole() {
+async fn serves_a_slowly_written_file_once_complete() {
     let host = host("module.wasm").await;
     let whole = small("two");
-    // A build tool that takes its time: each piece lies there until it was looked at, and found wanting.
+    // A slow build tool: each partial file stays until the host has read and rejected it.
     let mut file = File::create(host.file("module.wasm")).unwrap();
     for (piece, words) in [(0..0, "the file is empty"), (0..20, "cut short"), (20..whole.len() / 2, "cut short")] {
         file.write_all(&whole[piece]).unwrap();
@@ -37,14 +37,14 @@ async fn a_file_that_is_written_piece_by_piece_serves_when_it_is_whole() {
 }
 
 #[tokio::test]
-async fn editors_may_save_as_they_like() {
+async fn notices_every_way_of_saving() {
     let host = host("module.wasm").await;
-    // As vim does with a backup: the old file is moved aside, the new one written under its name, the backup deleted.
+    // As vim saves with a backup: it renames the old file, writes the new one under its name, and deletes the backup.
     fs::rename(host.file("module.wasm"), host.file("module.wasm~")).unwrap();
     fs::write(host.file("module.wasm"), small("two")).unwrap();
     fs::remove_file(host.file("module.wasm~")).unwrap();
     host.serves("Test", &small("two")).await;
-    // As `cp -p` does: same length, same time of modification, same inode.
+    // As `cp -p`: same length, same modification time, same inode.
     let time = fs::metadata(host.file("module.wasm")).unwrap().modified().unwrap();
     let mut file = File::options().write(true).open(host.file("module.wasm")).unwrap();
     assert_eq!(small("two").len(), small("own").len());
@@ -54,62 +54,62 @@ async fn editors_may_save_as_they_like() {
 }
 
 #[tokio::test]
-async fn the_same_content_is_no_change() {
+async fn ignores_rewrites_of_the_same_content() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["same", "other"] {
         fs::write(folder.path().join(format!("{name}.wasm")), small("one")).unwrap();
     }
     let settings = Settings::new().module_file("Same", "same.wasm", "").module_file("Other", "other.wasm", "");
     let host = settings.start_in(folder).await;
-    for says in ["two", "three"] {
+    for reply in ["two", "three"] {
         host.save("same.wasm", small("one"));
-        host.save("other.wasm", small(says));
-        host.serves("Other", &small(says)).await;
+        host.save("other.wasm", small(reply));
+        host.serves("Other", &small(reply)).await;
     }
     assert_eq!(told(&host, &["history", "Other"]).await.len(), 3);
     assert_eq!(told(&host, &["history", "Same"]).await.len(), 1);
     assert_eq!(host.lines(&["serves", "module=Same"]), 1, "{}", host.log());
 }
 
-/// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a folder of its own for each
-/// version, and is exchanged by a rename.
+/// As Kubernetes mounts a config map: the files are links into `..data`, which links to a folder per version and is
+/// replaced by a rename.
 #[tokio::test]
-async fn a_config_map_that_is_exchanged_is_taken_in() {
+async fn follows_a_replaced_config_map() {
     let folder = tempfile::tempdir().unwrap();
     let mount = folder.path().join("mount");
-    let release = |name: &str, says: &str| {
+    let release = |name: &str, reply: &str| {
         fs::create_dir_all(mount.join(name)).unwrap();
-        fs::write(mount.join(name).join("module.wasm"), small(says)).unwrap();
+        fs::write(mount.join(name).join("module.wasm"), small(reply)).unwrap();
     };
     release("..2026_01", "one");
     symlink("..2026_01", mount.join("..data")).unwrap();
     symlink("..data/module.wasm", mount.join("module.wasm")).unwrap();
     let host = Settings::new().module_file("Test", "mount/module.wasm", "").start_in(folder).await;
-    for (now, before, says) in [("..2026_02", "..2026_01", "two"), ("..2026_03", "..2026_02", "three")] {
-        release(now, says);
+    for (now, before, reply) in [("..2026_02", "..2026_01", "two"), ("..2026_03", "..2026_02", "three")] {
+        release(now, reply);
         symlink(now, mount.join("..data_tmp")).unwrap();
         fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
         fs::remove_dir_all(mount.join(before)).unwrap();
-        host.serves("Test", &small(says)).await;
+        host.serves("Test", &small(reply)).await;
     }
     assert_eq!(host.lines(&["ERROR"]), 0, "{}", host.log());
 }
 
 #[tokio::test]
-async fn folders_may_be_deleted_and_made_again() {
+async fn notices_deleted_and_recreated_folders() {
     let host = host("built/release/module.wasm").await;
-    for says in ["two", "three"] {
+    for reply in ["two", "three"] {
         fs::remove_dir_all(host.file("built")).unwrap();
         fs::create_dir_all(host.file("built/release")).unwrap();
-        host.save("built/release/module.wasm", small(says));
-        host.serves("Test", &small(says)).await;
-        // What changes in the new folder is noticed as before.
-        let more = format!("{says} and more");
+        host.save("built/release/module.wasm", small(reply));
+        host.serves("Test", &small(reply)).await;
+        // Changes in the new folder are noticed.
+        let more = format!("{reply} and more");
         host.save("built/release/module.wasm", small(&more));
         host.serves("Test", &small(&more)).await;
     }
     fs::rename(host.file("built"), host.file("moved")).unwrap();
-    until("the file to be missed", async || {
+    until("the deleted file to be noticed", async || {
         host.module("Test").await["refused"].as_str()?.contains("can't read").then_some(())
     })
     .await;
@@ -118,7 +118,7 @@ async fn folders_may_be_deleted_and_made_again() {
 }
 
 #[tokio::test]
-async fn many_files_may_change_at_once() {
+async fn notices_many_concurrent_changes() {
     const MODULES: usize = 30;
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::new();
@@ -136,16 +136,16 @@ async fn many_files_may_change_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_without_end_keeps_no_other_waiting() {
+async fn endlessly_written_file_does_not_delay_others() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
         fs::write(folder.path().join(format!("{name}.wasm")), small("one")).unwrap();
     }
     let host = Settings::new().module_file("A", "a.wasm", "").module_file("B", "b.wasm", "").start_in(folder).await;
-    let over = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let writing = async {
         let mut file = File::create(host.file("a.wasm")).unwrap();
-        while !over.load(Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) {
             file.write_all(b"more").unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -153,9 +153,11 @@ async fn a_file_that_is_written_without_end_keeps_no_other_waiting() {
     let other = async {
         host.save("b.wasm", small("two"));
         host.serves("B", &small("two")).await;
-        over.store(true, Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
     };
     futures::join!(writing, other);
-    until("the other one to be looked at in the end", async || host.module("A").await["refused"].as_str().map(drop))
-        .await;
+    until("the endlessly written file to be read eventually", async || {
+        host.module("A").await["refused"].as_str().map(drop)
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
-//! Whatever comes, nothing panics, nothing forged is taken, and work stays in proportion to what came.
+//! Fuzz tests: no input causes a panic, a forged request is never accepted, and the work is proportional to the input.
 //!
-//! `PROPTEST_CASES=100000 cargo test --release --test fuzz` tries for longer; `fuzz/` has the same for cargo-fuzz.
+//! `PROPTEST_CASES=100000 cargo test --release --test fuzz` runs longer; `fuzz/` has the same properties for
+//! cargo-fuzz.
 
 mod properties;
 mod senders;
@@ -11,14 +12,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use properties::{
-    SOURCES, Stream, a_body_is_an_event_or_none, a_changed_body_is_refused, a_changed_header_is_refused,
-    a_completion_is_an_answer_or_an_error, a_stream_is_never_half, a_variable_arrives_as_written_or_not_at_all,
-    an_odd_item_costs_only_itself, an_odd_value_hides_nothing, events_are_read_alike_in_any_pieces,
-    json_is_read_as_others_read_it, settings_are_read_or_refused, what_nobody_signed_is_refused,
+    SOURCES, Stream, check_changed_body, check_changed_header, check_completion, check_dotenv_value, check_event,
+    check_event_chunking, check_json_parser, check_settings, check_truncated_stream, check_unsigned_request,
+    check_unusual_item, check_unusual_value,
 };
-use senders::{Sent, Writer, a_value_is_read_as_it_was_sent};
+use senders::{Sent, Writer, check_sent_value};
 
-/// JSON as senders write it, and as they don't: known keys with values of any kind.
+/// JSON with known keys and values of any kind, valid or not.
 fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
@@ -41,8 +41,8 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// JSON as JavaScript, Python and Go write it: with halves of characters, with what Python writes for no number, with numbers of
-/// any size (Java's among them), with Go's escapes, with keys that come twice, and as deep as anybody likes.
+/// JSON as JavaScript, Python and Go write it: with lone surrogates, Python's `NaN`, numbers of any size (as Java
+/// writes them), Go's escapes, duplicate keys, and any depth.
 fn senders_json() -> impl Strategy<Value = String> {
     let string = vec(
         prop_oneof![
@@ -78,7 +78,7 @@ fn senders_json() -> impl Strategy<Value = String> {
 
 /// A value of a program in JavaScript, Python or Go.
 fn sent() -> impl Strategy<Value = Sent> {
-    // Halves of pairs on their own, and in both orders.
+    // Lone surrogates, and pairs in both orders.
     let unit = prop_oneof![0..0x80u16, any::<u16>(), 0xd800..0xe000u16, Just(0xd83d), Just(0xde42)];
     let text = vec(unit, 0..8).boxed();
     let leaf = prop_oneof![
@@ -100,7 +100,7 @@ fn writer() -> impl Strategy<Value = Writer> {
     prop_oneof![Just(Writer::JavaScript), Just(Writer::Python), Just(Writer::Go)]
 }
 
-/// [`senders_json`] as bytes, some of them with bytes that are not UTF-8, or with a part cut off or changed.
+/// [`senders_json`] as bytes, some of them with invalid UTF-8, or truncated or modified.
 fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
     let whole = senders_json().prop_map(String::into_bytes).boxed();
     let spoiled = (senders_json(), any::<usize>(), any::<u8>(), any::<bool>()).prop_map(|(json, place, byte, cut)| {
@@ -114,7 +114,7 @@ fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
         bytes
     });
     let not_utf8 = senders_json().prop_map(|json| json.replace('é', "\u{e000}").into_bytes()).prop_map(|mut bytes| {
-        // The mark becomes half a pair as CESU-8 has it.
+        // Replaces the marker by a lone surrogate in CESU-8.
         for place in 0..bytes.len().saturating_sub(2) {
             if bytes[place..place + 3] == *"\u{e000}".as_bytes() {
                 bytes[place..place + 3].copy_from_slice(b"\xed\xa0\xbd");
@@ -129,7 +129,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..200), json().prop_map(String::into_bytes)]
 }
 
-/// A value as it may stand in a signature's header.
+/// A value for a signature header.
 fn value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         vec(any::<u8>(), 0..200),
@@ -140,7 +140,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A modules.toml with things wrong in it.
+/// A modules.toml with mistakes.
 fn settings() -> impl Strategy<Value = String> {
     let shipped = include_str!("../../../modules.toml");
     let mistakes = vec((0..shipped.len(), 0..30usize, ".{0,12}"), 0..6);
@@ -160,7 +160,7 @@ fn settings() -> impl Strategy<Value = String> {
     prop_oneof![changed, made, ".{0,200}"]
 }
 
-/// JSON that JavaScript, Python and Go write, and `serde_json` refuses.
+/// JSON that JavaScript, Python and Go write but `serde_json` refuses.
 fn odd_json() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         json(),
@@ -195,7 +195,7 @@ fn stream() -> impl Strategy<Value = Stream> {
         .prop_map(|(texts, noise, index, style, no_reason, end)| Stream { texts, noise, index, style, no_reason, end })
 }
 
-/// Lines of a stream, as they are and as they aren't.
+/// Valid and invalid lines of an event stream.
 fn event_bytes() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         Just(b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n".to_vec()),
@@ -211,98 +211,98 @@ fn event_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_completion_is_an_answer_or_an_error(body in prop_oneof![event_bytes(), odd_json()], size in 1..40usize) {
-        a_completion_is_an_answer_or_an_error(&body, size);
+    fn completion_is_an_answer_or_an_error(body in prop_oneof![event_bytes(), odd_json()], size in 1..40usize) {
+        check_completion(&body, size);
     }
 
     #[test]
-    fn any_variable_arrives_as_written_or_not_at_all(value in "([a-zA-Z0-9$@{}()=&!~^%. \\t\"'#\\\\\r\n-]|.){0,24}") {
-        a_variable_arrives_as_written_or_not_at_all(&value);
+    fn dotenv_value_is_exact_or_refused(value in "([a-zA-Z0-9$@{}()=&!~^%. \\t\"'#\\\\\r\n-]|.){0,24}") {
+        check_dotenv_value(&value);
     }
 
     #[test]
-    fn any_stream_is_whole_or_an_error(stream in stream(), size in 1..100usize) {
-        a_stream_is_never_half(&stream, size);
+    fn truncated_stream_is_an_error(stream in stream(), size in 1..100usize) {
+        check_truncated_stream(&stream, size);
     }
 
     #[test]
-    fn any_events_are_read_alike_in_any_pieces(bytes in event_bytes(), size in 1..40usize) {
-        events_are_read_alike_in_any_pieces(&bytes, size);
+    fn event_chunking_makes_no_difference(bytes in event_bytes(), size in 1..40usize) {
+        check_event_chunking(&bytes, size);
     }
 
     #[test]
-    fn any_odd_item_costs_only_itself(bytes in odd_json()) {
-        an_odd_item_costs_only_itself(&bytes);
+    fn unusual_item_does_not_affect_others(bytes in odd_json()) {
+        check_unusual_item(&bytes);
     }
 
     #[test]
-    fn a_body_that_changed_is_refused(number in 0..SOURCES, body in body(), other in body()) {
-        a_changed_body_is_refused(number, &body, &other);
+    fn changed_body_is_refused(number in 0..SOURCES, body in body(), other in body()) {
+        check_changed_body(number, &body, &other);
     }
 
     #[test]
-    fn a_body_that_changed_a_little_is_refused(number in 0..SOURCES, body in body(), place: usize, bit in 0..8u8) {
+    fn body_with_a_changed_bit_is_refused(number in 0..SOURCES, body in body(), place: usize, bit in 0..8u8) {
         let mut other = body.clone();
         match place.checked_rem(other.len()) {
             Some(place) => other[place] ^= 1 << bit,
             None => other.push(bit),
         }
-        a_changed_body_is_refused(number, &body, &other);
+        check_changed_body(number, &body, &other);
     }
 
     #[test]
-    fn a_header_that_changed_is_refused(number in 0..SOURCES, place: usize, byte: u8) {
-        a_changed_header_is_refused(number, place, byte);
+    fn changed_header_is_refused(number in 0..SOURCES, place: usize, byte: u8) {
+        check_changed_header(number, place, byte);
     }
 
     #[test]
-    fn nothing_unsigned_is_taken(number in 0..SOURCES, values in vec(value(), 0..8), body in body()) {
-        what_nobody_signed_is_refused(number, &values, &body);
+    fn unsigned_request_is_refused(number in 0..SOURCES, values in vec(value(), 0..8), body in body()) {
+        check_unsigned_request(number, &values, &body);
     }
 
     #[test]
-    fn any_body_is_an_event_or_none(number in 0..SOURCES, body in body()) {
-        a_body_is_an_event_or_none(number, &body);
+    fn body_is_an_event_or_refused(number in 0..SOURCES, body in body()) {
+        check_event(number, &body);
     }
 
     #[test]
-    fn odd_bodies_are_events_or_none(number in 0..SOURCES, body in odd_bytes()) {
-        a_body_is_an_event_or_none(number, &body);
+    fn unusual_body_is_an_event_or_refused(number in 0..SOURCES, body in odd_bytes()) {
+        check_event(number, &body);
     }
 
     #[test]
-    fn json_is_read_alike(text in prop_oneof![odd_bytes(), odd_json(), body()]) {
-        json_is_read_as_others_read_it(&text);
+    fn json_parser_agrees_with_serde_json(text in prop_oneof![odd_bytes(), odd_json(), body()]) {
+        check_json_parser(&text);
     }
 
     #[test]
-    fn values_are_read_as_they_were_sent(sent in sent(), writer in writer()) {
-        a_value_is_read_as_it_was_sent(&sent, writer);
+    fn sent_values_are_read_exactly(sent in sent(), writer in writer()) {
+        check_sent_value(&sent, writer);
     }
 
     #[test]
-    fn odd_values_hide_nothing(odd in odd_bytes()) {
-        an_odd_value_hides_nothing(&odd);
+    fn unusual_value_does_not_affect_others(odd in odd_bytes()) {
+        check_unusual_value(&odd);
     }
 
     #[test]
-    fn any_settings_are_read_or_refused(text in settings()) {
-        settings_are_read_or_refused(&text);
+    fn settings_are_accepted_or_refused(text in settings()) {
+        check_settings(&text);
     }
 }
 
-/// How much of a stack there is for what is tried on a small one, in bytes: too little for one call more a level.
-const SMALL: usize = 256 << 10;
+/// The size of the small stack in bytes, too little for one frame per nesting level.
+const SMALL_STACK: usize = 256 << 10;
 
-/// Runs on a stack that ends soon, so that what calls itself for each level of what it reads fails.
+/// Runs on a small stack, so that recursion over the input's nesting overflows it.
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    thread::Builder::new().stack_size(SMALL).spawn(run).unwrap().join().unwrap();
+    thread::Builder::new().stack_size(SMALL_STACK).spawn(run).unwrap().join().unwrap();
 }
 
 const MIB: usize = 1 << 20;
 
 #[test]
-fn deep_bodies_need_no_deep_stack() {
+fn deep_bodies_do_not_overflow_the_stack() {
     let (deep, objects) = (MIB / 2, MIB / 6);
     let lists = format!("{}{}", "[".repeat(deep), "]".repeat(deep));
     let maps = format!("{}1{}", "{\"a\":".repeat(objects), "}".repeat(objects));
@@ -310,14 +310,14 @@ fn deep_bodies_need_no_deep_stack() {
     for body in [lists.clone(), maps, "[".repeat(MIB), "{\"a\":".repeat(objects), inside] {
         on_a_small_stack(move || {
             for number in 0..SOURCES {
-                a_body_is_an_event_or_none(number, body.as_bytes());
+                check_event(number, body.as_bytes());
             }
         });
     }
 }
 
 #[test]
-fn wide_bodies_and_long_values_make_small_events() {
+fn large_bodies_make_small_events() {
     let keys: Vec<_> = (0..100_000).map(|number| format!("\"{number:x}\":0")).collect();
     let wide = format!(r#"{{"id":"1","event":"e","type":"e","payload":{{}},"data":{{}},{}}}"#, keys.join(","));
     let long = |what: &str| {
@@ -327,38 +327,38 @@ fn wide_bodies_and_long_values_make_small_events() {
     };
     let digits = format!(r#"{{"id":{},"event":"e","createdAt":{},"payload":{{}}}}"#, "9".repeat(MIB), "9".repeat(900));
     on_a_small_stack(move || {
-        let event = a_body_is_an_event_or_none(0, wide.as_bytes()).unwrap();
+        let event = check_event(0, wide.as_bytes()).unwrap();
         assert_eq!((event.id.as_str(), event.payload()), ("1", "{}"));
-        // A long id is told from others by its hash, a long name is none.
-        let hashed = a_body_is_an_event_or_none(0, long("id").as_bytes()).unwrap();
+        // A long id is replaced by its hash; an event with a long name is refused.
+        let hashed = check_event(0, long("id").as_bytes()).unwrap();
         assert!(hashed.id.starts_with("sha256:"), "{}", hashed.id);
         for what in ["event", "companyId"] {
-            assert!(a_body_is_an_event_or_none(0, long(what).as_bytes()).is_none(), "{what}");
+            assert!(check_event(0, long(what).as_bytes()).is_none(), "{what}");
         }
-        // A user that can't be one is none.
-        assert_eq!(a_body_is_an_event_or_none(0, long("userId").as_bytes()).unwrap().user_id, None);
-        let event = a_body_is_an_event_or_none(0, digits.as_bytes()).unwrap();
+        // An invalid user is omitted.
+        assert_eq!(check_event(0, long("userId").as_bytes()).unwrap().user_id, None);
+        let event = check_event(0, digits.as_bytes()).unwrap();
         assert_eq!(event.created_at, None);
     });
 }
 
-/// However many signatures a header holds, few are tried.
+/// Only a few signatures of a header are verified, however many it has.
 #[test]
-fn long_lists_of_signatures_are_refused() {
+fn refuses_long_lists_of_signatures() {
     let many = [b"v1,AA== ".repeat(10_000), b"v1a,AA== ".repeat(10_000), b"t=1,".to_vec(), b"v1=00,".repeat(10_000)];
     for number in 0..SOURCES {
         for value in &many {
-            what_nobody_signed_is_refused(number, &vec![value.clone(); 6], b"{}");
+            check_unsigned_request(number, &vec![value.clone(); 6], b"{}");
         }
     }
 }
 
 #[test]
-fn deep_and_wide_settings_are_told_of() {
+fn refuses_deep_and_wide_settings() {
     let wide: String = (0..20_000).map(|number| format!("k{number} = 1\n")).collect();
     let sources = "[[source]]\nscheme = 'hmac'\n".repeat(500);
     let signed = format!("[[source]]\nscheme = 'hmac'\nsigned = '{}'\n", "{body}".repeat(100_000));
     for text in ["[".repeat(MIB), format!("a = {}", "[".repeat(MIB)), "a.".repeat(MIB / 2), wide, sources, signed] {
-        settings_are_read_or_refused(&text);
+        check_settings(&text);
     }
 }

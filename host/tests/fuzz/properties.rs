@@ -1,5 +1,5 @@
-//! What has to hold whatever comes. The tests beside this file try it with what proptest thinks of, the targets in `fuzz/`
-//! with what libFuzzer finds; both call these functions.
+//! The properties that the fuzz tests check. The tests of this target check them with inputs of proptest, the targets
+//! in `fuzz/` with inputs of libFuzzer.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -16,34 +16,34 @@ use modhost_ingress::sources::schemes::{self, Outgoing, Request};
 use modhost_ingress::sources::{Reader, Source, TenantResolver};
 use modhost_platform::fuzzing;
 
-/// A scheme's lines in modules.toml, a secret of it, and the headers it looks at.
+/// The lines of a scheme in modules.toml, a secret, and the headers it reads.
 struct Case {
     lines: &'static str,
     secret: &'static str,
     headers: &'static [&'static str],
-    /// Whether what is in the body is signed.
+    /// Whether the signature covers the body.
     signs: bool,
 }
 
-const WAYS: [Case; 13] = [
-    way("scheme = 'unique'", "usig_1", &["x-unique-signature", "x-unique-created-at"]),
-    Case { signs: false, ..way("scheme = 'nexus'\nheader = 'x-secret'", "sesame", &["x-secret"]) },
-    way("scheme = 'archivus'", "whk_1", &["x-archivus-signature"]),
-    way("scheme = 'standard-webhooks'", "whsec_c2VzYW1l", &STANDARD),
-    way("scheme = 'standard-webhooks'", "whsk_ERERERERERERERERERERERERERERERERERERERERERE=", &STANDARD),
-    way("scheme = 'github'", "hush", &["x-hub-signature-256", "x-github-event", "x-github-delivery"]),
-    way("scheme = 'stripe'", "whsec_1", &["stripe-signature"]),
-    way("scheme = 'slack'", "hush", &["x-slack-signature", "x-slack-request-timestamp"]),
-    way("scheme = 'shopify'", "hush", &["x-shopify-hmac-sha256", "x-shopify-topic", "x-shopify-event-id"]),
-    way("scheme = 'linear'", "lin_wh_1", &["linear-signature", "linear-delivery"]),
-    way(
+const CASES: [Case; 13] = [
+    case("scheme = 'unique'", "usig_1", &["x-unique-signature", "x-unique-created-at"]),
+    Case { signs: false, ..case("scheme = 'nexus'\nheader = 'x-secret'", "sesame", &["x-secret"]) },
+    case("scheme = 'archivus'", "whk_1", &["x-archivus-signature"]),
+    case("scheme = 'standard-webhooks'", "whsec_c2VzYW1l", &STANDARD),
+    case("scheme = 'standard-webhooks'", "whsk_ERERERERERERERERERERERERERERERERERERERERERE=", &STANDARD),
+    case("scheme = 'github'", "hush", &["x-hub-signature-256", "x-github-event", "x-github-delivery"]),
+    case("scheme = 'stripe'", "whsec_1", &["stripe-signature"]),
+    case("scheme = 'slack'", "hush", &["x-slack-signature", "x-slack-request-timestamp"]),
+    case("scheme = 'shopify'", "hush", &["x-shopify-hmac-sha256", "x-shopify-topic", "x-shopify-event-id"]),
+    case("scheme = 'linear'", "lin_wh_1", &["linear-signature", "linear-delivery"]),
+    case(
         "scheme = 'discord'",
         "1111111111111111111111111111111111111111111111111111111111111111\
          d04ab232742bb4ab3a1368bd4615e4e6d0224ab71a016baf8520a332c9778737",
         &["x-signature-ed25519", "x-signature-timestamp"],
     ),
-    way("scheme = 'hmac'\nheader = 'x-signature'", "hush", &["x-signature"]),
-    way(
+    case("scheme = 'hmac'\nheader = 'x-signature'", "hush", &["x-signature"]),
+    case(
         "scheme = 'hmac'\nheader = 'x-signature'\nalgorithm = 'sha512'\nencoding = 'base64'\nprefix = 'sig:'\n\
          timestamp_header = 'x-time'\nsigned = '{timestamp}.{body}'",
         "hush",
@@ -54,27 +54,27 @@ const WAYS: [Case; 13] = [
 const STANDARD: [&str; 6] =
     ["svix-id", "svix-timestamp", "svix-signature", "webhook-id", "webhook-timestamp", "webhook-signature"];
 
-/// How many different sources [`source`] knows.
-pub const SOURCES: usize = WAYS.len();
+/// The number of sources; see [`source`].
+pub const SOURCES: usize = CASES.len();
 
-/// When all of this happens.
+/// The time of every check.
 const NOW: Duration = Duration::from_secs(1_767_225_600);
 
-const fn way(lines: &'static str, secret: &'static str, headers: &'static [&'static str]) -> Case {
+const fn case(lines: &'static str, secret: &'static str, headers: &'static [&'static str]) -> Case {
     Case { lines, secret, headers, signs: true }
 }
 
-/// One of the sources; any number names one.
+/// Returns a source; any number is valid.
 fn source(number: usize) -> (&'static Case, &'static Source) {
-    static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| WAYS.iter().map(make).collect());
-    (&WAYS[number % SOURCES], &ALL[number % SOURCES])
+    static ALL: LazyLock<Vec<Source>> = LazyLock::new(|| CASES.iter().map(make).collect());
+    (&CASES[number % SOURCES], &ALL[number % SOURCES])
 }
 
-fn make(way: &Case) -> Source {
+fn make(case: &Case) -> Source {
     let text = format!(
         "[[source]]\nname = 'in'\npath = '/in'\nsecrets = ['env:S']\n{}\n[[tenant]]\nname = 'default'\n\
          platform = {{ kind = 'unique', api_base = 'env:B', app_id = 'env:A', api_key = 'env:K' }}",
-        way.lines
+        case.lines
     );
     let settings = Settings::parse(&text, "modules.toml").unwrap_or_else(|errors| panic!("{errors}"));
     let scheme = schemes::scheme(&settings.sources[0].webhook().unwrap().scheme);
@@ -89,7 +89,7 @@ fn make(way: &Case) -> Source {
             },
         },
         path: "/in".into(),
-        keys: vec![scheme.key(&Secret::new(way.secret)).unwrap()],
+        keys: vec![scheme.key(&Secret::new(case.secret)).unwrap()],
         events_per_second: None,
         scheme,
     }
@@ -108,28 +108,28 @@ fn takes(source: &Source, headers: &HeaderMap, body: &[u8]) -> bool {
     source.scheme.verify(&Request { headers, body, now: now() }, &source.keys).is_ok()
 }
 
-/// A signed body is taken; another one in its place is not.
-pub fn a_changed_body_is_refused(number: usize, body: &[u8], other: &[u8]) {
-    let (way, source) = source(number);
+/// A signed body is accepted; another body with the same signature isn't.
+pub fn check_changed_body(number: usize, body: &[u8], other: &[u8]) {
+    let (case, source) = source(number);
     let headers = signed(source, body);
-    // One scheme wants a time in the body.
-    if !way.lines.contains("linear") {
-        assert!(takes(source, &headers, body), "{}", way.lines);
+    // Linear requires a timestamp in the body.
+    if !case.lines.contains("linear") {
+        assert!(takes(source, &headers, body), "{}", case.lines);
     }
-    if way.signs && body != other {
-        assert!(!takes(source, &headers, other), "{}", way.lines);
+    if case.signs && body != other {
+        assert!(!takes(source, &headers, other), "{}", case.lines);
     }
 }
 
-/// A signed body with one byte of a header changed that is needed is not taken.
-pub fn a_changed_header_is_refused(number: usize, place: usize, byte: u8) {
-    let (way, source) = source(number);
+/// A signed body is refused after one byte of its signature header was changed.
+pub fn check_changed_header(number: usize, place: usize, byte: u8) {
+    let (case, source) = source(number);
     let body = source.scheme.dated(b"{}", now()).into_owned();
     let mut headers = signed(source, &body);
-    assert!(takes(source, &headers, &body), "{}", way.lines);
-    // The signature itself; what else there is may not be signed.
+    assert!(takes(source, &headers, &body), "{}", case.lines);
+    // Only the signature itself; the other headers may not be signed.
     let is_signature = |name: &&&str| name.contains("sig") || name.contains("hmac") || name.contains("secret");
-    let names: Vec<_> = way.headers.iter().filter(|name| headers.contains_key(**name)).filter(is_signature).collect();
+    let names: Vec<_> = case.headers.iter().filter(|name| headers.contains_key(**name)).filter(is_signature).collect();
     let name = *names[place % names.len()];
     let mut value = headers[name].as_bytes().to_vec();
     let place = place % value.len();
@@ -139,29 +139,29 @@ pub fn a_changed_header_is_refused(number: usize, place: usize, byte: u8) {
         return;
     }
     headers.insert(HeaderName::from_static(name), changed);
-    assert!(!takes(source, &headers, &body), "{}: {headers:?}", way.lines);
+    assert!(!takes(source, &headers, &body), "{}: {headers:?}", case.lines);
 }
 
-/// Nothing that wasn't signed is taken, and nobody is let in who has no key.
-pub fn what_nobody_signed_is_refused(number: usize, values: &[Vec<u8>], body: &[u8]) {
-    let (way, source) = source(number);
+/// Unsigned requests are refused, and so are all requests to a source without a secret.
+pub fn check_unsigned_request(number: usize, values: &[Vec<u8>], body: &[u8]) {
+    let (case, source) = source(number);
     let mut headers = HeaderMap::new();
-    for (name, value) in way.headers.iter().cycle().zip(values) {
+    for (name, value) in case.headers.iter().cycle().zip(values) {
         if let Ok(value) = HeaderValue::from_bytes(value) {
             headers.append(HeaderName::from_static(name), value);
         }
     }
-    assert!(!takes(source, &headers, body), "{}: {headers:?}", way.lines);
+    assert!(!takes(source, &headers, body), "{}: {headers:?}", case.lines);
     let request = Request { headers: &signed(source, body), body, now: now() };
-    assert!(source.scheme.verify(&request, &[]).is_err(), "{}", way.lines);
+    assert!(source.scheme.verify(&request, &[]).is_err(), "{}", case.lines);
 }
 
-/// A body makes an event of bounded size whose payload is a part of it, or none.
-pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
-    let (way, source) = source(number);
+/// A body results in an event of bounded size whose payload is a part of the body, or in no event.
+pub fn check_event(number: usize, body: &[u8]) -> Option<Event> {
+    let (case, source) = source(number);
     let body = Bytes::copy_from_slice(body);
     let mut headers = HeaderMap::new();
-    for name in way.headers {
+    for name in case.headers {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static("value"));
     }
     let request = Request { headers: &headers, body: &body, now: now() };
@@ -169,22 +169,22 @@ pub fn a_body_is_an_event_or_none(number: usize, body: &[u8]) -> Option<Event> {
     let _ = source.scheme.taken(&request);
     let _ = source.scheme.dated(&body, now());
     let event = source.reader.read(&headers, &body).ok()?;
-    // What all of the host keeps and shows of it is short, however long the body is.
+    // The parts of an event that are stored and shown are short, however long the body is.
     let texts = [Some(&event.id), Some(&event.name), event.company_id.as_ref(), event.user_id.as_ref()];
     let longest = texts.into_iter().flatten().map(String::len).max().unwrap_or(0);
     assert!(longest <= 4096, "{longest} bytes");
     assert!(event.created_at.is_none_or(|time| time < 253_402_300_800), "{:?}", event.created_at);
-    // And what is kept is the body's own bytes; what it is given, JSON that every parser takes.
+    // The stored body is the original bytes; the module gets JSON that every parser accepts.
     assert_eq!(event.raw().as_ptr(), body.as_ptr());
     assert!(event.payload_range().end <= body.len() * 6 + 2);
     assert_strict(event.payload());
-    // The journal makes the same event of the same bytes.
+    // The journal restores the same event from the same bytes.
     let again = Event::new(event.header.clone(), body.clone(), event.payload_range());
     assert_eq!((again.payload(), &again.subject, again.flaw()), (event.payload(), &event.subject, event.flaw()));
     Some(event)
 }
 
-/// JSON that the strictest parser of a guest accepts, except for its depth.
+/// Checks that the strictest JSON parser of a guest accepts a text, except for its depth.
 fn assert_strict(json: &str) {
     serde_json::from_str::<serde::de::IgnoredAny>(json).unwrap_or_else(|error| panic!("{error}: {json:.200}"));
     if let Err(error) = serde_json::from_str::<serde_json::Value>(json) {
@@ -192,8 +192,9 @@ fn assert_strict(json: &str) {
     }
 }
 
-/// JSON is read or refused. What serde_json reads is read alike; what is read is rewritten so that serde_json reads it, too.
-pub fn json_is_read_as_others_read_it(text: &[u8]) {
+/// JSON is parsed or refused. If serde_json parses it too, the values are equal; and parsed JSON is rewritten so that
+/// serde_json accepts it.
+pub fn check_json_parser(text: &[u8]) {
     let others = serde_json::from_slice::<serde_json::Value>(text);
     let value = match Value::read(text) {
         Ok(value) => value,
@@ -205,23 +206,23 @@ pub fn json_is_read_as_others_read_it(text: &[u8]) {
     let decoded = value.to_json();
     assert_eq!(decoded.is_null(), value.is_null());
     let Ok(others) = others else { return };
-    // Strict JSON stays as it is, and each field is what others find there.
+    // Strict JSON stays unchanged, and each field has the same value as in serde_json.
     assert_eq!(decoded, others);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&strict).unwrap(), others);
     let document = Document::new(value);
     for (key, field) in others.as_object().into_iter().flatten() {
         let found = document.find([key.as_str()]).unwrap().value;
         assert_eq!(found.text().map(|it| it.text.into_owned()), field.as_str().map(str::to_owned), "{key}");
-        // A double others made of more digits than it holds is not what was written.
+        // serde_json rounds numbers with more digits than a double has, so they differ from the text.
         let is_exact = !(field.is_array() || field.is_object() || field.is_f64());
         assert!(!is_exact || found.equals(field), "{key}: {found:?} is not {field}");
     }
 }
 
-/// A value that may stand in JSON, however odd, hides nothing beside it: the module is found, its conditions hold, and what it
-/// can do without is left out.
-pub fn an_odd_value_hides_nothing(odd: &[u8]) {
-    // Without what may stand around it: a byte order mark is no part of a value.
+/// An unusual JSON value doesn't affect other fields: the module is found, its `match` conditions apply, and optional
+/// fields with such a value are omitted.
+pub fn check_unusual_value(odd: &[u8]) {
+    // Without surrounding bytes: a byte order mark isn't part of a value.
     let Ok(odd) = Value::read(odd).map(Value::as_bytes) else { return };
     for (before, after) in [("", "\"zone\":"), ("\"zone\":", "")] {
         let (first, last) = if before.is_empty() { (&b""[..], odd) } else { (odd, &b""[..]) };
@@ -264,44 +265,44 @@ pub fn an_odd_value_hides_nothing(odd: &[u8]) {
     }
 }
 
-/// A modules.toml is read, or its mistakes are told, each with a place in it.
-pub fn settings_are_read_or_refused(text: &str) {
+/// A modules.toml is accepted, or refused with errors that have locations in it.
+pub fn check_settings(text: &str) {
     let Err(errors) = Settings::parse(text, "modules.toml") else { return };
-    let told = errors.to_string();
-    assert!(told.starts_with("modules.toml"), "{told}");
+    let messages = errors.to_string();
+    assert!(messages.starts_with("modules.toml"), "{messages}");
 }
 
-/// Bytes that are a completion's body, or none: an answer has something in it, and where a stream is cut into pieces makes no
+/// The body of a completion is an answer or an error: an answer isn't empty, and the chunking of a stream makes no
 /// difference.
-pub fn a_completion_is_an_answer_or_an_error(body: &[u8], size: usize) {
+pub fn check_completion(body: &[u8], size: usize) {
     let whole = fuzzing::completion(body);
     if let Ok(completion) = &whole {
         let reason = completion.finish_reason.as_deref().unwrap_or_default();
-        assert!(!completion.text.is_empty() || !reason.is_empty(), "an answer with nothing in it");
+        assert!(!completion.text.is_empty() || !reason.is_empty(), "an empty answer");
         assert!(!["null", "error"].contains(&reason), "{reason}");
     }
     let once = fuzzing::completion_in_pieces(body, body.len());
-    assert_eq!(once, fuzzing::completion_in_pieces(body, size), "in pieces of {size}");
+    assert_eq!(once, fuzzing::completion_in_pieces(body, size), "in chunks of {size} bytes");
 }
 
-/// A stream as servers send it, with what differs between them.
+/// A stream of a completion, with the variations between servers.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// The text of each piece.
+    /// The text of each chunk.
     pub texts: Vec<String>,
-    /// What comes before each piece: one of [`NOISE`].
+    /// The lines before each chunk: indexes of [`NOISE`].
     pub noise: Vec<u8>,
     /// The index of the choice.
     pub index: u8,
-    /// How pieces are written; see [`Stream::write`].
+    /// The JSON style of the chunks; see [`Stream::write`].
     pub style: u8,
-    /// What stands for no reason: one of [`NO_REASON`].
+    /// The value for a missing finish reason: an index of [`NO_REASON`].
     pub no_reason: u8,
-    /// How it ends: 0 with a reason and `[DONE]`, 1 with a reason, 2 with `[DONE]`, 3 with an error, 4 with nothing.
+    /// The end: 0 with a reason and `[DONE]`, 1 with a reason, 2 with `[DONE]`, 3 with an error, 4 with nothing.
     pub end: u8,
 }
 
-/// What servers send in between.
+/// Lines that servers send between chunks.
 pub const NOISE: [&str; 10] = [
     "",
     ": keep-alive\n\n",
@@ -315,11 +316,11 @@ pub const NOISE: [&str; 10] = [
     "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"Hmm\",\"content\":\"\"}}],\"usage\":{}}\n\n",
 ];
 
-/// What servers write in the place of a reason to stop.
+/// Values that servers send for a missing finish reason.
 pub const NO_REASON: [&str; 4] = ["null", "\"\"", "\"null\"", "\"None\""];
 
 impl Stream {
-    /// The text of it all; none if it is no answer.
+    /// The whole text; `None` if it isn't an answer.
     fn text(&self) -> Option<String> {
         let text = self.texts.concat();
         match self.end % 5 {
@@ -338,7 +339,7 @@ impl Stream {
                 stream.push_str(NOISE[usize::from(*noise) % NOISE.len()]);
             }
             let text = match self.style % 4 {
-                // All but ASCII escaped, and cut in two between code units.
+                // All non-ASCII text escaped, and split between UTF-16 code units.
                 1 => {
                     let units: Vec<_> = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
                     let half = units.len() / 2;
@@ -374,8 +375,8 @@ impl Stream {
     }
 }
 
-/// A stream is read as what it says, in pieces of any size; and cut off anywhere it is never Ok with less.
-pub fn a_stream_is_never_half(stream: &Stream, size: usize) {
+/// A stream results in its text in chunks of any size; a truncated stream never succeeds with less.
+pub fn check_truncated_stream(stream: &Stream, size: usize) {
     let bytes = stream.write();
     let wanted = stream.text();
     let read = fuzzing::completion_in_pieces(&bytes, size);
@@ -387,19 +388,19 @@ pub fn a_stream_is_never_half(stream: &Stream, size: usize) {
     }
 }
 
-/// Where a stream of events is cut into pieces makes no difference, and no event is larger than it may be.
-pub fn events_are_read_alike_in_any_pieces(stream: &[u8], size: usize) {
+/// The chunking of an event stream makes no difference, and no event exceeds the limit.
+pub fn check_event_chunking(stream: &[u8], size: usize) {
     const LIMIT: usize = 64;
     let events = fuzzing::events(stream, stream.len(), LIMIT);
-    assert_eq!(events, fuzzing::events(stream, size, LIMIT), "in pieces of {size}");
+    assert_eq!(events, fuzzing::events(stream, size, LIMIT), "in chunks of {size} bytes");
     assert!(events.iter().flatten().all(|(name, data)| name.len() <= LIMIT * 3 && data.len() <= LIMIT));
 }
 
-/// One odd item of a list costs no more than itself.
-pub fn an_odd_item_costs_only_itself(odd: &[u8]) {
+/// An unusual item of a list doesn't affect the other items.
+pub fn check_unusual_item(odd: &[u8]) {
     let (first, last) = (br#"{"id":"first","text":"a"}"#, br#"{"id":"last","text":"z"}"#);
     let list = [&b"["[..], first, b",", odd, b",", last, b"]"].concat();
-    // What is no JSON between the two makes none of them all.
+    // If the item isn't JSON, the whole list isn't.
     if odd.trim_ascii().is_empty() || Value::read(&[&b"["[..], odd, b"]"].concat()).is_err() {
         return;
     }
@@ -412,8 +413,8 @@ pub fn an_odd_item_costs_only_itself(odd: &[u8]) {
     assert_eq!(ids, ["first", "last"]);
 }
 
-/// A value in a `.env` file arrives as it is written, or its line is refused, whatever stands in it; so does any file.
-pub fn a_variable_arrives_as_written_or_not_at_all(value: &str) {
+/// A value in a `.env` file is read exactly as it is written, or its line is refused. Any other content is handled too.
+pub fn check_dotenv_value(value: &str) {
     let _ = modhost_config::fuzzing::dotenv(value);
     let read =
         |text: String| modhost_config::fuzzing::dotenv(&text).ok().and_then(|mut variables| variables.remove("A"));

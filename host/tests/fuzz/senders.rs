@@ -1,32 +1,32 @@
-//! JSON as JavaScript, Python and Go write it, with the value that the three of them read.
+//! JSON as JavaScript, Python and Go write it, with the value that all three read from it.
 
 use std::fmt::Write;
 
 use modhost_core::json::{Document, Fields, Value};
 use serde_json::Value as Json;
 
-/// A value that a program sends.
+/// A value of a sending program.
 #[derive(Clone, Debug)]
 pub enum Sent {
     Null,
     Bool(bool),
     Integer(i128),
     Float(f64),
-    /// The code units of a string in UTF-16, lone surrogates included.
+    /// The UTF-16 code units of a string, including lone surrogates.
     Text(Vec<u16>),
     List(Vec<Sent>),
-    /// Keys may be duplicates.
+    /// Keys may repeat.
     Object(Vec<(Vec<u16>, Sent)>),
 }
 
-/// The program that writes it.
+/// The program that writes the JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writer {
     /// `JSON.stringify(value)`
     JavaScript,
     /// `json.dumps(value)`
     Python,
-    /// `json.Marshal(value)`; a lone surrogate is a byte that is not UTF-8 by then.
+    /// `json.Marshal(value)`; a lone surrogate has already become a byte that isn't UTF-8.
     Go,
 }
 
@@ -63,8 +63,8 @@ impl Sent {
         }
     }
 
-    /// The value that is read. Where the three readers differ, it is the one that strict JSON can hold: U+FFFD for a lone
-    /// surrogate, the largest double for an infinite one, null for `NaN`.
+    /// Returns the value that is read. If the three readers differ, it is the one that strict JSON can represent:
+    /// U+FFFD for a lone surrogate, the largest double for an infinite one, null for `NaN`.
     fn read(&self) -> Json {
         match self {
             Self::Null => Json::Null,
@@ -96,7 +96,7 @@ impl Sent {
 fn write_float(float: f64, writer: Writer) -> String {
     let (infinity, nan) = match writer {
         Writer::Python => ("Infinity", "NaN"),
-        // JavaScript has no such numbers in JSON, and Go no such JSON: another program's largest number stands for them.
+        // JavaScript's JSON has no such numbers, and Go refuses them; uses what other programs write instead.
         Writer::JavaScript | Writer::Go => ("1e999", "null"),
     };
     if float.is_nan() {
@@ -107,7 +107,7 @@ fn write_float(float: f64, writer: Writer) -> String {
     }
     if float == 0.0 || (1e-5..1e16).contains(&float.abs()) {
         let written = float.to_string();
-        // Python alone tells a float from an integer.
+        // Only Python distinguishes floats from integers.
         return if writer == Writer::Python && float.fract() == 0.0 { written + ".0" } else { written };
     }
     format!("{float:e}").replace('e', if float.abs() < 1.0 { "e" } else { "e+" })
@@ -143,9 +143,9 @@ fn write_text(units: &[u16], writer: Writer, out: &mut String) {
     out.push('"');
 }
 
-/// A value is read as the program that wrote it, and the other two, read it.
-pub fn a_value_is_read_as_it_was_sent(sent: &Sent, writer: Writer) {
-    // Deeper values are cut off where they are decoded, and not where they are looked into.
+/// A value is read as the three programs read it.
+pub fn check_sent_value(sent: &Sent, writer: Writer) {
+    // Values that are too deep are truncated by the decoder but not by the accessors.
     if sent.depth() > 100 {
         return;
     }
@@ -160,7 +160,7 @@ pub fn a_value_is_read_as_it_was_sent(sent: &Sent, writer: Writer) {
     assert_found(value, sent, &text);
 }
 
-/// `serde_json` without its feature `float_roundtrip` may be off by the last bit.
+/// `serde_json` without its feature `float_roundtrip` may be off by one in the last bit.
 fn assert_same(read: &Json, wanted: &Json, text: &str) {
     match (read, wanted) {
         (Json::Number(read), Json::Number(wanted)) if wanted.is_f64() || read.is_f64() => {
@@ -181,7 +181,7 @@ fn assert_same(read: &Json, wanted: &Json, text: &str) {
     }
 }
 
-/// Each value is found where it was put, by every function that looks for one.
+/// Every accessor finds each value.
 fn assert_found(value: Value<'_>, sent: &Sent, text: &str) {
     match sent {
         Sent::Null => assert!(value.is_null() && value.is_empty(), "{text}"),

@@ -1,4 +1,4 @@
-// JavaScript's implementations of the signature schemes: see README.md.
+// Tests with JavaScript implementations of the signature schemes; see README.md.
 
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
@@ -18,7 +18,7 @@ const libraries = {
   github: ({ body, header }, secret) => verify(secret, body, header("x-hub-signature-256")),
   linear: ({ body, header }, secret) => new LinearWebhookClient(secret).verify(Buffer.from(body), header("linear-signature")),
   discord: ({ body, header }, secret) =>
-    // A private key of ours has the public one behind it.
+    // The vectors' private keys end with the public key.
     verifyKey(body, header("x-signature-ed25519"), header("x-signature-timestamp"), secret.slice(-64)),
   shopify: async ({ body, headers }, secret) => {
     const shopify = shopifyApi({
@@ -34,53 +34,53 @@ const libraries = {
   },
 };
 
-async function takes(library, request) {
+async function accepts(library, request) {
   const byName = new Map(Object.entries(request.headers).map(([name, value]) => [name.toLowerCase(), value]));
   const given = { ...request, header: (name) => byName.get(name), headers: Object.fromEntries(byName) };
   for (const secret of request.secrets) {
     try {
       if (await library(given, secret)) return true;
     } catch {
-      // Each says no in its own way.
+      // Every library has its own errors.
     }
   }
   return false;
 }
 
-// Does something while the libraries see another time, in seconds since 1970.
-async function at(seconds, something) {
+// Runs a function while the libraries see this time, in seconds since 1970.
+async function at(seconds, run) {
   const { now } = Date;
   Date.now = () => seconds * 1000;
   try {
-    return await something();
+    return await run();
   } finally {
     Date.now = now;
   }
 }
 
 for (const [scheme, library] of Object.entries(libraries)) {
-  test(`the vectors of ${scheme} are right`, async () => {
+  test(`vectors of ${scheme}`, async () => {
     const requests = vectors.filter((request) => request.scheme === scheme);
     assert.ok(requests.length > 10);
     const differing = [];
     for (const request of requests) {
-      const taken = await at(request.now, () => takes(library, request));
-      if (taken !== request.right) differing.push(`${request.name} should be ${request.right ? "taken" : "refused"}`);
+      const accepted = await at(request.now, () => accepts(library, request));
+      if (accepted !== request.right) differing.push(`${request.name} should be ${request.right ? "accepted" : "refused"}`);
     }
     assert.deepEqual(differing, []);
   });
 
-  test(`${scheme} takes what modhost signs`, async () => {
+  test(`${scheme} accepts requests signed by modhost`, async () => {
     const requests = signed.filter((request) => request.scheme === scheme);
     assert.ok(requests.length > 0);
     for (const request of requests) {
-      assert.ok(await takes(library, request), JSON.stringify(request));
-      assert.ok(!(await takes(library, { ...request, body: `${request.body} ` })), "it takes anything");
+      assert.ok(await accepts(library, request), JSON.stringify(request));
+      assert.ok(!(await accepts(library, { ...request, body: `${request.body} ` })), "the library accepts a changed body");
     }
   });
 }
 
-test("modhost takes what Octokit signs", async () => {
+test("modhost accepts requests signed by Octokit", async () => {
   const body = '{"action":"opened","title":"Zoë"}';
   const [secret] = vectors.find((request) => request.scheme === "github").secrets;
   const headers = {

@@ -1,4 +1,4 @@
-"""Python's implementations of the signature schemes: see README.md."""
+"""Tests with Python implementations of the signature schemes; see README.md."""
 
 import json
 import os
@@ -61,22 +61,22 @@ def lower(request):
     return {name.lower(): value for name, value in request["headers"].items()}
 
 
-def takes(library, request):
-    """Whether a library takes a request with one of the secrets it can use."""
+def accepts(library, request):
+    """Returns whether a library accepts a request with one of the secrets that it supports."""
     for secret in request["secrets"]:
         if secret.startswith("whpk_"):
             continue
         try:
             library(request, secret)
             return True
-        except Exception:  # each has its own, and some fail on what they can't read
+        except Exception:  # every library has its own types, and some fail to parse bad input
             continue
     return False
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Sets the time the libraries see."""
+    """Sets the current time for the libraries."""
 
     def set_to(now):
         class Clock(datetime):
@@ -92,31 +92,31 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize(("scheme", "library"), LIBRARIES)
-def test_the_vectors_are_right(scheme, library, clock):
+def test_vectors(scheme, library, clock):
     differing = []
     for request in cases(scheme):
         clock(request["now"])
         right = request["right"] or (library is svixs and request["right_for_svix"])
-        if takes(library, request) != right:
-            differing.append((request["name"], "should be", "taken" if right else "refused"))
+        if accepts(library, request) != right:
+            differing.append((request["name"], "should be", "accepted" if right else "refused"))
     assert differing == []
 
 
 @pytest.mark.parametrize(("scheme", "library"), LIBRARIES)
-def test_they_take_what_modhost_signs(scheme, library):
+def test_accepts_requests_signed_by_modhost(scheme, library):
     signed = json.loads(Path(os.environ["MODHOST_SIGNED"]).read_text())
     requests_of = [request for request in signed if request["scheme"] == scheme]
     assert requests_of
     for request in requests_of:
-        assert takes(library, request), request
-        assert not takes(library, {**request, "body": request["body"] + " "}), "it takes anything"
+        assert accepts(library, request), request
+        assert not accepts(library, {**request, "body": request["body"] + " "}), "the library accepts a changed body"
 
 
 def post(scheme, headers):
     body = BODIES[scheme].encode()
     url = f"{os.environ['MODHOST_URL']}/{scheme}"
-    taken = requests.post(url, data=body, headers=headers, timeout=60)
-    assert taken.status_code == 200, taken.text
+    accepted = requests.post(url, data=body, headers=headers, timeout=60)
+    assert accepted.status_code == 200, accepted.text
     changed = requests.post(url, data=body + b" ", headers=headers, timeout=60)
     assert changed.status_code in (400, 401), changed.text
 
@@ -128,7 +128,7 @@ def secret(scheme):
 @pytest.mark.parametrize(
     ("library", "prefix"), [(standardwebhooks.Webhook, "webhook"), (svix.webhooks.Webhook, "svix")]
 )
-def test_modhost_takes_what_standard_webhooks_sign(library, prefix):
+def test_modhost_accepts_standard_webhooks(library, prefix):
     now, message = datetime.now(tz=timezone.utc), f"msg_{uuid4().hex}"
     signature = library(secret("standard-webhooks")).sign(message, now, BODIES["standard-webhooks"])
     time_of = str(int(now.timestamp()))
@@ -138,14 +138,14 @@ def test_modhost_takes_what_standard_webhooks_sign(library, prefix):
     )
 
 
-def test_modhost_takes_what_stripe_signs():
+def test_modhost_accepts_stripe():
     signature = stripe.WebhookSignature.generate_signature_header(
         payload=BODIES["stripe"], secret=secret("stripe"), timestamp=int(time.time())
     )
     post("stripe", {"Stripe-Signature": signature})
 
 
-def test_modhost_takes_what_slack_signs():
+def test_modhost_accepts_slack():
     now = str(int(time.time()))
     signature = SignatureVerifier(secret("slack")).generate_signature(timestamp=now, body=BODIES["slack"])
     post("slack", {"X-Slack-Signature": signature, "X-Slack-Request-Timestamp": now})

@@ -1,6 +1,7 @@
-"""The vectors of the tests of the schemes, as requests: each with its headers, its body, its time, and whether it is right.
+"""The test vectors of the signature schemes, as requests: headers, body, time, and whether the signature is valid.
 
-`vectors.py json` prints them for other languages, `vectors.py secrets` the first secret of each scheme as lines of a `.env`.
+`vectors.py json` prints them for other languages; `vectors.py secrets` prints the first secret of each scheme as lines of a
+`.env` file.
 """
 
 import json
@@ -16,7 +17,7 @@ def load(scheme):
 
 
 def cases(scheme):
-    """Every request of a scheme that has no header twice: what a library is given depends on its framework then."""
+    """The requests of a scheme without duplicate headers: what a library gets for those depends on its framework."""
     vectors = load(scheme)
     good = vectors["good"]
     for case in [{"name": "the good one"}, *vectors["case"]]:

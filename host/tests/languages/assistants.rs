@@ -1,4 +1,4 @@
-//! The assistant answers the same in every language.
+//! Tests that the assistant answers the same in every language.
 
 use serde_json::json;
 
@@ -8,13 +8,13 @@ use super::toolchains::Toolchain;
 
 const QUESTION: &str = "How much may a hotel room cost in London?";
 
-/// One test a sample: all of it on one host, as compiling some of them takes longer than all the rest.
+/// One test per sample with a single host, because compiling some of them takes longer than everything else.
 macro_rules! assistants {
     ($($language:ident: $folder:literal needs $toolchain:ident, built by $build:literal;)*) => {
         $(#[tokio::test]
         async fn $language() {
             let sample = Sample { name: "Assistant", folder: $folder, toolchain: Toolchain::$toolchain, build: $build };
-            answers_as_the_assistant_does(&sample).await;
+            answers_like_the_assistant(&sample).await;
         })*
     };
 }
@@ -28,16 +28,16 @@ assistants! {
     cpp: "plugins/assistant-cpp" needs Zig, built by "sh build.sh";
 }
 
-async fn answers_as_the_assistant_does(sample: &Sample) {
+async fn answers_like_the_assistant(sample: &Sample) {
     let Some(settings) = sample.settings() else { return };
     let mut model = Model::start().await;
     let host = sample.start(settings.model(&model.url)).await;
-    shows_its_steps_and_cites_what_the_model_cites(&host, &mut model).await;
-    says_when_nothing_is_found(&host, &mut model).await;
-    fails_well_when_the_model_does(&host, model).await;
+    shows_its_steps_and_cites_the_models_sources(&host, &mut model).await;
+    reports_an_empty_search(&host, &mut model).await;
+    apologizes_when_the_model_fails(&host, model).await;
 }
 
-async fn shows_its_steps_and_cites_what_the_model_cites(host: &Host, model: &mut Model) {
+async fn shows_its_steps_and_cites_the_models_sources(host: &Host, model: &mut Model) {
     let chat_id = say(&host.platform, "Assistant", QUESTION).await;
     let question = model.asked().await;
     let steps = read_chat(&host.platform, &chat_id).await["messages"][1]["steps"].clone();
@@ -61,7 +61,7 @@ async fn shows_its_steps_and_cites_what_the_model_cites(host: &Host, model: &mut
     assert!(answer.reply["stoppedStreamingAt"].is_string(), "{}", answer.reply);
 }
 
-async fn says_when_nothing_is_found(host: &Host, model: &mut Model) {
+async fn reports_an_empty_search(host: &Host, model: &mut Model) {
     let chat_id = say(&host.platform, "Assistant", "Quixotic xylophones?").await;
     model.asked().await.answer("They are instruments.");
     let answer = wait_for_answer(host, &chat_id).await;
@@ -73,9 +73,9 @@ async fn says_when_nothing_is_found(host: &Host, model: &mut Model) {
     assert_eq!(answer.reply["references"], json!([]));
 }
 
-async fn fails_well_when_the_model_does(host: &Host, mut model: Model) {
+async fn apologizes_when_the_model_fails(host: &Host, mut model: Model) {
     let chat_id = say(&host.platform, "Assistant", QUESTION).await;
-    // As often as the host asks: whoever drops a question breaks the connection off.
+    // Refuses as often as the host calls. The question must be answered: dropping it would break the connection.
     let refusing = tokio::spawn(async move {
         loop {
             drop(model.asked().await);
@@ -87,6 +87,6 @@ async fn fails_well_when_the_model_does(host: &Host, mut model: Model) {
     assert_eq!(answer.steps(), steps);
     assert!(answer.text().starts_with("Sorry, something went wrong"), "{}", answer.text());
     host.logged(&["delivery failed", "completion.complete: unavailable: "]).await;
-    // On a line of its own where the language tells the place of the call on one.
+    // The reason has its own line in languages whose error message includes the location of the call.
     host.logged(&["(attempt 1 of 1)"]).await;
 }

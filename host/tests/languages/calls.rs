@@ -1,5 +1,5 @@
-//! A module that makes calls the samples don't (answers in pieces, HTTP requests), in each language whose SDK has them: all of
-//! them keep the same tests.
+//! Tests of calls that the samples don't make (streams, HTTP requests), in each language whose SDK has them. All
+//! languages share the same test files.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ macro_rules! modules {
     ($($language:ident: $module:literal needs $toolchain:ident;)*) => {
         $(#[test]
         fn $language() {
-            super::calls::keeps_the_tests($module, Toolchain::$toolchain);
+            super::calls::passes_the_tests($module, Toolchain::$toolchain);
         })*
     };
 }
@@ -21,11 +21,11 @@ modules! {
     go: "Go" needs Go;
 }
 
-fn keeps_the_tests(module: &str, toolchain: Toolchain) {
-    let what = format!("the module that makes such calls, in {module}");
+fn passes_the_tests(module: &str, toolchain: Toolchain) {
+    let what = format!("the module with streams and requests in {module}");
     let Some(mut tools) = toolchains::find(toolchain, &what) else { return };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/calls");
-    // Go's build calls this very modhost.
+    // Go's build runs this modhost.
     tools.push(Path::new(env!("CARGO_BIN_EXE_modhost")).parent().unwrap().to_owned());
     succeeds(modhost(&folder, &["build", module], &tools));
     let tested = succeeds(modhost(&folder, &["test", module, "--no-build"], &tools));

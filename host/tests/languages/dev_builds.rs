@@ -1,5 +1,5 @@
-//! `modhost dev` with interpreted languages: who saves is answered by the new source at once, without a new component, and can't
-//! tell the difference; `modhost build` makes the real thing, and `dev` begins with what that made.
+//! Tests of `modhost dev` with interpreted languages: a saved source takes effect at once without a new component, with
+//! the same behavior. `modhost build` makes the complete component, and `dev` starts from it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use super::templates::{modhost, succeeds};
 use super::toolchains::{self, Toolchain};
 
 const NAME: &str = "Mine";
-/// The name of the section with the sources.
+/// The name of the custom section with the sources.
 const SECTION: &[u8] = b"modhost:sources";
 
-/// A module in a language, and what its author writes.
+/// A language, and the files of an author in it.
 struct Author {
     language: &'static str,
     file: &'static str,
     /// A source whose answer is this text.
     says: fn(&str) -> String,
-    /// A second file of the module, and a source that says what is in it.
+    /// A second file of the module: its name, its content for a text, and a source that replies with that text.
     helper: (&'static str, fn(&str) -> String, &'static str),
-    /// A source that breaks, in line 6.
+    /// A source that fails in line 6.
     breaks: &'static str,
-    /// What is said of it.
+    /// Words of the resulting error.
     broken: &'static [&'static str],
 }
 
@@ -69,13 +69,13 @@ const JAVASCRIPT: Author = Author {
 async fn python() {
     if let Some(tools) = toolchains::find(Toolchain::Python, "what `dev` builds of Python") {
         let mine = Mine::build(&PYTHON, tools).await;
-        let host = mine.is_followed_as_it_is_saved().await;
-        // What the component doesn't have is no matter of sources: one is made that does.
+        let host = mine.serves_each_saved_source().await;
+        // A library that isn't in the component requires a new component.
         let source = (PYTHON.says)("text").replace("'text'", "str(colorsys.rgb_to_hls(0, 0, 0)[1])");
         host.save(&mine.path(PYTHON.file), format!("import colorsys\n{source}"));
         answers(&host, "0.0").await;
-        assert!(!mine.has_sources(&host), "it imports what the component lacks");
-        mine.is_the_real_thing_again(host).await;
+        assert!(!mine.has_sources(&host), "the new source imports a library that the component lacks");
+        mine.build_makes_the_complete_component(host).await;
     }
 }
 
@@ -83,17 +83,17 @@ async fn python() {
 async fn javascript() {
     if let Some(tools) = toolchains::find(Toolchain::JavaScript, "what `dev` builds of JavaScript") {
         let mine = Mine::build(&JAVASCRIPT, tools).await;
-        let host = mine.is_followed_as_it_is_saved().await;
-        mine.is_the_real_thing_again(host).await;
+        let host = mine.serves_each_saved_source().await;
+        mine.build_makes_the_complete_component(host).await;
     }
 }
 
-/// The module, and where its tools are.
+/// The module and its tools.
 struct Mine {
     author: &'static Author,
     tools: Vec<PathBuf>,
     folder: std::cell::RefCell<Option<tempfile::TempDir>>,
-    /// The user's cache, in which `build` keeps what `dev` needs.
+    /// The user's cache, in which `build` keeps the base components for `dev`.
     cache: tempfile::TempDir,
 }
 
@@ -103,8 +103,8 @@ impl Mine {
         let at = folder.path().to_owned();
         succeeds(modhost(&at, &["new", NAME, "--lang", author.language], &tools));
         if at.join("mine/package-lock.json").is_file() {
-            // Nothing of this can be had without them, and the toolchain was there a moment ago.
-            assert!(toolchains::install_packages(&at.join("mine"), "what `dev` builds"));
+            // The packages are required: the toolchain was found a moment ago.
+            assert!(toolchains::install_packages(&at.join("mine"), "`dev` builds"));
         }
         fs::write(at.join("mine").join(author.file), (author.says)("one")).unwrap();
         let mine = Self { author, tools, folder: std::cell::RefCell::new(Some(folder)), cache };
@@ -125,7 +125,7 @@ impl Mine {
         component.windows(SECTION.len()).any(|window| window == SECTION)
     }
 
-    async fn is_followed_as_it_is_saved(&self) -> Host {
+    async fn serves_each_saved_source(&self) -> Host {
         let folder = self.folder.borrow_mut().take().unwrap();
         let path = toolchains::path_with(&self.tools);
         let variables = [("PATH", path.to_str().unwrap()), ("XDG_CACHE_HOME", self.cache.path().to_str().unwrap())];
@@ -143,7 +143,7 @@ impl Mine {
         host.save(&self.path(author.file), (author.says)("two"));
         answers(&host, "two").await;
         assert!(self.has_sources(&host));
-        // What evaluates JavaScript is a component of its own, which is compiled once.
+        // The component that evaluates JavaScript is compiled once.
         let compiled = host.lines(&["baseline code compiled"]);
 
         host.save(&self.path(author.helper.0), (author.helper.1)("three"));
@@ -155,12 +155,17 @@ impl Mine {
         for said in author.broken {
             fails_with(&host, said).await;
         }
-        assert_eq!(host.lines(&["baseline code compiled"]), compiled, "it is compiled anew:\n{}", host.log());
+        assert_eq!(
+            host.lines(&["baseline code compiled"]),
+            compiled,
+            "the component was compiled again:\n{}",
+            host.log()
+        );
         host
     }
 
-    /// What `dev` left runs everywhere else, too, until `build` has made the real thing.
-    async fn is_the_real_thing_again(&self, host: Host) {
+    /// The component left by `dev` also runs elsewhere, until `build` makes the complete one.
+    async fn build_makes_the_complete_component(&self, host: Host) {
         host.save(&self.path(self.author.file), (self.author.says)("five"));
         answers(&host, "five").await;
         let folder = host.kill();
@@ -178,7 +183,7 @@ impl Mine {
     }
 }
 
-/// Waits until the module answers with this. On a busy machine making a component takes a minute.
+/// Waits until the module replies with this text. On a busy machine making a component takes a minute.
 async fn answers(host: &Host, text: &str) {
     const PATIENCE: Duration = Duration::from_secs(600);
     let deadline = Instant::now() + PATIENCE;
@@ -192,7 +197,7 @@ async fn answers(host: &Host, text: &str) {
     }
 }
 
-/// Waits until `deliveries show` says this of a delivery that failed.
+/// Waits until `deliveries show` contains these words for a failed delivery.
 async fn fails_with(host: &Host, said: &str) {
     const PATIENCE: Duration = Duration::from_secs(600);
     let deadline = Instant::now() + PATIENCE;

@@ -1,4 +1,4 @@
-//! What an author reads about a module that broke: its own message, where its language has one.
+//! Tests of the error message of a module that fails, in languages that have one.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::harness::{Host, Ran, chat, modhost, until};
 use super::sample::Sample;
 use super::toolchains::Toolchain;
 
-/// What `deliveries show` tells of the delivery that failed.
+/// The output of `deliveries show` for the failed delivery.
 async fn story(host: &Host) -> String {
     let dead = until("a delivery that is dead", async || {
         let list = deliveries(host, &["list", "--state", "dead", "--json"]).await.stdout;
@@ -22,8 +22,8 @@ async fn deliveries(host: &Host, args: &[&str]) -> Ran {
     ran
 }
 
-/// Has a module break, and answers with what `deliveries show` tells of it; none if its tools aren't there.
-async fn told(folder: &'static str, toolchain: Toolchain) -> Option<String> {
+/// Makes a module fail, and returns the output of `deliveries show`; `None` if its tools are missing.
+async fn failure_details(folder: &'static str, toolchain: Toolchain) -> Option<String> {
     let sample = Sample { name: "Broken", folder, toolchain, build: "sh build.sh" };
     let host = sample.start(sample.settings()?).await;
     let answer = chat(&host, sample.name, "Break").await;
@@ -33,33 +33,35 @@ async fn told(folder: &'static str, toolchain: Toolchain) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_panic_of_go_is_told_with_its_stack() {
-    let Some(story) = told("host/tests/languages/faults/go", Toolchain::Go).await else { return };
+async fn go_panic_has_a_stack_trace() {
+    let Some(story) = failure_details("host/tests/languages/faults/go", Toolchain::Go).await else { return };
     assert!(story.contains("panic: runtime error: index out of range [5] with length 5"), "{story}");
     assert!(story.contains("main.letter") && story.contains("broken.go:"), "{story}");
 }
 
 #[tokio::test]
-async fn a_failed_assertion_of_c_is_told_with_its_place() {
-    let Some(story) = told("host/tests/languages/faults/c", Toolchain::Zig).await else { return };
+async fn c_assertion_has_its_location() {
+    let Some(story) = failure_details("host/tests/languages/faults/c", Toolchain::Zig).await else { return };
     assert!(story.contains("Assertion failed: at < text.len (broken.c: letter:"), "{story}");
     assert!(story.contains("trap"), "{story}");
 }
 
 #[tokio::test]
-async fn an_exception_of_python_is_told_with_its_traceback() {
-    let Some(story) = told("host/tests/languages/faults/python", Toolchain::Python).await else { return };
+async fn python_exception_has_a_traceback() {
+    let Some(story) = failure_details("host/tests/languages/faults/python", Toolchain::Python).await else { return };
     assert!(story.contains("IndexError: string index out of range (broken.py, line 14, in letter)"), "{story}");
     assert!(story.contains("File \"broken.py\", line 10, in answer"), "{story}");
-    // The line itself, which a component has no file to read from.
+    // The source line itself is missing: a component has no file to read it from.
     assert!(story.contains("letter(event.user_message.text, 5)"), "{story}");
 }
 
 #[tokio::test]
-async fn an_exception_of_javascript_is_told_in_the_lines_of_its_author() {
-    let Some(story) = told("host/tests/languages/faults/javascript", Toolchain::JavaScript).await else { return };
+async fn javascript_exception_has_source_lines() {
+    let Some(story) = failure_details("host/tests/languages/faults/javascript", Toolchain::JavaScript).await else {
+        return;
+    };
     assert!(story.contains("RangeError: there is no letter 5 in 5"), "{story}");
     assert!(story.contains("at letter (broken.js:10:") && story.contains("at moduleChosen (broken.js:5:"), "{story}");
-    // What is the SDK's own says nothing to the author.
+    // Stack frames of the SDK are omitted.
     assert!(!story.contains("steps.js") && !story.contains("module.js"), "{story}");
 }

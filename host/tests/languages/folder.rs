@@ -1,4 +1,4 @@
-//! A module in a folder of its own: where it is built, with which tools, and how often.
+//! Tests of a module in a folder of its own: its working directory, its tools, and the number of its builds.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::harness::{Host, Settings, variant};
 
-/// What stands for a compiler: it lies where Python's tools do, and leaves more in the folder than the component.
+/// Replaces a compiler. It is placed where Python's tools are, and leaves more files in the folder than the component.
 const COMPILER: &str = "#!/bin/sh
 set -e
 pwd > where.txt
@@ -16,7 +16,7 @@ cat source > generated/copy
 cat generated/copy > made.wasm
 ";
 
-/// A module in a folder, with its compiler and its first source.
+/// Writes a module with its compiler and its first source.
 fn lay_out(folder: &Path, name: &str) {
     let (module, tools) = (folder.join(name), folder.join(name).join(".venv/bin"));
     fs::create_dir_all(&tools).unwrap();
@@ -38,7 +38,7 @@ fn builds(host: &Host, module: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_is_saved_is_built_once_in_its_folder_with_its_tools() {
+async fn builds_a_saved_module_once_in_its_folder_with_its_tools() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path(), "first");
     lay_out(folder.path(), "second");
@@ -50,14 +50,14 @@ async fn what_is_saved_is_built_once_in_its_folder_with_its_tools() {
     assert_eq!(
         tools.trim(),
         format!("modhost {}", env!("CARGO_PKG_VERSION")),
-        "another modhost than the one that builds"
+        "`modhost` in PATH is another one than the one that builds"
     );
 
     for number in [2, 3] {
         host.save("first/source", variant("demo_app", number));
         host.serves("First", &variant("demo_app", number)).await;
-        // Whatever the first one's build left behind was looked at by the time the second one is built: changes are taken
-        // in their order.
+        // Changes are processed in order: when the second module is built, every file left behind by the first build
+        // has been examined.
         host.save("second/source", variant("demo_app", number));
         host.serves("Second", &variant("demo_app", number)).await;
         assert_eq!(builds(&host, "First"), usize::from(number), "{}", host.log());
@@ -66,7 +66,7 @@ async fn what_is_saved_is_built_once_in_its_folder_with_its_tools() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_not_there_is_named() {
+async fn reports_a_missing_folder() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path(), "second");
     let host = settings().start_in(folder).await;

@@ -1,8 +1,8 @@
-//! The samples in other languages than Rust, and the templates: each built by its own build command, and run through the front
-//! door.
+//! Tests of the samples in languages other than Rust, and of the templates: each is built by its own build command and
+//! run through the front door.
 //!
-//! Where their tools come from, and what happens where they are missing, is told in `toolchains`. Beside them: what modhost
-//! itself has for such languages.
+//! `toolchains` documents where their tools come from, and what happens if they are missing. The other files test
+//! modhost's own tools for these languages.
 
 mod assistants;
 mod calls;
@@ -22,9 +22,9 @@ mod sample;
 mod templates;
 mod toolchains;
 
-/// The bindings that the Go SDK has to carry, as `go get` runs no generator: they are those of this host.
+/// The Go SDK contains generated bindings, because `go get` runs no generator. They must be the bindings of this host.
 #[test]
-fn the_go_sdk_carries_the_bindings_of_this_world() {
+fn go_sdk_has_current_bindings() {
     use modhost_authoring::bindings::{Language, generate};
 
     let package = "github.com/modhost/modhost/sdk-guest/go/internal/bindings".to_owned();
@@ -33,15 +33,15 @@ fn the_go_sdk_carries_the_bindings_of_this_world() {
         let there = std::fs::read(folder.join(&file.path)).unwrap_or_default();
         assert!(
             there == file.content,
-            "{} isn't what is generated now: `modhost bindings go --out sdk-guest/go/internal/bindings`",
+            "{} is outdated; run `modhost bindings go --out sdk-guest/go/internal/bindings`",
             file.path.display()
         );
     }
 }
 
-/// An SDK goes with the host it came from: all have its version, and each folder that is published has the licence.
+/// SDKs are released with the host: they all have its version, and each published folder has the license.
 #[test]
-fn the_sdks_have_the_version_of_the_host_and_the_licence() {
+fn sdks_have_the_version_and_license_of_the_host() {
     let sdks = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk-guest");
     let read = |path: &str| std::fs::read_to_string(sdks.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let version = env!("CARGO_PKG_VERSION");
@@ -51,7 +51,7 @@ fn the_sdks_have_the_version_of_the_host_and_the_licence() {
         ("js/package.json", format!("\n  \"version\": \"{version}\",\n")),
         ("c/modhost.h", format!("\n#define MODHOST_VERSION \"{version}\"\n")),
     ] {
-        assert!(read(file).contains(&line), "{file} unsupported the line {}", line.trim());
+        assert!(read(file).contains(&line), "{file} lacks the line {}", line.trim());
     }
     for language in ["rust", "python", "js", "go"] {
         assert_eq!(read(&format!("{language}/LICENSE")), read("../LICENSE"), "{language}");

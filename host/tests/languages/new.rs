@@ -1,4 +1,4 @@
-//! `new`, `build` and `sdk`, as whoever makes a mistake with them reads it.
+//! Tests of `new`, `build` and `sdk`, mostly of their errors.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use super::harness::{Ran, component, modhost};
 
 #[tokio::test]
-async fn who_stands_in_the_modules_folder_is_led_out_of_it() {
+async fn suggests_the_parent_folder_with_settings() {
     let folder = tempdir().unwrap();
     assert_eq!(new(folder.path(), &["Mine", "--lang", "c"]).await.code, 0);
     for (inside, file) in [("mine", "../modules.toml"), ("mine/tests", "../../modules.toml")] {
@@ -24,7 +24,7 @@ async fn new(folder: &Path, args: &[&str]) -> Ran {
     modhost(folder, "new", args, &[]).await
 }
 
-/// What lies in a folder, by name.
+/// The names of the entries of a folder.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -33,7 +33,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_first_module_comes_with_settings_and_a_document() {
+async fn creates_settings_and_a_document_with_the_first_module() {
     let folder = tempdir().unwrap();
     let ran = new(folder.path(), &["Travel desk", "--lang", "javascript"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -45,7 +45,7 @@ async fn a_first_module_comes_with_settings_and_a_document() {
     let line = ran.stdout.split_once("at line ").unwrap().1.lines().next().unwrap().parse::<usize>().unwrap();
     let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
     assert_eq!(text.lines().nth(line - 1), Some("[[module]]"), "{text}");
-    // What is to be done next can be copied.
+    // The next steps can be copied.
     assert!(ran.stdout.contains("  cd travel-desk\n  npm ci\n"), "{ran:?}");
     assert!(ran.stdout.contains(" build 'Travel desk'\n"), "{ran:?}");
     let readme = fs::read_to_string(folder.path().join("travel-desk/README.md")).unwrap();
@@ -53,7 +53,7 @@ async fn a_first_module_comes_with_settings_and_a_document() {
 }
 
 #[tokio::test]
-async fn an_entry_is_added_when_asked_for_and_changes_nothing_else() {
+async fn adds_an_entry_on_request_and_changes_nothing_else() {
     let folder = tempdir().unwrap();
     assert_eq!(new(folder.path(), &["First", "--lang", "c"]).await.code, 0);
     let file = folder.path().join("modules.toml");
@@ -74,7 +74,7 @@ async fn an_entry_is_added_when_asked_for_and_changes_nothing_else() {
 }
 
 #[tokio::test]
-async fn nothing_is_made_of_what_cannot_be() {
+async fn creates_nothing_for_invalid_arguments() {
     let folder = tempdir().unwrap();
     assert_eq!(new(folder.path(), &["First", "--lang", "c"]).await.code, 0);
     fs::create_dir(folder.path().join("there")).unwrap();
@@ -84,13 +84,13 @@ async fn nothing_is_made_of_what_cannot_be() {
     let before = names(folder.path());
     let text = fs::read_to_string(folder.path().join("modules.toml")).unwrap();
     let line = text.lines().position(|line| line == "[[module]]").unwrap() + 1;
-    let taken = format!("modules.toml:{line}:1: a module named First already exists");
+    let conflict = format!("modules.toml:{line}:1: a module named First already exists");
     for (args, said) in [
         (
             &["Mine"][..],
             "no language is given\nhelp: choose one with --lang: rust, python, javascript, typescript, go, c, cpp",
         ),
-        (&["First", "--lang", "c", "--dir", "other"], &*taken),
+        (&["First", "--lang", "c", "--dir", "other"], &*conflict),
         (
             &["Mine", "--lang", "c", "--dir", "there"],
             "the folder there is not empty\nhelp: choose another folder with --dir",
@@ -111,7 +111,7 @@ async fn nothing_is_made_of_what_cannot_be() {
 }
 
 #[tokio::test]
-async fn a_template_of_ones_own_is_used_as_it_is() {
+async fn uses_a_custom_template() {
     let folder = tempdir().unwrap();
     let template = folder.path().join("template");
     fs::create_dir_all(template.join("src/my_module")).unwrap();
@@ -135,7 +135,7 @@ async fn a_template_of_ones_own_is_used_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_sdk_is_brought_up_to_date() {
+async fn updates_an_sdk() {
     let folder = tempdir().unwrap();
     for (language, file) in
         [("rust", "wit/world.wit"), ("python", "src/modhost/py.typed"), ("go", "go.mod"), ("c", "modhost.h")]
@@ -162,7 +162,7 @@ name = "default"
 platform = { kind = "unique", api_base = "env:SECRET", app_id = "env:SECRET", api_key = "env:SECRET" }
 "#;
 
-/// A `modules.toml` with modules in folders of their own, built by these commands.
+/// A `modules.toml` with modules in folders of their own and these build commands.
 fn building(folder: &Path, modules: &[(&str, &str)]) {
     let mut text = HOST.to_owned();
     for (name, command) in modules {
@@ -176,7 +176,7 @@ fn building(folder: &Path, modules: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
+async fn build_reports_the_component_or_the_error() {
     let folder = tempdir().unwrap();
     let built = component("demo_app");
     let core = "printf '\\000asm\\001\\000\\000\\000' > module.wasm";
@@ -209,7 +209,7 @@ async fn what_a_build_made_is_told_or_why_it_cannot_serve() {
 }
 
 #[tokio::test]
-async fn whoever_changes_a_test_waits_for_no_build() {
+async fn changed_tests_do_not_trigger_a_build() {
     let folder = tempdir().unwrap();
     let command = format!("cp {} module.wasm && echo built >> ../builds", component("demo_app").display());
     building(folder.path(), &[("DemoApp", &command)]);
@@ -233,9 +233,9 @@ async fn whoever_changes_a_test_waits_for_no_build() {
 }
 
 #[tokio::test]
-async fn a_tool_that_is_missing_is_named_with_the_way_to_it() {
+async fn missing_tool_is_named_with_its_installation() {
     let folder = tempdir().unwrap();
-    // A path with a shell and nothing else.
+    // A PATH with a shell and nothing else.
     let bin = folder.path().join("bin");
     fs::create_dir(&bin).unwrap();
     symlink("/bin/sh", bin.join("sh")).unwrap();

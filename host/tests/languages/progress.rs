@@ -1,4 +1,4 @@
-//! The line that shows a build on a terminal. `script` (util-linux) is the terminal.
+//! Tests of the progress line of a build on a terminal, which `script` (util-linux) provides.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::harness::{component, modhost};
 use super::notice::notice;
 
-/// A module whose build takes a moment and says something.
+/// A module with a build that takes a moment and prints something.
 fn lay_out(folder: &Path) {
     let settings = "[[source]]\nname = \"unique\"\npath = \"/webhook\"\nscheme = \"unique\"\nsecrets = [\"env:SECRET\"]\n\
          tenant = \"default\"\n[[tenant]]\nname = \"default\"\nplatform = { kind = \"none\" }\n[[module]]\nname = \"Mine\"\n\
@@ -19,7 +19,7 @@ fn lay_out(folder: &Path) {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_what_is_built_and_how_long_it_took_the_last_time() {
+async fn terminal_shows_the_build_and_its_last_duration() {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
     let cache = folder.path().join("cache");
@@ -39,7 +39,7 @@ async fn a_terminal_shows_what_is_built_and_how_long_it_took_the_last_time() {
     let (built, second) = build().unwrap();
     assert!(built && second.contains("sh build.sh, last time "), "{second}");
 
-    // A pipe gets a line at the start and one at the end, and what the build itself says.
+    // Without a terminal, there is a line at the start and one at the end, and the output of the build itself.
     let variables = [("XDG_CACHE_HOME", cache.to_str().unwrap())];
     let ran = modhost(folder.path(), "build", &[], &variables).await;
     let lines: Vec<_> = ran.stdout.lines().collect();

@@ -1,4 +1,4 @@
-//! Modules that are built by tools this repository doesn't bring along.
+//! Modules that are built by external tools.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,21 +10,21 @@ use super::toolchains::{self, Toolchain};
 
 /// A module in a folder of its own.
 pub struct Sample {
-    /// Its name, in the file it stands in or for the test alone.
+    /// Its name in modules.toml, or a name for the test alone.
     pub name: &'static str,
-    /// The folder, from the top of the repository.
+    /// The folder, relative to the root of the repository.
     pub folder: &'static str,
-    /// What it is built with.
+    /// The toolchain that builds it.
     pub toolchain: Toolchain,
-    /// How it is built there, as `build` in modules.toml has it.
+    /// The build command, as in `build` of modules.toml.
     pub build: &'static str,
 }
 
-/// Which samples are built, so that each is once.
+/// The samples that were already built in this process.
 static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
 
 impl Sample {
-    /// A host with the module, after it was built; none if its tools are missing.
+    /// The settings of a host with the module, after it was built; `None` if its tools are missing.
     pub fn settings(&self) -> Option<Settings> {
         let folder = repository().join(self.folder);
         let tools = toolchains::find(self.toolchain, self.folder)?;
@@ -44,8 +44,8 @@ impl Sample {
         host
     }
 
-    /// Runs the build as `modhost dev` does: in the folder, with its tools and this very modhost in the path. It isn't left
-    /// to `dev` itself, as a compiler that fills its cache may take longer than a host may to start.
+    /// Runs the build as `modhost dev` does: in the folder, with the tools and this modhost in PATH. `dev` itself
+    /// doesn't run it, because a compiler that fills its cache may take longer than the time limit for starting a host.
     fn build(&self, folder: &Path, mut tools: Vec<PathBuf>) {
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         if built.contains(&self.folder) {

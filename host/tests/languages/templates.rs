@@ -1,4 +1,4 @@
-//! The templates: outside this repository, a module is made from each, built, tested and talked to.
+//! Tests of the templates: outside this repository, a module is created from each, built, tested and used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::harness::{Host, chat};
 use super::sample::until_compiled;
 use super::toolchains::{self, Toolchain};
 
-/// What the module is called; its package, `travel-desk`.
+/// The name of the module; its package is `travel-desk`.
 const NAME: &str = "TravelDesk";
 
 macro_rules! templates {
@@ -18,7 +18,7 @@ macro_rules! templates {
             let language = stringify!($language);
             let what = format!("the template for {language}");
             let Some(tools) = toolchains::find(Toolchain::$toolchain, &what) else { return };
-            super::templates::is_made_built_tested_and_answers(language, &tools).await;
+            super::templates::creates_builds_tests_and_chats(language, &tools).await;
         })*
     };
 }
@@ -34,10 +34,10 @@ templates! {
 
 #[tokio::test]
 async fn rust() {
-    is_made_built_tested_and_answers("rust", &[]).await;
+    creates_builds_tests_and_chats("rust", &[]).await;
 }
 
-async fn is_made_built_tested_and_answers(language: &str, tools: &[PathBuf]) {
+async fn creates_builds_tests_and_chats(language: &str, tools: &[PathBuf]) {
     let folder = tempfile::tempdir().unwrap();
     let made = succeeds(modhost(folder.path(), &["new", NAME, "--lang", language], tools));
     assert!(made.contains("created travel-desk, a module in ") && made.contains("created modules.toml"), "{made}");
@@ -66,16 +66,16 @@ async fn is_made_built_tested_and_answers(language: &str, tools: &[PathBuf]) {
     assert!(answer.text().contains("up to 190 euros in London"), "{}", answer.text());
 }
 
-/// What the README says to do after a first module was made: its example in the place of the template's code, and then
-/// `modhost test --update`.
+/// The README's next steps after creating a module: replaces the template's code by the example, then runs `modhost
+/// test --update`.
 #[tokio::test]
-async fn the_readmes_first_module_ends_green() {
+async fn readme_example_passes_its_tests() {
     let folder = tempfile::tempdir().unwrap();
     succeeds(modhost(folder.path(), &["new", "Mine", "--lang", "rust"], &[]));
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let (_, rest) = readme.split_once("   ```rust\n").expect("an example in Rust");
     let (example, rest) = rest.split_once("   ```\n").unwrap();
-    assert!(rest.contains("`modhost test --update`"), "what comes after the example");
+    assert!(rest.contains("`modhost test --update`"), "the section after the example");
     let source: String =
         example.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect();
     fs::write(folder.path().join("mine/src/lib.rs"), source).unwrap();
@@ -86,18 +86,18 @@ async fn the_readmes_first_module_ends_green() {
     assert!(tested.contains("ok: 3 passed, 0 failed"), "{tested}");
 }
 
-/// This modhost, as an author runs it: with the tools in the path, and what they need of the environment.
+/// Runs this modhost as an author does: with the tools in PATH and the environment variables that they need.
 pub(super) fn modhost(folder: &Path, args: &[&str], tools: &[PathBuf]) -> Command {
     let mut modhost = Command::new(env!("CARGO_BIN_EXE_modhost"));
     modhost.args(args).current_dir(folder).env("PATH", toolchains::path_with(tools));
-    // What cargo runs this test with is no matter of the module's.
+    // Variables that cargo sets for this test must not affect the module's build.
     for variable in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN", "MODHOST_CONFIG"] {
         modhost.env_remove(variable);
     }
     modhost
 }
 
-/// Runs a command; answers with what it printed.
+/// Runs a command that must succeed; returns its output.
 pub(super) fn succeeds(mut command: impl std::borrow::BorrowMut<Command>) -> String {
     let command = command.borrow_mut();
     let Output { status, stdout, stderr } = command.output().unwrap();

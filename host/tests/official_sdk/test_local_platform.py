@@ -1,4 +1,4 @@
-"""The official Python SDK against the local platform, by every call the four capabilities stand on.
+"""Tests of the local platform with the official Python SDK: every call that the four capabilities use.
 
 The local platform must be running, with the assistants `assistant_Assistant` and a module that answers it:
 
@@ -18,14 +18,14 @@ import pytest
 import requests
 import unique_sdk
 from sseclient import SSEClient
-from unique_sdk._error import PermissionError  # the one error the package doesn't export
+from unique_sdk._error import PermissionError  # the only error that the package doesn't export
 from unique_sdk.utils.chat_in_space import send_message_and_wait_for_completion
 
 BASE = os.environ["MODHOST_LOCAL_BASE"]
 ASSISTANT = "assistant_Assistant"
 WHO = {"user_id": "user_local", "company_id": "company_local"}
-# One event loop for all tests: the SDK keeps its connections, and one that belongs to a closed loop makes it send again
-# what was sent already.
+# One event loop for all tests: the SDK keeps its connections, and with a connection of a closed loop it repeats a request that
+# was already sent.
 RUNNER = asyncio.Runner()
 REFERENCE = {
     "name": "Travel policy",
@@ -47,7 +47,7 @@ def credentials():
 
 @pytest.fixture
 def chat():
-    """A chat with one assistant message in it that no module writes to."""
+    """A chat with one assistant message that no module writes to."""
     chat = unique_sdk.Space.create_chat(**WHO, title="A test", assistantId=ASSISTANT)
     message = unique_sdk.Message.create(
         **WHO,
@@ -65,7 +65,7 @@ def chat():
 
 @contextmanager
 def refused(kind, status, *words):
-    """Expects the SDK to raise an error of this very kind, with these words in its message."""
+    """Expects the SDK to raise an error of exactly this type, with these words in its message."""
     with pytest.raises(kind) as raised:
         yield
     assert type(raised.value) is kind
@@ -81,7 +81,7 @@ def now():
 # Messages
 
 
-def test_a_created_message_is_a_message(chat):
+def test_creates_a_message(chat):
     chat_id, message = chat
     assert isinstance(message, unique_sdk.Message)
     assert message.object == "message"
@@ -95,7 +95,7 @@ def test_a_created_message_is_a_message(chat):
     assert "description" not in message.references[0]
 
 
-def test_a_modified_message_keeps_what_was_not_named(chat):
+def test_modify_keeps_other_fields(chat):
     chat_id, message = chat
     at = now()
     changed = unique_sdk.Message.modify(
@@ -118,7 +118,7 @@ def test_a_modified_message_keeps_what_was_not_named(chat):
     assert abs((datetime.fromisoformat(written) - datetime.fromisoformat(at)).total_seconds()) < 0.001
 
 
-def test_messages_are_listed_oldest_first(chat):
+def test_lists_messages_oldest_first(chat):
     chat_id, first = chat
     second = unique_sdk.Message.create(
         **WHO, chatId=chat_id, assistantId=ASSISTANT, role="ASSISTANT", text="later", references=[], debugInfo={}, completedAt=now()
@@ -129,21 +129,21 @@ def test_messages_are_listed_oldest_first(chat):
     assert [message.id for message in listed] == [first.id, second.id]
 
 
-def test_a_message_event_stores_nothing(chat):
+def test_message_event_stores_nothing(chat):
     chat_id, message = chat
     shown = unique_sdk.Message.create_event(**WHO, messageId=message.id, chatId=chat_id, text="for the moment")
     assert shown.text == "for the moment"
     assert unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id).text == "first"
 
 
-def test_a_deleted_message_is_gone(chat):
+def test_deletes_a_message(chat):
     chat_id, message = chat
     unique_sdk.Message.delete(message.id, **WHO, chatId=chat_id)
     with refused(unique_sdk.InvalidRequestError, 404, message.id):
         unique_sdk.Message.retrieve(**WHO, id=message.id, chatId=chat_id)
 
 
-def test_the_asynchronous_calls_work_too(chat):
+def test_async_calls(chat):
     chat_id, message = chat
 
     async def calls():
@@ -156,7 +156,7 @@ def test_the_asynchronous_calls_work_too(chat):
 # Message log
 
 
-def test_a_step_is_created_and_updated(chat):
+def test_creates_and_updates_a_step(chat):
     _, message = chat
     step = unique_sdk.MessageLog.create(
         **WHO, messageId=message.id, text="Searching…", status="RUNNING", order=1, details={"data": []}, references=[dict(REFERENCE)]
@@ -174,7 +174,7 @@ def test_a_step_is_created_and_updated(chat):
     assert done.updatedAt >= done.createdAt
 
 
-def test_steps_need_their_message_and_a_known_status(chat):
+def test_step_needs_an_existing_message_and_a_known_status(chat):
     _, message = chat
     with refused(unique_sdk.InvalidRequestError, 404, "msg_unknown"):
         unique_sdk.MessageLog.create(**WHO, messageId="msg_unknown", text="x", status="RUNNING", order=1)
@@ -187,7 +187,7 @@ def test_steps_need_their_message_and_a_known_status(chat):
 # Search
 
 
-def test_a_search_finds_passages_with_every_field():
+def test_search_returns_all_fields():
     hits = unique_sdk.Search.create(**WHO, searchString="How much may a hotel cost?", searchType="COMBINED", limit=3)
     assert isinstance(hits, list) and 1 <= len(hits) <= 3
     best = hits[0]
@@ -202,7 +202,7 @@ def test_a_search_finds_passages_with_every_field():
     assert best.createdAt.endswith("Z") and best.updatedAt.endswith("Z")
 
 
-def test_a_search_can_be_confined():
+def test_search_filters():
     def keys(**params):
         hits = unique_sdk.Search.create(**WHO, searchString="days of leave", searchType="VECTOR", **params)
         return {hit.key for hit in hits}
@@ -219,7 +219,7 @@ def test_a_search_can_be_confined():
     assert not keys(page=1000)
 
 
-def test_a_search_says_what_it_cannot_honour():
+def test_search_refuses_unsupported_parameters():
     ask = {"searchString": "leave", "searchType": "COMBINED"}
     for name, value in {"scoreThreshold": 0.7, "reranker": {"deploymentName": "x"}, "includeScores": True}.items():
         with refused(unique_sdk.InvalidRequestError, 400, name):
@@ -230,7 +230,7 @@ def test_a_search_says_what_it_cannot_honour():
         unique_sdk.Search.create(**WHO, searchString="leave", searchType="GUESS")
 
 
-def test_a_search_string_is_made_of_what_matters():
+def test_search_string_contains_the_relevant_words():
     made = unique_sdk.SearchString.create(**WHO, prompt="What is our travel policy, please?")
     assert made.searchString == "travel policy"
     history = [{"role": "user", "text": "How much may a hotel cost?"}]
@@ -245,7 +245,7 @@ def question(text="How much may a hotel cost a night?"):
     return [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": text}]
 
 
-def test_a_completion_answers():
+def test_completion():
     answer = unique_sdk.ChatCompletion.create(
         company_id="company_local", user_id="user_local", messages=question(), options={"temperature": 0.3}, timeout=60_000
     )
@@ -258,23 +258,23 @@ def test_a_completion_answers():
     assert again.choices[0].message.content == answer.choices[0].message.content
 
 
-def test_a_completion_needs_messages():
+def test_completion_requires_messages():
     with refused(unique_sdk.InvalidRequestError, 400, "messages"):
         unique_sdk.ChatCompletion.create(company_id="company_local", messages=[])
     with refused(unique_sdk.InvalidRequestError, 400, "messages[0].role", "robot"):
         unique_sdk.ChatCompletion.create(company_id="company_local", messages=[{"role": "robot", "content": "x"}])
 
 
-def test_there_is_a_model():
+def test_lists_a_model():
     assert unique_sdk.LLMModels.get_models(**WHO)["models"]
 
 
-def test_there_are_no_embeddings_and_the_sdk_does_not_try_again():
+def test_embeddings_are_unsupported_without_retries():
     with refused(unique_sdk.APIError, 501, "embeddings"):
         unique_sdk.Embeddings.create(**WHO, texts=["x"])
 
 
-def test_a_completion_is_streamed_into_a_message(chat):
+def test_streams_a_completion_into_a_message(chat):
     chat_id, message = chat
     sources = unique_sdk.Search.create(**WHO, searchString="hotel cost night", searchType="COMBINED", limit=2)
     context = "\n\n".join(f"[source{place}] {hit.text}" for place, hit in enumerate(sources))
@@ -309,7 +309,7 @@ def test_a_completion_is_streamed_into_a_message(chat):
 # Space
 
 
-def test_a_space_is_found():
+def test_finds_a_space():
     space = unique_sdk.Space.get_space(**WHO, space_id=ASSISTANT)
     assert space.id == ASSISTANT
     assert space.modules[0].name == "Assistant"
@@ -319,7 +319,7 @@ def test_a_space_is_found():
         unique_sdk.Space.get_space(**WHO, space_id="assistant_nobody")
 
 
-def test_a_chat_is_read_in_parts_renamed_and_deleted(chat):
+def test_pages_renames_and_deletes_a_chat(chat):
     chat_id, message = chat
     part = unique_sdk.Space.get_chat_messages(**WHO, chat_id=chat_id, take=5, excludeGptRequest=True)
     assert part["totalCount"] == 1
@@ -335,7 +335,7 @@ def test_a_chat_is_read_in_parts_renamed_and_deleted(chat):
 
 
 @pytest.mark.parametrize("stop_condition", ["stoppedStreamingAt", "completedAt"])
-def test_a_module_answers_a_message_end_to_end(stop_condition):
+def test_module_answers_a_message(stop_condition):
     updates = []
 
     async def seen(message):
@@ -375,7 +375,7 @@ def test_a_module_answers_a_message_end_to_end(stop_condition):
 # Errors
 
 
-def test_wrong_credentials_are_the_sdks_own_errors(chat):
+def test_wrong_credentials_raise_the_sdks_errors(chat):
     chat_id, _ = chat
     unique_sdk.api_key = "ukey_other"
     with refused(unique_sdk.AuthenticationError, 401, "ukey_local"):
@@ -405,7 +405,7 @@ def test_bad_requests_name_the_field(chat):
         unique_sdk.Message.modify(**WHO, id=message.id, chatId=chat_id, completedAt="yesterday")
 
 
-def test_what_the_platform_does_not_emulate_is_said():
+def test_unsupported_calls_are_refused():
     with refused(unique_sdk.InvalidRequestError, 404, "no such call", "/short-term-memory"):
         unique_sdk.ShortTermMemory.create(**WHO, memoryName="x", data="y", chatId="chat_x")
 
@@ -413,10 +413,10 @@ def test_what_the_platform_does_not_emulate_is_said():
 # Event socket
 
 
-def test_the_toolkits_client_hears_events():
-    """As `get_sse_client` in unique-toolkit 2026.44.2 connects: that address, those headers, this very client.
+def test_event_socket_serves_the_toolkits_client():
+    """Connects like `get_sse_client` in unique-toolkit 2026.44.2: the same URL, headers and client library.
 
-    The toolkit itself needs a later Python than the rest of these tests.
+    The toolkit itself needs a newer Python than the other tests.
     """
     names = ["unique.chat.user-message.created", "unique.chat.external-module.chosen"]
     headers = {
@@ -429,15 +429,15 @@ def test_the_toolkits_client_hears_events():
     path = f"/public/event-socket/events/stream?subscriptions={','.join(names)}"
     client = SSEClient(url=urljoin(BASE, path), headers=headers)
     sent = unique_sdk.Space.create_message(**WHO, assistantId=ASSISTANT, text="Who listens?")
-    heard = [json.loads(event.data) for event in itertools.islice((event for event in client if event.data), 2)]
+    received = [json.loads(event.data) for event in itertools.islice((event for event in client if event.data), 2)]
     client.resp.close()
-    assert [event["event"] for event in heard] == names
-    assert all(event["id"].startswith("evt_") and event["companyId"] == "company_local" for event in heard)
-    assert heard[1]["payload"]["userMessage"]["id"] == sent.id
+    assert [event["event"] for event in received] == names
+    assert all(event["id"].startswith("evt_") and event["companyId"] == "company_local" for event in received)
+    assert received[1]["payload"]["userMessage"]["id"] == sent.id
     unique_sdk.Space.delete_chat(**WHO, chat_id=sent.chatId)
 
 
-def test_the_toolkits_client_is_told_who_may_listen():
+def test_event_socket_requires_credentials():
     with pytest.raises(requests.HTTPError) as raised:
         SSEClient(url=urljoin(BASE, "/public/event-socket/events/stream?subscriptions=x"), headers={})
     assert raised.value.response.status_code == 401

@@ -1,9 +1,9 @@
-//! Lines that people read of tests that pass, too.
+//! Messages that are visible even if the test passes.
 
 use std::io::Write;
 
-/// Writes a line to standard error. Cargo keeps back what a passing test prints by `eprintln!`; this goes past that.
+/// Writes a line to standard error, past Cargo's capture of the output of passing tests (`eprintln!`).
 pub fn notice(text: &str) {
-    // Nobody may listen, which is no reason to fail.
+    // A closed standard error is no reason to fail.
     let _ = writeln!(std::io::stderr().lock(), "\n=== {text}");
 }

@@ -1,4 +1,4 @@
-//! The far side of the network: a server that records requests and answers from a script.
+//! A server that records requests and answers from a script.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,19 +11,19 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-/// What the server does with a request.
+/// The server's reaction to a request.
 pub enum Reply {
     Answer(Response),
-    /// Nothing, and the connection stays.
+    /// No response; the connection stays open.
     Silence,
 }
 
-/// An answer with this status and body.
+/// A response with this status and body.
 pub fn answer(status: u16, body: impl Into<Body>) -> Reply {
     answer_with(status, &[], body)
 }
 
-/// An answer with this status, these headers and this body.
+/// A response with this status, these headers and this body.
 pub fn answer_with(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Reply {
     let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap());
     for (name, value) in headers {
@@ -32,11 +32,11 @@ pub fn answer_with(status: u16, headers: &[(&str, &str)], body: impl Into<Body>)
     Reply::Answer(response.body(body.into()).unwrap())
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub method: Method,
-    /// As it stood in the request line.
+    /// The path and query of the request line.
     pub path: String,
     pub query: Option<String>,
     pub headers: HeaderMap,
@@ -56,7 +56,7 @@ impl Recorded {
 #[derive(Default)]
 struct Shared {
     script: Mutex<VecDeque<Reply>>,
-    /// When the script is at its end.
+    /// The reply after the script's end.
     otherwise: Mutex<Option<Box<dyn Fn() -> Reply + Send>>>,
     requests: Mutex<Vec<Recorded>>,
 }
@@ -68,13 +68,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers with these, in turn; then with 500.
+    /// Starts a server that replies with these, in turn; then with 500.
     pub async fn scripted(replies: impl IntoIterator<Item = Reply>) -> Self {
         let shared = Arc::new(Shared { script: Mutex::new(replies.into_iter().collect()), ..Shared::default() });
         Self::start(shared).await
     }
 
-    /// Answers every request alike.
+    /// Starts a server that gives every request the same reply.
     pub async fn always(reply: impl Fn() -> Reply + Send + 'static) -> Self {
         let shared = Arc::new(Shared { otherwise: Mutex::new(Some(Box::new(reply))), ..Shared::default() });
         Self::start(shared).await

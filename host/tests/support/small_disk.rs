@@ -1,4 +1,4 @@
-//! A disk that is full soon.
+//! A disk that is soon full.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,13 +6,13 @@ use std::process::Command;
 #[path = "notice.rs"]
 pub mod notice;
 
-/// A file system of a few megabytes in memory, gone with this.
+/// An in-memory file system of a few megabytes, unmounted on drop.
 pub struct SmallDisk {
     directory: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// None where this test may not mount one.
+    /// Mounts it; `None` if this test may not mount.
     pub fn mount(megabytes: u32) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={megabytes}m");
@@ -26,12 +26,12 @@ impl SmallDisk {
         }
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Takes this much of it away; given back by removing the file.
+    /// Fills this many bytes with a file; removing the file frees them.
     pub fn ballast(&self, bytes: usize) -> PathBuf {
         let path = self.path().join("ballast");
         std::fs::write(&path, vec![1; bytes]).unwrap();

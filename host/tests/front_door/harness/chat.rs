@@ -1,4 +1,4 @@
-//! Chats with a module as a client of the platform does.
+//! Chats with a module, as a client of the platform does.
 
 use modhost_emulator as local;
 use reqwest::StatusCode;
@@ -11,24 +11,24 @@ use super::{Host, chosen, http, until};
 pub struct Answer {
     /// The chat's id.
     pub chat_id: String,
-    /// The whole chat, as `GET /local/chats/{id}` tells it.
+    /// The whole chat, as returned by `GET /local/chats/{id}`.
     pub chat: Value,
-    /// The reply: the assistant message the platform made.
+    /// The reply: the assistant message that the platform created.
     pub reply: Value,
 }
 
 impl Answer {
-    /// What the reply says.
+    /// The text of the reply.
     pub fn text(&self) -> &str {
         self.reply["text"].as_str().unwrap_or_default()
     }
 
-    /// What the reply says, read as JSON.
+    /// The text of the reply, parsed as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(self.text()).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// The steps under the reply, in order: text and status.
+    /// The steps of the reply, in order: text and status.
     pub fn steps(&self) -> Vec<(&str, &str)> {
         let steps = self.reply["steps"].as_array().unwrap();
         steps.iter().map(|step| (step["text"].as_str().unwrap(), step["status"].as_str().unwrap())).collect()
@@ -37,8 +37,8 @@ impl Answer {
     /// The messages of the chat, oldest first: role and text.
     pub fn messages(&self) -> Vec<(&str, &str)> {
         let messages = self.chat["messages"].as_array().unwrap();
-        let told = |message| (field(message, "role"), field(message, "text"));
-        messages.iter().map(told).collect()
+        let pair = |message| (field(message, "role"), field(message, "text"));
+        messages.iter().map(pair).collect()
     }
 }
 
@@ -46,37 +46,37 @@ fn field<'a>(object: &'a Value, name: &str) -> &'a str {
     object[name].as_str().unwrap_or_default()
 }
 
-/// Says something to a module in a new chat and waits until its reply is complete and no step runs any more.
+/// Sends a message to a module in a new chat, and waits until its reply is complete and no step is running.
 pub async fn chat(host: &Host, module: &str, text: &str) -> Answer {
     let chat_id = say(&host.platform, module, text).await;
     wait_for_answer(host, &chat_id).await
 }
 
-/// Says something in a chat with a module and waits for the reply to it.
+/// Sends a message in a chat with a module, and waits for its reply.
 pub async fn chat_on(host: &Host, module: &str, chat_id: &str, text: &str) -> Answer {
     let body = json!({ "assistantId": format!("assistant_{module}"), "chatId": chat_id, "text": text });
     let question = call(&host.platform, "space/message", &body).await;
     wait_for(host, chat_id, |messages| {
-        // The platform makes the empty reply right after the question, before anyone can write anything else.
+        // The platform creates the empty reply right after the question, before any other message.
         let question = messages.iter().position(|message| message["id"] == question["id"])?;
         messages.get(question + 1)
     })
     .await
 }
 
-/// Says something to a module on the local platform at this address; answers with the chat's id.
+/// Sends a message to a module on the local platform at this address; returns the chat's id.
 pub async fn say(platform: &str, module: &str, text: &str) -> String {
     let body = json!({ "assistantId": format!("assistant_{module}"), "text": text });
     let message = call(platform, "space/message", &body).await;
     message["chatId"].as_str().unwrap_or_else(|| panic!("no chat in {message}")).to_owned()
 }
 
-/// A chat of the local platform at this address, with all that is in it.
+/// A chat of the local platform at this address, with all messages.
 pub async fn read_chat(platform: &str, chat_id: &str) -> Value {
     http().get(format!("{platform}/local/chats/{chat_id}")).send().await.unwrap().json().await.unwrap()
 }
 
-/// Waits until the first assistant message of a chat is complete and none of its steps runs any more.
+/// Waits until the first assistant message of a chat is complete and none of its steps is running.
 pub async fn wait_for_answer(host: &Host, chat_id: &str) -> Answer {
     wait_for(host, chat_id, |messages| messages.iter().find(|message| message["role"] == "ASSISTANT")).await
 }
@@ -92,7 +92,7 @@ async fn wait_for(host: &Host, chat_id: &str, find: impl Fn(&[Value]) -> Option<
     .await
 }
 
-/// The message as it is now, with its steps.
+/// The current state of the message, with its steps.
 pub async fn read_message(host: &Host, chat_id: &str, id: &str) -> Value {
     let chat = read_chat(&host.platform, chat_id).await;
     let found = chat["messages"].as_array().unwrap().iter().find(|message| message["id"] == id);
@@ -117,14 +117,14 @@ pub async fn call(platform: &str, path: &str, body: &Value) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
-/// An empty reply that waits to be filled, in a chat of its own: the place for an event made by a test.
+/// An empty reply in a chat of its own, to be filled by an event that the test makes.
 pub struct Place {
     pub chat_id: String,
     pub reply_id: String,
 }
 
 impl Place {
-    /// Makes one in the assistant of a module.
+    /// Creates one with the assistant of a module.
     pub async fn new(host: &Host, module: &str) -> Self {
         let assistant_id = format!("assistant_{module}");
         let chat = call(&host.platform, "space/chat", &json!({ "title": "Test", "assistantId": assistant_id })).await;

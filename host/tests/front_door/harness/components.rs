@@ -1,14 +1,14 @@
-//! Components that are out of the ordinary, made of the test guest by sections that follow its own.
+//! Unusual components, made from the test guest by appending sections.
 
 use wasmparser::{Parser, Payload};
 
 use super::component;
 
-/// How many core instances a component has that doesn't fit the pool.
+/// The number of core instances of a component that doesn't fit the pool.
 const TOO_MANY_INSTANCES: u32 = 61;
 
-/// The test guest with code nobody calls, on which the compiler works for minutes: it takes time and memory beyond all
-/// proportion to long functions with many variables.
+/// The test guest with unused code that takes the compiler minutes: its time and memory grow superlinearly with long
+/// functions that have many variables.
 pub fn compiles_for_long() -> Vec<u8> {
     const FUNCTIONS: u32 = 40;
     const LOCALS: u32 = 200;
@@ -31,7 +31,7 @@ pub fn compiles_for_long() -> Vec<u8> {
         body.push(0x0b);
     }
     body.push(0x0b);
-    // One that calls another instead of returning, which Winch doesn't know: it would be done with the rest in seconds.
+    // A tail call, which Winch doesn't support; otherwise the quick compile would succeed in seconds.
     let tail_call = vec![0, 0x12, 0x00, 0x0b];
 
     let mut bodies = vec![sized(body); FUNCTIONS as usize];
@@ -44,7 +44,7 @@ pub fn compiles_for_long() -> Vec<u8> {
     component
 }
 
-/// The test guest with more core instances than the pool has room for.
+/// The test guest with more core instances than a pool slot supports.
 pub fn outsized() -> Vec<u8> {
     let mut component = test_guest();
     let mut depth = 0;
@@ -61,13 +61,13 @@ pub fn outsized() -> Vec<u8> {
         }
     }
     component.extend(section(1, b"\0asm\x01\0\0\0".to_vec()));
-    // Each an instance of that module, without arguments.
+    // Each is an instance of that module without arguments.
     let instance = [vec![0x00], leb(modules), vec![0]].concat();
     component.extend(section(2, list(&vec![instance; TOO_MANY_INSTANCES as usize])));
     component
 }
 
-/// The test guest, as large as one that brings an interpreter with it.
+/// The test guest, padded to the size of a component with an interpreter.
 pub fn large(number: u8) -> Vec<u8> {
     let mut component = test_guest();
     let content = [vec![7], b"variant".to_vec(), vec![number; 2 << 20]].concat();
@@ -92,7 +92,7 @@ fn list(items: &[Vec<u8>]) -> Vec<u8> {
     [leb(u32::try_from(items.len()).unwrap()), items.concat()].concat()
 }
 
-/// A number as WebAssembly writes it: seven bits a byte.
+/// A number in unsigned LEB128.
 fn leb(mut number: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

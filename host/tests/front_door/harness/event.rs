@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::http;
 
-/// An event that chooses a module, with ids that exist nowhere.
+/// An event that chooses a module, with ids that don't exist on any platform.
 pub fn chosen(id: &str, module: &str, text: &str) -> Value {
     json!({
         "id": id,
@@ -31,7 +31,7 @@ pub fn chosen(id: &str, module: &str, text: &str) -> Value {
     })
 }
 
-/// An event that chooses the module for the first message of a chat, as the platform tells of it.
+/// An event that chooses the module for the first message of a chat of the platform.
 pub fn chosen_in(chat: &Value, module: &str) -> Value {
     let of = |role: &str| chat["messages"].as_array().unwrap().iter().find(|it| it["role"] == role).unwrap().clone();
     let (user, assistant) = (of("USER"), of("ASSISTANT"));
@@ -42,7 +42,7 @@ pub fn chosen_in(chat: &Value, module: &str) -> Value {
     event
 }
 
-/// An event that tells of a user's message and chooses no module.
+/// An event for a user's message, without a chosen module.
 pub fn user_message(id: &str, text: &str) -> Value {
     let mut event = chosen(id, "", "");
     event["event"] = "unique.chat.user-message.created".into();
@@ -50,7 +50,7 @@ pub fn user_message(id: &str, text: &str) -> Value {
     event
 }
 
-/// The signature of a body under the local platform's secret.
+/// The signature of a body with the local platform's secret.
 pub fn sign(body: &[u8]) -> String {
     unique::sign(&Secret::new(local::ENDPOINT_SECRET), body)
 }
@@ -69,12 +69,12 @@ pub async fn post(url: &str, headers: &[(&str, &str)], body: impl Into<reqwest::
     request.body(body).send().await.unwrap()
 }
 
-/// Posts a body as the platform would.
+/// Posts a body with a valid signature.
 pub async fn signed_post(url: &str, body: impl Into<Vec<u8>>) -> Response {
     signed_with(local::ENDPOINT_SECRET, url, body).await
 }
 
-/// Posts a body as a platform with this secret would.
+/// Posts a body with the signature of this secret.
 pub async fn signed_with(secret: &str, url: &str, body: impl Into<Vec<u8>>) -> Response {
     let body = body.into();
     let (signature, now) = (unique::sign(&Secret::new(secret), &body), now().to_string());

@@ -1,4 +1,4 @@
-//! A language model that answers when the test lets it: holds a delivery in the middle of its work.
+//! A language model that answers when the test allows it, to block a delivery in the middle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::until;
 
-/// An OpenAI-compatible endpoint behind a gate that is shut at first.
+/// An OpenAI-compatible endpoint behind a gate that is closed at first.
 pub struct Gate {
     address: SocketAddr,
     state: Arc<GateState>,
@@ -22,10 +22,10 @@ struct GateState {
 }
 
 impl Gate {
-    /// What the model answers, whatever it is asked.
+    /// The model's answer to everything.
     pub const ANSWER: &str = "forty-two";
 
-    /// Listens on a free port, for as long as the test runs.
+    /// Listens on a free port until the test ends.
     pub async fn start() -> Self {
         let state = Arc::new(GateState { asked: AtomicUsize::new(0), gate: Semaphore::new(0) });
         let routes = Router::new().route("/v1/chat/completions", post(complete)).with_state(state.clone());
@@ -35,18 +35,18 @@ impl Gate {
         Self { address, state }
     }
 
-    /// The endpoint's base, as `--completion-url` takes it.
+    /// The base URL, for `--completion-url`.
     pub fn url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Waits until so many requests have come to it.
+    /// Waits until this many requests have arrived.
     pub async fn reached_by(&self, requests: usize) {
         let come = async || (self.state.asked.load(Ordering::Acquire) >= requests).then_some(());
         until(&format!("{requests} requests at the gate"), come).await;
     }
 
-    /// Lets everyone through, those who wait and those who come.
+    /// Releases all waiting requests and all later ones.
     pub fn open(&self) {
         self.state.gate.close();
     }
@@ -54,7 +54,7 @@ impl Gate {
 
 async fn complete(State(state): State<Arc<GateState>>) -> Json<Value> {
     state.asked.fetch_add(1, Ordering::AcqRel);
-    // Nobody ever gets a turn: who waits is let go when the gate is opened for good.
+    // The semaphore has no permits; closing it releases all waiters.
     let _ = state.gate.acquire().await;
     Json(json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": Gate::ANSWER } }] }))
 }

@@ -1,10 +1,10 @@
-//! Components: the shipped modules and the test guest, built once for all tests.
+//! Components: the sample modules and the test guest, built once for all tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The file of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay`, `service_status`,
+/// The path of a component: `assistant`, `demo_app`, `chat_log`, `document_notes`, `nexus_relay`, `service_status`,
 /// `test_guest` or `http_guest`.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -21,7 +21,7 @@ pub fn component(name: &str) -> PathBuf {
     BUILT.get_or_init(|| build("target/guests", &ALL, &[])).join(format!("{name}.wasm"))
 }
 
-/// The test guest, built so that its functions keep their names and lines.
+/// The test guest, built with function names and line numbers.
 pub fn test_guest_with_names() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
@@ -32,10 +32,10 @@ pub fn test_guest_with_names() -> PathBuf {
         .join("test_guest.wasm")
 }
 
-/// The bytes of a component that differ from it in a custom section only: another version that does the same.
+/// The bytes of a component with a different custom section: another version with the same behavior.
 pub fn variant(name: &str, number: u8) -> Vec<u8> {
     let mut bytes = std::fs::read(component(name)).unwrap();
-    // Section 0 is custom: its length, the length of its name, its name, and what it holds.
+    // Section 0 is custom: its length, the length of its name, its name, and its content.
     bytes.extend([0, 9, 7]);
     bytes.extend(b"variant");
     bytes.push(number);

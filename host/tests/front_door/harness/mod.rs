@@ -1,4 +1,4 @@
-//! What the tests are made with: components built once, a host that runs as its own process, and a chat with it.
+//! The test harness: components built once, a host in a process of its own, and chats with it.
 
 mod chat;
 mod command;
@@ -30,10 +30,10 @@ pub use wire::{Wire, head, request};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up: far longer than it ever takes, on any machine.
+/// The time limit of every wait in the tests, far longer than anything takes on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until there is an answer; panics with `what` if none comes.
+/// Polls until there is an answer; panics with `what` if there is none in time.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -45,8 +45,8 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
     }
 }
 
-/// A client without surprises: no proxies, no redirects. It is made once, as reading the certificates takes its time,
-/// and keeps no connection, as each belongs to the test that opened it.
+/// A client without proxies and redirects. It is created once because loading the certificates is slow, and keeps no
+/// connections, because each belongs to the runtime of the test that opened it.
 pub fn http() -> reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,4 +1,4 @@
-//! A language model that says what the test tells it to: an OpenAI-compatible endpoint, on the far side of the network.
+//! An OpenAI-compatible endpoint whose answers are set by the test.
 
 use axum::extract::State;
 use axum::routing::post;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// A model that listens.
+/// A running endpoint.
 pub struct Model {
-    /// What `--completion-url` is given.
+    /// The URL for `--completion-url`.
     pub url: String,
     asked: mpsc::UnboundedReceiver<Question>,
 }
 
-/// What it is asked; whoever asks waits for the answer.
+/// A request to the model; its client waits for the answer.
 pub struct Question {
     /// The body of the request.
     pub body: Value,
@@ -22,7 +22,7 @@ pub struct Question {
 }
 
 impl Model {
-    /// Starts one.
+    /// Starts an endpoint.
     pub async fn start() -> Self {
         let (sender, asked) = mpsc::unbounded_channel();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -32,14 +32,14 @@ impl Model {
         Self { url, asked }
     }
 
-    /// Waits until it is asked.
+    /// Waits for the next request.
     pub async fn asked(&mut self) -> Question {
         tokio::time::timeout(super::PATIENCE, self.asked.recv()).await.expect("the model was never asked").unwrap()
     }
 }
 
 impl Question {
-    /// Answers it.
+    /// Answers the request.
     pub fn answer(self, text: &str) {
         self.answer.send(text.to_owned()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! A host that runs as its own process, as people run it.
+//! A host in a process of its own.
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
@@ -13,21 +13,22 @@ use tempfile::TempDir;
 
 use super::{Signal, Variables, bare, component, http, signal, until};
 
-/// A running `modhost dev` with a platform of its own, or `modhost serve` with the test's; killed when dropped.
+/// A running `modhost dev` with its local platform, or `modhost serve` with a platform of the test. Killed when
+/// dropped.
 pub struct Host {
     process: Child,
     folder: TempDir,
     log: Arc<Mutex<String>>,
     output: Arc<Mutex<String>>,
-    /// Where events come in.
+    /// The URL of the webhook.
     pub webhook: String,
-    /// Where operators look.
+    /// The URL of the admin listener.
     pub admin: String,
-    /// Where the local platform is.
+    /// The URL of the local platform.
     pub platform: String,
 }
 
-/// What a host is started with.
+/// The settings and arguments of a host.
 pub struct Settings {
     server: String,
     secrets: String,
@@ -44,10 +45,10 @@ pub struct Settings {
 /// The token of the admin API, in tests that set one.
 pub const ADMIN_TOKEN: &str = "sesame-sesame-sesame";
 
-/// What a host logs unless it is told otherwise.
+/// The default log filter.
 const LOG: &str = "modhost=debug,module=trace";
 
-/// The one tenant of a host that isn't told of others.
+/// The default tenant.
 const TENANT: &str = r#"
 [[tenant]]
 name = "default"
@@ -77,7 +78,7 @@ impl Settings {
         }
     }
 
-    /// The shipped modules under their shipped names.
+    /// The sample modules under their names.
     pub fn samples() -> Self {
         let listens = r#"events = ["unique.chat.user-message.created"]"#;
         Self::new()
@@ -86,12 +87,12 @@ impl Settings {
             .module("ChatLog", "chat_log", listens)
     }
 
-    /// The test guest, named `Test`, with further lines for its entry.
+    /// The test guest, named `Test`, with additional lines for its entry.
     pub fn test_guest(lines: &str) -> Self {
         Self::new().module("Test", "test_guest", lines)
     }
 
-    /// Adds a module with a built component, and further lines for its entry.
+    /// Adds a module with a built component, and additional lines for its entry.
     pub fn module(mut self, name: &str, built: &str, lines: &str) -> Self {
         let file = component(built);
         writeln!(self.modules, "[[module]]\nname = {name:?}\ncomponent = {file:?}\n{lines}\n").unwrap();
@@ -110,13 +111,13 @@ impl Settings {
         self
     }
 
-    /// Logs what this filter lets through.
+    /// Sets the log filter.
     pub fn log(mut self, filter: &str) -> Self {
         self.log = filter.to_owned();
         self
     }
 
-    /// Completes through a model.
+    /// Sends completions to a model.
     pub fn model(self, url: &str) -> Self {
         self.args(&["--completion-url", url])
     }
@@ -127,7 +128,7 @@ impl Settings {
         self
     }
 
-    /// Adds lines to the last `[[tenant]]`'s platform, or tables of that tenant after it.
+    /// Adds lines to the platform of the last `[[tenant]]`, or tables of that tenant after it.
     pub fn tenant(mut self, lines: &str) -> Self {
         writeln!(self.tenants, "{lines}").unwrap();
         self
@@ -139,13 +140,13 @@ impl Settings {
         self
     }
 
-    /// Names other secrets of the source, by reference.
+    /// Replaces the secrets of the source by these references.
     pub fn secrets(mut self, references: &[&str]) -> Self {
         self.secrets = references.iter().map(|it| format!("{it:?}")).collect::<Vec<_>>().join(", ");
         self
     }
 
-    /// Puts tenants of these names, each with one company, in place of the usual one.
+    /// Replaces the default tenant by tenants with these names and companies.
     pub fn tenants(mut self, tenants: &[(&str, &str)]) -> Self {
         self.tenants.clear();
         for (name, company) in tenants {
@@ -155,13 +156,13 @@ impl Settings {
         self
     }
 
-    /// Runs the modules' build commands, which a host in tests doesn't do otherwise.
+    /// Runs the modules' build commands, which is off by default in tests.
     pub fn building(mut self) -> Self {
         self.builds = true;
         self
     }
 
-    /// Starts without waiting for the modules to come up.
+    /// Starts without waiting for the modules to load.
     pub fn at_once(mut self) -> Self {
         self.waits = false;
         self
@@ -193,12 +194,12 @@ secrets = [{}]
         )
     }
 
-    /// Starts the host, and waits until it listens and its modules have come up.
+    /// Starts the host, and waits until it listens and its modules are loaded.
     pub async fn start(&self) -> Host {
         self.start_in(tempfile::tempdir().unwrap()).await
     }
 
-    /// Starts the host with its log going there.
+    /// Starts the host with its log redirected.
     pub async fn start_logging_to(&self, log: impl Into<Stdio>) -> Host {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Host::command(self, &folder);
@@ -207,14 +208,14 @@ secrets = [{}]
         host
     }
 
-    /// Starts the host in a folder, where files its modules need may already lie.
+    /// Starts the host in a folder that may already contain files.
     pub async fn start_in(&self, folder: TempDir) -> Host {
         Host::start(self, folder).await
     }
 }
 
 impl Host {
-    /// `modhost dev` with these settings, in a folder that gets them.
+    /// The command `modhost dev` with these settings, which are written into the folder.
     fn command(settings: &Settings, folder: &TempDir) -> Command {
         let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/assistant/documents");
         let mut command = bare("dev", folder.path());
@@ -236,7 +237,7 @@ impl Host {
         host
     }
 
-    /// Starts `modhost dev` with the modules.toml that lies in a folder.
+    /// Starts `modhost dev` with the modules.toml of a folder.
     pub async fn dev(folder: TempDir) -> Self {
         let mut command = bare("dev", folder.path());
         command.args(["--port", "0", "--admin-port", "0", "--platform-port", "0", "--no-build"]);
@@ -245,7 +246,7 @@ impl Host {
         host
     }
 
-    /// The same, which builds its modules, with variables.
+    /// Starts `modhost dev` with variables; it builds its modules.
     #[allow(dead_code, reason = "for the tests of other languages")]
     pub async fn dev_building(folder: TempDir, variables: Variables<'_>) -> Self {
         let mut command = bare("dev", folder.path());
@@ -255,14 +256,14 @@ impl Host {
         host
     }
 
-    /// Starts a host with the modules.toml and the `.env` that lie in a folder, for a platform of the test's own.
+    /// Starts `modhost serve` with the modules.toml and the `.env` of a folder, for a platform of the test.
     pub async fn serve(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
         let host = Self::serve_at_once(folder, variables, platform).await;
         host.has_come_up().await;
         host
     }
 
-    /// The same, without waiting for the modules to come up.
+    /// Starts `modhost serve` without waiting for the modules to load.
     pub async fn serve_at_once(folder: TempDir, variables: Variables<'_>, platform: Option<&LocalPlatform>) -> Self {
         let platform = platform.map(|platform| format!("http://{}", platform.address())).unwrap_or_default();
         let mut command = bare("serve", folder.path());
@@ -270,9 +271,9 @@ impl Host {
         Self::run(&mut command, LOG, folder, Some(platform)).await
     }
 
-    /// Waits until it is known of each module whether a version serves.
+    /// Waits until each module either has a version or a reason for not having one.
     async fn has_come_up(&self) {
-        until("the modules to come up", async || {
+        until("the modules to load", async || {
             let health = self.health().await;
             health["modules"].as_array().unwrap().iter().all(|module| module["coming_up"] == false).then_some(())
         })
@@ -300,11 +301,11 @@ impl Host {
         };
         let (webhook, admin, platform) = until("the host's addresses", async || {
             if let Some(status) = host.process.try_wait().unwrap() {
-                panic!("the host ended ({status}):\n{}\n{}", host.output(), host.log());
+                panic!("the host exited ({status}):\n{}\n{}", host.output(), host.log());
             }
             let output = host.output();
             let platform = platform.clone().or_else(|| address(&output, "platform"));
-            // A host that fetches its events has no webhook.
+            // A host with an event socket has no webhook.
             let webhook = output.contains("events ").then(|| address(&output, "events").unwrap_or_default());
             Some((webhook?, address(&output, "admin")?, platform?))
         })
@@ -313,43 +314,43 @@ impl Host {
         host
     }
 
-    /// The folder with its modules.toml.
+    /// The folder of its modules.toml.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The file of the given name in its folder.
+    /// The path of a file in its folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Where events come in, as an address.
+    /// The address of the public listener.
     pub fn socket(&self) -> SocketAddr {
         let (_, address) = self.webhook.split_once("://").unwrap();
         address.strip_suffix("/webhook").unwrap().parse().unwrap()
     }
 
-    /// The number of its process.
+    /// The process id.
     pub fn process_id(&self) -> u32 {
         self.process.id()
     }
 
-    /// How many lines of its log have all of these words.
+    /// The number of log lines that contain all of these words.
     pub fn lines(&self, words: &[&str]) -> usize {
         self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// What it has printed so far.
+    /// The standard output so far.
     pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
-    /// Waits until it has logged a line with all of these words; answers with the line.
+    /// Waits for a log line that contains all of these words, and returns it.
     pub async fn logged(&self, words: &[&str]) -> String {
         until(&format!("a log line with {words:?} in:\n{}", self.log()), async || {
             let log = self.log();
@@ -358,21 +359,21 @@ impl Host {
         .await
     }
 
-    /// What `/health` of the admin listener says to operators.
+    /// The body of `/health` on the admin listener, with the admin token.
     pub async fn health(&self) -> serde_json::Value {
         let admin = self.admin.replace("0.0.0.0", "127.0.0.1");
         let health = http().get(format!("{admin}/health")).bearer_auth(ADMIN_TOKEN);
         health.send().await.unwrap().json().await.unwrap()
     }
 
-    /// How a module stands, as `/health` says it; null if there is none of this name.
+    /// The entry of a module in `/health`; null if there is no such module.
     pub async fn module(&self, name: &str) -> serde_json::Value {
         let health = self.health().await;
         let modules = health["modules"].as_array().unwrap();
         modules.iter().find(|module| module["name"] == name).cloned().unwrap_or_default()
     }
 
-    /// Waits until this version of a module serves, and nothing is wrong with its file.
+    /// Waits until this version of a module serves, and its file has no error.
     pub async fn serves(&self, module: &str, bytes: &[u8]) {
         let version = ContentHash::of(bytes).to_string();
         let what = format!("version {version} of {module}");
@@ -383,7 +384,7 @@ impl Host {
         .await
     }
 
-    /// Waits until this version of a module serves, or is on trial.
+    /// Waits until this version of a module serves or is the canary.
     pub async fn serves_or_tries(&self, module: &str, bytes: &[u8]) {
         let version = ContentHash::of(bytes).to_string();
         until(&format!("version {version} of {module}, serving or on trial"), async || {
@@ -393,37 +394,37 @@ impl Host {
         .await;
     }
 
-    /// Puts other settings in the place of those it was started with, as an editor that saves does.
+    /// Replaces modules.toml, as an editor does.
     pub fn save_settings(&self, settings: &Settings) {
         self.save("modules.toml", settings.text());
     }
 
-    /// Puts a file into its folder in one go: never to be seen half written.
+    /// Replaces a file in its folder atomically.
     pub fn save(&self, name: &str, content: impl AsRef<[u8]>) {
         let whole = self.file(&format!("{name}.new"));
         std::fs::write(&whole, content).unwrap();
         std::fs::rename(whole, self.file(name)).unwrap();
     }
 
-    /// Asks it to stop as a service manager does, and waits until it has.
+    /// Sends SIGTERM, as a service manager does, and waits until the process has exited.
     pub async fn stop(&mut self) -> ExitStatus {
         self.terminate();
         self.ended().await
     }
 
-    /// Asks it to stop as a service manager does.
+    /// Sends SIGTERM, as a service manager does.
     pub fn terminate(&self) {
         signal(self.process.id(), Signal::TERM);
     }
 
-    /// Kills it, as a crash does; answers with its folder, for the next one.
+    /// Kills the process, as a crash would; returns its folder for the next host.
     pub fn kill(mut self) -> TempDir {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the process has exited.
     pub async fn ended(&mut self) -> ExitStatus {
         until("the host to stop", async || self.process.try_wait().unwrap()).await
     }

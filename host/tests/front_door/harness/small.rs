@@ -1,34 +1,35 @@
-//! Components of a few kilobytes, made on the spot: compiled in milliseconds, and each does one thing.
+//! Components of a few kilobytes that are generated on the spot. They compile in milliseconds, and each does a single
+//! thing.
 
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// What a small component does with every event.
+/// The behavior of a small component for every event.
 #[derive(Clone, Copy)]
 pub enum Does {
-    /// Writes the reply so many times, then returns ok.
+    /// Writes the reply this many times, then returns ok.
     Replies(usize),
-    /// Returns a failure that isn't tried again.
+    /// Returns a permanent failure.
     Fails,
-    /// Breaks.
+    /// Traps.
     Traps,
     /// Reads the chat's history, then writes the reply.
     Reads,
-    /// Runs until it reaches a limit.
+    /// Loops until it reaches a limit.
     Loops,
 }
 
-/// A component that replies with this text; another text makes another version.
+/// A component that replies with this text. Different texts make different versions.
 pub fn small(text: &str) -> Vec<u8> {
     small_that(text, Does::Replies(1), 0)
 }
 
-/// One that does something else, or carries so many bytes along.
+/// A component with another behavior, or padded with this many bytes.
 pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
     let length = text.len();
-    assert!(length < 1000, "the text has no room");
+    assert!(length < 1000, "the text is too long");
     // `change`: text some(16, length), no references, no debug info, completed; the answer goes to 1024.
     let call = format!(
         "(call $reply (i32.const 1) (i32.const 16) (i32.const {length}) (i32.const 0) (i32.const 0) \
@@ -46,8 +47,8 @@ pub fn small_that(text: &str, does: Does, carries: usize) -> Vec<u8> {
         _ => "",
     };
     let (text, load) = (text.escape_default(), "x".repeat(carries));
-    // At 2048 stands what `handle` returns: ok, or a failure with the text as its reason. What the host writes into the
-    // guest goes behind the load, and is never freed: an instance answers one event.
+    // The result of `handle` is at 2048: ok, or a failure with the text as its reason. The host's data is allocated
+    // behind the padding and never freed: an instance handles a single event.
     let module = format!(
         r#"(module
             (import "modhost:module/messages@0.1.0" "reply"

@@ -1,4 +1,4 @@
-//! The far side of a stream, an event socket's or a language model's: byte by byte as the test says.
+//! The server side of a stream (of an event socket or a language model), controlled byte by byte by the test.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::PATIENCE;
 
-/// What listens where the host connects to.
+/// A listener that the host connects to.
 pub struct Stream {
     listener: TcpListener,
 }
 
-/// A connection the host has made.
+/// A connection of the host.
 pub struct Line {
     socket: TcpStream,
     /// Its request, up to the empty line.
@@ -26,17 +26,17 @@ impl Stream {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
-    /// The address, as `url` of a source takes it.
+    /// The address, for `url` of a source.
     pub fn url(&self) -> String {
         format!("http://{}/stream", self.listener.local_addr().unwrap())
     }
 
-    /// The address, as `api_base` of a completion takes it.
+    /// The address, for `api_base` of a completion.
     pub fn api_base(&self) -> String {
         format!("http://{}/v1", self.listener.local_addr().unwrap())
     }
 
-    /// Waits for the next connection, and leaves its request unanswered.
+    /// Accepts the next connection without answering its request.
     pub async fn asked(&self) -> Line {
         let accept = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
         let (mut socket, _) = accept.expect("the host never connected").unwrap();
@@ -47,21 +47,21 @@ impl Stream {
         Line { socket, request: String::from_utf8(request).unwrap() }
     }
 
-    /// Waits for the next connection, and begins a stream of events on it.
+    /// Accepts the next connection and starts an event stream on it.
     pub async fn opened(&self) -> Line {
         let mut line = self.asked().await;
         line.begin().await;
         line
     }
 
-    /// Whether another connection is waiting for an answer right now.
+    /// Reports whether another connection arrives within this time.
     pub async fn is_asked_within(&self, time: Duration) -> bool {
         tokio::time::timeout(time, self.asked()).await.is_ok()
     }
 }
 
 impl Line {
-    /// Answers with a status and nothing else.
+    /// Answers with a status and an empty body.
     pub async fn refuse(mut self, status: &str, headers: &str) {
         self.write(&format!("HTTP/1.1 {status}\r\n{headers}content-length: 0\r\nconnection: close\r\n\r\n")).await;
     }
@@ -75,22 +75,22 @@ impl Line {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// Begins a stream of events.
+    /// Starts an event stream.
     pub async fn begin(&mut self) {
         self.begin_as("content-type: text/event-stream; charset=utf-8\r\n").await;
     }
 
-    /// Begins a stream of events that says by these headers what it is.
+    /// Starts an event stream with these headers.
     pub async fn begin_as(&mut self, headers: &str) {
         self.write(&format!("HTTP/1.1 200 OK\r\n{headers}transfer-encoding: chunked\r\n\r\n")).await;
     }
 
-    /// Sends a piece of a language model's answer.
+    /// Sends a chunk of a language model's answer.
     pub async fn says(&mut self, text: &str) {
         self.event(&json!({ "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": null }] })).await;
     }
 
-    /// Ends a language model's answer, as OpenAI's do.
+    /// Ends a language model's answer, like OpenAI.
     pub async fn done(mut self) {
         self.event(&json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] })).await;
         self.event(&json!({ "choices": [], "usage": { "prompt_tokens": 12, "completion_tokens": 3 } })).await;
@@ -98,7 +98,7 @@ impl Line {
         self.end().await;
     }
 
-    /// Sends a piece of the stream; answers with whether the host still takes any.
+    /// Sends a part of the stream; returns whether the host still reads.
     pub async fn send(&mut self, piece: &str) -> bool {
         self.write(&format!("{:x}\r\n{piece}\r\n", piece.len())).await
     }
@@ -108,7 +108,7 @@ impl Line {
         self.send(&format!("data: {event}\n\n")).await;
     }
 
-    /// Ends the stream in good order.
+    /// Ends the stream cleanly.
     pub async fn end(mut self) {
         self.write("0\r\n\r\n").await;
     }
@@ -119,7 +119,7 @@ impl Line {
         tokio::time::timeout(PATIENCE, read).await.expect("the host to close the connection");
     }
 
-    /// Whether the host has taken it: it may have closed the connection, and the test says what it expects of that.
+    /// Returns whether the write succeeded; the host may have closed the connection, which some tests expect.
     async fn write(&mut self, text: &str) -> bool {
         self.socket.write_all(text.as_bytes()).await.is_ok()
     }

@@ -1,4 +1,4 @@
-//! A connection that says byte by byte what no HTTP client would.
+//! A raw connection, to send bytes that no HTTP client would.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,7 +17,7 @@ impl Wire {
         Self::from(Ipv4Addr::LOCALHOST, host.socket()).await
     }
 
-    /// Connects from a certain address of this machine: all of 127.0.0.0/8 are its own.
+    /// Connects from this local address; all of 127.0.0.0/8 is local.
     pub async fn from(own: Ipv4Addr, host: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((IpAddr::V4(own), 0).into()).unwrap();
@@ -26,17 +26,17 @@ impl Wire {
         Self(stream)
     }
 
-    /// Says something; whether it is heard is another question.
+    /// Sends bytes. Errors are ignored: the host may have closed the connection.
     pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref()).await;
     }
 
-    /// Says that nothing more comes.
+    /// Closes the write side.
     pub async fn hang_up(&mut self) {
         let _ = self.0.shutdown().await;
     }
 
-    /// Says something byte by byte, until nobody listens any more, and then reads to the end what was answered.
+    /// Sends bytes one by one until the host closes the connection, then reads the response to its end.
     pub async fn dribble(mut self, bytes: impl AsRef<[u8]>) -> String {
         let pause = std::time::Duration::from_millis(20);
         for byte in bytes.as_ref() {
@@ -53,24 +53,25 @@ impl Wire {
         self.ended().await
     }
 
-    /// Reads one answer: its head, and its body if that has come along.
+    /// Reads one response: its head, and its body if that has arrived.
     pub async fn answer(&mut self) -> String {
         let mut answer = vec![0; 4096];
-        let read = timeout(PATIENCE, self.0.read(&mut answer)).await.expect("an answer comes");
+        let read = timeout(PATIENCE, self.0.read(&mut answer)).await.expect("a response arrives in time");
         String::from_utf8_lossy(&answer[..read.unwrap_or(0)]).into_owned()
     }
 
-    /// Waits until the host ends the connection; answers with what it said before.
+    /// Waits until the host closes the connection; returns the bytes received before.
     pub async fn ended(mut self) -> String {
         let mut said = Vec::new();
-        let read = timeout(PATIENCE, self.0.read_to_end(&mut said)).await.expect("the host ends the connection");
-        // That it was cut off is an end, too.
+        let read =
+            timeout(PATIENCE, self.0.read_to_end(&mut said)).await.expect("the host closes the connection in time");
+        // A reset also counts as the end.
         let _ = read;
         String::from_utf8_lossy(&said).into_owned()
     }
 }
 
-/// The head of a POST whose body has this signature, with further header lines, each with its line end.
+/// The head of a POST with the signature of this body, with additional header lines, each with its line end.
 pub fn head(body: &[u8], lines: &str) -> String {
     let (signature, time) = (sign(body), now());
     format!(
@@ -79,7 +80,7 @@ pub fn head(body: &[u8], lines: &str) -> String {
     )
 }
 
-/// A whole signed POST.
+/// A complete signed POST.
 pub fn request(body: &[u8]) -> Vec<u8> {
     [head(body, &format!("content-length: {}\r\n", body.len())).as_bytes(), body].concat()
 }

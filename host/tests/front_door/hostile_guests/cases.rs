@@ -1,34 +1,39 @@
-//! The hostile guests: each does harm in its own way, and this is how it is to end.
+//! The hostile guests: what each one does, and the reason its deliveries must end with.
 
 use super::make::{Parts, TAME, Whole};
 
 /// A hostile component that is contained while it runs.
 pub struct HostileGuest {
-    /// What it does, and the name of its module.
+    /// Its behavior, which is also the name of its module.
     pub name: &'static str,
-    /// Who does it: a component made of parts, or the test guest with a command.
+    /// Its implementation: a component made of parts, or the test guest with a command.
     pub body: Body,
-    /// Its entry's `limits`, beside the common ones.
+    /// Additional `limits` of its module's entry.
     pub limits: &'static str,
-    /// Words of the reason its deliveries end with; none: it answers.
+    /// Words of the reason in the log; empty if its deliveries complete.
     pub reason: &'static [&'static str],
 }
 
-/// What a guest is made of.
+/// The implementation of a guest.
 pub enum Body {
     /// A core module written by hand.
     Parts(Parts),
     /// A component written by hand.
     Whole(Whole),
-    /// The test guest, told to do this.
+    /// The test guest with this command.
     Told(&'static str),
 }
 
-const fn wild(name: &'static str, limits: &'static str, reason: &'static [&'static str], parts: Parts) -> HostileGuest {
+const fn core_guest(
+    name: &'static str,
+    limits: &'static str,
+    reason: &'static [&'static str],
+    parts: Parts,
+) -> HostileGuest {
     HostileGuest { name, body: Body::Parts(parts), limits, reason }
 }
 
-const fn whole(
+const fn component_guest(
     name: &'static str,
     limits: &'static str,
     reason: &'static [&'static str],
@@ -37,7 +42,7 @@ const fn whole(
     HostileGuest { name, body: Body::Whole(whole), limits, reason }
 }
 
-const fn told(
+const fn command_guest(
     name: &'static str,
     limits: &'static str,
     reason: &'static [&'static str],
@@ -46,7 +51,7 @@ const fn told(
     HostileGuest { name, body: Body::Told(told), limits, reason }
 }
 
-/// The reason of one that computes for too long.
+/// The reason for using too much CPU time.
 pub const CPU: &[&str] = &["limit reached: cpu: it computed for 200ms, `limits.cpu`"];
 const STACK: &[&str] = &["limit reached: stack: its calls are nested too deep"];
 const MEMORY: &[&str] = &["limit reached: memory: it asked for ", "`limits.memory` is 16.0 MiB"];
@@ -142,20 +147,20 @@ const REQUESTS: Parts = Parts {
     ..TAME
 };
 
-/// All of them.
+/// All hostile guests.
 pub const HOSTILE_GUESTS: &[HostileGuest] = &[
-    // Running without end.
-    wild("loops", "", CPU, Parts { handle: "(loop $on (br $on))", ..TAME }),
-    wild(
+    // Infinite loops.
+    core_guest("loops", "", CPU, Parts { handle: "(loop $on (br $on))", ..TAME }),
+    core_guest(
         "loops-at-the-start",
         "",
         CPU,
         Parts { fields: "(func $start (loop $on (br $on))) (start $start)", ..TAME },
     ),
-    wild("loops-when-given-room", "", CPU, Parts { realloc: "(loop $on (br $on)) unreachable", ..TAME }),
-    wild("loops-after-its-answer", "", CPU, Parts { post_return: "(loop $on (br $on))", ..TAME }),
+    core_guest("loops-when-given-room", "", CPU, Parts { realloc: "(loop $on (br $on)) unreachable", ..TAME }),
+    core_guest("loops-after-its-answer", "", CPU, Parts { post_return: "(loop $on (br $on))", ..TAME }),
     // Recursion.
-    wild(
+    core_guest(
         "recurses",
         "",
         STACK,
@@ -165,7 +170,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..TAME
         },
     ),
-    wild(
+    core_guest(
         "recurses-when-given-room",
         "",
         STACK,
@@ -175,17 +180,17 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..TAME
         },
     ),
-    told("recurses-in-rust", "", &["trap: ", "a recursion without end?"], "recurse"),
-    // Taking room.
-    told("takes-memory", "", MEMORY, "allocate 64"),
-    whole(
+    command_guest("recurses-in-rust", "", &["trap: ", "a recursion without end?"], "recurse"),
+    // Memory and tables.
+    command_guest("takes-memory", "", MEMORY, "allocate 64"),
+    component_guest(
         "takes-memory-twice",
         "",
         MEMORY,
         Whole {
             handle: "",
             destructor: "",
-            // Ten mebibytes each: one of them has none left to take.
+            // Each of the two instances grows by ten mebibytes, which together exceed the limit.
             fields: "(core module $greedy (memory 1)
                        (func $start
                          (loop $on (br_if $on (i32.and
@@ -196,7 +201,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
                      (core instance (instantiate $greedy)) (core instance (instantiate $greedy))",
         },
     ),
-    whole(
+    component_guest(
         "takes-tables",
         "tables = 5000",
         &["limit reached: tables: it asked for 50", "`limits.tables` is 5000"],
@@ -213,7 +218,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
                      (core instance (instantiate $greedy)) (core instance (instantiate $greedy))",
         },
     ),
-    wild(
+    core_guest(
         "takes-one-table",
         "tables = 150_000",
         &["limit reached: tables: it asked for 150", "`limits.tables` is 150000"],
@@ -224,7 +229,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..TAME
         },
     ),
-    wild(
+    core_guest(
         "grows-beyond-all-numbers",
         "tables = 5000",
         &["limit reached: tables: it asked for 50", "`limits.tables` is 5000"],
@@ -237,34 +242,34 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..TAME
         },
     ),
-    whole(
+    component_guest(
         "has-many-memories",
         "",
         &["limit reached: memories: its core instances have more than 16, as many as any component may have"],
         Whole {
             handle: "",
             destructor: "",
-            // Eight as they are written, twenty-four as they are made.
+            // Eight memories in the text, twenty-four after instantiation.
             fields: "(core module $eight (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0) (memory 0))
                      (core instance (instantiate $eight)) (core instance (instantiate $eight))
                      (core instance (instantiate $eight))",
         },
     ),
-    wild(
+    core_guest(
         "keeps-handles",
         "handles = 500",
         HANDLES,
         Parts { handle: "(loop $on (drop (call $after (i64.const -1))) (br $on))", ..CLOCK },
     ),
-    wild(
+    core_guest(
         "opens-sockets",
         "",
         CPU,
         Parts { handle: "(loop $on (call $socket (i32.const 0) (i32.const 64)) (br $on))", ..SOCKETS },
     ),
-    // Writing without end.
-    told("floods-the-log", "", &[], "flood 20000"),
-    wild(
+    // Endless output.
+    command_guest("floods-the-log", "", &[], "flood 20000"),
+    core_guest(
         "logs-without-end",
         "log_lines = 20",
         CPU,
@@ -273,7 +278,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..LOG
         },
     ),
-    wild(
+    core_guest(
         "logs-with-long-contexts",
         "log_bytes = \"4KiB\", arguments = \"1MiB\"",
         CPU,
@@ -284,7 +289,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..LOG
         },
     ),
-    wild(
+    core_guest(
         "prints-one-line-without-end",
         "",
         CPU,
@@ -296,7 +301,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..STDOUT
         },
     ),
-    wild(
+    core_guest(
         "complains-without-a-line-end",
         "",
         CPU,
@@ -308,30 +313,30 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..STDERR
         },
     ),
-    // Calling without end.
-    wild(
+    // Endless calls.
+    core_guest(
         "calls-without-end",
         "calls = 50",
         &["limit reached: calls: it made more than 50, `limits.calls`"],
         Parts { handle: "(loop $on (call $show (i32.const 16) (i32.const 10) (i32.const 64)) (br $on))", ..SHOW },
     ),
-    wild(
+    core_guest(
         "calls-in-vain",
         "",
         CPU,
-        // A limit of no hits at all is refused before anybody is asked.
+        // A search limit of zero hits is refused by the host without calling the platform.
         Parts {
             handle: "(i32.store8 (i32.const 4108) (i32.const 1))
                      (loop $on (call $search (i32.const 4096) (i32.const 64)) (br $on))",
             ..SEARCH
         },
     ),
-    wild(
+    core_guest(
         "calls-many-at-once",
         "concurrent_calls = 4",
         &["limit reached: concurrent calls: it had more than 4 in flight at once, `limits.concurrent_calls`"],
         Parts {
-            // A message of the user's, with the text of the step.
+            // A user message with the text of the step.
             handle: "(i32.store8 (i32.const 4096) (i32.const 1)) (i32.store (i32.const 4100) (i32.const 16))
                      (i32.store (i32.const 4104) (i32.const 10))
                      (loop $on (call $stream (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4096) (i32.const 1)
@@ -340,10 +345,10 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..STREAM
         },
     ),
-    told("asks-who-never-answers", "timeout = \"1s\"", TIME, "complete anybody there?"),
-    // Waiting without end.
-    wild("waits-for-ever", "timeout = \"1s\"", TIME, Parts { handle: "(call $block (call $after (i64.const -1)))", ..CLOCK }),
-    wild(
+    command_guest("asks-who-never-answers", "timeout = \"1s\"", TIME, "complete anybody there?"),
+    // Endless waiting.
+    core_guest("waits-for-ever", "timeout = \"1s\"", TIME, Parts { handle: "(call $block (call $after (i64.const -1)))", ..CLOCK }),
+    core_guest(
         "sleeps-again-and-again",
         "timeout = \"1s\"",
         TIME,
@@ -354,7 +359,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..CLOCK
         },
     ),
-    wild(
+    core_guest(
         "waits-for-nothing",
         "",
         CPU,
@@ -365,42 +370,42 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..CLOCK
         },
     ),
-    wild(
+    core_guest(
         "looks-at-the-clock",
         "journal = \"64KiB\"",
         &["limit reached: journal: its calls and their answers come to more than 64.0 KiB, `limits.journal`"],
         Parts { handle: "(loop $on (drop (call $now)) (br $on))", ..CLOCK },
     ),
     // More than a call can carry.
-    wild(
+    core_guest(
         "asks-for-much-chance",
         "",
         &["limit reached: answers: it asked the host for more than 256.0 KiB at once, `limits.answers`"],
         Parts { handle: "(call $random (i64.const 4294967296) (i32.const 64))", ..RANDOM },
     ),
-    wild(
+    core_guest(
         "asks-for-chance-without-end",
         "",
         CPU,
-        // What it got before it forgets: there is room for the next.
+        // Overwrites the previous result, so that memory suffices.
         Parts {
             handle: "(loop $on (global.set $top (i32.const 65536)) (call $random (i64.const 65536) (i32.const 64)) (br $on))",
             ..RANDOM
         },
     ),
-    wild(
+    core_guest(
         "hands-over-much-text",
         "arguments = \"64KiB\"",
         ARGUMENTS,
         Parts { handle: "(call $show (i32.const 65536) (i32.const 400000) (i32.const 64))", ..SHOW },
     ),
-    wild(
+    core_guest(
         "hands-over-more-than-it-has",
         "",
         &["trap: ", "out of bounds"],
         Parts { handle: "(call $show (i32.const 16) (i32.const -1) (i32.const 64))", ..SHOW },
     ),
-    wild(
+    core_guest(
         "hands-over-what-is-no-text",
         "",
         &["trap: ", "utf-8"],
@@ -410,7 +415,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..SHOW
         },
     ),
-    wild(
+    core_guest(
         "waits-for-one-thing-often",
         "arguments = \"64KiB\"",
         ARGUMENTS,
@@ -425,7 +430,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
         },
     ),
     // Requests that are never sent.
-    wild(
+    core_guest(
         "writes-long-addresses",
         "handles = 1000",
         HELD,
@@ -435,7 +440,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..REQUESTS
         },
     ),
-    wild(
+    core_guest(
         "writes-long-headers",
         "handles = 1000",
         HELD,
@@ -445,7 +450,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..REQUESTS
         },
     ),
-    wild(
+    core_guest(
         "writes-bodies-nobody-reads",
         "handles = 1000",
         HELD,
@@ -458,7 +463,7 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..REQUESTS
         },
     ),
-    wild(
+    core_guest(
         "ends-no-request",
         "handles = 1000",
         &["limit reached: concurrent calls: it had more than 16 in flight at once, `limits.concurrent_calls`"],
@@ -474,26 +479,26 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..REQUESTS
         },
     ),
-    // What streams are not for.
-    wild(
+    // Invalid uses of streams.
+    core_guest(
         "writes-too-much-at-once",
         "arguments = \"1MiB\"",
         &["trap: ", "check-write"],
         Parts { handle: "(call $write (call $stdout) (i32.const 65536) (i32.const 400000) (i32.const 64))", ..STDOUT },
     ),
-    wild(
+    core_guest(
         "prints-too-much-at-once",
         "",
         &["trap: ", "expected at most 4096"],
         Parts { handle: "(call $print (call $stdout) (i32.const 65536) (i32.const 8192) (i32.const 64))", ..STDOUT },
     ),
-    wild(
+    core_guest(
         "prints-zeroes-without-number",
         "",
         &["trap: ", "more zeroes than"],
         Parts { handle: "(call $zeroes (call $stdout) (i64.const -1) (i32.const 64))", ..STDOUT },
     ),
-    wild(
+    core_guest(
         "writes-to-what-it-closed",
         "",
         &["trap: ", "unknown handle"],
@@ -504,9 +509,9 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..STDOUT
         },
     ),
-    // Calling back while it is called.
-    wild("traps-when-given-room", "", &["trap: wasm `unreachable`"], Parts { realloc: "unreachable", ..TAME }),
-    wild(
+    // Reentrant calls.
+    core_guest("traps-when-given-room", "", &["trap: wasm `unreachable`"], Parts { realloc: "unreachable", ..TAME }),
+    core_guest(
         "calls-back-when-given-room",
         "",
         REENTRANCE,
@@ -515,39 +520,39 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
             ..SHOW
         },
     ),
-    wild(
+    core_guest(
         "calls-back-after-its-answer",
         "",
         REENTRANCE,
         Parts { post_return: "(call $show (i32.const 16) (i32.const 10) (i32.const 64))", ..SHOW },
     ),
-    // Resources of its own.
-    whole(
+    // Resources defined by the guest.
+    component_guest(
         "traps-in-a-destructor",
         "",
         &["trap: wasm `unreachable`"],
         Whole { handle: "(call $drop (call $new (i32.const 1)))", destructor: "unreachable", fields: "" },
     ),
-    whole(
+    component_guest(
         "loops-in-a-destructor",
         "",
         CPU,
         Whole { handle: "(call $drop (call $new (i32.const 1)))", destructor: "(loop $on (br $on))", fields: "" },
     ),
-    whole(
+    component_guest(
         "keeps-resources-of-its-own",
         "handles = 500",
         HANDLES,
         Whole { handle: "(loop $on (drop (call $new (i32.const 1))) (br $on))", destructor: "", fields: "" },
     ),
-    whole(
+    component_guest(
         "is-many",
         "instances = 20",
         &["limit reached: instances: it has more than 20 core instances, `limits.instances`"],
         Whole {
             handle: "",
             destructor: "",
-            // Ten as they are written, forty as they are made.
+            // Ten instances in the text, forty after instantiation.
             fields: "(component $ten (core module $m)
                        (core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m))
                        (core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m))
@@ -557,9 +562,9 @@ pub const HOSTILE_GUESTS: &[HostileGuest] = &[
                      (instance (instantiate $ten)) (instance (instantiate $ten))",
         },
     ),
-    // Ending in its own way.
-    told("exits", "", &["called exit(1) instead of returning"], "exit 3"),
-    told("panics", "", &["trap: ", "panicked at", "boo"], "panic boo"),
+    // Exits and panics.
+    command_guest("exits", "", &["called exit(1) instead of returning"], "exit 3"),
+    command_guest("panics", "", &["trap: ", "panicked at", "boo"], "panic boo"),
 ];
 
 const TIME: &[&str] = &["limit reached: time: no answer after 1s, `limits.timeout`"];

@@ -1,4 +1,4 @@
-//! Whose limit it is that ends a delivery: the module's, its tenant's, the server's; and those of all deliveries together.
+//! Tests of which limit ends a delivery (the module's, its tenant's, the server's), and of limits shared by deliveries.
 
 use futures::future::join_all;
 use modhost_emulator as local;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::APOLOGY;
 use crate::harness::{Gate, Host, Settings, chat, http, say, until, wait_for_answer};
 
-/// Lines that take a table's place behind the tenant: its own limits.
+/// Settings whose tenant has these limits.
 fn of_tenant(limits: &str) -> Settings {
     Settings::new().tenants(&[("acme", local::COMPANY_ID)]).tenant(&format!("[tenant.limits]\n{limits}"))
 }
@@ -15,7 +15,7 @@ fn of_tenant(limits: &str) -> Settings {
 const ONCE: &str = "retry = { attempts = 1 }";
 
 #[tokio::test]
-async fn the_least_limit_counts_and_is_named() {
+async fn lowest_limit_applies_and_is_named() {
     let host = of_tenant("memory = \"8MiB\"\ncpu = \"100ms\"\nlog_lines = 5")
         .server("[server.ceilings]\ncalls = 3\ntimeout = \"1h\"\nmemory = \"32MiB\"\nanswers = \"64KiB\"")
         .module("Test", "test_guest", ONCE)
@@ -38,7 +38,7 @@ async fn the_least_limit_counts_and_is_named() {
 }
 
 #[tokio::test]
-async fn what_a_module_keeps_is_bounded_by_its_tenant_and_the_server_too() {
+async fn keyvalue_quota_is_capped_by_tenant_and_server() {
     let host = of_tenant("keyvalue = \"8KiB\"")
         .server("[server.ceilings]\nkeyvalue = \"16KiB\"")
         .module("Test", "test_guest", ONCE)
@@ -55,7 +55,7 @@ async fn what_a_module_keeps_is_bounded_by_its_tenant_and_the_server_too() {
 }
 
 #[tokio::test]
-async fn no_more_deliveries_run_at_once_than_the_ceiling_allows() {
+async fn ceiling_limits_concurrent_deliveries() {
     let gate = Gate::start().await;
     let host = Settings::new()
         .module("Test", "test_guest", "")
@@ -70,13 +70,13 @@ async fn no_more_deliveries_run_at_once_than_the_ceiling_allows() {
         waiting.push(say(&host.platform, module, "complete hi").await);
     }
     gate.reached_by(2).await;
-    let running = until("all to be known", async || {
+    let running = until("all deliveries to be recorded", async || {
         let url = format!("{}/api/totals", host.admin);
         let totals: Value = http().get(url).send().await.unwrap().json().await.unwrap();
         let [waiting, running] = ["waiting", "running"].map(|state| totals["deliveries"][state].as_u64());
         (waiting? + running? == 4).then_some(running)
     });
-    assert_eq!(running.await, Some(2), "of a tenant's two modules together");
+    assert_eq!(running.await, Some(2), "the limit applies to both modules of the tenant together");
     gate.open();
     for chat_id in &waiting {
         assert_eq!(wait_for_answer(&host, chat_id).await.text(), Gate::ANSWER);
@@ -84,7 +84,7 @@ async fn no_more_deliveries_run_at_once_than_the_ceiling_allows() {
 }
 
 #[tokio::test]
-async fn what_all_calls_come_to_and_what_one_answer_does() {
+async fn limits_the_size_of_all_calls_and_of_one_answer() {
     let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ answers = \"100B\" }}"))
         .module("Journal", "test_guest", &format!("{ONCE}\nlimits = {{ journal = \"2KiB\" }}"))
         .start()
@@ -96,27 +96,27 @@ async fn what_all_calls_come_to_and_what_one_answer_does() {
 }
 
 #[tokio::test]
-async fn a_log_ends_where_its_room_does_and_says_so() {
+async fn reports_log_output_above_the_limit() {
     let host = Settings::test_guest("limits = { log_bytes = \"1KiB\" }").start().await;
     assert_eq!(chat(&host, "Test", &format!("stdout {}", "words ".repeat(300))).await.text(), "printed");
     host.logged(&["more text than `log_bytes` allows: the rest is left out", "module=Test"]).await;
     assert_eq!(host.lines(&["words words"]), 0);
-    // What a guest says last before it breaks is told all the same.
+    // A panic message is logged even after the limit is reached.
     let host = Settings::test_guest(&format!("{ONCE}\nlimits = {{ log_lines = 1 }}")).start().await;
     chat(&host, "Test", "panic the end").await;
     host.logged(&["module=Test", "more lines than"]).await;
-    until("the panic's words", async || host.log().contains(r"\nthe end").then_some(())).await;
+    until("the panic message", async || host.log().contains(r"\nthe end").then_some(())).await;
 }
 
 #[tokio::test]
-async fn the_memory_of_a_tenants_deliveries_counts_together() {
+async fn limits_the_total_memory_of_a_tenant() {
     let gate = Gate::start().await;
     let host = of_tenant("total_memory = \"12MiB\"")
         .module("Test", "test_guest", "retry = { attempts = 5, first = \"100ms\", max = \"200ms\" }")
         .model(&gate.url())
         .start()
         .await;
-    // Each has a little over a mebibyte to begin with: some of them wait for an answer, and there is no room for the rest.
+    // Each delivery starts with a little over 1 MiB. Some wait for an answer; the others exceed the total.
     let waiting = join_all((0..8).map(|_| say(&host.platform, "Test", "allocate-and 4|complete hi"))).await;
     host.logged(&["attempt failed; retrying", "limit reached: tenant memory: ", "`limits.total_memory` of the tenant"])
         .await;
@@ -125,23 +125,23 @@ async fn the_memory_of_a_tenants_deliveries_counts_together() {
     for chat_id in &waiting {
         answered += usize::from(wait_for_answer(&host, chat_id).await.text() == Gate::ANSWER);
     }
-    assert!(answered > 0, "none of them had room");
-    // What they had is free again.
+    assert!(answered > 0, "no delivery had enough memory");
+    // Their memory is free again.
     assert_eq!(chat(&host, "Test", "allocate-and 8|reply room").await.text(), "room");
 }
 
 #[tokio::test]
-async fn what_a_failure_says_is_bounded() {
+async fn limits_the_size_of_failure_texts() {
     let host = Settings::test_guest(ONCE).start().await;
     let long = "é".repeat(40_000);
     let answer = chat(&host, "Test", &format!("fail-with-text {long}|{long}")).await;
-    assert!((16_000..17_000).contains(&answer.text().len()), "{} bytes for the user", answer.text().len());
+    assert!((16_000..17_000).contains(&answer.text().len()), "{} bytes of user text", answer.text().len());
     assert!(answer.text().ends_with("é…"));
     let reason = reason(&host).await;
-    assert!((16_000..17_000).contains(&reason.len()), "{} bytes for operators", reason.len());
+    assert!((16_000..17_000).contains(&reason.len()), "{} bytes of reason", reason.len());
 }
 
-/// The reason of the one delivery that was given up.
+/// The reason of the only dead delivery.
 async fn reason(host: &Host) -> String {
     until("a dead delivery", async || {
         let url = format!("{}/api/deliveries?state=dead", host.admin);

@@ -1,4 +1,4 @@
-//! Debug information made to take all the memory there is by whoever looks a line up in it.
+//! Debug information that is crafted to use up the memory of a program that looks up a line in it.
 
 use serde_json::json;
 
@@ -7,13 +7,13 @@ use super::{APOLOGY, GROWTH, Memory};
 use crate::harness::{Host, Settings, wait_for_answer};
 use crate::http::{bring, platform, variables};
 
-/// How many units refer to the one table of lines.
+/// The number of units that refer to the same line table.
 const UNITS: usize = 20;
 
-/// How many rows the table has, of a byte each; whoever reads it makes 24 of each.
+/// The number of rows of the line table. Each row takes 1 byte in the file and 24 bytes when parsed.
 const ROWS: usize = 500_000;
 
-/// DWARF 4: units that each claim all of the code, and a table of lines that are all elsewhere.
+/// DWARF 4: every unit claims the whole code, and no row of the line table is inside it.
 fn debug_information() -> Vec<(&'static str, Vec<u8>)> {
     // A compile unit with low_pc, high_pc and stmt_list.
     let abbreviations = [1, 0x11, 0, 0x11, 0x01, 0x12, 0x06, 0x10, 0x17, 0, 0, 0].to_vec();
@@ -22,7 +22,7 @@ fn debug_information() -> Vec<(&'static str, Vec<u8>)> {
         unit.extend(word.to_le_bytes());
     }
     let unit = with_length(unit);
-    // Line base -5, line range 14, opcodes from 13 on, no folders, one file.
+    // Line base -5, line range 14, opcode base 13, no directories, one file.
     let mut header = vec![1, 1, 1, 0xfb, 14, 13, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0];
     header.extend(b"a.c\0\0\0\0\0");
     let mut lines = [4_u16.to_le_bytes().as_slice(), &(header.len() as u32).to_le_bytes(), &header].concat();
@@ -38,7 +38,7 @@ fn with_length(bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_serves_looks_up_no_lines() {
+async fn serving_does_not_parse_debug_information() {
     let (platform, folder) = (platform().await, tempfile::tempdir().unwrap());
     let broken = Parts { handle: "unreachable", ..TAME };
     std::fs::write(folder.path().join("bomb.wasm"), broken.component_with(&debug_information())).unwrap();

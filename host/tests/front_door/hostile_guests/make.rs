@@ -1,11 +1,11 @@
-//! Components made of a core module written by hand: what no compiler would make.
+//! Components with a hand-written core module that no compiler would produce.
 
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// What of WASI the guests use.
+/// The WASI interfaces that the guests use.
 const WASI: &[&str] = &[
     "package wasi:random@0.2.0;
      interface random { get-random-bytes: func(len: u64) -> list<u8>; }",
@@ -49,7 +49,7 @@ const WASI: &[&str] = &[
      }",
 ];
 
-/// A component around a core module; `imports` are the lines of its world, `sections` custom ones of the module.
+/// A component around a core module. `imports` are the lines of its world, `sections` custom sections of the module.
 fn component(imports: &str, module: &str, sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut resolve = Resolve::default();
     resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
@@ -80,7 +80,7 @@ fn component(imports: &str, module: &str, sections: &[(&str, Vec<u8>)]) -> Vec<u
         .unwrap_or_else(|error| panic!("{error:#}\n{module:?}"))
 }
 
-/// Writes a number as WebAssembly does.
+/// Appends a number in unsigned LEB128.
 fn number(bytes: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
@@ -89,24 +89,24 @@ fn number(bytes: &mut Vec<u8>, mut number: usize) {
     bytes.push(number as u8);
 }
 
-/// The parts of a guest's core module that differ from one to the other.
+/// The parts of a guest's core module that differ between guests.
 #[derive(Clone, Copy)]
 pub struct Parts {
     /// Lines of its world.
     pub world: &'static str,
     /// Core imports.
     pub imports: &'static str,
-    /// Further fields: functions, tables, memories, a start.
+    /// Additional fields: functions, tables, memories, a start function.
     pub fields: &'static str,
-    /// What it does with the event.
+    /// The body of `handle`.
     pub handle: &'static str,
-    /// How it gives the host room for an event, or an answer.
+    /// The body of `cabi_realloc`.
     pub realloc: &'static str,
-    /// What it does when the host has taken its answer.
+    /// The body of the post-return function of `handle`.
     pub post_return: &'static str,
 }
 
-/// One that does nothing but show a step.
+/// A guest that only shows a step.
 pub const TAME: Parts = Parts {
     world: "",
     imports: "",
@@ -117,12 +117,12 @@ pub const TAME: Parts = Parts {
 };
 
 impl Parts {
-    /// The component. Before it does anything else it shows a step, and leaves it running.
+    /// Returns the component. Before anything else it shows a step and leaves it running.
     pub fn component(&self) -> Vec<u8> {
         self.component_with(&[])
     }
 
-    /// The same with custom sections in its core module.
+    /// Returns the component with custom sections in its core module.
     pub fn component_with(&self, sections: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let Self { world, imports, fields, handle, realloc, post_return } = self;
         let module = format!(
@@ -155,19 +155,19 @@ impl Parts {
     }
 }
 
-/// The parts of a guest written by hand as a whole component: one with resources of its own.
+/// The parts of a guest written by hand as a whole component that defines its own resource.
 #[derive(Clone, Copy)]
 pub struct Whole {
-    /// What it does with the event; `$new` and `$drop` make and drop one of its resources.
+    /// The body of `handle`; `$new` and `$drop` create and drop a resource.
     pub handle: &'static str,
-    /// What it does when one of them is dropped.
+    /// The body of the resource's destructor.
     pub destructor: &'static str,
-    /// Further fields of the component.
+    /// Additional fields of the component.
     pub fields: &'static str,
 }
 
 impl Whole {
-    /// The component.
+    /// Returns the component.
     pub fn component(&self) -> Vec<u8> {
         let Self { handle, destructor, fields } = self;
         let text = format!(

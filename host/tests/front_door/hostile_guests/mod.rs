@@ -1,7 +1,7 @@
-//! Hostile components: whatever they do, they end with the name of what ended them, their users read something, the host
-//! doesn't grow by it, and the modules of another tenant go on answering.
+//! Tests with hostile components: each delivery ends with a reason that names the limit, the user gets an apology, the
+//! host's memory doesn't grow, and another tenant's module keeps answering.
 //!
-//! By how much the others slow down is printed (`--nocapture`), and no test depends on it.
+//! The slowdown of the other module is printed (`--nocapture`); no test depends on it.
 
 mod cases;
 mod limits;
@@ -22,17 +22,18 @@ use super::harness::{Gate, Host, Settings, chat, read_chat, say, until, wait_for
 use cases::{Body, HOSTILE_GUESTS, HostileGuest};
 use neighbour::Neighbour;
 
-/// What a user reads when a module is ended.
+/// The default apology that a user reads when a module is ended.
 const APOLOGY: &str = "Sorry, something went wrong and this can't be answered right now. Please try again later.";
 
-/// How many deliveries of a guest run at once.
-const HERD: usize = 3;
+/// The number of concurrent deliveries of a guest.
+const CONCURRENT_DELIVERIES: usize = 3;
 
-/// How much the host may grow while a herd runs, in bytes: what its limits let each have, and some room to work in.
-const GROWTH: u64 = 96 << 20;
+/// The maximum growth of the host during the deliveries of a guest, in bytes: the memory that its limits allow them,
+/// and some more.
+const MAX_GROWTH: u64 = 96 << 20;
 
 #[tokio::test]
-async fn every_animal_is_contained_and_its_neighbours_answer() {
+async fn every_hostile_guest_is_contained() {
     let nobody = Gate::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut settings = Settings::new()
@@ -48,25 +49,25 @@ async fn every_animal_is_contained_and_its_neighbours_answer() {
     let neighbour = Neighbour::new(&host);
     let ((), quiet) = neighbour.answers_while(tokio::time::sleep(Duration::from_millis(300))).await;
 
-    let mut told =
+    let mut table =
         format!("{:<32}{:>14}{:>10}{:>12}\n{:<32}{quiet}\n", "", "median", "worst", "host grew", "(nobody else)");
     for guest in HOSTILE_GUESTS {
         let before = Memory::of(&host);
-        let (answers, neighbour) = neighbour.answers_while(guest.let_loose(&host)).await;
+        let (answers, neighbour) = neighbour.answers_while(guest.run_deliveries(&host)).await;
         let grew = Memory::of(&host).peak.saturating_sub(before.now);
-        assert!(grew < GROWTH, "{}: the host grew by {} MiB", guest.name, grew >> 20);
-        assert!(neighbour.count > 0, "{}: its neighbour never answered", guest.name);
-        writeln!(told, "{:<32}{neighbour}{:>8} MiB", guest.name, grew >> 20).unwrap();
+        assert!(grew < MAX_GROWTH, "{}: the host grew by {} MiB", guest.name, grew >> 20);
+        assert!(neighbour.count > 0, "{}: its neighbor never answered", guest.name);
+        writeln!(table, "{:<32}{neighbour}{:>8} MiB", guest.name, grew >> 20).unwrap();
         for chat_id in answers {
             guest.check(&host, &chat_id).await;
         }
-        guest.is_told_of(&host).await;
+        guest.check_log(&host).await;
     }
-    println!("how long a neighbour's delivery takes, post to end\n{told}");
+    println!("time of a neighbor's delivery, post to end\n{table}");
     assert_eq!(chat(&host, "panics", "step-and reply still here").await.text(), "still here");
 }
 
-/// Waits until every module serves; one that is refused is told of.
+/// Waits until every module serves; panics if one is refused.
 async fn all_serve(host: &Host) {
     for guest in HOSTILE_GUESTS {
         let module = until(guest.name, async || {
@@ -79,10 +80,10 @@ async fn all_serve(host: &Host) {
 }
 
 impl HostileGuest {
-    /// Adds it to a host's modules, its component to the host's folder.
+    /// Adds the guest to the modules of a host and writes its component to the host's folder.
     fn added_to(&self, settings: Settings, folder: &Path) -> Settings {
         let common = r#"memory = "16MiB", answers = "256KiB""#;
-        // On a busy machine others could come to it first.
+        // On a busy machine, the CPU limit could be reached before the intended limit.
         let cpu = if self.reason == cases::CPU { ", cpu = \"200ms\"" } else { "" };
         let more = if self.limits.is_empty() { String::new() } else { format!(", {}", self.limits) };
         let lines = format!(
@@ -101,13 +102,13 @@ impl HostileGuest {
         settings.module_file(self.name, &file, lines)
     }
 
-    /// Runs a herd of it to the end; answers with their chats.
-    async fn let_loose(&self, host: &Host) -> Vec<String> {
+    /// Runs the concurrent deliveries of the guest to their end; returns the ids of their chats.
+    async fn run_deliveries(&self, host: &Host) -> Vec<String> {
         let text = match &self.body {
             Body::Told(command) => format!("step-and {command}"),
             Body::Parts(_) | Body::Whole(_) => "go".to_owned(),
         };
-        join_all((0..HERD).map(async |_| {
+        join_all((0..CONCURRENT_DELIVERIES).map(async |_| {
             let chat_id = say(&host.platform, self.name, &text).await;
             wait_for_answer(host, &chat_id).await;
             chat_id
@@ -115,7 +116,7 @@ impl HostileGuest {
         .await
     }
 
-    /// What the user sees: an apology and no step that still runs, or an answer.
+    /// Checks the user's view: an apology without running steps, or an answer.
     async fn check(&self, host: &Host, chat_id: &str) {
         let chat = read_chat(&host.platform, chat_id).await;
         let reply = &chat["messages"][1];
@@ -126,23 +127,23 @@ impl HostileGuest {
         }
     }
 
-    /// What the operators read: every delivery of the herd, with its reason.
-    async fn is_told_of(&self, host: &Host) {
+    /// Checks the operators' view: a log entry with the reason for every delivery.
+    async fn check_log(&self, host: &Host) {
         let module = format!("module={} ", self.name);
-        let what = format!("{} to be told of with {:?} in:\n{}", self.name, self.reason, host.log());
+        let what = format!("a log entry for {} with {:?} in:\n{}", self.name, self.reason, host.log());
         until(&what, async || {
             let words: Vec<&str> = match self.reason {
                 [] => vec!["completed", &module],
                 reason => [&["delivery failed", &module], reason].concat(),
             };
-            (told(host, &words) == HERD).then_some(())
+            (count_entries(host, &words) == CONCURRENT_DELIVERIES).then_some(())
         })
         .await;
     }
 }
 
-/// How many entries of the log have all of these words; the further lines of an entry are indented.
-fn told(host: &Host, words: &[&str]) -> usize {
+/// The number of log entries with all of these words. Continuation lines of an entry are indented.
+fn count_entries(host: &Host, words: &[&str]) -> usize {
     let mut entries: Vec<String> = Vec::new();
     for line in host.log().lines() {
         match entries.last_mut().filter(|_| line.starts_with("    ")) {
@@ -153,14 +154,14 @@ fn told(host: &Host, words: &[&str]) -> usize {
     entries.iter().filter(|entry| words.iter().all(|word| entry.contains(word))).count()
 }
 
-/// The memory of a host's process, in bytes.
+/// The memory of a host process, in bytes.
 struct Memory {
     now: u64,
     peak: u64,
 }
 
 impl Memory {
-    /// What it has now, and had at the most since it was asked last.
+    /// Returns the current memory, and the peak since the previous call.
     fn of(host: &Host) -> Self {
         let process = format!("/proc/{}", host.process_id());
         let status = std::fs::read_to_string(format!("{process}/status")).unwrap_or_default();
@@ -169,7 +170,7 @@ impl Memory {
             let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
             kibibytes.unwrap_or_default() << 10
         };
-        // Where this can't be written, peaks are those since the start, which only makes the test stricter.
+        // If resetting the peak fails, the peak covers the whole lifetime, which makes the test only stricter.
         let _ = std::fs::write(format!("{process}/clear_refs"), "5");
         Self { now: field("VmRSS:"), peak: field("VmHWM:") }
     }

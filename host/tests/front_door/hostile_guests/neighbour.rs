@@ -1,4 +1,4 @@
-//! A well-behaved module of another tenant, and how long its answers take.
+//! A well-behaved module of another tenant, and the times of its deliveries.
 
 use std::fmt;
 use std::pin::pin;
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Host, PATIENCE, signed_post, user_message};
 
-/// The company of the neighbour's tenant.
+/// The company of the neighbor's tenant.
 pub const COMPANY: &str = "company_tame";
 
-/// Its lines of the entry in modules.toml.
+/// Lines of its entry in modules.toml.
 pub const ENTRY: &str = "events = [\"unique.chat.user-message.created\"]\ntenants = [\"tame\"]";
 
-/// The neighbour.
+/// Sends events to the neighbor and measures its deliveries.
 pub struct Neighbour<'a> {
     host: &'a Host,
     sent: std::cell::Cell<u32>,
 }
 
-/// How long its deliveries took, from the post of the event to their end.
+/// Times of deliveries, from the post of the event to their end.
 pub struct Took {
-    /// How many there were.
+    /// The number of deliveries.
     pub count: usize,
     median: Duration,
     worst: Duration,
@@ -31,7 +31,7 @@ impl<'a> Neighbour<'a> {
         Self { host, sent: 0.into() }
     }
 
-    /// Has it answer one event after the other while something else goes on.
+    /// Sends one event after the other while `other` runs.
     pub async fn answers_while<T>(&self, other: impl Future<Output = T>) -> (T, Took) {
         let mut took = Vec::new();
         let (mut other, mut ended) = (pin!(other), None);
@@ -56,9 +56,9 @@ impl<'a> Neighbour<'a> {
         event["companyId"] = COMPANY.into();
         let started = Instant::now();
         assert!(signed_post(&self.host.webhook, event.to_string()).await.status().is_success());
-        // Every one before has ended, too.
+        // All earlier deliveries have completed too.
         while self.host.lines(&["completed", "module=Neighbour "]) < self.sent.get() as usize {
-            assert!(started.elapsed() < PATIENCE, "the neighbour doesn't answer:\n{}", self.host.log());
+            assert!(started.elapsed() < PATIENCE, "the neighbor doesn't answer:\n{}", self.host.log());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         started.elapsed()

@@ -1,9 +1,9 @@
-//! What is not even loaded, and what is said about it.
+//! Components that are refused when they are loaded, and the reasons.
 
 use super::make::{Parts, TAME};
 use crate::harness::{Settings, until};
 
-/// A file, the `limits` of its entry, and words of what is said.
+/// A component, the `limits` of its entry, and words of the reason.
 struct Incompatibility {
     name: &'static str,
     bytes: Vec<u8>,
@@ -52,7 +52,7 @@ fn incompatibilities() -> Vec<Incompatibility> {
     ]
 }
 
-/// One that keeps values.
+/// A component that uses keyvalue.
 fn store() -> Vec<u8> {
     Parts {
         world: "import wasi:keyvalue/store@0.2.0-draft2;",
@@ -64,7 +64,7 @@ fn store() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_cannot_run_within_its_limits_is_not_loaded() {
+async fn refuses_components_that_cannot_run_within_their_limits() {
     let folder = tempfile::tempdir().unwrap();
     let incompatibilities = incompatibilities();
     let mut settings = Settings::new();

@@ -1,13 +1,13 @@
-//! How deep the calls inside a component may go: a setting of the host, which holds its own against what fills it.
+//! Tests of the stack limit of the host: call depth, and memory of the pool.
 
 use super::Memory;
 use super::make::{Parts, TAME};
 use crate::harness::{Host, Settings, chat, say, until, wait_for_answer};
 
-/// So many calls don't fit into the usual stack, whatever compiler lays out their frames: each takes 16 bytes at the least.
+/// A recursion that is too deep for the default stack with any compiler: each frame takes at least 16 bytes.
 const DEEP: &str = "(drop (call $r (i32.const 60000)))";
 
-/// A component that calls itself, as `handle` begins it.
+/// A component with a recursive function; `handle` starts the recursion.
 fn recursive(handle: &'static str) -> Vec<u8> {
     let fields = "(func $r (param i32) (result i32)
         (if (result i32) (local.get 0)
@@ -16,21 +16,21 @@ fn recursive(handle: &'static str) -> Vec<u8> {
     Parts { fields, handle, ..TAME }.component()
 }
 
-/// A host with this stack, and a module that goes deep; its compiled code is kept in a place that outlives it.
+/// Starts a host with this stack size and a deeply recursive module; `data` keeps the compile cache between hosts.
 async fn host(data: &std::path::Path, stack: &str) -> Host {
     let file = data.join("module.wasm");
     let settings = Settings::new().module_file("Deep", file.to_str().unwrap(), "retry = { attempts = 1 }");
     settings.server(stack).args(&["--data-dir", data.join("data").to_str().unwrap()]).start().await
 }
 
-/// Runs it once, to whatever end.
+/// Runs a delivery to its end.
 async fn run(host: &Host) {
     let chat_id = say(&host.platform, "Deep", "go").await;
     wait_for_answer(host, &chat_id).await;
 }
 
 #[tokio::test]
-async fn calls_go_as_deep_as_the_stack_of_the_host() {
+async fn stack_setting_limits_the_call_depth() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("module.wasm"), recursive(DEEP)).unwrap();
     for (stack, size) in [("", "512.0 KiB"), ("stack = \"128KiB\"", "128.0 KiB")] {
@@ -41,22 +41,22 @@ async fn calls_go_as_deep_as_the_stack_of_the_host() {
         host.stop().await;
     }
     let host = host(data.path(), "stack = \"8MiB\"").await;
-    // The code is what it was: no part of it depends on the stack.
+    // The compiled code doesn't depend on the stack size and is reused.
     host.logged(&["compiled component loaded from the cache"]).await;
     run(&host).await;
-    // That is how one ends that comes back, and has nothing to say.
+    // A guest that returns without an answer ends this way.
     host.logged(&["delivery failed", "it returned ok", "module=Deep"]).await;
 }
 
 #[tokio::test]
-async fn the_smallest_stack_is_enough_for_a_module() {
+async fn smallest_stack_is_enough_for_a_module() {
     let host = Settings::test_guest("").server("stack = \"128KiB\"").start().await;
     assert_eq!(chat(&host, "Test", "step-and reply here").await.text(), "here");
 }
 
-/// What a deep recursion has written to would otherwise stay with each place in the pool.
+/// Otherwise, every pool slot would keep the stack pages that a deep recursion touched.
 #[tokio::test]
-async fn a_stack_that_was_filled_is_given_back() {
+async fn frees_stack_memory_after_a_deep_recursion() {
     const STACK: u64 = 16 << 20;
     const TIMES: usize = 8;
 
@@ -65,13 +65,13 @@ async fn a_stack_that_was_filled_is_given_back() {
     let host = host(data.path(), "stack = \"16MiB\"").await;
     run(&host).await;
     let before = Memory::of(&host).now;
-    // At once, so that each has a place of its own.
+    // Concurrently, so that each delivery has its own pool slot.
     futures::future::join_all((0..TIMES).map(|_| run(&host))).await;
-    until("all of them to end", async || {
+    until("all deliveries to end", async || {
         let ended = host.lines(&["delivery failed", "nested too deep for 16.0 MiB", "module=Deep"]);
         (ended == TIMES + 1).then_some(())
     })
     .await;
     let grew = Memory::of(&host).now.saturating_sub(before);
-    assert!(grew < STACK * TIMES as u64 / 2, "the host has kept {} MiB", grew >> 20);
+    assert!(grew < STACK * TIMES as u64 / 2, "the host kept {} MiB", grew >> 20);
 }

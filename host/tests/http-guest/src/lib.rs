@@ -59,17 +59,17 @@ fn get() -> String {
 
 fn answer(event: ModuleChosen) -> Result<()> {
     let actions: Vec<Action> = serde_json::from_str(&event.user_message.text)?;
-    let mut begun = Vec::new();
-    let results = actions.into_iter().map(|action| run(action, &mut begun)).collect::<Result<Vec<_>>>()?;
+    let mut pending = Vec::new();
+    let results = actions.into_iter().map(|action| run(action, &mut pending)).collect::<Result<Vec<_>>>()?;
     messages::reply(serde_json::to_string(&results)?).complete()?;
     Ok(())
 }
 
-fn run(action: Action, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
+fn run(action: Action, pending: &mut Vec<Sent>) -> Result<serde_json::Value> {
     Ok(match action {
         Action::Send(spec) => send(spec)?,
         Action::Begin(spec) => {
-            begun.push(request(spec)?.begin()?);
+            pending.push(request(spec)?.begin()?);
             json!("begun")
         }
         Action::Raw(spec) => {
@@ -77,7 +77,7 @@ fn run(action: Action, begun: &mut Vec<Sent>) -> Result<serde_json::Value> {
             json!(raw::send(&spec.method, &spec.url, &headers, body.as_bytes()))
         }
         Action::Finish => {
-            let statuses = begun.drain(..).map(|sent| Ok(sent.answer()?.status())).collect::<Result<Vec<_>>>()?;
+            let statuses = pending.drain(..).map(|sent| Ok(sent.answer()?.status())).collect::<Result<Vec<_>>>()?;
             json!(statuses)
         }
         Action::Wait(milliseconds) => {

@@ -1,4 +1,4 @@
-//! The virtual environment with what comes from PyPI: Python's tools and this repository's SDK, Go, Zig.
+//! The virtual environment with the tools from PyPI: Python's tools and this repository's SDK, Go, Zig.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,11 +8,11 @@ use std::time::Instant;
 use super::Found;
 use super::machine::{Machine, version};
 
-/// What the SDK for Python needs, and what Go's bindings need.
+/// The oldest Python that supports the Python SDK and the Go bindings.
 const OLDEST_PYTHON: (u32, u32) = (3, 11);
 const OLDEST_GO: (u32, u32) = (1, 26);
 
-/// Names every installed distribution with its version.
+/// A Python program that prints every installed distribution with its version.
 const DISTRIBUTIONS: &str = "import importlib.metadata as m
 for it in m.distributions(): print(f'{it.name}=={it.version}')";
 
@@ -25,7 +25,7 @@ impl Machine {
         self.in_environment("Zig", "plugins/assistant-c/requirements.txt", false)
     }
 
-    /// A Go that is new enough, wherever it is from.
+    /// A Go of a sufficient version, from PATH or from PyPI.
     pub fn go_tools(&self) -> Found {
         let mut others = Vec::new();
         for go in self.programs(&["go"]) {
@@ -41,7 +41,7 @@ impl Machine {
         })
     }
 
-    /// The environment's programs, once it has what a file pins, and the SDK if it is wanted.
+    /// The folder of the environment's programs, after the pinned packages and, if `sdk`, the SDK were installed.
     fn in_environment(&self, what: &str, requirements: &str, sdk: bool) -> Found {
         let environment = Environment { machine: self, folder: self.folder.join("venv") };
         let pins = pins(&fs::read_to_string(self.repository.join(requirements)).map_err(|error| error.to_string())?);
@@ -54,7 +54,7 @@ impl Machine {
             environment.make(&python, until)?;
             environment.pip(&["--require-hashes", "-r", requirements], until)?;
             if sdk {
-                // Its files as they are now, whatever was installed under the same version.
+                // Installs the current files even if the same version is installed.
                 let args = ["--no-deps", "--no-build-isolation", "--force-reinstall", "./sdk-guest/python"];
                 environment.pip(&args, until)?;
             }
@@ -62,7 +62,7 @@ impl Machine {
         })
     }
 
-    /// The first Python in `PATH` that is new enough; some that lie there can't even be started.
+    /// The first Python in `PATH` of a sufficient version; some programs there may not even start.
     fn newest_enough_python(&self) -> Result<PathBuf, String> {
         let mut others = Vec::new();
         for python in self.programs(&["python3", "python"]) {
@@ -77,7 +77,7 @@ impl Machine {
     }
 }
 
-/// A virtual environment of Python's.
+/// A Python virtual environment.
 struct Environment<'m> {
     machine: &'m Machine,
     folder: PathBuf,
@@ -92,7 +92,7 @@ impl Environment<'_> {
         self.programs().join("python")
     }
 
-    /// Whether it works and has all of this.
+    /// Reports whether the environment works and has all pinned packages and, if `sdk`, the SDK.
     fn has(&self, pins: &BTreeSet<String>, sdk: bool) -> bool {
         if !self.python().is_file() {
             return false;
@@ -102,7 +102,7 @@ impl Environment<'_> {
         pins.is_subset(&installed) && (!sdk || self.has_sdk())
     }
 
-    /// Whether the SDK that is installed is the one in this repository.
+    /// Reports whether the installed SDK equals the one in this repository.
     fn has_sdk(&self) -> bool {
         let (source, contract) =
             (self.machine.repository.join("sdk-guest/python/src/modhost"), self.machine.repository.join("wit"));
@@ -112,7 +112,7 @@ impl Environment<'_> {
             .any(|package| are_in(&source, &package, "py") && are_in(&contract, &package.join("wit"), "wit"))
     }
 
-    /// Makes it, unless it is there and has a pip that works.
+    /// Creates the environment, unless it exists with a working pip.
     fn make(&self, python: &Path, until: Instant) -> Result<(), String> {
         if self.python().is_file() && self.machine.ask(&self.python(), &["-m", "pip", "--version"]).is_ok() {
             return Ok(());
@@ -123,7 +123,7 @@ impl Environment<'_> {
     }
 
     fn pip(&self, what: &[&str], until: Instant) -> Result<(), String> {
-        // Without a network it should say so soon.
+        // Fails fast without a network.
         let how = [
             "-m",
             "pip",
@@ -141,26 +141,26 @@ impl Environment<'_> {
     }
 }
 
-/// What a requirements file pins: `name==version`.
+/// The pins of a requirements file: `name==version`.
 fn pins(requirements: &str) -> BTreeSet<String> {
     let pins = requirements.lines().filter_map(|line| line.split([' ', ';', '\\']).next());
     pins.filter(|pin| pin.contains("==") && !pin.starts_with('#')).map(normalized).collect()
 }
 
-/// A pin with the one spelling its name has of all that PyPI takes for the same.
+/// Normalizes the name in a pin: PyPI accepts several spellings of it.
 fn normalized(pin: &str) -> String {
     let (name, version) = pin.split_once("==").unwrap_or((pin, ""));
     let name: Vec<_> = name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect();
     format!("{}=={version}", name.join("-").to_lowercase())
 }
 
-/// Whether all files below a folder with this ending are in another, and the same.
+/// Reports whether all files with this ending below a folder have the same content in another folder.
 pub fn are_in(source: &Path, copy: &Path, ending: &str) -> bool {
     fs::read_dir(source).is_ok_and(|entries| {
         entries.flatten().all(|entry| {
             let (from, to) = (entry.path(), copy.join(entry.file_name()));
             if from.is_dir() {
-                // Neither what tools leave behind nor what nothing is taken from.
+                // Skips folders of tools' caches.
                 return from.ends_with("__pycache__") || are_in(&from, &to, ending);
             }
             from.extension().is_none_or(|it| it != ending) || fs::read(&from).ok() == fs::read(&to).ok()
@@ -172,7 +172,7 @@ fn parent(program: &Path) -> Vec<PathBuf> {
     program.parent().map(Path::to_owned).into_iter().collect()
 }
 
-/// Why a program is of no use.
+/// Describes why a program can't be used.
 pub fn describe(program: &Path, found: Result<String, String>) -> String {
     match found {
         Ok(said) => format!("{} is {}", program.display(), said.trim()),

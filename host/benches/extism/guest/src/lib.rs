@@ -1,5 +1,5 @@
-//! What `benches/guest` does, as a plug-in of Extism's: four calls for an event that chose it, none for any other. What a
-//! component is given as types of WIT is text here, and JSON, as it usually is with Extism.
+//! The equivalent of `benches/guest` as an Extism plug-in: four calls for an event that chose it, none for any other.
+//! Values that a component receives as WIT types are text and JSON here, as is usual with Extism.
 
 use extism_pdk::{FnResult, host_fn, plugin_fn};
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ struct Reference {
     source_id: String,
 }
 
-/// Answers an event.
+/// Handles an event.
 #[plugin_fn]
 pub fn handle(event: String) -> FnResult<()> {
     let event: Event = serde_json::from_str(&event)?;
@@ -64,7 +64,7 @@ pub fn handle(event: String) -> FnResult<()> {
 }
 
 fn four_calls(question: &str) -> FnResult<()> {
-    // SAFETY: what the host offers under these names takes and gives text, as `beside.c` has it.
+    // SAFETY: the host functions with these names take and return text; see `beside.c`.
     unsafe {
         create_step(json!({ "text": "Searching knowledge base…", "status": "RUNNING" }).to_string())?;
         let hits: Vec<Hit> = serde_json::from_str(&search(json!({ "text": question, "limit": 3 }).to_string())?)?;

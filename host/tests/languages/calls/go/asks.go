@@ -36,7 +36,7 @@ func answer(event modhost.ModuleChosen) error {
 		if err := httpclient.OK(response); errors.Is(err, modhost.ErrNotFound) {
 			return modhost.Reply(fmt.Sprintf("false %v", err)).Complete()
 		}
-		return errors.New("it is there")
+		return errors.New("the request succeeded")
 	case "Cancel":
 		request, err := http.NewRequest(http.MethodDelete, ordersURL, nil)
 		if err != nil {
@@ -45,7 +45,7 @@ func answer(event modhost.ModuleChosen) error {
 		if _, err = httpclient.Client.Do(request); errors.Is(err, modhost.ErrDenied) {
 			return modhost.Reply(err.Error()).Complete()
 		}
-		return errors.New("it is allowed")
+		return errors.New("the request is allowed")
 	default:
 		_, err := httpclient.Client.Get(rateURL)
 		return err

@@ -1,5 +1,5 @@
 #!/bin/sh
-# As the samples do, but for assertions: with -Os, zig cc leaves them out.
+# Like the samples, but with assertions: with -Os, zig cc omits them.
 set -e
 sdk=../../../../../sdk-guest/c
 modhost bindings c --out bindings
