@@ -110,7 +110,7 @@ fn swaps(mode: Mode, component: &[u8], rounds: u8) -> anyhow::Result<(Vec<Swap>,
         std::fs::rename(whole, host::component(folder.path(), 0))?;
         let line = host.wait_for("new version serves")?;
         let whole = started.elapsed();
-        let loading = line.split("ready in ").nth(1).and_then(|rest| rest.split(" ms").next()?.parse().ok());
+        let loading = line.split("took=").nth(1).and_then(|rest| milliseconds(rest.split(' ').next()?));
         let swap = Swap { whole, loading: loading.context("the log says how long it took")? };
         anyhow::Ok(swap)
     };
@@ -121,6 +121,19 @@ fn swaps(mode: Mode, component: &[u8], rounds: u8) -> anyhow::Result<(Vec<Swap>,
     }
     let cached = (0..rounds).map(save).collect::<anyhow::Result<_>>()?;
     Ok((compiled, cached))
+}
+
+/// Parses a duration as the log formats it, such as `1.25ms`, into milliseconds.
+fn milliseconds(text: &str) -> Option<f64> {
+    let (number, unit) = text.trim_end().split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+    let factor = match unit {
+        "s" => 1e3,
+        "ms" => 1.0,
+        "µs" => 1e-3,
+        "ns" => 1e-6,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * factor)
 }
 
 fn starting(guest: &[u8]) -> anyhow::Result<()> {

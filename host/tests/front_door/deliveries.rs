@@ -190,7 +190,7 @@ async fn replays_a_recorded_delivery_with_another_component() {
     assert!(other.stdout.contains("- removed  messages.create"), "{other:?}");
     assert!(other.stdout.contains("+ added    message-log.entry.create"), "{other:?}");
     let chats: Value = http().get(format!("{}/local/chats", host.platform)).send().await.unwrap().json().await.unwrap();
-    assert!(!chats.to_string().contains("rehearsed"), "a dry run wrote to the platform: {chats}");
+    assert!(!chats.to_string().contains("_dry_run_"), "a dry run wrote to the platform: {chats}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ pub struct DryRunPlatform {
 
 impl DryRunPlatform {
     fn placeholder_id(&self, what: &str) -> String {
-        format!("{what}_rehearsed_{}", self.next_id.fetch_add(1, Ordering::Relaxed))
+        format!("{what}_dry_run_{}", self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     fn message(id: String, change: &MessageChange) -> Message {

@@ -12,7 +12,7 @@ use super::cache::{Cache, Kept};
 use super::compile::{CompileError, Job, Priority};
 use super::version::{ContentHash, Needs, Spec, Version};
 use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
-use super::{Engine, LoadError, milliseconds, sources};
+use super::{Engine, LoadError, sources};
 use modhost_contract::compat;
 use modhost_core::sync::lock;
 
@@ -235,7 +235,7 @@ impl Engine {
     #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?self.tier))]
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, job: Job) -> Result<LinkedComponent, LoadError> {
         let CachedFile { cache, blank, took } = self.write(bytes, self.tier, job).await?;
-        tracing::debug!(version = %hash, took = %milliseconds(took), "component compiled");
+        tracing::debug!(version = %hash, ?took, "component compiled");
         let engine = self.clone();
         off_thread(move || {
             let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(cannot_write)?;
@@ -265,7 +265,7 @@ impl Engine {
             }
             Err(reason) => return Err(reason),
         };
-        tracing::debug!(version = %hash, took = %milliseconds(took), "baseline code compiled");
+        tracing::debug!(version = %hash, ?took, "baseline code compiled");
         off_thread(move || {
             let component = Kept::fleeting(blank).map(&quick.engine).map_err(invalid_output)?;
             Ok(Some(quick.link(&component).map_err(link_error)?))

@@ -222,8 +222,3 @@ fn unreadable(error: &std::io::Error) -> String {
         _ => error.to_string(),
     }
 }
-
-/// Formats a duration in milliseconds.
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
-}

@@ -16,7 +16,7 @@ use super::module_entry::{ModuleEntry, PermitGuard, ReloadStep, Serving, Work};
 use super::refusal::{Cause, Refusal};
 use crate::engine::loaded_components::off_thread;
 use crate::engine::version::{Spec, Version};
-use crate::engine::{LoadError, Priority, file, milliseconds};
+use crate::engine::{LoadError, Priority, file};
 use modhost_core::backoff::Backoff;
 use modhost_core::metrics::{self, CanaryEnd, RefusedBy};
 use modhost_core::sync::lock;
@@ -363,12 +363,12 @@ impl ModuleEntry {
             Some(policy) if before.is_some() => self.begin_trial(version, policy, &standing).await,
             _ => {
                 self.exchange(Serving { stable: version, canary: None });
-                let took = milliseconds(started.elapsed());
+                let took = started.elapsed();
                 match before {
                     Some(before) => tracing::info!(
-                        module = %self.name, version = %hash, %before, %took, "new version serves"
+                        module = %self.name, version = %hash, %before, ?took, "new version serves"
                     ),
-                    None => tracing::info!(module = %self.name, version = %hash, %took, "version serves"),
+                    None => tracing::info!(module = %self.name, version = %hash, ?took, "version serves"),
                 }
                 self.note_serving(hash, Origin::File, &standing).await;
             }
