@@ -78,7 +78,7 @@ pub(super) fn addresses(host: &Host, settings: &Settings) -> String {
 /// Formats one line per module with its version, after all modules have come up or [`STARTUP_SUMMARY_TIMEOUT`] has passed.
 pub(super) async fn modules(host: &Host) -> String {
     // After the timeout, slower modules are listed as coming up.
-    let _ = tokio::time::timeout(STARTUP_SUMMARY_TIMEOUT, host.registry().all_have_come_up()).await;
+    let _ = tokio::time::timeout(STARTUP_SUMMARY_TIMEOUT, host.registry().wait_until_loaded()).await;
     let modules = host.registry().status().into_iter().map(|module| match module.version {
         Some(version) => format!("  module    {}  version {version}\n", module.name),
         None if module.coming_up => {

@@ -95,7 +95,7 @@ impl TestRun {
         let mut salt = [0; 32];
         salt[..8].copy_from_slice(&test.seed.to_le_bytes());
         let limits = self.module.limits.delivery;
-        let call_log = CallLog::dry_run(id, test.answers.calls.clone()).standing_at(test.time);
+        let call_log = CallLog::dry_run(id, test.answers.calls.clone()).with_fixed_clock(test.time);
         let delivery = Arc::new(Delivery::new(AttemptContext {
             event: event.clone(),
             module: self.module.name.clone(),

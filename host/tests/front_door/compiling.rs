@@ -7,7 +7,8 @@ use modhost_contract::compat;
 
 use super::harness::components::{compiles_for_long, large, outsized};
 use super::harness::{
-    Does, Host, Settings, Signal, chat, component, modules, signal, small, small_that, standing, told, until, variant,
+    Does, Host, Settings, Signal, chat, component, module_state, modules, modules_json, signal, small, small_that,
+    until, variant,
 };
 
 /// Lists the running child processes of a process, from `/proc`.
@@ -163,7 +164,7 @@ async fn retries_after_the_compiler_was_killed() {
     assert!(std::process::Command::new("kill").args(["-KILL", &id]).status().unwrap().success());
     host.logged(&["was killed, and not by this host"]).await;
     assert_ne!(compiling(&host).await, process);
-    assert!(standing(&host, "Test").await["coming_up"] == true);
+    assert!(module_state(&host, "Test").await["coming_up"] == true);
 }
 
 /// Starts a host that compiles its module's new file for as long as the test runs; also returns the compiler process.
@@ -189,10 +190,10 @@ async fn admin_operations_cancel_a_running_compile() {
     let [one, two] = ["one", "two"].map(small);
     let version = |bytes: &[u8]| modhost_storage::versions::ContentHash::of(bytes).to_string();
     let (host, process) = compiling_for_long("", &[one.clone(), two.clone()]).await;
-    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
-    told(&host, &["resume", "Test"]).await;
+    assert_eq!(modules_json(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    modules_json(&host, &["resume", "Test"]).await;
     assert!(runs(&process), "pausing canceled the compile");
-    let now = told(&host, &["rollback", "Test"]).await.remove(0);
+    let now = modules_json(&host, &["rollback", "Test"]).await.remove(0);
     assert_eq!(
         (&now["version"], &now["held_back"]["version"]),
         (&version(&one).into(), &version(&compiles_for_long()).into())
@@ -202,7 +203,7 @@ async fn admin_operations_cancel_a_running_compile() {
     host.logged(&["version in the file is not loaded", "ann went back from it"]).await;
 
     let (host, _) = compiling_for_long("", &[one.clone(), two.clone()]).await;
-    assert_eq!(told(&host, &["pin", "Test", &version(&one)]).await[0]["version"], version(&one));
+    assert_eq!(modules_json(&host, &["pin", "Test", &version(&one)]).await[0]["version"], version(&one));
     until("the compile to be canceled", async || compilers(&host).is_empty().then_some(())).await;
     host.logged(&["version in the file is not loaded", "the module is pinned to", "by ann"]).await;
     assert_eq!(chat(&host, "Test", "who are you?").await.text(), "one");
@@ -225,7 +226,7 @@ async fn trials_end_during_a_compile() {
     })
     .await;
     let now = until("the trial to end", async || {
-        let now = standing(&host, "Test").await;
+        let now = module_state(&host, "Test").await;
         now["canary"].is_null().then_some(now)
     })
     .await;
@@ -234,7 +235,7 @@ async fn trials_end_during_a_compile() {
 
     for (order, serves) in [("promote", small("two")), ("abort", one.clone())] {
         let (host, process) = compiling_for_long(swap, &[one.clone(), small("two")]).await;
-        let now = told(&host, &[order, "Test"]).await.remove(0);
+        let now = modules_json(&host, &[order, "Test"]).await.remove(0);
         assert_eq!((&now["version"], now["canary"].is_null()), (&version(&serves).into(), true));
         assert!(runs(&process), "the newest file is still the next version");
     }
@@ -265,8 +266,8 @@ async fn ends_a_trial_whose_version_is_still_loading() {
     compiling(&host).await;
     host.save_settings(&one_place(test(slow(settings()))));
     host.serves("Test", &small("one")).await;
-    assert!(standing(&host, "Test").await["canary"].is_null(), "the version isn't loaded yet");
-    let now = told(&host, &["abort", "Test"]).await.remove(0);
+    assert!(module_state(&host, "Test").await["canary"].is_null(), "the version isn't loaded yet");
+    let now = modules_json(&host, &["abort", "Test"]).await.remove(0);
     assert_eq!(now["held_back"]["why"], "ann ended its trial");
     host.logged(&["version in the file is not loaded", "ann ended its trial"]).await;
     let none = modules(&host, &["abort", "Test"]).await;

@@ -259,7 +259,7 @@ impl Dispatch {
         let (dispatcher, _) = Dispatcher::start(registry.clone(), journal.clone(), keyvalue, settings).await.unwrap();
         let dispatch = Self { _directory: directory, journal, far_side, registry, dispatcher };
         dispatch.configure(modules, &path);
-        dispatch.registry.all_have_come_up().await;
+        dispatch.registry.wait_until_loaded().await;
         dispatch.dispatcher.run();
         dispatch
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
-use super::harness::{Does, Host, Ran, Settings, chat, modhost, modules, small, small_that, standing, told, until};
+use super::harness::{
+    Does, Host, Ran, Settings, chat, modhost, module_state, modules, modules_json, small, small_that, until,
+};
 
 fn version(bytes: &[u8]) -> String {
     ContentHash::of(bytes).to_string()
@@ -86,8 +88,8 @@ async fn reads_versions_without_changing_them() {
     let mut host = stopped.start("").await;
     stopped.save(&two);
     host.serves("Test", &two).await;
-    told(&host, &["pause", "Test"]).await;
-    let running = (standing(&host, "Test").await, told(&host, &["history", "Test"]).await);
+    modules_json(&host, &["pause", "Test"]).await;
+    let running = (module_state(&host, "Test").await, modules_json(&host, &["history", "Test"]).await);
     host.stop().await;
 
     let before = files(&stopped.path("data"));
@@ -141,7 +143,7 @@ async fn host_starts_with_the_version_rolled_back_to() {
     let mut host = stopped.start("").await;
     assert_eq!(ask(&host).await, "one");
     host.logged(&["version in the file is not loaded", &version(&three), "ann went back from it"]).await;
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     assert_eq!((&history[0]["origin"], &history[0]["by"]), (&json!("rollback"), &json!("ann")));
     host.stop().await;
 
@@ -170,7 +172,7 @@ async fn host_starts_with_the_pinned_or_paused_state() {
     assert_eq!(stopped.json_output(&["pause", "Test"]).await[0]["paused"]["by"], "ann");
 
     let mut host = stopped.start("").await;
-    let now = standing(&host, "Test").await;
+    let now = module_state(&host, "Test").await;
     assert_eq!((&now["version"], &now["paused"]["by"]), (&json!(version(&one)), &json!("ann")));
     host.stop().await;
 
@@ -206,7 +208,7 @@ async fn retries_a_rolled_back_version() {
     let mut host = stopped.start("").await;
     stopped.save(&two);
     host.serves("Test", &two).await;
-    told(&host, &["rollback", "Test"]).await;
+    modules_json(&host, &["rollback", "Test"]).await;
     host.stop().await;
     assert_eq!(stopped.json_output(&["retry", "Test"]).await[0]["held_back"], Value::Null);
     let host = stopped.start("").await;
@@ -222,10 +224,10 @@ async fn shows_and_ends_a_trial() {
     host.logged(&["canary started", "percent=99"]).await;
     until("two answers of the canary", async || {
         ask(&host).await;
-        (standing(&host, "Test").await["canary"]["runs"].as_u64() >= Some(2)).then_some(())
+        (module_state(&host, "Test").await["canary"]["runs"].as_u64() >= Some(2)).then_some(())
     })
     .await;
-    let running = standing(&host, "Test").await["canary"].clone();
+    let running = module_state(&host, "Test").await["canary"].clone();
     host.stop().await;
 
     let canary = stopped.json_output(&["show", "Test"]).await.remove(0)["canary"].clone();
@@ -242,7 +244,7 @@ async fn shows_and_ends_a_trial() {
     let none = stopped.refused(&["promote", "Test"]).await;
     assert!(none.contains("no version of Test is on trial"), "{none}");
     let host = stopped.start(swap).await;
-    let now = standing(&host, "Test").await;
+    let now = module_state(&host, "Test").await;
     assert_eq!((&now["version"], &now["canary"]), (&json!(version(&small("one"))), &Value::Null));
     let nothing = modules(&host, &["abort", "Test"]).await;
     assert!(nothing.code == 1, "{nothing:?}");

@@ -120,12 +120,12 @@ fn url(host: &Host, path: &str) -> String {
     url.to_string()
 }
 
-async fn tell(host: &Host, event: &Value) -> Response {
+async fn send_event(host: &Host, event: &Value) -> Response {
     post(&url(host, "/nexus"), &[(HEADER, SECRET)], event.to_string()).await
 }
 
 async fn post_accepted(host: &Host, event: &Value) {
-    let answer = tell(host, event).await;
+    let answer = send_event(host, event).await;
     assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
 }
 

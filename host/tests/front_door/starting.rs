@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::harness::components::compiles_for_long;
 use super::harness::{
-    Does, Host, Settings, chat, chosen, component, http, modules, say, signed_post, small, small_that, standing, until,
-    variant, wait_for_answer,
+    Does, Host, Settings, chat, chosen, component, http, module_state, modules, say, signed_post, small, small_that,
+    until, variant, wait_for_answer,
 };
 
 /// Settings with the test guest, and with a module whose component compiles for as long as the test runs.
@@ -83,7 +83,7 @@ async fn slow_component_does_not_block_other_changes() {
     host.serves("Slow", &better).await;
     assert_eq!(wait_for_answer(&host, &chat_id).await.text(), "at last");
     delivery_is(&host, "Slow", "completed", 1).await;
-    assert_eq!(standing(&host, "Slow").await["coming_up"], false);
+    assert_eq!(module_state(&host, "Slow").await["coming_up"], false);
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn acknowledged_events_wait_for_a_good_component() {
     let host = settings(large.unwrap()).start_in(folder).await;
     let mut chat_ids = Vec::new();
     for (name, _, words) in &cases {
-        let waits = standing(&host, name).await;
+        let waits = module_state(&host, name).await;
         let reason = waits["waiting"]["reason"].as_str().unwrap_or_default();
         assert!(reason.contains(words), "{name}: {waits}");
         chat_ids.push(say_to(&host, name, "reply at last").await);
@@ -216,7 +216,7 @@ async fn acknowledged_events_wait_for_a_good_component() {
         let words = if matches!(file_state, FileState::Refused(..)) { "x" } else { "at last" };
         assert_eq!(answer.text(), words, "{name}");
         delivery_is(&host, name, "completed", 1).await;
-        assert!(standing(&host, name).await["waiting"].is_null());
+        assert!(module_state(&host, name).await["waiting"].is_null());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use modhost_storage::versions::ContentHash;
 use serde_json::Value;
 
-use super::harness::{Does, Host, Settings, chat, http, small_that, standing, until};
+use super::harness::{Does, Host, Settings, chat, http, module_state, small_that, until};
 
 /// The number of replacements.
 const SWAPS: usize = 200;
@@ -122,7 +122,7 @@ async fn two_hundred_replacements_lose_nothing_and_leak_nothing() {
     assert_eq!(host.lines(&["delivery failed"]) + host.lines(&["attempt failed; retrying"]), 0, "{}", host.log());
 
     let now = until("the replaced versions to be freed", async || {
-        let now = standing(&host, "Test").await;
+        let now = module_state(&host, "Test").await;
         (now["versions_loaded"] == 1 && now["in_flight"] == 0).then_some(now)
     })
     .await;

@@ -6,7 +6,9 @@ use std::fs;
 use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
-use super::harness::{Does, Host, Settings, chat, http, modhost, modules, small, small_that, standing, told, until};
+use super::harness::{
+    Does, Host, Settings, chat, http, modhost, module_state, modules, modules_json, small, small_that, until,
+};
 
 fn version(bytes: &[u8]) -> String {
     ContentHash::of(bytes).to_string()
@@ -72,7 +74,7 @@ async fn refuses_a_version_that_fails_a_dry_run() {
         assert_eq!(host.module("Test").await["version"], version(&small("one")));
     }
     assert_eq!(metric(&host, r#"modhost_swaps_refused_total{module="Test",by="gate"}"#).await, 4.0);
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     assert_eq!(history.iter().filter(|entry| entry["role"] == "refused" && entry["kept"] == true).count(), 4);
     // The dry runs had no effect: no call was counted and the chat is unchanged.
     assert_eq!(metric(&host, r#"modhost_calls_total{import="messages.reply",outcome="ok"}"#).await, 1.0);
@@ -87,7 +89,7 @@ async fn refuses_a_version_that_fails_a_dry_run() {
     // An operator's decision overrides the gate.
     let bad = small_that("bad", Does::Replies(2), 0);
     refused(&host, &bad, "more often").await;
-    assert_eq!(told(&host, &["pin", "Test", &version(&bad)]).await[0]["version"], version(&bad));
+    assert_eq!(modules_json(&host, &["pin", "Test", &version(&bad)]).await[0]["version"], version(&bad));
 }
 
 #[tokio::test]
@@ -113,12 +115,12 @@ async fn rolls_back_a_canary_that_fails_more_often() {
     let bad = small_that("bad", Does::Fails, 0);
     host.save("module.wasm", &bad);
     until("the canary to start", async || {
-        (standing(&host, "Test").await["canary"]["version"] == *version(&bad)).then_some(())
+        (module_state(&host, "Test").await["canary"]["version"] == *version(&bad)).then_some(())
     })
     .await;
     let list = modules(&host, &[]).await;
     assert!(list.stdout.contains(&format!("canary {}: 50%", version(&bad))), "{list:?}");
-    assert_eq!(standing(&host, "Test").await["versions_loaded"], 2);
+    assert_eq!(module_state(&host, "Test").await["versions_loaded"], 2);
 
     let mut sent = 0;
     let line = until("the canary to be rolled back", async || {
@@ -133,7 +135,7 @@ async fn rolls_back_a_canary_that_fails_more_often() {
     .await;
     assert!(line.contains("WARN") && line.contains("deliveries failed, and 0 of the"), "{line}");
     let now = until("the canary to end", async || {
-        let now = standing(&host, "Test").await;
+        let now = module_state(&host, "Test").await;
         now["canary"].is_null().then_some(now)
     })
     .await;
@@ -151,18 +153,18 @@ async fn rolls_back_a_canary_that_fails_more_often() {
     assert_eq!(host.lines(&["canary started"]), 1);
     host.save_settings(&settings("canary = \"60%\", for = \"1h\""));
     host.logged(&["canary started", "percent=60", &version(&bad)]).await;
-    told(&host, &["abort", "Test"]).await;
+    modules_json(&host, &["abort", "Test"]).await;
     host.save_settings(&settings("canary = \"50%\", for = \"1h\""));
     until("the other settings", async || (host.lines(&["settings reloaded"]) == 3).then_some(())).await;
-    assert_eq!(standing(&host, "Test").await["held_back"]["why"], "ann ended its trial");
+    assert_eq!(module_state(&host, "Test").await["held_back"]["why"], "ann ended its trial");
 
     // Another file gets a trial of its own.
     let good = small("two");
     host.save("module.wasm", &good);
     host.logged(&["canary started", "percent=50", &version(&good)]).await;
-    assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&good));
+    assert_eq!(modules_json(&host, &["promote", "Test"]).await[0]["version"], version(&good));
     assert_eq!(ask(&host).await, "two");
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     assert_eq!((&history[0]["origin"], &history[0]["by"]), (&json!("canary"), &json!("ann")));
     let none = modules(&host, &["abort", "Test"]).await;
     assert!(none.code == 1 && none.stderr.contains("no version of Test is on trial"), "{none:?}");
@@ -178,7 +180,7 @@ async fn promotes_a_canary_that_does_as_well() {
     host.logged(&["canary started", "percent=20", "period=2s"]).await;
     until("enough deliveries to decide", async || {
         assert!(["one", "two"].contains(&ask(&host).await.as_str()));
-        standing(&host, "Test").await["canary"].is_null().then_some(())
+        module_state(&host, "Test").await["canary"].is_null().then_some(())
     })
     .await;
     host.serves("Test", &next).await;
@@ -201,7 +203,7 @@ async fn idle_canary_waits_for_an_operator() {
     fs::write(&file, &bad).unwrap();
     let waits = async |host: &Host| {
         host.logged(&["WARN", "canary stays on trial", "0 of the 7 deliveries", "modhost modules promote Test"]).await;
-        let now = standing(host, "Test").await;
+        let now = module_state(host, "Test").await;
         let canary = &now["canary"];
         assert_eq!((&now["version"], &canary["version"]), (&json!(version(&small("one"))), &json!(version(&bad))));
         assert_eq!((&canary["seconds_left"], &canary["min_deliveries"]), (&json!(0), &json!(7)));
@@ -222,7 +224,7 @@ async fn idle_canary_waits_for_an_operator() {
     assert_eq!(host.lines(&["canary stays on trial"]), 1, "{}", host.log());
     assert_eq!(metric(&host, r#"modhost_swaps_total{module="Test",origin="canary"}"#).await, 0.0);
     // An operator may promote it.
-    assert_eq!(told(&host, &["promote", "Test"]).await[0]["version"], version(&bad));
+    assert_eq!(modules_json(&host, &["promote", "Test"]).await[0]["version"], version(&bad));
 }
 
 #[tokio::test]
@@ -232,7 +234,7 @@ async fn promotes_a_canary_after_enough_deliveries() {
     host.logged(&["canary stays on trial"]).await;
     let mut its_own = 0;
     until("the canary to be promoted", async || {
-        let now = standing(&host, "Test").await;
+        let now = module_state(&host, "Test").await;
         if now["canary"].is_null() {
             return Some(());
         }
@@ -255,7 +257,7 @@ async fn retries_count_once() {
     let bad = small_that("bad", Does::Fails, 0);
     host.save("module.wasm", &bad);
     host.logged(&["canary started", "percent=99"]).await;
-    let runs = async || standing(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
+    let runs = async || module_state(&host, "Test").await["canary"]["runs"].as_u64().unwrap();
     let id = until("a delivery that fails on the canary", async || {
         chat(&host, "Test", "hello").await;
         let url = format!("{}/api/deliveries?state=dead", host.admin);
@@ -324,7 +326,7 @@ async fn refused_version_is_retried_only_for_new_swap_settings_or_an_operator() 
         // Rewriting the same bytes doesn't count as a change.
         host.save("module.wasm", &bad);
     }
-    let now = told(&host, &["retry", "Test"]).await.remove(0);
+    let now = modules_json(&host, &["retry", "Test"]).await.remove(0);
     assert!(now["refused"].as_str().unwrap().contains("it traps"), "{now}");
     assert_eq!(dry_run(), 2, "not exactly one retry by an operator:\n{}", host.log());
     host.save_settings(&with("replay = 4", ""));
@@ -344,16 +346,16 @@ async fn retries_a_rolled_back_version_on_request() {
     let two = small("two");
     host.save("module.wasm", &two);
     host.logged(&["canary started", "percent=50"]).await;
-    told(&host, &["abort", "Test"]).await;
+    modules_json(&host, &["abort", "Test"]).await;
     // Other settings don't retry it.
     host.save_settings(&settings("canary = \"50%\", for = \"1h\"").server("apology = \"Nobody is in.\""));
     host.logged(&["settings reloaded"]).await;
-    assert!(standing(&host, "Test").await["canary"].is_null());
-    let now = told(&host, &["retry", "Test"]).await.remove(0);
+    assert!(module_state(&host, "Test").await["canary"].is_null());
+    let now = modules_json(&host, &["retry", "Test"]).await.remove(0);
     assert_eq!((&now["canary"]["version"], &now["held_back"]), (&json!(version(&two)), &Value::Null));
     let again = modules(&host, &["retry", "Test"]).await;
     assert!(again.code == 1 && again.stderr.contains("is on trial already"), "{again:?}");
-    told(&host, &["pin", "Test", &version(&small("one"))]).await;
+    modules_json(&host, &["pin", "Test", &version(&small("one"))]).await;
     let pinned = modules(&host, &["retry", "Test"]).await;
     assert!(pinned.code == 1 && pinned.stderr.contains("is pinned to"), "{pinned:?}");
 }
@@ -369,23 +371,26 @@ async fn admin_operations_cancel_dry_runs() {
     host.serves("Test", &small("two")).await;
     assert_eq!(ask(&host).await, "two");
     completed(&host).await;
-    let rehearsing = async |text: &str| {
+    let start_endless_dry_run = async |text: &str| {
         let endless = small_that(text, Does::Loops, 0);
         host.save("module.wasm", &endless);
         host.logged(&["dry run started", &version(&endless)]).await;
         version(&endless)
     };
-    let endless = rehearsing("a").await;
-    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
-    told(&host, &["resume", "Test"]).await;
-    let now = told(&host, &["rollback", "Test"]).await.remove(0);
+    let endless = start_endless_dry_run("a").await;
+    assert_eq!(modules_json(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    modules_json(&host, &["resume", "Test"]).await;
+    let now = modules_json(&host, &["rollback", "Test"]).await.remove(0);
     assert_eq!((&now["version"], &now["held_back"]["version"]), (&json!(version(&small("one"))), &json!(endless)));
     host.logged(&["dry run canceled", &endless]).await;
-    let endless = rehearsing("b").await;
-    assert_eq!(told(&host, &["pin", "Test", &version(&small("two"))]).await[0]["version"], version(&small("two")));
+    let endless = start_endless_dry_run("b").await;
+    assert_eq!(
+        modules_json(&host, &["pin", "Test", &version(&small("two"))]).await[0]["version"],
+        version(&small("two"))
+    );
     host.logged(&["dry run canceled", &endless]).await;
     assert_eq!(ask(&host).await, "two");
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     assert!(
         history.iter().all(|entry| entry["role"] != "refused"),
         "a canceled version is in the history: {history:?}"
@@ -404,7 +409,7 @@ async fn canary_keeps_its_time_and_counts_across_restarts() {
     let bad = small_that("bad", Does::Fails, 0);
     fs::write(&file, &bad).unwrap();
     host.logged(&["canary started", "percent=50"]).await;
-    let trial = async |host: &Host| standing(host, "Test").await["canary"].clone();
+    let trial = async |host: &Host| module_state(host, "Test").await["canary"].clone();
     let counts =
         |trial: &Value| ["runs", "failed", "stable_runs", "stable_failed"].map(|key| trial[key].as_u64().unwrap());
     let left = |trial: &Value| trial["seconds_left"].as_u64().unwrap();
@@ -455,27 +460,27 @@ async fn canary_can_be_aborted_and_continues_after_a_restart() {
     let settings = settings.args(&["--data-dir", data.path().join("data").to_str().unwrap()]);
     let mut host = settings.start().await;
     assert_eq!(
-        standing(&host, "Test").await["canary"],
+        module_state(&host, "Test").await["canary"],
         Value::Null,
         "the first version has no predecessor to compare with"
     );
     fs::write(&file, small("two")).unwrap();
     host.logged(&["canary started", "percent=99"]).await;
-    let since = standing(&host, "Test").await["canary"]["since"].clone();
+    let since = module_state(&host, "Test").await["canary"]["since"].clone();
     host.stop().await;
 
     let host = settings.start().await;
     host.logged(&["canary continues", "percent=99", &version(&small("two"))]).await;
-    let now = standing(&host, "Test").await;
+    let now = module_state(&host, "Test").await;
     assert_eq!((&now["version"], &now["canary"]["since"]), (&json!(version(&small("one"))), &since));
     // Nearly all deliveries go to the canary.
     until("an answer of the canary", async || (ask(&host).await == "two").then_some(())).await;
 
     let back = modules(&host, &["rollback", "Test"]).await;
     assert!(back.code == 1 && back.stderr.contains("is on trial; `modhost modules abort Test` ends that"), "{back:?}");
-    let now = told(&host, &["abort", "Test"]).await.remove(0);
+    let now = modules_json(&host, &["abort", "Test"]).await.remove(0);
     assert_eq!((&now["canary"], &now["held_back"]["why"]), (&Value::Null, &json!("ann ended its trial")));
     assert_eq!(ask(&host).await, "one");
     // Unpinning starts a trial of the file's version, as the settings require.
-    assert_eq!(told(&host, &["unpin", "Test"]).await[0]["canary"]["version"], version(&small("two")));
+    assert_eq!(modules_json(&host, &["unpin", "Test"]).await[0]["canary"]["version"], version(&small("two")));
 }

@@ -8,8 +8,8 @@ use modhost_storage::versions::ContentHash;
 use serde_json::{Value, json};
 
 use super::harness::{
-    Does, Host, Settings, chat, chosen, http, modules, say, signed_post, small, small_that, standing, told, until,
-    wait_for_answer,
+    Does, Host, Settings, chat, chosen, http, module_state, modules, modules_json, say, signed_post, small, small_that,
+    until, wait_for_answer,
 };
 
 fn version(bytes: &[u8]) -> String {
@@ -46,7 +46,7 @@ async fn rollback_lasts_until_the_file_changes() {
         host.serves("Test", bytes).await;
     }
 
-    assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&two));
+    assert_eq!(modules_json(&host, &["rollback", "Test"]).await[0]["version"], version(&two));
     assert_eq!(ask(&host).await, "two");
     // Rewriting the same file doesn't undo the rollback, and neither does a reload of other settings.
     save(data.path(), &three);
@@ -57,11 +57,11 @@ async fn rollback_lasts_until_the_file_changes() {
         "modhost modules unpin Test",
     ])
     .await;
-    assert_eq!(told(&host, &["rollback", "Test"]).await[0]["version"], version(&one));
+    assert_eq!(modules_json(&host, &["rollback", "Test"]).await[0]["version"], version(&one));
     assert_eq!(ask(&host).await, "one");
     let at_the_end = modules(&host, &["rollback", "Test"]).await;
     assert!(at_the_end.code == 1 && at_the_end.stderr.contains("no earlier version"), "{at_the_end:?}");
-    assert_eq!(standing(&host, "Test").await["held_back"]["version"], version(&three));
+    assert_eq!(module_state(&host, "Test").await["held_back"]["version"], version(&three));
 
     // Neither a restart nor a deleted file changes anything.
     host.stop().await;
@@ -75,11 +75,11 @@ async fn rollback_lasts_until_the_file_changes() {
 
     save(data.path(), &two);
     host.serves("Test", &two).await;
-    assert_eq!(standing(&host, "Test").await["held_back"], Value::Null);
+    assert_eq!(module_state(&host, "Test").await["held_back"], Value::Null);
     save(data.path(), &three);
     host.serves("Test", &three).await;
 
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     let summary = |entry: &Value| {
         let [version, origin, by] = ["version", "origin", "by"].map(|key| entry[key].as_str().map(str::to_owned));
         (version.unwrap(), origin.unwrap(), by)
@@ -108,8 +108,8 @@ async fn pinned_module_ignores_its_file() {
     save(data.path(), &two);
     host.serves("Test", &two).await;
 
-    let full = ContentHash::of(&one).in_full();
-    assert_eq!(told(&host, &["pin", "Test", &full[..9]]).await[0]["pinned"]["by"], "ann");
+    let full = ContentHash::of(&one).to_hex();
+    assert_eq!(modules_json(&host, &["pin", "Test", &full[..9]]).await[0]["pinned"]["by"], "ann");
     assert_eq!(ask(&host).await, "one");
     save(data.path(), &small("three"));
     host.logged(&["version in the file is not loaded", &version(&small("three")), "the module is pinned to", "by ann"])
@@ -121,7 +121,7 @@ async fn pinned_module_ignores_its_file() {
     host.stop().await;
     let host = start(data.path(), "").await;
     assert_eq!(ask(&host).await, "one");
-    assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&small("three")));
+    assert_eq!(modules_json(&host, &["unpin", "Test"]).await[0]["version"], version(&small("three")));
     let again = modules(&host, &["unpin", "Test"]).await;
     assert!(again.code == 1 && again.stderr.contains("follows its file"), "{again:?}");
 }
@@ -136,19 +136,19 @@ async fn deliveries_wait_if_the_pinned_version_is_lost() {
         let mut host = start(data.path(), "").await;
         save(data.path(), &two);
         host.serves("Test", &two).await;
-        let hash = ContentHash::of(&one).in_full();
+        let hash = ContentHash::of(&one).to_hex();
         let args = if order == "pin" { vec!["pin", "Test", &hash] } else { vec!["rollback", "Test"] };
-        assert_eq!(told(&host, &args).await[0]["version"], version(&one));
+        assert_eq!(modules_json(&host, &args).await[0]["version"], version(&one));
         host.stop().await;
         for kept in fs::read_dir(data.path().join("data/versions")).unwrap() {
             fs::remove_file(kept.unwrap().path()).unwrap();
         }
         let host = start(data.path(), "").await;
-        let now = standing(&host, "Test").await;
+        let now = module_state(&host, "Test").await;
         let reason = now["waiting"]["reason"].as_str().unwrap_or_default();
         assert!(now["version"].is_null() && reason.contains("no longer kept") && reason.contains(words), "{now}");
         let asked = say(&host.platform, "Test", "who are you?").await;
-        assert_eq!(told(&host, &["unpin", "Test"]).await[0]["version"], version(&two));
+        assert_eq!(modules_json(&host, &["unpin", "Test"]).await[0]["version"], version(&two));
         assert_eq!(wait_for_answer(&host, &asked).await.text(), "two");
     }
 }
@@ -179,11 +179,11 @@ async fn pin_takes_effect_before_it_returns() {
     let ordering = async {
         for round in 0..15 {
             let wanted = version(&all[round % all.len()]);
-            assert_eq!(told(&host, &["pin", "Test", &wanted]).await[0]["version"], wanted);
+            assert_eq!(modules_json(&host, &["pin", "Test", &wanted]).await[0]["version"], wanted);
             for _ in 0..10 {
                 assert_eq!(host.module("Test").await["version"], wanted, "round {round}");
             }
-            told(&host, &["unpin", "Test"]).await;
+            modules_json(&host, &["unpin", "Test"]).await;
         }
         stop.store(true, Ordering::Relaxed);
     };
@@ -237,7 +237,7 @@ async fn version_arguments_are_validated() {
         assert!(ran.code == 1 && ran.stderr.contains(words), "{args:?}: {ran:?}");
     }
     // Only the last ten versions are kept.
-    let history = told(&host, &["history", "Test"]).await;
+    let history = modules_json(&host, &["history", "Test"]).await;
     assert_eq!(history.iter().filter(|entry| entry["kept"] == true).count(), history.len().min(10));
     let nobody = modules(&host, &["history", "Nobody"]).await;
     assert!(nobody.code == 1 && nobody.stderr.contains("there is no module Nobody"), "{nobody:?}");
@@ -248,7 +248,7 @@ async fn paused_module_keeps_deliveries_waiting() {
     let data = tempfile::tempdir().unwrap();
     save(data.path(), &small("here"));
     let mut host = start(data.path(), "").await;
-    assert_eq!(told(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
+    assert_eq!(modules_json(&host, &["pause", "Test"]).await[0]["paused"]["by"], "ann");
     let waiting: Vec<String> = {
         let mut chats = Vec::new();
         for number in 0..3 {
@@ -276,7 +276,7 @@ async fn paused_module_keeps_deliveries_waiting() {
     let waits = deliveries(&host, "waiting").await;
     assert!(waits.iter().all(|delivery| delivery["attempts"] == 0), "no attempt was started: {waits:?}");
 
-    told(&host, &["resume", "Test"]).await;
+    modules_json(&host, &["resume", "Test"]).await;
     let done = until("all deliveries to complete", async || {
         let done = deliveries(&host, "completed").await;
         (done.len() == 3).then_some(done)
@@ -295,14 +295,14 @@ async fn paused_module_does_not_block_others() {
     fs::write(folder.path().join("b.wasm"), small("b")).unwrap();
     let settings = Settings::new().module_file("A", "a.wasm", "").module_file("B", "b.wasm", "");
     let host = settings.server("concurrency = 1").start_in(folder).await;
-    told(&host, &["pause", "A"]).await;
+    modules_json(&host, &["pause", "A"]).await;
     for number in 0..20 {
         signed_post(&host.webhook, chosen(&format!("evt_{number}"), "A", "wait").to_string()).await;
     }
     for _ in 0..5 {
         assert_eq!(chat(&host, "B", "hello").await.text(), "b");
     }
-    assert_eq!(standing(&host, "A").await["in_flight"], 0);
+    assert_eq!(module_state(&host, "A").await["in_flight"], 0);
 }
 
 #[tokio::test]

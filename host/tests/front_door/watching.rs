@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::harness::{Host, Settings, small, told, until};
+use super::harness::{Host, Settings, modules_json, small, until};
 
 async fn host(file: &str) -> Host {
     let folder = tempfile::tempdir().unwrap();
@@ -66,8 +66,8 @@ async fn ignores_rewrites_of_the_same_content() {
         host.save("other.wasm", small(reply));
         host.serves("Other", &small(reply)).await;
     }
-    assert_eq!(told(&host, &["history", "Other"]).await.len(), 3);
-    assert_eq!(told(&host, &["history", "Same"]).await.len(), 1);
+    assert_eq!(modules_json(&host, &["history", "Other"]).await.len(), 3);
+    assert_eq!(modules_json(&host, &["history", "Same"]).await.len(), 1);
     assert_eq!(host.lines(&["serves", "module=Same"]), 1, "{}", host.log());
 }
 

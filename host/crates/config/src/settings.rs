@@ -19,7 +19,7 @@ use modhost_core::backoff::RetryPolicy;
 use modhost_core::browser_guard::HostName;
 use modhost_core::event::Name;
 use modhost_core::event::interest::Interest;
-use modhost_core::files::{self, NotRegular, ReadError, Unanswered};
+use modhost_core::files::{self, FileOpError, NotRegular, ReadError};
 use modhost_core::limits::{Amounts, DEFAULT_STACK, Limits, Resource};
 
 /// The maximum size of a settings file, in bytes: about ten thousand modules.
@@ -289,7 +289,7 @@ impl Ceilings {
     pub fn below_defaults(&self) -> Vec<String> {
         let of_delivery = Resource::ALL.into_iter().filter_map(|resource| {
             let (ceiling, default) = (self.delivery.get(resource)?, resource.default_amount());
-            let (lowered, normal) = (resource.told(ceiling), resource.told(default));
+            let (lowered, normal) = (resource.format_amount(ceiling), resource.format_amount(default));
             (ceiling < default).then(|| format!("`{}` is {lowered} instead of {normal}", resource.key()))
         });
         let (module, tenant) = (ModuleLimits::default().concurrency, TenantLimits::default().concurrency);
@@ -479,18 +479,20 @@ fn unreadable(path: &Path, error: &ReadError) -> ConfigError {
 }
 
 /// Returns the error for settings, or a file they refer to, that could not be read in time.
-pub fn read_failed(error: &Unanswered) -> ConfigError {
+pub fn read_failed(error: &FileOpError) -> ConfigError {
     const ADVICE: &str = "check whether the file is on a network file system that does not respond";
     match error {
-        Unanswered::TimedOut(pending) => {
+        FileOpError::TimedOut(pending) => {
             let file = pending.file.as_ref().map_or("a file of the settings".into(), |file| file.display().to_string());
             ConfigError::new(format!("reading {file} took longer than {:?}", files::READ_TIMEOUT)).advice(ADVICE)
         }
-        Unanswered::TooMany => {
+        FileOpError::TooMany => {
             ConfigError::new("cannot read the settings: too many earlier reads still wait for a file system")
                 .advice("check the file system that does not respond")
         }
-        Unanswered::Broken => ConfigError::new("reading the settings failed unexpectedly; please report this as a bug"),
+        FileOpError::Broken => {
+            ConfigError::new("reading the settings failed unexpectedly; please report this as a bug")
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub enum ReadError {
 
 /// The reason a file operation has no result.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum FileOpError {
     /// The operation exceeded its time limit.
     TimedOut(Pending),
     /// Too many earlier operations exceeded their time limit and are still blocked.
@@ -182,9 +182,9 @@ struct End {
 }
 
 impl Operation {
-    fn start(work: impl FnOnce() + Send + 'static) -> Result<Self, Unanswered> {
+    fn start(work: impl FnOnce() + Send + 'static) -> Result<Self, FileOpError> {
         if ABANDONED.load(Ordering::Relaxed) >= MAX_ABANDONED {
-            return Err(Unanswered::TooMany);
+            return Err(FileOpError::TooMany);
         }
         let operation = Self { reading: Arc::default(), end: Arc::default() };
         let (reading, end) = (operation.reading.clone(), operation.end.clone());
@@ -194,18 +194,18 @@ impl Operation {
             let _end_on_drop = EndOnDrop(end);
             work();
         };
-        thread.spawn(run).map_err(|_| Unanswered::Broken)?;
+        thread.spawn(run).map_err(|_| FileOpError::Broken)?;
         Ok(operation)
     }
 
     /// Stops waiting for the operation after the time limit.
-    fn abandon(self) -> Unanswered {
+    fn abandon(self) -> FileOpError {
         ABANDONED.fetch_add(1, Ordering::Relaxed);
         if self.end.is_settled.swap(true, Ordering::AcqRel) {
             ABANDONED.fetch_sub(1, Ordering::Relaxed);
         }
         let file = lock(&self.reading).clone();
-        Unanswered::TimedOut(Pending { file, is_over: self.end.is_over.clone() })
+        FileOpError::TimedOut(Pending { file, is_over: self.end.is_over.clone() })
     }
 }
 
@@ -228,11 +228,11 @@ impl Drop for EndOnDrop {
 pub async fn off_runtime<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Unanswered> {
+) -> Result<T, FileOpError> {
     let (done, result) = tokio::sync::oneshot::channel();
     let operation = Operation::start(move || drop(done.send(work())))?;
     match tokio::time::timeout(limit, result).await {
-        Ok(result) => result.map_err(|_| Unanswered::Broken),
+        Ok(result) => result.map_err(|_| FileOpError::Broken),
         Err(_) => Err(operation.abandon()),
     }
 }
@@ -242,12 +242,12 @@ pub async fn off_runtime<T: Send + 'static>(
 /// # Errors
 ///
 /// See [`off_runtime`].
-pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unanswered> {
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FileOpError> {
     let (done, result) = std::sync::mpsc::sync_channel(1);
     let operation = Operation::start(move || drop(done.send(work())))?;
     match result.recv_timeout(limit) {
         Ok(result) => Ok(result),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(Unanswered::Broken),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(FileOpError::Broken),
         Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(operation.abandon()),
     }
 }
@@ -293,7 +293,7 @@ mod tests {
             let _ = released.recv();
         };
         let limit = Duration::from_millis(20);
-        let Err(Unanswered::TimedOut(pending)) = off_runtime(limit, hangs).await else { panic!("expected a timeout") };
+        let Err(FileOpError::TimedOut(pending)) = off_runtime(limit, hangs).await else { panic!("expected a timeout") };
         assert_eq!(pending.file.as_deref(), Some(Path::new("on/a/share")));
         assert!(!pending.is_over());
         drop(release);

@@ -148,7 +148,7 @@ impl Resource {
     }
 
     /// Formats an amount for people: `128 MiB`, `10s`, `2000`.
-    pub fn told(self, amount: u64) -> String {
+    pub fn format_amount(self, amount: u64) -> String {
         match self.unit() {
             Unit::Bytes => ByteSize(amount).display().iec().to_string(),
             Unit::Time => humantime::format_duration(Duration::from_nanos(amount)).to_string(),
@@ -312,7 +312,7 @@ impl fmt::Display for LimitReached {
                 f,
                 "tenant memory: the running deliveries of its tenant would have more than {} together, \
                  `limits.total_memory` of the tenant",
-                Resource::Memory.told(*limit)
+                Resource::Memory.format_amount(*limit)
             ),
             Self::Stack(limit) => write!(
                 f,
@@ -329,8 +329,8 @@ impl fmt::Display for LimitReached {
 }
 
 fn fmt_delivery(f: &mut fmt::Formatter<'_>, resource: Resource, limit: Limit, wanted: Option<u64>) -> fmt::Result {
-    let (setting, amount) = (limit.setting(resource), resource.told(limit.amount));
-    let wanted = wanted.map(|wanted| resource.told(wanted));
+    let (setting, amount) = (limit.setting(resource), resource.format_amount(limit.amount));
+    let wanted = wanted.map(|wanted| resource.format_amount(wanted));
     match (resource, wanted) {
         (Resource::Memory, Some(wanted)) => write!(f, "memory: it asked for {wanted}, {setting} is {amount}"),
         (Resource::Memory, None) => write!(f, "memory: it asked for more than {amount}, {setting}"),

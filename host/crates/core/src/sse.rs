@@ -60,7 +60,7 @@ pub enum Read {
     /// An event that exceeded the limit and was skipped.
     TooLarge,
     /// A comment or an event without data, which shows that the connection is alive.
-    SignOfLife,
+    KeepAlive,
 }
 
 impl Parser {
@@ -138,7 +138,7 @@ impl Parser {
             return None;
         }
         if line.starts_with(b":") {
-            return Some(Read::SignOfLife);
+            return Some(Read::KeepAlive);
         }
         if let Some(name) = line.strip_prefix(NAME) {
             let name = String::from_utf8_lossy(&name[..name.len().min(MAX_NAME)]).trim().to_ascii_lowercase();
@@ -179,7 +179,7 @@ impl Parser {
         if let Some(name) = name {
             return Some(Read::Named(name, data.unwrap_or_default().into()));
         }
-        data.map(|data| if data.trim_ascii().is_empty() { Read::SignOfLife } else { Read::Data(data.into()) })
+        data.map(|data| if data.trim_ascii().is_empty() { Read::KeepAlive } else { Read::Data(data.into()) })
     }
 }
 
@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn reports_comments_and_empty_data_as_signs_of_life() {
-        assert_parses(": hello\n\n:\n", &[Read::SignOfLife, Read::SignOfLife]);
+        assert_parses(": hello\n\n:\n", &[Read::KeepAlive, Read::KeepAlive]);
         assert_parses(
             "data:\n\ndata: \n\ndata\n\ndata: x\n: in between\ndata: y\n\n",
-            &[Read::SignOfLife, Read::SignOfLife, Read::SignOfLife, Read::SignOfLife, data("x\ny")],
+            &[Read::KeepAlive, Read::KeepAlive, Read::KeepAlive, Read::KeepAlive, data("x\ny")],
         );
     }
 

@@ -29,7 +29,7 @@ impl Platform for DryRunPlatform {
         CallError::new(ErrorKind::Unsupported, format!("a dry run has no {what} that was not recorded"))
     }
 
-    fn lacks_a_model(&self) -> CallError {
+    fn no_model_error(&self) -> CallError {
         self.unsupported("completion")
     }
 

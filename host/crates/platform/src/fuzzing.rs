@@ -83,7 +83,7 @@ fn of(read: Read) -> Option<Option<(String, Bytes)>> {
         Read::Data(data) => Some(Some((String::new(), data))),
         Read::Named(name, data) => Some(Some((name, data))),
         Read::TooLarge => Some(None),
-        Read::SignOfLife => None,
+        Read::KeepAlive => None,
     }
 }
 

@@ -67,7 +67,7 @@ pub trait Platform: Send + Sync {
     fn unsupported(&self, what: &str) -> CallError;
 
     /// Returns the error of a completion on a platform without a language model.
-    fn lacks_a_model(&self) -> CallError {
+    fn no_model_error(&self) -> CallError {
         let mut error = self.unsupported("completion");
         error.message.push_str("; configure one with [tenant.completion] in modules.toml");
         error
@@ -128,7 +128,7 @@ pub trait Platform: Send + Sync {
 
     /// Requests a completion from a language model.
     async fn complete(&self, _caller: &Caller, _request: &CompletionRequest) -> Result<Completion> {
-        Err(self.lacks_a_model())
+        Err(self.no_model_error())
     }
 
     /// Requests a completion that is read piece by piece. A platform that doesn't stream returns the complete text as
@@ -147,7 +147,7 @@ pub trait Platform: Send + Sync {
         _request: &CompletionRequest,
         _sources: &[Hit],
     ) -> Result<StreamedAnswer> {
-        Err(self.lacks_a_model())
+        Err(self.no_model_error())
     }
 }
 

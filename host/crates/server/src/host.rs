@@ -317,7 +317,7 @@ impl Host {
         // While the dispatcher still accepts the events that the sockets have received.
         self.sockets.shutdown().await;
         self.dispatcher.shutdown(grace).await;
-        self.registry.note_trials().await;
+        self.registry.record_trials().await;
         self.closing.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -370,7 +370,7 @@ impl Parts {
         self.admin.set(for_operators(&config.rules));
         self.public.set(config.rules);
         // First: while a source's secrets are unconfirmed, no request may count as a forgery.
-        self.sources.set_unsettled(config.unsettled);
+        self.sources.set_unconfirmed(config.unconfirmed);
         self.registry.set(config.specs, || self.dispatcher.set_routes(config.tenants, config.routes, config.apology));
         // After the routes: the events of a new source need them.
         self.sources.set(config.webhooks, config.max_body);
@@ -403,7 +403,7 @@ async fn log_recovered(journal: &dyn Journal, recovered: u64) -> Result<(), Jour
 
 /// Logs when all modules have loaded, and how many of them serve.
 async fn log_ready(registry: &Registry, started: Instant) {
-    registry.all_have_come_up().await;
+    registry.wait_until_loaded().await;
     let modules = registry.status();
     let serving = modules.iter().filter(|module| module.version.is_some()).count();
     tracing::debug!(modules = modules.len(), serving, took = ?started.elapsed(), "modules started");

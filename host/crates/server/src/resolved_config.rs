@@ -39,7 +39,7 @@ pub struct ResolvedConfig {
     /// The webhooks, for the public listener.
     pub webhooks: Vec<Source>,
     /// The webhooks whose secrets changed recently, so that the new secrets may be incomplete.
-    pub unsettled: HashSet<Name>,
+    pub unconfirmed: HashSet<Name>,
     /// The event sockets.
     pub sockets: Vec<EventSocket>,
     /// The largest request body in bytes, for the public listener.
@@ -116,7 +116,7 @@ impl ResolvedConfig {
         let names = settings.sources.iter().map(|source| &source.name);
         Ok(Self {
             webhooks,
-            unsettled: names.filter(|name| active.is_unconfirmed(name)).cloned().collect(),
+            unconfirmed: names.filter(|name| active.is_unconfirmed(name)).cloned().collect(),
             // A socket without subscriptions receives nothing; a warning about the settings reports it.
             sockets: sockets.into_iter().flatten().collect(),
             max_body: settings.server.max_body,

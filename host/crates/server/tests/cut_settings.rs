@@ -437,7 +437,7 @@ fn with_values(values: &[(&str, &str)]) -> LoadedSettings {
 /// Returns the number of keys of the source, and whether its secrets are unconfirmed.
 fn keys(active: &ActiveSettings) -> (usize, bool) {
     let config = ResolvedConfig::of(active, &http_client().unwrap()).unwrap_or_else(|errors| panic!("{errors}"));
-    (config.webhooks[0].keys.len(), !config.unsettled.is_empty())
+    (config.webhooks[0].keys.len(), !config.unconfirmed.is_empty())
 }
 
 fn secret(active: &ActiveSettings) -> String {

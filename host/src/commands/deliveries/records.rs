@@ -11,12 +11,12 @@ use crate::commands::admin::{AdminApi, OFFLINE_HINT};
 use crate::commands::diagnostics::{self, error_with_help};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_server::admin_api::{DeliveryView, DetailsView};
-use modhost_storage::journal::{AtRest, Filter, SqliteSettings, State};
+use modhost_storage::journal::{Filter, OfflineJournal, SqliteSettings, State};
 
 /// The deliveries of a running host, or of a stopped one.
 pub(in crate::commands) enum Records {
     Running(AdminApi),
-    Offline(AtRest),
+    Offline(OfflineJournal),
 }
 
 /// A filter for deliveries.
@@ -33,7 +33,7 @@ impl Records {
     /// Opens the data directory that the command line names, else connects to the host of these settings.
     pub(in crate::commands) async fn open(from: &FromArgs, config: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(directory) = &from.data_dir {
-            let journal = AtRest::open(SqliteSettings { directory: directory.clone() }).await?;
+            let journal = OfflineJournal::open(SqliteSettings { directory: directory.clone() }).await?;
             if let Some(missing) = journal.missing() {
                 diagnostics::warn(missing);
             }

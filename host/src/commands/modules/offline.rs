@@ -10,11 +10,11 @@ use crate::commands::diagnostics::with_help;
 use modhost_config::{Module, Settings};
 use modhost_core::clock;
 use modhost_core::event::Name;
-use modhost_runtime::engine::OrderError;
+use modhost_runtime::engine::AdminError;
 use modhost_server::admin_api::{ModuleView, VersionView};
 use modhost_server::resolved_config;
 use modhost_storage::versions::{
-    self, AtRest, ContentHash, Decision, Fact, Keep, Origin, Refusal, VersionRequest, Versions,
+    self, ContentHash, Decision, Fact, Keep, OfflineVersions, Origin, Refusal, VersionRequest, Versions,
 };
 
 /// The modules in the data directory of a stopped host.
@@ -27,26 +27,26 @@ pub(super) struct OfflineModules {
 impl OfflineModules {
     pub(super) async fn list(&self) -> anyhow::Result<Vec<ModuleView>> {
         let modules = self.open().await?.modules().await?;
-        Ok(modules.into_iter().map(|(name, standing)| ModuleView::at_rest(&name, standing)).collect())
+        Ok(modules.into_iter().map(|(name, state)| ModuleView::offline(&name, state)).collect())
     }
 
     pub(super) async fn show(&self, name: &str) -> anyhow::Result<ModuleView> {
         let module = Name::from(name);
-        let standing = self.open().await?.standing(&module).await?.ok_or_else(|| unknown_module(name))?;
-        Ok(ModuleView::at_rest(&module, standing))
+        let state = self.open().await?.module_state(&module).await?.ok_or_else(|| unknown_module(name))?;
+        Ok(ModuleView::offline(&module, state))
     }
 
     pub(super) async fn history(&self, name: &str) -> anyhow::Result<Vec<VersionView>> {
         let (record, module) = (self.open().await?, Name::from(name));
         let history = record.history(&module).await?;
-        if history.is_empty() && record.standing(&module).await?.is_none() {
+        if history.is_empty() && record.module_state(&module).await?.is_none() {
             return Err(unknown_module(name));
         }
         Ok(history.into_iter().map(VersionView::from).collect())
     }
 
-    async fn open(&self) -> versions::Result<AtRest> {
-        AtRest::open(self.data_dir.clone()).await
+    async fn open(&self) -> versions::Result<OfflineVersions> {
+        OfflineVersions::open(self.data_dir.clone()).await
     }
 
     /// Records a command, which the host applies when it starts. Locks the data directory, so that no host starts meanwhile.
@@ -55,7 +55,7 @@ impl OfflineModules {
         let module = crate::commands::find_module(&settings, name)?;
         let keep =
             Keep { of_module: settings.server.retention.versions, bytes: settings.server.retention.versions_size };
-        let opened = Versions::open_at_rest(self.data_dir.clone(), keep).await;
+        let opened = Versions::open_offline(self.data_dir.clone(), keep).await;
         let (_lock, versions) =
             opened.map_err(|error| with_help(error, "to change modules of a running host, omit --data-dir"))?;
 
@@ -66,7 +66,7 @@ impl OfflineModules {
             self.ensure_can_serve(&versions, &settings, module, hash, file).await?;
         }
         versions.note(&module.name, decision.facts).await?;
-        Ok(ModuleView::at_rest(&module.name, versions.standing(&module.name)))
+        Ok(ModuleView::offline(&module.name, versions.module_state(&module.name)))
     }
 
     /// Checks that a version can serve, and stores its component.
@@ -87,7 +87,7 @@ impl OfflineModules {
         };
         let engine = crate::commands::engine(1, settings.server.stack)?.with_cache(self.data_dir.join("components"));
         let loaded = engine.load(bytes, &resolved_config::spec(module)).await;
-        loaded.map_err(|error| OrderError::CantServe(hash, error)).context("no change was made")?;
+        loaded.map_err(|error| AdminError::CantServe(hash, error)).context("no change was made")?;
         Ok(())
     }
 }
@@ -100,9 +100,9 @@ async fn decide(
     by: &str,
     file: Option<ContentHash>,
 ) -> anyhow::Result<Decision> {
-    let (standing, now) = (versions.standing(module), clock::now());
-    let [serving, canary] = [&standing.serving, &standing.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
-    let request = VersionRequest { module, by, standing: &standing, serving, tried: canary, file };
+    let (state, now) = (versions.module_state(module), clock::now());
+    let [serving, canary] = [&state.serving, &state.canary].map(|entry| entry.as_ref().map(|entry| entry.hash));
+    let request = VersionRequest { module, by, state: &state, serving, tried: canary, file };
     let only = |fact: Fact| Decision { serves: None, facts: vec![fact] };
     Ok(match order {
         Order::Rollback => request.roll_back(&versions.history(module).await?)?,
@@ -114,7 +114,7 @@ async fn decide(
         // The record keeps who paused the module first.
         Order::Pause => {
             let first = versions::Order { by: by.to_owned(), at: now };
-            only(Fact::Paused(Some(standing.paused.clone().unwrap_or(first))))
+            only(Fact::Paused(Some(state.paused.clone().unwrap_or(first))))
         }
         Order::Resume => only(Fact::Paused(None)),
     })

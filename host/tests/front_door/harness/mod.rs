@@ -20,7 +20,7 @@ pub use event::{chosen, chosen_in, now, post, sign, signed_post, signed_with, us
 pub use gate::Gate;
 pub use guests::{component, test_guest_with_names, variant};
 pub use model::Model;
-pub use modules::{modules, standing, told};
+pub use modules::{module_state, modules, modules_json};
 pub use process::{ADMIN_TOKEN, Host, Settings};
 pub use signal::{Signal, signal};
 pub use small::{Does, small, small_that};

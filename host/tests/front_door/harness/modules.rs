@@ -12,13 +12,13 @@ pub async fn modules(host: &Host, args: &[&str]) -> Ran {
 }
 
 /// Its JSON output, one object per line or a single one.
-pub async fn told(host: &Host, args: &[&str]) -> Vec<Value> {
+pub async fn modules_json(host: &Host, args: &[&str]) -> Vec<Value> {
     let ran = modules(host, &[args, &["--json"]].concat()).await;
     assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
     serde_json::Deserializer::from_str(&ran.stdout).into_iter().map(Result::unwrap).collect()
 }
 
 /// The state of a module.
-pub async fn standing(host: &Host, module: &str) -> Value {
-    told(host, &["show", module]).await.remove(0)
+pub async fn module_state(host: &Host, module: &str) -> Value {
+    modules_json(host, &["show", module]).await.remove(0)
 }

@@ -388,7 +388,7 @@ impl Host {
     pub async fn serves_or_tries(&self, module: &str, bytes: &[u8]) {
         let version = ContentHash::of(bytes).to_string();
         until(&format!("version {version} of {module}, serving or on trial"), async || {
-            let now = super::standing(self, module).await;
+            let now = super::module_state(self, module).await;
             (now["version"] == *version || now["canary"]["version"] == *version).then_some(())
         })
         .await;

@@ -21,7 +21,7 @@ pub enum Body {
     /// A component written by hand.
     Whole(Whole),
     /// The test guest with this command.
-    Told(&'static str),
+    Command(&'static str),
 }
 
 const fn core_guest(
@@ -46,9 +46,9 @@ const fn command_guest(
     name: &'static str,
     limits: &'static str,
     reason: &'static [&'static str],
-    told: &'static str,
+    command: &'static str,
 ) -> HostileGuest {
-    HostileGuest { name, body: Body::Told(told), limits, reason }
+    HostileGuest { name, body: Body::Command(command), limits, reason }
 }
 
 /// The reason for using too much CPU time.

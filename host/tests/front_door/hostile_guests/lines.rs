@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::make::{Parts, TAME};
-use super::{APOLOGY, GROWTH, Memory};
+use super::{APOLOGY, MAX_GROWTH, Memory};
 use crate::harness::{Host, Settings, wait_for_answer};
 use crate::http::{bring, platform, variables};
 
@@ -51,5 +51,5 @@ async fn serving_does_not_parse_debug_information() {
     assert_eq!(wait_for_answer(&host, &chat_id).await.text(), APOLOGY);
     host.logged(&["delivery failed", "trap: wasm `unreachable` instruction executed"]).await;
     let grew = Memory::of(&host).peak.saturating_sub(before.now);
-    assert!(grew < GROWTH, "the host grew by {} MiB", grew >> 20);
+    assert!(grew < MAX_GROWTH, "the host grew by {} MiB", grew >> 20);
 }

@@ -90,7 +90,7 @@ impl HostileGuest {
             "tenants = [\"wild\"]\nhttp = [\"nowhere.invalid\"]\nretry = {{ attempts = 1 }}\nlimits = {{ {common}{cpu}{more} }}"
         );
         match &self.body {
-            Body::Told(_) => settings.module(self.name, "test_guest", &lines),
+            Body::Command(_) => settings.module(self.name, "test_guest", &lines),
             Body::Parts(parts) => self.written(settings, folder, &parts.component(), &lines),
             Body::Whole(whole) => self.written(settings, folder, &whole.component(), &lines),
         }
@@ -105,7 +105,7 @@ impl HostileGuest {
     /// Runs the concurrent deliveries of the guest to their end; returns the ids of their chats.
     async fn run_deliveries(&self, host: &Host) -> Vec<String> {
         let text = match &self.body {
-            Body::Told(command) => format!("step-and {command}"),
+            Body::Command(command) => format!("step-and {command}"),
             Body::Parts(_) | Body::Whole(_) => "go".to_owned(),
         };
         join_all((0..CONCURRENT_DELIVERIES).map(async |_| {

@@ -88,7 +88,7 @@ fn amounts(table: &Table<'_>, http: &'static str, ceilings: &Amounts) -> Amounts
     let mut read = |value: Value<'_>, resource: Resource| {
         let Some(amount) = amount(&value, resource) else { return };
         match ceilings.get(resource).filter(|ceiling| *ceiling < amount) {
-            Some(ceiling) => report_above_ceiling(&value, resource.key(), &resource.told(ceiling)),
+            Some(ceiling) => report_above_ceiling(&value, resource.key(), &resource.format_amount(ceiling)),
             None => amounts.set(resource, amount),
         }
     };

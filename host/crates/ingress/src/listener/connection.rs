@@ -74,16 +74,16 @@ impl Connection {
     }
 
     /// Serves the connection until it closes.
-    pub async fn attend(self, stream: TcpStream, routes: Arc<Routes>) {
+    pub async fn serve(self, stream: TcpStream, routes: Arc<Routes>) {
         match &self.rules.tls {
-            None => self.serve(stream, routes).await,
+            None => self.serve_http(stream, routes).await,
             Some(config) => {
                 let opened = tokio::select! {
                     opened = self.handshake(config.clone(), stream) => opened,
                     reason = self.reason() => return self.cut_off(&reason),
                 };
                 if let Some(stream) = opened {
-                    self.serve(stream, routes).await;
+                    self.serve_http(stream, routes).await;
                 }
             }
         }
@@ -117,7 +117,7 @@ impl Connection {
         }
     }
 
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: Arc<Routes>) {
+    async fn serve_http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, routes: Arc<Routes>) {
         let http = http(&self.rules.limits);
         let stream = TokioIo::new(ActivityStream::new(stream, self.place.activity.clone()));
         let service = RequestService {
@@ -150,7 +150,7 @@ impl Connection {
         let activity = &self.place.activity;
         tokio::select! {
             () = self.closing.cancelled() => CloseReason::Closing,
-            () = activity.asked_to_leave() => CloseReason::MakesRoom,
+            () = activity.close_requested() => CloseReason::MakesRoom,
             overdue = activity.overdue(&self.rules.limits) => CloseReason::Overdue(overdue),
         }
     }

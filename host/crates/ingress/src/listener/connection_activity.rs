@@ -89,13 +89,13 @@ impl ConnectionActivity {
     }
 
     /// Asks the connection to close to make room.
-    pub fn ask_to_leave(&self) {
+    pub fn request_close(&self) {
         self.state().leaving = true;
         self.leave.notify_one();
     }
 
     /// Waits until the connection is asked to leave and owes no response.
-    pub async fn asked_to_leave(&self) {
+    pub async fn close_requested(&self) {
         loop {
             self.leave.notified().await;
             let mut state = self.state();

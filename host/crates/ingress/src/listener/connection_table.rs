@@ -68,7 +68,7 @@ impl ConnectionTable {
         });
         let chosen = waiting.reduce(|a, b| if (b.0, a.1) > (a.0, b.1) { b } else { a });
         if let Some((_, _, activity)) = chosen {
-            activity.ask_to_leave();
+            activity.request_close();
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn is_asked(place: &ConnectionEntry) -> bool {
-        futures::FutureExt::now_or_never(place.activity.asked_to_leave()).is_some()
+        futures::FutureExt::now_or_never(place.activity.close_requested()).is_some()
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Listener {
                 if let Some(entry) = self.admit(peer).await {
                     let rules = self.rules.load_full();
                     let connection = Connection::new(self.clone(), rules, entry, closing.clone());
-                    connections.spawn(connection.attend(stream, routes.clone()));
+                    connections.spawn(connection.serve(stream, routes.clone()));
                 }
             }
         };

@@ -27,7 +27,7 @@ use schemes::{Key, Request, Scheme, SignatureError};
 pub struct Sources {
     by_path: ArcSwap<HashMap<String, Arc<RouteEntry>>>,
     /// Sources whose secrets have just changed.
-    unsettled: ArcSwap<HashSet<Name>>,
+    unconfirmed: ArcSwap<HashSet<Name>>,
     max_body: ArcSwap<u64>,
 }
 
@@ -152,14 +152,14 @@ impl Sources {
 impl Sources {
     /// Sets the sources whose secrets have just changed and may be half written: an invalid signature there gets a status
     /// that makes the platform retry.
-    pub fn set_unsettled(&self, sources: HashSet<Name>) {
-        self.unsettled.store(Arc::new(sources));
+    pub fn set_unconfirmed(&self, sources: HashSet<Name>) {
+        self.unconfirmed.store(Arc::new(sources));
     }
 
     /// Returns the status for a rejected request.
     fn status(&self, rejection: &Rejection, source: &Source) -> StatusCode {
         let is_unsigned = matches!(rejection, Rejection::SignatureError(SignatureError::WrongSignature));
-        if is_unsigned && self.unsettled.load().contains(&source.reader.name) {
+        if is_unsigned && self.unconfirmed.load().contains(&source.reader.name) {
             return StatusCode::SERVICE_UNAVAILABLE;
         }
         rejection.status(&*source.scheme)

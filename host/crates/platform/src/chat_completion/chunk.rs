@@ -108,7 +108,7 @@ impl<'a> Choice<'a> {
     }
 
     /// Returns whether the choice contains text or tool calls.
-    pub(super) fn says_something(&self) -> bool {
+    pub(super) fn has_content(&self) -> bool {
         !self.text.is_empty() || !self.tools.is_empty()
     }
 }

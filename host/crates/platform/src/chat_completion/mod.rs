@@ -229,7 +229,7 @@ impl Reader {
     /// Returns the choices of a chunk to use: those of one index, which is the first one with content.
     fn select<'a>(&mut self, choices: Vec<Choice<'a>>) -> Vec<Choice<'a>> {
         if self.choice.is_none() {
-            let mut speaking: Vec<_> = choices.iter().filter(|choice| choice.says_something()).collect();
+            let mut speaking: Vec<_> = choices.iter().filter(|choice| choice.has_content()).collect();
             speaking.sort_by_key(|choice| choice.index.unwrap_or(0).unsigned_abs());
             self.choice = speaking.first().map(|choice| choice.index.unwrap_or(0));
         }
@@ -240,7 +240,7 @@ impl Reader {
                 selected.push(choice);
                 continue;
             }
-            self.has_others |= choice.says_something();
+            self.has_others |= choice.has_content();
             if let Finish::Stopped(reason) = &choice.finish {
                 self.other_finish = Some(reason.clone());
             }
@@ -376,7 +376,7 @@ impl Reader {
         let progress = match &read {
             Read::Data(data) => self.event("", data),
             Read::Named(name, data) => self.event(name, data),
-            Read::SignOfLife => Ok(Progress::Nothing),
+            Read::KeepAlive => Ok(Progress::Nothing),
             Read::TooLarge => Err(Fault::TooLarge("an event of it", MAX_EVENT)),
         };
         match progress {

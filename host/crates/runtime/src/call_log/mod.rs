@@ -94,7 +94,7 @@ impl CallLog {
     }
 
     /// Fixes the wall clock at this time, so that every run reads the same.
-    pub fn standing_at(mut self, time: SystemTime) -> Self {
+    pub fn with_fixed_clock(mut self, time: SystemTime) -> Self {
         self.clock = Some(time);
         self
     }
@@ -163,7 +163,7 @@ impl CallLog {
 
     /// Disables replay: the log only restores the progress shown to the user. Results that can't be undone are still
     /// reused.
-    pub fn start_afresh(&mut self) {
+    pub fn disable_replay(&mut self) {
         let state = get_mut(&mut self.state);
         state.readings_ahead.clear();
         state.afresh = true;
@@ -185,7 +185,7 @@ impl CallLog {
     /// # Errors
     ///
     /// When the journal can't be written.
-    pub fn forgive(&self) -> Result<(), CallError> {
+    pub fn clear_temporary_failures(&self) -> Result<(), CallError> {
         let mut state = self.state();
         for (position, import, arguments) in std::mem::take(&mut state.failed) {
             drop(self.write(&mut state, position, import, &arguments, Some(&Answer::Again))?);

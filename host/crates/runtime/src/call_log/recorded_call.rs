@@ -46,7 +46,7 @@
 //! - **The answer can't be written.** The next attempt repeats the call. The guest gets the error instead of the
 //!   answer, unless it doesn't wait for the disk and already has the answer.
 //! - **The call failed and may succeed later.** The answer, an error, is recorded and replayed like any other. When the
-//!   delivery is retried, [`CallLog::forgive`](super::CallLog::forgive) overwrites it, so that the next attempt makes
+//!   delivery is retried, [`CallLog::clear_temporary_failures`](super::CallLog::clear_temporary_failures) overwrites it, so that the next attempt makes
 //!   the call again from `Reserved`, at the same position. [`RecordedCall::make_again`] does the same for a replayed
 //!   answer.
 //!

@@ -34,7 +34,7 @@ impl TenantMemory {
     }
 
     /// Releases this many bytes.
-    pub fn give_back(&self, bytes: u64) {
+    pub fn release(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }

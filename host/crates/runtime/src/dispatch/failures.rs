@@ -45,7 +45,7 @@ impl Failures {
     }
 
     /// Sends a failure; `make` is called only if there are subscribers.
-    pub fn tell(&self, make: impl FnOnce() -> FailedAttempt) {
+    pub fn report(&self, make: impl FnOnce() -> FailedAttempt) {
         if self.0.receiver_count() > 0 {
             // The last subscriber may just have been dropped.
             drop(self.0.send(Arc::new(make())));

@@ -36,7 +36,7 @@ pub(super) enum Outcome {
         user_text: Option<String>,
     },
     /// The host is shutting down: the delivery restarts with the next host.
-    CutOff,
+    Interrupted,
 }
 
 /// Waits for calls in flight, then closes the steps and completes the reply if the delivery has ended. Returns the next
@@ -52,7 +52,7 @@ pub(super) async fn finalize(
         tracing::warn!(module = %delivery.module, delivery = %delivery.id, "a call to the platform has not ended; finalizing without it");
     }
     match outcome {
-        Outcome::CutOff => Disposition::Retry { after: Duration::ZERO, reason: "the host was shut down".into() },
+        Outcome::Interrupted => Disposition::Retry { after: Duration::ZERO, reason: "the host was shut down".into() },
         Outcome::Answered => match answered(delivery).await {
             Ok(()) => Disposition::Completed,
             Err(Unfinished::NoReply) => give_up(delivery, no_reply(delivery), None, route, max_attempts).await,
@@ -118,7 +118,7 @@ async fn retry_later(delivery: &Delivery, failed: Failed, route: &RouteSpec, max
         let reason = format!("{reason} (attempt {} of {})", delivery.attempt, route.retry.attempts);
         return give_up(delivery, reason, user_text, route, max_attempts).await;
     }
-    if let Err(error) = delivery.call_log.forgive() {
+    if let Err(error) = delivery.call_log.clear_temporary_failures() {
         tracing::warn!(delivery = %delivery.id, %error, "cannot clear failed calls; the next attempt replays them");
     }
     let written = delivery.progress().reply.completed;
@@ -144,7 +144,7 @@ async fn give_up(
 ) -> Disposition {
     let text = user_text.unwrap_or_else(|| route.apology.to_string());
     let reason = FailureReason::new(reason);
-    match apologise(delivery, text).await {
+    match notify_failure(delivery, text).await {
         Err(error) if error.is_temporary() && delivery.attempt < max_attempts => {
             let after = route.retry.delay_after(delivery.attempt);
             Disposition::Retry { after, reason: reason.with_notice_error(error) }
@@ -155,7 +155,7 @@ async fn give_up(
 }
 
 /// Closes the steps as failed, and writes the text into the reply, unless the reply is complete.
-pub(super) async fn apologise(delivery: &Delivery, text: String) -> Result<(), CallError> {
+pub(super) async fn notify_failure(delivery: &Delivery, text: String) -> Result<(), CallError> {
     close_steps(delivery, StepStatus::Failed).await?;
     let answered = delivery.progress().reply.completed;
     if waits_without_reply_id(delivery)

@@ -37,7 +37,7 @@ async fn heartbeat_once(inner: &Inner) -> modhost_storage::journal::Result<()> {
     let given_up = inner.journal.reclaim(None).await?;
     if given_up > 0 {
         tracing::warn!(deliveries = given_up, "leases of another host expired; their deliveries wait again");
-        inner.look_again(inner.clock.now());
+        inner.rescan(inner.clock.now());
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ pub use sink::DispatchSink;
 const COME_BACK_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a shutdown waits for canceled deliveries to be finalized and returned to the queue.
-const TIDY_UP: Duration = Duration::from_secs(5);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum number of events accepted concurrently; further ones wait. An event whose client has disconnected counts
 /// too.
@@ -236,7 +236,7 @@ impl Dispatcher {
     pub fn set_routes(&self, tenants: Vec<TenantSpec>, modules: Vec<RouteSpec>, apology: Arc<str>) {
         let routes = Routes::new(tenants, modules, apology, &self.0.routes.load());
         self.0.routes.store(Arc::new(routes));
-        self.0.look_again(self.0.clock.now());
+        self.0.rescan(self.0.clock.now());
     }
 
     /// Accepts an event. When this returns, the event is on disk, and every module that wants it will receive it.
@@ -287,8 +287,8 @@ impl Dispatcher {
     }
 
     /// Makes the scheduler look at all lanes, for example because a module was resumed.
-    pub fn look_again(&self) {
-        self.0.look_again(self.0.clock.now());
+    pub fn rescan(&self) {
+        self.0.rescan(self.0.clock.now());
     }
 
     /// Returns an ended delivery to the queue. Returns whether the delivery exists and had ended. Call it within
@@ -316,7 +316,7 @@ impl Dispatcher {
         if dropped {
             // If the deliveries of the chat run one at a time, the next one may start now.
             self.0.woken([lane_of(delivery)]);
-            worker::show_dropped(&self.0, delivery, reason).await;
+            worker::notify_dropped(&self.0, delivery, reason).await;
         }
         Ok(dropped)
     }
@@ -348,7 +348,7 @@ impl Dispatcher {
                 "deliveries still run after the grace period; interrupting them until the next start"
             );
             inner.stop.cancel();
-            if timeout(&*inner.clock, TIDY_UP, inner.tasks.wait()).await.is_none() {
+            if timeout(&*inner.clock, CLEANUP_TIMEOUT, inner.tasks.wait()).await.is_none() {
                 tracing::error!("cannot return interrupted deliveries in time; waiting for their leases to expire");
             }
         }
@@ -365,7 +365,7 @@ impl Inner {
     /// Returns whether a tenant's deliveries to a module wait because the tenant or the module is missing from the
     /// settings and may come back.
     fn waits_for_settings(&self, routes: &Routes, tenant: &Name, module: &Name) -> bool {
-        routes.makes_wait(tenant, module, self.clock.now() < self.unknown_wait_until)
+        routes.is_blocked(tenant, module, self.clock.now() < self.unknown_wait_until)
     }
 
     async fn accept(&self, event: Event) -> Result<Accepted, Refused> {
@@ -405,7 +405,7 @@ impl Inner {
     }
 
     /// Makes the scheduler look at all lanes at the given time.
-    fn look_again(&self, at: SystemTime) {
+    fn rescan(&self, at: SystemTime) {
         let mut next_due = lock(&self.next_due);
         *next_due = Some(next_due.map_or(at, |known| known.min(at)));
         drop(next_due);

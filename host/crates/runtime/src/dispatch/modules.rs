@@ -16,10 +16,10 @@ pub trait Modules: Send + Sync + 'static {
     fn changes(&self) -> watch::Receiver<()>;
 
     /// Returns whether the deliveries of a module wait: it is paused, or no version serves yet.
-    fn makes_wait(&self, module: &Name) -> bool;
+    fn is_blocked(&self, module: &Name) -> bool;
 
     /// Returns whether the deliveries of any module wait.
-    fn any_makes_wait(&self) -> bool;
+    fn any_blocked(&self) -> bool;
 
     /// Returns the version for a delivery received at this time; none if the module has no version.
     fn choose(&self, module: &Name, delivery: &DeliveryId, received_at: SystemTime) -> Option<Box<dyn Runner>>;
@@ -43,12 +43,12 @@ impl Modules for Registry {
         Self::changes(self)
     }
 
-    fn makes_wait(&self, module: &Name) -> bool {
-        Self::makes_wait(self, module)
+    fn is_blocked(&self, module: &Name) -> bool {
+        Self::is_blocked(self, module)
     }
 
-    fn any_makes_wait(&self) -> bool {
-        Self::any_makes_wait(self)
+    fn any_blocked(&self) -> bool {
+        Self::any_blocked(self)
     }
 
     fn choose(&self, module: &Name, delivery: &DeliveryId, received_at: SystemTime) -> Option<Box<dyn Runner>> {

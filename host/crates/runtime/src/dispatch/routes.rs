@@ -113,7 +113,7 @@ impl Routes {
     /// Returns whether a tenant's deliveries to a module wait because one of the two was removed from the settings and
     /// may come back. `unknown_wait` applies to names that are not in the routes at all: shortly after startup they
     /// wait too, because the settings may be half written.
-    pub(super) fn makes_wait(&self, tenant: &Name, module: &Name, unknown_wait: bool) -> bool {
+    pub(super) fn is_blocked(&self, tenant: &Name, module: &Name, unknown_wait: bool) -> bool {
         let tenant = self.tenant(tenant).map_or(unknown_wait, |tenant| tenant.is_gone);
         tenant || self.module(module).map_or(unknown_wait, |module| module.is_gone)
     }

@@ -58,7 +58,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let mut scheduler =
         Scheduler { inner: inner.clone(), turn: 0, changes, backoff: LaneBackoff::default(), failed_looks: 0 };
     // A previous scheduler may have panicked after it had taken lanes out of `woken`.
-    inner.look_again(inner.clock.now());
+    inner.rescan(inner.clock.now());
     // A step is never canceled: deliveries claimed by it would not start.
     while !inner.closing.is_cancelled() {
         scheduler.step().await;
@@ -148,7 +148,7 @@ impl Scheduler {
             let retry_in = CLAIM_BACKOFF.delay(self.failed_looks);
             self.failed_looks = self.failed_looks.saturating_add(1);
             tracing::error!(?retry_in, %error, "cannot look for deliveries that are due");
-            self.inner.look_again(now + retry_in);
+            self.inner.rescan(now + retry_in);
         }
     }
 
@@ -157,9 +157,9 @@ impl Scheduler {
         self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
         if let Some(next) = self.inner.journal.next_due().await? {
             // The lanes that are due now are ready; the timer is for later ones.
-            let any_waits = self.inner.modules.any_makes_wait() || self.any_waits_for_settings();
+            let any_waits = self.inner.modules.any_blocked() || self.any_waits_for_settings();
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
-            self.inner.look_again(now + next.max(shortest));
+            self.inner.rescan(now + next.max(shortest));
         }
         self.failed_looks = 0;
         Ok(())
@@ -192,7 +192,7 @@ impl Scheduler {
         // A module that is paused, loading or removed from the settings takes no share.
         let all = &self.inner.modules;
         let can_start = |tenant: &Name, module: &Name| {
-            let waits = all.makes_wait(module) || self.inner.waits_for_settings(&routes, tenant, module);
+            let waits = all.is_blocked(module) || self.inner.waits_for_settings(&routes, tenant, module);
             !waits && !held_off(tenant, module)
         };
         let ready: BTreeMap<&Name, Vec<&Name>> = ready_lanes

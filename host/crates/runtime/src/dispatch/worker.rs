@@ -110,7 +110,7 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
         Some(chosen) => (run(inner, delivery, &*chosen).await, Some(chosen)),
         None => (Outcome::GivenUp { reason: exhausted_reason(inner, claimed).await, user_text: None }, None),
     };
-    let cut_off = matches!(outcome, Outcome::CutOff);
+    let cut_off = matches!(outcome, Outcome::Interrupted);
     let next = finalize::finalize(&*inner.clock, delivery, outcome, route, max_attempts(&route.retry)).await;
     // Only the first attempt of a delivery is evidence for a canary. An attempt that the host canceled isn't evidence,
     // and sending a delivery again doesn't make it count twice.
@@ -181,7 +181,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
     }
     let mut call_log = CallLog::new(inner.journal.clone(), claimed.lease.clone(), recorded);
     if !route.resume {
-        call_log.start_afresh();
+        call_log.disable_replay();
     }
     if claimed.earlier > 0 {
         call_log.make_failed_calls_again();
@@ -200,7 +200,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
 }
 
 /// Notifies the user of a delivery that an operator dropped.
-pub(super) async fn show_dropped(inner: &Inner, dropped: &Details, reason: &str) {
+pub(super) async fn notify_dropped(inner: &Inner, dropped: &Details, reason: &str) {
     let (summary, routes) = (&dropped.summary, inner.routes.load_full());
     tracing::info!(module = %summary.module, delivery = %summary.id, reason, "delivery dropped");
     if let Some(tenant) = routes.tenant(&summary.tenant) {
@@ -232,7 +232,7 @@ async fn notify_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apol
         tenant_memory: None,
         salt: inner.journal.salt(),
     });
-    if let Err(error) = finalize::apologise(&delivery, apology.to_owned()).await {
+    if let Err(error) = finalize::notify_failure(&delivery, apology.to_owned()).await {
         tracing::error!(%module, delivery = %delivery.id, %error, "cannot show the user that there is no answer");
     }
 }
@@ -257,7 +257,7 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Ou
     // A panic is a bug in the host: it is retried, so that the user's steps and reply are completed.
     let ended = tokio::select! {
         ended = AssertUnwindSafe(runner.run(delivery)).catch_unwind() => ended,
-        () = inner.stop.cancelled() => return Outcome::CutOff,
+        () = inner.stop.cancelled() => return Outcome::Interrupted,
     };
     match ended {
         Ok(ended) => outcome(ended),
@@ -307,7 +307,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
     let took = inner.clock.now().duration_since(started).unwrap_or_default();
     log_outcome(inner, claimed, &done, took);
     if let Disposition::Retry { reason, .. } | Disposition::Dead { reason } = &done.next {
-        inner.failures.tell(|| FailedAttempt {
+        inner.failures.report(|| FailedAttempt {
             event: claimed.event.clone(),
             module: claimed.module.clone(),
             delivery: claimed.id().clone(),
@@ -328,7 +328,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
         inner.woken([(claimed.event.tenant.clone(), claimed.module.clone())]);
     }
     if let Some(after) = retry_after {
-        inner.look_again(inner.clock.now() + after);
+        inner.rescan(inner.clock.now() + after);
     }
 }
 

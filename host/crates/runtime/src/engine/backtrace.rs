@@ -36,7 +36,7 @@ const NO_NAMES: &str = "(the component has no names of its functions: for Rust, 
 
 /// Formats the guest's frames of an error, one per line, the innermost first. Without function names it returns a hint
 /// how to build with them. Empty for an error that has no guest frames.
-pub(super) fn told(error: &wasmtime::Error) -> String {
+pub(super) fn format_backtrace(error: &wasmtime::Error) -> String {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let mut named = false;
     let mut lines = Vec::new();

@@ -34,7 +34,7 @@ pub(super) struct Cache {
     max_bytes: u64,
     entries: Mutex<HashMap<ContentHash, Entry>>,
     /// The temporary folder of a cache that keeps nothing; removed with the cache.
-    fleeting: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 #[derive(Clone)]
@@ -48,7 +48,7 @@ struct Entry {
 pub(super) struct Kept {
     path: PathBuf,
     /// Removes the file on drop, if it isn't part of a cache. Mappings of the file stay valid.
-    _fleeting: Option<TempPath>,
+    _temporary: Option<TempPath>,
 }
 
 impl Cache {
@@ -64,7 +64,7 @@ impl Cache {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let compiler = format!("{:016x}", hasher.finish());
-        let cache = Self { folder, compiler, max_bytes, entries: Mutex::default(), fleeting: None };
+        let cache = Self { folder, compiler, max_bytes, entries: Mutex::default(), temporary: None };
         if !was_private {
             tracing::warn!(folder = %cache.folder.display(), "other users could write to the cache; its components are compiled again");
             return Ok(cache);
@@ -85,16 +85,16 @@ impl Cache {
     /// # Errors
     ///
     /// If that folder can't be created.
-    pub fn fleeting(engine: &wasmtime::Engine) -> io::Result<Self> {
+    pub fn temporary(engine: &wasmtime::Engine) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("modhost-").tempdir()?;
         make_private(folder.path())?;
         let cache = Self::open(folder.path().to_owned(), engine, u64::MAX)?;
-        Ok(Self { fleeting: Some(folder), ..cache })
+        Ok(Self { temporary: Some(folder), ..cache })
     }
 
     /// Whether the cache keeps nothing.
-    pub fn is_fleeting(&self) -> bool {
-        self.fleeting.is_some()
+    pub fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
     }
 
     /// Returns the path of the folder for messages.
@@ -115,7 +115,7 @@ impl Cache {
                 if let Err(error) = now {
                     tracing::debug!(%error, "cannot update the time of a cached component");
                 }
-                Some(Kept { path: entry.path, _fleeting: None })
+                Some(Kept { path: entry.path, _temporary: None })
             }
             Err(reason) => {
                 self.refuse(hash, &reason);
@@ -168,19 +168,19 @@ impl Cache {
         written: NamedTempFile,
         mut serving: HashSet<ContentHash>,
     ) -> io::Result<Kept> {
-        if self.is_fleeting() {
-            return Ok(Kept::fleeting(written));
+        if self.is_temporary() {
+            return Ok(Kept::temporary(written));
         }
         // No fsync: if a crash truncates the file, its bytes don't match the hash in its name.
         let file_hash = hash_of(written.path())?;
-        let path = self.folder.join(format!("{}-{}-{file_hash}.{EXTENSION}", hash.in_full(), self.compiler));
+        let path = self.folder.join(format!("{}-{}-{file_hash}.{EXTENSION}", hash.to_hex(), self.compiler));
         written.persist(&path)?;
         self.entries().insert(hash, Entry { path: path.clone(), hash: file_hash });
         serving.insert(hash);
         if let Err(error) = self.evict(&serving) {
             tracing::warn!(folder = self.shown(), %error, "cannot shrink the cache");
         }
-        Ok(Kept { path, _fleeting: None })
+        Ok(Kept { path, _temporary: None })
     }
 
     /// Adds an existing file to the entries. Files of other compilers stay on disk until they are evicted.
@@ -234,9 +234,9 @@ impl Cache {
 
 impl Kept {
     /// Creates one from a file that is mapped once and then removed.
-    pub fn fleeting(written: NamedTempFile) -> Self {
+    pub fn temporary(written: NamedTempFile) -> Self {
         let path = written.into_temp_path();
-        Self { path: path.to_path_buf(), _fleeting: Some(path) }
+        Self { path: path.to_path_buf(), _temporary: Some(path) }
     }
 
     /// Maps the compiled code for an engine.

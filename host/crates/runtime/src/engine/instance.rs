@@ -197,7 +197,7 @@ fn trap_outcome(error: &wasmtime::Error, store: &Store<State>, delivery: &Delive
     let lines = lines.join("\n");
     let lines = lines.trim();
     let mut reason = if lines.is_empty() { cause } else { format!("{cause}; it said:\n{lines}") };
-    let frames = backtrace::told(error);
+    let frames = backtrace::format_backtrace(error);
     if !frames.is_empty() {
         reason = format!("{reason}\n{frames}");
     }

@@ -99,7 +99,7 @@ impl ResourceLimiter for Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         if let Some(tenant) = &self.tenant {
-            tenant.give_back(self.memory);
+            tenant.release(self.memory);
         }
     }
 }

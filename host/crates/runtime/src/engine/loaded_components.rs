@@ -267,7 +267,7 @@ impl Engine {
         };
         tracing::debug!(version = %hash, ?took, "baseline code compiled");
         off_thread(move || {
-            let component = Kept::fleeting(blank).map(&quick.engine).map_err(invalid_output)?;
+            let component = Kept::temporary(blank).map(&quick.engine).map_err(invalid_output)?;
             Ok(Some(quick.link(&component).map_err(link_error)?))
         })
         .await
@@ -339,10 +339,10 @@ impl Engine {
                 }
             }
         }
-        let fleeting = Arc::new(Cache::fleeting(&self.on_demand.engine).map_err(cannot_write)?);
-        let blank = fleeting.blank().map_err(cannot_write)?;
-        *cache = Some(fleeting.clone());
-        Ok((fleeting, blank))
+        let temporary = Arc::new(Cache::temporary(&self.on_demand.engine).map_err(cannot_write)?);
+        let blank = temporary.blank().map_err(cannot_write)?;
+        *cache = Some(temporary.clone());
+        Ok((temporary, blank))
     }
 }
 

@@ -17,7 +17,6 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -26,7 +25,7 @@ pub use dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
 pub use instance::{Ended, Failure, NO_REPLY, Retry};
 pub use loaded_components::Compiled;
 pub use registry::{
-    CanaryStatus, Chosen, MAX_CONCURRENT_DRY_RUNS, MissingEvidence, OrderError, Registry, Status, Waiting,
+    AdminError, CanaryStatus, Chosen, MAX_CONCURRENT_DRY_RUNS, MissingEvidence, Registry, Status, Waiting,
     WaitingModule,
 };
 pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};

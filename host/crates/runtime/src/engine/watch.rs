@@ -10,7 +10,7 @@ use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
 
-use modhost_core::files::{self, Pending, Unanswered};
+use modhost_core::files::{self, FileOpError, Pending};
 use modhost_core::sync::lock;
 
 /// The polling interval. Some file systems send no notifications.
@@ -189,7 +189,7 @@ impl Scanner {
                     stamps.extend(unknown.map(|(file, stamp)| (file.clone(), stamp.clone())));
                     return stamps;
                 }
-                Err(Unanswered::TimedOut(pending)) => {
+                Err(FileOpError::TimedOut(pending)) => {
                     let file = pending.file.as_deref().unwrap_or(Path::new("?")).display();
                     tracing::warn!(%file, "cannot watch the file: its file system does not answer");
                     self.stuck.push(pending);

@@ -132,7 +132,7 @@ impl ModuleView {
         Self {
             name: status.name.to_string(),
             version: status.version.map(|version| version.to_string()),
-            hash: status.version.as_ref().map(ContentHash::in_full),
+            hash: status.version.as_ref().map(ContentHash::to_hex),
             since: status.since.map(rfc3339),
             coming_up: status.coming_up,
             waiting: status.waiting.map(WaitingView::from),
@@ -147,12 +147,12 @@ impl ModuleView {
     }
 
     /// Returns the recorded state of a module whose host doesn't run.
-    pub fn at_rest(name: &Name, state: ModuleState) -> Self {
+    pub fn offline(name: &Name, state: ModuleState) -> Self {
         let serving = state.serving.as_ref();
         Self {
             name: name.to_string(),
             version: serving.map(|entry| entry.hash.to_string()),
-            hash: serving.map(|entry| entry.hash.in_full()),
+            hash: serving.map(|entry| entry.hash.to_hex()),
             since: serving.map(|entry| rfc3339(entry.began)),
             coming_up: false,
             waiting: None,
@@ -224,7 +224,7 @@ impl From<Entry> for VersionView {
     fn from(entry: Entry) -> Self {
         Self {
             version: entry.hash.to_string(),
-            hash: entry.hash.in_full(),
+            hash: entry.hash.to_hex(),
             role: entry.role.word().into(),
             origin: entry.origin.word().into(),
             by: entry.by,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::api::{Admin, Answer, Body, Problem, body, complete};
 use super::module_view::{ModuleView, VersionView};
 use modhost_core::event::Name;
-use modhost_runtime::engine::{OrderError, Status};
+use modhost_runtime::engine::{AdminError, Status};
 use modhost_storage::error::StorageError;
 use modhost_storage::versions::Refusal;
 
@@ -27,13 +27,13 @@ impl From<StorageError> for Problem {
     }
 }
 
-impl From<OrderError> for Problem {
-    fn from(error: OrderError) -> Self {
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
         let status = match error {
-            OrderError::NoModule { .. } | OrderError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
-            OrderError::Refused(Refusal::Unclear(_)) => StatusCode::BAD_REQUEST,
-            OrderError::Refused(Refusal::NotNow(_)) | OrderError::CantServe(..) => StatusCode::CONFLICT,
-            OrderError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
+            AdminError::NoModule { .. } | AdminError::Refused(Refusal::NoVersion(_)) => StatusCode::NOT_FOUND,
+            AdminError::Refused(Refusal::Unclear(_)) => StatusCode::BAD_REQUEST,
+            AdminError::Refused(Refusal::NotNow(_)) | AdminError::CantServe(..) => StatusCode::CONFLICT,
+            AdminError::Versions(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, error.to_string())
     }
@@ -110,7 +110,7 @@ pub(super) async fn resume(admin: State<Admin>, name: Path<String>, asking: Body
     let by = by(body(asking)?.by)?;
     operate(admin, name, move |admin, name| async move {
         let resumed = admin.registry.resume(&name, &by).await;
-        admin.dispatcher.look_again();
+        admin.dispatcher.rescan();
         resumed
     })
     .await
@@ -133,7 +133,7 @@ async fn operate<F>(
     operation: impl FnOnce(Arc<Admin>, Name) -> F + Send + 'static,
 ) -> Answer<ModuleView>
 where
-    F: Future<Output = Result<Status, OrderError>> + Send + 'static,
+    F: Future<Output = Result<Status, AdminError>> + Send + 'static,
 {
     let shared = Arc::new(admin.clone());
     complete(&admin, async move {

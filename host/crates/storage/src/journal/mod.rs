@@ -22,7 +22,7 @@ pub use failure_reason::FailureReason;
 pub use memory::Memory;
 use modhost_core::event::{DeliveryId, Event, Name};
 pub use sqlite::accept_loss;
-pub use sqlite::{AtRest, Sqlite, SqliteSettings};
+pub use sqlite::{OfflineJournal, Sqlite, SqliteSettings};
 pub use types::*;
 
 /// The result of a journal operation.

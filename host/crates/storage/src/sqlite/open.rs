@@ -65,7 +65,7 @@ impl Database {
     /// is a write-ahead log, SQLite creates files for shared memory. If there is none, no process has the file open,
     /// and the file is complete, so that SQLite can treat it as immutable. The connection does not notice a writer that
     /// starts later; keep it only for a short time.
-    pub(crate) fn connect_at_rest(&self) -> rusqlite::Result<Connection> {
+    pub(crate) fn connect_offline(&self) -> rusqlite::Result<Connection> {
         let address = std::path::absolute(self.file()).ok().and_then(|file| Url::from_file_path(file).ok());
         let Some(mut address) = address.filter(|_| !fs::exists(self.wal()).unwrap_or(true)) else {
             return self.connect_to_read();

@@ -46,7 +46,7 @@ pub(super) fn has(folder: &Path, hash: ContentHash) -> bool {
 }
 
 fn path(folder: &Path, hash: ContentHash) -> PathBuf {
-    folder.join(format!("{}.{EXTENSION}", hash.in_full()))
+    folder.join(format!("{}.{EXTENSION}", hash.to_hex()))
 }
 
 impl Components {

@@ -15,7 +15,7 @@ impl ContentHash {
     }
 
     /// Returns all 64 hexadecimal digits.
-    pub fn in_full(&self) -> String {
+    pub fn to_hex(&self) -> String {
         hex::encode(self.0)
     }
 

@@ -27,7 +27,7 @@ pub use hash::ContentHash;
 use modhost_core::clock;
 use modhost_core::event::Name;
 use modhost_core::sync::lock;
-pub use offline::AtRest;
+pub use offline::OfflineVersions;
 pub use policy::{Decision, Refusal, VersionRequest, ended_by, promoted_by, took_over, went_back};
 pub use types::{Entry, Fact, HeldBack, ModuleState, Order, Origin, Progress, Role, Tally};
 
@@ -42,7 +42,7 @@ struct Inner {
     database: Database,
     connection: Mutex<WriteConnection>,
     /// The state of each module: a cache of the file, so that routing an event does not read the file.
-    standing: Mutex<HashMap<Name, ModuleState>>,
+    module_states: Mutex<HashMap<Name, ModuleState>>,
     components: Components,
 }
 
@@ -74,12 +74,12 @@ impl Versions {
             let sql = |error: rusqlite::Error| database.explain(&error);
             let connection = database.connect().map_err(sql)?;
             let connection = WriteConnection::new(connection, database.clone())?;
-            let standing = tables::standing(&connection).map_err(sql)?;
+            let module_states = tables::module_states(&connection).map_err(sql)?;
             let components = Components::open(components::folder(database.directory()), keep);
             let components = components.map_err(|error| database.unreachable(&error))?;
             Ok(Self(Arc::new(Inner {
                 connection: Mutex::new(connection),
-                standing: Mutex::new(standing),
+                module_states: Mutex::new(module_states),
                 components,
                 database,
             })))
@@ -92,15 +92,15 @@ impl Versions {
     /// # Errors
     ///
     /// As [`Versions::open`]; also if there is no record, or a host uses the directory.
-    pub async fn open_at_rest(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
+    pub async fn open_offline(directory: PathBuf, keep: Keep) -> Result<(DirectoryLock, Self)> {
         offline::look_for(&Database::new(&VERSIONS, directory.clone()))?;
         let lock = DirectoryLock::take(&directory)?;
         Ok((lock, Self::open(directory, keep).await?))
     }
 
     /// Returns the state of a module: the serving version, the canary, and the orders of operators.
-    pub fn standing(&self, module: &Name) -> ModuleState {
-        lock(&self.0.standing).get(module).cloned().unwrap_or_default()
+    pub fn module_state(&self, module: &Name) -> ModuleState {
+        lock(&self.0.module_states).get(module).cloned().unwrap_or_default()
     }
 
     /// Records facts about a module durably, in one transaction.
@@ -118,10 +118,10 @@ impl Versions {
                     tables::note(connection, &module, fact, now)?;
                 }
                 tables::forget_old(connection, &module)?;
-                tables::standing_of(connection, &module)
+                tables::module_state(connection, &module)
             });
-            let standing = written.map_err(|error| inner.database.explain(&error))?;
-            lock(&inner.standing).insert(module, standing);
+            let state = written.map_err(|error| inner.database.explain(&error))?;
+            lock(&inner.module_states).insert(module, state);
             Ok(())
         })
         .await

@@ -12,12 +12,12 @@ use modhost_core::event::Name;
 
 /// The record of versions of a stopped host, opened read-only.
 #[derive(Clone)]
-pub struct AtRest {
+pub struct OfflineVersions {
     database: Database,
     connection: Arc<Mutex<Connection>>,
 }
 
-impl AtRest {
+impl OfflineVersions {
     /// Opens a record read-only. Does not interfere with a host that uses it at the same time.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl AtRest {
     ///
     /// If the record cannot be read.
     pub async fn modules(&self) -> Result<Vec<(Name, ModuleState)>> {
-        let mut modules: Vec<_> = self.read(tables::standing).await?.into_iter().collect();
+        let mut modules: Vec<_> = self.read(tables::module_states).await?.into_iter().collect();
         modules.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(modules)
     }
@@ -49,9 +49,9 @@ impl AtRest {
     /// # Errors
     ///
     /// If the record cannot be read.
-    pub async fn standing(&self, module: &Name) -> Result<Option<ModuleState>> {
+    pub async fn module_state(&self, module: &Name) -> Result<Option<ModuleState>> {
         let known = self.modules().await?;
-        Ok(known.into_iter().find(|(name, _)| name == module).map(|(_, standing)| standing))
+        Ok(known.into_iter().find(|(name, _)| name == module).map(|(_, state)| state))
     }
 
     /// Returns the history of a module's versions, newest first, as far back as it is kept.
@@ -94,7 +94,7 @@ pub(super) fn look_for(database: &Database) -> Result<()> {
 /// Checks that this version can read the record, without changing it. Returns a read-only connection.
 fn look(database: &Database) -> Result<Connection> {
     look_for(database)?;
-    let mut connection = database.connect_at_rest().map_err(|error| database.explain(&error))?;
+    let mut connection = database.connect_offline().map_err(|error| database.explain(&error))?;
     let version = database.inspect_with(&mut connection)?;
     if version < VERSIONS.version() {
         let message = format!(

@@ -28,7 +28,7 @@ pub struct VersionRequest<'a> {
     /// The operator.
     pub by: &'a str,
     /// The state of the module.
-    pub standing: &'a ModuleState,
+    pub state: &'a ModuleState,
     /// The version that serves, or that served last.
     pub serving: Option<ContentHash>,
     /// The canary.
@@ -68,7 +68,7 @@ impl VersionRequest<'_> {
     /// If there is no earlier version, the module is pinned, or it has a canary.
     pub fn roll_back(&self, history: &[Entry]) -> Result<Decision> {
         let (name, by) = (self.module, self.by);
-        if let Some((pinned, order)) = &self.standing.pinned {
+        if let Some((pinned, order)) = &self.state.pinned {
             let message = format!("{name} is pinned to {pinned} by {}; unpin it, or pin another version", order.by);
             return Err(Refusal::NotNow(message));
         }
@@ -102,7 +102,7 @@ impl VersionRequest<'_> {
     ///
     /// If the module follows its file already.
     pub fn unpin(&self) -> Result<Decision> {
-        if self.standing.pinned.is_none() && self.standing.held_back.is_none() {
+        if self.state.pinned.is_none() && self.state.held_back.is_none() {
             let message = format!("{} follows its file: it is neither pinned nor rolled back", self.module);
             return Err(Refusal::NotNow(message));
         }
@@ -116,7 +116,7 @@ impl VersionRequest<'_> {
     /// If the module is pinned, or the version in its file already serves or is the canary.
     pub fn retry(&self) -> Result<Decision> {
         let name = self.module;
-        if let Some((pinned, order)) = &self.standing.pinned {
+        if let Some((pinned, order)) = &self.state.pinned {
             let message =
                 format!("{name} is pinned to {pinned} by {}; `modhost modules unpin {name}` ends that", order.by);
             return Err(Refusal::NotNow(message));
@@ -126,10 +126,10 @@ impl VersionRequest<'_> {
                 "version {file}, which the file of {name} contains, is on trial already"
             )));
         }
-        if let Some(file) = self.file.filter(|file| self.serving == Some(*file) && self.standing.held_back.is_none()) {
+        if let Some(file) = self.file.filter(|file| self.serving == Some(*file) && self.state.held_back.is_none()) {
             return Err(Refusal::NotNow(format!("version {file}, which the file of {name} contains, serves already")));
         }
-        let facts = self.standing.held_back.iter().map(|_| Fact::HeldBack(None)).collect();
+        let facts = self.state.held_back.iter().map(|_| Fact::HeldBack(None)).collect();
         Ok(Decision { serves: None, facts })
     }
 
@@ -160,7 +160,7 @@ impl VersionRequest<'_> {
 
     /// Makes a version serve at the operator's request, and ends a running trial.
     fn serve(&self, hash: ContentHash, origin: Origin, mut facts: Vec<Fact>) -> Decision {
-        if self.standing.canary.is_some() {
+        if self.state.canary.is_some() {
             facts.push(Fact::TrialOver { reason: format!("{} asked for {hash}", self.by) });
         }
         facts.push(Fact::Serves { hash, origin, by: Some(self.by.to_owned()) });
@@ -181,7 +181,7 @@ impl VersionRequest<'_> {
         }
         let mut found: Vec<(ContentHash, bool)> = history.iter().map(|entry| (entry.hash, entry.kept)).collect();
         found.extend(self.file.map(|file| (file, true)));
-        found.retain(|(hash, _)| hash.in_full().starts_with(&prefix));
+        found.retain(|(hash, _)| hash.to_hex().starts_with(&prefix));
         // Of several entries of a version, keeps one whose component is kept.
         found.sort_by_key(|(hash, kept)| (*hash, !kept));
         found.dedup_by_key(|(hash, _)| *hash);

@@ -35,7 +35,7 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             end(connection, module, Role::Refused, reason, now)
         }
         Fact::Pinned(pinned) => {
-            let hash = pinned.as_ref().map(|(hash, _)| hash.in_full());
+            let hash = pinned.as_ref().map(|(hash, _)| hash.to_hex());
             let order = pinned.as_ref().map(|(_, order)| order);
             let sql = "UPDATE modules SET pinned = ?2, pinned_at = ?3, pinned_by = ?4 WHERE module = ?1";
             ensure_module(connection, module)?;
@@ -46,7 +46,7 @@ pub(super) fn note(connection: &Connection, module: &Name, fact: &Fact, now: Sys
             Ok(())
         }
         Fact::HeldBack(held_back) => {
-            let hash = held_back.as_ref().map(|held_back| held_back.hash.in_full());
+            let hash = held_back.as_ref().map(|held_back| held_back.hash.to_hex());
             let why = held_back.as_ref().map(|held_back| &held_back.why);
             ensure_module(connection, module)?;
             let sql = "UPDATE modules SET held_back = ?2, held_back_why = ?3 WHERE module = ?1";
@@ -77,7 +77,7 @@ fn begin(
     now: SystemTime,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO versions (module, hash, role, origin, asked_by, began_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let values = params![module.as_str(), hash.in_full(), role.word(), origin.word(), by, to_millis(now)];
+    let values = params![module.as_str(), hash.to_hex(), role.word(), origin.word(), by, to_millis(now)];
     connection.execute(sql, values)?;
     Ok(())
 }
@@ -104,7 +104,7 @@ fn note_progress(
     let counts =
         [canary_runs, canary_failed, stable_runs, stable_failed].map(|count| i64::try_from(*count).unwrap_or(i64::MAX));
     let [runs, failed, stable_runs, stable_failed] = counts;
-    let values = params![module.as_str(), hash.in_full(), watched, runs, failed, stable_runs, stable_failed];
+    let values = params![module.as_str(), hash.to_hex(), watched, runs, failed, stable_runs, stable_failed];
     connection.execute(sql, values)?;
     Ok(())
 }
@@ -138,40 +138,40 @@ pub(super) fn history(connection: &Connection, module: &Name) -> rusqlite::Resul
 }
 
 /// Returns the state of every module.
-pub(super) fn standing(connection: &Connection) -> rusqlite::Result<HashMap<Name, ModuleState>> {
+pub(super) fn module_states(connection: &Connection) -> rusqlite::Result<HashMap<Name, ModuleState>> {
     let sql = "SELECT module FROM modules UNION SELECT module FROM versions WHERE ended_at IS NULL";
     let names =
         connection.prepare(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     let modules = names.into_iter().map(Name::from);
-    modules.map(|module| standing_of(connection, &module).map(|standing| (module, standing))).collect()
+    modules.map(|module| module_state(connection, &module).map(|state| (module, state))).collect()
 }
 
 /// Returns the state of a module.
-pub(super) fn standing_of(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
-    let mut standing = ModuleState::default();
+pub(super) fn module_state(connection: &Connection, module: &Name) -> rusqlite::Result<ModuleState> {
+    let mut state = ModuleState::default();
     let sql = format!("SELECT {ENTRY_COLUMNS} FROM versions WHERE module = ?1 AND ended_at IS NULL");
     for entry in connection.prepare_cached(&sql)?.query_map([module.as_str()], entry)? {
         let entry = entry?;
         match entry.role {
-            Role::Serving => standing.serving = Some(entry),
-            Role::Canary => standing.canary = Some(entry),
+            Role::Serving => state.serving = Some(entry),
+            Role::Canary => state.canary = Some(entry),
             Role::Refused => {}
         }
     }
-    if standing.canary.is_some() {
-        standing.progress = progress(connection, module)?;
+    if state.canary.is_some() {
+        state.progress = progress(connection, module)?;
     }
     let sql = "SELECT pinned, pinned_at, pinned_by, held_back, held_back_why, paused_at, paused_by FROM modules \
                WHERE module = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([module.as_str()])?;
     if let Some(row) = rows.next()? {
-        standing.pinned = optional_hash(row, 0)?.zip(order(row, 1)?);
+        state.pinned = optional_hash(row, 0)?.zip(order(row, 1)?);
         let why: Option<String> = row.get(4)?;
-        standing.held_back = optional_hash(row, 3)?.zip(why).map(|(hash, why)| HeldBack { hash, why });
-        standing.paused = order(row, 5)?;
+        state.held_back = optional_hash(row, 3)?.zip(why).map(|(hash, why)| HeldBack { hash, why });
+        state.paused = order(row, 5)?;
     }
-    Ok(standing)
+    Ok(state)
 }
 
 /// Returns all recorded versions of all modules, latest first, and for each whether its component must be kept.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modhost_storage::error::StorageErrorKind;
-use modhost_storage::journal::{AtRest, Filter, Journal, Sqlite, SqliteSettings, State};
+use modhost_storage::journal::{Filter, Journal, OfflineJournal, Sqlite, SqliteSettings, State};
 use tempfile::TempDir;
 
 use crate::support::{TestJournal, call, claim, committed, event, lease, open, storage_error, to, try_open};
@@ -60,9 +60,9 @@ async fn refuses_a_journal_without_its_log_and_opens_it_once_the_log_is_back() {
     let (wal, file) = (path(&directory, WAL), path(&directory, "journal.sqlite"));
     let (saved, before) = (fs::read(&wal).unwrap(), fs::read(&file).unwrap());
     fs::remove_file(&wal).unwrap();
-    let at_rest = AtRest::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
-    assert!(at_rest.missing().is_some_and(|missing| missing.contains("60 of 60 changes are missing")));
-    drop(at_rest);
+    let offline = OfflineJournal::open(SqliteSettings { directory: directory.path().to_owned() }).await.unwrap();
+    assert!(offline.missing().is_some_and(|missing| missing.contains("60 of 60 changes are missing")));
+    drop(offline);
     for _ in 0..2 {
         let text = refused(directory.path()).await;
         for words in ["60 of 60 changes are missing", WAL, "--accept-data-loss", "Nothing was changed"] {

@@ -1,7 +1,7 @@
 //! Operations for operators: lists, the history of a delivery, resending, dropping.
 
 use modhost_core::event::DeliveryId;
-use modhost_storage::journal::{AtRest, AttemptReport, Disposition, Filter, LogLine, SqliteSettings, State};
+use modhost_storage::journal::{AttemptReport, Disposition, Filter, LogLine, OfflineJournal, SqliteSettings, State};
 
 use crate::support::{
     Engine, TestJournal, at, attempt, call, committed, dead, event, event_of, on_every_engine, report, retry, to,
@@ -164,20 +164,20 @@ async fn reads_an_offline_journal_without_changing_it() {
     let contents = || files.map(|file| std::fs::read(left.path().join(file)).unwrap());
     let before = contents();
 
-    let at_rest = AtRest::open(SqliteSettings { directory: left.path().to_owned() }).await.unwrap();
-    let listed = at_rest.list(Filter { state: Some(State::Running), ..Filter::default() }).await.unwrap();
+    let offline = OfflineJournal::open(SqliteSettings { directory: left.path().to_owned() }).await.unwrap();
+    let listed = offline.list(Filter { state: Some(State::Running), ..Filter::default() }).await.unwrap();
     assert_eq!(listed, journal.list(Filter::default()).await.unwrap());
-    let details = at_rest.show(&id).await.unwrap().unwrap();
+    let details = offline.show(&id).await.unwrap().unwrap();
     assert_eq!(details.calls, [call(0, "answer")]);
-    assert_eq!(at_rest.salt(), journal.salt());
-    drop(at_rest);
+    assert_eq!(offline.salt(), journal.salt());
+    drop(offline);
     assert!(contents() == before, "reading changed the files");
 }
 
 #[tokio::test]
 async fn creates_no_journal_when_reading() {
     let empty = tempfile::tempdir().unwrap();
-    let Err(error) = AtRest::open(SqliteSettings { directory: empty.path().to_owned() }).await else {
+    let Err(error) = OfflineJournal::open(SqliteSettings { directory: empty.path().to_owned() }).await else {
         panic!("the journal was opened")
     };
     assert!(error.to_string().contains("no journal"), "{error:?}");

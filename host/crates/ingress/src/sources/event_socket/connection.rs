@@ -147,13 +147,13 @@ impl Connection {
                 }
                 Read::Data(data) | Read::Named(_, data) => return Some(Received::Event(data)),
                 Read::TooLarge => return Some(Received::TooLarge),
-                Read::SignOfLife => self.keep_alives = self.keep_alives.saturating_add(1),
+                Read::KeepAlive => self.keep_alives = self.keep_alives.saturating_add(1),
             }
         }
     }
 
     /// Notes that it wasn't polled for a while, so its state is unknown.
-    pub(super) fn looked_away(&mut self) {
+    pub(super) fn mark_unwatched(&mut self) {
         self.is_watched = false;
     }
 

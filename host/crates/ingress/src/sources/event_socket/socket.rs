@@ -262,7 +262,7 @@ impl<S: Sink> Socket<S> {
         let socket = self.connections[at].socket.clone();
         let has_waited = deliver(&socket, data, &*self.sink, &self.status, &self.stop).await;
         if has_waited {
-            self.connections.iter_mut().for_each(Connection::looked_away);
+            self.connections.iter_mut().for_each(Connection::mark_unwatched);
         }
     }
 

@@ -745,7 +745,7 @@ async fn next_attempt_repeats_temporary_failure() {
     let call = leave(&host, &log, &PAID).await;
     let key = call.idempotency_key();
     drop(call.answer(&Answer::Error(timeout())).unwrap());
-    log.forgive().unwrap();
+    log.clear_temporary_failures().unwrap();
     host.disk.commit_all();
     let log = host.kill(log);
     let call = reserve(&log, &PAID);
@@ -758,7 +758,7 @@ async fn next_attempt_replays_permanent_failure() {
     let log = host.start();
     let call = leave(&host, &log, &PAID).await;
     drop(call.answer(&Answer::Error(CallError::new(ErrorKind::Denied, "no"))).unwrap());
-    log.forgive().unwrap();
+    log.clear_temporary_failures().unwrap();
     host.disk.commit_all();
     let log = host.kill(log);
     assert!(replayed(request(&log, &PAID)).answer().error().is_some());
@@ -773,7 +773,7 @@ async fn next_attempt_repeats_unusable_replayed_answer() {
     host.disk.commit_all();
     let log = host.kill(log);
     replayed(request(&log, &PAID)).make_again();
-    log.forgive().unwrap();
+    log.clear_temporary_failures().unwrap();
     host.disk.commit_all();
     let log = host.kill(log);
     drop(reserve(&log, &PAID));

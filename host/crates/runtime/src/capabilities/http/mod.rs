@@ -207,14 +207,14 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> R
         let idempotency_key = call.idempotency_key();
         async move {
             let answered = send::send(&sender, delivery.limits(), request, &idempotency_key).await;
-            answered.map_err(|failure| told(&delivery, failure).into())
+            answered.map_err(|failure| log_failure(&delivery, failure).into())
         }
     };
     call.carry_out(make, |_| {}, |_| {}).await.map_err(Failure::from)
 }
 
 /// Writes the failure to the delivery's log for the module's author: the guest only gets a code.
-fn told(delivery: &Delivery, failure: Failure) -> Failure {
+fn log_failure(delivery: &Delivery, failure: Failure) -> Failure {
     delivery.log.aside(tracing::Level::WARN, "http", &failure.message);
     failure
 }

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequ
 
 use super::failure::{Failure, HttpErrorCode};
 use super::request_body::wrong_length;
-use super::{Host, told, view};
+use super::{Host, log_failure, view};
 
 /// `outgoing-handler.handle`: sends the request, and logs a refusal.
 pub(super) fn handle<T: Host>(
@@ -37,7 +37,7 @@ pub(super) fn handle<T: Host>(
         (code, _) => Failure::new(HttpErrorCode::Protocol, code.to_string()),
     };
     let requests = &store.data_mut().capabilities().http.requests;
-    told(&requests.delivery, failure.about(&shown));
+    log_failure(&requests.delivery, failure.about(&shown));
     Ok((Err(code),))
 }
 

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use wasmtime_wasi_http::WasiBody;
 
 use super::failure::{Failure, HttpErrorCode};
+use super::log_failure;
 use super::record;
 use super::send::Request;
-use super::told;
 use crate::call_log::{Begun, Requested};
 use crate::capabilities::Delivery;
 use modhost_core::limits::{Limits, Resource};
@@ -89,7 +89,7 @@ impl RequestBody {
             reserve_position(request, delivery)
         });
         // Logged here, because the guest may never wait for the answer and only gets a code.
-        let placed = placed.map_err(|failure| told(delivery, failure.about(&request.shown())));
+        let placed = placed.map_err(|failure| log_failure(delivery, failure.about(&request.shown())));
         *state = State::Complete(Some(placed));
         Poll::Ready(())
     }

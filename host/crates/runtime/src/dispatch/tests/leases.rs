@@ -176,7 +176,7 @@ async fn cancels_attempt_when_its_host_claims_the_delivery_again() {
     world.journal.fail(Op::Heartbeat, Point::Before, None);
     world.advance(LEASE).await;
     assert_eq!(world.journal.memory.reclaim(None).await.unwrap(), 1);
-    world.dispatcher.look_again();
+    world.dispatcher.rescan();
     world.settle().await;
     assert_eq!(world.modules.running(), std::slice::from_ref(&delivery));
     let second = world.modules.attempt_of(&delivery).unwrap();
@@ -198,7 +198,7 @@ async fn takes_over_deliveries_of_a_host_that_is_gone() {
     let delivery = world.accepted(&event("evt_1", "Echo")).await;
     world.claim_as_other().await;
     world.modules.resume("Echo");
-    world.dispatcher.look_again();
+    world.dispatcher.rescan();
     world.advance(LEASE - Duration::from_millis(1)).await;
     assert!(world.modules.running().is_empty(), "the other host may still be running");
     world.advance(HEARTBEAT_EVERY).await;

@@ -15,7 +15,7 @@ async fn starts_nothing_while_a_module_is_paused() {
     world.advance(Duration::from_secs(60)).await;
     assert_eq!(world.journal.begun(Op::Claim, Some("Echo")), 0);
     world.modules.resume("Echo");
-    world.dispatcher.look_again();
+    world.dispatcher.rescan();
     world.end(&delivery, answered()).await;
     assert_eq!(world.state(&delivery).await, State::Completed);
     world.assert_idle(&["acme"]);
@@ -36,7 +36,7 @@ async fn finishes_claim_in_progress_when_module_is_paused() {
         world.settle().await;
         assert_eq!(world.state(&second).await, State::Waiting);
         world.modules.resume("Echo");
-        world.dispatcher.look_again();
+        world.dispatcher.rescan();
         world.end(&second, answered()).await;
         world.assert_idle(&["acme"]);
     }
@@ -50,10 +50,10 @@ async fn starts_deliveries_when_module_is_resumed_while_lanes_are_read() {
         world.modules.pause("Echo");
         let delivery = world.accepted(&event("evt_1", "Echo")).await;
         let mut held = world.journal.hold(op, Point::After);
-        world.dispatcher.look_again();
+        world.dispatcher.rescan();
         world.until("the scheduler to look", || held.is_reached()).await;
         world.modules.resume("Echo");
-        world.dispatcher.look_again();
+        world.dispatcher.rescan();
         held.release();
         world.running(&delivery).await;
     }
@@ -118,7 +118,7 @@ async fn continues_chat_when_its_first_delivery_is_dropped() {
     let (first, second) = (world.accepted(&first).await, world.accepted(&second).await);
     world.modules.resume("Echo");
     let mut held = world.journal.hold(Op::Claim, Point::Before);
-    world.dispatcher.look_again();
+    world.dispatcher.rescan();
     world.until("the claim", || held.is_reached()).await;
     let details = world.details(&first).await;
     assert!(world.dispatcher.drop_waiting(&details, "not needed").await.unwrap());

@@ -141,11 +141,11 @@ impl Modules for ScriptedModules {
         self.0.changes.subscribe()
     }
 
-    fn makes_wait(&self, module: &Name) -> bool {
+    fn is_blocked(&self, module: &Name) -> bool {
         lock(&self.0.state).paused.contains(module)
     }
 
-    fn any_makes_wait(&self) -> bool {
+    fn any_blocked(&self) -> bool {
         !lock(&self.0.state).paused.is_empty()
     }
 

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::journal::{Op, Point};
 use super::*;
-use crate::dispatch::TIDY_UP;
+use crate::dispatch::CLEANUP_TIMEOUT;
 use crate::dispatch::leases::{HEARTBEAT_EVERY, LEASE};
 
 const GRACE: Duration = Duration::from_secs(60);
@@ -121,7 +121,7 @@ async fn stops_when_a_claim_never_ends() {
     world.settle().await;
     world.advance(GRACE).await;
     assert!(!shutdown.is_finished());
-    world.advance(TIDY_UP).await;
+    world.advance(CLEANUP_TIMEOUT).await;
     has_ended(&world, shutdown).await;
     assert_eq!(world.state(&delivery).await, State::Running);
     let next = world.restarted().await;
@@ -183,7 +183,7 @@ async fn stops_when_the_platform_does_not_answer() {
     let shutdown = world.shut_down();
     world.settle().await;
     world.advance(GRACE).await;
-    world.advance(TIDY_UP).await;
+    world.advance(CLEANUP_TIMEOUT).await;
     has_ended(&world, shutdown).await;
     assert_eq!(world.state(&delivery).await, State::Running);
 }

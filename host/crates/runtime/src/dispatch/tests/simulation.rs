@@ -114,7 +114,7 @@ impl Simulation {
             88..90 => self.world.modules.pause(fastrand::choice(MODULES).unwrap()),
             90..93 => {
                 self.world.modules.resume(fastrand::choice(MODULES).unwrap());
-                self.world.dispatcher.look_again();
+                self.world.dispatcher.rescan();
             }
             93..94 => self.world.platform.hold(),
             94..95 => self.world.platform.release(),
@@ -230,7 +230,7 @@ impl Simulation {
             world.modules.end_automatically(module, answered());
             world.modules.resume(module);
         }
-        world.dispatcher.look_again();
+        world.dispatcher.rescan();
         for _ in 0..MAX_STEPS {
             for delivery in world.modules.running() {
                 if world.modules.can_end(&delivery) {

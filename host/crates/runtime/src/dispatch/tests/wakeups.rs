@@ -92,7 +92,7 @@ async fn runs_waiting_delivery_when_a_slot_becomes_free_while_lanes_are_read() {
     let (first, second) = (world.accepted(&first).await, world.accepted(&second).await);
     world.running(&first).await;
     let mut held = world.journal.hold(Op::NextDue, Point::After);
-    world.dispatcher.look_again();
+    world.dispatcher.rescan();
     world.until("the scheduler to look", || held.is_reached()).await;
     world.end(&first, answered()).await;
     held.release();

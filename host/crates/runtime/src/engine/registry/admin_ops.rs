@@ -20,7 +20,7 @@ use modhost_storage::versions::{
 
 /// The reason why an admin operation failed.
 #[derive(Debug, thiserror::Error)]
-pub enum OrderError {
+pub enum AdminError {
     /// The module is unknown.
     #[error("there is no module {name} in modules.toml; {advice}")]
     NoModule {
@@ -40,7 +40,7 @@ pub enum OrderError {
     Versions(#[from] StorageError),
 }
 
-type Result<T> = std::result::Result<T, OrderError>;
+type Result<T> = std::result::Result<T, AdminError>;
 
 impl Registry {
     /// Rolls back to the version that served before the current one. The file's version isn't loaded again until the
@@ -75,13 +75,13 @@ impl Registry {
         let entry = self.known(module)?;
         {
             let _guard = entry.turn.lock().await;
-            let decision = entry.asked(by, &entry.standing(), None).unpin()?;
+            let decision = entry.asked(by, &entry.module_state(), None).unpin()?;
             entry.shared.versions.note(module, decision.facts).await?;
             *lock(&entry.refused) = None;
-            entry.is_overruled();
+            entry.mark_overruled();
         }
         tracing::info!(%module, by, "module unpinned");
-        entry.take_in_now().await;
+        entry.reload_now().await;
         Ok(entry.status())
     }
 
@@ -95,15 +95,15 @@ impl Registry {
         let file = Found::read(&entry.component()).await.map(|found| found.hash).ok();
         {
             let _guard = entry.turn.lock().await;
-            let decision = entry.asked(by, &entry.standing(), file).retry()?;
+            let decision = entry.asked(by, &entry.module_state(), file).retry()?;
             if !decision.facts.is_empty() {
                 entry.shared.versions.note(module, decision.facts).await?;
-                entry.is_overruled();
+                entry.mark_overruled();
             }
             *lock(&entry.refused) = None;
         }
         tracing::info!(%module, %by, "component reload requested");
-        entry.take_in_now().await;
+        entry.reload_now().await;
         Ok(entry.status())
     }
 
@@ -165,11 +165,11 @@ impl Registry {
     }
 
     /// Returns the error for an unknown module, with the existing names.
-    pub fn no_module(&self, name: &Name) -> OrderError {
+    pub fn no_module(&self, name: &Name) -> AdminError {
         let slots = self.slots.load();
         let mut known: Vec<&str> = slots.keys().map(|name| name.as_str()).collect();
         known.sort_unstable();
-        OrderError::NoModule { name: name.clone(), advice: suggest::advice(name.as_str(), &known) }
+        AdminError::NoModule { name: name.clone(), advice: suggest::advice(name.as_str(), &known) }
     }
 }
 
@@ -178,15 +178,15 @@ impl Registry {
 /// needs.
 impl ModuleEntry {
     /// Returns a request of an operator for this module in its current state.
-    fn asked<'a>(&'a self, by: &'a str, standing: &'a ModuleState, file: Option<ContentHash>) -> VersionRequest<'a> {
+    fn asked<'a>(&'a self, by: &'a str, state: &'a ModuleState, file: Option<ContentHash>) -> VersionRequest<'a> {
         let serving = self.serving();
         let tried = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
         let serving = serving.map(|serving| serving.stable.hash());
         // A recorded version counts even if the host is still loading it.
         let recorded = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.hash);
-        let tried = tried.or_else(|| recorded(&standing.canary));
-        let serving = serving.or_else(|| recorded(&standing.serving));
-        VersionRequest { module: &self.name, by, standing, serving, tried, file }
+        let tried = tried.or_else(|| recorded(&state.canary));
+        let serving = serving.or_else(|| recorded(&state.serving));
+        VersionRequest { module: &self.name, by, state, serving, tried, file }
     }
 
     /// Whether a version serves now and no other is on trial.
@@ -199,15 +199,15 @@ impl ModuleEntry {
         loop {
             let file = Found::read(&self.component()).await.map(|found| found.hash).ok();
             let guard = self.turn.lock().await;
-            let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
-            let decision = self.asked(by, &standing, file).roll_back(&history)?;
+            let (state, history) = (self.module_state(), self.shared.versions.history(&self.name).await?);
+            let decision = self.asked(by, &state, file).roll_back(&history)?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
             }
-            let preparing = self.prepare_order();
+            let reload_block = self.block_reloads();
             drop(guard);
-            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
+            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _reload_block: reload_block });
         }
     }
 
@@ -216,14 +216,14 @@ impl ModuleEntry {
         loop {
             let file = Found::read(&self.component()).await.ok();
             let guard = self.turn.lock().await;
-            let (standing, history) = (self.standing(), self.shared.versions.history(&self.name).await?);
-            let asked = self.asked(by, &standing, file.as_ref().map(|file| file.hash));
+            let (state, history) = (self.module_state(), self.shared.versions.history(&self.name).await?);
+            let asked = self.asked(by, &state, file.as_ref().map(|file| file.hash));
             let hash = asked.version(prefix, &history)?;
             let decision = asked.pin(hash, clock::now());
             let target = match decision.serves {
                 None if self.serves_alone(hash) => {
                     self.shared.versions.note(&self.name, decision.facts).await?;
-                    self.is_overruled();
+                    self.mark_overruled();
                     tracing::info!(module = %self.name, version = %hash, by, "module pinned");
                     return Ok(());
                 }
@@ -234,18 +234,18 @@ impl ModuleEntry {
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == hash) {
                 return Ok(self.serve(version, target.1, by, decision.facts).await?);
             }
-            let preparing = self.prepare_order();
+            let reload_block = self.block_reloads();
             drop(guard);
             let spec = self.spec();
             let version = match file.filter(|file| file.hash == hash) {
                 Some(file) => {
                     let version = self.shared.engine.load(file.bytes.clone(), &spec).await;
                     self.keep(hash, file.bytes).await;
-                    version.map_err(|error| OrderError::CantServe(hash, error))?
+                    version.map_err(|error| AdminError::CantServe(hash, error))?
                 }
                 None => self.load_kept(hash, &spec).await?,
             };
-            loaded = Some(Loaded { version, _preparing: preparing });
+            loaded = Some(Loaded { version, _reload_block: reload_block });
         }
     }
 
@@ -254,18 +254,18 @@ impl ModuleEntry {
         loop {
             let guard = self.turn.lock().await;
             if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
-                self.take_over(&serving, promoted_by(by), Some(by.to_owned())).await;
+                self.promote_canary(&serving, promoted_by(by), Some(by.to_owned())).await;
                 return Ok(());
             }
             // After a restart, the version on trial may still be loading.
-            let decision = self.asked(by, &self.standing(), None).promote()?;
+            let decision = self.asked(by, &self.module_state(), None).promote()?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
             }
-            let preparing = self.prepare_order();
+            let reload_block = self.block_reloads();
             drop(guard);
-            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _preparing: preparing });
+            loaded = Some(Loaded { version: self.load_kept(target, &self.spec()).await?, _reload_block: reload_block });
         }
     }
 
@@ -273,14 +273,14 @@ impl ModuleEntry {
         let _guard = self.turn.lock().await;
         match self.serving().filter(|serving| serving.canary.is_some()) {
             Some(serving) => {
-                self.go_back(&serving, ended_by(by), CanaryEnd::Aborted).await;
+                self.roll_back_canary(&serving, ended_by(by), CanaryEnd::Aborted).await;
                 tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
             }
             None => {
-                let decision = self.asked(by, &self.standing(), None).abort()?;
+                let decision = self.asked(by, &self.module_state(), None).abort()?;
                 self.shared.versions.note(&self.name, decision.facts).await?;
                 metrics::canary(&self.name, CanaryEnd::Aborted);
-                self.is_overruled();
+                self.mark_overruled();
                 tracing::info!(module = %self.name, %by, "canary aborted");
             }
         }
@@ -289,12 +289,12 @@ impl ModuleEntry {
 
     async fn load_kept(&self, hash: ContentHash, spec: &Spec) -> Result<Version> {
         let bytes = self.shared.versions.component(hash).await.ok_or_else(|| Refusal::not_kept(hash))?;
-        self.shared.engine.load(bytes, spec).await.map_err(|error| OrderError::CantServe(hash, error))
+        self.shared.engine.load(bytes, spec).await.map_err(|error| AdminError::CantServe(hash, error))
     }
 }
 
 /// A version that was loaded for an admin operation. While it exists, no version is loaded from the file.
 struct Loaded<'a> {
     version: Version,
-    _preparing: Preparing<'a>,
+    _reload_block: Preparing<'a>,
 }

@@ -55,9 +55,9 @@ pub(super) enum Arm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The new version takes over.
-    TakesOver,
+    Promote,
     /// The new version is rolled back.
-    GoesBack,
+    RollBack,
 }
 
 /// The evidence that a trial lacks when its time is over. The trial continues until it has enough evidence.
@@ -104,8 +104,7 @@ impl fmt::Display for MissingEvidence {
 
 /// Whether the new version fails more often, at this significance level.
 fn is_worse(tally: &Tally, significance: f64) -> bool {
-    fisher_test::by_chance(tally.canary_failed, tally.canary_runs, tally.stable_failed, tally.stable_runs)
-        < significance
+    fisher_test::p_value(tally.canary_failed, tally.canary_runs, tally.stable_failed, tally.stable_runs) < significance
 }
 
 /// Whether the new version is so much worse that the trial ends early.
@@ -120,7 +119,7 @@ fn verdict(tally: &Tally, min: u64) -> Result<Verdict, MissingEvidence> {
         return Err(MissingEvidence::Deliveries { ended: canary_runs, min });
     }
     if is_worse(tally, SIGNIFICANCE_AT_END) {
-        return Ok(Verdict::GoesBack);
+        return Ok(Verdict::RollBack);
     }
     if canary_failed == canary_runs {
         return Err(MissingEvidence::Success { failed: canary_failed });
@@ -128,7 +127,7 @@ fn verdict(tally: &Tally, min: u64) -> Result<Verdict, MissingEvidence> {
     if canary_failed > 0 && stable_runs < min {
         return Err(MissingEvidence::Comparison { ended: stable_runs, min });
     }
-    Ok(Verdict::TakesOver)
+    Ok(Verdict::Promote)
 }
 
 impl Trial {
@@ -224,7 +223,7 @@ impl Trial {
             }
             let tally = self.tally();
             if is_far_worse(&tally, self.min()) {
-                return Some(Verdict::GoesBack);
+                return Some(Verdict::RollBack);
             }
             match verdict(&tally, self.min()) {
                 _ if !time_is_over => {}
@@ -305,23 +304,23 @@ mod tests {
             (tally(0, 0, 0, 0), deliveries(0)),
             (tally(0, 4, 0, 1000), deliveries(4)),
             (tally(4, 4, 0, 4), deliveries(4)),
-            (tally(0, 5, 0, 0), Ok(Verdict::TakesOver)),
-            (tally(0, 5, 20, 20), Ok(Verdict::TakesOver)),
-            (tally(5, 5, 0, 5), Ok(Verdict::GoesBack)),
+            (tally(0, 5, 0, 0), Ok(Verdict::Promote)),
+            (tally(0, 5, 20, 20), Ok(Verdict::Promote)),
+            (tally(5, 5, 0, 5), Ok(Verdict::RollBack)),
             // The new version never succeeded. Failures of the stable version are no evidence for it.
             (tally(31, 31, 0, 0), Err(MissingEvidence::Success { failed: 31 })),
             (tally(31, 31, 300, 300), Err(MissingEvidence::Success { failed: 31 })),
-            (tally(31, 31, 300, 400), Ok(Verdict::GoesBack)),
+            (tally(31, 31, 300, 400), Ok(Verdict::RollBack)),
             // The new version fails sometimes, and there is no data on the stable version.
             (tally(4, 5, 0, 1), Err(MissingEvidence::Comparison { ended: 1, min: 5 })),
-            (tally(1, 10, 0, 90), Ok(Verdict::TakesOver)),
+            (tally(1, 10, 0, 90), Ok(Verdict::Promote)),
         ] {
             assert_eq!(verdict(&tally, 5), wanted, "{tally:?}");
         }
-        assert_eq!(verdict(&tally(0, 1, 0, 0), 1), Ok(Verdict::TakesOver));
+        assert_eq!(verdict(&tally(0, 1, 0, 0), 1), Ok(Verdict::Promote));
         assert_eq!(
             verdict(&tally(1, 1, 0, 50), 1),
-            Ok(Verdict::GoesBack),
+            Ok(Verdict::RollBack),
             "one delivery must suffice if `min_deliveries` is 1"
         );
     }
@@ -333,7 +332,7 @@ mod tests {
             for canary_failed in 0..=canary_runs {
                 for (stable_failed, stable_runs) in [(0, 0), (0, 3), (3, 3), (0, 40), (7, 40), (40, 40)] {
                     let tally = tally(canary_failed, canary_runs, stable_failed, stable_runs);
-                    if verdict(&tally, 5) == Ok(Verdict::TakesOver) {
+                    if verdict(&tally, 5) == Ok(Verdict::Promote) {
                         assert!(canary_runs >= 5 && canary_failed < canary_runs, "{tally:?}");
                         assert!(canary_failed == 0 || stable_runs >= 5, "{tally:?}");
                     }
@@ -387,7 +386,7 @@ mod tests {
             assert_eq!(watched.now(), None);
         }
         trial.count(Arm::Canary, true);
-        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::TakesOver)), missing));
+        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::Promote)), missing));
     }
 
     #[test]
@@ -409,7 +408,7 @@ mod tests {
             assert_eq!(watched.now(), None);
         }
         watched.time_is_over();
-        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::TakesOver)), vec![]));
+        assert_eq!((watched.now(), watched.reported()), (Some(Some(Verdict::Promote)), vec![]));
     }
 
     #[test]
@@ -426,7 +425,7 @@ mod tests {
         for _ in 0..60 {
             trial.count(Arm::Stable, true);
         }
-        assert_eq!(watched.now(), Some(Some(Verdict::GoesBack)));
+        assert_eq!(watched.now(), Some(Some(Verdict::RollBack)));
     }
 
     #[test]
@@ -441,7 +440,7 @@ mod tests {
         trial.count(Arm::Stable, false);
         assert_eq!(watched.now(), None, "deliveries of the stable version must not count for the canary");
         trial.count(Arm::Canary, true);
-        assert_eq!((watched.now(), trial.waits_for()), (Some(Some(Verdict::TakesOver)), None));
+        assert_eq!((watched.now(), trial.waits_for()), (Some(Some(Verdict::Promote)), None));
     }
 
     #[test]

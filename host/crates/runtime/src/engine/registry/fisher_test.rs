@@ -2,7 +2,7 @@
 
 /// Returns the one-sided p-value of Fisher's exact test: the probability that at least `failed` of all failures fall on
 /// the side with `runs` deliveries, if both sides fail equally often. It is valid for small and large counts.
-pub(super) fn by_chance(failed: u64, runs: u64, failed_elsewhere: u64, runs_elsewhere: u64) -> f64 {
+pub(super) fn p_value(failed: u64, runs: u64, failed_elsewhere: u64, runs_elsewhere: u64) -> f64 {
     let (all, all_failed) = (runs + runs_elsewhere, failed + failed_elsewhere);
     // At or below the mean the p-value is about 0.5 or more, so it isn't computed.
     if runs == 0 || u128::from(failed) * u128::from(all) <= u128::from(all_failed) * u128::from(runs) {
@@ -50,24 +50,24 @@ mod tests {
     /// `fisher.test(…, "greater")`.
     #[test]
     fn matches_reference_values() {
-        close(by_chance(3, 10, 0, 90), 120.0 / 161_700.0);
-        close(by_chance(5, 5, 0, 45), 1.0 / 2_118_760.0);
-        close(by_chance(3, 4, 1, 4), 0.242_857_142_857);
-        close(by_chance(8, 8, 2, 7), 0.006_993_006_993);
+        close(p_value(3, 10, 0, 90), 120.0 / 161_700.0);
+        close(p_value(5, 5, 0, 45), 1.0 / 2_118_760.0);
+        close(p_value(3, 4, 1, 4), 0.242_857_142_857);
+        close(p_value(8, 8, 2, 7), 0.006_993_006_993);
     }
 
     #[test]
     fn fewer_failures_are_not_significant() {
         for counts in [(0, 10, 0, 90), (0, 10, 5, 90), (1, 10, 9, 90), (0, 0, 3, 3)] {
-            assert!(by_chance(counts.0, counts.1, counts.2, counts.3) >= 0.5, "{counts:?}");
+            assert!(p_value(counts.0, counts.1, counts.2, counts.3) >= 0.5, "{counts:?}");
         }
     }
 
     #[test]
     fn handles_large_counts() {
-        let unlikely = by_chance(10_500, 100_000, 90_000, 900_000);
+        let unlikely = p_value(10_500, 100_000, 90_000, 900_000);
         assert!(unlikely > 0.0 && unlikely < 1e-6, "{unlikely}");
-        let likely = by_chance(10_050, 100_000, 90_000, 900_000);
+        let likely = p_value(10_050, 100_000, 90_000, 900_000);
         assert!(likely > 0.1, "{likely}");
     }
 }

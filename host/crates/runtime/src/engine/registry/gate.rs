@@ -73,8 +73,11 @@ pub(super) async fn examine(
     let mut dry_runs = DryRuns::default();
     for (index, known) in last.iter().enumerate() {
         // The semaphore is never closed.
-        let _permit =
-            shared.rehearsing.acquire().await.map_err(|_| Rejection::Unable("the host is shutting down".into()))?;
+        let _permit = shared
+            .dry_run_permits
+            .acquire()
+            .await
+            .map_err(|_| Rejection::Unable("the host is shutting down".into()))?;
         // Retention removed the delivery meanwhile.
         let Some(details) = shared.journal.show(&known.id).await.map_err(unreadable)? else { continue };
         let recorded = recorded(&details, shared.journal.salt());

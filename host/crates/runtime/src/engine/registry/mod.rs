@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::Engine;
 use super::version::{Spec, Version};
-pub use admin_ops::OrderError;
+pub use admin_ops::AdminError;
 pub use canary::MissingEvidence;
 use canary::{Arm, Trial};
 pub use gate::MAX_CONCURRENT_DRY_RUNS;
@@ -50,7 +50,7 @@ struct Shared {
     /// The source of recorded deliveries for dry runs.
     journal: Arc<dyn Journal>,
     /// Bounds concurrent dry runs.
-    rehearsing: Semaphore,
+    dry_run_permits: Semaphore,
     /// Notified when a module got a version to run, or its file turned out to be unusable.
     changes: watch::Sender<()>,
 }
@@ -82,8 +82,8 @@ impl Registry {
     /// Creates a registry without modules. `versions` stores the history of versions, and dry runs read deliveries from
     /// `journal`.
     pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
-        let (rehearsing, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
-        let shared = Shared { engine, versions, journal, rehearsing, changes };
+        let (dry_run_permits, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
+        let shared = Shared { engine, versions, journal, dry_run_permits, changes };
         Self { shared: Arc::new(shared), slots: ArcSwap::default(), set_lock: Mutex::default() }
     }
 
@@ -95,13 +95,13 @@ impl Registry {
 
     /// Whether a module's deliveries wait, because it is paused or no version serves. Such deliveries aren't claimed,
     /// so they spend no attempts.
-    pub fn makes_wait(&self, module: &Name) -> bool {
-        self.slots.load().get(module).is_some_and(|entry| entry.makes_wait())
+    pub fn is_blocked(&self, module: &Name) -> bool {
+        self.slots.load().get(module).is_some_and(|entry| entry.is_blocked())
     }
 
     /// Whether the deliveries of any module wait.
-    pub fn any_makes_wait(&self) -> bool {
-        self.slots.load().values().any(|entry| entry.makes_wait())
+    pub fn any_blocked(&self) -> bool {
+        self.slots.load().values().any(|entry| entry.is_blocked())
     }
 
     /// Subscribes to notifications that a module got a version to run, or that its file turned out to be unusable.
@@ -113,7 +113,7 @@ impl Registry {
     pub fn waiting(&self) -> Vec<WaitingModule> {
         let slots = self.slots.load();
         let waiting = slots.values().filter_map(|entry| {
-            let (waiting, coming_up) = (entry.waiting()?, entry.is_coming_up());
+            let (waiting, coming_up) = (entry.waiting()?, entry.is_loading());
             Some(WaitingModule { name: entry.name.clone(), coming_up, waiting })
         });
         let mut waiting: Vec<_> = waiting.collect();
@@ -122,9 +122,9 @@ impl Registry {
     }
 
     /// Waits until no module is coming up: for each, a version serves or its file turned out to be unusable.
-    pub async fn all_have_come_up(&self) {
+    pub async fn wait_until_loaded(&self) {
         let mut changes = self.changes();
-        let coming_up = || self.slots.load().values().any(|entry| entry.is_coming_up());
+        let coming_up = || self.slots.load().values().any(|entry| entry.is_loading());
         // The channel is never closed: the registry owns the sender.
         while coming_up() && changes.changed().await.is_ok() {}
     }
@@ -175,9 +175,9 @@ impl Registry {
     }
 
     /// Saves the progress of all trials when the host shuts down, so that the next host continues them.
-    pub async fn note_trials(&self) {
+    pub async fn record_trials(&self) {
         let slots = self.slots.load_full();
-        join_all(slots.values().map(|entry| entry.note_trial())).await;
+        join_all(slots.values().map(|entry| entry.record_trial())).await;
     }
 
     /// Reloads the modules whose component files changed, independently of each other. If a new component can't serve,

@@ -32,7 +32,7 @@ pub(super) struct ModuleEntry {
     /// Why the current file is refused.
     pub(super) refused: Mutex<Option<Refusal>>,
     /// The ignored version of the file that was already logged.
-    pub(super) left_aside: Mutex<Option<ContentHash>>,
+    pub(super) ignored_version: Mutex<Option<ContentHash>>,
     /// The logged reason why the version that served last can't serve now.
     pub(super) lost: Mutex<Option<String>>,
     /// The module's lock: serializes changes of versions and their records. Nothing is read, compiled or dry-run under
@@ -81,7 +81,7 @@ pub(super) struct Work {
 
 impl ModuleEntry {
     pub(super) fn new(shared: Arc<Shared>, spec: Spec) -> Self {
-        let paused = shared.versions.standing(&spec.name).paused.is_some();
+        let paused = shared.versions.module_state(&spec.name).paused.is_some();
         Self {
             shared,
             name: spec.name.clone(),
@@ -89,7 +89,7 @@ impl ModuleEntry {
             spec: ArcSwap::from_pointee(spec),
             serving: ArcSwapOption::empty(),
             refused: Mutex::default(),
-            left_aside: Mutex::default(),
+            ignored_version: Mutex::default(),
             lost: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             intake: tokio::sync::Mutex::default(),
@@ -123,8 +123,8 @@ impl ModuleEntry {
         self.spec.load().component.clone()
     }
 
-    pub(super) fn standing(&self) -> ModuleState {
-        self.shared.versions.standing(&self.name)
+    pub(super) fn module_state(&self) -> ModuleState {
+        self.shared.versions.module_state(&self.name)
     }
 
     pub(super) fn serving(&self) -> Option<Arc<Serving>> {
@@ -144,13 +144,13 @@ impl ModuleEntry {
     }
 
     /// Whether no version serves yet and a reload is queued or running.
-    pub(super) fn is_coming_up(&self) -> bool {
+    pub(super) fn is_loading(&self) -> bool {
         // The order matters: a reload stores its version before it decrements the counter.
         self.serving.load().is_none() && self.reloads.load(Ordering::Acquire) > 0
     }
 
     /// Whether deliveries wait, because the module is paused or has no version.
-    pub(super) fn makes_wait(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.is_paused() || self.serving.load().is_none()
     }
 
@@ -173,14 +173,14 @@ impl ModuleEntry {
     }
 
     /// Records that an admin operation was completed, and cancels the reload in progress. The caller holds `turn`.
-    pub(super) fn is_overruled(&self) {
+    pub(super) fn mark_overruled(&self) {
         self.orders.fetch_add(1, Ordering::AcqRel);
         self.cancel_reload();
     }
 
     /// Blocks reloads while an admin operation is prepared. Otherwise a reload could swap the version first, and the
     /// operation would apply to another version than the operator meant.
-    pub(super) fn prepare_order(&self) -> Preparing<'_> {
+    pub(super) fn block_reloads(&self) -> Preparing<'_> {
         self.ordering.send_modify(|count| *count += 1);
         self.cancel_reload();
         Preparing(self)
@@ -320,7 +320,7 @@ impl ModuleEntry {
         by: &str,
         facts: Vec<Fact>,
     ) -> Result<(), StorageError> {
-        let (hash, tried) = (version.hash(), self.standing().canary.is_some());
+        let (hash, tried) = (version.hash(), self.module_state().canary.is_some());
         self.shared.versions.note(&self.name, facts).await?;
         if tried {
             let end = if origin == Origin::Canary { CanaryEnd::TookOver } else { CanaryEnd::Replaced };
@@ -328,7 +328,7 @@ impl ModuleEntry {
         }
         self.exchange(Serving { stable: Arc::new(version), canary: None });
         *lock(&self.refused) = None;
-        self.is_overruled();
+        self.mark_overruled();
         tracing::info!(module = %self.name, version = %hash, origin = origin.word(), by, "version serves");
         metrics::swap(&self.name, origin.word());
         Ok(())

@@ -111,7 +111,7 @@ impl ModuleEntry {
 
     /// Starts a reload and waits at most [`MAX_RELOAD_WAIT`] for it. The reload continues after that, because compiling
     /// may take minutes.
-    pub(super) async fn take_in_now(self: &Arc<Self>) {
+    pub(super) async fn reload_now(self: &Arc<Self>) {
         let (entry, step) = (self.clone(), ReloadStep::of(self.clone()));
         let reload = tokio::spawn(async move {
             entry.refresh().await;
@@ -164,17 +164,17 @@ impl ModuleEntry {
     /// Reads the file and applies the pin or rollback, if any; otherwise loads the file's version. `None` if the reload
     /// is outdated.
     async fn reload_file(self: &Arc<Self>, reload: &Reload<'_>) -> Option<()> {
-        let (spec, standing) = (&reload.spec, self.standing());
+        let (spec, state) = (&reload.spec, self.module_state());
         let found = Found::read(&spec.component).await;
-        if let Some((pinned, order)) = &standing.pinned {
+        if let Some((pinned, order)) = &state.pinned {
             let restored = self.restore(reload, *pinned, found.as_ref().ok()).await?;
             let _guard = reload.turn().await?;
             let why = format!("the module is pinned to {pinned} by {}", order.by);
             self.serve_instead(spec, *pinned, restored, found, &why).await;
             return Some(());
         }
-        if let Some(held_back) = &standing.held_back {
-            let last = standing.serving.as_ref().map(|entry| entry.hash);
+        if let Some(held_back) = &state.held_back {
+            let last = state.serving.as_ref().map(|entry| entry.hash);
             let same = found.as_ref().is_ok_and(|found| found.hash == held_back.hash);
             let may_retry = reload.new_rules && held_back.is_by_its_trial();
             if same
@@ -194,14 +194,14 @@ impl ModuleEntry {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                self.restore_last(reload, &standing).await?;
+                self.restore_last(reload, &state).await?;
                 let _guard = reload.turn().await?;
                 self.refuse(spec, ContentHash::of(&[]), Cause::of(&error), error.to_string()).await;
                 return Some(());
             }
         };
         if spec.swap.replay > 0 || spec.swap.canary.is_some() {
-            self.restore_last(reload, &standing).await?;
+            self.restore_last(reload, &state).await?;
         }
         self.load_found(reload, found).await
     }
@@ -238,7 +238,7 @@ impl ModuleEntry {
             tracing::error!(module = %self.name, %error, "cannot apply the new settings to the version that serves");
         }
         if let Some(file) = file
-            && lock(&self.left_aside).replace(file) != Some(file)
+            && lock(&self.ignored_version).replace(file) != Some(file)
         {
             tracing::warn!(
                 module = %self.name, version = %file, file = %spec.component.display(), reason = why,
@@ -249,15 +249,15 @@ impl ModuleEntry {
     }
 
     /// Records that the log already says why this version of the file is ignored.
-    pub(super) fn left_aside(&self, hash: ContentHash) {
-        *lock(&self.left_aside) = Some(hash);
+    pub(super) fn ignored_version(&self, hash: ContentHash) {
+        *lock(&self.ignored_version) = Some(hash);
     }
 
     /// Loads the file's version and admits it, unless it serves, is on trial, or remains refused.
     async fn load_found(self: &Arc<Self>, reload: &Reload<'_>, found: Found) -> Option<()> {
         let spec = &reload.spec;
         let guard = reload.turn().await?;
-        *lock(&self.left_aside) = None;
+        *lock(&self.ignored_version) = None;
         let serving = self.serving();
         if let Some(serving) = &serving
             && serving.stable.hash() == found.hash
@@ -266,7 +266,7 @@ impl ModuleEntry {
                 Ok(()) => *lock(&self.refused) = None,
                 Err(error) => self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await,
             }
-            if serving.canary.is_some() || self.standing().canary.is_some() {
+            if serving.canary.is_some() || self.module_state().canary.is_some() {
                 self.end_trial("the file holds the version before again".into(), CanaryEnd::Replaced).await;
             }
             return Some(());
@@ -289,7 +289,7 @@ impl ModuleEntry {
             }
             Some(Ok(version)) => self.admit(reload, found, version, started).await,
             Some(Err(error)) => {
-                self.restore_last(reload, &self.standing()).await?;
+                self.restore_last(reload, &self.module_state()).await?;
                 let _guard = reload.turn().await?;
                 self.refuse(spec, found.hash, Cause::of(&error), error.to_string()).await;
                 Some(())
@@ -318,7 +318,7 @@ impl ModuleEntry {
         started: Instant,
     ) -> Option<()> {
         let (Found { hash, bytes }, spec) = (found, &reload.spec);
-        let was_tried = self.standing().canary.is_some_and(|entry| entry.hash == hash);
+        let was_tried = self.module_state().canary.is_some_and(|entry| entry.hash == hash);
         if self.serving().is_some() && spec.swap.replay > 0 && !was_tried {
             tracing::debug!(module = %self.name, version = %hash, "dry run started");
             let examined = reload.unless_outdated(gate::examine(&self.shared, &self.name, &version, &spec.swap)).await;
@@ -351,8 +351,8 @@ impl ModuleEntry {
         }
         let guard = reload.turn().await?;
         // Read the state again: a trial may have ended meanwhile.
-        let (standing, before) = (self.standing(), self.serving().map(|serving| serving.stable.hash()));
-        match &standing.held_back {
+        let (state, before) = (self.module_state(), self.serving().map(|serving| serving.stable.hash()));
+        match &state.held_back {
             // The version was rolled back during this reload.
             Some(held_back) if held_back.hash == hash => return None,
             Some(_) => self.write_down(vec![Fact::HeldBack(None)]).await,
@@ -360,7 +360,7 @@ impl ModuleEntry {
         }
         let version = Arc::new(version);
         match spec.swap.canary {
-            Some(policy) if before.is_some() => self.begin_trial(version, policy, &standing).await,
+            Some(policy) if before.is_some() => self.begin_trial(version, policy, &state).await,
             _ => {
                 self.exchange(Serving { stable: version, canary: None });
                 let took = started.elapsed();
@@ -370,7 +370,7 @@ impl ModuleEntry {
                     ),
                     None => tracing::info!(module = %self.name, version = %hash, ?took, "version serves"),
                 }
-                self.note_serving(hash, Origin::File, &standing).await;
+                self.note_serving(hash, Origin::File, &state).await;
             }
         }
         *lock(&self.refused) = None;
@@ -394,13 +394,13 @@ impl ModuleEntry {
     }
 
     /// Records that the file's version serves, unless it served before the host started.
-    async fn note_serving(&self, hash: ContentHash, origin: Origin, standing: &ModuleState) {
+    async fn note_serving(&self, hash: ContentHash, origin: Origin, state: &ModuleState) {
         let mut facts = Vec::new();
-        if standing.canary.is_some() {
+        if state.canary.is_some() {
             facts.push(Fact::TrialOver { reason: format!("{hash} serves") });
             metrics::canary(&self.name, CanaryEnd::Replaced);
         }
-        if standing.serving.as_ref().is_none_or(|entry| entry.hash != hash) {
+        if state.serving.as_ref().is_none_or(|entry| entry.hash != hash) {
             facts.push(Fact::Serves { hash, origin, by: None });
             metrics::swap(&self.name, origin.word());
         }
@@ -438,9 +438,9 @@ impl ModuleEntry {
     }
 
     /// If no version serves, restores the version that served before the host started.
-    async fn restore_last(self: &Arc<Self>, reload: &Reload<'_>, standing: &ModuleState) -> Option<()> {
+    async fn restore_last(self: &Arc<Self>, reload: &Reload<'_>, state: &ModuleState) -> Option<()> {
         if self.serving().is_none()
-            && let Some(last) = &standing.serving
+            && let Some(last) = &state.serving
             && let Err(Unavailable { why, .. }) = self.restore(reload, last.hash, None).await?
             && lock(&self.lost).replace(why.clone()).as_ref() != Some(&why)
         {

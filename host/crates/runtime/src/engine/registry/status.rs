@@ -96,15 +96,15 @@ impl ModuleEntry {
         }
         let reason = match self.refused() {
             Some(refused) => refused,
-            None if self.is_coming_up() => "its component is being read or compiled".into(),
+            None if self.is_loading() => "its component is being read or compiled".into(),
             None => "its component has not been read yet".into(),
         };
         Some(Waiting { since: self.named, reason })
     }
 
     pub(super) fn status(&self) -> Status {
-        let state = self.standing();
-        let coming_up = self.is_coming_up();
+        let state = self.module_state();
+        let coming_up = self.is_loading();
         let serving = self.serving();
         let version = serving.as_ref().map(|serving| serving.stable.hash());
         Status {

@@ -19,7 +19,7 @@ async fn watch(entry: Weak<ModuleEntry>, trial: Arc<Trial>) {
         loop {
             tokio::time::sleep(SAVE_INTERVAL).await;
             let Some(entry) = entry.upgrade() else { return };
-            entry.note_trial().await;
+            entry.record_trial().await;
         }
     };
     let on_missing = |missing| {
@@ -42,21 +42,21 @@ impl ModuleEntry {
         self: &Arc<Self>,
         version: Arc<Version>,
         policy: CanaryPolicy,
-        standing: &ModuleState,
+        state: &ModuleState,
     ) {
         let Some(serving) = self.serving() else { return };
         let (hash, before) = (version.hash(), serving.stable.hash());
-        let continues = standing.canary.as_ref().is_some_and(|entry| entry.hash == hash);
+        let continues = state.canary.as_ref().is_some_and(|entry| entry.hash == hash);
         if !continues {
             let mut facts = vec![Fact::Tried { hash }];
-            if standing.canary.is_some() {
+            if state.canary.is_some() {
                 facts.insert(0, Fact::TrialOver { reason: format!("replaced by {hash}") });
                 metrics::canary(&self.name, CanaryEnd::Replaced);
             }
             self.write_down(facts).await;
         }
         // Use the recorded start time, so that after a restart each delivery gets the same version as before.
-        let recorded = self.standing();
+        let recorded = self.module_state();
         let began = recorded.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
         let so_far = if continues { recorded.progress } else { Progress::default() };
         let trial = Arc::new(Trial::new(policy, began, so_far));
@@ -75,7 +75,7 @@ impl ModuleEntry {
     }
 
     /// Saves the progress of the trial, if there is one.
-    pub(super) async fn note_trial(&self) {
+    pub(super) async fn record_trial(&self) {
         let serving = self.serving();
         let Some(canary) = serving.as_ref().and_then(|serving| serving.canary.as_ref()) else { return };
         let (hash, progress) = (canary.version.hash(), canary.trial.progress());
@@ -102,18 +102,18 @@ impl ModuleEntry {
         let Some(serving) = self.serving() else { return };
         let Some(canary) = serving.canary.as_ref().filter(|canary| Arc::ptr_eq(&canary.trial, trial)) else { return };
         let (hash, tally) = (canary.version.hash(), trial.tally());
-        if verdict == Verdict::TakesOver {
+        if verdict == Verdict::Promote {
             let period = humantime::format_duration(trial.policy.period);
-            return self.take_over(&serving, format!("took over after {period}: {tally}"), None).await;
+            return self.promote_canary(&serving, format!("took over after {period}: {tally}"), None).await;
         }
         tracing::warn!(
             module = %self.name, version = %hash, stable = %serving.stable.hash(), %tally, "canary rolled back"
         );
-        self.go_back(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
+        self.roll_back_canary(&serving, HeldBack::by_its_trial(hash, &tally).why, CanaryEnd::WentBack).await;
     }
 
     /// Promotes the version on trial to the serving version.
-    pub(super) async fn take_over(&self, serving: &Serving, reason: String, by: Option<String>) {
+    pub(super) async fn promote_canary(&self, serving: &Serving, reason: String, by: Option<String>) {
         let Some(canary) = &serving.canary else { return };
         let (hash, before) = (canary.version.hash(), serving.stable.hash());
         self.exchange(Serving { stable: canary.version.clone(), canary: None });
@@ -125,12 +125,12 @@ impl ModuleEntry {
 
     /// Ends a trial in favor of the previous version. The version on trial isn't loaded from the file again until the
     /// file changes.
-    pub(super) async fn go_back(&self, serving: &Serving, why: String, end: CanaryEnd) {
+    pub(super) async fn roll_back_canary(&self, serving: &Serving, why: String, end: CanaryEnd) {
         let Some(canary) = &serving.canary else { return };
         let hash = canary.version.hash();
         self.exchange(Serving { stable: serving.stable.clone(), canary: None });
         metrics::canary(&self.name, end);
-        self.left_aside(hash);
+        self.ignored_version(hash);
         self.write_down(went_back(hash, why)).await;
     }
 

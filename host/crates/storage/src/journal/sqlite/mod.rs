@@ -38,7 +38,7 @@ use crate::error::StorageError;
 use crate::sqlite::{Database, Readers, Writer, WriterLimits};
 use modhost_core::clock::{Clock, SystemClock, to_millis};
 use modhost_core::event::{DeliveryId, Event, Name};
-pub use offline::AtRest;
+pub use offline::OfflineJournal;
 
 /// The limits of the journal's writer.
 const LIMITS: WriterLimits = WriterLimits { queued: 4096, batch: 1024 };

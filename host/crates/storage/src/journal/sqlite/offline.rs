@@ -7,13 +7,13 @@ use crate::sqlite::{Database, Readers};
 use modhost_core::event::DeliveryId;
 
 /// The journal of a stopped host, opened read-only.
-pub struct AtRest {
+pub struct OfflineJournal {
     readers: Readers,
     salt: [u8; 32],
     missing: Option<String>,
 }
 
-impl AtRest {
+impl OfflineJournal {
     /// Opens a journal read-only. Does not interfere with a host that uses it at the same time.
     ///
     /// # Errors

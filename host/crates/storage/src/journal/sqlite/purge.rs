@@ -88,7 +88,7 @@ impl Store {
             let sql = "UPDATE known_events SET event = NULL \
                        WHERE (id, source, tenant) = (SELECT id, source, tenant FROM events WHERE number = ?1) AND event = ?1";
             self.sql(sql)?.execute([row.event])?;
-            if self.knows_before {
+            if self.has_v1_keys {
                 let sql = "UPDATE known_before SET event = NULL, tenant = (SELECT tenant FROM events WHERE number = ?1) \
                            WHERE (id, source) = (SELECT id, source FROM events WHERE number = ?1) AND event = ?1";
                 self.sql(sql)?.execute([row.event])?;
@@ -103,7 +103,7 @@ impl Store {
         let sql = "DELETE FROM known_events WHERE (id, source, tenant) IN (SELECT id, source, tenant FROM known_events \
                    WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
         let mut removed = self.sql(sql)?.execute(params![before, limit.cast_signed()])? as u64;
-        if self.knows_before && removed < limit {
+        if self.has_v1_keys && removed < limit {
             let sql = "DELETE FROM known_before WHERE (id, source) IN (SELECT id, source FROM known_before \
                        WHERE event IS NULL AND at < ?1 ORDER BY at LIMIT ?2)";
             removed += self.sql(sql)?.execute(params![before, (limit - removed).cast_signed()])? as u64;

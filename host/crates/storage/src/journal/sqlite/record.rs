@@ -12,7 +12,7 @@ impl Store {
     /// Records an event with its deliveries, received at `at` (milliseconds since 1970), unless it is known. Of an
     /// event without deliveries, only the id is stored.
     pub(super) fn record(&mut self, event: &Event, deliveries: &[NewDelivery], at: i64) -> rusqlite::Result<Recorded> {
-        if self.knows_before && self.was_known_before(event)? {
+        if self.has_v1_keys && self.was_known_before(event)? {
             return Ok(Recorded::Duplicate);
         }
         let number = (!deliveries.is_empty()).then(|| self.number_event());
@@ -79,7 +79,7 @@ impl Store {
 
 /// Returns whether the journal contains events of the time when the tenant was not part of an event's key. A journal
 /// created since then never does.
-pub(super) fn knows_before(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn has_v1_keys(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare("SELECT 1 FROM known_before LIMIT 1")?.exists([])
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Store {
     /// Held as long as the journal may be written.
     lock: DirectoryLock,
     /// Whether the journal contains events that were recorded when the tenant was not part of an event's key yet.
-    pub(super) knows_before: bool,
+    pub(super) has_v1_keys: bool,
     lanes: HashMap<(Name, Name), i64>,
     /// The largest committed id of a lane.
     last_lane: i64,
@@ -55,7 +55,7 @@ impl Store {
             next_event: next("SELECT max(number) FROM events")?,
             next_seq: next("SELECT max(seq) FROM deliveries")?,
             last_lane: lanes.values().copied().max().unwrap_or(0),
-            knows_before: super::record::knows_before(&connection)?,
+            has_v1_keys: super::record::has_v1_keys(&connection)?,
             connection,
             checkpoints,
             lock,
