@@ -56,7 +56,7 @@ async fn recompiles_a_modified_cache_entry() {
     for damaged in [&changed[..], &whole[..whole.len() / 2], b""] {
         fs::write(&file, damaged).unwrap();
         let mut host = settings(data.path()).start().await;
-        host.logged(&["WARN", "compiling it again", "not as it was written"]).await;
+        host.logged(&["WARN", "compiling it again", "its bytes don't match the hash in its name"]).await;
         assert_eq!(chat(&host, "Test", "reply hello").await.text(), "hello");
         host.stop().await;
         assert_eq!(fs::read(&file).unwrap().len(), whole.len());

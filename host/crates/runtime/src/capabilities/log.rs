@@ -104,11 +104,11 @@ impl DeliveryLog {
         let Inner { module, delivery, event, .. } = &*self.0;
         let user = event.user_id.as_deref();
         match level {
-            tracing::Level::ERROR => tracing::error!(target: "module", %module, %delivery, user, context, "{line}"),
-            tracing::Level::WARN => tracing::warn!(target: "module", %module, %delivery, user, context, "{line}"),
-            tracing::Level::INFO => tracing::info!(target: "module", %module, %delivery, user, context, "{line}"),
-            tracing::Level::DEBUG => tracing::debug!(target: "module", %module, %delivery, user, context, "{line}"),
-            tracing::Level::TRACE => tracing::trace!(target: "module", %module, %delivery, user, context, "{line}"),
+            tracing::Level::ERROR => tracing::error!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
+            tracing::Level::WARN => tracing::warn!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
+            tracing::Level::INFO => tracing::info!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
+            tracing::Level::DEBUG => tracing::debug!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
+            tracing::Level::TRACE => tracing::trace!(target: "module", parent: None, %module, %delivery, user, context, "{line}"),
         }
         true
     }
@@ -198,7 +198,7 @@ impl DeliveryLog {
         drop(state);
         self.keep(tracing::Level::WARN, "", more);
         let (module, delivery) = (&self.0.module, &self.0.delivery);
-        tracing::warn!(target: "module", %module, %delivery, "{more}");
+        tracing::warn!(target: "module", parent: None, %module, %delivery, "{more}");
         false
     }
 
