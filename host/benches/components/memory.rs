@@ -118,7 +118,7 @@ fn delivery(number: usize, platform: Arc<dyn Platform>) -> Arc<Delivery> {
     let whole = 0..payload.len();
     let event = Arc::new(Event::new(header, payload.into(), whole));
     let module = Name::from("Bench");
-    let call_log = CallLog::off(DeliveryId::new(&event, &module));
+    let call_log = CallLog::disabled(DeliveryId::new(&event, &module));
     Arc::new(Delivery::new(AttemptContext {
         event,
         module,

@@ -11,7 +11,7 @@ use modhost_core::metrics;
 use modhost_platform::Platform;
 use modhost_runtime::call_log::CallLog;
 use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
-use modhost_runtime::engine::{Ended, Engine, Spec, SwapPolicy, Version};
+use modhost_runtime::engine::{Engine, GuestOutcome, Spec, SwapPolicy, Version};
 use modhost_storage::keyvalue;
 use tokio::runtime::Runtime;
 
@@ -203,7 +203,7 @@ impl Sides {
     /// Checks that the measured work is the intended one.
     async fn check(&self, row: &Row) -> anyhow::Result<()> {
         let delivery = self.delivery();
-        ensure!(self.version.run(&delivery).await == Ended::Answered, "{} doesn't answer", row.what);
+        ensure!(self.version.run(&delivery).await == GuestOutcome::Answered, "{} doesn't answer", row.what);
         let completed = delivery.progress().reply.completed;
         ensure!(completed == row.replies, "{}: reply complete is {completed}", row.what);
         self.on_wasmtime().await
@@ -211,7 +211,7 @@ impl Sides {
 
     fn delivery(&self) -> Arc<Delivery> {
         let (event, module, platform) = (self.event.clone(), self.module.clone(), self.platform.clone());
-        let call_log = CallLog::off(DeliveryId::new(&event, &module));
+        let call_log = CallLog::disabled(DeliveryId::new(&event, &module));
         Arc::new(Delivery::new(AttemptContext {
             event,
             module,
@@ -227,7 +227,7 @@ impl Sides {
 
     async fn through_engine(&self) -> anyhow::Result<()> {
         let ended = self.version.run(&self.delivery()).await;
-        ensure!(ended == Ended::Answered, "unexpected end of a delivery: {ended:?}");
+        ensure!(ended == GuestOutcome::Answered, "unexpected end of a delivery: {ended:?}");
         Ok(())
     }
 

@@ -33,7 +33,7 @@ use modhost_core::event::{DeliveryId, Event, Name};
 use modhost_core::limits::Limits;
 use modhost_runtime::call_log::CallLog;
 use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
-use modhost_runtime::engine::{Ended, Engine, Spec, SwapPolicy};
+use modhost_runtime::engine::{Engine, GuestOutcome, Spec, SwapPolicy};
 use modhost_storage::keyvalue;
 
 use bare::Bare;
@@ -124,7 +124,7 @@ async fn delivery(bytes: &[u8]) -> anyhow::Result<f64> {
     let once = async || {
         let delivery = new_delivery(&event, &name);
         let ended = version.run(&delivery).await;
-        ensure!(ended == Ended::Answered, "unexpected end of a delivery: {ended:?}");
+        ensure!(ended == GuestOutcome::Answered, "unexpected end of a delivery: {ended:?}");
         ensure!(delivery.progress().reply.completed, "the delivery wrote no reply");
         Ok(())
     };
@@ -138,7 +138,7 @@ fn new_delivery(event: &Arc<Event>, module: &Name) -> Arc<Delivery> {
         attempt: 1,
         platform: Arc::new(Nothing),
         keyvalue: Arc::new(keyvalue::DryRunStore),
-        call_log: CallLog::off(DeliveryId::new(event, module)),
+        call_log: CallLog::disabled(DeliveryId::new(event, module)),
         limits: Limits::default(),
         tenant_memory: None,
         salt: [0; 32],

@@ -356,7 +356,7 @@ fn compiler_program() -> anyhow::Result<PathBuf> {
 
 /// Returns an engine for a command without a host. `stack` is in bytes; the compiler has the default limits.
 fn engine(instances: usize, stack: u64) -> anyhow::Result<Engine> {
-    let compiler = Compiler::Apart { program: compiler_program()?, limits: CompilerLimits::default() };
+    let compiler = Compiler::Subprocess { program: compiler_program()?, limits: CompilerLimits::default() };
     let engine =
         Engine::for_authors(instances, stack).map_err(|error| anyhow::anyhow!("cannot start the engine: {error:#}"))?;
     Ok(engine.with_compiler(compiler))
@@ -368,7 +368,7 @@ fn caching_engine(settings: &Settings, instances: usize) -> anyhow::Result<Engin
     let CompilerSettings { timeout, memory, processes } = settings.server.compiler;
     let limits = CompilerLimits { timeout, memory, processes };
     let engine = engine(instances, settings.server.stack)?
-        .with_compiler(Compiler::Apart { program: compiler_program()?, limits });
+        .with_compiler(Compiler::Subprocess { program: compiler_program()?, limits });
     let data_dir = &settings.server.data_dir;
     let cache = if data_dir.is_dir() { Some(data_dir.clone()) } else { user_cache() };
     Ok(match cache {

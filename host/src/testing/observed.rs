@@ -6,13 +6,13 @@ use serde_json::{Map, Value as Json, json};
 
 use modhost_core::import::{Import, RecordedImport};
 use modhost_platform::CallError;
-use modhost_runtime::engine::{Ended, Failure, NO_REPLY, Retry};
+use modhost_runtime::engine::{Failure, GuestOutcome, NO_REPLY, Retry};
 
 /// The observable behavior of a module.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// How it ended.
-    pub ended: Ended,
+    pub ended: GuestOutcome,
     /// The calls in order, with named arguments.
     pub calls: Vec<(RecordedImport, Map<String, Json>)>,
     /// The final text of the reply, if there is one.
@@ -59,7 +59,11 @@ struct VisibleState {
 
 impl Observed {
     /// Derives the behavior from the calls and the outcome of a delivery. `reply_id` is the id of the event's assistant message.
-    pub fn new<'c>(ended: Ended, calls: impl IntoIterator<Item = ObservedCall<'c>>, reply_id: Option<&str>) -> Self {
+    pub fn new<'c>(
+        ended: GuestOutcome,
+        calls: impl IntoIterator<Item = ObservedCall<'c>>,
+        reply_id: Option<&str>,
+    ) -> Self {
         let mut visible = VisibleState::default();
         let mut named_calls = Vec::new();
         for call in calls {
@@ -70,7 +74,7 @@ impl Observed {
             named_calls.push((call.import, arguments));
         }
         let ended = match ended {
-            Ended::Answered if reply_id.is_some() && visible.reply.is_none() => Ended::Failed(no_reply()),
+            GuestOutcome::Answered if reply_id.is_some() && visible.reply.is_none() => GuestOutcome::Failed(no_reply()),
             ended => ended,
         };
         visible.close_steps(&ended);
@@ -116,8 +120,8 @@ impl VisibleState {
     }
 
     /// Closes running steps, as the host does at the end of a delivery.
-    fn close_steps(&mut self, ended: &Ended) {
-        let closed = if *ended == Ended::Answered { "completed" } else { "failed" };
+    fn close_steps(&mut self, ended: &GuestOutcome) {
+        let closed = if *ended == GuestOutcome::Answered { "completed" } else { "failed" };
         for step in self.steps.values_mut().filter(|step| step.status == "running") {
             closed.clone_into(&mut step.status);
         }
@@ -209,7 +213,7 @@ mod tests {
             arguments,
             answer: answer.as_ref(),
         });
-        let observed = Observed::new(Ended::Answered, calls, Some("msg_2"));
+        let observed = Observed::new(GuestOutcome::Answered, calls, Some("msg_2"));
         assert_eq!(observed.reply.as_deref(), Some("first"));
         assert_eq!(observed.messages, ["changed"]);
         assert_eq!(observed.steps, [ObservedStep { text: "Found".into(), status: "completed".into() }]);

@@ -102,14 +102,14 @@ impl TestRun {
             attempt: test.attempt,
             platform: scripted_platform.clone(),
             keyvalue: store.clone(),
-            call_log: call_log.answered_by(http::responder(test.answers.http.clone())),
+            call_log: call_log.with_answers(http::responder(test.answers.http.clone())),
             limits,
             tenant_memory: None,
             salt,
         }));
         let ended = version.run(&delivery).await;
         delivery.changes_done().await;
-        let requested = delivery.call_log.asked();
+        let requested = delivery.call_log.requested_calls();
         let calls = requested.iter().map(|call| ObservedCall {
             import: call.import.into(),
             arguments: &call.arguments,

@@ -277,7 +277,7 @@ impl Dispatch {
         });
         let routes = modules.iter().map(|module| RouteSpec {
             module: Name::from(*module),
-            is_gone: false,
+            is_removed: false,
             wants: Interest {
                 events: vec![NamePattern::Exact(Event::MODULE_CHOSEN.into())],
                 sources: Vec::new(),
@@ -298,7 +298,7 @@ impl Dispatch {
         });
         let tenant = TenantSpec {
             name: "acme".into(),
-            is_gone: false,
+            is_removed: false,
             platform: self.far_side.clone(),
             concurrency: 4,
             max_deliveries: 1000,
@@ -381,7 +381,7 @@ async fn runs_an_event_whose_client_disconnects_during_the_commit() {
     .await;
     dispatch.in_state(&delivery, State::Completed).await;
     assert_eq!(accepted.load(Ordering::SeqCst), 1, "the event wasn't counted");
-    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Again);
+    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Duplicate);
     assert_eq!(dispatch.journal.backlog(&"acme".into()), Backlog::default());
 }
 
@@ -391,7 +391,7 @@ async fn redelivered_event_wakes_its_recorded_delivery() {
     let event = event(1, "Echo");
     let delivery = dispatch.record_unnoticed(&event, "Echo").await;
     assert_eq!(dispatch.state(&delivery).await, State::Waiting);
-    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Again);
+    assert_eq!(dispatch.dispatcher.accept(event).await.unwrap(), Accepted::Duplicate);
     dispatch.in_state(&delivery, State::Completed).await;
 }
 
@@ -413,7 +413,7 @@ async fn applies_an_operation_whose_operator_disconnects_after_the_commit() {
     let details = dispatch.journal.show(&delivery).await.unwrap().unwrap();
     let operation = |dispatcher: Dispatcher, details: Details| async move {
         let inside = dispatcher.clone();
-        dispatcher.complete(async move { inside.drop_waiting(&details, "not needed").await }).await
+        dispatcher.run_to_completion(async move { inside.drop_waiting(&details, "not needed").await }).await
     };
     hang_up_after_commit(&dispatch, "drop_waiting", operation(dispatch.dispatcher.clone(), details)).await;
     until("the apology to be written", async || {
@@ -424,7 +424,7 @@ async fn applies_an_operation_whose_operator_disconnects_after_the_commit() {
     let details = dispatch.in_state(&delivery, State::Dropped).await;
     let (dispatcher, inside) = (dispatch.dispatcher.clone(), dispatch.dispatcher.clone());
     hang_up_after_commit(&dispatch, "resend", async move {
-        dispatcher.complete(async move { inside.resend(&details, true).await }).await
+        dispatcher.run_to_completion(async move { inside.resend(&details, true).await }).await
     })
     .await;
     dispatch.in_state(&delivery, State::Completed).await;

@@ -15,7 +15,9 @@ use modhost_platform::{
 };
 use modhost_runtime::call_log::CallLog;
 use modhost_runtime::capabilities::{AttemptContext, Delivery, Grants};
-use modhost_runtime::engine::{CompileError, Compiler, CompilerLimits, Ended, Engine, LoadError, Spec, SwapPolicy};
+use modhost_runtime::engine::{
+    CompileError, Compiler, CompilerLimits, Engine, GuestOutcome, LoadError, Spec, SwapPolicy,
+};
 use modhost_storage::keyvalue;
 use tokio::sync::Notify;
 
@@ -50,7 +52,7 @@ fn delivery_on(platform: Arc<dyn Platform>, number: usize, text: &str) -> Arc<De
     let whole = 0..payload.len();
     let event = Arc::new(Event::new(header, payload.into(), whole));
     let module = Name::from("Test");
-    let call_log = CallLog::off(DeliveryId::new(&event, &module));
+    let call_log = CallLog::disabled(DeliveryId::new(&event, &module));
     Arc::new(Delivery::new(AttemptContext {
         event,
         module,
@@ -72,7 +74,7 @@ async fn deliveries_wait_for_a_pool_slot() {
     let version = engine.load(bytes(), &spec()).await.unwrap();
     let deliveries: Vec<_> = (0..30).map(|number| delivery(number, "sleep 100")).collect();
     let ended = join_all(deliveries.iter().map(|delivery| version.run(delivery))).await;
-    assert_eq!(ended, vec![Ended::Answered; 30]);
+    assert_eq!(ended, vec![GuestOutcome::Answered; 30]);
 }
 
 /// A platform that blocks when it creates a step and panics when it changes a message.
@@ -120,7 +122,7 @@ async fn write_completes_after_its_guest_has_ended() {
 async fn platform_panic_fails_only_the_call() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
     let ended = version.run(&delivery_on(Arc::new(FaultyPlatform::default()), 0, "reply hello")).await;
-    let Ended::Failed(failure) = ended else { panic!("{ended:?}") };
+    let GuestOutcome::Failed(failure) = ended else { panic!("{ended:?}") };
     assert!(failure.reason.contains("`messages.reply` failed: internal error in the host"), "{failure:?}");
 }
 
@@ -135,7 +137,7 @@ async fn random_numbers_are_the_same_in_every_attempt() {
     let version = Engine::new(1).unwrap().load(bytes(), &spec()).await.unwrap();
     let drawn = async |number| {
         let delivery = delivery(number, "random");
-        assert_eq!(version.run(&delivery).await, Ended::Answered);
+        assert_eq!(version.run(&delivery).await, GuestOutcome::Answered);
         let reply = delivery.progress().reply.text.clone();
         reply.unwrap()
     };
@@ -158,7 +160,7 @@ fn program(folder: &Path, line: &str) -> PathBuf {
 async fn compile_error(line: &str) -> CompileError {
     let folder = tempfile::tempdir().unwrap();
     let limits = CompilerLimits { timeout: Duration::from_secs(2), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Apart { program: program(folder.path(), line), limits };
+    let compiler = Compiler::Subprocess { program: program(folder.path(), line), limits };
     let engine = Engine::new(1).unwrap().with_compiler(compiler).with_cache(folder.path().join("components"));
     let error = match engine.load(bytes(), &spec()).await {
         Err(LoadError::Compile(error)) => error,
@@ -175,7 +177,7 @@ async fn compiler_failures_are_reported() {
     for output in ["exit 0", "echo no component", "head -c 100000 /dev/zero"] {
         let error = compile_error(output).await;
         assert!(
-            matches!(&error, CompileError::Unable(message) if message.contains("its output is not a compiled component")),
+            matches!(&error, CompileError::ProcessFailed(message) if message.contains("its output is not a compiled component")),
             "{output}: {error:?}"
         );
     }
@@ -196,7 +198,7 @@ async fn compiler_failures_are_reported() {
 
 #[tokio::test]
 async fn reports_a_missing_compiler_program() {
-    let compiler = Compiler::Apart { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
+    let compiler = Compiler::Subprocess { program: "/nowhere/modhost".into(), limits: CompilerLimits::default() };
     let error = Engine::new(1).unwrap().with_compiler(compiler).load(bytes(), &spec()).await.err().unwrap();
     let words = "the compile process doesn't work: /nowhere/modhost: No such file or directory";
     assert!(error.to_string().starts_with(words), "{error}");
@@ -205,11 +207,11 @@ async fn reports_a_missing_compiler_program() {
 #[tokio::test]
 async fn compiled_code_runs() {
     let limits = CompilerLimits { timeout: Duration::from_secs(120), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Apart { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
+    let compiler = Compiler::Subprocess { program: env!("CARGO_BIN_EXE_modhost").into(), limits };
     // Without a cache folder, the code is passed through a temporary file.
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
-    assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);
+    assert_eq!(version.run(&delivery(0, "reply hello")).await, GuestOutcome::Answered);
 }
 
 #[tokio::test]
@@ -219,8 +221,8 @@ async fn slow_small_component_moves_to_the_slow_queue() {
     // The first compile would exceed every time limit.
     let line = format!(r#"[ -e {tried:?} ] && exec {modhost:?} "$@"; : > {tried:?}; exec sleep 1000"#);
     let limits = CompilerLimits { timeout: Duration::from_secs(60), memory: 1 << 30, processes: 1 };
-    let compiler = Compiler::Apart { program: program(folder.path(), &line), limits };
+    let compiler = Compiler::Subprocess { program: program(folder.path(), &line), limits };
     let engine = Engine::new(1).unwrap().with_compiler(compiler);
     let version = engine.load(bytes(), &spec()).await.unwrap();
-    assert_eq!(version.run(&delivery(0, "reply hello")).await, Ended::Answered);
+    assert_eq!(version.run(&delivery(0, "reply hello")).await, GuestOutcome::Answered);
 }

@@ -347,8 +347,8 @@ pub fn accept_data_loss(directory: &Path) -> Result<Vec<String>, StartError> {
 fn start_engine(server: &Server, compiling: Compiling) -> wasmtime::Result<Engine> {
     let CompilerSettings { timeout, memory, processes } = server.compiler;
     let compiler = match compiling.program {
-        Some(program) => Compiler::Apart { program, limits: CompilerLimits { timeout, memory, processes } },
-        None => Compiler::Here,
+        Some(program) => Compiler::Subprocess { program, limits: CompilerLimits { timeout, memory, processes } },
+        None => Compiler::InProcess,
     };
     // Dry runs take no run slots from deliveries.
     let instances = server.concurrency + MAX_CONCURRENT_DRY_RUNS;

@@ -337,7 +337,7 @@ fn tenant(
         events_per_second: tenant.limits.events_per_second,
         total_memory: tenant.limits.total_memory,
         ceilings: tenant.limits.delivery,
-        is_gone: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
+        is_removed: active.is_removed(&SettingsPart::Tenant(tenant.name.clone())),
     })
 }
 
@@ -423,7 +423,7 @@ fn openai(settings: &CompletionSettings, client: &Client, environment: &Environm
 fn route(module: &config::Module, active: &ActiveSettings) -> RouteSpec {
     let settings = active.settings();
     RouteSpec {
-        is_gone: active.is_removed(&SettingsPart::Module(module.name.clone())),
+        is_removed: active.is_removed(&SettingsPart::Module(module.name.clone())),
         module: module.name.clone(),
         wants: module.wants.clone(),
         concurrency: module.limits.concurrency,
@@ -449,8 +449,8 @@ fn http_grants(module: &config::Module, environment: &Environment) -> Result<Htt
     if !errors.is_empty() {
         return Err(errors);
     }
-    let place = Some(module.location.clone());
-    Ok(HttpGrants { allowed: allowed.into(), place })
+    let location = Some(module.location.clone());
+    Ok(HttpGrants { allowed: allowed.into(), location })
 }
 
 /// Returns the grant of one entry of `http`, with the resolved headers.
@@ -480,8 +480,8 @@ fn serving_spec(module: &config::Module, environment: &Environment) -> Result<Sp
 /// Returns the settings of a module for a dry run: no secrets are resolved, and no HTTP requests are sent.
 pub fn spec(module: &config::Module) -> Spec {
     let allowed = module.http.iter().map(|entry| http_grant(entry, Vec::new())).collect();
-    let place = Some(module.location.clone());
-    let http = HttpGrants { allowed, place };
+    let location = Some(module.location.clone());
+    let http = HttpGrants { allowed, location };
     let mut tenants = module.wants.tenants.clone();
     tenants.sort();
     Spec {

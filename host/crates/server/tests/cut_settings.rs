@@ -227,7 +227,7 @@ fn retains_everything_wherever_a_file_is_truncated() {
             for route in &config.routes {
                 let kept = cut_config.routes.iter().find(|it| it.module == route.module).unwrap();
                 assert_eq!(kept.wants, route.wants, "truncated at {at}");
-                assert_eq!(kept.is_gone, !cut.modules.iter().any(|it| it.name == route.module), "truncated at {at}");
+                assert_eq!(kept.is_removed, !cut.modules.iter().any(|it| it.name == route.module), "truncated at {at}");
             }
             // When the rest arrives, the settings are the same as before.
             let restored = merged.merge(loaded(parse(&text).unwrap()), now + SECOND);

@@ -18,7 +18,7 @@ use modhost_core::limits::DEFAULT_STACK;
 use modhost_core::sanitize::{indented, line};
 use modhost_runtime::call_log::{CallRequest, Lookup};
 use modhost_runtime::capabilities::{Grants, HttpGrants};
-use modhost_runtime::engine::{self, Ended, RecordedDelivery, Spec, SwapPolicy};
+use modhost_runtime::engine::{self, GuestOutcome, RecordedDelivery, Spec, SwapPolicy};
 use modhost_server::admin_api::DetailsView;
 use modhost_server::resolved_config;
 use modhost_storage::journal::Call;
@@ -42,9 +42,9 @@ pub(super) struct ReplayArgs {
 
 /// The result of a dry run.
 struct DryRunOutcome {
-    ended: Ended,
-    asked: Vec<CallRequest>,
-    gone: Vec<(RecordedImport, Value)>,
+    ended: GuestOutcome,
+    calls: Vec<CallRequest>,
+    missing: Vec<(RecordedImport, Value)>,
     reply_then: Option<Value>,
     reply_now: Option<Value>,
 }
@@ -73,8 +73,8 @@ fn spec(args: &ReplayArgs, details: &DetailsView, config: Option<&Path>) -> anyh
     // Without secrets, because nothing is sent.
     let allowed = module.iter().flat_map(|module| &module.http);
     let allowed = allowed.map(|entry| resolved_config::http_grant(entry, Vec::new())).collect();
-    let place = module.map(|module| module.location.clone());
-    let http = HttpGrants { allowed, place };
+    let location = module.map(|module| module.location.clone());
+    let http = HttpGrants { allowed, location };
     let spec = Spec {
         name,
         tenants: Vec::new(),
@@ -99,10 +99,10 @@ async fn dry_run(details: &DetailsView, spec: &Spec, stack: u64, salt: [u8; 32])
         calls: details.calls.iter().map(call).collect::<Result<Vec<Call>, _>>()?,
         salt,
     };
-    let engine::DryRunOutcome { ended, asked, gone, .. } = engine::dry_run(&version, recorded).await;
-    let reply_now = asked.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
+    let engine::DryRunOutcome { ended, calls, missing, .. } = engine::dry_run(&version, recorded).await;
+    let reply_now = calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
     let reply_then = details.calls.iter().rev().find(|call| call.import == REPLY).map(|call| call.arguments.clone());
-    Ok(DryRunOutcome { ended, asked, gone, reply_then, reply_now })
+    Ok(DryRunOutcome { ended, calls, missing, reply_then, reply_now })
 }
 
 fn event(details: &DetailsView) -> anyhow::Result<Event> {
@@ -136,22 +136,22 @@ fn call(call: &modhost_server::admin_api::CallView) -> Result<Call, serde_json::
 
 impl DryRunOutcome {
     fn differs(&self) -> bool {
-        let same = self.asked.iter().all(|call| call.known == Lookup::Same);
-        !same || !self.gone.is_empty() || self.ended != Ended::Answered
+        let same = self.calls.iter().all(|call| call.known == Lookup::Same);
+        !same || !self.missing.is_empty() || self.ended != GuestOutcome::Answered
     }
 
     fn ended(&self) -> String {
         match &self.ended {
-            Ended::Answered => "answered".into(),
-            Ended::Failed(failure) => format!("failed: {}", failure.reason),
-            Ended::Trapped { reason } => format!("trap: {reason}"),
-            Ended::LimitReached(limit) => format!("limit reached: {limit}"),
+            GuestOutcome::Answered => "answered".into(),
+            GuestOutcome::Failed(failure) => format!("failed: {}", failure.reason),
+            GuestOutcome::Trapped { reason } => format!("trap: {reason}"),
+            GuestOutcome::LimitReached(limit) => format!("limit reached: {limit}"),
         }
     }
 
     fn text(&self) -> String {
         let mut lines = vec![format!("outcome: {}", indented(&self.ended(), "    "))];
-        for call in &self.asked {
+        for call in &self.calls {
             match &call.known {
                 Lookup::Same => lines.push(format!("  same     {}", call.import)),
                 Lookup::Changed(then) => {
@@ -163,7 +163,7 @@ impl DryRunOutcome {
             }
         }
         lines.extend(
-            self.gone
+            self.missing
                 .iter()
                 .map(|(import, arguments)| format!("- removed  {}  {}", line(import.as_str()), value(arguments))),
         );
@@ -179,18 +179,18 @@ impl DryRunOutcome {
     }
 
     fn json(&self) -> Value {
-        let calls = self.asked.iter().map(|call| match &call.known {
+        let calls = self.calls.iter().map(|call| match &call.known {
             Lookup::Same => json!({ "import": call.import, "is": "same" }),
             Lookup::Changed(then) => {
                 json!({ "import": call.import, "is": "changed", "then": then, "now": call.arguments })
             }
             Lookup::Added => json!({ "import": call.import, "is": "added", "now": call.arguments }),
         });
-        let gone = self.gone.iter().map(|(import, then)| json!({ "import": import, "is": "gone", "then": then }));
+        let missing = self.missing.iter().map(|(import, then)| json!({ "import": import, "is": "gone", "then": then }));
         json!({
             "ended": self.ended(),
             "differs": self.differs(),
-            "calls": calls.chain(gone).collect::<Vec<_>>(),
+            "calls": calls.chain(missing).collect::<Vec<_>>(),
             "reply": { "then": self.reply_then, "now": self.reply_now },
         })
     }

@@ -28,7 +28,7 @@ pub(super) async fn show(
     loop {
         match failures.recv().await {
             Ok(failed) => {
-                if let (Subject::ModuleChosen(chosen), false) = (&failed.event.subject, failed.again) {
+                if let (Subject::ModuleChosen(chosen), false) = (&failed.event.subject, failed.will_retry) {
                     platform.note_failure(&chosen.assistant_message_id, &failed.reason);
                 }
                 output::println!("{}", format_failure(&failed, admin));
@@ -43,7 +43,7 @@ pub(super) async fn show(
 /// imitate a line of the host.
 fn format_failure(failed: &FailedAttempt, admin: SocketAddr) -> String {
     let (bad, bold, dim) = (AnsiColor::Red.on_default().bold(), Style::new().bold(), Style::new().dimmed());
-    let outcome = if failed.again { "failed, will be retried" } else { "failed" };
+    let outcome = if failed.will_retry { "failed, will be retried" } else { "failed" };
     let module = plain(failed.module.as_str());
     let mut text = format!("\n{bad}✗ {module}{bad:#} {outcome}  {dim}{}{dim:#}\n", failed.delivery);
     _ = writeln!(text, "  {dim}event {dim:#} {}", plain(&event_summary(&failed.event)));

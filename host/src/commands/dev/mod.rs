@@ -250,7 +250,7 @@ async fn rebuild_on_change(
             let settings = settings.borrow_and_update().clone();
             builder.set(&settings);
             platform.set_hosts(settings.server.admin_hosts.clone());
-            watch.look();
+            watch.scan_now();
             if let Err(error) = platform.set_assistants(assistants(&settings)) {
                 tracing::error!(%error, "cannot update the modules of the local platform");
             }

@@ -214,7 +214,7 @@ async fn watch(args: &TestArgs) -> anyhow::Result<ExitCode> {
         }
         output::println!("\nwaiting for changes…\n");
         // Ignores what the build has just written.
-        watch.look();
+        watch.scan_now();
         tokio::select! {
             stop = super::signals::stop_requested() => {
                 stop?;

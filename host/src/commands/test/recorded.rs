@@ -12,7 +12,7 @@ use modhost_config::redact::SECRET_WORDS;
 use modhost_core::event::Event;
 use modhost_core::import::{Import, RecordedImport};
 use modhost_platform::{CallError, Ending, ErrorKind, Hit};
-use modhost_runtime::engine::{Ended, Failure, Retry};
+use modhost_runtime::engine::{Failure, GuestOutcome, Retry};
 use modhost_server::admin_api::{CallView, DetailsView};
 use modhost_storage::journal::FailureReason;
 
@@ -175,14 +175,14 @@ impl<'d> Recording<'d> {
         Observed::new(self.ended(), calls, reply_id)
     }
 
-    fn ended(&self) -> Ended {
+    fn ended(&self) -> GuestOutcome {
         match self.details.attempts_made.last() {
             Some(last) if last.outcome != "completed" => {
                 // Whether the user could be notified does not concern the module.
                 let reason = FailureReason::parse(&last.outcome).reason().to_owned();
-                Ended::Failed(Failure { reason, user_text: None, retry: Retry::No })
+                GuestOutcome::Failed(Failure { reason, user_text: None, retry: Retry::No })
             }
-            _ => Ended::Answered,
+            _ => GuestOutcome::Answered,
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::toml_writer;
 use super::{Difference, ExpectedCall, ExpectedEntry, ExpectedFailure, ExpectedStep, Spanned};
 use modhost_core::import::RecordedImport;
 use modhost_core::text::truncate;
-use modhost_runtime::engine::{Ended, Failure, Retry};
+use modhost_runtime::engine::{Failure, GuestOutcome, Retry};
 
 /// Maximum number of log lines to show if an expected one is missing.
 const MAX_LOG_LINES: usize = 20;
@@ -53,13 +53,13 @@ impl Difference {
 }
 
 /// Returns the failure of a module, with the reason that its delivery would have; `None` if it answered.
-pub(in crate::testing) fn failure_of(ended: &Ended) -> Option<Failure> {
+pub(in crate::testing) fn failure_of(ended: &GuestOutcome) -> Option<Failure> {
     let final_failure = |reason| Failure { reason, user_text: None, retry: Retry::No };
     match ended {
-        Ended::Answered => None,
-        Ended::Failed(failure) => Some(failure.clone()),
-        Ended::Trapped { reason } => Some(final_failure(format!("trap: {reason}"))),
-        Ended::LimitReached(limit) => Some(final_failure(format!("limit reached: {limit}"))),
+        GuestOutcome::Answered => None,
+        GuestOutcome::Failed(failure) => Some(failure.clone()),
+        GuestOutcome::Trapped { reason } => Some(final_failure(format!("trap: {reason}"))),
+        GuestOutcome::LimitReached(limit) => Some(final_failure(format!("limit reached: {limit}"))),
     }
 }
 

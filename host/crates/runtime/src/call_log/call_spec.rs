@@ -33,7 +33,7 @@ impl<P> CallSpec<P> {
     /// Keeps the result of the call aside when the log is truncated: for calls that create something that can't be
     /// undone and must not exist twice, such as a step or a message. A guest that makes the same call later gets that
     /// result.
-    pub const fn keeping_its_result(self) -> Self {
+    pub const fn keeping_result(self) -> Self {
         Self { keeps_result: true, ..self }
     }
 

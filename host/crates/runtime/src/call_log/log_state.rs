@@ -18,13 +18,13 @@ const MAX_ENTRIES: u32 = 20_000;
 #[derive(Default)]
 pub(super) struct LogState {
     /// The calls left to replay, in order.
-    pub(super) ahead: VecDeque<Entry>,
+    pub(super) to_replay: VecDeque<Entry>,
     /// The clock readings left to replay, in order.
-    pub(super) readings_ahead: VecDeque<u64>,
+    pub(super) readings_to_replay: VecDeque<u64>,
     /// The results kept aside from truncated calls.
-    pub(super) kept_aside: Vec<Kept>,
+    pub(super) kept_aside: Vec<KeptCall>,
     /// Whether replay is disabled.
-    pub(super) afresh: bool,
+    pub(super) replay_disabled: bool,
     /// The number of the next entry.
     pub(super) next: u32,
     /// Clock readings not written yet.
@@ -32,11 +32,11 @@ pub(super) struct LogState {
     /// The size of the log in bytes.
     pub(super) bytes: u64,
     /// The number of calls that were in flight when the previous attempt ended and are repeated.
-    pub(super) again: u32,
+    pub(super) repeated_calls: u32,
     /// The calls of this attempt that failed with a temporary error.
     pub(super) failed: Vec<(LogPosition, Import, Vec<u8>)>,
     /// The calls made in a dry run, in order.
-    pub(super) asked: Vec<CallRequest>,
+    pub(super) requested: Vec<CallRequest>,
     /// Answers calls of a dry run that are not in the log.
     pub(super) answering: Option<Answering>,
     /// Whether another attempt now owns the delivery.
@@ -60,7 +60,7 @@ pub(super) struct Entry {
 
 /// The result of a call whose effect can't be undone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct KeptCall {
     pub(super) import: RecordedImport,
     pub(super) arguments: Value,
     pub(super) answer: Value,
@@ -75,22 +75,22 @@ impl LogState {
         let answer = call.answer.and_then(|answer| serde_json::from_slice::<Answer>(&answer).ok());
         match (call.import.known(), &answer) {
             (Some(Import::Clocks), Some(Answer::Ok(readings))) => {
-                self.readings_ahead.extend(serde_json::from_str::<Vec<u64>>(readings.get()).unwrap_or_default());
+                self.readings_to_replay.extend(serde_json::from_str::<Vec<u64>>(readings.get()).unwrap_or_default());
             }
             (Some(Import::KeptAside), Some(Answer::Ok(kept))) => {
                 self.kept_aside = serde_json::from_str(kept.get()).unwrap_or_default();
             }
             (Some(Import::Clocks | Import::KeptAside), _) => {}
             _ => {
-                self.asked_for_since(&call.import, answer.as_ref());
+                self.remove_kept(&call.import, answer.as_ref());
                 let Call { number, import, arguments, at, .. } = call;
-                self.ahead.push_back(Entry { number, at, import, arguments, answer, keeps_result: false });
+                self.to_replay.push_back(Entry { number, at, import, arguments, answer, keeps_result: false });
             }
         }
     }
 
     /// Removes a kept result that the guest has since requested: it has an entry of its own.
-    fn asked_for_since(&mut self, import: &RecordedImport, answer: Option<&Answer>) {
+    fn remove_kept(&mut self, import: &RecordedImport, answer: Option<&Answer>) {
         let Some(Answer::Ok(answer)) = answer else { return };
         if self.kept_aside.is_empty() {
             return;
@@ -108,17 +108,17 @@ impl LogState {
         import: Import,
         arguments: &[u8],
     ) -> Option<(LogPosition, Option<Answer>)> {
-        let entry = self.ahead.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
+        let entry = self.to_replay.pop_front_if(|entry| entry.import == import && entry.arguments == arguments)?;
         let position = LogPosition { number: entry.number, begun: entry.at };
         match entry.answer {
-            Some(Answer::Again) => Some((position, None)),
+            Some(Answer::Repeat) => Some((position, None)),
             Some(answer) => {
                 self.remember_failure(position, import, arguments, &answer);
                 Some((position, Some(answer)))
             }
             None => {
                 // Repeating a read costs nothing, so it isn't counted.
-                self.again += u32::from(effect.needs_durable_intent());
+                self.repeated_calls += u32::from(effect.needs_durable_intent());
                 Some((position, None))
             }
         }
@@ -144,12 +144,13 @@ impl LogState {
         arguments: &[u8],
     ) -> (LogPosition, Option<Answer>) {
         let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-        let is_answer = |answer: &Answer| !matches!(answer, Answer::Again);
+        let is_answer = |answer: &Answer| !matches!(answer, Answer::Repeat);
         let answered = |entry: &Entry| entry.import == import && entry.answer.as_ref().is_some_and(is_answer);
         // Compared as JSON values: the admin API may order the fields of a call differently.
         let requested = json(arguments);
-        let same = self.ahead.iter().position(|entry| answered(entry) && json(&entry.arguments) == requested);
-        let recorded = same.or_else(|| self.ahead.iter().position(answered)).and_then(|index| self.ahead.remove(index));
+        let same = self.to_replay.iter().position(|entry| answered(entry) && json(&entry.arguments) == requested);
+        let recorded =
+            same.or_else(|| self.to_replay.iter().position(answered)).and_then(|index| self.to_replay.remove(index));
         let supplied = match (&recorded, &mut self.answering) {
             (None, Some(answer)) => answer(import, &requested),
             _ => None,
@@ -162,8 +163,8 @@ impl LogState {
         };
         let supplied = supplied.and_then(|answer| serde_json::from_slice(&answer).ok());
         let answer = recorded.and_then(|entry| entry.answer).or(supplied);
-        let position = LogPosition::new(u32::try_from(self.asked.len()).unwrap_or(u32::MAX));
-        self.asked.push(CallRequest {
+        let position = LogPosition::new(u32::try_from(self.requested.len()).unwrap_or(u32::MAX));
+        self.requested.push(CallRequest {
             import,
             arguments: requested,
             lasting: effect.is_lasting(),
@@ -174,7 +175,7 @@ impl LogState {
     }
 
     /// Takes the result kept aside for the same call.
-    pub(super) fn take_kept(&mut self, import: Import, arguments: &[u8]) -> Option<Kept> {
+    pub(super) fn take_kept(&mut self, import: Import, arguments: &[u8]) -> Option<KeptCall> {
         if self.kept_aside.is_empty() {
             return None;
         }

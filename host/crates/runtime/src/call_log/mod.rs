@@ -23,7 +23,7 @@ use serde_json::value::to_raw_value;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use call_spec::{CallEffect, CallSpec};
-use log_state::{Kept, LogState};
+use log_state::{KeptCall, LogState};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::import::{Import, RecordedImport};
 use modhost_core::limits::Limits;
@@ -51,7 +51,7 @@ pub struct CallLog {
     usage: UsageMeter,
     state: Mutex<LogState>,
     /// Calls that run to completion even if the guest drops them.
-    outliving: TaskTracker,
+    detached: TaskTracker,
 }
 
 impl CallLog {
@@ -67,7 +67,7 @@ impl CallLog {
     }
 
     /// Creates a disabled log: every call is made, and none is recorded.
-    pub fn off(delivery: DeliveryId) -> Self {
+    pub fn disabled(delivery: DeliveryId) -> Self {
         Self::with(None, delivery, Vec::new(), false)
     }
 
@@ -89,7 +89,7 @@ impl CallLog {
             clock: None,
             usage: UsageMeter::new(Limits::default()),
             state: Mutex::new(state),
-            outliving: TaskTracker::new(),
+            detached: TaskTracker::new(),
         }
     }
 
@@ -101,7 +101,7 @@ impl CallLog {
 
     /// Answers those calls of a dry run that are not in the log. `answering` gets the import and the arguments of a
     /// call, and returns the answer in the format of the journal.
-    pub fn answered_by(mut self, answering: impl FnMut(Import, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
+    pub fn with_answers(mut self, answering: impl FnMut(Import, &Value) -> Option<Vec<u8>> + Send + 'static) -> Self {
         get_mut(&mut self.state).answering = Some(Box::new(answering));
         self
     }
@@ -120,7 +120,7 @@ impl CallLog {
         self.usage = UsageMeter::new(limits);
         let state = get_mut(&mut self.state);
         let spec_of = |import: &RecordedImport| import.known().and_then(&spec_of);
-        for entry in &mut state.ahead {
+        for entry in &mut state.to_replay {
             let Some(spec) = spec_of(&entry.import) else { continue };
             entry.keeps_result = spec.keeps_result;
             if let (Some(restore), Some(Answer::Ok(answer))) = (spec.restore, &entry.answer) {
@@ -157,7 +157,7 @@ impl CallLog {
     }
 
     /// Returns whether the log is disabled: nothing is written and answers are not kept.
-    fn is_off(&self) -> bool {
+    fn is_disabled(&self) -> bool {
         self.journal.is_none() && !self.dry_run
     }
 
@@ -165,17 +165,17 @@ impl CallLog {
     /// reused.
     pub fn disable_replay(&mut self) {
         let state = get_mut(&mut self.state);
-        state.readings_ahead.clear();
-        state.afresh = true;
+        state.readings_to_replay.clear();
+        state.replay_disabled = true;
     }
 
     /// Repeats failed calls instead of replaying their errors: an operator has sent the delivery again, after fixing
     /// the cause.
-    pub fn make_failed_calls_again(&mut self) {
+    pub fn repeat_failed_calls(&mut self) {
         let state = get_mut(&mut self.state);
-        for entry in &mut state.ahead {
+        for entry in &mut state.to_replay {
             if entry.answer.as_ref().is_some_and(|answer| answer.error().is_some()) {
-                entry.answer = Some(Answer::Again);
+                entry.answer = Some(Answer::Repeat);
             }
         }
     }
@@ -188,7 +188,7 @@ impl CallLog {
     pub fn clear_temporary_failures(&self) -> Result<(), CallError> {
         let mut state = self.state();
         for (position, import, arguments) in std::mem::take(&mut state.failed) {
-            drop(self.write(&mut state, position, import, &arguments, Some(&Answer::Again))?);
+            drop(self.write(&mut state, position, import, &arguments, Some(&Answer::Repeat))?);
         }
         Ok(())
     }
@@ -200,15 +200,15 @@ impl CallLog {
     }
 
     /// Waits until every call that outlives its guest has ended.
-    pub async fn outliving_calls(&self) {
-        self.outliving.close();
-        self.outliving.wait().await;
+    pub async fn wait_for_detached_calls(&self) {
+        self.detached.close();
+        self.detached.wait().await;
     }
 
     /// Returns a clock reading: the recorded one, or the real one, which is then recorded.
     pub(crate) fn reading(&self, real: impl FnOnce() -> u64) -> u64 {
         let mut state = self.state();
-        if let Some(reading) = state.readings_ahead.pop_front() {
+        if let Some(reading) = state.readings_to_replay.pop_front() {
             return reading;
         }
         let reading = real();
@@ -224,24 +224,26 @@ impl CallLog {
 
     /// Returns whether the next clock reading comes from the log.
     pub(crate) fn replays_clocks(&self) -> bool {
-        !self.state().readings_ahead.is_empty()
+        !self.state().readings_to_replay.is_empty()
     }
 
     /// Returns the number of calls that were repeated because their outcome was unknown.
-    pub fn made_again(&self) -> u32 {
-        self.state().again
+    pub fn repeated_calls(&self) -> u32 {
+        self.state().repeated_calls
     }
 
     /// Returns the recorded calls that the guest didn't make, in order: names and arguments.
-    pub fn left(&self) -> Vec<(RecordedImport, Value)> {
+    pub fn unreplayed(&self) -> Vec<(RecordedImport, Value)> {
         let state = self.state();
-        let left = state.ahead.iter();
-        left.map(|entry| (entry.import.clone(), serde_json::from_slice(&entry.arguments).unwrap_or_default())).collect()
+        let unreplayed = state.to_replay.iter();
+        unreplayed
+            .map(|entry| (entry.import.clone(), serde_json::from_slice(&entry.arguments).unwrap_or_default()))
+            .collect()
     }
 
     /// Returns the calls made in a dry run, in order.
-    pub fn asked(&self) -> Vec<CallRequest> {
-        self.state().asked.clone()
+    pub fn requested_calls(&self) -> Vec<CallRequest> {
+        self.state().requested.clone()
     }
 
     /// Takes a position for a call. Also returns the answer, if the call doesn't have to be made.
@@ -259,12 +261,12 @@ impl CallLog {
         if self.dry_run {
             return Ok(state.dry_run(effect, import, arguments));
         }
-        if !state.afresh
+        if !state.replay_disabled
             && let Some(replayed) = state.replay(effect, import, arguments)
         {
             return Ok(replayed);
         }
-        if !state.ahead.is_empty() {
+        if !state.to_replay.is_empty() {
             self.cut(&mut state)?;
         }
         if spec.keeps_result
@@ -294,31 +296,31 @@ impl CallLog {
         answer: &Answer,
     ) -> Result<CommitHandle, CallError> {
         let mut state = self.state();
-        // In a dry run, the position of a call is its index in `asked`.
+        // In a dry run, the position of a call is its index in `requested`.
         if self.dry_run
-            && let Some(asked) = state.asked.get_mut(position.number as usize)
+            && let Some(call) = state.requested.get_mut(position.number as usize)
         {
-            asked.answer = answer.to_json();
+            call.answer = answer.to_json();
         }
         state.remember_failure(position, import, arguments, answer);
         self.write(&mut state, position, import, arguments, Some(answer))
     }
 
     /// Adds a replayed call to those that failed and may succeed in the next attempt.
-    fn make_again(&self, position: LogPosition, import: Import, arguments: &[u8]) {
+    fn repeat_next_attempt(&self, position: LogPosition, import: Import, arguments: &[u8]) {
         self.state().failed.push((position, import, arguments.to_vec()));
     }
 
     /// Truncates the log at the first call that the guest didn't repeat. Results that can't be undone are kept aside.
     fn cut(&self, state: &mut LogState) -> Result<(), CallError> {
-        let Some(from) = state.ahead.front().map(|entry| entry.number) else { return Ok(()) };
-        for entry in std::mem::take(&mut state.ahead) {
+        let Some(from) = state.to_replay.front().map(|entry| entry.number) else { return Ok(()) };
+        for entry in std::mem::take(&mut state.to_replay) {
             if let (true, Some(Answer::Ok(answer))) = (entry.keeps_result, entry.answer) {
                 let arguments = serde_json::from_slice(&entry.arguments).unwrap_or_default();
-                state.kept_aside.push(Kept { import: entry.import, arguments, answer: json(&answer) });
+                state.kept_aside.push(KeptCall { import: entry.import, arguments, answer: json(&answer) });
             }
         }
-        state.readings_ahead.clear();
+        state.readings_to_replay.clear();
         state.next = from;
         let Some((journal, lease)) = &self.journal else { return Ok(()) };
         self.check_lease(state)?;

@@ -34,7 +34,7 @@
 //!
 //! 1. The intent, if the call was in flight in an earlier attempt. It keeps the position and the keys of that attempt.
 //! 2. Nothing, if the call only reads and [`Requested::begin`] was not called.
-//! 3. [`CallLog::made_again`](super::CallLog::made_again) counts it, unless the call only reads.
+//! 3. [`CallLog::repeated_calls`](super::CallLog::repeated_calls) counts it, unless the call only reads.
 //!
 //! # Early exits
 //!
@@ -46,9 +46,9 @@
 //! - **The answer can't be written.** The next attempt repeats the call. The guest gets the error instead of the
 //!   answer, unless it doesn't wait for the disk and already has the answer.
 //! - **The call failed and may succeed later.** The answer, an error, is recorded and replayed like any other. When the
-//!   delivery is retried, [`CallLog::clear_temporary_failures`](super::CallLog::clear_temporary_failures) overwrites it, so that the next attempt makes
-//!   the call again from `Reserved`, at the same position. [`RecordedCall::make_again`] does the same for a replayed
-//!   answer.
+//!   delivery is retried, [`CallLog::clear_temporary_failures`](super::CallLog::clear_temporary_failures) overwrites it,
+//!   so that the next attempt makes the call again from `Reserved`, at the same position.
+//!   [`RecordedCall::repeat_next_attempt`] does the same for a replayed answer.
 //!
 //! # Invariants
 //!
@@ -150,17 +150,17 @@ struct LogEntry {
 }
 
 /// The resources of a live call, released on drop: one of the delivery's calls in flight, and, if the call outlives its
-/// guest, a token that [`CallLog::outliving_calls`] waits for.
+/// guest, a token that [`CallLog::wait_for_detached_calls`] waits for.
 struct CallSlot {
     log: Arc<CallLog>,
-    _outliving: Option<TaskTrackerToken>,
+    _detached: Option<TaskTrackerToken>,
 }
 
 impl CallSlot {
     fn take(log: &Arc<CallLog>, effect: CallEffect, argument_bytes: usize) -> Result<Self, CallError> {
         log.usage().count_call(argument_bytes)?;
-        let outliving = effect.outlives_guest().then(|| log.outliving.token());
-        let slot = Self { log: log.clone(), _outliving: outliving };
+        let detached = effect.outlives_guest().then(|| log.detached.token());
+        let slot = Self { log: log.clone(), _detached: detached };
         log.usage().entered_flight()?;
         Ok(slot)
     }
@@ -293,8 +293,8 @@ impl RecordedCall<Replayed> {
     }
 
     /// Lets the next attempt repeat the call, because the recorded answer can't be used.
-    pub(crate) fn make_again(&self) {
-        self.entry.log.make_again(self.entry.position, self.entry.import, &self.entry.arguments);
+    pub(crate) fn repeat_next_attempt(&self) {
+        self.entry.log.repeat_next_attempt(self.entry.position, self.entry.import, &self.entry.arguments);
     }
 }
 
@@ -337,7 +337,7 @@ impl RecordedCall<InFlight> {
         if let Ok(answer) = &answer {
             apply(answer);
         }
-        let answered = if self.entry.log.is_off() {
+        let answered = if self.entry.log.is_disabled() {
             self.report(answer.as_ref().err());
             self.entry.answered(self.state.slot, CommitHandle::already())
         } else {

@@ -19,14 +19,16 @@ pub enum Answer {
     /// The call failed.
     Error(CallError),
     /// The call failed after a part of its answer had arrived.
-    BrokenOff {
+    #[serde(rename = "broken_off")]
+    Interrupted {
         /// The part that arrived.
         part: Box<RawValue>,
         /// The error.
         error: CallError,
     },
     /// The call failed, and the next attempt repeats it.
-    Again,
+    #[serde(rename = "again")]
+    Repeat,
 }
 
 /// A call that a guest made in a dry run.
@@ -80,8 +82,8 @@ impl Answer {
     }
 
     /// Creates a failure after this part of the answer had arrived.
-    pub(crate) fn broken_off<T: Serialize>(part: &T, error: CallError) -> Result<Self, CallError> {
-        Ok(Self::BrokenOff { part: to_raw_value(part).map_err(not_serializable)?, error })
+    pub(crate) fn interrupted<T: Serialize>(part: &T, error: CallError) -> Result<Self, CallError> {
+        Ok(Self::Interrupted { part: to_raw_value(part).map_err(not_serializable)?, error })
     }
 
     pub(super) fn of<T: Serialize>(answer: &Result<T, CallError>) -> Result<Self, CallError> {
@@ -94,8 +96,8 @@ impl Answer {
     /// Returns the error, if the call failed.
     pub(crate) fn error(&self) -> Option<&CallError> {
         match self {
-            Self::Error(error) | Self::BrokenOff { error, .. } => Some(error),
-            Self::Ok(_) | Self::Again => None,
+            Self::Error(error) | Self::Interrupted { error, .. } => Some(error),
+            Self::Ok(_) | Self::Repeat => None,
         }
     }
 
@@ -107,22 +109,22 @@ impl Answer {
     pub(crate) fn to_result<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         match self {
             Self::Ok(answer) => parse(answer),
-            Self::Error(error) | Self::BrokenOff { error, .. } => Err(error.clone()),
-            Self::Again => Err(CallError::new(ErrorKind::Unavailable, "the call has to be made again")),
+            Self::Error(error) | Self::Interrupted { error, .. } => Err(error.clone()),
+            Self::Repeat => Err(CallError::new(ErrorKind::Unavailable, "the call has to be made again")),
         }
     }
 
     /// Parses the part of the answer that arrived before the call failed; none unless the answer was interrupted.
     pub(crate) fn part<T: DeserializeOwned>(&self) -> Result<Option<T>, CallError> {
-        if let Self::BrokenOff { part, .. } = self { parse(part).map(Some) } else { Ok(None) }
+        if let Self::Interrupted { part, .. } = self { parse(part).map(Some) } else { Ok(None) }
     }
 
     /// Returns the answer as JSON; none if the call has to be repeated.
     pub(super) fn to_json(&self) -> Option<Result<Value, CallError>> {
         match self {
             Self::Ok(answer) => Some(Ok(json(answer))),
-            Self::Error(error) | Self::BrokenOff { error, .. } => Some(Err(error.clone())),
-            Self::Again => None,
+            Self::Error(error) | Self::Interrupted { error, .. } => Some(Err(error.clone())),
+            Self::Repeat => None,
         }
     }
 }

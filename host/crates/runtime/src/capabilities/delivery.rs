@@ -252,6 +252,6 @@ impl Delivery {
 
     /// Waits until every call that changes something has ended.
     pub async fn changes_done(&self) {
-        self.call_log.outliving_calls().await;
+        self.call_log.wait_for_detached_calls().await;
     }
 }

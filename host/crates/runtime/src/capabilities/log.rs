@@ -87,9 +87,9 @@ impl DeliveryLog {
     }
 
     /// Keeps a line with the delivery without writing it to the host's log, which has its own message for it.
-    pub(super) fn aside(&self, level: tracing::Level, context: &str, line: &str) {
+    pub(super) fn keep_only(&self, level: tracing::Level, context: &str, line: &str) {
         let line = prefix(line, MAX_LINE);
-        if self.take_turn(context.len() + line.len()) {
+        if self.reserve_line(context.len() + line.len()) {
             self.keep(level, context, line);
         }
     }
@@ -97,7 +97,7 @@ impl DeliveryLog {
     /// Writes a line, unless a limit is reached. Returns whether it was written.
     fn line(&self, level: tracing::Level, context: &str, line: &str) -> bool {
         let (context, line) = (prefix(context, MAX_CONTEXT), prefix(line, MAX_LINE));
-        if !self.take_turn(context.len() + line.len()) {
+        if !self.reserve_line(context.len() + line.len()) {
             return false;
         }
         self.keep(level, context, line);
@@ -180,7 +180,7 @@ impl DeliveryLog {
 
     /// Returns whether another line of this size fits, and counts it. The first line that doesn't fit is replaced by a
     /// message that lines are dropped.
-    fn take_turn(&self, bytes: usize) -> bool {
+    fn reserve_line(&self, bytes: usize) -> bool {
         let mut state = self.state();
         if state.full {
             return false;

@@ -15,7 +15,7 @@ use modhost_platform::{NewStep, Platform, StepChange, StepStatus};
 
 /// The call that shows a step.
 const CREATE: CallSpec = CallSpec::new(Import::MessageLogEntryCreate, CallEffect::Change)
-    .keeping_its_result()
+    .keeping_result()
     .restored_by(RecordedStep::restore);
 
 /// The call that changes a step.

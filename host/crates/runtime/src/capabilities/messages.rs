@@ -19,7 +19,7 @@ pub(super) const REPLY: CallSpec = CallSpec::new(Import::MessagesReply, CallEffe
 const SHOW: CallSpec = CallSpec::new(Import::MessagesShow, CallEffect::Change);
 
 /// The call that writes a new message.
-const CREATE: CallSpec = CallSpec::new(Import::MessagesCreate, CallEffect::Change).keeping_its_result();
+const CREATE: CallSpec = CallSpec::new(Import::MessagesCreate, CallEffect::Change).keeping_result();
 
 /// The call that changes any message of the chat.
 const MODIFY: CallSpec = CallSpec::new(Import::MessagesModify, CallEffect::Change);

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::{COME_BACK_AFTER, Refused, lock};
+use super::{DEFAULT_RETRY_AFTER, Refused, lock};
 use modhost_core::event::Name;
 use modhost_storage::journal::Backlog;
 
@@ -45,12 +45,12 @@ impl Reservations {
         let (of_host, of_tenant) = (reserved.host, reserved.tenants.get(tenant).copied().unwrap_or_default());
         let backlog = backlog();
         if backlog.host + of_host + deliveries > capacity.host {
-            let whose = "[server]".to_owned();
-            return Err(Refused::Full { limit: capacity.host, whose, retry_after: COME_BACK_AFTER });
+            let owner = "[server]".to_owned();
+            return Err(Refused::Full { limit: capacity.host, owner, retry_after: DEFAULT_RETRY_AFTER });
         }
         if backlog.tenant + of_tenant + deliveries > capacity.tenant {
-            let whose = format!("tenant {tenant}");
-            return Err(Refused::Full { limit: capacity.tenant, whose, retry_after: COME_BACK_AFTER });
+            let owner = format!("tenant {tenant}");
+            return Err(Refused::Full { limit: capacity.tenant, owner, retry_after: DEFAULT_RETRY_AFTER });
         }
         reserved.host += deliveries;
         *reserved.tenants.entry(tenant.clone()).or_default() += deliveries;
@@ -96,12 +96,12 @@ mod tests {
         let backlog = || Backlog { host: 3, tenant: 1 };
         let first = reservations.reserve(&acme, 2, capacity, backlog).ok().unwrap();
         let refused = |backlog| reservations.reserve(&acme, 1, capacity, move || backlog).err();
-        let whose = |refused| match refused {
-            Some(Refused::Full { whose, .. }) => whose,
+        let owner = |refused| match refused {
+            Some(Refused::Full { owner, .. }) => owner,
             other => panic!("{other:?}"),
         };
-        assert_eq!(whose(refused(Backlog { host: 3, tenant: 0 })), "[server]");
-        assert_eq!(whose(refused(Backlog { host: 1, tenant: 1 })), "tenant acme");
+        assert_eq!(owner(refused(Backlog { host: 3, tenant: 0 })), "[server]");
+        assert_eq!(owner(refused(Backlog { host: 1, tenant: 1 })), "tenant acme");
         drop(first);
         assert!(refused(Backlog { host: 4, tenant: 2 }).is_none());
     }

@@ -22,7 +22,7 @@ pub struct FailedAttempt {
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// Whether a retry follows.
-    pub again: bool,
+    pub will_retry: bool,
     /// The reason.
     pub reason: String,
     /// The lines that the module logged.
@@ -40,7 +40,7 @@ impl Default for Failures {
 
 impl Failures {
     /// Subscribes to the failures from now on.
-    pub fn watch(&self) -> broadcast::Receiver<Arc<FailedAttempt>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<FailedAttempt>> {
         self.0.subscribe()
     }
 

@@ -12,7 +12,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(30);
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 
 /// Extends this host's leases and reclaims expired ones until the host closes and no attempt is running.
-pub(super) async fn keep(inner: Arc<Inner>) {
+pub(super) async fn run(inner: Arc<Inner>) {
     loop {
         let next = inner.clock.now() + HEARTBEAT_EVERY;
         if let Err(error) = heartbeat_once(&inner).await {
@@ -32,7 +32,7 @@ async fn heartbeat_once(inner: &Inner) -> modhost_storage::journal::Result<()> {
     let running = attempts.iter().map(|(lease, _)| lease.clone()).collect();
     let heartbeat = inner.journal.heartbeat(&inner.settings.owner, running, LEASE).await?;
     for (lease, slot) in attempts.iter().filter(|(lease, _)| heartbeat.lost.contains(lease)) {
-        lock(&inner.running).lose(&lease.delivery, *slot);
+        lock(&inner.running).cancel(&lease.delivery, *slot);
     }
     let given_up = inner.journal.reclaim(None).await?;
     if given_up > 0 {

@@ -43,7 +43,7 @@ use scheduler::Running;
 pub use sink::DispatchSink;
 
 /// The `Retry-After` of refused events, except those above a tenant's event rate.
-const COME_BACK_AFTER: Duration = Duration::from_secs(5);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a shutdown waits for canceled deliveries to be finalized and returned to the queue.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ struct Inner {
     operations: Arc<Semaphore>,
     failures: Failures,
     /// The number of calls that were repeated because their outcome was unknown.
-    calls_made_again: AtomicU64,
+    repeated_calls: AtomicU64,
     /// Until when deliveries wait if their module or tenant is not in the settings: the settings may have been half
     /// written when the host started.
     unknown_wait_until: SystemTime,
@@ -127,7 +127,7 @@ pub enum Accepted {
     /// disk.
     Deliveries(Vec<DeliveryId>),
     /// The event was recorded before; nothing was written.
-    Again,
+    Duplicate,
 }
 
 /// The reason why an event was refused.
@@ -135,20 +135,20 @@ pub enum Accepted {
 pub enum Refused {
     /// The backlog is at its limit.
     #[error(
-        "backlog full: {} not ended, the `max_deliveries` of {whose}",
+        "backlog full: {} not ended, the `max_deliveries` of {owner}",
         counted(*limit, "delivery has", "deliveries have")
     )]
     Full {
         /// The limit, in deliveries.
         limit: u64,
         /// The owner of the limit: `[server]` or a tenant.
-        whose: String,
+        owner: String,
         /// How long the sender should wait before it sends the event again.
         retry_after: Duration,
     },
     /// The tenant exceeds its event rate.
     #[error("tenant {tenant} sends more events than its `limits.events_per_second` allows")]
-    TooFast {
+    RateLimited {
         /// The tenant.
         tenant: Name,
         /// How long the sender should wait before it sends the event again.
@@ -173,8 +173,8 @@ impl Refused {
     /// Returns how long the sender should wait before it sends the event again.
     pub fn retry_after(&self) -> Duration {
         match self {
-            Self::Full { retry_after, .. } | Self::TooFast { retry_after, .. } => *retry_after,
-            Self::NoTenant(_) | Self::Journal(_) | Self::Stopping | Self::Panicked => COME_BACK_AFTER,
+            Self::Full { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::NoTenant(_) | Self::Journal(_) | Self::Stopping | Self::Panicked => DEFAULT_RETRY_AFTER,
         }
     }
 }
@@ -205,7 +205,7 @@ impl Dispatcher {
             operations: Arc::new(Semaphore::new(MAX_OPERATIONS)),
             failures: Failures::default(),
             routes: ArcSwap::default(),
-            calls_made_again: AtomicU64::new(0),
+            repeated_calls: AtomicU64::new(0),
             woken: Mutex::default(),
             ready: Mutex::default(),
             next_due: Mutex::new(Some(now)),
@@ -225,9 +225,9 @@ impl Dispatcher {
     pub fn run(&self) {
         let inner = &self.0;
         inner.tasks.spawn(supervise::keep_running("scheduler", inner.clone(), scheduler::run));
-        inner.tasks.spawn(supervise::keep_running("leases", inner.clone(), leases::keep));
-        inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), retention::keep));
-        inner.tasks.spawn(supervise::keep_running("sweep", inner.clone(), sweep::keep));
+        inner.tasks.spawn(supervise::keep_running("leases", inner.clone(), leases::run));
+        inner.tasks.spawn(supervise::keep_running("retention", inner.clone(), retention::run));
+        inner.tasks.spawn(supervise::keep_running("sweep", inner.clone(), sweep::run));
         inner.tasks.spawn(supervise::keep_running("journal probe", inner.clone(), retention::probe));
     }
 
@@ -276,7 +276,10 @@ impl Dispatcher {
 
     /// Runs an admin operation to completion, even if the caller drops this future; shutdown waits for it. Returns
     /// `None` if too many operations are running or the operation panicked.
-    pub async fn complete<T: Send + 'static>(&self, operation: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub async fn run_to_completion<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
         let permit = self.0.operations.clone().try_acquire_owned().ok()?;
         let operation = self.0.tasks.spawn(async move {
             let outcome = operation.await;
@@ -292,7 +295,7 @@ impl Dispatcher {
     }
 
     /// Returns an ended delivery to the queue. Returns whether the delivery exists and had ended. Call it within
-    /// [`Dispatcher::complete`].
+    /// [`Dispatcher::run_to_completion`].
     ///
     /// # Errors
     ///
@@ -306,7 +309,7 @@ impl Dispatcher {
     }
 
     /// Drops a waiting delivery and notifies its user. Returns whether the delivery exists and was waiting. Call it
-    /// within [`Dispatcher::complete`].
+    /// within [`Dispatcher::run_to_completion`].
     ///
     /// # Errors
     ///
@@ -328,12 +331,12 @@ impl Dispatcher {
 
     /// Subscribes to the attempts that fail from now on.
     pub fn failures(&self) -> tokio::sync::broadcast::Receiver<Arc<FailedAttempt>> {
-        self.0.failures.watch()
+        self.0.failures.subscribe()
     }
 
     /// Returns the number of calls that were repeated because their outcome was unknown.
-    pub fn calls_made_again(&self) -> u64 {
-        self.0.calls_made_again.load(Ordering::Relaxed)
+    pub fn repeated_calls(&self) -> u64 {
+        self.0.repeated_calls.load(Ordering::Relaxed)
     }
 
     /// Stops accepting events, waits up to `grace` for running deliveries, then cancels the rest; those restart with
@@ -380,7 +383,7 @@ impl Inner {
         if deliveries.is_empty() {
             return Ok(Accepted::Deliveries(Vec::new()));
         }
-        routes.take_turn(&event.tenant)?;
+        routes.check_rate(&event.tenant)?;
         let tenant = event.tenant.clone();
         let of_tenant = routes.tenant(&tenant).map_or(u64::MAX, |tenant| tenant.max_deliveries);
         let capacity = Capacity { host: self.settings.max_deliveries, tenant: of_tenant };
@@ -391,7 +394,7 @@ impl Inner {
         let recorded = self.journal.record(Arc::new(event), deliveries).await;
         drop(reserved);
         let accepted = match recorded? {
-            Recorded::Duplicate => Accepted::Again,
+            Recorded::Duplicate => Accepted::Duplicate,
             Recorded::New => Accepted::Deliveries(ids),
         };
         // Also for a duplicate: the task that recorded the event may not have woken its lanes yet.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::capabilities::Delivery;
-use crate::engine::{Chosen, Ended, Registry};
+use crate::engine::{Chosen, GuestOutcome, Registry};
 use modhost_core::event::{DeliveryId, Name};
 
 /// The modules of a host, as dispatch sees them.
@@ -32,7 +32,7 @@ pub trait Runner: Send + Sync {
     fn version(&self) -> String;
 
     /// Runs the module on the delivery until it ends.
-    async fn run(&self, delivery: &Arc<Delivery>) -> Ended;
+    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome;
 
     /// Records the outcome of the first attempt at the delivery, as evidence for or against a canary.
     fn ended(&self, completed: bool);
@@ -62,7 +62,7 @@ impl Runner for Chosen {
         self.version.hash().to_string()
     }
 
-    async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
         self.version.run(delivery).await
     }
 

@@ -15,11 +15,11 @@ const BATCH: u32 = 200;
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Purges the journal until the host closes.
-pub(super) async fn keep(inner: Arc<Inner>) {
+pub(super) async fn run(inner: Arc<Inner>) {
     let purging = async {
         loop {
             inner.clock.sleep(PURGE_EVERY).await;
-            remove(&inner).await;
+            purge(&inner).await;
         }
     };
     inner.closing.run_until_cancelled(purging).await;
@@ -28,16 +28,16 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 /// How often to probe a journal that could not be written.
 const PROBE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// A healthy journal is probed once in this many turns: without events, nothing else would notice a failure.
+/// A healthy journal is probed once in this many rounds: without events, nothing else would notice a failure.
 const PROBE_HEALTHY_EVERY: u32 = 6;
 
 /// Probes the journal until the host closes, so that its reported health is current.
 pub(super) async fn probe(inner: Arc<Inner>) {
     let probing = async {
-        for turn in 1_u32.. {
+        for round in 1_u32.. {
             inner.clock.sleep(PROBE_AFTER_FAILURE).await;
             let before = inner.journal.health();
-            if before.is_ok() && !turn.is_multiple_of(PROBE_HEALTHY_EVERY) {
+            if before.is_ok() && !round.is_multiple_of(PROBE_HEALTHY_EVERY) {
                 continue;
             }
             match (before, inner.journal.probe().await) {
@@ -50,7 +50,7 @@ pub(super) async fn probe(inner: Arc<Inner>) {
     inner.closing.run_until_cancelled(probing).await;
 }
 
-async fn remove(inner: &Inner) {
+async fn purge(inner: &Inner) {
     let mut removed = 0;
     loop {
         match inner.journal.purge(inner.settings.retention.clone(), BATCH).await {

@@ -30,7 +30,7 @@ pub struct TenantSpec {
     /// Upper bounds of the limits of its deliveries.
     pub ceilings: Amounts,
     /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
-    pub is_gone: bool,
+    pub is_removed: bool,
 }
 
 /// The settings of a module for dispatch.
@@ -55,7 +55,7 @@ pub struct RouteSpec {
     /// The limits of one delivery, without the ceilings of its tenant.
     pub limits: Limits,
     /// Whether it was removed from the settings and is kept for the grace period: its deliveries wait.
-    pub is_gone: bool,
+    pub is_removed: bool,
 }
 
 /// The tenants and modules of the current settings.
@@ -72,7 +72,7 @@ pub(super) struct Tenant {
     pub(super) max_deliveries: u64,
     pub(super) ceilings: Amounts,
     pub(super) memory: Option<Arc<TenantMemory>>,
-    is_gone: bool,
+    is_removed: bool,
     rate: Option<Arc<Rate>>,
 }
 
@@ -96,8 +96,8 @@ impl Routes {
                 Some(memory) if memory.limit() == limit => memory,
                 _ => Arc::new(TenantMemory::new(limit)),
             });
-            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, is_gone, .. } = spec;
-            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, is_gone, rate }))
+            let TenantSpec { name, platform, concurrency, max_deliveries, ceilings, is_removed, .. } = spec;
+            (name, Arc::new(Tenant { platform, concurrency, max_deliveries, ceilings, memory, is_removed, rate }))
         });
         Self { tenants: tenants.collect(), modules: modules.into_iter().map(Arc::new).collect(), apology }
     }
@@ -114,8 +114,8 @@ impl Routes {
     /// may come back. `unknown_wait` applies to names that are not in the routes at all: shortly after startup they
     /// wait too, because the settings may be half written.
     pub(super) fn is_blocked(&self, tenant: &Name, module: &Name, unknown_wait: bool) -> bool {
-        let tenant = self.tenant(tenant).map_or(unknown_wait, |tenant| tenant.is_gone);
-        tenant || self.module(module).map_or(unknown_wait, |module| module.is_gone)
+        let tenant = self.tenant(tenant).map_or(unknown_wait, |tenant| tenant.is_removed);
+        tenant || self.module(module).map_or(unknown_wait, |module| module.is_removed)
     }
 
     /// Returns the text for users whose module is no longer in the settings.
@@ -128,9 +128,9 @@ impl Routes {
     /// # Errors
     ///
     /// When the rate is exceeded.
-    pub(super) fn take_turn(&self, tenant: &Name) -> Result<(), Refused> {
+    pub(super) fn check_rate(&self, tenant: &Name) -> Result<(), Refused> {
         let Some(rate) = self.tenants.get(tenant).and_then(|tenant| tenant.rate.as_ref()) else { return Ok(()) };
-        rate.take().map_err(|retry_after| Refused::TooFast { tenant: tenant.clone(), retry_after })
+        rate.take().map_err(|retry_after| Refused::RateLimited { tenant: tenant.clone(), retry_after })
     }
 
     /// Returns the deliveries of an event; none if no module wants it.

@@ -49,14 +49,14 @@ struct RunningAttempt {
     /// number.
     slot: u64,
     /// Canceled when the lease is lost.
-    lost: CancellationToken,
+    lease_lost: CancellationToken,
 }
 
 /// Schedules deliveries until the host closes.
 pub(super) async fn run(inner: Arc<Inner>) {
     let changes = inner.modules.changes();
     let mut scheduler =
-        Scheduler { inner: inner.clone(), turn: 0, changes, backoff: LaneBackoff::default(), failed_looks: 0 };
+        Scheduler { inner: inner.clone(), round: 0, changes, backoff: LaneBackoff::default(), failed_reads: 0 };
     // A previous scheduler may have panicked after it had taken lanes out of `woken`.
     inner.rescan(inner.clock.now());
     // A step is never canceled: deliveries claimed by it would not start.
@@ -68,13 +68,13 @@ pub(super) async fn run(inner: Arc<Inner>) {
 struct Scheduler {
     inner: Arc<Inner>,
     /// The round-robin position.
-    turn: usize,
+    round: usize,
     /// Changes when deliveries of a module may be able to start.
     changes: watch::Receiver<()>,
     /// Lanes whose last claim failed.
     backoff: LaneBackoff,
     /// The number of consecutive failures to read the lanes and the next due time.
-    failed_looks: u32,
+    failed_reads: u32,
 }
 
 /// The lanes whose last claim failed: the number of failures and the time of the next claim.
@@ -97,7 +97,7 @@ impl LaneBackoff {
         }
     }
 
-    fn is_held_off(&self, tenant: &Name, module: &Name, now: SystemTime) -> bool {
+    fn is_backing_off(&self, tenant: &Name, module: &Name, now: SystemTime) -> bool {
         // Usually empty.
         !self.0.is_empty() && self.0.get(&(tenant.clone(), module.clone())).is_some_and(|(_, until)| *until > now)
     }
@@ -111,7 +111,7 @@ impl LaneBackoff {
 impl Scheduler {
     /// Claims and starts the deliveries that may start now, or waits until something changes.
     async fn step(&mut self) {
-        self.look().await;
+        self.update_ready().await;
         let claims = self.plan();
         if claims.is_empty() {
             return self.wait().await;
@@ -139,20 +139,20 @@ impl Scheduler {
     }
 
     /// Marks the woken lanes as ready, and reads all lanes when a delivery has become due.
-    async fn look(&mut self) {
+    async fn update_ready(&mut self) {
         let woken = std::mem::take(&mut *lock(&self.inner.woken));
         let now = self.inner.clock.now();
         let due = lock(&self.inner.next_due).take_if(|due| *due <= now).is_some();
         self.make_ready(woken);
-        if due && let Err(error) = self.look_at_all(now).await {
-            let retry_in = CLAIM_BACKOFF.delay(self.failed_looks);
-            self.failed_looks = self.failed_looks.saturating_add(1);
+        if due && let Err(error) = self.read_lanes(now).await {
+            let retry_in = CLAIM_BACKOFF.delay(self.failed_reads);
+            self.failed_reads = self.failed_reads.saturating_add(1);
             tracing::error!(?retry_in, %error, "cannot look for deliveries that are due");
             self.inner.rescan(now + retry_in);
         }
     }
 
-    async fn look_at_all(&mut self, now: SystemTime) -> modhost_storage::journal::Result<()> {
+    async fn read_lanes(&mut self, now: SystemTime) -> modhost_storage::journal::Result<()> {
         let lanes = self.inner.journal.lanes().await?;
         self.make_ready(lanes.into_iter().map(|lane| (lane.tenant, lane.module)));
         if let Some(next) = self.inner.journal.next_due().await? {
@@ -161,7 +161,7 @@ impl Scheduler {
             let shortest = if any_waits { WAITING_SLEEP } else { MIN_SLEEP };
             self.inner.rescan(now + next.max(shortest));
         }
-        self.failed_looks = 0;
+        self.failed_reads = 0;
         Ok(())
     }
 
@@ -187,13 +187,13 @@ impl Scheduler {
         let now = self.inner.clock.now();
         let ready_lanes = lock(&self.inner.ready);
         let running = lock(&self.inner.running);
-        let held_off = |tenant: &Name, module: &Name| self.backoff.is_held_off(tenant, module, now);
+        let backing_off = |tenant: &Name, module: &Name| self.backoff.is_backing_off(tenant, module, now);
         let mut free = self.inner.settings.concurrency.saturating_sub(running.total);
         // A module that is paused, loading or removed from the settings takes no share.
         let all = &self.inner.modules;
         let can_start = |tenant: &Name, module: &Name| {
             let waits = all.is_blocked(module) || self.inner.waits_for_settings(&routes, tenant, module);
-            !waits && !held_off(tenant, module)
+            !waits && !backing_off(tenant, module)
         };
         let ready: BTreeMap<&Name, Vec<&Name>> = ready_lanes
             .iter()
@@ -208,15 +208,15 @@ impl Scheduler {
         let mut claims = Vec::new();
         // The concurrency limit of a module spans tenants, so claims planned for one tenant count for the next.
         let mut planned: BTreeMap<&Name, usize> = BTreeMap::new();
-        self.turn = self.turn.wrapping_add(1);
+        self.round = self.round.wrapping_add(1);
         for index in 0..tenants.len() {
-            let tenant = tenants[(index + self.turn) % tenants.len()];
+            let tenant = tenants[(index + self.round) % tenants.len()];
             // A tenant or module that is no longer configured has no limit of its own; its deliveries end immediately.
             let of_tenant = routes.tenant(tenant).map_or(BATCH, |tenant| tenant.concurrency);
             let mut tenant_slots = free.min(share).min(of_tenant.saturating_sub(running.of_tenant(tenant)));
             let modules = &ready[tenant];
             for offset in 0..modules.len() {
-                let module = modules[(offset + self.turn) % modules.len()];
+                let module = modules[(offset + self.round) % modules.len()];
                 let of_module = routes.module(module).map_or(BATCH, |module| module.concurrency);
                 let planned = planned.entry(module).or_default();
                 let taken = tenant_slots.min(BATCH).min(of_module.saturating_sub(running.of_module(module) + *planned));
@@ -298,9 +298,9 @@ impl Running {
     }
 
     /// Cancels the attempt of a slot because its lease is lost. Does nothing if that attempt has ended.
-    pub(super) fn lose(&self, delivery: &DeliveryId, slot: u64) {
+    pub(super) fn cancel(&self, delivery: &DeliveryId, slot: u64) {
         if let Some(attempt) = self.attempts.get(delivery).filter(|attempt| attempt.slot == slot) {
-            attempt.lost.cancel();
+            attempt.lease_lost.cancel();
         }
     }
 }
@@ -312,14 +312,14 @@ pub(super) struct RunSlot {
     module: Name,
     delivery: DeliveryId,
     number: u64,
-    lost: CancellationToken,
+    lease_lost: CancellationToken,
 }
 
 impl RunSlot {
     fn take(inner: Arc<Inner>, claim: &Claim, claimed: &Claimed) -> Self {
         let (tenant, module, delivery) = (claim.tenant.clone(), claim.module.clone(), claimed.id().clone());
-        let lost = CancellationToken::new();
-        let mut slot = Self { inner, tenant, module, delivery, number: 0, lost: lost.clone() };
+        let lease_lost = CancellationToken::new();
+        let mut slot = Self { inner, tenant, module, delivery, number: 0, lease_lost: lease_lost.clone() };
         let mut running = lock(&slot.inner.running);
         running.total += 1;
         running.started += 1;
@@ -328,19 +328,19 @@ impl RunSlot {
         *running.modules.entry(slot.module.clone()).or_default() += 1;
         let previous = running
             .attempts
-            .insert(slot.delivery.clone(), RunningAttempt { lease: claimed.lease.clone(), slot: number, lost });
+            .insert(slot.delivery.clone(), RunningAttempt { lease: claimed.lease.clone(), slot: number, lease_lost });
         drop(running);
         slot.number = number;
         // The journal leased the delivery again, so the previous attempt has lost its lease.
         if let Some(previous) = previous {
-            previous.lost.cancel();
+            previous.lease_lost.cancel();
         }
         slot
     }
 
     /// Waits until the lease is lost.
-    pub(super) async fn lost(&self) {
-        self.lost.cancelled().await;
+    pub(super) async fn lease_lost(&self) {
+        self.lease_lost.cancelled().await;
     }
 }
 

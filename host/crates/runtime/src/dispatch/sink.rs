@@ -10,7 +10,7 @@ use modhost_storage::event_sink::{Backpressure, Sink, Taken};
 use modhost_storage::unreadable::{Unreadable, UnreadableStore};
 
 /// The `Retry-After` of an unreadable request that could not be stored.
-const KEEP_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const UNREADABLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Passes events from the sources to the dispatcher, and unreadable requests to their store. Cheap to clone.
 #[derive(Clone)]
@@ -33,11 +33,11 @@ impl Sink for DispatchSink {
         let accepted = self.dispatcher.accept_then(event, move |accepted| observed.report(accepted)).await;
         let accepted = accepted.map_err(|refused| Backpressure {
             after: refused.retry_after(),
-            too_fast: matches!(refused, Refused::TooFast { .. }),
+            too_fast: matches!(refused, Refused::RateLimited { .. }),
         })?;
         Ok(match accepted {
             Accepted::Deliveries(deliveries) if deliveries.is_empty() => Taken::NoSubscriber,
-            Accepted::Deliveries(_) | Accepted::Again => Taken::Recorded,
+            Accepted::Deliveries(_) | Accepted::Duplicate => Taken::Recorded,
         })
     }
 
@@ -45,7 +45,7 @@ impl Sink for DispatchSink {
         let source = unreadable.source.clone();
         self.unreadable.keep(unreadable, SystemTime::now()).await.map_err(|error| {
             tracing::error!(%source, %error, "cannot keep an unreadable request");
-            Backpressure { after: KEEP_AGAIN_AFTER, too_fast: false }
+            Backpressure { after: UNREADABLE_RETRY_AFTER, too_fast: false }
         })
     }
 }
@@ -82,7 +82,7 @@ impl Observed {
             tracing::warn!(event = id, name, flaw, "the payload has an unknown shape");
         }
         let outcome = match accepted {
-            Ok(Accepted::Again) => {
+            Ok(Accepted::Duplicate) => {
                 tracing::info!(event = id, "duplicate event");
                 EventOutcome::Again
             }

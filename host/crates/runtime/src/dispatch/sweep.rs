@@ -20,7 +20,7 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 const MAX_COUNTED: u32 = 1000;
 
 /// Sweeps until the host closes.
-pub(super) async fn keep(inner: Arc<Inner>) {
+pub(super) async fn run(inner: Arc<Inner>) {
     let sweeping = async {
         loop {
             inner.clock.sleep(inner.settings.sweep_every).await;

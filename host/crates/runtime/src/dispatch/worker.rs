@@ -62,7 +62,7 @@ pub(super) async fn attempt(inner: Arc<Inner>, claimed: Claimed, slot: RunSlot) 
 /// Waits until the lease is lost. From then on this attempt must change nothing: neither the call log, which the new
 /// owner reads and writes, nor what the user sees, nor the state of the delivery.
 async fn lease_lost(slot: &RunSlot, claimed: &Claimed, started_delivery: &OnceLock<Arc<Delivery>>) {
-    slot.lost().await;
+    slot.lease_lost().await;
     if let Some(delivery) = started_delivery.get() {
         delivery.call_log.revoke();
     }
@@ -91,7 +91,7 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
                 // Without the call log, the open steps are unknown and would stay open.
                 Err(error) => return unreadable(claimed, &error),
             };
-            let ended = Ended { id: claimed.id(), event: &claimed.event, module: &claimed.module, calls };
+            let ended = EndedDelivery { id: claimed.id(), event: &claimed.event, module: &claimed.module, calls };
             notify_no_answer(inner, ended, tenant, routes.apology()).await;
         }
         let reason = "its module or its tenant is no longer in modules.toml; send it again once both are back".into();
@@ -118,8 +118,8 @@ async fn work(inner: &Inner, claimed: &Claimed, started_delivery: &OnceLock<Arc<
         chosen.ended(next == Disposition::Completed);
     }
     let version = chosen.map(|chosen| chosen.version());
-    metrics::calls_made_again(delivery.call_log.made_again().into());
-    inner.calls_made_again.fetch_add(delivery.call_log.made_again().into(), Ordering::Relaxed);
+    metrics::calls_made_again(delivery.call_log.repeated_calls().into());
+    inner.repeated_calls.fetch_add(delivery.call_log.repeated_calls().into(), Ordering::Relaxed);
     AttemptResult::Done(Done { version, log: delivery.log.take(), next })
 }
 
@@ -184,7 +184,7 @@ async fn begin(inner: &Inner, claimed: &Claimed, tenant: &Tenant, route: &RouteS
         call_log.disable_replay();
     }
     if claimed.earlier > 0 {
-        call_log.make_failed_calls_again();
+        call_log.repeat_failed_calls();
     }
     Ok(Delivery::new(AttemptContext {
         event: claimed.event.clone(),
@@ -206,12 +206,12 @@ pub(super) async fn notify_dropped(inner: &Inner, dropped: &Details, reason: &st
     if let Some(tenant) = routes.tenant(&summary.tenant) {
         let apology = routes.module(&summary.module).map_or(routes.apology(), |route| &route.apology);
         let (id, event, module, calls) = (&summary.id, &dropped.event, &summary.module, dropped.calls.clone());
-        notify_no_answer(inner, Ended { id, event, module, calls }, tenant, apology).await;
+        notify_no_answer(inner, EndedDelivery { id, event, module, calls }, tenant, apology).await;
     }
 }
 
 /// The parts of a delivery that will not run again.
-struct Ended<'a> {
+struct EndedDelivery<'a> {
     id: &'a DeliveryId,
     event: &'a Arc<Event>,
     module: &'a Name,
@@ -219,8 +219,8 @@ struct Ended<'a> {
 }
 
 /// Closes the open steps of a delivery that will not run again, and notifies its user.
-async fn notify_no_answer(inner: &Inner, ended: Ended<'_>, tenant: &Tenant, apology: &str) {
-    let Ended { id, event, module, calls } = ended;
+async fn notify_no_answer(inner: &Inner, ended: EndedDelivery<'_>, tenant: &Tenant, apology: &str) {
+    let EndedDelivery { id, event, module, calls } = ended;
     let delivery = Delivery::new(AttemptContext {
         event: event.clone(),
         module: module.clone(),
@@ -267,19 +267,21 @@ async fn run(inner: &Inner, delivery: &Arc<Delivery>, runner: &dyn Runner) -> Ou
 
 /// Maps the end of an instance to the outcome of its attempt. A deterministic failure is given up: a retry replays the
 /// same answers and fails in the same way.
-fn outcome(ended: engine::Ended) -> Outcome {
+fn outcome(ended: engine::GuestOutcome) -> Outcome {
     match ended {
-        engine::Ended::Answered => Outcome::Answered,
-        engine::Ended::Failed(failure) => match failure.retry {
+        engine::GuestOutcome::Answered => Outcome::Answered,
+        engine::GuestOutcome::Failed(failure) => match failure.retry {
             Retry::No => Outcome::GivenUp { reason: failure.reason, user_text: failure.user_text },
             Retry::Yes => try_again(failure.reason, None, failure.user_text),
             Retry::After(wait) => try_again(failure.reason, Some(wait), failure.user_text),
         },
-        engine::Ended::Trapped { reason } => Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None },
-        engine::Ended::LimitReached(limit) if limit.is_temporary() => {
+        engine::GuestOutcome::Trapped { reason } => {
+            Outcome::GivenUp { reason: format!("trap: {reason}"), user_text: None }
+        }
+        engine::GuestOutcome::LimitReached(limit) if limit.is_temporary() => {
             try_again(format!("limit reached: {limit}"), None, None)
         }
-        engine::Ended::LimitReached(limit) => {
+        engine::GuestOutcome::LimitReached(limit) => {
             Outcome::GivenUp { reason: format!("limit reached: {limit}"), user_text: None }
         }
     }
@@ -312,7 +314,7 @@ async fn finish(inner: &Inner, claimed: &Claimed, started: SystemTime, done: Don
             module: claimed.module.clone(),
             delivery: claimed.id().clone(),
             attempt: claimed.attempt(),
-            again: state == State::Waiting,
+            will_retry: state == State::Waiting,
             reason: reason.to_string(),
             log: done.log.clone(),
         });

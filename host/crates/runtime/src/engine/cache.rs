@@ -45,7 +45,7 @@ struct Entry {
 }
 
 /// A compiled component on disk whose bytes were verified or just written.
-pub(super) struct Kept {
+pub(super) struct CachedCode {
     path: PathBuf,
     /// Removes the file on drop, if it isn't part of a cache. Mappings of the file stay valid.
     _temporary: Option<TempPath>,
@@ -98,12 +98,12 @@ impl Cache {
     }
 
     /// Returns the path of the folder for messages.
-    pub fn shown(&self) -> String {
+    pub fn display_folder(&self) -> String {
         self.folder.display().to_string()
     }
 
     /// Returns the compiled component with this hash, if the cache has it.
-    pub fn get(&self, hash: ContentHash) -> Option<Kept> {
+    pub fn get(&self, hash: ContentHash) -> Option<CachedCode> {
         let entry = self.entries().get(&hash)?.clone();
         match verify(&entry) {
             Ok(()) => {
@@ -115,18 +115,18 @@ impl Cache {
                 if let Err(error) = now {
                     tracing::debug!(%error, "cannot update the time of a cached component");
                 }
-                Some(Kept { path: entry.path, _temporary: None })
+                Some(CachedCode { path: entry.path, _temporary: None })
             }
             Err(reason) => {
-                self.refuse(hash, &reason);
+                self.evict_unusable(hash, &reason);
                 None
             }
         }
     }
 
     /// Removes an entry that can't be used and logs the reason.
-    pub fn refuse(&self, hash: ContentHash, reason: &str) {
-        tracing::warn!(version = %hash, folder = self.shown(), reason, "cached component is unusable; compiling it again");
+    pub fn evict_unusable(&self, hash: ContentHash, reason: &str) {
+        tracing::warn!(version = %hash, folder = self.display_folder(), reason, "cached component is unusable; compiling it again");
         self.forget(hash);
     }
 
@@ -145,14 +145,14 @@ impl Cache {
     /// # Errors
     ///
     /// If the folder can't be written to.
-    pub fn blank(&self) -> io::Result<NamedTempFile> {
+    pub fn create_file(&self) -> io::Result<NamedTempFile> {
         match NamedTempFile::new_in(&self.folder) {
             // Somebody deleted the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create_folder(&self.folder)?;
                 NamedTempFile::new_in(&self.folder)
             }
-            blank => blank,
+            file => file,
         }
     }
 
@@ -167,9 +167,9 @@ impl Cache {
         hash: ContentHash,
         written: NamedTempFile,
         mut serving: HashSet<ContentHash>,
-    ) -> io::Result<Kept> {
+    ) -> io::Result<CachedCode> {
         if self.is_temporary() {
-            return Ok(Kept::temporary(written));
+            return Ok(CachedCode::temporary(written));
         }
         // No fsync: if a crash truncates the file, its bytes don't match the hash in its name.
         let file_hash = hash_of(written.path())?;
@@ -178,9 +178,9 @@ impl Cache {
         self.entries().insert(hash, Entry { path: path.clone(), hash: file_hash });
         serving.insert(hash);
         if let Err(error) = self.evict(&serving) {
-            tracing::warn!(folder = self.shown(), %error, "cannot shrink the cache");
+            tracing::warn!(folder = self.display_folder(), %error, "cannot shrink the cache");
         }
-        Ok(Kept { path, _temporary: None })
+        Ok(CachedCode { path, _temporary: None })
     }
 
     /// Adds an existing file to the entries. Files of other compilers stay on disk until they are evicted.
@@ -232,7 +232,7 @@ impl Cache {
     }
 }
 
-impl Kept {
+impl CachedCode {
     /// Creates one from a file that is mapped once and then removed.
     pub fn temporary(written: NamedTempFile) -> Self {
         let path = written.into_temp_path();
@@ -335,9 +335,9 @@ mod tests {
         let cache = Cache::open(folder.path().join("components"), &wasmtime::Engine::default(), 250).unwrap();
         let hashes = [1, 2, 3].map(|number: u8| ContentHash::of(&[number]));
         for hash in hashes {
-            let mut blank = cache.blank().unwrap();
-            blank.write_all(&[0; 100]).unwrap();
-            cache.keep(hash, blank, HashSet::from([hashes[0]])).unwrap();
+            let mut file = cache.create_file().unwrap();
+            file.write_all(&[0; 100]).unwrap();
+            cache.keep(hash, file, HashSet::from([hashes[0]])).unwrap();
         }
         assert_eq!(hashes.map(|hash| cache.get(hash).is_some()), [true, false, true]);
     }

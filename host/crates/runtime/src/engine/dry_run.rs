@@ -6,7 +6,7 @@ use serde_json::Value;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use super::instance::Ended;
+use super::instance::GuestOutcome;
 use super::version::Version;
 use crate::call_log::{CallLog, CallRequest, Lookup};
 use crate::capabilities::{AttemptContext, Delivery};
@@ -33,24 +33,24 @@ pub struct RecordedDelivery {
 /// The result of a dry run.
 pub struct DryRunOutcome {
     /// The outcome of the instance.
-    pub ended: Ended,
+    pub ended: GuestOutcome,
     /// The calls that the module made, in order.
-    pub asked: Vec<CallRequest>,
+    pub calls: Vec<CallRequest>,
     /// The recorded calls that the module didn't make: the import and its arguments.
-    pub gone: Vec<(RecordedImport, Value)>,
+    pub missing: Vec<(RecordedImport, Value)>,
     /// Whether the event needs a reply and the module wrote none.
     pub unanswered: bool,
 }
 
 impl DryRunOutcome {
     /// Returns the first call that isn't recorded and that costs money or changes something.
-    pub fn added(&self) -> Option<&CallRequest> {
-        self.asked.iter().find(|call| call.lasting && call.known == Lookup::Added)
+    pub fn unrecorded_write(&self) -> Option<&CallRequest> {
+        self.calls.iter().find(|call| call.lasting && call.known == Lookup::Added)
     }
 
     /// Returns the first call that isn't recorded and only reads. Its answer is unknown.
-    pub fn unknown(&self) -> Option<&CallRequest> {
-        self.asked.iter().find(|call| !call.lasting && call.known == Lookup::Added)
+    pub fn unrecorded_read(&self) -> Option<&CallRequest> {
+        self.calls.iter().find(|call| !call.lasting && call.known == Lookup::Added)
     }
 }
 
@@ -78,8 +78,8 @@ pub async fn dry_run(version: &Version, recorded: RecordedDelivery) -> DryRunOut
     let needs_reply = delivery.event.assistant_message_id().is_some();
     DryRunOutcome {
         ended,
-        asked: delivery.call_log.asked(),
-        gone: delivery.call_log.left(),
+        calls: delivery.call_log.requested_calls(),
+        missing: delivery.call_log.unreplayed(),
         unanswered: needs_reply && !reply.completed && reply.text.is_none(),
     }
 }

@@ -35,7 +35,7 @@ const RUST_NOTE: &str = "note: run with `RUST_BACKTRACE=";
 
 /// The outcome of an instance.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
+pub enum GuestOutcome {
     /// The guest returned ok.
     Answered,
     /// The guest returned a failure.
@@ -72,29 +72,29 @@ pub enum Retry {
 }
 
 /// The data of a delivery's store.
-pub(super) struct State {
+pub(super) struct StoreData {
     wasi: WasiCtx,
     capabilities: Capabilities,
     limiter: Limiter,
 }
 
-impl WasiView for State {
+impl WasiView for StoreData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.capabilities.table }
     }
 }
 
-impl capabilities::Host for State {
+impl capabilities::Host for StoreData {
     fn capabilities(&mut self) -> &mut Capabilities {
         &mut self.capabilities
     }
 }
 
 /// Runs a delivery in a new instance of a version and returns the outcome.
-pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
+pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> GuestOutcome {
     let code = version.code();
     // Acquired before any limit counts, and released after the store is dropped.
-    let _slot = code.place().await;
+    let _slot = code.acquire_pool_slot().await;
     let limits = delivery.limits();
     let mut store = store(&code, version, delivery);
     let ended = {
@@ -103,18 +103,18 @@ pub(super) async fn run(version: &Version, delivery: &Arc<Delivery>) -> Ended {
     };
     delivery.log.finish();
     match ended {
-        Ok(Ok(Ok(Ok(())))) => Ended::Answered,
-        Ok(Ok(Ok(Err(failure)))) => Ended::Failed(failure.into()),
+        Ok(Ok(Ok(Ok(())))) => GuestOutcome::Answered,
+        Ok(Ok(Ok(Err(failure)))) => GuestOutcome::Failed(failure.into()),
         Ok(Ok(Err(error))) => trap_outcome(&error, &store, delivery),
-        Ok(Err(limit)) => Ended::LimitReached(limit),
-        Err(_) => Ended::LimitReached(limits.reached(Resource::Timeout, None)),
+        Ok(Err(limit)) => GuestOutcome::LimitReached(limit),
+        Err(_) => GuestOutcome::LimitReached(limits.reached(Resource::Timeout, None)),
     }
 }
 
 /// Creates the store of an instance, with the delivery's limits.
-fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) -> Store<State> {
+fn store(code: &LinkedComponent, version: &Version, delivery: &Arc<Delivery>) -> Store<StoreData> {
     let limits = delivery.limits();
-    let state = State {
+    let state = StoreData {
         wasi: wasi(version, delivery),
         capabilities: version.prepared().begin(delivery),
         limiter: Limiter::new(*limits, delivery.tenant_memory().cloned()),
@@ -147,7 +147,7 @@ async fn run_metered<T>(mut guest: Pin<&mut impl Future<Output = T>>, delivery: 
 
 async fn call(
     code: &LinkedComponent,
-    store: &mut Store<State>,
+    store: &mut Store<StoreData>,
     delivery: &Delivery,
 ) -> wasmtime::Result<Result<(), events::Failure>> {
     if code.memories() > MAX_MEMORIES {
@@ -177,11 +177,11 @@ fn wasi(version: &Version, delivery: &Arc<Delivery>) -> WasiCtx {
 }
 
 /// Returns the outcome of a guest that ended with an error: the limit it reached, or the trap with its details.
-fn trap_outcome(error: &wasmtime::Error, store: &Store<State>, delivery: &Delivery) -> Ended {
+fn trap_outcome(error: &wasmtime::Error, store: &Store<StoreData>, delivery: &Delivery) -> GuestOutcome {
     let stack = store.engine().get_max_wasm_stack() as u64;
     // A guest that is refused memory aborts by itself, so its trap doesn't mention the limit.
     if let Some(limit) = store.data().limiter.refused().or_else(|| limit_reached(error, delivery.limits(), stack)) {
-        return Ended::LimitReached(limit);
+        return GuestOutcome::LimitReached(limit);
     }
     tracing::debug!(module = %delivery.module, delivery = %delivery.id, ?error, "guest trapped");
     let cause = match error.downcast_ref::<Trap>() {
@@ -201,7 +201,7 @@ fn trap_outcome(error: &wasmtime::Error, store: &Store<State>, delivery: &Delive
     if !frames.is_empty() {
         reason = format!("{reason}\n{frames}");
     }
-    Ended::Trapped { reason: bounded(reason, MAX_REASON) }
+    GuestOutcome::Trapped { reason: bounded(reason, MAX_REASON) }
 }
 
 /// Returns the limit that an error reports, if any. `stack` is the size of the guest's stack in bytes.

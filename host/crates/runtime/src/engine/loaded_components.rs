@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tempfile::NamedTempFile;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, CachedCode};
 use super::compile::{CompileError, Job, Priority};
 use super::version::{ContentHash, Needs, Spec, Version};
 use super::wasmtime_engine::{LinkedComponent, Tier, WasmtimeEngine};
@@ -98,7 +98,7 @@ struct Lookup {
 struct CachedFile {
     /// The cache the file belongs to.
     cache: Arc<Cache>,
-    blank: NamedTempFile,
+    file: NamedTempFile,
     took: Duration,
 }
 
@@ -110,7 +110,7 @@ impl Engine {
     /// If the bytes aren't a component, or the component doesn't fit the world or the module's limits, or can't be
     /// compiled.
     pub async fn load(&self, bytes: Vec<u8>, spec: &Spec) -> Result<Version, LoadError> {
-        self.load_as(bytes, spec, Priority::First).await
+        self.load_as(bytes, spec, Priority::Initial).await
     }
 
     /// Loads a component as a version of a module, with a priority in the compile queue. A component whose code is
@@ -129,10 +129,10 @@ impl Engine {
             Ok((file, hash, Arc::new(bytes), sources))
         })
         .await?;
-        if sources.is_some() && self.tier == Tier::Fast {
+        if sources.is_some() && self.tier == Tier::Optimized {
             tracing::warn!(module = %spec.name, version = %file, "component is a development build; build it with `modhost build` for production");
         }
-        let cell = lock(&self.places).cell(hash);
+        let cell = lock(&self.components).cell(hash);
         let mut entry = cell.lock().await;
         let loaded = match entry.upgrade() {
             Some(loaded) => loaded,
@@ -143,7 +143,7 @@ impl Engine {
             }
         };
         drop(entry);
-        loaded.needs.met_by(spec)?;
+        loaded.needs.check(spec)?;
         Ok(Version::new(loaded, file, sources, spec))
     }
 
@@ -155,15 +155,15 @@ impl Engine {
     /// If the component can't be compiled.
     pub async fn try_compile(&self, mut bytes: Vec<u8>) -> Result<Compiled, LoadError> {
         sources::split_off(&mut bytes);
-        let job = Job { tenants: Vec::new(), priority: Priority::First, bytes: bytes.len(), takes_long: false };
+        let job = Job { tenants: Vec::new(), priority: Priority::Initial, bytes: bytes.len(), takes_long: false };
         let bytes = Arc::new(bytes);
-        let CachedFile { cache, blank, took } = self.write(&bytes, self.tier, job).await?;
+        let CachedFile { cache, file, took } = self.write(&bytes, self.tier, job).await?;
         let engine = self.clone();
         off_thread(move || {
-            let size = blank.as_file().metadata().map_err(cannot_write)?.len();
+            let size = file.as_file().metadata().map_err(cannot_write)?.len();
             let hash = ContentHash::of(&bytes);
-            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(cannot_write)?;
-            let (code, unpooled) = engine.map(&kept).map_err(|reason| {
+            let cached = cache.keep(hash, file, lock(&engine.components).loaded()).map_err(cannot_write)?;
+            let (code, unpooled) = engine.map(&cached).map_err(|reason| {
                 cache.forget(hash);
                 invalid_output(reason)
             })?;
@@ -186,14 +186,14 @@ impl Engine {
             return Ok(loaded(code));
         }
         let job = Job { tenants: spec.tenants.clone(), priority, bytes: bytes.len(), takes_long: false };
-        if let Some(quick) = self.quick.clone().filter(|_| bytes.len() >= QUICK_START_MIN_BYTES)
-            && let Some(code) = self.compile_quickly(hash, &bytes, job.clone(), quick).await?
+        if let Some(baseline) = self.baseline.clone().filter(|_| bytes.len() >= QUICK_START_MIN_BYTES)
+            && let Some(code) = self.compile_baseline(hash, &bytes, job.clone(), baseline).await?
         {
             let loaded = loaded(code);
             let dropped = loaded.dropped.clone();
-            let job = Job { priority: Priority::Faster, ..job };
-            let faster = self.clone().recompile_optimized(hash, Arc::downgrade(&loaded), bytes, job);
-            tokio::spawn(async move { dropped.run_until_cancelled(faster).await });
+            let job = Job { priority: Priority::Optimize, ..job };
+            let optimize = self.clone().recompile_optimized(hash, Arc::downgrade(&loaded), bytes, job);
+            tokio::spawn(async move { dropped.run_until_cancelled(optimize).await });
             return Ok(loaded);
         }
         Ok(loaded(self.compile(hash, &bytes, job).await?))
@@ -208,7 +208,7 @@ impl Engine {
             let component_info = compat::examine(&bytes, compat::MAX_SIZE)?;
             component_info.check_compatibility()?;
             let needs = Needs::of(&component_info);
-            needs.met_by(&spec)?;
+            needs.check(&spec)?;
             Ok(Lookup { needs, code: engine.find_cached(hash)? })
         })
         .await
@@ -218,14 +218,14 @@ impl Engine {
     fn find_cached(&self, hash: ContentHash) -> Result<Option<LinkedComponent>, LoadError> {
         let caches = [lock(&self.cache).clone(), self.shared_cache.clone()];
         let found = caches.into_iter().flatten().find_map(|cache| Some((cache.get(hash)?, cache)));
-        let Some((kept, cache)) = found else { return Ok(None) };
-        match self.map_to_serve(hash, &kept) {
+        let Some((cached, cache)) = found else { return Ok(None) };
+        match self.map_to_serve(hash, &cached) {
             Ok(code) => {
                 tracing::debug!(version = %hash, "compiled component loaded from the cache");
                 Ok(Some(code?))
             }
             Err(reason) => {
-                cache.refuse(hash, &format!("{reason:#}"));
+                cache.evict_unusable(hash, &format!("{reason:#}"));
                 Ok(None)
             }
         }
@@ -234,12 +234,12 @@ impl Engine {
     /// Compiles a component, stores the code in the cache, and maps it.
     #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?self.tier))]
     async fn compile(&self, hash: ContentHash, bytes: &Arc<Vec<u8>>, job: Job) -> Result<LinkedComponent, LoadError> {
-        let CachedFile { cache, blank, took } = self.write(bytes, self.tier, job).await?;
+        let CachedFile { cache, file, took } = self.write(bytes, self.tier, job).await?;
         tracing::debug!(version = %hash, ?took, "component compiled");
         let engine = self.clone();
         off_thread(move || {
-            let kept = cache.keep(hash, blank, lock(&engine.places).loaded()).map_err(cannot_write)?;
-            engine.map_to_serve(hash, &kept).map_err(|reason| {
+            let cached = cache.keep(hash, file, lock(&engine.components).loaded()).map_err(cannot_write)?;
+            engine.map_to_serve(hash, &cached).map_err(|reason| {
                 cache.forget(hash);
                 invalid_output(reason)
             })?
@@ -248,15 +248,15 @@ impl Engine {
     }
 
     /// Compiles a component with Winch; `None` if Winch can't compile it.
-    #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?Tier::Quick))]
-    async fn compile_quickly(
+    #[tracing::instrument(level = "debug", skip_all, name = "compile", fields(version = %hash, tier = ?Tier::Baseline))]
+    async fn compile_baseline(
         &self,
         hash: ContentHash,
         bytes: &Arc<Vec<u8>>,
         job: Job,
-        quick: Arc<WasmtimeEngine>,
+        baseline: Arc<WasmtimeEngine>,
     ) -> Result<Option<LinkedComponent>, LoadError> {
-        let CachedFile { blank, took, .. } = match self.write(bytes, Tier::Quick, job).await {
+        let CachedFile { file, took, .. } = match self.write(bytes, Tier::Baseline, job).await {
             Ok(written) => written,
             // Winch supports fewer instructions than Cranelift.
             Err(LoadError::Compile(reason @ (CompileError::Refused(_) | CompileError::Crashed { .. }))) => {
@@ -267,8 +267,8 @@ impl Engine {
         };
         tracing::debug!(version = %hash, ?took, "baseline code compiled");
         off_thread(move || {
-            let component = Kept::temporary(blank).map(&quick.engine).map_err(invalid_output)?;
-            Ok(Some(quick.link(&component).map_err(link_error)?))
+            let component = CachedCode::temporary(file).map(&baseline.engine).map_err(invalid_output)?;
+            Ok(Some(baseline.link(&component).map_err(link_error)?))
         })
         .await
     }
@@ -292,11 +292,11 @@ impl Engine {
     /// jobs hold no file descriptors.
     async fn write(&self, bytes: &Arc<Vec<u8>>, tier: Tier, mut job: Job) -> Result<CachedFile, LoadError> {
         loop {
-            let permit = self.compilers.turn(job.clone()).await;
-            let (cache, blank) = self.blank()?;
-            let into = blank.as_file().try_clone().map_err(cannot_write)?;
+            let permit = self.compilers.acquire(job.clone()).await;
+            let (cache, file) = self.create_file()?;
+            let into = file.as_file().try_clone().map_err(cannot_write)?;
             if let Some(took) = self.compilers.compile(permit, bytes, tier, into).await? {
-                return Ok(CachedFile { cache, blank, took });
+                return Ok(CachedFile { cache, file, took });
             }
             job.takes_long = true;
         }
@@ -305,19 +305,26 @@ impl Engine {
     /// Maps a compiled component and links it: for the pool if it fits, otherwise for the on-demand engine, with the
     /// reason why it doesn't fit. The outer error means that the file can't be mapped, the inner one that linking
     /// failed.
-    fn map(&self, kept: &Kept) -> wasmtime::Result<(Result<LinkedComponent, LoadError>, Option<wasmtime::Error>)> {
-        let unpooled = match self.pooled.as_ref().map(|pooled| (pooled, kept.map(&pooled.engine))) {
+    fn map(
+        &self,
+        cached: &CachedCode,
+    ) -> wasmtime::Result<(Result<LinkedComponent, LoadError>, Option<wasmtime::Error>)> {
+        let unpooled = match self.pooled.as_ref().map(|pooled| (pooled, cached.map(&pooled.engine))) {
             Some((pooled, Ok(component))) => return Ok((pooled.link(&component).map_err(link_error), None)),
             Some((_, Err(reason))) => Some(reason),
             None => None,
         };
-        let component = kept.map(&self.on_demand.engine)?;
+        let component = cached.map(&self.on_demand.engine)?;
         Ok((self.on_demand.link(&component).map_err(link_error), unpooled))
     }
 
     /// Maps and links a compiled component, and logs if it doesn't fit the pool.
-    fn map_to_serve(&self, hash: ContentHash, kept: &Kept) -> wasmtime::Result<Result<LinkedComponent, LoadError>> {
-        let (code, unpooled) = self.map(kept)?;
+    fn map_to_serve(
+        &self,
+        hash: ContentHash,
+        cached: &CachedCode,
+    ) -> wasmtime::Result<Result<LinkedComponent, LoadError>> {
+        let (code, unpooled) = self.map(cached)?;
         if let Some(reason) = unpooled {
             tracing::info!(
                 version = %hash, reason = format!("{reason:#}"),
@@ -329,29 +336,29 @@ impl Engine {
 
     /// Returns a new file to compile into, and its cache. If the cache can't be written to, a temporary one replaces
     /// it.
-    fn blank(&self) -> Result<(Arc<Cache>, NamedTempFile), LoadError> {
+    fn create_file(&self) -> Result<(Arc<Cache>, NamedTempFile), LoadError> {
         let mut cache = lock(&self.cache);
         if let Some(usable) = cache.as_ref() {
-            match usable.blank() {
-                Ok(blank) => return Ok((usable.clone(), blank)),
+            match usable.create_file() {
+                Ok(file) => return Ok((usable.clone(), file)),
                 Err(error) => {
-                    tracing::warn!(folder = usable.shown(), %error, "cannot use the cache; compiled components are not kept");
+                    tracing::warn!(folder = usable.display_folder(), %error, "cannot use the cache; compiled components are not kept");
                 }
             }
         }
         let temporary = Arc::new(Cache::temporary(&self.on_demand.engine).map_err(cannot_write)?);
-        let blank = temporary.blank().map_err(cannot_write)?;
+        let file = temporary.create_file().map_err(cannot_write)?;
         *cache = Some(temporary.clone());
-        Ok((temporary, blank))
+        Ok((temporary, file))
     }
 }
 
 fn cannot_write(error: std::io::Error) -> LoadError {
-    CompileError::Unable(format!("it can't write its output: {error}")).into()
+    CompileError::ProcessFailed(format!("it can't write its output: {error}")).into()
 }
 
 fn invalid_output(error: wasmtime::Error) -> LoadError {
-    CompileError::Unable(format!("its output is not a compiled component: {error:#}")).into()
+    CompileError::ProcessFailed(format!("its output is not a compiled component: {error:#}")).into()
 }
 
 fn link_error(error: wasmtime::Error) -> LoadError {
@@ -364,5 +371,5 @@ pub(super) async fn off_thread<T: Send + 'static>(
 ) -> Result<T, LoadError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|panic| Err(CompileError::Crashed { how: panic.to_string(), said: String::new() }.into()))
+        .unwrap_or_else(|panic| Err(CompileError::Crashed { how: panic.to_string(), stderr: String::new() }.into()))
 }

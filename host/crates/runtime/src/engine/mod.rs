@@ -22,10 +22,10 @@ use tokio::sync::Semaphore;
 
 pub use compile::{ChildArgs, CompileError, Compiler, CompilerLimits, Priority, run_child, this_program};
 pub use dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
-pub use instance::{Ended, Failure, NO_REPLY, Retry};
+pub use instance::{Failure, GuestOutcome, NO_REPLY, Retry};
 pub use loaded_components::Compiled;
 pub use registry::{
-    AdminError, CanaryStatus, Chosen, MAX_CONCURRENT_DRY_RUNS, MissingEvidence, Registry, Status, Waiting,
+    AdminError, CanaryStatus, Chosen, MAX_CONCURRENT_DRY_RUNS, MissingEvidence, Registry, Status, WaitState,
     WaitingModule,
 };
 pub use version::{CanaryPolicy, ContentHash, Spec, SwapPolicy, Version};
@@ -48,7 +48,7 @@ pub struct Engine {
     /// Runs components that don't fit the pool, and all components if there is no pool. It maps the same compiled code.
     on_demand: Arc<WasmtimeEngine>,
     /// Runs large components on Winch's code until Cranelift's is ready.
-    quick: Option<Arc<WasmtimeEngine>>,
+    baseline: Option<Arc<WasmtimeEngine>>,
     /// The compiler for versions that serve.
     tier: Tier,
     compilers: Arc<Compilers>,
@@ -56,7 +56,7 @@ pub struct Engine {
     /// A second cache, searched for components that aren't in `cache`.
     shared_cache: Option<Arc<Cache>>,
     /// The loaded components. Modules with the same component share one entry.
-    places: Arc<Mutex<LoadedComponents>>,
+    components: Arc<Mutex<LoadedComponents>>,
     /// Bounds how many components are examined and mapped at once: each keeps a core busy.
     readers: Arc<Semaphore>,
 }
@@ -95,13 +95,13 @@ pub enum LoadError {
     /// The component imports `wasi:http/outgoing-handler`, and the module may not send HTTP requests.
     #[error(
         "it imports {imports}, and the module may send no HTTP requests: add http = [\"api.example.com\"], with the hosts \
-         it needs, to the module in modules.toml{place}, or build the module without the import"
+         it needs, to the module in modules.toml{location}, or build the module without the import"
     )]
     NoHttp {
         /// The imported interfaces.
         imports: String,
         /// The module's file and line in modules.toml, in parentheses; empty if unknown.
-        place: String,
+        location: String,
     },
     /// The component can't be compiled.
     #[error(transparent)]
@@ -125,7 +125,7 @@ impl Engine {
     ///
     /// If this machine can't run Wasmtime.
     pub fn with_stack(instances: usize, stack: u64) -> wasmtime::Result<Self> {
-        Self::start(instances, stack, Tier::Fast)
+        Self::start(instances, stack, Tier::Optimized)
     }
 
     /// Creates an engine for module authors: a trap reports source lines, if the component has debug information. Use
@@ -135,7 +135,7 @@ impl Engine {
     ///
     /// If this machine can't run Wasmtime.
     pub fn for_authors(instances: usize, stack: u64) -> wasmtime::Result<Self> {
-        Self::start(instances, stack, Tier::Lined)
+        Self::start(instances, stack, Tier::WithLines)
     }
 
     fn start(instances: usize, stack: u64, tier: Tier) -> wasmtime::Result<Self> {
@@ -160,12 +160,12 @@ impl Engine {
         Ok(Self {
             pooled,
             on_demand,
-            quick: None,
+            baseline: None,
             tier,
             compilers: Arc::new(Compilers::new(Compiler::default())),
             cache: Arc::default(),
             shared_cache: None,
-            places: Arc::default(),
+            components: Arc::default(),
             readers: Arc::new(Semaphore::new(cores)),
         })
     }
@@ -207,9 +207,9 @@ impl Engine {
     /// If this machine can't run Wasmtime.
     pub fn with_quick_start(mut self) -> wasmtime::Result<Self> {
         let stack = self.on_demand.engine.get_max_wasm_stack();
-        let quick = Arc::new(WasmtimeEngine::on_demand(Tier::Quick, stack)?);
-        wasmtime_engine::start_clock([&quick].into_iter())?;
-        self.quick = Some(quick);
+        let baseline = Arc::new(WasmtimeEngine::on_demand(Tier::Baseline, stack)?);
+        wasmtime_engine::start_clock([&baseline].into_iter())?;
+        self.baseline = Some(baseline);
         Ok(self)
     }
 }

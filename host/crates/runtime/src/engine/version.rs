@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LoadError;
-use super::instance::{self, Ended};
+use super::instance::{self, GuestOutcome};
 use super::loaded_components::Loaded;
 use super::wasmtime_engine::LinkedComponent;
 use crate::capabilities::{Delivery, Grants, Prepared};
@@ -83,12 +83,12 @@ impl Needs {
     /// # Errors
     ///
     /// The first requirement that isn't met.
-    pub(super) fn met_by(&self, spec: &Spec) -> Result<(), LoadError> {
+    pub(super) fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if !self.http.is_empty() && spec.grants.http.allowed.is_empty() {
-            let place = spec.grants.http.place.as_ref().map(|it| format!(" ({}:{})", it.file.display(), it.line));
-            return Err(LoadError::NoHttp { imports: self.http.join(", "), place: place.unwrap_or_default() });
+            let location = spec.grants.http.location.as_ref().map(|it| format!(" ({}:{})", it.file.display(), it.line));
+            return Err(LoadError::NoHttp { imports: self.http.join(", "), location: location.unwrap_or_default() });
         }
-        self.met_while_serving_by(spec)
+        self.check_while_serving(spec)
     }
 
     /// Checks that changed settings still meet the requirements of a version that serves. HTTP isn't checked: when an
@@ -97,7 +97,7 @@ impl Needs {
     /// # Errors
     ///
     /// The first requirement that isn't met.
-    fn met_while_serving_by(&self, spec: &Spec) -> Result<(), LoadError> {
+    fn check_while_serving(&self, spec: &Spec) -> Result<(), LoadError> {
         let too_much = self.initial.iter().find(|(resource, wanted)| *wanted > spec.limits.amount(*resource));
         if let Some((resource, wanted)) = too_much {
             return Err(LoadError::Limit(spec.limits.reached(*resource, Some(*wanted))));
@@ -139,7 +139,7 @@ impl Version {
     ///
     /// If the settings don't meet the component's requirements.
     pub(super) fn with_settings(&self, spec: &Spec) -> Result<Self, LoadError> {
-        self.loaded.needs().met_while_serving_by(spec)?;
+        self.loaded.needs().check_while_serving(spec)?;
         Ok(Self::new(self.loaded.clone(), self.hash, self.sources.clone(), spec))
     }
 
@@ -168,7 +168,7 @@ impl Version {
     }
 
     /// Runs a delivery in a new instance and returns the outcome.
-    pub async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+    pub async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
         instance::run(self, delivery).await
     }
 }

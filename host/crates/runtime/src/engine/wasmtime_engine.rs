@@ -7,7 +7,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 use wasmtime_wasi::p2::bindings::LinkOptions;
 
-use super::instance::State;
+use super::instance::StoreData;
 use super::limits;
 use crate::capabilities::{self, WorldPre};
 use modhost_core::limits::DEFAULT_STACK;
@@ -33,20 +33,23 @@ const HOST_STACK: usize = 3 << 19;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Tier {
     /// Cranelift: fast code.
-    Fast,
+    #[value(name = "fast")]
+    Optimized,
     /// Cranelift, with source lines if the component has debug information.
-    Lined,
+    #[value(name = "lined")]
+    WithLines,
     /// Winch: fast compilation, with source lines.
-    Quick,
+    #[value(name = "quick")]
+    Baseline,
 }
 
 impl Tier {
     /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Fast => "fast",
-            Self::Lined => "lined",
-            Self::Quick => "quick",
+            Self::Optimized => "fast",
+            Self::WithLines => "lined",
+            Self::Baseline => "quick",
         }
     }
 }
@@ -54,14 +57,14 @@ impl Tier {
 /// A Wasmtime engine with a linker for the host's functions.
 pub(super) struct WasmtimeEngine {
     pub engine: wasmtime::Engine,
-    linker: Linker<State>,
+    linker: Linker<StoreData>,
     /// One permit per pool slot, acquired before an instance is created; `None` without a pool.
     slots: Option<Arc<Semaphore>>,
 }
 
 /// A compiled and linked component, ready to instantiate.
 pub(super) struct LinkedComponent {
-    world: WorldPre<State>,
+    world: WorldPre<StoreData>,
     memories: usize,
     slots: Option<Arc<Semaphore>>,
 }
@@ -111,12 +114,12 @@ impl LinkedComponent {
         self.memories
     }
 
-    pub fn world(&self) -> &WorldPre<State> {
+    pub fn world(&self) -> &WorldPre<StoreData> {
         &self.world
     }
 
     /// Waits for a pool slot; `None` without a pool. The instance must be dropped before the permit.
-    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn acquire_pool_slot(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
         self.slots.clone()?.acquire_owned().await.ok()
     }
@@ -140,7 +143,7 @@ pub(super) fn compile(component: &[u8], tier: Tier) -> Result<Vec<u8>, String> {
 ///
 /// Public for the benchmark, which runs Wasmtime without the host under the same configuration.
 pub fn wasmtime_config(instances: Option<usize>) -> Config {
-    config(Tier::Fast, instances, DEFAULT_STACK_BYTES)
+    config(Tier::Optimized, instances, DEFAULT_STACK_BYTES)
 }
 
 fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
@@ -155,10 +158,10 @@ fn config(tier: Tier, instances: Option<usize>, stack: usize) -> Config {
     // Backtraces with source lines parse the guest's debug information in this process without a limit, and a crafted
     // megabyte can take gigabytes of memory. So they are only for trusted components.
     config.wasm_backtrace_details(match tier {
-        Tier::Fast => WasmBacktraceDetails::Disable,
-        Tier::Lined | Tier::Quick => WasmBacktraceDetails::Enable,
+        Tier::Optimized => WasmBacktraceDetails::Disable,
+        Tier::WithLines | Tier::Baseline => WasmBacktraceDetails::Enable,
     });
-    if tier == Tier::Quick {
+    if tier == Tier::Baseline {
         config.strategy(Strategy::Winch);
     }
     if let Some(instances) = instances {
@@ -221,10 +224,10 @@ mod tests {
     fn pool_and_stack_size_do_not_affect_compiled_code() {
         let engine =
             |tier, instances, stack| wasmtime::Engine::new(&config(tier, instances, stack)).expect("an engine");
-        let alone = engine(Tier::Fast, None, DEFAULT_STACK_BYTES);
-        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), DEFAULT_STACK_BYTES)));
-        assert_eq!(compiler(&alone), compiler(&engine(Tier::Fast, Some(8), 4 * DEFAULT_STACK_BYTES)));
-        for other in [Tier::Lined, Tier::Quick] {
+        let alone = engine(Tier::Optimized, None, DEFAULT_STACK_BYTES);
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Optimized, Some(8), DEFAULT_STACK_BYTES)));
+        assert_eq!(compiler(&alone), compiler(&engine(Tier::Optimized, Some(8), 4 * DEFAULT_STACK_BYTES)));
+        for other in [Tier::WithLines, Tier::Baseline] {
             let other = engine(other, None, DEFAULT_STACK_BYTES);
             assert_ne!(compiler(&alone), compiler(&other), "they would share cache entries");
         }

@@ -28,7 +28,7 @@ const QUIET_PERIOD: Duration = Duration::from_millis(60);
 const MAX_SETTLE_WAIT: Duration = Duration::from_millis(500);
 
 /// The time limit of a scan. A file whose file system doesn't answer in time is skipped until it has answered.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Watches files, whether or not they exist, for any change to them or to their folders: writes, replacement, deletion,
 /// changed links. Files are scanned off the runtime, and a file system that doesn't answer delays only its own files.
@@ -41,9 +41,9 @@ pub struct FileWatch {
 
 struct Control {
     list: Box<dyn Fn() -> BTreeSet<PathBuf> + Send + Sync>,
-    look: Notify,
+    scan_requested: Notify,
     /// Files that were renamed into place and not written since.
-    moved: Mutex<BTreeSet<PathBuf>>,
+    renamed: Mutex<BTreeSet<PathBuf>>,
     notifications: Mutex<Option<Notifications>>,
 }
 
@@ -73,19 +73,19 @@ impl FileWatch {
         let (report, changes) = mpsc::channel(1);
         let control = Arc::new(Control {
             list: Box::new(list),
-            look: Notify::new(),
-            moved: Mutex::default(),
+            scan_requested: Notify::new(),
+            renamed: Mutex::default(),
             notifications: Mutex::default(),
         });
         let first = control.clone();
-        let known = files::within(LOOK_TIMEOUT, move || stamps(&(first.list)())).unwrap_or_default();
+        let known = files::within(SCAN_TIMEOUT, move || stamps(&(first.list)())).unwrap_or_default();
         tokio::spawn(watch(control.clone(), known, report));
         Self { changes, control }
     }
 
     /// Triggers a scan, for example because the list has changed.
-    pub fn look(&self) {
-        self.control.look.notify_one();
+    pub fn scan_now(&self) {
+        self.control.scan_requested.notify_one();
     }
 
     /// Waits for the next change and returns the changed files.
@@ -99,23 +99,23 @@ impl FileWatch {
 
     /// Whether a file was renamed into place and not written since, according to the system's notifications. Such a
     /// file is complete.
-    pub fn was_moved_in(&self, file: &Path) -> bool {
-        lock(&self.control.moved).contains(&absolute(file))
+    pub fn was_renamed_into_place(&self, file: &Path) -> bool {
+        lock(&self.control.renamed).contains(&absolute(file))
     }
 }
 
 async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BTreeSet<PathBuf>>) {
     let mut scanner = Scanner { control: control.clone(), stuck: Vec::new() };
     // The first scan subscribes to notifications of the folders. The next one finds changes made before that.
-    scanner.look(&known).await;
-    control.look.notify_one();
+    scanner.scan(&known).await;
+    control.scan_requested.notify_one();
     loop {
         tokio::select! {
             () = report.closed() => return,
-            () = control.look.notified() => {}
+            () = control.scan_requested.notified() => {}
             () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
-        if scanner.look(&known).await == known {
+        if scanner.scan(&known).await == known {
             tokio::time::sleep(IDLE_PAUSE).await;
             continue;
         }
@@ -133,7 +133,7 @@ async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BT
             return;
         }
         if !unsettled.is_empty() {
-            control.look.notify_one();
+            control.scan_requested.notify_one();
         }
     }
 }
@@ -142,10 +142,10 @@ async fn watch(control: Arc<Control>, mut known: Stamps, report: mpsc::Sender<BT
 /// still being written.
 async fn settle(scanner: &mut Scanner, known: &Stamps) -> (Stamps, BTreeSet<PathBuf>) {
     let started = tokio::time::Instant::now();
-    let mut before = scanner.look(known).await;
+    let mut before = scanner.scan(known).await;
     loop {
         tokio::time::sleep(QUIET_PERIOD).await;
-        let now = scanner.look(known).await;
+        let now = scanner.scan(known).await;
         let all = before.keys().chain(now.keys());
         let unsettled: BTreeSet<PathBuf> = all.filter(|file| before.get(*file) != now.get(*file)).cloned().collect();
         if unsettled.is_empty() || started.elapsed() > MAX_SETTLE_WAIT {
@@ -164,7 +164,7 @@ struct Scanner {
 
 impl Scanner {
     /// Returns the stamps of the files. Files whose file system doesn't answer keep their known stamps.
-    async fn look(&mut self, known: &Stamps) -> Stamps {
+    async fn scan(&mut self, known: &Stamps) -> Stamps {
         loop {
             self.stuck.retain(|pending| !pending.is_over());
             // It is unknown which file blocks, so no file can be skipped.
@@ -177,13 +177,13 @@ impl Scanner {
                 move |file: &Path| skipped.iter().any(|it| it == file || Some(it.as_path()) == file.parent())
             };
             let (control, is_out) = (self.control.clone(), is_skipped.clone());
-            let looked = files::off_runtime(LOOK_TIMEOUT, move || {
+            let scan = files::off_runtime(SCAN_TIMEOUT, move || {
                 let mut files = (control.list)();
                 files.retain(|file| !is_out(file));
                 control.follow(&files);
                 stamps(&files)
             });
-            match looked.await {
+            match scan.await {
                 Ok(mut stamps) => {
                     let unknown = known.iter().filter(|(file, _)| is_skipped(file));
                     stamps.extend(unknown.map(|(file, stamp)| (file.clone(), stamp.clone())));
@@ -210,29 +210,29 @@ impl Control {
 
     /// Records which files were renamed into place, as far as the system reports it.
     fn note(&self, event: &notify::Event) {
-        let mut moved = lock(&self.moved);
+        let mut renamed = lock(&self.renamed);
         for (index, path) in event.paths.iter().enumerate() {
-            let is_moved = match event.kind {
+            let is_renamed = match event.kind {
                 EventKind::Modify(ModifyKind::Name(RenameMode::To)) => true,
                 EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => index == 1,
                 // A changed owner, mode or timestamp doesn't make the file incomplete.
                 EventKind::Modify(ModifyKind::Metadata(_)) => continue,
                 _ => false,
             };
-            match is_moved {
-                true => moved.insert(absolute(path)),
-                false => moved.remove(&absolute(path)),
+            match is_renamed {
+                true => renamed.insert(absolute(path)),
+                false => renamed.remove(&absolute(path)),
             };
         }
         // Most of these files aren't watched.
-        if moved.len() > MAX_MOVED {
-            moved.clear();
+        if renamed.len() > MAX_RENAMED {
+            renamed.clear();
         }
     }
 }
 
 /// The maximum number of remembered files that were renamed into place.
-const MAX_MOVED: usize = 4096;
+const MAX_RENAMED: usize = 4096;
 
 /// Returns an absolute path, as notifications contain it.
 fn absolute(path: &Path) -> PathBuf {
@@ -280,7 +280,7 @@ struct Notifications {
 impl Notifications {
     fn new(control: &Arc<Control>) -> Self {
         let control = Arc::downgrade(control);
-        let look = move |notification: notify::Result<notify::Event>| {
+        let on_notification = move |notification: notify::Result<notify::Event>| {
             // A scan causes access events, which must not trigger another scan.
             if notification.as_ref().is_ok_and(|event| event.kind.is_access()) {
                 return;
@@ -289,10 +289,10 @@ impl Notifications {
                 if let Ok(event) = &notification {
                     control.note(event);
                 }
-                control.look.notify_one();
+                control.scan_requested.notify_one();
             }
         };
-        let watcher = notify::recommended_watcher(look)
+        let watcher = notify::recommended_watcher(on_notification)
             .inspect_err(
                 |error| tracing::debug!(%error, interval = ?POLL_INTERVAL, "file notifications are unavailable; polling"),
             )
@@ -345,7 +345,7 @@ mod tests {
         let mut watch = FileWatch::new(move || {
             if called.fetch_add(1, Ordering::SeqCst) == 1 {
                 is_hanging.store(true, Ordering::SeqCst);
-                let _ = lock(&released).recv_timeout(LOOK_TIMEOUT / 2);
+                let _ = lock(&released).recv_timeout(SCAN_TIMEOUT / 2);
                 is_hanging.store(false, Ordering::SeqCst);
             }
             BTreeSet::from([watched.clone()])
@@ -369,13 +369,13 @@ mod tests {
         let mut watch = FileWatch::new(move || BTreeSet::from([watched.clone()]));
         fs::write(&file, "1").unwrap();
         watch.changed().await;
-        assert!(!watch.was_moved_in(&file));
+        assert!(!watch.was_renamed_into_place(&file));
         fs::write(&new, "22").unwrap();
         fs::rename(&new, &file).unwrap();
         watch.changed().await;
-        assert!(watch.was_moved_in(&file));
+        assert!(watch.was_renamed_into_place(&file));
         fs::write(&file, "333").unwrap();
         watch.changed().await;
-        assert!(!watch.was_moved_in(&file));
+        assert!(!watch.was_renamed_into_place(&file));
     }
 }

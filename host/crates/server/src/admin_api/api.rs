@@ -202,7 +202,7 @@ async fn show_health(State(admin): State<Admin>, headers: HeaderMap) -> Response
 
 async fn totals(State(admin): State<Admin>) -> Answer<TotalsView> {
     let totals = admin.journal.totals().await?;
-    Ok(Json(TotalsView::new(&totals, admin.dispatcher.calls_made_again())))
+    Ok(Json(TotalsView::new(&totals, admin.dispatcher.repeated_calls())))
 }
 
 async fn sources(State(admin): State<Admin>) -> Json<Value> {
@@ -297,7 +297,7 @@ pub(super) async fn complete<T: Send + 'static>(
     operation: impl Future<Output = Answer<T>> + Send + 'static,
 ) -> Answer<T> {
     let busy = || Problem(StatusCode::SERVICE_UNAVAILABLE, "too many operations are running; try again".into());
-    admin.dispatcher.complete(operation).await.unwrap_or_else(|| Err(busy()))
+    admin.dispatcher.run_to_completion(operation).await.unwrap_or_else(|| Err(busy()))
 }
 
 async fn retry(State(admin): State<Admin>, Path(id): Path<String>, options: Body<RetryOptions>) -> Answer<Value> {

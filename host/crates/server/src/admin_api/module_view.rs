@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::rfc3339;
 use modhost_core::event::Name;
-use modhost_runtime::engine::{CanaryStatus, Status, Waiting};
+use modhost_runtime::engine::{CanaryStatus, Status, WaitState};
 use modhost_storage::versions::{ContentHash, Entry, HeldBack, ModuleState, Order, Tally};
 
 /// The state of a module.
@@ -167,8 +167,8 @@ impl ModuleView {
     }
 }
 
-impl From<Waiting> for WaitingView {
-    fn from(waiting: Waiting) -> Self {
+impl From<WaitState> for WaitingView {
+    fn from(waiting: WaitState) -> Self {
         Self { since: rfc3339(waiting.since), reason: waiting.reason }
     }
 }
@@ -214,7 +214,7 @@ impl From<CanaryStatus> for CanaryView {
             percent: Some(canary.percent),
             seconds_left: Some(canary.time_left.as_secs()),
             min_deliveries: Some(canary.min_deliveries),
-            waits_for: canary.waits_for.map(|missing| missing.to_string()),
+            waits_for: canary.missing_evidence.map(|missing| missing.to_string()),
             ..Self::new(canary.version, canary.since, canary.tally)
         }
     }

@@ -132,7 +132,7 @@ impl SettingsWatcher {
                     self.not_before = self.refused.then(|| Instant::now() + DROP_RETRY_DELAY);
                 }
             }
-            watch.look();
+            watch.scan_now();
             self.memory.note(&self.active).await;
         }
     }
@@ -141,7 +141,8 @@ impl SettingsWatcher {
         let files = settings_files(&self.active);
         if files.iter().any(|file| changed.contains(file)) {
             // A file that was moved into place is complete.
-            let is_complete = files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_moved_in(file));
+            let is_complete =
+                files.iter().filter(|file| changed.contains(*file)).all(|file| watch.was_renamed_into_place(file));
             if !is_complete {
                 wait_until_stable(&files).await;
             }

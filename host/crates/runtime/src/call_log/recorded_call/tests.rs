@@ -31,7 +31,7 @@ const STORE: CallSpec<Vec<Value>> = CallSpec::new(Import::KeyValueSet, CallEffec
 const SEND: CallSpec<Vec<Value>> = CallSpec::new(Import::HttpHandle, CallEffect::Send);
 /// A change whose result is kept aside and restores the progress: here, the list of all results.
 const CREATE: CallSpec<Vec<Value>> = CallSpec::new(Import::MessagesCreate, CallEffect::Change)
-    .keeping_its_result()
+    .keeping_result()
     .restored_by(|progress, answer| progress.push(answer.clone()));
 
 const ALL_SPECS: [&CallSpec<Vec<Value>>; 6] = [&READ, &PAID, &CHANGE, &STORE, &SEND, &CREATE];
@@ -378,7 +378,7 @@ async fn replays_without_touching_the_disk() {
         assert_eq!(running.result().await, ok("yes"));
         assert!(!running.is_made());
         assert_eq!((running.applied.load(Ordering::Relaxed), host.disk.submitted()), (1, 0));
-        assert_eq!(log.made_again(), 0);
+        assert_eq!(log.repeated_calls(), 0);
     }
 }
 
@@ -408,7 +408,7 @@ async fn follows_the_path_of_each_effect() {
         assert_eq!(running.result().await, ok("yes"), "{effect:?}");
         assert_eq!(running.applied.load(Ordering::Relaxed), 1);
         assert_eq!(log.usage().in_flight(), 0);
-        log.outliving_calls().await;
+        log.wait_for_detached_calls().await;
 
         assert_eq!(running.committed.load(Ordering::Relaxed), 0);
         host.disk.commit_all();
@@ -497,7 +497,7 @@ async fn guest_drop_in_flight_cancels_reads_and_paid_calls() {
             continue;
         }
         {
-            let mut ended = pin!(log.outliving_calls());
+            let mut ended = pin!(log.wait_for_detached_calls());
             assert!(poll!(ended.as_mut()).is_pending(), "{effect:?} runs to completion");
             running.answer(ok("yes"));
             running.run_pending().await;
@@ -541,7 +541,7 @@ async fn guest_drop_before_first_poll_releases_everything() {
         running.guest_drops().await;
         assert!(!running.is_made() && running.is_canceled());
         assert_eq!((host.disk.submitted(), log.usage().in_flight()), (0, 0));
-        log.outliving_calls().await;
+        log.wait_for_detached_calls().await;
     }
 }
 
@@ -556,7 +556,7 @@ async fn call_does_not_leave_when_intent_is_rejected() {
         let mut running = Running::request(&log, spec);
         assert_eq!(running.result().await.unwrap_err().kind, ErrorKind::Unavailable);
         assert_eq!((running.is_made(), log.usage().in_flight()), (false, 0));
-        log.outliving_calls().await;
+        log.wait_for_detached_calls().await;
     }
 }
 
@@ -591,7 +591,7 @@ async fn paid_answer_is_withheld_when_its_commit_fails() {
         drop(running);
         let log = host.kill(log);
         drop(reserve(&log, spec));
-        assert_eq!(log.made_again(), 1, "the next attempt repeats the call");
+        assert_eq!(log.repeated_calls(), 1, "the next attempt repeats the call");
     }
 }
 
@@ -662,7 +662,7 @@ async fn refuses_too_many_calls_in_flight() {
     assert_eq!(log.usage().in_flight(), 1);
     drop(first);
     assert_eq!(log.usage().in_flight(), 0);
-    log.outliving_calls().await;
+    log.wait_for_detached_calls().await;
 }
 
 // ---- the process is killed
@@ -697,7 +697,7 @@ async fn killed(spec: &CallSpec<Vec<Value>>, state: &str) -> (bool, u32, [String
         Requested::Replayed(call) => (true, keys(&call)),
         Requested::Live(call) => (false, keys(&call)),
     };
-    (found, log.made_again(), before, after)
+    (found, log.repeated_calls(), before, after)
 }
 
 #[tokio::test]
@@ -712,8 +712,8 @@ async fn next_attempt_resumes_from_the_log_on_disk_after_a_kill() {
             ("answered", false, counted, counted == 1),
             ("committed", true, 0, true),
         ] {
-            let (is_found, made_again, before, after) = killed(spec, state).await;
-            assert_eq!((is_found, made_again), (found, again), "{} {state}", spec.import);
+            let (is_found, repeated_calls, before, after) = killed(spec, state).await;
+            assert_eq!((is_found, repeated_calls), (found, again), "{} {state}", spec.import);
             assert_eq!(before[0], after[0], "{} {state}: the idempotency key is stable", spec.import);
             if is_on_disk {
                 assert_eq!(before[1], after[1], "{} {state}: the change key is stable", spec.import);
@@ -732,7 +732,7 @@ async fn different_call_at_same_position_has_different_key() {
     drop(one);
     let log = host.kill(log);
     let other = live(Requested::new(&log, &SEND, &"other").unwrap());
-    assert_eq!(log.made_again(), 0, "the first call was not repeated");
+    assert_eq!(log.repeated_calls(), 0, "the first call was not repeated");
     assert_ne!(key, other.idempotency_key());
 }
 
@@ -749,7 +749,7 @@ async fn next_attempt_repeats_temporary_failure() {
     host.disk.commit_all();
     let log = host.kill(log);
     let call = reserve(&log, &PAID);
-    assert_eq!((call.idempotency_key(), log.made_again()), (key, 0), "the outcome of the call was known");
+    assert_eq!((call.idempotency_key(), log.repeated_calls()), (key, 0), "the outcome of the call was known");
 }
 
 #[tokio::test]
@@ -772,7 +772,7 @@ async fn next_attempt_repeats_unusable_replayed_answer() {
     drop(call.answer(&Answer::ok(&"half").unwrap()).unwrap());
     host.disk.commit_all();
     let log = host.kill(log);
-    replayed(request(&log, &PAID)).make_again();
+    replayed(request(&log, &PAID)).repeat_next_attempt();
     log.clear_temporary_failures().unwrap();
     host.disk.commit_all();
     let log = host.kill(log);
@@ -803,7 +803,7 @@ async fn truncated_log_returns_each_kept_result_once() {
     assert_eq!(progress, [json!("msg_1")], "restored once, although it was kept aside and then requested");
     drop(reserve(&log, &PAID));
     assert_eq!(replayed(request(&log, &CREATE)).answer().to_result::<String>(), ok("msg_1"));
-    assert_eq!(log.made_again(), 1, "the paid call was in flight");
+    assert_eq!(log.repeated_calls(), 1, "the paid call was in flight");
 }
 
 async fn leave_after_truncation(host: &Host, log: &Arc<CallLog>) -> RecordedCall<InFlight> {
@@ -842,14 +842,14 @@ async fn dry_run_does_not_wait_for_disk_and_records_requests() {
     assert!(running.is_made());
     running.answer(ok("yes"));
     assert_eq!(running.result().await, ok("yes"));
-    let asked = log.asked();
-    assert_eq!((asked.len(), asked[0].import, asked[0].lasting), (1, Import::HttpHandle, true));
-    assert_eq!((&asked[0].known, &asked[0].answer), (&Lookup::Added, &Some(Ok(json!("yes")))));
+    let calls = log.requested_calls();
+    assert_eq!((calls.len(), calls[0].import, calls[0].lasting), (1, Import::HttpHandle, true));
+    assert_eq!((&calls[0].known, &calls[0].answer), (&Lookup::Added, &Some(Ok(json!("yes")))));
 }
 
 #[tokio::test]
 async fn disabled_log_writes_nothing() {
-    let log = Arc::new(CallLog::off(DeliveryId::from_text("dlv_1")));
+    let log = Arc::new(CallLog::disabled(DeliveryId::from_text("dlv_1")));
     let mut running = Running::request(&log, &PAID);
     running.run_pending().await;
     running.answer(ok("yes"));

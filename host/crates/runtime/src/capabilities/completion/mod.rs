@@ -91,7 +91,7 @@ impl HostTokens for View<'_> {
 
     async fn drop(&mut self, tokens: Resource<Tokens>) -> wasmtime::Result<()> {
         let tokens = self.table.delete(tokens)?;
-        if let Err(error) = tokens.give_up().await {
+        if let Err(error) = tokens.finish_early().await {
             // `drop` can't return an error. Without a recorded answer, the call counts as in flight.
             let (module, delivery) = (&self.delivery.module, &self.delivery.id);
             tracing::warn!(%module, %delivery, %error, "cannot record the part of the answer that was read");

@@ -104,7 +104,7 @@ impl Tokens {
                 None => {
                     if let Some(call) = given_up {
                         // Only another version of the module reads further than the one that dropped the answer.
-                        call.make_again();
+                        call.repeat_next_attempt();
                     }
                     let end = end.clone();
                     self.0 = State::Ended(end.clone());
@@ -116,7 +116,7 @@ impl Tokens {
     }
 
     /// Drops the rest of the answer, which the guest doesn't need, and records what it has read.
-    pub(super) async fn give_up(mut self) -> Result<(), CallError> {
+    pub(super) async fn finish_early(mut self) -> Result<(), CallError> {
         match self.0 {
             State::Live(_) => self.end(End::Dropped).await.map(drop),
             State::Replayed { .. } | State::Ended(_) => Ok(()),
@@ -163,7 +163,7 @@ impl Live {
         drop(stream);
         let answer = match end {
             End::Failed(error) if pieces.is_empty() => Answer::Error(error.clone()),
-            End::Failed(error) => Answer::broken_off(&Streamed { pieces, ..Streamed::default() }, error.clone())?,
+            End::Failed(error) => Answer::interrupted(&Streamed { pieces, ..Streamed::default() }, error.clone())?,
             End::Complete => Answer::ok(&Streamed { pieces, given_up: false, ending })?,
             End::Dropped => Answer::ok(&Streamed { pieces, given_up: true, ending: Ending::default() })?,
         };

@@ -65,8 +65,8 @@ impl Failure {
     }
 
     /// Adds the request to the message.
-    pub fn about(self, shown: &str) -> Self {
-        Self { message: format!("`{shown}`: {}", self.message), ..self }
+    pub fn with_request(self, description: &str) -> Self {
+        Self { message: format!("`{description}`: {}", self.message), ..self }
     }
 
     /// Marks a failure while an answer was being read: a connection that ends then leaves the answer incomplete.

@@ -116,8 +116,8 @@ fn tls() -> Result<ClientConfig, Failure> {
 ///
 /// # Errors
 ///
-/// When the address is closed to the module.
-pub(super) fn look_at(host: Option<Host<&str>>, private: bool) -> Result<(), Closed> {
+/// When the address is prohibited for the module.
+pub(super) fn check_address(host: Option<Host<&str>>, private: bool) -> Result<(), ProhibitedAddress> {
     let address: IpAddr = match host {
         Some(Host::Ipv4(address)) => address.into(),
         Some(Host::Ipv6(address)) => address.into(),
@@ -127,7 +127,7 @@ pub(super) fn look_at(host: Option<Host<&str>>, private: bool) -> Result<(), Clo
         AddressScope::Public => Ok(()),
         // An operator who configures such an address intends it.
         AddressScope::Private | AddressScope::LinkLocal if private => Ok(()),
-        _ => Err(Closed(address)),
+        _ => Err(ProhibitedAddress(address)),
     }
 }
 
@@ -138,7 +138,7 @@ fn look_up(name: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAdd
     Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
 }
 
-/// Resolves names for a client, and refuses addresses that are closed to it.
+/// Resolves names for a client, and refuses addresses that are prohibited for it.
 struct Guard {
     private: bool,
     permits: Arc<Semaphore>,
@@ -166,8 +166,8 @@ impl Resolve for Guard {
             if addresses.is_empty() {
                 return Err(Unresolved { name, error: None }.into());
             }
-            if let Some(closed) = addresses.iter().map(SocketAddr::ip).find(|address| !is_open(*address, private)) {
-                return Err(Closed(closed).into());
+            if let Some(address) = addresses.iter().map(SocketAddr::ip).find(|address| !is_open(*address, private)) {
+                return Err(ProhibitedAddress(address).into());
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -184,17 +184,17 @@ fn is_open(address: IpAddr, private: bool) -> bool {
     }
 }
 
-/// The address of a host that is closed to the module.
+/// The address of a host that is prohibited for the module.
 #[derive(Debug)]
-pub(super) struct Closed(pub IpAddr);
+pub(super) struct ProhibitedAddress(pub IpAddr);
 
-impl fmt::Display for Closed {
+impl fmt::Display for ProhibitedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.0, AddressScope::of(self.0).words())
     }
 }
 
-impl std::error::Error for Closed {}
+impl std::error::Error for ProhibitedAddress {}
 
 /// A name that can't be resolved.
 #[derive(Debug)]
@@ -267,8 +267,8 @@ mod tests {
         let metadata: LookUp = |_| answers(&["169.254.169.254"]);
         assert!(resolved(&guard(true, metadata), "metadata.internal").await.is_err());
         // The configured address itself is allowed: DNS can't change it.
-        assert!(look_at(Some(Host::Ipv4([169, 254, 169, 254].into())), true).is_ok());
-        assert!(look_at(Some(Host::Ipv4([169, 254, 169, 254].into())), false).is_err());
+        assert!(check_address(Some(Host::Ipv4([169, 254, 169, 254].into())), true).is_ok());
+        assert!(check_address(Some(Host::Ipv4([169, 254, 169, 254].into())), false).is_err());
     }
 
     /// The first lookup returns a public address, the second this machine: the name is refused, and nothing connects.

@@ -39,8 +39,8 @@ use failure::Failure;
 use guarded_resolver::Clients;
 use modhost_core::limits::Resource as Limited;
 use record::Answered;
-use request_body::{Placed, RequestBody};
-use send::{Request, Waits};
+use request_body::{Positioned, RequestBody};
+use send::{Request, Timeouts};
 
 /// The types interface, as `wasmtime-wasi-http` links it.
 const TYPES: &str = "wasi:http/types@0.2.12";
@@ -125,7 +125,7 @@ fn finish<T: Host>(
         Ok(()) => Ok(()),
         Err(error) => Err(error.downcast()?),
     };
-    store.data_mut().capabilities().http.requests.place_complete();
+    store.data_mut().capabilities().http.requests.position_complete();
     Ok((finished,))
 }
 
@@ -153,7 +153,7 @@ impl Requests {
     }
 
     /// Gives every request with a complete body its position in the call log.
-    fn place_complete(&mut self) {
+    fn position_complete(&mut self) {
         self.collecting.retain(|collecting| collecting.upgrade().is_some_and(|it| !it.is_complete()));
     }
 }
@@ -178,20 +178,20 @@ impl WasiHttpHooks for Requests {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        self.place_complete();
+        self.position_complete();
         if let Err(failure) = self.check_collecting() {
             return Box::new(async { Err(failure.into_wasi()) });
         }
         let (head, body) = request.into_parts();
-        let request = Request::new(head, Waits::of(options));
+        let request = Request::new(head, Timeouts::of(options));
         let collecting = Arc::new(RequestBody::new(request, body, &self.delivery));
         if !collecting.is_complete() {
             self.collecting.push(Arc::downgrade(&collecting));
         }
         let (sender, delivery) = (self.sender.clone(), self.delivery.clone());
         Box::new(async move {
-            let answered = match collecting.placed().await {
-                Ok(placed) => send(sender, delivery.clone(), placed).await,
+            let answered = match collecting.positioned().await {
+                Ok(positioned) => send(sender, delivery.clone(), positioned).await,
                 // The failure is already in the delivery's log.
                 Err(failure) => Err(failure),
             };
@@ -201,8 +201,8 @@ impl WasiHttpHooks for Requests {
 }
 
 /// Sends a request, unless the call log has its answer.
-async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> Result<Answered, Failure> {
-    let Placed { call, request } = placed;
+async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, positioned: Positioned) -> Result<Answered, Failure> {
+    let Positioned { call, request } = positioned;
     let make = move |call: &RecordedCall<InFlight>| {
         let idempotency_key = call.idempotency_key();
         async move {
@@ -215,7 +215,7 @@ async fn send(sender: Arc<Sender>, delivery: Arc<Delivery>, placed: Placed) -> R
 
 /// Writes the failure to the delivery's log for the module's author: the guest only gets a code.
 fn log_failure(delivery: &Delivery, failure: Failure) -> Failure {
-    delivery.log.aside(tracing::Level::WARN, "http", &failure.message);
+    delivery.log.keep_only(tracing::Level::WARN, "http", &failure.message);
     failure
 }
 

@@ -17,7 +17,7 @@ pub struct HttpGrants {
     /// The entries of the module's `http`; the first match applies.
     pub allowed: Arc<[HttpGrant]>,
     /// The location of the module in the configuration.
-    pub place: Option<SourceLocation>,
+    pub location: Option<SourceLocation>,
 }
 
 /// One entry, with the values of its headers.
@@ -43,14 +43,14 @@ impl HttpGrants {
     /// When no grant does; the message names the change to the configuration that would allow it.
     pub(super) fn find(&self, method: &Method, url: &Url) -> Result<&HttpGrant, Failure> {
         let denied =
-            |why: String| Failure::new(HttpErrorCode::RequestDenied, format!("`{}` {why}", shown(method, url)));
-        let Some(asked) = Origin::of(url) else {
+            |why: String| Failure::new(HttpErrorCode::RequestDenied, format!("`{}` {why}", describe(method, url)));
+        let Some(requested) = Origin::of(url) else {
             return Err(denied("is not an HTTP request".into()));
         };
         if [Method::CONNECT, Method::TRACE].contains(method) {
             return Err(denied(format!("is not allowed: {method} is closed to modules")));
         }
-        let fits = |grant: &&HttpGrant| grant.origin.allows(&asked);
+        let fits = |grant: &&HttpGrant| grant.origin.allows(&requested);
         let allows = |grant: &&HttpGrant| fits(grant) && grant.methods.contains(method);
         if let Some(grant) = self.allowed.iter().find(allows) {
             return Ok(grant);
@@ -64,7 +64,7 @@ impl HttpGrants {
                     line(&grant.location)
                 )
             }
-            None => self.missing_entry_advice(&asked),
+            None => self.missing_entry_advice(&requested),
         };
         Err(denied(format!("is not allowed: {advice}")))
     }
@@ -77,32 +77,32 @@ impl HttpGrants {
     }
 
     /// Returns the advice for a request to a host that no entry matches.
-    fn missing_entry_advice(&self, asked: &Origin) -> String {
+    fn missing_entry_advice(&self, requested: &Origin) -> String {
         let mut text = String::new();
-        let same_host = |grant: &&HttpGrant| grant.origin.host.allows(&asked.host);
+        let same_host = |grant: &&HttpGrant| grant.origin.host.allows(&requested.host);
         if let Some(HttpGrant { origin, .. }) = self.allowed.iter().find(same_host) {
             let scheme = if origin.secure { "https" } else { "plain http" };
             // Writing to a string can't fail.
             let _ = write!(text, "\"{}\" means {scheme} on port {}; ", origin, origin.port);
         }
-        let _ = write!(text, "add \"{asked}\" to `http` of the module");
-        if let Some(place) = &self.place {
-            let _ = write!(text, " ({})", line(place));
+        let _ = write!(text, "add \"{requested}\" to `http` of the module");
+        if let Some(location) = &self.location {
+            let _ = write!(text, " ({})", line(location));
         }
         text
     }
 }
 
 /// Returns a location for a message, without the column.
-pub(super) fn line(place: &SourceLocation) -> String {
-    format!("{}:{}", place.file.display(), place.line)
+pub(super) fn line(location: &SourceLocation) -> String {
+    format!("{}:{}", location.file.display(), location.line)
 }
 
 /// Maximum length of a request in logs and errors, in characters.
-const MAX_SHOWN: usize = 200;
+const MAX_DESCRIPTION: usize = 200;
 
 /// Returns a request as logs and errors show it. The query is omitted: it may contain a credential.
-pub(super) fn shown(method: &Method, url: &Url) -> String {
+pub(super) fn describe(method: &Method, url: &Url) -> String {
     let origin = url.origin().ascii_serialization();
-    truncate(&format!("{method} {origin}{}", url.path()), MAX_SHOWN).into_owned()
+    truncate(&format!("{method} {origin}{}", url.path()), MAX_DESCRIPTION).into_owned()
 }

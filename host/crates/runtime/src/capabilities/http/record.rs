@@ -31,7 +31,7 @@ pub(super) fn spec_of(method: &Method) -> &'static CallSpec {
 
 /// The use of [`Delivery::random`](crate::capabilities::Delivery::random) for the key of the hashes; the guest's random
 /// numbers have the others.
-pub(super) const HIDING: u8 = 3;
+pub(super) const REDACTION_KEY: u8 = 3;
 
 /// Maximum size of a body that is recorded as text, in bytes; a larger one is recorded as a hash.
 const MAX_TEXT_BODY: usize = 16 * 1024;

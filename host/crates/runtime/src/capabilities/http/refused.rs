@@ -18,17 +18,17 @@ pub(super) fn handle<T: Host>(
     (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>),
 ) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, ErrorCode>,)> {
     let mut view = view(store.data_mut());
-    let (shown, announced) = {
+    let (description, content_length) = {
         let request = view.table.get(&request)?;
-        let announced = request.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-        (shown(request), announced)
+        let content_length = request.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+        (describe(request), content_length)
     };
     let code = match view.handle(request, options) {
         Ok(answer) => return Ok((Ok(answer),)),
         Err(error) => error.downcast()?,
     };
-    let failure = match (&code, announced) {
-        (ErrorCode::HttpRequestBodySize(_), Some(announced)) => wrong_length(announced, "none"),
+    let failure = match (&code, content_length) {
+        (ErrorCode::HttpRequestBodySize(_), Some(content_length)) => wrong_length(content_length, "none"),
         (ErrorCode::HttpRequestMethodInvalid, _) => {
             Failure::new(HttpErrorCode::Protocol, "its method is not valid in HTTP")
         }
@@ -37,12 +37,12 @@ pub(super) fn handle<T: Host>(
         (code, _) => Failure::new(HttpErrorCode::Protocol, code.to_string()),
     };
     let requests = &store.data_mut().capabilities().http.requests;
-    log_failure(&requests.delivery, failure.about(&shown));
+    log_failure(&requests.delivery, failure.with_request(&description));
     Ok((Err(code),))
 }
 
 /// Returns an incomplete request as logs show it. The query is omitted: it may contain a credential.
-fn shown(request: &HostOutgoingRequest) -> String {
+fn describe(request: &HostOutgoingRequest) -> String {
     let method = match &request.method {
         Method::Other(method) => method.clone(),
         known => format!("{known:?}").trim_start_matches("Method::").to_ascii_uppercase(),

@@ -33,11 +33,11 @@ enum State {
         delivery: Arc<Delivery>,
     },
     /// The result, which is taken once.
-    Complete(Option<Result<Placed, Failure>>),
+    Complete(Option<Result<Positioned, Failure>>),
 }
 
 /// A request with its position in the call log.
-pub(super) struct Placed {
+pub(super) struct Positioned {
     pub call: Requested<Begun>,
     pub request: Request,
 }
@@ -61,7 +61,7 @@ impl RequestBody {
     /// # Errors
     ///
     /// When the request is refused.
-    pub async fn placed(&self) -> Result<Placed, Failure> {
+    pub async fn positioned(&self) -> Result<Positioned, Failure> {
         loop {
             tokio::select! {
                 biased;
@@ -70,7 +70,7 @@ impl RequestBody {
             }
         }
         match &mut *self.lock() {
-            State::Complete(placed) => placed.take(),
+            State::Complete(positioned) => positioned.take(),
             State::Collecting { .. } => None,
         }
         // Only one task waits, and only until the body is complete.
@@ -82,15 +82,15 @@ impl RequestBody {
         let State::Collecting { request, body, collected, delivery } = &mut *state else {
             return Poll::Ready(());
         };
-        let complete_body = ready!(collect(body, request.announced, collected, delivery.limits(), cx));
-        let placed = complete_body.and_then(|()| {
+        let complete_body = ready!(collect(body, request.content_length, collected, delivery.limits(), cx));
+        let positioned = complete_body.and_then(|()| {
             request.body = std::mem::take(collected).freeze();
             request.dry_run = delivery.call_log.is_dry_run();
             reserve_position(request, delivery)
         });
         // Logged here, because the guest may never wait for the answer and only gets a code.
-        let placed = placed.map_err(|failure| log_failure(delivery, failure.about(&request.shown())));
-        *state = State::Complete(Some(placed));
+        let positioned = positioned.map_err(|failure| log_failure(delivery, failure.with_request(&request.describe())));
+        *state = State::Complete(Some(positioned));
         Poll::Ready(())
     }
 
@@ -102,23 +102,23 @@ impl RequestBody {
 /// Collects the available part of the body.
 fn collect(
     body: &mut WasiBody,
-    announced: Option<u64>,
+    content_length: Option<u64>,
     collected: &mut BytesMut,
     limits: &Limits,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     while let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) {
         let length = collected.len() as u64;
-        let body_error = |_| match announced {
-            Some(announced) if announced != length => wrong_length(announced, &length.to_string()),
+        let body_error = |_| match content_length {
+            Some(content_length) if content_length != length => wrong_length(content_length, &length.to_string()),
             _ => Failure::new(HttpErrorCode::Protocol, "the module dropped its body before it was finished"),
         };
         let Ok(piece) = frame.map_err(body_error)?.into_data() else {
             return Poll::Ready(Err(Failure::new(HttpErrorCode::RequestTrailers, "trailers can't be sent")));
         };
         let length = length + piece.len() as u64;
-        if let Some(announced) = announced.filter(|announced| length > *announced) {
-            return Poll::Ready(Err(wrong_length(announced, "more")));
+        if let Some(content_length) = content_length.filter(|content_length| length > *content_length) {
+            return Poll::Ready(Err(wrong_length(content_length, "more")));
         }
         if length > limits.amount(Resource::HttpRequest) {
             let why = limits.reached(Resource::HttpRequest, None).to_string();
@@ -131,15 +131,15 @@ fn collect(
 
 /// Returns the failure for a body whose size differs from `Content-Length`. `wasi:http` reports only a code, and a
 /// module that sets the header itself often counts characters instead of bytes.
-pub(super) fn wrong_length(announced: u64, has: &str) -> Failure {
+pub(super) fn wrong_length(content_length: u64, has: &str) -> Failure {
     let why = format!(
-        "its Content-Length says {announced} bytes, but its body has {has}; leave the header out, the host writes it"
+        "its Content-Length says {content_length} bytes, but its body has {has}; leave the header out, the host writes it"
     );
     Failure::new(HttpErrorCode::RequestBodySize, why)
 }
 
-fn reserve_position(request: &Request, delivery: &Arc<Delivery>) -> Result<Placed, Failure> {
-    let arguments = record::arguments(request, &delivery.random(record::HIDING));
+fn reserve_position(request: &Request, delivery: &Arc<Delivery>) -> Result<Positioned, Failure> {
+    let arguments = record::arguments(request, &delivery.random(record::REDACTION_KEY));
     let call = delivery.request(record::spec_of(&request.head.method), &arguments)?.begin()?;
-    Ok(Placed { call, request: request.clone() })
+    Ok(Positioned { call, request: request.clone() })
 }

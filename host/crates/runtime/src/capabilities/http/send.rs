@@ -13,8 +13,8 @@ use wasmtime_wasi_http::RequestOptions;
 
 use super::Sender;
 use super::failure::{Failure, HttpErrorCode};
-use super::guarded_resolver::{Closed, Unresolved, look_at};
-use super::policy::{HttpGrant, line, shown};
+use super::guarded_resolver::{ProhibitedAddress, Unresolved, check_address};
+use super::policy::{HttpGrant, describe, line};
 use super::record::Answered;
 use modhost_core::limits::{Limits, Resource};
 
@@ -32,24 +32,24 @@ pub(super) struct Request {
     /// The URL, or the invalid text in its place.
     pub url: Result<Url, String>,
     /// The `Content-Length` that the guest set, in bytes.
-    pub announced: Option<u64>,
+    pub content_length: Option<u64>,
     /// The body; set once it is complete.
     pub body: Bytes,
     /// Whether this is a dry run: nothing is sent, so an answer that isn't recorded is an error.
     pub dry_run: bool,
-    waits: Waits,
+    timeouts: Timeouts,
 }
 
 /// The timeouts that the guest set.
 #[derive(Clone, Copy)]
-pub(super) struct Waits {
+pub(super) struct Timeouts {
     /// For the head of the answer, including the connection.
     head: Option<Duration>,
     /// For each piece of its body.
     piece: Option<Duration>,
 }
 
-impl Waits {
+impl Timeouts {
     pub fn of(options: Option<RequestOptions>) -> Self {
         let Some(options) = options else { return Self { head: None, piece: None } };
         // A connection may be reused, so the two timeouts are one.
@@ -60,19 +60,20 @@ impl Waits {
 }
 
 impl Request {
-    pub fn new(mut head: request::Parts, waits: Waits) -> Self {
+    pub fn new(mut head: request::Parts, timeouts: Timeouts) -> Self {
         let written = head.uri.to_string();
         // User information in a URL would be another place for credentials, and can mislead readers about the host.
         let url = Url::parse(&written).ok().filter(|url| url.username().is_empty() && url.password().is_none());
         // The HTTP client sets it from the body.
-        let announced = head.headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        Self { head, url: url.ok_or(written), announced, body: Bytes::new(), waits, dry_run: false }
+        let content_length =
+            head.headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { head, url: url.ok_or(written), content_length, body: Bytes::new(), timeouts, dry_run: false }
     }
 
     /// Returns the request as logs and errors show it.
-    pub fn shown(&self) -> String {
+    pub fn describe(&self) -> String {
         match &self.url {
-            Ok(url) => shown(&self.head.method, url),
+            Ok(url) => describe(&self.head.method, url),
             Err(_) => self.head.method.to_string(),
         }
     }
@@ -86,35 +87,35 @@ pub(super) async fn send(
     idempotency_key: &str,
 ) -> Result<Answered, Failure> {
     let started = Instant::now();
-    let shown = request.shown();
+    let description = request.describe();
     let Ok(url) = request.url.clone() else {
         let why = "its URL is invalid or contains a user: put credentials into headers";
-        return Err(Failure::new(HttpErrorCode::RequestUri, why).about(&shown));
+        return Err(Failure::new(HttpErrorCode::RequestUri, why).with_request(&description));
     };
     let grant = sender.grants.find(&request.head.method, &url)?;
-    let sent = Sending { limits, grant, shown: &shown, started };
-    look_at(url.host(), grant.private).map_err(|closed| sent.closed(&closed))?;
+    let sent = Sending { limits, grant, description: &description, started };
+    check_address(url.host(), grant.private).map_err(|address| sent.prohibited(&address))?;
     if request.dry_run {
         let why = "no answer is recorded, and a dry run sends nothing";
-        return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).about(&shown));
+        return Err(Failure::new(HttpErrorCode::DestinationUnavailable, why).with_request(&description));
     }
     let client = sender.clients.of(grant)?;
-    let waits = request.waits;
+    let timeouts = request.timeouts;
     let mut outgoing = reqwest::Request::new(request.head.method.clone(), url);
     *outgoing.headers_mut() = sent.headers(request.head, idempotency_key)?;
     // An empty body counts too: a POST must declare its length.
     if !request.body.is_empty() || !outgoing.method().is_safe() {
         *outgoing.body_mut() = Some(request.body.into());
     }
-    let answer = sent.head(client.execute(outgoing), waits.head).await?;
-    sent.answer(answer, waits.piece).await
+    let answer = sent.head(client.execute(outgoing), timeouts.head).await?;
+    sent.answer(answer, timeouts.piece).await
 }
 
 /// A request in flight.
 struct Sending<'a> {
     limits: &'a Limits,
     grant: &'a HttpGrant,
-    shown: &'a str,
+    description: &'a str,
     started: Instant,
 }
 
@@ -175,7 +176,7 @@ impl Sending<'_> {
     }
 
     fn failed(&self, code: HttpErrorCode, why: &str) -> Failure {
-        Failure::new(code, why).about(self.shown)
+        Failure::new(code, why).with_request(self.description)
     }
 
     fn too_large(&self) -> Failure {
@@ -195,7 +196,7 @@ impl Sending<'_> {
         )
     }
 
-    fn closed(&self, closed: &Closed) -> Failure {
+    fn prohibited(&self, address: &ProhibitedAddress) -> Failure {
         let grant = &self.grant;
         let advice = if grant.private {
             "no name may resolve to it: if this is intended, add the address itself to `http`".to_owned()
@@ -206,15 +207,15 @@ impl Sending<'_> {
                 line(&grant.location)
             )
         };
-        self.failed(HttpErrorCode::DestinationProhibited, &format!("its host is at {closed}; {advice}"))
+        self.failed(HttpErrorCode::DestinationProhibited, &format!("its host is at {address}; {advice}"))
     }
 
     /// Maps an error of the HTTP client.
     fn client_error(&self, error: reqwest::Error) -> Failure {
         // The message already has the URL without its query, which may contain a credential.
         let error = error.without_url();
-        if let Some(closed) = cause::<Closed>(&error) {
-            return self.closed(closed);
+        if let Some(address) = cause::<ProhibitedAddress>(&error) {
+            return self.prohibited(address);
         }
         if let Some(unresolved) = cause::<Unresolved>(&error) {
             return self.failed(HttpErrorCode::DnsError, &unresolved.to_string());

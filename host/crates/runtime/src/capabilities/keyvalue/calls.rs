@@ -56,7 +56,7 @@ pub(super) struct Page {
 /// The recorded result of a swap.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Swapped {
+pub(super) enum CasOutcome {
     Done,
     /// The entry has changed; this is the current one.
     Stale(Option<Entry>),
@@ -123,7 +123,7 @@ impl KeyValueCapability {
     }
 
     /// Reads the entry of a key, for a swap.
-    pub(super) async fn look(&self, bucket: &Bucket, key: &str) -> Result<Option<Entry>> {
+    pub(super) async fn read_entry(&self, bucket: &Bucket, key: &str) -> Result<Option<Entry>> {
         check_key(key).map_err(call_error)?;
         let arguments = json!({ "bucket": bucket.name(), "key": key });
         let key = key.to_owned();
@@ -154,11 +154,11 @@ impl KeyValueCapability {
         key: &str,
         seen: Option<Entry>,
         value: Vec<u8>,
-    ) -> Result<Swapped> {
+    ) -> Result<CasOutcome> {
         let change = Change::Swap { key: key.to_owned(), expected: seen.map(|entry| entry.version), value };
         self.write(&SWAP, bucket, change, |changed| match changed {
-            Changed::Done => Ok(Swapped::Done),
-            Changed::Stale(seen) => Ok(Swapped::Stale(seen)),
+            Changed::Done => Ok(CasOutcome::Done),
+            Changed::Stale(seen) => Ok(CasOutcome::Stale(seen)),
             Changed::Counted(_) => Err(other_answer(Import::KeyValueSwap)),
         })
         .await

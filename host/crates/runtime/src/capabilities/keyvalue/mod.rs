@@ -148,8 +148,8 @@ impl atomics::Host for View<'_> {
         // `swap` takes ownership of the handle, whatever the result.
         let Cas { bucket, key, seen } = self.table.delete(cas)?;
         match self.keyvalue.swap(&bucket, &key, seen, value).await {
-            Ok(calls::Swapped::Done) => Ok(Ok(())),
-            Ok(calls::Swapped::Stale(seen)) => {
+            Ok(calls::CasOutcome::Done) => Ok(Ok(())),
+            Ok(calls::CasOutcome::Stale(seen)) => {
                 Ok(Err(CasError::CasFailed(self.table.push(Cas { bucket, key, seen })?)))
             }
             Err(error) => Ok(Err(CasError::StoreError(error.into()))),
@@ -160,7 +160,7 @@ impl atomics::Host for View<'_> {
 impl HostCas for View<'_> {
     async fn new(&mut self, bucket: Resource<Bucket>, key: String) -> wasmtime::Result<Result<Resource<Cas>, Error>> {
         let bucket = self.table.get(&bucket)?.clone();
-        match self.keyvalue.look(&bucket, &key).await {
+        match self.keyvalue.read_entry(&bucket, &key).await {
             Ok(seen) => Ok(Ok(self.table.push(Cas { bucket, key, seen })?)),
             Err(error) => Ok(Err(error.into())),
         }

@@ -9,8 +9,8 @@ use super::journal::{Held, Op, Pass, Point};
 use super::*;
 
 /// Spawns a client that sends an event and counts the results.
-fn client(world: &World, event: Event, counted: &Arc<AtomicUsize>) -> JoinHandle<Result<Accepted, Refused>> {
-    let (dispatcher, counted) = (world.dispatcher.clone(), counted.clone());
+fn client(host: &TestHost, event: Event, counted: &Arc<AtomicUsize>) -> JoinHandle<Result<Accepted, Refused>> {
+    let (dispatcher, counted) = (host.dispatcher.clone(), counted.clone());
     tokio::spawn(async move {
         let count = move |_: &_| {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -20,30 +20,30 @@ fn client(world: &World, event: Event, counted: &Arc<AtomicUsize>) -> JoinHandle
 }
 
 /// Disconnects a client while its event is being recorded, with the journal held at a point.
-async fn disconnects_at(world: &World, event: &Event, point: Point, counted: &Arc<AtomicUsize>) -> Held {
-    let mut held = world.journal.hold(Op::Record, point);
-    let client = client(world, event.clone(), counted);
-    world.until("the event to be recorded", || held.is_reached()).await;
+async fn disconnects_at(host: &TestHost, event: &Event, point: Point, counted: &Arc<AtomicUsize>) -> Held {
+    let mut held = host.journal.hold(Op::Record, point);
+    let client = client(host, event.clone(), counted);
+    host.until("the event to be recorded", || held.is_reached()).await;
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
-    world.settle().await;
+    host.settle().await;
     held
 }
 
 #[tokio::test]
 async fn runs_and_counts_event_whose_client_disconnects() {
     for point in [Point::Before, Point::After] {
-        let (world, counted) = (World::new().await, Arc::default());
+        let (host, counted) = (TestHost::new().await, Arc::default());
         let sent = event("evt_1", "Echo");
-        let held = disconnects_at(&world, &sent, point, &counted).await;
+        let held = disconnects_at(&host, &sent, point, &counted).await;
         assert_eq!(counted.load(Ordering::SeqCst), 0);
         held.release();
         let delivery = DeliveryId::new(&sent, &"Echo".into());
-        world.end(&delivery, answered()).await;
-        assert_eq!(world.state(&delivery).await, State::Completed);
+        host.end(&delivery, answered()).await;
+        assert_eq!(host.state(&delivery).await, State::Completed);
         assert_eq!(counted.load(Ordering::SeqCst), 1, "{point:?}");
-        assert_eq!(world.accept(&sent).await.unwrap(), Accepted::Again);
-        world.assert_idle(&["acme"]);
+        assert_eq!(host.accept(&sent).await.unwrap(), Accepted::Duplicate);
+        host.assert_idle(&["acme"]);
     }
 }
 
@@ -51,64 +51,64 @@ async fn runs_and_counts_event_whose_client_disconnects() {
 async fn releases_capacity_when_record_fails() {
     for point in [Point::Before, Point::After] {
         for disconnects in [false, true] {
-            let (world, counted) = (World::new().await, Arc::default());
+            let (host, counted) = (TestHost::new().await, Arc::default());
             let sent = event("evt_1", "Echo");
             if disconnects {
-                disconnects_at(&world, &sent, point, &counted).await.fail();
+                disconnects_at(&host, &sent, point, &counted).await.fail();
             } else {
-                let mut held = world.journal.hold(Op::Record, point);
-                let client = client(&world, sent.clone(), &counted);
-                world.until("the event to be recorded", || held.is_reached()).await;
+                let mut held = host.journal.hold(Op::Record, point);
+                let client = client(&host, sent.clone(), &counted);
+                host.until("the event to be recorded", || held.is_reached()).await;
                 held.fail();
                 assert!(matches!(client.await.unwrap(), Err(Refused::Journal(_))));
             }
-            world.settle().await;
+            host.settle().await;
             assert_eq!(counted.load(Ordering::SeqCst), 1, "{point:?}, disconnects: {disconnects}");
-            world.assert_nothing_reserved();
+            host.assert_nothing_reserved();
 
             // The sender repeats the event, and it runs once, whether or not it was on disk.
             let known = point == Point::After;
-            assert_eq!(world.accept(&sent).await.unwrap() == Accepted::Again, known);
+            assert_eq!(host.accept(&sent).await.unwrap() == Accepted::Duplicate, known);
             let delivery = DeliveryId::new(&sent, &"Echo".into());
-            world.end(&delivery, answered()).await;
-            assert_eq!(world.state(&delivery).await, State::Completed);
-            assert_eq!(world.modules.starts_of(&delivery), 1);
-            world.assert_idle(&["acme"]);
+            host.end(&delivery, answered()).await;
+            assert_eq!(host.state(&delivery).await, State::Completed);
+            assert_eq!(host.modules.starts_of(&delivery), 1);
+            host.assert_idle(&["acme"]);
         }
     }
 }
 
 #[tokio::test]
 async fn releases_capacity_when_accepting_panics() {
-    let world = World::new().await;
-    world.journal.decide_by(Some(Box::new(|op, _, _| if op == Op::Record { Pass::Panic } else { Pass::Go })));
+    let host = TestHost::new().await;
+    host.journal.decide_by(Some(Box::new(|op, _, _| if op == Op::Record { Pass::Panic } else { Pass::Go })));
     let sent = event("evt_1", "Echo");
-    assert!(matches!(world.accept(&sent).await, Err(Refused::Panicked)));
-    world.assert_nothing_reserved();
-    world.journal.decide_by(None);
-    let delivery = world.accepted(&sent).await;
-    world.end(&delivery, answered()).await;
-    world.assert_idle(&["acme"]);
+    assert!(matches!(host.accept(&sent).await, Err(Refused::Panicked)));
+    host.assert_nothing_reserved();
+    host.journal.decide_by(None);
+    let delivery = host.accepted(&sent).await;
+    host.end(&delivery, answered()).await;
+    host.assert_idle(&["acme"]);
 }
 
 /// An event counts against the limit while it is being recorded, and no longer once recording has failed.
 #[tokio::test]
 async fn counts_events_that_are_being_recorded() {
-    let world = World::of(Setup { max_deliveries: 1, ..Setup::default() }).await;
-    let mut held = world.journal.hold(Op::Record, Point::Before);
-    let first = client(&world, event("evt_1", "Echo"), &Arc::default());
-    world.until("the event to be recorded", || held.is_reached()).await;
+    let host = TestHost::of(Setup { max_deliveries: 1, ..Setup::default() }).await;
+    let mut held = host.journal.hold(Op::Record, Point::Before);
+    let first = client(&host, event("evt_1", "Echo"), &Arc::default());
+    host.until("the event to be recorded", || held.is_reached()).await;
     let second = event("evt_2", "Echo");
-    assert!(matches!(world.accept(&second).await, Err(Refused::Full { limit: 1, .. })));
+    assert!(matches!(host.accept(&second).await, Err(Refused::Full { limit: 1, .. })));
     held.fail();
     assert!(matches!(first.await.unwrap(), Err(Refused::Journal(_))));
-    let delivery = world.accepted(&second).await;
+    let delivery = host.accepted(&second).await;
     let third = event("evt_3", "Echo");
-    assert!(matches!(world.accept(&third).await, Err(Refused::Full { .. })), "the second event is running");
-    world.end(&delivery, answered()).await;
-    let delivery = world.accepted(&third).await;
-    world.end(&delivery, answered()).await;
-    world.assert_idle(&["acme"]);
+    assert!(matches!(host.accept(&third).await, Err(Refused::Full { .. })), "the second event is running");
+    host.end(&delivery, answered()).await;
+    let delivery = host.accepted(&third).await;
+    host.end(&delivery, answered()).await;
+    host.assert_idle(&["acme"]);
 }
 
 /// An event always counts at least once: as reserved, in the backlog, or briefly in both.
@@ -119,17 +119,17 @@ async fn never_accepts_more_than_the_limit() {
             TenantSetup { name: "acme", concurrency: 16, max_deliveries: 2 },
             TenantSetup { name: "other", concurrency: 16, max_deliveries: 2 },
         ];
-        let world = World::of(Setup { max_deliveries: 3, tenants, ..Setup::default() }).await;
-        world.modules.pause("Echo");
+        let host = TestHost::of(Setup { max_deliveries: 3, tenants, ..Setup::default() }).await;
+        host.modules.pause("Echo");
         let clients: Vec<_> = (0..12)
             .map(|number| {
                 let tenant = ["acme", "other"][number % 2];
-                let held = world.journal.hold(Op::Record, point);
+                let held = host.journal.hold(Op::Record, point);
                 let sent = message(tenant, &format!("evt_{number}"), "Echo", "chat");
-                (client(&world, sent, &Arc::default()), held)
+                (client(&host, sent, &Arc::default()), held)
             })
             .collect();
-        world.settle().await;
+        host.settle().await;
         let mut taken = 0;
         for (client, held) in clients {
             held.release();
@@ -140,8 +140,8 @@ async fn never_accepts_more_than_the_limit() {
             Point::Before => assert_eq!(taken, 3),
             Point::After => assert!((1..=3).contains(&taken), "{taken}"),
         }
-        world.assert_nothing_reserved();
-        let backlog = ["acme", "other"].map(|tenant| world.journal.backlog(&tenant.into()));
+        host.assert_nothing_reserved();
+        let backlog = ["acme", "other"].map(|tenant| host.journal.backlog(&tenant.into()));
         assert!(backlog.iter().all(|backlog| backlog.host == taken as u64 && backlog.tenant <= 2), "{backlog:?}");
     }
 }
@@ -150,11 +150,11 @@ async fn never_accepts_more_than_the_limit() {
 #[tokio::test]
 async fn releases_everything_of_client_that_disconnects_while_queued() {
     let tenants = vec![TenantSetup { name: "acme", concurrency: 16, max_deliveries: 10_000 }];
-    let world = World::of(Setup { max_deliveries: 10_000, tenants, ..Setup::default() }).await;
-    world.modules.end_automatically("Echo", answered());
+    let host = TestHost::of(Setup { max_deliveries: 10_000, tenants, ..Setup::default() }).await;
+    host.modules.end_automatically("Echo", answered());
     let held = Arc::new(std::sync::Mutex::new(Vec::new()));
     let holding = held.clone();
-    world.journal.decide_by(Some(Box::new(move |op, point, _| match (op, point) {
+    host.journal.decide_by(Some(Box::new(move |op, point, _| match (op, point) {
         (Op::Record, Point::Before) => {
             let (release, go_on) = tokio::sync::oneshot::channel();
             lock(&holding).push(release);
@@ -162,14 +162,14 @@ async fn releases_everything_of_client_that_disconnects_while_queued() {
         }
         _ => Pass::Go,
     })));
-    let of = |number| client(&world, event(&format!("evt_{number}"), "Echo"), &Arc::default());
+    let of = |number| client(&host, event(&format!("evt_{number}"), "Echo"), &Arc::default());
     let clients: Vec<_> = (0..super::super::MAX_ACCEPTING).map(of).collect();
-    world.until("all events to be recorded", || lock(&held).len() == super::super::MAX_ACCEPTING).await;
+    host.until("all events to be recorded", || lock(&held).len() == super::super::MAX_ACCEPTING).await;
     let queued = of(super::super::MAX_ACCEPTING);
-    world.settle().await;
+    host.settle().await;
     queued.abort();
     assert!(queued.await.unwrap_err().is_cancelled());
-    world.journal.decide_by(None);
+    host.journal.decide_by(None);
     let releases = std::mem::take(&mut *lock(&held));
     for release in releases {
         release.send(true).unwrap();
@@ -177,8 +177,8 @@ async fn releases_everything_of_client_that_disconnects_while_queued() {
     for client in clients {
         client.await.unwrap().unwrap();
     }
-    world.until("all deliveries to end", || world.journal.backlog(&"acme".into()) == Backlog::default()).await;
-    assert_eq!(world.modules.history().len(), super::super::MAX_ACCEPTING);
-    world.settle().await;
-    world.assert_idle(&["acme"]);
+    host.until("all deliveries to end", || host.journal.backlog(&"acme".into()) == Backlog::default()).await;
+    assert_eq!(host.modules.history().len(), super::super::MAX_ACCEPTING);
+    host.settle().await;
+    host.assert_idle(&["acme"]);
 }

@@ -125,7 +125,7 @@ impl GatedJournal {
     }
 
     /// Returns how many operations of this kind were started, for one module or for all.
-    pub(super) fn begun(&self, op: Op, module: Option<&str>) -> usize {
+    pub(super) fn started(&self, op: Op, module: Option<&str>) -> usize {
         let matches = |(started, of): &&(Op, Option<Name>)| {
             *started == op && module.is_none_or(|module| of.as_ref().is_some_and(|of| of.as_str() == module))
         };

@@ -15,44 +15,44 @@ async fn never_exceeds_the_limits_of_host_tenant_and_module() {
         let tenants = ["acme", "other"].map(tenant);
         let concurrency = fastrand::usize(1..8);
         let setup = Setup { concurrency, tenants: tenants.to_vec(), modules: modules.to_vec(), ..Setup::default() };
-        let world = World::of(setup).await;
+        let host = TestHost::of(setup).await;
         let mut expected = 0;
         for number in 0..60 {
             let (tenant, name) = (tenants[fastrand::usize(..2)].name, names[fastrand::usize(..3)]);
             let sent = message(tenant, &format!("evt_{number}"), name, "chat");
-            assert!(matches!(world.accept(&sent).await, Ok(Accepted::Deliveries(_))));
+            assert!(matches!(host.accept(&sent).await, Ok(Accepted::Deliveries(_))));
             expected += 1;
             if fastrand::bool() {
-                end_one(&world).await;
+                end_one(&host).await;
             }
         }
         for _ in 0..expected {
-            if world.modules.running().is_empty() {
+            if host.modules.running().is_empty() {
                 break;
             }
-            end_one(&world).await;
+            end_one(&host).await;
         }
-        assert_eq!(world.modules.history().len(), expected, "seed {seed}");
-        let most = world.modules.most();
-        assert!(most.total <= concurrency, "seed {seed}: {most:?}");
+        assert_eq!(host.modules.history().len(), expected, "seed {seed}");
+        let peak = host.modules.peak();
+        assert!(peak.total <= concurrency, "seed {seed}: {peak:?}");
         for tenant in &tenants {
-            let at_once = most.tenants.get(&Name::from(tenant.name)).copied().unwrap_or_default();
-            assert!(at_once <= tenant.concurrency, "seed {seed}: {most:?}");
+            let at_once = peak.tenants.get(&Name::from(tenant.name)).copied().unwrap_or_default();
+            assert!(at_once <= tenant.concurrency, "seed {seed}: {peak:?}");
         }
         for module in &modules {
-            let at_once = most.modules.get(&module.module).copied().unwrap_or_default();
-            assert!(at_once <= module.concurrency, "seed {seed}: {most:?}");
+            let at_once = peak.modules.get(&module.module).copied().unwrap_or_default();
+            assert!(at_once <= module.concurrency, "seed {seed}: {peak:?}");
         }
-        world.assert_idle(&["acme", "other"]);
+        host.assert_idle(&["acme", "other"]);
     }
 }
 
 /// Ends one of the running attempts, chosen at random.
-async fn end_one(world: &World) {
-    world.settle().await;
-    let running = world.modules.running();
+async fn end_one(host: &TestHost) {
+    host.settle().await;
+    let running = host.modules.running();
     if let Some(delivery) = fastrand::choice(&running) {
-        world.end(delivery, answered()).await;
+        host.end(delivery, answered()).await;
     }
 }
 
@@ -60,55 +60,56 @@ async fn end_one(world: &World) {
 async fn uses_all_run_slots() {
     let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 3, max_deliveries: 1_000 });
     let modules = vec![RouteSpec { concurrency: 4, ..module("One") }, RouteSpec { concurrency: 4, ..module("Two") }];
-    let world = World::of(Setup { concurrency: 6, tenants: tenants.to_vec(), modules, ..Setup::default() }).await;
+    let host = TestHost::of(Setup { concurrency: 6, tenants: tenants.to_vec(), modules, ..Setup::default() }).await;
     for number in 0..10 {
         for tenant in ["acme", "other"] {
             for module in ["One", "Two"] {
                 let sent = message(tenant, &format!("evt_{module}_{number}"), module, "chat");
-                world.accept(&sent).await.unwrap();
+                host.accept(&sent).await.unwrap();
             }
         }
     }
-    world.settle().await;
-    assert_eq!(world.modules.running().len(), 6);
+    host.settle().await;
+    assert_eq!(host.modules.running().len(), 6);
 }
 
 /// Whatever the backlog of one tenant, the other tenant gets its share of the free slots.
 #[tokio::test]
 async fn shares_slots_fairly_among_tenants() {
     let tenants = ["acme", "other"].map(|name| TenantSetup { name, concurrency: 10, max_deliveries: 1_000 });
-    let world = World::of(Setup { concurrency: 1, tenants: tenants.to_vec(), ..Setup::default() }).await;
+    let host = TestHost::of(Setup { concurrency: 1, tenants: tenants.to_vec(), ..Setup::default() }).await;
     for number in 0..50 {
-        world.accept(&message("acme", &format!("evt_{number}"), "Echo", "chat")).await.unwrap();
+        host.accept(&message("acme", &format!("evt_{number}"), "Echo", "chat")).await.unwrap();
     }
     let mut few = Vec::new();
     for number in 0..5 {
         let sent = message("other", &format!("evt_{number}"), "Echo", "chat");
         few.push(DeliveryId::new(&sent, &"Echo".into()));
-        world.accept(&sent).await.unwrap();
+        host.accept(&sent).await.unwrap();
     }
     for _ in 0..12 {
-        end_one(&world).await;
+        end_one(&host).await;
     }
-    let started = world.modules.history();
+    let started = host.modules.history();
     let served = few.iter().filter(|delivery| started.iter().any(|(of, _)| of == *delivery)).count();
     assert_eq!(served, 5, "{started:?}");
-    assert_eq!(world.journal.backlog(&"other".into()).tenant, Backlog::default().tenant);
+    assert_eq!(host.journal.backlog(&"other".into()).tenant, Backlog::default().tenant);
 }
 
 /// A changed limit applies from the next claim.
 #[tokio::test]
 async fn applies_lowered_limit_to_later_claims() {
-    let world = World::of(Setup { modules: vec![RouteSpec { concurrency: 4, ..module("Echo") }], ..Setup::default() });
-    let world = world.await;
+    let host =
+        TestHost::of(Setup { modules: vec![RouteSpec { concurrency: 4, ..module("Echo") }], ..Setup::default() });
+    let host = host.await;
     for number in 0..10 {
-        world.accepted(&event(&format!("evt_{number}"), "Echo")).await;
+        host.accepted(&event(&format!("evt_{number}"), "Echo")).await;
     }
-    world.settle().await;
-    assert_eq!(world.modules.running().len(), 4);
-    world.set_routes(&Setup::default().tenants, vec![RouteSpec { concurrency: 2, ..module("Echo") }]);
+    host.settle().await;
+    assert_eq!(host.modules.running().len(), 4);
+    host.set_routes(&Setup::default().tenants, vec![RouteSpec { concurrency: 2, ..module("Echo") }]);
     for left in [3, 2, 2, 2] {
-        end_one(&world).await;
-        assert_eq!(world.modules.running().len(), left);
+        end_one(&host).await;
+        assert_eq!(host.modules.running().len(), left);
     }
 }

@@ -29,7 +29,7 @@ use modhost_storage::journal::{Backlog, Details, Journal, Memory, Retention, Sta
 use modhost_storage::keyvalue::DryRunStore;
 
 use super::{Accepted, DispatchSettings, Dispatcher, Refused, RouteSpec, TenantSpec, lock};
-use crate::engine::{Ended, Failure, Retry};
+use crate::engine::{Failure, GuestOutcome, Retry};
 use journal::GatedJournal;
 use script::{End, ScriptedModules, ScriptedPlatform};
 
@@ -49,7 +49,7 @@ const MESSAGE: &str = "unique.chat.user-message.created";
 const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A host under test.
-struct World {
+struct TestHost {
     clock: Arc<ManualClock>,
     journal: Arc<GatedJournal>,
     modules: ScriptedModules,
@@ -91,7 +91,7 @@ impl Default for Setup {
 fn module(name: &str) -> RouteSpec {
     RouteSpec {
         module: name.into(),
-        is_gone: false,
+        is_removed: false,
         wants: Interest {
             events: vec![NamePattern::Exact(MESSAGE.into()), NamePattern::Exact(Event::MODULE_CHOSEN.into())],
             sources: Vec::new(),
@@ -114,7 +114,7 @@ fn ordered(name: &str) -> RouteSpec {
     RouteSpec { ordered_by_chat: true, ..module(name) }
 }
 
-impl World {
+impl TestHost {
     /// Creates a running host with the default setup.
     async fn new() -> Self {
         Self::of(Setup::default()).await
@@ -122,10 +122,10 @@ impl World {
 
     /// Creates a running host, and waits until its background tasks are idle.
     async fn of(setup: Setup) -> Self {
-        let world = Self::stopped(setup).await;
-        world.dispatcher.run();
-        world.settle().await;
-        world
+        let host = Self::stopped(setup).await;
+        host.dispatcher.run();
+        host.settle().await;
+        host
     }
 
     /// Creates a host that has routes but is not running yet.
@@ -149,9 +149,9 @@ impl World {
         let (modules, platform) = (ScriptedModules::new(), Arc::new(ScriptedPlatform::new()));
         let started =
             Dispatcher::start(Arc::new(modules.clone()), journal.clone(), Arc::new(DryRunStore), settings).await;
-        let world = Self { clock, journal, modules, platform, dispatcher: started.unwrap().0 };
-        world.set_routes(&setup.tenants, setup.modules);
-        world
+        let host = Self { clock, journal, modules, platform, dispatcher: started.unwrap().0 };
+        host.set_routes(&setup.tenants, setup.modules);
+        host
     }
 
     fn set_routes(&self, tenants: &[TenantSetup], modules: Vec<RouteSpec>) {
@@ -163,7 +163,7 @@ impl World {
             events_per_second: None,
             total_memory: None,
             ceilings: Amounts::default(),
-            is_gone: false,
+            is_removed: false,
         });
         self.dispatcher.set_routes(tenants.collect(), modules, "sorry".into());
     }
@@ -204,7 +204,7 @@ impl World {
                 Ok([delivery]) => delivery,
                 Err(others) => panic!("{others:?}"),
             },
-            Accepted::Again => panic!("{} is a duplicate", event.id),
+            Accepted::Duplicate => panic!("{} is a duplicate", event.id),
         }
     }
 
@@ -286,10 +286,10 @@ fn event_of(tenant: &str, id: &str, name: &str, payload: &serde_json::Value) -> 
 
 /// Returns the end of a module that answers.
 fn answered() -> End {
-    End::With(Ended::Answered)
+    End::With(GuestOutcome::Answered)
 }
 
 /// Returns the end of a module that fails.
 fn failed(retry: Retry) -> End {
-    End::With(Ended::Failed(Failure { reason: "no seats".to_owned(), user_text: None, retry }))
+    End::With(GuestOutcome::Failed(Failure { reason: "no seats".to_owned(), user_text: None, retry }))
 }

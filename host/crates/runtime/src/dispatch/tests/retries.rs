@@ -9,7 +9,7 @@ use super::*;
 /// The minimum sleep of the scheduler.
 const MIN_SLEEP: Duration = Duration::from_millis(50);
 
-impl World {
+impl TestHost {
     /// Advances to the time at which the next attempt is due, asserts that it starts then and not before, and returns
     /// the wait.
     async fn attempt_when_due(&self, delivery: &DeliveryId) -> Duration {
@@ -35,109 +35,109 @@ impl World {
 async fn starts_next_attempt_when_it_is_due() {
     for seed in 0..50 {
         fastrand::seed(seed);
-        let world = World::new().await;
-        let delivery = world.accepted(&event("evt_1", "Echo")).await;
+        let host = TestHost::new().await;
+        let delivery = host.accepted(&event("evt_1", "Echo")).await;
         for max_secs in [2, 4] {
-            world.end(&delivery, failed(Retry::Yes)).await;
-            let wait = world.attempt_when_due(&delivery).await;
+            host.end(&delivery, failed(Retry::Yes)).await;
+            let wait = host.attempt_when_due(&delivery).await;
             assert!(wait <= Duration::from_secs(max_secs), "{wait:?}");
         }
-        world.end(&delivery, failed(Retry::Yes)).await;
-        assert_eq!(world.state(&delivery).await, State::Dead);
-        assert_eq!(world.reason(&delivery).await.to_string(), "no seats (attempt 3 of 3)");
-        assert_eq!(world.modules.evidence(), [false], "a delivery counts once, by its first attempt");
-        world.assert_idle(&["acme"]);
+        host.end(&delivery, failed(Retry::Yes)).await;
+        assert_eq!(host.state(&delivery).await, State::Dead);
+        assert_eq!(host.reason(&delivery).await.to_string(), "no seats (attempt 3 of 3)");
+        assert_eq!(host.modules.evidence(), [false], "a delivery counts once, by its first attempt");
+        host.assert_idle(&["acme"]);
     }
 }
 
 #[tokio::test]
 async fn waits_for_the_delay_the_module_requests() {
-    let world = World::new().await;
-    let delivery = world.accepted(&event("evt_1", "Echo")).await;
-    world.end(&delivery, failed(Retry::After(Duration::from_secs(3_600)))).await;
-    assert_eq!(world.attempt_when_due(&delivery).await, Duration::from_secs(3_600));
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&event("evt_1", "Echo")).await;
+    host.end(&delivery, failed(Retry::After(Duration::from_secs(3_600)))).await;
+    assert_eq!(host.attempt_when_due(&delivery).await, Duration::from_secs(3_600));
 }
 
 #[tokio::test]
 async fn gives_up_after_permanent_failure() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.end(&delivery, failed(Retry::No)).await;
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    assert_eq!(world.platform.written(), [("sorry".to_owned(), true)]);
-    world.assert_idle(&["acme"]);
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.end(&delivery, failed(Retry::No)).await;
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    assert_eq!(host.platform.written(), [("sorry".to_owned(), true)]);
+    host.assert_idle(&["acme"]);
 }
 
 #[tokio::test]
 async fn notifies_the_user_of_a_retry() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.end(&delivery, failed(Retry::Yes)).await;
-    assert_eq!(world.platform.written(), [("one moment".to_owned(), false)]);
-    world.attempt_when_due(&delivery).await;
-    world.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("here you are".to_owned());
-    world.end(&delivery, answered()).await;
-    assert_eq!(world.platform.written().last(), Some(&("here you are".to_owned(), true)));
-    assert_eq!(world.state(&delivery).await, State::Completed);
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.end(&delivery, failed(Retry::Yes)).await;
+    assert_eq!(host.platform.written(), [("one moment".to_owned(), false)]);
+    host.attempt_when_due(&delivery).await;
+    host.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("here you are".to_owned());
+    host.end(&delivery, answered()).await;
+    assert_eq!(host.platform.written().last(), Some(&("here you are".to_owned(), true)));
+    assert_eq!(host.state(&delivery).await, State::Completed);
 }
 
 /// The timer of the scheduler is reset when a retry is due earlier.
 #[tokio::test]
 async fn starts_attempts_in_order_of_due_time() {
-    let world = World::new().await;
-    let (late, early) = (world.accepted(&event("evt_1", "Echo")).await, world.accepted(&event("evt_2", "Echo")).await);
-    world.end(&late, failed(Retry::After(Duration::from_secs(25)))).await;
-    world.end(&early, failed(Retry::After(Duration::from_secs(5)))).await;
-    world.attempt_when_due(&early).await;
-    assert_eq!(world.modules.running(), [early]);
-    world.attempt_when_due(&late).await;
+    let host = TestHost::new().await;
+    let (late, early) = (host.accepted(&event("evt_1", "Echo")).await, host.accepted(&event("evt_2", "Echo")).await);
+    host.end(&late, failed(Retry::After(Duration::from_secs(25)))).await;
+    host.end(&early, failed(Retry::After(Duration::from_secs(5)))).await;
+    host.attempt_when_due(&early).await;
+    assert_eq!(host.modules.running(), [early]);
+    host.attempt_when_due(&late).await;
 }
 
 /// A user who isn't notified would wait forever: attempts that only notify the user follow, and the module does not run
 /// again.
 #[tokio::test]
 async fn notifies_the_user_when_the_platform_recovers() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.platform.answers(Answer::Unavailable);
-    world.end(&delivery, failed(Retry::Yes)).await;
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.platform.answers(Answer::Unavailable);
+    host.end(&delivery, failed(Retry::Yes)).await;
     for _ in 0..2 {
-        world.attempt_when_due(&delivery).await;
-        world.end(&delivery, failed(Retry::Yes)).await;
+        host.attempt_when_due(&delivery).await;
+        host.end(&delivery, failed(Retry::Yes)).await;
     }
     for notices in 1..=3 {
-        let reason = world.reason(&delivery).await;
+        let reason = host.reason(&delivery).await;
         assert_eq!(reason.reason(), "no seats (attempt 3 of 3)", "after {notices} notices");
         assert!(reason.notice_error().unwrap().contains("no route to the platform"), "{reason}");
-        assert_eq!(world.state(&delivery).await, State::Waiting);
-        let due_at = world.details(&delivery).await.summary.due_at.unwrap();
-        world.advance(due_at.duration_since(world.clock.now()).unwrap_or_default() + MIN_SLEEP).await;
+        assert_eq!(host.state(&delivery).await, State::Waiting);
+        let due_at = host.details(&delivery).await.summary.due_at.unwrap();
+        host.advance(due_at.duration_since(host.clock.now()).unwrap_or_default() + MIN_SLEEP).await;
     }
-    world.platform.answers(Answer::Ok);
-    world.advance(Duration::from_secs(60) + MIN_SLEEP).await;
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    assert_eq!(world.reason(&delivery).await, FailureReason::new("no seats (attempt 3 of 3)"));
-    assert_eq!(world.platform.written(), [("sorry".to_owned(), true)]);
-    assert_eq!(world.modules.starts_of(&delivery), 3);
-    world.assert_idle(&["acme"]);
+    host.platform.answers(Answer::Ok);
+    host.advance(Duration::from_secs(60) + MIN_SLEEP).await;
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    assert_eq!(host.reason(&delivery).await, FailureReason::new("no seats (attempt 3 of 3)"));
+    assert_eq!(host.platform.written(), [("sorry".to_owned(), true)]);
+    assert_eq!(host.modules.starts_of(&delivery), 3);
+    host.assert_idle(&["acme"]);
 }
 
 #[tokio::test]
 async fn records_why_the_user_could_not_be_notified() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.platform.answers(Answer::Denied);
-    world.end(&delivery, failed(Retry::No)).await;
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    let reason = world.reason(&delivery).await;
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.platform.answers(Answer::Denied);
+    host.end(&delivery, failed(Retry::No)).await;
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    let reason = host.reason(&delivery).await;
     assert_eq!(reason.reason(), "no seats");
     assert!(reason.notice_error().unwrap().contains("the key is revoked"), "{reason}");
 }
 
 #[tokio::test]
 async fn gives_up_delivery_interrupted_in_each_attempt() {
-    let world = World::stopped(Setup::default()).await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    let host = TestHost::stopped(Setup::default()).await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
     for _ in 0..3 {
         let claim = Claim {
             tenant: "acme".into(),
@@ -146,103 +146,103 @@ async fn gives_up_delivery_interrupted_in_each_attempt() {
             owner: OWNER.into(),
             lease: Duration::from_secs(30),
         };
-        assert_eq!(world.journal.memory.claim(claim).await.unwrap().len(), 1);
-        assert_eq!(world.journal.memory.reclaim(Some(OWNER)).await.unwrap(), 1);
+        assert_eq!(host.journal.memory.claim(claim).await.unwrap().len(), 1);
+        assert_eq!(host.journal.memory.reclaim(Some(OWNER)).await.unwrap(), 1);
     }
-    world.dispatcher.run();
-    world.settle().await;
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    assert!(world.reason(&delivery).await.reason().contains("3 times"), "{}", world.reason(&delivery).await);
-    assert_eq!((world.modules.history(), world.platform.written().len()), (Vec::new(), 1));
-    world.assert_idle(&["acme"]);
+    host.dispatcher.run();
+    host.settle().await;
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    assert!(host.reason(&delivery).await.reason().contains("3 times"), "{}", host.reason(&delivery).await);
+    assert_eq!((host.modules.history(), host.platform.written().len()), (Vec::new(), 1));
+    host.assert_idle(&["acme"]);
 }
 
 #[tokio::test]
 async fn retries_attempt_that_panics() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.end(&delivery, End::Panic).await;
-    world.attempt_when_due(&delivery).await;
-    world.end(&delivery, End::Panic).await;
-    world.attempt_when_due(&delivery).await;
-    world.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("at last".to_owned());
-    world.end(&delivery, answered()).await;
-    assert_eq!(world.state(&delivery).await, State::Completed);
-    world.assert_idle(&["acme"]);
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.end(&delivery, End::Panic).await;
+    host.attempt_when_due(&delivery).await;
+    host.end(&delivery, End::Panic).await;
+    host.attempt_when_due(&delivery).await;
+    host.modules.attempt_of(&delivery).unwrap().progress().reply.text = Some("at last".to_owned());
+    host.end(&delivery, answered()).await;
+    assert_eq!(host.state(&delivery).await, State::Completed);
+    host.assert_idle(&["acme"]);
 }
 
 #[tokio::test]
 async fn gives_up_attempt_that_panics_each_time() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
     for attempt in 1..=3 {
-        world.end(&delivery, End::Panic).await;
+        host.end(&delivery, End::Panic).await;
         if attempt < 3 {
-            world.attempt_when_due(&delivery).await;
+            host.attempt_when_due(&delivery).await;
         }
     }
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    assert_eq!(world.platform.written().last(), Some(&("sorry".to_owned(), true)));
-    world.assert_idle(&["acme"]);
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    assert_eq!(host.platform.written().last(), Some(&("sorry".to_owned(), true)));
+    host.assert_idle(&["acme"]);
 }
 
 /// Finalizing panics too: the delivery is retried, and given up without a notice in the end.
 #[tokio::test]
 async fn retries_attempt_whose_finalization_panics() {
-    let world = World::new().await;
-    let delivery = world.accepted(&question("evt_1", "Echo")).await;
-    world.platform.answers(Answer::Panic);
+    let host = TestHost::new().await;
+    let delivery = host.accepted(&question("evt_1", "Echo")).await;
+    host.platform.answers(Answer::Panic);
     for attempt in 1..=3 {
-        world.end(&delivery, failed(Retry::Yes)).await;
-        assert!(lock(&world.dispatcher.0.running).is_empty(), "the slot is free");
+        host.end(&delivery, failed(Retry::Yes)).await;
+        assert!(lock(&host.dispatcher.0.running).is_empty(), "the slot is free");
         if attempt < 3 {
-            world.attempt_when_due(&delivery).await;
+            host.attempt_when_due(&delivery).await;
         }
     }
-    assert_eq!(world.state(&delivery).await, State::Dead);
-    let reason = world.reason(&delivery).await.to_string();
+    assert_eq!(host.state(&delivery).await, State::Dead);
+    let reason = host.reason(&delivery).await.to_string();
     assert!(reason.contains("internal error") && reason.ends_with("(attempt 3 of 3)"), "{reason}");
-    world.assert_idle(&["acme"]);
+    host.assert_idle(&["acme"]);
 }
 
 #[tokio::test]
 async fn keeps_the_order_of_a_chat_through_a_retry() {
-    let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
+    let host = TestHost::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
     let mut deliveries = Vec::new();
     for id in ["evt_1", "evt_2", "evt_3"] {
-        deliveries.push(world.accepted(&message("acme", id, "Echo", "chat_1")).await);
+        deliveries.push(host.accepted(&message("acme", id, "Echo", "chat_1")).await);
     }
-    let other = world.accepted(&message("acme", "evt_4", "Echo", "chat_2")).await;
+    let other = host.accepted(&message("acme", "evt_4", "Echo", "chat_2")).await;
     let [first, second, third] = deliveries.try_into().unwrap();
-    world.end(&first, answered()).await;
-    world.end(&second, failed(Retry::After(Duration::from_secs(20)))).await;
-    world.end(&other, answered()).await;
-    world.advance(Duration::from_secs(19)).await;
-    assert!(world.modules.running().is_empty(), "the third waits for the second");
-    world.advance(Duration::from_secs(1) + MIN_SLEEP).await;
-    assert_eq!(world.modules.running(), std::slice::from_ref(&second));
-    world.end(&second, answered()).await;
-    world.end(&third, answered()).await;
-    let started: Vec<DeliveryId> = world.modules.history().into_iter().map(|(delivery, _)| delivery).collect();
+    host.end(&first, answered()).await;
+    host.end(&second, failed(Retry::After(Duration::from_secs(20)))).await;
+    host.end(&other, answered()).await;
+    host.advance(Duration::from_secs(19)).await;
+    assert!(host.modules.running().is_empty(), "the third waits for the second");
+    host.advance(Duration::from_secs(1) + MIN_SLEEP).await;
+    assert_eq!(host.modules.running(), std::slice::from_ref(&second));
+    host.end(&second, answered()).await;
+    host.end(&third, answered()).await;
+    let started: Vec<DeliveryId> = host.modules.history().into_iter().map(|(delivery, _)| delivery).collect();
     let of_chat: Vec<&DeliveryId> = started.iter().filter(|delivery| **delivery != other).collect();
     assert_eq!(of_chat, [&first, &second, &second, &third]);
-    world.assert_idle(&["acme"]);
+    host.assert_idle(&["acme"]);
 }
 
 /// The next delivery of a chat is claimed while the previous one is retried: only one of them runs.
 #[tokio::test]
 async fn runs_one_delivery_of_a_chat_while_its_lane_is_claimed() {
-    let world = World::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
-    let first = world.accepted(&message("acme", "evt_1", "Echo", "chat_1")).await;
-    world.running(&first).await;
-    let mut held = world.journal.hold(Op::Claim, super::journal::Point::Before);
-    let second = world.accepted(&message("acme", "evt_2", "Echo", "chat_1")).await;
-    world.until("the claim", || held.is_reached()).await;
-    world.end(&first, failed(Retry::After(Duration::ZERO))).await;
+    let host = TestHost::of(Setup { modules: vec![ordered("Echo")], ..Setup::default() }).await;
+    let first = host.accepted(&message("acme", "evt_1", "Echo", "chat_1")).await;
+    host.running(&first).await;
+    let mut held = host.journal.hold(Op::Claim, super::journal::Point::Before);
+    let second = host.accepted(&message("acme", "evt_2", "Echo", "chat_1")).await;
+    host.until("the claim", || held.is_reached()).await;
+    host.end(&first, failed(Retry::After(Duration::ZERO))).await;
     held.release();
-    world.advance(MIN_SLEEP).await;
-    assert_eq!(world.modules.running(), std::slice::from_ref(&first));
-    world.end(&first, answered()).await;
-    world.end(&second, answered()).await;
-    world.assert_idle(&["acme"]);
+    host.advance(MIN_SLEEP).await;
+    assert_eq!(host.modules.running(), std::slice::from_ref(&first));
+    host.end(&first, answered()).await;
+    host.end(&second, answered()).await;
+    host.assert_idle(&["acme"]);
 }

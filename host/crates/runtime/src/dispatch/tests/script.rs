@@ -11,12 +11,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::capabilities::Delivery;
 use crate::dispatch::{Modules, Runner, lock};
-use crate::engine::Ended;
+use crate::engine::GuestOutcome;
 
 /// How a scripted module ends.
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    With(Ended),
+    With(GuestOutcome),
     /// The host panics while the module runs.
     Panic,
 }
@@ -44,12 +44,12 @@ struct State {
     /// Whether each first attempt completed: the evidence for a canary.
     evidence: Vec<bool>,
     /// The maximum number of concurrent attempts: in total, per tenant, per module.
-    peak: Most,
+    peak: Peak,
 }
 
 /// The maximum numbers of concurrent attempts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Most {
+pub(super) struct Peak {
     pub(super) total: usize,
     pub(super) tenants: HashMap<Name, usize>,
     pub(super) modules: HashMap<Name, usize>,
@@ -131,7 +131,7 @@ impl ScriptedModules {
         lock(&self.0.state).evidence.clone()
     }
 
-    pub(super) fn most(&self) -> Most {
+    pub(super) fn peak(&self) -> Peak {
         lock(&self.0.state).peak.clone()
     }
 }
@@ -163,7 +163,7 @@ impl Runner for ScriptedRunner {
         "version-1".to_owned()
     }
 
-    async fn run(&self, delivery: &Arc<Delivery>) -> Ended {
+    async fn run(&self, delivery: &Arc<Delivery>) -> GuestOutcome {
         let (end, ended) = oneshot::channel();
         let number = self.0.start(delivery, end);
         let _running = StopOnDrop { shared: &self.0, number };
@@ -234,14 +234,14 @@ pub(super) struct ScriptedPlatform {
     answer: Mutex<Answer>,
     /// Whether calls are held.
     held: watch::Sender<bool>,
-    asked: Mutex<u64>,
+    calls: Mutex<u64>,
     written: Mutex<Vec<(String, bool)>>,
 }
 
 impl ScriptedPlatform {
     pub(super) fn new() -> Self {
         let held = watch::Sender::new(false);
-        Self { answer: Mutex::new(Answer::Ok), held, asked: Mutex::default(), written: Mutex::default() }
+        Self { answer: Mutex::new(Answer::Ok), held, calls: Mutex::default(), written: Mutex::default() }
     }
 
     pub(super) fn answers(&self, answer: Answer) {
@@ -258,8 +258,8 @@ impl ScriptedPlatform {
     }
 
     /// Returns the number of calls.
-    pub(super) fn asked(&self) -> u64 {
-        *lock(&self.asked)
+    pub(super) fn calls(&self) -> u64 {
+        *lock(&self.calls)
     }
 
     /// Returns the written texts in order, and whether each was marked as final.
@@ -268,7 +268,7 @@ impl ScriptedPlatform {
     }
 
     async fn answer(&self) -> Result<(), CallError> {
-        *lock(&self.asked) += 1;
+        *lock(&self.calls) += 1;
         drop(self.held.subscribe().wait_for(|held| !held).await);
         let answer = *lock(&self.answer);
         match answer {

@@ -43,7 +43,7 @@ type Stopped = Arc<Mutex<Vec<(Op, Point, oneshot::Sender<bool>)>>>;
 struct Simulation {
     seed: u64,
     kind: Kind,
-    world: World,
+    host: TestHost,
     /// Journal operations that are held.
     stopped: Stopped,
     clients: Vec<(DeliveryId, JoinHandle<Result<Accepted, Refused>>)>,
@@ -72,10 +72,10 @@ impl Simulation {
         let sweep_every = if kind == Kind::Faults { Duration::from_secs(30) } else { NEVER };
         let (tenants, modules) = (tenants.to_vec(), modules.to_vec());
         let setup = Setup { concurrency, max_deliveries: 60, sweep_every, tenants, modules };
-        let world = World::stopped(setup).await;
+        let host = TestHost::stopped(setup).await;
         let stopped = Stopped::default();
         let stopping = stopped.clone();
-        world.journal.decide_by(Some(Box::new(move |op, point, _| {
+        host.journal.decide_by(Some(Box::new(move |op, point, _| {
             if fastrand::bool() {
                 return Pass::Go;
             }
@@ -83,8 +83,8 @@ impl Simulation {
             lock(&stopping).push((op, point, go_on));
             Pass::Wait(goes_on)
         })));
-        world.dispatcher.run();
-        Self { seed, kind, world, stopped, clients: Vec::new(), acknowledged: Vec::new(), sent: 0, limits }
+        host.dispatcher.run();
+        Self { seed, kind, host, stopped, clients: Vec::new(), acknowledged: Vec::new(), sent: 0, limits }
     }
 
     async fn run(mut self) {
@@ -108,19 +108,19 @@ impl Simulation {
             0..20 => self.send(),
             20..50 => self.release_one(),
             50..70 => self.end_attempt(),
-            70..78 => self.world.clock.advance(Duration::from_millis(fastrand::u64(1..20_000))),
+            70..78 => self.host.clock.advance(Duration::from_millis(fastrand::u64(1..20_000))),
             78..84 => self.advance_to_next_timer(),
             84..88 => self.disconnect(),
-            88..90 => self.world.modules.pause(fastrand::choice(MODULES).unwrap()),
+            88..90 => self.host.modules.pause(fastrand::choice(MODULES).unwrap()),
             90..93 => {
-                self.world.modules.resume(fastrand::choice(MODULES).unwrap());
-                self.world.dispatcher.rescan();
+                self.host.modules.resume(fastrand::choice(MODULES).unwrap());
+                self.host.dispatcher.rescan();
             }
-            93..94 => self.world.platform.hold(),
-            94..95 => self.world.platform.release(),
-            95..97 => self.world.platform.answers(fastrand::choice([Answer::Ok, Answer::Unavailable]).unwrap()),
+            93..94 => self.host.platform.hold(),
+            94..95 => self.host.platform.release(),
+            95..97 => self.host.platform.answers(fastrand::choice([Answer::Ok, Answer::Unavailable]).unwrap()),
             _ if self.kind == Kind::Calm => {}
-            97..98 => drop(self.world.journal.memory.reclaim(Some(OWNER)).await),
+            97..98 => drop(self.host.journal.memory.reclaim(Some(OWNER)).await),
             _ => self.operate().await,
         }
     }
@@ -137,7 +137,7 @@ impl Simulation {
             message(TENANTS[(number % 2) as usize], &id, module, &format!("chat_{}", number / 3 % 2))
         };
         let delivery = DeliveryId::new(&sent, &module.into());
-        let dispatcher = self.world.dispatcher.clone();
+        let dispatcher = self.host.dispatcher.clone();
         self.clients.push((delivery, tokio::spawn(async move { dispatcher.accept(sent).await })));
     }
 
@@ -155,24 +155,24 @@ impl Simulation {
     }
 
     fn end_attempt(&self) {
-        let running = self.world.modules.running();
+        let running = self.host.modules.running();
         let Some(delivery) = fastrand::choice(&running) else { return };
         let ends =
             [answered(), answered(), failed(Retry::Yes), failed(Retry::After(Duration::from_secs(5))), End::Panic];
         let end = fastrand::choice(&ends).unwrap().clone();
-        if let Some(attempt) = self.world.modules.attempt_of(delivery)
+        if let Some(attempt) = self.host.modules.attempt_of(delivery)
             && fastrand::bool()
         {
             attempt.progress().reply.text = Some("here you are".to_owned());
         }
-        if self.world.modules.can_end(delivery) {
-            self.world.modules.end(delivery, end);
+        if self.host.modules.can_end(delivery) {
+            self.host.modules.end(delivery, end);
         }
     }
 
     fn advance_to_next_timer(&self) {
-        if let Some(next) = self.world.clock.next_wake() {
-            self.world.clock.set(next.max(self.world.clock.now()));
+        if let Some(next) = self.host.clock.next_wake() {
+            self.host.clock.set(next.max(self.host.clock.now()));
         }
     }
 
@@ -188,8 +188,8 @@ impl Simulation {
     async fn operate(&self) {
         let known = self.deliveries().await;
         let Some(summary) = fastrand::choice(&known) else { return };
-        let details = self.world.details(&summary.id).await;
-        let (dispatcher, inside) = (self.world.dispatcher.clone(), self.world.dispatcher.clone());
+        let details = self.host.details(&summary.id).await;
+        let (dispatcher, inside) = (self.host.dispatcher.clone(), self.host.dispatcher.clone());
         tokio::spawn(async move {
             let sends = fastrand::bool();
             let operation = async move {
@@ -198,49 +198,49 @@ impl Simulation {
                     false => inside.drop_waiting(&details, "not needed").await,
                 }
             };
-            dispatcher.complete(operation).await
+            dispatcher.run_to_completion(operation).await
         });
     }
 
     async fn deliveries(&self) -> Vec<Summary> {
-        self.world.journal.memory.list(Filter::default()).await.unwrap()
+        self.host.journal.memory.list(Filter::default()).await.unwrap()
     }
 
     fn check_limits(&self) {
-        let most = self.world.modules.most();
+        let peak = self.host.modules.peak();
         let (total, tenants, modules) = &self.limits;
-        let is_within = |most: &HashMap<Name, usize>, limits: &HashMap<Name, usize>| {
-            most.iter().all(|(name, most)| limits.get(name).is_some_and(|limit| most <= limit))
+        let is_within = |peak: &HashMap<Name, usize>, limits: &HashMap<Name, usize>| {
+            peak.iter().all(|(name, peak)| limits.get(name).is_some_and(|limit| peak <= limit))
         };
-        let within = most.total <= *total && is_within(&most.tenants, tenants) && is_within(&most.modules, modules);
-        assert!(within, "seed {}: {most:?} of {:?}", self.seed, self.limits);
+        let within = peak.total <= *total && is_within(&peak.tenants, tenants) && is_within(&peak.modules, modules);
+        assert!(within, "seed {}: {peak:?} of {:?}", self.seed, self.limits);
     }
 
     /// Ends all faults and pauses, and lets every attempt end.
     async fn calm_down(&mut self) {
-        let world = &self.world;
-        world.journal.decide_by(None);
+        let host = &self.host;
+        host.journal.decide_by(None);
         let stopped = std::mem::take(&mut *lock(&self.stopped));
         for (_, _, go_on) in stopped {
             let _ = go_on.send(true);
         }
-        world.platform.answers(Answer::Ok);
-        world.platform.release();
+        host.platform.answers(Answer::Ok);
+        host.platform.release();
         for module in MODULES {
-            world.modules.end_automatically(module, answered());
-            world.modules.resume(module);
+            host.modules.end_automatically(module, answered());
+            host.modules.resume(module);
         }
-        world.dispatcher.rescan();
+        host.dispatcher.rescan();
         for _ in 0..MAX_STEPS {
-            for delivery in world.modules.running() {
-                if world.modules.can_end(&delivery) {
-                    world.modules.end(&delivery, answered());
+            for delivery in host.modules.running() {
+                if host.modules.can_end(&delivery) {
+                    host.modules.end(&delivery, answered());
                 }
             }
             tokio::task::yield_now().await;
         }
         if self.kind == Kind::Calm {
-            let due = world.journal.memory.due(1_000).await.unwrap();
+            let due = host.journal.memory.due(1_000).await.unwrap();
             assert!(due.is_empty(), "seed {}: due but not run, although nothing blocks it: {due:?}", self.seed);
         }
         for (delivery, client) in self.clients.drain(..) {
@@ -254,7 +254,7 @@ impl Simulation {
                 break;
             }
             self.advance_to_next_timer();
-            self.world.settle().await;
+            self.host.settle().await;
         }
     }
 
@@ -272,14 +272,14 @@ impl Simulation {
             self.check_chats(&deliveries);
         }
         // The last slots are released by tasks of their own.
-        self.world.settle().await;
-        self.world.assert_idle(&TENANTS);
+        self.host.settle().await;
+        self.host.assert_idle(&TENANTS);
     }
 
     /// Asserts that a delivery of a chat starts for the first time only after the last start of each delivery of the
     /// chat that was recorded before it.
     fn check_chats(&self, deliveries: &[Summary]) {
-        let history = self.world.modules.history();
+        let history = self.host.modules.history();
         let started = |delivery: &DeliveryId| history.iter().position(|(of, _)| of == delivery);
         let last_started = |delivery: &DeliveryId| history.iter().rposition(|(of, _)| of == delivery);
         // The list is sorted from newest to oldest.

@@ -9,7 +9,7 @@ use modhost_contract::compat;
 /// The exit code if Wasmtime refuses the component; the reason is on standard error.
 pub(super) const REFUSED: u8 = 3;
 /// The exit code if the process can't compile for another reason; the reason is on standard error.
-pub(super) const UNABLE: u8 = 4;
+pub(super) const PROCESS_FAILED: u8 = 4;
 
 /// The arguments of `modhost compile-component`, set by the host.
 #[derive(clap::Args)]
@@ -40,16 +40,16 @@ pub fn run(args: &ChildArgs) -> ExitCode {
     };
     if io::stdin().is_terminal() {
         return failed(
-            UNABLE,
+            PROCESS_FAILED,
             "the host starts this command to compile; to check a component, run `modhost check`\n".into(),
         );
     }
     if let Err(error) = limit_self(args) {
-        return failed(UNABLE, format!("it can't set its resource limits: {error}"));
+        return failed(PROCESS_FAILED, format!("it can't set its resource limits: {error}"));
     }
     let component = match read_component() {
         Ok(component) => component,
-        Err(error) => return failed(UNABLE, format!("it can't read the component: {error}")),
+        Err(error) => return failed(PROCESS_FAILED, format!("it can't read the component: {error}")),
     };
     exit_with_the_host();
     let compiled = match wasmtime_engine::compile(&component, args.tier) {
@@ -59,7 +59,7 @@ pub fn run(args: &ChildArgs) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(&compiled).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(UNABLE, format!("it can't write the compiled code: {error}")),
+        Err(error) => failed(PROCESS_FAILED, format!("it can't write the compiled code: {error}")),
     }
 }
 
@@ -83,7 +83,7 @@ fn read_component() -> io::Result<Vec<u8>> {
 fn exit_with_the_host() {
     std::thread::spawn(|| {
         let _ = io::stdin().lock().read(&mut [0]);
-        std::process::exit(i32::from(UNABLE));
+        std::process::exit(i32::from(PROCESS_FAILED));
     });
 }
 
@@ -120,7 +120,7 @@ fn limit_self(args: &ChildArgs) -> io::Result<()> {
             }
         }
     }
-    if args.tier != Tier::Quick {
+    if args.tier != Tier::Baseline {
         // Failing to lower the priority is harmless.
         let _ = nice(if args.background { NICE_BACKGROUND } else { NICE });
     }

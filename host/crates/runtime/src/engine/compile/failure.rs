@@ -35,16 +35,18 @@ pub enum CompileError {
     )]
     Killed,
     /// The compiler crashed.
-    #[error("the compiler crashed on it ({how}), which is a bug in the compiler; please report it with the file{said}")]
+    #[error(
+        "the compiler crashed on it ({how}), which is a bug in the compiler; please report it with the file{stderr}"
+    )]
     Crashed {
         /// The signal, exit status or panic.
         how: String,
         /// The process's standard error after a colon; empty if there was none.
-        said: String,
+        stderr: String,
     },
     /// The compile process couldn't do its work.
     #[error("the compile process doesn't work: {0}")]
-    Unable(String),
+    ProcessFailed(String),
 }
 
 /// The messages of a failed allocation: from Rust's allocator before it aborts, its standard library, and the system.
@@ -52,7 +54,7 @@ const OUT_OF_MEMORY: [&str; 3] = ["memory allocation of", "out of memory", "Cann
 
 impl CompileError {
     /// Whether the component exceeded a limit.
-    pub(super) fn is_a_limit(&self) -> bool {
+    pub(super) fn is_limit(&self) -> bool {
         matches!(self, Self::Time(_) | Self::Memory(_) | Self::Output(_))
     }
 
@@ -69,12 +71,12 @@ impl CompileError {
         let suffix = if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
         Some(match (status.code(), signal) {
             (Some(code), _) if code == i32::from(child::REFUSED) => Self::Refused(stderr.to_owned()),
-            (Some(code), _) if code == i32::from(child::UNABLE) => Self::Unable(stderr.to_owned()),
+            (Some(code), _) if code == i32::from(child::PROCESS_FAILED) => Self::ProcessFailed(stderr.to_owned()),
             (_, Some("SIGXCPU")) => Self::Time(limits.timeout),
             (_, Some("SIGXFSZ")) => Self::Output(limits.memory),
             (_, Some("SIGKILL")) => Self::Killed,
-            (_, Some(signal)) => Self::Crashed { how: signal.to_owned(), said: suffix },
-            (_, None) => Self::Crashed { how: status.to_string(), said: suffix },
+            (_, Some(signal)) => Self::Crashed { how: signal.to_owned(), stderr: suffix },
+            (_, None) => Self::Crashed { how: status.to_string(), stderr: suffix },
         })
     }
 }

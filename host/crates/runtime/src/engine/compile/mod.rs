@@ -53,9 +53,9 @@ impl Default for CompilerLimits {
 pub enum Compiler {
     /// In this process, without limits: for programs that use this crate as a library and load trusted components.
     #[default]
-    Here,
+    InProcess,
     /// In a separate process of the `modhost` program.
-    Apart {
+    Subprocess {
         /// The path of the program.
         program: PathBuf,
         /// The limits of compilations.
@@ -63,7 +63,7 @@ pub enum Compiler {
     },
 }
 
-/// Returns the path of the running program, for [`Compiler::Apart`] if it is `modhost`.
+/// Returns the path of the running program, for [`Compiler::Subprocess`] if it is `modhost`.
 ///
 /// # Errors
 ///
@@ -82,16 +82,16 @@ pub(super) struct Compilers {
 
 impl Compilers {
     pub fn new(compiler: Compiler) -> Self {
-        let places = match &compiler {
-            Compiler::Here => CompilerLimits::default().processes,
-            Compiler::Apart { limits, .. } => limits.processes,
+        let slots = match &compiler {
+            Compiler::InProcess => CompilerLimits::default().processes,
+            Compiler::Subprocess { limits, .. } => limits.processes,
         };
-        Self { compiler, queue: Queue::new(places) }
+        Self { compiler, queue: Queue::new(slots) }
     }
 
     /// Waits in the queue for a compile permit.
-    pub async fn turn(&self, job: Job) -> CompilePermit {
-        self.queue.turn(job).await
+    pub async fn acquire(&self, job: Job) -> CompilePermit {
+        self.queue.acquire(job).await
     }
 
     /// Compiles a component into a file, releases the permit, and returns the duration. Returns `None` if a short
@@ -110,35 +110,36 @@ impl Compilers {
     ) -> Result<Option<Duration>, CompileError> {
         let started = Instant::now();
         let compiled = match &self.compiler {
-            Compiler::Here => compile_here(component.clone(), tier, into).await,
-            Compiler::Apart { program, limits } if permit.is_in_the_background() => {
+            Compiler::InProcess => compile_in_process(component.clone(), tier, into).await,
+            Compiler::Subprocess { program, limits } if permit.is_background() => {
                 tokio::select! {
                     compiled = process::compile(program, limits, component, tier, ProcessPriority::Background, into) => compiled,
                     () = permit.preempted() => return Ok(None),
                 }
             }
-            Compiler::Apart { program, limits } => {
+            Compiler::Subprocess { program, limits } => {
                 let time = if permit.is_short() { limits.timeout / SHORT_PERMIT_DIVISOR } else { Duration::MAX };
                 let compiling = process::compile(program, limits, component, tier, ProcessPriority::Normal, into);
                 let Ok(compiled) = tokio::time::timeout(time, compiling).await else {
-                    permit.reached_a_limit();
+                    permit.mark_overdrawn();
                     return Ok(None);
                 };
                 compiled
             }
         };
-        if compiled.as_ref().is_err_and(CompileError::is_a_limit) {
-            permit.reached_a_limit();
+        if compiled.as_ref().is_err_and(CompileError::is_limit) {
+            permit.mark_overdrawn();
         }
         compiled.map(|()| Some(started.elapsed()))
     }
 }
 
-async fn compile_here(component: Arc<Vec<u8>>, tier: Tier, mut into: File) -> Result<(), CompileError> {
+async fn compile_in_process(component: Arc<Vec<u8>>, tier: Tier, mut into: File) -> Result<(), CompileError> {
     let compiling = tokio::task::spawn_blocking(move || {
         let compiled = wasmtime_engine::compile(&component, tier).map_err(CompileError::Refused)?;
-        into.write_all(&compiled).map_err(|error| CompileError::Unable(error.to_string()))
+        into.write_all(&compiled).map_err(|error| CompileError::ProcessFailed(error.to_string()))
     });
-    let crashed = |panic: tokio::task::JoinError| CompileError::Crashed { how: panic.to_string(), said: String::new() };
+    let crashed =
+        |panic: tokio::task::JoinError| CompileError::Crashed { how: panic.to_string(), stderr: String::new() };
     compiling.await.unwrap_or_else(|panic| Err(crashed(panic)))
 }

@@ -31,8 +31,8 @@ pub(super) async fn compile(
     priority: ProcessPriority,
     into: File,
 ) -> Result<(), CompileError> {
-    let unable = |error: std::io::Error| CompileError::Unable(format!("{}: {error}", program.display()));
-    let mut process = start(program, limits, tier, priority, into).map_err(unable)?;
+    let process_failed = |error: std::io::Error| CompileError::ProcessFailed(format!("{}: {error}", program.display()));
+    let mut process = start(program, limits, tier, priority, into).map_err(process_failed)?;
     // The process limits its own CPU time only. The host limits the elapsed time, in case the process is stopped or
     // blocked.
     let Ok(exited) = tokio::time::timeout(limits.timeout, feed_and_wait(&mut process, component)).await else {
@@ -40,7 +40,7 @@ pub(super) async fn compile(
         let _ = process.kill().await;
         return Err(CompileError::Time(limits.timeout));
     };
-    let (status, stderr) = exited.map_err(unable)?;
+    let (status, stderr) = exited.map_err(process_failed)?;
     CompileError::of(status, &stderr, limits).map_or(Ok(()), Err)
 }
 

@@ -17,11 +17,11 @@ const SMALL: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// The module has no version that serves.
-    First,
+    Initial,
     /// The module has an older version that serves.
-    Next,
+    Update,
     /// The component already serves on Winch's code and is recompiled with Cranelift.
-    Faster,
+    Optimize,
 }
 
 /// A component to compile.
@@ -65,14 +65,14 @@ struct QueueState {
     /// The number of permits granted by tenant since the queue was last empty.
     granted: HashMap<Vec<Name>, usize>,
     /// The waiting jobs in the order of arrival.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingJob>,
     /// The permits that are preempted when a job of a higher priority waits, by number.
     preemptible: HashMap<u64, CancellationToken>,
     /// The number of the next preemptible permit.
     next_preemptible: u64,
 }
 
-struct Waiting {
+struct WaitingJob {
     job: Job,
     sender: oneshot::Sender<CompilePermit>,
 }
@@ -113,12 +113,12 @@ impl Queue {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Waits for a permit. If none is free, preempts the jobs of [`Priority::Faster`], unless this job has that
+    /// Waits for a permit. If none is free, preempts the jobs of [`Priority::Optimize`], unless this job has that
     /// priority too: otherwise an author who saves twice would wait for the recompilation of the first version.
-    pub async fn turn(&self, job: Job) -> CompilePermit {
+    pub async fn acquire(&self, job: Job) -> CompilePermit {
         let (sender, mut receiver) = oneshot::channel();
-        let preempts = job.priority != Priority::Faster;
-        lock(&self.state).waiting.push(Waiting { job, sender });
+        let preempts = job.priority != Priority::Optimize;
+        lock(&self.state).waiting.push(WaitingJob { job, sender });
         grant_permits(&self.state);
         if let Ok(permit) = receiver.try_recv() {
             return permit;
@@ -140,7 +140,7 @@ fn grant_permits(state: &Arc<Mutex<QueueState>>) {
         let mut locked = lock(state);
         let next = || {
             let (waiting, slot) = locked.next()?;
-            let preemptible = (waiting.job.priority == Priority::Faster).then(|| locked.add_preemptible());
+            let preemptible = (waiting.job.priority == Priority::Optimize).then(|| locked.add_preemptible());
             Some((waiting.sender, CompilePermit::new(state, waiting.job, slot, preemptible)))
         };
         std::iter::from_fn(next).collect()
@@ -153,7 +153,7 @@ fn grant_permits(state: &Arc<Mutex<QueueState>>) {
 
 impl QueueState {
     /// Removes the next job from the queue and assigns a slot; `None` if no job may have a slot now.
-    fn next(&mut self) -> Option<(Waiting, QueuePosition)> {
+    fn next(&mut self) -> Option<(WaitingJob, QueuePosition)> {
         if self.small_taken && self.taken >= self.slots {
             return None;
         }
@@ -164,7 +164,7 @@ impl QueueState {
             .into_iter()
             .find_map(|slot| Some((self.first_for(slot)?, slot)));
         let taken = next.map(|(index, slot)| (self.waiting.remove(index), slot));
-        if let Some((Waiting { job, .. }, slot)) = &taken {
+        if let Some((WaitingJob { job, .. }, slot)) = &taken {
             match slot {
                 QueuePosition::Regular => self.taken += 1,
                 QueuePosition::Small => self.small_taken = true,
@@ -255,11 +255,11 @@ impl CompilePermit {
     }
 
     /// Whether the job runs in the background: its component already serves.
-    pub fn is_in_the_background(&self) -> bool {
+    pub fn is_background(&self) -> bool {
         self.preemptible.is_some()
     }
 
-    /// Waits until the permit is preempted. Only permits of [`Priority::Faster`] are.
+    /// Waits until the permit is preempted. Only permits of [`Priority::Optimize`] are.
     pub async fn preempted(&self) {
         match &self.preemptible {
             Some((_, token)) => token.cancelled().await,
@@ -273,7 +273,7 @@ impl CompilePermit {
     }
 
     /// Records that the job reached a limit. The tenant's slot counts as in use for as long again.
-    pub fn reached_a_limit(&mut self) {
+    pub fn mark_overdrawn(&mut self) {
         self.overdrawn = true;
     }
 }
@@ -293,7 +293,7 @@ mod tests {
     use futures::FutureExt;
     use futures::future::LocalBoxFuture;
 
-    use super::Priority::{Faster, First, Next};
+    use super::Priority::{Initial, Optimize, Update};
     use super::*;
 
     const LARGE: usize = SMALL + 1;
@@ -304,7 +304,7 @@ mod tests {
 
     /// A large job of a tenant, with normal priority.
     fn large(tenant: &str) -> Job {
-        job(tenant, Next, LARGE)
+        job(tenant, Update, LARGE)
     }
 
     /// A queue and the jobs that wait in it.
@@ -318,7 +318,7 @@ mod tests {
         fn new(queue: &'q Queue, jobs: impl IntoIterator<Item = Job>) -> Self {
             let mut waiters = Self { queue, jobs: Vec::new() };
             for (number, job) in jobs.into_iter().enumerate() {
-                waiters.jobs.push((number, queue.turn(job).boxed_local()));
+                waiters.jobs.push((number, queue.acquire(job).boxed_local()));
                 let (_, last) = waiters.jobs.last_mut().unwrap();
                 assert!(last.now_or_never().is_none(), "job {number} got a permit immediately");
             }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     fn at_once(queue: &Queue, job: Job) -> Option<CompilePermit> {
-        queue.turn(job).now_or_never()
+        queue.acquire(job).now_or_never()
     }
 
     /// Returns a queue with a single slot, and the permit for it.
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn orders_a_tenants_jobs_by_priority_and_size() {
         let (queue, permit) = busy();
-        let sizes = [(Faster, 1), (Next, 5), (Next, 4), (First, 900), (First, 800), (First, 800)];
+        let sizes = [(Optimize, 1), (Update, 5), (Update, 4), (Initial, 900), (Initial, 800), (Initial, 800)];
         let jobs = sizes.map(|(priority, bytes)| job("one", priority, LARGE + bytes));
         assert_eq!(Waiters::new(&queue, jobs).order(permit), [4, 5, 3, 2, 1, 0]);
     }
@@ -382,8 +382,8 @@ mod tests {
     #[test]
     fn tenants_take_turns_regardless_of_priority() {
         let (queue, permit) = busy();
-        let many = (0..4).map(|number| job("many", First, LARGE + number));
-        let jobs = many.chain([job("few", Next, 9 * LARGE), job("few", Faster, LARGE), job("one", Next, LARGE)]);
+        let many = (0..4).map(|number| job("many", Initial, LARGE + number));
+        let jobs = many.chain([job("few", Update, 9 * LARGE), job("few", Optimize, LARGE), job("one", Update, LARGE)]);
         // No tenant has had a permit at first, so the order is by priority, then one job of each other tenant, then
         // again.
         assert_eq!(Waiters::new(&queue, jobs).order(permit), [0, 6, 4, 1, 5, 2, 3]);
@@ -394,15 +394,15 @@ mod tests {
         let (queue, permit) = busy();
         assert_eq!(Waiters::new(&queue, [large("one"), large("one")]).order(permit), [0, 1]);
         let permit = at_once(&queue, large("somebody else")).unwrap();
-        assert_eq!(Waiters::new(&queue, [large("other"), job("one", First, LARGE)]).order(permit), [1, 0]);
+        assert_eq!(Waiters::new(&queue, [large("other"), job("one", Initial, LARGE)]).order(permit), [1, 0]);
     }
 
     #[test]
     fn reserves_the_last_slot_for_tenants_without_slots() {
         let queue = Queue::new(2);
         let first = at_once(&queue, large("one")).unwrap();
-        let mut waiters = Waiters::new(&queue, [job("one", First, LARGE)]);
-        let other = at_once(&queue, job("other", Faster, 9 * LARGE))
+        let mut waiters = Waiters::new(&queue, [job("one", Initial, LARGE)]);
+        let other = at_once(&queue, job("other", Optimize, 9 * LARGE))
             .expect("the last slot must be reserved for a tenant without slots");
         drop(other);
         assert!(waiters.granted().is_empty(), "the last slot must be reserved again");
@@ -415,7 +415,7 @@ mod tests {
         let queue = Queue::new(3);
         let mut one = vec![at_once(&queue, large("one")).unwrap(), at_once(&queue, large("one")).unwrap()];
         let other = at_once(&queue, large("other")).unwrap();
-        let jobs = [job("one", First, LARGE), job("other", First, LARGE), job("third", Faster, 9 * LARGE)];
+        let jobs = [job("one", Initial, LARGE), job("other", Initial, LARGE), job("third", Optimize, 9 * LARGE)];
         let mut waiters = Waiters::new(&queue, jobs);
         one.pop();
         let third = waiters.granted();
@@ -430,10 +430,10 @@ mod tests {
         let queue = Queue::new(2);
         let mut permit = at_once(&queue, large("one")).unwrap();
         permit.began -= Duration::from_secs(60);
-        permit.reached_a_limit();
+        permit.mark_overdrawn();
         drop(permit);
         let _other = at_once(&queue, large("other")).unwrap();
-        let mut waiters = Waiters::new(&queue, [job("one", First, LARGE)]);
+        let mut waiters = Waiters::new(&queue, [job("one", Initial, LARGE)]);
         assert!(at_once(&queue, large("third")).is_some(), "the last slot must stay reserved");
         assert!(waiters.granted().is_empty());
 
@@ -446,8 +446,8 @@ mod tests {
     fn single_slot_goes_last_to_a_tenant_that_reached_a_limit() {
         let (queue, mut permit) = busy();
         permit.began -= Duration::from_secs(60);
-        permit.reached_a_limit();
-        let jobs = [job("somebody else", First, LARGE), large("one"), large("one")];
+        permit.mark_overdrawn();
+        let jobs = [job("somebody else", Initial, LARGE), large("one"), large("one")];
         assert_eq!(Waiters::new(&queue, jobs).order(permit), [1, 2, 0]);
         let only = at_once(&queue, large("somebody else"));
         assert!(only.is_some(), "without competition the job must start");
@@ -456,8 +456,8 @@ mod tests {
     #[test]
     fn small_jobs_never_wait_for_large_ones() {
         let (queue, permit) = busy();
-        let small = at_once(&queue, job("one", Next, SMALL)).expect("the small slot must be free");
-        let mut waiters = Waiters::new(&queue, [large("other"), job("other", Faster, SMALL), job("one", First, 1)]);
+        let small = at_once(&queue, job("one", Update, SMALL)).expect("the small slot must be free");
+        let mut waiters = Waiters::new(&queue, [large("other"), job("other", Optimize, SMALL), job("one", Initial, 1)]);
         drop(small);
         let small = waiters.granted();
         assert_eq!(numbers(&small), [2]);
@@ -471,24 +471,24 @@ mod tests {
     #[test]
     fn small_slot_is_for_small_and_short_jobs() {
         let queue = Queue::new(2);
-        let [small, regular] = [1, SMALL].map(|bytes| at_once(&queue, job("one", Next, bytes)).unwrap());
+        let [small, regular] = [1, SMALL].map(|bytes| at_once(&queue, job("one", Update, bytes)).unwrap());
         assert!(small.is_short() && !regular.is_short());
-        assert!(at_once(&queue, job("one", Next, 1)).is_none(), "the last slot must be reserved from small jobs too");
+        assert!(at_once(&queue, job("one", Update, 1)).is_none(), "the last slot must be reserved from small jobs too");
         drop(small);
-        assert!(at_once(&queue, Job { takes_long: true, ..job("one", Next, 1) }).is_none());
+        assert!(at_once(&queue, Job { takes_long: true, ..job("one", Update, 1) }).is_none());
     }
 
     #[test]
     fn skips_dropped_jobs() {
         let (queue, permit) = busy();
-        let mut gone = queue.turn(job("one", First, LARGE)).boxed_local();
-        let mut stays = queue.turn(job("one", Next, LARGE)).boxed_local();
+        let mut gone = queue.acquire(job("one", Initial, LARGE)).boxed_local();
+        let mut stays = queue.acquire(job("one", Update, LARGE)).boxed_local();
         assert!((&mut gone).now_or_never().is_none() && (&mut stays).now_or_never().is_none());
         drop(gone);
         drop(permit);
         let permit = (&mut stays).now_or_never().expect("the remaining job must get the permit");
         // A job that is dropped after its permit was granted frees the slot as well.
-        let mut handed = queue.turn(large("one")).boxed_local();
+        let mut handed = queue.acquire(large("one")).boxed_local();
         assert!((&mut handed).now_or_never().is_none());
         drop(permit);
         drop(handed);
@@ -498,17 +498,17 @@ mod tests {
     #[test]
     fn preempts_background_jobs() {
         let queue = Queue::new(2);
-        let faster = at_once(&queue, job("one", Faster, LARGE)).unwrap();
-        assert!(faster.is_in_the_background() && faster.preempted().now_or_never().is_none());
-        let mut another = Waiters::new(&queue, [job("one", Faster, LARGE)]);
-        assert!(faster.preempted().now_or_never().is_none(), "a job of the same priority must not preempt");
+        let optimization = at_once(&queue, job("one", Optimize, LARGE)).unwrap();
+        assert!(optimization.is_background() && optimization.preempted().now_or_never().is_none());
+        let mut another = Waiters::new(&queue, [job("one", Optimize, LARGE)]);
+        assert!(optimization.preempted().now_or_never().is_none(), "a job of the same priority must not preempt");
 
-        let mut waiters = Waiters::new(&queue, [job("one", Next, LARGE)]);
-        assert!(faster.preempted().now_or_never().is_some());
-        drop(faster);
+        let mut waiters = Waiters::new(&queue, [job("one", Update, LARGE)]);
+        assert!(optimization.preempted().now_or_never().is_some());
+        drop(optimization);
         let next = waiters.granted();
         assert_eq!(numbers(&next), [0]);
-        assert!(!next[0].1.is_in_the_background() && next[0].1.preempted().now_or_never().is_none());
+        assert!(!next[0].1.is_background() && next[0].1.preempted().now_or_never().is_none());
         assert!(another.granted().is_empty(), "it must wait for the more urgent job");
         drop(next);
         let another = another.granted();

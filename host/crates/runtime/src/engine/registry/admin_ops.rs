@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::module_entry::{ModuleEntry, Preparing};
-use super::reload::Found;
+use super::module_entry::{ModuleEntry, ReloadBlock};
+use super::reload::ComponentFile;
 use super::{Registry, Status};
 use crate::engine::LoadError;
 use crate::engine::version::{Spec, Version};
@@ -74,8 +74,8 @@ impl Registry {
     pub async fn unpin(&self, module: &Name, by: &str) -> Result<Status> {
         let entry = self.known(module)?;
         {
-            let _guard = entry.turn.lock().await;
-            let decision = entry.asked(by, &entry.module_state(), None).unpin()?;
+            let _guard = entry.module_lock.lock().await;
+            let decision = entry.version_request(by, &entry.module_state(), None).unpin()?;
             entry.shared.versions.note(module, decision.facts).await?;
             *lock(&entry.refused) = None;
             entry.mark_overruled();
@@ -92,10 +92,10 @@ impl Registry {
     /// If the module is pinned, or the file's version already serves or is on trial.
     pub async fn retry(&self, module: &Name, by: &str) -> Result<Status> {
         let entry = self.known(module)?;
-        let file = Found::read(&entry.component()).await.map(|found| found.hash).ok();
+        let file = ComponentFile::read(&entry.component()).await.map(|found| found.hash).ok();
         {
-            let _guard = entry.turn.lock().await;
-            let decision = entry.asked(by, &entry.module_state(), file).retry()?;
+            let _guard = entry.module_lock.lock().await;
+            let decision = entry.version_request(by, &entry.module_state(), file).retry()?;
             if !decision.facts.is_empty() {
                 entry.shared.versions.note(module, decision.facts).await?;
                 entry.mark_overruled();
@@ -161,24 +161,29 @@ impl Registry {
     }
 
     fn known(&self, module: &Name) -> Result<Arc<ModuleEntry>> {
-        self.slots.load().get(module).cloned().ok_or_else(|| self.no_module(module))
+        self.modules.load().get(module).cloned().ok_or_else(|| self.no_module(module))
     }
 
     /// Returns the error for an unknown module, with the existing names.
     pub fn no_module(&self, name: &Name) -> AdminError {
-        let slots = self.slots.load();
-        let mut known: Vec<&str> = slots.keys().map(|name| name.as_str()).collect();
+        let modules = self.modules.load();
+        let mut known: Vec<&str> = modules.keys().map(|name| name.as_str()).collect();
         known.sort_unstable();
         AdminError::NoModule { name: name.clone(), advice: suggest::advice(name.as_str(), &known) }
     }
 }
 
-/// Each operation is decided under the module's lock (`turn`). The version that it needs is loaded without the lock,
-/// and then the operation is decided again: another operation or the end of a trial may have changed which version it
-/// needs.
+/// Each operation is decided under the module's lock (`module_lock`). The version that it needs is loaded without the
+/// lock, and then the operation is decided again: another operation or the end of a trial may have changed which
+/// version it needs.
 impl ModuleEntry {
     /// Returns a request of an operator for this module in its current state.
-    fn asked<'a>(&'a self, by: &'a str, state: &'a ModuleState, file: Option<ContentHash>) -> VersionRequest<'a> {
+    fn version_request<'a>(
+        &'a self,
+        by: &'a str,
+        state: &'a ModuleState,
+        file: Option<ContentHash>,
+    ) -> VersionRequest<'a> {
         let serving = self.serving();
         let tried = serving.as_ref().and_then(|serving| serving.canary.as_ref()).map(|canary| canary.version.hash());
         let serving = serving.map(|serving| serving.stable.hash());
@@ -197,10 +202,10 @@ impl ModuleEntry {
     async fn roll_back(&self, by: &str) -> Result<()> {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
-            let file = Found::read(&self.component()).await.map(|found| found.hash).ok();
-            let guard = self.turn.lock().await;
+            let file = ComponentFile::read(&self.component()).await.map(|found| found.hash).ok();
+            let guard = self.module_lock.lock().await;
             let (state, history) = (self.module_state(), self.shared.versions.history(&self.name).await?);
-            let decision = self.asked(by, &state, file).roll_back(&history)?;
+            let decision = self.version_request(by, &state, file).roll_back(&history)?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
@@ -214,12 +219,12 @@ impl ModuleEntry {
     async fn pin(&self, prefix: &str, by: &str) -> Result<()> {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
-            let file = Found::read(&self.component()).await.ok();
-            let guard = self.turn.lock().await;
+            let file = ComponentFile::read(&self.component()).await.ok();
+            let guard = self.module_lock.lock().await;
             let (state, history) = (self.module_state(), self.shared.versions.history(&self.name).await?);
-            let asked = self.asked(by, &state, file.as_ref().map(|file| file.hash));
-            let hash = asked.version(prefix, &history)?;
-            let decision = asked.pin(hash, clock::now());
+            let request = self.version_request(by, &state, file.as_ref().map(|file| file.hash));
+            let hash = request.version(prefix, &history)?;
+            let decision = request.pin(hash, clock::now());
             let target = match decision.serves {
                 None if self.serves_alone(hash) => {
                     self.shared.versions.note(&self.name, decision.facts).await?;
@@ -252,13 +257,13 @@ impl ModuleEntry {
     async fn promote(&self, by: &str) -> Result<()> {
         let mut loaded: Option<Loaded<'_>> = None;
         loop {
-            let guard = self.turn.lock().await;
+            let guard = self.module_lock.lock().await;
             if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
                 self.promote_canary(&serving, promoted_by(by), Some(by.to_owned())).await;
                 return Ok(());
             }
             // After a restart, the version on trial may still be loading.
-            let decision = self.asked(by, &self.module_state(), None).promote()?;
+            let decision = self.version_request(by, &self.module_state(), None).promote()?;
             let Some((target, origin)) = decision.serves else { return Ok(()) };
             if let Some(Loaded { version, .. }) = loaded.take_if(|loaded| loaded.version.hash() == target) {
                 return Ok(self.serve(version, origin, by, decision.facts).await?);
@@ -270,14 +275,14 @@ impl ModuleEntry {
     }
 
     async fn abort(&self, by: &str) -> Result<()> {
-        let _guard = self.turn.lock().await;
+        let _guard = self.module_lock.lock().await;
         match self.serving().filter(|serving| serving.canary.is_some()) {
             Some(serving) => {
                 self.roll_back_canary(&serving, ended_by(by), CanaryEnd::Aborted).await;
                 tracing::info!(module = %self.name, version = %serving.stable.hash(), by, "canary aborted");
             }
             None => {
-                let decision = self.asked(by, &self.module_state(), None).abort()?;
+                let decision = self.version_request(by, &self.module_state(), None).abort()?;
                 self.shared.versions.note(&self.name, decision.facts).await?;
                 metrics::canary(&self.name, CanaryEnd::Aborted);
                 self.mark_overruled();
@@ -296,5 +301,5 @@ impl ModuleEntry {
 /// A version that was loaded for an admin operation. While it exists, no version is loaded from the file.
 struct Loaded<'a> {
     version: Version,
-    _reload_block: Preparing<'a>,
+    _reload_block: ReloadBlock<'a>,
 }

@@ -41,7 +41,7 @@ pub(super) struct Trial {
     resumed: Instant,
     tally: Mutex<Tally>,
     counted: Notify,
-    over: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// A side of the trial.
@@ -141,7 +141,7 @@ impl Trial {
             resumed: Instant::now(),
             tally: Mutex::new(so_far.tally),
             counted: Notify::new(),
-            over: CancellationToken::new(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -189,8 +189,8 @@ impl Trial {
     }
 
     /// Ends the trial without a verdict.
-    pub(super) fn is_over(&self) {
-        self.over.cancel();
+    pub(super) fn end(&self) {
+        self.ended.cancel();
     }
 
     fn min(&self) -> u64 {
@@ -198,7 +198,7 @@ impl Trial {
     }
 
     /// Returns the missing evidence, if the trial's time is over and it can't be decided yet.
-    pub(super) fn waits_for(&self) -> Option<MissingEvidence> {
+    pub(super) fn missing_evidence(&self) -> Option<MissingEvidence> {
         if self.time_left() > Duration::ZERO {
             return None;
         }
@@ -217,7 +217,7 @@ impl Trial {
         let (mut time_is_over, mut reported) = (false, false);
         loop {
             tokio::select! {
-                () = self.over.cancelled() => return None,
+                () = self.ended.cancelled() => return None,
                 () = &mut end, if !time_is_over => time_is_over = true,
                 () = self.counted.notified() => {}
             }
@@ -395,7 +395,7 @@ mod tests {
         let mut watched = Watched::new(&trial);
         watched.time_is_over();
         assert_eq!(watched.now(), None);
-        trial.is_over();
+        trial.end();
         assert_eq!(watched.now(), Some(None));
     }
 
@@ -433,18 +433,18 @@ mod tests {
         let so_far = Progress { watched: PERIOD * 2, tally: tally(0, 4, 0, 100) };
         let policy = CanaryPolicy { percent: 10, period: PERIOD, min_deliveries: 5 };
         let trial = Trial::new(policy, SystemTime::UNIX_EPOCH, so_far);
-        assert_eq!(trial.waits_for(), Some(MissingEvidence::Deliveries { ended: 4, min: 5 }));
+        assert_eq!(trial.missing_evidence(), Some(MissingEvidence::Deliveries { ended: 4, min: 5 }));
         let mut watched = Watched::new(&trial);
         watched.time_is_over();
         assert_eq!(watched.now(), None);
         trial.count(Arm::Stable, false);
         assert_eq!(watched.now(), None, "deliveries of the stable version must not count for the canary");
         trial.count(Arm::Canary, true);
-        assert_eq!((watched.now(), trial.waits_for()), (Some(Some(Verdict::Promote)), None));
+        assert_eq!((watched.now(), trial.missing_evidence()), (Some(Some(Verdict::Promote)), None));
     }
 
     #[test]
     fn reports_missing_evidence_only_when_the_time_is_over() {
-        assert_eq!(trial(10).waits_for(), None);
+        assert_eq!(trial(10).missing_evidence(), None);
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::call_log::CallRequest;
 use crate::engine::dry_run::{DryRunOutcome, RecordedDelivery, dry_run};
-use crate::engine::instance::Ended;
+use crate::engine::instance::GuestOutcome;
 use crate::engine::version::{SwapPolicy, Version};
 use modhost_core::event::{DeliveryId, Name};
 use modhost_core::text::truncate;
@@ -30,18 +30,18 @@ pub(super) struct DryRuns {
     /// The number that passed.
     pub(super) passed: usize,
     /// The number without a result, because the version made a call that isn't recorded.
-    pub(super) open: usize,
+    pub(super) inconclusive: usize,
     /// The number skipped for lack of time.
-    pub(super) left_out: usize,
+    pub(super) not_run: usize,
 }
 
 /// The reason why a version doesn't pass the gate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
     /// The dry runs failed.
-    Unfit {
+    Failed {
         /// The failure.
-        what: String,
+        reason: String,
         /// The delivery whose dry run failed, if a single one did.
         delivery: Option<DeliveryId>,
     },
@@ -83,38 +83,38 @@ pub(super) async fn examine(
         let recorded = recorded(&details, shared.journal.salt());
         let began = Instant::now();
         let Ok(dry_run) = tokio::time::timeout(left, dry_run(version, recorded)).await else {
-            dry_runs.left_out = last.len() - index;
+            dry_runs.not_run = last.len() - index;
             break;
         };
         left = left.saturating_sub(began.elapsed());
         match judge(&dry_run) {
             Verdict::Passed => dry_runs.passed += 1,
-            Verdict::Inconclusive => dry_runs.open += 1,
+            Verdict::Inconclusive => dry_runs.inconclusive += 1,
             Verdict::Failed(what) => {
                 let on = known.version.as_deref().unwrap_or("another version");
-                return Err(Rejection::Unfit {
-                    what: format!("delivery {}, which completed on {on}, was dry-run on it: {what}", known.id),
+                return Err(Rejection::Failed {
+                    reason: format!("delivery {}, which completed on {on}, was dry-run on it: {what}", known.id),
                     delivery: Some(known.id.clone()),
                 });
             }
         }
     }
-    if dry_runs.left_out > 0 && dry_runs.passed == 0 {
+    if dry_runs.not_run > 0 && dry_runs.passed == 0 {
         let limit = humantime::format_duration(MAX_TOTAL_TIME);
-        let what = match last.len() {
+        let reason = match last.len() {
             1 => format!("the delivery it was dry-run on didn't end within {limit}"),
             count => format!("none of the {count} deliveries it was dry-run on ended within {limit}"),
         };
-        return Err(Rejection::Unfit { what, delivery: None });
+        return Err(Rejection::Failed { reason, delivery: None });
     }
     // With `canary`, the trial decides instead.
-    if dry_runs.open > 0 && dry_runs.passed == 0 && swap.canary.is_none() {
-        let what = format!(
+    if dry_runs.inconclusive > 0 && dry_runs.passed == 0 && swap.canary.is_none() {
+        let reason = format!(
             "none of its {} dry runs has a result, because it makes calls that aren't recorded; with `canary` in the \
              module's `swap` settings it would be tried on a share of the deliveries",
-            dry_runs.open
+            dry_runs.inconclusive
         );
-        return Err(Rejection::Unfit { what, delivery: None });
+        return Err(Rejection::Failed { reason, delivery: None });
     }
     Ok(dry_runs)
 }
@@ -140,11 +140,11 @@ enum Verdict {
 /// changes something is a failure.
 fn judge(dry_run: &DryRunOutcome) -> Verdict {
     match &dry_run.ended {
-        Ended::Trapped { reason } => return Verdict::Failed(format!("it traps: {}", reason.trim())),
-        Ended::LimitReached(limit) => return Verdict::Failed(format!("it reaches a limit, {limit}")),
-        Ended::Answered | Ended::Failed(_) => {}
+        GuestOutcome::Trapped { reason } => return Verdict::Failed(format!("it traps: {}", reason.trim())),
+        GuestOutcome::LimitReached(limit) => return Verdict::Failed(format!("it reaches a limit, {limit}")),
+        GuestOutcome::Answered | GuestOutcome::Failed(_) => {}
     }
-    if let Some(call) = dry_run.added() {
+    if let Some(call) = dry_run.unrecorded_write() {
         return Verdict::Failed(format!(
             "it asks for {} more often than was recorded, which costs money or changes something: {}",
             call.import,
@@ -152,11 +152,11 @@ fn judge(dry_run: &DryRunOutcome) -> Verdict {
         ));
     }
     // The guest got an error for a call that isn't recorded, so its outcome says nothing.
-    if dry_run.unknown().is_some() {
+    if dry_run.unrecorded_read().is_some() {
         return Verdict::Inconclusive;
     }
     match &dry_run.ended {
-        Ended::Failed(failure) => Verdict::Failed(format!("it fails: {}", failure.reason.trim())),
+        GuestOutcome::Failed(failure) => Verdict::Failed(format!("it fails: {}", failure.reason.trim())),
         _ if dry_run.unanswered => Verdict::Failed("it returns ok and never writes a reply".into()),
         _ => Verdict::Passed,
     }

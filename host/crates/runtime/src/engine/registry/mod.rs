@@ -31,14 +31,14 @@ use modhost_storage::error::StorageError;
 use modhost_storage::journal::Journal;
 use modhost_storage::versions::{Entry, Versions};
 use module_entry::ModuleEntry;
-pub use status::{CanaryStatus, Status, Waiting, WaitingModule};
+pub use status::{CanaryStatus, Status, WaitState, WaitingModule};
 
 /// The modules of this host, each with its serving version.
 ///
 /// Choosing a version takes no lock. An attempt keeps its version to its end, even if another version serves meanwhile.
 pub struct Registry {
     shared: Arc<Shared>,
-    slots: ArcSwap<HashMap<Name, Arc<ModuleEntry>>>,
+    modules: ArcSwap<HashMap<Name, Arc<ModuleEntry>>>,
     /// Serializes calls of [`set`](Self::set).
     set_lock: Mutex<()>,
 }
@@ -84,24 +84,24 @@ impl Registry {
     pub fn new(engine: Engine, versions: Versions, journal: Arc<dyn Journal>) -> Self {
         let (dry_run_permits, changes) = (Semaphore::new(MAX_CONCURRENT_DRY_RUNS), watch::Sender::new(()));
         let shared = Shared { engine, versions, journal, dry_run_permits, changes };
-        Self { shared: Arc::new(shared), slots: ArcSwap::default(), set_lock: Mutex::default() }
+        Self { shared: Arc::new(shared), modules: ArcSwap::default(), set_lock: Mutex::default() }
     }
 
     /// Returns the version for a delivery received at this time. The choice is deterministic as long as that version
     /// serves or is on trial.
     pub fn choose(&self, module: &Name, delivery: &DeliveryId, received: SystemTime) -> Option<Chosen> {
-        self.slots.load().get(module)?.choose(delivery, received)
+        self.modules.load().get(module)?.choose(delivery, received)
     }
 
     /// Whether a module's deliveries wait, because it is paused or no version serves. Such deliveries aren't claimed,
     /// so they spend no attempts.
     pub fn is_blocked(&self, module: &Name) -> bool {
-        self.slots.load().get(module).is_some_and(|entry| entry.is_blocked())
+        self.modules.load().get(module).is_some_and(|entry| entry.is_blocked())
     }
 
     /// Whether the deliveries of any module wait.
     pub fn any_blocked(&self) -> bool {
-        self.slots.load().values().any(|entry| entry.is_blocked())
+        self.modules.load().values().any(|entry| entry.is_blocked())
     }
 
     /// Subscribes to notifications that a module got a version to run, or that its file turned out to be unusable.
@@ -111,8 +111,8 @@ impl Registry {
 
     /// Returns the modules without a version to run, sorted by name.
     pub fn waiting(&self) -> Vec<WaitingModule> {
-        let slots = self.slots.load();
-        let waiting = slots.values().filter_map(|entry| {
+        let modules = self.modules.load();
+        let waiting = modules.values().filter_map(|entry| {
             let (waiting, coming_up) = (entry.waiting()?, entry.is_loading());
             Some(WaitingModule { name: entry.name.clone(), coming_up, waiting })
         });
@@ -124,22 +124,22 @@ impl Registry {
     /// Waits until no module is coming up: for each, a version serves or its file turned out to be unusable.
     pub async fn wait_until_loaded(&self) {
         let mut changes = self.changes();
-        let coming_up = || self.slots.load().values().any(|entry| entry.is_loading());
+        let coming_up = || self.modules.load().values().any(|entry| entry.is_loading());
         // The channel is never closed: the registry owns the sender.
         while coming_up() && changes.changed().await.is_ok() {}
     }
 
     /// Returns the status of all modules, sorted by name.
     pub fn status(&self) -> Vec<Status> {
-        let slots = self.slots.load();
-        let mut status: Vec<Status> = slots.values().map(|entry| entry.status()).collect();
+        let modules = self.modules.load();
+        let mut status: Vec<Status> = modules.values().map(|entry| entry.status()).collect();
         status.sort_by(|a, b| a.name.cmp(&b.name));
         status
     }
 
     /// Returns the status of a module; `None` if the module is unknown.
     pub fn status_of(&self, module: &Name) -> Option<Status> {
-        self.slots.load().get(module).map(|entry| entry.status())
+        self.modules.load().get(module).map(|entry| entry.status())
     }
 
     /// Returns the history of a module's versions, newest first, even if the module is no longer in modules.toml.
@@ -156,18 +156,19 @@ impl Registry {
     /// removed ones are dropped; `route` switches the event routes.
     pub fn set(&self, specs: Vec<Spec>, route: impl FnOnce()) {
         let _guard = lock(&self.set_lock);
-        let before = self.slots.load_full();
-        let wanted: HashMap<Name, Arc<ModuleEntry>> = specs.into_iter().map(|spec| self.entry(&before, spec)).collect();
+        let before = self.modules.load_full();
+        let new_modules: HashMap<Name, Arc<ModuleEntry>> =
+            specs.into_iter().map(|spec| self.entry(&before, spec)).collect();
         // Start loading before the modules become visible. Otherwise a new module would look as if it couldn't load.
-        for entry in wanted.values() {
-            entry.settle();
+        for entry in new_modules.values() {
+            entry.apply_and_reload();
         }
         let mut all = HashMap::clone(&before);
-        all.extend(wanted.clone());
-        self.slots.store(Arc::new(all));
+        all.extend(new_modules.clone());
+        self.modules.store(Arc::new(all));
         route();
-        let gone: Vec<_> = before.iter().filter(|(name, _)| !wanted.contains_key(*name)).collect();
-        self.slots.store(Arc::new(wanted));
+        let gone: Vec<_> = before.iter().filter(|(name, _)| !new_modules.contains_key(*name)).collect();
+        self.modules.store(Arc::new(new_modules));
         for (_, entry) in gone {
             entry.forget();
         }
@@ -176,15 +177,15 @@ impl Registry {
 
     /// Saves the progress of all trials when the host shuts down, so that the next host continues them.
     pub async fn record_trials(&self) {
-        let slots = self.slots.load_full();
-        join_all(slots.values().map(|entry| entry.record_trial())).await;
+        let modules = self.modules.load_full();
+        join_all(modules.values().map(|entry| entry.record_trial())).await;
     }
 
     /// Reloads the modules whose component files changed, independently of each other. If a new component can't serve,
     /// the old version continues to serve and the reason is logged.
     pub fn refresh(&self, changed: &BTreeSet<PathBuf>) {
-        for entry in self.slots.load().values().filter(|entry| changed.contains(&entry.component())) {
-            entry.request();
+        for entry in self.modules.load().values().filter(|entry| changed.contains(&entry.component())) {
+            entry.request_reload();
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct ModuleEntry {
     pub(super) shared: Arc<Shared>,
     pub(super) name: Name,
     /// When the host started, or the module was added to modules.toml.
-    pub(super) named: SystemTime,
+    pub(super) added_at: SystemTime,
     spec: ArcSwap<Spec>,
     serving: ArcSwapOption<Serving>,
     /// Why the current file is refused.
@@ -34,30 +34,30 @@ pub(super) struct ModuleEntry {
     /// The ignored version of the file that was already logged.
     pub(super) ignored_version: Mutex<Option<ContentHash>>,
     /// The logged reason why the version that served last can't serve now.
-    pub(super) lost: Mutex<Option<String>>,
+    pub(super) logged_restore_error: Mutex<Option<String>>,
     /// The module's lock: serializes changes of versions and their records. Nothing is read, compiled or dry-run under
     /// it, so admin operations and the end of a trial never wait for that.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) module_lock: tokio::sync::Mutex<()>,
     /// Serializes reloads of the file.
-    pub(super) intake: tokio::sync::Mutex<()>,
+    pub(super) reload_lock: tokio::sync::Mutex<()>,
     /// The number of completed admin operations that take precedence over the file.
-    orders: AtomicU64,
+    admin_ops_done: AtomicU64,
     /// The number of such operations being prepared. Reloads wait for them.
-    ordering: watch::Sender<usize>,
+    pending_admin_ops: watch::Sender<usize>,
     /// Whether a reload is queued.
-    pub(super) wanted: AtomicBool,
+    pub(super) reload_queued: AtomicBool,
     /// Whether the canary settings changed since the last reload. A version that failed its trial may then be tried
     /// again.
-    pub(super) new_rules: AtomicBool,
+    pub(super) canary_settings_changed: AtomicBool,
     /// Whether a retry of the reload is scheduled.
-    pub(super) rereads: AtomicBool,
+    pub(super) retry_scheduled: AtomicBool,
     /// The number of consecutive retries.
-    pub(super) reread: AtomicU32,
+    pub(super) retries: AtomicU32,
     /// The number of queued and running reloads.
     reloads: AtomicUsize,
     paused: AtomicBool,
     /// The reload in progress.
-    pub(super) work: Mutex<Option<Work>>,
+    pub(super) current_reload: Mutex<Option<CurrentReload>>,
     /// Whether the module was removed from modules.toml.
     forgotten: AtomicBool,
     /// Versions that no longer serve; a weak reference is alive as long as deliveries run on the version.
@@ -72,11 +72,11 @@ pub(super) struct Serving {
 
 /// A reload in progress: the file is being read, compiled or dry-run.
 #[derive(Clone)]
-pub(super) struct Work {
+pub(super) struct CurrentReload {
     /// The hash of the file, once it is known.
     pub(super) hash: Option<ContentHash>,
     /// Canceled when the result of the reload is no longer needed.
-    pub(super) outdated: CancellationToken,
+    pub(super) canceled: CancellationToken,
 }
 
 impl ModuleEntry {
@@ -85,33 +85,33 @@ impl ModuleEntry {
         Self {
             shared,
             name: spec.name.clone(),
-            named: clock::now(),
+            added_at: clock::now(),
             spec: ArcSwap::from_pointee(spec),
             serving: ArcSwapOption::empty(),
             refused: Mutex::default(),
             ignored_version: Mutex::default(),
-            lost: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            intake: tokio::sync::Mutex::default(),
-            orders: AtomicU64::new(0),
-            ordering: watch::Sender::new(0),
-            wanted: AtomicBool::new(false),
-            new_rules: AtomicBool::new(false),
-            rereads: AtomicBool::new(false),
-            reread: AtomicU32::new(0),
+            logged_restore_error: Mutex::default(),
+            module_lock: tokio::sync::Mutex::default(),
+            reload_lock: tokio::sync::Mutex::default(),
+            admin_ops_done: AtomicU64::new(0),
+            pending_admin_ops: watch::Sender::new(0),
+            reload_queued: AtomicBool::new(false),
+            canary_settings_changed: AtomicBool::new(false),
+            retry_scheduled: AtomicBool::new(false),
+            retries: AtomicU32::new(0),
             reloads: AtomicUsize::new(0),
             paused: AtomicBool::new(paused),
-            work: Mutex::default(),
+            current_reload: Mutex::default(),
             forgotten: AtomicBool::new(false),
             outgoing: Mutex::default(),
         }
     }
 
-    /// Stores new settings. [`settle`](Self::settle) applies them.
+    /// Stores new settings. [`apply_and_reload`](Self::apply_and_reload) applies them.
     pub(super) fn set(&self, spec: Spec) {
         let (swap, before) = (spec.swap, self.spec.swap(Arc::new(spec)));
         if swap != before.swap && swap.canary.is_some() {
-            self.new_rules.store(true, Ordering::Release);
+            self.canary_settings_changed.store(true, Ordering::Release);
         }
     }
 
@@ -162,38 +162,39 @@ impl ModuleEntry {
 
     /// Cancels the reload in progress.
     fn cancel_reload(&self) {
-        if let Some(work) = &*lock(&self.work) {
-            work.outdated.cancel();
+        if let Some(reload) = &*lock(&self.current_reload) {
+            reload.canceled.cancel();
         }
     }
 
     /// Returns the number of completed admin operations.
-    pub(super) fn orders(&self) -> u64 {
-        self.orders.load(Ordering::Acquire)
+    pub(super) fn admin_ops_done(&self) -> u64 {
+        self.admin_ops_done.load(Ordering::Acquire)
     }
 
-    /// Records that an admin operation was completed, and cancels the reload in progress. The caller holds `turn`.
+    /// Records that an admin operation was completed, and cancels the reload in progress. The caller holds
+    /// `module_lock`.
     pub(super) fn mark_overruled(&self) {
-        self.orders.fetch_add(1, Ordering::AcqRel);
+        self.admin_ops_done.fetch_add(1, Ordering::AcqRel);
         self.cancel_reload();
     }
 
     /// Blocks reloads while an admin operation is prepared. Otherwise a reload could swap the version first, and the
     /// operation would apply to another version than the operator meant.
-    pub(super) fn block_reloads(&self) -> Preparing<'_> {
-        self.ordering.send_modify(|count| *count += 1);
+    pub(super) fn block_reloads(&self) -> ReloadBlock<'_> {
+        self.pending_admin_ops.send_modify(|count| *count += 1);
         self.cancel_reload();
-        Preparing(self)
+        ReloadBlock(self)
     }
 
     /// Waits until no admin operation is being prepared, then acquires the module's lock.
-    pub(super) async fn turn_after_orders(&self) -> PermitGuard<'_> {
-        let mut ordering = self.ordering.subscribe();
+    pub(super) async fn lock_after_admin_ops(&self) -> ModuleLockGuard<'_> {
+        let mut pending_admin_ops = self.pending_admin_ops.subscribe();
         loop {
             // The channel is never closed: `self` owns the sender.
-            let _ = ordering.wait_for(|count| *count == 0).await;
-            let guard = self.turn.lock().await;
-            if *self.ordering.borrow() == 0 {
+            let _ = pending_admin_ops.wait_for(|count| *count == 0).await;
+            let guard = self.module_lock.lock().await;
+            if *self.pending_admin_ops.borrow() == 0 {
                 return guard;
             }
         }
@@ -222,14 +223,14 @@ impl ModuleEntry {
     }
 
     /// Swaps the serving versions atomically.
-    pub(super) fn exchange(&self, next: Serving) {
+    pub(super) fn swap_serving(&self, next: Serving) {
         let before = self.serving.swap(Some(Arc::new(next)));
         match before {
             Some(before) => self.retire(&before),
             None => self.shared.notify_change(),
         }
         // The settings may have changed while the version was loaded.
-        if let Err(error) = self.renew() {
+        if let Err(error) = self.apply_settings() {
             tracing::debug!(module = %self.name, %error, "cannot apply newer settings to the version");
         }
     }
@@ -245,7 +246,7 @@ impl ModuleEntry {
         if let Some(canary) = &before.canary
             && trial.is_none_or(|trial| !Arc::ptr_eq(trial, &canary.trial))
         {
-            canary.trial.is_over();
+            canary.trial.end();
         }
         let now = now.as_deref().map(versions).unwrap_or_default();
         let gone = versions(before).into_iter().filter(|version| !now.iter().any(|it| Arc::ptr_eq(it, version)));
@@ -259,7 +260,7 @@ impl ModuleEntry {
     /// # Errors
     ///
     /// If the settings don't meet a version's requirements. Nothing changes then.
-    pub(super) fn renew(&self) -> Result<(), LoadError> {
+    pub(super) fn apply_settings(&self) -> Result<(), LoadError> {
         let (Some(before), spec) = (self.serving(), self.spec()) else { return Ok(()) };
         let renewed = |version: &Arc<Version>| match version.is(version.hash(), &spec) {
             true => Ok(version.clone()),
@@ -283,12 +284,12 @@ impl ModuleEntry {
             self.retire(&before);
             tracing::info!(module = %self.name, version = %hash, "new settings in use");
         }
-        // Otherwise the versions were swapped meanwhile, and `exchange` applies the settings to the new ones.
+        // Otherwise the versions were swapped meanwhile, and `swap_serving` applies the settings to the new ones.
         Ok(())
     }
 
     /// Records facts. If that fails, it logs an error, and the change stays in effect.
-    pub(super) async fn write_down(&self, facts: Vec<Fact>) {
+    pub(super) async fn record_facts(&self, facts: Vec<Fact>) {
         if facts.is_empty() {
             return;
         }
@@ -308,7 +309,7 @@ impl ModuleEntry {
 
 /// For admin operations.
 impl ModuleEntry {
-    /// Swaps to a version that an operator requested, after recording the facts. The caller holds `turn`.
+    /// Swaps to a version that an operator requested, after recording the facts. The caller holds `module_lock`.
     ///
     /// # Errors
     ///
@@ -326,7 +327,7 @@ impl ModuleEntry {
             let end = if origin == Origin::Canary { CanaryEnd::TookOver } else { CanaryEnd::Replaced };
             metrics::canary(&self.name, end);
         }
-        self.exchange(Serving { stable: Arc::new(version), canary: None });
+        self.swap_serving(Serving { stable: Arc::new(version), canary: None });
         *lock(&self.refused) = None;
         self.mark_overruled();
         tracing::info!(module = %self.name, version = %hash, origin = origin.word(), by, "version serves");
@@ -336,16 +337,16 @@ impl ModuleEntry {
 }
 
 /// A guard for a queued or running reload. While it exists, a module without a version counts as coming up.
-pub(super) struct ReloadStep(Arc<ModuleEntry>);
+pub(super) struct ReloadGuard(Arc<ModuleEntry>);
 
-impl ReloadStep {
+impl ReloadGuard {
     pub(super) fn of(entry: Arc<ModuleEntry>) -> Self {
         entry.reloads.fetch_add(1, Ordering::Release);
         Self(entry)
     }
 }
 
-impl Drop for ReloadStep {
+impl Drop for ReloadGuard {
     fn drop(&mut self) {
         self.0.reloads.fetch_sub(1, Ordering::Release);
         if self.0.serving().is_none() {
@@ -354,14 +355,14 @@ impl Drop for ReloadStep {
     }
 }
 
-/// The guard of a module's lock (`turn`).
-pub(super) type PermitGuard<'a> = tokio::sync::MutexGuard<'a, ()>;
+/// The guard of a module's lock (`module_lock`).
+pub(super) type ModuleLockGuard<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// A guard for an admin operation being prepared. While it exists, reloads wait.
-pub(super) struct Preparing<'a>(&'a ModuleEntry);
+pub(super) struct ReloadBlock<'a>(&'a ModuleEntry);
 
-impl Drop for Preparing<'_> {
+impl Drop for ReloadBlock<'_> {
     fn drop(&mut self) {
-        self.0.ordering.send_modify(|count| *count -= 1);
+        self.0.pending_admin_ops.send_modify(|count| *count -= 1);
     }
 }

@@ -41,19 +41,19 @@ impl Cause {
         match error {
             LoadError::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::NotFound => Self::Missing,
             LoadError::Unreadable { .. } => Self::Host,
-            LoadError::Compile(CompileError::Unable(_) | CompileError::Killed) => Self::Host,
+            LoadError::Compile(CompileError::ProcessFailed(_) | CompileError::Killed) => Self::Host,
             LoadError::Incompatibility(_) | LoadError::Compile(_) => Self::Component,
             LoadError::Limit(_) | LoadError::NoKeyValue { .. } | LoadError::NoHttp { .. } => Self::Settings,
         }
     }
 
     /// Returns the label for metrics.
-    pub(super) fn by(self) -> RefusedBy {
+    pub(super) fn metric_label(self) -> RefusedBy {
         if self == Self::Gate { RefusedBy::Gate } else { RefusedBy::File }
     }
 
     /// Whether the cause is temporary: a later attempt may succeed with the same file and settings.
-    pub(super) fn passes(self) -> bool {
+    pub(super) fn is_temporary(self) -> bool {
         self == Self::Host
     }
 }

@@ -19,7 +19,7 @@ pub struct Status {
     /// Whether no version serves yet and the file is being read or compiled. Deliveries wait meanwhile.
     pub coming_up: bool,
     /// Since when deliveries wait for a version, and why; `None` if a version serves.
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<WaitState>,
     /// Why the current file is refused, if it is.
     pub refused: Option<String>,
     /// The version that isn't loaded from the file because it was rolled back.
@@ -36,7 +36,7 @@ pub struct Status {
 
 /// The state of a module without a serving version. Its deliveries wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitState {
     /// When the host started, or the module was added to modules.toml.
     pub since: SystemTime,
     /// The reason why no version serves.
@@ -51,7 +51,7 @@ pub struct WaitingModule {
     /// Whether its component is being read or compiled now. If not, the module needs another file or other settings.
     pub coming_up: bool,
     /// Since when it waits, and why.
-    pub waiting: Waiting,
+    pub waiting: WaitState,
 }
 
 /// The status of a version on trial.
@@ -68,7 +68,7 @@ pub struct CanaryStatus {
     /// The minimum number of deliveries that must end on it before it can take over.
     pub min_deliveries: u32,
     /// The missing evidence, if the trial's time is over and it can't be decided yet.
-    pub waits_for: Option<MissingEvidence>,
+    pub missing_evidence: Option<MissingEvidence>,
     /// The results so far.
     pub tally: Tally,
 }
@@ -82,7 +82,7 @@ impl CanaryStatus {
             since: trial.since,
             time_left: trial.time_left(),
             min_deliveries: trial.policy.min_deliveries,
-            waits_for: trial.waits_for(),
+            missing_evidence: trial.missing_evidence(),
             tally: trial.tally(),
         }
     }
@@ -90,7 +90,7 @@ impl CanaryStatus {
 
 impl ModuleEntry {
     /// Returns since when and why deliveries wait; `None` if a version serves.
-    pub(super) fn waiting(&self) -> Option<Waiting> {
+    pub(super) fn waiting(&self) -> Option<WaitState> {
         if self.serving().is_some() {
             return None;
         }
@@ -99,7 +99,7 @@ impl ModuleEntry {
             None if self.is_loading() => "its component is being read or compiled".into(),
             None => "its component has not been read yet".into(),
         };
-        Some(Waiting { since: self.named, reason })
+        Some(WaitState { since: self.added_at, reason })
     }
 
     pub(super) fn status(&self) -> Status {

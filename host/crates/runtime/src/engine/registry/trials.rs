@@ -53,14 +53,14 @@ impl ModuleEntry {
                 facts.insert(0, Fact::TrialOver { reason: format!("replaced by {hash}") });
                 metrics::canary(&self.name, CanaryEnd::Replaced);
             }
-            self.write_down(facts).await;
+            self.record_facts(facts).await;
         }
         // Use the recorded start time, so that after a restart each delivery gets the same version as before.
         let recorded = self.module_state();
         let began = recorded.canary.filter(|entry| entry.hash == hash).map_or_else(clock::now, |entry| entry.began);
         let so_far = if continues { recorded.progress } else { Progress::default() };
         let trial = Arc::new(Trial::new(policy, began, so_far));
-        self.exchange(Serving {
+        self.swap_serving(Serving {
             stable: serving.stable.clone(),
             canary: Some(Canary { version, trial: trial.clone() }),
         });
@@ -79,7 +79,7 @@ impl ModuleEntry {
         let serving = self.serving();
         let Some(canary) = serving.as_ref().and_then(|serving| serving.canary.as_ref()) else { return };
         let (hash, progress) = (canary.version.hash(), canary.trial.progress());
-        self.write_down(vec![Fact::Progress { hash, progress }]).await;
+        self.record_facts(vec![Fact::Progress { hash, progress }]).await;
     }
 
     /// Logs that a trial continues although its time is over.
@@ -98,7 +98,7 @@ impl ModuleEntry {
 
     /// Applies a verdict, unless the trial has ended for another reason.
     async fn conclude(self: &Arc<Self>, trial: &Arc<Trial>, verdict: Verdict) {
-        let _guard = self.turn.lock().await;
+        let _guard = self.module_lock.lock().await;
         let Some(serving) = self.serving() else { return };
         let Some(canary) = serving.canary.as_ref().filter(|canary| Arc::ptr_eq(&canary.trial, trial)) else { return };
         let (hash, tally) = (canary.version.hash(), trial.tally());
@@ -116,11 +116,11 @@ impl ModuleEntry {
     pub(super) async fn promote_canary(&self, serving: &Serving, reason: String, by: Option<String>) {
         let Some(canary) = &serving.canary else { return };
         let (hash, before) = (canary.version.hash(), serving.stable.hash());
-        self.exchange(Serving { stable: canary.version.clone(), canary: None });
+        self.swap_serving(Serving { stable: canary.version.clone(), canary: None });
         tracing::info!(module = %self.name, version = %hash, %before, reason, "canary promoted");
         metrics::canary(&self.name, CanaryEnd::TookOver);
         metrics::swap(&self.name, Origin::Canary.word());
-        self.write_down(took_over(hash, reason, by)).await;
+        self.record_facts(took_over(hash, reason, by)).await;
     }
 
     /// Ends a trial in favor of the previous version. The version on trial isn't loaded from the file again until the
@@ -128,19 +128,19 @@ impl ModuleEntry {
     pub(super) async fn roll_back_canary(&self, serving: &Serving, why: String, end: CanaryEnd) {
         let Some(canary) = &serving.canary else { return };
         let hash = canary.version.hash();
-        self.exchange(Serving { stable: serving.stable.clone(), canary: None });
+        self.swap_serving(Serving { stable: serving.stable.clone(), canary: None });
         metrics::canary(&self.name, end);
         self.ignored_version(hash);
-        self.write_down(went_back(hash, why)).await;
+        self.record_facts(went_back(hash, why)).await;
     }
 
     /// Ends a trial because another version replaces the one on trial.
     pub(super) async fn end_trial(&self, reason: String, end: CanaryEnd) {
         if let Some(serving) = self.serving().filter(|serving| serving.canary.is_some()) {
             tracing::info!(module = %self.name, version = %serving.stable.hash(), reason, "canary ended");
-            self.exchange(Serving { stable: serving.stable.clone(), canary: None });
+            self.swap_serving(Serving { stable: serving.stable.clone(), canary: None });
             metrics::canary(&self.name, end);
         }
-        self.write_down(vec![Fact::TrialOver { reason }]).await;
+        self.record_facts(vec![Fact::TrialOver { reason }]).await;
     }
 }
